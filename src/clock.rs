@@ -1,0 +1,45 @@
+//! Time. Expiry is decided on the boot clock, which neither a wall-clock jump nor a suspend can fool;
+//! wall time is for people and for what is persisted.
+//!
+//! Never sleeps and never hands out timers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds on `CLOCK_BOOTTIME`: monotonic, and it keeps counting while the machine is suspended.
+pub type BootMs = u64;
+
+/// One reading of both clocks, taken once for a batch of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on the boot clock; the only time that decides an expiry.
+    pub boot_ms: BootMs,
+    /// Milliseconds since 1970 by the wall clock; may jump.
+    pub unix_ms: i64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Now {
+        Now { boot_ms: boot_ms(), unix_ms: unix_ms() }
+    }
+
+    /// Whole seconds since 1970.
+    pub fn unix_s(&self) -> i64 {
+        self.unix_ms.div_euclid(1000)
+    }
+}
+
+/// Milliseconds on the boot clock.
+pub fn boot_ms() -> BootMs {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ms = t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000);
+    u64::try_from(ms).unwrap_or(0)
+}
+
+/// Milliseconds since 1970; negative if the wall clock stands before it.
+pub fn unix_ms() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+    }
+}

@@ -1,0 +1,124 @@
+//! The configuration: file, environment and flags in, one typed [`Config`] out.
+//!
+//! Every fault is listed at once, with its place and a way out. Never reads the clock, never opens a socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::secret::Secret;
+
+/// The whole, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    /// The state file; `None` keeps tokens in memory only.
+    pub state_path: Option<PathBuf>,
+    pub upstream: Upstream,
+    pub apps: Vec<App>,
+    pub log: Log,
+}
+
+/// The memcached side.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// TCP addresses to listen on; port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// A Unix socket to listen on (`-s`), in place of TCP as with memcached.
+    pub unix_socket: Option<PathBuf>,
+    /// Access mask of the Unix socket (`-a`), octal 0700 by default.
+    pub unix_mode: u32,
+    /// Budget for ordinary items (`-m`), bytes.
+    pub memory_bytes: u64,
+    /// Largest item (`-I`), bytes, key and header included as memcached counts.
+    pub item_size_max_bytes: usize,
+    /// Evict when full; `-M` turns it off and stores fail instead.
+    pub evict: bool,
+    /// Connections at once (`-c`).
+    pub max_connections: usize,
+    /// Worker threads (`-t`).
+    pub threads: usize,
+    /// Listen backlog (`-b`).
+    pub backlog: u32,
+    /// Requests a connection may have executed before its neighbours get a turn (`-R`).
+    pub requests_per_turn: usize,
+    /// Close a connection that says nothing for so long (`-o idle_timeout=`), seconds; 0 never.
+    pub idle_timeout_s: u64,
+    /// How long a get on a managed key waits for the very first fetch, and a delete for its check, ms.
+    pub first_get_wait_ms: u64,
+    /// What a refused write is answered with.
+    pub refuse_with: RefuseWith,
+    /// `shutdown` is obeyed (`-A`).
+    pub shutdown_command: bool,
+    /// Switch to this user after binding (`-u`).
+    pub user: Option<String>,
+    /// Write the process id there (`-P`).
+    pub pid_file: Option<PathBuf>,
+    /// Go to the background (`-d`).
+    pub daemonize: bool,
+    /// Try to keep all memory resident (`-k`).
+    pub lock_memory: bool,
+}
+
+/// What a client's write to a managed key is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseWith {
+    /// `NOT_STORED` (`EXISTS` to a cas): silent in PHP, the connection stays.
+    NotStored,
+    /// `CLIENT_ERROR managed key`: PHP raises a notice.
+    ClientError,
+}
+
+/// How WeChat's API is reached.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `https://api.weixin.qq.com` unless configured.
+    pub base_url: String,
+    /// Extra root certificates (PEM), for a TLS-inspecting proxy of one's own.
+    pub ca_file: Option<PathBuf>,
+    /// Connect deadline, milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Deadline of a whole call, milliseconds.
+    pub total_timeout_ms: u64,
+    /// Calls under way at once, over all apps.
+    pub concurrency: usize,
+    /// An HTTP proxy, if one is configured; the environment's proxies are not used unasked.
+    pub proxy: Option<String>,
+}
+
+/// One WeChat app.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub appid: String,
+    pub secret: SecretSource,
+    pub endpoint: Endpoint,
+    /// Overrides [`Upstream::base_url`] for this app.
+    pub base_url: Option<String>,
+    /// Other names of the access token.
+    pub aliases: Vec<String>,
+}
+
+/// Which call fetches the access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `POST /cgi-bin/stable_token`, never forced.
+    StableToken,
+    /// `GET /cgi-bin/token`: every call makes a new token and dooms the old one.
+    Token,
+}
+
+/// Where an app's secret comes from. A file is read again at every fetch, so it can be rotated.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    File(PathBuf),
+    /// Read from the environment or written in the file; fixed for the life of the process.
+    Fixed(Secret),
+}
+
+/// How to log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// 0 warnings and what an operator must know, 1 (`-v`), 2 (`-vv`), 3.
+    pub verbosity: u8,
+    /// JSON lines in place of text.
+    pub json: bool,
+}

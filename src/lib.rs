@@ -1,0 +1,47 @@
+//! tokencached: a memcached-compatible cache node that keeps WeChat's access tokens current.
+//!
+//! # The map
+//!
+//! | where | what |
+//! |---|---|
+//! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; the only place that exits |
+//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check` |
+//! | [`app`] | builds every part once and runs them until told to stop |
+//! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
+//! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
+//! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
+//! | [`protocol`] | memcached's text protocol as pure values; no I/O, no clock |
+//! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
+//! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
+//! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
+//! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
+//!
+//! # Three journeys
+//!
+//! 1. `get access_token:wx1`: a connection fills its buffer, [`protocol`] parses, [`service`] reads the
+//!    credential table, the answer is appended to the batch's one write. Nothing waits and nothing calls
+//!    WeChat; the one exception is a value whose very first fetch is still under way.
+//! 2. Renewal: the policy says when, the refresher sleeps, [`upstream`] fetches under a deadline, the state
+//!    is written, the table swaps the value. A failure leaves the value alone.
+//! 3. `set k`: parse, service, one cache shard: replace, count bytes, evict under the same lock.
+//!
+//! # Arrows
+//!
+//! Imports point one way: main -> app -> {net, credential::refresher} -> {service, upstream} ->
+//! {cache, credential::table} -> {protocol, clock, stats, secret}. `tests/it/house.rs` holds them.
+
+pub mod app;
+pub mod cache;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod net;
+pub mod protocol;
+pub mod sandbox;
+pub mod secret;
+pub mod service;
+pub mod stats;
+pub mod telemetry;
+pub mod upstream;
