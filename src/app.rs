@@ -1,1 +1,131 @@
-//! app
+//! Builds every part once and runs them until told to stop.
+//!
+//! The only module that knows all the others. Never reads arguments and never exits the process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{self, Cache};
+use crate::config::{Config, RefuseWith};
+use crate::net::{self, Bound, Limits};
+use crate::service::{Service, Settings};
+use crate::stats::Stats;
+
+/// A begun request must be whole after this long; people type slowly.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that does not read for this long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Locks the cache is spread over; more than any number of workers that would meet on one.
+const CACHE_SHARDS: usize = 64;
+
+/// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
+pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
+    let server = &config.server;
+    let unix = server.unix_socket.as_deref().map(|path| (path, server.unix_mode));
+    net::bind(&server.listen, unix, server.backlog)
+}
+
+/// The parts, wired and ready to run.
+pub struct App {
+    server: net::Server,
+    refresher: crate::credential::refresher::Refresher,
+    shutdown: CancellationToken,
+    addresses: Vec<SocketAddr>,
+}
+
+impl App {
+    /// Wires the parts: state is loaded and live tokens are published before anything is accepted.
+    pub fn new(config: &Config, bound: Vec<Bound>, shutdown: CancellationToken) -> Result<App, String> {
+        let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
+        let (table, refresher) = crate::credential::build(config).map_err(|error| error.to_string())?;
+        let server = &config.server;
+        let cache = Cache::new(&cache::Options {
+            budget_bytes: server.memory_bytes,
+            item_size_max_bytes: server.item_size_max_bytes,
+            evict: server.evict,
+            shards: CACHE_SHARDS,
+        });
+        let settings = Settings {
+            refuse_with: server.refuse_with,
+            shutdown_command: server.shutdown_command,
+            shown: shown_settings(config, &addresses),
+            threads: server.threads,
+            max_connections: server.max_connections,
+        };
+        let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
+        let limits = Limits {
+            max_connections: server.max_connections,
+            requests_per_turn: server.requests_per_turn.max(1),
+            value_bytes_max: server.item_size_max_bytes,
+            idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
+            request_timeout: REQUEST_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+            hold: Duration::from_millis(server.first_get_wait_ms),
+        };
+        let server = net::Server::new(bound, service, limits, server.threads, shutdown.clone())
+            .map_err(|error| format!("cannot start the worker threads: {error}"))?;
+        Ok(App { server, refresher, shutdown, addresses })
+    }
+
+    /// The TCP addresses served, with real port numbers.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written.
+    pub async fn run(self) {
+        let refresher = tokio::spawn(self.refresher.run(self.shutdown));
+        self.server.run().await;
+        if refresher.await.is_err() {
+            tracing::error!("the refresher ended badly; the state file may be behind");
+        }
+    }
+}
+
+/// The lines of `stats settings`, named as memcached names them.
+fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, String)> {
+    let server = &config.server;
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let inter: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let socket = server.unix_socket.as_ref().map_or("NULL".to_owned(), |path| path.display().to_string());
+    let refuse_with = match server.refuse_with {
+        RefuseWith::NotStored => "not_stored",
+        RefuseWith::ClientError => "client_error",
+    };
+    [
+        ("maxbytes", server.memory_bytes.to_string()),
+        ("maxconns", server.max_connections.to_string()),
+        ("tcpport", addresses.first().map_or(0, SocketAddr::port).to_string()),
+        ("udpport", "0".to_owned()),
+        ("inter", if inter.is_empty() { "NULL".to_owned() } else { inter.join(",") }),
+        ("verbosity", config.log.verbosity.to_string()),
+        ("oldest", "0".to_owned()),
+        ("evictions", if server.evict { "on" } else { "off" }.to_owned()),
+        ("domain_socket", socket),
+        ("umask", format!("{:o}", server.unix_mode)),
+        ("shutdown_command", yes_no(server.shutdown_command)),
+        ("num_threads", server.threads.to_string()),
+        ("stat_key_prefix", ":".to_owned()),
+        ("detail_enabled", "no".to_owned()),
+        ("reqs_per_event", server.requests_per_turn.to_string()),
+        ("cas_enabled", "yes".to_owned()),
+        ("tcp_backlog", server.backlog.to_string()),
+        ("binding_protocol", "ascii".to_owned()),
+        ("auth_enabled_sasl", "no".to_owned()),
+        ("auth_enabled_ascii", "no".to_owned()),
+        ("item_size_max", server.item_size_max_bytes.to_string()),
+        ("maxconns_fast", "yes".to_owned()),
+        ("flush_enabled", "yes".to_owned()),
+        ("dump_enabled", "no".to_owned()),
+        ("idle_timeout", server.idle_timeout_s.to_string()),
+        ("ssl_enabled", "no".to_owned()),
+        ("refuse_with", refuse_with.to_owned()),
+        ("first_get_wait_ms", server.first_get_wait_ms.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}

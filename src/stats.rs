@@ -1,1 +1,142 @@
-//! stats
+//! Counters. Each worker has a set of its own and is its only writer, so counting on the hit path is a plain
+//! load and store; whoever wants a total adds the sets up.
+//!
+//! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+/// A counter with one writing thread.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! worker_stats {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// What one worker counts.
+        #[derive(Default, Debug)]
+        pub struct WorkerStats { $($(#[$doc])* pub $name: Counter),* }
+
+        /// The sum over all workers.
+        #[derive(Default, Debug, Clone, Copy)]
+        pub struct WorkerTotals { $($(#[$doc])* pub $name: u64),* }
+
+        impl WorkerTotals {
+            fn add(&mut self, worker: &WorkerStats) { $(self.$name = self.$name.wrapping_add(worker.$name.get());)* }
+            fn subtract(&mut self, base: &WorkerTotals) { $(self.$name = self.$name.wrapping_sub(base.$name);)* }
+        }
+    };
+}
+
+worker_stats! {
+    /// Keys asked for.
+    cmd_get,
+    /// Storage commands that were carried out or tried.
+    cmd_set,
+    cmd_flush,
+    cmd_touch,
+    cmd_meta,
+    get_hits,
+    get_misses,
+    get_expired,
+    get_flushed,
+    delete_hits,
+    delete_misses,
+    incr_hits,
+    incr_misses,
+    decr_hits,
+    decr_misses,
+    cas_hits,
+    cas_misses,
+    cas_badval,
+    touch_hits,
+    touch_misses,
+    store_too_large,
+    store_no_memory,
+    bytes_read,
+    bytes_written,
+    /// Times a connection gave way to its neighbours in mid-batch.
+    conn_yields,
+    /// Gets answered from a managed key.
+    managed_hits,
+    /// Gets of a managed key that had nothing to give.
+    managed_misses,
+    /// Connections closed because their peer did not speak memcached's text protocol.
+    foreign_protocols,
+    /// Connections closed for saying nothing, or not finishing a request, for too long.
+    idle_kicks,
+}
+
+/// All counters of the server.
+#[derive(Default, Debug)]
+pub struct Stats {
+    workers: Mutex<Vec<Arc<WorkerStats>>>,
+    /// What `stats reset` subtracts.
+    base: Mutex<WorkerTotals>,
+    pub curr_connections: AtomicU64,
+    pub total_connections: AtomicU64,
+    pub rejected_connections: AtomicU64,
+    /// Writes to managed keys that were refused.
+    pub refused_writes: AtomicU64,
+}
+
+impl Stats {
+    /// A new worker's own set.
+    pub fn register_worker(&self) -> Arc<WorkerStats> {
+        let worker = Arc::new(WorkerStats::default());
+        self.workers.lock().push(worker.clone());
+        worker
+    }
+
+    /// The sums since the last reset.
+    pub fn totals(&self) -> WorkerTotals {
+        let mut totals = self.sum();
+        totals.subtract(&self.base.lock());
+        totals
+    }
+
+    /// `stats reset`: counts start from zero again; what is current stays.
+    pub fn reset(&self) {
+        *self.base.lock() = self.sum();
+        self.total_connections.store(0, Relaxed);
+        self.rejected_connections.store(0, Relaxed);
+        self.refused_writes.store(0, Relaxed);
+    }
+
+    fn sum(&self) -> WorkerTotals {
+        let mut totals = WorkerTotals::default();
+        for worker in self.workers.lock().iter() {
+            totals.add(worker);
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_the_sum_of_workers_since_the_reset() {
+        let stats = Stats::default();
+        let (one, two) = (stats.register_worker(), stats.register_worker());
+        one.get_hits.add(2);
+        two.get_hits.add(3);
+        assert_eq!(stats.totals().get_hits, 5);
+        stats.reset();
+        two.get_hits.add(1);
+        assert_eq!(stats.totals().get_hits, 1);
+    }
+}

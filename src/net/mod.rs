@@ -1,1 +1,100 @@
-//! net
+//! Bytes in, bytes out: listeners, workers, connections, and their limits.
+//!
+//! One acceptor deals connections out to workers; each worker is a thread with a runtime of its own and owns its
+//! connections for life. Nothing here knows what a command means.
+
+mod buffers;
+mod connection;
+mod listener;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::service::Service;
+
+pub use listener::{Bound, bind};
+
+/// Limits of a connection.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    /// Requests executed in a row before other connections get a turn.
+    pub requests_per_turn: usize,
+    /// Largest data block that is buffered, bytes.
+    pub value_bytes_max: usize,
+    /// A silent connection is closed after this long.
+    pub idle_timeout: Option<Duration>,
+    /// A begun request must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
+    pub request_timeout: Duration,
+    /// A peer that does not take its answers for this long is given up.
+    pub write_timeout: Duration,
+    /// How long a request may be held for a managed key's first fetch or check.
+    pub hold: Duration,
+}
+
+impl Limits {
+    /// A request that arrives more slowly than this, bytes per second, is given up after its timeout.
+    pub const REQUEST_BYTES_PER_S_MIN: u64 = 16 * 1024;
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub service: Arc<Service>,
+    pub limits: Limits,
+    /// Set when the server is closing: connections finish their batch and end.
+    pub closing: AtomicBool,
+    /// A client's `shutdown`.
+    pub shutdown: CancellationToken,
+    /// When the last foreign protocol was logged, boot ms; at most a line a minute.
+    pub foreign_logged_boot_ms: AtomicU64,
+}
+
+/// Serves until `shutdown` fires, then lets what is in flight finish. Runs on its own threads.
+pub struct Server {
+    shared: Arc<Shared>,
+    workers: Vec<worker::Worker>,
+    bound: Vec<Bound>,
+}
+
+impl Server {
+    /// Starts the workers; [`Server::run`] starts accepting.
+    pub fn new(
+        bound: Vec<Bound>,
+        service: Arc<Service>,
+        limits: Limits,
+        threads: usize,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<Server> {
+        let shared = Arc::new(Shared {
+            service,
+            limits,
+            closing: AtomicBool::new(false),
+            shutdown,
+            foreign_logged_boot_ms: AtomicU64::new(0),
+        });
+        let workers =
+            (0..threads.max(1)).map(|index| worker::Worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
+        Ok(Server { shared, workers, bound })
+    }
+
+    /// Accepts and serves until the shutdown token fires and the last batch is written.
+    pub async fn run(mut self) {
+        let dealer = Arc::new(worker::Dealer::new(&self.workers));
+        let mut accepting = tokio::task::JoinSet::new();
+        for bound in std::mem::take(&mut self.bound) {
+            accepting.spawn(listener::accept(bound, self.shared.clone(), dealer.clone()));
+        }
+        self.shared.shutdown.cancelled().await;
+        accepting.shutdown().await;
+        self.shared.closing.store(true, std::sync::atomic::Ordering::Release);
+        drop(dealer);
+        self.workers.iter_mut().for_each(worker::Worker::stop);
+        for worker in self.workers {
+            worker.join().await;
+        }
+    }
+}

@@ -1,1 +1,124 @@
-//! protocol
+//! memcached's text protocol as plain values: bytes in, a [`Request`] out; an answer in, bytes out.
+//!
+//! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
+//! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
+
+pub mod number;
+pub mod parse;
+pub mod response;
+
+/// Longest key, bytes (protocol.txt, "Keys").
+pub const KEY_LENGTH_MAX: usize = 250;
+
+/// How a storage command stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreMode {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    /// Only if the item still has this cas id.
+    Cas(u64),
+}
+
+/// One request, borrowing from the buffer it was read into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `get gets gat gats`: `keys` iterates with [`keys`]; every key in it is of a legal length.
+    Get {
+        keys: &'a [u8],
+        with_cas: bool,
+        touch_exptime: Option<i64>,
+    },
+    /// A storage command with its data block.
+    Store {
+        mode: StoreMode,
+        key: &'a [u8],
+        flags: u32,
+        exptime: i64,
+        value: &'a [u8],
+        noreply: bool,
+    },
+    /// A storage command whose data block is larger than any item may be; the block is being discarded.
+    TooLarge {
+        mode: StoreMode,
+        key: &'a [u8],
+        noreply: bool,
+    },
+    Arithmetic {
+        key: &'a [u8],
+        delta: u64,
+        increase: bool,
+        noreply: bool,
+    },
+    Delete {
+        key: &'a [u8],
+        noreply: bool,
+    },
+    Touch {
+        key: &'a [u8],
+        exptime: i64,
+        noreply: bool,
+    },
+    FlushAll {
+        delay: i64,
+        noreply: bool,
+    },
+    /// `stats` and its argument, empty for the general ones.
+    Stats {
+        argument: &'a [u8],
+        rest: &'a [u8],
+    },
+    Verbosity {
+        level: u32,
+        noreply: bool,
+    },
+    /// `cache_memlimit`, megabytes.
+    CacheMemlimit {
+        megabytes: u32,
+        noreply: bool,
+    },
+    Shutdown {
+        argument: &'a [u8],
+    },
+    Version,
+    /// `mn`: no operation.
+    NoOperation,
+    Quit,
+    /// A request that cannot be carried out; the answer is memcached's own error line.
+    Invalid {
+        error: &'static str,
+        noreply: bool,
+    },
+}
+
+/// What was found at the front of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The request is not whole yet; with fewer than `total` bytes in the buffer it cannot be.
+    More { total: usize },
+    /// A request of `used` bytes, after which `discard` bytes of a data block are to be thrown away
+    /// before the answer goes out.
+    Request { request: Request<'a>, used: usize, discard: u64 },
+    /// Not this protocol: close without a word.
+    HangUp(HangUp),
+}
+
+/// Why a connection is closed without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    /// A line without end (memcached closes at 2048 bytes too).
+    EndlessLine,
+    /// An HTTP request; answering it would let a web page talk to the cache.
+    Http,
+    /// The binary protocol's magic byte: at once, so that PHP's session handler fails fast and does not hang.
+    Binary,
+    /// A TLS hello on a plain port.
+    Tls,
+}
+
+/// The words of a command line: separated by blanks only, as memcached's tokenizer has it.
+pub fn keys(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+}

@@ -1,1 +1,348 @@
-//! service
+//! A request and the time in, an answer out: managed keys first, then the cache.
+//!
+//! No sockets and nothing async: what must wait is handed back as an [`Outcome::Wait`] and tried again.
+//! Never calls WeChat.
+
+mod managed;
+mod statistics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::cache::{Cache, Counted, Mode, Stored};
+use crate::clock::Now;
+use crate::config::RefuseWith;
+use crate::credential::table::Table;
+use crate::protocol::{Request, StoreMode, keys, response};
+use crate::stats::{Stats, WorkerStats};
+
+/// Output queued for one connection past which it must be written before more is executed, bytes.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
+const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// What the service is told by the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub refuse_with: RefuseWith,
+    pub shutdown_command: bool,
+    /// (name, value) pairs of `stats settings`, in order.
+    pub shown: Vec<(String, String)>,
+    pub threads: usize,
+    pub max_connections: usize,
+}
+
+/// The one object behind all connections.
+pub struct Service {
+    pub cache: Cache,
+    pub table: Arc<Table>,
+    pub stats: Arc<Stats>,
+    settings: Settings,
+    verbosity: AtomicU32,
+    started: Now,
+}
+
+/// What comes with a request besides the request.
+pub struct Context<'a> {
+    pub now: Now,
+    pub stats: &'a WorkerStats,
+    /// Who asks, for the log; never consulted for a decision.
+    pub peer: &'a dyn std::fmt::Display,
+    /// False once the time allowed for waiting is over.
+    pub may_wait: bool,
+    pub out: &'a mut Vec<u8>,
+}
+
+/// What became of a request.
+pub enum Outcome {
+    /// Answered in full.
+    Done,
+    /// A `get` with more to say; write the output, then go on with the keys from this one on.
+    MoreKeys(usize),
+    /// Nothing was answered yet: wait for this, then execute the request again.
+    Wait(Wait),
+    /// Answered but for the wait: once it is over, append this line.
+    WaitThenReply(oneshot::Receiver<()>, &'static str),
+    /// The client said goodbye.
+    Close,
+    /// The client ended the server, as `-A` allows.
+    Shutdown,
+}
+
+/// A change of a managed key to wait for.
+pub struct Wait(pub watch::Receiver<u64>);
+
+impl Service {
+    pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {
+        Service { cache, table, stats, settings, verbosity: AtomicU32::new(0), started: Now::read() }
+    }
+
+    /// Carries a request out. `first_key` is where a `get` goes on after [`Outcome::MoreKeys`], otherwise 0.
+    pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
+        match *request {
+            Request::Get { keys, with_cas, touch_exptime } => {
+                return self.get(keys, first_key, with_cas, touch_exptime, context);
+            }
+            Request::Store { mode, key, flags, exptime, value, noreply } => {
+                let answer = match self.refuse_write(mode, key, context) {
+                    Some(refusal) => refusal,
+                    None => self.store(mode, key, flags, exptime, value, context),
+                };
+                response::reply(context.out, answer, noreply);
+            }
+            Request::TooLarge { mode, key, noreply } => {
+                let answer = match self.refuse_write(mode, key, context) {
+                    Some(refusal) => refusal,
+                    None => self.too_large(mode, key, context),
+                };
+                response::reply(context.out, answer, noreply);
+            }
+            Request::Arithmetic { key, delta, increase, noreply } => {
+                self.arithmetic(key, delta, increase, noreply, context);
+            }
+            Request::Delete { key, noreply } => return self.delete(key, noreply, context),
+            Request::Touch { key, exptime, noreply } => {
+                let answer = self.touch(key, exptime, context);
+                response::reply(context.out, answer, noreply);
+            }
+            Request::FlushAll { delay, noreply } => {
+                context.stats.cmd_flush.add(1);
+                let now = self.seconds(context.now);
+                let at = if delay > 0 { self.expiry(delay, context.now) } else { now };
+                self.cache.flush(at, now);
+                response::reply(context.out, "OK", noreply);
+            }
+            Request::Stats { argument, rest } => self.statistics(argument, rest, context),
+            Request::Verbosity { level, noreply } => {
+                self.verbosity.store(level, Relaxed);
+                response::reply(context.out, "OK", noreply);
+            }
+            Request::CacheMemlimit { megabytes, noreply } => {
+                response::reply(context.out, self.set_memory_limit(megabytes), noreply);
+            }
+            Request::Shutdown { argument } => return self.shutdown(argument, context),
+            Request::Version => {
+                context.out.extend_from_slice(b"VERSION ");
+                response::line(context.out, VERSION);
+            }
+            Request::NoOperation => response::line(context.out, "MN"),
+            Request::Quit => return Outcome::Close,
+            Request::Invalid { error, noreply } => response::reply(context.out, error, noreply),
+        }
+        Outcome::Done
+    }
+
+    /// Seconds since the server started, from 2 on: memcached's relative clock, on the boot clock.
+    fn seconds(&self, now: Now) -> u32 {
+        let ms = now.boot_ms.saturating_sub(self.started.boot_ms);
+        u32::try_from(ms / 1000 + 2).unwrap_or(u32::MAX)
+    }
+
+    /// An exptime as it comes over the wire -> the cache's own seconds (memcached.c, `realtime`).
+    /// 0 never; negative at once; up to 30 days from now; beyond, absolute wall time. Like memcached, the
+    /// number is cut to 32 bits first.
+    fn expiry(&self, exptime: i64, now: Now) -> u32 {
+        let exptime = i64::from(exptime as i32);
+        let now_s = self.seconds(now);
+        let from_now = match exptime {
+            0 => return 0,
+            ..0 => return 1,
+            1..=RELATIVE_EXPTIME_S_MAX => exptime,
+            _ => exptime - now.unix_s(),
+        };
+        let at = i64::from(now_s) + from_now;
+        u32::try_from(at).unwrap_or(0).max(1)
+    }
+
+    fn get(
+        &self,
+        list: &[u8],
+        first_key: usize,
+        with_cas: bool,
+        touch_exptime: Option<i64>,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if first_key == 0
+            && context.may_wait
+            && let Some(wait) = self.must_wait(list, context.now)
+        {
+            return Outcome::Wait(wait);
+        }
+        let now = self.seconds(context.now);
+        let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
+        let base = context.out.len();
+        for (index, key) in keys(list).enumerate().skip(first_key) {
+            if context.out.len() - base > OUTPUT_BYTES_MAX {
+                return Outcome::MoreKeys(index);
+            }
+            self.get_one(key, with_cas, expiry, now, context);
+        }
+        context.out.extend_from_slice(b"END\r\n");
+        Outcome::Done
+    }
+
+    fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
+        context.stats.cmd_get.add(1);
+        let hit = match self.get_managed(key, with_cas, context) {
+            Some(hit) => hit,
+            None => {
+                let out = &mut *context.out;
+                let show = |item: crate::cache::ItemView<'_>| {
+                    response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));
+                };
+                match expiry {
+                    None => self.cache.get(key, now, show).is_some(),
+                    Some(expiry) => self.cache.get_and_touch(key, expiry, now, show).is_some(),
+                }
+            }
+        };
+        let stats = context.stats;
+        if hit {
+            stats.get_hits.add(1)
+        } else {
+            stats.get_misses.add(1)
+        }
+        if expiry.is_some() {
+            stats.cmd_touch.add(1);
+            if hit { stats.touch_hits.add(1) } else { stats.touch_misses.add(1) }
+        }
+    }
+
+    fn store(
+        &self,
+        mode: StoreMode,
+        key: &[u8],
+        flags: u32,
+        exptime: i64,
+        value: &[u8],
+        context: &mut Context<'_>,
+    ) -> &'static str {
+        let (stats, expiry) = (context.stats, self.expiry(exptime, context.now));
+        let cas = matches!(mode, StoreMode::Cas(_));
+        let mode = match mode {
+            StoreMode::Set => Mode::Set,
+            StoreMode::Add => Mode::Add,
+            StoreMode::Replace => Mode::Replace,
+            StoreMode::Append => Mode::Append,
+            StoreMode::Prepend => Mode::Prepend,
+            StoreMode::Cas(unique) => Mode::Cas(unique),
+        };
+        let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
+        match stored {
+            Stored::Stored if cas => stats.cas_hits.add(1),
+            Stored::Exists => stats.cas_badval.add(1),
+            Stored::NotFound => stats.cas_misses.add(1),
+            Stored::TooLarge => stats.store_too_large.add(1),
+            Stored::OutOfMemory => stats.store_no_memory.add(1),
+            Stored::Stored | Stored::NotStored => {}
+        }
+        match stored {
+            Stored::Stored => {
+                stats.cmd_set.add(1);
+                "STORED"
+            }
+            Stored::NotStored => {
+                stats.cmd_set.add(1);
+                "NOT_STORED"
+            }
+            Stored::Exists => "EXISTS",
+            Stored::NotFound => "NOT_FOUND",
+            Stored::TooLarge => "SERVER_ERROR object too large for cache",
+            Stored::OutOfMemory => "SERVER_ERROR out of memory storing object",
+        }
+    }
+
+    /// As memcached: the old value of a `set` goes, so that nobody reads what was meant to be replaced.
+    fn too_large(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> &'static str {
+        context.stats.store_too_large.add(1);
+        if mode == StoreMode::Set {
+            self.cache.delete(key, self.seconds(context.now));
+        }
+        "SERVER_ERROR object too large for cache"
+    }
+
+    fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
+        const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+        let stats = context.stats;
+        let (hits, misses) =
+            if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
+        if self.table.is_managed(key) {
+            response::reply(context.out, NON_NUMERIC, noreply);
+            return;
+        }
+        let answer = match self.cache.arithmetic(key, delta, increase, self.seconds(context.now)) {
+            Counted::Value(value) => {
+                hits.add(1);
+                if !noreply {
+                    response::number(context.out, value);
+                    context.out.extend_from_slice(b"\r\n");
+                }
+                return;
+            }
+            Counted::NotFound => {
+                misses.add(1);
+                "NOT_FOUND"
+            }
+            Counted::NonNumeric => NON_NUMERIC,
+            Counted::OutOfMemory => "SERVER_ERROR out of memory in incr",
+        };
+        response::reply(context.out, answer, noreply);
+    }
+
+    fn delete(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> Outcome {
+        if let Some(outcome) = self.delete_managed(key, noreply, context) {
+            return outcome;
+        }
+        let answer = if self.cache.delete(key, self.seconds(context.now)) {
+            context.stats.delete_hits.add(1);
+            "DELETED"
+        } else {
+            context.stats.delete_misses.add(1);
+            "NOT_FOUND"
+        };
+        response::reply(context.out, answer, noreply);
+        Outcome::Done
+    }
+
+    fn touch(&self, key: &[u8], exptime: i64, context: &Context<'_>) -> &'static str {
+        let stats = context.stats;
+        stats.cmd_touch.add(1);
+        let expiry = self.expiry(exptime, context.now);
+        if self.table.is_managed(key) || self.cache.touch(key, expiry, self.seconds(context.now)) {
+            stats.touch_hits.add(1);
+            "TOUCHED"
+        } else {
+            stats.touch_misses.add(1);
+            "NOT_FOUND"
+        }
+    }
+
+    fn set_memory_limit(&self, megabytes: u32) -> &'static str {
+        if megabytes < 8 {
+            return "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
+        }
+        self.cache.set_budget(u64::from(megabytes) * 1024 * 1024);
+        "OK"
+    }
+
+    fn shutdown(&self, argument: &[u8], context: &mut Context<'_>) -> Outcome {
+        if !self.settings.shutdown_command {
+            response::line(context.out, "ERROR: shutdown not enabled");
+            return Outcome::Done;
+        }
+        match argument {
+            b"" | b"graceful" => Outcome::Shutdown,
+            _ => {
+                response::line(context.out, "CLIENT_ERROR invalid shutdown mode");
+                Outcome::Done
+            }
+        }
+    }
+}
+
+/// What `version` answers: the memcached whose text protocol this server speaks, then its own name.
+/// Clients read the number in front.
+pub const VERSION: &str = concat!("1.6.18-tokencached-", env!("CARGO_PKG_VERSION"));

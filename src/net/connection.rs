@@ -1,0 +1,344 @@
+//! One connection: fill the buffer, execute what is whole, write once, again.
+//!
+//! One read and one write a batch. A connection that waits for its peer holds no buffers and no timer, unless it
+//! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
+//! is bounded by [`OUTPUT_BYTES_MAX`] and one item.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::io::poll_read_buf;
+
+use super::buffers::{self, BUFFER_BYTES};
+use super::worker::{Busy, Peer};
+use super::{Limits, Shared};
+use crate::clock::Now;
+use crate::protocol::parse::step;
+use crate::protocol::{HangUp, Request, Step, response};
+use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
+use crate::stats::WorkerStats;
+
+/// A foreign protocol is logged at most so often, milliseconds.
+const FOREIGN_LOG_SPACING_MS: u64 = 60_000;
+/// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+pub(super) struct Connection<S> {
+    stream: S,
+    peer: Peer,
+    shared: Arc<Shared>,
+    stats: Arc<WorkerStats>,
+    busy: Arc<Busy>,
+    /// Bytes read and not yet executed; `[start..]` of it.
+    input: Vec<u8>,
+    start: usize,
+    /// Bytes to be written.
+    output: Vec<u8>,
+    /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
+    discard: u64,
+    after_discard: Vec<u8>,
+    /// What the front request needs to be whole.
+    wanted: usize,
+    /// When the request that is not whole yet began to arrive.
+    begun: Option<Instant>,
+}
+
+/// What executing the buffered requests came to.
+enum Batch {
+    /// Everything whole is executed; read on.
+    Drained,
+    /// Enough was executed or queued: write, let others have a turn, then go on.
+    Turn,
+    /// The front `get` has more keys than fit the output; write, then go on with this key.
+    MoreKeys(usize),
+    /// The front request must be held.
+    Hold(crate::service::Wait),
+    /// The line is due once the check is over.
+    HoldReply(tokio::sync::oneshot::Receiver<()>, &'static str),
+    /// Write what is queued and close.
+    Close,
+    Shutdown,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn new(stream: S, peer: Peer, shared: Arc<Shared>, stats: Arc<WorkerStats>, busy: Arc<Busy>) -> Self {
+        Connection {
+            stream,
+            peer,
+            shared,
+            stats,
+            busy,
+            input: Vec::new(),
+            start: 0,
+            output: Vec::new(),
+            discard: 0,
+            after_discard: Vec::new(),
+            wanted: 0,
+            begun: None,
+        }
+    }
+
+    /// Serves until either side has had enough.
+    pub async fn run(mut self) {
+        let ended = self.serve().await;
+        if let Err(error) = ended
+            && !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        {
+            tracing::debug!(peer = %self.peer, %error, "connection lost");
+        }
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        loop {
+            self.release_buffers();
+            if !self.fill().await? {
+                return Ok(());
+            }
+            let busy = self.busy.clone();
+            let _batch = busy.token();
+            if !self.execute_buffered().await? || self.shared.closing.load(Acquire) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Executes all that is buffered and writes the answers; false to close.
+    async fn execute_buffered(&mut self) -> io::Result<bool> {
+        let (mut first_key, mut hold_until) = (0, None);
+        loop {
+            let now = Now::read();
+            let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
+            let batch = self.execute_batch(now, std::mem::take(&mut first_key), may_wait);
+            if !matches!(batch, Batch::Hold(_)) {
+                hold_until = None;
+            }
+            self.flush().await?;
+            match batch {
+                Batch::Drained => return Ok(true),
+                Batch::Turn => {
+                    self.stats.conn_yields.add(1);
+                    tokio::task::yield_now().await;
+                }
+                Batch::MoreKeys(key) => first_key = key,
+                Batch::Hold(mut wait) => {
+                    let until = *hold_until.get_or_insert_with(|| Instant::now() + self.shared.limits.hold);
+                    let _ = timeout_at(until, wait.0.changed()).await;
+                }
+                Batch::HoldReply(check, reply) => {
+                    let _ = timeout(self.shared.limits.hold, check).await;
+                    response::line(&mut self.output, reply);
+                }
+                Batch::Close => return Ok(false),
+                Batch::Shutdown => {
+                    self.shared.shutdown.cancel();
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Executes whole requests from the buffer. Synchronous: nothing here waits.
+    fn execute_batch(&mut self, now: Now, mut first_key: usize, may_wait: bool) -> Batch {
+        let shared = self.shared.clone();
+        let input = std::mem::take(&mut self.input);
+        let batch = self.execute_from(&input, &shared, now, &mut first_key, may_wait);
+        self.input = input;
+        self.input.drain(..self.start.min(self.input.len()));
+        self.start = 0;
+        batch
+    }
+
+    fn execute_from(
+        &mut self,
+        input: &[u8],
+        shared: &Shared,
+        now: Now,
+        first_key: &mut usize,
+        may_wait: bool,
+    ) -> Batch {
+        let mut executed = 0;
+        loop {
+            if self.discard > 0 && !self.discard_from(input) {
+                return self.drained(0);
+            }
+            let rest = &input[self.start..];
+            if rest.is_empty() {
+                return self.drained(0);
+            }
+            if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
+                return Batch::Turn;
+            }
+            let (request, used, discard) = match step(rest, shared.limits.value_bytes_max) {
+                Step::Request { request, used, discard } => (request, used, discard),
+                Step::More { total } => return self.drained(total),
+                Step::HangUp(why) => return self.hang_up(why, now),
+            };
+            executed += 1;
+            let outcome = self.execute_one(shared, &request, now, std::mem::take(first_key), discard, may_wait);
+            match outcome {
+                Outcome::Done => self.start += used,
+                Outcome::MoreKeys(key) => return Batch::MoreKeys(key),
+                Outcome::Wait(wait) => return Batch::Hold(wait),
+                Outcome::WaitThenReply(check, reply) => {
+                    self.start += used;
+                    return Batch::HoldReply(check, reply);
+                }
+                Outcome::Close => return Batch::Close,
+                Outcome::Shutdown => return Batch::Shutdown,
+            }
+        }
+    }
+
+    fn execute_one(
+        &mut self,
+        shared: &Shared,
+        request: &Request<'_>,
+        now: Now,
+        first_key: usize,
+        discard: u64,
+        may_wait: bool,
+    ) -> Outcome {
+        let answer_at = self.output.len();
+        let mut context = Context { now, stats: &self.stats, peer: &self.peer, may_wait, out: &mut self.output };
+        let outcome = shared.service.execute(request, first_key, &mut context);
+        if discard > 0 {
+            self.discard = discard;
+            self.after_discard = self.output.split_off(answer_at);
+        }
+        outcome
+    }
+
+    /// Throws a refused data block away; true once it is gone and its answer queued.
+    fn discard_from(&mut self, input: &[u8]) -> bool {
+        let there = (input.len() - self.start) as u64;
+        let gone = there.min(self.discard);
+        self.start += usize::try_from(gone).unwrap_or(usize::MAX);
+        self.discard -= gone;
+        if self.discard == 0 {
+            self.output.append(&mut self.after_discard);
+        }
+        self.discard == 0
+    }
+
+    /// Notes what the next read is for: the rest of a request of `total` bytes, or 0 for a new one.
+    fn drained(&mut self, total: usize) -> Batch {
+        self.wanted = total;
+        if total == 0 && self.discard == 0 {
+            self.begun = None;
+        } else if self.begun.is_none() {
+            self.begun = Some(Instant::now());
+        }
+        Batch::Drained
+    }
+
+    /// By when the request that has begun must be whole.
+    fn request_deadline(&self) -> Option<Instant> {
+        let bytes = (self.wanted as u64).max(self.discard);
+        let sending = Duration::from_secs(bytes / Limits::REQUEST_BYTES_PER_S_MIN);
+        self.begun.map(|begun| begun + self.shared.limits.request_timeout + sending)
+    }
+
+    fn hang_up(&self, why: HangUp, now: Now) -> Batch {
+        self.stats.foreign_protocols.add(1);
+        let logged = &self.shared.foreign_logged_boot_ms;
+        let last = logged.load(Relaxed);
+        let due = last == 0 || now.boot_ms.saturating_sub(last) >= FOREIGN_LOG_SPACING_MS;
+        if due && logged.compare_exchange(last, now.boot_ms.max(1), Relaxed, Relaxed).is_ok() {
+            let remedy = match why {
+                HangUp::Binary => {
+                    "it speaks memcached's binary protocol, which this server does not; in PHP set \
+                     memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
+                }
+                HangUp::Tls => "it speaks TLS to a plain port",
+                HangUp::Http => "it speaks HTTP; this is a memcached port",
+                HangUp::EndlessLine => "it sent a command line without an end",
+            };
+            tracing::warn!(peer = %self.peer, "closed a connection: {remedy}");
+        }
+        Batch::Close
+    }
+
+    /// Reads once. False if the peer is done, or has been silent for too long.
+    async fn fill(&mut self) -> io::Result<bool> {
+        let idle = if self.input.is_empty() && self.discard == 0 { self.shared.limits.idle_timeout } else { None };
+        let deadline = match (self.request_deadline(), idle) {
+            (Some(deadline), _) => Some(deadline),
+            (None, Some(idle)) => Some(Instant::now() + idle),
+            (None, None) => None,
+        };
+        let read = match deadline {
+            None => self.read().await?,
+            Some(deadline) => match timeout_at(deadline, self.read()).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    self.stats.idle_kicks.add(1);
+                    return Ok(false);
+                }
+            },
+        };
+        self.stats.bytes_read.add(read as u64);
+        Ok(read > 0)
+    }
+
+    /// Reads into the input buffer, which is only taken from the pool when there is something to read.
+    async fn read(&mut self) -> io::Result<usize> {
+        let (stream, input, wanted) = (&mut self.stream, &mut self.input, self.wanted);
+        poll_fn(|cx| {
+            let was_empty = input.is_empty();
+            if input.capacity() == 0 {
+                *input = buffers::take();
+            }
+            let missing = wanted.saturating_sub(input.len());
+            input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
+            let polled = poll_read_buf(Pin::new(&mut *stream), cx, input);
+            match polled {
+                Poll::Ready(read) => Poll::Ready(read),
+                Poll::Pending => {
+                    if was_empty {
+                        buffers::give_back(input);
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let length = self.output.len() as u64;
+        match timeout(self.shared.limits.write_timeout, self.stream.write_all(&self.output)).await {
+            Ok(written) => written?,
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+        }
+        self.stats.bytes_written.add(length);
+        self.output.clear();
+        Ok(())
+    }
+
+    fn release_buffers(&mut self) {
+        if self.input.is_empty() {
+            buffers::give_back(&mut self.input);
+        }
+        if self.output.is_empty() {
+            buffers::give_back(&mut self.output);
+        }
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+        buffers::give_back(&mut self.input);
+        buffers::give_back(&mut self.output);
+    }
+}

@@ -1,0 +1,154 @@
+//! A worker: one thread, one single-threaded runtime, the connections dealt to it.
+//!
+//! Connections never move between workers, so nothing on their path is shared but the cache and the table.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::connection::Connection;
+use crate::stats::WorkerStats;
+
+/// How long a worker waits at the end for batches that are being written or held.
+const FINISH_MAX: Duration = Duration::from_secs(5);
+/// How long after the last accept requests that were already on their way are still answered.
+const LAST_ORDERS: Duration = Duration::from_millis(50);
+
+/// A socket between the acceptor's runtime and the worker's.
+pub(super) enum Stream {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Stream {
+    /// Writes what fits without waiting.
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        match self {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+}
+
+/// Who is at the other end, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix socket"),
+        }
+    }
+}
+
+pub(super) struct Accepted {
+    pub stream: Stream,
+    pub peer: Peer,
+}
+
+/// Deals connections out in turn.
+pub(super) struct Dealer {
+    workers: Vec<mpsc::UnboundedSender<Accepted>>,
+    next: AtomicUsize,
+}
+
+impl Dealer {
+    pub fn new(workers: &[Worker]) -> Dealer {
+        let workers = workers.iter().filter_map(|worker| worker.accepted.clone()).collect();
+        Dealer { workers, next: AtomicUsize::new(0) }
+    }
+
+    /// Fails only when the workers are gone. The queue is bounded by the connection limit.
+    pub fn deal(&self, accepted: Accepted) -> Result<(), ()> {
+        let index = self.next.fetch_add(1, Relaxed) % self.workers.len().max(1);
+        self.workers.get(index).ok_or(())?.send(accepted).map_err(|_| ())
+    }
+}
+
+/// A running worker.
+pub(super) struct Worker {
+    accepted: Option<mpsc::UnboundedSender<Accepted>>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    pub fn start(index: usize, shared: Arc<Shared>) -> io::Result<Worker> {
+        let (accepted, receiver) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || runtime.block_on(work(receiver, shared)))?;
+        Ok(Worker { accepted: Some(accepted), thread })
+    }
+
+    /// Tells the worker that no connection will come any more.
+    pub fn stop(&mut self) {
+        self.accepted = None;
+    }
+
+    /// Waits until a stopped worker's last batch is written.
+    pub async fn join(self) {
+        let thread = self.thread;
+        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
+            tracing::error!("a worker could not be waited for");
+        }
+    }
+}
+
+/// Connections that are in the middle of a batch; those may not be cut off at the end.
+pub(super) struct Busy(TaskTracker);
+
+impl Busy {
+    pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
+        self.0.token()
+    }
+}
+
+async fn work(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Shared>) {
+    let stats = shared.service.stats.register_worker();
+    let busy = Arc::new(Busy(TaskTracker::new()));
+    while let Some(Accepted { stream, peer }) = accepted.recv().await {
+        match stream {
+            Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream, peer, &shared, &stats, &busy),
+                Err(error) => lost(&shared, &error),
+            },
+            Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+                Ok(stream) => serve(stream, peer, &shared, &stats, &busy),
+                Err(error) => lost(&shared, &error),
+            },
+        }
+    }
+    tokio::time::sleep(LAST_ORDERS).await;
+    busy.0.close();
+    if tokio::time::timeout(FINISH_MAX, busy.0.wait()).await.is_err() {
+        tracing::warn!("some clients did not take their last answers in time; closing all the same");
+    }
+}
+
+fn lost(shared: &Shared, error: &io::Error) {
+    shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+    tracing::warn!(%error, "an accepted connection could not be served");
+}
+
+fn serve<S>(stream: S, peer: Peer, shared: &Arc<Shared>, stats: &Arc<WorkerStats>, busy: &Arc<Busy>)
+where
+    S: tokio::io::AsyncRead + AsyncWriteExt + Unpin + Send + 'static,
+{
+    let connection = Connection::new(stream, peer, shared.clone(), stats.clone(), busy.clone());
+    tokio::spawn(connection.run());
+}

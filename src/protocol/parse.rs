@@ -1,0 +1,442 @@
+//! Bytes to requests. Pure and restartable: the same bytes give the same requests, however they were split.
+//!
+//! Never allocates; a length is checked before anybody reserves memory for it.
+
+use memchr::memchr;
+
+use super::number::{signed, unsigned, unsigned_32};
+use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys};
+
+/// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
+const LINE_BYTES_MAX: usize = 2048;
+/// A `get` of many keys may be this long. memcached sets no limit; a peer that sends more is not one.
+const GET_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Data blocks of this length and more are refused outright (memcached: `INT_MAX - 2`).
+const VALUE_LENGTH_LIMIT: i64 = i32::MAX as i64 - 2;
+
+const ERROR: &str = "ERROR";
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
+const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
+const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
+const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
+
+/// Words of a command line that matter; a line with more is never a valid command, except `get`.
+const WORDS_MAX: usize = 10;
+
+/// The words of a line, counted beyond what is kept.
+struct Words<'a> {
+    kept: [&'a [u8]; WORDS_MAX],
+    count: usize,
+}
+
+impl<'a> Words<'a> {
+    fn of(line: &'a [u8]) -> Words<'a> {
+        let mut words = Words { kept: [&[]; WORDS_MAX], count: 0 };
+        for word in keys(line) {
+            match words.kept.get_mut(words.count) {
+                Some(place) => *place = word,
+                None => {}
+            }
+            words.count += 1;
+        }
+        words
+    }
+
+    /// Word n; empty if the line is shorter.
+    fn word(&self, n: usize) -> &'a [u8] {
+        self.kept.get(n).copied().unwrap_or_default()
+    }
+
+    /// `noreply` counts wherever it is the last word (`set_noreply_maybe` in proto_text.c).
+    fn noreply(&self) -> bool {
+        self.count > 1 && self.count <= WORDS_MAX && self.word(self.count - 1) == b"noreply"
+    }
+
+    fn invalid(&self, error: &'static str) -> Request<'a> {
+        Request::Invalid { error, noreply: self.noreply() }
+    }
+}
+
+/// The request at the front of `buffer`. `value_bytes_max` is the largest data block worth buffering.
+pub fn step(buffer: &[u8], value_bytes_max: usize) -> Step<'_> {
+    let Some(newline) = memchr(b'\n', buffer) else {
+        return unfinished(buffer);
+    };
+    let line = trim_line(&buffer[..newline]);
+    let used = newline + 1;
+    let command_end = memchr(b' ', line).unwrap_or(line.len());
+    match &line[..command_end] {
+        b"get" | b"bget" => whole(get(line, command_end, false), used),
+        b"gets" => whole(get(line, command_end, true), used),
+        b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => store(line, buffer, used, value_bytes_max),
+        _ => other(line, buffer, used, value_bytes_max),
+    }
+}
+
+fn whole(request: Request<'_>, used: usize) -> Step<'_> {
+    Step::Request { request, used, discard: 0 }
+}
+
+/// A line ends in \r\n or \n; a NUL ends it for memcached, whose lines are C strings.
+fn trim_line(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match memchr(0, line) {
+        Some(nul) => &line[..nul],
+        None => line,
+    }
+}
+
+/// No newline yet: wait for more, or give up (protocol by first byte: protocol.txt, "binary" and TLS's record type).
+fn unfinished(buffer: &[u8]) -> Step<'_> {
+    match buffer.first() {
+        Some(0x80) => return Step::HangUp(HangUp::Binary),
+        Some(0x16) if buffer.get(1).is_none_or(|&major| major == 3) => return Step::HangUp(HangUp::Tls),
+        _ => {}
+    }
+    if buffer.len() <= LINE_BYTES_MAX {
+        return Step::More { total: buffer.len() + 1 };
+    }
+    let blanks = buffer.iter().take_while(|&&byte| byte == b' ').count();
+    let text = &buffer[blanks..];
+    let is_get = blanks <= 100 && (text.starts_with(b"get ") || text.starts_with(b"gets "));
+    if is_get && buffer.len() <= GET_LINE_BYTES_MAX {
+        Step::More { total: buffer.len() + 1 }
+    } else {
+        Step::HangUp(HangUp::EndlessLine)
+    }
+}
+
+/// Every line that is not a plain `get` or storage command, and those with blanks in front.
+fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
+    if buffer.first() == Some(&0x80) {
+        return Step::HangUp(HangUp::Binary);
+    }
+    let words = Words::of(line);
+    let command = words.word(0);
+    if line.first() == Some(&b' ') && !command.is_empty() {
+        let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+        return match step(&buffer[blanks..], value_bytes_max) {
+            Step::Request { request, used, discard } => Step::Request { request, used: used + blanks, discard },
+            Step::More { total } => Step::More { total: total + blanks },
+            hang_up => hang_up,
+        };
+    }
+    if command == b"Host:" || is_http(line, &words) {
+        return Step::HangUp(HangUp::Http);
+    }
+    whole(request(line, &words), used)
+}
+
+fn is_http(line: &[u8], words: &Words<'_>) -> bool {
+    words.count > 1 && keys(line).last().is_some_and(|word| word.starts_with(b"HTTP/")) && !is_known(words.word(0))
+}
+
+/// Commands whose last word may happen to look like HTTP's version.
+fn is_known(command: &[u8]) -> bool {
+    matches!(
+        command,
+        b"gat"
+            | b"gats"
+            | b"incr"
+            | b"decr"
+            | b"delete"
+            | b"touch"
+            | b"flush_all"
+            | b"version"
+            | b"verbosity"
+            | b"stats"
+            | b"quit"
+            | b"mn"
+            | b"cache_memlimit"
+            | b"shutdown"
+    )
+}
+
+fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
+    match words.word(0) {
+        b"gat" => get_and_touch(line, words, false),
+        b"gats" => get_and_touch(line, words, true),
+        b"incr" => arithmetic(words, true),
+        b"decr" => arithmetic(words, false),
+        b"delete" => delete(words),
+        b"touch" => touch(words),
+        b"flush_all" => flush_all(words),
+        b"stats" => Request::Stats { argument: words.word(1), rest: words.word(2) },
+        b"verbosity" => verbosity(words),
+        b"cache_memlimit" => cache_memlimit(words),
+        b"shutdown" if words.count <= 2 => Request::Shutdown { argument: words.word(1) },
+        b"version" => Request::Version,
+        b"mn" => Request::NoOperation,
+        b"quit" => Request::Quit,
+        _ => Request::Invalid { error: ERROR, noreply: false },
+    }
+}
+
+/// `get <key>*`: an over-long key spoils the whole command before anything is answered.
+fn get(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
+    let list = &line[command_end..];
+    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: None }, ERROR)
+}
+
+fn checked_keys<'a>(list: &'a [u8], request: Request<'a>, if_none: &'static str) -> Request<'a> {
+    let mut count = 0;
+    for key in keys(list) {
+        if key.len() > KEY_LENGTH_MAX {
+            return Request::Invalid { error: BAD_FORMAT, noreply: false };
+        }
+        count += 1;
+    }
+    if count == 0 { Request::Invalid { error: if_none, noreply: false } } else { request }
+}
+
+/// `gat <exptime> <key>*`; without a key memcached answers `END`.
+fn get_and_touch<'a>(line: &'a [u8], words: &Words<'a>, with_cas: bool) -> Request<'a> {
+    if words.count < 2 {
+        return Request::Invalid { error: ERROR, noreply: false };
+    }
+    let Some(exptime) = signed(words.word(1)) else {
+        return Request::Invalid { error: BAD_EXPTIME, noreply: false };
+    };
+    let list = after_word(after_word(line, words.word(0)), words.word(1));
+    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: Some(exptime) }, "END")
+}
+
+/// The rest of a line after its first word.
+fn after_word<'a>(line: &'a [u8], word: &[u8]) -> &'a [u8] {
+    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+    line.get(blanks + word.len()..).unwrap_or_default()
+}
+
+fn arithmetic<'a>(words: &Words<'a>, increase: bool) -> Request<'a> {
+    if !(3..=4).contains(&words.count) {
+        return Request::Invalid { error: ERROR, noreply: false };
+    }
+    let key = words.word(1);
+    if key.len() > KEY_LENGTH_MAX {
+        return words.invalid(BAD_FORMAT);
+    }
+    match unsigned(words.word(2)) {
+        Some(delta) => Request::Arithmetic { key, delta, increase, noreply: words.noreply() },
+        None => words.invalid(BAD_DELTA),
+    }
+}
+
+/// `delete <key> [0] [noreply]`: the zero is what old clients send.
+fn delete<'a>(words: &Words<'a>) -> Request<'a> {
+    if !(2..=4).contains(&words.count) {
+        return Request::Invalid { error: ERROR, noreply: false };
+    }
+    let (key, noreply) = (words.word(1), words.count > 2 && words.noreply());
+    let zero = words.word(2) == b"0";
+    let valid = match words.count {
+        2 => true,
+        3 => zero || noreply,
+        _ => zero && noreply,
+    };
+    if !valid {
+        Request::Invalid { error: BAD_DELETE, noreply }
+    } else if key.len() > KEY_LENGTH_MAX {
+        Request::Invalid { error: BAD_FORMAT, noreply }
+    } else {
+        Request::Delete { key, noreply }
+    }
+}
+
+fn touch<'a>(words: &Words<'a>) -> Request<'a> {
+    if !(3..=4).contains(&words.count) {
+        return Request::Invalid { error: ERROR, noreply: false };
+    }
+    let key = words.word(1);
+    if key.len() > KEY_LENGTH_MAX {
+        return words.invalid(BAD_FORMAT);
+    }
+    match signed(words.word(2)) {
+        Some(exptime) => Request::Touch { key, exptime, noreply: words.noreply() },
+        None => words.invalid(BAD_EXPTIME),
+    }
+}
+
+/// `flush_all [delay] [noreply]`.
+fn flush_all<'a>(words: &Words<'a>) -> Request<'a> {
+    let noreply = words.noreply();
+    match words.count {
+        1 => Request::FlushAll { delay: 0, noreply },
+        2 if noreply => Request::FlushAll { delay: 0, noreply },
+        2 | 3 => match signed(words.word(1)) {
+            Some(delay) => Request::FlushAll { delay, noreply },
+            None => words.invalid(BAD_EXPTIME),
+        },
+        _ => Request::Invalid { error: ERROR, noreply: false },
+    }
+}
+
+fn verbosity<'a>(words: &Words<'a>) -> Request<'a> {
+    let noreply = words.noreply();
+    match words.count {
+        2 if noreply => Request::Verbosity { level: 0, noreply },
+        2 | 3 => match unsigned(words.word(1)) {
+            Some(level) => Request::Verbosity { level: u32::try_from(level).unwrap_or(u32::MAX), noreply },
+            None => words.invalid(BAD_FORMAT),
+        },
+        _ => Request::Invalid { error: ERROR, noreply: false },
+    }
+}
+
+fn cache_memlimit<'a>(words: &Words<'a>) -> Request<'a> {
+    match (words.count, unsigned_32(words.word(1))) {
+        (2 | 3, Some(megabytes)) => Request::CacheMemlimit { megabytes, noreply: words.noreply() },
+        (2 | 3, None) => words.invalid(ERROR),
+        _ => Request::Invalid { error: ERROR, noreply: false },
+    }
+}
+
+/// `<command> <key> <flags> <exptime> <bytes> [<cas>] [noreply]` and its data block (`process_update_command`).
+fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
+    let words = Words::of(line);
+    let is_cas = words.word(0) == b"cas";
+    let words_min = if is_cas { 6 } else { 5 };
+    if words.count < words_min || words.count > words_min + 1 {
+        return whole(Request::Invalid { error: ERROR, noreply: false }, used);
+    }
+    let (key, noreply) = (words.word(1), words.noreply());
+    let length = signed(words.word(4)).filter(|length| (0..VALUE_LENGTH_LIMIT).contains(length));
+    let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
+        return whole(words.invalid(BAD_FORMAT), used);
+    };
+    let block = length as u64 + 2;
+    let header = (unsigned_32(words.word(2)), signed(words.word(3)), store_mode(&words));
+    let (Some(flags), Some(exptime), Some(mode)) = header else {
+        return Step::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
+    };
+    if key.len() > KEY_LENGTH_MAX {
+        return Step::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
+    }
+    if length > value_bytes_max {
+        return Step::Request { request: Request::TooLarge { mode, key, noreply }, used, discard: block };
+    }
+    let total = used + length + 2;
+    let Some(data) = buffer.get(used..total) else {
+        return Step::More { total };
+    };
+    match data.strip_suffix(b"\r\n") {
+        Some(value) => whole(Request::Store { mode, key, flags, exptime, value, noreply }, total),
+        None => whole(words.invalid(BAD_CHUNK), total),
+    }
+}
+
+fn store_mode(words: &Words<'_>) -> Option<StoreMode> {
+    match words.word(0) {
+        b"set" => Some(StoreMode::Set),
+        b"add" => Some(StoreMode::Add),
+        b"replace" => Some(StoreMode::Replace),
+        b"append" => Some(StoreMode::Append),
+        b"prepend" => Some(StoreMode::Prepend),
+        b"cas" => unsigned(words.word(5)).map(StoreMode::Cas),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(line: &[u8]) -> Request<'_> {
+        match step(line, 1024) {
+            Step::Request { request, .. } => request,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    fn error(line: &[u8]) -> &'static str {
+        match request(line) {
+            Request::Invalid { error, .. } => error,
+            request => panic!("{request:?}"),
+        }
+    }
+
+    #[test]
+    fn a_line_may_end_in_a_bare_newline_and_begin_with_blanks() {
+        let expected = Request::Get { keys: b" a", with_cas: false, touch_exptime: None };
+        assert_eq!(request(b"get a\r\n"), expected);
+        assert_eq!(request(b"get a\n"), expected);
+        assert_eq!(step(b"  get a\r\n", 0), Step::Request { request: expected, used: 9, discard: 0 });
+    }
+
+    #[test]
+    fn too_few_words_are_an_error() {
+        for line in
+            [&b"get\r\n"[..], b"\r\n", b"set a 0 0\r\n", b"incr a\r\n", b"touch a\r\n", b"delete\r\n", b"gat\r\n"]
+        {
+            assert_eq!(error(line), ERROR, "{}", line.escape_ascii());
+        }
+        assert_eq!(error(b"gat 0\r\n"), "END");
+    }
+
+    #[test]
+    fn a_store_waits_for_its_whole_data_block() {
+        let whole = b"set k 1 2 3\r\nabc\r\n";
+        for end in 13..whole.len() {
+            assert_eq!(step(&whole[..end], 1024), Step::More { total: whole.len() });
+        }
+        let store =
+            Request::Store { mode: StoreMode::Set, key: b"k", flags: 1, exptime: 2, value: b"abc", noreply: false };
+        assert_eq!(request(whole), store);
+    }
+
+    #[test]
+    fn a_bad_header_with_a_good_length_swallows_its_block() {
+        for line in [&b"set k x 0 3\r\n"[..], b"set k 4294967296 0 3\r\n", b"set k 0 x 3\r\n", b"cas k 0 0 3 x\r\n"] {
+            assert!(
+                matches!(step(line, 1024), Step::Request { discard: 5, request: Request::Invalid { .. }, .. }),
+                "{}",
+                line.escape_ascii()
+            );
+        }
+        for line in [&b"set k 0 0 -1\r\n"[..], b"set k 0 0 x\r\n", b"set k 0 0 2147483646\r\n"] {
+            assert!(matches!(step(line, 1024), Step::Request { discard: 0, .. }), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_block_over_the_limit_is_never_buffered() {
+        let step = step(b"set k 0 0 2147483645 noreply\r\n", 1024);
+        assert!(matches!(
+            step,
+            Step::Request { discard: 2147483647, request: Request::TooLarge { noreply: true, .. }, .. }
+        ));
+    }
+
+    #[test]
+    fn a_block_without_its_end_is_a_bad_chunk_and_the_rest_are_commands() {
+        let step = step(b"set a 0 0 3\r\nabcdef\r\n", 1024);
+        let request = Request::Invalid { error: BAD_CHUNK, noreply: false };
+        assert_eq!(step, Step::Request { request, used: 18, discard: 0 });
+    }
+
+    #[test]
+    fn foreign_protocols_are_hung_up_on() {
+        assert_eq!(step(b"\x80", 0), Step::HangUp(HangUp::Binary));
+        assert_eq!(step(b"\x80\x00\n", 0), Step::HangUp(HangUp::Binary));
+        assert_eq!(step(b"\x16\x03\x01", 0), Step::HangUp(HangUp::Tls));
+        assert_eq!(step(b"POST / HTTP/1.1\r\n", 0), Step::HangUp(HangUp::Http));
+        assert_eq!(step(b"Host: x\r\n", 0), Step::HangUp(HangUp::Http));
+    }
+
+    #[test]
+    fn a_line_without_end_is_given_up_unless_it_is_a_get() {
+        assert_eq!(step(&[b'a'; 2048], 0), Step::More { total: 2049 });
+        assert_eq!(step(&[b'a'; 2049], 0), Step::HangUp(HangUp::EndlessLine));
+        let long_get = [b"get ".as_slice(), &[b'a'; 4000]].concat();
+        assert_eq!(step(&long_get, 0), Step::More { total: 4005 });
+        let endless_get = [b"get ".as_slice(), &vec![b'a'; GET_LINE_BYTES_MAX]].concat();
+        assert_eq!(step(&endless_get, 0), Step::HangUp(HangUp::EndlessLine));
+    }
+
+    #[test]
+    fn old_clients_delete_with_a_zero() {
+        assert_eq!(request(b"delete k 0\r\n"), Request::Delete { key: b"k", noreply: false });
+        assert_eq!(request(b"delete k 0 noreply\r\n"), Request::Delete { key: b"k", noreply: true });
+        assert_eq!(error(b"delete k 1\r\n"), BAD_DELETE);
+    }
+}

@@ -1,0 +1,90 @@
+//! Managed keys: what each command means on them (the table in the README, "What clients see").
+//!
+//! Reads never wait but for a credential's very first fetch, and a delete for its check.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Context, Outcome, Service, Wait};
+use crate::clock::Now;
+use crate::config::RefuseWith;
+use crate::credential::table::{Credential, Reading};
+use crate::protocol::{StoreMode, keys, response};
+
+/// A refused write is logged at most so often per credential, milliseconds.
+const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
+
+impl Service {
+    /// Answers a `get` of a managed key: `Some(true)` a hit, `Some(false)` a miss, `None` not a managed key.
+    /// Never an error line: pecl memcache would take the whole server for broken.
+    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> Option<bool> {
+        let (out, now) = (&mut *context.out, context.now);
+        let hit = self.table.with(key, |credential| match credential.read(now.boot_ms) {
+            Reading::Live(guard) => {
+                if let Some(published) = guard.as_ref() {
+                    response::value(out, key, 0, &published.value, with_cas.then_some(published.generation));
+                }
+                true
+            }
+            Reading::FirstFetch | Reading::Absent => false,
+        })?;
+        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
+        counter.add(1);
+        Some(hit)
+    }
+
+    /// If one of the keys has its very first fetch under way: what to wait for.
+    pub(super) fn must_wait(&self, list: &[u8], now: Now) -> Option<Wait> {
+        keys(list).find_map(|key| {
+            self.table.with(key, |credential| {
+                // Subscribe first: a value published in between must not be slept through.
+                if !matches!(credential.read(now.boot_ms), Reading::FirstFetch) {
+                    return None;
+                }
+                let wait = Wait(credential.subscribe());
+                matches!(credential.read(now.boot_ms), Reading::FirstFetch).then_some(wait)
+            })?
+        })
+    }
+
+    /// The answer to a write on a managed key, or `None` if the key is not managed.
+    pub(super) fn refuse_write(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> Option<&'static str> {
+        self.table.with(key, |credential| self.count_refusal(credential, key, context))?;
+        Some(match (self.settings.refuse_with, mode) {
+            (RefuseWith::ClientError, _) => "CLIENT_ERROR managed key",
+            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
+            (RefuseWith::NotStored, _) => "NOT_STORED",
+        })
+    }
+
+    fn count_refusal(&self, credential: &Credential, key: &[u8], context: &Context<'_>) {
+        let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
+        self.stats.refused_writes.fetch_add(1, Relaxed);
+        // Shifted by one, so that 0 means never.
+        let (now, logged) = (context.now.boot_ms + 1, credential.refusal_logged_boot_ms.load(Relaxed));
+        let due = logged == 0 || now.saturating_sub(logged) >= REFUSAL_LOG_SPACING_MS;
+        if due && credential.refusal_logged_boot_ms.compare_exchange(logged, now, Relaxed, Relaxed).is_ok() {
+            tracing::warn!(
+                appid = %credential.appid,
+                key = %key.escape_ascii(),
+                peer = %context.peer,
+                refused,
+                "refused a client's write to a managed key: that host still fetches tokens by itself; \
+                 make it only read, or its fetches may kill this server's token"
+            );
+        }
+    }
+
+    /// `delete` on a managed key is the word of a client that the token is dead. The value is served on while
+    /// the refresher checks; the answer waits for the check.
+    pub(super) fn delete_managed(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> Option<Outcome> {
+        let check = self.table.with(key, |credential| self.table.report_dead(credential, None))?;
+        context.stats.delete_hits.add(1);
+        Some(match check {
+            Some(check) if !noreply => Outcome::WaitThenReply(check, "DELETED"),
+            _ => {
+                response::reply(context.out, "DELETED", noreply);
+                Outcome::Done
+            }
+        })
+    }
+}

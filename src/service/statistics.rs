@@ -1,0 +1,262 @@
+//! `stats` in its forms: memcached's names and meanings (protocol.txt, "Statistics"), and `stats tokens`.
+//!
+//! Never shows a token, a secret or an ordinary key.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Context, Service, VERSION};
+use crate::cache::{ClassTotals, Totals};
+use crate::clock::Now;
+use crate::credential::table::Credential;
+use crate::protocol::response::{line, stat};
+
+/// memcached's page, by which `stats slabs` reports memory, bytes.
+const PAGE_BYTES: u64 = 1024 * 1024;
+
+impl Service {
+    pub(super) fn statistics(&self, argument: &[u8], rest: &[u8], context: &mut Context<'_>) {
+        let out = &mut *context.out;
+        match argument {
+            b"" => self.general(context.now, out),
+            b"reset" => {
+                self.stats.reset();
+                self.cache.reset_stats();
+                return line(out, "RESET");
+            }
+            b"settings" => self.settings.shown.iter().for_each(|(name, value)| stat(out, name, value)),
+            b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, out)),
+            b"slabs" => self.slabs(out),
+            b"sizes" => stat(out, "sizes_status", "disabled"),
+            b"tokens" => self.table.credentials().iter().for_each(|credential| tokens(credential, context.now, out)),
+            // Keys are nobody's business here; a client that asks gets an empty list and carries on.
+            b"cachedump" if rest.is_empty() => return line(out, "CLIENT_ERROR bad command line"),
+            b"detail" => match rest {
+                b"on" | b"off" => return line(out, "OK"),
+                b"dump" => {}
+                _ => return line(out, "CLIENT_ERROR usage: stats detail on|off|dump"),
+            },
+            // PHP's memcache takes an error to a known word for a broken server and leaves it for 15 s.
+            b"cachedump" | b"conns" | b"malloc" | b"maps" | b"extstore" => {}
+            _ => return line(out, "ERROR"),
+        }
+        line(out, "END");
+    }
+
+    fn general(&self, now: Now, out: &mut Vec<u8>) {
+        let totals = self.cache.totals();
+        self.process(now, out);
+        self.connections(out);
+        self.commands(out);
+        self.memory(&totals, out);
+        stat(out, "managed_credentials", self.table.credentials().len());
+        let counts = self.stats.totals();
+        stat(out, "managed_hits", counts.managed_hits);
+        stat(out, "managed_misses", counts.managed_misses);
+        stat(out, "managed_refused_writes", self.stats.refused_writes.load(Relaxed));
+    }
+
+    fn process(&self, now: Now, out: &mut Vec<u8>) {
+        let uptime_s = now.boot_ms.saturating_sub(self.started.boot_ms) / 1000;
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok();
+        let seconds = |time: nix::sys::time::TimeVal| format!("{}.{:06}", time.tv_sec(), time.tv_usec());
+        stat(out, "pid", std::process::id());
+        stat(out, "uptime", uptime_s);
+        stat(out, "time", now.unix_s());
+        stat(out, "version", VERSION);
+        stat(out, "libevent", "none");
+        stat(out, "pointer_size", usize::BITS);
+        stat(out, "rusage_user", usage.map_or("0.000000".into(), |usage| seconds(usage.user_time())));
+        stat(out, "rusage_system", usage.map_or("0.000000".into(), |usage| seconds(usage.system_time())));
+    }
+
+    fn connections(&self, out: &mut Vec<u8>) {
+        let stats = &self.stats;
+        stat(out, "max_connections", self.settings.max_connections);
+        stat(out, "curr_connections", stats.curr_connections.load(Relaxed));
+        stat(out, "total_connections", stats.total_connections.load(Relaxed));
+        stat(out, "rejected_connections", stats.rejected_connections.load(Relaxed));
+        stat(out, "connection_structures", stats.curr_connections.load(Relaxed));
+        for name in [
+            "response_obj_oom",
+            "response_obj_count",
+            "response_obj_bytes",
+            "read_buf_count",
+            "read_buf_bytes",
+            "read_buf_bytes_free",
+            "read_buf_oom",
+        ] {
+            stat(out, name, 0);
+        }
+        stat(out, "reserved_fds", 0);
+    }
+
+    fn commands(&self, out: &mut Vec<u8>) {
+        let counts = self.stats.totals();
+        for (name, value) in [
+            ("cmd_get", counts.cmd_get),
+            ("cmd_set", counts.cmd_set),
+            ("cmd_flush", counts.cmd_flush),
+            ("cmd_touch", counts.cmd_touch),
+            ("cmd_meta", counts.cmd_meta),
+            ("get_hits", counts.get_hits),
+            ("get_misses", counts.get_misses),
+            ("get_expired", counts.get_expired),
+            ("get_flushed", counts.get_flushed),
+            ("delete_misses", counts.delete_misses),
+            ("delete_hits", counts.delete_hits),
+            ("incr_misses", counts.incr_misses),
+            ("incr_hits", counts.incr_hits),
+            ("decr_misses", counts.decr_misses),
+            ("decr_hits", counts.decr_hits),
+            ("cas_misses", counts.cas_misses),
+            ("cas_hits", counts.cas_hits),
+            ("cas_badval", counts.cas_badval),
+            ("touch_hits", counts.touch_hits),
+            ("touch_misses", counts.touch_misses),
+            ("store_too_large", counts.store_too_large),
+            ("store_no_memory", counts.store_no_memory),
+            ("auth_cmds", 0),
+            ("auth_errors", 0),
+            ("idle_kicks", counts.idle_kicks),
+            ("foreign_protocols", counts.foreign_protocols),
+            ("bytes_read", counts.bytes_read),
+            ("bytes_written", counts.bytes_written),
+            ("conn_yields", counts.conn_yields),
+        ] {
+            stat(out, name, value);
+        }
+    }
+
+    fn memory(&self, totals: &Totals, out: &mut Vec<u8>) {
+        for (name, value) in [
+            ("limit_maxbytes", totals.budget),
+            ("accepting_conns", 1),
+            ("listen_disabled_num", 0),
+            ("time_in_listen_disabled_us", 0),
+            ("threads", self.settings.threads as u64),
+            ("hash_power_level", u64::from(totals.hash_bytes.max(1).ilog2())),
+            ("hash_bytes", totals.hash_bytes),
+            ("hash_is_expanding", 0),
+            ("lru_crawler_running", 0),
+            ("lru_crawler_starts", 0),
+            ("malloc_fails", 0),
+            ("bytes", totals.bytes),
+            ("curr_items", totals.curr_items),
+            ("total_items", totals.total_items),
+            ("slab_global_page_pool", 0),
+            ("expired_unfetched", totals.expired_unfetched),
+            ("evicted_unfetched", totals.evicted_unfetched),
+            ("evicted_active", totals.evicted_active),
+            ("evictions", totals.evictions),
+            ("reclaimed", totals.reclaimed),
+            ("crawler_reclaimed", totals.crawler_reclaimed),
+            ("crawler_items_checked", totals.crawler_items_checked),
+            ("lrutail_reflocked", 0),
+            ("moves_to_cold", 0),
+            ("moves_to_warm", totals.moves_to_warm),
+            ("moves_within_lru", totals.moves_within_lru),
+            ("direct_reclaims", totals.direct_reclaims),
+            ("lru_bumps_dropped", 0),
+        ] {
+            stat(out, name, value);
+        }
+    }
+
+    fn slabs(&self, out: &mut Vec<u8>) {
+        let classes = self.cache.classes();
+        for (class, totals) in &classes {
+            slab(*class, totals, out);
+        }
+        stat(out, "active_slabs", classes.len());
+        stat(out, "total_malloced", classes.iter().map(|(_, totals)| pages(totals) * PAGE_BYTES).sum::<u64>());
+    }
+}
+
+/// The pages memcached would need for as many items of a class.
+fn pages(totals: &ClassTotals) -> u64 {
+    totals.number.div_ceil(chunks_per_page(totals)).max(1)
+}
+
+fn chunks_per_page(totals: &ClassTotals) -> u64 {
+    (PAGE_BYTES / totals.chunk_size.max(1)).max(1)
+}
+
+fn slab(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
+    let chunks = pages(totals) * chunks_per_page(totals);
+    for (name, value) in [
+        ("chunk_size", totals.chunk_size),
+        ("chunks_per_page", chunks_per_page(totals)),
+        ("total_pages", pages(totals)),
+        ("total_chunks", chunks),
+        ("used_chunks", totals.number),
+        ("free_chunks", chunks - totals.number),
+        ("free_chunks_end", 0),
+        ("mem_requested", totals.mem_requested),
+        ("get_hits", totals.get_hits),
+        ("cmd_set", totals.cmd_set),
+        ("delete_hits", totals.delete_hits),
+        ("incr_hits", totals.incr_hits),
+        ("decr_hits", totals.decr_hits),
+        ("cas_hits", totals.cas_hits),
+        ("cas_badval", totals.cas_badval),
+        ("touch_hits", totals.touch_hits),
+    ] {
+        stat(out, &format!("{class}:{name}"), value);
+    }
+}
+
+fn items(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
+    if totals.number == 0 {
+        return;
+    }
+    for (name, value) in [
+        ("number", totals.number),
+        ("number_hot", 0),
+        ("number_warm", 0),
+        ("number_cold", totals.number),
+        ("age_hot", 0),
+        ("age_warm", 0),
+        ("age", totals.age),
+        ("mem_requested", totals.mem_requested),
+        ("evicted", totals.evicted),
+        ("evicted_nonzero", totals.evicted_nonzero),
+        ("evicted_time", totals.evicted_time),
+        ("outofmemory", totals.outofmemory),
+        ("tailrepairs", 0),
+        ("reclaimed", totals.reclaimed),
+        ("expired_unfetched", totals.expired_unfetched),
+        ("evicted_unfetched", totals.evicted_unfetched),
+        ("evicted_active", totals.evicted_active),
+        ("crawler_reclaimed", totals.crawler_reclaimed),
+        ("crawler_items_checked", totals.crawler_items_checked),
+        ("lrutail_reflocked", 0),
+        ("moves_to_cold", 0),
+        ("moves_to_warm", totals.moves_to_warm),
+        ("moves_within_lru", totals.moves_within_lru),
+        ("direct_reclaims", totals.direct_reclaims),
+        ("hits_to_hot", 0),
+        ("hits_to_warm", 0),
+        ("hits_to_cold", totals.get_hits),
+        ("hits_to_temp", 0),
+    ] {
+        stat(out, &format!("items:{class}:{name}"), value);
+    }
+}
+
+/// `stats tokens`: what the refresher knows of a credential, never the value.
+fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
+    let appid = &credential.appid;
+    let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
+    match credential.published() {
+        Some(published) => {
+            show("generation", &published.generation);
+            show("seconds_left", &(published.expires_boot_ms.saturating_sub(now.boot_ms) / 1000));
+        }
+        None => {
+            show("generation", &0);
+            show("seconds_left", &0);
+        }
+    }
+    show("refused_writes", &credential.refused_writes.load(Relaxed));
+    show("reports", &credential.reports.load(Relaxed));
+}
