@@ -1,0 +1,93 @@
+//! House rules as tests: which module may import which.
+
+use std::fs;
+use std::path::Path;
+
+/// Each module and what it may use. `secret`, `clock`, `stats` and `protocol` are at the bottom.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("secret", &[]),
+    ("clock", &[]),
+    ("stats", &[]),
+    ("protocol", &[]),
+    ("cache", &["clock", "stats", "protocol"]),
+    ("config", &["secret"]),
+    ("credential/table", &["clock", "secret"]),
+    ("credential/policy", &["clock", "config", "upstream/answer", "upstream/class"]),
+    ("credential", &["clock", "config", "secret", "stats", "upstream"]),
+    ("upstream", &["clock", "config", "secret", "stats"]),
+    ("service", &["cache", "clock", "config", "credential/table", "protocol", "secret", "stats"]),
+    ("net", &["clock", "protocol", "service", "stats", "config"]),
+    ("sandbox", &["clock", "secret"]),
+    ("telemetry", &["config"]),
+    ("process", &["config"]),
+    ("cli", &["config"]),
+];
+
+/// Modules without async code and without sockets.
+const PURE: &[&str] = &["protocol", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+
+fn sources(path: &Path, found: &mut Vec<(String, String)>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+        found.push((name.display().to_string(), fs::read_to_string(path).unwrap()));
+    }
+}
+
+fn all_sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 20);
+    found
+}
+
+/// The code of a file without its tests and comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn imports_point_one_way() {
+    let mut wrong = Vec::new();
+    for (file, text) in all_sources() {
+        let Some((module, allowed)) = ARROWS.iter().find(|(module, _)| {
+            file == format!("{module}.rs") || file.starts_with(&format!("{module}/"))
+        }) else {
+            continue;
+        };
+        for used in code(&text).split("crate::").skip(1) {
+            let path: Vec<&str> =
+                used.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).next().unwrap().split("::").collect();
+            let (first, second) = (path[0], format!("{}/{}", path[0], path.get(1).unwrap_or(&"")));
+            let own = module.split('/').next() == Some(first);
+            if !own && !allowed.contains(&first) && !allowed.contains(&second.as_str()) {
+                wrong.push(format!("{file} uses crate::{}", path.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports against the arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_is_pure() {
+    for (file, text) in all_sources() {
+        if PURE.iter().any(|pure| file == *pure || file.starts_with(&format!("{pure}/"))) {
+            let code = code(&text);
+            for word in ["async ", ".await", "std::net", "tokio::net", "std::fs", "SystemTime::now", "Instant::now"] {
+                let clock = file == "clock.rs" && word == "SystemTime::now";
+                assert!(clock || !code.contains(word), "{file} has `{word}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for (file, text) in all_sources() {
+        assert!(text.starts_with("//! ") || file == "main.rs" && text.starts_with("//!"), "{file} does not open with its purpose");
+    }
+}

@@ -1,0 +1,226 @@
+//! What the scenarios share: a real server process, a client that sends bytes, a sandbox on a thread of its own.
+//!
+//! Nothing here sleeps to wait for something: readiness is a file that appears, an answer, or the end of a process.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before the test gives up; far beyond what a slow machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// The binary under test.
+pub fn tokencached() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokencached"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// A server process with a folder of its own. Killed when dropped.
+pub struct Node {
+    child: Child,
+    pub folder: TempDir,
+    pub address: SocketAddr,
+}
+
+impl Node {
+    /// Starts a server from a configuration file; `{folder}` in it stands for the node's own folder.
+    pub fn start(config: &str, flags: &[&str]) -> Node {
+        Node::start_in(tempfile::tempdir().unwrap(), config, flags)
+    }
+
+    /// A plain cache.
+    pub fn plain(flags: &[&str]) -> Node {
+        Node::start("[state]\npath = \"none\"\n", flags)
+    }
+
+    /// Starts in a folder that may hold an earlier server's state.
+    pub fn start_in(folder: TempDir, config: &str, flags: &[&str]) -> Node {
+        let file = folder.path().join("tokencached.toml");
+        std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
+        let port_file = folder.path().join("port");
+        let _ = std::fs::remove_file(&port_file);
+        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+        let mut child = tokencached()
+            .arg("--config")
+            .arg(&file)
+            .args(["-p", "-1"])
+            .args(flags)
+            .env("MEMCACHED_PORT_FILENAME", &port_file)
+            .env("HOME", folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let port = wait_for("the server to listen", || {
+            if let Ok(Some(status)) = child.try_wait() {
+                let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+                panic!("the server ended with {status}:\n{log}");
+            }
+            let text = std::fs::read_to_string(&port_file).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse::<u16>().ok())
+        });
+        Node { child, folder, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        wait_for("the server to end", || child.try_wait().unwrap())
+    }
+
+    /// Kills without warning and hands the folder on.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    /// Ends as an operator would and hands the folder on.
+    pub fn stop(mut self) -> TempDir {
+        self.signal("TERM");
+        assert!(self.wait().success(), "{}", self.log());
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that sends bytes and reads bytes.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends, reads as many bytes as are expected, and compares.
+    #[track_caller]
+    pub fn expect(&mut self, send: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
+        let (send, expected) = (send.as_ref(), expected.as_ref());
+        self.send(send);
+        let answer = self.read(expected.len());
+        assert_eq!(answer.escape_ascii().to_string(), expected.escape_ascii().to_string(), "to {}", send.escape_ascii());
+    }
+
+    /// Reads exactly so many bytes, or what there is before the end.
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut answer = vec![0; count];
+        let mut length = 0;
+        while length < count {
+            match self.stream.read(&mut answer[length..]) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("no answer; so far {}", answer[..length].escape_ascii())
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        answer.truncate(length);
+        answer
+    }
+
+    /// Sends and reads until the answer to a trailing `mn` has come: everything before it is the answer.
+    pub fn ask(&mut self, send: impl AsRef<[u8]>) -> Vec<u8> {
+        self.send(send);
+        self.send(b"mn\r\n");
+        let mut answer = Vec::new();
+        let mut part = vec![0; 65536];
+        while !answer.ends_with(b"MN\r\n") {
+            let read = self.stream.read(&mut part).unwrap();
+            assert!(read > 0, "the server hung up after {}", answer.escape_ascii());
+            answer.extend_from_slice(&part[..read]);
+        }
+        answer.truncate(answer.len() - 4);
+        answer
+    }
+
+    /// The value of a key, or `None` on a miss.
+    pub fn get(&mut self, key: &str) -> Option<Vec<u8>> {
+        let answer = self.ask(format!("get {key}\r\n"));
+        if answer == b"END\r\n" {
+            return None;
+        }
+        let head = answer.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        let body = answer.strip_suffix(b"\r\nEND\r\n").unwrap();
+        Some(body[head..].to_vec())
+    }
+
+    /// One figure of `stats [argument]`.
+    pub fn stat(&mut self, argument: &str, name: &str) -> Option<String> {
+        let answer = String::from_utf8(self.ask(format!("stats {argument}\r\n"))).unwrap();
+        answer.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")).map(str::to_owned))
+    }
+
+    /// Reads until the server hangs up.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        match self.stream.read_to_end(&mut answer) {
+            Ok(_) => answer,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => answer,
+            Err(error) => panic!("the server did not hang up: {error}"),
+        }
+    }
+}
+
+/// Writes a file and gives its path.
+pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
