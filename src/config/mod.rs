@@ -1,11 +1,34 @@
 //! The configuration: file, environment and flags in, one typed [`Config`] out.
 //!
-//! Every fault is listed at once, with its place and a way out. Never reads the clock, never opens a socket.
+//! Every fault is listed at once, with its place and a way out. Never reads the clock, never opens a socket
+//! (a host name to listen on is looked up). A secret enters [`Secret`] and nothing else; no fault quotes one.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::secret::Secret;
+
+mod apps;
+mod effective;
+mod environment;
+mod fault;
+mod file;
+mod flags;
+mod listen;
+mod load;
+mod secret_source;
+mod settings;
+mod upstream;
+mod value;
+
+pub use apps::Origin;
+pub use environment::{Environment, ProcessEnvironment};
+pub use fault::{Fault, Faults, Place};
+pub use flags::Flags;
+pub use load::{Loaded, load};
+pub use secret_source::SecretFault;
+pub use settings::{APP_KEYS, SETTINGS, Setting};
 
 /// The whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -69,7 +92,7 @@ pub enum RefuseWith {
 }
 
 /// How WeChat's API is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Upstream {
     /// `https://api.weixin.qq.com` unless configured.
     pub base_url: String,
@@ -85,6 +108,20 @@ pub struct Upstream {
     pub proxy: Option<String>,
 }
 
+impl fmt::Debug for Upstream {
+    /// A proxy's address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("base_url", &self.base_url)
+            .field("ca_file", &self.ca_file)
+            .field("connect_timeout_ms", &self.connect_timeout_ms)
+            .field("total_timeout_ms", &self.total_timeout_ms)
+            .field("concurrency", &self.concurrency)
+            .field("proxy", &self.proxy.as_deref().map(upstream::proxy_shown))
+            .finish()
+    }
+}
+
 /// One WeChat app.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -95,6 +132,24 @@ pub struct App {
     pub base_url: Option<String>,
     /// Other names of the access token.
     pub aliases: Vec<String>,
+}
+
+impl App {
+    /// Every key that answers with this app's access token: `access_token:<appid>`, then the aliases.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![built_in_name(&self.appid)];
+        for alias in &self.aliases {
+            if !names.contains(alias) {
+                names.push(alias.clone());
+            }
+        }
+        names
+    }
+}
+
+/// The key that exists without configuration.
+fn built_in_name(appid: &str) -> String {
+    format!("access_token:{appid}")
 }
 
 /// Which call fetches the access token.

@@ -1,0 +1,368 @@
+//! `[[app]]` tables and the quick start -> typed apps; the names they claim must not collide.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::fault::{Fault, Place, Problem};
+use super::file::{Document, RawApp, open_to_others};
+use super::secret_source::{SecretFault, of_text};
+use super::upstream::base_url;
+use super::value::{Given, Reading, Value, kind, quoted, text, word};
+use super::{App, Endpoint, SecretSource, built_in_name};
+
+/// memcached's longest key.
+const NAME_BYTES_MAX: usize = 250;
+const APPID_BYTES_MAX: usize = 128;
+const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
+
+/// Where an app's secret came from, for `check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    File(PathBuf),
+    /// `secret_credential`: systemd's.
+    Credential(String),
+    /// `secret_env` or the quick start.
+    Environment(String),
+    /// Written in the configuration file.
+    Inline,
+}
+
+/// A checked app with what only the checks and `check` need.
+struct Entry {
+    app: App,
+    origin: Origin,
+    place: Place,
+    alias_places: Vec<Place>,
+}
+
+pub(super) struct Reader<'r> {
+    pub environment: &'r dyn Environment,
+    pub faults: &'r mut Vec<Fault>,
+    pub warnings: &'r mut Vec<String>,
+}
+
+impl Reader<'_> {
+    /// All apps: those of the file, then the quick start's.
+    pub fn apps(&mut self, document: &mut Document) -> (Vec<App>, Vec<Origin>) {
+        let raw = std::mem::take(&mut document.apps);
+        let mut entries: Vec<Entry> = raw.into_iter().filter_map(|app| self.app(app, document)).collect();
+        self.quick_start(&mut entries);
+        self.collisions(&entries);
+        entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
+    }
+
+    fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
+        self.kind_and_tickets(&raw);
+        let words = [("stable_token", Endpoint::StableToken), ("token", Endpoint::Token)];
+        let endpoint = self.field(&raw, "endpoint", |value| word(value, &words)).unwrap_or(Endpoint::StableToken);
+        let base_url = self.field(&raw, "base_url", base_url);
+        let (aliases, alias_places) = self.aliases(&raw);
+        let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
+        let appid = match raw.fields.contains_key("appid") {
+            true => self.field(&raw, "appid", appid),
+            false => {
+                let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
+                self.faults.push(Problem::new("an app has no appid", remedy).at(&place));
+                None
+            }
+        };
+        let secret = self.secret(&mut raw, document, appid.as_deref());
+        let appid = appid?;
+        if !usual_appid(&appid) {
+            self.warnings.push(format!("{place}: appid {} does not look like wx and 16 hex digits", shown(&appid)));
+        }
+        let (secret, origin) = secret?;
+        Some(Entry { app: App { appid, secret, endpoint, base_url, aliases }, origin, place, alias_places })
+    }
+
+    fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+        let given = raw.fields.get(key)?;
+        read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
+    }
+
+    fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
+        self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
+    }
+
+    fn kind_and_tickets(&mut self, raw: &RawApp) {
+        self.field(raw, "kind", |value| match text(value)? {
+            "mp" => Ok(()),
+            "wecom" => Err(Problem::new(
+                "\"wecom\" is not available in this version",
+                "Remove this app for now; only kind = \"mp\" is kept current.",
+            )),
+            other => Err(Problem::new(format!("{} is not known", quoted(other)), "Write kind = \"mp\".")),
+        });
+        self.field(raw, "tickets", |value| match value {
+            Value::List(items) if items.is_empty() => Ok(()),
+            _ => Err(Problem::new(
+                "tickets are not available in this version",
+                "Remove the key; only access tokens are kept current.",
+            )),
+        });
+    }
+
+    fn aliases(&mut self, raw: &RawApp) -> (Vec<String>, Vec<Place>) {
+        let Some(given) = raw.fields.get("aliases") else { return Default::default() };
+        let Value::List(items) = &given.value else {
+            let problem = Problem::new(
+                format!("{} is not a list", kind(&given.value)),
+                "Write aliases = [\"access_token\"], in brackets.",
+            );
+            self.fault("aliases", problem, &given.place);
+            return Default::default();
+        };
+        let mut seen: Vec<String> = Vec::new();
+        let mut places = Vec::new();
+        for item in items {
+            match alias(&item.value) {
+                Ok(alias) if seen.contains(&alias) => {}
+                Ok(alias) => {
+                    seen.push(alias);
+                    places.push(item.place.clone());
+                }
+                Err(problem) => self.fault("aliases", problem, &item.place),
+            }
+        }
+        (seen, places)
+    }
+
+    fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
+        let mut sources: Vec<(&str, Given)> =
+            SECRET_KEYS.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
+        if sources.len() > 1 {
+            let names = sources.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
+            let problem = Problem::new(format!("an app has {names}"), "Keep one of them.");
+            self.faults.push(problem.at(&sources[1].1.place));
+            return None;
+        }
+        let Some((key, given)) = sources.pop() else {
+            // The quick start may bring the secret of an app that the file describes.
+            if let Some(secret) = appid.and_then(|appid| quick_start_of(self.environment, appid)) {
+                return Some((secret, Origin::Environment("WECHAT_SECRET".into())));
+            }
+            let problem = Problem::new(
+                format!("the app {} has no secret", appid.map(quoted).unwrap_or_default()),
+                "Add secret_file = \"/path\", secret_env = \"NAME\" or secret_credential = \"name\".",
+            );
+            self.faults.push(problem.at(&raw.place));
+            return None;
+        };
+        let place = given.place.clone();
+        match self.secret_of(key, given.value, document) {
+            Ok(secret) => {
+                if key == "secret" {
+                    let open = if document.open_to_others { ", and others may read this file (chmod 600)" } else { "" };
+                    self.warnings.push(format!(
+                        "{place}: the secret is written in the configuration{open}; secret_file keeps it apart"
+                    ));
+                }
+                Some(secret)
+            }
+            Err(problem) => {
+                self.fault(key, problem, &place);
+                None
+            }
+        }
+    }
+
+    fn secret_of(&mut self, key: &str, value: Value, document: &Document) -> Reading<(SecretSource, Origin)> {
+        let name = text(&value)?;
+        match key {
+            "secret_file" => {
+                let path = document.folder.join(name);
+                Ok((self.secret_file(&path)?, Origin::File(path)))
+            }
+            "secret_credential" => {
+                let folder = self.environment.get("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+                let folder = folder.ok_or_else(|| {
+                    let remedy = "Start it by a systemd unit with LoadCredential=, or use secret_file.";
+                    Problem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy)
+                })?;
+                if name.contains('/') || name == ".." {
+                    let what = format!("{} is a path", shown(name));
+                    return Err(Problem::new(
+                        what,
+                        "Write the name of the credential, as in LoadCredential=NAME:PATH.",
+                    ));
+                }
+                let path = Path::new(&folder).join(name);
+                Ok((self.secret_file(&path)?, Origin::Credential(name.to_owned())))
+            }
+            "secret_env" => {
+                let secret = self.environment.get(name).ok_or_else(|| {
+                    let what = format!("the environment has no variable {}", shown(name));
+                    Problem::new(what, "Set the variable, or correct its name.")
+                })?;
+                let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
+                let secret = secret.map_err(|fault| {
+                    Problem::new(format!("the variable {} {fault}", shown(name)), "Set it to the app's secret.")
+                })?;
+                Ok((SecretSource::Fixed(secret), Origin::Environment(name.to_owned())))
+            }
+            _ => {
+                let secret = of_text(name)
+                    .map_err(|fault| Problem::new(format!("the secret {fault}"), "Write the app's secret."))?;
+                Ok((SecretSource::Fixed(secret), Origin::Inline))
+            }
+        }
+    }
+
+    fn secret_file(&mut self, path: &Path) -> Reading<SecretSource> {
+        let source = SecretSource::File(path.to_owned());
+        source.read().map_err(|fault| {
+            let remedy = match fault {
+                SecretFault::Unreadable(_) => "Check the name of the file and who may read it.",
+                _ => "Put the app's secret into the file, and nothing else.",
+            };
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let what = if secret_like(name) {
+                format!("{} {fault}", shown(name))
+            } else {
+                format!("{} {fault}", path.display())
+            };
+            Problem::new(what, remedy)
+        })?;
+        if open_to_others(path) {
+            self.warnings.push(format!("{}: others may read this secret (chmod 600)", path.display()));
+        }
+        Ok(source)
+    }
+
+    /// `WECHAT_APPID` and `WECHAT_SECRET` add an app, or bring the secret of one that the file describes.
+    fn quick_start(&mut self, entries: &mut Vec<Entry>) {
+        let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
+        let (id, secret) = (given("WECHAT_APPID"), given("WECHAT_SECRET"));
+        let place = |name: &str| Place::Environment(name.into());
+        let (id, secret) = match (id, secret) {
+            (None, None) => return,
+            (Some(id), Some(secret)) => (id, secret),
+            (Some(_), None) => {
+                let problem = Problem::new("WECHAT_SECRET is missing beside it", "Set both, or neither.");
+                return self.faults.push(problem.at(&place("WECHAT_APPID")));
+            }
+            (None, Some(_)) => {
+                let problem = Problem::new("WECHAT_APPID is missing beside it", "Set both, or neither.");
+                return self.faults.push(problem.at(&place("WECHAT_SECRET")));
+            }
+        };
+        let id = appid(&Value::Text(id.to_string_lossy().into_owned()))
+            .map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
+        let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text).map_err(|fault| {
+            let problem = Problem::new(format!("the value {fault}"), "Set it to the app's secret.");
+            self.faults.push(problem.at(&place("WECHAT_SECRET")));
+        });
+        let (Ok(appid), Ok(secret)) = (id, secret) else { return };
+        let secret = SecretSource::Fixed(secret);
+        let origin = Origin::Environment("WECHAT_SECRET".into());
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid) {
+            entry.app.secret = secret;
+            entry.origin = origin;
+            return;
+        }
+        if !usual_appid(&appid) {
+            self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
+        }
+        let aliases = vec!["access_token".to_owned(), appid.clone()];
+        let alias_places = vec![place("WECHAT_APPID"); aliases.len()];
+        let app = App { appid, secret, endpoint: Endpoint::StableToken, base_url: None, aliases };
+        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), alias_places });
+    }
+
+    fn collisions(&mut self, entries: &[Entry]) {
+        let mut owners: HashMap<&str, &Entry> = HashMap::new();
+        for entry in entries {
+            if let Some(first) = owners.get(entry.app.appid.as_str()) {
+                let what = format!("appid {} is given twice, first at {}", quoted(&entry.app.appid), first.place);
+                self.faults.push(Problem::new(what, "Keep one of the two apps.").at(&entry.place));
+            } else {
+                owners.insert(&entry.app.appid, entry);
+            }
+        }
+        let built_in: HashMap<String, &str> = owners.keys().map(|appid| (built_in_name(appid), *appid)).collect();
+        let mut claimed: HashMap<&str, (&str, &Place)> = HashMap::new();
+        for entry in entries {
+            let own = entry.app.appid.as_str();
+            for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
+                let what = match (built_in.get(alias.as_str()), owners.get(alias.as_str()), claimed.get(alias.as_str()))
+                {
+                    (Some(other), ..) if *other != own => {
+                        format!("is the token's own name of the app {}", quoted(other))
+                    }
+                    (_, Some(other), _) if other.app.appid != own => {
+                        format!("is the appid of another app, at {}", other.place)
+                    }
+                    (_, _, Some((other, first))) if *other != own => {
+                        format!("is claimed by the app {} already, at {first}", quoted(other))
+                    }
+                    _ => {
+                        claimed.insert(alias, (own, place));
+                        continue;
+                    }
+                };
+                let problem = Problem::new(
+                    format!("the alias {} {what}", quoted(alias)),
+                    "Give each name to one app; without an alias its token is at access_token:<appid>.",
+                );
+                self.faults.push(problem.at(place));
+            }
+        }
+    }
+}
+
+/// The secret in the environment, if the quick start is about that app.
+fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
+    let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
+    let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
+    same.then_some(SecretSource::Fixed(secret))
+}
+
+fn appid(value: &Value) -> Reading<String> {
+    let remedy = "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f.";
+    let appid = text(value)?;
+    if appid.len() > APPID_BYTES_MAX {
+        return Err(Problem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
+    }
+    if !fits_in_a_key(appid) {
+        return Err(Problem::new(format!("{} has a blank or a control character", quoted(appid)), remedy));
+    }
+    Ok(appid.to_owned())
+}
+
+/// A name for a sentence, unless it is a secret that was put in the wrong place.
+fn shown(name: &str) -> String {
+    if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
+}
+
+/// WeChat's secrets are 32 hex digits.
+fn secret_like(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn usual_appid(appid: &str) -> bool {
+    let digits = appid.strip_prefix("wx").unwrap_or_default().as_bytes();
+    digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn alias(value: &Value) -> Reading<String> {
+    let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
+    let alias = match value {
+        Value::Text(alias) => alias,
+        other => return Err(Problem::new(format!("{} is not an alias", kind(other)), remedy)),
+    };
+    match alias.as_str() {
+        "" => Err(Problem::new("an alias is empty", remedy)),
+        _ if alias.len() > NAME_BYTES_MAX => {
+            Err(Problem::new(format!("the alias {} has {} bytes", quoted(alias), alias.len()), remedy))
+        }
+        _ if !fits_in_a_key(alias) => {
+            Err(Problem::new(format!("the alias {} has a blank or a control character", quoted(alias)), remedy))
+        }
+        _ => Ok(alias.clone()),
+    }
+}
+
+fn fits_in_a_key(text: &str) -> bool {
+    !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
+}

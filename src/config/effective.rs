@@ -1,0 +1,111 @@
+//! The settings in effect, as a file that could have said so. Secrets are hidden.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::apps::Origin;
+use super::load::Loaded;
+use super::secret_source::HIDDEN;
+use super::upstream::proxy_shown;
+use super::value::size_text;
+use super::{Endpoint, RefuseWith};
+
+impl Loaded {
+    /// All settings in effect as TOML. It loads again, except where a hidden secret stands.
+    pub fn effective(&self) -> String {
+        let mut out = String::new();
+        self.server(&mut out);
+        self.rest(&mut out);
+        for (app, origin) in self.config.apps.iter().zip(&self.origins) {
+            out.push_str("\n[[app]]\n");
+            line(&mut out, "appid", &quoted(&app.appid));
+            match origin {
+                Origin::File(path) => line(&mut out, "secret_file", &quoted_path(path)),
+                Origin::Credential(name) => line(&mut out, "secret_credential", &quoted(name)),
+                Origin::Environment(name) => line(&mut out, "secret_env", &quoted(name)),
+                Origin::Inline => line(&mut out, "secret", &format!("{} # written in the file", quoted(HIDDEN))),
+            }
+            line(&mut out, "kind", &quoted("mp"));
+            let endpoint = match app.endpoint {
+                Endpoint::StableToken => "stable_token",
+                Endpoint::Token => "token",
+            };
+            line(&mut out, "endpoint", &quoted(endpoint));
+            if let Some(url) = &app.base_url {
+                line(&mut out, "base_url", &quoted(url));
+            }
+            line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| quoted(alias))));
+        }
+        out
+    }
+
+    fn server(&self, out: &mut String) {
+        let server = &self.config.server;
+        let refuse_with = match server.refuse_with {
+            RefuseWith::NotStored => "not_stored",
+            RefuseWith::ClientError => "client_error",
+        };
+        out.push_str("[server]\n");
+        line(out, "listen", &list(server.listen.iter().map(|address| quoted(&address.to_string()))));
+        if let Some(path) = &server.unix_socket {
+            line(out, "unix_socket", &quoted_path(path));
+        }
+        line(out, "unix_mode", &quoted(&format!("{:04o}", server.unix_mode)));
+        line(out, "allow_unauthenticated", &self.allow_unauthenticated.to_string());
+        line(out, "memory", &quoted(&size_text(server.memory_bytes)));
+        line(out, "item_size_max", &quoted(&size_text(server.item_size_max_bytes as u64)));
+        line(out, "evict", &server.evict.to_string());
+        line(out, "max_connections", &server.max_connections.to_string());
+        line(out, "threads", &server.threads.to_string());
+        line(out, "backlog", &server.backlog.to_string());
+        line(out, "requests_per_turn", &server.requests_per_turn.to_string());
+        line(out, "idle_timeout_s", &server.idle_timeout_s.to_string());
+        line(out, "first_get_wait_ms", &server.first_get_wait_ms.to_string());
+        line(out, "refuse_with", &quoted(refuse_with));
+        line(out, "shutdown_command", &server.shutdown_command.to_string());
+        if let Some(user) = &server.user {
+            line(out, "user", &quoted(user));
+        }
+        if let Some(path) = &server.pid_file {
+            line(out, "pid_file", &quoted_path(path));
+        }
+        line(out, "daemonize", &server.daemonize.to_string());
+        line(out, "lock_memory", &server.lock_memory.to_string());
+    }
+
+    fn rest(&self, out: &mut String) {
+        let (upstream, log) = (&self.config.upstream, &self.config.log);
+        out.push_str("\n[state]\n");
+        line(out, "path", &self.config.state_path.as_deref().map_or_else(|| quoted("none"), quoted_path));
+        out.push_str("\n[upstream]\n");
+        line(out, "base_url", &quoted(&upstream.base_url));
+        if let Some(path) = &upstream.ca_file {
+            line(out, "ca_file", &quoted_path(path));
+        }
+        line(out, "connect_timeout_ms", &upstream.connect_timeout_ms.to_string());
+        line(out, "total_timeout_ms", &upstream.total_timeout_ms.to_string());
+        line(out, "concurrency", &upstream.concurrency.to_string());
+        if let Some(proxy) = &upstream.proxy {
+            line(out, "proxy", &quoted(&proxy_shown(proxy)));
+        }
+        out.push_str("\n[log]\n");
+        line(out, "json", &log.json.to_string());
+        line(out, "verbosity", &log.verbosity.to_string());
+    }
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,62 @@
+//! What a configuration reads from outside its file and its flags. Tests put a map in its place.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+
+/// The surroundings of the process.
+pub trait Environment {
+    /// An environment variable.
+    fn get(&self, name: &str) -> Option<OsString>;
+
+    /// The names of all variables that are valid UTF-8.
+    fn names(&self) -> Vec<String>;
+
+    /// Whether the process runs as root.
+    fn is_root(&self) -> bool;
+
+    /// The addresses of a host name.
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
+
+    fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+}
+
+/// Variables from a map, nobody's root, no names to resolve.
+impl Environment for BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<OsString> {
+        BTreeMap::get(self, name).map(OsString::from)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+
+    fn is_root(&self) -> bool {
+        false
+    }
+
+    fn resolve(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
+        Err(io::Error::other("no names in this environment"))
+    }
+}

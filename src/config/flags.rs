@@ -1,0 +1,230 @@
+//! memcached's flags, as texts: they are judged together with the file and the environment, so that one start
+//! shows every fault.
+
+use clap::{ArgAction, Args};
+
+use super::fault::{Fault, Place, Problem};
+use super::value::{Given, Value, quoted};
+
+const MEMCACHED: &str = "memcached's flags";
+const IGNORED: &str = "Taken and ignored (a warning says so)";
+const REFUSED: &str = "memcached's flags this version cannot honour (the start stops)";
+
+/// The flags of a server, with memcached's letters and long names.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = MEMCACHED)]
+pub struct Flags {
+    /// TCP port; 0 switches TCP off (then -s is needed), -1 takes any free port [default: 11211]
+    #[arg(short = 'p', long, value_name = "NUM", allow_hyphen_values = true)]
+    pub port: Option<String>,
+    /// Addresses to listen on, separated by commas or repeated, each with or without a port [default: 127.0.0.1]
+    #[arg(short = 'l', long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Listen on this Unix socket in place of TCP
+    #[arg(short = 's', long, value_name = "FILE")]
+    pub unix_socket: Option<String>,
+    /// Access mask of the Unix socket, in octal [default: 0700]
+    #[arg(short = 'a', long, value_name = "MASK")]
+    pub unix_mask: Option<String>,
+    /// Memory for ordinary items, in mebibytes [default: 64]
+    #[arg(short = 'm', long, value_name = "MIB")]
+    pub memory_limit: Option<String>,
+    /// Connections at once [default: 1024]
+    #[arg(short = 'c', long, value_name = "NUM")]
+    pub conn_limit: Option<String>,
+    /// Worker threads [default: one per core]
+    #[arg(short = 't', long, value_name = "NUM")]
+    pub threads: Option<String>,
+    /// Largest item, in bytes or with k or m, 1k to 1024m and at most half of -m [default: 1m]
+    #[arg(short = 'I', long, value_name = "SIZE")]
+    pub max_item_size: Option<String>,
+    /// Backlog of connections not yet accepted [default: 1024]
+    #[arg(short = 'b', long, value_name = "NUM")]
+    pub listen_backlog: Option<String>,
+    /// Requests of one connection in a row before the others get a turn [default: 20]
+    #[arg(short = 'R', long, value_name = "NUM")]
+    pub max_reqs_per_event: Option<String>,
+    /// Answer with an error when memory is full instead of evicting
+    #[arg(short = 'M', long)]
+    pub disable_evictions: bool,
+    /// Obey the "shutdown" command
+    #[arg(short = 'A', long)]
+    pub enable_shutdown: bool,
+    /// Run as this user (only when started as root)
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Run in the background
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+    /// Write the process id to this file
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub pidfile: Option<String>,
+    /// Keep all memory resident
+    #[arg(short = 'k', long)]
+    pub lock_memory: bool,
+    /// Say more: -v, -vv (also what each connection does), -vvv
+    #[arg(short = 'v', long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Words separated by commas: idle_timeout=SECONDS, maxconns_fast (always on); others are ignored
+    #[arg(short = 'o', long, value_name = "WORDS")]
+    pub extended: Vec<String>,
+
+    /// Listen on other addresses than this machine's own although clients are not authenticated
+    #[arg(long, help_heading = "Options")]
+    pub allow_unauthenticated: bool,
+
+    /// Core files (use LimitCORE= or ulimit -c)
+    #[arg(short = 'r', long, help_heading = IGNORED)]
+    pub enable_coredumps: bool,
+    /// Large memory pages
+    #[arg(short = 'L', long, help_heading = IGNORED)]
+    pub enable_largepages: bool,
+    /// Slab growth factor
+    #[arg(short = 'f', long, value_name = "NUM", help_heading = IGNORED)]
+    pub slab_growth_factor: Option<String>,
+    /// Smallest slab
+    #[arg(short = 'n', long, value_name = "BYTES", help_heading = IGNORED)]
+    pub slab_min_size: Option<String>,
+    /// Memory in a file
+    #[arg(short = 'e', long, value_name = "FILE", help_heading = IGNORED)]
+    pub memory_file: Option<String>,
+    /// Delimiter of key prefixes in statistics
+    #[arg(short = 'D', value_name = "CHAR", help_heading = IGNORED)]
+    pub prefix_delimiter: Option<String>,
+    /// No cas
+    #[arg(short = 'C', long, help_heading = IGNORED)]
+    pub disable_cas: bool,
+    /// No flush_all
+    #[arg(short = 'F', long, help_heading = IGNORED)]
+    pub disable_flush_all: bool,
+    /// No dumping of keys
+    #[arg(short = 'X', long, help_heading = IGNORED)]
+    pub disable_dumping: bool,
+    /// No watch
+    #[arg(short = 'W', long, help_heading = IGNORED)]
+    pub disable_watch: bool,
+    /// ascii or auto; "binary" stops the start
+    #[arg(short = 'B', long, value_name = "NAME", help_heading = IGNORED)]
+    pub protocol: Option<String>,
+
+    /// UDP port; only 0 (off) is taken
+    #[arg(short = 'U', long, value_name = "NUM", help_heading = REFUSED)]
+    pub udp_port: Option<String>,
+    /// SASL
+    #[arg(short = 'S', long, help_heading = REFUSED)]
+    pub enable_sasl: bool,
+    /// Users and passwords
+    #[arg(short = 'Y', long, value_name = "FILE", help_heading = REFUSED)]
+    pub auth_file: Option<String>,
+    /// TLS
+    #[arg(short = 'Z', long, help_heading = REFUSED)]
+    pub enable_ssl: bool,
+}
+
+impl Flags {
+    /// The settings that were given, each with its flag. `-p` and `-l` are read by [`super::listen`].
+    pub(super) fn settings(&self, faults: &mut Vec<Fault>) -> Vec<(&'static str, Given)> {
+        let text = |key, flag, value: &Option<String>| {
+            value.clone().map(|value| (key, Given { value: Value::Text(value), place: Place::Flag(flag) }))
+        };
+        let switch = |key, flag, given: bool, value| {
+            given.then(|| (key, Given { value: Value::Bool(value), place: Place::Flag(flag) }))
+        };
+        let memory = self.memory_limit.clone().map(Value::Mebibytes);
+        let verbosity = Value::Integer { value: self.verbose.min(3).into(), octal: false };
+        [
+            text("server.unix_socket", "-s", &self.unix_socket),
+            text("server.unix_mode", "-a", &self.unix_mask),
+            memory.map(|value| ("server.memory", Given { value, place: Place::Flag("-m") })),
+            text("server.item_size_max", "-I", &self.max_item_size),
+            text("server.max_connections", "-c", &self.conn_limit),
+            text("server.threads", "-t", &self.threads),
+            text("server.backlog", "-b", &self.listen_backlog),
+            text("server.requests_per_turn", "-R", &self.max_reqs_per_event),
+            text("server.user", "-u", &self.user),
+            text("server.pid_file", "-P", &self.pidfile),
+            switch("server.evict", "-M", self.disable_evictions, false),
+            switch("server.shutdown_command", "-A", self.enable_shutdown, true),
+            switch("server.daemonize", "-d", self.daemon, true),
+            switch("server.lock_memory", "-k", self.lock_memory, true),
+            switch("server.allow_unauthenticated", "--allow-unauthenticated", self.allow_unauthenticated, true),
+            self.idle_timeout(faults),
+            (self.verbose > 0).then_some(("log.verbosity", Given { value: verbosity, place: Place::Flag("-v") })),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn idle_timeout(&self, faults: &mut Vec<Fault>) -> Option<(&'static str, Given)> {
+        let word = self.words().rfind(|(name, _)| *name == "idle_timeout")?;
+        let place = Place::Flag("-o idle_timeout");
+        match word.1 {
+            Some(value) => Some(("server.idle_timeout_s", Given { value: Value::Text(value.into()), place })),
+            None => {
+                let remedy = "Write -o idle_timeout=SECONDS; 0 never closes a quiet connection.";
+                faults.push(Problem::new("the number of seconds is missing", remedy).at(&place));
+                None
+            }
+        }
+    }
+
+    /// The words of `-o`, with their values.
+    fn words(&self) -> impl DoubleEndedIterator<Item = (&str, Option<&str>)> {
+        let words = self.extended.iter().flat_map(|list| list.split(','));
+        words.map(str::trim).filter(|word| !word.is_empty()).map(|word| match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        })
+    }
+
+    /// What was asked for and this version does not have.
+    pub(super) fn refusals(&self) -> Vec<Fault> {
+        let udp = self.udp_port.as_deref().filter(|port| port.trim() != "0");
+        let protocol = self.protocol.as_deref().filter(|name| !matches!(*name, "ascii" | "auto" | "auto-negotiate"));
+        let no_auth = "Remove the flag and keep clients out by a loopback address or a Unix socket.";
+        [
+            udp.map(|port| {
+                ("-U", format!("UDP port {}: this version has no UDP", quoted(port)), "Remove -U or write -U 0.")
+            }),
+            self.enable_sasl.then(|| {
+                ("-S", "SASL needs the binary protocol, and this version speaks the text protocol".into(), no_auth)
+            }),
+            self.auth_file.as_ref().map(|_| ("-Y", "this version cannot authenticate clients yet".into(), no_auth)),
+            self.enable_ssl.then(|| ("-Z", "this version has no TLS towards its clients yet".into(), no_auth)),
+            protocol.map(|name| {
+                let what = format!("protocol {}: this version speaks the text protocol", quoted(name));
+                ("-B", what, "Write -B ascii, and set the client to the text protocol.")
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|(flag, what, remedy): (_, String, _)| Problem::new(what, remedy).at(&Place::Flag(flag)))
+        .collect()
+    }
+
+    /// What was given and changes nothing.
+    pub(super) fn ignored(&self) -> Vec<String> {
+        let no_slabs = "this cache has no slabs";
+        let given = [
+            (self.enable_coredumps, "-r", "use LimitCORE= or ulimit -c"),
+            (self.enable_largepages, "-L", "memory pages are left to the system"),
+            (self.slab_growth_factor.is_some(), "-f", no_slabs),
+            (self.slab_min_size.is_some(), "-n", no_slabs),
+            (self.memory_file.is_some(), "-e", "items are kept in memory only"),
+            (self.prefix_delimiter.is_some(), "-D", "there are no statistics per prefix"),
+            (self.disable_cas, "-C", "cas stays available"),
+            (self.disable_flush_all, "-F", "flush_all stays available; it never touches managed keys"),
+            (self.disable_dumping, "-X", "nothing depends on it"),
+            (self.disable_watch, "-W", "nothing depends on it"),
+            (self.protocol.is_some(), "-B", "the text protocol is always spoken"),
+        ];
+        let flags = given.into_iter().filter(|(given, ..)| *given);
+        let words =
+            self.words().map(|(name, _)| name).filter(|name| !matches!(*name, "idle_timeout" | "maxconns_fast"));
+        flags
+            .map(|(_, flag, why)| format!("flag {flag} is ignored: {why}"))
+            .chain(words.map(|name| format!("flag -o: the word {} is ignored", quoted(name))))
+            .collect()
+    }
+}

@@ -1,0 +1,276 @@
+//! The three layers laid over each other: file < environment < flags, then what follows from all of them.
+
+use std::path::{Path, PathBuf};
+
+use super::apps::{Origin, Reader};
+use super::environment::Environment;
+use super::fault::{Fault, Faults, Place, Problem};
+use super::file::{self, Document};
+use super::flags::Flags;
+use super::listen::{self, Asked};
+use super::settings::{SETTINGS, closest};
+use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
+use super::{Config, Log, RefuseWith, Server, Upstream, upstream};
+
+const MIB: u64 = 1 << 20;
+const ITEM_SIZE_DEFAULT: u64 = MIB;
+/// pecl memcache gives a server up after one second; a held get must end before.
+const FIRST_GET_WAIT_MS_MAX: u64 = 900;
+
+/// A configuration and what was said on the way to it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// Sentences for the operator; none stops the start.
+    pub warnings: Vec<String>,
+    /// Other addresses than loopback are meant.
+    pub allow_unauthenticated: bool,
+    /// Where each app's secret came from, in the order of `config.apps`.
+    pub origins: Vec<Origin>,
+}
+
+/// Reads the file, the environment and the flags; every fault of all three at once.
+///
+/// Reads the secret files too, to judge them. Relative paths in the file count from its folder, others from
+/// the current one; all come out absolute, because a daemon changes its folder.
+pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -> Result<Loaded, Faults> {
+    let mut faults = flags.refusals();
+    let mut warnings = flags.ignored();
+    let mut document = file.map(|path| file::read(&absolute(path), &mut faults)).unwrap_or_default();
+    let mut layers = Layers::new(&mut document, environment, flags, &mut faults, &mut warnings);
+
+    let asked = layers.asked();
+    let server = layers.server();
+    let upstream = layers.upstream();
+    let log = Log {
+        verbosity: layers.pick("log.verbosity", |value, _| integer(value, 0..=3)).map_or(0, |n| n as u8),
+        json: layers.pick("log.json", |value, _| switch(value)).unwrap_or(false),
+    };
+    let state = layers.pick("state.path", |value, base| match text(value)? {
+        "none" => Ok(None),
+        _ => path(value, base).map(Some),
+    });
+    let (allow_unauthenticated, unix_socket) = (asked.allow_unauthenticated, asked.unix_socket.clone());
+    let listen = listen::addresses(&asked, flags, environment, &mut faults, &mut warnings);
+    let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
+    let (apps, origins) = reader.apps(&mut document);
+    if apps.is_empty() && faults.is_empty() {
+        warnings.push(
+            "no app is configured: this is a plain cache and keeps no access token current \
+             (set WECHAT_APPID and WECHAT_SECRET, or write [[app]] in a file for --config)"
+                .into(),
+        );
+    }
+    let state_path = match state {
+        Some(given) => given,
+        None if apps.is_empty() => None,
+        None => default_state_path(environment, &mut warnings),
+    };
+    if !faults.is_empty() {
+        return Err(Faults::new(faults));
+    }
+    let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), ..server };
+    let config = Config { server, state_path, upstream, apps, log };
+    Ok(Loaded { config, warnings, allow_unauthenticated, origins })
+}
+
+/// Every setting as each layer gave it, lowest layer first.
+struct Layers<'l> {
+    given: Vec<(&'static str, Given)>,
+    faults: &'l mut Vec<Fault>,
+    /// The folder that relative paths of the file count from.
+    folder: PathBuf,
+    current: PathBuf,
+}
+
+impl<'l> Layers<'l> {
+    fn new(
+        document: &mut Document,
+        environment: &dyn Environment,
+        flags: &Flags,
+        faults: &'l mut Vec<Fault>,
+        warnings: &mut Vec<String>,
+    ) -> Layers<'l> {
+        let mut given = std::mem::take(&mut document.settings);
+        given.extend(environment_settings(environment, faults, warnings));
+        given.extend(flags.settings(faults));
+        let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Layers { given, faults, folder: document.folder.clone(), current }
+    }
+
+    /// The highest layer's value. Lower layers are judged too: what is wrong in the file stays wrong when
+    /// the flag that hides it goes.
+    fn pick<T>(&mut self, key: &'static str, read: impl Fn(&Value, &Path) -> Reading<T>) -> Option<T> {
+        self.pick_placed(key, read).map(|(value, _)| value)
+    }
+
+    fn pick_placed<T>(&mut self, key: &'static str, read: impl Fn(&Value, &Path) -> Reading<T>) -> Option<(T, Place)> {
+        let mut picked = None;
+        for (_, given) in self.given.iter().filter(|(of, _)| *of == key) {
+            let in_file = matches!(given.place, Place::Line { .. });
+            let base = if in_file { &self.folder } else { &self.current };
+            match read(&given.value, base) {
+                Ok(value) => picked = Some((value, given.place.clone())),
+                Err(problem) => {
+                    let named = Problem::new(format!("{key}: {}", problem.what), problem.remedy);
+                    self.faults.push(named.at(&given.place));
+                }
+            }
+        }
+        picked
+    }
+
+    fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>, default: u64) -> u64 {
+        self.pick(key, |value, _| integer(value, range.clone())).unwrap_or(default)
+    }
+
+    fn on(&mut self, key: &'static str, default: bool) -> bool {
+        self.pick(key, |value, _| switch(value)).unwrap_or(default)
+    }
+
+    fn asked(&mut self) -> Asked {
+        Asked {
+            listen: self.pick_placed("server.listen", |value, _| listen::spots(value)),
+            unix_socket: self.pick_placed("server.unix_socket", path),
+            allow_unauthenticated: self.on("server.allow_unauthenticated", false),
+        }
+    }
+
+    /// Everything of `[server]` but where to listen.
+    fn server(&mut self) -> Server {
+        let (memory_bytes, item_size_max_bytes) = self.sizes();
+        let cores = std::thread::available_parallelism().map_or(4, usize::from) as u64;
+        let refusals = [("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
+        Server {
+            listen: Vec::new(),
+            unix_socket: None,
+            unix_mode: self.pick("server.unix_mode", |value, _| mode(value)).unwrap_or(0o700),
+            memory_bytes,
+            item_size_max_bytes,
+            evict: self.on("server.evict", true),
+            max_connections: self.number("server.max_connections", 1..=1_000_000, 1024) as usize,
+            threads: self.number("server.threads", 1..=1024, cores.clamp(1, 1024)) as usize,
+            backlog: self.number("server.backlog", 1..=65_535, 1024) as u32,
+            requests_per_turn: self.number("server.requests_per_turn", 1..=1_000_000, 20) as usize,
+            idle_timeout_s: self.number("server.idle_timeout_s", 0..=31_536_000, 0),
+            first_get_wait_ms: self.number("server.first_get_wait_ms", 0..=FIRST_GET_WAIT_MS_MAX, 700),
+            refuse_with: self
+                .pick("server.refuse_with", |value, _| word(value, &refusals))
+                .unwrap_or(RefuseWith::NotStored),
+            shutdown_command: self.on("server.shutdown_command", false),
+            user: self.pick("server.user", |value, _| text(value).map(str::to_owned)),
+            pid_file: self.pick("server.pid_file", path),
+            daemonize: self.on("server.daemonize", false),
+            lock_memory: self.on("server.lock_memory", false),
+        }
+    }
+
+    fn sizes(&mut self) -> (u64, usize) {
+        let memory_max = if usize::BITS >= 64 { 1 << 44 } else { 1 << 31 };
+        let memory = self.pick("server.memory", |value, _| size(value, MIB..=memory_max)).unwrap_or(64 * MIB);
+        let item = self.pick_placed("server.item_size_max", |value, _| size(value, 1024..=1024 * MIB));
+        if let Some((item, place)) = &item
+            && *item > memory / 2
+        {
+            let what = format!(
+                "server.item_size_max: an item of {} is more than half of the memory, {}",
+                size_text(*item),
+                size_text(memory)
+            );
+            let remedy = "Give more memory (-m, server.memory) or allow smaller items only.";
+            self.faults.push(Problem::new(what, remedy).at(place));
+        }
+        let item = item.map_or(ITEM_SIZE_DEFAULT.min(memory / 2), |(item, _)| item);
+        (memory, item as usize)
+    }
+
+    fn upstream(&mut self) -> Upstream {
+        let upstream = Upstream {
+            base_url: self
+                .pick("upstream.base_url", |value, _| upstream::base_url(value))
+                .unwrap_or_else(|| "https://api.weixin.qq.com".into()),
+            ca_file: self.pick("upstream.ca_file", upstream::ca_file),
+            connect_timeout_ms: self.number("upstream.connect_timeout_ms", 100..=60_000, 3_000),
+            total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, 10_000),
+            concurrency: self.number("upstream.concurrency", 1..=1_000, 16) as usize,
+            proxy: self.pick("upstream.proxy", |value, _| upstream::proxy(value)),
+        };
+        if upstream.connect_timeout_ms > upstream.total_timeout_ms {
+            let of = |key: &str| self.given.iter().rfind(|(of, _)| *of == key).map(|(_, given)| given.place.clone());
+            let place = of("upstream.connect_timeout_ms").or(of("upstream.total_timeout_ms"));
+            let what = format!(
+                "upstream.connect_timeout_ms: {} ms is longer than the whole call may take, {} ms",
+                upstream.connect_timeout_ms, upstream.total_timeout_ms
+            );
+            let problem = Problem::new(what, "Raise total_timeout_ms or lower connect_timeout_ms.");
+            self.faults.push(problem.at(&place.unwrap_or(Place::Default)));
+        }
+        upstream
+    }
+}
+
+/// `TOKENCACHED_SERVER_LISTEN` and its like. An empty variable counts as not set: compose files write those.
+fn environment_settings(
+    environment: &dyn Environment,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) -> Vec<(&'static str, Given)> {
+    let mut given = Vec::new();
+    for setting in SETTINGS {
+        let name = setting.environment_name();
+        let Some(value) = environment.get(&name).filter(|value| !value.is_empty()) else { continue };
+        let place = Place::Environment(name);
+        match value.into_string() {
+            Ok(value) => given.push((setting.key, Given { value: Value::Text(value), place })),
+            Err(_) => {
+                let problem = Problem::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");
+                faults.push(problem.at(&place));
+            }
+        }
+    }
+    let known: Vec<String> = SETTINGS.iter().map(|setting| setting.environment_name()).collect();
+    let mut unknown: Vec<String> = environment.names();
+    unknown.retain(|name| {
+        let ours = ["SERVER_", "STATE_", "UPSTREAM_", "LOG_"];
+        let rest = name.strip_prefix("TOKENCACHED_").unwrap_or_default();
+        ours.iter().any(|section| rest.starts_with(section)) && !known.contains(name) && !of_kubernetes(rest)
+    });
+    unknown.sort();
+    // A warning, not a fault: whoever starts the process does not always own all of its environment.
+    warnings.extend(unknown.into_iter().map(|name| match closest(&name, known.iter().map(String::as_str)) {
+        Some(close) => format!("environment {name} is not known and ignored; did you mean {close}?"),
+        None => format!("environment {name} is not known and ignored"),
+    }));
+    given
+}
+
+/// The variables that Kubernetes sets for a service called `tokencached-server`.
+fn of_kubernetes(rest: &str) -> bool {
+    rest.ends_with("_PORT") || rest.contains("_PORT_") || rest.contains("_SERVICE_")
+}
+
+fn default_state_path(environment: &dyn Environment, warnings: &mut Vec<String>) -> Option<PathBuf> {
+    let folder = |name: &str| environment.get(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    // systemd separates several state directories by colons; the first is ours.
+    let of_systemd = environment.get("STATE_DIRECTORY").and_then(|folders| {
+        let first = folders.to_str()?.split(':').next()?.to_owned();
+        Some(PathBuf::from(first)).filter(|folder| folder.is_absolute())
+    });
+    let folder = match of_systemd {
+        Some(folder) => Some(folder),
+        None if environment.is_root() => Some(PathBuf::from("/var/lib/tokencached")),
+        None => folder("XDG_STATE_HOME")
+            .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
+            .map(|folder| folder.join("tokencached")),
+    };
+    if folder.is_none() {
+        warnings.push(
+            "there is no folder for the state file, so tokens are fetched anew at each start (set state.path)".into(),
+        );
+    }
+    folder.map(|folder| folder.join("state.json"))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,85 @@
+//! Reading an app secret. Never echoes any part of it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::SecretSource;
+use crate::secret::Secret;
+
+/// A secret is 32 digits; a file of this size is something else.
+const SECRET_BYTES_MAX: u64 = 1024;
+
+/// What `check` prints in place of a secret; refused as a secret, so that its output is not taken for real.
+pub(super) const HIDDEN: &str = "<hidden>";
+
+/// Why a secret cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecretFault {
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("is empty")]
+    Empty,
+    #[error("is not valid UTF-8")]
+    NotUtf8,
+    #[error("has a blank, a line break or a control character inside")]
+    Blank,
+    #[error("is too large for a secret")]
+    TooLarge,
+    #[error("is the placeholder that check prints, not a secret")]
+    Placeholder,
+}
+
+impl SecretSource {
+    /// The secret as it is now: a file is read again, so that it can be rotated.
+    pub fn read(&self) -> Result<Secret, SecretFault> {
+        match self {
+            SecretSource::File(path) => of_file(path),
+            SecretSource::Fixed(secret) => Ok(secret.clone()),
+        }
+    }
+}
+
+fn of_file(path: &Path) -> Result<Secret, SecretFault> {
+    let unreadable = |error: std::io::Error| SecretFault::Unreadable(error.to_string());
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(64));
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err(SecretFault::TooLarge);
+    }
+    of_text(std::str::from_utf8(&bytes).map_err(|_| SecretFault::NotUtf8)?)
+}
+
+/// Judges a text; line breaks at its end are an editor's habit and not part of it.
+pub(super) fn of_text(text: &str) -> Result<Secret, SecretFault> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    match text {
+        "" => Err(SecretFault::Empty),
+        HIDDEN => Err(SecretFault::Placeholder),
+        _ if text.len() as u64 > SECRET_BYTES_MAX => Err(SecretFault::TooLarge),
+        _ if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}') => Err(SecretFault::Blank),
+        _ => Ok(Secret::new(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_break_at_the_end_is_not_part_of_the_secret() {
+        assert_eq!(of_text("abc\r\n").unwrap().expose(), "abc");
+        assert_eq!(of_text("abc\n\n").unwrap().expose(), "abc");
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_refused() {
+        assert_eq!(of_text("\n"), Err(SecretFault::Empty));
+        assert_eq!(of_text("a b"), Err(SecretFault::Blank));
+        assert_eq!(of_text("a\nb"), Err(SecretFault::Blank));
+        assert_eq!(of_text("\u{feff}ab"), Err(SecretFault::Blank));
+        assert_eq!(of_text("<hidden>"), Err(SecretFault::Placeholder));
+        assert_eq!(of_text(&"a".repeat(2000)), Err(SecretFault::TooLarge));
+    }
+}

@@ -1,0 +1,96 @@
+//! The names of all settings: the one list that the file, the environment and the manual are held against.
+
+/// A setting outside `[[app]]`: `section.key` and memcached's flag for it, if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub key: &'static str,
+    pub flag: Option<&'static str>,
+}
+
+impl Setting {
+    /// `server.listen` is `TOKENCACHED_SERVER_LISTEN` in the environment.
+    pub fn environment_name(&self) -> String {
+        format!("TOKENCACHED_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+const fn with(key: &'static str, flag: &'static str) -> Setting {
+    Setting { key, flag: Some(flag) }
+}
+
+const fn plain(key: &'static str) -> Setting {
+    Setting { key, flag: None }
+}
+
+/// Every setting that has one value.
+pub const SETTINGS: &[Setting] = &[
+    with("server.listen", "-l"),
+    with("server.unix_socket", "-s"),
+    with("server.unix_mode", "-a"),
+    with("server.allow_unauthenticated", "--allow-unauthenticated"),
+    with("server.memory", "-m"),
+    with("server.item_size_max", "-I"),
+    with("server.evict", "-M"),
+    with("server.max_connections", "-c"),
+    with("server.threads", "-t"),
+    with("server.backlog", "-b"),
+    with("server.requests_per_turn", "-R"),
+    with("server.idle_timeout_s", "-o idle_timeout"),
+    plain("server.first_get_wait_ms"),
+    plain("server.refuse_with"),
+    with("server.shutdown_command", "-A"),
+    with("server.user", "-u"),
+    with("server.pid_file", "-P"),
+    with("server.daemonize", "-d"),
+    with("server.lock_memory", "-k"),
+    plain("state.path"),
+    plain("upstream.base_url"),
+    plain("upstream.ca_file"),
+    plain("upstream.connect_timeout_ms"),
+    plain("upstream.total_timeout_ms"),
+    plain("upstream.concurrency"),
+    plain("upstream.proxy"),
+    plain("log.json"),
+    with("log.verbosity", "-v"),
+];
+
+/// The keys of an `[[app]]` table.
+pub const APP_KEYS: &[&str] = &[
+    "appid",
+    "secret",
+    "secret_file",
+    "secret_env",
+    "secret_credential",
+    "kind",
+    "endpoint",
+    "base_url",
+    "aliases",
+    "tickets",
+];
+
+/// The sections of the file.
+pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "log", "app"];
+
+/// The setting of that name, as the list spells it.
+pub(super) fn find(section: &str, key: &str) -> Option<&'static str> {
+    let found = |setting: &&Setting| setting.key.split_once('.') == Some((section, key));
+    SETTINGS.iter().find(found).map(|setting| setting.key)
+}
+
+/// The keys of a section, without the section's name.
+pub(super) fn keys_of(section: &str) -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().filter_map(move |setting| {
+        let (of, key) = setting.key.split_once('.')?;
+        (of == section).then_some(key)
+    })
+}
+
+/// The candidate that `word` is probably a misspelling of.
+pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4) && *distance < candidate.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,105 @@
+//! The addresses of WeChat's API, of a proxy, and extra root certificates.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use url::{Host, Url};
+
+use super::fault::Problem;
+use super::secret_source::HIDDEN;
+use super::value::{Reading, Value, path, text};
+
+/// `https://host[:port][/path]`; plain http only to this machine, because the secret is in the request.
+pub(super) fn base_url(value: &Value) -> Reading<String> {
+    let remedy = "Write an address like \"https://api.weixin.qq.com\".";
+    let url = Url::parse(text(value)?).map_err(|error| Problem::new(format!("this is not a URL: {error}"), remedy))?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(Problem::new("the URL has a user, a query or a fragment", remedy));
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if is_this_machine(&url) => {}
+        "http" => {
+            let what = "plain http would send the app secret in the clear";
+            return Err(Problem::new(what, "Write https://; http:// is for a sandbox on this machine only."));
+        }
+        _ => return Err(Problem::new("the URL is neither https nor http", remedy)),
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// `http://[user:password@]host:port`.
+pub(super) fn proxy(value: &Value) -> Reading<String> {
+    let remedy = "Write an address like \"http://proxy.internal:3128\".";
+    let text = text(value)?;
+    let url = Url::parse(text).map_err(|error| Problem::new(format!("this is not a URL: {error}"), remedy))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(Problem::new("only http and https proxies are spoken to", remedy));
+    }
+    if text.contains(HIDDEN) {
+        return Err(Problem::new("the password is the placeholder that check prints", "Write the password."));
+    }
+    Ok(text.to_owned())
+}
+
+/// A proxy's address without its password.
+pub(super) fn proxy_shown(proxy: &str) -> String {
+    let Ok(url) = Url::parse(proxy) else { return HIDDEN.to_owned() };
+    if url.username().is_empty() && url.password().is_none() {
+        return proxy.to_owned();
+    }
+    let host = &url[url::Position::BeforeHost..];
+    format!("{}://{HIDDEN}@{host}", url.scheme())
+}
+
+/// A PEM file with at least one certificate.
+pub(super) fn ca_file(value: &Value, base: &Path) -> Reading<PathBuf> {
+    let path = path(value, base)?;
+    let bytes = std::fs::read(&path).map_err(|error| {
+        let what = format!("{} cannot be read: {error}", path.display());
+        Problem::new(what, "Check the name of the file and who may read it.")
+    })?;
+    if memchr::memmem::find(&bytes, b"-----BEGIN CERTIFICATE-----").is_none() {
+        let what = format!("{} holds no certificate", path.display());
+        return Err(Problem::new(what, "Give a PEM file, with -----BEGIN CERTIFICATE----- in it."));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_only_to_this_machine() {
+        let check = |url: &str, fine: bool| assert_eq!(base_url(&Value::Text(url.into())).is_ok(), fine, "{url}");
+        check("https://api.weixin.qq.com", true);
+        check("https://gateway.internal/wechat/", true);
+        check("http://127.0.0.1:8765", true);
+        check("http://[::1]:8765", true);
+        check("http://localhost:8765", true);
+        check("http://localhost.example.com", false);
+        check("http://10.0.0.1", false);
+        check("http://api.weixin.qq.com", false);
+        check("https://user:word@api.weixin.qq.com", false);
+        check("https://api.weixin.qq.com?a=b", false);
+        check("ftp://127.0.0.1", false);
+        check("api.weixin.qq.com", false);
+    }
+
+    #[test]
+    fn a_proxys_password_is_hidden() {
+        assert_eq!(proxy_shown("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(proxy_shown("http://me:word@proxy:3128"), "http://<hidden>@proxy:3128/");
+        assert!(proxy(&Value::Text("http://<hidden>@proxy:3128/".into())).is_err());
+    }
+}
