@@ -1,1 +1,370 @@
-//! cache
+//! Ordinary keys: memcached's semantics over a sharded store with an exact memory budget.
+//!
+//! [`Cache`] is a thin shell: hash the key once, lock its shard, call. All policy is in `shard`, which is
+//! single-threaded. The parts: `slab` (entries), `queue` (S3-FIFO eviction), `wheel` (expiry), `class`
+//! (memcached's slab classes, as statistics), `number` (what `incr` accepts).
+//!
+//! What holds:
+//! - after every operation each shard uses at most its budget, counting allocations as the allocator rounds
+//!   them, entries, hash table, ghost table and flushed items not yet freed;
+//! - while something can be evicted (or has expired) a store never fails for memory;
+//! - an expired or flushed item is never seen again, whether or not its memory has been taken back;
+//! - a read-modify-write is one step under one lock; memory is freed after the lock.
+//!
+//! Never reads a clock (time comes in as a value and must not run backwards), never does I/O, never logs, has
+//! no async code, knows nothing of the wire. Of a slab once full of small items at most two chunks (14 KiB) a
+//! shard stay behind after they left.
+
+mod class;
+mod number;
+mod queue;
+mod shard;
+mod slab;
+mod slot;
+mod wheel;
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+pub use self::{class::ClassTotals, slot::Slot};
+use self::{
+    class::Classes,
+    shard::{Shard, Trash},
+};
+
+/// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
+pub type Seconds = u32;
+
+/// The longest key.
+pub const KEY_BYTES_MAX: usize = 250;
+
+/// No shard is made smaller than this: its fixed parts should not weigh.
+const SHARD_BUDGET_BYTES_MIN: u64 = 256 * 1024;
+
+/// How a cache is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub budget_bytes: u64,
+    /// Largest item, counted as memcached counts it.
+    pub item_size_max_bytes: usize,
+    /// False: a store that finds no memory is refused (memcached's `-M`).
+    pub evict: bool,
+    /// Upper wish; the actual number is a power of two and leaves each shard room for two of the largest items.
+    pub shards: usize,
+}
+
+/// What a visitor sees of an item; `last_access` and `fetched` as they were before this look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemView<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub flags: u32,
+    pub cas: u64,
+    pub exptime: Seconds,
+    pub last_access: Seconds,
+    pub fetched: bool,
+    /// memcached's slab class.
+    pub class: u8,
+    /// Size as memcached counts it.
+    pub size_bytes: usize,
+    /// Meta commands: invalidated, yet still served.
+    pub stale: bool,
+    /// Meta commands: a client was already told to recache it.
+    pub token_sent: bool,
+}
+
+/// How a store treats what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Set,
+    Add,
+    Replace,
+    /// Keeps flags and expiry of what is there.
+    Append,
+    Prepend,
+    /// Only over this cas id.
+    Cas(u64),
+}
+
+/// What became of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Stored,
+    NotStored,
+    /// `Cas`: somebody stored since.
+    Exists,
+    /// `Cas`: nothing there.
+    NotFound,
+    /// Larger than the largest item; a `Set` has dropped the old value, as memcached does.
+    TooLarge,
+    /// Only without eviction; a `Set` has dropped the old value, as memcached does.
+    OutOfMemory,
+}
+
+/// What became of an increment or decrement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    Value(u64),
+    NotFound,
+    NonNumeric,
+    OutOfMemory,
+    /// The longer text would make the item larger than the largest.
+    TooLarge,
+}
+
+/// Sums over the whole cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub curr_items: u64,
+    pub total_items: u64,
+    /// The items as memcached counts them.
+    pub bytes: u64,
+    /// Memory really held; never above `budget_bytes`.
+    pub used_bytes: u64,
+    pub budget_bytes: u64,
+    pub hash_bytes: u64,
+    /// Base-two logarithm of the number of hash table slots, as memcached reports it.
+    pub hash_power_level: u32,
+    pub evictions: u64,
+    pub evicted_unfetched: u64,
+    pub evicted_active: u64,
+    pub expired_unfetched: u64,
+    pub reclaimed: u64,
+    pub crawler_reclaimed: u64,
+    pub crawler_items_checked: u64,
+    pub direct_reclaims: u64,
+    pub moves_to_warm: u64,
+    pub moves_within_lru: u64,
+    /// Reads that found an expired item.
+    pub get_expired: u64,
+    pub store_too_large: u64,
+    pub store_no_memory: u64,
+    pub shards: u64,
+}
+
+/// The store of ordinary keys.
+pub struct Cache {
+    shards: Box<[Padded]>,
+    hasher: RandomState,
+    cas_ids: AtomicU64,
+    budget: AtomicU64,
+    item_size_max: usize,
+}
+
+/// Keeps two shards' locks off one cache line.
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+impl Cache {
+    pub fn new(options: &Options) -> Cache {
+        let least = SHARD_BUDGET_BYTES_MIN.max(options.item_size_max_bytes as u64 * 2);
+        let possible = (options.budget_bytes / least).clamp(1, options.shards.max(1) as u64);
+        let count = 1 << possible.ilog2();
+        let classes = Arc::new(Classes::new(options.item_size_max_bytes));
+        let shard = |_| Padded(Mutex::new(Shard::new(options.budget_bytes / count, options.evict, classes.clone())));
+        Cache {
+            shards: (0..count).map(shard).collect(),
+            hasher: RandomState::default(),
+            cas_ids: AtomicU64::new(1),
+            budget: AtomicU64::new(options.budget_bytes),
+            item_size_max: options.item_size_max_bytes,
+        }
+    }
+
+    /// Looks a key up as a client's read and marks it as used. `visit` runs under the shard's lock: it copies
+    /// bytes out and must not call the cache.
+    pub fn get<R>(&self, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
+        self.with(key, now, |slot| slot.fetch().map(visit))
+    }
+
+    /// [`Cache::get`] that also sets the expiry; the view shows the new one.
+    pub fn get_and_touch<R>(
+        &self,
+        key: &[u8],
+        expiry: Seconds,
+        now: Seconds,
+        visit: impl FnOnce(ItemView<'_>) -> R,
+    ) -> Option<R> {
+        self.with(key, now, |slot| {
+            slot.touch(expiry);
+            slot.fetch().map(visit)
+        })
+    }
+
+    /// Looks without leaving a trace: no use, no statistics.
+    pub fn peek<R>(&self, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
+        self.with(key, now, |slot| slot.view().map(visit))
+    }
+
+    pub fn store(&self, mode: Mode, key: &[u8], flags: u32, expiry: Seconds, value: &[u8], now: Seconds) -> Stored {
+        // The new item is allocated and filled before the lock is taken.
+        let ready = match mode {
+            Mode::Append | Mode::Prepend => None,
+            _ if !self.fits(key.len(), flags, value.len()) => None,
+            _ => Some(slab::pack(key, [value, b""], flags)),
+        };
+        self.with(key, now, |slot| slot.store_packed(mode, flags, expiry, value, ready, None))
+    }
+
+    pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> Counted {
+        self.with(key, now, |slot| slot.arithmetic(delta, increase, None))
+    }
+
+    /// True if there was something to delete.
+    pub fn delete(&self, key: &[u8], now: Seconds) -> bool {
+        self.with(key, now, |slot| slot.delete())
+    }
+
+    /// Sets the expiry; the cas id stays. True if the key is there.
+    pub fn touch(&self, key: &[u8], expiry: Seconds, now: Seconds) -> bool {
+        self.with(key, now, |slot| slot.touch(expiry))
+    }
+
+    /// Any other read-modify-write as one step: `action` runs under the shard's lock with the key's place in
+    /// hand, whether or not something is there. It must not call the cache.
+    pub fn with<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut Slot<'_>) -> R) -> R {
+        debug_assert!(!key.is_empty() && key.len() <= KEY_BYTES_MAX, "the caller checks the key");
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        let hash = hasher.finish();
+        // The upper half chooses the shard, the lower half the place in it.
+        let shard = &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)];
+        let mut trash = Trash::default();
+        let mut guard = shard.0.lock();
+        let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids, self.item_size_max, key, hash as u32, now);
+        let result = action(&mut slot);
+        guard.finish(now, &mut trash);
+        drop(guard);
+        drop(trash);
+        result
+    }
+
+    /// Whether an item of these lengths is within the largest item size.
+    pub fn fits(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
+        class::item_size(key_len, flags, value_len) <= self.item_size_max
+    }
+
+    /// `at <= now`: everything stored so far is gone. Later: everything stored before `at` is gone from that
+    /// second on. The latest call replaces a pending one.
+    pub fn flush(&self, at: Seconds, now: Seconds) {
+        // All locks first: no reader sees one key flushed and another, stored earlier, alive.
+        let mut guards: Vec<_> = self.shards.iter().map(|shard| shard.0.lock()).collect();
+        for shard in &mut guards {
+            shard.begin(now);
+            shard.flush_at(at, now);
+        }
+    }
+
+    /// A new budget, in force when this returns. The number of shards stays, so an item may not be larger than
+    /// its shard's share; it is then refused with `OutOfMemory`.
+    pub fn set_budget(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::Relaxed);
+        for shard in &self.shards {
+            let mut trash = Trash::default();
+            shard.0.lock().set_budget(bytes / self.shards.len() as u64, &mut trash);
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            budget_bytes: self.budget.load(Ordering::Relaxed),
+            shards: self.shards.len() as u64,
+            ..Totals::default()
+        };
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            totals.curr_items += shard.items();
+            totals.bytes += shard.requested_bytes;
+            totals.used_bytes += shard.used();
+            totals.hash_bytes += shard.hash_bytes();
+            totals.total_items += shard.counters.total_items;
+            totals.get_expired += shard.counters.get_expired;
+            totals.store_too_large += shard.counters.store_too_large;
+            totals.store_no_memory += shard.counters.store_no_memory;
+            for class in &shard.stats {
+                totals.evictions += class.evicted;
+                totals.evicted_unfetched += class.evicted_unfetched;
+                totals.evicted_active += class.evicted_active;
+                totals.expired_unfetched += class.expired_unfetched;
+                totals.reclaimed += class.reclaimed;
+                totals.crawler_reclaimed += class.crawler_reclaimed;
+                totals.crawler_items_checked += class.crawler_items_checked;
+                totals.direct_reclaims += class.direct_reclaims;
+                totals.moves_to_warm += class.moves_to_warm;
+                totals.moves_within_lru += class.moves_within_lru;
+            }
+        }
+        totals.hash_power_level = (totals.hash_bytes / 5).checked_ilog2().unwrap_or(0);
+        totals
+    }
+
+    /// The classes that hold or held something, in order.
+    pub fn classes(&self) -> Vec<(u8, ClassTotals)> {
+        let mut sums: Vec<ClassTotals> = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            sums.resize(shard.stats.len(), ClassTotals::default());
+            sums.iter_mut().zip(&shard.stats).for_each(|(sum, class)| sum.add(class));
+            if let Some((class, idle)) = shard.oldest() {
+                let age = &mut sums[usize::from(class) - 1].age;
+                *age = (*age).max(u64::from(idle));
+            }
+        }
+        let used = |(_, class): &(u8, ClassTotals)| {
+            *class != ClassTotals { chunk_size: class.chunk_size, ..ClassTotals::default() }
+        };
+        (1..).zip(sums).filter(used).collect()
+    }
+
+    /// Clears the counters; what describes the present stays.
+    pub fn reset_stats(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.0.lock();
+            shard.counters = shard::ShardCounters::default();
+            shard.stats.iter_mut().for_each(ClassTotals::reset);
+        }
+    }
+
+    /// Walks the items in pieces of at most `limit` entries, for dumps: pass the cursor returned, from 0, until
+    /// `None`. Every item that stays throughout is seen, now and then one twice; the lock is held for a piece.
+    pub fn scan(&self, cursor: u64, limit: u32, now: Seconds, mut visit: impl FnMut(ItemView<'_>)) -> Option<u64> {
+        // High half: shard. Low half: entries left to look at, plus one; 0 is a shard not begun. Downwards,
+        // because entries only ever move to lower places.
+        let number = (cursor >> 32) as usize;
+        let mut shard = self.shards.get(number)?.0.lock();
+        shard.begin(now);
+        let end = match cursor as u32 {
+            0 => shard.slab.len(),
+            left => (left - 1).min(shard.slab.len()),
+        };
+        let begin = end.saturating_sub(limit.max(1));
+        for index in (begin..end).rev() {
+            let entry = shard.slab.get(index);
+            if entry.is_live() && !entry.is_expired(now) {
+                visit(slot::view_of(entry));
+            }
+        }
+        match begin {
+            0 if number + 1 == self.shards.len() => None,
+            0 => Some((number as u64 + 1) << 32),
+            _ => Some((number as u64) << 32 | u64::from(begin + 1)),
+        }
+    }
+
+    /// Recounts everything and compares it with the running totals; for tests.
+    #[doc(hidden)]
+    pub fn validate(&self) -> Result<(), String> {
+        self.shards.iter().try_for_each(|shard| shard.0.lock().validate())
+    }
+}
+
+#[cfg(test)]
+mod tests;

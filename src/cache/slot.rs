@@ -1,0 +1,283 @@
+//! A key's place in its shard, under the lock: the verbs of memcached over what is or is not there.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{
+    Counted, ItemView, Mode, Seconds, Stored,
+    class::item_size,
+    number,
+    shard::{Leaves, NewData, Shard, Trash},
+    slab::{self, Entry, FETCHED, STALE, TOKEN_SENT},
+};
+
+/// A key's place, locked. Made by [`super::Cache::with`].
+pub struct Slot<'a> {
+    shard: &'a mut Shard,
+    trash: &'a mut Trash,
+    cas_ids: &'a AtomicU64,
+    item_size_max: usize,
+    key: &'a [u8],
+    hash: u32,
+    now: Seconds,
+    /// The entry, live and not expired.
+    index: Option<u32>,
+    /// The key was there and has expired.
+    found_expired: bool,
+}
+
+impl<'a> Slot<'a> {
+    #[inline]
+    pub(super) fn new(
+        shard: &'a mut Shard,
+        trash: &'a mut Trash,
+        cas_ids: &'a AtomicU64,
+        item_size_max: usize,
+        key: &'a [u8],
+        hash: u32,
+        now: Seconds,
+    ) -> Slot<'a> {
+        shard.begin(now);
+        let mut index = shard.find(hash, key);
+        let mut found_expired = false;
+        if let Some(found) = index
+            && shard.slab.get(found).is_expired(now)
+        {
+            shard.remove(found, Leaves::ExpiredRead, now, trash);
+            index = None;
+            found_expired = true;
+        }
+        Slot { shard, trash, cas_ids, item_size_max, key, hash, now, index, found_expired }
+    }
+
+    /// What is there; leaves no trace.
+    #[inline]
+    pub fn view(&self) -> Option<ItemView<'_>> {
+        self.index.map(|index| view_of(self.shard.slab.get(index)))
+    }
+
+    /// A client's read: marks the item as used and counts the hit. The view shows `fetched` and `last_access`
+    /// as they were before.
+    #[inline]
+    pub fn fetch(&mut self) -> Option<ItemView<'_>> {
+        let Some(index) = self.index else {
+            self.shard.counters.get_expired += u64::from(self.found_expired);
+            return None;
+        };
+        self.shard.stats_of(index).get_hits += 1;
+        let entry = self.shard.slab.get(index);
+        let (last_access, fetched) = (entry.last_access, entry.has(FETCHED));
+        self.shard.mark_used(index, self.now, true);
+        Some(ItemView { last_access, fetched, ..view_of(self.shard.slab.get(index)) })
+    }
+
+    /// Sets the expiry and counts a touch; the cas id stays.
+    pub fn touch(&mut self, expiry: Seconds) -> bool {
+        let Some(index) = self.index else { return false };
+        self.shard.set_expiry(index, expiry);
+        self.shard.stats_of(index).touch_hits += 1;
+        self.shard.mark_used(index, self.now, false);
+        true
+    }
+
+    /// Sets the expiry and nothing else; for the meta commands.
+    pub fn set_expiry(&mut self, expiry: Seconds) {
+        if let Some(index) = self.index {
+            self.shard.set_expiry(index, expiry);
+        }
+    }
+
+    pub fn set_stale(&mut self, stale: bool) {
+        self.put(STALE, stale);
+    }
+
+    pub fn set_token_sent(&mut self, sent: bool) {
+        self.put(TOKEN_SENT, sent);
+    }
+
+    /// Gives the item this cas id, or a new one.
+    pub fn set_cas(&mut self, cas: Option<u64>) {
+        if let Some(index) = self.index {
+            let cas = cas.unwrap_or_else(|| self.next_cas());
+            self.shard.slab.get_mut(index).cas = cas;
+        }
+    }
+
+    /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
+    pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
+        self.store_packed(mode, flags, expiry, value, None, cas)
+    }
+
+    pub(super) fn store_packed(
+        &mut self,
+        mode: Mode,
+        flags: u32,
+        expiry: Seconds,
+        value: &[u8],
+        ready: Option<Box<[u8]>>,
+        cas: Option<u64>,
+    ) -> Stored {
+        let size = item_size(self.key.len(), flags, value.len());
+        if size > self.item_size_max {
+            self.shard.counters.store_too_large += 1;
+            self.drop_old_of(mode);
+            return Stored::TooLarge;
+        }
+        self.shard.stats_for(size).cmd_set += 1;
+        let outcome = match (mode, self.index) {
+            (Mode::Add, Some(index)) => {
+                self.shard.mark_used(index, self.now, false);
+                return Stored::NotStored;
+            }
+            (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::NotStored,
+            (Mode::Cas(_), None) => return Stored::NotFound,
+            (Mode::Cas(expected), Some(index)) => {
+                let same = self.shard.slab.get(index).cas == expected;
+                let stats = self.shard.stats_of(index);
+                if !same {
+                    stats.cas_badval += 1;
+                    return Stored::Exists;
+                }
+                stats.cas_hits += 1;
+                self.put_item([value, b""], flags, expiry, ready, cas)
+            }
+            (Mode::Append | Mode::Prepend, Some(index)) => return self.extend(mode, index, value, cas),
+            (Mode::Set | Mode::Add, None) | (Mode::Set | Mode::Replace, Some(_)) => {
+                self.put_item([value, b""], flags, expiry, ready, cas)
+            }
+        };
+        if outcome == Stored::OutOfMemory {
+            self.count_no_memory(size);
+            self.drop_old_of(mode);
+        }
+        outcome
+    }
+
+    /// Adds to or takes from the number; `cas` is the item's new id, or the next one.
+    pub fn arithmetic(&mut self, delta: u64, increase: bool, cas: Option<u64>) -> Counted {
+        let Some(index) = self.index else { return Counted::NotFound };
+        let entry = self.shard.slab.get(index);
+        let (flags, expiry, len) = (entry.flags(), entry.exptime, entry.value().len());
+        let Some(old) = number::parse(entry.value()) else { return Counted::NonNumeric };
+        let new = if increase { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
+        let mut buffer = itoa::Buffer::new();
+        let text = buffer.format(new).as_bytes();
+        let stats = self.shard.stats_of(index);
+        if increase {
+            stats.incr_hits += 1;
+        } else {
+            stats.decr_hits += 1;
+        }
+        if text.len() <= len {
+            let cas = cas.unwrap_or_else(|| self.next_cas());
+            let entry = self.shard.slab.get_mut(index);
+            entry.cas = cas;
+            let (digits, padding) = entry.value_mut().split_at_mut(text.len());
+            digits.copy_from_slice(text);
+            padding.fill(b' ');
+            self.shard.mark_used(index, self.now, false);
+            return Counted::Value(new);
+        }
+        let size = item_size(self.key.len(), flags, text.len());
+        if size > self.item_size_max {
+            return Counted::TooLarge;
+        }
+        match self.put_item([text, b""], flags, expiry, None, cas) {
+            Stored::Stored => Counted::Value(new),
+            _ => {
+                self.count_no_memory(size);
+                Counted::OutOfMemory
+            }
+        }
+    }
+
+    /// Deletes and counts it; true if there was something.
+    pub fn delete(&mut self) -> bool {
+        let Some(index) = self.index.take() else { return false };
+        self.shard.stats_of(index).delete_hits += 1;
+        self.shard.remove(index, Leaves::Deleted, self.now, self.trash);
+        true
+    }
+
+    fn extend(&mut self, mode: Mode, index: u32, value: &[u8], cas: Option<u64>) -> Stored {
+        let entry = self.shard.slab.get(index);
+        let (flags, expiry) = (entry.flags(), entry.exptime);
+        let old = entry.value();
+        let size = item_size(self.key.len(), flags, old.len() + value.len());
+        if size > self.item_size_max {
+            return Stored::NotStored;
+        }
+        let parts = if mode == Mode::Append { [old, value] } else { [value, old] };
+        let data = slab::pack(self.key, parts, flags);
+        let outcome = self.put_item([b"", b""], flags, expiry, Some(data), cas);
+        if outcome == Stored::OutOfMemory {
+            self.count_no_memory(size);
+        }
+        outcome
+    }
+
+    fn put_item(
+        &mut self,
+        parts: [&[u8]; 2],
+        flags: u32,
+        expiry: Seconds,
+        ready: Option<Box<[u8]>>,
+        cas: Option<u64>,
+    ) -> Stored {
+        let data = ready.unwrap_or_else(|| slab::pack(self.key, parts, flags));
+        let cas = cas.unwrap_or_else(|| self.next_cas());
+        let new = NewData { data, key_len: self.key.len() as u8, flags, expiry, cas, marks: 0 };
+        let placed = match self.index {
+            Some(index) => self.shard.replace(index, new, self.now, self.trash),
+            None => self.shard.insert(self.hash, new, self.now, self.trash),
+        };
+        if placed.is_none() {
+            // What was there is still there, perhaps in another place.
+            self.index = self.shard.find(self.hash, self.key);
+            return Stored::OutOfMemory;
+        }
+        self.index = placed;
+        Stored::Stored
+    }
+
+    /// A failed `set` leaves no old value behind: the client meant it to be gone.
+    fn drop_old_of(&mut self, mode: Mode) {
+        if mode == Mode::Set
+            && let Some(index) = self.index.take()
+        {
+            self.shard.remove(index, Leaves::Deleted, self.now, self.trash);
+        }
+    }
+
+    fn count_no_memory(&mut self, size: usize) {
+        self.shard.counters.store_no_memory += 1;
+        self.shard.stats_for(size).outofmemory += 1;
+    }
+
+    fn put(&mut self, mark: u8, on: bool) {
+        if let Some(index) = self.index {
+            self.shard.slab.get_mut(index).put(mark, on);
+        }
+    }
+
+    /// Drawn under the lock, so that a later store to a key has the greater id.
+    fn next_cas(&self) -> u64 {
+        self.cas_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[inline]
+pub(super) fn view_of(entry: &Entry) -> ItemView<'_> {
+    ItemView {
+        key: entry.key(),
+        value: entry.value(),
+        flags: entry.flags(),
+        cas: entry.cas,
+        exptime: entry.exptime,
+        last_access: entry.last_access,
+        fetched: entry.has(FETCHED),
+        class: entry.class,
+        size_bytes: entry.item_size(),
+        stale: entry.has(STALE),
+        token_sent: entry.has(TOKEN_SENT),
+    }
+}
