@@ -50,7 +50,6 @@ worker_stats! {
     cmd_meta,
     get_hits,
     get_misses,
-    get_expired,
     get_flushed,
     delete_hits,
     delete_misses,

@@ -261,6 +261,10 @@ impl Cache {
             shard.begin(now);
             shard.flush_at(at, now);
         }
+        if at <= now {
+            // memcached spends a cas id on a flush; so do we, and the ids stay the same on both.
+            self.cas_ids.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A new budget, in force when this returns. The number of shards stays, so an item may not be larger than

@@ -287,7 +287,8 @@ impl Service {
                 "NOT_FOUND"
             }
             Counted::NonNumeric => NON_NUMERIC,
-            Counted::OutOfMemory => "SERVER_ERROR out of memory in incr",
+            // Only under -M, or when a longer number no longer fits the largest item.
+            Counted::OutOfMemory | Counted::TooLarge => "SERVER_ERROR out of memory in incr",
         };
         response::reply(context.out, answer, noreply);
     }

@@ -46,7 +46,7 @@ impl Service {
         let totals = self.cache.totals();
         self.process(now, out);
         self.connections(out);
-        self.commands(out);
+        self.commands(&totals, out);
         self.memory(&totals, out);
         stat(out, "managed_credentials", self.table.credentials().len());
         let counts = self.stats.totals();
@@ -90,7 +90,7 @@ impl Service {
         stat(out, "reserved_fds", 0);
     }
 
-    fn commands(&self, out: &mut Vec<u8>) {
+    fn commands(&self, totals: &Totals, out: &mut Vec<u8>) {
         let counts = self.stats.totals();
         for (name, value) in [
             ("cmd_get", counts.cmd_get),
@@ -100,7 +100,7 @@ impl Service {
             ("cmd_meta", counts.cmd_meta),
             ("get_hits", counts.get_hits),
             ("get_misses", counts.get_misses),
-            ("get_expired", counts.get_expired),
+            ("get_expired", totals.get_expired),
             ("get_flushed", counts.get_flushed),
             ("delete_misses", counts.delete_misses),
             ("delete_hits", counts.delete_hits),
@@ -129,12 +129,12 @@ impl Service {
 
     fn memory(&self, totals: &Totals, out: &mut Vec<u8>) {
         for (name, value) in [
-            ("limit_maxbytes", totals.budget),
+            ("limit_maxbytes", totals.budget_bytes),
             ("accepting_conns", 1),
             ("listen_disabled_num", 0),
             ("time_in_listen_disabled_us", 0),
             ("threads", self.settings.threads as u64),
-            ("hash_power_level", u64::from(totals.hash_bytes.max(1).ilog2())),
+            ("hash_power_level", u64::from(totals.hash_power_level)),
             ("hash_bytes", totals.hash_bytes),
             ("hash_is_expanding", 0),
             ("lru_crawler_running", 0),

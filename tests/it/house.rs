@@ -24,7 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without async code and without sockets.
-const PURE: &[&str] = &["protocol", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+const PURE: &[&str] =
+    &["protocol", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {
@@ -54,14 +55,18 @@ fn code(text: &str) -> String {
 fn imports_point_one_way() {
     let mut wrong = Vec::new();
     for (file, text) in all_sources() {
-        let Some((module, allowed)) = ARROWS.iter().find(|(module, _)| {
-            file == format!("{module}.rs") || file.starts_with(&format!("{module}/"))
-        }) else {
+        let Some((module, allowed)) =
+            ARROWS.iter().find(|(module, _)| file == format!("{module}.rs") || file.starts_with(&format!("{module}/")))
+        else {
             continue;
         };
         for used in code(&text).split("crate::").skip(1) {
-            let path: Vec<&str> =
-                used.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).next().unwrap().split("::").collect();
+            let path: Vec<&str> = used
+                .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+                .next()
+                .unwrap()
+                .split("::")
+                .collect();
             let (first, second) = (path[0], format!("{}/{}", path[0], path.get(1).unwrap_or(&"")));
             let own = module.split('/').next() == Some(first);
             if !own && !allowed.contains(&first) && !allowed.contains(&second.as_str()) {
@@ -88,6 +93,9 @@ fn the_core_is_pure() {
 #[test]
 fn every_module_says_what_it_is_for() {
     for (file, text) in all_sources() {
-        assert!(text.starts_with("//! ") || file == "main.rs" && text.starts_with("//!"), "{file} does not open with its purpose");
+        assert!(
+            text.starts_with("//! ") || file == "main.rs" && text.starts_with("//!"),
+            "{file} does not open with its purpose"
+        );
     }
 }

@@ -1,3 +1,8 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
 
+mod differential;
+mod house;
+mod protocol;
 mod sandbox;
+mod splits;
+mod support;

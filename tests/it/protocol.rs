@@ -73,7 +73,10 @@ fn arithmetic() {
         ("incr n 2\r\n", "1\r\n"),
         ("incr n x\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
         ("incr n -1\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
-        ("set t 0 0 1\r\nx\r\nincr t 1\r\n", "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+        (
+            "set t 0 0 1\r\nx\r\nincr t 1\r\n",
+            "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        ),
         ("incr n 1 noreply\r\n", ""),
     ]);
 }
@@ -204,7 +207,9 @@ fn without_eviction_a_full_cache_says_so() {
 #[test]
 fn foreign_protocols_are_hung_up_on() {
     let node = Node::plain(&[]);
-    for hello in [&b"\x80\x0b\0\0\0\0\0\0"[..], b"\x16\x03\x01\x02\0", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nset x 0 0 1\r\n1\r\n"] {
+    for hello in
+        [&b"\x80\x0b\0\0\0\0\0\0"[..], b"\x16\x03\x01\x02\0", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nset x 0 0 1\r\n1\r\n"]
+    {
         let mut client = node.connect();
         client.send(hello);
         assert_eq!(client.rest(), b"", "{}", hello.escape_ascii());
@@ -247,20 +252,73 @@ fn stats_name_what_the_exporter_reads() {
     let general = String::from_utf8(client.ask("stats\r\n")).unwrap();
     // prometheus/memcached_exporter, pkg/exporter: the fields it parses.
     for name in [
-        "pid", "uptime", "time", "version", "rusage_user", "rusage_system", "curr_connections", "max_connections",
-        "total_connections", "rejected_connections", "connection_structures", "cmd_get", "cmd_set", "cmd_flush",
-        "cmd_touch", "get_hits", "get_misses", "delete_misses", "delete_hits", "incr_misses", "incr_hits",
-        "decr_misses", "decr_hits", "cas_misses", "cas_hits", "cas_badval", "touch_hits", "touch_misses", "bytes_read",
-        "bytes_written", "limit_maxbytes", "accepting_conns", "listen_disabled_num", "time_in_listen_disabled_us",
-        "threads", "conn_yields", "hash_power_level", "hash_bytes", "hash_is_expanding", "malloc_fails", "bytes",
-        "curr_items", "total_items", "expired_unfetched", "evicted_unfetched", "evicted_active", "evictions",
-        "reclaimed", "crawler_reclaimed", "crawler_items_checked", "lrutail_reflocked", "moves_to_cold",
-        "moves_to_warm", "moves_within_lru", "direct_reclaims", "lru_crawler_running", "lru_crawler_starts",
-        "store_too_large", "store_no_memory", "auth_cmds", "auth_errors",
+        "pid",
+        "uptime",
+        "time",
+        "version",
+        "rusage_user",
+        "rusage_system",
+        "curr_connections",
+        "max_connections",
+        "total_connections",
+        "rejected_connections",
+        "connection_structures",
+        "cmd_get",
+        "cmd_set",
+        "cmd_flush",
+        "cmd_touch",
+        "get_hits",
+        "get_misses",
+        "delete_misses",
+        "delete_hits",
+        "incr_misses",
+        "incr_hits",
+        "decr_misses",
+        "decr_hits",
+        "cas_misses",
+        "cas_hits",
+        "cas_badval",
+        "touch_hits",
+        "touch_misses",
+        "bytes_read",
+        "bytes_written",
+        "limit_maxbytes",
+        "accepting_conns",
+        "listen_disabled_num",
+        "time_in_listen_disabled_us",
+        "threads",
+        "conn_yields",
+        "hash_power_level",
+        "hash_bytes",
+        "hash_is_expanding",
+        "malloc_fails",
+        "bytes",
+        "curr_items",
+        "total_items",
+        "expired_unfetched",
+        "evicted_unfetched",
+        "evicted_active",
+        "evictions",
+        "reclaimed",
+        "crawler_reclaimed",
+        "crawler_items_checked",
+        "lrutail_reflocked",
+        "moves_to_cold",
+        "moves_to_warm",
+        "moves_within_lru",
+        "direct_reclaims",
+        "lru_crawler_running",
+        "lru_crawler_starts",
+        "store_too_large",
+        "store_no_memory",
+        "auth_cmds",
+        "auth_errors",
     ] {
         assert!(general.contains(&format!("STAT {name} ")), "no {name}");
     }
-    for (name, value) in [("get_hits", "1"), ("get_misses", "1"), ("cmd_get", "2"), ("cmd_set", "1"), ("curr_items", "1")] {
+    for (name, value) in
+        [("get_hits", "1"), ("get_misses", "1"), ("cmd_get", "2"), ("cmd_set", "1"), ("curr_items", "1")]
+    {
         assert!(general.contains(&format!("STAT {name} {value}\r\n")), "{name}");
     }
     assert_eq!(client.stat("items", "items:1:number").unwrap(), "1");

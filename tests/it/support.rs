@@ -153,7 +153,12 @@ impl Client {
         let (send, expected) = (send.as_ref(), expected.as_ref());
         self.send(send);
         let answer = self.read(expected.len());
-        assert_eq!(answer.escape_ascii().to_string(), expected.escape_ascii().to_string(), "to {}", send.escape_ascii());
+        assert_eq!(
+            answer.escape_ascii().to_string(),
+            expected.escape_ascii().to_string(),
+            "to {}",
+            send.escape_ascii()
+        );
     }
 
     /// Reads exactly so many bytes, or what there is before the end.
@@ -179,14 +184,20 @@ impl Client {
     pub fn ask(&mut self, send: impl AsRef<[u8]>) -> Vec<u8> {
         self.send(send);
         self.send(b"mn\r\n");
+        let mut answer = self.read_until(b"MN\r\n");
+        answer.truncate(answer.len() - 4);
+        answer
+    }
+
+    /// Reads until the answer ends so.
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut answer = Vec::new();
         let mut part = vec![0; 65536];
-        while !answer.ends_with(b"MN\r\n") {
+        while !answer.ends_with(end) {
             let read = self.stream.read(&mut part).unwrap();
             assert!(read > 0, "the server hung up after {}", answer.escape_ascii());
             answer.extend_from_slice(&part[..read]);
         }
-        answer.truncate(answer.len() - 4);
         answer
     }
 
