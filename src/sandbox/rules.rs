@@ -485,10 +485,8 @@ impl World {
         let answer = token.granted(app.kind, now.boot_ms);
         app.tokens.push_back(token);
         app.minted += 1;
-        let forgotten =
-            if app.tokens.len() > REMEMBERED_TOKENS_MAX { app.tokens.pop_front().map(|t| t.value) } else { None };
-        if let Some(forgotten) = forgotten {
-            self.owners.remove(&forgotten);
+        if let Some(forgotten) = app.forget_one(now.boot_ms) {
+            self.owners.remove(&forgotten.value);
         }
         self.owners.insert(value, appid.to_owned());
         Ok(answer)
@@ -636,6 +634,16 @@ impl App {
         for older in newest_first {
             older.superseded_ms = older.superseded_ms.map(|end| end.min(now_ms));
         }
+    }
+
+    /// The oldest dead token, when there are too many. Live ones stay: many classic calls must not cost the stable line
+    /// its token.
+    fn forget_one(&mut self, now_ms: u64) -> Option<Token> {
+        if self.tokens.len() <= REMEMBERED_TOKENS_MAX {
+            return None;
+        }
+        let dead = self.tokens.iter().position(|token| token.verdict(now_ms) != Verdict::Accepted);
+        self.tokens.remove(dead.unwrap_or(0))
     }
 
     fn describe(&self, appid: &str, now: Now) -> AppView {

@@ -371,12 +371,14 @@ fn account_kinds_do_not_mix() {
 #[test]
 fn a_long_run_forgets_old_tokens() {
     let mut world = world();
+    let calm = stable(&mut world, 0);
     let first = classic(&mut world, 0);
     for ms in 1..200 {
         classic(&mut world, ms);
     }
+    assert_eq!(stable(&mut world, 200), calm, "a live token is never forgotten");
     check_verdicts(&world, &first, &[(200, Verdict::NotLatest), (LIFETIME_MS, Verdict::NotLatest)]);
-    assert_eq!((world.minted("wx"), world.remembered_tokens()), (200, 64));
+    assert_eq!((world.minted("wx"), world.remembered_tokens()), (201, 64));
 }
 
 #[test]
