@@ -1,1 +1,2 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
+mod cache_model;
