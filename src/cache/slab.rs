@@ -254,7 +254,7 @@ impl Slab {
             None
         };
         self.len = last;
-        if last as usize % CHUNK_ENTRIES == 0 {
+        if (last as usize).is_multiple_of(CHUNK_ENTRIES) {
             self.chunks.pop();
             if self.chunks.capacity() > 64 && self.chunks.len() * 4 < self.chunks.capacity() {
                 self.chunks.shrink_to(self.chunks.len() * 2);
