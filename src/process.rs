@@ -1,6 +1,6 @@
 //! The process itself, as memcached's flags shape it: `-d`, `-P`, `-u`, `-k`, the file limit for `-c`.
 //!
-//! Everything here belongs to the start or the end and blocks; [`switch_user`] and [`detach`] must run before
+//! Everything here belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal must run before
 //! there are threads. The order of a start: configuration, [`detach_into_background`], limits, bind, pid file,
 //! user, threads. Decides nothing about leaving: `main` does.
 

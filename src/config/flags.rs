@@ -70,7 +70,7 @@ pub struct Flags {
     pub extended: Vec<String>,
 
     /// Listen on other addresses than this machine's own although clients are not authenticated
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, help_heading = "Safety")]
     pub allow_unauthenticated: bool,
 
     /// Core files (use LimitCORE= or ulimit -c)

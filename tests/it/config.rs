@@ -1,4 +1,5 @@
 //! The configuration: one small file a fault (`tests/configs`), the layers, every flag of memcached.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
