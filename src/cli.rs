@@ -1,1 +1,235 @@
-//! cli
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`.
+//!
+//! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
+//! [`crate::config`]'s work. Starts nothing.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Flags;
+use crate::secret::Secret;
+
+const AFTER_HELP: &str = "\
+Examples:
+  tokencached                                    a plain cache on 127.0.0.1:11211
+  WECHAT_APPID=wx... WECHAT_SECRET=... tokencached
+                                                 and \"get access_token\" always answers with a live token
+  tokencached --config /etc/tokencached/tokencached.toml
+  tokencached check --config F --live            judge a configuration and fetch one token per app
+  tokencached demo                               try it out without a WeChat account";
+
+/// A memcached-compatible cache node that keeps WeChat access tokens current.
+#[derive(Parser, Debug)]
+#[command(
+    name = "tokencached",
+    version,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    infer_long_args = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(args_override_self = true)]
+enum Sub {
+    /// Run the server (what happens without a command)
+    Serve(Box<ServeArgs>),
+    /// Run a server beside a simulated WeChat, to watch tokens being renewed
+    Demo(DemoArgs),
+    /// Run the simulated WeChat alone
+    Sandbox(SandboxArgs),
+    /// Judge a configuration and print the settings in effect
+    Check(Box<CheckArgs>),
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    Serve(ServeArgs),
+    Demo(DemoArgs),
+    Sandbox(SandboxArgs),
+    Check(CheckArgs),
+}
+
+/// `tokencached`, `tokencached serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// The configuration file, in TOML
+    #[arg(long, value_name = "FILE", env = "TOKENCACHED_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// `tokencached demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// TCP port
+    #[arg(short, long, value_name = "NUM", default_value_t = 11211)]
+    pub port: u16,
+    /// Address to listen on
+    #[arg(short, long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub listen: IpAddr,
+    /// How long a simulated token lives: 60s, 2m, 2h
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = lifetime)]
+    pub lifetime: Duration,
+}
+
+/// `tokencached sandbox`.
+#[derive(Args, Clone, Debug)]
+pub struct SandboxArgs {
+    /// Address of the simulated API
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8765")]
+    pub listen: SocketAddr,
+    /// How long a token lives: 60s, 2m, 2h
+    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = lifetime)]
+    pub lifetime: Duration,
+    /// How long the old token still works after a new one was made
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub overlap: Duration,
+    /// How long before its end stable_token hands out a new token
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub stable_window: Duration,
+    /// An app; repeat for several [default: one app, which is printed]
+    #[arg(long = "app", value_name = "APPID:SECRET", value_parser = account)]
+    pub apps: Vec<Account>,
+    /// A WeCom corporation; repeat for several
+    #[arg(long = "wecom", value_name = "CORPID:SECRET", value_parser = account)]
+    pub wecom: Vec<Account>,
+    /// Only these addresses may call, as with WeChat's allow-list; repeat for several [default: any]
+    #[arg(long = "allow-ip", value_name = "IP")]
+    pub allow_ips: Vec<IpAddr>,
+    /// Certificate chain (PEM): serve HTTPS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// `tokencached check`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CheckArgs {
+    /// Also fetch a token for each app, without forcing a new one
+    #[arg(long)]
+    pub live: bool,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// An account of the simulated API.
+#[derive(Clone, PartialEq)]
+pub struct Account {
+    pub id: String,
+    pub secret: Secret,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("id", &self.id).field("secret", &self.secret).finish()
+    }
+}
+
+/// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.
+pub fn parse() -> Command {
+    match parse_from(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => error.exit(),
+    }
+}
+
+/// The arguments given, the program's name first.
+pub fn parse_from<I, T>(arguments: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = Cli::try_parse_from(arguments)?;
+    Ok(match cli.command {
+        None => Command::Serve(cli.serve),
+        Some(Sub::Serve(args)) => Command::Serve(*args),
+        Some(Sub::Demo(args)) => Command::Demo(args),
+        Some(Sub::Sandbox(args)) => Command::Sandbox(args),
+        Some(Sub::Check(args)) => Command::Check(*args),
+    })
+}
+
+/// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: write 60s, 2m, 2h or 500ms");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// WeChat's answers count whole seconds, so a token lives at least one.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time < Duration::from_secs(1) => Err("a token lives for at least 1s".to_owned()),
+        time if time > Duration::from_secs(30 * 86_400) => Err("a token lives for at most 30d".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn account(text: &str) -> Result<Account, String> {
+    match text.split_once(':') {
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
+            Ok(Account { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
+        }
+        _ => Err("write ID:SECRET".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_read_as_people_write_them() {
+        let check = |text: &str, ms: u64| assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        check("60s", 60_000);
+        check("2m", 120_000);
+        check("2h", 7_200_000);
+        check("1d", 86_400_000);
+        check("500ms", 500);
+        check("7", 7_000);
+        for text in ["", "s", "-1s", "1.5m", "2 h", "99999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(lifetime("0s").is_err());
+    }
+
+    #[test]
+    fn an_account_does_not_show_its_secret() {
+        assert_eq!(format!("{:?}", account("wx1:word").unwrap()), "Account { id: \"wx1\", secret: <secret> }");
+        assert!(account("wx1").is_err());
+        assert!(account(":word").is_err());
+    }
+}

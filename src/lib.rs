@@ -15,6 +15,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
+//! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
 //!
 //! # Three journeys
@@ -38,6 +39,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod net;
+pub mod process;
 pub mod protocol;
 pub mod sandbox;
 pub mod secret;

@@ -70,7 +70,7 @@ pub struct Flags {
     pub extended: Vec<String>,
 
     /// Listen on other addresses than this machine's own although clients are not authenticated
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, help_heading = "Safety")]
     pub allow_unauthenticated: bool,
 
     /// Core files (use LimitCORE= or ulimit -c)
@@ -128,7 +128,7 @@ impl Flags {
             value.clone().map(|value| (key, Given { value: Value::Text(value), place: Place::Flag(flag) }))
         };
         let switch = |key, flag, given: bool, value| {
-            given.then(|| (key, Given { value: Value::Bool(value), place: Place::Flag(flag) }))
+            given.then_some((key, Given { value: Value::Bool(value), place: Place::Flag(flag) }))
         };
         let memory = self.memory_limit.clone().map(Value::Mebibytes);
         let verbosity = Value::Integer { value: self.verbose.min(3).into(), octal: false };

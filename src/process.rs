@@ -1,0 +1,197 @@
+//! The process itself, as memcached's flags shape it: `-d`, `-P`, `-u`, `-k`, the file limit for `-c`.
+//!
+//! Everything here belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal must run before
+//! there are threads. The order of a start: configuration, [`detach_into_background`], limits, bind, pid file,
+//! user, threads. Decides nothing about leaving: `main` does.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{User, initgroups, setgid, setuid};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Marks the process that was started to stay in the background.
+const MARK: &str = "TOKENCACHED_IN_BACKGROUND";
+
+/// How long a parent watches whether its child ends at once, as it does when an address is in use.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Descriptors beside those of clients: listeners, state, upstream, logs.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Which of the two processes of `-d` this one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that was called: its work is done.
+    Caller,
+    /// The one that stays; it has left the terminal.
+    Background,
+}
+
+/// `-d`: starts this program once more, away from the terminal; a fork would have to come before any thread
+/// of any library. A child that ends at once is reported as an error.
+pub fn detach_into_background() -> io::Result<Side> {
+    if std::env::var_os(MARK).is_some() {
+        detach()?;
+        return Ok(Side::Background);
+    }
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(MARK, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let started = Instant::now();
+    while started.elapsed() < WATCH {
+        if let Some(status) = child.try_wait()? {
+            let message =
+                format!("the process in the background ended at once ({status}); start without -d to see why");
+            return Err(io::Error::other(message));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(Side::Caller)
+}
+
+/// Leaves the terminal's session and the folder, so that neither is kept.
+fn detach() -> io::Result<()> {
+    match rustix::process::setsid() {
+        // Already a leader, as when a shell started it in a group of its own.
+        Ok(_) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    std::env::set_current_dir("/")
+}
+
+/// A pid file; removed when dropped, unless another process has written its own id there since.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes the id of this process, whole or not at all.
+    pub fn write(path: &Path) -> io::Result<PidFile> {
+        write_whole(path, format!("{}\n", std::process::id()).as_bytes())?;
+        Ok(PidFile { path: path.to_owned() })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let holds = std::fs::read_to_string(&self.path).unwrap_or_default();
+        if holds.trim() == std::process::id().to_string() {
+            // After -u the folder may not be ours any more; a stale pid file is then what memcached leaves too.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `MEMCACHED_PORT_FILENAME`: one line `TCP INET: PORT` for each address, for scripts that wait for it.
+pub fn write_port_file(path: &Path, bound: &[SocketAddr]) -> io::Result<()> {
+    let line = |address: &SocketAddr| match address {
+        SocketAddr::V4(address) => format!("TCP INET: {}\n", address.port()),
+        SocketAddr::V6(address) => format!("TCP INET6: {}\n", address.port()),
+    };
+    write_whole(path, bound.iter().map(line).collect::<String>().as_bytes())
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// `-u`: becomes that user for good. Without being root there is nothing to switch, as with memcached.
+/// `owned` are files and folders the user needs from now on; they are given to the user if they exist.
+pub fn switch_user(name: &str, owned: &[&Path]) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name:?} (-u)")))?;
+    for path in owned {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.uid() != user.uid.as_raw() && !found.is_symlink() => {
+                std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            }
+            _ => {}
+        }
+    }
+    let name = std::ffi::CString::new(name)?;
+    initgroups(&name, user.gid)?;
+    setgid(user.gid)?;
+    setuid(user.uid)?;
+    Ok(())
+}
+
+/// `-k`: keeps what is mapped now and later in memory. The error is for a warning: memcached goes on too.
+pub fn lock_memory() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
+}
+
+/// Raises the limit of open files so that `-c` connections fit. Returns how many connections do fit.
+pub fn raise_file_limit(max_connections: usize) -> io::Result<usize> {
+    let wanted = max_connections as u64 + SPARE_DESCRIPTORS;
+    let now = getrlimit(Resource::Nofile);
+    // None is no limit.
+    if now.current.is_none_or(|current| current >= wanted) {
+        return Ok(max_connections);
+    }
+    let hard = now.maximum.map(|maximum| maximum.max(wanted));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: hard }).is_ok() {
+        return Ok(max_connections);
+    }
+    let most = now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: now.maximum })?;
+    Ok(most.saturating_sub(SPARE_DESCRIPTORS).min(max_connections as u64) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_goes_with_its_process_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.pid");
+        let file = PidFile::write(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(file);
+        assert!(!path.exists());
+
+        let file = PidFile::write(&path).unwrap();
+        std::fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert!(path.exists(), "another process wrote its id meanwhile");
+    }
+
+    #[test]
+    fn a_port_file_names_each_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("port");
+        write_port_file(&path, &["127.0.0.1:80".parse().unwrap(), "[::1]:81".parse().unwrap()]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "TCP INET: 80\nTCP INET6: 81\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_few_connections_always_fit() {
+        assert_eq!(raise_file_limit(8).unwrap(), 8);
+    }
+
+    #[test]
+    fn an_unknown_user_is_an_error_for_root_and_nothing_for_others() {
+        let root = rustix::process::geteuid().is_root();
+        assert_eq!(switch_user("no-such-user-here", &[]).is_err(), root);
+    }
+}

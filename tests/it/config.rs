@@ -1,0 +1,615 @@
+//! The configuration: one small file a fault (`tests/configs`), the layers, every flag of memcached.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokencached::cli::{self, Command};
+use tokencached::config::{
+    APP_KEYS, Endpoint, Environment, Faults, Flags, Loaded, Origin, Place, RefuseWith, SETTINGS, SecretSource, load,
+};
+
+const APPID: &str = "wx0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn configs() -> PathBuf {
+    root().join("tests/configs")
+}
+
+/// An environment with the given variables, and what every case may use.
+fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let credentials = configs().join("secrets").to_string_lossy().into_owned();
+    let common = [("HOME", "/home/someone"), ("WX_SECRET", SECRET), ("CREDENTIALS_DIRECTORY", &credentials)];
+    common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The flags of a command line for the server.
+fn flags(line: &str) -> Flags {
+    match cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace())) {
+        Ok(Command::Serve(args)) => args.flags,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn given(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> Result<Loaded, Faults> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokencached.toml");
+    std::fs::write(&path, file.unwrap_or_default()).unwrap();
+    load(file.map(|_| path.as_path()), &environment(variables), &flags(line))
+}
+
+fn by_flags(line: &str) -> Loaded {
+    given(None, &[], line).unwrap_or_else(|faults| panic!("{line}: {faults}"))
+}
+
+fn by_environment(variables: &[(&str, &str)]) -> Loaded {
+    given(None, variables, "").unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn addresses(line: &str) -> Vec<String> {
+    by_flags(line).config.server.listen.iter().map(SocketAddr::to_string).collect()
+}
+
+/// The one fault of these layers, as shown.
+fn fault(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> String {
+    let faults = given(file, variables, line).err().unwrap_or_else(|| panic!("no fault in {variables:?} {line}"));
+    assert_eq!(faults.iter().count(), 1, "{faults}");
+    faults.to_string()
+}
+
+/// What a file in `tests/configs` says about itself: `# fault LINE: TEXT`, then perhaps `# remedy: TEXT`.
+fn expectations(text: &str) -> Vec<(usize, String, Option<String>)> {
+    let mut expected: Vec<(usize, String, Option<String>)> = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# fault ") {
+            let (line, what) = rest.split_once(": ").unwrap();
+            expected.push((line.parse().unwrap(), what.to_owned(), None));
+        } else if let Some(remedy) = line.strip_prefix("# remedy: ") {
+            expected.last_mut().unwrap().2 = Some(remedy.to_owned());
+        }
+    }
+    expected
+}
+
+#[test]
+fn each_file_has_the_faults_it_names() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(configs()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        seen += 1;
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let expected = expectations(&text);
+        let outcome = load(Some(&path), &environment(&[]), &Flags::default());
+        match outcome {
+            Ok(_) => assert!(expected.is_empty() && name.starts_with("fine-"), "{name} has no fault"),
+            Err(faults) => {
+                let shown = faults.to_string();
+                assert!(!shown.contains(SECRET) && !shown.contains("0123456789abcdef0"), "{name}: {shown}");
+                assert_eq!(faults.iter().count(), expected.len(), "{name}: {shown}");
+                for (fault, (line, what, remedy)) in faults.iter().zip(&expected) {
+                    assert_eq!(fault.place.to_string(), format!("{}:{line}", path.display()), "{name}: {shown}");
+                    assert!(fault.what.contains(what), "{name}: {what:?} is not in\n{shown}");
+                    let remedy = remedy.as_deref().unwrap_or_default();
+                    assert!(fault.remedy.contains(remedy), "{name}: {remedy:?} is not in\n{shown}");
+                    assert!(fault.remedy.ends_with(['.', '?']), "{name}: a remedy is a sentence\n{shown}");
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+#[test]
+fn faults_of_all_layers_come_together_as_a_numbered_list() {
+    let file = "[server]\nmemory = \"lots\"\n";
+    let variables = [("TOKENCACHED_SERVER_THREADS", "many"), ("WECHAT_APPID", APPID)];
+    let shown = given(Some(file), &variables, "-c 0 -Z").unwrap_err().to_string();
+    assert!(shown.starts_with("the configuration has 5 faults:\n  1. "), "{shown}");
+    for part in [
+        "tokencached.toml:2: server.memory: \"lots\" is not a size\n     Give a size from",
+        "environment TOKENCACHED_SERVER_THREADS: server.threads: \"many\" is not a number",
+        "environment WECHAT_APPID: WECHAT_SECRET is missing beside it",
+        "flag -c: server.max_connections: 0 is out of range",
+        "flag -Z: this version has no TLS",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_fault() {
+    let faults = load(Some(Path::new("/no/such/file.toml")), &environment(&[]), &Flags::default()).unwrap_err();
+    assert!(faults.to_string().contains("/no/such/file.toml: the file cannot be read"), "{faults}");
+}
+
+#[test]
+fn a_fault_in_a_lower_layer_shows_although_a_flag_overrides_it() {
+    assert!(fault(Some("[server]\nthreads = 0\n"), &[], "-t 2").contains("server.threads: 0 is out of range"));
+}
+
+#[test]
+fn nothing_at_all_is_a_plain_cache_on_this_machine() {
+    let Loaded { config, warnings, .. } = by_flags("");
+    assert_eq!(config.server.listen, ["127.0.0.1:11211".parse().unwrap()]);
+    assert_eq!(config.server.memory_bytes, 64 << 20);
+    assert_eq!(config.server.item_size_max_bytes, 1 << 20);
+    assert_eq!(config.server.max_connections, 1024);
+    assert!(config.server.threads >= 1);
+    assert_eq!(config.server.backlog, 1024);
+    assert_eq!(config.server.requests_per_turn, 20);
+    assert_eq!(config.server.idle_timeout_s, 0);
+    assert_eq!(config.server.first_get_wait_ms, 700);
+    assert_eq!(config.server.refuse_with, RefuseWith::NotStored);
+    assert_eq!(config.server.unix_mode, 0o700);
+    assert!(config.server.evict && !config.server.shutdown_command);
+    assert_eq!(config.upstream.base_url, "https://api.weixin.qq.com");
+    assert_eq!(config.state_path, None);
+    assert!(config.apps.is_empty());
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("plain cache"), "{warnings:?}");
+}
+
+#[test]
+fn flags_override_the_environment_which_overrides_the_file() {
+    let file = "[server]\nthreads = 1\nbacklog = 1\nmax_connections = 1\n[log]\nverbosity = 1\n";
+    let variables = [
+        ("TOKENCACHED_SERVER_BACKLOG", "2"),
+        ("TOKENCACHED_SERVER_MAX_CONNECTIONS", "2"),
+        ("TOKENCACHED_SERVER_THREADS", ""),
+    ];
+    let config = given(Some(file), &variables, "-c 3").unwrap().config;
+    assert_eq!((config.server.threads, config.server.backlog, config.server.max_connections), (1, 2, 3));
+    assert_eq!(config.log.verbosity, 1);
+}
+
+#[test]
+fn every_setting_has_a_variable() {
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let values = BTreeMap::from([
+        ("server.listen", "127.0.0.1:1, 127.0.0.1:2"),
+        ("server.unix_socket", "/run/x/socket"),
+        ("server.unix_mode", "0770"),
+        ("server.allow_unauthenticated", "yes"),
+        ("server.memory", "128MiB"),
+        ("server.item_size_max", "2m"),
+        ("server.evict", "false"),
+        ("server.max_connections", "7"),
+        ("server.threads", "3"),
+        ("server.backlog", "5"),
+        ("server.requests_per_turn", "6"),
+        ("server.idle_timeout_s", "8"),
+        ("server.first_get_wait_ms", "9"),
+        ("server.refuse_with", "client_error"),
+        ("server.shutdown_command", "1"),
+        ("server.user", "memcache"),
+        ("server.pid_file", "/run/x/pid"),
+        ("server.daemonize", "on"),
+        ("server.lock_memory", "true"),
+        ("state.path", "/var/x/state.json"),
+        ("upstream.base_url", "https://gateway.internal"),
+        ("upstream.ca_file", ca.path().to_str().unwrap()),
+        ("upstream.connect_timeout_ms", "1001"),
+        ("upstream.total_timeout_ms", "1002"),
+        ("upstream.concurrency", "4"),
+        ("upstream.proxy", "http://proxy.internal:3128"),
+        ("log.json", "true"),
+        ("log.verbosity", "3"),
+    ]);
+    let names: Vec<(String, &str)> =
+        SETTINGS.iter().map(|setting| (setting.environment_name(), values[setting.key])).collect();
+    let variables: Vec<(&str, &str)> = names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let loaded = by_environment(&variables);
+    let printed = loaded.effective();
+    for text in [
+        "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+        "unix_socket = \"/run/x/socket\"",
+        "unix_mode = \"0770\"",
+        "allow_unauthenticated = true",
+        "memory = \"128MiB\"",
+        "item_size_max = \"2MiB\"",
+        "evict = false",
+        "max_connections = 7",
+        "threads = 3",
+        "backlog = 5",
+        "requests_per_turn = 6",
+        "idle_timeout_s = 8",
+        "first_get_wait_ms = 9",
+        "refuse_with = \"client_error\"",
+        "shutdown_command = true",
+        "user = \"memcache\"",
+        "pid_file = \"/run/x/pid\"",
+        "daemonize = true",
+        "lock_memory = true",
+        "path = \"/var/x/state.json\"",
+        "base_url = \"https://gateway.internal\"",
+        "ca_file = ",
+        "connect_timeout_ms = 1001",
+        "total_timeout_ms = 1002",
+        "concurrency = 4",
+        "proxy = \"http://proxy.internal:3128\"",
+        "json = true",
+        "verbosity = 3",
+    ] {
+        assert!(printed.contains(text), "{text:?} is not in\n{printed}");
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_warned_about_and_kubernetes_own_are_not() {
+    let loaded = by_environment(&[
+        ("TOKENCACHED_SERVER_LISTN", "x"),
+        ("TOKENCACHED_SERVER_PORT", "tcp://10.0.0.1:11211"),
+        ("TOKENCACHED_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ("TOKENCACHED_PORT_11211_TCP", "tcp://10.0.0.1:11211"),
+    ]);
+    let about: Vec<&String> = loaded.warnings.iter().filter(|text| text.contains("environment")).collect();
+    assert_eq!(about.len(), 1, "{about:?}");
+    assert!(about[0].contains("did you mean TOKENCACHED_SERVER_LISTEN?"), "{about:?}");
+}
+
+#[test]
+fn the_quick_start_claims_the_short_names() {
+    let loaded = by_environment(&[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)]);
+    let app = &loaded.config.apps[0];
+    assert_eq!(app.names(), ["access_token:wx0123456789abcdef", "access_token", APPID]);
+    assert_eq!(app.secret.read().unwrap().expose(), SECRET);
+    assert_eq!(loaded.config.state_path, Some("/home/someone/.local/state/tokencached/state.json".into()));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_quick_start_brings_the_secret_of_an_app_in_the_file() {
+    let file = format!("[[app]]\nappid = \"{APPID}\"\nendpoint = \"token\"\n");
+    let loaded = given(Some(&file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "").unwrap();
+    assert_eq!(loaded.config.apps.len(), 1);
+    let app = &loaded.config.apps[0];
+    assert_eq!((app.endpoint, app.names()), (Endpoint::Token, vec![format!("access_token:{APPID}")]));
+    assert_eq!(loaded.origins, [Origin::Environment("WECHAT_SECRET".into())]);
+}
+
+#[test]
+fn the_quick_start_does_not_take_a_name_from_the_file() {
+    let file = "[[app]]\nappid = \"wxfedcba9876543210\"\nsecret_env = \"WX_SECRET\"\naliases = [\"access_token\"]\n";
+    let shown = fault(Some(file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "");
+    assert!(shown.contains("environment WECHAT_APPID: the alias \"access_token\" is claimed by"), "{shown}");
+}
+
+#[test]
+fn half_a_quick_start_is_a_fault() {
+    assert!(fault(None, &[("WECHAT_SECRET", SECRET)], "").contains("WECHAT_APPID is missing"));
+    assert!(fault(None, &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", "a b")], "").contains("has a blank"));
+}
+
+#[test]
+fn the_state_file_goes_where_the_system_says() {
+    let check = |variables: &[(&str, &str)], expected: &str| {
+        let app = [("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)];
+        let loaded = by_environment(&[&app, variables].concat());
+        assert_eq!(loaded.config.state_path.as_deref(), Some(Path::new(expected)));
+    };
+    check(&[("STATE_DIRECTORY", "/var/lib/private/tokencached:/other")], "/var/lib/private/tokencached/state.json");
+    check(&[("XDG_STATE_HOME", "/x")], "/x/tokencached/state.json");
+    check(&[("XDG_STATE_HOME", "relative")], "/home/someone/.local/state/tokencached/state.json");
+    check(&[("TOKENCACHED_STATE_PATH", "/y/state.json")], "/y/state.json");
+    let off = by_environment(&[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET), ("TOKENCACHED_STATE_PATH", "none")]);
+    assert_eq!(off.config.state_path, None);
+}
+
+#[test]
+fn addresses_and_ports_are_memcacheds() {
+    assert_eq!(addresses("-p 11300"), ["127.0.0.1:11300"]);
+    assert_eq!(addresses("-p -1"), ["127.0.0.1:0"]);
+    assert_eq!(addresses("--port=11300"), ["127.0.0.1:11300"]);
+    assert_eq!(addresses("-l 127.0.0.1,::1 -p 11300"), ["127.0.0.1:11300", "[::1]:11300"]);
+    assert_eq!(addresses("-l 127.0.0.1:1 -l localhost:2,[::1]:3"), ["127.0.0.1:1", "127.0.0.1:2", "[::1]:3"]);
+    assert_eq!(addresses("-l localhost"), ["127.0.0.1:11211"]);
+    assert_eq!(addresses("-p 1 -p 2"), ["127.0.0.1:2"], "the last one counts");
+    assert_eq!(addresses("-s /tmp/x.sock"), Vec::<String>::new());
+    assert_eq!(addresses("-p 0 -s /tmp/x.sock"), Vec::<String>::new());
+    let moved = given(Some("[server]\nlisten = [\"127.0.0.2:5\", \"127.0.0.2:6\"]\n"), &[], "-p 7").unwrap();
+    assert_eq!(moved.config.server.listen, ["127.0.0.2:7".parse().unwrap()]);
+}
+
+#[test]
+fn a_unix_socket_is_in_place_of_tcp_unless_both_are_asked_for() {
+    let check = |file: &str, line: &str, tcp: usize| {
+        let server = given(Some(file), &[], line).unwrap().config.server;
+        assert!(server.unix_socket.is_some());
+        assert_eq!(server.listen.len(), tcp, "{file} {line}");
+    };
+    check("[server]\nunix_socket = \"/x/s\"\n", "", 0);
+    check("[server]\nunix_socket = \"/x/s\"\nlisten = [\"127.0.0.1\"]\n", "", 1);
+    check("[server]\nunix_socket = \"/x/s\"\n", "-p 11300", 1);
+    check("[server]\nunix_socket = \"/x/s\"\nlisten = []\n", "", 0);
+    check("[server]\nlisten = [\"127.0.0.1\"]\n", "-s /x/s", 0);
+    let both = by_flags("-s /x/s -p 11211");
+    assert!(both.config.server.listen.is_empty());
+    assert!(both.warnings.iter().any(|text| text.contains("-s switches TCP off")), "{:?}", both.warnings);
+}
+
+#[test]
+fn other_machines_are_let_in_only_on_purpose() {
+    let shown = fault(None, &[], "-l 0.0.0.0");
+    assert!(shown.contains("flag -l: 0.0.0.0:11211 can be reached from other machines"), "{shown}");
+    assert!(shown.contains("allow_unauthenticated = true"), "{shown}");
+    for line in ["-l ::", "-l 10.0.0.1", "-l 127.0.0.1,192.168.0.1:1"] {
+        fault(None, &[], line);
+    }
+    let by_flag = by_flags("-l 0.0.0.0 --allow-unauthenticated");
+    assert!(by_flag.warnings.iter().any(|text| text.contains("allow_unauthenticated is in effect")));
+    by_environment(&[("TOKENCACHED_SERVER_LISTEN", "::"), ("TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED", "true")]);
+    given(Some("[server]\nlisten = [\"0.0.0.0\"]\nallow_unauthenticated = true\n"), &[], "").unwrap();
+    by_flags("-l 127.8.9.1,[::1],[::ffff:127.0.0.1]:1");
+}
+
+#[test]
+fn debians_memcached_conf_is_understood() {
+    let server = by_flags("-m 64 -p 11211 -u memcache -l 127.0.0.1 -P /run/x.pid -d").config.server;
+    assert_eq!(server.memory_bytes, 64 << 20);
+    assert_eq!(server.listen, ["127.0.0.1:11211".parse().unwrap()]);
+    assert_eq!(server.user.as_deref(), Some("memcache"));
+    assert_eq!(server.pid_file, Some("/run/x.pid".into()));
+    assert!(server.daemonize);
+}
+
+#[test]
+fn every_flag_with_an_effect_has_it() {
+    let server = |line: &str| by_flags(line).config.server;
+    assert_eq!(server("-s /x/s -a 0770").unix_mode, 0o770);
+    assert_eq!(server("--unix-socket=/x/s --unix-mask=777").unix_mode, 0o777);
+    assert_eq!(server("-m64").memory_bytes, 64 << 20);
+    assert_eq!(server("--memory-limit=2g").memory_bytes, 2 << 30);
+    assert_eq!(server("-c 9").max_connections, 9);
+    assert_eq!(server("--conn-limit=9").max_connections, 9);
+    assert_eq!(server("-t 2").threads, 2);
+    assert_eq!(server("--threads=2").threads, 2);
+    assert_eq!(server("-I 2m").item_size_max_bytes, 2 << 20);
+    assert_eq!(server("-I 4096").item_size_max_bytes, 4096);
+    assert_eq!(server("--max-item-size=5k").item_size_max_bytes, 5120);
+    assert_eq!(server("-m 1").item_size_max_bytes, 512 << 10, "the default gives way");
+    assert_eq!(server("-b 99").backlog, 99);
+    assert_eq!(server("--listen-backlog=99").backlog, 99);
+    assert_eq!(server("-R 40").requests_per_turn, 40);
+    assert_eq!(server("--max-reqs-per-event=40").requests_per_turn, 40);
+    assert!(!server("-M").evict && !server("--disable-evictions").evict);
+    assert!(server("-A").shutdown_command && server("--enable-shutdown").shutdown_command);
+    assert_eq!(server("--user=someone").user.as_deref(), Some("someone"));
+    assert!(server("-d").daemonize && server("--daemon").daemonize);
+    assert_eq!(server("--pidfile=/x/pid").pid_file, Some("/x/pid".into()));
+    assert!(server("-P pid").pid_file.is_some_and(|path| path.is_absolute()), "a daemon leaves its folder");
+    assert!(server("-k").lock_memory && server("--lock-memory").lock_memory);
+    assert_eq!(server("-o idle_timeout=30,maxconns_fast").idle_timeout_s, 30);
+    assert_eq!(server("--extended=modern -o idle_timeout=30").idle_timeout_s, 30);
+    let verbosity = |line: &str| by_flags(line).config.log.verbosity;
+    assert_eq!(["", "-v", "-vv", "-vvv", "-vvvv", "-v -v", "--verbose"].map(verbosity), [0, 1, 2, 3, 3, 2, 1]);
+    by_flags("-U0");
+    by_flags("-U 0 --udp-port=0");
+    assert_eq!(server("-vvm128 -Mp 11300").memory_bytes, 128 << 20, "short flags combine");
+}
+
+#[test]
+fn flags_without_effect_are_warned_about() {
+    for (line, part) in [
+        ("-r", "-r"),
+        ("--enable-coredumps", "-r"),
+        ("-L", "-L"),
+        ("-f 1.25", "-f"),
+        ("--slab-growth-factor=2", "-f"),
+        ("-n 48", "-n"),
+        ("-e /x", "-e"),
+        ("-D :", "-D"),
+        ("-C", "-C"),
+        ("-F", "-F"),
+        ("-X", "-X"),
+        ("-W", "-W"),
+        ("-B ascii", "-B"),
+        ("--protocol=auto", "-B"),
+        ("-o modern", "\"modern\""),
+        ("-o no_lru_crawler,maxconns_fast", "\"no_lru_crawler\""),
+        ("-o hashpower=20", "\"hashpower\""),
+    ] {
+        let warnings = by_flags(line).warnings;
+        let about = warnings.iter().filter(|text| text.contains("ignored")).collect::<Vec<_>>();
+        assert!(about.len() == 1 && about[0].contains(part), "{line}: {about:?}");
+    }
+}
+
+#[test]
+fn flags_that_cannot_be_honoured_stop_the_start() {
+    for (line, part) in [
+        ("-Y /etc/auth", "flag -Y: this version cannot authenticate"),
+        ("--auth-file=/etc/auth", "flag -Y"),
+        ("-Z", "flag -Z: this version has no TLS"),
+        ("--enable-ssl", "flag -Z"),
+        ("-S", "flag -S: SASL"),
+        ("--enable-sasl", "flag -S"),
+        ("-U 11211", "flag -U: UDP port \"11211\": this version has no UDP"),
+        ("-B binary", "speaks the text protocol"),
+        ("-p 0", "flag -p: there is nothing to listen on"),
+        ("-p 65536", "flag -p: \"65536\" is not a port"),
+        ("-p x", "flag -p: \"x\" is not a port"),
+        ("-l 1.2.3.4.5.6", "flag -l: the name \"1.2.3.4.5.6\" has no address"),
+        ("-l a:b", "flag -l: \"a:b\" is not an address"),
+        ("-l ,", "nothing to listen on"),
+        ("-m 0", "flag -m: server.memory: 0B is out of range"),
+        ("-m x", "flag -m: server.memory: \"x\" is not a size"),
+        ("-I 1", "flag -I: server.item_size_max: 1B is out of range"),
+        ("-I 2g -m 8192", "flag -I: server.item_size_max: 2GiB is out of range"),
+        ("-I 33m", "flag -I: server.item_size_max: an item of 33MiB is more than half of the memory, 64MiB"),
+        ("-c 0", "flag -c"),
+        ("-t 0", "flag -t"),
+        ("-b 0", "flag -b"),
+        ("-R 0", "flag -R"),
+        ("-a 999", "flag -a: server.unix_mode: the access mask is not octal"),
+        ("-o idle_timeout", "flag -o idle_timeout: the number of seconds is missing"),
+        ("-o idle_timeout=x", "flag -o idle_timeout: server.idle_timeout_s"),
+    ] {
+        let shown = fault(None, &[], line);
+        assert!(shown.contains(part), "{line}: {part:?} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn an_inline_secret_and_an_open_file_are_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n");
+    let loaded = given(Some(&file), &[], "").unwrap();
+    assert!(loaded.warnings.iter().any(|text| text.contains(":3: the secret is written")), "{:?}", loaded.warnings);
+
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let file = format!("[[app]]\nappid = \"{APPID}\"\nsecret_file = \"{}\"\n", secret.display());
+    for (mode, warned) in [(0o640, true), (0o604, true), (0o600, false), (0o400, false)] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = given(Some(&file), &[], "").unwrap().warnings;
+        assert_eq!(warnings.iter().any(|text| text.contains("others may read")), warned, "{mode:o} {warnings:?}");
+    }
+}
+
+#[test]
+fn an_unusual_appid_is_warned_about_and_taken() {
+    let loaded = by_environment(&[("WECHAT_APPID", "wxABC"), ("WECHAT_SECRET", SECRET)]);
+    assert!(loaded.warnings[0].contains("does not look like"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.apps[0].appid, "wxABC");
+}
+
+#[test]
+fn a_replaced_secret_file_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "first\n").unwrap();
+    let source = SecretSource::File(path.clone());
+    assert_eq!(source.read().unwrap().expose(), "first");
+    std::fs::write(&path, "second\n").unwrap();
+    assert_eq!(source.read().unwrap().expose(), "second");
+}
+
+#[test]
+fn no_debug_output_shows_a_secret() {
+    let file = format!(
+        "[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n[upstream]\nproxy = \"http://me:passw0rd@proxy:3128\"\n"
+    );
+    let loaded = given(Some(&file), &[], "").unwrap();
+    let everything = format!("{loaded:?} {loaded:#?} {} {:?}", loaded.effective(), loaded.warnings);
+    assert!(!everything.contains(SECRET) && !everything.contains("passw0rd"), "{everything}");
+    assert_eq!(loaded.config.apps[0].secret.read().unwrap().expose(), SECRET);
+}
+
+#[test]
+fn what_check_prints_loads_again() {
+    let path = configs().join("fine-everything.toml");
+    let first = load(Some(&path), &environment(&[]), &Flags::default()).unwrap();
+    let printed = first.effective();
+    let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{faults}\n{printed}"));
+    assert_eq!(second.effective(), printed);
+    assert_eq!(format!("{:?}", second.config), format!("{:?}", first.config));
+
+    let plain = by_flags("-s /x/s -M").effective();
+    assert_eq!(given(Some(&plain), &[], "").unwrap().effective(), plain);
+}
+
+#[test]
+fn the_manual_names_every_key_variable_and_flag() {
+    let manual = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    for setting in SETTINGS {
+        let (section, key) = setting.key.split_once('.').unwrap();
+        let part = manual.split(&format!("## `[{section}]`")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let row = part.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("{} has no row", setting.key));
+        assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
+        assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
+    }
+    for key in APP_KEYS {
+        assert!(manual.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
+fn the_example_file_loads_and_names_every_key() {
+    let path = root().join("deploy/tokencached.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(APPID), SECRET).unwrap();
+    let environment = environment(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())]);
+    let loaded = load(Some(&path), &environment, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(loaded.config.apps[0].names(), [&format!("access_token:{APPID}"), "access_token"]);
+    let process = ["user", "pid_file", "daemonize", "lock_memory"]; // systemd's work
+    for setting in SETTINGS {
+        let key = setting.key.split_once('.').unwrap().1;
+        assert!(process.contains(&key) || text.contains(&format!("{key} = ")), "{key}");
+    }
+    let without = load(Some(&path), &BTreeMap::new(), &Flags::default()).unwrap_err();
+    assert_eq!(without.iter().count(), 1, "apart from the secret it is complete: {without}");
+    assert!(matches!(without.iter().next().unwrap().place, Place::Line { .. }));
+}
+
+#[test]
+fn a_host_name_is_looked_up() {
+    struct Named;
+    impl Environment for Named {
+        fn get(&self, _: &str) -> Option<std::ffi::OsString> {
+            None
+        }
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+        fn is_root(&self) -> bool {
+            true
+        }
+        fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+            assert_eq!(host, "cache.internal");
+            Ok(vec!["127.0.0.5".parse().unwrap(), "127.0.0.6".parse().unwrap()])
+        }
+    }
+    let listen = load(None, &Named, &flags("-l cache.internal:9")).unwrap().config.server.listen;
+    assert_eq!(listen, ["127.0.0.5:9".parse().unwrap(), "127.0.0.6:9".parse().unwrap()]);
+}
+
+#[test]
+fn ten_thousand_apps_load_in_a_moment() {
+    use std::fmt::Write;
+    let mut file = String::new();
+    for app in 0..10_000 {
+        write!(file, "[[app]]\nappid = \"wx{app:016x}\"\nsecret_env = \"WX_SECRET\"\naliases = [\"a{app}\"]\n")
+            .unwrap();
+    }
+    assert_eq!(given(Some(&file), &[], "").unwrap().config.apps.len(), 10_000);
+}
+
+#[test]
+fn commands_and_their_defaults() {
+    let parse = |line: &str| cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace()));
+    let Ok(Command::Serve(serve)) = parse("serve --config /x.toml -p 1") else { panic!() };
+    assert_eq!((serve.config, serve.flags.port.as_deref()), (Some("/x.toml".into()), Some("1")));
+    let Ok(Command::Demo(demo)) = parse("demo -p 11300 --lifetime 2m") else { panic!() };
+    assert_eq!((demo.port, demo.listen.to_string(), demo.lifetime.as_secs()), (11300, "127.0.0.1".into(), 120));
+    let Ok(Command::Sandbox(sandbox)) = parse("sandbox") else { panic!() };
+    assert_eq!((sandbox.listen.port(), sandbox.lifetime.as_secs(), sandbox.apps.len()), (8765, 7200, 0));
+    let line = "sandbox --app wx1:s1 --app wx2:s2 --wecom ww1:s3 --allow-ip 10.0.0.1 --overlap 1s --stable-window 2s";
+    let Ok(Command::Sandbox(sandbox)) = parse(line) else { panic!() };
+    assert_eq!((sandbox.apps.len(), sandbox.wecom[0].id.as_str(), sandbox.allow_ips.len()), (2, "ww1", 1));
+    let Ok(Command::Check(check)) = parse("check --live --config /x.toml -m 128") else { panic!() };
+    assert!(check.live && check.serve.flags.memory_limit.as_deref() == Some("128"));
+    for line in ["serve extra", "demo --lifetime 0s", "sandbox --tls-cert x", "--no-such-flag", "nonsense"] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+    for (line, kind) in [
+        ("-h", clap::error::ErrorKind::DisplayHelp),
+        ("--help", clap::error::ErrorKind::DisplayHelp),
+        ("-V", clap::error::ErrorKind::DisplayVersion),
+        ("--version", clap::error::ErrorKind::DisplayVersion),
+    ] {
+        assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
+    }
+}
