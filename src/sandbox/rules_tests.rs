@@ -152,16 +152,15 @@ fn stable_rounds_the_remaining_seconds_down() {
 fn classic_and_stable_never_touch_each_other() {
     let mut world = world();
     let calm = stable(&mut world, 0);
-    let rogue = classic(&mut world, 1);
-    classic(&mut world, 2);
-    classic(&mut world, 3);
-    forced(&mut world, 4);
-    forced(&mut world, 30_004);
-    check_verdicts(&world, &rogue, &[(3, Verdict::NotLatest)]);
-    let kept = classic(&mut world, 40_000);
-    stable(&mut world, 40_001);
-    check_verdicts(&world, &kept, &[(40_001, Verdict::Accepted)]);
-    check_verdicts(&world, &calm, &[(30_004, Verdict::NotLatest)]);
+    for ms in 1..4 {
+        classic(&mut world, ms);
+    }
+    check_verdicts(&world, &calm, &[(OVERLAP_MS + 4, Verdict::Accepted)]);
+    assert_eq!(stable(&mut world, 4), calm);
+    let kept = classic(&mut world, 5);
+    forced(&mut world, 6);
+    forced(&mut world, 30_006);
+    check_verdicts(&world, &kept, &[(30_006, Verdict::Accepted)]);
 }
 
 #[test]

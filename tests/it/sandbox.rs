@@ -1,5 +1,7 @@
 //! The simulated WeChat API over real HTTP: every endpoint, every fault, the control routes, HTTPS.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
+
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
