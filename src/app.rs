@@ -28,6 +28,12 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     net::bind(&server.listen, unix, server.backlog)
 }
 
+/// Makes the folder of the state file, for its owner only.
+pub fn make_state_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 /// The parts, wired and ready to run.
 pub struct App {
     server: net::Server,

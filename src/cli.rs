@@ -96,12 +96,12 @@ pub struct SandboxArgs {
     /// How long a token lives: 60s, 2m, 2h
     #[arg(long, value_name = "TIME", default_value = "2h", value_parser = lifetime)]
     pub lifetime: Duration,
-    /// How long the old token still works after a new one was made
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
-    pub overlap: Duration,
-    /// How long before its end stable_token hands out a new token
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
-    pub stable_window: Duration,
+    /// How long the old token still works after a new one was made [default: 5m of 2h, in proportion]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub overlap: Option<Duration>,
+    /// How long before its end stable_token hands out a new token [default: 5m of 2h, in proportion]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub stable_window: Option<Duration>,
     /// An app; repeat for several [default: one app, which is printed]
     #[arg(long = "app", value_name = "APPID:SECRET", value_parser = account)]
     pub apps: Vec<Account>,

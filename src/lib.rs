@@ -7,6 +7,7 @@
 //! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; the only place that exits |
 //! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check` |
 //! | [`app`] | builds every part once and runs them until told to stop |
+//! | [`demo`], [`check`] | the subcommands of those names |
 //! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
 //! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
@@ -34,10 +35,12 @@
 
 pub mod app;
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod demo;
 pub mod net;
 pub mod process;
 pub mod protocol;

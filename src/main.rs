@@ -1,1 +1,214 @@
-fn main() {}
+//! The program: arguments -> config -> telemetry -> runtime -> app. The only place that exits.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokencached::app::{self, App};
+use tokencached::cli::{self, Command, DemoArgs, SandboxArgs, ServeArgs};
+use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
+use tokencached::{check, demo, process, telemetry};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// sysexits(3): the configuration is wrong.
+const EXIT_CONFIG: u8 = 78;
+/// sysexits(3): something the start needs is not to be had.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// What is said before leaving, and with which code.
+type Failure = (u8, String);
+
+fn main() -> ExitCode {
+    let done = match cli::parse() {
+        Command::Serve(args) => serve(&args),
+        Command::Demo(args) => run_demo(&args),
+        Command::Sandbox(args) => run_sandbox(&args),
+        Command::Check(args) => run_check(&args.serve, args.live),
+    };
+    match done {
+        Ok(code) => code,
+        Err((code, text)) => {
+            let _ = writeln!(std::io::stderr(), "tokencached: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn load(args: &ServeArgs) -> Result<Loaded, Failure> {
+    config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags)
+        .map_err(|faults| (EXIT_CONFIG, faults.to_string()))
+}
+
+fn unavailable(what: &str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| (EXIT_UNAVAILABLE, format!("{what}: {error}"))
+}
+
+/// The server. What needs privileges or must come before any thread is done first, in this order.
+fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let loaded = load(args)?;
+    let config = &loaded.config;
+    if config.server.daemonize {
+        match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
+            process::Side::Caller => return Ok(ExitCode::SUCCESS),
+            process::Side::Background => {}
+        }
+    }
+    start_telemetry(&config.log);
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    file_limit(config);
+    let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+    let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
+    let _pid_file = match &config.server.pid_file {
+        Some(path) => Some(process::PidFile::write(path).map_err(unavailable("cannot write the pid file (-P)"))?),
+        None => None,
+    };
+    switch_user(config)?;
+    if config.server.lock_memory
+        && let Err(error) = process::lock_memory()
+    {
+        tracing::warn!(%error, "-k: memory cannot be locked; going on without");
+    }
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        watch_signals(&shutdown);
+        let app = App::new(config, bound, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+        if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
+            process::write_port_file(Path::new(&path), &addresses)
+                .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
+        }
+        announce(config, app.addresses());
+        // Without systemd there is nobody to notify, and no error.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        app.run().await;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    });
+    runtime.shutdown_background();
+    code
+}
+
+fn announce(config: &Config, addresses: &[std::net::SocketAddr]) {
+    let mut listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    listening.extend(config.server.unix_socket.iter().map(|path| path.display().to_string()));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listening = listening.join(" "),
+        apps = config.apps.len(),
+        memory_bytes = config.server.memory_bytes,
+        "ready"
+    );
+}
+
+fn start_telemetry(log: &config::Log) {
+    if let Err(error) = telemetry::init(log) {
+        let _ = writeln!(std::io::stderr(), "tokencached: logs cannot be set up: {error}");
+    }
+}
+
+fn file_limit(config: &Config) {
+    match process::raise_file_limit(config.server.max_connections) {
+        Ok(fit) if fit >= config.server.max_connections => {}
+        Ok(fit) => tracing::warn!(
+            wanted = config.server.max_connections,
+            fit,
+            "the limit on open files is too low for -c; raise LimitNOFILE or ulimit -n"
+        ),
+        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+    }
+}
+
+/// `-u`, and the state folder, which must exist before and belong to that user.
+fn switch_user(config: &Config) -> Result<(), Failure> {
+    let folder = config.state_path.as_deref().and_then(Path::parent);
+    if let Some(folder) = folder
+        && let Err(error) = app::make_state_folder(folder)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "the state folder cannot be made; running from memory");
+    }
+    let Some(user) = &config.server.user else { return Ok(()) };
+    let owned: Vec<&Path> = folder.into_iter().chain(config.state_path.as_deref()).collect();
+    process::switch_user(user, &owned).map_err(unavailable("cannot switch the user (-u)"))?;
+    for app in &config.apps {
+        if let Err(fault) = app.secret.read() {
+            let text = format!("as user {user} the secret of {} cannot be read: {fault}", app.appid);
+            return Err((EXIT_CONFIG, text));
+        }
+    }
+    Ok(())
+}
+
+/// One thread beside the workers: accepting and renewing are not much work.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(unavailable("cannot start the runtime"))
+}
+
+/// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once.
+/// SIGHUP changes nothing: secret files are read anew at every fetch anyhow.
+fn watch_signals(shutdown: &CancellationToken) {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let Ok(mut signals) = signal(kind) else { return };
+            while signals.recv().await.is_some() {
+                if shutdown.is_cancelled() {
+                    std::process::exit(130);
+                }
+                tracing::info!("finishing what is in flight, then stopping");
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+                shutdown.cancel();
+            }
+        });
+    }
+    tokio::spawn(async move {
+        let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
+        while signals.recv().await.is_some() {
+            tracing::info!("SIGHUP: secret files are read at every fetch; other changes need a restart");
+        }
+    });
+}
+
+fn run_demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    start_telemetry(&config::Log { verbosity: 0, json: false });
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        watch_signals(&shutdown);
+        demo::run(args, shutdown).await
+    });
+    runtime.shutdown_background();
+    done.map(|()| ExitCode::SUCCESS).map_err(|text| (EXIT_UNAVAILABLE, text))
+}
+
+fn run_sandbox(args: &SandboxArgs) -> Result<ExitCode, Failure> {
+    start_telemetry(&config::Log { verbosity: 0, json: false });
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        watch_signals(&shutdown);
+        demo::run_sandbox(args, shutdown).await
+    });
+    runtime.shutdown_background();
+    done.map(|()| ExitCode::SUCCESS).map_err(|text| (EXIT_UNAVAILABLE, text))
+}
+
+fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
+    let loaded = load(args)?;
+    let mut out = std::io::stdout().lock();
+    check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
+    if !live {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let good = runtime()?.block_on(check::live(&loaded.config, &mut out)).map_err(|text| (EXIT_UNAVAILABLE, text))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

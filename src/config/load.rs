@@ -151,7 +151,11 @@ impl<'l> Layers<'l> {
             max_connections: self.number("server.max_connections", 1..=1_000_000, 1024) as usize,
             threads: self.number("server.threads", 1..=1024, cores.clamp(1, 1024)) as usize,
             backlog: self.number("server.backlog", 1..=65_535, 1024) as u32,
-            requests_per_turn: self.number("server.requests_per_turn", 1..=1_000_000, 20) as usize,
+            requests_per_turn: self.number(
+                "server.requests_per_turn",
+                1..=1_000_000,
+                super::REQUESTS_PER_TURN_DEFAULT as u64,
+            ) as usize,
             idle_timeout_s: self.number("server.idle_timeout_s", 0..=31_536_000, 0),
             first_get_wait_ms: self.number("server.first_get_wait_ms", 0..=FIRST_GET_WAIT_MS_MAX, 700),
             refuse_with: self
@@ -191,7 +195,7 @@ impl<'l> Layers<'l> {
                 .unwrap_or_else(|| "https://api.weixin.qq.com".into()),
             ca_file: self.pick("upstream.ca_file", upstream::ca_file),
             connect_timeout_ms: self.number("upstream.connect_timeout_ms", 100..=60_000, 3_000),
-            total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, 10_000),
+            total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, 8_000),
             concurrency: self.number("upstream.concurrency", 1..=1_000, 16) as usize,
             proxy: self.pick("upstream.proxy", |value, _| upstream::proxy(value)),
         };

@@ -30,6 +30,10 @@ pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, SETTINGS, Setting};
 
+/// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
+/// should be one write.
+pub const REQUESTS_PER_TURN_DEFAULT: usize = 256;
+
 /// The whole, checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {

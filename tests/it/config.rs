@@ -145,7 +145,7 @@ fn nothing_at_all_is_a_plain_cache_on_this_machine() {
     assert_eq!(config.server.max_connections, 1024);
     assert!(config.server.threads >= 1);
     assert_eq!(config.server.backlog, 1024);
-    assert_eq!(config.server.requests_per_turn, 20);
+    assert_eq!(config.server.requests_per_turn, 256);
     assert_eq!(config.server.idle_timeout_s, 0);
     assert_eq!(config.server.first_get_wait_ms, 700);
     assert_eq!(config.server.refuse_with, RefuseWith::NotStored);

@@ -1,0 +1,192 @@
+//! `tokencached demo` and `tokencached sandbox`: everything at once on one machine, for looking at.
+//!
+//! Never calls WeChat, needs no configuration, keeps nothing on disk.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, App};
+use crate::cli::{Account, DemoArgs, SandboxArgs};
+use crate::config::{self, Config, Endpoint, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
+use crate::secret::Secret;
+
+/// The demo's first app, read by the names the tutorials use.
+const FIRST_APPID: &str = "wx1111111111111111";
+/// Its second app, on the classic endpoint.
+const SECOND_APPID: &str = "wx2222222222222222";
+/// Worth nothing: the sandbox is its own WeChat.
+const DEMO_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Runs sandbox and server in one process until told to stop.
+pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), String> {
+    let options = Options {
+        apps: [FIRST_APPID, SECOND_APPID].map(|appid| mp(appid, DEMO_SECRET)).into(),
+        lifetime_s: args.lifetime.as_secs().max(1),
+        ..Options::default()
+    };
+    let sandbox = Sandbox::start(options).await.map_err(|error| format!("the sandbox cannot start: {error}"))?;
+    let config = configuration(args, &sandbox);
+    let bound = app::bind(&config)?;
+    let app = App::new(&config, bound, shutdown)?;
+    let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
+    print(&welcome(address, &sandbox.base_url(), args.lifetime));
+    app.run().await;
+    sandbox.stop().await;
+    Ok(())
+}
+
+fn mp(appid: &str, secret: &str) -> AppOptions {
+    AppOptions { appid: appid.to_owned(), secret: secret.to_owned(), ..AppOptions::default() }
+}
+
+fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
+    let app = |appid: &str, endpoint, aliases: &[&str]| config::App {
+        appid: appid.to_owned(),
+        secret: SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())),
+        endpoint,
+        base_url: None,
+        aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+    };
+    Config {
+        server: Server {
+            listen: vec![SocketAddr::new(args.listen, args.port)],
+            unix_socket: None,
+            unix_mode: 0o700,
+            memory_bytes: 64 << 20,
+            item_size_max_bytes: 1 << 20,
+            evict: true,
+            max_connections: 1024,
+            threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            backlog: 1024,
+            requests_per_turn: config::REQUESTS_PER_TURN_DEFAULT,
+            idle_timeout_s: 0,
+            first_get_wait_ms: 700,
+            refuse_with: RefuseWith::NotStored,
+            shutdown_command: false,
+            user: None,
+            pid_file: None,
+            daemonize: false,
+            lock_memory: false,
+        },
+        state_path: None,
+        upstream: Upstream {
+            base_url: sandbox.base_url(),
+            ca_file: None,
+            connect_timeout_ms: 3_000,
+            total_timeout_ms: 8_000,
+            concurrency: 16,
+            proxy: None,
+        },
+        apps: vec![
+            app(FIRST_APPID, Endpoint::StableToken, &["access_token", FIRST_APPID]),
+            app(SECOND_APPID, Endpoint::Token, &[SECOND_APPID]),
+        ],
+        log: Log { verbosity: 0, json: false },
+    }
+}
+
+fn welcome(address: SocketAddr, sandbox: &str, lifetime: Duration) -> String {
+    let (host, port) = (address.ip(), address.port());
+    let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
+    let life = lifetime.as_secs();
+    format!(
+        r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat at {sandbox}.
+Two apps, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
+
+Read a token, as any memcached client would:
+  printf 'get access_token\r\nquit\r\n' | nc {host} {port}
+
+The same by hand; a write to a managed key is refused, every other key is a plain cache:
+  telnet {host} {port}
+    get access_token:{FIRST_APPID}
+    get {SECOND_APPID}
+    set access_token 0 0 5
+    hello                         -> NOT_STORED
+    set my_key 0 60 5
+    hello                         -> STORED
+    stats tokens
+    quit
+
+From PHP (pecl memcached; with pecl memcache write new Memcache):
+  php -r '$mem = new Memcached; $mem->addServer("{host}", {port});
+          echo $mem->get("access_token"), "\n", $mem->get("{SECOND_APPID}"), "\n";'
+
+Does the simulated WeChat accept it?
+  curl "{sandbox}/cgi-bin/get_api_domain_ip?access_token=$(printf 'get access_token\r\nquit\r\n' | nc {host} {port} | sed -n 2p | tr -d '\r')"
+
+Say that a token is dead: the server checks at WeChat, and renews it if that is so:
+  printf 'delete access_token\r\nquit\r\n' | nc {host} {port}
+Kill it for real first, and watch the log:
+  curl -d '{{"appid":"{FIRST_APPID}"}}' {sandbox}/sandbox/kill
+
+What was called:
+  curl {sandbox}/sandbox/calls
+"#
+    )
+}
+
+/// Runs only the simulated WeChat until told to stop.
+pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), String> {
+    let mut apps: Vec<AppOptions> =
+        args.apps.iter().map(|account| account_options(account, AppKind::Mp, args)).collect();
+    apps.extend(args.wecom.iter().map(|account| account_options(account, AppKind::Wecom, args)));
+    if apps.is_empty() {
+        let account = Account { id: FIRST_APPID.to_owned(), secret: Secret::new(DEMO_SECRET.to_owned()) };
+        apps.push(account_options(&account, AppKind::Mp, args));
+    }
+    let invented = args.apps.is_empty() && args.wecom.is_empty();
+    let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
+    let options = Options {
+        listen: args.listen,
+        apps,
+        lifetime_s: args.lifetime.as_secs().max(1),
+        overlap_ms: args.overlap.map(millis),
+        stable_window_ms: args.stable_window.map(millis),
+        tls,
+        ..Options::default()
+    };
+    let sandbox = Sandbox::start(options)
+        .await
+        .map_err(|error| format!("the sandbox cannot listen on {}: {error}", args.listen))?;
+    let url = sandbox.base_url();
+    let mut text = format!("a simulated WeChat API is at {url}; its front page says what to type. Apps:\n");
+    for appid in &named {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "  {appid}{}",
+            if invented { format!("  with the secret {DEMO_SECRET}") } else { String::new() }
+        );
+    }
+    let _ = write!(text, "Point tokencached at it with\n  [upstream]\n  base_url = \"{url}\"\n");
+    print(&text);
+    shutdown.cancelled().await;
+    sandbox.stop().await;
+    Ok(())
+}
+
+fn account_options(account: &Account, kind: AppKind, args: &SandboxArgs) -> AppOptions {
+    AppOptions {
+        appid: account.id.clone(),
+        secret: account.secret.expose().to_owned(),
+        kind,
+        ip_allowlist: (!args.allow_ips.is_empty()).then(|| args.allow_ips.clone()),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A closed standard output is no reason to stop.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
