@@ -3,4 +3,6 @@
 //! `table` is what readers see; `policy` says when to renew, as a pure function; `refresher` is the one
 //! writer; `state` survives a restart. Readers never wait for a renewal and never call WeChat.
 
+pub mod policy;
+pub mod state;
 pub mod table;

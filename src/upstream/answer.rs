@@ -22,7 +22,10 @@ pub struct Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("expires_in_s", &self.expires_in_s).field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("expires_in_s", &self.expires_in_s)
+            .field("told", &self.told)
+            .finish_non_exhaustive()
     }
 }
 

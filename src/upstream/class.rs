@@ -161,7 +161,8 @@ pub fn known(errcode: i64) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.code == errcode)
 }
 
-const UNKNOWN_REMEDY: &str = "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com";
+const UNKNOWN_REMEDY: &str =
+    "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com";
 
 const SOON: Class = Class::Operator(Pace::Soon);
 const SLOW: Class = Class::Operator(Pace::Slow);
@@ -209,9 +210,19 @@ pub const KNOWN: &[Known] = &[
         "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches",
     ),
     line(50002, SLOW, "account frozen, cancelled or moved", "ask at mp.weixin.qq.com what happened to the account"),
-    line(50004, SLOW, "barred from the token interface", "read the notice at mp.weixin.qq.com; WeChat calls it a penalty"),
+    line(
+        50004,
+        SLOW,
+        "barred from the token interface",
+        "read the notice at mp.weixin.qq.com; WeChat calls it a penalty",
+    ),
     line(50007, SLOW, "account frozen", "ask at mp.weixin.qq.com what happened to the account"),
-    line(61024, SLOW, "a component account", "this account needs api_component_token; remove it from the configuration"),
+    line(
+        61024,
+        SLOW,
+        "a component account",
+        "this account needs api_component_token; remove it from the configuration",
+    ),
     line(
         89501,
         wait(10 * MINUTE_MS),
@@ -225,7 +236,12 @@ pub const KNOWN: &[Known] = &[
         "let the account's administrator confirm the request on their phone, or use the IP allow-list",
     ),
     line(89507, wait(HOUR_MS), "the administrator refused our IP, for an hour", "talk to the account's administrator"),
-    line(89506, wait(24 * HOUR_MS), "the administrator refused our IP, for a day", "talk to the account's administrator"),
+    line(
+        89506,
+        wait(24 * HOUR_MS),
+        "the administrator refused our IP, for a day",
+        "talk to the account's administrator",
+    ),
     line(40091, SLOW, "invalid secret (WeCom)", "put the app's current secret in place"),
 ];
 
@@ -251,13 +267,13 @@ pub const MESSAGE_CHARS_MAX: usize = 200;
 /// Makes a text from outside fit for a log: what is secret goes, control characters are escaped, the rest is cut.
 /// `hidden` are values known to be secret; anything that looks like a token goes as well.
 pub fn scrub(text: &str, hidden: &[&str]) -> String {
-    let mut text = Cow::Borrowed(text);
+    // Fields first: a replaced secret might tear a field's name.
+    let mut text = hide_long_words(&hide_after_field(text, "access_token"));
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
         if text.contains(secret) {
-            text = Cow::Owned(text.replace(secret, "***"));
+            text = text.replace(secret, "***");
         }
     }
-    let text = hide_after_field(&hide_long_words(&text), "access_token");
     let mut clean = String::new();
     for c in text.chars().take(MESSAGE_CHARS_MAX) {
         // Escapes are counted as the characters they become, so the result is bounded too.

@@ -64,10 +64,8 @@ impl Client {
     pub async fn fetch(&self, spec: &FetchSpec<'_>, deadline: Duration) -> Result<Token, Failure> {
         let secret = spec.secret.expose();
         let hidden = [secret];
-        let (status, body) = self
-            .call(request::token(spec), deadline)
-            .await
-            .map_err(|lost| lost.into_failure(spec.appid, &hidden))?;
+        let (status, body) =
+            self.call(request::token(spec), deadline).await.map_err(|lost| lost.into_failure(spec.appid, &hidden))?;
         answer::token(spec.appid, secret, status, &body)
     }
 

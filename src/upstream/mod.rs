@@ -8,7 +8,7 @@ pub mod class;
 pub mod client;
 pub mod request;
 
-pub use answer::{Probe, Told, Token};
+pub use answer::{Probe, Token, Told};
 pub use class::{Class, Failure, Pace, Sent, Wait};
 pub use client::{BuildError, Client};
 pub use request::FetchSpec;

@@ -63,12 +63,8 @@ fn stable_body(spec: &FetchSpec<'_>) -> String {
         secret: &'a str,
         force_refresh: bool,
     }
-    let body = Body {
-        grant_type: "client_credential",
-        appid: spec.appid,
-        secret: spec.secret.expose(),
-        force_refresh: false,
-    };
+    let body =
+        Body { grant_type: "client_credential", appid: spec.appid, secret: spec.secret.expose(), force_refresh: false };
     // Three strings and a bool always serialise; an empty body would be answered with 41002 and logged.
     serde_json::to_string(&body).unwrap_or_default()
 }
