@@ -167,9 +167,8 @@ impl Credential {
         let guard = self.published.load();
         match guard.as_ref() {
             Some(value) if boot_ms < value.expires_boot_ms => Reading::Live(guard),
-            Some(_) => Reading::Absent,
-            None if self.settled.load(Ordering::Acquire) => Reading::Absent,
-            None => Reading::FirstFetch,
+            _ if self.settled.load(Ordering::Acquire) => Reading::Absent,
+            _ => Reading::FirstFetch,
         }
     }
 
@@ -187,6 +186,11 @@ impl Credential {
     pub fn publish(&self, value: Published) {
         self.published.store(Some(Arc::new(value)));
         self.settle();
+    }
+
+    /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
+    pub fn remember(&self, value: Published) {
+        self.published.store(Some(Arc::new(value)));
     }
 
     /// The refresher only: nobody should wait for the first fetch any longer.
