@@ -1,1 +1,3 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
+
+mod sandbox;

@@ -1,0 +1,65 @@
+//! Answers in the API's exact JSON. Pure text, no I/O.
+
+use super::options::AppKind;
+use super::rules::Answer;
+
+/// What WeChat sends with its JSON.
+pub(super) const CONTENT_TYPE: &str = "application/json; encoding=utf-8";
+
+/// The JSON body of an answer.
+pub(super) fn body(answer: &Answer) -> String {
+    match answer {
+        Answer::Token { expires_in_s, .. } | Answer::Ticket { expires_in_s, .. } => {
+            body_with_expires_in(answer, Some(&expires_in_s.to_string()))
+        }
+        Answer::DomainIps => r#"{"ip_list":["101.226.62.77","101.226.62.78"]}"#.to_owned(),
+        Answer::Menu => r#"{"menu":{"button":[]}}"#.to_owned(),
+        Answer::Done => r#"{"errcode":0,"errmsg":"ok"}"#.to_owned(),
+        Answer::Refused { errcode, errmsg } => format!(r#"{{"errcode":{errcode},"errmsg":{}}}"#, quoted(errmsg)),
+    }
+}
+
+/// The body of a token or ticket with any text for its `expires_in`, or without the field.
+/// Classic and stable tokens come without an errcode, WeCom's and all tickets with errcode 0.
+pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) -> String {
+    let (ok, name, value) = match answer {
+        Answer::Token { kind: AppKind::Mp, value, .. } => ("", "access_token", value),
+        Answer::Token { kind: AppKind::Wecom, value, .. } => (r#""errcode":0,"errmsg":"ok","#, "access_token", value),
+        Answer::Ticket { value, .. } => (r#""errcode":0,"errmsg":"ok","#, "ticket", value),
+        other => return body(other),
+    };
+    let expires_in = expires_in.map(|text| format!(r#","expires_in":{text}"#)).unwrap_or_default();
+    format!(r#"{{{ok}"{name}":{}{expires_in}}}"#, quoted(value))
+}
+
+/// The token or ticket of an answer, empty if it has none.
+pub(super) fn value(answer: &Answer) -> &str {
+    match answer {
+        Answer::Token { value, .. } | Answer::Ticket { value, .. } => value,
+        _ => "",
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shaped_like_the_real_one() {
+        let token = |kind| Answer::Token { kind, value: "T".into(), expires_in_s: 7200 };
+        assert_eq!(body(&token(AppKind::Mp)), r#"{"access_token":"T","expires_in":7200}"#);
+        let wecom = r#"{"errcode":0,"errmsg":"ok","access_token":"T","expires_in":7200}"#;
+        assert_eq!(body(&token(AppKind::Wecom)), wecom);
+        assert_eq!(body_with_expires_in(&token(AppKind::Mp), None), r#"{"access_token":"T"}"#);
+    }
+
+    #[test]
+    fn a_message_is_escaped() {
+        let refused = Answer::Refused { errcode: 1, errmsg: "a \"b\"\n".into() };
+        assert_eq!(body(&refused), r#"{"errcode":1,"errmsg":"a \"b\"\n"}"#);
+    }
+}

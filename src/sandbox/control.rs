@@ -1,0 +1,227 @@
+//! The control endpoint under `/sandbox/`, and the page at `/` that explains it. For developers: it shows tokens.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::fault::{ALL_APPS, Fault};
+use super::rules::World;
+use super::state::Shared;
+use crate::clock::Now;
+
+/// The control routes, the page at `/`, and the answer to anything unknown.
+pub(super) fn routes(base_url: &str) -> Router<Arc<Shared>> {
+    let page = page(base_url);
+    Router::new()
+        .route("/", get(move || std::future::ready(page.clone())))
+        .route("/sandbox/apps", get(apps))
+        .route("/sandbox/calls", get(calls))
+        .route("/sandbox/judge", get(judge))
+        .route("/sandbox/fault", get(faults).post(set_fault).delete(clear_fault))
+        .route("/sandbox/kill", post(kill))
+        .route("/sandbox/roll", post(roll))
+        .route("/sandbox/allowlist", post(allowlist))
+        .route("/sandbox/freeze", post(freeze))
+        .route("/sandbox/secret", post(secret))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not in this sandbox; GET / lists what is\n") })
+}
+
+type Params = Query<HashMap<String, String>>;
+type Outcome = Result<Response, Trouble>;
+
+/// Why an order was not carried out.
+enum Trouble {
+    Unreadable(String),
+    NoSuchApp,
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        let (status, why) = match self {
+            Trouble::Unreadable(why) => (StatusCode::BAD_REQUEST, why),
+            Trouble::NoSuchApp => (StatusCode::NOT_FOUND, "no such app; GET /sandbox/apps lists them".to_owned()),
+        };
+        (status, format!("{why}\n")).into_response()
+    }
+}
+
+async fn apps(State(shared): State<Arc<Shared>>) -> Response {
+    super::http::json(shared.with(|inner| inner.world.describe(Now::read())))
+}
+
+async fn calls(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+    match params.get("appid") {
+        Some(appid) => super::http::json(shared.calls(appid)),
+        None => super::http::json(shared.all_calls()),
+    }
+}
+
+async fn judge(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+    let token = params.get("token").map_or("", String::as_str);
+    super::http::json(json!({ "verdict": shared.with(|inner| inner.world.judge(token, Now::read())) }))
+}
+
+async fn faults(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+    let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
+    super::http::json(shared.with(|inner| inner.faults.of(appid).to_vec()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetFault {
+    appid: String,
+    fault: Value,
+    /// Add to the faults already set instead of replacing them.
+    #[serde(default)]
+    add: bool,
+}
+
+async fn set_fault(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let order: SetFault = parse(&body)?;
+    let fault = parse_fault(order.fault)?;
+    if order.appid != ALL_APPS && !shared.with(|inner| inner.world.knows(&order.appid)) {
+        return Err(Trouble::NoSuchApp);
+    }
+    shared.with(|inner| match order.add {
+        true => inner.faults.add(&order.appid, fault),
+        false => inner.faults.set(&order.appid, fault),
+    });
+    done(true)
+}
+
+async fn clear_fault(State(shared): State<Arc<Shared>>, Query(params): Params) -> Outcome {
+    let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
+    shared.with(|inner| inner.faults.clear(appid));
+    done(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kill {
+    appid: String,
+    /// The token endpoint goes on giving the dead token out.
+    #[serde(default)]
+    unnoticed: bool,
+}
+
+async fn kill(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Kill { appid, unnoticed } = parse(&body)?;
+    order(&shared, |world| if unnoticed { world.kill_tokens_unnoticed(&appid) } else { world.kill_tokens(&appid) })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Roll {
+    appid: String,
+}
+
+async fn roll(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Roll { appid } = parse(&body)?;
+    order(&shared, |world| world.roll_tickets(&appid))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Allowlist {
+    appid: String,
+    /// `null` enforces nothing.
+    ips: Option<Vec<IpAddr>>,
+}
+
+async fn allowlist(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Allowlist { appid, ips } = parse(&body)?;
+    order(&shared, |world| world.set_allowlist(&appid, ips))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Freeze {
+    appid: String,
+    frozen: bool,
+}
+
+async fn freeze(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Freeze { appid, frozen } = parse(&body)?;
+    order(&shared, |world| world.freeze_secret(&appid, frozen))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetSecret {
+    appid: String,
+    secret: String,
+}
+
+async fn secret(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let SetSecret { appid, secret } = parse(&body)?;
+    order(&shared, |world| world.set_secret(&appid, &secret))
+}
+
+fn order(shared: &Shared, carry_out: impl FnOnce(&mut World) -> bool) -> Outcome {
+    done(shared.with(|inner| carry_out(&mut inner.world)))
+}
+
+fn done(found: bool) -> Outcome {
+    if found { Ok(super::http::json(json!({ "ok": true }))) } else { Err(Trouble::NoSuchApp) }
+}
+
+/// JSON whatever the Content-Type says: `curl -d` says it is a form.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Trouble> {
+    serde_json::from_slice(body).map_err(|error| Trouble::Unreadable(format!("the body is not as expected: {error}")))
+}
+
+/// A fault, refusing member names it does not know: a misspelt `times` would otherwise last for ever.
+fn parse_fault(given: Value) -> Result<Fault, Trouble> {
+    let unreadable = |why: String| Trouble::Unreadable(format!("the fault is not as expected: {why}"));
+    let fault: Fault = serde_json::from_value(given.clone()).map_err(|error| unreadable(error.to_string()))?;
+    let known = serde_json::to_value(&fault).map_err(|error| unreadable(error.to_string()))?;
+    let stranger = given
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find(|(name, value)| known.get(name.as_str()).is_none() && !value.is_null());
+    match stranger {
+        Some((name, _)) => Err(unreadable(format!("unknown member \"{name}\""))),
+        None => Ok(fault),
+    }
+}
+
+fn page(base_url: &str) -> String {
+    format!(
+        r#"This is a sandbox: it answers like WeChat's token API, and nothing here reaches WeChat.
+
+  curl -s '{base_url}/sandbox/apps'                the accounts it knows, with their live tokens
+  curl -s '{base_url}/cgi-bin/token?grant_type=client_credential&appid=APPID&secret=SECRET'
+  curl -s '{base_url}/cgi-bin/stable_token' -d '{{"grant_type":"client_credential","appid":"APPID","secret":"SECRET"}}'
+  curl -s '{base_url}/cgi-bin/ticket/getticket?type=jsapi&access_token=TOKEN'
+  curl -s '{base_url}/cgi-bin/get_api_domain_ip?access_token=TOKEN'
+  curl -s '{base_url}/cgi-bin/gettoken?corpid=CORPID&corpsecret=SECRET'
+
+What it has seen, and what it thinks of a token:
+  curl -s '{base_url}/sandbox/calls?appid=APPID'
+  curl -s '{base_url}/sandbox/judge?token=TOKEN'
+
+Make it misbehave ("*" instead of APPID means every app), and behave again:
+  curl -s '{base_url}/sandbox/fault' -d '{{"appid":"APPID","fault":{{"kind":"errcode","errcode":-1,"errmsg":"system busy","times":3}}}}'
+  curl -s -X DELETE '{base_url}/sandbox/fault?appid=APPID'
+  kinds: errcode status html cut truncated_json hang drip reset huge empty raw expires_in delay
+
+Change the account:
+  curl -s '{base_url}/sandbox/kill' -d '{{"appid":"APPID"}}'                            its tokens stop working
+  curl -s '{base_url}/sandbox/roll' -d '{{"appid":"APPID"}}'                            its tickets change
+  curl -s '{base_url}/sandbox/allowlist' -d '{{"appid":"APPID","ips":["192.0.2.1"]}}'   null allows all
+  curl -s '{base_url}/sandbox/freeze' -d '{{"appid":"APPID","frozen":true}}'
+  curl -s '{base_url}/sandbox/secret' -d '{{"appid":"APPID","secret":"NEW"}}'
+"#
+    )
+}

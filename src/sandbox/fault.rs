@@ -1,0 +1,357 @@
+//! The ways the simulated API can misbehave, and what each does to an answer.
+//!
+//! Pure: a fault and the right answer in, a [`Reply`] out. Carrying a reply out is `http.rs`'s work, and `server.rs`'s
+//! where the raw connection is needed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::answer;
+use super::rules::{Answer, Endpoint};
+
+/// Faults set for this name strike every app.
+pub const ALL_APPS: &str = "*";
+
+/// A fault, and when it strikes. As JSON one flat object: `{"kind":"hang","times":1}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What goes wrong.
+    #[serde(flatten)]
+    pub kind: FaultKind,
+    /// Which calls it strikes; token calls by default.
+    #[serde(default)]
+    pub on: Scope,
+    /// Gone after this many calls; `None` stays until cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// The API has done its work (minted, counted) and only the answer suffers: the ambiguous case.
+    #[serde(default)]
+    pub after_minting: bool,
+}
+
+/// What goes wrong. `drip`, `expires_in` and `delay` end in an answer, so they always mint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FaultKind {
+    /// HTTP 200 with this errcode; the errmsg is sent as given.
+    Errcode {
+        errcode: i64,
+        #[serde(default)]
+        errmsg: String,
+    },
+    /// This HTTP status.
+    Status {
+        status: u16,
+        #[serde(default)]
+        body: String,
+    },
+    /// HTTP 200 with a web page, as a captive portal or a broken proxy sends.
+    Html,
+    /// A right Content-Length, half the body, then the connection ends.
+    Cut,
+    /// Half the JSON with a Content-Length that fits the half.
+    TruncatedJson,
+    /// Accepts the call and never answers.
+    Hang,
+    /// The right answer, one byte every so many milliseconds.
+    Drip { every_ms: u64 },
+    /// The connection is reset (RST) instead of an answer.
+    Reset,
+    /// The right answer behind this many bytes of white space: valid JSON, far too big.
+    Huge { bytes: usize },
+    /// HTTP 200 and no body.
+    Empty,
+    /// Any text as the body. `{access_token}` in it becomes the token of the right answer.
+    Raw {
+        body: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content_type: Option<String>,
+    },
+    /// The right answer with another `expires_in`: any JSON value, or no such field if `value` is left out.
+    ExpiresIn {
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        value: Option<Value>,
+    },
+    /// The right answer, late. The work is done after the wait, or before it with `after_minting`.
+    Delay { ms: u64 },
+}
+
+/// Which calls a fault strikes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// `token`, `stable_token`, `gettoken`.
+    #[default]
+    Tokens,
+    /// Tickets.
+    Tickets,
+    /// `get_api_domain_ip`, `menu/get`.
+    Business,
+    /// Every call.
+    All,
+}
+
+/// The bytes of an answer and how they go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// An orderly HTTP answer.
+    Http { status: u16, content_type: String, body: Vec<u8> },
+    /// Bytes written past the HTTP server, after which the connection ends.
+    Wire(Wire),
+    /// Nothing, for ever.
+    Hang,
+}
+
+/// What is written to the raw connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wire {
+    pub(super) head: Vec<u8>,
+    pub(super) body: Vec<u8>,
+    /// Pause before each byte of the body.
+    pub(super) pause: Option<Duration>,
+    /// End with RST instead of FIN.
+    pub(super) reset: bool,
+}
+
+/// The largest huge body; more is cut down to this.
+const HUGE_BYTES_MAX: usize = 256 << 20;
+
+impl Fault {
+    /// A fault on token calls that lasts until cleared and loses the call before the API has done anything.
+    pub fn new(kind: FaultKind) -> Fault {
+        Fault { kind, on: Scope::Tokens, times: None, after_minting: false }
+    }
+
+    /// Gone after `times` calls.
+    pub fn times(self, times: u32) -> Fault {
+        Fault { times: Some(times), ..self }
+    }
+
+    /// Strikes these calls instead of token calls.
+    pub fn on(self, on: Scope) -> Fault {
+        Fault { on, ..self }
+    }
+
+    /// The token is minted and counted, and the answer lost.
+    pub fn after_minting(self) -> Fault {
+        Fault { after_minting: true, ..self }
+    }
+
+    /// True if the API does its work for a call struck by this fault.
+    pub(super) fn does_the_work(&self) -> bool {
+        let ends_in_an_answer =
+            matches!(self.kind, FaultKind::Drip { .. } | FaultKind::ExpiresIn { .. } | FaultKind::Delay { .. });
+        self.after_minting || ends_in_an_answer
+    }
+
+    /// The errcode it answers with, if it is one.
+    pub(super) fn errcode(&self) -> Option<i64> {
+        match self.kind {
+            FaultKind::Errcode { errcode, .. } => Some(errcode),
+            _ => None,
+        }
+    }
+
+    /// How the call is counted.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.kind {
+            FaultKind::Errcode { .. } => "fault errcode",
+            FaultKind::Status { .. } => "fault status",
+            FaultKind::Html => "fault html",
+            FaultKind::Cut => "fault cut",
+            FaultKind::TruncatedJson => "fault truncated_json",
+            FaultKind::Hang => "fault hang",
+            FaultKind::Drip { .. } => "fault drip",
+            FaultKind::Reset => "fault reset",
+            FaultKind::Huge { .. } => "fault huge",
+            FaultKind::Empty => "fault empty",
+            FaultKind::Raw { .. } => "fault raw",
+            FaultKind::ExpiresIn { .. } => "fault expires_in",
+            FaultKind::Delay { .. } => "fault delay",
+        }
+    }
+
+    /// What goes out in place of `right`, the answer the call would have had.
+    pub(super) fn distort(&self, right: &Answer) -> Reply {
+        let body = answer::body(right);
+        match &self.kind {
+            FaultKind::Errcode { errcode, errmsg } => {
+                let refused = Answer::Refused { errcode: *errcode, errmsg: errmsg.clone() };
+                Reply::from_answer(&refused)
+            }
+            FaultKind::Status { status, body } => Reply::http(*status, "text/html", body.clone()),
+            FaultKind::Html => Reply::http(200, "text/html", HTML_PAGE.to_owned()),
+            FaultKind::Cut => Reply::Wire(Wire::cut(&body)),
+            FaultKind::TruncatedJson => Reply::json(body[..body.len() / 2].to_owned()),
+            FaultKind::Hang => Reply::Hang,
+            FaultKind::Drip { every_ms } => Reply::Wire(Wire::drip(&body, Duration::from_millis(*every_ms))),
+            FaultKind::Reset => Reply::Wire(Wire::reset()),
+            FaultKind::Huge { bytes } => Reply::json(" ".repeat((*bytes).min(HUGE_BYTES_MAX)) + &body),
+            FaultKind::Empty => Reply::json(String::new()),
+            FaultKind::Raw { body, content_type } => {
+                let content_type = content_type.as_deref().unwrap_or(answer::CONTENT_TYPE);
+                Reply::http(200, content_type, body.replace("{access_token}", answer::value(right)))
+            }
+            FaultKind::ExpiresIn { value } => {
+                Reply::json(answer::body_with_expires_in(right, value.as_ref().map(Value::to_string).as_deref()))
+            }
+            FaultKind::Delay { .. } => Reply::from_answer(right),
+        }
+    }
+}
+
+impl Scope {
+    fn covers(self, endpoint: Endpoint) -> bool {
+        let scope = match endpoint {
+            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced | Endpoint::Gettoken => Scope::Tokens,
+            Endpoint::Ticket => Scope::Tickets,
+            Endpoint::GetApiDomainIp | Endpoint::MenuGet => Scope::Business,
+            Endpoint::ClearQuota => Scope::All,
+        };
+        self == Scope::All || self == scope
+    }
+}
+
+impl Reply {
+    pub(super) fn from_answer(answer: &Answer) -> Reply {
+        let content_type = match answer {
+            Answer::Refused { .. } => "text/plain", // as seen in the wild: Eric-Guo/wechat#71
+            _ => answer::CONTENT_TYPE,
+        };
+        Reply::http(200, content_type, answer::body(answer))
+    }
+
+    fn json(body: String) -> Reply {
+        Reply::http(200, answer::CONTENT_TYPE, body)
+    }
+
+    fn http(status: u16, content_type: &str, body: String) -> Reply {
+        Reply::Http { status, content_type: content_type.to_owned(), body: body.into_bytes() }
+    }
+}
+
+impl Wire {
+    fn cut(body: &str) -> Wire {
+        let half = body.as_bytes()[..body.len() / 2].to_vec();
+        Wire { head: head(body.len()), body: half, pause: None, reset: false }
+    }
+
+    fn drip(body: &str, pause: Duration) -> Wire {
+        Wire { head: head(body.len()), body: body.as_bytes().to_vec(), pause: Some(pause), reset: false }
+    }
+
+    fn reset() -> Wire {
+        Wire { head: Vec::new(), body: Vec::new(), pause: None, reset: true }
+    }
+}
+
+fn head(content_length: usize) -> Vec<u8> {
+    let content_type = answer::CONTENT_TYPE;
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {content_length}\r\nConnection: close\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+const HTML_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Please sign in</title></head>\
+                         <body><h1>Network login</h1></body></html>\n";
+
+/// Tells `"value": null` from no `value` at all.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
+}
+
+/// The faults now set, per app, in the order they were added.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    by_app: HashMap<String, Vec<Fault>>,
+}
+
+impl Faults {
+    /// Replaces the app's faults by this one.
+    pub(super) fn set(&mut self, appid: &str, fault: Fault) {
+        self.by_app.insert(appid.to_owned(), vec![fault]);
+    }
+
+    /// Adds one after those already set; the first that covers a call strikes it.
+    pub(super) fn add(&mut self, appid: &str, fault: Fault) {
+        self.by_app.entry(appid.to_owned()).or_default().push(fault);
+    }
+
+    pub(super) fn clear(&mut self, appid: &str) {
+        self.by_app.remove(appid);
+    }
+
+    pub(super) fn of(&self, appid: &str) -> &[Fault] {
+        self.by_app.get(appid).map_or(&[], Vec::as_slice)
+    }
+
+    /// The fault that strikes this call, one of its `times` used up. The app's own come before those of all apps.
+    pub(super) fn strike(&mut self, appid: &str, endpoint: Endpoint) -> Option<Fault> {
+        [appid, ALL_APPS].into_iter().find_map(|name| self.strike_one(name, endpoint))
+    }
+
+    fn strike_one(&mut self, appid: &str, endpoint: Endpoint) -> Option<Fault> {
+        let faults = self.by_app.get_mut(appid)?;
+        let at = faults.iter().position(|fault| fault.times != Some(0) && fault.on.covers(endpoint))?;
+        let struck = faults[at].clone();
+        if let Some(times) = &mut faults[at].times {
+            *times -= 1;
+        }
+        faults.retain(|fault| fault.times != Some(0));
+        Some(struck)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Fault {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_fault_is_one_flat_json_object() {
+        let fault = parse(r#"{"kind":"errcode","errcode":-1,"errmsg":"system busy","times":3,"on":"all"}"#);
+        let kind = FaultKind::Errcode { errcode: -1, errmsg: "system busy".into() };
+        assert_eq!(fault, Fault::new(kind).times(3).on(Scope::All));
+        assert_eq!(parse(&serde_json::to_string(&fault).unwrap()), fault);
+        assert_eq!(parse(r#"{"kind":"hang","after_minting":true}"#), Fault::new(FaultKind::Hang).after_minting());
+    }
+
+    #[test]
+    fn an_expires_in_of_null_is_not_a_missing_one() {
+        let value = |json: &str| match parse(json).kind {
+            FaultKind::ExpiresIn { value } => value,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(value(r#"{"kind":"expires_in"}"#), None);
+        assert_eq!(value(r#"{"kind":"expires_in","value":null}"#), Some(Value::Null));
+        assert_eq!(value(r#"{"kind":"expires_in","value":[1]}"#), Some(serde_json::json!([1])));
+    }
+
+    #[test]
+    fn the_first_fault_that_covers_the_call_strikes_and_is_used_up() {
+        let mut faults = Faults::default();
+        faults.set("a", Fault::new(FaultKind::Empty).times(1));
+        faults.add("a", Fault::new(FaultKind::Reset).on(Scope::Business));
+        faults.set(ALL_APPS, Fault::new(FaultKind::Html).times(1));
+        let strike = |faults: &mut Faults, endpoint| faults.strike("a", endpoint).map(|fault| fault.outcome());
+        assert_eq!(strike(&mut faults, Endpoint::MenuGet), Some("fault reset"));
+        assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault empty"));
+        assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault html"));
+        assert_eq!(strike(&mut faults, Endpoint::Token), None);
+        assert_eq!(strike(&mut faults, Endpoint::Ticket), None);
+    }
+
+    #[test]
+    fn zero_times_never_strikes() {
+        let mut faults = Faults::default();
+        faults.set("a", Fault::new(FaultKind::Empty).times(0));
+        assert_eq!(faults.strike("a", Endpoint::Token), None);
+    }
+}

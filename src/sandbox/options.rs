@@ -1,0 +1,115 @@
+//! What a sandbox is started with. Plain values; nothing is read from files or checked here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// How the simulated API behaves. `Options::default()` is WeChat as it is today, with no apps, on any free local port.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The accounts the sandbox knows.
+    pub apps: Vec<AppOptions>,
+    /// Life of a token in seconds.
+    pub lifetime_s: u64,
+    /// How long the previous token lives on after a new one; by default in proportion, 300 s for 7200 s.
+    pub overlap_ms: Option<u64>,
+    /// How long before its end a stable token is replaced; by default in proportion, 300 s for 7200 s.
+    pub stable_window_ms: Option<u64>,
+    /// How often a ticket changes; by default once in a token's life.
+    pub ticket_roll_s: Option<u64>,
+    /// Serve HTTPS with these files; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// Call quotas.
+    pub quotas: Quotas,
+    /// Characters of a token. WeChat's have been 136 to 157; it asks callers to reserve 512.
+    pub token_len: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            apps: Vec::new(),
+            lifetime_s: 7200,
+            overlap_ms: None,
+            stable_window_ms: None,
+            ticket_roll_s: None,
+            tls: None,
+            quotas: Quotas::default(),
+            token_len: 136,
+        }
+    }
+}
+
+/// One simulated account.
+///
+/// A WeCom corp with several apps is several entries: name them `<corpid>/<anything>`; callers send the corpid, and the
+/// secret says which app is meant. The full name is what the control calls take.
+#[derive(Clone, Debug, Default)]
+pub struct AppOptions {
+    /// The appid; for WeCom the corpid, or `<corpid>/<app name>`.
+    pub appid: String,
+    /// The app secret.
+    pub secret: String,
+    /// Which API the account belongs to.
+    pub kind: AppKind,
+    /// Addresses that may ask for tokens; `None` enforces nothing.
+    pub ip_allowlist: Option<Vec<IpAddr>>,
+}
+
+/// The API an account belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppKind {
+    /// Official accounts and mini programs: `api.weixin.qq.com`.
+    #[default]
+    Mp,
+    /// 企业微信: `qyapi.weixin.qq.com`.
+    Wecom,
+}
+
+/// Certificate and key for HTTPS, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Call quotas, each per app. Days turn at midnight in UTC+8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// `/cgi-bin/token` calls a day; WeChat: 2000, test accounts 200.
+    pub classic_per_day: u64,
+    /// `/cgi-bin/stable_token` calls a minute.
+    pub stable_per_minute: u64,
+    /// `/cgi-bin/stable_token` calls a day.
+    pub stable_per_day: u64,
+    /// Forced refreshes a day.
+    pub forced_per_day: u64,
+    /// Forced refreshes closer than this refresh nothing.
+    pub forced_spacing_ms: u64,
+    /// `getticket` calls a day. WeChat publishes no number ("very limited"); this is a cautious guess.
+    pub ticket_per_day: u64,
+    /// WeCom ticket calls an hour.
+    pub wecom_ticket_per_hour: u64,
+    /// `clear_quota` calls a calendar month.
+    pub clear_per_month: u64,
+}
+
+impl Default for Quotas {
+    fn default() -> Quotas {
+        Quotas {
+            classic_per_day: 2000,
+            stable_per_minute: 10_000,
+            stable_per_day: 500_000,
+            forced_per_day: 20,
+            forced_spacing_ms: 30_000,
+            ticket_per_day: 1000,
+            wecom_ticket_per_hour: 100,
+            clear_per_month: 10,
+        }
+    }
+}

@@ -1,0 +1,753 @@
+//! WeChat's rules as a pure state machine: accounts, tokens, tickets, lifetimes, quotas.
+//!
+//! Never does I/O and never reads a clock: every call is given the time. [`World::ask`] is one API call; what it answers
+//! is turned into WeChat's JSON by `answer.rs`.
+//!
+//! Where WeChat's behaviour is not published, the choice made here is marked "assumption".
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::options::{AppKind, AppOptions, Options, Quotas};
+use super::quota::{Meter, Period};
+use crate::clock::Now;
+
+/// Tokens remembered per app, dead ones included, so that an old one is told "expired" and not "never issued".
+const REMEMBERED_TOKENS_MAX: usize = 64;
+/// Ticket answers say this whatever the ticket's real age (community reports; easywechat#1580, WxJava#3147).
+const TICKET_EXPIRES_IN_S: u64 = 7200;
+
+/// One API call, parsed. An absent parameter and an empty one are the same to WeChat: `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// `GET /cgi-bin/token`
+    Classic { grant_type: Option<String>, appid: Option<String>, secret: Option<String> },
+    /// `POST /cgi-bin/stable_token`
+    Stable { grant_type: Option<String>, appid: Option<String>, secret: Option<String>, force: bool },
+    /// `GET /cgi-bin/gettoken` (WeCom)
+    Wecom { corpid: Option<String>, secret: Option<String> },
+    /// `GET /cgi-bin/ticket/getticket`
+    Ticket { token: Option<String>, kind: Option<String> },
+    /// `GET /cgi-bin/get_jsapi_ticket` (WeCom, of the corp)
+    CorpTicket { token: Option<String> },
+    /// `GET /cgi-bin/ticket/get` (WeCom, of the app)
+    AgentTicket { token: Option<String>, kind: Option<String> },
+    /// `GET /cgi-bin/get_api_domain_ip`
+    DomainIp { token: Option<String> },
+    /// `GET /cgi-bin/menu/get`
+    Menu { token: Option<String> },
+    /// `POST /cgi-bin/clear_quota/v2`
+    ClearQuota { appid: Option<String>, secret: Option<String> },
+    /// A call refused for its form alone: wrong HTTP method, a body that is no JSON.
+    Malformed { endpoint: Endpoint, refusal: Refusal },
+}
+
+/// The endpoints, as calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    /// Classic token.
+    Token,
+    /// Stable token, normal mode.
+    StableToken,
+    /// Stable token with `force_refresh`.
+    StableTokenForced,
+    /// WeCom token.
+    Gettoken,
+    /// Tickets, of both APIs.
+    Ticket,
+    /// `get_api_domain_ip`
+    GetApiDomainIp,
+    /// `menu/get`
+    MenuGet,
+    /// `clear_quota/v2`
+    ClearQuota,
+}
+
+/// What the API answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An access token; WeCom's carries errcode 0.
+    Token {
+        kind: AppKind,
+        value: String,
+        expires_in_s: u64,
+    },
+    /// A ticket.
+    Ticket {
+        value: String,
+        expires_in_s: u64,
+    },
+    /// The business calls' answers.
+    DomainIps,
+    Menu,
+    /// `{"errcode":0,"errmsg":"ok"}`
+    Done,
+    /// Any errcode.
+    Refused {
+        errcode: i64,
+        errmsg: String,
+    },
+}
+
+/// A refusal before its random trace id (`rid`, or WeCom's `hint`) is put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub(super) errcode: i64,
+    pub(super) text: String,
+}
+
+/// What a business call thinks of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Works.
+    Accepted,
+    /// 40001: never issued, superseded, or killed early.
+    NotLatest,
+    /// 40014: not the shape of a token.
+    Malformed,
+    /// 42001: its time is over.
+    Expired,
+}
+
+/// Token lines that never touch each other: classic and stable tokens are fully isolated (facts 1.2, vendor).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Classic,
+    Stable,
+    Wecom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum TicketKind {
+    Jsapi,
+    WxCard,
+    Sdk,
+    CorpJsapi,
+    AgentConfig,
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    value: String,
+    line: Line,
+    expires_ms: u64,
+    /// When a newer token ends this one; set by the newer one's minting.
+    superseded_ms: Option<u64>,
+    killed: bool,
+    /// The token endpoint no longer gives it out.
+    withdrawn: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Ticket {
+    value: String,
+    rolled_ms: u64,
+}
+
+/// One account and all it has been given.
+#[derive(Debug)]
+struct App {
+    kind: AppKind,
+    secret: String,
+    frozen: bool,
+    allowlist: Option<Vec<IpAddr>>,
+    /// Oldest first.
+    tokens: VecDeque<Token>,
+    tickets: BTreeMap<TicketKind, Ticket>,
+    minted: u64,
+    forced_ms: Option<u64>,
+    meters: Meters,
+}
+
+#[derive(Debug, Default)]
+struct Meters {
+    classic_day: Meter,
+    stable_minute: Meter,
+    stable_day: Meter,
+    forced_day: Meter,
+    ticket: Meter,
+    clear_month: Meter,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    lifetime_ms: u64,
+    overlap_ms: u64,
+    stable_window_ms: u64,
+    ticket_roll_ms: u64,
+    quotas: Quotas,
+    token_len: usize,
+}
+
+impl Settings {
+    fn new(options: &Options) -> Settings {
+        let lifetime_ms = options.lifetime_s.saturating_mul(1000);
+        // 300 s of 7200 s: "both usable for 5 minutes" and "the last 5 minutes" (facts 1.2).
+        let share = lifetime_ms / 24;
+        Settings {
+            lifetime_ms,
+            overlap_ms: options.overlap_ms.unwrap_or(share),
+            stable_window_ms: options.stable_window_ms.unwrap_or(share),
+            ticket_roll_ms: options.ticket_roll_s.map_or(lifetime_ms, |s| s.saturating_mul(1000)),
+            quotas: options.quotas.clone(),
+            token_len: options.token_len,
+        }
+    }
+}
+
+/// Everything the simulated API knows.
+#[derive(Debug)]
+pub struct World {
+    settings: Settings,
+    apps: BTreeMap<String, App>,
+    /// Which app a token belongs to; as long as the app remembers it.
+    owners: HashMap<String, String>,
+    rng: fastrand::Rng,
+}
+
+impl World {
+    /// A world with the options' apps and no tokens. `seed` fixes every token and trace id.
+    pub fn new(options: &Options, seed: u64) -> World {
+        World {
+            settings: Settings::new(options),
+            apps: options.apps.iter().map(|app| (app.appid.clone(), App::new(app))).collect(),
+            owners: HashMap::new(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// One API call. Never fails: a refusal is an answer.
+    pub fn ask(&mut self, ask: &Ask, peer: IpAddr, now: Now) -> Answer {
+        let answer = match ask {
+            Ask::Classic { grant_type, appid, secret } => self.classic([grant_type, appid, secret], peer, now),
+            Ask::Stable { grant_type, appid, secret, force } => {
+                self.stable([grant_type, appid, secret], *force, peer, now)
+            }
+            Ask::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
+            Ask::Ticket { token, kind } => self.mp_ticket(token, kind.as_deref(), now),
+            Ask::CorpTicket { token } => self.wecom_ticket(token, TicketKind::CorpJsapi, now),
+            Ask::AgentTicket { token, kind } if kind.as_deref() == Some("agent_config") => {
+                self.wecom_ticket(token, TicketKind::AgentConfig, now)
+            }
+            Ask::AgentTicket { .. } => Err(Refusal::new(40097, "invalid args")),
+            Ask::DomainIp { token } => self.business(token, now).map(|_| Answer::DomainIps),
+            Ask::Menu { token } => self.business(token, now).map(|_| Answer::Menu),
+            Ask::ClearQuota { appid, secret } => self.clear_quota(appid, secret, now),
+            Ask::Malformed { refusal, .. } => Err(refusal.clone()),
+        };
+        answer.unwrap_or_else(|refusal| self.refused(refusal, self.kind_of(ask), peer))
+    }
+
+    /// The app a call is about, if it names one that exists.
+    pub fn app_of(&self, ask: &Ask) -> Option<String> {
+        match ask {
+            Ask::Classic { appid, .. } | Ask::Stable { appid, .. } | Ask::ClearQuota { appid, .. } => {
+                appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned()
+            }
+            Ask::Wecom { corpid, secret } => self.wecom_app(corpid.as_deref()?, secret.as_deref()),
+            Ask::Ticket { token, .. } | Ask::CorpTicket { token } | Ask::AgentTicket { token, .. } => {
+                self.owners.get(token.as_ref()?).cloned()
+            }
+            Ask::DomainIp { token } | Ask::Menu { token } => self.owners.get(token.as_ref()?).cloned(),
+            Ask::Malformed { .. } => None,
+        }
+    }
+
+    /// What a business call would make of this token (facts 1.5; 40001 also for what was never issued).
+    pub fn judge(&self, token: &str, now: Now) -> Verdict {
+        if !has_token_shape(token) {
+            return Verdict::Malformed;
+        }
+        let app = self.owners.get(token).and_then(|owner| self.apps.get(owner));
+        let token = app.and_then(|app| app.tokens.iter().find(|known| known.value == token));
+        token.map_or(Verdict::NotLatest, |known| known.verdict(now.boot_ms))
+    }
+
+    /// Early death: no token of the app is accepted any more, and the next ask mints a new one. True if the app exists.
+    pub fn kill_tokens(&mut self, appid: &str) -> bool {
+        self.change(appid, |app| app.tokens.iter_mut().for_each(|token| (token.killed, token.withdrawn) = (true, true)))
+    }
+
+    /// Early death that the token endpoint has not noticed: stable and WeCom asks keep giving the dead token out until
+    /// it is due, or forced. True if the app exists.
+    pub fn kill_tokens_unnoticed(&mut self, appid: &str) -> bool {
+        self.change(appid, |app| app.tokens.iter_mut().for_each(|token| token.killed = true))
+    }
+
+    /// The vendor rolls the app's tickets now. True if the app exists.
+    pub fn roll_tickets(&mut self, appid: &str) -> bool {
+        self.change(appid, |app| app.tickets.clear())
+    }
+
+    /// Replaces the allowlist; acts at once, while WeChat takes 5 to 10 minutes. True if the app exists.
+    pub fn set_allowlist(&mut self, appid: &str, allowlist: Option<Vec<IpAddr>>) -> bool {
+        self.change(appid, |app| app.allowlist = allowlist)
+    }
+
+    /// Freezes or unfreezes the secret; acts at once, while WeChat takes about 10 minutes. True if the app exists.
+    pub fn freeze_secret(&mut self, appid: &str, frozen: bool) -> bool {
+        self.change(appid, |app| app.frozen = frozen)
+    }
+
+    /// Resets the secret. Live tokens live on (assumption: whether a reset kills them is not published).
+    pub fn set_secret(&mut self, appid: &str, secret: &str) -> bool {
+        self.change(appid, |app| secret.clone_into(&mut app.secret))
+    }
+
+    /// Every app as a developer wants to see it, its live tokens included: this is a sandbox.
+    pub fn describe(&self, now: Now) -> Vec<AppView> {
+        self.apps.iter().map(|(appid, app)| app.describe(appid, now)).collect()
+    }
+
+    /// How many tokens the app has been given.
+    pub fn minted(&self, appid: &str) -> u64 {
+        self.apps.get(appid).map_or(0, |app| app.minted)
+    }
+
+    /// The names of all apps.
+    pub fn appids(&self) -> impl Iterator<Item = &str> {
+        self.apps.keys().map(String::as_str)
+    }
+
+    /// True if the app exists.
+    pub fn knows(&self, appid: &str) -> bool {
+        self.apps.contains_key(appid)
+    }
+
+    #[cfg(test)]
+    pub fn remembered_tokens(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// The answer a call would have if it succeeded, with a token or ticket that was never issued.
+    pub fn decoy_answer(&mut self, ask: &Ask) -> Answer {
+        let value = random_token(&mut self.rng, self.settings.token_len);
+        let token = |kind| Answer::Token { kind, value: value.clone(), expires_in_s: self.settings.lifetime_ms / 1000 };
+        match ask.endpoint() {
+            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(AppKind::Mp),
+            Endpoint::Gettoken => token(AppKind::Wecom),
+            Endpoint::Ticket => Answer::Ticket { value, expires_in_s: TICKET_EXPIRES_IN_S },
+            Endpoint::GetApiDomainIp => Answer::DomainIps,
+            Endpoint::MenuGet => Answer::Menu,
+            Endpoint::ClearQuota => Answer::Done,
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal, kind: AppKind, peer: IpAddr) -> Answer {
+        let errmsg = match kind {
+            AppKind::Mp => refusal.mp_message(&mut self.rng),
+            AppKind::Wecom => refusal.wecom_message(&mut self.rng, peer),
+        };
+        Answer::Refused { errcode: refusal.errcode, errmsg }
+    }
+
+    fn kind_of(&self, ask: &Ask) -> AppKind {
+        match ask {
+            Ask::Wecom { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => AppKind::Wecom,
+            _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(AppKind::Mp, |app| app.kind),
+        }
+    }
+
+    fn change(&mut self, appid: &str, change: impl FnOnce(&mut App)) -> bool {
+        self.apps.get_mut(appid).map(change).is_some()
+    }
+}
+
+/// The token endpoints.
+impl World {
+    /// Classic: every call mints (facts 1.2 row 1); 2000 calls a day (facts 1.3).
+    fn classic(&mut self, given: [&Option<String>; 3], peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.mp_credentials(given)?;
+        self.admit(&appid, peer)?;
+        let limit = self.settings.quotas.classic_per_day;
+        if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
+            return Err(Refusal::daily_quota());
+        }
+        self.mint(&appid, Line::Classic, now)
+    }
+
+    /// Stable: the same token until its last 5 minutes, then a new one; forced: a new one, 20 a day, 30 s apart
+    /// (facts 1.2 rows 2 and 3). Forced calls also count as calls (assumption).
+    fn stable(&mut self, given: [&Option<String>; 3], force: bool, peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.mp_credentials(given)?;
+        self.admit(&appid, peer)?;
+        let quotas = self.settings.quotas.clone();
+        let meters = self.meters(&appid)?;
+        if !meters.stable_day.take(Period::Day, quotas.stable_per_day, now.unix_ms) {
+            return Err(Refusal::daily_quota());
+        }
+        if !meters.stable_minute.take(Period::Minute, quotas.stable_per_minute, now.unix_ms) {
+            return Err(Refusal::new(45011, "api minute-quota reach limit  mustslower  retry next minute"));
+        }
+        if force && self.force_is_due(&appid, now)? {
+            return self.mint(&appid, Line::Stable, now);
+        }
+        let window_ms = self.settings.stable_window_ms;
+        self.same_or_new(&appid, Line::Stable, window_ms, now)
+    }
+
+    /// False when the last forced refresh is too near: nothing is refreshed then, and nothing is counted (assumption).
+    fn force_is_due(&mut self, appid: &str, now: Now) -> Result<bool, Refusal> {
+        let quotas = self.settings.quotas.clone();
+        let app = self.app(appid)?;
+        if app.forced_ms.is_some_and(|last| now.boot_ms.saturating_sub(last) < quotas.forced_spacing_ms) {
+            return Ok(false);
+        }
+        if !app.meters.forced_day.take(Period::Day, quotas.forced_per_day, now.unix_ms) {
+            return Err(Refusal::daily_quota());
+        }
+        app.forced_ms = Some(now.boot_ms);
+        Ok(true)
+    }
+
+    /// WeCom: the same token within its life, a new one only after its end (facts 1.2 row 5).
+    fn wecom(
+        &mut self,
+        corpid: &Option<String>,
+        secret: &Option<String>,
+        peer: IpAddr,
+        now: Now,
+    ) -> Result<Answer, Refusal> {
+        let corpid = corpid.as_deref().ok_or_else(|| Refusal::new(41002, "corpid missing"))?;
+        let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "corpsecret missing"))?;
+        let appid = self.wecom_app(corpid, Some(secret)).ok_or_else(|| Refusal::new(40013, "invalid corpid"))?;
+        let app = self.app(&appid)?;
+        if app.secret != secret {
+            return Err(Refusal::new(40001, "invalid credential"));
+        }
+        if app.frozen {
+            return Err(Refusal::new(40091, "secret is invalid"));
+        }
+        if app.bars(peer) {
+            return Err(Refusal::new(60020, "not allow to access from your ip"));
+        }
+        self.same_or_new(&appid, Line::Wecom, 1, now)
+    }
+
+    /// Order of the checks: form, appid, secret (codes of facts 1.5; their order is an assumption).
+    fn mp_credentials(&mut self, given: [&Option<String>; 3]) -> Result<String, Refusal> {
+        let [grant_type, appid, secret] = given;
+        if grant_type.as_deref() != Some("client_credential") {
+            return Err(Refusal::new(40002, "invalid grant_type"));
+        }
+        self.mp_secret(appid, secret)
+    }
+
+    fn mp_secret(&mut self, appid: &Option<String>, secret: &Option<String>) -> Result<String, Refusal> {
+        let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "appid missing"))?;
+        let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
+        let app = self.apps.get(appid).filter(|app| app.kind == AppKind::Mp);
+        let app = app.ok_or_else(|| Refusal::new(40013, "invalid appid"))?;
+        if app.secret != secret {
+            return Err(Refusal::new(40125, "invalid appsecret,"));
+        }
+        if app.frozen {
+            return Err(Refusal::new(40243, "AppSecret has been frozen, unfreeze it and call again"));
+        }
+        Ok(appid.to_owned())
+    }
+
+    /// The allowlist (facts 1.4); the shape of the message is facts 1.5's.
+    fn admit(&mut self, appid: &str, peer: IpAddr) -> Result<(), Refusal> {
+        if !self.app(appid)?.bars(peer) {
+            return Ok(());
+        }
+        let v6 = match peer {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Err(Refusal::new(40164, &format!("invalid ip {peer} ipv6 {v6}, not in whitelist")))
+    }
+
+    /// The current token while at least `window_ms` of its life is left, else a new one.
+    fn same_or_new(&mut self, appid: &str, line: Line, window_ms: u64, now: Now) -> Result<Answer, Refusal> {
+        let app = self.app(appid)?;
+        let current = app.tokens.iter().rfind(|token| token.line == line && !token.withdrawn);
+        match current {
+            Some(token) if token.left_ms(now.boot_ms) >= window_ms.max(1) => Ok(token.granted(app.kind, now.boot_ms)),
+            _ => self.mint(appid, line, now),
+        }
+    }
+
+    /// A new token. The one before it lives for the overlap; whatever came earlier dies at once, which is how two
+    /// forced calls kill a leaked token (facts 1.2).
+    fn mint(&mut self, appid: &str, line: Line, now: Now) -> Result<Answer, Refusal> {
+        let value = random_token(&mut self.rng, self.settings.token_len);
+        let (lifetime_ms, overlap_ms) = (self.settings.lifetime_ms, self.settings.overlap_ms);
+        let app = self.app(appid)?;
+        app.supersede(line, now.boot_ms, overlap_ms);
+        let token = Token::new(value.clone(), line, now.boot_ms.saturating_add(lifetime_ms));
+        let answer = token.granted(app.kind, now.boot_ms);
+        app.tokens.push_back(token);
+        app.minted += 1;
+        if let Some(forgotten) = app.forget_one(now.boot_ms) {
+            self.owners.remove(&forgotten.value);
+        }
+        self.owners.insert(value, appid.to_owned());
+        Ok(answer)
+    }
+
+    /// The corp's app with this secret, else any app of the corp, so that a wrong secret is told from a wrong corpid.
+    fn wecom_app(&self, corpid: &str, secret: Option<&str>) -> Option<String> {
+        let mut corp = self.apps.range(corpid.to_owned()..).take_while(|(name, _)| name.starts_with(corpid)).filter(
+            |(name, app)| app.kind == AppKind::Wecom && matches!(name.as_bytes().get(corpid.len()), None | Some(b'/')),
+        );
+        let first = corp.next()?;
+        let by_secret = std::iter::once(first).chain(corp).find(|(_, app)| Some(app.secret.as_str()) == secret);
+        Some(by_secret.unwrap_or(first).0.clone())
+    }
+
+    /// `Err` only if the app vanished between two lookups, which nothing does.
+    fn app(&mut self, appid: &str) -> Result<&mut App, Refusal> {
+        self.apps.get_mut(appid).ok_or_else(|| Refusal::new(40013, "invalid appid"))
+    }
+
+    fn meters(&mut self, appid: &str) -> Result<&mut Meters, Refusal> {
+        Ok(&mut self.app(appid)?.meters)
+    }
+}
+
+/// The calls that need a token.
+impl World {
+    /// Tickets: the same one, and always 7200, until the vendor rolls it (facts 1.2 row 4).
+    fn mp_ticket(&mut self, token: &Option<String>, kind: Option<&str>, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.business(token, now)?;
+        if self.app(&appid)?.kind != AppKind::Mp {
+            return Err(Refusal::new(48001, "api unauthorized")); // facts 1.4: account kinds do not mix
+        }
+        let kind = match kind {
+            Some("jsapi") => TicketKind::Jsapi,
+            Some("wx_card") => TicketKind::WxCard,
+            Some("2") => TicketKind::Sdk,
+            _ => return Err(Refusal::new(40097, "invalid args")),
+        };
+        let limit = self.settings.quotas.ticket_per_day;
+        if !self.meters(&appid)?.ticket.take(Period::Day, limit, now.unix_ms) {
+            return Err(Refusal::daily_quota());
+        }
+        self.ticket(&appid, kind, now)
+    }
+
+    /// WeCom tickets: 100 calls an hour per app (facts 1.3). The corp's ticket is kept per app here, a simplification.
+    fn wecom_ticket(&mut self, token: &Option<String>, kind: TicketKind, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.business(token, now)?;
+        if self.app(&appid)?.kind != AppKind::Wecom {
+            return Err(Refusal::new(40014, "invalid access_token"));
+        }
+        let limit = self.settings.quotas.wecom_ticket_per_hour;
+        if !self.meters(&appid)?.ticket.take(Period::Hour, limit, now.unix_ms) {
+            return Err(Refusal::new(45009, "api freq out of limit"));
+        }
+        self.ticket(&appid, kind, now)
+    }
+
+    fn ticket(&mut self, appid: &str, kind: TicketKind, now: Now) -> Result<Answer, Refusal> {
+        let fresh = random_token(&mut self.rng, 86);
+        let roll_ms = self.settings.ticket_roll_ms;
+        let ticket = self
+            .app(appid)?
+            .tickets
+            .entry(kind)
+            .and_modify(|old| old.roll_if_due(&fresh, roll_ms, now.boot_ms))
+            .or_insert_with(|| Ticket { value: fresh.clone(), rolled_ms: now.boot_ms });
+        Ok(Answer::Ticket { value: ticket.value.clone(), expires_in_s: TICKET_EXPIRES_IN_S })
+    }
+
+    /// The app of a token that works, else the refusal a business call gives (facts 1.5).
+    fn business(&self, token: &Option<String>, now: Now) -> Result<String, Refusal> {
+        let token = token.as_deref().ok_or_else(|| Refusal::new(41001, "access_token missing"))?;
+        let owner = self.owners.get(token);
+        let wecom = owner.and_then(|id| self.apps.get(id)).is_some_and(|app| app.kind == AppKind::Wecom);
+        match (self.judge(token, now), owner) {
+            (Verdict::Accepted, Some(appid)) => Ok(appid.clone()),
+            (Verdict::Expired, _) => Err(Refusal::new(42001, "access_token expired")),
+            (Verdict::Malformed, _) => Err(Refusal::new(40014, "invalid access_token")),
+            (Verdict::NotLatest, Some(_)) if wecom => Err(Refusal::new(40014, "invalid access_token")),
+            _ => Err(Refusal::not_latest()),
+        }
+    }
+
+    /// Clears the daily and minute counters, 10 times a month, then 48006 (facts 1.3). The forced refreshes' own 20 a
+    /// day stay used (assumption).
+    fn clear_quota(&mut self, appid: &Option<String>, secret: &Option<String>, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.mp_secret(appid, secret)?;
+        let limit = self.settings.quotas.clear_per_month;
+        let meters = self.meters(&appid)?;
+        if !meters.clear_month.take(Period::Month, limit, now.unix_ms) {
+            return Err(Refusal::new(48006, "forbid to clear quota because of reaching the limit"));
+        }
+        meters.classic_day = Meter::default();
+        meters.stable_minute = Meter::default();
+        meters.stable_day = Meter::default();
+        meters.ticket = Meter::default();
+        Ok(Answer::Done)
+    }
+}
+
+impl Ask {
+    /// How the call is counted.
+    pub fn endpoint(&self) -> Endpoint {
+        match self {
+            Ask::Classic { .. } => Endpoint::Token,
+            Ask::Stable { force: false, .. } => Endpoint::StableToken,
+            Ask::Stable { force: true, .. } => Endpoint::StableTokenForced,
+            Ask::Wecom { .. } => Endpoint::Gettoken,
+            Ask::Ticket { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => Endpoint::Ticket,
+            Ask::DomainIp { .. } => Endpoint::GetApiDomainIp,
+            Ask::Menu { .. } => Endpoint::MenuGet,
+            Ask::ClearQuota { .. } => Endpoint::ClearQuota,
+            Ask::Malformed { endpoint, .. } => *endpoint,
+        }
+    }
+}
+
+impl App {
+    fn new(options: &AppOptions) -> App {
+        App {
+            kind: options.kind,
+            secret: options.secret.clone(),
+            frozen: false,
+            allowlist: options.ip_allowlist.clone(),
+            tokens: VecDeque::new(),
+            tickets: BTreeMap::new(),
+            minted: 0,
+            forced_ms: None,
+            meters: Meters::default(),
+        }
+    }
+
+    fn bars(&self, peer: IpAddr) -> bool {
+        self.allowlist.as_ref().is_some_and(|allowed| !allowed.contains(&peer))
+    }
+
+    /// Makes room for a new token of the line at `now_ms`.
+    fn supersede(&mut self, line: Line, now_ms: u64, overlap_ms: u64) {
+        let mut newest_first = self.tokens.iter_mut().rev().filter(|token| token.line == line);
+        if let Some(previous) = newest_first.next() {
+            previous.superseded_ms = Some(now_ms.saturating_add(overlap_ms));
+        }
+        for older in newest_first {
+            older.superseded_ms = older.superseded_ms.map(|end| end.min(now_ms));
+        }
+    }
+
+    /// The oldest dead token, when there are too many. Live ones stay: many classic calls must not cost the stable line
+    /// its token.
+    fn forget_one(&mut self, now_ms: u64) -> Option<Token> {
+        if self.tokens.len() <= REMEMBERED_TOKENS_MAX {
+            return None;
+        }
+        let dead = self.tokens.iter().position(|token| token.verdict(now_ms) != Verdict::Accepted);
+        self.tokens.remove(dead.unwrap_or(0))
+    }
+
+    fn describe(&self, appid: &str, now: Now) -> AppView {
+        let live = self.tokens.iter().filter(|token| token.verdict(now.boot_ms) == Verdict::Accepted);
+        AppView {
+            appid: appid.to_owned(),
+            kind: self.kind,
+            secret_frozen: self.frozen,
+            ip_allowlist: self.allowlist.clone(),
+            minted: self.minted,
+            live_tokens: live.map(|token| token.value.clone()).collect(),
+            tickets: self.tickets.values().map(|ticket| ticket.value.clone()).collect(),
+        }
+    }
+}
+
+/// An app as the control endpoint shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppView {
+    appid: String,
+    kind: AppKind,
+    secret_frozen: bool,
+    ip_allowlist: Option<Vec<IpAddr>>,
+    minted: u64,
+    live_tokens: Vec<String>,
+    tickets: Vec<String>,
+}
+
+impl Token {
+    fn new(value: String, line: Line, expires_ms: u64) -> Token {
+        Token { value, line, expires_ms, superseded_ms: None, killed: false, withdrawn: false }
+    }
+
+    fn left_ms(&self, now_ms: u64) -> u64 {
+        self.expires_ms.saturating_sub(now_ms)
+    }
+
+    fn granted(&self, kind: AppKind, now_ms: u64) -> Answer {
+        Answer::Token { kind, value: self.value.clone(), expires_in_s: self.left_ms(now_ms) / 1000 }
+    }
+
+    /// Whichever end came first gives the reason.
+    fn verdict(&self, now_ms: u64) -> Verdict {
+        let superseded = self.superseded_ms.is_some_and(|end| end <= now_ms && end < self.expires_ms);
+        if self.killed || superseded {
+            Verdict::NotLatest
+        } else if now_ms >= self.expires_ms {
+            Verdict::Expired
+        } else {
+            Verdict::Accepted
+        }
+    }
+}
+
+impl Ticket {
+    fn roll_if_due(&mut self, fresh: &str, roll_ms: u64, now_ms: u64) {
+        if now_ms.saturating_sub(self.rolled_ms) >= roll_ms {
+            *self = Ticket { value: fresh.to_owned(), rolled_ms: now_ms };
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(errcode: i64, text: &str) -> Refusal {
+        Refusal { errcode, text: text.to_owned() }
+    }
+
+    fn daily_quota() -> Refusal {
+        Refusal::new(45009, "reach max api daily quota limit")
+    }
+
+    fn not_latest() -> Refusal {
+        Refusal::new(
+            40001,
+            "invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, \
+             more details at https://mmbizurl.cn/s/JtxxFh33r,",
+        )
+    }
+
+    /// `… rid: xxxxxxxx-xxxxxxxx-xxxxxxxx` (facts 1.5 "Shapes").
+    fn mp_message(&self, rng: &mut fastrand::Rng) -> String {
+        format!("{} rid: {:08x}-{:08x}-{:08x}", self.text, rng.u32(..), rng.u32(..), rng.u32(..))
+    }
+
+    /// `…, hint: […], from ip: …, more info at …?e=N` (facts 1.1 "WeCom app token", LangBot#1599).
+    fn wecom_message(&self, rng: &mut fastrand::Rng, peer: IpAddr) -> String {
+        let (text, hint, code) = (&self.text, rng.u64(10u64.pow(18)..10u64.pow(19)), self.errcode);
+        format!(
+            "{text}, hint: [{hint}], from ip: {peer}, more info at https://open.work.weixin.qq.com/devtool/query?e={code}"
+        )
+    }
+}
+
+/// Long enough and of the right characters. Shorter tokens than WeChat's own are let through for small test values.
+fn has_token_shape(token: &str) -> bool {
+    token.len() >= 16 && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// `[A-Za-z0-9_-]`, at least 16 characters, starting with a generation number as WeChat's do.
+fn random_token(rng: &mut fastrand::Rng, len: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    let mut token = format!("{}_", rng.u32(10..100));
+    while token.len() < len.max(16) {
+        token.push(char::from(ALPHABET[rng.usize(..ALPHABET.len())]));
+    }
+    token
+}
