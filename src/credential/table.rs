@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::BootMs;
@@ -45,6 +46,73 @@ pub enum Reading {
     Absent,
 }
 
+/// How the keeping of a credential goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum State {
+    /// A live value, and no trouble.
+    Fresh,
+    /// A call to WeChat is under way.
+    Renewing,
+    /// A live value, but the last call failed.
+    Stale,
+    /// WeChat named a time before which asking is useless.
+    Waiting,
+    /// Somebody has to change something before WeChat gives a value.
+    Blocked,
+    /// No live value.
+    #[default]
+    Dead,
+}
+
+impl State {
+    /// One word for statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Fresh => "fresh",
+            State::Renewing => "renewing",
+            State::Stale => "stale",
+            State::Waiting => "waiting",
+            State::Blocked => "blocked",
+            State::Dead => "dead",
+        }
+    }
+}
+
+/// The last failure, fit to be shown: nothing secret is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    pub errcode: Option<i64>,
+    /// `retry`, `wait`, `operator` or `own-bug`.
+    pub class: &'static str,
+    pub rid: Option<String>,
+    pub text: String,
+    /// What the operator should do about it.
+    pub advice: String,
+    pub at_boot_ms: BootMs,
+}
+
+/// What the refresher has to say about a credential, for `stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Status {
+    pub state: State,
+    /// 0 while there has been no value.
+    pub generation: u64,
+    /// 0 while there has been no value.
+    pub expires_boot_ms: BootMs,
+    pub next_try_boot_ms: BootMs,
+    /// Cleared by the next success.
+    pub last_error: Option<LastError>,
+    /// Calls sent to WeChat since the start, probes included.
+    pub calls: u64,
+    /// Answers that brought the value we had.
+    pub same_answers: u64,
+    pub failures: u64,
+    /// Checks made because clients reported the value dead.
+    pub checks: u64,
+    /// Checks in which WeChat refused the value and yet handed it out again.
+    pub dead_but_same: u64,
+}
+
 /// One credential: the value, and what readers and writers count about it.
 pub struct Credential {
     pub id: CredentialId,
@@ -60,6 +128,7 @@ pub struct Credential {
     pub refusal_logged_boot_ms: AtomicU64,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
+    status: Mutex<Status>,
 }
 
 impl Credential {
@@ -74,7 +143,23 @@ impl Credential {
             refused_writes: AtomicU64::new(0),
             refusal_logged_boot_ms: AtomicU64::new(0),
             reports: AtomicU64::new(0),
+            status: Mutex::new(Status::default()),
         }
+    }
+
+    /// How it goes, at this instant. Takes a lock that is only ever held for a few instructions.
+    pub fn status(&self, boot_ms: BootMs) -> Status {
+        let mut status = self.status.lock().clone();
+        let live = boot_ms < status.expires_boot_ms;
+        if !live && matches!(status.state, State::Fresh | State::Stale) {
+            status.state = State::Dead;
+        }
+        status
+    }
+
+    /// The refresher only: changes the status.
+    pub fn update_status(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock());
     }
 
     /// The value at this instant. Takes no lock and allocates nothing.
@@ -82,9 +167,8 @@ impl Credential {
         let guard = self.published.load();
         match guard.as_ref() {
             Some(value) if boot_ms < value.expires_boot_ms => Reading::Live(guard),
-            Some(_) => Reading::Absent,
-            None if self.settled.load(Ordering::Acquire) => Reading::Absent,
-            None => Reading::FirstFetch,
+            _ if self.settled.load(Ordering::Acquire) => Reading::Absent,
+            _ => Reading::FirstFetch,
         }
     }
 
@@ -102,6 +186,11 @@ impl Credential {
     pub fn publish(&self, value: Published) {
         self.published.store(Some(Arc::new(value)));
         self.settle();
+    }
+
+    /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
+    pub fn remember(&self, value: Published) {
+        self.published.store(Some(Arc::new(value)));
     }
 
     /// The refresher only: nobody should wait for the first fetch any longer.
@@ -132,6 +221,12 @@ pub struct Table {
     lengths: [u64; 4],
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<Report>,
+    /// Whether the state file could be written the last time; true without one.
+    pub state_saved: AtomicBool,
+    /// Failed attempts to write the state file.
+    pub state_failures: AtomicU64,
+    /// Fetch tasks that panicked; the refresher outlives them.
+    pub panics: AtomicU64,
 }
 
 /// Reports under way at once; past that a report is dropped, since one check answers them all.
@@ -142,7 +237,15 @@ impl Table {
     pub fn new<'a>(apps: impl IntoIterator<Item = (&'a str, Vec<String>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        let mut table = Table { names, lengths: [0; 4], credentials: Vec::new(), reports };
+        let mut table = Table {
+            names,
+            lengths: [0; 4],
+            credentials: Vec::new(),
+            reports,
+            state_saved: AtomicBool::new(true),
+            state_failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        };
         for (id, (appid, names)) in apps.into_iter().enumerate() {
             let credential = Arc::new(Credential::new(id, appid));
             for name in names {
@@ -180,6 +283,8 @@ impl Table {
     pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         credential.reports.fetch_add(1, Ordering::Relaxed);
         let (done, receiver) = oneshot::channel();
+        // Fixed now: by the time the refresher gets to it, "the current one" may be another.
+        let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         let report = Report { id: credential.id, generation, done };
         self.reports.try_send(report).ok().map(|()| receiver)
     }

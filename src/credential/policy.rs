@@ -1,0 +1,275 @@
+//! When to ask WeChat next. Pure: instants and a random number come in, an instant goes out.
+//!
+//! Two kinds of renewal, by what WeChat does when asked early:
+//!
+//! - *Stable* answers the same value until the last 5 minutes of its life. Asking earlier brings nothing, so
+//!   asking starts inside that window and goes on, ever closer together, until the value changes.
+//! - *Classic* mints a new value each time and dooms the old one, which lives 5 more minutes. So: once, well ahead.
+//!
+//! Both windows are taken in proportion to the lifetime (300 of 7200 s), so any lifetime from seconds to weeks works.
+//! A failure never takes a live value away; it only moves the next try.
+
+use crate::clock::{BootMs, Now};
+use crate::config::Endpoint;
+use crate::upstream::{Class, Pace, Sent, Told, Wait};
+
+/// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub endpoint: Endpoint,
+    /// The earliest instant at which the present value may be dead; `None` without a value.
+    pub expires_ms: Option<BootMs>,
+    /// What the present value had left when it was first seen.
+    pub life_ms: u64,
+    /// The longest life seen lately: how long a whole lifetime is.
+    pub longest_ms: u64,
+    /// The time left at which asking the stable endpoint has begun to bring a new value, as far as learned.
+    pub learned_ms: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// How often the present value has been answered again.
+    asks: u32,
+    /// By when the present value must be dead, if its `expires_in` of 0 meant anything.
+    ends_by_ms: Option<BootMs>,
+}
+
+/// A call that brought a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub sent_ms: BootMs,
+    pub received_ms: BootMs,
+    pub expires_in_s: u64,
+    pub told: Told,
+    /// The value is the one we have.
+    pub same: bool,
+}
+
+/// Real figures, of which shorter lifetimes take their share.
+const STABLE_START_MS: u64 = 290_000;
+const OVERLAP_MS: u64 = 300_000;
+const CLASSIC_LEAD_MS: u64 = 600_000;
+const ASK_GAP_MS_MIN: u64 = 20;
+const ASK_GAP_MS_MAX: u64 = 20_000;
+/// From half a day's remaining life down to the smallest gap it takes fewer asks than this.
+const ASKS_BEFORE_CAUTION: u32 = 48;
+const BACKOFF_BASE_MS: u64 = 1_000;
+const BACKOFF_CAP_MS: u64 = 60_000;
+const BACKOFF_FLOOR_MS: u64 = 100;
+/// The classic endpoint counts every call that reached it against 2000 a day.
+const CLASSIC_BACKOFF_CAP_MS: u64 = 300_000;
+const CHECK_SPACING_MS: u64 = 30_000;
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
+
+impl Standing {
+    /// Nothing known yet.
+    pub fn new(endpoint: Endpoint) -> Standing {
+        Standing {
+            endpoint,
+            expires_ms: None,
+            life_ms: 0,
+            longest_ms: 0,
+            learned_ms: None,
+            failures: 0,
+            asks: 0,
+            ends_by_ms: None,
+        }
+    }
+
+    /// Milliseconds the value can still be served; 0 without one.
+    pub fn left_ms(&self, now_ms: BootMs) -> u64 {
+        self.expires_ms.map_or(0, |expires| expires.saturating_sub(now_ms))
+    }
+
+    /// When to ask if nothing has happened yet: at once without a live value, else when a renewal is due.
+    pub fn first_try_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
+        if self.left_ms(now_ms) == 0 {
+            return now_ms;
+        }
+        self.due_ms(random).max(now_ms)
+    }
+
+    /// Takes in an answer; returns when to ask next.
+    pub fn answered(&mut self, answer: &Answer, random: f64) -> BootMs {
+        self.failures = 0;
+        if answer.same {
+            self.same_value(answer);
+        } else {
+            self.new_value(answer);
+        }
+        let now = answer.received_ms;
+        let due = self.due_ms(random);
+        let next = if self.left_ms(now) > 0 && due > now { due } else { now + self.ask_gap_ms(now) };
+        next.max(now + self.caution_ms())
+    }
+
+    /// Takes in a failure; returns when to ask next. `expires_ms` may come closer, never go away.
+    pub fn failed(&mut self, class: Class, sent: Sent, sent_ms: BootMs, now: Now, random: f64) -> BootMs {
+        self.failures = self.failures.saturating_add(1);
+        let doubtful = self.endpoint == Endpoint::Token && sent == Sent::Ambiguous;
+        if doubtful && let Some(expires) = self.expires_ms {
+            // WeChat may have minted a token we never saw; then ours has only the overlap left.
+            self.expires_ms = Some(expires.min(sent_ms + self.overlap_ms()));
+        }
+        let left = self.left_ms(now.boot_ms);
+        let delay = match class {
+            Class::Retry => self.backoff_ms(left, random),
+            Class::Wait(Wait::AtLeastMs(ms)) => ms + part(ms, 0.2 * random),
+            Class::Wait(Wait::NextDay) => {
+                let midnight = ms_to_next_day(now.unix_ms) + part(10 * MINUTE_MS, random);
+                midnight.min(60 * MINUTE_MS + part(12 * MINUTE_MS, random))
+            }
+            Class::Operator(Pace::Soon) => self.paced_ms(MINUTE_MS, 5, left, random),
+            Class::Operator(Pace::Slow) | Class::OwnBug => self.paced_ms(10 * MINUTE_MS, 3, left, random),
+        };
+        let delay = if doubtful && left > 0 { delay.min(MINUTE_MS).min(self.overlap_ms() / 5) } else { delay };
+        now.boot_ms + delay.max(BACKOFF_FLOOR_MS)
+    }
+
+    /// How long a call may take: a stalled one must not outlast the value it is to replace.
+    pub fn call_deadline_ms(&self, now_ms: BootMs, total_ms: u64) -> u64 {
+        match self.left_ms(now_ms) {
+            0 => total_ms,
+            left => (left / 2).max(1_000).min(total_ms),
+        }
+    }
+
+    /// The least time between two checks that clients have asked for.
+    pub fn check_spacing_ms(&self) -> u64 {
+        match self.longest_ms {
+            0 => CHECK_SPACING_MS,
+            longest => CHECK_SPACING_MS.min(longest / 24).max(BACKOFF_FLOOR_MS),
+        }
+    }
+
+    /// How long a classic value lives on once another has been minted.
+    pub fn overlap_ms(&self) -> u64 {
+        OVERLAP_MS.min(self.life_ms / 24)
+    }
+
+    fn new_value(&mut self, answer: &Answer) {
+        let told_ms = answer.expires_in_s.saturating_mul(1000);
+        if self.expires_ms.is_some() && self.asks == 0 {
+            // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
+            self.learned_ms = self.learned_ms.map(|ms| ms + ms / 100);
+        }
+        // Halving lets a lifetime that WeChat has shortened for good be believed after a few renewals.
+        self.longest_ms = told_ms.max(self.longest_ms / 2);
+        self.life_ms = told_ms;
+        self.asks = 0;
+        // A stable value in its last second is as good as dead. A classic one was minted just now.
+        let dying = answer.told == Told::Zero && self.endpoint == Endpoint::StableToken;
+        self.ends_by_ms = dying.then_some(answer.received_ms + 1_000);
+        self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + told_ms });
+    }
+
+    /// `expires_in` is rounded down, so the value dies in [sent + e, received + e + 1 s): keep what is known better.
+    fn same_value(&mut self, answer: &Answer) {
+        let told_ms = answer.expires_in_s.saturating_mul(1000);
+        let earliest = answer.sent_ms + told_ms;
+        let current = self.expires_ms.unwrap_or(earliest);
+        let expires = match answer.told {
+            Told::AsGiven if current > answer.received_ms + told_ms + 1_000 => earliest,
+            Told::AsGiven => current.max(earliest),
+            Told::Zero => self.said_to_end(answer, current, earliest),
+            Told::Missing | Told::Unusable | Told::TooLong if current > answer.received_ms => current,
+            Told::Missing | Told::Unusable | Told::TooLong => earliest,
+        };
+        self.expires_ms = Some(expires);
+        self.longest_ms = self.longest_ms.max(told_ms.min(expires.saturating_sub(answer.sent_ms)));
+        self.asks = self.asks.saturating_add(1);
+        let left = self.left_ms(answer.received_ms);
+        if self.endpoint == Endpoint::StableToken && left > 0 {
+            let learned = left - left / 33;
+            self.learned_ms = Some(self.learned_ms.map_or(learned, |ms| ms.min(learned)));
+        }
+    }
+
+    /// `expires_in` 0: true of a value in its last second. A value still handed out when that second is over shows
+    /// that the 0 meant nothing; then it is taken to live a while, as WeChat evidently thinks it does.
+    fn said_to_end(&mut self, answer: &Answer, current: BootMs, earliest: BootMs) -> BootMs {
+        let ends_by = *self.ends_by_ms.get_or_insert(answer.received_ms + 1_000);
+        let meaningless = answer.sent_ms >= ends_by || current > answer.received_ms + 1_000;
+        match meaningless {
+            true if current > answer.received_ms => current.min(earliest),
+            true => earliest,
+            false => current,
+        }
+    }
+
+    /// When the renewal of the present value begins.
+    fn due_ms(&self, random: f64) -> BootMs {
+        let Some(expires) = self.expires_ms else { return 0 };
+        let lead = match self.endpoint {
+            Endpoint::StableToken => {
+                let start = self.stable_start_ms();
+                start - part(start, 0.02 * random)
+            }
+            Endpoint::Token => {
+                let lead = (self.life_ms / 3).max(CLASSIC_LEAD_MS).min(self.life_ms / 2);
+                lead + part(lead, 0.03 * random)
+            }
+        };
+        expires.saturating_sub(lead)
+    }
+
+    /// How long before the end asking begins: as learned, between just inside the window and half the life.
+    fn stable_start_ms(&self) -> u64 {
+        let latest = STABLE_START_MS.min(self.longest_ms / 25);
+        let earliest = STABLE_START_MS.min(self.longest_ms / 2);
+        self.learned_ms.unwrap_or(earliest).clamp(latest, earliest)
+    }
+
+    /// The pause between asks near the end: a quarter of what is left, so that a window of any width is met.
+    /// Past the end, where upstream hands out what it calls dead, a second at least.
+    fn ask_gap_ms(&self, now_ms: BootMs) -> u64 {
+        match self.left_ms(now_ms) {
+            0 => BACKOFF_BASE_MS,
+            left => (left / 4).clamp(ASK_GAP_MS_MIN, ASK_GAP_MS_MAX),
+        }
+    }
+
+    /// The least pause, once a value has been answered suspiciously often: an upstream that prolongs it a little
+    /// each time must not make us spin.
+    fn caution_ms(&self) -> u64 {
+        match self.asks / ASKS_BEFORE_CAUTION {
+            0 => 0,
+            times => BACKOFF_BASE_MS << times.min(4),
+        }
+    }
+
+    /// Exponential with full jitter; closer together when a live value is running out.
+    fn backoff_ms(&self, left_ms: u64, random: f64) -> u64 {
+        let cap = match left_ms {
+            0 if self.endpoint == Endpoint::Token && self.failures > 10 => CLASSIC_BACKOFF_CAP_MS,
+            0 => BACKOFF_CAP_MS,
+            left => (left / 4).clamp(BACKOFF_BASE_MS, BACKOFF_CAP_MS),
+        };
+        // Without a value somebody is waiting: the first few tries come within a second.
+        let doublings = self.failures.saturating_sub(if left_ms == 0 { 3 } else { 1 }).min(16);
+        let delay = part((BACKOFF_BASE_MS << doublings).min(cap), random);
+        // Never sleep over the end of a live value.
+        if left_ms > 0 { delay.min(left_ms / 2) } else { delay }
+    }
+
+    /// `first`, twice `first`, … up to `most` times, a little less by jitter. While a value is live it is also tried
+    /// at half the time left: what is repaired in time is then noticed in time, for a handful of calls.
+    fn paced_ms(&self, first: u64, most: u32, left_ms: u64, random: f64) -> u64 {
+        let pace = first * u64::from(self.failures.clamp(1, most));
+        let delay = (pace - part(pace, 0.2 * random)).max(first);
+        if left_ms > 0 { delay.min((left_ms / 2).max(30_000)) } else { delay }
+    }
+}
+
+/// Milliseconds to the next midnight in UTC+8.
+fn ms_to_next_day(unix_ms: i64) -> u64 {
+    let into_day = unix_ms.saturating_add(8 * 3_600_000).rem_euclid(DAY_MS);
+    u64::try_from(DAY_MS - into_day).unwrap_or(0)
+}
+
+fn part(ms: u64, fraction: f64) -> u64 {
+    (ms as f64 * fraction.clamp(0.0, 1.0)) as u64
+}
+
+#[cfg(test)]
+mod tests;

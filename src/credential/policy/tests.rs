@@ -1,0 +1,351 @@
+//! Single rules first; then the policy against a model of WeChat, in model time.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn answer(sent_ms: BootMs, expires_in_s: u64, same: bool) -> Answer {
+    Answer { sent_ms, received_ms: sent_ms + 50, expires_in_s, told: Told::AsGiven, same }
+}
+
+fn fetched(endpoint: Endpoint, expires_in_s: u64) -> Standing {
+    let mut standing = Standing::new(endpoint);
+    standing.answered(&answer(0, expires_in_s, false), 0.0);
+    standing
+}
+
+fn at(boot_ms: BootMs) -> Now {
+    Now { boot_ms, unix_ms: 0 }
+}
+
+#[test]
+fn nothing_known_means_ask_now() {
+    assert_eq!(Standing::new(Endpoint::StableToken).first_try_ms(77, 0.5), 77);
+}
+
+/// The trap that golang's and Java's metadata clients fell into: an early ask brings the same value.
+#[test]
+fn stable_is_first_asked_inside_the_window_where_wechat_gives_a_new_value() {
+    for random in [0.0, 0.5, 1.0] {
+        let mut standing = Standing::new(Endpoint::StableToken);
+        let next = standing.answered(&answer(0, 7200, false), random);
+        let left = 7_200_000 - next;
+        assert!((280_000..=290_000).contains(&left), "{left}");
+    }
+}
+
+#[test]
+fn a_fresh_start_that_gets_345_s_asks_inside_the_window() {
+    let mut standing = Standing::new(Endpoint::StableToken);
+    let next = standing.answered(&answer(0, 345, false), 0.0);
+    assert!((45_000..345_000).contains(&next), "{next}");
+}
+
+#[test]
+fn classic_is_renewed_a_third_of_its_life_ahead_but_at_least_ten_minutes() {
+    for (life_s, lead_s) in [(7200, 2400), (1500, 600), (600, 300), (2, 1), (2_592_000, 864_000)] {
+        let mut standing = Standing::new(Endpoint::Token);
+        let next = standing.answered(&answer(0, life_s, false), 0.0);
+        assert_eq!(next, (life_s - lead_s) * 1000, "{life_s}");
+    }
+}
+
+#[test]
+fn the_same_value_tightens_what_is_known_of_its_end() {
+    let cases = [
+        // (sent, expires_in, expected end), for a value thought to end at 7 200 000.
+        (100_000, 7100, 7_200_000),
+        (100_300, 7100, 7_200_300),
+        (100_000, 7099, 7_200_000),
+        (100_000, 600, 700_000),
+        (100_000, 7200, 7_300_000),
+    ];
+    for (sent, expires_in_s, end) in cases {
+        let mut standing = fetched(Endpoint::StableToken, 7200);
+        standing.answered(&answer(sent, expires_in_s, true), 0.0);
+        assert_eq!(standing.expires_ms, Some(end), "{sent} {expires_in_s}");
+    }
+}
+
+#[test]
+fn an_unusable_lifetime_of_the_same_value_changes_nothing_while_it_lives() {
+    for told in [Told::Missing, Told::Unusable, Told::TooLong] {
+        let mut standing = fetched(Endpoint::StableToken, 7200);
+        standing.answered(&Answer { told, ..answer(1_000, 60, true) }, 0.0);
+        assert_eq!(standing.expires_ms, Some(7_200_000), "{told:?}");
+    }
+    let mut standing = fetched(Endpoint::StableToken, 2);
+    standing.answered(&Answer { told: Told::Zero, ..answer(1_500, 60, true) }, 0.0);
+    assert_eq!(standing.expires_ms, Some(2_000), "a value in its last second keeps its end");
+}
+
+#[test]
+fn an_upstream_that_prolongs_by_a_second_for_ever_does_not_make_us_spin() {
+    let mut standing = fetched(Endpoint::StableToken, 1);
+    let (mut now, mut calls) = (1_000, 0);
+    while now < 3_600_000 {
+        now = standing.answered(&answer(now, 1, true), 0.5);
+        calls += 1;
+    }
+    assert!(calls < 600, "{calls} calls in an hour");
+}
+
+#[test]
+fn an_upstream_that_answers_the_same_dead_value_for_ever_does_not_make_us_spin() {
+    let mut standing = fetched(Endpoint::StableToken, 1);
+    let (mut now, mut calls) = (1_000, 0);
+    while now < 3_600_000 {
+        now = standing.answered(&Answer { told: Told::Zero, ..answer(now, 60, true) }, 0.5);
+        calls += 1;
+    }
+    assert!(calls < 600, "{calls} calls in an hour");
+}
+
+#[test]
+fn a_value_in_its_last_second_is_not_served_unless_it_outlives_that_second() {
+    let mut standing = Standing::new(Endpoint::StableToken);
+    let zero = |sent_ms, same| Answer { told: Told::Zero, ..answer(sent_ms, 60, same) };
+    let next = standing.answered(&zero(0, false), 0.0);
+    assert_eq!((standing.left_ms(50), next), (0, 1_050));
+    standing.answered(&zero(next, true), 0.0);
+    assert_eq!(standing.expires_ms, Some(next + 60_000), "upstream's 0 meant nothing");
+    let mut standing = Standing::new(Endpoint::Token);
+    standing.answered(&zero(0, false), 0.0);
+    assert_eq!(standing.expires_ms, Some(60_000), "a classic value was minted just now");
+}
+
+#[test]
+fn an_operator_class_is_slow_without_a_value_and_looks_again_in_time_with_one() {
+    let mut standing = Standing::new(Endpoint::StableToken);
+    let mut delays = Vec::new();
+    for _ in 0..4 {
+        delays.push(standing.failed(Class::Operator(Pace::Slow), Sent::Answered, 0, at(0), 0.0) / 60_000);
+    }
+    assert_eq!(delays, [10, 20, 30, 30]);
+    let mut standing = fetched(Endpoint::StableToken, 7200);
+    let now = 6_910_000;
+    assert!(standing.failed(Class::Operator(Pace::Slow), Sent::Answered, now, at(now), 0.5) < 7_200_000);
+    let mut standing = Standing::new(Endpoint::StableToken);
+    let soon = standing.failed(Class::Operator(Pace::Soon), Sent::Answered, 0, at(0), 1.0);
+    assert_eq!(soon, 60_000);
+}
+
+#[test]
+fn a_wait_is_never_cut_short() {
+    for random in [0.0, 0.7, 1.0] {
+        for ms in [60_000, 600_000, 3_600_000, 86_400_000] {
+            let mut standing = fetched(Endpoint::StableToken, 7200);
+            let next = standing.failed(Class::Wait(Wait::AtLeastMs(ms)), Sent::Answered, 0, at(0), random);
+            assert!((ms..=ms + ms / 5).contains(&next), "{ms} {next}");
+        }
+    }
+}
+
+#[test]
+fn a_daily_quota_waits_for_midnight_in_utc_8_with_a_slow_probe() {
+    let noon_utc_8 = 4 * 3_600_000;
+    assert_eq!(ms_to_next_day(noon_utc_8), 12 * 3_600_000);
+    assert_eq!(ms_to_next_day(16 * 3_600_000 - 1), 1);
+    assert_eq!(ms_to_next_day(16 * 3_600_000), 86_400_000);
+    let quota = Class::Wait(Wait::NextDay);
+    let failed = |unix_ms| {
+        let now = Now { boot_ms: 0, unix_ms };
+        Standing::new(Endpoint::StableToken).failed(quota, Sent::Answered, 0, now, 0.0)
+    };
+    assert_eq!(failed(noon_utc_8), 3_600_000);
+    assert_eq!(failed(16 * 3_600_000 - 5_000), 5_000);
+}
+
+#[test]
+fn an_ambiguous_classic_call_dooms_the_old_value_in_the_overlap_and_is_repeated_soon() {
+    let mut standing = fetched(Endpoint::Token, 7200);
+    let (sent, now) = (4_800_000, at(4_808_000));
+    let next = standing.failed(Class::Retry, Sent::Ambiguous, sent, now, 1.0);
+    assert_eq!(standing.expires_ms, Some(sent + 300_000));
+    assert!(next <= now.boot_ms + 60_000);
+    let mut standing = fetched(Endpoint::Token, 7200);
+    standing.failed(Class::Retry, Sent::NotSent, sent, now, 1.0);
+    assert_eq!(standing.expires_ms, Some(7_200_000), "a call that never left changes nothing");
+    let mut standing = fetched(Endpoint::StableToken, 7200);
+    standing.failed(Class::Retry, Sent::Ambiguous, sent, now, 1.0);
+    assert_eq!(standing.expires_ms, Some(7_200_000), "stable calls are harmless");
+}
+
+#[test]
+fn a_call_never_outlasts_the_value_it_is_to_replace() {
+    let standing = fetched(Endpoint::StableToken, 7200);
+    let deadline = |left: u64| standing.call_deadline_ms(7_200_000 - left, 8_000);
+    assert_eq!([deadline(290_000), deadline(10_000), deadline(500), deadline(0)], [8_000, 5_000, 1_000, 8_000]);
+}
+
+#[test]
+fn a_60_s_sandbox_token_settles_at_one_or_two_asks_a_lifetime() {
+    let mut wechat = WeChat::new(Endpoint::StableToken, 60_000);
+    let run = simulate(&mut wechat, 30 * 60_000, &[], 7, 0);
+    let late: Vec<u32> = run.calls_per_value[10..].to_vec();
+    assert!(late.iter().all(|calls| *calls <= 3), "{late:?}");
+    assert!(late.iter().sum::<u32>() <= 2 * u32::try_from(late.len()).unwrap(), "{late:?}");
+}
+
+/// WeChat's token endpoint, with both windows in proportion to the lifetime.
+struct WeChat {
+    endpoint: Endpoint,
+    life_ms: u64,
+    window_ms: u64,
+    /// (dies at) by value.
+    values: Vec<u64>,
+}
+
+impl WeChat {
+    fn new(endpoint: Endpoint, life_ms: u64) -> WeChat {
+        WeChat { endpoint, life_ms, window_ms: life_ms * 300 / 7200, values: Vec::new() }
+    }
+
+    /// Returns (value, expires_in in whole seconds).
+    fn ask(&mut self, now: u64) -> (usize, u64) {
+        let left = self.values.last().map_or(0, |dies| dies.saturating_sub(now));
+        let mint = match self.endpoint {
+            Endpoint::StableToken => left <= self.window_ms,
+            Endpoint::Token => true,
+        };
+        if mint {
+            for dies in &mut self.values {
+                *dies = (*dies).min(now + self.window_ms);
+            }
+            self.values.push(now + self.life_ms);
+        }
+        let value = self.values.len() - 1;
+        (value, (self.values[value] - now) / 1000)
+    }
+
+    fn accepts(&self, value: usize, now: u64) -> bool {
+        now < self.values[value]
+    }
+}
+
+struct Run {
+    /// Calls between two changes of the value.
+    calls_per_value: Vec<u32>,
+    /// Instants without a value to serve, after the second value.
+    gaps: Vec<(u64, u64)>,
+}
+
+/// Runs the policy against the model. Panics if a refused value is ever served.
+/// `outages` are (from, to); in one, calls get lost on the way there (stable) or on the way back (classic, odd).
+fn simulate(wechat: &mut WeChat, span_ms: u64, outages: &[(u64, u64)], seed: u64, born_before: u64) -> Run {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let start = 1_000_000;
+    let latency = (wechat.window_ms / 40).clamp(1, 100);
+    if born_before > 0 {
+        wechat.values.push(start + wechat.life_ms - born_before);
+    }
+    let mut standing = Standing::new(wechat.endpoint);
+    let mut run = Run { calls_per_value: Vec::new(), gaps: Vec::new() };
+    let (mut held, mut calls, mut next, mut now) = (None, 0, start, start);
+    while now < start + span_ms {
+        let sent = next.max(now);
+        let arrived = sent + rng.u64(0..=latency);
+        let back = arrived + rng.u64(0..=latency);
+        calls += 1;
+        let lost = outages.iter().any(|(from, to)| (start + from..start + to).contains(&sent));
+        let reached = !lost || (wechat.endpoint == Endpoint::Token && rng.bool());
+        let before = standing.expires_ms;
+        let got = reached.then(|| wechat.ask(arrived));
+        // Whatever was held has been served until now or until its end.
+        if let (Some(value), Some(expires)) = (held, before) {
+            let last = back.min(expires - 1);
+            assert!(wechat.accepts(value, last), "served a refused value at {last}, {standing:?}");
+            if expires < back && run.calls_per_value.len() >= 2 {
+                run.gaps.push((expires, back));
+            }
+        }
+        now = back;
+        next = match got {
+            Some((value, expires_in_s)) if !lost => {
+                let same = held == Some(value);
+                if !same {
+                    run.calls_per_value.push(calls);
+                    calls = 0;
+                }
+                held = Some(value);
+                let (expires_in_s, told) =
+                    if expires_in_s == 0 { (60, Told::Zero) } else { (expires_in_s, Told::AsGiven) };
+                let answer = Answer { sent_ms: sent, received_ms: back, expires_in_s, told, same };
+                standing.answered(&answer, rng.f64())
+            }
+            got => {
+                let sent_how = if got.is_some() { Sent::Ambiguous } else { Sent::NotSent };
+                standing.failed(Class::Retry, sent_how, sent, at(back), rng.f64())
+            }
+        };
+        assert!(next > now || standing.left_ms(now) == 0, "spins at {now}");
+    }
+    run
+}
+
+fn lifetimes() -> impl Strategy<Value = u64> {
+    prop_oneof![2u64..10, 10u64..7200, Just(7200), 7200u64..2_592_000].prop_map(|s| s * 1000)
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoint> {
+    prop_oneof![Just(Endpoint::StableToken), Just(Endpoint::Token)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_refused_value_is_never_served_and_the_calls_are_few(
+        endpoint in endpoints(), life in lifetimes(), seed: u64, age in 0.0f64..1.0,
+    ) {
+        let mut wechat = WeChat::new(endpoint, life);
+        let run = simulate(&mut wechat, life * 40, &[], seed, part(life, age));
+        prop_assert_eq!(&run.gaps, &[]);
+        let settled = &run.calls_per_value[12..];
+        let most = match endpoint { Endpoint::StableToken => 6, Endpoint::Token => 1 };
+        prop_assert!(settled.iter().all(|calls| *calls <= most), "{:?}", run.calls_per_value);
+    }
+
+    #[test]
+    fn outages_never_make_a_refused_value_be_served(
+        endpoint in endpoints(), life in lifetimes(), seed: u64, age in 0.0f64..1.0,
+        outages in prop::collection::vec((0.0f64..20.0, 0.0f64..2.0), 0..8),
+    ) {
+        let outages: Vec<(u64, u64)> = outages
+            .iter()
+            .map(|(from, long)| ((life as f64 * from) as u64, (life as f64 * from + (life as f64 * long).min(2e7)) as u64))
+            .collect();
+        let mut wechat = WeChat::new(endpoint, life);
+        simulate(&mut wechat, life * 22, &outages, seed, part(life, age));
+    }
+
+    #[test]
+    fn an_outage_shorter_than_the_lead_is_not_noticed_by_readers(
+        life in 600_000u64..10_000_000, seed: u64, from in 3.0f64..10.0, long in 0.0f64..0.6,
+    ) {
+        let from = (life as f64 * from) as u64;
+        let outage = (from, from + (life as f64 / 25.0 * long) as u64);
+        let mut wechat = WeChat::new(Endpoint::StableToken, life);
+        let run = simulate(&mut wechat, life * 14, &[outage], seed, 0);
+        prop_assert_eq!(run.gaps, &[]);
+    }
+
+    #[test]
+    fn a_failure_never_takes_a_live_value_away_for_good_nor_spins(
+        endpoint in endpoints(), life_s in 2u64..100_000, random in 0.0f64..=1.0, elapsed in 0.0f64..1.0,
+        class in prop_oneof![
+            Just(Class::Retry), Just(Class::OwnBug), Just(Class::Operator(Pace::Soon)),
+            Just(Class::Operator(Pace::Slow)), Just(Class::Wait(Wait::NextDay)), Just(Class::Wait(Wait::AtLeastMs(60_000))),
+        ],
+        rounds in 1usize..40,
+    ) {
+        let mut standing = fetched(endpoint, life_s);
+        let now = (life_s as f64 * 1000.0 * elapsed) as u64;
+        for _ in 0..rounds {
+            let next = standing.failed(class, Sent::Answered, now, at(now), random);
+            prop_assert!(next >= now + BACKOFF_FLOOR_MS);
+            prop_assert!(next <= now + 86_400_000 + 86_400_000 / 5);
+        }
+        prop_assert_eq!(standing.expires_ms, Some(life_s * 1000));
+    }
+}

@@ -1,0 +1,717 @@
+//! The one writer of the table: sleeps until the policy says so, sends a flight, publishes what it brings.
+//!
+//! One driver task holds all state; flights are tasks of their own and touch none of it. Only the driver
+//! publishes, so a late answer can never replace a newer value. A value is swapped, never cleared, and no
+//! failure ends the loop: only the cancellation does.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::time::{DelayQueue, delay_queue};
+use tracing::{debug, error, info, warn};
+
+use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::policy::{Answer, Standing};
+use super::saver::Saver;
+use super::state::{Entry, Name};
+use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
+use crate::clock::{self, BootMs, Now};
+use crate::config::{Endpoint, SecretSource};
+use crate::secret::{Secret, fingerprint};
+use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
+
+/// Keeps every credential current until told to stop.
+pub struct Refresher {
+    pub(super) table: Arc<Table>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) client: Client,
+    pub(super) saver: Option<Saver>,
+    pub(super) concurrency: usize,
+    pub(super) total_timeout_ms: u64,
+}
+
+/// The driver's side of one credential.
+pub(super) struct Slot {
+    credential: Arc<Credential>,
+    name: Name,
+    base_url: String,
+    endpoint: Endpoint,
+    source: SecretSource,
+    standing: Standing,
+    fetched: Option<Now>,
+    /// Restored in doubt: what to do at once, whatever the schedule says.
+    urgent: Option<Purpose>,
+    timer: Option<delay_queue::Key>,
+    next_try_ms: BootMs,
+    flying: bool,
+    /// A classic value on its way to the disk.
+    pending: Option<Published>,
+    waiters: Vec<oneshot::Sender<()>>,
+    checked_ms: Option<BootMs>,
+    /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
+    blocked_with: Option<Option<Secret>>,
+    log: FailureLog,
+}
+
+/// Says a thing once a minute while it stays the same.
+#[derive(Default)]
+struct FailureLog {
+    last: Option<(Option<i64>, &'static str, String)>,
+    logged_ms: BootMs,
+    unsaid: u32,
+}
+
+/// What a spawned task brings home.
+enum Home {
+    Landed(Box<Landing>),
+    /// A classic value has reached the disk, or has waited long enough.
+    Persisted,
+    /// These blocked credentials have another secret now.
+    SecretsChanged(Vec<CredentialId>),
+}
+
+const TICK: Duration = Duration::from_secs(5);
+/// Clocks that drift apart by more than this between two ticks mean a suspend or a jump.
+const JUMP_MS: u64 = 1_000;
+const LANDING_WAIT: Duration = Duration::from_secs(8);
+const FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
+const PERSIST_WAIT_MS: u64 = 1_000;
+const LOG_AGAIN_MS: u64 = 60_000;
+/// Start-up calls past the first few are spread so thin.
+const SPREAD_MS: u64 = 10;
+
+impl Slot {
+    pub(super) fn new(
+        credential: Arc<Credential>,
+        name: Name,
+        base_url: String,
+        source: SecretSource,
+        endpoint: Endpoint,
+    ) -> Slot {
+        Slot {
+            credential,
+            name,
+            base_url,
+            endpoint,
+            source,
+            standing: Standing::new(endpoint),
+            fetched: None,
+            urgent: None,
+            timer: None,
+            next_try_ms: 0,
+            flying: false,
+            pending: None,
+            waiters: Vec::new(),
+            checked_ms: None,
+            blocked_with: None,
+            log: FailureLog::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Takes over what a former process knew, and publishes its value if it lives.
+    pub(super) fn restore(&mut self, entry: &Entry, left_ms: u64, suspicious: bool, now: Now) {
+        self.standing.longest_ms = entry.longest_ms;
+        self.standing.learned_ms = entry.learned_ms;
+        let mut left_ms = left_ms;
+        self.standing.life_ms = entry.life_ms;
+        if let Some(intent) = entry.intent_unix_ms {
+            // A classic call was begun and nobody saw its end: it may have doomed this value.
+            let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
+            left_ms = left_ms.min(self.standing.overlap_ms().saturating_sub(since));
+            // A probe would not tell: the old value works until the overlap ends.
+            self.urgent = Some(Purpose::Renew);
+        } else if suspicious {
+            self.urgent = Some(Purpose::Check);
+        }
+        let age_ms = u64::try_from(now.unix_ms.saturating_sub(entry.fetched_unix_ms)).unwrap_or(0);
+        self.fetched = Some(Now { boot_ms: now.boot_ms.saturating_sub(age_ms), unix_ms: entry.fetched_unix_ms });
+        let expires_boot_ms = now.boot_ms + left_ms;
+        self.standing.expires_ms = Some(expires_boot_ms);
+        let value = Bytes::copy_from_slice(entry.value.as_bytes());
+        let generation = entry.generation.max(1);
+        self.credential.update_status(|status| {
+            status.generation = generation;
+            status.expires_boot_ms = expires_boot_ms;
+            status.state = State::Fresh;
+        });
+        if left_ms > 0 {
+            self.credential.publish(Published { value, generation, expires_boot_ms });
+        } else {
+            // Not served, but known: the next answer may bring it again, and its generation counts on.
+            self.credential.remember(Published { value, generation, expires_boot_ms });
+        }
+    }
+}
+
+impl Refresher {
+    /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let writing = CancellationToken::new();
+        let writer = self.saver.clone().map(|saver| tokio::spawn(saver.run(self.table.clone(), writing.clone())));
+        let saver = self.saver.clone();
+        let mut driver = Driver {
+            permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
+            refresher: self,
+            queue: DelayQueue::new(),
+            tasks: JoinSet::new(),
+            owners: HashMap::new(),
+            cancel: shutdown.child_token(),
+            watching_secrets: false,
+        };
+        driver.schedule_all();
+        driver.drive(&shutdown).await;
+        driver.land_all().await;
+        if let Some(saver) = saver
+            && !saver.flush(FLUSH_WAIT).await
+        {
+            warn!("the state could not be written before the end");
+        }
+        writing.cancel();
+        if let Some(writer) = writer {
+            // Ended by the token; a panic in it has been reported already.
+            let _ = writer.await;
+        }
+    }
+}
+
+struct Driver {
+    refresher: Refresher,
+    permits: Arc<Semaphore>,
+    queue: DelayQueue<CredentialId>,
+    tasks: JoinSet<Home>,
+    /// Whose task it is; also known when it panics.
+    owners: HashMap<Id, CredentialId>,
+    cancel: CancellationToken,
+    watching_secrets: bool,
+}
+
+impl Driver {
+    async fn drive(&mut self, shutdown: &CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = (clock::boot_ms(), Instant::now());
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(home) = self.tasks.join_next_with_id() => self.came_home(home),
+                Some(due) = poll_fn(|cx| self.queue.poll_expired(cx)) => self.due(due.into_inner()),
+                _ = tick.tick() => {
+                    let now = (clock::boot_ms(), Instant::now());
+                    if jumped(clocks, now) {
+                        warn!("the machine was suspended or a clock jumped; schedules are set anew");
+                        self.rearm_all();
+                    }
+                    clocks = now;
+                    self.watch_secrets();
+                }
+                // Last: no flood of reports may hold up a renewal.
+                Some(report) = self.refresher.reports.recv() => self.reported(report),
+            }
+        }
+    }
+
+    /// The first tries: at once for as many as may fly at once, the others spread a little.
+    fn schedule_all(&mut self) {
+        let now_ms = clock::boot_ms();
+        let spread_ms = self.refresher.slots.len() as u64 * SPREAD_MS;
+        let mut urgent = 0;
+        for id in 0..self.refresher.slots.len() {
+            let slot = &mut self.refresher.slots[id];
+            let mut at_ms = slot.standing.first_try_ms(now_ms, fastrand::f64());
+            if at_ms <= now_ms || slot.urgent.is_some() {
+                urgent += 1;
+                at_ms =
+                    if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
+            }
+            self.arm(id, at_ms);
+        }
+    }
+
+    fn arm(&mut self, id: CredentialId, at_ms: BootMs) {
+        let slot = &mut self.refresher.slots[id];
+        if let Some(key) = slot.timer.take() {
+            self.queue.try_remove(&key);
+        }
+        slot.next_try_ms = at_ms;
+        slot.credential.update_status(|status| status.next_try_boot_ms = at_ms);
+        // A year is beyond any schedule; the queue's wheel would end a little later.
+        let delay_ms = at_ms.saturating_sub(clock::boot_ms()).min(365 * 86_400_000);
+        slot.timer = Some(self.queue.insert(id, Duration::from_millis(delay_ms)));
+    }
+
+    fn rearm_all(&mut self) {
+        for id in 0..self.refresher.slots.len() {
+            if !self.refresher.slots[id].flying {
+                self.arm(id, self.refresher.slots[id].next_try_ms);
+            }
+        }
+    }
+
+    fn due(&mut self, id: CredentialId) {
+        let slot = &mut self.refresher.slots[id];
+        slot.timer = None;
+        if slot.flying {
+            // Its landing sets the next try.
+            return;
+        }
+        let purpose = match slot.urgent.take() {
+            Some(Purpose::Check) if slot.standing.left_ms(clock::boot_ms()) > 0 => Purpose::Check,
+            _ => Purpose::Renew,
+        };
+        self.start(id, purpose);
+    }
+
+    /// One flight at most per credential: callers have looked at `flying`.
+    fn start(&mut self, id: CredentialId, purpose: Purpose) {
+        let intent = self.note_intent(id);
+        let slot = &mut self.refresher.slots[id];
+        slot.flying = true;
+        slot.credential.update_status(|status| {
+            status.checks += u64::from(purpose == Purpose::Check);
+            if !matches!(status.state, State::Blocked | State::Waiting) {
+                status.state = State::Renewing;
+            }
+        });
+        let flight = Flight {
+            purpose,
+            appid: slot.credential.appid.clone(),
+            base_url: slot.base_url.clone(),
+            endpoint: slot.endpoint,
+            source: slot.source.clone(),
+            held: slot.credential.published().map(|published| published.value.clone()),
+            standing: slot.standing.clone(),
+            total_timeout_ms: self.refresher.total_timeout_ms,
+            client: self.refresher.client.clone(),
+            permits: self.permits.clone(),
+            cancel: self.cancel.clone(),
+            intent,
+        };
+        let task = self.tasks.spawn(async move {
+            #[cfg(test)]
+            tests::panic_if_asked(&flight.appid);
+            Home::Landed(Box::new(flight.fly().await))
+        });
+        self.owners.insert(task.id(), id);
+    }
+
+    /// Classic only. If we are killed before the answer is in the state, the next start knows that the value
+    /// it finds may be on its way out.
+    fn note_intent(&self, id: CredentialId) -> Option<(Saver, u64)> {
+        let slot = &self.refresher.slots[id];
+        let saver = self.refresher.saver.as_ref().filter(|_| slot.endpoint == Endpoint::Token)?;
+        let unix_ms = clock::unix_ms();
+        let version = saver.change(id, |entry| {
+            if let Some(entry) = entry {
+                entry.intent_unix_ms.get_or_insert(unix_ms);
+            }
+        });
+        Some((saver.clone(), version))
+    }
+
+    fn came_home(&mut self, home: Result<(Id, Home), JoinError>) {
+        let (task, home) = match home {
+            Ok((task, home)) => (task, Ok(home)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let owner = self.owners.remove(&task);
+        match (owner, home) {
+            (Some(id), Ok(Home::Landed(landing))) => self.landed(id, *landing),
+            (Some(id), Ok(Home::Persisted)) => self.publish(id),
+            (Some(id), Err(error)) => self.crashed(id, &error),
+            (None, Ok(Home::SecretsChanged(ids))) => self.secrets_changed(&ids),
+            (None, _) => self.watching_secrets = false,
+            (Some(_), Ok(Home::SecretsChanged(_))) => {}
+        }
+    }
+
+    fn crashed(&mut self, id: CredentialId, error: &JoinError) {
+        self.refresher.table.panics.fetch_add(1, Ordering::Relaxed);
+        error!(appid = self.refresher.slots[id].credential.appid, %error, "a fetch task crashed; this is a bug");
+        let appid = self.refresher.slots[id].credential.appid.clone();
+        let failure = Failure::transport(&appid, Sent::Ambiguous, "the fetch task crashed");
+        self.failed(id, Purpose::Renew, None, &failure, clock::boot_ms());
+        self.publish(id);
+    }
+
+    fn landed(&mut self, id: CredentialId, landing: Landing) {
+        let Landing { purpose, calls, secret, outcome } = landing;
+        self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
+        match outcome {
+            Outcome::Answered { token, sent_ms, received_ms, probe } => {
+                if self.answered(id, token, sent_ms, received_ms, probe) {
+                    // The flight goes on until the value has been persisted and published.
+                    return;
+                }
+            }
+            Outcome::Failed { failure, sent_ms } => self.failed(id, purpose, secret, &failure, sent_ms),
+            Outcome::Kept(probe) => {
+                debug!(appid = self.refresher.slots[id].credential.appid, ?probe, "checked; nothing to renew");
+                self.intent_over(id);
+                self.calm(id);
+                self.resume(id);
+            }
+            Outcome::Cancelled => {
+                self.intent_over(id);
+                self.resume(id);
+            }
+        }
+        self.finish(id);
+    }
+
+    /// Takes the schedule up where a check interrupted it.
+    fn resume(&mut self, id: CredentialId) {
+        self.arm(id, self.refresher.slots[id].next_try_ms);
+    }
+
+    /// The flight is over: whoever waited for a check gets their answer.
+    fn finish(&mut self, id: CredentialId) {
+        let slot = &mut self.refresher.slots[id];
+        slot.flying = false;
+        for waiter in slot.waiters.drain(..) {
+            // The client may have gone.
+            let _ = waiter.send(());
+        }
+    }
+
+    /// True if the value is still on its way to the disk.
+    fn answered(
+        &mut self,
+        id: CredentialId,
+        token: Token,
+        sent_ms: BootMs,
+        received_ms: BootMs,
+        probe: Option<Probe>,
+    ) -> bool {
+        let slot = &mut self.refresher.slots[id];
+        let held = slot.credential.published();
+        let same = held.as_ref().is_some_and(|held| held.value == token.value);
+        let answer = Answer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.told, same };
+        let next_ms = slot.standing.answered(&answer, fastrand::f64());
+        slot.blocked_with = None;
+        let generation = held.as_ref().map_or(0, |held| held.generation) + u64::from(!same);
+        let expires_boot_ms = slot.standing.expires_ms.unwrap_or(sent_ms);
+        slot.credential.update_status(|status| {
+            status.same_answers += u64::from(same);
+            status.dead_but_same += u64::from(matches!(probe, Some(Probe::Dead(_))));
+        });
+        slot.say_answered(&token, same, generation, probe);
+        if !same {
+            let received_ago = clock::boot_ms().saturating_sub(received_ms);
+            slot.fetched = Some(Now { boot_ms: received_ms, unix_ms: clock::unix_ms() - received_ago as i64 });
+        }
+        let published = Published { value: token.value, generation, expires_boot_ms };
+        let waits = !same && slot.endpoint == Endpoint::Token && self.refresher.saver.is_some();
+        let version = self.persist(id, &published);
+        self.calm(id);
+        self.arm(id, next_ms);
+        if waits && let Some((saver, version)) = self.refresher.saver.clone().zip(version) {
+            self.publish_after_persisting(id, published, saver, version);
+            return true;
+        }
+        self.refresher.slots[id].put(published);
+        false
+    }
+
+    /// Stable values are published first and persisted afterwards: after a crash WeChat gives them again. A classic
+    /// one can't be had again, and publishing it before it is on disk would let a restart serve its predecessor,
+    /// which dies in 5 minutes, to clients that have seen the successor. So the disk goes first, but for a second at
+    /// most (a quarter of the overlap for short lives), during which the old value is as good as the new.
+    fn publish_after_persisting(&mut self, id: CredentialId, published: Published, saver: Saver, version: u64) {
+        let slot = &mut self.refresher.slots[id];
+        let live = slot.credential.published().is_some_and(|old| clock::boot_ms() < old.expires_boot_ms);
+        let wait_ms = if live { PERSIST_WAIT_MS.min(slot.standing.overlap_ms() / 4) } else { 0 };
+        slot.pending = Some(published);
+        let task = self.tasks.spawn(async move {
+            saver.wait(version, Duration::from_millis(wait_ms)).await;
+            Home::Persisted
+        });
+        self.owners.insert(task.id(), id);
+    }
+
+    fn publish(&mut self, id: CredentialId) {
+        let slot = &mut self.refresher.slots[id];
+        if let Some(published) = slot.pending.take() {
+            slot.put(published);
+        }
+        self.finish(id);
+    }
+
+    fn persist(&self, id: CredentialId, published: &Published) -> Option<u64> {
+        let saver = self.refresher.saver.as_ref()?;
+        let entry = self.refresher.slots[id].entry(published);
+        Some(saver.change(id, |kept| *kept = entry))
+    }
+
+    /// A call has ended whose end we saw.
+    fn intent_over(&self, id: CredentialId) {
+        if self.refresher.slots[id].endpoint == Endpoint::Token
+            && let Some(saver) = &self.refresher.saver
+        {
+            saver.change(id, |entry| {
+                if let Some(entry) = entry {
+                    entry.intent_unix_ms = None;
+                }
+            });
+        }
+    }
+
+    /// All is well again.
+    fn calm(&mut self, id: CredentialId) {
+        let slot = &mut self.refresher.slots[id];
+        if slot.log.last.take().is_some() {
+            info!(appid = slot.credential.appid, unsaid = slot.log.unsaid, "recovered");
+            slot.log.unsaid = 0;
+        }
+        slot.credential.update_status(|status| {
+            status.state = State::Fresh;
+            status.last_error = None;
+        });
+    }
+
+    fn failed(
+        &mut self,
+        id: CredentialId,
+        purpose: Purpose,
+        secret: Option<Secret>,
+        failure: &Failure,
+        sent_ms: BootMs,
+    ) {
+        let now = Now::read();
+        let slot = &mut self.refresher.slots[id];
+        let live = slot.standing.left_ms(now.boot_ms) > 0;
+        let harmless = purpose == Purpose::Check && slot.endpoint == Endpoint::StableToken && live;
+        let next_ms = if harmless {
+            // The check says nothing about the value; its schedule stands.
+            slot.next_try_ms
+        } else {
+            slot.standing.failed(failure.class, failure.sent, sent_ms, now, fastrand::f64())
+        };
+        slot.blocked_with = matches!(failure.class, Class::Operator(_) | Class::OwnBug).then_some(secret);
+        let shortened = slot.shorten();
+        slot.note_failure(failure, now.boot_ms, next_ms);
+        slot.credential.settle();
+        match shortened {
+            // The state knows the nearer end now; that says all the intent did.
+            Some(published) => drop(self.persist(id, &published)),
+            None if failure.sent != Sent::Ambiguous => self.intent_over(id),
+            None => {}
+        }
+        self.arm(id, next_ms);
+    }
+
+    fn reported(&mut self, report: Report) {
+        let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
+        let now_ms = clock::boot_ms();
+        let current = slot.credential.published().map_or(0, |published| published.generation);
+        let late = report.generation.is_some_and(|seen| seen != current);
+        let nothing_live = slot.standing.left_ms(now_ms) == 0;
+        let spacing = slot.standing.check_spacing_ms();
+        let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
+        if !late && slot.flying {
+            slot.wait(report.done);
+        } else if late || nothing_live || lately {
+            // Nothing to check, or it has just been checked. The reporter may have gone.
+            let _ = report.done.send(());
+        } else {
+            slot.checked_ms = Some(now_ms);
+            slot.waiters.push(report.done);
+            self.start(report.id, Purpose::Check);
+        }
+    }
+
+    /// Looks whether a secret that WeChat refused has been replaced.
+    fn watch_secrets(&mut self) {
+        if self.watching_secrets {
+            return;
+        }
+        let watched: Vec<(CredentialId, SecretSource, Option<Secret>)> = self
+            .refresher
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| !slot.flying && matches!(slot.source, SecretSource::File(_)))
+            .filter_map(|(id, slot)| slot.blocked_with.clone().map(|used| (id, slot.source.clone(), used)))
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        self.watching_secrets = true;
+        self.tasks.spawn(async move {
+            let mut changed = Vec::new();
+            for (id, source, used) in watched {
+                if let Ok(secret) = read_secret(&source).await
+                    && used.as_ref() != Some(&secret)
+                {
+                    changed.push(id);
+                }
+            }
+            Home::SecretsChanged(changed)
+        });
+    }
+
+    fn secrets_changed(&mut self, ids: &[CredentialId]) {
+        self.watching_secrets = false;
+        for id in ids {
+            let slot = &mut self.refresher.slots[*id];
+            if !slot.flying && slot.blocked_with.is_some() {
+                info!(appid = slot.credential.appid, "the secret file has changed; trying it");
+                slot.standing.failures = 0;
+                self.arm(*id, clock::boot_ms());
+            }
+        }
+    }
+
+    /// After the end was called: nothing new is sent, what was sent is waited for.
+    async fn land_all(&mut self) {
+        let waiting = async {
+            while let Some(home) = self.tasks.join_next_with_id().await {
+                self.came_home(home);
+            }
+        };
+        if tokio::time::timeout(LANDING_WAIT, waiting).await.is_err() {
+            warn!("calls to WeChat were still under way at the end; their answers are lost");
+        }
+    }
+}
+
+impl Slot {
+    /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
+    fn wait(&mut self, waiter: oneshot::Sender<()>) {
+        if self.waiters.len() >= REPORTS_MAX {
+            self.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        if self.waiters.len() < REPORTS_MAX {
+            self.waiters.push(waiter);
+        }
+    }
+
+    /// The table's swap.
+    fn put(&mut self, published: Published) {
+        let Published { generation, expires_boot_ms, .. } = published;
+        self.credential.publish(published);
+        self.credential.update_status(|status| {
+            status.generation = generation;
+            status.expires_boot_ms = expires_boot_ms;
+        });
+    }
+
+    /// Brings the published end closer if the policy thinks less of the value now.
+    fn shorten(&mut self) -> Option<Arc<Published>> {
+        let old = self.credential.published()?;
+        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires < old.expires_boot_ms)?;
+        self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.credential.published()
+    }
+
+    fn entry(&self, published: &Published) -> Option<Entry> {
+        let now = Now::read();
+        let fetched = self.fetched.unwrap_or(now);
+        let left = i64::try_from(published.expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
+        Some(Entry {
+            name: self.name.clone(),
+            value: String::from_utf8(published.value.to_vec()).ok()?,
+            generation: published.generation,
+            expires_unix_ms: now.unix_ms + left,
+            expires_boot_ms: published.expires_boot_ms,
+            fetched_unix_ms: fetched.unix_ms,
+            fetched_boot_ms: fetched.boot_ms,
+            life_ms: self.standing.life_ms,
+            longest_ms: self.standing.longest_ms,
+            learned_ms: self.standing.learned_ms,
+            intent_unix_ms: None,
+        })
+    }
+
+    fn say_answered(&self, token: &Token, same: bool, generation: u64, probe: Option<Probe>) {
+        let appid = &self.credential.appid;
+        let print = fingerprint(&token.value);
+        if let Some(warning) = token.told.warning() {
+            warn!(appid, token = print, warning);
+        }
+        if let Some(Probe::Dead(errcode)) = probe {
+            error!(
+                appid,
+                errcode,
+                token = print,
+                "WeChat refuses the token and yet hands it out as current; reset it there"
+            );
+        }
+        if same {
+            debug!(appid, token = print, generation, "same token");
+        } else {
+            info!(appid, token = print, generation, expires_in_s = token.expires_in_s, "new token");
+        }
+    }
+
+    fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
+        let live = self.standing.left_ms(now_ms) > 0;
+        let advice = failure.advice().into_owned();
+        let state = match failure.class {
+            Class::Operator(_) | Class::OwnBug => State::Blocked,
+            Class::Wait(_) => State::Waiting,
+            Class::Retry if live => State::Stale,
+            Class::Retry => State::Dead,
+        };
+        let (class, rid) = (failure.class.name(), failure.rid.clone());
+        self.say_failed(failure, &advice, now_ms, next_ms, live);
+        self.credential.update_status(|status| {
+            status.state = state;
+            status.failures += 1;
+            status.last_error = Some(LastError {
+                errcode: failure.errcode,
+                class,
+                rid,
+                text: failure.to_string(),
+                advice,
+                at_boot_ms: now_ms,
+            });
+        });
+    }
+
+    fn say_failed(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
+        // The rid differs each time; without an errcode the text tells one trouble from another.
+        let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
+        let this = (failure.errcode, failure.class.name(), text);
+        let repeated = self.log.last.as_ref() == Some(&this);
+        if repeated && now_ms < self.log.logged_ms + LOG_AGAIN_MS {
+            self.log.unsaid += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut self.log.unsaid);
+        self.log.last = Some(this);
+        self.log.logged_ms = now_ms;
+        let appid = &self.credential.appid;
+        let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
+        let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
+        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
+            error!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+        } else {
+            warn!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+        }
+    }
+}
+
+/// True if the boot clock and tokio's have drifted apart: tokio's stands still in a suspend.
+fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
+    let boot = now.0.saturating_sub(before.0);
+    let tokio = u64::try_from(now.1.duration_since(before.1).as_millis()).unwrap_or(u64::MAX);
+    boot.abs_diff(tokio) > JUMP_MS
+}
+
+#[cfg(test)]
+mod tests;

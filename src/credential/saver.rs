@@ -1,0 +1,118 @@
+//! Writes the state in the background: the newest picture wins, a slow disk delays nobody but itself.
+//!
+//! A failed write is reported once, tried again with backoff, and its end reported too.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::state::{Entry, Snapshot, Store};
+use super::table::Table;
+use crate::clock::Now;
+
+/// The refresher's end: what is to be written, and whether it has been.
+#[derive(Clone)]
+pub struct Saver {
+    store: Arc<dyn Store>,
+    entries: Arc<Mutex<Vec<Option<Entry>>>>,
+    /// Counts what was asked for and what has reached the store.
+    wanted: watch::Sender<u64>,
+    saved: watch::Sender<u64>,
+    boot_id: Arc<str>,
+}
+
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+impl Saver {
+    /// `entries` as loaded, by credential id.
+    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, boot_id: &str) -> Saver {
+        Saver {
+            store,
+            entries: Arc::new(Mutex::new(entries)),
+            wanted: watch::Sender::new(0),
+            saved: watch::Sender::new(0),
+            boot_id: boot_id.into(),
+        }
+    }
+
+    /// Changes an entry and asks for it to be written. Returns what to [`Saver::wait`] for.
+    pub fn change(&self, id: usize, change: impl FnOnce(&mut Option<Entry>)) -> u64 {
+        if let Some(entry) = self.entries.lock().get_mut(id) {
+            change(entry);
+        }
+        let mut version = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            version = *wanted;
+        });
+        version
+    }
+
+    /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
+    pub async fn wait(&self, version: u64, at_most: Duration) -> bool {
+        let mut saved = self.saved.subscribe();
+        tokio::time::timeout(at_most, saved.wait_for(|saved| *saved >= version)).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Waits until everything asked for is in the store.
+    pub async fn flush(&self, at_most: Duration) -> bool {
+        let version = *self.wanted.borrow();
+        self.wait(version, at_most).await
+    }
+
+    /// Writes whenever something was asked for, until `end`.
+    pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
+        let mut wanted = self.wanted.subscribe();
+        let mut backoff = Duration::ZERO;
+        loop {
+            let saved = *self.saved.borrow();
+            tokio::select! {
+                () = end.cancelled() => return,
+                changed = wanted.wait_for(|wanted| *wanted > saved) => if changed.is_err() { return },
+            }
+            let version = *wanted.borrow_and_update();
+            match self.write().await {
+                Ok(()) => {
+                    if !table.state_saved.swap(true, Ordering::Relaxed) {
+                        info!("the state can be written again");
+                    }
+                    backoff = Duration::ZERO;
+                    self.saved.send_replace(version);
+                    continue;
+                }
+                Err(reason) => {
+                    table.state_failures.fetch_add(1, Ordering::Relaxed);
+                    if table.state_saved.swap(false, Ordering::Relaxed) {
+                        warn!(reason, "the state cannot be written; running from memory, a restart would fetch anew");
+                    }
+                }
+            }
+            backoff = (backoff * 2).clamp(Duration::from_secs(1), BACKOFF_MAX);
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(backoff) => {}
+            }
+        }
+    }
+
+    async fn write(&self) -> Result<(), String> {
+        let this = self.clone();
+        let written = tokio::task::spawn_blocking(move || this.store.save(&this.snapshot())).await;
+        match written {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the writer panicked".to_owned()),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let entries = self.entries.lock().iter().flatten().cloned().collect();
+        let now = Now::read();
+        let boot_id = self.boot_id.to_string();
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries }
+    }
+}

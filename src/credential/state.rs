@@ -1,0 +1,450 @@
+//! What survives a restart: one JSON file, written whole or not at all.
+//!
+//! Never fatal. A file that can't be trusted is set aside and reported, and the server starts cold; a file that
+//! can't be written is reported, and the server runs from memory. The pure half decides what a persisted value is
+//! worth on this boot; the other half is files.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::{BootMs, Now};
+use crate::config::Endpoint;
+
+/// Where the state is kept: a file now, perhaps a shared store for several nodes later.
+pub trait Store: Send + Sync {
+    /// Reads the state. Sets aside what can't be trusted.
+    fn load(&self) -> Loaded;
+    /// Writes the state: afterwards the store holds this or, on an error, what it held before.
+    fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
+}
+
+/// What was found.
+#[derive(Debug)]
+pub enum Loaded {
+    /// Nothing there: a first start.
+    Empty,
+    Found(Snapshot),
+    /// Something was there and could not be used.
+    Refused {
+        reason: String,
+        set_aside: Option<PathBuf>,
+    },
+}
+
+/// Everything that is kept.
+#[derive(Clone, Serialize, Deserialize, Default)]
+pub struct Snapshot {
+    /// Both clocks when it was written, and the boot they belong to.
+    pub written_unix_ms: i64,
+    pub written_boot_ms: BootMs,
+    pub boot_id: String,
+    pub entries: Vec<Entry>,
+}
+
+/// Without the entries: they hold tokens.
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+/// Which credential an entry is about. Another endpoint or another upstream makes it another credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Name {
+    pub appid: String,
+    pub kind: String,
+    pub endpoint: String,
+    /// Fingerprint of the base URL: a sandbox's token must never be served as WeChat's.
+    pub base: String,
+}
+
+impl Name {
+    /// The name of an app's access token.
+    pub fn access_token(appid: &str, endpoint: Endpoint, base_url: &str) -> Name {
+        Name {
+            appid: appid.to_owned(),
+            kind: "access_token".to_owned(),
+            endpoint: match endpoint {
+                Endpoint::StableToken => "stable_token",
+                Endpoint::Token => "token",
+            }
+            .to_owned(),
+            base: crate::secret::fingerprint(base_url.trim_end_matches('/').as_bytes()),
+        }
+    }
+}
+
+/// One credential as it is kept.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    #[serde(flatten)]
+    pub name: Name,
+    pub value: String,
+    pub generation: u64,
+    pub expires_unix_ms: i64,
+    pub expires_boot_ms: BootMs,
+    pub fetched_unix_ms: i64,
+    pub fetched_boot_ms: BootMs,
+    /// What the value had left when it was fetched.
+    pub life_ms: u64,
+    pub longest_ms: u64,
+    pub learned_ms: Option<u64>,
+    /// Wall time of a classic call that was begun and not seen to end: the value may be on its way out.
+    pub intent_unix_ms: Option<i64>,
+}
+
+/// What a persisted value is worth now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worth {
+    /// Milliseconds it can still be served.
+    pub left_ms: u64,
+    /// The clocks contradict each other: serve it, but ask WeChat at once.
+    pub suspicious: bool,
+}
+
+impl Snapshot {
+    /// What is left of an entry. On the boot that wrote it the boot clock tells; otherwise only the wall clock does,
+    /// and it is believed within bounds: never more than was left when it was written, or than a lifetime less its age.
+    pub fn worth(&self, entry: &Entry, now: Now, boot_id: &str) -> Worth {
+        let left_then = entry.expires_boot_ms.saturating_sub(self.written_boot_ms);
+        let same_boot = !boot_id.is_empty() && boot_id == self.boot_id && now.boot_ms >= self.written_boot_ms;
+        if same_boot {
+            let left_ms = entry.expires_boot_ms.saturating_sub(now.boot_ms).min(left_then);
+            return Worth { left_ms, suspicious: false };
+        }
+        let since_written = now.unix_ms.saturating_sub(self.written_unix_ms);
+        let since_fetched = now.unix_ms.saturating_sub(entry.fetched_unix_ms);
+        let suspicious = since_written < 0 || since_fetched < 0;
+        let age = |ms: i64| u64::try_from(ms).unwrap_or(0);
+        let by_wall = age(entry.expires_unix_ms.saturating_sub(now.unix_ms));
+        let left_ms = left_then
+            .saturating_sub(age(since_written))
+            .min(entry.longest_ms.max(entry.life_ms).saturating_sub(age(since_fetched)))
+            .min(if suspicious { u64::MAX } else { by_wall });
+        Worth { left_ms, suspicious }
+    }
+
+    /// The entries by name.
+    pub fn by_name(&self) -> HashMap<&Name, &Entry> {
+        self.entries.iter().map(|entry| (&entry.name, entry)).collect()
+    }
+}
+
+/// The id of this boot, or nothing where there is no such thing.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// The state in a file.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    path: PathBuf,
+}
+
+const FORMAT: &str = "tokencached-state";
+const VERSION: u32 = 1;
+/// Ten thousand apps take some 10 MB.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const SET_ASIDE_MAX: usize = 3;
+
+/// The file: the checksum is over the payload's bytes as they stand.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    format: String,
+    version: u32,
+    crc32: u32,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+impl FileStore {
+    /// Touches nothing yet.
+    pub fn new(path: impl Into<PathBuf>) -> FileStore {
+        FileStore { path: path.into() }
+    }
+
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn file_name(&self) -> String {
+        self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Renames the file aside and keeps only the newest few of these.
+    fn set_aside(&self) -> Option<PathBuf> {
+        let prefix = format!("{}.corrupt-", self.file_name());
+        let stamp = crate::clock::unix_ms().max(0) / 1000;
+        let to = (0..100)
+            .map(|n| if n == 0 { format!("{prefix}{stamp}") } else { format!("{prefix}{stamp}-{n:02}") })
+            .map(|name| self.folder().join(name))
+            .find(|path| !path.exists())?;
+        fs::rename(&self.path, &to).ok()?;
+        let mut old: Vec<PathBuf> = fs::read_dir(self.folder())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .map(|entry| entry.path())
+            .filter(|path| *path != to)
+            .collect();
+        old.sort();
+        for path in old.iter().rev().skip(SET_ASIDE_MAX - 1) {
+            // A leftover too many does no harm.
+            let _ = fs::remove_file(path);
+        }
+        Some(to)
+    }
+}
+
+impl Store for FileStore {
+    fn load(&self) -> Loaded {
+        let text = match read_trusted(&self.path) {
+            Ok(None) => return Loaded::Empty,
+            Ok(Some(text)) => text,
+            Err(reason) => return Loaded::Refused { reason, set_aside: self.set_aside() },
+        };
+        match decode(&text) {
+            Ok(snapshot) => Loaded::Found(snapshot),
+            Err(reason) => Loaded::Refused { reason, set_aside: self.set_aside() },
+        }
+    }
+
+    fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let text = encode(snapshot)?;
+        // tempfile creates it 0600, in the same folder so that the rename stays within one file system.
+        let mut file = tempfile::Builder::new().prefix(".state-").suffix(".tmp").tempfile_in(self.folder())?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        File::open(self.folder())?.sync_all()
+    }
+}
+
+/// The text, `None` if there is no file, or why it can't be trusted.
+fn read_trusted(path: &Path) -> Result<Option<String>, String> {
+    // Neither follows a link nor waits on a pipe somebody has put there.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("cannot be opened: {error}")),
+    };
+    let facts = file.metadata().map_err(|error| format!("cannot be examined: {error}"))?;
+    if !facts.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let me = rustix::process::geteuid().as_raw();
+    // Root may start a server that then switches to the file's owner (`-u`).
+    if facts.uid() != me && me != 0 {
+        return Err(format!("belongs to user {}", facts.uid()));
+    }
+    let mode = facts.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("is open to others (mode {mode:04o}; 0600 expected)"));
+    }
+    let mut text = String::new();
+    let read =
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err("is absurdly large".to_owned());
+    }
+    Ok(Some(text))
+}
+
+fn encode(snapshot: &Snapshot) -> io::Result<String> {
+    let payload = serde_json::value::to_raw_value(snapshot)?;
+    let crc32 = crc32fast::hash(payload.get().as_bytes());
+    Ok(serde_json::to_string(&Envelope { format: FORMAT.to_owned(), version: VERSION, crc32, payload: &payload })?)
+}
+
+/// Reasons name positions, never content.
+fn decode(text: &str) -> Result<Snapshot, String> {
+    let at = |error: serde_json::Error| format!("is damaged (line {}, column {})", error.line(), error.column());
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(at)?;
+    if envelope.format != FORMAT || envelope.version != VERSION {
+        return Err(format!("is of another version ({}, {VERSION} expected)", envelope.version));
+    }
+    if crc32fast::hash(envelope.payload.get().as_bytes()) != envelope.crc32 {
+        return Err("is damaged (checksum)".to_owned());
+    }
+    let snapshot: Snapshot = serde_json::from_str(envelope.payload.get()).map_err(at)?;
+    let sound = |entry: &Entry| {
+        let size = 1..=crate::upstream::answer::TOKEN_BYTES_MAX;
+        size.contains(&entry.value.len()) && entry.value.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+    };
+    if !snapshot.entries.iter().all(sound) {
+        return Err("holds something that is no token".to_owned());
+    }
+    Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            name: Name::access_token("wx1", Endpoint::StableToken, "http://a"),
+            value: "TOKEN-1".into(),
+            generation: 3,
+            expires_unix_ms: 1_007_200_000,
+            expires_boot_ms: 7_300_000,
+            fetched_unix_ms: 1_000_000_000,
+            fetched_boot_ms: 100_000,
+            life_ms: 7_200_000,
+            longest_ms: 7_200_000,
+            learned_ms: Some(5),
+            intent_unix_ms: None,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            written_unix_ms: 1_000_000_500,
+            written_boot_ms: 100_500,
+            boot_id: "b1".into(),
+            entries: vec![entry()],
+        }
+    }
+
+    fn store() -> (tempfile::TempDir, FileStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("state.json"));
+        (folder, store)
+    }
+
+    fn refused(store: &FileStore) -> String {
+        match store.load() {
+            Loaded::Refused { reason, set_aside } => {
+                assert!(set_aside.unwrap().exists());
+                assert!(matches!(store.load(), Loaded::Empty), "the next start is an ordinary cold one");
+                reason
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_only_its_owner_can_read_it() {
+        let (_folder, store) = store();
+        assert!(matches!(store.load(), Loaded::Empty));
+        store.save(&snapshot()).unwrap();
+        store.save(&snapshot()).unwrap();
+        let Loaded::Found(found) = store.load() else { panic!() };
+        assert!(found.entries == [entry()]);
+        assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_wherever_the_damage_is() {
+        let (_folder, store) = store();
+        store.save(&snapshot()).unwrap();
+        let whole = fs::read(&store.path).unwrap();
+        let write = |bytes: &[u8]| {
+            store.save(&snapshot()).unwrap();
+            fs::write(&store.path, bytes).unwrap();
+        };
+        for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
+            write(&whole[..cut]);
+            refused(&store);
+        }
+        for at in 0..whole.len() {
+            let mut torn = whole.clone();
+            torn[at] ^= 0x04;
+            assert!(decode(&String::from_utf8_lossy(&torn)).is_err(), "byte {at}");
+        }
+        write(&[0; 100]);
+        refused(&store);
+        write(b"\xff\xfe");
+        refused(&store);
+        let kept = fs::read_dir(store.folder()).unwrap().count();
+        assert!(kept <= SET_ASIDE_MAX, "{kept} files");
+    }
+
+    #[test]
+    fn another_version_open_permissions_links_and_pipes_are_refused() {
+        let (folder, store) = store();
+        store.save(&snapshot()).unwrap();
+        let text = fs::read_to_string(&store.path).unwrap().replace("\"version\":1", "\"version\":2");
+        fs::write(&store.path, text).unwrap();
+        assert!(refused(&store).contains("version"));
+
+        store.save(&snapshot()).unwrap();
+        fs::set_permissions(&store.path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused(&store).contains("0644"));
+
+        std::os::unix::fs::symlink("/etc/passwd", &store.path).unwrap();
+        let Loaded::Refused { set_aside, .. } = store.load() else { panic!() };
+        assert!(set_aside.unwrap().is_symlink());
+
+        fs::create_dir(folder.path().join("state.json")).unwrap();
+        assert!(refused(&store).contains("regular"));
+    }
+
+    #[test]
+    fn a_value_that_could_break_the_protocol_is_refused_even_with_a_right_checksum() {
+        let (_folder, store) = store();
+        let mut snapshot = snapshot();
+        snapshot.entries[0].value = "A\r\nSTORED".into();
+        store.save(&snapshot).unwrap();
+        refused(&store);
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_old_file() {
+        let (folder, store) = store();
+        store.save(&snapshot()).unwrap();
+        let under_a_file = FileStore::new(folder.path().join("state.json/state.json"));
+        assert!(under_a_file.save(&snapshot()).is_err());
+        assert!(matches!(under_a_file.load(), Loaded::Empty));
+        assert!(matches!(store.load(), Loaded::Found(_)));
+    }
+
+    #[test]
+    fn on_the_same_boot_the_boot_clock_tells_whatever_the_wall_clock_says() {
+        let snapshot = snapshot();
+        for unix_ms in [0, 1_000_000_000, 9_000_000_000] {
+            let worth = snapshot.worth(&entry(), Now { boot_ms: 1_100_000, unix_ms }, "b1");
+            assert_eq!(worth, Worth { left_ms: 6_200_000, suspicious: false });
+        }
+    }
+
+    #[test]
+    fn on_another_boot_the_wall_clock_tells_within_bounds() {
+        let snapshot = snapshot();
+        let worth = |unix_ms| snapshot.worth(&entry(), Now { boot_ms: 5, unix_ms }, "b2");
+        assert_eq!(worth(1_001_000_000), Worth { left_ms: 6_200_000, suspicious: false });
+        assert_eq!(worth(1_007_200_000).left_ms, 0);
+        assert_eq!(worth(i64::MAX).left_ms, 0);
+        let back = worth(999_000_000);
+        assert!(back.suspicious, "the wall clock went back past the fetch");
+        assert!(back.left_ms <= 7_199_500);
+        assert!(worth(i64::MIN).left_ms <= 7_199_500);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_ever_worth_more_than_when_it_was_written(boot_ms: u64, unix_ms: i64, same_boot: bool) {
+            let boot_id = if same_boot { "b1" } else { "b2" };
+            let worth = snapshot().worth(&entry(), Now { boot_ms, unix_ms }, boot_id);
+            proptest::prop_assert!(worth.left_ms <= 7_199_500);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Reads what WeChat answered. Pure: bytes in, a token or a failure out.
+//!
+//! Success is a non-empty string `access_token` and no errcode other than 0. Whatever is not plainly that is
+//! never published: a broken answer is a reason to ask again, not a statement that there is no token.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::class::{Failure, Sent, scrub};
+
+/// A token WeChat gave. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Byte for byte as given: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without spaces.
+    pub value: Bytes,
+    /// Seconds the token still lives, after [`Token::told`]'s correction.
+    pub expires_in_s: u64,
+    /// How the answer put the lifetime.
+    pub told: Told,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("expires_in_s", &self.expires_in_s)
+            .field("told", &self.told)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the answer put the token's lifetime. All but `AsGiven` deserve a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A plain number of seconds, taken as it is.
+    AsGiven,
+    /// Less than a second; 60 s assumed for a new token.
+    Zero,
+    /// No `expires_in`; 6900 s assumed.
+    Missing,
+    /// Negative or no number; 60 s assumed.
+    Unusable,
+    /// Over 30 days; 7200 s assumed.
+    TooLong,
+}
+
+impl Told {
+    /// What to warn about, if anything.
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Told::AsGiven => None,
+            Told::Zero => Some("expires_in was 0; assuming 60 s"),
+            Told::Missing => Some("expires_in was missing; assuming 6900 s"),
+            Told::Unusable => Some("expires_in was not a usable number; assuming 60 s"),
+            Told::TooLong => Some("expires_in was over 30 days; assuming 7200 s"),
+        }
+    }
+}
+
+/// Whether WeChat accepts a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Alive,
+    /// Refused as invalid, not the newest, or expired; with the errcode.
+    Dead(i64),
+    /// No telling: network trouble, or an errcode about something else.
+    Unknown,
+}
+
+/// The longest token taken. WeChat says to reserve 512.
+pub const TOKEN_BYTES_MAX: usize = 2048;
+
+const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
+
+/// Reads a token call's answer.
+pub fn token(appid: &str, secret: &str, status: u16, body: &[u8]) -> Result<Token, Failure> {
+    // A torn answer may carry a token that the classic endpoint has minted.
+    let broken = |what: String| Failure::transport(appid, Sent::Ambiguous, what);
+    let parsed = parse(body);
+    if let Ok(fields) = &parsed
+        && let Some(code) = fields.refusal()
+    {
+        return Err(Failure::refused(appid, code, scrub(&fields.message(), &[secret])));
+    }
+    if !(200..300).contains(&status) {
+        let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
+        return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, secret))));
+    }
+    let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, secret))))?;
+    let value = fields.token().map_err(|what| broken(what.to_owned()))?;
+    let (expires_in_s, told) = life(fields.expires_in.as_ref());
+    Ok(Token { value, expires_in_s, told })
+}
+
+/// Reads the answer to a probe.
+pub fn probe(status: u16, body: &[u8]) -> Probe {
+    let Ok(fields) = parse(body) else { return Probe::Unknown };
+    match fields.code() {
+        Code::Value(code @ (40001 | 40014 | 42001)) => Probe::Dead(code),
+        Code::Absent | Code::Value(0) if status == 200 && fields.ip_list.is_some() => Probe::Alive,
+        _ => Probe::Unknown,
+    }
+}
+
+/// The fields that matter. A key given twice is refused, since two readers might choose differently.
+#[derive(Deserialize)]
+struct Fields {
+    access_token: Option<Value>,
+    expires_in: Option<Value>,
+    errcode: Option<Value>,
+    errmsg: Option<Value>,
+    ip_list: Option<Value>,
+}
+
+enum Code {
+    Absent,
+    Value(i64),
+    /// Present, and no integer.
+    Nonsense,
+}
+
+impl Fields {
+    fn code(&self) -> Code {
+        let code = match &self.errcode {
+            None => return Code::Absent,
+            Some(Value::Number(number)) => number.as_i64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        code.map_or(Code::Nonsense, Code::Value)
+    }
+
+    /// The errcode, if it says no.
+    fn refusal(&self) -> Option<i64> {
+        match self.code() {
+            Code::Value(code) if code != 0 => Some(code),
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        match &self.errmsg {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => "no errmsg".to_owned(),
+        }
+    }
+
+    fn token(&self) -> Result<Bytes, &'static str> {
+        if matches!(self.code(), Code::Nonsense) {
+            return Err("the answer's errcode is not a number");
+        }
+        let text = match &self.access_token {
+            None => return Err("the answer has neither a token nor an errcode"),
+            Some(Value::String(text)) => text,
+            Some(_) => return Err("the answer's access_token is not a string"),
+        };
+        if text.is_empty() {
+            return Err("the answer's access_token is empty");
+        }
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err("the answer's access_token is longer than 2048 bytes");
+        }
+        // A line break here would let the answer write protocol lines to every client.
+        if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+            return Err("the answer's access_token has characters a token cannot have");
+        }
+        Ok(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Fields, &'static str> {
+    let body = trim(body);
+    if body.is_empty() {
+        return Err("the answer is empty");
+    }
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Eof => "the answer is torn",
+        _ => "the answer is not the JSON object expected",
+    })
+}
+
+/// Byte order marks, blanks and control characters around the JSON have been seen and do no harm.
+fn trim(mut body: &[u8]) -> &[u8] {
+    const BOM: &[u8] = b"\xef\xbb\xbf";
+    loop {
+        body = match body {
+            [first, rest @ ..] if *first <= b' ' || *first == 0x7f => rest,
+            [rest @ .., last] if *last <= b' ' || *last == 0x7f => rest,
+            _ => match (body.strip_prefix(BOM), body.strip_suffix(BOM)) {
+                (Some(rest), _) | (None, Some(rest)) => rest,
+                (None, None) => return body,
+            },
+        }
+    }
+}
+
+fn life(expires_in: Option<&Value>) -> (u64, Told) {
+    let seconds = match expires_in {
+        None => return (7200 - 300, Told::Missing),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
+        Some(_) => None,
+    };
+    match seconds {
+        Some(seconds) if seconds > LIFE_S_MAX => (7200, Told::TooLong),
+        // Rounded down, as WeChat does: a token must never be thought to live longer than it does.
+        Some(seconds) if seconds >= 1.0 => (seconds as u64, Told::AsGiven),
+        Some(seconds) if (0.0..1.0).contains(&seconds) => (60, Told::Zero),
+        _ => (60, Told::Unusable),
+    }
+}
+
+fn excerpt(body: &[u8], secret: &str) -> String {
+    let head = &body[..body.len().min(4096)];
+    scrub(&String::from_utf8_lossy(head), &[secret])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::class::{Class, Pace};
+
+    fn read(body: &str) -> Result<Token, Failure> {
+        token("wx1", "s3cr3t", 200, body.as_bytes())
+    }
+
+    fn accepted(body: &str) -> (String, u64, Told) {
+        let token = read(body).unwrap();
+        (String::from_utf8(token.value.to_vec()).unwrap(), token.expires_in_s, token.told)
+    }
+
+    #[test]
+    fn a_plain_answer_is_taken_as_it_is() {
+        assert_eq!(accepted(r#"{"access_token":"T","expires_in":7200}"#), ("T".into(), 7200, Told::AsGiven));
+        assert_eq!(accepted(r#"{"errcode":0,"access_token":"T","expires_in":345}"#), ("T".into(), 345, Told::AsGiven));
+        assert_eq!(accepted(r#"{"errcode":"0","access_token":"T","expires_in":2}"#), ("T".into(), 2, Told::AsGiven));
+    }
+
+    #[test]
+    fn a_lifetime_is_understood_in_every_shape_or_replaced_with_a_warning() {
+        let cases = [
+            (r#""7200""#, 7200, Told::AsGiven),
+            ("7200.5", 7200, Told::AsGiven),
+            ("30", 30, Told::AsGiven),
+            ("1", 1, Told::AsGiven),
+            ("2592000", 2_592_000, Told::AsGiven),
+            ("2592001", 7200, Told::TooLong),
+            ("1e12", 7200, Told::TooLong),
+            (r#""inf""#, 7200, Told::TooLong),
+            ("0", 60, Told::Zero),
+            ("-1", 60, Told::Unusable),
+            (r#""NaN""#, 60, Told::Unusable),
+            (r#""soon""#, 60, Told::Unusable),
+            ("[7200]", 60, Told::Unusable),
+            ("null", 6900, Told::Missing),
+        ];
+        for (given, seconds, told) in cases {
+            let (_, got, how) = accepted(&format!(r#"{{"access_token":"T","expires_in":{given}}}"#));
+            assert_eq!((got, how), (seconds, told), "{given}");
+        }
+        assert_eq!(accepted(r#"{"access_token":"T"}"#).2, Told::Missing);
+    }
+
+    #[test]
+    fn marks_and_control_characters_around_the_json_do_no_harm() {
+        assert_eq!(accepted("\u{feff}\r\n\0{\"access_token\":\"T\",\"expires_in\":9}\0\u{7f}\n").0, "T");
+    }
+
+    #[test]
+    fn nothing_that_could_break_the_protocol_is_taken_for_a_token() {
+        let long = format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(TOKEN_BYTES_MAX + 1));
+        let refused = [
+            r#"{"access_token":"","expires_in":9}"#,
+            r#"{"access_token":"a\r\nEND","expires_in":9}"#,
+            r#"{"access_token":"a b","expires_in":9}"#,
+            r#"{"access_token":"a\u007f","expires_in":9}"#,
+            r#"{"access_token":"\u00e9","expires_in":9}"#,
+            r#"{"access_token":5,"expires_in":9}"#,
+            r#"{"access_token":null,"expires_in":9}"#,
+            r#"{"access_token":"a","access_token":"b","expires_in":9}"#,
+            r#"{"access_token":"a","errcode":0,"errcode":40001}"#,
+            r#"{"access_token":"a","errcode":"x"}"#,
+            r#"{"access_token":"a"}{"access_token":"b"}"#,
+            "{}",
+            "[]",
+            "null",
+            &long,
+        ];
+        for body in refused {
+            let failure = read(body).unwrap_err();
+            assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "{body}");
+        }
+        let longest = format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(TOKEN_BYTES_MAX));
+        assert!(read(&longest).is_ok());
+    }
+
+    /// google-cloud-rust #5864: a torn reply was taken for a permanent refusal.
+    #[test]
+    fn a_torn_reply_is_a_reason_to_ask_again() {
+        let whole = r#"{"access_token":"TOKEN-VALUE","expires_in":7200}"#;
+        for cut in 0..whole.len() {
+            let failure = read(&whole[..cut]).unwrap_err();
+            assert_eq!((failure.class, failure.errcode), (Class::Retry, None), "{cut}");
+            assert!(!failure.message.contains("TOKEN-V"), "{}", failure.message);
+        }
+        for body in ["", "<html>502</html>", "\u{1f}\u{8b}gzip", "nginx"] {
+            assert_eq!(read(body).unwrap_err().class, Class::Retry, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_carries_code_rid_and_no_secret() {
+        let body = r#"{"errcode":40125,"errmsg":"invalid appsecret s3cr3t, rid: 64d2e8b1-4d4aab5f-5bd0e1a5"}"#;
+        let failure = read(body).unwrap_err();
+        assert_eq!(failure.class, Class::Operator(Pace::Slow));
+        assert_eq!((failure.errcode, failure.sent), (Some(40125), Sent::Answered));
+        assert_eq!(failure.rid.as_deref(), Some("64d2e8b1-4d4aab5f-5bd0e1a5"));
+        assert!(!failure.to_string().contains("s3cr3t"));
+    }
+
+    #[test]
+    fn an_errcode_beats_a_token_and_an_http_status_beats_a_token_too() {
+        assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
+        let answer = br#"{"access_token":"T","expires_in":9}"#;
+        let failure = token("wx1", "s", 502, answer).unwrap_err();
+        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous));
+        assert!(!failure.message.contains("\"T\""), "{}", failure.message);
+        assert_eq!(token("wx1", "s", 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+    }
+
+    #[test]
+    fn only_the_three_token_errors_make_a_probe_say_dead() {
+        assert_eq!(probe(200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
+        for code in [40001, 40014, 42001] {
+            assert_eq!(probe(200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
+        }
+        for body in ["", "{}", "<html>", r#"{"errcode":45009}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
+            assert_eq!(probe(200, body.as_bytes()), Probe::Unknown, "{body}");
+        }
+        assert_eq!(probe(502, br#"{"ip_list":[]}"#), Probe::Unknown);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_the_reader(status in 100u16..600, body: Vec<u8>) {
+            let _ = token("wx1", "s", status, &body);
+            let _ = probe(status, &body);
+        }
+
+        #[test]
+        fn what_is_taken_is_always_printable(text in "\\PC{0,40}") {
+            let body = serde_json::json!({"access_token": text, "expires_in": 9}).to_string();
+            if let Ok(token) = token("wx1", "s", 200, body.as_bytes()) {
+                proptest::prop_assert!(!token.value.is_empty());
+                proptest::prop_assert!(token.value.iter().all(|b| (0x21..=0x7e).contains(b)));
+            }
+        }
+    }
+}
