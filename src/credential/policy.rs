@@ -11,7 +11,8 @@
 
 use crate::clock::{BootMs, Now};
 use crate::config::Endpoint;
-use crate::upstream::{Class, Pace, Sent, Told, Wait};
+use crate::upstream::answer::Told;
+use crate::upstream::class::{Class, Pace, Sent, Wait};
 
 /// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
