@@ -628,7 +628,7 @@ impl Slot {
             fetched_boot_ms: fetched.boot_ms,
             life_ms: self.standing.life_ms,
             longest_ms: self.standing.longest_ms,
-            learned_ms: self.standing.learned_ms,
+            learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
         })
     }
