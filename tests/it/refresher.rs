@@ -2,6 +2,8 @@
 //!
 //! Names with a project and a number are that project's public incident, turned into a test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -360,6 +362,13 @@ async fn wxjava_1300_a_late_report_about_an_older_generation_costs_nothing() {
     assert_eq!(sandbox.calls("wx1").total(), calls);
     assert_eq!(node.status().generation, 2);
     node.stop().await;
+    // Nor does it when nothing has been checked lately: a renewal has made the report late.
+    let sandbox = sandbox_of(brisk(), &["wx1"]).await;
+    let node = Node::of(&sandbox, classic());
+    until("a renewal", || node.status().generation >= 2).await;
+    node.report(Some(1)).await;
+    assert_eq!((node.status().checks, sandbox.calls("wx1").of(Endpoint::GetApiDomainIp)), (0, 0));
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -367,9 +376,12 @@ async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, stable());
     node.live().await;
+    sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 100 }));
     let waiting: Vec<_> = (0..1000).map(|_| node.table.report_dead(node.credential(), None).unwrap()).collect();
-    for done in waiting {
+    // The last first: nobody is answered before the check is over.
+    for done in waiting.into_iter().rev() {
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+        assert_eq!(node.status().same_answers, 1);
     }
     let calls = sandbox.calls("wx1");
     assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (2, 1));
@@ -646,6 +658,23 @@ fn a_bad_ca_file_or_proxy_is_a_start_up_error_that_names_it() {
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
 
+impl Log {
+    /// Captures what this thread logs while the guard lives.
+    fn capture() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
@@ -659,11 +688,7 @@ impl std::io::Write for Log {
 
 #[tokio::test]
 async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::capture();
     let sandbox = sandbox(Options::default()).await;
     let leak = format!("bad secret {SECRET} token {{access_token}}\r\n");
     let leaking = Fault::new(FaultKind::Errcode { errcode: -1, errmsg: leak.clone() });
@@ -682,9 +707,23 @@ async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
     node.report(None).await;
     let second = node.token().unwrap();
     node.stop().await;
-    shown.push_str(&String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
+    shown.push_str(&log.text());
     assert!(shown.contains("new token") && shown.contains("no new token"), "{shown}");
     for hidden in [SECRET, &token[..40], &second[..40]] {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
+}
+
+#[tokio::test]
+async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
+    let (log, _guard) = Log::capture();
+    let sandbox = sandbox(Options::default()).await;
+    sandbox.set_fault("wx1", fault(FaultKind::Empty).times(4));
+    let node = Node::of(&sandbox, stable());
+    node.live().await;
+    assert_eq!(node.status().failures, 4);
+    node.stop().await;
+    let text = log.text();
+    assert_eq!((text.matches("no new token").count(), text.matches("recovered").count()), (1, 1), "{text}");
+    assert!(text.contains("unsaid=3"), "{text}");
 }
