@@ -1,11 +1,13 @@
 //! `tokencached check`: says what a start would do, and with `--live` asks WeChat once for each app.
 //!
-//! Never forces a new token, never shows a token or a secret. A classic app is not asked: every classic call
-//! dooms the token that is in use.
+//! Never forces a new token, never shows a token or a secret.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
-use crate::config::{Config, Loaded};
+use crate::config::{App, Config, Endpoint, Loaded};
+use crate::secret::fingerprint;
+use crate::upstream::{Client, FetchSpec};
 
 /// Prints the warnings and the effective settings, secrets hidden.
 pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
@@ -16,6 +18,46 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
     out.write_all(loaded.effective().as_bytes())
 }
 
-pub async fn live(_config: &Config, _out: &mut impl Write) -> Result<bool, String> {
-    Ok(true)
+/// Asks WeChat once for each app and says what it answered and what to do about it. True if all is well.
+///
+/// Always the stable endpoint, unforced: it shows whether appid, secret, allow-list and network are right, and it
+/// touches no token in use, also where the app is configured for the classic one (the two are isolated).
+pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String> {
+    let client = Client::new(&config.upstream).map_err(|error| error.to_string())?;
+    let deadline = Duration::from_millis(config.upstream.total_timeout_ms);
+    let mut all_well = true;
+    for app in &config.apps {
+        let (well, text) = ask(&client, app, &config.upstream.base_url, deadline).await;
+        all_well &= well;
+        writeln!(out, "# {}: {text}", app.appid).map_err(|error| format!("cannot print: {error}"))?;
+    }
+    if config.apps.is_empty() {
+        writeln!(out, "# no app is configured, so there is nothing to ask WeChat")
+            .map_err(|error| format!("cannot print: {error}"))?;
+    }
+    Ok(all_well)
+}
+
+async fn ask(client: &Client, app: &App, base_url: &str, deadline: Duration) -> (bool, String) {
+    let secret = match app.secret.read() {
+        Ok(secret) => secret,
+        Err(fault) => return (false, format!("the secret cannot be read: {fault}")),
+    };
+    let base_url = app.base_url.as_deref().unwrap_or(base_url);
+    let spec = FetchSpec { base_url, appid: &app.appid, secret: &secret, endpoint: Endpoint::StableToken };
+    match client.fetch(&spec, deadline).await {
+        Ok(token) => (
+            true,
+            format!(
+                "good: WeChat gave a token of {} bytes with {} s to live (fingerprint {})",
+                token.value.len(),
+                token.expires_in_s,
+                fingerprint(&token.value)
+            ),
+        ),
+        Err(failure) => {
+            let rid = failure.rid.as_deref().map(|rid| format!(" (rid {rid})")).unwrap_or_default();
+            (false, format!("no token: {failure}{rid}\n#   what to do: {}", failure.advice()))
+        }
+    }
 }

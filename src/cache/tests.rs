@@ -300,3 +300,18 @@ fn shards_leave_room_for_two_of_the_largest() {
         assert_eq!(cache.totals().shards, expected, "{mib} MiB, {wish} wished for");
     }
 }
+
+#[test]
+fn stored_already_expired_into_a_full_cache() {
+    let cache = cache(1 << 20);
+    (0..2000).for_each(|n| set_fast(&cache, n, 1000));
+    for n in 0..20_u32 {
+        let key = format!("dead{n}");
+        cache.with(key.as_bytes(), 9, |slot| {
+            assert_eq!(slot.store(Mode::Set, 0, 5, &[b'x'; 1000], None), Stored::Stored);
+        });
+        cache.validate().unwrap();
+        assert_eq!(text(&cache, key.as_bytes(), 9), None);
+    }
+    assert_eq!(cache.totals().crawler_reclaimed, 20, "the wheel still had each of them");
+}

@@ -11,7 +11,6 @@ mod saver;
 pub mod state;
 pub mod table;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{error, info, warn};
@@ -20,41 +19,35 @@ pub use refresher::Refresher;
 pub use table::Table;
 
 use crate::clock::Now;
-use crate::config::{App, Config};
+use crate::config::{self, App, Config};
 use crate::upstream::{BuildError, Client};
 use refresher::Slot;
 use saver::Saver;
-use state::{Entry, FileStore, Loaded, Name, Snapshot, Store};
+use state::{Entry, FileStore, Loaded, Snapshot, Store};
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
     let store = config.state_path.as_ref().map(|path| Arc::new(FileStore::new(path)) as Arc<dyn Store>);
-    build_with(config, store)
+    build_with(&config.upstream, &config.apps, store)
 }
 
-/// As [`build`], with a store of the caller's.
-pub fn build_with(config: &Config, store: Option<Arc<dyn Store>>) -> Result<(Arc<Table>, Refresher), BuildError> {
-    let client = Client::new(&config.upstream)?;
-    let (table, reports) = Table::new(config.apps.iter().map(|app| (app.appid.as_str(), names(app))));
+/// As [`build`], from the parts that matter and with any store.
+pub fn build_with(
+    upstream: &config::Upstream,
+    apps: &[App],
+    store: Option<Arc<dyn Store>>,
+) -> Result<(Arc<Table>, Refresher), BuildError> {
+    let client = Client::new(upstream)?;
+    let (table, reports) = Table::new(apps.iter().map(|app| (app.appid.as_str(), names(app))));
     let table = Arc::new(table);
-    let mut slots: Vec<Slot> = config
-        .apps
-        .iter()
-        .zip(table.credentials())
-        .map(|(app, credential)| {
-            let base_url = app.base_url.as_ref().unwrap_or(&config.upstream.base_url);
-            let name = Name::access_token(&app.appid, app.endpoint, base_url);
-            Slot::new(credential.clone(), name, base_url.clone(), app.secret.clone(), app.endpoint)
-        })
-        .collect();
+    let mut slots: Vec<Slot> =
+        apps.iter().zip(table.credentials()).map(|(app, credential)| Slot::new(credential, app, upstream)).collect();
     let saver = store.map(|store| {
         let boot_id = state::boot_id();
-        let snapshot = load(store.as_ref(), config.state_path.as_deref());
-        let entries = restore(&mut slots, &snapshot, &boot_id);
+        let entries = restore(&mut slots, &load(store.as_ref()), &boot_id);
         Saver::new(store, entries, &boot_id)
     });
-    let concurrency = config.upstream.concurrency;
-    let total_timeout_ms = config.upstream.total_timeout_ms;
+    let (concurrency, total_timeout_ms) = (upstream.concurrency, upstream.total_timeout_ms);
     Ok((table.clone(), Refresher { table, reports, slots, client, saver, concurrency, total_timeout_ms }))
 }
 
@@ -65,22 +58,18 @@ fn names(app: &App) -> Vec<String> {
     names
 }
 
-fn load(store: &dyn Store, path: Option<&Path>) -> Snapshot {
-    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+fn load(store: &dyn Store) -> Snapshot {
     match store.load() {
-        Loaded::Found(snapshot) => snapshot,
-        Loaded::Empty => {
-            info!(path, "no state yet; starting cold");
-            Snapshot::default()
+        Loaded::Found(snapshot) => return snapshot,
+        Loaded::Empty => info!("no state yet; starting cold"),
+        Loaded::Refused { reason, set_aside: Some(to) } => {
+            warn!(reason, set_aside = %to.display(), "the state is unusable; starting cold");
         }
-        Loaded::Refused { reason, set_aside } => {
-            match set_aside {
-                Some(to) => warn!(path, reason, set_aside = %to.display(), "the state is unusable; starting cold"),
-                None => error!(path, reason, "the state is unusable and could not be set aside; starting cold"),
-            }
-            Snapshot::default()
+        Loaded::Refused { reason, set_aside: None } => {
+            error!(reason, "the state is unusable and could not be set aside; starting cold");
         }
     }
+    Snapshot::default()
 }
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.

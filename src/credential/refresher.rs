@@ -24,7 +24,7 @@ use super::saver::Saver;
 use super::state::{Entry, Name};
 use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{self, BootMs, Now};
-use crate::config::{Endpoint, SecretSource};
+use crate::config::{App, Endpoint, SecretSource, Upstream};
 use crate::secret::{Secret, fingerprint};
 use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
 
@@ -91,20 +91,15 @@ const LOG_AGAIN_MS: u64 = 60_000;
 const SPREAD_MS: u64 = 10;
 
 impl Slot {
-    pub(super) fn new(
-        credential: Arc<Credential>,
-        name: Name,
-        base_url: String,
-        source: SecretSource,
-        endpoint: Endpoint,
-    ) -> Slot {
+    pub(super) fn new(credential: &Arc<Credential>, app: &App, upstream: &Upstream) -> Slot {
+        let base_url = app.base_url.as_ref().unwrap_or(&upstream.base_url).clone();
         Slot {
-            credential,
-            name,
+            credential: credential.clone(),
+            name: Name::access_token(&app.appid, app.endpoint, &base_url),
             base_url,
-            endpoint,
-            source,
-            standing: Standing::new(endpoint),
+            endpoint: app.endpoint,
+            source: app.secret.clone(),
+            standing: Standing::new(app.endpoint),
             fetched: None,
             urgent: None,
             timer: None,
@@ -160,7 +155,9 @@ impl Slot {
 impl Refresher {
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
     pub async fn run(self, shutdown: CancellationToken) {
+        // The guard ends the writer also if this future is dropped half-way.
         let writing = CancellationToken::new();
+        let _end_writer = writing.clone().drop_guard();
         let writer = self.saver.clone().map(|saver| tokio::spawn(saver.run(self.table.clone(), writing.clone())));
         let saver = self.saver.clone();
         let mut driver = Driver {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Context, Service, VERSION};
 use crate::cache::{ClassTotals, Totals};
-use crate::clock::Now;
+use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
 use crate::protocol::response::{line, stat};
 
@@ -246,17 +246,25 @@ fn items(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
 /// `stats tokens`: what the refresher knows of a credential, never the value.
 fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     let appid = &credential.appid;
+    let status = credential.status(now.boot_ms);
+    let seconds_to = |boot_ms: BootMs| boot_ms.saturating_sub(now.boot_ms) / 1000;
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
-    match credential.published() {
-        Some(published) => {
-            show("generation", &published.generation);
-            show("seconds_left", &(published.expires_boot_ms.saturating_sub(now.boot_ms) / 1000));
-        }
-        None => {
-            show("generation", &0);
-            show("seconds_left", &0);
-        }
-    }
-    show("refused_writes", &credential.refused_writes.load(Relaxed));
+    show("state", &status.state.name());
+    show("generation", &status.generation);
+    show("seconds_left", &seconds_to(status.expires_boot_ms));
+    show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
+    show("calls", &status.calls);
+    show("same_answers", &status.same_answers);
+    show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));
+    show("checks", &status.checks);
+    show("refused_writes", &credential.refused_writes.load(Relaxed));
+    if let Some(error) = &status.last_error {
+        show("last_error_class", &error.class);
+        show("last_error_errcode", &error.errcode.unwrap_or(0));
+        show("last_error_rid", &error.rid.as_deref().unwrap_or("none"));
+        show("last_error_s_ago", &(now.boot_ms.saturating_sub(error.at_boot_ms) / 1000));
+        show("last_error", &error.text);
+        show("what_to_do", &error.advice);
+    }
 }

@@ -1,9 +1,61 @@
 //! The driver's corners that no outside test can reach; the rest is in `tests/it/refresher.rs`.
 
 use super::*;
+use crate::credential::table::Reading;
+use crate::sandbox::{AppOptions, Options, Sandbox};
 
-/// Apps of this name crash their first flight.
+/// The app of this name crashes its first flight.
+const CRASHING: &str = "wxcrash";
+
 pub(super) fn panic_if_asked(appid: &str) {
     static CRASHED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    assert!(appid != "wxcrash" || CRASHED.swap(true, Ordering::SeqCst), "crash asked for by a test");
+    assert!(appid != CRASHING || CRASHED.swap(true, Ordering::SeqCst), "crash asked for by a test");
+}
+
+#[tokio::test]
+async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
+    let known = AppOptions { appid: CRASHING.into(), secret: "s".into(), ..AppOptions::default() };
+    let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
+    let app = App {
+        appid: CRASHING.into(),
+        secret: SecretSource::Fixed(Secret::new("s".into())),
+        endpoint: Endpoint::StableToken,
+        base_url: None,
+        aliases: Vec::new(),
+    };
+    let upstream = Upstream {
+        base_url: sandbox.base_url(),
+        ca_file: None,
+        connect_timeout_ms: 3_000,
+        total_timeout_ms: 8_000,
+        concurrency: 1,
+        proxy: None,
+    };
+    let (table, refresher) = super::super::build_with(&upstream, &[app], None).unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(refresher.run(stop.clone()));
+    let credential = table.credentials()[0].clone();
+    let mut changes = credential.subscribe();
+    let live = || matches!(credential.read(clock::boot_ms()), Reading::Live(_));
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !live() {
+            changes.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(table.panics.load(Ordering::Relaxed), 1);
+    assert_eq!(credential.status(clock::boot_ms()).failures, 1);
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[test]
+fn a_suspend_shows_as_the_boot_clock_running_ahead() {
+    let start = Instant::now();
+    let later = |ms| start + Duration::from_millis(ms);
+    assert!(!jumped((1_000, start), (6_000, later(5_000))));
+    assert!(!jumped((1_000, start), (6_900, later(5_000))));
+    assert!(jumped((1_000, start), (10_806_000, later(5_000))), "three hours asleep");
+    assert!(jumped((10_000, start), (9_000, later(5_000))));
 }
