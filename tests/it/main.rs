@@ -1,9 +1,15 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
 
 mod cache_model;
+mod check;
 mod config;
+mod demo;
 mod differential;
 mod house;
+mod lifecycle;
+mod managed;
+mod memccapable;
+mod php;
 mod protocol;
 mod sandbox;
 mod splits;
