@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod cache_model;
 mod check;
 mod config;
@@ -11,6 +13,9 @@ mod managed;
 mod memccapable;
 mod php;
 mod protocol;
+mod refresher;
 mod sandbox;
+mod soak;
 mod splits;
+mod state;
 mod support;
