@@ -235,9 +235,7 @@ fn a_managed_key_and_ordinary_keys_answer_in_one_get() {
     // Refused and taken writes in one pipeline: each has its own answer, none is lost.
     client.expect(
         "set k1 0 0 1\r\na\r\nset access_token 0 0 1\r\nb\r\nset k2 0 0 1\r\nc\r\nget k1 access_token k2\r\n",
-        format!(
-            "STORED\r\nNOT_STORED\r\nSTORED\r\nVALUE k1 0 1\r\na\r\n{value}VALUE k2 0 1\r\nc\r\nEND\r\n"
-        ),
+        format!("STORED\r\nNOT_STORED\r\nSTORED\r\nVALUE k1 0 1\r\na\r\n{value}VALUE k2 0 1\r\nc\r\nEND\r\n"),
     );
     client.expect("flush_all\r\nget k1 access_token k2\r\n", format!("OK\r\n{value}END\r\n"));
 }

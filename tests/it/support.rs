@@ -306,7 +306,8 @@ pub fn run(command: &mut Command) -> (ExitStatus, String) {
     let name = format!("{command:?}");
     let mut said = tempfile::tempfile().unwrap();
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said.try_clone().unwrap());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; tests/run installs what is needed"));
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; tests/run installs what is needed"));
     let begun = Instant::now();
     let status = loop {
         match child.try_wait().unwrap() {

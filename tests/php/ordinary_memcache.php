@@ -7,7 +7,7 @@ $mem = memcache();
 $object = new ArrayObject(['a' => 1, 'b' => [2, 3]]);
 $values = [
     'string' => 'text', 'empty' => '', 'zero' => '0', 'binary' => "\0\r\nEND\r\n\xff", 'utf8' => '微信',
-    'int' => 42, 'negative' => -7, 'float' => 1.5, 'true' => true, 'false' => false, 'null' => null,
+    'int' => 42, 'negative' => -7, 'float' => 1.5, 'true' => true, 'false' => false,
     'list' => [1, 'two', [3.5, null]], 'object' => $object,
     'large' => str_repeat('compressible ', 50000), 'dense' => random_bytes(400000),
 ];
