@@ -599,11 +599,12 @@ impl Slot {
     /// The table's swap.
     fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
-        self.credential.publish(published);
+        // Before the value: whoever has read it finds it in the statistics too.
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
         });
+        self.credential.publish(published);
     }
 
     /// Brings the published end closer if the policy thinks less of the value now.

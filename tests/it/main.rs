@@ -3,9 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cache_model;
+mod check;
 mod config;
+mod demo;
 mod differential;
 mod house;
+mod lifecycle;
+mod managed;
+mod memccapable;
+mod php;
 mod protocol;
 mod refresher;
 mod sandbox;

@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokencached::sandbox::{AppOptions, Options, Sandbox};
+use tokio::runtime::Runtime;
 
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -227,6 +229,102 @@ impl Client {
             Err(error) => panic!("the server did not hang up: {error}"),
         }
     }
+}
+
+/// The app of most tests.
+pub const APPID: &str = "wx0123456789abcdef";
+pub const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e700";
+
+/// A simulated WeChat on a thread of its own. Ends when dropped.
+pub struct Wechat {
+    sandbox: Option<Sandbox>,
+    runtime: Runtime,
+}
+
+impl Wechat {
+    /// Knows [`APPID`] with [`SECRET`]; its tokens live as long as WeChat's.
+    pub fn start() -> Wechat {
+        Wechat::with(Options::default())
+    }
+
+    /// The same, with tokens of so many seconds. Overlap and window are a quarter of that, not WeChat's 24th: a test
+    /// that uses a token just after it has read it must not depend on a machine that never pauses.
+    pub fn short_lived(lifetime_s: u64) -> Wechat {
+        let quarter_ms = Some(lifetime_s * 250);
+        Wechat::with(Options { lifetime_s, overlap_ms: quarter_ms, stable_window_ms: quarter_ms, ..Options::default() })
+    }
+
+    /// With [`APPID`] among the apps, whatever else the options say.
+    pub fn with(mut options: Options) -> Wechat {
+        let app = AppOptions { appid: APPID.into(), secret: SECRET.into(), ..AppOptions::default() };
+        options.apps.insert(0, app);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
+        Wechat { sandbox: Some(sandbox), runtime }
+    }
+
+    /// A configuration whose one app is [`APPID`], with these lines in its `[[app]]` table and in `[server]`.
+    pub fn config(&self, server: &str, app: &str) -> String {
+        config(&self.base_url(), server, app)
+    }
+}
+
+/// As [`Wechat::config`], for an upstream that need not be there.
+pub fn config(base_url: &str, server: &str, app: &str) -> String {
+    format!(
+        "[server]\n{server}\n[state]\npath = \"{{folder}}/state.json\"\n[upstream]\nbase_url = \"{base_url}\"\n\
+         [[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n{app}\n"
+    )
+}
+
+impl std::ops::Deref for Wechat {
+    type Target = Sandbox;
+    fn deref(&self) -> &Sandbox {
+        self.sandbox.as_ref().unwrap()
+    }
+}
+
+impl Drop for Wechat {
+    fn drop(&mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.runtime.block_on(sandbox.stop());
+        }
+    }
+}
+
+/// Waits until a command ends; fails with all it has said if it is not well or takes too long.
+#[track_caller]
+pub fn run_well(command: &mut Command) -> String {
+    let (status, said) = run(command);
+    assert!(status.success(), "{command:?} ended with {status}:\n{said}");
+    said
+}
+
+/// Waits until a command ends; its status and all it has said on both outputs.
+#[track_caller]
+pub fn run(command: &mut Command) -> (ExitStatus, String) {
+    let name = format!("{command:?}");
+    let mut said = tempfile::tempfile().unwrap();
+    command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said.try_clone().unwrap());
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; tests/run installs what is needed"));
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if begun.elapsed() > 2 * PATIENCE => break None,
+            None => std::thread::park_timeout(Duration::from_millis(5)),
+        }
+    };
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let mut text = Vec::new();
+    std::io::Seek::rewind(&mut said).unwrap();
+    said.read_to_end(&mut text).unwrap();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (status.unwrap_or_else(|| panic!("{name} did not end; it said:\n{text}")), text)
 }
 
 /// Writes a file and gives its path.

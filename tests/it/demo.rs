@@ -1,0 +1,165 @@
+//! `tokencached demo`: everything it tells people to type works as it says.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Client, run_well, tokencached, wait_for};
+
+/// A running demo and what it has printed.
+struct Demo {
+    child: Child,
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+}
+
+impl Demo {
+    fn start() -> Demo {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let child = tokencached()
+            .args(["demo", "-p", "0", "--lifetime", "3s"])
+            .stdin(Stdio::null())
+            .stdout(file("printed"))
+            .stderr(file("log"))
+            .spawn()
+            .unwrap();
+        let mut demo = Demo { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        wait_for("the demo to say everything", || demo.printed().contains("/sandbox/calls\n").then_some(()));
+        let printed = demo.printed();
+        let address = printed.split("memcached clients on ").nth(1).unwrap().split(',').next().unwrap();
+        demo.address = address.parse().unwrap();
+        demo
+    }
+
+    fn printed(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("printed")).unwrap()
+    }
+
+    /// The shell commands it shows: indented by two, going on where they are indented further.
+    fn commands(&self) -> Vec<String> {
+        let mut commands: Vec<String> = Vec::new();
+        let mut open = false;
+        for line in self.printed().lines() {
+            if let Some(command) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) {
+                commands.push(command.to_owned());
+                open = true;
+            } else if open && line.starts_with("    ") {
+                let last = commands.last_mut().unwrap();
+                last.push('\n');
+                last.push_str(line);
+            } else {
+                open = false;
+            }
+        }
+        commands
+    }
+
+    /// The one command that contains this.
+    #[track_caller]
+    fn command(&self, part: &str) -> String {
+        let commands = self.commands();
+        let mut found = commands.iter().filter(|command| command.contains(part));
+        let command = found.next().unwrap_or_else(|| panic!("no {part} in {commands:#?}"));
+        command.clone()
+    }
+
+    /// Runs it as a person would, in a shell.
+    #[track_caller]
+    fn type_in(&self, part: &str) -> String {
+        run_well(Command::new("sh").arg("-c").arg(self.command(part)).env("no_proxy", "*"))
+    }
+
+    fn token(&self) -> String {
+        let said = self.type_in("printf 'get access_token");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines[0].starts_with("VALUE access_token 0 ") && lines[2] == "END", "{said}");
+        lines[1].to_owned()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn every_command_it_prints_works() {
+    let demo = Demo::start();
+    let mut tested = 0;
+    for command in demo.commands() {
+        let said = match command.split_whitespace().next().unwrap() {
+            "printf" | "php" | "curl" => run_well(Command::new("sh").arg("-c").arg(&command).env("no_proxy", "*")),
+            "telnet" => by_hand(&demo, &command),
+            other => panic!("{other} is a command nobody has thought of here: {command}"),
+        };
+        let right = match &command {
+            c if c.starts_with("printf 'get") => said.starts_with("VALUE access_token 0 "),
+            c if c.starts_with("printf 'delete") => said == "DELETED\r\n",
+            c if c.starts_with("php") => {
+                let tokens: Vec<&str> = said.lines().collect();
+                tokens.len() == 2 && tokens[0] != tokens[1] && tokens.iter().all(|token| token.len() > 100)
+            }
+            c if c.contains("/cgi-bin/get_api_domain_ip") => said.contains("ip_list"),
+            c if c.contains("/sandbox/kill") => said.contains("\"ok\":true"),
+            c if c.contains("/sandbox/calls") => said.contains("stable_token") && said.contains("wx2222222222222222"),
+            c if c.starts_with("telnet") => said == "as printed",
+            _ => false,
+        };
+        assert!(right, "{command}\nsaid\n{said}");
+        tested += 1;
+    }
+    assert_eq!(tested, 7, "{:#?}", demo.commands());
+}
+
+/// What stands under `telnet`, typed into a connection: `->` is followed by the answer to be seen.
+fn by_hand(demo: &Demo, session: &str) -> String {
+    let mut client = Client::connect(demo.address);
+    let lines: Vec<&str> = session.lines().skip(1).map(str::trim).collect();
+    assert!(lines.len() >= 7, "{session}");
+    for line in &lines {
+        let (typed, answer) =
+            line.split_once("->").map_or((*line, None), |(typed, answer)| (typed.trim(), Some(answer.trim())));
+        client.send(format!("{typed}\r\n"));
+        match answer {
+            Some(answer) => assert_eq!(client.read_until(b"\r\n"), format!("{answer}\r\n").into_bytes()),
+            None if typed.starts_with("set") => {}
+            None if typed == "quit" => assert_eq!(client.rest(), b""),
+            None => {
+                let said = client.read_until(b"END\r\n");
+                assert!(said.len() > 100, "{line}: {}", said.escape_ascii());
+            }
+        }
+    }
+    "as printed".to_owned()
+}
+
+#[test]
+fn a_token_is_seen_to_be_renewed() {
+    let demo = Demo::start();
+    let first = demo.token();
+    wait_for("a renewal", || Some(demo.token()).filter(|token| *token != first));
+    assert!(!std::fs::read_to_string(demo.folder.path().join("log")).unwrap().contains(&first));
+}
+
+#[test]
+fn a_killed_token_is_replaced_when_a_client_says_so() {
+    let demo = Demo::start();
+    let first = demo.token();
+    demo.type_in("/sandbox/kill");
+    assert_eq!(demo.type_in("printf 'delete"), "DELETED\r\n");
+    wait_for("another token", || Some(demo.token()).filter(|token| *token != first));
+}
+
+#[test]
+fn it_ends_when_told_to() {
+    let mut demo = Demo::start();
+    let pid = demo.child.id().to_string();
+    run_well(Command::new("kill").args(["-INT", &pid]));
+    let child = &mut demo.child;
+    let status = wait_for("the demo to end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}

@@ -1,0 +1,166 @@
+//! Real PHP with both extensions against the real server: `tests/php/*.php`, one test a script.
+//!
+//! The scripts turn every notice into an exception, so an answer that an extension complains about fails here.
+
+use std::path::Path;
+use std::process::Command;
+
+use tokencached::sandbox::{Endpoint, Fault, FaultKind};
+
+use crate::support::{APPID, Node, SECRET, Wechat, run_well};
+
+/// The tutorials' two keys.
+const ALIASES: &str = "aliases = [\"access_token\", \"wx0123456789abcdef\"]";
+
+fn start(wechat: &Wechat) -> Node {
+    Node::start(&wechat.config("", ALIASES), &[])
+}
+
+/// Runs a script to its end. `settings` are lines of php.ini; `{port}` in them is the server's.
+#[track_caller]
+fn php(script: &str, arguments: &[&str], settings: &[&str], node: &Node, wechat: &Wechat) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php");
+    let port = node.address.port().to_string();
+    let mut command = Command::new("php");
+    for setting in settings {
+        command.arg("-d").arg(setting.replace("{port}", &port));
+    }
+    command.arg(folder.join(script)).args(arguments);
+    command.env("MC_HOST", "127.0.0.1").env("MC_PORT", &port);
+    command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
+    let said = run_well(&mut command);
+    assert!(!said.contains("Notice") && !said.contains("Warning"), "{said}\n{}", node.log());
+    said
+}
+
+/// Runs a script that says `ok` when all is well.
+#[track_caller]
+fn php_ok(script: &str, settings: &[&str]) {
+    let wechat = Wechat::start();
+    let node = start(&wechat);
+    assert_eq!(php(script, &[], settings, &node, &wechat), "ok\n");
+    assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 0, "PHP never asked for a token itself");
+}
+
+/// The tutorials' script over several renewals: it never needs WeChat's token endpoint, and no token is refused.
+#[track_caller]
+fn tutorial(extension: &str, endpoint: &str, own: Endpoint) {
+    let wechat = Wechat::short_lived(4);
+    let node = Node::start(&wechat.config("", &format!("{ALIASES}\nendpoint = \"{endpoint}\"")), &[]);
+    let said = php("tutorial.php", &[extension, "4"], &[], &node, &wechat);
+    let seen: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(seen["fetched"], 0, "{said}\n{}", node.log());
+    assert_eq!(seen["refused"], serde_json::json!([]), "{said}\n{}", node.log());
+    let calls = wechat.calls(APPID);
+    for tokens in [Endpoint::Token, Endpoint::StableToken, Endpoint::StableTokenForced] {
+        assert_eq!(calls.of(tokens) > 0, tokens == own, "{calls:?}");
+    }
+    let used = seen["used"].as_u64().unwrap();
+    assert!(used >= 4);
+    assert_eq!(calls.ended(Endpoint::GetApiDomainIp, "ok"), used, "{calls:?}");
+}
+
+#[test]
+fn the_tutorial_with_memcache() {
+    tutorial("memcache", "stable_token", Endpoint::StableToken);
+}
+
+#[test]
+fn the_tutorial_with_memcached() {
+    tutorial("memcached", "stable_token", Endpoint::StableToken);
+}
+
+#[test]
+fn the_tutorial_beside_the_classic_endpoint() {
+    tutorial("memcached", "token", Endpoint::Token);
+}
+
+/// The measure: the same script against a cache without an app fetches by itself, and the record shows it.
+#[test]
+fn the_tutorial_against_a_plain_cache_fetches_by_itself() {
+    for extension in ["memcache", "memcached"] {
+        let (wechat, node) = (Wechat::start(), Node::plain(&[]));
+        let said = php("tutorial.php", &[extension, "1"], &[], &node, &wechat);
+        assert!(said.contains("\"fetched\":1"), "{said}");
+        assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1);
+    }
+}
+
+#[test]
+fn managed_keys_with_memcache() {
+    php_ok("managed_memcache.php", &[]);
+}
+
+#[test]
+fn managed_keys_with_memcached() {
+    php_ok("managed_memcached.php", &[]);
+}
+
+#[test]
+fn ordinary_keys_with_memcache() {
+    php_ok("ordinary_memcache.php", &[]);
+}
+
+#[test]
+fn ordinary_keys_with_memcached() {
+    php_ok("ordinary_memcached.php", &[]);
+}
+
+#[test]
+fn a_prefix_in_php_ini_serves_the_bare_appid() {
+    // No alias: the script's own key is not known to the server.
+    let wechat = Wechat::start();
+    let node = Node::start(&wechat.config("", ""), &[]);
+    let prefix = "memcache.prefix_static_key=access_token:";
+    assert_eq!(php("prefix.php", &[], &[prefix], &node, &wechat), "ok\n");
+}
+
+#[test]
+fn statistics_and_versions() {
+    php_ok("statistics.php", &[]);
+}
+
+#[test]
+fn a_binary_client_is_not_left_waiting() {
+    php_ok("binary.php", &[]);
+}
+
+#[test]
+fn a_hanging_upstream_is_a_plain_miss() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    let node = start(&wechat);
+    assert_eq!(php("hanging.php", &[], &[], &node, &wechat), "ok\n");
+}
+
+/// One process writes the session, another reads it.
+#[track_caller]
+fn sessions(settings: &[&str]) {
+    let (wechat, node) = (Wechat::start(), Node::plain(&[]));
+    let settings = [settings, &["session.use_cookies=0", "session.cache_limiter="]].concat();
+    for step in ["write", "read"] {
+        assert_eq!(php("sessions.php", &[step], &settings, &node, &wechat), "ok\n");
+    }
+}
+
+#[test]
+fn sessions_with_memcache() {
+    sessions(&["session.save_handler=memcache", "session.save_path=tcp://127.0.0.1:{port}"]);
+}
+
+#[test]
+fn sessions_with_memcached_in_text_mode() {
+    sessions(&[
+        "session.save_handler=memcached",
+        "session.save_path=127.0.0.1:{port}",
+        "memcached.sess_binary_protocol=0",
+    ]);
+}
+
+#[test]
+fn sessions_with_memcached_in_binary_mode_fail_at_once_and_the_log_says_why() {
+    let (wechat, node) = (Wechat::start(), Node::plain(&[]));
+    let settings = ["session.save_handler=memcached", "session.save_path=127.0.0.1:{port}", "session.use_cookies=0"];
+    assert_eq!(php("binary_session.php", &[], &settings, &node, &wechat), "ok\n");
+    assert!(node.log().contains("memcached.sess_binary_protocol=Off"), "{}", node.log());
+}
