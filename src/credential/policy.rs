@@ -29,6 +29,9 @@ pub struct Standing {
     pub failures: u32,
     /// How often the present value has been answered again.
     asks: u32,
+    /// The least time left at which the present value has been answered again. Becomes `learned_ms` with the next
+    /// value; at once, it would move the start of asking along with every ask.
+    same_at_ms: Option<u64>,
     /// By when the present value must be dead, if its `expires_in` of 0 meant anything.
     ends_by_ms: Option<BootMs>,
 }
@@ -72,6 +75,7 @@ impl Standing {
             learned_ms: None,
             failures: 0,
             asks: 0,
+            same_at_ms: None,
             ends_by_ms: None,
         }
     }
@@ -153,6 +157,9 @@ impl Standing {
             // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
             self.learned_ms = self.learned_ms.map(|ms| ms + ms / 100);
         }
+        if let Some(same_at) = self.same_at_ms.take() {
+            self.learned_ms = Some(self.learned_ms.map_or(same_at, |ms| ms.min(same_at)));
+        }
         // Halving lets a lifetime that WeChat has shortened for good be believed after a few renewals.
         self.longest_ms = told_ms.max(self.longest_ms / 2);
         self.life_ms = told_ms;
@@ -180,8 +187,8 @@ impl Standing {
         self.asks = self.asks.saturating_add(1);
         let left = self.left_ms(answer.received_ms);
         if self.endpoint == Endpoint::StableToken && left > 0 {
-            let learned = left - left / 33;
-            self.learned_ms = Some(self.learned_ms.map_or(learned, |ms| ms.min(learned)));
+            let just_later = left - left / 33;
+            self.same_at_ms = Some(self.same_at_ms.map_or(just_later, |ms| ms.min(just_later)));
         }
     }
 

@@ -6,5 +6,6 @@ mod differential;
 mod house;
 mod protocol;
 mod sandbox;
+mod soak;
 mod splits;
 mod support;

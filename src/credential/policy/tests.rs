@@ -226,7 +226,7 @@ impl WeChat {
 struct Run {
     /// Calls between two changes of the value.
     calls_per_value: Vec<u32>,
-    /// Instants without a value to serve, after the second value.
+    /// Times without a value to serve, once there has been one.
     gaps: Vec<(u64, u64)>,
 }
 
@@ -255,7 +255,7 @@ fn simulate(wechat: &mut WeChat, span_ms: u64, outages: &[(u64, u64)], seed: u64
         if let (Some(value), Some(expires)) = (held, before) {
             let last = back.min(expires - 1);
             assert!(wechat.accepts(value, last), "served a refused value at {last}, {standing:?}");
-            if expires < back && run.calls_per_value.len() >= 2 {
+            if expires < back {
                 run.gaps.push((expires, back));
             }
         }
@@ -292,15 +292,20 @@ fn endpoints() -> impl Strategy<Value = Endpoint> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn a_refused_value_is_never_served_and_the_calls_are_few(
         endpoint in endpoints(), life in lifetimes(), seed: u64, age in 0.0f64..1.0,
     ) {
+        // `expires_in` counts whole seconds: of a value that somebody else was given before, a window under a second
+        // may be missed. No real window is.
+        let age = if life < 60_000 { 0.0 } else { age.min(0.99) };
         let mut wechat = WeChat::new(endpoint, life);
         let run = simulate(&mut wechat, life * 40, &[], seed, part(life, age));
         prop_assert_eq!(&run.gaps, &[]);
+        // The very first value's window is not known yet and has to be felt for; see the 2 s hole of a 20 s token.
+        prop_assert!(run.calls_per_value.iter().all(|calls| *calls <= 24), "{:?}", run.calls_per_value);
         let settled = &run.calls_per_value[12..];
         let most = match endpoint { Endpoint::StableToken => 6, Endpoint::Token => 1 };
         prop_assert!(settled.iter().all(|calls| *calls <= most), "{:?}", run.calls_per_value);
