@@ -78,12 +78,12 @@ fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> Vec<Option
     let kept = snapshot.by_name();
     let mut entries = Vec::with_capacity(slots.len());
     for slot in slots {
-        let entry = kept.get(slot.name()).copied();
-        if let Some(entry) = entry {
+        entries.push(kept.get(slot.name()).map(|entry| {
             let worth = snapshot.worth(entry, now, boot_id);
-            slot.restore(entry, worth.left_ms, worth.suspicious, now);
-        }
-        entries.push(entry.cloned());
+            let entry = entry.rebased(worth, now);
+            slot.restore(&entry, worth, now);
+            entry
+        }));
     }
     entries
 }

@@ -11,7 +11,8 @@
 
 use crate::clock::{BootMs, Now};
 use crate::config::Endpoint;
-use crate::upstream::{Class, Pace, Sent, Told, Wait};
+use crate::upstream::answer::Told;
+use crate::upstream::class::{Class, Pace, Sent, Wait};
 
 /// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,14 @@ impl Standing {
             asks: 0,
             same_at_ms: None,
             ends_by_ms: None,
+        }
+    }
+
+    /// `learned_ms` with what the present value has taught: what the next value, or the next process, goes by.
+    pub fn learned_so_far_ms(&self) -> Option<u64> {
+        match (self.learned_ms, self.same_at_ms) {
+            (Some(learned), Some(same_at)) => Some(learned.min(same_at)),
+            (learned, same_at) => learned.or(same_at),
         }
     }
 
@@ -157,9 +166,8 @@ impl Standing {
             // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
             self.learned_ms = self.learned_ms.map(|ms| ms + ms / 100);
         }
-        if let Some(same_at) = self.same_at_ms.take() {
-            self.learned_ms = Some(self.learned_ms.map_or(same_at, |ms| ms.min(same_at)));
-        }
+        self.learned_ms = self.learned_so_far_ms();
+        self.same_at_ms = None;
         // Halving lets a lifetime that WeChat has shortened for good be believed after a few renewals.
         self.longest_ms = told_ms.max(self.longest_ms / 2);
         self.life_ms = told_ms;

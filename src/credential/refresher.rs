@@ -21,12 +21,12 @@ use tracing::{debug, error, info, warn};
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::policy::{Answer, Standing};
 use super::saver::Saver;
-use super::state::{Entry, Name};
+use super::state::{Entry, Name, Worth};
 use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{self, BootMs, Now};
 use crate::config::{App, Endpoint, SecretSource, Upstream};
 use crate::secret::{Secret, fingerprint};
-use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
+use crate::upstream::{Class, Client, Failure, Probe, Sent, Token, Told};
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
@@ -118,11 +118,11 @@ impl Slot {
     }
 
     /// Takes over what a former process knew, and publishes its value if it lives.
-    pub(super) fn restore(&mut self, entry: &Entry, left_ms: u64, suspicious: bool, now: Now) {
+    pub(super) fn restore(&mut self, entry: &Entry, worth: Worth, now: Now) {
         self.standing.longest_ms = entry.longest_ms;
         self.standing.learned_ms = entry.learned_ms;
-        let mut left_ms = left_ms;
         self.standing.life_ms = entry.life_ms;
+        let Worth { mut left_ms, suspicious } = worth;
         if let Some(intent) = entry.intent_unix_ms {
             // A classic call was begun and nobody saw its end: it may have doomed this value.
             let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
@@ -132,8 +132,7 @@ impl Slot {
         } else if suspicious {
             self.urgent = Some(Purpose::Check);
         }
-        let age_ms = u64::try_from(now.unix_ms.saturating_sub(entry.fetched_unix_ms)).unwrap_or(0);
-        self.fetched = Some(Now { boot_ms: now.boot_ms.saturating_sub(age_ms), unix_ms: entry.fetched_unix_ms });
+        self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
         let expires_boot_ms = now.boot_ms + left_ms;
         self.standing.expires_ms = Some(expires_boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
@@ -629,7 +628,7 @@ impl Slot {
             fetched_boot_ms: fetched.boot_ms,
             life_ms: self.standing.life_ms,
             longest_ms: self.standing.longest_ms,
-            learned_ms: self.standing.learned_ms,
+            learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
         })
     }
@@ -637,7 +636,8 @@ impl Slot {
     fn say_answered(&self, token: &Token, same: bool, generation: u64, probe: Option<Probe>) {
         let appid = &self.credential.appid;
         let print = fingerprint(&token.value);
-        if let Some(warning) = token.told.warning() {
+        // In a value's last second an `expires_in` of 0 is simply true.
+        if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
             warn!(appid, token = print, warning);
         }
         if let Some(Probe::Dead(errcode)) = probe {

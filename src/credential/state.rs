@@ -108,6 +108,22 @@ pub struct Worth {
     pub suspicious: bool,
 }
 
+impl Entry {
+    /// The entry with its end on this boot's clocks, so that it can be written again beside entries of this boot.
+    pub fn rebased(&self, worth: Worth, now: Now) -> Entry {
+        let left = i64::try_from(worth.left_ms).unwrap_or(0);
+        let fetched_unix_ms = self.fetched_unix_ms.min(now.unix_ms);
+        let age = u64::try_from(now.unix_ms.saturating_sub(fetched_unix_ms)).unwrap_or(0);
+        Entry {
+            expires_unix_ms: now.unix_ms.saturating_add(left),
+            expires_boot_ms: now.boot_ms.saturating_add(worth.left_ms),
+            fetched_unix_ms,
+            fetched_boot_ms: now.boot_ms.saturating_sub(age),
+            ..self.clone()
+        }
+    }
+}
+
 impl Snapshot {
     /// What is left of an entry. On the boot that wrote it the boot clock tells; otherwise only the wall clock does,
     /// and it is believed within bounds: never more than was left when it was written, or than a lifetime less its age.
@@ -424,6 +440,17 @@ mod tests {
             let worth = snapshot.worth(&entry(), Now { boot_ms: 1_100_000, unix_ms }, "b1");
             assert_eq!(worth, Worth { left_ms: 6_200_000, suspicious: false });
         }
+    }
+
+    #[test]
+    fn an_entry_taken_over_is_worth_the_same_when_it_is_written_again() {
+        let now = Now { boot_ms: 5_000, unix_ms: 1_001_000_000 };
+        let worth = snapshot().worth(&entry(), now, "b2");
+        let again = entry().rebased(worth, now);
+        let written =
+            Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: 5_000, boot_id: "b2".into(), entries: vec![] };
+        assert_eq!(written.worth(&again, now, "b2"), worth);
+        assert_eq!(written.worth(&again, now, "b3"), worth);
     }
 
     #[test]

@@ -311,17 +311,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await
     }
 
+    /// Writes what is queued. The timeout is for each step, so a slow reader of something large is not cut off.
     async fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
+        let mut written = 0;
+        while written < self.output.len() {
+            match timeout(self.shared.limits.write_timeout, self.stream.write(&self.output[written..])).await {
+                Ok(step) => match step? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    step => written += step,
+                },
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+            }
         }
-        let length = self.output.len() as u64;
-        match timeout(self.shared.limits.write_timeout, self.stream.write_all(&self.output)).await {
-            Ok(written) => written?,
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+        if written > 0 {
+            self.stats.bytes_written.add(written as u64);
+            self.output.clear();
         }
-        self.stats.bytes_written.add(length);
-        self.output.clear();
         Ok(())
     }
 

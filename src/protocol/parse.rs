@@ -11,8 +11,8 @@ use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys};
 const LINE_BYTES_MAX: usize = 2048;
 /// A `get` of many keys may be this long. memcached sets no limit; a peer that sends more is not one.
 const GET_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// Data blocks of this length and more are refused outright (memcached: `INT_MAX - 2`).
-const VALUE_LENGTH_LIMIT: i64 = i32::MAX as i64 - 2;
+/// Longer data blocks are refused outright (`process_update_command`: `INT_MAX - 2`).
+const VALUE_LENGTH_MAX: i64 = i32::MAX as i64 - 2;
 
 const ERROR: &str = "ERROR";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
@@ -34,9 +34,8 @@ impl<'a> Words<'a> {
     fn of(line: &'a [u8]) -> Words<'a> {
         let mut words = Words { kept: [&[]; WORDS_MAX], count: 0 };
         for word in keys(line) {
-            match words.kept.get_mut(words.count) {
-                Some(place) => *place = word,
-                None => {}
+            if let Some(place) = words.kept.get_mut(words.count) {
+                *place = word;
             }
             words.count += 1;
         }
@@ -300,7 +299,7 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
         return whole(Request::Invalid { error: ERROR, noreply: false }, used);
     }
     let (key, noreply) = (words.word(1), words.noreply());
-    let length = signed(words.word(4)).filter(|length| (0..VALUE_LENGTH_LIMIT).contains(length));
+    let length = signed(words.word(4)).filter(|length| (0..=VALUE_LENGTH_MAX).contains(length));
     let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
         return whole(words.invalid(BAD_FORMAT), used);
     };

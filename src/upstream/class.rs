@@ -72,7 +72,7 @@ pub struct Failure {
     /// The address WeChat saw us come from, if it said so.
     pub seen_ip: Option<IpAddr>,
     pub sent: Sent,
-    pub appid: String,
+    pub appid: Box<str>,
 }
 
 impl Failure {
@@ -85,7 +85,7 @@ impl Failure {
             rid: None,
             seen_ip: None,
             sent,
-            appid: appid.to_owned(),
+            appid: appid.into(),
         }
     }
 
@@ -98,7 +98,7 @@ impl Failure {
             seen_ip: find_ip(&message),
             message,
             sent: Sent::Answered,
-            appid: appid.to_owned(),
+            appid: appid.into(),
         }
     }
 

@@ -1,11 +1,15 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod cache_model;
 mod config;
 mod differential;
 mod house;
 mod protocol;
+mod refresher;
 mod sandbox;
 mod soak;
 mod splits;
+mod state;
 mod support;

@@ -59,9 +59,11 @@ fn business_call(api: &mut TcpStream, token: &str) -> String {
         answer.extend_from_slice(&part[..read]);
         let text = String::from_utf8_lossy(&answer).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|rest| {
-            rest.lines().next().and_then(|number| number.trim().parse::<usize>().ok())
-        });
+        let length = head
+            .to_lowercase()
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.lines().next().and_then(|number| number.trim().parse::<usize>().ok()));
         if length.is_some_and(|length| body.len() >= length) {
             return body.to_owned();
         }

@@ -1,0 +1,690 @@
+//! The refresher against the simulated WeChat API, over real connections.
+//!
+//! Names with a project and a number are that project's public incident, turned into a test.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokencached::clock::boot_ms;
+use tokencached::config::{self, App, SecretSource};
+use tokencached::credential::state::Store;
+use tokencached::credential::table::{Credential, Reading, State, Status, Table};
+use tokencached::credential::{self};
+use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options, Sandbox, Scope, Verdict};
+use tokencached::secret::Secret;
+use tokencached::upstream::{BuildError, Class, Client, FetchSpec, Pace, Sent};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// Nothing waits this long unless it is broken.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+/// A refresher at work on some apps.
+pub struct Node {
+    pub table: Arc<Table>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    pub fn start(upstream: &config::Upstream, apps: &[App], store: Option<Arc<dyn Store>>) -> Node {
+        let (table, refresher) = credential::build_with(upstream, apps, store).unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(refresher.run(stop.clone()));
+        Node { table, stop, running }
+    }
+
+    pub fn of(sandbox: &Sandbox, app: App) -> Node {
+        Node::start(&upstream(&sandbox.base_url()), &[app], None)
+    }
+
+    pub fn credential(&self) -> &Arc<Credential> {
+        &self.table.credentials()[0]
+    }
+
+    pub fn status(&self) -> Status {
+        self.credential().status(boot_ms())
+    }
+
+    pub fn token(&self) -> Option<String> {
+        token(self.credential())
+    }
+
+    pub async fn live(&self) -> String {
+        until("a live value", || self.token().is_some()).await;
+        self.token().unwrap()
+    }
+
+    /// What a client's `delete` does; returns when the check is over.
+    pub async fn report(&self, generation: Option<u64>) {
+        let done = self.table.report_dead(self.credential(), generation).expect("room for a report");
+        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(DEADLINE, self.running).await.unwrap().unwrap();
+    }
+
+    /// As `kill -9` would: nothing is finished, nothing is written.
+    pub async fn kill(self) {
+        self.running.abort();
+        assert!(self.running.await.unwrap_err().is_cancelled());
+    }
+}
+
+pub fn token(credential: &Credential) -> Option<String> {
+    match credential.read(boot_ms()) {
+        Reading::Live(value) => Some(String::from_utf8(value.as_ref().unwrap().value.to_vec()).unwrap()),
+        _ => None,
+    }
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub fn upstream(base_url: &str) -> config::Upstream {
+    config::Upstream {
+        base_url: base_url.to_owned(),
+        ca_file: None,
+        connect_timeout_ms: 3_000,
+        total_timeout_ms: 8_000,
+        concurrency: 8,
+        proxy: None,
+    }
+}
+
+pub fn app(appid: &str, endpoint: config::Endpoint) -> App {
+    App {
+        appid: appid.to_owned(),
+        secret: SecretSource::Fixed(Secret::new(SECRET.to_owned())),
+        endpoint,
+        base_url: None,
+        aliases: Vec::new(),
+    }
+}
+
+pub fn stable() -> App {
+    app("wx1", config::Endpoint::StableToken)
+}
+
+pub fn classic() -> App {
+    app("wx1", config::Endpoint::Token)
+}
+
+pub async fn sandbox(options: Options) -> Sandbox {
+    sandbox_of(options, &["wx1"]).await
+}
+
+pub async fn sandbox_of(options: Options, appids: &[&str]) -> Sandbox {
+    let known =
+        |appid: &&str| AppOptions { appid: (*appid).to_owned(), secret: SECRET.to_owned(), ..AppOptions::default() };
+    Sandbox::start(Options { apps: appids.iter().map(known).collect(), ..options }).await.unwrap()
+}
+
+/// Lives of 4 s of which the last 2 s bring a new value: renewals every 2 s without sharp timing.
+fn brisk() -> Options {
+    Options { lifetime_s: 4, stable_window_ms: Some(2_500), overlap_ms: Some(2_000), ..Options::default() }
+}
+
+fn fault(kind: FaultKind) -> Fault {
+    Fault::new(kind)
+}
+
+#[tokio::test]
+async fn both_endpoints_give_a_value_wechat_accepts() {
+    for (app, endpoint) in [(stable(), Endpoint::StableToken), (classic(), Endpoint::Token)] {
+        let sandbox = sandbox(Options::default()).await;
+        let node = Node::of(&sandbox, app);
+        assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
+        assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
+        let status = node.status();
+        assert_eq!((status.state, status.generation, status.calls), (State::Fresh, 1, 1));
+        assert!(status.next_try_boot_ms < status.expires_boot_ms);
+        node.stop().await;
+    }
+}
+
+/// WxJava#324: the value was cleared before the new one was there.
+#[tokio::test]
+async fn wxjava_324_readers_find_a_value_through_every_renewal() {
+    for app in [stable(), classic()] {
+        let sandbox = sandbox(brisk()).await;
+        let node = Node::of(&sandbox, app);
+        node.live().await;
+        let mut misses = 0;
+        until("three renewals", || {
+            misses += usize::from(node.token().is_none());
+            node.status().generation >= 4
+        })
+        .await;
+        assert_eq!(misses, 0);
+        assert_eq!(sandbox.judge(&node.token().unwrap()), Verdict::Accepted);
+        node.stop().await;
+    }
+}
+
+/// google-cloud-rust #5809: a failed early refresh threw away a token that was still good.
+#[tokio::test]
+async fn google_cloud_rust_5809_no_failed_renewal_takes_a_live_value_away() {
+    let kinds = [
+        FaultKind::Html,
+        FaultKind::Cut,
+        FaultKind::TruncatedJson,
+        FaultKind::Reset,
+        FaultKind::Empty,
+        FaultKind::Huge { bytes: 1 << 20 },
+        FaultKind::Status { status: 502, body: "bad gateway".into() },
+        FaultKind::Errcode { errcode: -1, errmsg: "system error".into() },
+        FaultKind::Errcode { errcode: 40013, errmsg: "invalid appid".into() },
+        FaultKind::Errcode { errcode: 45009, errmsg: "reach max api daily quota limit".into() },
+        FaultKind::Errcode { errcode: 99999, errmsg: "who knows".into() },
+        FaultKind::Raw { body: r#"{"access_token":"A\r\nEND","expires_in":7200}"#.into(), content_type: None },
+        FaultKind::Raw { body: r#"{"access_token":"","expires_in":7200}"#.into(), content_type: None },
+    ];
+    let appids: Vec<String> = (0..kinds.len()).map(|n| format!("wx{n}")).collect();
+    let appids: Vec<&str> = appids.iter().map(String::as_str).collect();
+    let sandbox = sandbox_of(Options { lifetime_s: 12, ..Options::default() }, &appids).await;
+    let apps: Vec<App> = appids.iter().map(|appid| app(appid, config::Endpoint::StableToken)).collect();
+    let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let credential = &node.table.credentials()[n];
+        until("a first value", || token(credential).is_some()).await;
+        sandbox.set_fault(appids[n], fault(kind));
+    }
+    for credential in node.table.credentials() {
+        let first = credential.published().unwrap();
+        until("a failed renewal", || credential.status(boot_ms()).failures > 0).await;
+        let status = credential.status(boot_ms());
+        let now = credential.published().unwrap();
+        assert_eq!((&now.value, now.generation), (&first.value, 1), "{status:?}");
+        assert!(now.expires_boot_ms >= first.expires_boot_ms, "{status:?}");
+        assert!(status.last_error.is_some());
+    }
+    node.stop().await;
+}
+
+/// google-cloud-rust #4541: the refresh task ended after an error and nothing was ever fetched again.
+#[tokio::test]
+async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "the wrong one\n").unwrap();
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, App { secret: SecretSource::File(file.clone()), ..stable() });
+    until("a refusal", || node.status().state == State::Blocked).await;
+    let error = node.status().last_error.unwrap();
+    assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
+    assert!(!error.advice.is_empty() && !error.text.contains("the wrong one"), "{error:?}");
+    let asked = sandbox.calls("wx1").total();
+    assert_eq!(asked, 1, "a refusal is not retried fast");
+    // Rotated as it should be: a new file in place of the old one.
+    std::fs::write(folder.path().join("new"), format!("{SECRET}\n")).unwrap();
+    std::fs::rename(folder.path().join("new"), &file).unwrap();
+    assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
+    assert_eq!(sandbox.calls("wx1").total(), 2);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_secret_file_is_reported_without_a_call_and_tried_when_it_appears() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, App { secret: SecretSource::File(file.clone()), ..stable() });
+    until("a report", || node.status().state == State::Blocked).await;
+    assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody waits for this");
+    assert_eq!(sandbox.calls("wx1").total(), 0);
+    std::fs::write(&file, SECRET).unwrap();
+    node.live().await;
+    node.stop().await;
+}
+
+/// google-cloud-rust #5864: half an answer was taken for "no token, ever".
+#[tokio::test]
+async fn google_cloud_rust_5864_a_torn_reply_at_boot_is_simply_asked_again() {
+    let sandbox = sandbox(Options::default()).await;
+    sandbox.set_fault("wx1", fault(FaultKind::TruncatedJson).times(1));
+    sandbox.add_fault("wx1", fault(FaultKind::Cut).times(1));
+    let node = Node::of(&sandbox, stable());
+    node.live().await;
+    assert_eq!(sandbox.calls("wx1").total(), 3);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_40164_names_the_ip_to_allow() {
+    let sandbox = sandbox(Options::default()).await;
+    sandbox.set_allowlist("wx1", Some(Vec::new()));
+    let node = Node::of(&sandbox, stable());
+    until("a refusal", || node.status().state == State::Blocked).await;
+    let error = node.status().last_error.unwrap();
+    assert_eq!(error.errcode, Some(40164));
+    assert!(error.advice.contains("127.0.0.1") && error.advice.contains("wx1"), "{}", error.advice);
+    assert!(error.rid.is_some());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_at_boot_is_found_when_it_comes_up() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let node = Node::start(&upstream(&format!("http://{port}")), &[stable()], None);
+    until("two failures", || node.status().failures >= 2).await;
+    assert!(matches!(node.credential().read(boot_ms()), Reading::Absent));
+    assert_eq!(node.status().state, State::Dead);
+    let sandbox = sandbox(Options { listen: port, ..Options::default() }).await;
+    assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
+    assert_eq!(node.status().last_error, None);
+    node.stop().await;
+}
+
+/// The trap of golang's and Java's metadata clients: asking early brings the same value, which is no error.
+#[tokio::test]
+async fn the_same_value_again_is_success_and_no_new_generation() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    let first = node.live().await;
+    node.report(None).await;
+    let status = node.status();
+    assert_eq!((status.generation, status.same_answers, status.failures), (1, 1, 0));
+    assert_eq!(status.state, State::Fresh);
+    assert_eq!(node.token().unwrap(), first);
+    assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "and WeChat was asked whether it lives");
+    assert!(status.next_try_boot_ms + 300_000 > status.expires_boot_ms, "the schedule stands");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_of_a_token_that_died_early_brings_a_new_one() {
+    for app in [stable(), classic()] {
+        let sandbox = sandbox(Options::default()).await;
+        let node = Node::of(&sandbox, app);
+        let first = node.live().await;
+        sandbox.kill_tokens("wx1");
+        node.report(Some(1)).await;
+        let second = node.token().unwrap();
+        assert_ne!(first, second);
+        assert_eq!(sandbox.judge(&second), Verdict::Accepted);
+        assert_eq!(node.status().generation, 2);
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_false_alarm_costs_a_classic_app_a_probe_and_no_token() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, classic());
+    let first = node.live().await;
+    node.report(None).await;
+    assert_eq!(sandbox.calls("wx1").minted, 1);
+    assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1);
+    assert_eq!(node.token().unwrap(), first);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_probe_without_an_answer_is_no_reason_to_spend_a_classic_token() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, classic());
+    node.live().await;
+    sandbox.set_fault("wx1", fault(FaultKind::Html).on(Scope::Business));
+    node.report(None).await;
+    assert_eq!(sandbox.calls("wx1").minted, 1);
+    node.stop().await;
+}
+
+/// WxJava#1300: a late 40001 about the old token expired the fresh one.
+#[tokio::test]
+async fn wxjava_1300_a_late_report_about_an_older_generation_costs_nothing() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    node.live().await;
+    sandbox.kill_tokens("wx1");
+    node.report(Some(1)).await;
+    let calls = sandbox.calls("wx1").total();
+    for _ in 0..100 {
+        node.report(Some(1)).await;
+    }
+    assert_eq!(sandbox.calls("wx1").total(), calls);
+    assert_eq!(node.status().generation, 2);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    node.live().await;
+    let waiting: Vec<_> = (0..1000).map(|_| node.table.report_dead(node.credential(), None).unwrap()).collect();
+    for done in waiting {
+        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+    }
+    let calls = sandbox.calls("wx1");
+    assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (2, 1));
+    assert_eq!(node.status().checks, 1);
+    // Later ones find that it has just been checked.
+    node.report(None).await;
+    assert_eq!(sandbox.calls("wx1").total(), 3);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_token_that_wechat_hands_out_again_is_counted_and_never_forced() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    let first = node.live().await;
+    sandbox.kill_tokens_unnoticed("wx1");
+    node.report(None).await;
+    assert_eq!((node.status().dead_but_same, node.token()), (1, Some(first)));
+    assert_eq!(sandbox.calls("wx1").of(Endpoint::StableTokenForced), 0);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stalled_app_does_not_hold_up_another() {
+    let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
+    sandbox.set_fault("wx1", fault(FaultKind::Hang));
+    let apps = [stable(), app("wx2", config::Endpoint::StableToken)];
+    let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
+    until("the other app's value", || token(&node.table.credentials()[1]).is_some()).await;
+    assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
+    node.kill().await;
+}
+
+/// A plain server that counts. Answers every request with `answer` after `pause`.
+struct Plain {
+    base_url: String,
+    calls: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+}
+
+impl Plain {
+    async fn start(pause: Duration, answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Plain {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let (calls, most_at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, most, now) = (calls.clone(), most_at_once.clone(), Arc::new(AtomicUsize::new(0)));
+        let answer = Arc::new(answer);
+        tokio::spawn(async move {
+            loop {
+                let (mut peer, _) = listener.accept().await.unwrap();
+                let (counted, most, now, answer) = (counted.clone(), most.clone(), now.clone(), answer.clone());
+                tokio::spawn(async move {
+                    let request = read_request(&mut peer).await;
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(pause).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    let _ = peer.write_all(answer(&request).as_bytes()).await;
+                });
+            }
+        });
+        Plain { base_url, calls, most_at_once }
+    }
+}
+
+async fn read_request(peer: &mut tokio::net::TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let read = peer.read(&mut chunk).await.unwrap_or(0);
+        text.extend_from_slice(&chunk[..read]);
+        let shown = String::from_utf8_lossy(&text).into_owned();
+        let body = shown.split_once("\r\n\r\n").map(|(_, body)| body.len());
+        let wanted = shown
+            .to_lowercase()
+            .split_once("content-length: ")
+            .map_or(0, |(_, rest)| rest.split_once("\r\n").map_or(0, |(length, _)| length.parse::<usize>().unwrap()));
+        if read == 0 || body.is_some_and(|body| body >= wanted) {
+            return shown;
+        }
+    }
+}
+
+fn http(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
+    let plain = Plain::start(Duration::from_millis(5), |request| {
+        let body = request.split_once("\r\n\r\n").unwrap().1;
+        let body: HashMap<String, serde_json::Value> = serde_json::from_str(body).unwrap();
+        let token = serde_json::json!({"access_token": body["appid"], "expires_in": 7200});
+        http("200 OK", "", &token.to_string())
+    })
+    .await;
+    let apps: Vec<App> = (0..500).map(|n| app(&format!("wx{n}"), config::Endpoint::StableToken)).collect();
+    let upstream = config::Upstream { concurrency: 4, ..upstream(&plain.base_url) };
+    let node = Node::start(&upstream, &apps, None);
+    until("500 values", || node.table.credentials().iter().all(|credential| token(credential).is_some())).await;
+    for credential in node.table.credentials() {
+        assert_eq!(token(credential).unwrap(), credential.appid);
+    }
+    assert_eq!(plain.calls.load(Ordering::SeqCst), 500);
+    let most = plain.most_at_once.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&most), "{most} at once");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped() {
+    let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
+    sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 300 }));
+    let apps = [stable(), app("wx2", config::Endpoint::StableToken)];
+    let upstream = config::Upstream { concurrency: 1, ..upstream(&sandbox.base_url()) };
+    let node = Node::start(&upstream, &apps, None);
+    until("a call under way", || sandbox.calls("wx1").in_flight == 1).await;
+    let table = node.table.clone();
+    node.stop().await;
+    assert!(token(&table.credentials()[0]).is_some());
+    assert_eq!(sandbox.calls("wx2").total(), 0);
+}
+
+#[tokio::test]
+async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
+    let sandbox = sandbox(Options { lifetime_s: 6, overlap_ms: Some(250), ..Options::default() }).await;
+    let node = Node::of(&sandbox, classic());
+    node.live().await;
+    let end = node.status().expires_boot_ms;
+    sandbox.set_fault("wx1", fault(FaultKind::Cut).after_minting().times(1));
+    until("a lost answer", || node.status().failures == 1).await;
+    assert!(node.credential().published().unwrap().expires_boot_ms < end);
+    until("the next value", || node.status().generation == 2).await;
+    assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
+    assert!(sandbox.calls("wx1").minted >= 3);
+    node.stop().await;
+}
+
+// The client by itself.
+
+async fn fetch(upstream: &config::Upstream) -> Result<tokencached::upstream::Token, tokencached::upstream::Failure> {
+    let secret = Secret::new(SECRET.to_owned());
+    let spec =
+        FetchSpec { base_url: &upstream.base_url, appid: "wx1", secret: &secret, endpoint: config::Endpoint::Token };
+    Client::new(upstream).unwrap().fetch(&spec, Duration::from_millis(upstream.total_timeout_ms)).await
+}
+
+#[tokio::test]
+async fn one_decision_is_one_call_whatever_happens_to_it() {
+    let plain = Plain::start(Duration::ZERO, |_| String::new()).await;
+    let failure = fetch(&upstream(&plain.base_url)).await.unwrap_err();
+    assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "closed without an answer");
+    assert_eq!(plain.calls.load(Ordering::SeqCst), 1);
+    let plain = Plain::start(Duration::ZERO, |_| http("302 Found", "location: /elsewhere\r\n", "")).await;
+    let failure = fetch(&upstream(&plain.base_url)).await.unwrap_err();
+    assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Answered));
+    assert_eq!(plain.calls.load(Ordering::SeqCst), 1, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn every_connection_serves_one_call() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    node.live().await;
+    node.report(None).await;
+    let peers: std::collections::HashSet<_> = sandbox.calls("wx1").recent.iter().map(|call| call.peer).collect();
+    assert_eq!(peers.len(), 3);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_call_says_how_far_it_got_and_hides_the_secret() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let refused = fetch(&upstream(&format!("http://{closed}"))).await.unwrap_err();
+    assert_eq!(refused.sent, Sent::NotSent);
+    let unknown = fetch(&upstream("http://no-such-host.invalid")).await.unwrap_err();
+    assert_eq!((unknown.class, unknown.sent), (Class::Retry, Sent::NotSent));
+    let nonsense = fetch(&upstream("not an address")).await.unwrap_err();
+    assert_eq!((nonsense.class, nonsense.sent), (Class::Operator(Pace::Slow), Sent::NotSent));
+    let sandbox = sandbox(Options::default()).await;
+    let slow = config::Upstream { total_timeout_ms: 200, ..upstream(&sandbox.base_url()) };
+    sandbox.set_fault("wx1", fault(FaultKind::Hang));
+    let hung = fetch(&slow).await.unwrap_err();
+    assert_eq!((hung.class, hung.sent), (Class::Retry, Sent::Ambiguous));
+    sandbox.set_fault("wx1", fault(FaultKind::Drip { every_ms: 50 }));
+    let dripping = fetch(&slow).await.unwrap_err();
+    assert_eq!((dripping.class, dripping.sent), (Class::Retry, Sent::Ambiguous));
+    sandbox.set_fault("wx1", fault(FaultKind::Huge { bytes: 10 << 20 }));
+    let huge = fetch(&upstream(&sandbox.base_url())).await.unwrap_err();
+    assert!(huge.message.contains("larger than"), "{huge}");
+    for failure in [refused, unknown, nonsense, hung, dripping, huge] {
+        let shown = format!("{failure} {failure:?} {}", failure.advice());
+        assert!(!shown.contains(SECRET) && !shown.contains("secret="), "{shown}");
+        assert!(!shown.contains("access_token="), "{shown}");
+    }
+}
+
+/// A certificate authority and a server certificate by it, as files.
+struct Tls {
+    folder: tempfile::TempDir,
+}
+
+impl Tls {
+    fn make(name: &str, expired: bool) -> Tls {
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let authority_file = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let mut server = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if expired {
+            server.not_before = rcgen::date_time_ymd(2019, 1, 1);
+            server.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = server.signed_by(&key, &issuer).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority_file).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        Tls { folder }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn sandbox(&self) -> Sandbox {
+        let files = tokencached::sandbox::TlsFiles { cert: self.file("cert.pem"), key: self.file("key.pem") };
+        sandbox(Options { tls: Some(files), ..Options::default() }).await
+    }
+
+    fn upstream(&self, sandbox: &Sandbox) -> config::Upstream {
+        config::Upstream { ca_file: Some(self.file("ca.pem")), ..upstream(&sandbox.base_url()) }
+    }
+}
+
+#[tokio::test]
+async fn https_is_verified_against_the_configured_roots_and_nothing_less() {
+    let good = Tls::make("127.0.0.1", false);
+    let sandbox = good.sandbox().await;
+    assert!(fetch(&good.upstream(&sandbox)).await.is_ok());
+    let stranger = fetch(&upstream(&sandbox.base_url())).await.unwrap_err();
+    let mut refused = vec![stranger];
+    for (name, expired) in [("api.weixin.qq.com", false), ("127.0.0.1", true)] {
+        let bad = Tls::make(name, expired);
+        let sandbox = bad.sandbox().await;
+        refused.push(fetch(&bad.upstream(&sandbox)).await.unwrap_err());
+        assert_eq!(sandbox.calls("wx1").total(), 0, "nothing was sent: {name}");
+    }
+    for failure in refused {
+        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::NotSent));
+        assert!(failure.message.contains("certificate"), "{failure}");
+        assert!(failure.advice().contains("TLS"), "{}", failure.advice());
+    }
+}
+
+#[test]
+fn a_bad_ca_file_or_proxy_is_a_start_up_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate here").unwrap();
+    for path in [empty, folder.path().join("missing.pem")] {
+        let upstream = config::Upstream { ca_file: Some(path.clone()), ..upstream("https://a") };
+        let error = Client::new(&upstream).unwrap_err();
+        assert!(matches!(error, BuildError::CaFile { .. }));
+        assert!(error.to_string().contains(path.to_str().unwrap()));
+    }
+    let upstream = config::Upstream { proxy: Some("::".into()), ..upstream("https://a") };
+    assert!(matches!(Client::new(&upstream), Err(BuildError::Proxy(_))));
+}
+
+/// Everything that is logged, in one string.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let sandbox = sandbox(Options::default()).await;
+    let leak = format!("bad secret {SECRET} token {{access_token}}\r\n");
+    let leaking = Fault::new(FaultKind::Errcode { errcode: -1, errmsg: leak.clone() });
+    sandbox.set_fault("wx1", leaking.times(1));
+    sandbox.add_fault("wx1", Fault::new(FaultKind::Raw { body: leak, content_type: None }).times(1));
+    sandbox.add_fault("wx1", Fault::new(FaultKind::TruncatedJson).times(1));
+    let node = Node::of(&sandbox, classic());
+    let mut shown = String::new();
+    until("a value after the faults", || {
+        shown.push_str(&format!("{:?}", node.status()));
+        node.token().is_some()
+    })
+    .await;
+    let token = node.token().unwrap();
+    sandbox.kill_tokens("wx1");
+    node.report(None).await;
+    let second = node.token().unwrap();
+    node.stop().await;
+    shown.push_str(&String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
+    assert!(shown.contains("new token") && shown.contains("no new token"), "{shown}");
+    for hidden in [SECRET, &token[..40], &second[..40]] {
+        assert!(!shown.contains(hidden), "{hidden} in {shown}");
+    }
+}
