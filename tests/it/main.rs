@@ -7,6 +7,7 @@ mod config;
 mod differential;
 mod house;
 mod protocol;
+mod readme;
 mod refresher;
 mod sandbox;
 mod soak;

@@ -39,7 +39,8 @@ async fn a_restart_serves_the_persisted_value_before_anything_runs_and_calls_nob
         let expires = node.status().expires_boot_ms;
         node.stop().await;
         let upstream = upstream(&sandbox.base_url());
-        let (table, _refresher) = credential::build_with(&upstream, std::slice::from_ref(&app), Some(file(folder.path()))).unwrap();
+        let (table, _refresher) =
+            credential::build_with(&upstream, std::slice::from_ref(&app), Some(file(folder.path()))).unwrap();
         assert_eq!(token(&table.credentials()[0]), Some(first.clone()), "live before the refresher runs");
         let node = start(&sandbox, app, file(folder.path()));
         until("a schedule", || node.status().next_try_boot_ms > 0).await;
