@@ -13,6 +13,7 @@ mod managed;
 mod memccapable;
 mod php;
 mod protocol;
+mod readme;
 mod refresher;
 mod sandbox;
 mod soak;

@@ -1,0 +1,435 @@
+//! The documentation is true: both READMEs say the same, what they name exists, and their examples run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tokencached::config::{APP_KEYS, Flags, SETTINGS, load};
+use tokencached::upstream::class::known;
+
+use crate::support::{tokencached, wait_for};
+
+const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
+/// The section with the table of settings and that of flags, counted from 0.
+const SETTINGS_SECTION: usize = 4;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// One fenced block of code.
+#[derive(Debug)]
+struct Block {
+    language: String,
+    body: String,
+}
+
+/// The blocks of code, and the text between them.
+fn split(markdown: &str) -> (Vec<Block>, String) {
+    let (mut blocks, mut prose, mut open) = (Vec::new(), String::new(), None::<Block>);
+    for line in markdown.lines() {
+        let bare = line.trim_start();
+        match (bare.strip_prefix("```"), open.take()) {
+            (Some(language), None) => open = Some(Block { language: language.to_owned(), body: String::new() }),
+            (Some(_), Some(block)) => blocks.push(block),
+            (None, Some(mut block)) => {
+                block.body += line;
+                block.body.push('\n');
+                open = Some(block);
+            }
+            (None, None) => {
+                prose += line;
+                prose.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "a block of code is not closed");
+    (blocks, prose)
+}
+
+fn blocks(markdown: &str) -> Vec<Block> {
+    split(markdown).0
+}
+
+/// What stands in backticks.
+fn spans(markdown: &str) -> Vec<String> {
+    let prose = split(markdown).1;
+    prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// The sections of the second level, without what comes before the first.
+fn sections(markdown: &str) -> Vec<&str> {
+    markdown.split("\n## ").skip(1).collect()
+}
+
+/// The part that is run.
+fn walk(markdown: &str) -> &str {
+    let (_, from) = markdown.split_once("<!-- walk -->").expect("the walk begins");
+    from.split_once("<!-- /walk -->").expect("the walk ends").0
+}
+
+/// A line of code without its comment.
+fn code(line: &str) -> &str {
+    let ends = ["  # ", "  // ", " // "].iter().filter_map(|mark| line.find(mark));
+    line[..ends.min().unwrap_or(line.len())].trim()
+}
+
+#[test]
+fn both_readmes_have_the_same_code() {
+    let [english, chinese] = READMES.map(|name| blocks(&text(name)));
+    assert_eq!(english.len(), chinese.len());
+    for (ours, theirs) in english.iter().zip(&chinese) {
+        let [ours, theirs] = [ours, theirs]
+            .map(|block| (block.language.as_str(), block.body.lines().map(code).collect::<Vec<_>>().join("\n")));
+        assert_eq!(ours, theirs);
+    }
+}
+
+#[test]
+fn both_readmes_name_the_same_things_section_by_section() {
+    let [english, chinese] = READMES.map(text);
+    let [english, chinese] = [sections(&english), sections(&chinese)];
+    assert_eq!(english.len(), chinese.len());
+    for (ours, theirs) in english.iter().zip(&chinese) {
+        let [ours, theirs] = [ours, theirs].map(|section| {
+            let numbers = split(section).1.split(|c: char| !c.is_ascii_digit()).map(str::to_owned).collect();
+            let codes: BTreeSet<String> = numbers;
+            (BTreeSet::from_iter(spans(section)), codes.into_iter().filter(|code| code.len() == 5).collect::<Vec<_>>())
+        });
+        let title = english.iter().position(|section| std::ptr::eq(*section, *section)).unwrap_or_default();
+        assert_eq!(ours, theirs, "section {title}");
+    }
+}
+
+/// The help of every command.
+fn help() -> String {
+    let help = |arguments: &[&str]| {
+        let output = tokencached().args(arguments).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    [&["--help"][..], &["demo", "--help"], &["sandbox", "--help"], &["check", "--help"]].map(help).concat()
+}
+
+/// Whether a flag stands in a help text, as `-p,`, `-D <CHAR>` or `--port`.
+fn has_flag(help: &str, flag: &str) -> bool {
+    help.lines().any(|line| {
+        let mut words = line.split_whitespace().map(|word| word.trim_end_matches([',', '.'])).take(2);
+        line.trim_start().starts_with('-') && words.any(|word| word.trim_end_matches("...") == flag)
+    })
+}
+
+/// Flags given to tokencached in a shell block.
+fn flags_in(block: &Block) -> Vec<String> {
+    let lines = block.body.lines().map(code);
+    let ours = lines.filter_map(|line| {
+        line.strip_prefix("cargo run --release -- ").or_else(|| line.split_once("tokencached ").map(|(_, rest)| rest))
+    });
+    ours.flat_map(str::split_whitespace).filter(|word| word.starts_with('-')).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_flag_named_exists() {
+    let help = help();
+    for name in READMES.iter().copied().chain(["docs/differences.md", "docs/configuration.md"]) {
+        let markdown = text(name);
+        let own = |span: &String| span.split_once("tokencached ").map_or(span.clone(), |(_, rest)| rest.to_owned());
+        let mut flags: Vec<String> = spans(&markdown)
+            .iter()
+            .map(own)
+            .filter(|span| span.starts_with('-') || span.starts_with("check ") || span.starts_with("demo "))
+            .flat_map(|span| span.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|word| word.starts_with('-') && word.chars().nth(1).is_some_and(|c| !c.is_ascii_digit()))
+            .collect();
+        flags.extend(blocks(&markdown).iter().filter(|block| block.language == "sh").flat_map(flags_in));
+        assert!(flags.len() > 10, "{name}: {flags:?}");
+        for flag in flags {
+            // -vv is -v twice.
+            let flag = if flag.starts_with("-vv") { "-v" } else { &flag };
+            assert!(has_flag(&help, flag), "{name} names {flag}, which no command has");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_flags_is_what_the_help_says() {
+    let help = help();
+    let heading = |words: &str| {
+        let (_, from) = help.split_once(words).unwrap_or_else(|| panic!("no {words:?} in the help"));
+        from.split_once("\n\n").unwrap_or((from, "")).0
+    };
+    for name in READMES {
+        let markdown = text(name);
+        let rows: Vec<Vec<String>> =
+            sections(&markdown)[SETTINGS_SECTION].lines().filter(|line| line.contains("`-")).map(spans).collect();
+        let [taken, ignored, refused] = &rows[..] else { panic!("{name}: {rows:?}") };
+        for (row, lines) in [
+            (taken, heading("\nmemcached's flags:\n")),
+            (ignored, heading("\nTaken and ignored (a warning says so):\n")),
+            (refused, heading("the start stops):\n")),
+        ] {
+            let named: BTreeSet<&str> = row.iter().filter_map(|span| span.split(' ').next()).collect();
+            let shorts = lines.lines().filter_map(|line| line.trim_start().get(..2));
+            for flag in shorts.filter(|word| word.starts_with('-')) {
+                assert!(named.contains(flag), "{name} lacks {flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_setting_named_exists_and_has_that_default() {
+    let known: BTreeSet<&str> = SETTINGS
+        .iter()
+        .filter_map(|setting| setting.key.split('.').next_back())
+        .chain(APP_KEYS.iter().copied())
+        .collect();
+    let output = tokencached().arg("check").env("HOME", "/nonexistent").output().unwrap();
+    let effective = String::from_utf8(output.stdout).unwrap();
+    for name in READMES {
+        let markdown = text(name);
+        for span in spans(&markdown) {
+            if let Some((key, _)) = span.split_once(" = ") {
+                assert!(known.contains(key), "{name} names the setting {key}");
+            }
+        }
+        let section = sections(&markdown)[SETTINGS_SECTION];
+        let rows = section.lines().filter(|line| line.starts_with("| `") && !line.contains("`-"));
+        let cells: Vec<Vec<&str>> = rows.map(|row| row.split('|').map(str::trim).collect()).collect();
+        assert!(cells.len() > 8, "{name}");
+        for row in cells {
+            let key = spans(row[1])[0].clone();
+            assert!(known.contains(key.as_str()), "{name} names the setting {key}");
+            let default = row[2].trim_matches('`');
+            let plain = default.starts_with(|c: char| c.is_ascii_digit() || "\"[ft".contains(c));
+            if plain && !APP_KEYS.contains(&key.as_str()) {
+                assert!(effective.contains(&format!("\n{key} = {default}\n")), "{name}: {key} is not {default}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_errcode_in_the_troubleshooting_is_known() {
+    for name in READMES {
+        let markdown = text(name);
+        let rows: Vec<&str> = markdown.lines().filter(|line| line.starts_with("| errcode")).collect();
+        assert!(rows.len() > 5, "{name}");
+        for row in rows {
+            let symptom = row.split('|').nth(1).unwrap_or_default();
+            let codes = symptom.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+            for code in codes {
+                assert!(known(code).is_some(), "{name}: errcode {code}");
+            }
+        }
+    }
+}
+
+fn sources(path: &Path, all: &mut String) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else {
+            // A string may be broken over lines.
+            let text = fs::read_to_string(&path).unwrap();
+            let mut lines = text.lines().peekable();
+            while let Some(line) = lines.next() {
+                all.push_str(line.trim_start().strip_suffix('\\').unwrap_or(line));
+                if !line.ends_with('\\') {
+                    all.push('\n');
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_log_line_quoted_is_in_the_source() {
+    let mut source = String::new();
+    sources(&root().join("src"), &mut source);
+    for name in READMES {
+        let markdown = text(name);
+        let table = markdown.lines().filter(|line| line.starts_with("| ") && line.contains('"'));
+        let quoted: Vec<&str> = table.flat_map(|line| line.split('"').skip(1).step_by(2)).collect();
+        let messages: Vec<&str> = quoted.into_iter().filter(|text| text.is_ascii() && text.contains(' ')).collect();
+        assert!(messages.len() > 3, "{name}: {messages:?}");
+        for message in messages {
+            let known = source.contains(message) || markdown.contains(&format!("**{message}.**"));
+            assert!(known, "{name} quotes {message:?}");
+        }
+    }
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_inside_the_project_leads_somewhere() {
+    let mut files: Vec<PathBuf> = READMES.iter().map(|name| root().join(name)).collect();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        files.push(entry.unwrap().path());
+    }
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
+        let prose = split(&fs::read_to_string(file).unwrap()).1;
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link} does not exist", file.display());
+            if !fragment.is_empty() {
+                let prose = split(&fs::read_to_string(&target).unwrap()).1;
+                let mut headings = prose.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|line| anchor(line.trim_start_matches('#')) == fragment);
+                assert!(found, "{}: {link} has no such heading", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_configuration_shown_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().display().to_string();
+    let environment: BTreeMap<String, String> = [("HOME".to_owned(), home.clone())].into();
+    for name in READMES {
+        let markdown = text(name);
+        let shown: Vec<Block> = blocks(&markdown).into_iter().filter(|block| block.language == "toml").collect();
+        assert!(!shown.is_empty(), "{name}");
+        for block in shown {
+            let body = block.body.replace("/etc/tokencached", &home);
+            for line in body.lines().filter(|line| line.starts_with("secret_file")) {
+                let path = line.split('"').nth(1).unwrap();
+                fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();
+            }
+            let file = folder.path().join("tokencached.toml");
+            fs::write(&file, body).unwrap();
+            if let Err(faults) = load(Some(&file), &environment, &Flags::default()) {
+                panic!("{name}: {faults}");
+            }
+        }
+    }
+}
+
+fn runs(program: &str, arguments: &[&str]) -> Option<Output> {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
+}
+
+#[test]
+fn what_is_shown_is_well_formed() {
+    let folder = tempfile::tempdir().unwrap();
+    for block in READMES.iter().flat_map(|name| blocks(&text(name))) {
+        let file = folder.path().join("block");
+        fs::write(&file, &block.body).unwrap();
+        let path = file.display().to_string();
+        let output = match block.language.as_str() {
+            "sh" => runs("bash", &["-n", &path]),
+            "php" => runs("php", &["-l", &path]),
+            _ => None,
+        };
+        assert!(output.is_none_or(|output| output.status.success()), "{block:?}");
+    }
+}
+
+/// A demo on a free port; ended with the test.
+struct Demo {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: String,
+    sandbox: String,
+}
+
+impl Demo {
+    fn start() -> Demo {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let child = tokencached()
+            .args(["demo", "-p", "0"])
+            .stdin(Stdio::null())
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let welcome = wait_for("the demo's welcome", || {
+            fs::read_to_string(&out).ok().filter(|text| text.contains("/sandbox/calls\n"))
+        });
+        let after = |mark: &str| welcome.split_once(mark).unwrap_or_else(|| panic!("no {mark:?} in {welcome}")).1;
+        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let port = digits(after("on 127.0.0.1:"));
+        let sandbox = format!("http://127.0.0.1:{}", digits(after("http://127.0.0.1:")));
+        Demo { child, folder, port, sandbox }
+    }
+
+    /// Runs a block against this demo; what it printed, without carriage returns.
+    fn run(&self, block: &Block) -> String {
+        let body = block.body.replace("11211", &self.port).replace("http://127.0.0.1:PORT", &self.sandbox);
+        let file = self.folder.path().join("block");
+        fs::write(&file, body).unwrap();
+        let program: OsString = if block.language == "php" { "php" } else { "bash" }.into();
+        let output = Command::new(program).arg(&file).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{block:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().replace('\r', "")
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The token in an answer to `get access_token`.
+fn token(answer: &str) -> &str {
+    let (_, rest) = answer.split_once("VALUE access_token 0 ").expect("a value");
+    rest.lines().nth(1).expect("a token")
+}
+
+/// Both READMEs have the same code, which another test holds; so one is enough.
+#[test]
+fn the_walk_goes_as_told() {
+    let loaded = runs("php", &["-m"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let loaded = loaded.unwrap_or_default();
+    let there = |program| runs(program, &["-h"]).is_some();
+    if !(there("nc") && there("curl") && loaded.contains("memcache\n") && loaded.contains("memcached\n")) {
+        eprintln!("not run: nc, curl and PHP with both extensions are needed; tests/run installs them");
+        return;
+    }
+    let markdown = text(READMES[0]);
+    let blocks = blocks(walk(&markdown));
+    let [read, refuse, refused, logged, memcached, memcache, kill, stats] = &blocks[..] else {
+        panic!("the walk has {} blocks", blocks.len())
+    };
+    let demo = Demo::start();
+    let first = demo.run(read);
+    assert!(first.contains("VALUE access_token:wx1111111111111111 0 ") && token(&first).len() > 100, "{first}");
+    assert_eq!(demo.run(refuse), refused.body);
+    assert_lines(&demo.run(memcached), &["136", "bool(false)", "NOT STORED", "bool(true)"]);
+    assert_lines(&demo.run(memcache), &["136", "bool(false)", "bool(true)"]);
+    let killed = demo.run(kill);
+    assert!(killed.starts_with("{\"ok\":true}DELETED\n"), "{killed}");
+    assert_ne!(token(&killed), token(&first));
+    let shown = demo.run(stats);
+    for name in ["state fresh", "seconds_left ", "generation 2", "refused_writes 3"] {
+        assert!(shown.contains(&format!("STAT wx1111111111111111:{name}")), "{shown}");
+    }
+    let (line, _) = logged.body.split_once(" peer=").expect("the log line names the peer");
+    let log = fs::read_to_string(demo.folder.path().join("log")).unwrap();
+    assert!(log.contains(line.trim()), "{log}");
+}
+
+#[track_caller]
+fn assert_lines(output: &str, expected: &[&str]) {
+    assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+}
