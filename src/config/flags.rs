@@ -41,7 +41,7 @@ pub struct Flags {
     /// Backlog of connections not yet accepted [default: 1024]
     #[arg(short = 'b', long, value_name = "NUM")]
     pub listen_backlog: Option<String>,
-    /// Requests of one connection in a row before the others get a turn [default: 20]
+    /// Requests of one connection in a row before the others get a turn [default: 256]
     #[arg(short = 'R', long, value_name = "NUM")]
     pub max_reqs_per_event: Option<String>,
     /// Answer with an error when memory is full instead of evicting

@@ -96,15 +96,16 @@ fn both_readmes_name_the_same_things_section_by_section() {
     let [english, chinese] = READMES.map(text);
     let [english, chinese] = [sections(&english), sections(&chinese)];
     assert_eq!(english.len(), chinese.len());
-    for (ours, theirs) in english.iter().zip(&chinese) {
-        let [ours, theirs] = [ours, theirs].map(|section| {
-            let numbers = split(section).1.split(|c: char| !c.is_ascii_digit()).map(str::to_owned).collect();
-            let codes: BTreeSet<String> = numbers;
-            (BTreeSet::from_iter(spans(section)), codes.into_iter().filter(|code| code.len() == 5).collect::<Vec<_>>())
-        });
-        let title = english.iter().position(|section| std::ptr::eq(*section, *section)).unwrap_or_default();
-        assert_eq!(ours, theirs, "section {title}");
+    for (section, (ours, theirs)) in english.iter().zip(&chinese).enumerate() {
+        assert_eq!(named(ours), named(theirs), "section {section}");
     }
+}
+
+/// What a section puts in backticks, and the errcodes and ports in its text.
+fn named(section: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let prose = split(section).1;
+    let numbers = prose.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 5);
+    (spans(section).into_iter().collect(), numbers.map(str::to_owned).collect())
 }
 
 /// The help of every command.
@@ -239,11 +240,10 @@ fn sources(path: &Path, all: &mut String) {
         } else {
             // A string may be broken over lines.
             let text = fs::read_to_string(&path).unwrap();
-            let mut lines = text.lines().peekable();
-            while let Some(line) = lines.next() {
-                all.push_str(line.trim_start().strip_suffix('\\').unwrap_or(line));
-                if !line.ends_with('\\') {
-                    all.push('\n');
+            for line in text.lines() {
+                match line.trim_start().strip_suffix('\\') {
+                    Some(part) => all.push_str(part),
+                    None => all.push_str(&format!("{}\n", line.trim_start())),
                 }
             }
         }
