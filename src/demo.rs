@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
-use crate::config::{self, Config, Endpoint, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::config::{self, Config, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::kind::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
 use crate::secret::Secret;
 
@@ -44,12 +45,10 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
 }
 
 fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
-    let app = |appid: &str, endpoint, aliases: &[&str]| config::App {
-        appid: appid.to_owned(),
-        secret: SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())),
-        endpoint,
-        base_url: None,
+    let app = |appid: &str, token, aliases: &[&str]| config::App {
+        tickets: vec![&mp::JSAPI],
         aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+        ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
     };
     Config {
         server: Server {
@@ -82,8 +81,8 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             proxy: None,
         },
         apps: vec![
-            app(FIRST_APPID, Endpoint::StableToken, &["access_token", FIRST_APPID]),
-            app(SECOND_APPID, Endpoint::Token, &[SECOND_APPID]),
+            app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
+            app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
         ],
         log: Log { verbosity: 0, json: false },
     }

@@ -9,12 +9,14 @@ use super::file::{Document, RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, kind, quoted, text, word};
-use super::{App, Endpoint, SecretSource, built_in_name};
+use super::{App, SecretSource};
+use crate::kind::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
 const APPID_BYTES_MAX: usize = 128;
+const AGENT_BYTES_MAX: usize = 64;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Where an app's secret came from, for `check`.
@@ -54,9 +56,12 @@ impl Reader<'_> {
     }
 
     fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
-        self.kind_and_tickets(&raw);
-        let words = [("stable_token", Endpoint::StableToken), ("token", Endpoint::Token)];
-        let endpoint = self.field(&raw, "endpoint", |value| word(value, &words)).unwrap_or(Endpoint::StableToken);
+        let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
+        let platform = self.field(&raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM);
+        let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
+        let token = token.or(platform.tokens.first().map(|(_, kind)| *kind)).unwrap_or(&mp::STABLE);
+        let tickets = self.tickets(&raw, platform);
+        let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
         let (aliases, alias_places) = self.aliases(&raw);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
@@ -70,13 +75,15 @@ impl Reader<'_> {
         };
         let secret = self.secret(&mut raw, document, appid.as_deref());
         let appid = appid?;
-        if !usual_appid(&appid) {
-            self.warnings.push(format!("{place}: appid {} does not look like wx and 16 hex digits", shown(&appid)));
+        if !(platform.usual_id)(&appid) {
+            let name = platform.name;
+            self.warnings.push(format!("{place}: appid {} does not look like one of kind \"{name}\"", shown(&appid)));
         }
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        Some(Entry { app: App { appid, secret, endpoint, base_url, aliases }, origin, place, alias_places })
+        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases };
+        Some(Entry { app, origin, place, alias_places })
     }
 
     fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
@@ -88,22 +95,43 @@ impl Reader<'_> {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
-    fn kind_and_tickets(&mut self, raw: &RawApp) {
-        self.field(raw, "kind", |value| match text(value)? {
-            "mp" => Ok(()),
-            "wecom" => Err(Problem::new(
-                "\"wecom\" is not available in this version",
-                "Remove this app for now; only kind = \"mp\" is kept current.",
-            )),
-            other => Err(Problem::new(format!("{} is not known", quoted(other)), "Write kind = \"mp\".")),
-        });
-        self.field(raw, "tickets", |value| match value {
-            Value::List(items) if items.is_empty() => Ok(()),
-            _ => Err(Problem::new(
-                "tickets are not available in this version",
-                "Remove the key; only access tokens are kept current.",
-            )),
-        });
+    fn tickets(&mut self, raw: &RawApp, platform: &Platform) -> Vec<&'static Kind> {
+        let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
+        let Value::List(items) = &given.value else {
+            let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
+            self.fault("tickets", problem, &given.place);
+            return Vec::new();
+        };
+        if platform.tickets.is_empty() && !items.is_empty() {
+            let what = format!("apps of kind {} have no tickets", quoted(platform.name));
+            self.fault("tickets", Problem::new(what, "Remove the key."), &given.place);
+            return Vec::new();
+        }
+        let mut tickets: Vec<&'static Kind> = Vec::new();
+        for item in items {
+            match word(&item.value, platform.tickets) {
+                Ok(ticket) if tickets.contains(&ticket) => {}
+                Ok(ticket) => tickets.push(ticket),
+                Err(problem) => self.fault("tickets", problem, &item.place),
+            }
+        }
+        tickets
+    }
+
+    /// Which of a corporation's apps this is; part of the keys.
+    fn agent(&mut self, raw: &RawApp, platform: &Platform) -> Option<String> {
+        self.field(raw, "agent", |value| {
+            let agent = text(value)?;
+            if !platform.has_agents {
+                let what = format!("apps of kind {} have no agents", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
+                let what = format!("{} cannot be part of a key", quoted(agent));
+                return Err(Problem::new(what, "Write agent = \"1000002\", as the platform shows it."));
+            }
+            Ok(agent.to_owned())
+        })
     }
 
     fn aliases(&mut self, raw: &RawApp) -> (Vec<String>, Vec<Place>) {
@@ -264,43 +292,53 @@ impl Reader<'_> {
             entry.origin = origin;
             return;
         }
-        if !usual_appid(&appid) {
+        if !(mp::PLATFORM.usual_id)(&appid) {
             self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
         }
         let aliases = vec!["access_token".to_owned(), appid.clone()];
         let alias_places = vec![place("WECHAT_APPID"); aliases.len()];
-        let app = App { appid, secret, endpoint: Endpoint::StableToken, base_url: None, aliases };
+        let app = App { aliases, ..App::mp(&appid, secret, &mp::STABLE) };
         entries.push(Entry { app, origin, place: place("WECHAT_APPID"), alias_places });
     }
 
     fn collisions(&mut self, entries: &[Entry]) {
-        let mut owners: HashMap<&str, &Entry> = HashMap::new();
+        let mut owners: HashMap<String, &Entry> = HashMap::new();
         for entry in entries {
-            if let Some(first) = owners.get(entry.app.appid.as_str()) {
-                let what = format!("appid {} is given twice, first at {}", quoted(&entry.app.appid), first.place);
+            let id = entry.app.id();
+            if let Some(first) = owners.get(&id) {
+                let what = format!("appid {} is given twice, first at {}", quoted(&id), first.place);
                 self.faults.push(Problem::new(what, "Keep one of the two apps.").at(&entry.place));
             } else {
-                owners.insert(&entry.app.appid, entry);
+                owners.insert(id, entry);
             }
         }
-        let built_in: HashMap<String, &str> = owners.keys().map(|appid| (built_in_name(appid), *appid)).collect();
-        let mut claimed: HashMap<&str, (&str, &Place)> = HashMap::new();
+        let kinds = |app: &App| std::iter::once(app.token).chain(app.tickets.clone()).collect::<Vec<_>>();
+        let built_in: HashMap<String, (String, bool)> = owners
+            .iter()
+            .flat_map(|(id, entry)| {
+                kinds(&entry.app)
+                    .into_iter()
+                    .map(move |kind| (entry.app.built_in_name(kind), (id.clone(), kind.needs_token)))
+            })
+            .collect();
+        let mut claimed: HashMap<&str, (String, &Place)> = HashMap::new();
         for entry in entries {
-            let own = entry.app.appid.as_str();
+            let own = entry.app.id();
             for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
                 let what = match (built_in.get(alias.as_str()), owners.get(alias.as_str()), claimed.get(alias.as_str()))
                 {
-                    (Some(other), ..) if *other != own => {
+                    (Some((other, _)), ..) if *other != own => {
                         format!("is the token's own name of the app {}", quoted(other))
                     }
-                    (_, Some(other), _) if other.app.appid != own => {
+                    (Some((_, true)), ..) => "is the name of one of its tickets".to_owned(),
+                    (_, Some(other), _) if other.app.id() != own => {
                         format!("is the appid of another app, at {}", other.place)
                     }
                     (_, _, Some((other, first))) if *other != own => {
                         format!("is claimed by the app {} already, at {first}", quoted(other))
                     }
                     _ => {
-                        claimed.insert(alias, (own, place));
+                        claimed.insert(alias, (own.clone(), place));
                         continue;
                     }
                 };
@@ -341,11 +379,6 @@ fn shown(name: &str) -> String {
 /// WeChat's secrets are 32 hex digits.
 fn secret_like(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn usual_appid(appid: &str) -> bool {
-    let digits = appid.strip_prefix("wx").unwrap_or_default().as_bytes();
-    digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn alias(value: &Value) -> Reading<String> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::kind::{Kind, Platform, mp};
 use crate::secret::Secret;
 
 mod apps;
@@ -126,12 +127,18 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// One WeChat app.
+/// One app of WeChat or of a neighbour platform.
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
+    pub platform: &'static Platform,
+    /// How its access token is got.
+    pub token: &'static Kind,
+    /// What else is kept current, with the access token.
+    pub tickets: Vec<&'static Kind>,
+    /// Which of a corporation's apps this is (WeCom's agent id).
+    pub agent: Option<String>,
     pub secret: SecretSource,
-    pub endpoint: Endpoint,
     /// Overrides [`Upstream::base_url`] for this app.
     pub base_url: Option<String>,
     /// Other names of the access token.
@@ -139,9 +146,45 @@ pub struct App {
 }
 
 impl App {
-    /// Every key that answers with this app's access token: `access_token:<appid>`, then the aliases.
+    /// An app of WeChat's own platform with nothing but its access token, got in this way.
+    pub fn mp(appid: &str, secret: SecretSource, token: &'static Kind) -> App {
+        App {
+            appid: appid.to_owned(),
+            platform: &mp::PLATFORM,
+            token,
+            tickets: Vec::new(),
+            agent: None,
+            secret,
+            base_url: None,
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Names the app in keys, logs and the state: the appid, and `:<agent>` if it has one.
+    pub fn id(&self) -> String {
+        match &self.agent {
+            Some(agent) => format!("{}:{agent}", self.appid),
+            None => self.appid.clone(),
+        }
+    }
+
+    /// Where its API is: its own setting, else the one for all, else its platform's.
+    pub fn base_url<'a>(&'a self, upstream: &'a Upstream) -> &'a str {
+        match &self.base_url {
+            Some(base_url) => base_url,
+            None if upstream.base_url == mp::PLATFORM.base_url => self.platform.base_url,
+            None => &upstream.base_url,
+        }
+    }
+
+    /// The key that exists without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on.
+    pub fn built_in_name(&self, kind: &Kind) -> String {
+        format!("{}:{}", kind.key, self.id())
+    }
+
+    /// Every key that answers with this app's access token: `access_token:<id>`, then the aliases.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec![built_in_name(&self.appid)];
+        let mut names = vec![self.built_in_name(self.token)];
         for alias in &self.aliases {
             if !names.contains(alias) {
                 names.push(alias.clone());
@@ -149,20 +192,6 @@ impl App {
         }
         names
     }
-}
-
-/// The key that exists without configuration.
-fn built_in_name(appid: &str) -> String {
-    format!("access_token:{appid}")
-}
-
-/// Which call fetches the access token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `POST /cgi-bin/stable_token`, never forced.
-    StableToken,
-    /// `GET /cgi-bin/token`: every call makes a new token and dooms the old one.
-    Token,
 }
 
 /// Where an app's secret comes from. A file is read again at every fetch, so it can be rotated.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::{BootMs, Now};
-use crate::config::Endpoint;
+use crate::kind::Kind;
 
 /// Where the state is kept: a file now, perhaps a shared store for several nodes later.
 pub trait Store: Send + Sync {
@@ -65,16 +65,12 @@ pub struct Name {
 }
 
 impl Name {
-    /// The name of an app's access token.
-    pub fn access_token(appid: &str, endpoint: Endpoint, base_url: &str) -> Name {
+    /// The name of a credential of this kind. `id` is the app's, with its agent if it has one.
+    pub fn of(kind: &Kind, id: &str, base_url: &str) -> Name {
         Name {
-            appid: appid.to_owned(),
-            kind: "access_token".to_owned(),
-            endpoint: match endpoint {
-                Endpoint::StableToken => "stable_token",
-                Endpoint::Token => "token",
-            }
-            .to_owned(),
+            appid: id.to_owned(),
+            kind: kind.key.to_owned(),
+            endpoint: kind.id.to_owned(),
             base: crate::secret::fingerprint(base_url.trim_end_matches('/').as_bytes()),
         }
     }
@@ -316,7 +312,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            name: Name::access_token("wx1", Endpoint::StableToken, "http://a"),
+            name: Name::of(&crate::kind::mp::STABLE, "wx1", "http://a"),
             value: "TOKEN-1".into(),
             generation: 3,
             expires_unix_ms: 1_007_200_000,

@@ -199,6 +199,12 @@ impl Credential {
         self.changes.send_modify(|ticks| *ticks += 1);
     }
 
+    /// The refresher only: once the value has ended, readers may wait a moment, because the next one is sure to be
+    /// under way. For kinds that can be renewed only at their end.
+    pub fn expect_successor(&self) {
+        self.settled.store(false, Ordering::Release);
+    }
+
     /// The refresher only: WeChat says the value is dead and there is no other yet.
     pub fn withdraw(&self) {
         self.published.store(None);
@@ -233,8 +239,10 @@ pub struct Table {
 pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
-    /// Builds the table from (appid, names of its access token). The receiver is the refresher's.
-    pub fn new<'a>(apps: impl IntoIterator<Item = (&'a str, Vec<String>)>) -> (Table, mpsc::Receiver<Report>) {
+    /// Builds the table from (what logs call a credential, its keys). The receiver is the refresher's.
+    pub fn new(
+        credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<String>)>,
+    ) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let mut table = Table {
@@ -246,8 +254,8 @@ impl Table {
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         };
-        for (id, (appid, names)) in apps.into_iter().enumerate() {
-            let credential = Arc::new(Credential::new(id, appid));
+        for (id, (label, names)) in credentials.into_iter().enumerate() {
+            let credential = Arc::new(Credential::new(id, label.as_ref()));
             for name in names {
                 if let Some(word) = table.lengths.get_mut(name.len() / 64) {
                     *word |= 1 << (name.len() % 64);

@@ -266,5 +266,5 @@ async fn an_app_without_a_configuration_is_forgotten_and_what_was_learned_is_not
 }
 
 fn app_of(sandbox: &Sandbox) -> App {
-    App { base_url: Some(sandbox.base_url()), endpoint: config::Endpoint::StableToken, ..stable() }
+    App { base_url: Some(sandbox.base_url()), ..stable() }
 }
