@@ -93,8 +93,8 @@ fn welcome(address: SocketAddr, sandbox: &str, lifetime: Duration) -> String {
     let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
     let life = lifetime.as_secs();
     format!(
-        r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat at {sandbox}.
-Two apps, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
+        r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat: {sandbox}
+Two apps with a JS-SDK ticket each, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
 
 Read a token, as any memcached client would:
   printf 'get access_token\r\nquit\r\n' | nc {host} {port}
@@ -103,6 +103,7 @@ The same by hand; a write to a managed key is refused, every other key is a plai
   telnet {host} {port}
     get access_token:{FIRST_APPID}
     get {SECOND_APPID}
+    get jsapi_ticket:{FIRST_APPID}
     set access_token 0 0 5
     hello                         -> NOT_STORED
     set my_key 0 60 5

@@ -79,6 +79,7 @@ impl Reader<'_> {
             let name = platform.name;
             self.warnings.push(format!("{place}: appid {} does not look like one of kind \"{name}\"", shown(&appid)));
         }
+        self.secret_in_an_alias(secret.as_ref().map(|(source, _)| source), &aliases, &alias_places);
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
@@ -157,6 +158,18 @@ impl Reader<'_> {
             }
         }
         (seen, places)
+    }
+
+    /// Some SDKs make the secret part of a cache key; keys show in logs, so such a key cannot be an alias.
+    fn secret_in_an_alias(&mut self, source: Option<&SecretSource>, aliases: &[String], places: &[Place]) {
+        let Some(Ok(secret)) = source.map(SecretSource::read) else { return };
+        for (_, place) in aliases.iter().zip(places).filter(|(alias, _)| alias.contains(secret.expose())) {
+            let problem = Problem::new(
+                "aliases: an alias contains the app's secret",
+                "Keys show in logs and statistics: let the client use a key without it.",
+            );
+            self.faults.push(problem.at(place));
+        }
     }
 
     fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {

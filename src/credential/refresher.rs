@@ -164,7 +164,7 @@ impl Slot {
             status.state = State::Fresh;
         });
         if left_ms > 0 {
-            self.credential.publish(Published { value, generation, expires_boot_ms });
+            self.publish(Published { value, generation, expires_boot_ms });
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
             self.credential.remember(Published { value, generation, expires_boot_ms });
@@ -299,7 +299,6 @@ impl Driver {
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
-        slot.expect_successor();
         slot.credential.update_status(|status| {
             status.checks += u64::from(purpose == Purpose::Check);
             if !matches!(status.state, State::Blocked | State::Waiting) {
@@ -648,13 +647,6 @@ impl Slot {
         }
     }
 
-    /// A value that can be had only when its predecessor is dead: readers at that instant may wait for it.
-    fn expect_successor(&self) {
-        if self.kind.renewal == Renewal::AtEnd {
-            self.credential.expect_successor();
-        }
-    }
-
     /// The table's swap.
     fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
@@ -663,7 +655,14 @@ impl Slot {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
         });
-        self.credential.publish(published);
+        self.publish(published);
+    }
+
+    fn publish(&self, published: Published) {
+        match self.kind.renewal {
+            Renewal::AtEnd => self.credential.publish_until_next(published),
+            _ => self.credential.publish(published),
+        }
     }
 
     /// Brings the published end closer if the policy thinks less of the value now.

@@ -192,8 +192,11 @@ impl FileStore {
         self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Renames the file aside and keeps only the newest few of these.
+    /// Renames the file aside and keeps only the newest few of these. A folder in its place is somebody's; it stays.
     fn set_aside(&self) -> Option<PathBuf> {
+        if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
+            return None;
+        }
         let prefix = format!("{}.corrupt-", self.file_name());
         let stamp = crate::clock::unix_ms().max(0) / 1000;
         let to = (0..100)
@@ -362,6 +365,14 @@ mod tests {
         assert!(found.entries == [entry()]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_folder_in_its_place_is_reported_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path());
+        assert!(matches!(store.load(), Loaded::Refused { set_aside: None, .. }));
+        assert!(folder.path().is_dir());
     }
 
     #[test]

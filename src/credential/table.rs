@@ -188,6 +188,14 @@ impl Credential {
         self.settle();
     }
 
+    /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
+    /// as for a first fetch, because the successor is sure to be under way.
+    pub fn publish_until_next(&self, value: Published) {
+        self.published.store(Some(Arc::new(value)));
+        self.settled.store(false, Ordering::Release);
+        self.changes.send_modify(|ticks| *ticks += 1);
+    }
+
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
     pub fn remember(&self, value: Published) {
         self.published.store(Some(Arc::new(value)));
@@ -197,12 +205,6 @@ impl Credential {
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Release);
         self.changes.send_modify(|ticks| *ticks += 1);
-    }
-
-    /// The refresher only: once the value has ended, readers may wait a moment, because the next one is sure to be
-    /// under way. For kinds that can be renewed only at their end.
-    pub fn expect_successor(&self) {
-        self.settled.store(false, Ordering::Release);
     }
 
     /// The refresher only: WeChat says the value is dead and there is no other yet.

@@ -26,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Modules without async code and without sockets.
 const PURE: &[&str] =
-    &["protocol", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+    &["protocol", "kind", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {

@@ -20,3 +20,4 @@ mod soak;
 mod splits;
 mod state;
 mod support;
+mod tickets;

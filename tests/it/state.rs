@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokencached::clock::{Now, boot_ms};
-use tokencached::config::{self, App};
+use tokencached::config::App;
 use tokencached::credential;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store, boot_id};
 use tokencached::credential::table::Reading;
