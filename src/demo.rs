@@ -74,6 +74,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
         state_path: None,
         upstream: Upstream {
             base_url: sandbox.base_url(),
+            hosts: Vec::new(),
             ca_file: None,
             connect_timeout_ms: 3_000,
             total_timeout_ms: 8_000,

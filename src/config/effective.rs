@@ -82,6 +82,7 @@ impl Loaded {
         line(out, "path", &self.config.state_path.as_deref().map_or_else(|| quoted("none"), quoted_path));
         out.push_str("\n[upstream]\n");
         line(out, "base_url", &quoted(&upstream.base_url));
+        line(out, "hosts", &list(upstream.hosts.iter().map(|url| quoted(url))));
         if let Some(path) = &upstream.ca_file {
             line(out, "ca_file", &quoted_path(path));
         }

@@ -11,6 +11,7 @@ use super::listen::{self, Asked};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
 use super::{Config, Log, RefuseWith, Server, Upstream, upstream};
+use crate::kind::mp;
 
 const MIB: u64 = 1 << 20;
 const ITEM_SIZE_DEFAULT: u64 = MIB;
@@ -189,10 +190,12 @@ impl<'l> Layers<'l> {
     }
 
     fn upstream(&mut self) -> Upstream {
+        let base_url = self.pick("upstream.base_url", |value, _| upstream::base_url(value));
+        let base_url = base_url.unwrap_or_else(|| mp::PLATFORM.base_url.to_owned());
+        let hosts = self.pick("upstream.hosts", |value, _| upstream::hosts(value));
         let upstream = Upstream {
-            base_url: self
-                .pick("upstream.base_url", |value, _| upstream::base_url(value))
-                .unwrap_or_else(|| "https://api.weixin.qq.com".into()),
+            hosts: hosts.unwrap_or_else(|| upstream::hosts_of(&base_url)),
+            base_url,
             ca_file: self.pick("upstream.ca_file", upstream::ca_file),
             connect_timeout_ms: self.number("upstream.connect_timeout_ms", 100..=60_000, 3_000),
             total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, 8_000),

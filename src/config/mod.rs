@@ -101,6 +101,8 @@ pub enum RefuseWith {
 pub struct Upstream {
     /// `https://api.weixin.qq.com` unless configured.
     pub base_url: String,
+    /// Called in place of `base_url`, in order of preference; none: `base_url` alone.
+    pub hosts: Vec<String>,
     /// Extra root certificates (PEM), for a TLS-inspecting proxy of one's own.
     pub ca_file: Option<PathBuf>,
     /// Connect deadline, milliseconds.
@@ -118,6 +120,7 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
             .field("base_url", &self.base_url)
+            .field("hosts", &self.hosts)
             .field("ca_file", &self.ca_file)
             .field("connect_timeout_ms", &self.connect_timeout_ms)
             .field("total_timeout_ms", &self.total_timeout_ms)

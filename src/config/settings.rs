@@ -45,6 +45,7 @@ pub const SETTINGS: &[Setting] = &[
     with("server.lock_memory", "-k"),
     plain("state.path"),
     plain("upstream.base_url"),
+    plain("upstream.hosts"),
     plain("upstream.ca_file"),
     plain("upstream.connect_timeout_ms"),
     plain("upstream.total_timeout_ms"),

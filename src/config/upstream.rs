@@ -7,7 +7,8 @@ use url::{Host, Url};
 
 use super::fault::Problem;
 use super::secret_source::HIDDEN;
-use super::value::{Reading, Value, path, text};
+use super::value::{Reading, Value, kind, path, text};
+use crate::kind::mp;
 
 /// `https://host[:port][/path]`; plain http only to this machine, because the secret is in the request.
 pub(super) fn base_url(value: &Value) -> Reading<String> {
@@ -26,6 +27,37 @@ pub(super) fn base_url(value: &Value) -> Reading<String> {
         _ => return Err(Problem::new("the URL is neither https nor http", remedy)),
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Addresses like [`base_url`]: a list, or one text with commas. One given twice counts once.
+pub(super) fn hosts(value: &Value) -> Reading<Vec<String>> {
+    let remedy = "Write hosts = [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"].";
+    let mut hosts: Vec<String> = Vec::new();
+    let mut add = |url: String| {
+        if !hosts.contains(&url) {
+            hosts.push(url)
+        }
+    };
+    match value {
+        Value::Text(text) => {
+            for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+                add(base_url(&Value::Text(url.to_owned()))?);
+            }
+        }
+        Value::List(items) => {
+            for item in items {
+                add(base_url(&item.value)?);
+            }
+        }
+        other => return Err(Problem::new(format!("{} is not a list of addresses", kind(other)), remedy)),
+    }
+    Ok(hosts)
+}
+
+/// Without the setting: WeChat's, if it is WeChat that is called.
+pub(super) fn hosts_of(base_url: &str) -> Vec<String> {
+    let hosts = if base_url == mp::PLATFORM.base_url { mp::PLATFORM.hosts } else { &[] };
+    hosts.iter().map(|&url| url.to_owned()).collect()
 }
 
 fn is_this_machine(url: &Url) -> bool {

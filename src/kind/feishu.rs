@@ -10,6 +10,7 @@ use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
 pub static PLATFORM: Platform = Platform {
     name: "feishu",
     base_url: "https://open.feishu.cn",
+    hosts: &["https://open.feishu.cn"],
     tokens: &[("tenant_access_token", &TOKEN)],
     tickets: &[],
     has_agents: false,

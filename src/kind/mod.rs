@@ -19,6 +19,8 @@ pub struct Platform {
     pub name: &'static str,
     /// Where its API is, unless configured.
     pub base_url: &'static str,
+    /// Hosts that answer alike, in order of preference; the first is `base_url`.
+    pub hosts: &'static [&'static str],
     /// Ways to get the access token by the configuration's `endpoint`; the first is the default.
     pub tokens: &'static [(&'static str, &'static Kind)],
     /// What can be had with the access token, by the configuration's `tickets`.
@@ -133,6 +135,11 @@ mod tests {
         let ids: Vec<&str> = kinds().map(|kind| kind.id).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
         assert!(PLATFORMS.iter().all(|platform| !platform.tokens.is_empty()));
+    }
+
+    #[test]
+    fn a_platforms_first_host_is_its_base_url() {
+        assert!(PLATFORMS.iter().all(|platform| platform.hosts.first() == Some(&platform.base_url)));
     }
 
     #[test]

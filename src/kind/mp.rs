@@ -9,6 +9,14 @@ use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
 pub static PLATFORM: Platform = Platform {
     name: "mp",
     base_url: "https://api.weixin.qq.com",
+    // The nearest, the general one for disasters, then those of three places.
+    hosts: &[
+        "https://api.weixin.qq.com",
+        "https://api2.weixin.qq.com",
+        "https://sh.api.weixin.qq.com",
+        "https://sz.api.weixin.qq.com",
+        "https://hk.api.weixin.qq.com",
+    ],
     tokens: &[("stable_token", &STABLE), ("token", &CLASSIC)],
     tickets: &[("jsapi", &JSAPI), ("wx_card", &WX_CARD)],
     has_agents: false,

@@ -5,6 +5,7 @@ use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
 pub static PLATFORM: Platform = Platform {
     name: "qq",
     base_url: "https://api.q.qq.com",
+    hosts: &["https://api.q.qq.com"],
     tokens: &[("getToken", &TOKEN)],
     tickets: &[],
     has_agents: false,

@@ -7,6 +7,7 @@ use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
 pub static PLATFORM: Platform = Platform {
     name: "wecom",
     base_url: "https://qyapi.weixin.qq.com",
+    hosts: &["https://qyapi.weixin.qq.com"],
     tokens: &[("gettoken", &TOKEN)],
     tickets: &[("jsapi", &JSAPI), ("agent", &AGENT)],
     has_agents: true,

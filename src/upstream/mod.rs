@@ -1,11 +1,13 @@
 //! The HTTPS client of WeChat's API.
 //!
-//! `answer` reads what came back and `class` says what an error means, both pure; what is sent is in [`crate::kind`].
-//! `client` does the I/O. Nothing here decides when to call, retries by itself, or logs.
+//! `answer` reads what came back, `class` says what an error means, `hosts` which host is next, all pure; what is sent
+//! is in [`crate::kind`]. `client` does the I/O. Nothing here decides when to call, sends a call twice, or logs more
+//! than a host's coming and going.
 
 pub mod answer;
 pub mod class;
 pub mod client;
+pub mod hosts;
 
 pub use answer::{Probe, Token, Told};
 pub use class::{Class, Failure, Pace, Sent, Wait};

@@ -159,6 +159,18 @@ fn nothing_at_all_is_a_plain_cache_on_this_machine() {
 }
 
 #[test]
+fn wechats_own_hosts_are_used_unless_another_address_or_a_list_is_given() {
+    let hosts =
+        |upstream: &str| given(Some(&format!("[upstream]\n{upstream}\n")), &[], "").unwrap().config.upstream.hosts;
+    let five = ["api", "api2", "sh.api", "sz.api", "hk.api"].map(|name| format!("https://{name}.weixin.qq.com"));
+    assert_eq!(hosts(""), five);
+    assert_eq!(hosts("base_url = \"https://api.weixin.qq.com/\""), five);
+    assert!(hosts("base_url = \"https://gateway.internal\"").is_empty());
+    assert!(hosts("hosts = []").is_empty());
+    assert_eq!(hosts("hosts = [\"https://b/\", \"https://a\", \"https://b\"]"), ["https://b", "https://a"]);
+}
+
+#[test]
 fn flags_override_the_environment_which_overrides_the_file() {
     let file = "[server]\nthreads = 1\nbacklog = 1\nmax_connections = 1\n[log]\nverbosity = 1\n";
     let variables = [
@@ -197,6 +209,7 @@ fn every_setting_has_a_variable() {
         ("server.lock_memory", "true"),
         ("state.path", "/var/x/state.json"),
         ("upstream.base_url", "https://gateway.internal"),
+        ("upstream.hosts", "https://a.internal, https://b.internal"),
         ("upstream.ca_file", ca.path().to_str().unwrap()),
         ("upstream.connect_timeout_ms", "1001"),
         ("upstream.total_timeout_ms", "1002"),
@@ -232,6 +245,7 @@ fn every_setting_has_a_variable() {
         "lock_memory = true",
         "path = \"/var/x/state.json\"",
         "base_url = \"https://gateway.internal\"",
+        "hosts = [\"https://a.internal\", \"https://b.internal\"]",
         "ca_file = ",
         "connect_timeout_ms = 1001",
         "total_timeout_ms = 1002",

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod demo;
 mod differential;
+mod hosts;
 mod house;
 mod lifecycle;
 mod managed;

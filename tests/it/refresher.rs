@@ -101,6 +101,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub fn upstream(base_url: &str) -> config::Upstream {
     config::Upstream {
         base_url: base_url.to_owned(),
+        hosts: Vec::new(),
         ca_file: None,
         connect_timeout_ms: 3_000,
         total_timeout_ms: 8_000,
@@ -136,7 +137,7 @@ fn brisk() -> Options {
     Options { lifetime_s: 4, stable_window_ms: Some(2_500), overlap_ms: Some(2_000), ..Options::default() }
 }
 
-fn fault(kind: FaultKind) -> Fault {
+pub fn fault(kind: FaultKind) -> Fault {
     Fault::new(kind)
 }
 
@@ -575,12 +576,12 @@ async fn a_failed_call_says_how_far_it_got_and_hides_the_secret() {
 }
 
 /// A certificate authority and a server certificate by it, as files.
-struct Tls {
+pub struct Tls {
     folder: tempfile::TempDir,
 }
 
 impl Tls {
-    fn make(name: &str, expired: bool) -> Tls {
+    pub fn make(name: &str, expired: bool) -> Tls {
         let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority_key = rcgen::KeyPair::generate().unwrap();
@@ -600,11 +601,11 @@ impl Tls {
         Tls { folder }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    async fn sandbox(&self) -> Sandbox {
+    pub async fn sandbox(&self) -> Sandbox {
         let files = tokencached::sandbox::TlsFiles { cert: self.file("cert.pem"), key: self.file("key.pem") };
         sandbox(Options { tls: Some(files), ..Options::default() }).await
     }
@@ -651,11 +652,11 @@ fn a_bad_ca_file_or_proxy_is_a_start_up_error_that_names_it() {
 
 /// Everything that is logged, in one string.
 #[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+pub struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
 
 impl Log {
     /// Captures what this thread logs while the guard lives.
-    fn capture() -> (Log, tracing::subscriber::DefaultGuard) {
+    pub fn capture() -> (Log, tracing::subscriber::DefaultGuard) {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -666,7 +667,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }

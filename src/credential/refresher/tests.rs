@@ -21,6 +21,7 @@ async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
     let app = App::mp(CRASHING, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
     let upstream = Upstream {
         base_url: sandbox.base_url(),
+        hosts: Vec::new(),
         ca_file: None,
         connect_timeout_ms: 3_000,
         total_timeout_ms: 8_000,

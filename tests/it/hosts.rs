@@ -1,0 +1,174 @@
+//! Several hosts: which one is called after what, over real connections. The times are in `src/upstream/hosts.rs`.
+
+use std::time::Duration;
+
+use tokencached::config;
+use tokencached::kind::{Ask, mp};
+use tokencached::sandbox::{FaultKind, Options, Sandbox};
+use tokencached::secret::Secret;
+use tokencached::upstream::{Client, Failure, Probe, Sent, Token};
+
+use crate::refresher::{Log, Node, SECRET, Tls, fault, sandbox, stable, upstream};
+
+/// A client of some hosts; the first names them all.
+struct Caller {
+    client: Client,
+    base_url: String,
+}
+
+fn of(base_urls: &[String]) -> config::Upstream {
+    config::Upstream { hosts: base_urls.to_vec(), ..upstream(&base_urls[0]) }
+}
+
+impl Caller {
+    fn new(upstream: &config::Upstream) -> Caller {
+        Caller { client: Client::new(upstream).unwrap(), base_url: upstream.base_url.clone() }
+    }
+
+    async fn fetch(&self) -> Result<Token, Failure> {
+        let secret = Secret::new(SECRET.to_owned());
+        let ask = Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "" };
+        self.client.fetch(&mp::CLASSIC, &ask, Duration::from_secs(8)).await
+    }
+}
+
+/// An address where nobody listens. The guard keeps the port from others: bound, it is not listened on.
+fn closed() -> (socket2::Socket, String) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, format!("http://{address}"))
+}
+
+fn calls(sandboxes: [&Sandbox; 2]) -> [u64; 2] {
+    sandboxes.map(|sandbox| sandbox.calls("wx1").total())
+}
+
+async fn two() -> (Sandbox, Sandbox, Caller) {
+    let (first, second) = (sandbox(Options::default()).await, sandbox(Options::default()).await);
+    let caller = Caller::new(&of(&[first.base_url(), second.base_url()]));
+    (first, second, caller)
+}
+
+#[tokio::test]
+async fn a_call_that_found_no_connection_is_answered_by_the_next_host() {
+    let (log, _guard) = Log::capture();
+    let (_held, nobody) = closed();
+    let second = sandbox(Options::default()).await;
+    let caller = Caller::new(&of(&[nobody, second.base_url()]));
+    caller.fetch().await.unwrap();
+    caller.fetch().await.unwrap();
+    assert_eq!(second.calls("wx1").total(), 2);
+    let text = log.text();
+    assert_eq!(text.matches("an API host is at fault").count(), 1, "{text}");
+    assert!(text.contains("127.0.0.1: ") && !text.contains(SECRET), "{text}");
+}
+
+#[tokio::test]
+async fn one_further_host_is_tried_and_no_third() {
+    let (_held, nobody) = closed();
+    let (_held_too, nobody_too) = closed();
+    let third = sandbox(Options::default()).await;
+    let caller = Caller::new(&of(&[nobody, nobody_too, third.base_url()]));
+    let failure = caller.fetch().await.unwrap_err();
+    assert_eq!(failure.sent, Sent::NotSent);
+    assert!(failure.message.starts_with("127.0.0.1: "), "{failure}");
+    assert_eq!(third.calls("wx1").total(), 0);
+    caller.fetch().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_arrived_is_not_sent_again_and_the_next_goes_elsewhere() {
+    for lost in [FaultKind::Reset, FaultKind::Cut, FaultKind::Html, FaultKind::Empty] {
+        let (first, second, caller) = two().await;
+        first.set_fault("wx1", fault(lost));
+        let failure = caller.fetch().await.unwrap_err();
+        assert_eq!(failure.sent, Sent::Ambiguous, "{failure}");
+        assert!(failure.message.starts_with("127.0.0.1: "), "{failure}");
+        assert_eq!(calls([&first, &second]), [1, 0]);
+        caller.fetch().await.unwrap();
+        assert_eq!(calls([&first, &second]), [1, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_in_wechats_words_is_no_reason_to_go_elsewhere() {
+    for errcode in [40013, -1, 45009] {
+        let (first, second, caller) = two().await;
+        first.set_fault("wx1", fault(FaultKind::Errcode { errcode, errmsg: "no".into() }));
+        for _ in 0..2 {
+            assert_eq!(caller.fetch().await.unwrap_err().errcode, Some(errcode));
+        }
+        assert_eq!(calls([&first, &second]), [2, 0]);
+    }
+    let (first, second, caller) = two().await;
+    first.set_fault("wx1", fault(FaultKind::Status { status: 500, body: "{\"errcode\":40013}".into() }));
+    caller.fetch().await.unwrap_err();
+    caller.fetch().await.unwrap_err();
+    assert_eq!(calls([&first, &second]), [2, 0]);
+}
+
+#[tokio::test]
+async fn a_retired_entry_address_is_left_for_the_next_call() {
+    let (first, second, caller) = two().await;
+    first.set_fault("wx1", fault(FaultKind::Errcode { errcode: 48017, errmsg: "retired".into() }));
+    assert_eq!(caller.fetch().await.unwrap_err().errcode, Some(48017));
+    assert_eq!(calls([&first, &second]), [1, 0]);
+    caller.fetch().await.unwrap();
+    assert_eq!(calls([&first, &second]), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_wrong_certificate_is_shown_and_only_the_next_call_goes_elsewhere() {
+    let (log, _guard) = Log::capture();
+    let (bad, good) = (Tls::make("api.weixin.qq.com", false), Tls::make("127.0.0.1", false));
+    let (first, second) = (bad.sandbox().await, good.sandbox().await);
+    let both = ["ca.pem"; 2].into_iter().zip([&bad, &good]);
+    let both: String = both.map(|(name, tls)| std::fs::read_to_string(tls.file(name)).unwrap()).collect();
+    let roots = good.file("both.pem");
+    std::fs::write(&roots, both).unwrap();
+    let hosts = of(&[first.base_url(), second.base_url()]);
+    let caller = Caller::new(&config::Upstream { ca_file: Some(roots), ..hosts });
+    let failure = caller.fetch().await.unwrap_err();
+    assert_eq!(failure.sent, Sent::NotSent);
+    assert!(failure.message.contains("certificate") && failure.advice().contains("TLS"), "{failure}");
+    assert_eq!(calls([&first, &second]), [0, 0]);
+    caller.fetch().await.unwrap();
+    assert_eq!(calls([&first, &second]), [0, 1]);
+    let text = log.text();
+    assert!(text.contains("ERROR") && text.contains("TLS with an API host failed"), "{text}");
+}
+
+#[tokio::test]
+async fn all_apps_and_all_clones_share_what_is_known_of_a_host() {
+    let (first, second, caller) = two().await;
+    first.set_fault("wx1", fault(FaultKind::Reset));
+    let clone = Caller { client: caller.client.clone(), base_url: caller.base_url.clone() };
+    caller.fetch().await.unwrap_err();
+    clone.fetch().await.unwrap();
+    let token = clone.fetch().await.unwrap();
+    let probe = clone.client.probe(&mp::CLASSIC, &clone.base_url, &token.value, Duration::from_secs(8)).await;
+    assert_eq!(probe, Probe::Alive);
+    assert_eq!(calls([&first, &second])[0], 1);
+}
+
+#[tokio::test]
+async fn the_refreshers_next_try_brings_the_value_from_the_second_host() {
+    let (first, second) = (sandbox(Options::default()).await, sandbox(Options::default()).await);
+    first.set_fault("wx1", fault(FaultKind::Reset));
+    let node = Node::start(&of(&[first.base_url(), second.base_url()]), &[stable()], None);
+    node.live().await;
+    assert_eq!(node.status().failures, 1);
+    assert_eq!(calls([&first, &second]), [1, 1]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn another_base_url_is_one_host_whatever_the_list_says() {
+    let second = sandbox(Options::default()).await;
+    let caller = Caller::new(&of(&[second.base_url(), second.base_url()]));
+    let (_held, nobody) = closed();
+    let elsewhere = Caller { base_url: nobody, ..caller };
+    assert_eq!(elsewhere.fetch().await.unwrap_err().sent, Sent::NotSent);
+    assert_eq!(second.calls("wx1").total(), 0);
+}
