@@ -1,6 +1,7 @@
 //! `[[app]]` tables and the quick start -> typed apps; the names they claim must not collide.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
@@ -8,7 +9,7 @@ use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
-use super::value::{Given, Reading, Value, kind, quoted, text, word};
+use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
 use super::{App, SecretSource};
 use crate::kind::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
@@ -17,6 +18,7 @@ use crate::secret::Secret;
 const NAME_BYTES_MAX: usize = 250;
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
+const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Where an app's secret came from, for `check`.
@@ -63,6 +65,7 @@ impl Reader<'_> {
         let tickets = self.tickets(&raw, platform);
         let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
+        let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
         let (aliases, alias_places) = self.aliases(&raw);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
@@ -83,7 +86,7 @@ impl Reader<'_> {
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases };
+        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases, daily_quota };
         Some(Entry { app, origin, place, alias_places })
     }
 

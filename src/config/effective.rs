@@ -38,6 +38,9 @@ impl Loaded {
                 line(&mut out, "base_url", &quoted(url));
             }
             line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| quoted(alias))));
+            if let Some(daily_quota) = app.daily_quota {
+                line(&mut out, "daily_quota", &daily_quota.to_string());
+            }
         }
         out
     }

@@ -143,6 +143,8 @@ pub struct App {
     pub base_url: Option<String>,
     /// Other names of the access token.
     pub aliases: Vec<String>,
+    /// Overrides the published quota of calls a day for the access token.
+    pub daily_quota: Option<u64>,
 }
 
 impl App {
@@ -157,6 +159,7 @@ impl App {
             secret,
             base_url: None,
             aliases: Vec::new(),
+            daily_quota: None,
         }
     }
 

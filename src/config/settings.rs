@@ -66,6 +66,7 @@ pub const APP_KEYS: &[&str] = &[
     "agent",
     "base_url",
     "aliases",
+    "daily_quota",
     "tickets",
 ];
 

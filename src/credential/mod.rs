@@ -2,9 +2,10 @@
 //!
 //! `table` is what readers see; `policy` says when to renew, as a pure function; `refresher` is the one
 //! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
-//! renewal and never call WeChat.
+//! renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a quota forbids.
 
 mod flight;
+pub mod ledger;
 pub mod policy;
 pub mod refresher;
 mod saver;
@@ -25,7 +26,7 @@ use crate::kind::Kind;
 use crate::upstream::{BuildError, Client};
 use refresher::{Plan, Slot};
 use saver::Saver;
-use state::{Entry, FileStore, Loaded, Snapshot, Store};
+use state::{Entry, FileStore, KeptLedger, Loaded, Name, Snapshot, Store};
 use table::CredentialId;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
@@ -54,8 +55,8 @@ pub fn build_with(
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
     let saver = store.map(|store| {
         let boot_id = state::boot_id();
-        let entries = restore(&mut slots, &load(store.as_ref()), &boot_id);
-        Saver::new(store, entries, &boot_id)
+        let (entries, ledgers) = restore(&mut slots, &load(store.as_ref()), &boot_id);
+        Saver::new(store, entries, ledgers, &boot_id)
     });
     let (concurrency, total_timeout_ms) = (upstream.concurrency, upstream.total_timeout_ms);
     Ok((table.clone(), Refresher { table, reports, slots, children, client, saver, concurrency, total_timeout_ms }))
@@ -73,6 +74,10 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             secret: app.secret.clone(),
             parent,
             keys,
+            quota: match app.daily_quota {
+                Some(per_day) if parent.is_none() => kind.quota.with_daily(per_day),
+                _ => kind.quota,
+            },
         };
         let parent = plans.len();
         plans.push(plan(app.token, None, app.names()));
@@ -103,11 +108,14 @@ fn load(store: &dyn Store) -> Snapshot {
 }
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.
-fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> Vec<Option<Entry>> {
+fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let now = Now::read();
     let kept = snapshot.by_name();
+    let counted: HashMap<&Name, &KeptLedger> = snapshot.ledgers.iter().map(|kept| (&kept.name, kept)).collect();
     let mut entries = Vec::with_capacity(slots.len());
+    let mut ledgers = Vec::with_capacity(slots.len());
     for slot in slots {
+        ledgers.push(slot.restore_ledger(counted.get(slot.name()).map(|kept| &kept.calls)));
         entries.push(kept.get(slot.name()).map(|entry| {
             let worth = snapshot.worth(entry, now, boot_id);
             let entry = entry.rebased(worth, now);
@@ -115,5 +123,5 @@ fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> Vec<Option
             entry
         }));
     }
-    entries
+    (entries, ledgers)
 }

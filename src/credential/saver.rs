@@ -3,7 +3,7 @@
 //! A failed write is reported once, tried again with backoff, and its end reported too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::state::{Entry, Snapshot, Store};
+use super::ledger::Ledger;
+use super::state::{Entry, KeptLedger, Snapshot, Store};
 use super::table::Table;
 use crate::clock::Now;
 
@@ -20,20 +21,27 @@ use crate::clock::Now;
 pub struct Saver {
     store: Arc<dyn Store>,
     entries: Arc<Mutex<Vec<Option<Entry>>>>,
+    ledgers: Arc<Mutex<Vec<KeptLedger>>>,
+    /// Calls have been counted since the last write.
+    counted: Arc<AtomicBool>,
     /// Counts what was asked for and what has reached the store.
     wanted: watch::Sender<u64>,
     saved: watch::Sender<u64>,
     boot_id: Arc<str>,
 }
 
+/// Counts go to the disk with the next change, and so often without one: what a crash may make us forget.
+const COUNTS_EVERY: Duration = Duration::from_secs(60);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Saver {
-    /// `entries` as loaded, by credential id.
-    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, boot_id: &str) -> Saver {
+    /// `entries` and `ledgers` as loaded, by credential id.
+    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, ledgers: Vec<KeptLedger>, boot_id: &str) -> Saver {
         Saver {
             store,
             entries: Arc::new(Mutex::new(entries)),
+            ledgers: Arc::new(Mutex::new(ledgers)),
+            counted: Arc::new(AtomicBool::new(false)),
             wanted: watch::Sender::new(0),
             saved: watch::Sender::new(0),
             boot_id: boot_id.into(),
@@ -53,6 +61,20 @@ impl Saver {
         version
     }
 
+    /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
+    pub fn count(&self, id: usize, calls: &Ledger) {
+        if let Some(kept) = self.ledgers.lock().get_mut(id) {
+            kept.calls.clone_from(calls);
+        }
+        self.counted.store(true, Ordering::Release);
+    }
+
+    fn ask_for_counts(&self) {
+        if self.counted.load(Ordering::Acquire) {
+            self.wanted.send_modify(|wanted| *wanted += 1);
+        }
+    }
+
     /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
     pub async fn wait(&self, version: u64, at_most: Duration) -> bool {
         let mut saved = self.saved.subscribe();
@@ -61,6 +83,7 @@ impl Saver {
 
     /// Waits until everything asked for is in the store.
     pub async fn flush(&self, at_most: Duration) -> bool {
+        self.ask_for_counts();
         let version = *self.wanted.borrow();
         self.wait(version, at_most).await
     }
@@ -69,10 +92,15 @@ impl Saver {
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
+        let mut counts = tokio::time::interval(COUNTS_EVERY);
         loop {
             let saved = *self.saved.borrow();
             tokio::select! {
                 () = end.cancelled() => return,
+                _ = counts.tick() => {
+                    self.ask_for_counts();
+                    continue;
+                }
                 changed = wanted.wait_for(|wanted| *wanted > saved) => if changed.is_err() { return },
             }
             let version = *wanted.borrow_and_update();
@@ -102,6 +130,7 @@ impl Saver {
 
     async fn write(&self) -> Result<(), String> {
         let this = self.clone();
+        self.counted.store(false, Ordering::Release);
         let written = tokio::task::spawn_blocking(move || this.store.save(&this.snapshot())).await;
         match written {
             Ok(result) => result.map_err(|error| error.to_string()),
@@ -111,8 +140,9 @@ impl Saver {
 
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
+        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
         let now = Now::read();
         let boot_id = self.boot_id.to_string();
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries }
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
     }
 }

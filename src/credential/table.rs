@@ -107,6 +107,13 @@ pub struct Status {
     /// Answers that brought the value we had.
     pub same_answers: u64,
     pub failures: u64,
+    /// Calls in the day that ends then (wall time, midnight in UTC+8), probes not among them.
+    pub calls_today: u64,
+    pub day_ends_unix_ms: i64,
+    /// The day's quota, if there is one.
+    pub calls_quota: Option<u64>,
+    /// Calls not made, for a quota's sake, since the start.
+    pub calls_denied: u64,
     /// Checks made because clients reported the value dead.
     pub checks: u64,
     /// Checks in which WeChat refused the value and yet handed it out again.

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
 
 pub static PLATFORM: Platform = Platform {
     name: "mp",
@@ -24,6 +24,7 @@ pub static STABLE: Kind = Kind {
     needs_token: false,
     request: stable,
     probe: Some(probe),
+    quota: Quota { per_minute: Some(10_000), ..Quota::daily(500_000) },
 };
 
 /// `token`: mints each time; the value before it lives 5 more minutes.
@@ -44,6 +45,8 @@ const STABLE_SHAPED: Kind = Kind {
     needs_token: false,
     request: classic,
     probe: None,
+    // Test accounts have 200: the setting `daily_quota` says so.
+    quota: Quota::daily(2_000),
 };
 
 const TICKET: Kind = Kind {
@@ -54,6 +57,8 @@ const TICKET: Kind = Kind {
     needs_token: true,
     request: jsapi,
     probe: None,
+    // "Very limited", says the page, and gives no number: a cautious guess, three times what polling takes.
+    quota: Quota::daily(500),
 };
 
 fn hex(byte: u8) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Pages: "获取access_token", "JS-SDK使用权限签名算法" of the WeCom developer centre.
 
-use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
 
 pub static PLATFORM: Platform = Platform {
     name: "wecom",
@@ -22,6 +22,8 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: Some(probe),
+    // None is published for a day. Some 2000 failing calls in an hour block the interface for an hour.
+    quota: Quota { per_hour: Some(1_500), ..Quota::NONE },
 };
 
 /// The corporation's, for `wx.config`.
@@ -38,6 +40,8 @@ const TICKET: Kind = Kind {
     needs_token: true,
     request: jsapi,
     probe: None,
+    // Page "访问频率限制": 100 an hour for an app, and 400 for the corporation.
+    quota: Quota { per_hour: Some(100), ..Quota::NONE },
 };
 
 fn token(ask: &Ask<'_>) -> Outgoing {

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kind", &["secret"]),
     ("config", &["kind", "secret"]),
     ("credential/table", &["clock", "secret"]),
+    ("credential/ledger", &["kind"]),
     ("credential/policy", &["clock", "kind", "upstream/answer", "upstream/class"]),
     ("credential", &["clock", "config", "kind", "secret", "stats", "upstream"]),
     ("upstream", &["clock", "config", "kind", "secret", "stats"]),
@@ -25,8 +26,17 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without async code and without sockets.
-const PURE: &[&str] =
-    &["protocol", "kind", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+const PURE: &[&str] = &[
+    "protocol",
+    "kind",
+    "cache",
+    "credential/table.rs",
+    "credential/policy.rs",
+    "credential/ledger.rs",
+    "service",
+    "clock.rs",
+    "secret.rs",
+];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {

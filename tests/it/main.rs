@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod differential;
 mod house;
+mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
