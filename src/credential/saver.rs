@@ -24,6 +24,7 @@ pub struct Saver {
     ledgers: Arc<Mutex<Vec<KeptLedger>>>,
     /// Calls have been counted since the last write.
     counted: Arc<AtomicBool>,
+    counts_every: Duration,
     /// Counts what was asked for and what has reached the store.
     wanted: watch::Sender<u64>,
     saved: watch::Sender<u64>,
@@ -42,6 +43,7 @@ impl Saver {
             entries: Arc::new(Mutex::new(entries)),
             ledgers: Arc::new(Mutex::new(ledgers)),
             counted: Arc::new(AtomicBool::new(false)),
+            counts_every: COUNTS_EVERY,
             wanted: watch::Sender::new(0),
             saved: watch::Sender::new(0),
             boot_id: boot_id.into(),
@@ -92,7 +94,7 @@ impl Saver {
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
-        let mut counts = tokio::time::interval(COUNTS_EVERY);
+        let mut counts = tokio::time::interval(self.counts_every);
         loop {
             let saved = *self.saved.borrow();
             tokio::select! {
@@ -144,5 +146,45 @@ impl Saver {
         let now = Now::read();
         let boot_id = self.boot_id.to_string();
         Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Loaded, Name};
+    use super::*;
+    use crate::kind::{Quota, mp};
+
+    /// Remembers what was saved.
+    #[derive(Default)]
+    struct Memory(Mutex<Option<Snapshot>>);
+
+    impl Store for Memory {
+        fn load(&self) -> Loaded {
+            Loaded::Empty
+        }
+
+        fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
+            *self.0.lock() = Some(snapshot.clone());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn counts_alone_are_written_when_their_time_has_come() {
+        let store = Arc::new(Memory::default());
+        let ledgers = vec![KeptLedger { name: Name::of(&mp::STABLE, "wx1", "http://a"), calls: Ledger::default() }];
+        let saver = Saver::new(store.clone(), vec![None], ledgers, "b1");
+        let saver = Saver { counts_every: Duration::from_millis(1), ..saver };
+        let (table, _reports) = Table::new([("wx1", vec![])]);
+        let end = CancellationToken::new();
+        let running = tokio::spawn(saver.clone().run(Arc::new(table), end.clone()));
+        let mut calls = Ledger::default();
+        calls.may_call(&Quota::NONE, 0, super::super::ledger::Use::Renewal).unwrap();
+        saver.count(0, &calls);
+        assert!(saver.wait(1, Duration::from_secs(30)).await);
+        assert_eq!(store.0.lock().as_ref().unwrap().ledgers[0].calls, calls);
+        end.cancel();
+        running.await.unwrap();
     }
 }

@@ -11,7 +11,7 @@ use tokencached::credential::state::{FileStore, Loaded, Store};
 use tokencached::credential::table::State;
 use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox};
 
-use crate::refresher::{Node, classic, sandbox, until, upstream};
+use crate::refresher::{Node, classic, sandbox, stable, until, upstream};
 use crate::support::{self, APPID, Wechat, run, tokencached, wait_for, write};
 
 const PER_DAY: u64 = 12;
@@ -102,6 +102,19 @@ async fn a_storm_of_deletes_does_not_starve_the_renewals() {
     until("renewals by the schedule", || node.status().generation >= generation + 2).await;
     assert!(node.status().calls_denied > 0 && calls_of_a_day(&sandbox) <= 40);
     node.stop().await;
+}
+
+/// Nothing but the counts has changed, so nothing but the end makes them be written.
+#[tokio::test]
+async fn calls_that_brought_nothing_are_in_the_state_at_an_orderly_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let sandbox = sandbox(Options::default()).await;
+    sandbox.set_fault("wx1", Fault::new(FaultKind::Errcode { errcode: 40013, errmsg: "invalid appid".into() }));
+    let node = Node::start(&upstream(&sandbox.base_url()), &[stable()], Some(file(folder.path())));
+    until("a refusal", || node.status().failures > 0).await;
+    let calls = node.status().calls_today;
+    node.stop().await;
+    assert_eq!((calls, calls_kept(folder.path())), (1, 1));
 }
 
 #[test]
