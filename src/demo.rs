@@ -49,7 +49,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
         secret: SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())),
         endpoint,
         base_url: None,
-        aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+        aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
     };
     Config {
         server: Server {

@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::aliases::{Template, fits_in_a_key};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
-use super::value::{Given, Reading, Value, kind, quoted, text, word};
-use super::{App, Endpoint, SecretSource, built_in_name};
+use super::value::{Given, Reading, Value, quoted, text, word};
+use super::{Alias, AliasOf, App, Endpoint, SecretSource, built_in_name};
 use crate::secret::Secret;
 
-/// memcached's longest key.
-const NAME_BYTES_MAX: usize = 250;
 const APPID_BYTES_MAX: usize = 128;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
+
+/// What is kept current for every app: a preset's other keys are left out.
+const KEPT: [AliasOf; 1] = [AliasOf::AccessToken];
 
 /// Where an app's secret came from, for `check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ struct Entry {
     app: App,
     origin: Origin,
     place: Place,
+    /// What becomes of `app.aliases` once the secret is certain.
+    templates: Vec<Template>,
     alias_places: Vec<Place>,
 }
 
@@ -49,6 +53,10 @@ impl Reader<'_> {
         let raw = std::mem::take(&mut document.apps);
         let mut entries: Vec<Entry> = raw.into_iter().filter_map(|app| self.app(app, document)).collect();
         self.quick_start(&mut entries);
+        for entry in &mut entries {
+            let templates = std::mem::take(&mut entry.templates);
+            (entry.app.aliases, entry.alias_places) = self.expand(templates, &entry.app.secret);
+        }
         self.collisions(&entries);
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
@@ -58,7 +66,6 @@ impl Reader<'_> {
         let words = [("stable_token", Endpoint::StableToken), ("token", Endpoint::Token)];
         let endpoint = self.field(&raw, "endpoint", |value| word(value, &words)).unwrap_or(Endpoint::StableToken);
         let base_url = self.field(&raw, "base_url", base_url);
-        let (aliases, alias_places) = self.aliases(&raw);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
             true => self.field(&raw, "appid", appid),
@@ -68,6 +75,7 @@ impl Reader<'_> {
                 None
             }
         };
+        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), &KEPT);
         let secret = self.secret(&mut raw, document, appid.as_deref());
         let appid = appid?;
         if !usual_appid(&appid) {
@@ -76,7 +84,8 @@ impl Reader<'_> {
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        Some(Entry { app: App { appid, secret, endpoint, base_url, aliases }, origin, place, alias_places })
+        let app = App { appid, secret, endpoint, base_url, aliases: Vec::new() };
+        Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
     fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
@@ -84,7 +93,7 @@ impl Reader<'_> {
         read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
     }
 
-    fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
+    pub(super) fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
@@ -104,31 +113,6 @@ impl Reader<'_> {
                 "Remove the key; only access tokens are kept current.",
             )),
         });
-    }
-
-    fn aliases(&mut self, raw: &RawApp) -> (Vec<String>, Vec<Place>) {
-        let Some(given) = raw.fields.get("aliases") else { return Default::default() };
-        let Value::List(items) = &given.value else {
-            let problem = Problem::new(
-                format!("{} is not a list", kind(&given.value)),
-                "Write aliases = [\"access_token\"], in brackets.",
-            );
-            self.fault("aliases", problem, &given.place);
-            return Default::default();
-        };
-        let mut seen: Vec<String> = Vec::new();
-        let mut places = Vec::new();
-        for item in items {
-            match alias(&item.value) {
-                Ok(alias) if seen.contains(&alias) => {}
-                Ok(alias) => {
-                    seen.push(alias);
-                    places.push(item.place.clone());
-                }
-                Err(problem) => self.fault("aliases", problem, &item.place),
-            }
-        }
-        (seen, places)
     }
 
     fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
@@ -267,10 +251,10 @@ impl Reader<'_> {
         if !usual_appid(&appid) {
             self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
         }
-        let aliases = vec!["access_token".to_owned(), appid.clone()];
-        let alias_places = vec![place("WECHAT_APPID"); aliases.len()];
-        let app = App { appid, secret, endpoint: Endpoint::StableToken, base_url: None, aliases };
-        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), alias_places });
+        let names = ["access_token", appid.as_str()];
+        let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
+        let app = App { appid, secret, endpoint: Endpoint::StableToken, base_url: None, aliases: Vec::new() };
+        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), templates, alias_places: Vec::new() });
     }
 
     fn collisions(&mut self, entries: &[Entry]) {
@@ -284,28 +268,30 @@ impl Reader<'_> {
             }
         }
         let built_in: HashMap<String, &str> = owners.keys().map(|appid| (built_in_name(appid), *appid)).collect();
-        let mut claimed: HashMap<&str, (&str, &Place)> = HashMap::new();
+        let mut claimed: HashMap<&str, (&str, &Place, &Alias)> = HashMap::new();
         for entry in entries {
             let own = entry.app.appid.as_str();
             for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
-                let what = match (built_in.get(alias.as_str()), owners.get(alias.as_str()), claimed.get(alias.as_str()))
-                {
+                let name = alias.name.as_str();
+                let what = match (built_in.get(name), owners.get(name), claimed.get(name)) {
                     (Some(other), ..) if *other != own => {
                         format!("is the token's own name of the app {}", quoted(other))
                     }
                     (_, Some(other), _) if other.app.appid != own => {
                         format!("is the appid of another app, at {}", other.place)
                     }
-                    (_, _, Some((other, first))) if *other != own => {
+                    // The same for every app.
+                    (_, _, Some((_, _, first))) if alias.view.is_constant() && first.view == alias.view => continue,
+                    (_, _, Some((other, first, _))) if *other != own => {
                         format!("is claimed by the app {} already, at {first}", quoted(other))
                     }
                     _ => {
-                        claimed.insert(alias, (own, place));
+                        claimed.insert(name, (own, place, alias));
                         continue;
                     }
                 };
                 let problem = Problem::new(
-                    format!("the alias {} {what}", quoted(alias)),
+                    format!("the alias {} {what}", quoted(alias.spoken())),
                     "Give each name to one app; without an alias its token is at access_token:<appid>.",
                 );
                 self.faults.push(problem.at(place));
@@ -334,7 +320,7 @@ fn appid(value: &Value) -> Reading<String> {
 }
 
 /// A name for a sentence, unless it is a secret that was put in the wrong place.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
 }
 
@@ -346,26 +332,4 @@ fn secret_like(text: &str) -> bool {
 fn usual_appid(appid: &str) -> bool {
     let digits = appid.strip_prefix("wx").unwrap_or_default().as_bytes();
     digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn alias(value: &Value) -> Reading<String> {
-    let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
-    let alias = match value {
-        Value::Text(alias) => alias,
-        other => return Err(Problem::new(format!("{} is not an alias", kind(other)), remedy)),
-    };
-    match alias.as_str() {
-        "" => Err(Problem::new("an alias is empty", remedy)),
-        _ if alias.len() > NAME_BYTES_MAX => {
-            Err(Problem::new(format!("the alias {} has {} bytes", quoted(alias), alias.len()), remedy))
-        }
-        _ if !fits_in_a_key(alias) => {
-            Err(Problem::new(format!("the alias {} has a blank or a control character", quoted(alias)), remedy))
-        }
-        _ => Ok(alias.clone()),
-    }
-}
-
-fn fits_in_a_key(text: &str) -> bool {
-    !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
 }

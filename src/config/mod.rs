@@ -7,8 +7,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::credential::encoding::View;
 use crate::secret::Secret;
 
+mod aliases;
 mod apps;
 mod effective;
 mod environment;
@@ -17,11 +19,13 @@ mod file;
 mod flags;
 mod listen;
 mod load;
+mod presets;
 mod secret_source;
 mod settings;
 mod upstream;
 mod value;
 
+pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
 pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
@@ -134,17 +138,17 @@ pub struct App {
     pub endpoint: Endpoint,
     /// Overrides [`Upstream::base_url`] for this app.
     pub base_url: Option<String>,
-    /// Other names of the access token.
-    pub aliases: Vec<String>,
+    /// Other keys for what is kept of this app.
+    pub aliases: Vec<Alias>,
 }
 
 impl App {
-    /// Every key that answers with this app's access token: `access_token:<appid>`, then the aliases.
+    /// Every key of this app: `access_token:<appid>`, then the aliases. One may hold the secret.
     pub fn names(&self) -> Vec<String> {
         let mut names = vec![built_in_name(&self.appid)];
         for alias in &self.aliases {
-            if !names.contains(alias) {
-                names.push(alias.clone());
+            if !names.contains(&alias.name) {
+                names.push(alias.name.clone());
             }
         }
         names

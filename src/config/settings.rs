@@ -65,6 +65,8 @@ pub const APP_KEYS: &[&str] = &[
     "endpoint",
     "base_url",
     "aliases",
+    "presets",
+    "prefix",
     "tickets",
 ];
 

@@ -1,9 +1,10 @@
 //! Managed keys: what the server keeps current by itself.
 //!
-//! `table` is what readers see; `policy` says when to renew, as a pure function; `refresher` is the one
+//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function; `refresher` is the one
 //! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
 //! renewal and never call WeChat.
 
+pub mod encoding;
 mod flight;
 pub mod policy;
 pub mod refresher;
@@ -21,9 +22,11 @@ pub use table::Table;
 use crate::clock::Now;
 use crate::config::{self, App, Config};
 use crate::upstream::{BuildError, Client};
+use encoding::View;
 use refresher::Slot;
 use saver::Saver;
 use state::{Entry, FileStore, Loaded, Snapshot, Store};
+use table::Key;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -38,7 +41,7 @@ pub fn build_with(
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
     let client = Client::new(upstream)?;
-    let (table, reports) = Table::new(apps.iter().map(|app| (app.appid.as_str(), names(app))));
+    let (table, reports) = Table::new(apps.iter().map(|app| (app.appid.as_str(), keys(app))));
     let table = Arc::new(table);
     let mut slots: Vec<Slot> =
         apps.iter().zip(table.credentials()).map(|(app, credential)| Slot::new(credential, app, upstream)).collect();
@@ -51,11 +54,15 @@ pub fn build_with(
     Ok((table.clone(), Refresher { table, reports, slots, client, saver, concurrency, total_timeout_ms }))
 }
 
-/// Every key that answers with this app's token.
-fn names(app: &App) -> Vec<String> {
-    let mut names = vec![format!("access_token:{}", app.appid)];
-    names.extend(app.aliases.iter().cloned());
-    names
+/// Every key of this app.
+fn keys(app: &App) -> Vec<Key> {
+    let mut keys = vec![Key { name: format!("access_token:{}", app.appid), spoken: None, view: View::RAW }];
+    keys.extend(app.aliases.iter().map(|alias| Key {
+        name: alias.name.clone(),
+        spoken: alias.spoken.clone(),
+        view: alias.view.clone(),
+    }));
+    keys
 }
 
 fn load(store: &dyn Store) -> Snapshot {

@@ -10,7 +10,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("protocol", &[]),
     ("cache", &["clock", "stats", "protocol"]),
-    ("config", &["secret"]),
+    ("config", &["secret", "credential/encoding"]),
+    ("credential/encoding", &["clock"]),
     ("credential/table", &["clock", "secret"]),
     ("credential/policy", &["clock", "config", "upstream/answer", "upstream/class"]),
     ("credential", &["clock", "config", "secret", "stats", "upstream"]),
@@ -24,8 +25,16 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without async code and without sockets.
-const PURE: &[&str] =
-    &["protocol", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+const PURE: &[&str] = &[
+    "protocol",
+    "cache",
+    "credential/encoding.rs",
+    "credential/table.rs",
+    "credential/policy.rs",
+    "service",
+    "clock.rs",
+    "secret.rs",
+];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {
