@@ -367,11 +367,11 @@ fn form(
         Some(layout) => layout,
         None => {
             let value = if of == AliasOf::AccessToken { "access_token" } else { "ticket" };
-            Layout::Named(vec![
-                (value.to_owned(), Fact::Value),
-                ("expires_in".to_owned(), Fact::ExpiresIn),
-                ("expires_at".to_owned(), Fact::ExpiresAt),
-            ])
+            let fields = [(value, Fact::Value), ("expires_at", Fact::ExpiresAt), ("expires_in", Fact::ExpiresIn)];
+            let mut fields = fields.map(|(name, fact)| (name.to_owned(), fact)).to_vec();
+            // As the fields of a TOML table come.
+            fields.sort_unstable();
+            Layout::Named(fields)
         }
     };
     match (shows.unwrap_or(Shows::Fact(Fact::Value)), encoding.unwrap_or(Encoding::Raw)) {

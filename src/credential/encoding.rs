@@ -11,7 +11,7 @@ use crate::clock::{BootMs, Now};
 pub const NOMINAL_LIFE_S: i64 = 7200;
 
 /// A fact about a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fact {
     /// The token or ticket.
     Value,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod aliases;
 mod cache_model;
 mod check;
 mod config;
