@@ -29,6 +29,8 @@ impl Demo {
         let printed = demo.printed();
         let address = printed.split("memcached clients on ").nth(1).unwrap().split(',').next().unwrap();
         demo.address = address.parse().unwrap();
+        let mut client = Client::connect(demo.address);
+        wait_for("both tokens", || client.get("access_token").and(client.get("wx2222222222222222")));
         demo
     }
 

@@ -29,7 +29,7 @@ fn names() -> Vec<String> {
 }
 
 fn token(client: &mut Client) -> String {
-    String::from_utf8(client.get("access_token").expect("a token")).unwrap()
+    String::from_utf8(wait_for("a token", || client.get("access_token"))).unwrap()
 }
 
 fn generation(client: &mut Client) -> u64 {
@@ -261,8 +261,8 @@ fn two_apps_never_answer_for_each_other() {
     let second = "aliases = [\"one\"]\n[[app]]\nappid = \"wx2222222222222222\"\nsecret = \"s2\"\naliases = [\"two\"]";
     let node = Node::start(&wechat.config("", second), &[]);
     let mut client = node.connect();
-    let one = client.get("one").unwrap();
-    let two = client.get("two").unwrap();
+    let one = wait_for("a token", || client.get("one"));
+    let two = wait_for("a token", || client.get("two"));
     assert_ne!(one, two);
     assert_eq!(client.get(&format!("access_token:{APPID}")).unwrap(), one);
     assert_eq!(client.get("access_token:wx2222222222222222").unwrap(), two);

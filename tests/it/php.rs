@@ -7,13 +7,17 @@ use std::process::Command;
 
 use tokencached::sandbox::{Endpoint, Fault, FaultKind};
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well};
+use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
 
 /// The tutorials' two keys.
 const ALIASES: &str = "aliases = [\"access_token\", \"wx0123456789abcdef\"]";
 
-fn start(wechat: &Wechat) -> Node {
-    Node::start(&wechat.config("", ALIASES), &[])
+/// A server that has its token: how a first get is held is a matter of `managed.rs`.
+fn start(wechat: &Wechat, app: &str) -> Node {
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = node.connect();
+    wait_for("a token", || client.get(&format!("access_token:{APPID}")));
+    node
 }
 
 /// Runs a script to its end. `settings` are lines of php.ini; `{port}` in them is the server's.
@@ -37,7 +41,7 @@ fn php(script: &str, arguments: &[&str], settings: &[&str], node: &Node, wechat:
 #[track_caller]
 fn php_ok(script: &str, settings: &[&str]) {
     let wechat = Wechat::start();
-    let node = start(&wechat);
+    let node = start(&wechat, ALIASES);
     assert_eq!(php(script, &[], settings, &node, &wechat), "ok\n");
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 0, "PHP never asked for a token itself");
 }
@@ -46,7 +50,7 @@ fn php_ok(script: &str, settings: &[&str]) {
 #[track_caller]
 fn tutorial(extension: &str, endpoint: &str, own: Endpoint) {
     let wechat = Wechat::short_lived(4);
-    let node = Node::start(&wechat.config("", &format!("{ALIASES}\nendpoint = \"{endpoint}\"")), &[]);
+    let node = start(&wechat, &format!("{ALIASES}\nendpoint = \"{endpoint}\""));
     let said = php("tutorial.php", &[extension, "4"], &[], &node, &wechat);
     let seen: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(seen["fetched"], 0, "{said}\n{}", node.log());
@@ -110,7 +114,7 @@ fn ordinary_keys_with_memcached() {
 fn a_prefix_in_php_ini_serves_the_bare_appid() {
     // No alias: the script's own key is not known to the server.
     let wechat = Wechat::start();
-    let node = Node::start(&wechat.config("", ""), &[]);
+    let node = start(&wechat, "");
     let prefix = "memcache.prefix_static_key=access_token:";
     assert_eq!(php("prefix.php", &[], &[prefix], &node, &wechat), "ok\n");
 }
@@ -129,7 +133,7 @@ fn a_binary_client_is_not_left_waiting() {
 fn a_hanging_upstream_is_a_plain_miss() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
-    let node = start(&wechat);
+    let node = Node::start(&wechat.config("", ALIASES), &[]);
     assert_eq!(php("hanging.php", &[], &[], &node, &wechat), "ok\n");
 }
 

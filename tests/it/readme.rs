@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use tokencached::config::{APP_KEYS, Flags, SETTINGS, load};
 use tokencached::upstream::class::known;
 
-use crate::support::{tokencached, wait_for};
+use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 /// The section with the table of settings and that of flags, counted from 0.
@@ -432,4 +434,71 @@ fn the_walk_goes_as_told() {
 #[track_caller]
 fn assert_lines(output: &str, expected: &[&str]) {
     assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+}
+
+/// Ended with the test.
+struct Memcached {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Memcached {
+    fn start() -> Option<Memcached> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("memcached")
+            .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-t", "1", "-u", "root"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        wait_for("memcached to listen", || TcpStream::connect(address).ok());
+        Some(Memcached { child, address })
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `docs/differences.md` says of commands and statistics: what is sent, what memcached 1.6.18 answers, what we
+/// answer. A newer memcached may have come closer, so its answers are compared with that version only.
+const DIFFERENCES: &[(&str, &str, &str)] = &[
+    ("set a x 0 3\r\nabc\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n", BAD_FORMAT),
+    ("set a 0 x 3\r\nabc\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n", BAD_FORMAT),
+    ("set a 4294967297 0 1\r\nx\r\n", "STORED\r\n", BAD_FORMAT),
+    ("stats malloc\r\n", "ERROR\r\n", "END\r\n"),
+    ("stats maps\r\n", "ERROR\r\n", "END\r\n"),
+    ("stats tokens\r\n", "ERROR\r\n", "END\r\n"),
+    ("mg b v\r\n", "EN\r\n", "ERROR\r\n"),
+    ("md b\r\n", "NF\r\n", "ERROR\r\n"),
+    ("me b\r\n", "EN\r\n", "ERROR\r\n"),
+    ("lru_crawler crawl all\r\n", "OK\r\n", "ERROR\r\n"),
+    ("slabs automove 1\r\n", "OK\r\n", "ERROR\r\n"),
+    ("version\r\n", "VERSION 1.6.18\r\n", concat!("VERSION 1.6.18-tokencached-", env!("CARGO_PKG_VERSION"), "\r\n")),
+];
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
+
+#[test]
+fn the_differences_listed_are_those_there_are() {
+    let node = Node::plain(&[]);
+    let mut ours = node.connect();
+    let memcached = Memcached::start();
+    let mut theirs = memcached.as_ref().map(|memcached| Client::connect(memcached.address));
+    let mut theirs = theirs.take_if(|theirs| theirs.ask("version\r\n") == b"VERSION 1.6.18\r\n");
+    for (send, expected_of_memcached, expected) in DIFFERENCES {
+        assert_eq!(ours.ask(send).escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string(), "{send}");
+        if let Some(theirs) = &mut theirs {
+            let answer = theirs.ask(send).escape_ascii().to_string();
+            assert_eq!(answer, expected_of_memcached.as_bytes().escape_ascii().to_string(), "memcached, {send}");
+        }
+    }
+    let endless = format!("get {}", "abcdefgh ".repeat(130_000));
+    let mut client = node.connect();
+    // The server may hang up before all is sent.
+    let _ = client.stream.write_all(endless.as_bytes());
+    assert_eq!(client.rest(), b"");
 }
