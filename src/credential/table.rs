@@ -251,6 +251,9 @@ pub struct Name {
     spoken: Option<Box<str>>,
     /// Index into the credential's views.
     view: usize,
+    /// The view's, so that a hit need not look it up.
+    flags: u32,
+    at_least_s: u32,
     kind: NameKind,
 }
 
@@ -280,11 +283,11 @@ pub enum Found<'n> {
 impl Name {
     /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
     pub fn read<R>(&self, now: Now, then: impl FnOnce(Found<'_>) -> R) -> R {
-        let view = &self.credential.views[self.view];
-        let times = |expires_boot_ms| Times::new(now, expires_boot_ms, view.at_least_s);
+        let flags = self.flags;
+        let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
-                return then(Found::Bytes { rendered, times: times(now.boot_ms), flags: view.flags, cas: 1 });
+                return then(Found::Bytes { rendered, times: times(now.boot_ms), flags, cas: 1 });
             }
             NameKind::Nothing => return then(Found::Nothing),
             NameKind::Value | NameKind::Companion => {}
@@ -297,7 +300,7 @@ impl Name {
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
                 let times = times(shown.expires_boot_ms);
-                then(Found::Bytes { rendered, times, flags: view.flags, cas: shown.generation })
+                then(Found::Bytes { rendered, times, flags, cas: shown.generation })
             }
             None => then(Found::Absent),
         }
@@ -374,7 +377,8 @@ impl Table {
             _ => NameKind::Companion,
         };
         let spoken = key.spoken.map(String::into_boxed_str);
-        let name = Name { credential: credential.clone(), spoken, view, kind };
+        let View { flags, at_least_s, .. } = key.view;
+        let name = Name { credential: credential.clone(), spoken, view, flags, at_least_s, kind };
         self.names.insert(key.name.into_bytes().into_boxed_slice(), name);
     }
 
