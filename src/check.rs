@@ -5,9 +5,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::config::{App, Config, Endpoint, Loaded};
+use crate::config::{App, Config, Loaded, Upstream};
+use crate::kind::Ask;
 use crate::secret::fingerprint;
-use crate::upstream::{Client, FetchSpec};
+use crate::upstream::Client;
 
 /// Prints the warnings and the effective settings, secrets hidden.
 pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
@@ -27,9 +28,9 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     let deadline = Duration::from_millis(config.upstream.total_timeout_ms);
     let mut all_well = true;
     for app in &config.apps {
-        let (well, text) = ask(&client, app, &config.upstream.base_url, deadline).await;
+        let (well, text) = ask(&client, app, &config.upstream, deadline).await;
         all_well &= well;
-        writeln!(out, "# {}: {text}", app.appid).map_err(|error| format!("cannot print: {error}"))?;
+        writeln!(out, "# {}: {text}", app.id()).map_err(|error| format!("cannot print: {error}"))?;
     }
     if config.apps.is_empty() {
         writeln!(out, "# no app is configured, so there is nothing to ask WeChat")
@@ -38,14 +39,15 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     Ok(all_well)
 }
 
-async fn ask(client: &Client, app: &App, base_url: &str, deadline: Duration) -> (bool, String) {
+async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration) -> (bool, String) {
     let secret = match app.secret.read() {
         Ok(secret) => secret,
         Err(fault) => return (false, format!("the secret cannot be read: {fault}")),
     };
-    let base_url = app.base_url.as_deref().unwrap_or(base_url);
-    let spec = FetchSpec { base_url, appid: &app.appid, secret: &secret, endpoint: Endpoint::StableToken };
-    match client.fetch(&spec, deadline).await {
+    // The platform's harmless way to ask, whichever is configured.
+    let kind = app.platform.tokens.first().map_or(app.token, |(_, kind)| *kind);
+    let ask = Ask { base_url: app.base_url(upstream), appid: &app.appid, secret: &secret, token: "" };
+    match client.fetch(kind, &ask, deadline).await {
         Ok(token) => (
             true,
             format!(

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
-use crate::config::{self, Config, Endpoint, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::config::{self, Config, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::kind::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
 use crate::secret::Secret;
 
@@ -44,12 +45,10 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
 }
 
 fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
-    let app = |appid: &str, endpoint, aliases: &[&str]| config::App {
-        appid: appid.to_owned(),
-        secret: SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())),
-        endpoint,
-        base_url: None,
+    let app = |appid: &str, token, aliases: &[&str]| config::App {
+        tickets: vec![&mp::JSAPI],
         aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
+        ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
     };
     Config {
         server: Server {
@@ -82,8 +81,8 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             proxy: None,
         },
         apps: vec![
-            app(FIRST_APPID, Endpoint::StableToken, &["access_token", FIRST_APPID]),
-            app(SECOND_APPID, Endpoint::Token, &[SECOND_APPID]),
+            app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
+            app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
         ],
         log: Log { verbosity: 0, json: false },
     }
@@ -94,8 +93,8 @@ fn welcome(address: SocketAddr, sandbox: &str, lifetime: Duration) -> String {
     let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
     let life = lifetime.as_secs();
     format!(
-        r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat at {sandbox}.
-Two apps, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
+        r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat: {sandbox}
+Two apps with a JS-SDK ticket each, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
 
 Read a token, as any memcached client would:
   printf 'get access_token\r\nquit\r\n' | nc {host} {port}
@@ -104,6 +103,7 @@ The same by hand; a write to a managed key is refused, every other key is a plai
   telnet {host} {port}
     get access_token:{FIRST_APPID}
     get {SECOND_APPID}
+    get jsapi_ticket:{FIRST_APPID}
     set access_token 0 0 5
     hello                         -> NOT_STORED
     set my_key 0 60 5

@@ -14,6 +14,7 @@
 //! | [`protocol`] | memcached's text protocol as pure values; no I/O, no clock |
 //! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
+//! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
@@ -31,7 +32,7 @@
 //! # Arrows
 //!
 //! Imports point one way: main -> app -> {net, credential::refresher} -> {service, upstream} ->
-//! {cache, credential::table} -> {protocol, clock, stats, secret}. `tests/it/house.rs` holds them.
+//! {cache, credential::table} -> {protocol, kind, clock, stats, secret}. `tests/it/house.rs` holds them.
 
 pub mod app;
 pub mod cache;
@@ -41,6 +42,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod kind;
 pub mod net;
 pub mod process;
 pub mod protocol;

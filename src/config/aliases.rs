@@ -13,11 +13,14 @@ use super::settings::closest;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
 use super::{SecretSource, View};
 use crate::credential::encoding::{Fact, Form};
+use crate::kind::{Kind, Platform};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
 /// A shorter text is no secret of WeChat's; leaving it out of sight would only make names unreadable.
-const SECRET_BYTES_MIN: usize = 8;
+const SECRET_BYTES_MIN: usize = 16;
+/// As much of WeCom's secret is in wechatpy's key, because a corporation has many secrets.
+const SECRET_BEGINNING: usize = 10;
 /// Longest life a time may be stretched to: WeChat's own is 7200.
 const AT_LEAST_S_MAX: u64 = 86_400;
 
@@ -35,15 +38,30 @@ pub enum AliasOf {
     AccessToken,
     JsapiTicket,
     WxCardTicket,
+    /// WeCom's, for `wx.agentConfig`.
+    AgentTicket,
 }
 
 impl AliasOf {
-    /// The word in the configuration.
+    const ALL: [AliasOf; 4] = [AliasOf::AccessToken, AliasOf::JsapiTicket, AliasOf::WxCardTicket, AliasOf::AgentTicket];
+
+    /// What a kind of credential is to an alias.
+    pub(super) fn of(kind: &Kind) -> Option<AliasOf> {
+        AliasOf::ALL.into_iter().find(|of| of.is(kind))
+    }
+
+    /// Whether it is about credentials of that kind.
+    pub fn is(self, kind: &Kind) -> bool {
+        self.word() == kind.key
+    }
+
+    /// The word in the configuration; a kind's `key` too.
     pub(super) fn word(self) -> &'static str {
         match self {
             AliasOf::AccessToken => "access_token",
             AliasOf::JsapiTicket => "jsapi_ticket",
             AliasOf::WxCardTicket => "wx_card_ticket",
+            AliasOf::AgentTicket => "agent_ticket",
         }
     }
 }
@@ -93,7 +111,13 @@ impl Template {
 
 impl Reader<'_> {
     /// The aliases as written, then those of the presets. `kept` is what the app keeps current.
-    pub(super) fn templates(&mut self, raw: &RawApp, appid: &str, kept: &[AliasOf]) -> Vec<Template> {
+    pub(super) fn templates(
+        &mut self,
+        raw: &RawApp,
+        appid: &str,
+        platform: &Platform,
+        kept: &[AliasOf],
+    ) -> Vec<Template> {
         let mut templates = Vec::new();
         for item in self.list(raw, "aliases", "aliases = [\"access_token\"]") {
             match template(item, kept) {
@@ -118,7 +142,7 @@ impl Reader<'_> {
         for item in self.list(raw, "presets", "presets = [\"tutorial\"]") {
             match preset(&item.value) {
                 Ok(preset) => {
-                    let keys = preset.keys().filter(|(of, ..)| kept.contains(of));
+                    let keys = preset.keys(platform.has_agents).filter(|(of, ..)| kept.contains(of));
                     templates.extend(keys.map(|(of, key, view)| {
                         let key = format!("{prefix}{key}");
                         Template { key, of, view, preset: true, place: item.place.clone() }
@@ -157,8 +181,9 @@ impl Reader<'_> {
         let (mut aliases, mut places): (Vec<Alias>, Vec<Place>) = Default::default();
         for template in templates {
             let Template { key, of, view, preset, place } = template;
+            let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
             let spoken = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
-            let name = spoken.replace("{secret}", secret);
+            let name = spoken.replace("{secret}", secret).replace("{secret10}", beginning);
             let list = if preset { "presets" } else { "aliases" };
             if let Err(problem) = fit(&name, &spoken) {
                 self.fault(list, problem, &place);
@@ -199,9 +224,9 @@ fn placeholders(key: &str) -> Reading<()> {
     for rest in key.split('{').skip(1) {
         let Some((inner, _)) = rest.split_once('}') else { continue };
         let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !matches!(inner, "appid" | "secret") {
+        if is_word && !matches!(inner, "appid" | "secret" | "secret10") {
             let what = format!("{{{}}} is not known in a key", shown(inner).trim_matches('"'));
-            return Err(Problem::new(what, "Known are {appid} and {secret}."));
+            return Err(Problem::new(what, "Known are {appid}, {secret} and {secret10}."));
         }
     }
     Ok(())

@@ -9,15 +9,14 @@ use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
-use super::value::{Given, Reading, Value, quoted, text, word};
-use super::{Alias, AliasOf, App, Endpoint, SecretSource, built_in_name};
+use super::value::{Given, Reading, Value, kind, quoted, text, word};
+use super::{Alias, AliasOf, App, SecretSource};
+use crate::kind::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 
 const APPID_BYTES_MAX: usize = 128;
+const AGENT_BYTES_MAX: usize = 64;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
-
-/// What is kept current for every app: a preset's other keys are left out.
-const KEPT: [AliasOf; 1] = [AliasOf::AccessToken];
 
 /// Where an app's secret came from, for `check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +61,12 @@ impl Reader<'_> {
     }
 
     fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
-        self.kind_and_tickets(&raw);
-        let words = [("stable_token", Endpoint::StableToken), ("token", Endpoint::Token)];
-        let endpoint = self.field(&raw, "endpoint", |value| word(value, &words)).unwrap_or(Endpoint::StableToken);
+        let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
+        let platform = self.field(&raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM);
+        let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
+        let token = token.or(platform.tokens.first().map(|(_, kind)| *kind)).unwrap_or(&mp::STABLE);
+        let tickets = self.tickets(&raw, platform);
+        let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
@@ -75,16 +77,18 @@ impl Reader<'_> {
                 None
             }
         };
-        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), &KEPT);
+        let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
+        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), platform, &kept);
         let secret = self.secret(&mut raw, document, appid.as_deref());
         let appid = appid?;
-        if !usual_appid(&appid) {
-            self.warnings.push(format!("{place}: appid {} does not look like wx and 16 hex digits", shown(&appid)));
+        if !(platform.usual_id)(&appid) {
+            let name = platform.name;
+            self.warnings.push(format!("{place}: appid {} does not look like one of kind \"{name}\"", shown(&appid)));
         }
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        let app = App { appid, secret, endpoint, base_url, aliases: Vec::new() };
+        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases: Vec::new() };
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
@@ -97,22 +101,43 @@ impl Reader<'_> {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
-    fn kind_and_tickets(&mut self, raw: &RawApp) {
-        self.field(raw, "kind", |value| match text(value)? {
-            "mp" => Ok(()),
-            "wecom" => Err(Problem::new(
-                "\"wecom\" is not available in this version",
-                "Remove this app for now; only kind = \"mp\" is kept current.",
-            )),
-            other => Err(Problem::new(format!("{} is not known", quoted(other)), "Write kind = \"mp\".")),
-        });
-        self.field(raw, "tickets", |value| match value {
-            Value::List(items) if items.is_empty() => Ok(()),
-            _ => Err(Problem::new(
-                "tickets are not available in this version",
-                "Remove the key; only access tokens are kept current.",
-            )),
-        });
+    fn tickets(&mut self, raw: &RawApp, platform: &Platform) -> Vec<&'static Kind> {
+        let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
+        let Value::List(items) = &given.value else {
+            let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
+            self.fault("tickets", problem, &given.place);
+            return Vec::new();
+        };
+        if platform.tickets.is_empty() && !items.is_empty() {
+            let what = format!("apps of kind {} have no tickets", quoted(platform.name));
+            self.fault("tickets", Problem::new(what, "Remove the key."), &given.place);
+            return Vec::new();
+        }
+        let mut tickets: Vec<&'static Kind> = Vec::new();
+        for item in items {
+            match word(&item.value, platform.tickets) {
+                Ok(ticket) if tickets.contains(&ticket) => {}
+                Ok(ticket) => tickets.push(ticket),
+                Err(problem) => self.fault("tickets", problem, &item.place),
+            }
+        }
+        tickets
+    }
+
+    /// Which of a corporation's apps this is; part of the keys.
+    fn agent(&mut self, raw: &RawApp, platform: &Platform) -> Option<String> {
+        self.field(raw, "agent", |value| {
+            let agent = text(value)?;
+            if !platform.has_agents {
+                let what = format!("apps of kind {} have no agents", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
+                let what = format!("{} cannot be part of a key", quoted(agent));
+                return Err(Problem::new(what, "Write agent = \"1000002\", as the platform shows it."));
+            }
+            Ok(agent.to_owned())
+        })
     }
 
     fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
@@ -248,36 +273,43 @@ impl Reader<'_> {
             entry.origin = origin;
             return;
         }
-        if !usual_appid(&appid) {
+        if !(mp::PLATFORM.usual_id)(&appid) {
             self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
         }
         let names = ["access_token", appid.as_str()];
         let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
-        let app = App { appid, secret, endpoint: Endpoint::StableToken, base_url: None, aliases: Vec::new() };
+        let app = App::mp(&appid, secret, &mp::STABLE);
         entries.push(Entry { app, origin, place: place("WECHAT_APPID"), templates, alias_places: Vec::new() });
     }
 
     fn collisions(&mut self, entries: &[Entry]) {
-        let mut owners: HashMap<&str, &Entry> = HashMap::new();
+        let mut owners: HashMap<String, &Entry> = HashMap::new();
         for entry in entries {
-            if let Some(first) = owners.get(entry.app.appid.as_str()) {
-                let what = format!("appid {} is given twice, first at {}", quoted(&entry.app.appid), first.place);
+            let id = entry.app.id();
+            if let Some(first) = owners.get(&id) {
+                let what = format!("appid {} is given twice, first at {}", quoted(&id), first.place);
                 self.faults.push(Problem::new(what, "Keep one of the two apps.").at(&entry.place));
             } else {
-                owners.insert(&entry.app.appid, entry);
+                owners.insert(id, entry);
             }
         }
-        let built_in: HashMap<String, &str> = owners.keys().map(|appid| (built_in_name(appid), *appid)).collect();
-        let mut claimed: HashMap<&str, (&str, &Place, &Alias)> = HashMap::new();
+        let built_in: HashMap<String, (String, &Kind)> = owners
+            .iter()
+            .flat_map(|(id, entry)| {
+                entry.app.kinds().map(move |kind| (entry.app.built_in_name(kind), (id.clone(), kind)))
+            })
+            .collect();
+        let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
         for entry in entries {
-            let own = entry.app.appid.as_str();
+            let own = entry.app.id();
             for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
                 let name = alias.name.as_str();
                 let what = match (built_in.get(name), owners.get(name), claimed.get(name)) {
-                    (Some(other), ..) if *other != own => {
+                    (Some((other, _)), ..) if *other != own => {
                         format!("is the token's own name of the app {}", quoted(other))
                     }
-                    (_, Some(other), _) if other.app.appid != own => {
+                    (Some((_, kind)), ..) if !alias.of.is(kind) => format!("is the own name of its {}", kind.key),
+                    (_, Some(other), _) if other.app.id() != own => {
                         format!("is the appid of another app, at {}", other.place)
                     }
                     // The same for every app.
@@ -286,7 +318,7 @@ impl Reader<'_> {
                         format!("is claimed by the app {} already, at {first}", quoted(other))
                     }
                     _ => {
-                        claimed.insert(name, (own, place, alias));
+                        claimed.insert(name, (own.clone(), place, alias));
                         continue;
                     }
                 };
@@ -327,9 +359,4 @@ pub(super) fn shown(name: &str) -> String {
 /// WeChat's secrets are 32 hex digits.
 fn secret_like(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn usual_appid(appid: &str) -> bool {
-    let digits = appid.strip_prefix("wx").unwrap_or_default().as_bytes();
-    digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::RefuseWith;
 use super::aliases::as_toml;
 use super::apps::Origin;
 use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Endpoint, RefuseWith};
 
 impl Loaded {
     /// All settings in effect as TOML. It loads again, except where a hidden secret stands.
@@ -26,12 +26,15 @@ impl Loaded {
                 Origin::Environment(name) => line(&mut out, "secret_env", &quoted(name)),
                 Origin::Inline => line(&mut out, "secret", &format!("{} # written in the file", quoted(HIDDEN))),
             }
-            line(&mut out, "kind", &quoted("mp"));
-            let endpoint = match app.endpoint {
-                Endpoint::StableToken => "stable_token",
-                Endpoint::Token => "token",
-            };
+            line(&mut out, "kind", &quoted(app.platform.name));
+            let endpoint = app.platform.tokens.iter().find(|(_, kind)| *kind == app.token);
+            let endpoint = endpoint.map_or("", |(word, _)| word);
             line(&mut out, "endpoint", &quoted(endpoint));
+            let tickets = app.platform.tickets.iter().filter(|(_, kind)| app.tickets.contains(kind));
+            line(&mut out, "tickets", &list(tickets.map(|(word, _)| quoted(word))));
+            if let Some(agent) = &app.agent {
+                line(&mut out, "agent", &quoted(agent));
+            }
             if let Some(url) = &app.base_url {
                 line(&mut out, "base_url", &quoted(url));
             }

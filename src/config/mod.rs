@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::credential::encoding::View;
+use crate::kind::{Kind, Platform, mp};
 use crate::secret::Secret;
 
 mod aliases;
@@ -130,12 +131,18 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// One WeChat app.
+/// One app of WeChat or of a neighbour platform.
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
+    pub platform: &'static Platform,
+    /// How its access token is got.
+    pub token: &'static Kind,
+    /// What else is kept current, with the access token.
+    pub tickets: Vec<&'static Kind>,
+    /// Which of a corporation's apps this is (WeCom's agent id).
+    pub agent: Option<String>,
     pub secret: SecretSource,
-    pub endpoint: Endpoint,
     /// Overrides [`Upstream::base_url`] for this app.
     pub base_url: Option<String>,
     /// Other keys for what is kept of this app.
@@ -143,9 +150,51 @@ pub struct App {
 }
 
 impl App {
-    /// Every key of this app: `access_token:<appid>`, then the aliases. One may hold the secret.
+    /// An app of WeChat's own platform with nothing but its access token, got in this way.
+    pub fn mp(appid: &str, secret: SecretSource, token: &'static Kind) -> App {
+        App {
+            appid: appid.to_owned(),
+            platform: &mp::PLATFORM,
+            token,
+            tickets: Vec::new(),
+            agent: None,
+            secret,
+            base_url: None,
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Names the app in keys, logs and the state: the appid, and `:<agent>` if it has one.
+    pub fn id(&self) -> String {
+        match &self.agent {
+            Some(agent) => format!("{}:{agent}", self.appid),
+            None => self.appid.clone(),
+        }
+    }
+
+    /// Where its API is: its own setting, else the one for all, else its platform's.
+    pub fn base_url<'a>(&'a self, upstream: &'a Upstream) -> &'a str {
+        match &self.base_url {
+            Some(base_url) => base_url,
+            None if upstream.base_url == mp::PLATFORM.base_url => self.platform.base_url,
+            None => &upstream.base_url,
+        }
+    }
+
+    /// Everything that is kept of it: its access token, then its tickets.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> {
+        std::iter::once(self.token).chain(self.tickets.iter().copied())
+    }
+
+    /// The key that exists without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on.
+    pub fn built_in_name(&self, kind: &Kind) -> String {
+        format!("{}:{}", kind.key, self.id())
+    }
+
+    /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold the
+    /// secret.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec![built_in_name(&self.appid)];
+        let mut names = vec![self.built_in_name(self.token)];
         for alias in &self.aliases {
             if !names.contains(&alias.name) {
                 names.push(alias.name.clone());
@@ -153,20 +202,6 @@ impl App {
         }
         names
     }
-}
-
-/// The key that exists without configuration.
-fn built_in_name(appid: &str) -> String {
-    format!("access_token:{appid}")
-}
-
-/// Which call fetches the access token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `POST /cgi-bin/stable_token`, never forced.
-    StableToken,
-    /// `GET /cgi-bin/token`: every call makes a new token and dooms the old one.
-    Token,
 }
 
 /// Where an app's secret comes from. A file is read again at every fetch, so it can be rotated.

@@ -13,13 +13,16 @@ pub(super) struct Preset {
 }
 
 impl Preset {
-    /// Every key with what is under it.
-    pub fn keys(&self) -> impl Iterator<Item = (AliasOf, &'static str, View)> {
-        self.keys.iter().map(|key| (key.of, key.template, key.shape.view()))
+    /// Every key with what is under it. A corporation with many agents has keys of its own.
+    pub fn keys(&self, agents: bool) -> impl Iterator<Item = (AliasOf, &'static str, View)> {
+        let keys = self.keys.iter().filter(move |key| key.agents == agents);
+        keys.map(|key| (key.of, key.template, key.shape.view()))
     }
 }
 
 struct Key {
+    /// For WeCom, where an id has many secrets.
+    agents: bool,
     of: AliasOf,
     template: &'static str,
     shape: Shape,
@@ -52,15 +55,19 @@ impl Shape {
 }
 
 const fn token(template: &'static str, shape: Shape) -> Key {
-    Key { of: AliasOf::AccessToken, template, shape }
+    Key { agents: false, of: AliasOf::AccessToken, template, shape }
 }
 
 const fn jsapi(template: &'static str, shape: Shape) -> Key {
-    Key { of: AliasOf::JsapiTicket, template, shape }
+    Key { agents: false, of: AliasOf::JsapiTicket, template, shape }
 }
 
 const fn wx_card(template: &'static str, shape: Shape) -> Key {
-    Key { of: AliasOf::WxCardTicket, template, shape }
+    Key { agents: false, of: AliasOf::WxCardTicket, template, shape }
+}
+
+const fn wecom(of: AliasOf, template: &'static str, shape: Shape) -> Key {
+    Key { agents: true, of, template, shape }
 }
 
 /// All of them. Clients that look at nothing but the value need no reason: they take what is there.
@@ -74,6 +81,9 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("jsapi_ticket", Shape::Raw),
             // "Fetched more than 7000 seconds ago?": it never was.
             jsapi("jsapi_last_time", Shape::AlwaysFresh(Fact::FetchedAt)),
+            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
         ],
     },
     Preset {
@@ -82,6 +92,8 @@ pub(super) const PRESETS: &[Preset] = &[
             token("wechat_access_token{appid}", Shape::Raw),
             jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
             wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
         ],
     },
     Preset {
@@ -111,6 +123,7 @@ pub(super) const PRESETS: &[Preset] = &[
             token("mini_app.access_token.{appid}.{secret}.0", Shape::Raw),
             token("mini_app.access_token.{appid}.{secret}.1", Shape::Raw),
             jsapi("official_account.jsapi_ticket.{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::Raw),
         ],
     },
     Preset {
@@ -125,6 +138,20 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("wechatpy:{appid}_jsapi_ticket_expires_at", Shape::AlwaysFresh(Fact::ExpiresAt)),
             wx_card("wechatpy:{appid}_jsapi_card_ticket", Shape::JsonString),
             wx_card("wechatpy:{appid}_jsapi_card_ticket_expires_at", Shape::AlwaysFresh(Fact::ExpiresAt)),
+            wecom(AliasOf::AccessToken, "wechatpy:{appid}_{secret10}_access_token", Shape::JsonString),
+            wecom(AliasOf::AccessToken, "wechatpy:{appid}_access_token_expires_at", Shape::Nothing),
+            wecom(AliasOf::JsapiTicket, "wechatpy:{appid}_jsapi_ticket", Shape::JsonString),
+            wecom(
+                AliasOf::JsapiTicket,
+                "wechatpy:{appid}_jsapi_ticket_expires_at",
+                Shape::AlwaysFresh(Fact::ExpiresAt),
+            ),
+            wecom(AliasOf::AgentTicket, "wechatpy:{appid}_agent_jsapi_ticket", Shape::JsonString),
+            wecom(
+                AliasOf::AgentTicket,
+                "wechatpy:{appid}_agent_jsapi_ticket_expires_at",
+                Shape::AlwaysFresh(Fact::ExpiresAt),
+            ),
         ],
     },
     Preset {
@@ -136,6 +163,7 @@ pub(super) const PRESETS: &[Preset] = &[
             token("gowechat_miniprogram__access_token_{appid}", Shape::JsonString),
             token("gowechat_miniprogram__stable_access_token_{appid}", Shape::JsonString),
             jsapi("gowechat_officialaccount__jsapi_ticket_{appid}", Shape::JsonString),
+            wecom(AliasOf::AccessToken, "gowechat_work__access_token_{appid}", Shape::JsonString),
         ],
     },
     Preset {
@@ -158,7 +186,7 @@ mod tests {
     fn no_two_presets_disagree_about_a_key() {
         let mut seen = HashMap::new();
         for preset in PRESETS {
-            for (of, template, view) in preset.keys() {
+            for (of, template, view) in preset.keys(false).chain(preset.keys(true)) {
                 let first = seen.entry(template).or_insert_with(|| (of, view.clone()));
                 assert_eq!(*first, (of, view), "{}: {template}", preset.name);
             }

@@ -63,6 +63,7 @@ pub const APP_KEYS: &[&str] = &[
     "secret_credential",
     "kind",
     "endpoint",
+    "agent",
     "base_url",
     "aliases",
     "presets",

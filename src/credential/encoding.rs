@@ -74,7 +74,7 @@ impl View {
 
     /// The same for everybody at any time, so that several apps may claim the key.
     pub fn is_constant(&self) -> bool {
-        matches!(self.form, Form::Constant(_))
+        matches!(self.form, Form::Constant(_) | Form::Nothing)
     }
 
     /// Writes down all that is known before the time of reading.

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::policy::Standing;
 use super::saver::Saver;
+use super::table::{Credential, Reading};
 use crate::clock::{self, BootMs};
-use crate::config::{Endpoint, SecretSource};
+use crate::config::SecretSource;
+use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
-use crate::upstream::{Client, Failure, FetchSpec, Probe, Token};
+use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,9 @@ pub struct Flight {
     pub purpose: Purpose,
     pub appid: String,
     pub base_url: String,
-    pub endpoint: Endpoint,
+    pub kind: &'static Kind,
+    /// The access token it is fetched with, for kinds that need one.
+    pub parent: Option<Arc<Credential>>,
     pub source: SecretSource,
     /// The present value, if there is one.
     pub held: Option<Bytes>,
@@ -50,6 +54,8 @@ pub struct Landing {
     pub calls: u64,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
+    /// The generation of the access token WeChat refused while it was used for this call.
+    pub refused_parent: Option<u64>,
     pub outcome: Outcome,
 }
 
@@ -78,7 +84,13 @@ const SECRET_BYTES_MAX: u64 = 4096;
 impl Flight {
     /// Flies. Once a call has been sent it is waited for, whatever `cancel` says.
     pub async fn fly(self) -> Landing {
-        let mut landing = Landing { purpose: self.purpose, calls: 0, secret: None, outcome: Outcome::Cancelled };
+        let mut landing = Landing {
+            purpose: self.purpose,
+            calls: 0,
+            secret: None,
+            refused_parent: None,
+            outcome: Outcome::Cancelled,
+        };
         let permit = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return landing,
@@ -94,43 +106,68 @@ impl Flight {
                 return landing;
             }
         };
-        landing.outcome = match (self.purpose, self.endpoint, &self.held) {
-            (Purpose::Check, Endpoint::Token, Some(held)) => {
+        landing.outcome = match (self.purpose, self.kind.renewal, &self.held) {
+            (Purpose::Check, Renewal::Mint, Some(held)) if self.kind.probe.is_some() => {
                 landing.calls += 1;
-                match self.client.probe(&self.base_url, held, self.deadline()).await {
-                    Probe::Dead(_) => self.fetch(&secret, &mut landing.calls).await,
+                match self.client.probe(self.kind, &self.base_url, held, self.deadline()).await {
+                    Probe::Dead(_) => self.fetch(&secret, &mut landing).await,
                     probe => Outcome::Kept(probe),
                 }
             }
-            _ => self.fetch(&secret, &mut landing.calls).await,
+            _ => self.fetch(&secret, &mut landing).await,
         };
         landing.secret = Some(secret);
         landing
     }
 
-    async fn fetch(&self, secret: &Secret, calls: &mut u64) -> Outcome {
+    async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
         if let Some((saver, version)) = &self.intent {
             saver.wait(*version, INTENT_WAIT).await;
         }
         if self.cancel.is_cancelled() {
             return Outcome::Cancelled;
         }
-        let spec = FetchSpec { base_url: &self.base_url, appid: &self.appid, secret, endpoint: self.endpoint };
-        *calls += 1;
         let sent_ms = clock::boot_ms();
-        let token = match self.client.fetch(&spec, self.deadline()).await {
+        let Ok((token, generation)) = self.parent_token(sent_ms) else {
+            let failure =
+                Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
+            return Outcome::Failed { failure, sent_ms };
+        };
+        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token };
+        landing.calls += 1;
+        let token = match self.client.fetch(self.kind, &ask, self.deadline()).await {
             Ok(token) => token,
-            Err(failure) => return Outcome::Failed { failure, sent_ms },
+            Err(mut failure) => {
+                // The access token's fault, not the operator's: it is checked, and this is asked again.
+                if self.parent.is_some() && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001)) {
+                    landing.refused_parent = Some(generation);
+                    failure.class = Class::Retry;
+                }
+                return Outcome::Failed { failure, sent_ms };
+            }
         };
         let received_ms = clock::boot_ms();
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
-        let probe = if self.purpose == Purpose::Check && same {
-            *calls += 1;
-            Some(self.client.probe(&self.base_url, &token.value, self.deadline()).await)
+        let probe = if self.purpose == Purpose::Check && same && self.kind.probe.is_some() {
+            landing.calls += 1;
+            Some(self.client.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {
             None
         };
         Outcome::Answered { token, sent_ms, received_ms, probe }
+    }
+
+    /// The live access token and its generation; empty for kinds that need none.
+    fn parent_token(&self, now_ms: BootMs) -> Result<(String, u64), ()> {
+        let Some(parent) = &self.parent else { return Ok((String::new(), 0)) };
+        match parent.read(now_ms) {
+            Reading::Live(guard) => {
+                let published = guard.as_ref().ok_or(())?;
+                let token = std::str::from_utf8(&published.value).map_err(|_| ())?;
+                Ok((token.to_owned(), published.generation))
+            }
+            Reading::FirstFetch | Reading::Absent => Err(()),
+        }
     }
 
     fn deadline(&self) -> Duration {

@@ -12,6 +12,7 @@ mod saver;
 pub mod state;
 pub mod table;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tracing::{error, info, warn};
@@ -21,12 +22,13 @@ pub use table::Table;
 
 use crate::clock::Now;
 use crate::config::{self, App, Config};
+use crate::kind::Kind;
 use crate::upstream::{BuildError, Client};
 use encoding::View;
-use refresher::Slot;
+use refresher::{Plan, Slot};
 use saver::Saver;
 use state::{Entry, FileStore, Loaded, Snapshot, Store};
-use table::Key;
+use table::{CredentialId, Key};
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -41,28 +43,62 @@ pub fn build_with(
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
     let client = Client::new(upstream)?;
-    let (table, reports) = Table::new(apps.iter().map(|app| (app.appid.as_str(), keys(app))));
+    let plans = plans(upstream, apps);
+    let (table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
     let table = Arc::new(table);
+    let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
+    for (id, plan) in plans.iter().enumerate() {
+        if let Some(parent) = plan.parent {
+            children.entry(parent).or_default().push(id);
+        }
+    }
     let mut slots: Vec<Slot> =
-        apps.iter().zip(table.credentials()).map(|(app, credential)| Slot::new(credential, app, upstream)).collect();
+        plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
     let saver = store.map(|store| {
         let boot_id = state::boot_id();
         let entries = restore(&mut slots, &load(store.as_ref()), &boot_id);
         Saver::new(store, entries, &boot_id)
     });
     let (concurrency, total_timeout_ms) = (upstream.concurrency, upstream.total_timeout_ms);
-    Ok((table.clone(), Refresher { table, reports, slots, client, saver, concurrency, total_timeout_ms }))
+    Ok((table.clone(), Refresher { table, reports, slots, children, client, saver, concurrency, total_timeout_ms }))
 }
 
-/// Every key of this app.
-fn keys(app: &App) -> Vec<Key> {
-    let mut keys = vec![Key { name: format!("access_token:{}", app.appid), spoken: None, view: View::RAW }];
-    keys.extend(app.aliases.iter().map(|alias| Key {
+/// One plan a credential: for each app its access token, then what is fetched with it.
+fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
+    let mut plans: Vec<Plan> = Vec::new();
+    for app in apps {
+        let plan = |kind: &'static Kind, parent, keys| Plan {
+            kind,
+            appid: app.appid.clone(),
+            id: app.id(),
+            base_url: app.base_url(upstream).to_owned(),
+            secret: app.secret.clone(),
+            parent,
+            keys,
+        };
+        let parent = plans.len();
+        plans.push(plan(app.token, None, keys(app, app.token)));
+        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
+    }
+    plans
+}
+
+/// Every key of one of the app's credentials.
+fn keys(app: &App, kind: &Kind) -> Vec<Key> {
+    let mut keys = vec![Key { name: app.built_in_name(kind), spoken: None, view: View::RAW }];
+    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(kind)).map(|alias| Key {
         name: alias.name.clone(),
         spoken: alias.spoken.clone(),
         view: alias.view.clone(),
     }));
     keys
+}
+
+impl Plan {
+    /// What logs and statistics call it: an access token by its app, anything else by its key.
+    fn label(&self) -> String {
+        if self.parent.is_none() { self.id.clone() } else { format!("{}:{}", self.kind.key, self.id) }
+    }
 }
 
 fn load(store: &dyn Store) -> Snapshot {

@@ -1,23 +1,26 @@
 //! When to ask WeChat next. Pure: instants and a random number come in, an instant goes out.
 //!
-//! Two kinds of renewal, by what WeChat does when asked early:
+//! By what the platform does when asked early:
 //!
 //! - *Stable* answers the same value until the last 5 minutes of its life. Asking earlier brings nothing, so
 //!   asking starts inside that window and goes on, ever closer together, until the value changes.
+//! - *At end* (WeCom) answers the same value until it is dead: asked at that instant.
+//! - *Poll* (tickets) answers the same value and the same lifetime whatever its age: asked every ten minutes, and
+//!   trusted for the lifetime told from the last answer on.
 //! - *Classic* mints a new value each time and dooms the old one, which lives 5 more minutes. So: once, well ahead.
 //!
 //! Both windows are taken in proportion to the lifetime (300 of 7200 s), so any lifetime from seconds to weeks works.
 //! A failure never takes a live value away; it only moves the next try.
 
 use crate::clock::{BootMs, Now};
-use crate::config::Endpoint;
+use crate::kind::Renewal;
 use crate::upstream::answer::Told;
 use crate::upstream::class::{Class, Pace, Sent, Wait};
 
 /// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    pub endpoint: Endpoint,
+    pub renewal: Renewal,
     /// The earliest instant at which the present value may be dead; `None` without a value.
     pub expires_ms: Option<BootMs>,
     /// What the present value had left when it was first seen.
@@ -35,6 +38,8 @@ pub struct Standing {
     same_at_ms: Option<u64>,
     /// By when the present value must be dead, if its `expires_in` of 0 meant anything.
     ends_by_ms: Option<BootMs>,
+    /// How often a [`Renewal::Poll`] kind is asked.
+    pub poll_ms: u64,
 }
 
 /// A call that brought a token.
@@ -49,7 +54,11 @@ pub struct Answer {
 }
 
 /// Real figures, of which shorter lifetimes take their share.
-const STABLE_START_MS: u64 = 290_000;
+const WHOLE_LIFE_MS: u64 = 7_200_000;
+/// WeChat advises none; a ticket changes every two hours or so, and how often it may be asked is not published.
+pub const POLL_MS: u64 = 600_000;
+/// Pause between asks for a value that can be had only when its predecessor is dead.
+const AT_END_GAP_MS: u64 = 150;
 const OVERLAP_MS: u64 = 300_000;
 const CLASSIC_LEAD_MS: u64 = 600_000;
 const ASK_GAP_MS_MIN: u64 = 20;
@@ -58,7 +67,7 @@ const ASK_GAP_MS_MAX: u64 = 20_000;
 const ASKS_BEFORE_CAUTION: u32 = 48;
 const BACKOFF_BASE_MS: u64 = 1_000;
 const BACKOFF_CAP_MS: u64 = 60_000;
-const BACKOFF_FLOOR_MS: u64 = 100;
+pub const BACKOFF_FLOOR_MS: u64 = 100;
 /// The classic endpoint counts every call that reached it against 2000 a day.
 const CLASSIC_BACKOFF_CAP_MS: u64 = 300_000;
 const CHECK_SPACING_MS: u64 = 30_000;
@@ -67,9 +76,9 @@ const DAY_MS: i64 = 86_400_000;
 
 impl Standing {
     /// Nothing known yet.
-    pub fn new(endpoint: Endpoint) -> Standing {
+    pub fn new(renewal: Renewal) -> Standing {
         Standing {
-            endpoint,
+            renewal,
             expires_ms: None,
             life_ms: 0,
             longest_ms: 0,
@@ -78,6 +87,7 @@ impl Standing {
             asks: 0,
             same_at_ms: None,
             ends_by_ms: None,
+            poll_ms: POLL_MS,
         }
     }
 
@@ -96,7 +106,7 @@ impl Standing {
 
     /// When to ask if nothing has happened yet: at once without a live value, else when a renewal is due.
     pub fn first_try_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
-        if self.left_ms(now_ms) == 0 {
+        if self.left_ms(now_ms) == 0 || self.renewal == Renewal::Poll {
             return now_ms;
         }
         self.due_ms(random).max(now_ms)
@@ -111,6 +121,9 @@ impl Standing {
             self.new_value(answer);
         }
         let now = answer.received_ms;
+        if self.renewal == Renewal::Poll {
+            return now + self.poll_ms - part(self.poll_ms, 0.2 * random);
+        }
         let due = self.due_ms(random);
         let next = if self.left_ms(now) > 0 && due > now { due } else { now + self.ask_gap_ms(now) };
         next.max(now + self.caution_ms())
@@ -119,7 +132,7 @@ impl Standing {
     /// Takes in a failure; returns when to ask next. `expires_ms` may come closer, never go away.
     pub fn failed(&mut self, class: Class, sent: Sent, sent_ms: BootMs, now: Now, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
-        let doubtful = self.endpoint == Endpoint::Token && sent == Sent::Ambiguous;
+        let doubtful = self.renewal == Renewal::Mint && sent == Sent::Ambiguous;
         if doubtful && let Some(expires) = self.expires_ms {
             // WeChat may have minted a token we never saw; then ours has only the overlap left.
             self.expires_ms = Some(expires.min(sent_ms + self.overlap_ms()));
@@ -173,7 +186,8 @@ impl Standing {
         self.life_ms = told_ms;
         self.asks = 0;
         // A stable value in its last second is as good as dead. A classic one was minted just now.
-        let dying = answer.told == Told::Zero && self.endpoint == Endpoint::StableToken;
+        let remaining_is_told = matches!(self.renewal, Renewal::Window { .. } | Renewal::AtEnd);
+        let dying = answer.told == Told::Zero && remaining_is_told;
         self.ends_by_ms = dying.then_some(answer.received_ms + 1_000);
         self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + told_ms });
     }
@@ -194,7 +208,7 @@ impl Standing {
         self.longest_ms = self.longest_ms.max(told_ms.min(expires.saturating_sub(answer.sent_ms)));
         self.asks = self.asks.saturating_add(1);
         let left = self.left_ms(answer.received_ms);
-        if self.endpoint == Endpoint::StableToken && left > 0 {
+        if matches!(self.renewal, Renewal::Window { .. }) && left > 0 {
             let just_later = left - left / 33;
             self.same_at_ms = Some(self.same_at_ms.map_or(just_later, |ms| ms.min(just_later)));
         }
@@ -215,12 +229,13 @@ impl Standing {
     /// When the renewal of the present value begins.
     fn due_ms(&self, random: f64) -> BootMs {
         let Some(expires) = self.expires_ms else { return 0 };
-        let lead = match self.endpoint {
-            Endpoint::StableToken => {
-                let start = self.stable_start_ms();
+        let lead = match self.renewal {
+            Renewal::Window { window_ms } => {
+                let start = self.window_start_ms(window_ms);
                 start - part(start, 0.02 * random)
             }
-            Endpoint::Token => {
+            Renewal::AtEnd | Renewal::Poll => 0,
+            Renewal::Mint => {
                 let lead = (self.life_ms / 3).max(CLASSIC_LEAD_MS).min(self.life_ms / 2);
                 lead + part(lead, 0.03 * random)
             }
@@ -229,9 +244,12 @@ impl Standing {
     }
 
     /// How long before the end asking begins: as learned, between just inside the window and half the life.
-    fn stable_start_ms(&self) -> u64 {
-        let latest = STABLE_START_MS.min(self.longest_ms / 25);
-        let earliest = STABLE_START_MS.min(self.longest_ms / 2);
+    fn window_start_ms(&self, window_ms: u64) -> u64 {
+        // 290 of 300 s.
+        let start = window_ms - window_ms / 30;
+        let in_proportion = part(self.longest_ms, 0.96 * window_ms as f64 / WHOLE_LIFE_MS as f64);
+        let latest = start.min(in_proportion);
+        let earliest = start.min(self.longest_ms / 2).max(latest);
         self.learned_ms.unwrap_or(earliest).clamp(latest, earliest)
     }
 
@@ -239,6 +257,7 @@ impl Standing {
     /// Past the end, where upstream hands out what it calls dead, a second at least.
     fn ask_gap_ms(&self, now_ms: BootMs) -> u64 {
         match self.left_ms(now_ms) {
+            0 if self.renewal == Renewal::AtEnd => AT_END_GAP_MS,
             0 => BACKOFF_BASE_MS,
             left => (left / 4).clamp(ASK_GAP_MS_MIN, ASK_GAP_MS_MAX),
         }
@@ -256,7 +275,7 @@ impl Standing {
     /// Exponential with full jitter; closer together when a live value is running out.
     fn backoff_ms(&self, left_ms: u64, random: f64) -> u64 {
         let cap = match left_ms {
-            0 if self.endpoint == Endpoint::Token && self.failures > 10 => CLASSIC_BACKOFF_CAP_MS,
+            0 if self.renewal == Renewal::Mint && self.failures > 10 => CLASSIC_BACKOFF_CAP_MS,
             0 => BACKOFF_CAP_MS,
             left => (left / 4).clamp(BACKOFF_BASE_MS, BACKOFF_CAP_MS),
         };

@@ -19,12 +19,13 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
-use super::policy::{Answer, Standing};
+use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
 use super::saver::Saver;
 use super::state::{Entry, Name, Worth};
 use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{self, BootMs, Now};
-use crate::config::{App, Endpoint, SecretSource, Upstream};
+use crate::config::SecretSource;
+use crate::kind::{Kind, Renewal};
 use crate::secret::{Secret, fingerprint};
 use crate::upstream::{Class, Client, Failure, Probe, Sent, Token, Told};
 
@@ -33,10 +34,25 @@ pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) slots: Vec<Slot>,
+    /// Who is fetched with whose value.
+    pub(super) children: HashMap<CredentialId, Vec<CredentialId>>,
     pub(super) client: Client,
     pub(super) saver: Option<Saver>,
     pub(super) concurrency: usize,
     pub(super) total_timeout_ms: u64,
+}
+
+/// What is to be kept current, as configured.
+pub(super) struct Plan {
+    pub kind: &'static Kind,
+    pub appid: String,
+    /// The appid, with the agent if there is one: names the credential in keys and in the state.
+    pub id: String,
+    pub base_url: String,
+    pub secret: SecretSource,
+    /// Whose value it is fetched with.
+    pub parent: Option<CredentialId>,
+    pub keys: Vec<super::table::Key>,
 }
 
 /// The driver's side of one credential.
@@ -44,7 +60,11 @@ pub(super) struct Slot {
     credential: Arc<Credential>,
     name: Name,
     base_url: String,
-    endpoint: Endpoint,
+    kind: &'static Kind,
+    /// The app's own id, as WeChat knows it.
+    appid: String,
+    /// The access token this is fetched with.
+    parent: Option<CredentialId>,
     source: SecretSource,
     standing: Standing,
     fetched: Option<Now>,
@@ -91,15 +111,16 @@ const LOG_AGAIN_MS: u64 = 60_000;
 const SPREAD_MS: u64 = 10;
 
 impl Slot {
-    pub(super) fn new(credential: &Arc<Credential>, app: &App, upstream: &Upstream) -> Slot {
-        let base_url = app.base_url.as_ref().unwrap_or(&upstream.base_url).clone();
+    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
         Slot {
             credential: credential.clone(),
-            name: Name::access_token(&app.appid, app.endpoint, &base_url),
-            base_url,
-            endpoint: app.endpoint,
-            source: app.secret.clone(),
-            standing: Standing::new(app.endpoint),
+            name: Name::of(plan.kind, &plan.id, &plan.base_url),
+            base_url: plan.base_url,
+            kind: plan.kind,
+            appid: plan.appid,
+            parent: plan.parent,
+            source: plan.secret,
+            standing: Standing::new(plan.kind.renewal),
             fetched: None,
             urgent: None,
             timer: None,
@@ -143,7 +164,7 @@ impl Slot {
             status.state = State::Fresh;
         });
         if left_ms > 0 {
-            self.credential.publish(Published { value, generation, expires_boot_ms });
+            self.publish(Published { value, generation, expires_boot_ms });
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
             self.credential.remember(Published { value, generation, expires_boot_ms });
@@ -275,6 +296,7 @@ impl Driver {
     /// One flight at most per credential: callers have looked at `flying`.
     fn start(&mut self, id: CredentialId, purpose: Purpose) {
         let intent = self.note_intent(id);
+        let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
         slot.credential.update_status(|status| {
@@ -285,9 +307,10 @@ impl Driver {
         });
         let flight = Flight {
             purpose,
-            appid: slot.credential.appid.clone(),
+            appid: slot.appid.clone(),
             base_url: slot.base_url.clone(),
-            endpoint: slot.endpoint,
+            kind: slot.kind,
+            parent,
             source: slot.source.clone(),
             held: slot.credential.published().map(|published| published.value.clone()),
             standing: slot.standing.clone(),
@@ -309,7 +332,7 @@ impl Driver {
     /// it finds may be on its way out.
     fn note_intent(&self, id: CredentialId) -> Option<(Saver, u64)> {
         let slot = &self.refresher.slots[id];
-        let saver = self.refresher.saver.as_ref().filter(|_| slot.endpoint == Endpoint::Token)?;
+        let saver = self.refresher.saver.as_ref().filter(|_| slot.kind.renewal == Renewal::Mint)?;
         let unix_ms = clock::unix_ms();
         let version = saver.change(id, |entry| {
             if let Some(entry) = entry {
@@ -345,7 +368,7 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, outcome } = landing;
+        let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
@@ -354,7 +377,10 @@ impl Driver {
                     return;
                 }
             }
-            Outcome::Failed { failure, sent_ms } => self.failed(id, purpose, secret, &failure, sent_ms),
+            Outcome::Failed { failure, sent_ms } => {
+                self.failed(id, purpose, secret, &failure, sent_ms);
+                self.doubt_parent(id, refused_parent);
+            }
             Outcome::Kept(probe) => {
                 debug!(appid = self.refresher.slots[id].credential.appid, ?probe, "checked; nothing to renew");
                 self.intent_over(id);
@@ -367,6 +393,29 @@ impl Driver {
             }
         }
         self.finish(id);
+    }
+
+    /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
+    fn doubt_parent(&mut self, id: CredentialId, refused: Option<u64>) {
+        if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
+            let (done, _) = oneshot::channel();
+            self.reported(Report { id: parent, generation: Some(generation), done });
+        }
+    }
+
+    /// Tickets that have been waiting for an access token are asked for as soon as there is one; and they are polled
+    /// in proportion to its life.
+    fn serve_children(&mut self, id: CredentialId) {
+        let poll_ms = (self.refresher.slots[id].standing.longest_ms / 12).clamp(BACKOFF_FLOOR_MS, POLL_MS);
+        let now_ms = clock::boot_ms();
+        let children: Vec<CredentialId> = self.refresher.children.get(&id).cloned().unwrap_or_default();
+        for child in children {
+            let slot = &mut self.refresher.slots[child];
+            slot.standing.poll_ms = poll_ms;
+            if !slot.flying && slot.standing.left_ms(now_ms) == 0 {
+                self.arm(child, now_ms);
+            }
+        }
     }
 
     /// Takes the schedule up where a check interrupted it.
@@ -411,7 +460,7 @@ impl Driver {
             slot.fetched = Some(Now { boot_ms: received_ms, unix_ms: clock::unix_ms() - received_ago as i64 });
         }
         let published = Published { value: token.value, generation, expires_boot_ms };
-        let waits = !same && slot.endpoint == Endpoint::Token && self.refresher.saver.is_some();
+        let waits = !same && slot.kind.renewal == Renewal::Mint && self.refresher.saver.is_some();
         let version = self.persist(id, &published);
         self.calm(id);
         self.arm(id, next_ms);
@@ -420,6 +469,7 @@ impl Driver {
             return true;
         }
         self.refresher.slots[id].put(published);
+        self.serve_children(id);
         false
     }
 
@@ -443,6 +493,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         if let Some(published) = slot.pending.take() {
             slot.put(published);
+            self.serve_children(id);
         }
         self.finish(id);
     }
@@ -455,7 +506,7 @@ impl Driver {
 
     /// A call has ended whose end we saw.
     fn intent_over(&self, id: CredentialId) {
-        if self.refresher.slots[id].endpoint == Endpoint::Token
+        if self.refresher.slots[id].kind.renewal == Renewal::Mint
             && let Some(saver) = &self.refresher.saver
         {
             saver.change(id, |entry| {
@@ -490,7 +541,7 @@ impl Driver {
         let now = Now::read();
         let slot = &mut self.refresher.slots[id];
         let live = slot.standing.left_ms(now.boot_ms) > 0;
-        let harmless = purpose == Purpose::Check && slot.endpoint == Endpoint::StableToken && live;
+        let harmless = purpose == Purpose::Check && slot.kind.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The check says nothing about the value; its schedule stands.
             slot.next_try_ms
@@ -604,7 +655,14 @@ impl Slot {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
         });
-        self.credential.publish(published);
+        self.publish(published);
+    }
+
+    fn publish(&self, published: Published) {
+        match self.kind.renewal {
+            Renewal::AtEnd => self.credential.publish_until_next(published),
+            _ => self.credential.publish(published),
+        }
     }
 
     /// Brings the published end closer if the policy thinks less of the value now.

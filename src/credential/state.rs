@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::{BootMs, Now};
-use crate::config::Endpoint;
+use crate::kind::Kind;
 
 /// Where the state is kept: a file now, perhaps a shared store for several nodes later.
 pub trait Store: Send + Sync {
@@ -65,16 +65,12 @@ pub struct Name {
 }
 
 impl Name {
-    /// The name of an app's access token.
-    pub fn access_token(appid: &str, endpoint: Endpoint, base_url: &str) -> Name {
+    /// The name of a credential of this kind. `id` is the app's, with its agent if it has one.
+    pub fn of(kind: &Kind, id: &str, base_url: &str) -> Name {
         Name {
-            appid: appid.to_owned(),
-            kind: "access_token".to_owned(),
-            endpoint: match endpoint {
-                Endpoint::StableToken => "stable_token",
-                Endpoint::Token => "token",
-            }
-            .to_owned(),
+            appid: id.to_owned(),
+            kind: kind.key.to_owned(),
+            endpoint: kind.id.to_owned(),
             base: crate::secret::fingerprint(base_url.trim_end_matches('/').as_bytes()),
         }
     }
@@ -196,8 +192,11 @@ impl FileStore {
         self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Renames the file aside and keeps only the newest few of these.
+    /// Renames the file aside and keeps only the newest few of these. A folder in its place is somebody's; it stays.
     fn set_aside(&self) -> Option<PathBuf> {
+        if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
+            return None;
+        }
         let prefix = format!("{}.corrupt-", self.file_name());
         let stamp = crate::clock::unix_ms().max(0) / 1000;
         let to = (0..100)
@@ -316,7 +315,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            name: Name::access_token("wx1", Endpoint::StableToken, "http://a"),
+            name: Name::of(&crate::kind::mp::STABLE, "wx1", "http://a"),
             value: "TOKEN-1".into(),
             generation: 3,
             expires_unix_ms: 1_007_200_000,
@@ -366,6 +365,14 @@ mod tests {
         assert!(found.entries == [entry()]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_folder_in_its_place_is_reported_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path());
+        assert!(matches!(store.load(), Loaded::Refused { set_aside: None, .. }));
+        assert!(folder.path().is_dir());
     }
 
     #[test]

@@ -211,6 +211,14 @@ impl Credential {
         self.settle();
     }
 
+    /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
+    /// as for a first fetch, because the successor is sure to be under way.
+    pub fn publish_until_next(&self, value: Published) {
+        self.show(value);
+        self.settled.store(false, Ordering::Release);
+        self.changes.send_modify(|ticks| *ticks += 1);
+    }
+
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
     pub fn remember(&self, value: Published) {
         self.show(value);
@@ -238,6 +246,7 @@ pub struct Report {
 }
 
 /// A key to manage, as the configuration has it.
+#[derive(Clone)]
 pub struct Key {
     pub name: String,
     /// What stands for the name wherever people read it, if the name holds a secret.
@@ -336,8 +345,8 @@ pub struct Table {
 pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
-    /// Builds the table from (appid, keys of its access token). The receiver is the refresher's.
-    pub fn new<'a>(apps: impl IntoIterator<Item = (&'a str, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
+    /// Builds the table from (what logs call a credential, its keys). The receiver is the refresher's.
+    pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let mut table = Table {
@@ -349,7 +358,7 @@ impl Table {
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         };
-        for (id, (appid, keys)) in apps.into_iter().enumerate() {
+        for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
             let mut indices = Vec::with_capacity(keys.len());
             for key in &keys {
@@ -358,7 +367,7 @@ impl Table {
                     views.push(key.view.clone());
                 }
             }
-            let credential = Arc::new(Credential::new(id, appid, views.into_boxed_slice()));
+            let credential = Arc::new(Credential::new(id, label.as_ref(), views.into_boxed_slice()));
             for (key, view) in keys.into_iter().zip(indices) {
                 table.insert(key, view, &credential);
             }

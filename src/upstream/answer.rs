@@ -1,13 +1,16 @@
 //! Reads what WeChat answered. Pure: bytes in, a token or a failure out.
 //!
-//! Success is a non-empty string `access_token` and no errcode other than 0. Whatever is not plainly that is
+//! Success is a non-empty string in the value's field (`access_token`, `ticket`) and no errcode other than 0. Whatever is not plainly that is
 //! never published: a broken answer is a reason to ask again, not a statement that there is no token.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::class::{Failure, Sent, scrub};
+use crate::kind::Shape;
 
 /// A token WeChat gave. `Debug` never shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,44 +75,68 @@ pub const TOKEN_BYTES_MAX: usize = 2048;
 
 const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
 
-/// Reads a token call's answer.
-pub fn token(appid: &str, secret: &str, status: u16, body: &[u8]) -> Result<Token, Failure> {
+/// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
+pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
     // A torn answer may carry a token that the classic endpoint has minted.
     let broken = |what: String| Failure::transport(appid, Sent::Ambiguous, what);
-    let parsed = parse(body);
+    let parsed = parse(shape, body);
     if let Ok(fields) = &parsed
         && let Some(code) = fields.refusal()
     {
-        return Err(Failure::refused(appid, code, scrub(&fields.message(), &[secret])));
+        return Err(Failure::refused(appid, code, scrub(&fields.message(), hidden)));
     }
     if !(200..300).contains(&status) {
         let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
-        return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, secret))));
+        return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, hidden))));
     }
-    let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, secret))))?;
-    let value = fields.token().map_err(|what| broken(what.to_owned()))?;
-    let (expires_in_s, told) = life(fields.expires_in.as_ref());
+    let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
+    let value = fields.value().map_err(broken)?;
+    let (expires_in_s, told) = life(fields.get(shape.life));
     Ok(Token { value, expires_in_s, told })
 }
 
 /// Reads the answer to a probe.
 pub fn probe(status: u16, body: &[u8]) -> Probe {
-    let Ok(fields) = parse(body) else { return Probe::Unknown };
+    const SHAPE: Shape = Shape::of("ip_list");
+    let Ok(fields) = parse(&SHAPE, body) else { return Probe::Unknown };
     match fields.code() {
         Code::Value(code @ (40001 | 40014 | 42001)) => Probe::Dead(code),
-        Code::Absent | Code::Value(0) if status == 200 && fields.ip_list.is_some() => Probe::Alive,
+        Code::Absent | Code::Value(0) if status == 200 && fields.get(SHAPE.value).is_some() => Probe::Alive,
         _ => Probe::Unknown,
     }
 }
 
-/// The fields that matter. A key given twice is refused, since two readers might choose differently.
-#[derive(Deserialize)]
-struct Fields {
-    access_token: Option<Value>,
-    expires_in: Option<Value>,
-    errcode: Option<Value>,
-    errmsg: Option<Value>,
-    ip_list: Option<Value>,
+/// An answer's fields. A key given twice is refused, since two readers might choose differently.
+struct Fields<'a> {
+    values: HashMap<String, Value>,
+    shape: &'a Shape,
+}
+
+/// A JSON object without duplicate keys.
+struct Unique(HashMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unique, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                let mut values = HashMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if values.insert(key, value).is_some() {
+                        return Err(serde::de::Error::custom("a key is given twice"));
+                    }
+                }
+                Ok(Unique(values))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 enum Code {
@@ -119,9 +146,14 @@ enum Code {
     Nonsense,
 }
 
-impl Fields {
+impl Fields<'_> {
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.values.get(name).filter(|value| !value.is_null())
+    }
+
     fn code(&self) -> Code {
-        let code = match &self.errcode {
+        let code = match self.get(self.shape.code) {
             None => return Code::Absent,
             Some(Value::Number(number)) => number.as_i64(),
             Some(Value::String(text)) => text.trim().parse().ok(),
@@ -139,42 +171,44 @@ impl Fields {
     }
 
     fn message(&self) -> String {
-        match &self.errmsg {
+        match self.get(self.shape.message) {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
-            None => "no errmsg".to_owned(),
+            None => "no message".to_owned(),
         }
     }
 
-    fn token(&self) -> Result<Bytes, &'static str> {
+    fn value(&self) -> Result<Bytes, String> {
+        let name = self.shape.value;
         if matches!(self.code(), Code::Nonsense) {
-            return Err("the answer's errcode is not a number");
+            return Err(format!("the answer's {} is not a number", self.shape.code));
         }
-        let text = match &self.access_token {
-            None => return Err("the answer has neither a token nor an errcode"),
+        let text = match self.get(name) {
+            None => return Err(format!("the answer has neither {name} nor {}", self.shape.code)),
             Some(Value::String(text)) => text,
-            Some(_) => return Err("the answer's access_token is not a string"),
+            Some(_) => return Err(format!("the answer's {name} is not a string")),
         };
         if text.is_empty() {
-            return Err("the answer's access_token is empty");
+            return Err(format!("the answer's {name} is empty"));
         }
         if text.len() > TOKEN_BYTES_MAX {
-            return Err("the answer's access_token is longer than 2048 bytes");
+            return Err(format!("the answer's {name} is longer than {TOKEN_BYTES_MAX} bytes"));
         }
         // A line break here would let the answer write protocol lines to every client.
         if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-            return Err("the answer's access_token has characters a token cannot have");
+            return Err(format!("the answer's {name} has characters a token cannot have"));
         }
         Ok(Bytes::copy_from_slice(text.as_bytes()))
     }
 }
 
-fn parse(body: &[u8]) -> Result<Fields, &'static str> {
+fn parse<'a>(shape: &'a Shape, body: &[u8]) -> Result<Fields<'a>, &'static str> {
     let body = trim(body);
     if body.is_empty() {
         return Err("the answer is empty");
     }
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
+    let parsed: Result<Unique, serde_json::Error> = serde_json::from_slice(body);
+    parsed.map(|Unique(values)| Fields { values, shape }).map_err(|error| match error.classify() {
         serde_json::error::Category::Eof => "the answer is torn",
         _ => "the answer is not the JSON object expected",
     })
@@ -211,9 +245,9 @@ fn life(expires_in: Option<&Value>) -> (u64, Told) {
     }
 }
 
-fn excerpt(body: &[u8], secret: &str) -> String {
+fn excerpt(body: &[u8], hidden: &[&str]) -> String {
     let head = &body[..body.len().min(4096)];
-    scrub(&String::from_utf8_lossy(head), &[secret])
+    scrub(&String::from_utf8_lossy(head), hidden)
 }
 
 #[cfg(test)]
@@ -221,8 +255,10 @@ mod tests {
     use super::*;
     use crate::upstream::class::{Class, Pace};
 
+    const SHAPE: Shape = Shape::of("access_token");
+
     fn read(body: &str) -> Result<Token, Failure> {
-        token("wx1", "s3cr3t", 200, body.as_bytes())
+        token(&SHAPE, "wx1", &["s3cr3t"], 200, body.as_bytes())
     }
 
     fn accepted(body: &str) -> (String, u64, Told) {
@@ -323,10 +359,10 @@ mod tests {
     fn an_errcode_beats_a_token_and_an_http_status_beats_a_token_too() {
         assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
         let answer = br#"{"access_token":"T","expires_in":9}"#;
-        let failure = token("wx1", "s", 502, answer).unwrap_err();
+        let failure = token(&SHAPE, "wx1", &["s"], 502, answer).unwrap_err();
         assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous));
         assert!(!failure.message.contains("\"T\""), "{}", failure.message);
-        assert_eq!(token("wx1", "s", 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+        assert_eq!(token(&SHAPE, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]
@@ -344,14 +380,14 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_break_the_reader(status in 100u16..600, body: Vec<u8>) {
-            let _ = token("wx1", "s", status, &body);
+            let _ = token(&SHAPE, "wx1", &["s"], status, &body);
             let _ = probe(status, &body);
         }
 
         #[test]
         fn what_is_taken_is_always_printable(text in "\\PC{0,40}") {
             let body = serde_json::json!({"access_token": text, "expires_in": 9}).to_string();
-            if let Ok(token) = token("wx1", "s", 200, body.as_bytes()) {
+            if let Ok(token) = token(&SHAPE, "wx1", &["s"], 200, body.as_bytes()) {
                 proptest::prop_assert!(!token.value.is_empty());
                 proptest::prop_assert!(token.value.iter().all(|b| (0x21..=0x7e).contains(b)));
             }

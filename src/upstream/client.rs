@@ -14,8 +14,8 @@ use rustls::pki_types::pem::PemObject;
 
 use super::answer::{self, Probe, Token};
 use super::class::{Class, Failure, Pace, Sent, scrub};
-use super::request::{self, FetchSpec, Outgoing};
 use crate::config;
+use crate::kind::{Ask, Kind, Outgoing};
 
 /// The largest answer read; WeChat's are below 1 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -60,19 +60,18 @@ impl Client {
         Ok(Client { http })
     }
 
-    /// One token call. `deadline` covers everything from the look-up of the name to the last byte.
-    pub async fn fetch(&self, spec: &FetchSpec<'_>, deadline: Duration) -> Result<Token, Failure> {
-        let secret = spec.secret.expose();
-        let hidden = [secret];
-        let (status, body) =
-            self.call(request::token(spec), deadline).await.map_err(|lost| lost.into_failure(spec.appid, &hidden))?;
-        answer::token(spec.appid, secret, status, &body)
+    /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
+    pub async fn fetch(&self, kind: &Kind, ask: &Ask<'_>, deadline: Duration) -> Result<Token, Failure> {
+        let hidden: Vec<&str> = [ask.secret.expose(), ask.token].into_iter().filter(|text| !text.is_empty()).collect();
+        let answered = self.call((kind.request)(ask), deadline).await;
+        let (status, body) = answered.map_err(|lost| lost.into_failure(ask.appid, &hidden))?;
+        answer::token(&kind.shape, ask.appid, &hidden, status, &body)
     }
 
-    /// Asks whether WeChat accepts the token, by a read that costs next to nothing.
-    pub async fn probe(&self, base_url: &str, token: &[u8], deadline: Duration) -> Probe {
-        let Ok(token) = std::str::from_utf8(token) else { return Probe::Unknown };
-        match self.call(request::probe(base_url, token), deadline).await {
+    /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
+    pub async fn probe(&self, kind: &Kind, base_url: &str, value: &[u8], deadline: Duration) -> Probe {
+        let (Some(probe), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
+        match self.call(probe(base_url, value), deadline).await {
             Ok((status, body)) => answer::probe(status, &body),
             Err(_) => Probe::Unknown,
         }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use tokencached::sandbox::{AppOptions, Endpoint, Options};
+use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options};
 
 use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, tokencached, wait_for, write};
 
-const ALL_PRESETS: &str = "presets = [\"tutorial\", \"dodgepudding\", \"zoujingli\", \"fastwego\", \"easywechat3\", \
+const ALL_PRESETS: &str = "tickets = [\"jsapi\", \"wx_card\"]\npresets = [\"tutorial\", \"dodgepudding\", \"zoujingli\", \"fastwego\", \"easywechat3\", \
      \"easywechat6-laravel\", \"wechatpy\", \"silenceper\", \"workerman\"]";
 
 fn root() -> PathBuf {
@@ -24,6 +24,11 @@ fn at<'c>(command: &'c mut Command, node: &Node, wechat: &Wechat) -> &'c mut Com
 fn php_ok(script: &str, arguments: &[&str], app: &str) {
     let wechat = Wechat::start();
     let node = Node::start(&wechat.config("", app), &["-vvv"]);
+    if app.contains("tickets") {
+        for ticket in ["jsapi_ticket", "wx_card_ticket"] {
+            wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
+        }
+    }
     let mut command = Command::new("php");
     command.arg(root().join("tests/php").join(script)).args(arguments);
     assert_eq!(run_well(at(&mut command, &node, &wechat)), "ok\n", "{}", node.log());
@@ -96,7 +101,11 @@ fn serialized_values_have_pecl_memcacheds_mark_unless_told_otherwise() {
 #[track_caller]
 fn wechatpy(version: &str, library: &str) {
     let wechat = Wechat::short_lived(4);
-    let node = Node::start(&wechat.config("", "presets = [\"wechatpy\"]"), &[]);
+    let app = "presets = [\"wechatpy\"]\ntickets = [\"jsapi\", \"wx_card\"]";
+    let node = Node::start(&wechat.config("", app), &[]);
+    for ticket in ["jsapi_ticket", "wx_card_ticket"] {
+        wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
+    }
     let packages = root().join("target/python").join(format!("wechatpy-{version}"));
     assert!(packages.exists(), "{} is missing; tests/run installs it", packages.display());
     let mut command = Command::new("python3");
@@ -251,6 +260,35 @@ fn what_check_prints_says_the_same_again() {
 }
 
 #[test]
+fn wecom_has_keys_of_its_own() {
+    let corp = |secret: &str| AppOptions {
+        appid: "ww2222222222222222".into(),
+        secret: secret.into(),
+        kind: AppKind::Wecom,
+        ..AppOptions::default()
+    };
+    let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
+    let app = format!(
+        "[[app]]\nappid = \"ww2222222222222222\"\nkind = \"wecom\"\nsecret = \"{SECRET}\"\ntickets = [\"jsapi\", \"agent\"]\n\
+         presets = [\"wechatpy\", \"dodgepudding\", \"silenceper\", \"easywechat6-laravel\", \"workerman\"]"
+    );
+    let node = Node::start(&wechat.config("", &app), &[]);
+    let mut client = fetched(&node);
+    let mut value = |key: &str| String::from_utf8(wait_for(key, || client.get(key))).unwrap();
+    let token = value("access_token:ww2222222222222222");
+    let ticket = value("agent_ticket:ww2222222222222222");
+    assert_eq!(value("qywechat_access_tokenww2222222222222222"), token);
+    assert_eq!(value(&format!("work.access_token.ww2222222222222222.{SECRET}")), token);
+    assert_eq!(value("gowechat_work__access_token_ww2222222222222222"), format!("\"{token}\""));
+    let key = format!("wechatpy:ww2222222222222222_{}_access_token", &SECRET[..10]);
+    assert_eq!(value(&key), format!("\"{token}\""));
+    assert_eq!(value("wechatpy:ww2222222222222222_agent_jsapi_ticket"), format!("\"{ticket}\""));
+    assert!(value("wechatpy:ww2222222222222222_jsapi_ticket_expires_at").parse::<u64>().is_ok());
+    client.expect(format!("set {key} 0 0 1\r\nx\r\nget WCH_access_token\r\n"), "NOT_STORED\r\nEND\r\n");
+    assert!(node.log().contains("_{secret10}_access_token") && !node.log().contains(&SECRET[..10]), "{}", node.log());
+}
+
+#[test]
 fn two_apps_share_doctrines_key_and_nothing_else() {
     let other = AppOptions { appid: "wx2222222222222222".into(), secret: "s2".into(), ..AppOptions::default() };
     let wechat = Wechat::with(Options { apps: vec![other], ..Options::default() });
@@ -286,7 +324,7 @@ fn the_examples_of_the_documentation_are_accepted() {
 #[test]
 fn the_documentation_knows_every_preset() {
     let documentation = std::fs::read_to_string(root().join("docs/sdk.md")).unwrap();
-    for name in ALL_PRESETS.split('"').skip(1).step_by(2) {
+    for name in ALL_PRESETS.split("presets").nth(1).unwrap().split('"').skip(1).step_by(2) {
         assert!(documentation.contains(&format!("`{name}`")), "{name}");
     }
 }

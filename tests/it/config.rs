@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokencached::cli::{self, Command};
 use tokencached::config::{
-    APP_KEYS, Endpoint, Environment, Faults, Flags, Loaded, Origin, Place, RefuseWith, SETTINGS, SecretSource, load,
+    APP_KEYS, Environment, Faults, Flags, Loaded, Origin, Place, RefuseWith, SETTINGS, SecretSource, load,
 };
 
 const APPID: &str = "wx0123456789abcdef";
@@ -273,7 +273,7 @@ fn the_quick_start_brings_the_secret_of_an_app_in_the_file() {
     let loaded = given(Some(&file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "").unwrap();
     assert_eq!(loaded.config.apps.len(), 1);
     let app = &loaded.config.apps[0];
-    assert_eq!((app.endpoint, app.names()), (Endpoint::Token, vec![format!("access_token:{APPID}")]));
+    assert_eq!((app.token.id, app.names()), ("token", vec![format!("access_token:{APPID}")]));
     assert_eq!(loaded.origins, [Origin::Environment("WECHAT_SECRET".into())]);
 }
 

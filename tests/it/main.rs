@@ -21,3 +21,4 @@ mod soak;
 mod splits;
 mod state;
 mod support;
+mod tickets;

@@ -15,9 +15,10 @@ use tokencached::config::{self, App, SecretSource};
 use tokencached::credential::state::Store;
 use tokencached::credential::table::{Credential, Reading, State, Status, Table};
 use tokencached::credential::{self};
+use tokencached::kind::{Ask, Kind, mp};
 use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options, Sandbox, Scope, Verdict};
 use tokencached::secret::Secret;
-use tokencached::upstream::{BuildError, Class, Client, FetchSpec, Pace, Sent};
+use tokencached::upstream::{BuildError, Class, Client, Pace, Sent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -108,22 +109,16 @@ pub fn upstream(base_url: &str) -> config::Upstream {
     }
 }
 
-pub fn app(appid: &str, endpoint: config::Endpoint) -> App {
-    App {
-        appid: appid.to_owned(),
-        secret: SecretSource::Fixed(Secret::new(SECRET.to_owned())),
-        endpoint,
-        base_url: None,
-        aliases: Vec::new(),
-    }
+pub fn app(appid: &str, token: &'static Kind) -> App {
+    App::mp(appid, SecretSource::Fixed(Secret::new(SECRET.to_owned())), token)
 }
 
 pub fn stable() -> App {
-    app("wx1", config::Endpoint::StableToken)
+    app("wx1", &mp::STABLE)
 }
 
 pub fn classic() -> App {
-    app("wx1", config::Endpoint::Token)
+    app("wx1", &mp::CLASSIC)
 }
 
 pub async fn sandbox(options: Options) -> Sandbox {
@@ -199,7 +194,7 @@ async fn google_cloud_rust_5809_no_failed_renewal_takes_a_live_value_away() {
     let appids: Vec<String> = (0..kinds.len()).map(|n| format!("wx{n}")).collect();
     let appids: Vec<&str> = appids.iter().map(String::as_str).collect();
     let sandbox = sandbox_of(Options { lifetime_s: 12, ..Options::default() }, &appids).await;
-    let apps: Vec<App> = appids.iter().map(|appid| app(appid, config::Endpoint::StableToken)).collect();
+    let apps: Vec<App> = appids.iter().map(|appid| app(appid, &mp::STABLE)).collect();
     let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
     for (n, kind) in kinds.into_iter().enumerate() {
         let credential = &node.table.credentials()[n];
@@ -408,7 +403,7 @@ async fn a_dead_token_that_wechat_hands_out_again_is_counted_and_never_forced() 
 async fn a_stalled_app_does_not_hold_up_another() {
     let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
     sandbox.set_fault("wx1", fault(FaultKind::Hang));
-    let apps = [stable(), app("wx2", config::Endpoint::StableToken)];
+    let apps = [stable(), app("wx2", &mp::STABLE)];
     let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
     until("the other app's value", || token(&node.table.credentials()[1]).is_some()).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
@@ -478,7 +473,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
         http("200 OK", "", &token.to_string())
     })
     .await;
-    let apps: Vec<App> = (0..500).map(|n| app(&format!("wx{n}"), config::Endpoint::StableToken)).collect();
+    let apps: Vec<App> = (0..500).map(|n| app(&format!("wx{n}"), &mp::STABLE)).collect();
     let upstream = config::Upstream { concurrency: 4, ..upstream(&plain.base_url) };
     let node = Node::start(&upstream, &apps, None);
     until("500 values", || node.table.credentials().iter().all(|credential| token(credential).is_some())).await;
@@ -495,7 +490,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
 async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped() {
     let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
     sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 300 }));
-    let apps = [stable(), app("wx2", config::Endpoint::StableToken)];
+    let apps = [stable(), app("wx2", &mp::STABLE)];
     let upstream = config::Upstream { concurrency: 1, ..upstream(&sandbox.base_url()) };
     let node = Node::start(&upstream, &apps, None);
     until("a call under way", || sandbox.calls("wx1").in_flight == 1).await;
@@ -524,9 +519,9 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 async fn fetch(upstream: &config::Upstream) -> Result<tokencached::upstream::Token, tokencached::upstream::Failure> {
     let secret = Secret::new(SECRET.to_owned());
-    let spec =
-        FetchSpec { base_url: &upstream.base_url, appid: "wx1", secret: &secret, endpoint: config::Endpoint::Token };
-    Client::new(upstream).unwrap().fetch(&spec, Duration::from_millis(upstream.total_timeout_ms)).await
+    let ask = Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "" };
+    let deadline = Duration::from_millis(upstream.total_timeout_ms);
+    Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
 }
 
 #[tokio::test]

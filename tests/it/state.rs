@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokencached::clock::{Now, boot_ms};
-use tokencached::config::{self, App};
+use tokencached::config::App;
 use tokencached::credential;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store, boot_id};
 use tokencached::credential::table::Reading;
@@ -266,5 +266,5 @@ async fn an_app_without_a_configuration_is_forgotten_and_what_was_learned_is_not
 }
 
 fn app_of(sandbox: &Sandbox) -> App {
-    App { base_url: Some(sandbox.base_url()), endpoint: config::Endpoint::StableToken, ..stable() }
+    App { base_url: Some(sandbox.base_url()), ..stable() }
 }

@@ -60,6 +60,26 @@ same($get($end), false, 'no time for wechatpy');
 same($set($end, '1'), false, 'set of a time for wechatpy');
 same($get($end), false, 'no time for wechatpy, still');
 
+// Tickets.
+$jsapi = $mem->get('jsapi_ticket:' . appid());
+$card = $mem->get('wx_card_ticket:' . appid());
+hold(is_string($jsapi) && is_string($card) && $jsapi !== $card, 'two tickets');
+foreach (['jsapi_ticket', 'wechat_jsapi_ticket' . appid(), appid() . '_ticket_jsapi', 'official_account.jsapi_ticket.' . appid()] as $key) {
+    same($get($key), $jsapi, $key);
+}
+foreach (['wechat_api_ticket_wxcard' . appid(), appid() . '_ticket_wx_card'] as $key) {
+    same($get($key), $card, $key);
+}
+same($doctrine('overtrue.wechat.jsapi_ticket.' . appid()), $jsapi, 'a ticket through Doctrine');
+hold($get('jsapi_last_time') + 7000 > time(), 'a tutorial finds its ticket old');
+foreach (['wechatpy:' . appid() . '_jsapi_ticket', 'gowechat_officialaccount__jsapi_ticket_' . appid()] as $key) {
+    same(json_decode($get($key), false, 2, JSON_THROW_ON_ERROR), $jsapi, $key);
+}
+same(json_decode($get('wechatpy:' . appid() . '_jsapi_card_ticket')), $card, 'a card ticket for wechatpy');
+foreach (['jsapi_ticket', 'jsapi_card_ticket'] as $key) {
+    hold(json_decode($get('wechatpy:' . appid() . "_{$key}_expires_at")) > time() + 7000, "the time of $key for wechatpy");
+}
+
 // workerman: "is it later than now?"
 same($get('WCH_access_token'), $token, 'WCH_access_token');
 hold($get('WCH_expires_in') > time() + 7000, 'WCH_expires_in');

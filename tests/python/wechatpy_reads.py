@@ -1,4 +1,4 @@
-"""The real wechatpy, its session in memcached: it reads the tokens and never fetches one.
+"""The real wechatpy, its session in memcached: it reads tokens and tickets and never fetches one.
 
 Arguments: pymemcache or memcache, the client library of the session; how many different tokens to see; perhaps the
 prefix of the keys. Prints what it did.
@@ -23,11 +23,10 @@ class ToSandbox(HTTPAdapter):
     """Takes what is meant for WeChat to the sandbox, so that wechatpy itself stays as it was installed."""
 
     fetches = 0
-    tokens = set()
 
     def send(self, request, **kwargs):
         path = request.url.removeprefix(REAL)
-        if path.startswith("/cgi-bin/token") or path.startswith("/cgi-bin/stable_token"):
+        if path.startswith(("/cgi-bin/token", "/cgi-bin/stable_token", "/cgi-bin/ticket")):
             ToSandbox.fetches += 1
         request.url = SANDBOX + path
         return super().send(request, **{**kwargs, "proxies": {}})
@@ -60,6 +59,8 @@ def main():
         for client in (long_lived, new_client(session)):
             seen.add(client.access_token)
             assert client.get("get_api_domain_ip")["ip_list"], "refused"
+            tickets = {client.jsapi.get_jsapi_ticket(), client.jsapi.get_jsapi_card_ticket()}
+            assert len(tickets) == 2 and None not in tickets, tickets
             used += 1
         # A page view now and then, not a load test.
         time.sleep(0.01)

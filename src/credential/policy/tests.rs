@@ -4,11 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+const STABLE: Renewal = Renewal::Window { window_ms: 300_000 };
+
 fn answer(sent_ms: BootMs, expires_in_s: u64, same: bool) -> Answer {
     Answer { sent_ms, received_ms: sent_ms + 50, expires_in_s, told: Told::AsGiven, same }
 }
 
-fn fetched(endpoint: Endpoint, expires_in_s: u64) -> Standing {
+fn fetched(endpoint: Renewal, expires_in_s: u64) -> Standing {
     let mut standing = Standing::new(endpoint);
     standing.answered(&answer(0, expires_in_s, false), 0.0);
     standing
@@ -20,14 +22,14 @@ fn at(boot_ms: BootMs) -> Now {
 
 #[test]
 fn nothing_known_means_ask_now() {
-    assert_eq!(Standing::new(Endpoint::StableToken).first_try_ms(77, 0.5), 77);
+    assert_eq!(Standing::new(STABLE).first_try_ms(77, 0.5), 77);
 }
 
 /// The trap that golang's and Java's metadata clients fell into: an early ask brings the same value.
 #[test]
 fn stable_is_first_asked_inside_the_window_where_wechat_gives_a_new_value() {
     for random in [0.0, 0.5, 1.0] {
-        let mut standing = Standing::new(Endpoint::StableToken);
+        let mut standing = Standing::new(STABLE);
         let next = standing.answered(&answer(0, 7200, false), random);
         let left = 7_200_000 - next;
         assert!((280_000..=290_000).contains(&left), "{left}");
@@ -36,7 +38,7 @@ fn stable_is_first_asked_inside_the_window_where_wechat_gives_a_new_value() {
 
 #[test]
 fn a_fresh_start_that_gets_345_s_asks_inside_the_window() {
-    let mut standing = Standing::new(Endpoint::StableToken);
+    let mut standing = Standing::new(STABLE);
     let next = standing.answered(&answer(0, 345, false), 0.0);
     assert!((45_000..345_000).contains(&next), "{next}");
 }
@@ -44,7 +46,7 @@ fn a_fresh_start_that_gets_345_s_asks_inside_the_window() {
 #[test]
 fn classic_is_renewed_a_third_of_its_life_ahead_but_at_least_ten_minutes() {
     for (life_s, lead_s) in [(7200, 2400), (1500, 600), (600, 300), (2, 1), (2_592_000, 864_000)] {
-        let mut standing = Standing::new(Endpoint::Token);
+        let mut standing = Standing::new(Renewal::Mint);
         let next = standing.answered(&answer(0, life_s, false), 0.0);
         assert_eq!(next, (life_s - lead_s) * 1000, "{life_s}");
     }
@@ -61,7 +63,7 @@ fn the_same_value_tightens_what_is_known_of_its_end() {
         (100_000, 7200, 7_300_000),
     ];
     for (sent, expires_in_s, end) in cases {
-        let mut standing = fetched(Endpoint::StableToken, 7200);
+        let mut standing = fetched(STABLE, 7200);
         standing.answered(&answer(sent, expires_in_s, true), 0.0);
         assert_eq!(standing.expires_ms, Some(end), "{sent} {expires_in_s}");
     }
@@ -70,18 +72,18 @@ fn the_same_value_tightens_what_is_known_of_its_end() {
 #[test]
 fn an_unusable_lifetime_of_the_same_value_changes_nothing_while_it_lives() {
     for told in [Told::Missing, Told::Unusable, Told::TooLong] {
-        let mut standing = fetched(Endpoint::StableToken, 7200);
+        let mut standing = fetched(STABLE, 7200);
         standing.answered(&Answer { told, ..answer(1_000, 60, true) }, 0.0);
         assert_eq!(standing.expires_ms, Some(7_200_000), "{told:?}");
     }
-    let mut standing = fetched(Endpoint::StableToken, 2);
+    let mut standing = fetched(STABLE, 2);
     standing.answered(&Answer { told: Told::Zero, ..answer(1_500, 60, true) }, 0.0);
     assert_eq!(standing.expires_ms, Some(2_000), "a value in its last second keeps its end");
 }
 
 #[test]
 fn an_upstream_that_prolongs_by_a_second_for_ever_does_not_make_us_spin() {
-    let mut standing = fetched(Endpoint::StableToken, 1);
+    let mut standing = fetched(STABLE, 1);
     let (mut now, mut calls) = (1_000, 0);
     while now < 3_600_000 {
         now = standing.answered(&answer(now, 1, true), 0.5);
@@ -92,7 +94,7 @@ fn an_upstream_that_prolongs_by_a_second_for_ever_does_not_make_us_spin() {
 
 #[test]
 fn an_upstream_that_answers_the_same_dead_value_for_ever_does_not_make_us_spin() {
-    let mut standing = fetched(Endpoint::StableToken, 1);
+    let mut standing = fetched(STABLE, 1);
     let (mut now, mut calls) = (1_000, 0);
     while now < 3_600_000 {
         now = standing.answered(&Answer { told: Told::Zero, ..answer(now, 60, true) }, 0.5);
@@ -103,29 +105,29 @@ fn an_upstream_that_answers_the_same_dead_value_for_ever_does_not_make_us_spin()
 
 #[test]
 fn a_value_in_its_last_second_is_not_served_unless_it_outlives_that_second() {
-    let mut standing = Standing::new(Endpoint::StableToken);
+    let mut standing = Standing::new(STABLE);
     let zero = |sent_ms, same| Answer { told: Told::Zero, ..answer(sent_ms, 60, same) };
     let next = standing.answered(&zero(0, false), 0.0);
     assert_eq!((standing.left_ms(50), next), (0, 1_050));
     standing.answered(&zero(next, true), 0.0);
     assert_eq!(standing.expires_ms, Some(next + 60_000), "upstream's 0 meant nothing");
-    let mut standing = Standing::new(Endpoint::Token);
+    let mut standing = Standing::new(Renewal::Mint);
     standing.answered(&zero(0, false), 0.0);
     assert_eq!(standing.expires_ms, Some(60_000), "a classic value was minted just now");
 }
 
 #[test]
 fn an_operator_class_is_slow_without_a_value_and_looks_again_in_time_with_one() {
-    let mut standing = Standing::new(Endpoint::StableToken);
+    let mut standing = Standing::new(STABLE);
     let mut delays = Vec::new();
     for _ in 0..4 {
         delays.push(standing.failed(Class::Operator(Pace::Slow), Sent::Answered, 0, at(0), 0.0) / 60_000);
     }
     assert_eq!(delays, [10, 20, 30, 30]);
-    let mut standing = fetched(Endpoint::StableToken, 7200);
+    let mut standing = fetched(STABLE, 7200);
     let now = 6_910_000;
     assert!(standing.failed(Class::Operator(Pace::Slow), Sent::Answered, now, at(now), 0.5) < 7_200_000);
-    let mut standing = Standing::new(Endpoint::StableToken);
+    let mut standing = Standing::new(STABLE);
     let soon = standing.failed(Class::Operator(Pace::Soon), Sent::Answered, 0, at(0), 1.0);
     assert_eq!(soon, 60_000);
 }
@@ -134,7 +136,7 @@ fn an_operator_class_is_slow_without_a_value_and_looks_again_in_time_with_one() 
 fn a_wait_is_never_cut_short() {
     for random in [0.0, 0.7, 1.0] {
         for ms in [60_000, 600_000, 3_600_000, 86_400_000] {
-            let mut standing = fetched(Endpoint::StableToken, 7200);
+            let mut standing = fetched(STABLE, 7200);
             let next = standing.failed(Class::Wait(Wait::AtLeastMs(ms)), Sent::Answered, 0, at(0), random);
             assert!((ms..=ms + ms / 5).contains(&next), "{ms} {next}");
         }
@@ -150,7 +152,7 @@ fn a_daily_quota_waits_for_midnight_in_utc_8_with_a_slow_probe() {
     let quota = Class::Wait(Wait::NextDay);
     let failed = |unix_ms| {
         let now = Now { boot_ms: 0, unix_ms };
-        Standing::new(Endpoint::StableToken).failed(quota, Sent::Answered, 0, now, 0.0)
+        Standing::new(STABLE).failed(quota, Sent::Answered, 0, now, 0.0)
     };
     assert_eq!(failed(noon_utc_8), 3_600_000);
     assert_eq!(failed(16 * 3_600_000 - 5_000), 5_000);
@@ -158,29 +160,29 @@ fn a_daily_quota_waits_for_midnight_in_utc_8_with_a_slow_probe() {
 
 #[test]
 fn an_ambiguous_classic_call_dooms_the_old_value_in_the_overlap_and_is_repeated_soon() {
-    let mut standing = fetched(Endpoint::Token, 7200);
+    let mut standing = fetched(Renewal::Mint, 7200);
     let (sent, now) = (4_800_000, at(4_808_000));
     let next = standing.failed(Class::Retry, Sent::Ambiguous, sent, now, 1.0);
     assert_eq!(standing.expires_ms, Some(sent + 300_000));
     assert!(next <= now.boot_ms + 60_000);
-    let mut standing = fetched(Endpoint::Token, 7200);
+    let mut standing = fetched(Renewal::Mint, 7200);
     standing.failed(Class::Retry, Sent::NotSent, sent, now, 1.0);
     assert_eq!(standing.expires_ms, Some(7_200_000), "a call that never left changes nothing");
-    let mut standing = fetched(Endpoint::StableToken, 7200);
+    let mut standing = fetched(STABLE, 7200);
     standing.failed(Class::Retry, Sent::Ambiguous, sent, now, 1.0);
     assert_eq!(standing.expires_ms, Some(7_200_000), "stable calls are harmless");
 }
 
 #[test]
 fn a_call_never_outlasts_the_value_it_is_to_replace() {
-    let standing = fetched(Endpoint::StableToken, 7200);
+    let standing = fetched(STABLE, 7200);
     let deadline = |left: u64| standing.call_deadline_ms(7_200_000 - left, 8_000);
     assert_eq!([deadline(290_000), deadline(10_000), deadline(500), deadline(0)], [8_000, 5_000, 1_000, 8_000]);
 }
 
 #[test]
 fn a_60_s_sandbox_token_settles_at_one_or_two_asks_a_lifetime() {
-    let mut wechat = WeChat::new(Endpoint::StableToken, 60_000);
+    let mut wechat = WeChat::new(STABLE, 60_000);
     let run = simulate(&mut wechat, 30 * 60_000, &[], 7, 0);
     let late: Vec<u32> = run.calls_per_value[10..].to_vec();
     assert!(late.iter().all(|calls| *calls <= 3), "{late:?}");
@@ -189,7 +191,7 @@ fn a_60_s_sandbox_token_settles_at_one_or_two_asks_a_lifetime() {
 
 /// WeChat's token endpoint, with both windows in proportion to the lifetime.
 struct WeChat {
-    endpoint: Endpoint,
+    endpoint: Renewal,
     life_ms: u64,
     window_ms: u64,
     /// (dies at) by value.
@@ -197,7 +199,7 @@ struct WeChat {
 }
 
 impl WeChat {
-    fn new(endpoint: Endpoint, life_ms: u64) -> WeChat {
+    fn new(endpoint: Renewal, life_ms: u64) -> WeChat {
         WeChat { endpoint, life_ms, window_ms: life_ms * 300 / 7200, values: Vec::new() }
     }
 
@@ -205,8 +207,8 @@ impl WeChat {
     fn ask(&mut self, now: u64) -> (usize, u64) {
         let left = self.values.last().map_or(0, |dies| dies.saturating_sub(now));
         let mint = match self.endpoint {
-            Endpoint::StableToken => left <= self.window_ms,
-            Endpoint::Token => true,
+            STABLE => left <= self.window_ms,
+            _ => true,
         };
         if mint {
             for dies in &mut self.values {
@@ -248,7 +250,7 @@ fn simulate(wechat: &mut WeChat, span_ms: u64, outages: &[(u64, u64)], seed: u64
         let back = arrived + rng.u64(0..=latency);
         calls += 1;
         let lost = outages.iter().any(|(from, to)| (start + from..start + to).contains(&sent));
-        let reached = !lost || (wechat.endpoint == Endpoint::Token && rng.bool());
+        let reached = !lost || (wechat.endpoint == Renewal::Mint && rng.bool());
         let before = standing.expires_ms;
         let got = reached.then(|| wechat.ask(arrived));
         // Whatever was held has been served until now or until its end.
@@ -287,8 +289,8 @@ fn lifetimes() -> impl Strategy<Value = u64> {
     prop_oneof![2u64..10, 10u64..7200, Just(7200), 7200u64..2_592_000].prop_map(|s| s * 1000)
 }
 
-fn endpoints() -> impl Strategy<Value = Endpoint> {
-    prop_oneof![Just(Endpoint::StableToken), Just(Endpoint::Token)]
+fn endpoints() -> impl Strategy<Value = Renewal> {
+    prop_oneof![Just(STABLE), Just(Renewal::Mint)]
 }
 
 proptest! {
@@ -307,7 +309,7 @@ proptest! {
         // The very first value's window is not known yet and has to be felt for; see the 2 s hole of a 20 s token.
         prop_assert!(run.calls_per_value.iter().all(|calls| *calls <= 24), "{:?}", run.calls_per_value);
         let settled = &run.calls_per_value[12..];
-        let most = match endpoint { Endpoint::StableToken => 6, Endpoint::Token => 1 };
+        let most = match endpoint { STABLE => 6, _ => 1 };
         prop_assert!(settled.iter().all(|calls| *calls <= most), "{:?}", run.calls_per_value);
     }
 
@@ -330,7 +332,7 @@ proptest! {
     ) {
         let from = (life as f64 * from) as u64;
         let outage = (from, from + (life as f64 / 25.0 * long) as u64);
-        let mut wechat = WeChat::new(Endpoint::StableToken, life);
+        let mut wechat = WeChat::new(STABLE, life);
         let run = simulate(&mut wechat, life * 14, &[outage], seed, 0);
         prop_assert_eq!(run.gaps, &[]);
     }

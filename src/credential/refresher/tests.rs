@@ -1,7 +1,9 @@
 //! The driver's corners that no outside test can reach; the rest is in `tests/it/refresher.rs`.
 
 use super::*;
+use crate::config::{App, Upstream};
 use crate::credential::table::Reading;
+use crate::kind::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
 
 /// The app of this name crashes its first flight.
@@ -16,13 +18,7 @@ pub(super) fn panic_if_asked(appid: &str) {
 async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
     let known = AppOptions { appid: CRASHING.into(), secret: "s".into(), ..AppOptions::default() };
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
-    let app = App {
-        appid: CRASHING.into(),
-        secret: SecretSource::Fixed(Secret::new("s".into())),
-        endpoint: Endpoint::StableToken,
-        base_url: None,
-        aliases: Vec::new(),
-    };
+    let app = App::mp(CRASHING, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
     let upstream = Upstream {
         base_url: sandbox.base_url(),
         ca_file: None,

@@ -1,0 +1,32 @@
+//! Feishu (Lark): the tenant token of an app of one's own, `open.feishu.cn`.
+//!
+//! Page: "自建应用获取 tenant_access_token": with 30 minutes and more left the same value, after that a new one, and
+//! both work. Its tokens may be up to 4 KB; those over 2 KiB are refused.
+
+use serde_json::json;
+
+use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+
+pub static PLATFORM: Platform = Platform {
+    name: "feishu",
+    base_url: "https://open.feishu.cn",
+    tokens: &[("tenant_access_token", &TOKEN)],
+    tickets: &[],
+    has_agents: false,
+    usual_id: |id| id.starts_with("cli_"),
+};
+
+pub static TOKEN: Kind = Kind {
+    id: "feishu_tenant_token",
+    key: "access_token",
+    renewal: Renewal::Window { window_ms: 1_800_000 },
+    shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg" },
+    needs_token: false,
+    request: token,
+    probe: None,
+};
+
+fn token(ask: &Ask<'_>) -> Outgoing {
+    let body = json!({ "app_id": ask.appid, "app_secret": ask.secret.expose() });
+    Outgoing::post(ask.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
+}

@@ -1,0 +1,157 @@
+//! The kinds of credentials, platform by platform: what to send, what comes back, when to renew.
+//!
+//! All of it is values and pure functions. A new platform is a file here and a line in [`PLATFORMS`]; nothing else in
+//! the house names one. Never sends anything.
+
+pub mod feishu;
+pub mod mp;
+pub mod qq;
+pub mod wecom;
+
+use crate::secret::Secret;
+
+/// Every platform the server keeps credentials for.
+pub static PLATFORMS: &[&Platform] = &[&mp::PLATFORM, &wecom::PLATFORM, &qq::PLATFORM, &feishu::PLATFORM];
+
+/// A platform as the configuration's `kind` names it.
+#[derive(Debug)]
+pub struct Platform {
+    pub name: &'static str,
+    /// Where its API is, unless configured.
+    pub base_url: &'static str,
+    /// Ways to get the access token by the configuration's `endpoint`; the first is the default.
+    pub tokens: &'static [(&'static str, &'static Kind)],
+    /// What can be had with the access token, by the configuration's `tickets`.
+    pub tickets: &'static [(&'static str, &'static Kind)],
+    /// One id has several secrets, told apart by the configuration's `agent`.
+    pub has_agents: bool,
+    /// An id looks like this; anything else is worth a warning.
+    pub usual_id: fn(&str) -> bool,
+}
+
+/// A kind of credential.
+#[derive(Debug)]
+pub struct Kind {
+    /// Names the kind in the state file; never changes.
+    pub id: &'static str,
+    /// The built-in key is `<key>:<appid>`.
+    pub key: &'static str,
+    pub renewal: Renewal,
+    pub shape: Shape,
+    /// Fetched with the app's live access token, not with its secret.
+    pub needs_token: bool,
+    pub request: fn(&Ask<'_>) -> Outgoing,
+    /// A cheap read that any live value may do; (base URL, value).
+    pub probe: Option<fn(&str, &str) -> Outgoing>,
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Kind) -> bool {
+        self.id == other.id
+    }
+}
+
+/// How the platform answers when asked again, which decides when to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The same value until the last so many milliseconds of a life of two hours; then a new one, the old lives on.
+    Window { window_ms: u64 },
+    /// Each call makes a new value and dooms the one before.
+    Mint,
+    /// The same value until it is dead.
+    AtEnd,
+    /// The same value and the same lifetime whatever its age; the platform changes it when it likes.
+    Poll,
+}
+
+/// Names of the fields of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub value: &'static str,
+    pub life: &'static str,
+    pub code: &'static str,
+    pub message: &'static str,
+}
+
+impl Shape {
+    /// WeChat's usual names around a value field.
+    pub const fn of(value: &'static str) -> Shape {
+        Shape { value, life: "expires_in", code: "errcode", message: "errmsg" }
+    }
+}
+
+/// Who asks. No `Debug`: it carries secret and token.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Scheme, host and perhaps a port; a trailing slash does no harm.
+    pub base_url: &'a str,
+    pub appid: &'a str,
+    pub secret: &'a Secret,
+    /// The app's live access token, for kinds that need it; empty otherwise.
+    pub token: &'a str,
+}
+
+/// A request before it becomes bytes. No `Debug`: queries and bodies carry secrets and tokens.
+pub struct Outgoing {
+    /// Full address without a query.
+    pub url: String,
+    pub query: Vec<(&'static str, String)>,
+    /// JSON body; its presence makes the request a POST.
+    pub body: Option<String>,
+}
+
+impl Outgoing {
+    fn get(base_url: &str, path: &str, query: Vec<(&'static str, String)>) -> Outgoing {
+        Outgoing { url: join(base_url, path), query, body: None }
+    }
+
+    fn post(base_url: &str, path: &str, body: &serde_json::Value) -> Outgoing {
+        Outgoing { url: join(base_url, path), query: Vec::new(), body: Some(body.to_string()) }
+    }
+}
+
+fn join(base_url: &str, path: &str) -> String {
+    format!("{}{path}", base_url.trim_end_matches('/'))
+}
+
+/// The platform of that name.
+pub fn platform(name: &str) -> Option<&'static Platform> {
+    PLATFORMS.iter().copied().find(|platform| platform.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn kinds() -> impl Iterator<Item = &'static Kind> {
+        PLATFORMS.iter().flat_map(|platform| platform.tokens.iter().chain(platform.tickets)).map(|(_, kind)| *kind)
+    }
+
+    #[test]
+    fn ids_are_unique_and_every_platform_has_a_token() {
+        let ids: Vec<&str> = kinds().map(|kind| kind.id).collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+        assert!(PLATFORMS.iter().all(|platform| !platform.tokens.is_empty()));
+    }
+
+    #[test]
+    fn only_a_ticket_needs_a_token_and_a_token_call_never_puts_the_secret_into_the_path() {
+        let secret = Secret::new("s3cr3t".into());
+        for platform in PLATFORMS {
+            assert!(platform.tokens.iter().all(|(_, kind)| !kind.needs_token));
+            assert!(platform.tickets.iter().all(|(_, kind)| kind.needs_token));
+        }
+        for kind in kinds() {
+            let ask = Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T" };
+            let sent = (kind.request)(&ask);
+            assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", kind.id);
+            let carries = |text: &str| {
+                sent.query.iter().any(|(_, value)| value == text)
+                    || sent.body.as_ref().is_some_and(|body| body.contains(text))
+            };
+            assert!(carries(if kind.needs_token { "T" } else { "s3cr3t" }), "{}", kind.id);
+            assert!(!kind.needs_token || !carries("s3cr3t"), "{}", kind.id);
+        }
+    }
+}

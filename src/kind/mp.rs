@@ -1,0 +1,97 @@
+//! Official accounts and mini programs: `api.weixin.qq.com`.
+//!
+//! Pages: "获取接口调用凭据" (token), "获取稳定版接口调用凭据" (stable_token), "JS-SDK使用权限签名算法" (ticket).
+
+use serde_json::json;
+
+use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+
+pub static PLATFORM: Platform = Platform {
+    name: "mp",
+    base_url: "https://api.weixin.qq.com",
+    tokens: &[("stable_token", &STABLE), ("token", &CLASSIC)],
+    tickets: &[("jsapi", &JSAPI), ("wx_card", &WX_CARD)],
+    has_agents: false,
+    usual_id: |id| id.strip_prefix("wx").is_some_and(|rest| rest.len() == 16 && rest.bytes().all(hex)),
+};
+
+/// `stable_token`, never forced: the same value until the last 5 minutes, isolated from the classic one.
+pub static STABLE: Kind = Kind {
+    id: "stable_token",
+    key: "access_token",
+    renewal: Renewal::Window { window_ms: 300_000 },
+    shape: Shape::of("access_token"),
+    needs_token: false,
+    request: stable,
+    probe: Some(probe),
+};
+
+/// `token`: mints each time; the value before it lives 5 more minutes.
+pub static CLASSIC: Kind =
+    Kind { id: "token", renewal: Renewal::Mint, request: classic, probe: Some(probe), ..STABLE_SHAPED };
+
+/// For signing `wx.config`.
+pub static JSAPI: Kind = Kind { id: "jsapi_ticket", key: "jsapi_ticket", request: jsapi, ..TICKET };
+
+/// For coupons and cards.
+pub static WX_CARD: Kind = Kind { id: "wx_card_ticket", key: "wx_card_ticket", request: wx_card, ..TICKET };
+
+const STABLE_SHAPED: Kind = Kind {
+    id: "",
+    key: "access_token",
+    renewal: Renewal::Mint,
+    shape: Shape::of("access_token"),
+    needs_token: false,
+    request: classic,
+    probe: None,
+};
+
+const TICKET: Kind = Kind {
+    id: "",
+    key: "",
+    renewal: Renewal::Poll,
+    shape: Shape::of("ticket"),
+    needs_token: true,
+    request: jsapi,
+    probe: None,
+};
+
+fn hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+fn stable(ask: &Ask<'_>) -> Outgoing {
+    let body = json!({
+        "grant_type": "client_credential",
+        "appid": ask.appid,
+        "secret": ask.secret.expose(),
+        "force_refresh": false,
+    });
+    Outgoing::post(ask.base_url, "/cgi-bin/stable_token", &body)
+}
+
+fn classic(ask: &Ask<'_>) -> Outgoing {
+    let query = vec![
+        ("grant_type", "client_credential".to_owned()),
+        ("appid", ask.appid.to_owned()),
+        ("secret", ask.secret.expose().to_owned()),
+    ];
+    Outgoing::get(ask.base_url, "/cgi-bin/token", query)
+}
+
+fn jsapi(ask: &Ask<'_>) -> Outgoing {
+    ticket(ask, "jsapi")
+}
+
+fn wx_card(ask: &Ask<'_>) -> Outgoing {
+    ticket(ask, "wx_card")
+}
+
+fn ticket(ask: &Ask<'_>, what: &str) -> Outgoing {
+    let query = vec![("access_token", ask.token.to_owned()), ("type", what.to_owned())];
+    Outgoing::get(ask.base_url, "/cgi-bin/ticket/getticket", query)
+}
+
+fn probe(base_url: &str, token: &str) -> Outgoing {
+    Outgoing::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
+}

@@ -1,0 +1,32 @@
+//! QQ mini programs: `api.q.qq.com`. The contract and the errors are those of WeChat's classic token.
+
+use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+
+pub static PLATFORM: Platform = Platform {
+    name: "qq",
+    base_url: "https://api.q.qq.com",
+    tokens: &[("getToken", &TOKEN)],
+    tickets: &[],
+    has_agents: false,
+    usual_id: |id| id.bytes().all(|byte| byte.is_ascii_digit()),
+};
+
+/// Mints each time, as WeChat's classic token does. No cheap read is known to try it on.
+pub static TOKEN: Kind = Kind {
+    id: "qq_token",
+    key: "access_token",
+    renewal: Renewal::Mint,
+    shape: Shape::of("access_token"),
+    needs_token: false,
+    request: token,
+    probe: None,
+};
+
+fn token(ask: &Ask<'_>) -> Outgoing {
+    let query = vec![
+        ("grant_type", "client_credential".to_owned()),
+        ("appid", ask.appid.to_owned()),
+        ("secret", ask.secret.expose().to_owned()),
+    ];
+    Outgoing::get(ask.base_url, "/api/getToken", query)
+}

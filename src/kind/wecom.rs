@@ -1,0 +1,59 @@
+//! 企业微信: `qyapi.weixin.qq.com`. One corpid has a secret for each of its apps, and each app a token of its own.
+//!
+//! Pages: "获取access_token", "JS-SDK使用权限签名算法" of the WeCom developer centre.
+
+use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+
+pub static PLATFORM: Platform = Platform {
+    name: "wecom",
+    base_url: "https://qyapi.weixin.qq.com",
+    tokens: &[("gettoken", &TOKEN)],
+    tickets: &[("jsapi", &JSAPI), ("agent", &AGENT)],
+    has_agents: true,
+    usual_id: |id| id.starts_with("ww") || id.starts_with("wx"),
+};
+
+/// The same value within its life: it can be had anew only at its end.
+pub static TOKEN: Kind = Kind {
+    id: "wecom_token",
+    key: "access_token",
+    renewal: Renewal::AtEnd,
+    shape: Shape::of("access_token"),
+    needs_token: false,
+    request: token,
+    probe: Some(probe),
+};
+
+/// The corporation's, for `wx.config`.
+pub static JSAPI: Kind = Kind { id: "wecom_jsapi_ticket", key: "jsapi_ticket", request: jsapi, ..TICKET };
+
+/// The app's, for `wx.agentConfig`.
+pub static AGENT: Kind = Kind { id: "wecom_agent_ticket", key: "agent_ticket", request: agent, ..TICKET };
+
+const TICKET: Kind = Kind {
+    id: "",
+    key: "",
+    renewal: Renewal::Poll,
+    shape: Shape::of("ticket"),
+    needs_token: true,
+    request: jsapi,
+    probe: None,
+};
+
+fn token(ask: &Ask<'_>) -> Outgoing {
+    let query = vec![("corpid", ask.appid.to_owned()), ("corpsecret", ask.secret.expose().to_owned())];
+    Outgoing::get(ask.base_url, "/cgi-bin/gettoken", query)
+}
+
+fn jsapi(ask: &Ask<'_>) -> Outgoing {
+    Outgoing::get(ask.base_url, "/cgi-bin/get_jsapi_ticket", vec![("access_token", ask.token.to_owned())])
+}
+
+fn agent(ask: &Ask<'_>) -> Outgoing {
+    let query = vec![("access_token", ask.token.to_owned()), ("type", "agent_config".to_owned())];
+    Outgoing::get(ask.base_url, "/cgi-bin/ticket/get", query)
+}
+
+fn probe(base_url: &str, token: &str) -> Outgoing {
+    Outgoing::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
+}
