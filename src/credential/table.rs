@@ -126,6 +126,8 @@ pub struct Status {
     pub checks: u64,
     /// Checks in which WeChat refused the value and yet handed it out again.
     pub dead_but_same: u64,
+    /// Values that WeChat refused before their time.
+    pub early_deaths: u64,
 }
 
 /// One credential: the value, and what readers and writers count about it.
@@ -143,6 +145,8 @@ pub struct Credential {
     pub refused_writes: AtomicU64,
     /// When the last refusal was logged, boot ms; at most one line a minute.
     pub refusal_logged_boot_ms: AtomicU64,
+    /// Refused writes that brought another token than ours.
+    pub rival_writes: AtomicU64,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
     status: Mutex<Status>,
@@ -160,6 +164,7 @@ impl Credential {
             changes: watch::Sender::new(0),
             refused_writes: AtomicU64::new(0),
             refusal_logged_boot_ms: AtomicU64::new(0),
+            rival_writes: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
         }
@@ -237,11 +242,21 @@ impl Credential {
     }
 }
 
+/// What makes a value doubtful.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// A client says WeChat refuses it.
+    Refused,
+    /// A client came with a token of its own, so somebody else fetches for this app.
+    Rival,
+}
+
 /// A client's word that a token is dead, and where to say that the check is over.
 pub struct Report {
     pub id: CredentialId,
     /// The generation the client saw; `None` means the current one.
     pub generation: Option<u64>,
+    pub why: Doubt,
     pub done: oneshot::Sender<()>,
 }
 
@@ -414,11 +429,21 @@ impl Table {
     /// `None` if so many are under way that this one adds nothing.
     pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         credential.reports.fetch_add(1, Ordering::Relaxed);
-        let (done, receiver) = oneshot::channel();
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
-        let report = Report { id: credential.id, generation, done };
-        self.reports.try_send(report).ok().map(|()| receiver)
+        self.report(credential, generation, Doubt::Refused)
+    }
+
+    /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.
+    pub fn report_rival(&self, credential: &Credential) {
+        credential.rival_writes.fetch_add(1, Ordering::Relaxed);
+        // If the queue is full, a check is on its way anyhow.
+        let _ = self.report(credential, None, Doubt::Rival);
+    }
+
+    fn report(&self, credential: &Credential, generation: Option<u64>, why: Doubt) -> Option<oneshot::Receiver<()>> {
+        let (done, receiver) = oneshot::channel();
+        self.reports.try_send(Report { id: credential.id, generation, why, done }).ok().map(|()| receiver)
     }
 }
 

@@ -53,8 +53,21 @@ impl Service {
     }
 
     /// The answer to a write on a managed key, or `None` if the key is not managed.
-    pub(super) fn refuse_write(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> Option<&'static str> {
-        self.table.with(key, |name| self.count_refusal(&name.credential, name.spoken(key), context))?;
+    /// `value` is the data block; empty if it was too large to be kept.
+    pub(super) fn refuse_write(
+        &self,
+        mode: StoreMode,
+        key: &[u8],
+        value: &[u8],
+        context: &Context<'_>,
+    ) -> Option<&'static str> {
+        self.table.with(key, |name| {
+            let rival = name.holds_value() && is_anothers(&name.credential, value);
+            if rival {
+                self.table.report_rival(&name.credential);
+            }
+            self.count_refusal(&name.credential, name.spoken(key), rival, context);
+        })?;
         Some(match (self.settings.refuse_with, mode) {
             (RefuseWith::ClientError, _) => "CLIENT_ERROR managed key",
             (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
@@ -63,7 +76,7 @@ impl Service {
     }
 
     /// `key` is as it may be shown.
-    fn count_refusal(&self, credential: &Credential, key: &[u8], context: &Context<'_>) {
+    fn count_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
         // Shifted by one, so that 0 means never.
@@ -75,6 +88,7 @@ impl Service {
                 key = %key.escape_ascii(),
                 peer = %context.peer,
                 refused,
+                rival,
                 "refused a client's write to a managed key: that host still fetches tokens by itself; \
                  make it only read, or its fetches may kill this server's token"
             );
@@ -97,4 +111,12 @@ impl Service {
             }
         })
     }
+}
+
+/// True if a client brings another value than ours, in whatever encoding: it has fetched one by itself.
+fn is_anothers(credential: &Credential, value: &[u8]) -> bool {
+    // What is shorter is no token.
+    const TOKEN_BYTES_MIN: usize = 16;
+    let ours = credential.published();
+    value.len() >= TOKEN_BYTES_MIN && ours.is_some_and(|ours| memchr::memmem::find(value, &ours.value).is_none())
 }

@@ -87,14 +87,14 @@ impl Service {
                 return self.get(keys, first_key, with_cas, touch_exptime, context);
             }
             Request::Store { mode, key, flags, exptime, value, noreply } => {
-                let answer = match self.refuse_write(mode, key, context) {
+                let answer = match self.refuse_write(mode, key, value, context) {
                     Some(refusal) => refusal,
                     None => self.store(mode, key, flags, exptime, value, context),
                 };
                 response::reply(context.out, answer, noreply);
             }
             Request::TooLarge { mode, key, noreply } => {
-                let answer = match self.refuse_write(mode, key, context) {
+                let answer = match self.refuse_write(mode, key, &[], context) {
                     Some(refusal) => refusal,
                     None => self.too_large(mode, key, context),
                 };

@@ -16,6 +16,7 @@ mod php;
 mod protocol;
 mod readme;
 mod refresher;
+mod rogue;
 mod sandbox;
 mod soak;
 mod splits;
