@@ -67,6 +67,8 @@ pub const APP_KEYS: &[&str] = &[
     "base_url",
     "aliases",
     "daily_quota",
+    "presets",
+    "prefix",
     "tickets",
 ];
 

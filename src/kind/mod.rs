@@ -78,6 +78,14 @@ impl Quota {
     }
 }
 
+impl Kind {
+    /// A ticket: had with the access token, polled.
+    const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing, quota: Quota) -> Kind {
+        let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
+        Kind { id, key, renewal, shape, needs_token: true, request, probe: None, quota }
+    }
+}
+
 impl PartialEq for Kind {
     fn eq(&self, other: &Kind) -> bool {
         self.id == other.id

@@ -27,22 +27,13 @@ pub static TOKEN: Kind = Kind {
 };
 
 /// The corporation's, for `wx.config`.
-pub static JSAPI: Kind = Kind { id: "wecom_jsapi_ticket", key: "jsapi_ticket", request: jsapi, ..TICKET };
+pub static JSAPI: Kind = Kind::ticket("wecom_jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
 
 /// The app's, for `wx.agentConfig`.
-pub static AGENT: Kind = Kind { id: "wecom_agent_ticket", key: "agent_ticket", request: agent, ..TICKET };
+pub static AGENT: Kind = Kind::ticket("wecom_agent_ticket", "agent_ticket", agent, QUOTA);
 
-const TICKET: Kind = Kind {
-    id: "",
-    key: "",
-    renewal: Renewal::Poll,
-    shape: Shape::of("ticket"),
-    needs_token: true,
-    request: jsapi,
-    probe: None,
-    // Page "访问频率限制": 100 an hour for an app, and 400 for the corporation.
-    quota: Quota { per_hour: Some(100), ..Quota::NONE },
-};
+/// Page "访问频率限制": 100 tickets an hour for an app, and 400 for the corporation.
+const QUOTA: Quota = Quota { per_hour: Some(100), ..Quota::NONE };
 
 fn token(ask: &Ask<'_>) -> Outgoing {
     let query = vec![("corpid", ask.appid.to_owned()), ("corpsecret", ask.secret.expose().to_owned())];
