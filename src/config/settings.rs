@@ -67,6 +67,9 @@ pub const APP_KEYS: &[&str] = &[
     "agent",
     "base_url",
     "aliases",
+    "daily_quota",
+    "presets",
+    "prefix",
     "tickets",
 ];
 

@@ -1,10 +1,12 @@
 //! Managed keys: what the server keeps current by itself.
 //!
-//! `table` is what readers see; `policy` says when to renew, as a pure function; `refresher` is the one
+//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function; `refresher` is the one
 //! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
-//! renewal and never call WeChat.
+//! renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a quota forbids.
 
+pub mod encoding;
 mod flight;
+pub mod ledger;
 pub mod policy;
 pub mod refresher;
 mod saver;
@@ -23,10 +25,11 @@ use crate::clock::Now;
 use crate::config::{self, App, Config};
 use crate::kind::Kind;
 use crate::upstream::{BuildError, Client};
+use encoding::View;
 use refresher::{Plan, Slot};
 use saver::Saver;
-use state::{Entry, FileStore, Loaded, Snapshot, Store};
-use table::CredentialId;
+use state::{Entry, FileStore, KeptLedger, Loaded, Name, Snapshot, Store};
+use table::{CredentialId, Key};
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -54,8 +57,8 @@ pub fn build_with(
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
     let saver = store.map(|store| {
         let boot_id = state::boot_id();
-        let entries = restore(&mut slots, &load(store.as_ref()), &boot_id);
-        Saver::new(store, entries, &boot_id)
+        let (entries, ledgers) = restore(&mut slots, &load(store.as_ref()), &boot_id);
+        Saver::new(store, entries, ledgers, &boot_id)
     });
     let (concurrency, total_timeout_ms) = (upstream.concurrency, upstream.total_timeout_ms);
     Ok((table.clone(), Refresher { table, reports, slots, children, client, saver, concurrency, total_timeout_ms }))
@@ -73,12 +76,27 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             secret: app.secret.clone(),
             parent,
             keys,
+            quota: match app.daily_quota {
+                Some(per_day) if parent.is_none() => kind.quota.with_daily(per_day),
+                _ => kind.quota,
+            },
         };
         let parent = plans.len();
-        plans.push(plan(app.token, None, app.names()));
-        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), vec![app.built_in_name(kind)])));
+        plans.push(plan(app.token, None, keys(app, app.token)));
+        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
     }
     plans
+}
+
+/// Every key of one of the app's credentials.
+fn keys(app: &App, kind: &Kind) -> Vec<Key> {
+    let mut keys = vec![Key { name: app.built_in_name(kind), spoken: None, view: View::RAW }];
+    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(kind)).map(|alias| Key {
+        name: alias.name.clone(),
+        spoken: alias.spoken.clone(),
+        view: alias.view.clone(),
+    }));
+    keys
 }
 
 impl Plan {
@@ -103,11 +121,14 @@ fn load(store: &dyn Store) -> Snapshot {
 }
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.
-fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> Vec<Option<Entry>> {
+fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let now = Now::read();
     let kept = snapshot.by_name();
+    let counted: HashMap<&Name, &KeptLedger> = snapshot.ledgers.iter().map(|kept| (&kept.name, kept)).collect();
     let mut entries = Vec::with_capacity(slots.len());
+    let mut ledgers = Vec::with_capacity(slots.len());
     for slot in slots {
+        ledgers.push(slot.restore_ledger(counted.get(slot.name()).map(|kept| &kept.calls)));
         entries.push(kept.get(slot.name()).map(|entry| {
             let worth = snapshot.worth(entry, now, boot_id);
             let entry = entry.rebased(worth, now);
@@ -115,5 +136,5 @@ fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> Vec<Option
             entry
         }));
     }
-    entries
+    (entries, ledgers)
 }

@@ -19,13 +19,14 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::ledger::{Charge, Denied, Ledger, Use};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
 use super::saver::Saver;
-use super::state::{Entry, Name, Worth};
-use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::state::{Entry, KeptLedger, Name, Worth};
+use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{self, BootMs, Now};
 use crate::config::SecretSource;
-use crate::kind::{Kind, Renewal};
+use crate::kind::{Kind, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
 use crate::upstream::{Class, Client, Failure, Probe, Sent, Token, Told};
 
@@ -52,7 +53,8 @@ pub(super) struct Plan {
     pub secret: SecretSource,
     /// Whose value it is fetched with.
     pub parent: Option<CredentialId>,
-    pub keys: Vec<String>,
+    pub keys: Vec<super::table::Key>,
+    pub quota: Quota,
 }
 
 /// The driver's side of one credential.
@@ -77,8 +79,14 @@ pub(super) struct Slot {
     pending: Option<Published>,
     waiters: Vec<oneshot::Sender<()>>,
     checked_ms: Option<BootMs>,
+    /// When to try the value because of a rival.
+    probe_at_ms: Option<BootMs>,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     blocked_with: Option<Option<Secret>>,
+    quota: Quota,
+    ledger: Ledger,
+    /// The call counted for the present flight.
+    charge: Option<Charge>,
     log: FailureLog,
 }
 
@@ -106,12 +114,15 @@ const LANDING_WAIT: Duration = Duration::from_secs(8);
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
 const PERSIST_WAIT_MS: u64 = 1_000;
+/// Longest wait for a quota that is used up.
+const DENIED_WAIT_MS: u64 = 3_600_000;
 const LOG_AGAIN_MS: u64 = 60_000;
 /// Start-up calls past the first few are spread so thin.
 const SPREAD_MS: u64 = 10;
 
 impl Slot {
     pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
+        credential.update_status(|status| status.calls_quota = plan.quota.per_day);
         Slot {
             credential: credential.clone(),
             name: Name::of(plan.kind, &plan.id, &plan.base_url),
@@ -129,9 +140,22 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checked_ms: None,
+            probe_at_ms: None,
             blocked_with: None,
+            quota: plan.quota,
+            ledger: Ledger::default(),
+            charge: None,
             log: FailureLog::default(),
         }
+    }
+
+    /// Takes over the calls a former process counted, if any; gives back what is to be kept.
+    pub(super) fn restore_ledger(&mut self, calls: Option<&Ledger>) -> KeptLedger {
+        if let Some(calls) = calls {
+            self.ledger.clone_from(calls);
+        }
+        self.show_ledger(0);
+        KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
     }
 
     pub(super) fn name(&self) -> &Name {
@@ -235,6 +259,7 @@ impl Driver {
                     }
                     clocks = now;
                     self.watch_secrets();
+                    self.probe_due();
                 }
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
@@ -295,12 +320,15 @@ impl Driver {
 
     /// One flight at most per credential: callers have looked at `flying`.
     fn start(&mut self, id: CredentialId, purpose: Purpose) {
+        if let Err(denied) = self.charge(id, purpose) {
+            return self.denied(id, purpose, &denied);
+        }
         let intent = self.note_intent(id);
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
         slot.credential.update_status(|status| {
-            status.checks += u64::from(purpose == Purpose::Check);
+            status.checks += u64::from(purpose != Purpose::Renew);
             if !matches!(status.state, State::Blocked | State::Waiting) {
                 status.state = State::Renewing;
             }
@@ -326,6 +354,69 @@ impl Driver {
             Home::Landed(Box::new(flight.fly().await))
         });
         self.owners.insert(task.id(), id);
+    }
+
+    /// Counts the call about to be made, ahead of everything that writes the state.
+    fn charge(&mut self, id: CredentialId, purpose: Purpose) -> Result<(), Denied> {
+        let slot = &mut self.refresher.slots[id];
+        let why = match purpose {
+            Purpose::Check | Purpose::Probe => Use::Check,
+            Purpose::Renew if slot.standing.left_ms(clock::boot_ms()) <= slot.dying_ms() => Use::Dying,
+            Purpose::Renew => Use::Renewal,
+        };
+        let charge = slot.ledger.may_call(&slot.quota, clock::unix_ms(), why);
+        slot.charge = charge.as_ref().ok().copied();
+        slot.show_ledger(u64::from(charge.is_err()));
+        self.keep_ledger(id);
+        charge.map(drop)
+    }
+
+    /// A call that was never sent is not counted: probes, which are no calls of this endpoint, and failures before.
+    fn settle_charge(&mut self, id: CredentialId, outcome: &Outcome) {
+        let slot = &mut self.refresher.slots[id];
+        let Some(charge) = slot.charge.take() else { return };
+        let unsent = match outcome {
+            Outcome::Kept(_) | Outcome::Cancelled => true,
+            Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
+            Outcome::Answered { .. } => false,
+        };
+        if unsent {
+            slot.ledger.give_back(charge);
+            slot.show_ledger(0);
+            self.keep_ledger(id);
+        }
+    }
+
+    fn keep_ledger(&self, id: CredentialId) {
+        if let Some(saver) = &self.refresher.saver {
+            saver.count(id, &self.refresher.slots[id].ledger);
+        }
+    }
+
+    /// A quota forbids the call. The value is served on; asking again comes when the period has turned, or when the
+    /// value is so near its end that it may have the reserve, and at least hourly: the wall clock may be set.
+    fn denied(&mut self, id: CredentialId, purpose: Purpose, denied: &Denied) {
+        let now = Now::read();
+        let slot = &mut self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(now.boot_ms);
+        let failure = Failure::held_back(&slot.appid, denied.to_string());
+        if purpose != Purpose::Renew {
+            let next_ms = match slot.next_try_ms {
+                next_ms if next_ms > now.boot_ms => next_ms,
+                _ => slot.standing.first_try_ms(now.boot_ms, fastrand::f64()),
+            };
+            slot.say_failed(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
+            self.arm(id, next_ms);
+            return self.finish(id);
+        }
+        let turn_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
+        let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
+        let spread_ms = fastrand::u64(0..=turn_ms.min(DENIED_WAIT_MS) / 60);
+        let wait_ms = (turn_ms + spread_ms).min(reserve_ms).clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
+        slot.note_failure(&failure, now.boot_ms, now.boot_ms + wait_ms);
+        slot.credential.settle();
+        self.arm(id, now.boot_ms + wait_ms);
+        self.finish(id);
     }
 
     /// Classic only. If we are killed before the answer is in the state, the next start knows that the value
@@ -368,8 +459,10 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
+        let Landing { purpose, calls, secret, refused_parent, found_dead, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
+        self.settle_charge(id, &outcome);
+        self.look_for_early_death(id, purpose, found_dead, &outcome);
         match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 if self.answered(id, token, sent_ms, received_ms, probe) {
@@ -395,11 +488,48 @@ impl Driver {
         self.finish(id);
     }
 
+    /// A value that WeChat refuses before its time, or has replaced before it could be replaced: somebody else's doing.
+    fn look_for_early_death(&mut self, id: CredentialId, purpose: Purpose, dead: Option<i64>, outcome: &Outcome) {
+        let slot = &mut self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(clock::boot_ms());
+        let replaced = match (outcome, slot.credential.published()) {
+            (Outcome::Answered { token, .. }, Some(held)) => {
+                purpose != Purpose::Renew && token.value != held.value && !slot.standing.is_due_soon(clock::boot_ms())
+            }
+            _ => false,
+        };
+        if left_ms == 0 || !(dead.is_some() || replaced) {
+            return;
+        }
+        let advice = match slot.kind.renewal {
+            Renewal::Mint => {
+                "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
+                 (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
+            }
+            _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
+        };
+        error!(appid = slot.credential.appid, errcode = dead, left_s = left_ms / 1000, advice, "a token died early");
+        slot.credential.update_status(|status| status.early_deaths += 1);
+    }
+
+    /// Probes that are due: a rival's fetch kills our classic token only when its overlap is over.
+    fn probe_due(&mut self) {
+        let now_ms = clock::boot_ms();
+        for id in 0..self.refresher.slots.len() {
+            let slot = &mut self.refresher.slots[id];
+            if !slot.flying && slot.probe_at_ms.is_some_and(|at| at <= now_ms) {
+                slot.probe_at_ms = None;
+                slot.checked_ms = Some(now_ms);
+                self.start(id, Purpose::Probe);
+            }
+        }
+    }
+
     /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
     fn doubt_parent(&mut self, id: CredentialId, refused: Option<u64>) {
         if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
             let (done, _) = oneshot::channel();
-            self.reported(Report { id: parent, generation: Some(generation), done });
+            self.reported(Report { id: parent, generation: Some(generation), why: Doubt::Refused, done });
         }
     }
 
@@ -541,7 +671,7 @@ impl Driver {
         let now = Now::read();
         let slot = &mut self.refresher.slots[id];
         let live = slot.standing.left_ms(now.boot_ms) > 0;
-        let harmless = purpose == Purpose::Check && slot.kind.renewal != Renewal::Mint && live;
+        let harmless = purpose != Purpose::Renew && slot.kind.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The check says nothing about the value; its schedule stands.
             slot.next_try_ms
@@ -569,6 +699,9 @@ impl Driver {
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
         let spacing = slot.standing.check_spacing_ms();
         let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
+        if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint && slot.probe_at_ms.is_none() {
+            slot.probe_at_ms = Some(now_ms + slot.standing.overlap_ms());
+        }
         if !late && slot.flying {
             slot.wait(report.done);
         } else if late || nothing_live || lately {
@@ -577,7 +710,11 @@ impl Driver {
         } else {
             slot.checked_ms = Some(now_ms);
             slot.waiters.push(report.done);
-            self.start(report.id, Purpose::Check);
+            let purpose = match report.why {
+                Doubt::Refused => Purpose::Check,
+                Doubt::Rival => Purpose::Probe,
+            };
+            self.start(report.id, purpose);
         }
     }
 
@@ -645,6 +782,20 @@ impl Slot {
         if self.waiters.len() < REPORTS_MAX {
             self.waiters.push(waiter);
         }
+    }
+
+    /// A value with so little left may be renewed from the quota's reserve.
+    fn dying_ms(&self) -> u64 {
+        self.standing.overlap_ms() / 2
+    }
+
+    fn show_ledger(&self, denied: u64) {
+        let (calls_today, day_ends_unix_ms) = (self.ledger.calls_today(), self.ledger.day_ends_unix_ms());
+        self.credential.update_status(|status| {
+            (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
+            status.calls_quota = self.quota.per_day;
+            status.calls_denied += denied;
+        });
     }
 
     /// The table's swap.

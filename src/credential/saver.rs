@@ -3,15 +3,16 @@
 //! A failed write is reported once, tried again with backoff, and its end reported too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::state::{Entry, Snapshot, Store};
+use super::ledger::Ledger;
+use super::state::{Entry, KeptLedger, Snapshot, Store};
 use super::table::Table;
 use crate::clock::Now;
 
@@ -20,22 +21,37 @@ use crate::clock::Now;
 pub struct Saver {
     store: Arc<dyn Store>,
     entries: Arc<Mutex<Vec<Option<Entry>>>>,
+    ledgers: Arc<Mutex<Vec<KeptLedger>>>,
+    /// Calls have been counted since the last write.
+    counted: Arc<AtomicBool>,
+    counts_every: Duration,
     /// Counts what was asked for and what has reached the store.
     wanted: watch::Sender<u64>,
     saved: watch::Sender<u64>,
+    /// Somebody waits for everything to be written: no pause now.
+    hurry: Arc<Notify>,
     boot_id: Arc<str>,
 }
 
+/// Counts go to the disk with the next change, and so often without one: what a crash may make us forget.
+const COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// Writing takes at most a twentieth of the time.
+const PAUSES_PER_WRITE: u32 = 19;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Saver {
-    /// `entries` as loaded, by credential id.
-    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, boot_id: &str) -> Saver {
+    /// `entries` and `ledgers` as loaded, by credential id.
+    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, ledgers: Vec<KeptLedger>, boot_id: &str) -> Saver {
         Saver {
             store,
             entries: Arc::new(Mutex::new(entries)),
+            ledgers: Arc::new(Mutex::new(ledgers)),
+            counted: Arc::new(AtomicBool::new(false)),
+            counts_every: COUNTS_EVERY,
             wanted: watch::Sender::new(0),
             saved: watch::Sender::new(0),
+            hurry: Arc::new(Notify::new()),
             boot_id: boot_id.into(),
         }
     }
@@ -53,6 +69,20 @@ impl Saver {
         version
     }
 
+    /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
+    pub fn count(&self, id: usize, calls: &Ledger) {
+        if let Some(kept) = self.ledgers.lock().get_mut(id) {
+            kept.calls.clone_from(calls);
+        }
+        self.counted.store(true, Ordering::Release);
+    }
+
+    fn ask_for_counts(&self) {
+        if self.counted.load(Ordering::Acquire) {
+            self.wanted.send_modify(|wanted| *wanted += 1);
+        }
+    }
+
     /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
     pub async fn wait(&self, version: u64, at_most: Duration) -> bool {
         let mut saved = self.saved.subscribe();
@@ -61,7 +91,9 @@ impl Saver {
 
     /// Waits until everything asked for is in the store.
     pub async fn flush(&self, at_most: Duration) -> bool {
+        self.ask_for_counts();
         let version = *self.wanted.borrow();
+        self.hurry.notify_one();
         self.wait(version, at_most).await
     }
 
@@ -69,13 +101,19 @@ impl Saver {
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
+        let mut counts = tokio::time::interval(self.counts_every);
         loop {
             let saved = *self.saved.borrow();
             tokio::select! {
                 () = end.cancelled() => return,
+                _ = counts.tick() => {
+                    self.ask_for_counts();
+                    continue;
+                }
                 changed = wanted.wait_for(|wanted| *wanted > saved) => if changed.is_err() { return },
             }
             let version = *wanted.borrow_and_update();
+            let begun = Instant::now();
             match self.write().await {
                 Ok(()) => {
                     if !table.state_saved.swap(true, Ordering::Relaxed) {
@@ -83,6 +121,14 @@ impl Saver {
                     }
                     backoff = Duration::ZERO;
                     self.saved.send_replace(version);
+                    // The whole file is written each time: with ten thousand apps that takes a while, and something
+                    // changes every few milliseconds.
+                    let pause = (begun.elapsed() * PAUSES_PER_WRITE).min(PAUSE_MAX);
+                    tokio::select! {
+                        () = end.cancelled() => {}
+                        () = self.hurry.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
                     continue;
                 }
                 Err(reason) => {
@@ -102,6 +148,7 @@ impl Saver {
 
     async fn write(&self) -> Result<(), String> {
         let this = self.clone();
+        self.counted.store(false, Ordering::Release);
         let written = tokio::task::spawn_blocking(move || this.store.save(&this.snapshot())).await;
         match written {
             Ok(result) => result.map_err(|error| error.to_string()),
@@ -111,8 +158,49 @@ impl Saver {
 
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
+        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
         let now = Now::read();
         let boot_id = self.boot_id.to_string();
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries }
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Loaded, Name};
+    use super::*;
+    use crate::kind::{Quota, mp};
+
+    /// Remembers what was saved.
+    #[derive(Default)]
+    struct Memory(Mutex<Option<Snapshot>>);
+
+    impl Store for Memory {
+        fn load(&self) -> Loaded {
+            Loaded::Empty
+        }
+
+        fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
+            *self.0.lock() = Some(snapshot.clone());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn counts_alone_are_written_when_their_time_has_come() {
+        let store = Arc::new(Memory::default());
+        let ledgers = vec![KeptLedger { name: Name::of(&mp::STABLE, "wx1", "http://a"), calls: Ledger::default() }];
+        let saver = Saver::new(store.clone(), vec![None], ledgers, "b1");
+        let saver = Saver { counts_every: Duration::from_millis(1), ..saver };
+        let (table, _reports) = Table::new([("wx1", vec![])]);
+        let end = CancellationToken::new();
+        let running = tokio::spawn(saver.clone().run(Arc::new(table), end.clone()));
+        let mut calls = Ledger::default();
+        calls.may_call(&Quota::NONE, 0, super::super::ledger::Use::Renewal).unwrap();
+        saver.count(0, &calls);
+        assert!(saver.wait(1, Duration::from_secs(30)).await);
+        assert_eq!(store.0.lock().as_ref().unwrap().ledgers[0].calls, calls);
+        end.cancel();
+        running.await.unwrap();
     }
 }

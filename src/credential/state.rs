@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::ledger::Ledger;
 use crate::clock::{BootMs, Now};
 use crate::kind::Kind;
 
@@ -45,6 +46,10 @@ pub struct Snapshot {
     pub written_boot_ms: BootMs,
     pub boot_id: String,
     pub entries: Vec<Entry>,
+    /// Also of credentials that never had a value: a server that is restarted over and over must not forget its calls.
+    /// Files of former versions have none.
+    #[serde(default)]
+    pub ledgers: Vec<KeptLedger>,
 }
 
 /// Without the entries: they hold tokens.
@@ -74,6 +79,14 @@ impl Name {
             base: crate::secret::fingerprint(base_url.trim_end_matches('/').as_bytes()),
         }
     }
+}
+
+/// The calls of one credential as they are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLedger {
+    #[serde(flatten)]
+    pub name: Name,
+    pub calls: Ledger,
 }
 
 /// One credential as it is kept.
@@ -329,12 +342,19 @@ mod tests {
         }
     }
 
+    fn calls() -> Ledger {
+        let mut calls = Ledger::default();
+        calls.may_call(&crate::kind::Quota::NONE, 1_000_000_000, super::super::ledger::Use::Renewal).unwrap();
+        calls
+    }
+
     fn snapshot() -> Snapshot {
         Snapshot {
             written_unix_ms: 1_000_000_500,
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
             entries: vec![entry()],
+            ledgers: vec![KeptLedger { name: entry().name, calls: calls() }],
         }
     }
 
@@ -429,6 +449,21 @@ mod tests {
     }
 
     #[test]
+    fn counted_calls_come_back_and_a_file_of_before_they_were_kept_still_loads() {
+        let (_folder, store) = store();
+        store.save(&snapshot()).unwrap();
+        let Loaded::Found(found) = store.load() else { panic!() };
+        assert_eq!(found.ledgers, snapshot().ledgers);
+        let mut payload = serde_json::to_value(snapshot()).unwrap();
+        payload.as_object_mut().unwrap().remove("ledgers").unwrap();
+        let payload = serde_json::value::to_raw_value(&payload).unwrap();
+        let crc32 = crc32fast::hash(payload.get().as_bytes());
+        let old = Envelope { format: FORMAT.to_owned(), version: VERSION, crc32, payload: &payload };
+        let found = decode(&serde_json::to_string(&old).unwrap()).unwrap();
+        assert_eq!((found.entries.len(), found.ledgers.len()), (1, 0));
+    }
+
+    #[test]
     fn a_failed_save_leaves_the_old_file() {
         let (folder, store) = store();
         store.save(&snapshot()).unwrap();
@@ -452,8 +487,12 @@ mod tests {
         let now = Now { boot_ms: 5_000, unix_ms: 1_001_000_000 };
         let worth = snapshot().worth(&entry(), now, "b2");
         let again = entry().rebased(worth, now);
-        let written =
-            Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: 5_000, boot_id: "b2".into(), entries: vec![] };
+        let written = Snapshot {
+            written_unix_ms: now.unix_ms,
+            written_boot_ms: 5_000,
+            boot_id: "b2".into(),
+            ..Snapshot::default()
+        };
         assert_eq!(written.worth(&again, now, "b2"), worth);
         assert_eq!(written.worth(&again, now, "b3"), worth);
     }

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
 
 pub static PLATFORM: Platform = Platform {
     name: "feishu",
@@ -25,6 +25,7 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: None,
+    quota: Quota::NONE,
 };
 
 fn token(ask: &Ask<'_>) -> Outgoing {

@@ -45,6 +45,47 @@ pub struct Kind {
     pub request: fn(&Ask<'_>) -> Outgoing,
     /// A cheap read that any live value may do; (base URL, value).
     pub probe: Option<fn(&str, &str) -> Outgoing>,
+    /// How often it may be asked.
+    pub quota: Quota,
+}
+
+/// How many calls of an endpoint one app may make; `None` where nothing is published. Days are those of UTC+8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    pub per_day: Option<u64>,
+    pub per_hour: Option<u64>,
+    pub per_minute: Option<u64>,
+    /// Of the day's calls, those a scheduled renewal leaves to checks, to people, and to values about to die.
+    pub reserve: u64,
+}
+
+impl Quota {
+    /// No bound is known.
+    pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0 };
+
+    /// So many calls a day, with the usual reserve: a tenth, and five at least.
+    pub const fn daily(per_day: u64) -> Quota {
+        Quota::NONE.with_daily(per_day)
+    }
+
+    /// The same with another bound for the day.
+    pub const fn with_daily(self, per_day: u64) -> Quota {
+        let reserve = if per_day / 10 < 5 { 5 } else { per_day / 10 };
+        Quota { per_day: Some(per_day), reserve, ..self }
+    }
+
+    /// What scheduled renewals may use of a day's calls. A tiny quota does not go to the reserve altogether.
+    pub fn renewals(&self, per_day: u64) -> u64 {
+        per_day - self.reserve.min(per_day / 2)
+    }
+}
+
+impl Kind {
+    /// A ticket: had with the access token, polled.
+    const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing, quota: Quota) -> Kind {
+        let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
+        Kind { id, key, renewal, shape, needs_token: true, request, probe: None, quota }
+    }
 }
 
 impl PartialEq for Kind {

@@ -1,6 +1,6 @@
 //! QQ mini programs: `api.q.qq.com`. The contract and the errors are those of WeChat's classic token.
 
-use super::{Ask, Kind, Outgoing, Platform, Renewal, Shape};
+use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
 
 pub static PLATFORM: Platform = Platform {
     name: "qq",
@@ -21,6 +21,8 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: None,
+    // Not published; the contract is the classic token's.
+    quota: Quota::daily(2_000),
 };
 
 fn token(ask: &Ask<'_>) -> Outgoing {

@@ -254,11 +254,16 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("seconds_left", &seconds_to(status.expires_boot_ms));
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
     show("calls", &status.calls);
+    show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
+    show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));
+    show("calls_denied", &status.calls_denied);
     show("same_answers", &status.same_answers);
     show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));
     show("checks", &status.checks);
     show("refused_writes", &credential.refused_writes.load(Relaxed));
+    show("rival_writes", &credential.rival_writes.load(Relaxed));
+    show("early_deaths", &status.early_deaths);
     if let Some(error) = &status.last_error {
         show("last_error_class", &error.class);
         show("last_error_errcode", &error.errcode.unwrap_or(0));

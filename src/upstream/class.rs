@@ -107,6 +107,12 @@ impl Failure {
         Failure { class: Class::Operator(Pace::Slow), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
+    /// Our own ledger holds the call back; nothing was sent.
+    pub fn held_back(appid: &str, message: String) -> Failure {
+        let class = Class::Wait(Wait::NextDay);
+        Failure { class, ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
     /// What to do, in a sentence for the operator.
     pub fn advice(&self) -> Cow<'static, str> {
         match (self.errcode, self.seen_ip) {
@@ -122,6 +128,8 @@ impl Failure {
     fn transport_advice(&self) -> &'static str {
         if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
             "put the app's secret in place; a changed secret is tried within seconds"
+        } else if matches!(self.class, Class::Wait(_)) {
+            "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own"
         } else if self.message.contains("certificate") {
             "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right"
         } else if self.sent == Sent::NotSent {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod aliases;
 mod cache_model;
 mod check;
 mod config;
@@ -9,6 +10,7 @@ mod demo;
 mod differential;
 mod hosts;
 mod house;
+mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
@@ -16,6 +18,7 @@ mod php;
 mod protocol;
 mod readme;
 mod refresher;
+mod rogue;
 mod sandbox;
 mod soak;
 mod splits;

@@ -1,0 +1,283 @@
+//! How many calls a credential may still make. Each call is counted before it is sent, so a crash or an answer that
+//! never comes cannot hide one, and a quota is never overdrawn.
+//!
+//! Pure: the wall time comes in as a value; nothing is sent, slept or written here. Days turn at midnight in UTC+8,
+//! which is assumed: WeChat publishes quotas, but not the hour at which its counters start again.
+//!
+//! Who may use how much of a day: scheduled renewals all but the reserve; checks that clients cause a tenth, beside
+//! the renewals' share, so neither can starve the other; renewals of a value that is dead or about to die everything.
+//! Forced refreshes have a budget of their own besides.
+//!
+//! The wall clock may jump. Periods only move forward: a clock set back by up to a day goes on counting where it was,
+//! against both days. One that stays back by more than a day for [`RECHECK_MS`] is believed (the time before was the
+//! wrong one), and the count is carried over, never cleared. A clock that leaps forward starts a new day.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kind::Quota;
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A renewal by the schedule.
+    Renewal,
+    /// A renewal of a value that is dead, or about to be.
+    Dying,
+    /// Somebody doubts the present value.
+    Check,
+    /// The platform is told to replace a value that still lives.
+    Forced,
+}
+
+/// Which bound holds a call back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Minute,
+    Hour,
+    Day,
+    /// The renewals' share of the day: all but the reserve.
+    Renewals,
+    /// The checks' share of the day.
+    Checks,
+    /// The forced refreshes' share of the day.
+    Forced,
+    /// Forced refreshes too close together do harm.
+    ForcedGap,
+}
+
+/// A call that must not be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    pub limit: Limit,
+    /// Calls that count against the bound.
+    pub used: u64,
+    /// The bound, calls.
+    pub of: u64,
+    /// Wall time from which asking again makes sense.
+    pub until_unix_ms: i64,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Denied { used, of, .. } = self;
+        match self.limit {
+            Limit::Minute => write!(f, "{used} of {of} calls of this minute's quota are used"),
+            Limit::Hour => write!(f, "{used} of {of} calls of this hour's quota are used"),
+            Limit::Day => write!(f, "{used} of {of} calls of today's quota are used"),
+            Limit::Renewals => write!(f, "{used} of today's {of} calls for renewals are used; the rest is the reserve"),
+            Limit::Checks => write!(f, "{used} of today's {of} calls for checks are used"),
+            Limit::Forced => write!(f, "{used} of today's {of} forced refreshes are used"),
+            Limit::ForcedGap => write!(f, "forced refreshes are {of} ms apart at least; {used} ms have passed"),
+        }
+    }
+}
+
+/// A counted call, to be given back if it turns out never to have been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    why: Use,
+    /// The meters' periods, and whether the clock stood before them.
+    day: (i64, bool),
+    hour: (i64, bool),
+    minute: (i64, bool),
+}
+
+/// The calls of one credential. Survives a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    day: Meter,
+    hour: Meter,
+    minute: Meter,
+    /// Of the day's calls, those for checks.
+    checks: u64,
+    /// Of the day's calls, the forced ones.
+    forced: u64,
+    /// When the last forced one was counted, wall time.
+    forced_unix_ms: Option<i64>,
+    /// Since when, by the wall clock itself, it has been more than a day behind.
+    #[serde(skip)]
+    behind_unix_ms: Option<i64>,
+}
+
+/// Calls in one period.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Meter {
+    /// Numbers the period: days, hours or minutes since 1970 in UTC+8.
+    index: i64,
+    used: u64,
+    /// Calls in the period before this, for a clock that is set back.
+    before: u64,
+}
+
+const UTC8_MS: i64 = 8 * 3_600_000;
+const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+const MINUTE_MS: i64 = 60_000;
+/// A clock more than a day behind is believed after it has stayed so for ten minutes.
+pub const RECHECK_MS: i64 = 600_000;
+/// WeChat allows 20 a day (page "获取稳定版接口调用凭据"); half of them are left to people with other tools.
+pub const FORCED_PER_DAY: u64 = 10;
+/// The same page: two forced calls closer than this refresh nothing.
+pub const FORCED_GAP_MS: i64 = 30_000;
+
+impl Ledger {
+    /// Counts a call, or says why it must not be made.
+    pub fn may_call(&mut self, quota: &Quota, unix_ms: i64, why: Use) -> Result<Charge, Denied> {
+        self.turn(unix_ms);
+        self.periods(quota, unix_ms)?;
+        self.shares(quota, why)?;
+        if why == Use::Forced {
+            self.forced_budget(unix_ms)?;
+            self.forced += 1;
+            self.forced_unix_ms = Some(unix_ms);
+        }
+        self.checks += u64::from(why == Use::Check);
+        Ok(Charge {
+            why,
+            day: self.day.count(index(unix_ms, DAY_MS)),
+            hour: self.hour.count(index(unix_ms, HOUR_MS)),
+            minute: self.minute.count(index(unix_ms, MINUTE_MS)),
+        })
+    }
+
+    /// Takes back a call that was never sent.
+    pub fn give_back(&mut self, charge: Charge) {
+        if self.day.index == charge.day.0 {
+            self.checks = self.checks.saturating_sub(u64::from(charge.why == Use::Check));
+            self.forced = self.forced.saturating_sub(u64::from(charge.why == Use::Forced));
+        }
+        self.day.give_back(charge.day);
+        self.hour.give_back(charge.hour);
+        self.minute.give_back(charge.minute);
+    }
+
+    /// Calls counted in the ledger's day.
+    pub fn calls_today(&self) -> u64 {
+        self.day.used
+    }
+
+    /// The wall time at which the ledger's day ends.
+    pub fn day_ends_unix_ms(&self) -> i64 {
+        self.day.ends_unix_ms(DAY_MS)
+    }
+
+    /// Begins new periods if it is time.
+    fn turn(&mut self, unix_ms: i64) {
+        let today = index(unix_ms, DAY_MS);
+        if today > self.day.index {
+            (self.checks, self.forced) = (0, 0);
+        }
+        if today < self.day.index.saturating_sub(1) {
+            let since = self.behind_unix_ms.map_or(unix_ms, |since| since.min(unix_ms));
+            self.behind_unix_ms = Some(since);
+            if unix_ms.saturating_sub(since) >= RECHECK_MS {
+                self.day.index = today;
+                self.behind_unix_ms = None;
+            }
+        } else {
+            self.behind_unix_ms = None;
+        }
+        self.day.turn(today);
+        // With the clock set back, the pause begins now: once longer than need be, but not by the whole jump.
+        self.forced_unix_ms = self.forced_unix_ms.map(|last| last.min(unix_ms));
+        for (meter, period_ms) in [(&mut self.hour, HOUR_MS), (&mut self.minute, MINUTE_MS)] {
+            let now = index(unix_ms, period_ms);
+            // These last so shortly that a clock set back is believed at once; the count stays.
+            meter.index = meter.index.min(now.saturating_add(1));
+            meter.turn(now);
+        }
+    }
+
+    /// The platform's own bounds.
+    fn periods(&self, quota: &Quota, unix_ms: i64) -> Result<(), Denied> {
+        let bounds = [
+            (Limit::Day, quota.per_day, &self.day, DAY_MS),
+            (Limit::Hour, quota.per_hour, &self.hour, HOUR_MS),
+            (Limit::Minute, quota.per_minute, &self.minute, MINUTE_MS),
+        ];
+        for (limit, of, meter, period_ms) in bounds {
+            let used = meter.level(index(unix_ms, period_ms));
+            if let Some(of) = of.filter(|of| used >= *of) {
+                return Err(Denied { limit, used, of, until_unix_ms: meter.ends_unix_ms(period_ms) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Our own division of the day.
+    fn shares(&self, quota: &Quota, why: Use) -> Result<(), Denied> {
+        let Some(per_day) = quota.per_day else { return Ok(()) };
+        let (limit, used, of) = match why {
+            Use::Renewal => (Limit::Renewals, self.day.used.saturating_sub(self.checks), quota.renewals(per_day)),
+            Use::Check => (Limit::Checks, self.checks, (per_day / 10).max(1)),
+            Use::Dying | Use::Forced => return Ok(()),
+        };
+        let until_unix_ms = self.day_ends_unix_ms();
+        if used >= of { Err(Denied { limit, used, of, until_unix_ms }) } else { Ok(()) }
+    }
+
+    fn forced_budget(&self, unix_ms: i64) -> Result<(), Denied> {
+        if self.forced >= FORCED_PER_DAY {
+            let until_unix_ms = self.day_ends_unix_ms();
+            return Err(Denied { limit: Limit::Forced, used: self.forced, of: FORCED_PER_DAY, until_unix_ms });
+        }
+        let since_ms = self.forced_unix_ms.map_or(FORCED_GAP_MS, |last| unix_ms.saturating_sub(last));
+        match since_ms {
+            FORCED_GAP_MS.. => Ok(()),
+            _ => Err(Denied {
+                limit: Limit::ForcedGap,
+                used: u64::try_from(since_ms).unwrap_or(0),
+                of: FORCED_GAP_MS.unsigned_abs(),
+                until_unix_ms: unix_ms.saturating_add(FORCED_GAP_MS - since_ms),
+            }),
+        }
+    }
+}
+
+impl Meter {
+    /// Forward only.
+    fn turn(&mut self, now: i64) {
+        if now > self.index {
+            let before = if now == self.index.saturating_add(1) { self.used } else { 0 };
+            *self = Meter { index: now, used: 0, before };
+        }
+    }
+
+    /// What counts against a bound. With the clock set back, whichever of the two periods has more.
+    fn level(&self, now: i64) -> u64 {
+        if now < self.index { self.used.max(self.before) } else { self.used }
+    }
+
+    /// Adds a call; with the clock set back, to both periods. Returns what [`Meter::give_back`] needs.
+    fn count(&mut self, now: i64) -> (i64, bool) {
+        let behind = now < self.index;
+        self.used = self.used.saturating_add(1);
+        self.before = self.before.saturating_add(u64::from(behind));
+        (self.index, behind)
+    }
+
+    fn give_back(&mut self, (index, behind): (i64, bool)) {
+        if self.index == index {
+            self.used = self.used.saturating_sub(1);
+            self.before = self.before.saturating_sub(u64::from(behind));
+        } else if self.index == index.saturating_add(1) {
+            self.before = self.before.saturating_sub(1);
+        }
+    }
+
+    fn ends_unix_ms(&self, period_ms: i64) -> i64 {
+        self.index.saturating_add(1).saturating_mul(period_ms).saturating_sub(UTC8_MS)
+    }
+}
+
+/// The number of the period an instant is in.
+fn index(unix_ms: i64, period_ms: i64) -> i64 {
+    unix_ms.saturating_add(UTC8_MS).div_euclid(period_ms)
+}
+
+#[cfg(test)]
+mod tests;
