@@ -11,6 +11,7 @@ mod house;
 mod lifecycle;
 mod managed;
 mod memccapable;
+mod month;
 mod php;
 mod protocol;
 mod readme;
