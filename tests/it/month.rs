@@ -33,6 +33,9 @@ const CALLS_MOST: [(&str, f64); 4] =
 /// 8 s, 16 at once.
 const TAIL_MOST_MS: u64 = 360 * SECOND;
 
+/// First tries are spread by 10 ms for each credential.
+const START_MOST_MS: u64 = 30 * SECOND;
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -81,6 +84,8 @@ fn check(row: &Row) {
     assert_eq!(book.refused_late, 0, "{name}: refused although WeChat could be reached for {REACHABLE_MS} ms");
     assert_eq!(book.limited, 0, "{name}: over a quota");
     assert_eq!(book.most_in_flight, 1, "{name}: two flights for one credential");
+    let start_ms = book.longest_restart_ms;
+    assert!(start_ms <= START_MOST_MS, "{name}: {start_ms} ms without a value after a start, in fine weather");
     assert!(book.longest_tail_ms <= TAIL_MOST_MS, "{name}: a value only {} ms after the trouble", book.longest_tail_ms);
     // Known dead are only those that WeChat hands out all the same, and classic ones whose successor is under way.
     let excusable = if name.starts_with("classic") { book.refused.iter().sum() } else { book.refused[1] };
@@ -159,20 +164,21 @@ fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: 
 
 fn print_details(rows: &[Row]) {
     println!(
-        "\n| | credentials | revoked | revoked, still handed out | rogue | lost answers | known dead | calls, nothing wrong | most calls a day | after trouble | restart | waited a day |"
+        "\n| | credentials | revoked | revoked, still handed out | rogue | lost answers | wrong clock | known dead | calls, nothing wrong | most calls a day | after trouble | restart | waited a day |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for row in rows {
         let book = &row.book;
         let of = |n: usize| format!("{} (<= {} s)", book.refused[n], book.longest_death_ms[n] / SECOND);
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} | {:.2} x | {} | <= {} s | {} s | {} ms |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.2} x | {} | <= {} s | {} s | {} ms |",
             row.name,
             row.credentials,
             of(0),
             of(1),
             of(2),
             of(3),
+            of(4),
             book.known_dead,
             book.fine_calls as f64 / row.least_calls,
             book.most_a_day,

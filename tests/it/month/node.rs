@@ -48,6 +48,8 @@ pub enum Death {
     Rogue,
     /// Our own classic calls whose answers were lost.
     LostAnswers,
+    /// Believed too long by a start whose wall clock was behind.
+    WrongClock,
 }
 
 #[derive(Clone)]
@@ -103,7 +105,7 @@ pub struct Book {
     pub probes: u64,
     pub limited: u64,
     /// Refused reads at one a second, by cause: indexed by `Death`.
-    pub refused: [u64; 4],
+    pub refused: [u64; 5],
     pub known_dead: u64,
     /// The same, while upstream had been within reach for long enough to repair it.
     pub refused_late: u64,
@@ -112,6 +114,7 @@ pub struct Book {
     pub missed_fault_ms: u64,
     /// After a start that did not believe the value it found.
     pub restart_ms: u64,
+    pub longest_restart_ms: u64,
     /// The longest time from the end of the trouble to the next value.
     pub longest_tail_ms: u64,
     /// Calls sent while nothing was wrong.
@@ -128,7 +131,7 @@ pub struct Book {
     pub faults: Vec<String>,
     pub most_in_flight: u32,
     pub barred: Vec<Span>,
-    pub longest_death_ms: [u64; 4],
+    pub longest_death_ms: [u64; 5],
     died_at: u64,
 }
 
@@ -535,6 +538,15 @@ impl Sim<'_> {
     fn close_value(&mut self, slot: usize) {
         let Some(held) = &self.slots[slot].published else { return };
         let last = (held.expires_ms + self.boot_origin).min(self.t).saturating_sub(1);
+        let it = &self.slots[slot];
+        if it.death == Some(Death::WrongClock) && it.watch.is_none() {
+            let dead = (it.served_from..=last).rev().step_by(1_000);
+            let reads = dead.take_while(|t| self.judge(slot, &held.value, *t) != Verdict::Accepted).count() as u64;
+            let book = &mut self.slots[slot].book;
+            book.refused[4] += reads;
+            book.longest_death_ms[4] = book.longest_death_ms[4].max(reads * SECOND);
+            return;
+        }
         let explained = self.slots[slot].death.is_some();
         if self.running
             && !explained
@@ -571,17 +583,21 @@ impl Sim<'_> {
             self.slots[slot].book.waited_ms += missed;
             return;
         }
-        if it.disbelieved {
-            // Reported by itself: a start that could not trust the clock, or found its value over.
-            let book = &mut self.slots[slot].book;
-            book.restart_ms += missed;
-            return;
-        }
         let before = self.clear(slot, it.window_from.min(it.ended), from);
         let bad = self.bad(slot).filter(|(from, _)| *from < self.t);
         let last_bad = bad.map(|(_, to)| to.min(self.t)).max().unwrap_or(from);
         let tail = self.t - last_bad.max(from);
-        if before >= REACHABLE_MS {
+        // A start that could not trust the clock, or found its value over, has what comes after it for a window.
+        let disbelieved = self.slots[slot].disbelieved;
+        let barred = self.slots[slot].book.barred.iter().copied();
+        let troubled = self.line.bad_spans().chain(barred).any(|(a, b)| a < self.t && b > from);
+        if disbelieved && !troubled {
+            let book = &mut self.slots[slot].book;
+            book.restart_ms += missed;
+            book.longest_restart_ms = book.longest_restart_ms.max(missed);
+            return;
+        }
+        if before >= REACHABLE_MS && !disbelieved {
             self.slots[slot].book.missed_fault_ms += missed;
             self.note_fault(slot, &format!("nothing for {missed} ms, clear for {before} ms ahead"), from);
             return;
@@ -1050,6 +1066,7 @@ impl Sim<'_> {
             }
         } else if worth.suspicious {
             it.urgent_check = Some(true);
+            it.death = it.death.or(Some(Death::WrongClock));
         }
         it.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
         let expires_ms = now.boot_ms + left_ms;
@@ -1172,7 +1189,7 @@ impl Book {
         self.calls += other.calls;
         self.probes += other.probes;
         self.limited += other.limited;
-        for n in 0..4 {
+        for n in 0..5 {
             self.refused[n] += other.refused[n];
             self.longest_death_ms[n] = self.longest_death_ms[n].max(other.longest_death_ms[n]);
         }
@@ -1181,6 +1198,7 @@ impl Book {
         self.missed_excused_ms += other.missed_excused_ms;
         self.missed_fault_ms += other.missed_fault_ms;
         self.restart_ms += other.restart_ms;
+        self.longest_restart_ms = self.longest_restart_ms.max(other.longest_restart_ms);
         self.longest_tail_ms = self.longest_tail_ms.max(other.longest_tail_ms);
         self.fine_calls += other.fine_calls;
         self.fine_samples += other.fine_samples;
