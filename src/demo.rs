@@ -47,7 +47,7 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
 fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
     let app = |appid: &str, token, aliases: &[&str]| config::App {
         tickets: vec![&mp::JSAPI],
-        aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+        aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
         ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
     };
     Config {

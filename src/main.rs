@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tokencached::app::{self, App};
-use tokencached::cli::{self, Command, DemoArgs, SandboxArgs, ServeArgs};
+use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
@@ -26,8 +26,8 @@ type Failure = (u8, String);
 fn main() -> ExitCode {
     let done = match cli::parse() {
         Command::Serve(args) => serve(&args),
-        Command::Demo(args) => run_demo(&args),
-        Command::Sandbox(args) => run_sandbox(&args),
+        Command::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
+        Command::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
         Command::Check(args) => run_check(&args.serve, args.live),
     };
     match done {
@@ -178,25 +178,14 @@ fn watch_signals(shutdown: &CancellationToken) {
     });
 }
 
-fn run_demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
+/// Runs something to look at until a signal ends it.
+fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure> {
     start_telemetry(&config::Log { verbosity: 0, json: false });
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
-        demo::run(args, shutdown).await
-    });
-    runtime.shutdown_background();
-    done.map(|()| ExitCode::SUCCESS).map_err(|text| (EXIT_UNAVAILABLE, text))
-}
-
-fn run_sandbox(args: &SandboxArgs) -> Result<ExitCode, Failure> {
-    start_telemetry(&config::Log { verbosity: 0, json: false });
-    let runtime = runtime()?;
-    let done = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        watch_signals(&shutdown);
-        demo::run_sandbox(args, shutdown).await
+        run(shutdown).await
     });
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS).map_err(|text| (EXIT_UNAVAILABLE, text))

@@ -81,18 +81,8 @@ pub struct ItemView<'a> {
     pub token_sent: bool,
 }
 
-/// How a store treats what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Set,
-    Add,
-    Replace,
-    /// Keeps flags and expiry of what is there.
-    Append,
-    Prepend,
-    /// Only over this cas id.
-    Cas(u64),
-}
+/// How to store: the protocol's own words for it.
+pub use crate::protocol::StoreMode as Mode;
 
 /// What became of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::aliases::{Template, fits_in_a_key};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, kind, quoted, text, word};
-use super::{App, SecretSource};
+use super::{Alias, AliasOf, App, SecretSource};
 use crate::kind::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 
-/// memcached's longest key.
-const NAME_BYTES_MAX: usize = 250;
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
@@ -36,6 +35,8 @@ struct Entry {
     app: App,
     origin: Origin,
     place: Place,
+    /// What becomes of `app.aliases` once the secret is certain.
+    templates: Vec<Template>,
     alias_places: Vec<Place>,
 }
 
@@ -51,6 +52,10 @@ impl Reader<'_> {
         let raw = std::mem::take(&mut document.apps);
         let mut entries: Vec<Entry> = raw.into_iter().filter_map(|app| self.app(app, document)).collect();
         self.quick_start(&mut entries);
+        for entry in &mut entries {
+            let templates = std::mem::take(&mut entry.templates);
+            (entry.app.aliases, entry.alias_places) = self.expand(templates, &entry.app.secret);
+        }
         self.collisions(&entries);
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
@@ -63,7 +68,6 @@ impl Reader<'_> {
         let tickets = self.tickets(&raw, platform);
         let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
-        let (aliases, alias_places) = self.aliases(&raw);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
             true => self.field(&raw, "appid", appid),
@@ -73,18 +77,19 @@ impl Reader<'_> {
                 None
             }
         };
+        let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
+        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), platform, &kept);
         let secret = self.secret(&mut raw, document, appid.as_deref());
         let appid = appid?;
         if !(platform.usual_id)(&appid) {
             let name = platform.name;
             self.warnings.push(format!("{place}: appid {} does not look like one of kind \"{name}\"", shown(&appid)));
         }
-        self.secret_in_an_alias(secret.as_ref().map(|(source, _)| source), &aliases, &alias_places);
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases };
-        Some(Entry { app, origin, place, alias_places })
+        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases: Vec::new() };
+        Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
     fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
@@ -92,7 +97,7 @@ impl Reader<'_> {
         read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
     }
 
-    fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
+    pub(super) fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
@@ -133,43 +138,6 @@ impl Reader<'_> {
             }
             Ok(agent.to_owned())
         })
-    }
-
-    fn aliases(&mut self, raw: &RawApp) -> (Vec<String>, Vec<Place>) {
-        let Some(given) = raw.fields.get("aliases") else { return Default::default() };
-        let Value::List(items) = &given.value else {
-            let problem = Problem::new(
-                format!("{} is not a list", kind(&given.value)),
-                "Write aliases = [\"access_token\"], in brackets.",
-            );
-            self.fault("aliases", problem, &given.place);
-            return Default::default();
-        };
-        let mut seen: Vec<String> = Vec::new();
-        let mut places = Vec::new();
-        for item in items {
-            match alias(&item.value) {
-                Ok(alias) if seen.contains(&alias) => {}
-                Ok(alias) => {
-                    seen.push(alias);
-                    places.push(item.place.clone());
-                }
-                Err(problem) => self.fault("aliases", problem, &item.place),
-            }
-        }
-        (seen, places)
-    }
-
-    /// Some SDKs make the secret part of a cache key; keys show in logs, so such a key cannot be an alias.
-    fn secret_in_an_alias(&mut self, source: Option<&SecretSource>, aliases: &[String], places: &[Place]) {
-        let Some(Ok(secret)) = source.map(SecretSource::read) else { return };
-        for (_, place) in aliases.iter().zip(places).filter(|(alias, _)| alias.contains(secret.expose())) {
-            let problem = Problem::new(
-                "aliases: an alias contains the app's secret",
-                "Keys show in logs and statistics: let the client use a key without it.",
-            );
-            self.faults.push(problem.at(place));
-        }
     }
 
     fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
@@ -308,10 +276,10 @@ impl Reader<'_> {
         if !(mp::PLATFORM.usual_id)(&appid) {
             self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
         }
-        let aliases = vec!["access_token".to_owned(), appid.clone()];
-        let alias_places = vec![place("WECHAT_APPID"); aliases.len()];
-        let app = App { aliases, ..App::mp(&appid, secret, &mp::STABLE) };
-        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), alias_places });
+        let names = ["access_token", appid.as_str()];
+        let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
+        let app = App::mp(&appid, secret, &mp::STABLE);
+        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), templates, alias_places: Vec::new() });
     }
 
     fn collisions(&mut self, entries: &[Entry]) {
@@ -325,38 +293,37 @@ impl Reader<'_> {
                 owners.insert(id, entry);
             }
         }
-        let kinds = |app: &App| std::iter::once(app.token).chain(app.tickets.clone()).collect::<Vec<_>>();
-        let built_in: HashMap<String, (String, bool)> = owners
+        let built_in: HashMap<String, (String, &Kind)> = owners
             .iter()
             .flat_map(|(id, entry)| {
-                kinds(&entry.app)
-                    .into_iter()
-                    .map(move |kind| (entry.app.built_in_name(kind), (id.clone(), kind.needs_token)))
+                entry.app.kinds().map(move |kind| (entry.app.built_in_name(kind), (id.clone(), kind)))
             })
             .collect();
-        let mut claimed: HashMap<&str, (String, &Place)> = HashMap::new();
+        let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
         for entry in entries {
             let own = entry.app.id();
             for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
-                let what = match (built_in.get(alias.as_str()), owners.get(alias.as_str()), claimed.get(alias.as_str()))
-                {
+                let name = alias.name.as_str();
+                let what = match (built_in.get(name), owners.get(name), claimed.get(name)) {
                     (Some((other, _)), ..) if *other != own => {
                         format!("is the token's own name of the app {}", quoted(other))
                     }
-                    (Some((_, true)), ..) => "is the name of one of its tickets".to_owned(),
+                    (Some((_, kind)), ..) if !alias.of.is(kind) => format!("is the own name of its {}", kind.key),
                     (_, Some(other), _) if other.app.id() != own => {
                         format!("is the appid of another app, at {}", other.place)
                     }
-                    (_, _, Some((other, first))) if *other != own => {
+                    // The same for every app.
+                    (_, _, Some((_, _, first))) if alias.view.is_constant() && first.view == alias.view => continue,
+                    (_, _, Some((other, first, _))) if *other != own => {
                         format!("is claimed by the app {} already, at {first}", quoted(other))
                     }
                     _ => {
-                        claimed.insert(alias, (own.clone(), place));
+                        claimed.insert(name, (own.clone(), place, alias));
                         continue;
                     }
                 };
                 let problem = Problem::new(
-                    format!("the alias {} {what}", quoted(alias)),
+                    format!("the alias {} {what}", quoted(alias.spoken())),
                     "Give each name to one app; without an alias its token is at access_token:<appid>.",
                 );
                 self.faults.push(problem.at(place));
@@ -385,33 +352,11 @@ fn appid(value: &Value) -> Reading<String> {
 }
 
 /// A name for a sentence, unless it is a secret that was put in the wrong place.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
 }
 
 /// WeChat's secrets are 32 hex digits.
 fn secret_like(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn alias(value: &Value) -> Reading<String> {
-    let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
-    let alias = match value {
-        Value::Text(alias) => alias,
-        other => return Err(Problem::new(format!("{} is not an alias", kind(other)), remedy)),
-    };
-    match alias.as_str() {
-        "" => Err(Problem::new("an alias is empty", remedy)),
-        _ if alias.len() > NAME_BYTES_MAX => {
-            Err(Problem::new(format!("the alias {} has {} bytes", quoted(alias), alias.len()), remedy))
-        }
-        _ if !fits_in_a_key(alias) => {
-            Err(Problem::new(format!("the alias {} has a blank or a control character", quoted(alias)), remedy))
-        }
-        _ => Ok(alias.clone()),
-    }
-}
-
-fn fits_in_a_key(text: &str) -> bool {
-    !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
 }

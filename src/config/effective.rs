@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::RefuseWith;
+use super::aliases::as_toml;
 use super::apps::Origin;
 use super::load::Loaded;
 use super::secret_source::HIDDEN;
@@ -37,7 +38,7 @@ impl Loaded {
             if let Some(url) = &app.base_url {
                 line(&mut out, "base_url", &quoted(url));
             }
-            line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| quoted(alias))));
+            line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| as_toml(alias, quoted))));
         }
         out
     }

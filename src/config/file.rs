@@ -172,6 +172,15 @@ impl Walk<'_> {
                 let given = |item| Given { value: self.value(item), place: self.place(item.span()) };
                 Value::List(items.iter().map(given).collect())
             }
+            DeValue::Table(table) => Value::Table(
+                table
+                    .iter()
+                    .map(|(key, value)| {
+                        let given = Given { value: self.value(value), place: self.place(key.span()) };
+                        (key.get_ref().clone().into_owned(), given)
+                    })
+                    .collect(),
+            ),
             other => Value::Other(kind_of(other)),
         }
     }
@@ -199,7 +208,7 @@ fn kind_of(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => kind(&Value::List(Vec::new())),
         DeValue::Float(_) => "a fraction",
         DeValue::Datetime(_) => "a date",
-        DeValue::Table(_) => "a table",
+        DeValue::Table(_) => kind(&Value::Table(Vec::new())),
     }
 }
 

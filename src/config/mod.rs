@@ -7,9 +7,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::credential::encoding::View;
 use crate::kind::{Kind, Platform, mp};
 use crate::secret::Secret;
 
+mod aliases;
 mod apps;
 mod effective;
 mod environment;
@@ -18,11 +20,13 @@ mod file;
 mod flags;
 mod listen;
 mod load;
+mod presets;
 mod secret_source;
 mod settings;
 mod upstream;
 mod value;
 
+pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
 pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
@@ -141,8 +145,8 @@ pub struct App {
     pub secret: SecretSource,
     /// Overrides [`Upstream::base_url`] for this app.
     pub base_url: Option<String>,
-    /// Other names of the access token.
-    pub aliases: Vec<String>,
+    /// Other keys for what is kept of this app.
+    pub aliases: Vec<Alias>,
 }
 
 impl App {
@@ -177,17 +181,23 @@ impl App {
         }
     }
 
+    /// Everything that is kept of it: its access token, then its tickets.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> {
+        std::iter::once(self.token).chain(self.tickets.iter().copied())
+    }
+
     /// The key that exists without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on.
     pub fn built_in_name(&self, kind: &Kind) -> String {
         format!("{}:{}", kind.key, self.id())
     }
 
-    /// Every key that answers with this app's access token: `access_token:<id>`, then the aliases.
+    /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold the
+    /// secret.
     pub fn names(&self) -> Vec<String> {
         let mut names = vec![self.built_in_name(self.token)];
         for alias in &self.aliases {
-            if !names.contains(alias) {
-                names.push(alias.clone());
+            if !names.contains(&alias.name) {
+                names.push(alias.name.clone());
             }
         }
         names

@@ -66,6 +66,8 @@ pub const APP_KEYS: &[&str] = &[
     "agent",
     "base_url",
     "aliases",
+    "presets",
+    "prefix",
     "tickets",
 ];
 

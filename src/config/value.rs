@@ -19,7 +19,9 @@ pub(super) enum Value {
     List(Vec<Given>),
     /// `-m`: a number without a unit counts mebibytes there.
     Mebibytes(String),
-    /// A float, a date or a table: no setting is one.
+    /// An alias may be one.
+    Table(Vec<(String, Given)>),
+    /// A float or a date: no setting is one.
     Other(&'static str),
 }
 
@@ -165,6 +167,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Integer { .. } => "a number",
         Value::Bool(_) => "a switch",
         Value::List(_) => "a list",
+        Value::Table(_) => "a table",
         Value::Other(kind) => kind,
     }
 }

@@ -25,6 +25,8 @@ pub enum Purpose {
     Renew,
     /// Somebody doubts the present value: verify before spending.
     Check,
+    /// Somebody else may have renewed it: try it on a cheap read, and fetch only if that is refused.
+    Probe,
 }
 
 /// Everything a trip needs; it shares nothing with the driver.
@@ -56,6 +58,8 @@ pub struct Landing {
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
     pub refused_parent: Option<u64>,
+    /// The errcode by which WeChat refused the present value.
+    pub found_dead: Option<i64>,
     pub outcome: Outcome,
 }
 
@@ -89,6 +93,7 @@ impl Flight {
             calls: 0,
             secret: None,
             refused_parent: None,
+            found_dead: None,
             outcome: Outcome::Cancelled,
         };
         let permit = tokio::select! {
@@ -106,18 +111,28 @@ impl Flight {
                 return landing;
             }
         };
-        landing.outcome = match (self.purpose, self.kind.renewal, &self.held) {
-            (Purpose::Check, Renewal::Mint, Some(held)) if self.kind.probe.is_some() => {
-                landing.calls += 1;
+        landing.outcome = match &self.held {
+            Some(held) if self.probes_first() => {
+                landing.calls += u64::from(self.kind.probe.is_some());
                 match self.client.probe(self.kind, &self.base_url, held, self.deadline()).await {
-                    Probe::Dead(_) => self.fetch(&secret, &mut landing).await,
+                    Probe::Dead(errcode) => {
+                        landing.found_dead = Some(errcode);
+                        self.fetch(&secret, &mut landing).await
+                    }
                     probe => Outcome::Kept(probe),
                 }
             }
+            None if self.purpose == Purpose::Probe => Outcome::Kept(Probe::Unknown),
             _ => self.fetch(&secret, &mut landing).await,
         };
         landing.secret = Some(secret);
         landing
+    }
+
+    /// A classic value is never renewed on mere suspicion: that would doom it.
+    fn probes_first(&self) -> bool {
+        let suspicion = self.purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
+        self.purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
     }
 
     async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
@@ -148,7 +163,7 @@ impl Flight {
         };
         let received_ms = clock::boot_ms();
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
-        let probe = if self.purpose == Purpose::Check && same && self.kind.probe.is_some() {
+        let probe = if self.purpose != Purpose::Renew && same && self.kind.probe.is_some() {
             landing.calls += 1;
             Some(self.client.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {

@@ -1,9 +1,10 @@
 //! Managed keys: what the server keeps current by itself.
 //!
-//! `table` is what readers see; `policy` says when to renew, as a pure function; `refresher` is the one
+//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function; `refresher` is the one
 //! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
 //! renewal and never call WeChat.
 
+pub mod encoding;
 mod flight;
 pub mod policy;
 pub mod refresher;
@@ -23,10 +24,11 @@ use crate::clock::Now;
 use crate::config::{self, App, Config};
 use crate::kind::Kind;
 use crate::upstream::{BuildError, Client};
+use encoding::View;
 use refresher::{Plan, Slot};
 use saver::Saver;
 use state::{Entry, FileStore, Loaded, Snapshot, Store};
-use table::CredentialId;
+use table::{CredentialId, Key};
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -75,10 +77,21 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             keys,
         };
         let parent = plans.len();
-        plans.push(plan(app.token, None, app.names()));
-        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), vec![app.built_in_name(kind)])));
+        plans.push(plan(app.token, None, keys(app, app.token)));
+        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
     }
     plans
+}
+
+/// Every key of one of the app's credentials.
+fn keys(app: &App, kind: &Kind) -> Vec<Key> {
+    let mut keys = vec![Key { name: app.built_in_name(kind), spoken: None, view: View::RAW }];
+    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(kind)).map(|alias| Key {
+        name: alias.name.clone(),
+        spoken: alias.spoken.clone(),
+        view: alias.view.clone(),
+    }));
+    keys
 }
 
 impl Plan {

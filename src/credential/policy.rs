@@ -104,6 +104,15 @@ impl Standing {
         self.expires_ms.map_or(0, |expires| expires.saturating_sub(now_ms))
     }
 
+    /// True where an ask brings a new value in the ordinary course of things.
+    pub fn is_due_soon(&self, now_ms: BootMs) -> bool {
+        match self.renewal {
+            Renewal::Window { window_ms } => self.left_ms(now_ms) <= window_ms.min(self.longest_ms / 2),
+            Renewal::AtEnd => self.left_ms(now_ms) <= 1_000,
+            Renewal::Mint | Renewal::Poll => true,
+        }
+    }
+
     /// When to ask if nothing has happened yet: at once without a live value, else when a renewal is due.
     pub fn first_try_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
         if self.left_ms(now_ms) == 0 || self.renewal == Renewal::Poll {

@@ -22,7 +22,7 @@ use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
 use super::saver::Saver;
 use super::state::{Entry, Name, Worth};
-use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{self, BootMs, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Renewal};
@@ -52,7 +52,7 @@ pub(super) struct Plan {
     pub secret: SecretSource,
     /// Whose value it is fetched with.
     pub parent: Option<CredentialId>,
-    pub keys: Vec<String>,
+    pub keys: Vec<super::table::Key>,
 }
 
 /// The driver's side of one credential.
@@ -77,6 +77,8 @@ pub(super) struct Slot {
     pending: Option<Published>,
     waiters: Vec<oneshot::Sender<()>>,
     checked_ms: Option<BootMs>,
+    /// When to try the value because of a rival.
+    probe_at_ms: Option<BootMs>,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     blocked_with: Option<Option<Secret>>,
     log: FailureLog,
@@ -129,6 +131,7 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checked_ms: None,
+            probe_at_ms: None,
             blocked_with: None,
             log: FailureLog::default(),
         }
@@ -235,6 +238,7 @@ impl Driver {
                     }
                     clocks = now;
                     self.watch_secrets();
+                    self.probe_due();
                 }
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
@@ -300,7 +304,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
         slot.credential.update_status(|status| {
-            status.checks += u64::from(purpose == Purpose::Check);
+            status.checks += u64::from(purpose != Purpose::Renew);
             if !matches!(status.state, State::Blocked | State::Waiting) {
                 status.state = State::Renewing;
             }
@@ -368,8 +372,9 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
+        let Landing { purpose, calls, secret, refused_parent, found_dead, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
+        self.look_for_early_death(id, purpose, found_dead, &outcome);
         match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 if self.answered(id, token, sent_ms, received_ms, probe) {
@@ -395,11 +400,48 @@ impl Driver {
         self.finish(id);
     }
 
+    /// A value that WeChat refuses before its time, or has replaced before it could be replaced: somebody else's doing.
+    fn look_for_early_death(&mut self, id: CredentialId, purpose: Purpose, dead: Option<i64>, outcome: &Outcome) {
+        let slot = &mut self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(clock::boot_ms());
+        let replaced = match (outcome, slot.credential.published()) {
+            (Outcome::Answered { token, .. }, Some(held)) => {
+                purpose != Purpose::Renew && token.value != held.value && !slot.standing.is_due_soon(clock::boot_ms())
+            }
+            _ => false,
+        };
+        if left_ms == 0 || !(dead.is_some() || replaced) {
+            return;
+        }
+        let advice = match slot.kind.renewal {
+            Renewal::Mint => {
+                "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
+                 (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
+            }
+            _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
+        };
+        error!(appid = slot.credential.appid, errcode = dead, left_s = left_ms / 1000, advice, "a token died early");
+        slot.credential.update_status(|status| status.early_deaths += 1);
+    }
+
+    /// Probes that are due: a rival's fetch kills our classic token only when its overlap is over.
+    fn probe_due(&mut self) {
+        let now_ms = clock::boot_ms();
+        for id in 0..self.refresher.slots.len() {
+            let slot = &mut self.refresher.slots[id];
+            if !slot.flying && slot.probe_at_ms.is_some_and(|at| at <= now_ms) {
+                slot.probe_at_ms = None;
+                slot.checked_ms = Some(now_ms);
+                self.start(id, Purpose::Probe);
+            }
+        }
+    }
+
     /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
     fn doubt_parent(&mut self, id: CredentialId, refused: Option<u64>) {
         if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
             let (done, _) = oneshot::channel();
-            self.reported(Report { id: parent, generation: Some(generation), done });
+            self.reported(Report { id: parent, generation: Some(generation), why: Doubt::Refused, done });
         }
     }
 
@@ -541,7 +583,7 @@ impl Driver {
         let now = Now::read();
         let slot = &mut self.refresher.slots[id];
         let live = slot.standing.left_ms(now.boot_ms) > 0;
-        let harmless = purpose == Purpose::Check && slot.kind.renewal != Renewal::Mint && live;
+        let harmless = purpose != Purpose::Renew && slot.kind.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The check says nothing about the value; its schedule stands.
             slot.next_try_ms
@@ -569,6 +611,9 @@ impl Driver {
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
         let spacing = slot.standing.check_spacing_ms();
         let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
+        if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint && slot.probe_at_ms.is_none() {
+            slot.probe_at_ms = Some(now_ms + slot.standing.overlap_ms());
+        }
         if !late && slot.flying {
             slot.wait(report.done);
         } else if late || nothing_live || lately {
@@ -577,7 +622,11 @@ impl Driver {
         } else {
             slot.checked_ms = Some(now_ms);
             slot.waiters.push(report.done);
-            self.start(report.id, Purpose::Check);
+            let purpose = match report.why {
+                Doubt::Refused => Purpose::Check,
+                Doubt::Rival => Purpose::Probe,
+            };
+            self.start(report.id, purpose);
         }
     }
 

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,9 +23,14 @@ pub struct Saver {
     /// Counts what was asked for and what has reached the store.
     wanted: watch::Sender<u64>,
     saved: watch::Sender<u64>,
+    /// Somebody waits for everything to be written: no pause now.
+    hurry: Arc<Notify>,
     boot_id: Arc<str>,
 }
 
+/// Writing takes at most a twentieth of the time.
+const PAUSES_PER_WRITE: u32 = 19;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Saver {
@@ -36,6 +41,7 @@ impl Saver {
             entries: Arc::new(Mutex::new(entries)),
             wanted: watch::Sender::new(0),
             saved: watch::Sender::new(0),
+            hurry: Arc::new(Notify::new()),
             boot_id: boot_id.into(),
         }
     }
@@ -62,6 +68,7 @@ impl Saver {
     /// Waits until everything asked for is in the store.
     pub async fn flush(&self, at_most: Duration) -> bool {
         let version = *self.wanted.borrow();
+        self.hurry.notify_one();
         self.wait(version, at_most).await
     }
 
@@ -76,6 +83,7 @@ impl Saver {
                 changed = wanted.wait_for(|wanted| *wanted > saved) => if changed.is_err() { return },
             }
             let version = *wanted.borrow_and_update();
+            let begun = Instant::now();
             match self.write().await {
                 Ok(()) => {
                     if !table.state_saved.swap(true, Ordering::Relaxed) {
@@ -83,6 +91,14 @@ impl Saver {
                     }
                     backoff = Duration::ZERO;
                     self.saved.send_replace(version);
+                    // The whole file is written each time: with ten thousand apps that takes a while, and something
+                    // changes every few milliseconds.
+                    let pause = (begun.elapsed() * PAUSES_PER_WRITE).min(PAUSE_MAX);
+                    tokio::select! {
+                        () = end.cancelled() => {}
+                        () = self.hurry.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
                     continue;
                 }
                 Err(reason) => {

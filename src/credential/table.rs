@@ -12,7 +12,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::clock::BootMs;
+use super::encoding::{Form, Rendered, Times, View};
+use crate::clock::{BootMs, Now};
 
 /// Index of a credential, stable while the process lives.
 pub type CredentialId = usize;
@@ -36,10 +37,24 @@ impl std::fmt::Debug for Published {
     }
 }
 
+/// A published value beside its views: one swap changes both.
+pub struct Shown {
+    published: Arc<Published>,
+    /// In the order of [`Credential::views`].
+    rendered: Box<[Rendered]>,
+}
+
+impl std::ops::Deref for Shown {
+    type Target = Published;
+    fn deref(&self) -> &Published {
+        &self.published
+    }
+}
+
 /// What a reader finds.
 pub enum Reading {
     /// A value WeChat accepts.
-    Live(Guard<Option<Arc<Published>>>),
+    Live(Guard<Option<Arc<Shown>>>),
     /// No value yet; the very first fetch is under way, so waiting a moment may help.
     FirstFetch,
     /// Nothing to serve: expired, or refused.
@@ -111,13 +126,17 @@ pub struct Status {
     pub checks: u64,
     /// Checks in which WeChat refused the value and yet handed it out again.
     pub dead_but_same: u64,
+    /// Values that WeChat refused before their time.
+    pub early_deaths: u64,
 }
 
 /// One credential: the value, and what readers and writers count about it.
 pub struct Credential {
     pub id: CredentialId,
     pub appid: String,
-    published: ArcSwapOption<Published>,
+    shown: ArcSwapOption<Shown>,
+    /// How its names show it, without repetition.
+    views: Box<[View]>,
     /// False until the first fetch has ended, well or badly.
     settled: AtomicBool,
     /// Ticks whenever `published` or `settled` changes; waiters listen here.
@@ -126,22 +145,26 @@ pub struct Credential {
     pub refused_writes: AtomicU64,
     /// When the last refusal was logged, boot ms; at most one line a minute.
     pub refusal_logged_boot_ms: AtomicU64,
+    /// Refused writes that brought another token than ours.
+    pub rival_writes: AtomicU64,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
     status: Mutex<Status>,
 }
 
 impl Credential {
-    /// A credential without a value.
-    pub fn new(id: CredentialId, appid: &str) -> Credential {
+    /// A credential without a value, to be shown in these ways.
+    pub fn new(id: CredentialId, appid: &str, views: Box<[View]>) -> Credential {
         Credential {
             id,
             appid: appid.to_owned(),
-            published: ArcSwapOption::empty(),
+            shown: ArcSwapOption::empty(),
+            views,
             settled: AtomicBool::new(false),
             changes: watch::Sender::new(0),
             refused_writes: AtomicU64::new(0),
             refusal_logged_boot_ms: AtomicU64::new(0),
+            rival_writes: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
         }
@@ -164,7 +187,7 @@ impl Credential {
 
     /// The value at this instant. Takes no lock and allocates nothing.
     pub fn read(&self, boot_ms: BootMs) -> Reading {
-        let guard = self.published.load();
+        let guard = self.shown.load();
         match guard.as_ref() {
             Some(value) if boot_ms < value.expires_boot_ms => Reading::Live(guard),
             _ if self.settled.load(Ordering::Acquire) => Reading::Absent,
@@ -174,7 +197,12 @@ impl Credential {
 
     /// The published value, expired or not. For the refresher and for statistics.
     pub fn published(&self) -> Option<Arc<Published>> {
-        self.published.load_full()
+        self.shown.load().as_ref().map(|shown| shown.published.clone())
+    }
+
+    fn show(&self, published: Published) {
+        let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
+        self.shown.store(Some(Arc::new(Shown { published: Arc::new(published), rendered })));
     }
 
     /// Wakes when a value is published or the first fetch ends.
@@ -184,21 +212,21 @@ impl Credential {
 
     /// The refresher only: swaps the value in.
     pub fn publish(&self, value: Published) {
-        self.published.store(Some(Arc::new(value)));
+        self.show(value);
         self.settle();
     }
 
     /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
     /// as for a first fetch, because the successor is sure to be under way.
     pub fn publish_until_next(&self, value: Published) {
-        self.published.store(Some(Arc::new(value)));
+        self.show(value);
         self.settled.store(false, Ordering::Release);
         self.changes.send_modify(|ticks| *ticks += 1);
     }
 
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
     pub fn remember(&self, value: Published) {
-        self.published.store(Some(Arc::new(value)));
+        self.show(value);
     }
 
     /// The refresher only: nobody should wait for the first fetch any longer.
@@ -209,9 +237,18 @@ impl Credential {
 
     /// The refresher only: WeChat says the value is dead and there is no other yet.
     pub fn withdraw(&self) {
-        self.published.store(None);
+        self.shown.store(None);
         self.settle();
     }
+}
+
+/// What makes a value doubtful.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// A client says WeChat refuses it.
+    Refused,
+    /// A client came with a token of its own, so somebody else fetches for this app.
+    Rival,
 }
 
 /// A client's word that a token is dead, and where to say that the check is over.
@@ -219,12 +256,94 @@ pub struct Report {
     pub id: CredentialId,
     /// The generation the client saw; `None` means the current one.
     pub generation: Option<u64>,
+    pub why: Doubt,
     pub done: oneshot::Sender<()>,
+}
+
+/// A key to manage, as the configuration has it.
+#[derive(Clone)]
+pub struct Key {
+    pub name: String,
+    /// What stands for the name wherever people read it, if the name holds a secret.
+    pub spoken: Option<String>,
+    pub view: View,
+}
+
+/// A managed key: which credential it shows, and how.
+pub struct Name {
+    pub credential: Arc<Credential>,
+    spoken: Option<Box<str>>,
+    /// Index into the credential's views.
+    view: usize,
+    /// The view's, so that a hit need not look it up.
+    flags: u32,
+    at_least_s: u32,
+    kind: NameKind,
+}
+
+enum NameKind {
+    /// The value is in it.
+    Value,
+    /// Only times.
+    Companion,
+    /// There, whatever becomes of the value.
+    Constant(Rendered),
+    /// Kept empty.
+    Nothing,
+}
+
+/// What a reader finds under a name.
+pub enum Found<'n> {
+    /// These bytes.
+    Bytes { rendered: &'n Rendered, times: Times, flags: u32, cas: u64 },
+    /// The value or nothing is there yet, but the very first fetch is under way.
+    FirstFetch,
+    /// There is no live value.
+    Absent,
+    /// Nothing is ever there.
+    Nothing,
+}
+
+impl Name {
+    /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
+    pub fn read<R>(&self, now: Now, then: impl FnOnce(Found<'_>) -> R) -> R {
+        let flags = self.flags;
+        let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
+        match &self.kind {
+            NameKind::Constant(rendered) => {
+                return then(Found::Bytes { rendered, times: times(now.boot_ms), flags, cas: 1 });
+            }
+            NameKind::Nothing => return then(Found::Nothing),
+            NameKind::Value | NameKind::Companion => {}
+        }
+        let guard = match self.credential.read(now.boot_ms) {
+            Reading::Live(guard) => guard,
+            Reading::FirstFetch => return then(Found::FirstFetch),
+            Reading::Absent => return then(Found::Absent),
+        };
+        match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
+            Some((shown, rendered)) => {
+                let times = times(shown.expires_boot_ms);
+                then(Found::Bytes { rendered, times, flags, cas: shown.generation })
+            }
+            None => then(Found::Absent),
+        }
+    }
+
+    /// True if a `delete` of this name says that the value is dead.
+    pub fn holds_value(&self) -> bool {
+        matches!(self.kind, NameKind::Value)
+    }
+
+    /// The name for a log: never a secret, though the key may hold one.
+    pub fn spoken<'n>(&'n self, key: &'n [u8]) -> &'n [u8] {
+        self.spoken.as_deref().map_or(key, str::as_bytes)
+    }
 }
 
 /// All managed names.
 pub struct Table {
-    names: DashMap<Box<[u8]>, Arc<Credential>, foldhash::fast::RandomState>,
+    names: DashMap<Box<[u8]>, Name, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
     credentials: Vec<Arc<Credential>>,
@@ -242,9 +361,7 @@ pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
     /// Builds the table from (what logs call a credential, its keys). The receiver is the refresher's.
-    pub fn new(
-        credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<String>)>,
-    ) -> (Table, mpsc::Receiver<Report>) {
+    pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let mut table = Table {
@@ -256,21 +373,41 @@ impl Table {
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         };
-        for (id, (label, names)) in credentials.into_iter().enumerate() {
-            let credential = Arc::new(Credential::new(id, label.as_ref()));
-            for name in names {
-                if let Some(word) = table.lengths.get_mut(name.len() / 64) {
-                    *word |= 1 << (name.len() % 64);
-                    table.names.insert(name.into_bytes().into_boxed_slice(), credential.clone());
+        for (id, (label, keys)) in credentials.into_iter().enumerate() {
+            let mut views: Vec<View> = Vec::new();
+            let mut indices = Vec::with_capacity(keys.len());
+            for key in &keys {
+                indices.push(views.iter().position(|view| *view == key.view).unwrap_or(views.len()));
+                if indices.last() == Some(&views.len()) {
+                    views.push(key.view.clone());
                 }
+            }
+            let credential = Arc::new(Credential::new(id, label.as_ref(), views.into_boxed_slice()));
+            for (key, view) in keys.into_iter().zip(indices) {
+                table.insert(key, view, &credential);
             }
             table.credentials.push(credential);
         }
         (table, receiver)
     }
 
-    /// Runs `then` on the credential behind a key, if the key is managed. `then` must not use the table.
-    pub fn with<R>(&self, key: &[u8], then: impl FnOnce(&Arc<Credential>) -> R) -> Option<R> {
+    fn insert(&mut self, key: Key, view: usize, credential: &Arc<Credential>) {
+        let Some(word) = self.lengths.get_mut(key.name.len() / 64) else { return };
+        *word |= 1 << (key.name.len() % 64);
+        let kind = match key.view.form {
+            Form::Constant(_) => NameKind::Constant(key.view.render(&Bytes::new())),
+            Form::Nothing => NameKind::Nothing,
+            _ if key.view.holds_value() => NameKind::Value,
+            _ => NameKind::Companion,
+        };
+        let spoken = key.spoken.map(String::into_boxed_str);
+        let View { flags, at_least_s, .. } = key.view;
+        let name = Name { credential: credential.clone(), spoken, view, flags, at_least_s, kind };
+        self.names.insert(key.name.into_bytes().into_boxed_slice(), name);
+    }
+
+    /// Runs `then` on what is behind a key, if the key is managed. `then` must not use the table.
+    pub fn with<R>(&self, key: &[u8], then: impl FnOnce(&Name) -> R) -> Option<R> {
         let word = self.lengths.get(key.len() / 64)?;
         if word & (1 << (key.len() % 64)) == 0 {
             return None;
@@ -292,17 +429,28 @@ impl Table {
     /// `None` if so many are under way that this one adds nothing.
     pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         credential.reports.fetch_add(1, Ordering::Relaxed);
-        let (done, receiver) = oneshot::channel();
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
-        let report = Report { id: credential.id, generation, done };
-        self.reports.try_send(report).ok().map(|()| receiver)
+        self.report(credential, generation, Doubt::Refused)
+    }
+
+    /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.
+    pub fn report_rival(&self, credential: &Credential) {
+        credential.rival_writes.fetch_add(1, Ordering::Relaxed);
+        // If the queue is full, a check is on its way anyhow.
+        let _ = self.report(credential, None, Doubt::Rival);
+    }
+
+    fn report(&self, credential: &Credential, generation: Option<u64>, why: Doubt) -> Option<oneshot::Receiver<()>> {
+        let (done, receiver) = oneshot::channel();
+        self.reports.try_send(Report { id: credential.id, generation, why, done }).ok().map(|()| receiver)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::encoding::Fact;
 
     fn published(generation: u64, expires_boot_ms: BootMs) -> Published {
         Published { value: Bytes::from_static(b"TOKEN"), generation, expires_boot_ms }
@@ -310,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_value_is_live_until_the_instant_it_expires() {
-        let credential = Credential::new(0, "wx1");
+        let credential = Credential::new(0, "wx1", Box::new([View::RAW]));
         assert!(matches!(credential.read(0), Reading::FirstFetch));
         credential.publish(published(1, 100));
         assert!(matches!(credential.read(99), Reading::Live(_)));
@@ -319,19 +467,63 @@ mod tests {
 
     #[test]
     fn a_failed_first_fetch_ends_the_waiting() {
-        let credential = Credential::new(0, "wx1");
+        let credential = Credential::new(0, "wx1", Box::new([View::RAW]));
         credential.settle();
         assert!(matches!(credential.read(0), Reading::Absent));
     }
 
     #[test]
     fn every_name_finds_its_credential_and_others_find_none() {
-        let names = vec!["access_token:wx1".to_owned(), "access_token".to_owned()];
+        let key = |name: &str| Key { name: name.to_owned(), spoken: None, view: View::RAW };
+        let names = vec![key("access_token:wx1"), key("access_token")];
         let (table, _receiver) = Table::new([("wx1", names)]);
         assert!(table.is_managed(b"access_token:wx1"));
         assert!(table.is_managed(b"access_token"));
         assert!(!table.is_managed(b"access_tokem"));
         assert!(!table.is_managed(&[b'x'; 300]));
+    }
+
+    /// What is under a key now, and its cas.
+    fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
+        let found = table.with(key.as_bytes(), |name| {
+            name.read(Now { boot_ms: 50, unix_ms: 1_000_000 }, |found| match found {
+                Found::Bytes { rendered, times, flags, cas } => {
+                    let mut out = Vec::new();
+                    rendered.write(&mut out, &times);
+                    Some((String::from_utf8(out).unwrap(), flags, cas))
+                }
+                _ => None,
+            })
+        });
+        found.expect("a managed key")
+    }
+
+    #[test]
+    fn each_name_shows_the_value_in_its_own_way() {
+        let key = |name: &str, form, flags| Key {
+            name: name.to_owned(),
+            spoken: Some("somebody".to_owned()),
+            view: View { form, flags, at_least_s: 0 },
+        };
+        let keys = vec![
+            key("json", Form::JsonString, 6),
+            key("json too", Form::JsonString, 6),
+            key("at", Form::Raw(Fact::ExpiresAt), 1),
+            key("one", Form::Constant(1), 0),
+            key("empty", Form::Nothing, 0),
+        ];
+        let (table, _receiver) = Table::new([("wx1", keys)]);
+        assert_eq!(table.credentials()[0].views.len(), 4);
+        assert_eq!(get(&table, "json"), None);
+        assert_eq!(get(&table, "one"), Some(("1".into(), 0, 1)), "a constant needs no value");
+        table.credentials()[0].publish(published(7, 10_050));
+        assert_eq!(get(&table, "json"), Some(("\"TOKEN\"".into(), 6, 7)));
+        assert_eq!(get(&table, "json too"), Some(("\"TOKEN\"".into(), 6, 7)));
+        assert_eq!(get(&table, "at"), Some(("1010".into(), 1, 7)));
+        assert_eq!(get(&table, "empty"), None);
+        let holds = |key: &str| table.with(key.as_bytes(), Name::holds_value).unwrap();
+        assert!(holds("json") && !holds("at") && !holds("one") && !holds("empty"));
+        assert_eq!(table.with(b"json", |name| name.spoken(b"json").to_vec()).unwrap(), b"somebody");
     }
 
     #[test]

@@ -45,6 +45,14 @@ pub struct Kind {
     pub probe: Option<fn(&str, &str) -> Outgoing>,
 }
 
+impl Kind {
+    /// A ticket: had with the access token, polled.
+    const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing) -> Kind {
+        let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
+        Kind { id, key, renewal, shape, needs_token: true, request, probe: None }
+    }
+}
+
 impl PartialEq for Kind {
     fn eq(&self, other: &Kind) -> bool {
         self.id == other.id

@@ -27,34 +27,21 @@ pub static STABLE: Kind = Kind {
 };
 
 /// `token`: mints each time; the value before it lives 5 more minutes.
-pub static CLASSIC: Kind =
-    Kind { id: "token", renewal: Renewal::Mint, request: classic, probe: Some(probe), ..STABLE_SHAPED };
-
-/// For signing `wx.config`.
-pub static JSAPI: Kind = Kind { id: "jsapi_ticket", key: "jsapi_ticket", request: jsapi, ..TICKET };
-
-/// For coupons and cards.
-pub static WX_CARD: Kind = Kind { id: "wx_card_ticket", key: "wx_card_ticket", request: wx_card, ..TICKET };
-
-const STABLE_SHAPED: Kind = Kind {
-    id: "",
+pub static CLASSIC: Kind = Kind {
+    id: "token",
     key: "access_token",
     renewal: Renewal::Mint,
     shape: Shape::of("access_token"),
     needs_token: false,
     request: classic,
-    probe: None,
+    probe: Some(probe),
 };
 
-const TICKET: Kind = Kind {
-    id: "",
-    key: "",
-    renewal: Renewal::Poll,
-    shape: Shape::of("ticket"),
-    needs_token: true,
-    request: jsapi,
-    probe: None,
-};
+/// For signing `wx.config`.
+pub static JSAPI: Kind = Kind::ticket("jsapi_ticket", "jsapi_ticket", jsapi);
+
+/// For coupons and cards.
+pub static WX_CARD: Kind = Kind::ticket("wx_card_ticket", "wx_card_ticket", wx_card);
 
 fn hex(byte: u8) -> bool {
     byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)

@@ -25,20 +25,10 @@ pub static TOKEN: Kind = Kind {
 };
 
 /// The corporation's, for `wx.config`.
-pub static JSAPI: Kind = Kind { id: "wecom_jsapi_ticket", key: "jsapi_ticket", request: jsapi, ..TICKET };
+pub static JSAPI: Kind = Kind::ticket("wecom_jsapi_ticket", "jsapi_ticket", jsapi);
 
 /// The app's, for `wx.agentConfig`.
-pub static AGENT: Kind = Kind { id: "wecom_agent_ticket", key: "agent_ticket", request: agent, ..TICKET };
-
-const TICKET: Kind = Kind {
-    id: "",
-    key: "",
-    renewal: Renewal::Poll,
-    shape: Shape::of("ticket"),
-    needs_token: true,
-    request: jsapi,
-    probe: None,
-};
+pub static AGENT: Kind = Kind::ticket("wecom_agent_ticket", "agent_ticket", agent);
 
 fn token(ask: &Ask<'_>) -> Outgoing {
     let query = vec![("corpid", ask.appid.to_owned()), ("corpsecret", ask.secret.expose().to_owned())];

@@ -17,19 +17,24 @@ pub fn reply(out: &mut Vec<u8>, text: &str, noreply: bool) {
 
 /// Appends `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
 pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, value: &[u8], cas: Option<u64>) {
-    out.reserve(key.len() + value.len() + 64);
+    value_head(out, key, flags, value.len(), cas);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the line before a data block of that length; the block and a line end must follow.
+pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
+    out.reserve(key.len() + length + 64);
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
     out.push(b' ');
     number(out, u64::from(flags));
     out.push(b' ');
-    number(out, value.len() as u64);
+    number(out, length as u64);
     if let Some(cas) = cas {
         out.push(b' ');
         number(out, cas);
     }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

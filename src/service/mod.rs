@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::cache::{Cache, Counted, Mode, Stored};
+use crate::cache::{Cache, Counted, Stored};
 use crate::clock::Now;
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
@@ -87,14 +87,14 @@ impl Service {
                 return self.get(keys, first_key, with_cas, touch_exptime, context);
             }
             Request::Store { mode, key, flags, exptime, value, noreply } => {
-                let answer = match self.refuse_write(mode, key, context) {
+                let answer = match self.refuse_write(mode, key, value, context) {
                     Some(refusal) => refusal,
                     None => self.store(mode, key, flags, exptime, value, context),
                 };
                 response::reply(context.out, answer, noreply);
             }
             Request::TooLarge { mode, key, noreply } => {
-                let answer = match self.refuse_write(mode, key, context) {
+                let answer = match self.refuse_write(mode, key, &[], context) {
                     Some(refusal) => refusal,
                     None => self.too_large(mode, key, context),
                 };
@@ -222,14 +222,6 @@ impl Service {
     ) -> &'static str {
         let (stats, expiry) = (context.stats, self.expiry(exptime, context.now));
         let cas = matches!(mode, StoreMode::Cas(_));
-        let mode = match mode {
-            StoreMode::Set => Mode::Set,
-            StoreMode::Add => Mode::Add,
-            StoreMode::Replace => Mode::Replace,
-            StoreMode::Append => Mode::Append,
-            StoreMode::Prepend => Mode::Prepend,
-            StoreMode::Cas(unique) => Mode::Cas(unique),
-        };
         let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
         match stored {
             Stored::Stored if cas => stats.cas_hits.add(1),

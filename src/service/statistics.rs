@@ -259,6 +259,8 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("reports", &credential.reports.load(Relaxed));
     show("checks", &status.checks);
     show("refused_writes", &credential.refused_writes.load(Relaxed));
+    show("rival_writes", &credential.rival_writes.load(Relaxed));
+    show("early_deaths", &status.early_deaths);
     if let Some(error) = &status.last_error {
         show("last_error_class", &error.class);
         show("last_error_errcode", &error.errcode.unwrap_or(0));

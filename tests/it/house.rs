@@ -11,7 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("cache", &["clock", "stats", "protocol"]),
     ("kind", &["secret"]),
-    ("config", &["kind", "secret"]),
+    ("config", &["kind", "secret", "credential/encoding"]),
+    ("credential/encoding", &["clock"]),
     ("credential/table", &["clock", "secret"]),
     ("credential/policy", &["clock", "kind", "upstream/answer", "upstream/class"]),
     ("credential", &["clock", "config", "kind", "secret", "stats", "upstream"]),
@@ -25,8 +26,17 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without async code and without sockets.
-const PURE: &[&str] =
-    &["protocol", "kind", "cache", "credential/table.rs", "credential/policy.rs", "service", "clock.rs", "secret.rs"];
+const PURE: &[&str] = &[
+    "protocol",
+    "kind",
+    "cache",
+    "credential/encoding.rs",
+    "credential/table.rs",
+    "credential/policy.rs",
+    "service",
+    "clock.rs",
+    "secret.rs",
+];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod aliases;
 mod cache_model;
 mod check;
 mod config;
@@ -16,6 +17,7 @@ mod php;
 mod protocol;
 mod readme;
 mod refresher;
+mod rogue;
 mod sandbox;
 mod soak;
 mod splits;

@@ -1,0 +1,349 @@
+//! How a credential is written for a client: which of its facts, in which bytes, with which flags.
+//!
+//! Pure: no clock, no I/O. What does not change with time is rendered when a value is published; a time in it is
+//! formatted straight into the output, so a hit allocates nothing.
+
+use bytes::Bytes;
+
+use crate::clock::{BootMs, Now};
+
+/// What WeChat grants, seconds. A time of fetching is told as this long before the end: readers add it again.
+pub const NOMINAL_LIFE_S: i64 = 7200;
+
+/// A fact about a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fact {
+    /// The token or ticket.
+    Value,
+    /// Its end, seconds since 1970.
+    ExpiresAt,
+    /// Seconds to its end.
+    ExpiresIn,
+    /// Its end less [`NOMINAL_LIFE_S`], seconds since 1970.
+    FetchedAt,
+}
+
+/// How facts are written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// The fact as it is: the value byte for byte, a time in decimal digits (which is JSON too).
+    Raw(Fact),
+    /// The value as a JSON string.
+    JsonString,
+    /// `serialize($value)` of PHP.
+    PhpString,
+    /// A JSON object of these fields.
+    JsonObject(Vec<(String, Fact)>),
+    /// A JSON array of these facts.
+    JsonList(Vec<Fact>),
+    /// `serialize()` of a PHP array with these keys.
+    PhpArray(Vec<(String, Fact)>),
+    /// `serialize()` of a PHP list.
+    PhpList(Vec<Fact>),
+    /// Always this number, value or no value.
+    Constant(u64),
+    /// Never there, and nobody may put something there.
+    Nothing,
+}
+
+/// What a managed key answers with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    pub form: Form,
+    /// The client library's mark of the type.
+    pub flags: u32,
+    /// Times are told as if at least so many seconds were left: some readers take a token for dead ahead of its end
+    /// and would fetch one themselves.
+    pub at_least_s: u32,
+}
+
+impl View {
+    /// The value byte for byte, flags 0.
+    pub const RAW: View = View { form: Form::Raw(Fact::Value), flags: 0, at_least_s: 0 };
+
+    /// Whether the value itself is in it, so that a `delete` speaks of the value.
+    pub fn holds_value(&self) -> bool {
+        match &self.form {
+            Form::Raw(fact) => *fact == Fact::Value,
+            Form::JsonString | Form::PhpString => true,
+            Form::JsonObject(fields) | Form::PhpArray(fields) => fields.iter().any(|(_, fact)| *fact == Fact::Value),
+            Form::JsonList(facts) | Form::PhpList(facts) => facts.contains(&Fact::Value),
+            Form::Constant(_) | Form::Nothing => false,
+        }
+    }
+
+    /// The same for everybody at any time, so that several apps may claim the key.
+    pub fn is_constant(&self) -> bool {
+        matches!(self.form, Form::Constant(_) | Form::Nothing)
+    }
+
+    /// Writes down all that is known before the time of reading.
+    pub fn render(&self, value: &Bytes) -> Rendered {
+        let mut pieces = Pieces::default();
+        match &self.form {
+            Form::Raw(Fact::Value) => return Rendered(Box::new([Piece::Bytes(value.clone())])),
+            Form::Raw(fact) => pieces.time(*fact),
+            Form::JsonString => json_string(&mut pieces.open, value),
+            Form::PhpString => php_string(&mut pieces.open, value),
+            Form::JsonObject(fields) => json(&mut pieces, b'{', b'}', fields.iter().map(named), value),
+            Form::JsonList(facts) => json(&mut pieces, b'[', b']', facts.iter().map(unnamed), value),
+            Form::PhpArray(fields) => php(&mut pieces, fields.iter().map(named), value),
+            Form::PhpList(facts) => php(&mut pieces, facts.iter().map(unnamed), value),
+            Form::Constant(number) => pieces.number(*number),
+            Form::Nothing => {}
+        }
+        pieces.close()
+    }
+}
+
+fn named((name, fact): &(String, Fact)) -> (Option<&str>, Fact) {
+    (Some(name), *fact)
+}
+
+fn unnamed(fact: &Fact) -> (Option<&'static str>, Fact) {
+    (None, *fact)
+}
+
+/// A view of one value, ready but for the time.
+pub struct Rendered(Box<[Piece]>);
+
+enum Piece {
+    Bytes(Bytes),
+    Time(Fact),
+}
+
+/// The times of one credential at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    unix_s: i64,
+    left_s: i64,
+}
+
+impl Times {
+    /// `at_least_s` is the view's.
+    pub fn new(now: Now, expires_boot_ms: BootMs, at_least_s: u32) -> Times {
+        let left_ms = i64::try_from(expires_boot_ms.saturating_sub(now.boot_ms)).unwrap_or(i64::MAX);
+        let at_least = i64::from(at_least_s);
+        if left_ms / 1000 < at_least {
+            return Times { unix_s: now.unix_s().saturating_add(at_least), left_s: at_least };
+        }
+        // From milliseconds: the same end whenever it is asked for.
+        Times { unix_s: now.unix_ms.saturating_add(left_ms).div_euclid(1000), left_s: left_ms / 1000 }
+    }
+
+    fn of(&self, fact: Fact) -> i64 {
+        match fact {
+            Fact::ExpiresAt => self.unix_s,
+            Fact::ExpiresIn => self.left_s,
+            Fact::FetchedAt => self.unix_s.saturating_sub(NOMINAL_LIFE_S),
+            Fact::Value => 0,
+        }
+    }
+}
+
+impl Rendered {
+    /// How many bytes [`Rendered::write`] will append.
+    pub fn len(&self, times: &Times) -> usize {
+        self.0.iter().fold(0, |length, piece| match piece {
+            Piece::Bytes(bytes) => length + bytes.len(),
+            Piece::Time(fact) => length + itoa::Buffer::new().format(times.of(*fact)).len(),
+        })
+    }
+
+    /// Appends it.
+    pub fn write(&self, out: &mut Vec<u8>, times: &Times) {
+        for piece in &self.0 {
+            match piece {
+                Piece::Bytes(bytes) => out.extend_from_slice(bytes),
+                Piece::Time(fact) => out.extend_from_slice(itoa::Buffer::new().format(times.of(*fact)).as_bytes()),
+            }
+        }
+    }
+}
+
+/// Pieces under way.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Piece>,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn time(&mut self, fact: Fact) {
+        if !self.open.is_empty() {
+            self.done.push(Piece::Bytes(std::mem::take(&mut self.open).into()));
+        }
+        self.done.push(Piece::Time(fact));
+    }
+
+    fn number(&mut self, number: u64) {
+        self.open.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn close(mut self) -> Rendered {
+        if !self.open.is_empty() {
+            self.done.push(Piece::Bytes(self.open.into()));
+        }
+        Rendered(self.done.into_boxed_slice())
+    }
+}
+
+fn json<'f>(
+    pieces: &mut Pieces,
+    begin: u8,
+    end: u8,
+    fields: impl Iterator<Item = (Option<&'f str>, Fact)>,
+    value: &[u8],
+) {
+    pieces.open.push(begin);
+    for (index, (name, fact)) in fields.enumerate() {
+        if index > 0 {
+            pieces.open.push(b',');
+        }
+        if let Some(name) = name {
+            json_string(&mut pieces.open, name.as_bytes());
+            pieces.open.push(b':');
+        }
+        match fact {
+            Fact::Value => json_string(&mut pieces.open, value),
+            time => pieces.time(time),
+        }
+    }
+    pieces.open.push(end);
+}
+
+/// The bytes are UTF-8: WeChat's answer was.
+fn json_string(out: &mut Vec<u8>, text: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..=0x1f => {
+                out.extend_from_slice(b"\\u00");
+                out.extend([byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]));
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+fn php<'f>(pieces: &mut Pieces, fields: impl ExactSizeIterator<Item = (Option<&'f str>, Fact)>, value: &[u8]) {
+    pieces.open.extend_from_slice(b"a:");
+    pieces.number(fields.len() as u64);
+    pieces.open.extend_from_slice(b":{");
+    for (index, (name, fact)) in fields.enumerate() {
+        match name {
+            Some(name) => php_string(&mut pieces.open, name.as_bytes()),
+            None => {
+                pieces.open.extend_from_slice(b"i:");
+                pieces.number(index as u64);
+                pieces.open.push(b';');
+            }
+        }
+        match fact {
+            Fact::Value => php_string(&mut pieces.open, value),
+            time => {
+                pieces.open.extend_from_slice(b"i:");
+                pieces.time(time);
+                pieces.open.push(b';');
+            }
+        }
+    }
+    pieces.open.push(b'}');
+}
+
+/// PHP counts bytes and escapes nothing.
+fn php_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(b"s:");
+    out.extend_from_slice(itoa::Buffer::new().format(text.len()).as_bytes());
+    out.extend_from_slice(b":\"");
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\";");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { boot_ms: 50_000, unix_ms: 1_700_000_000_900 };
+
+    /// A value with 100.4 seconds left, as a client gets it.
+    fn shown(form: Form, value: &str, at_least_s: u32) -> String {
+        let view = View { form, flags: 0, at_least_s };
+        let rendered = view.render(&Bytes::copy_from_slice(value.as_bytes()));
+        let times = Times::new(NOW, 150_400, at_least_s);
+        let mut out = Vec::new();
+        rendered.write(&mut out, &times);
+        assert_eq!(out.len(), rendered.len(&times));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn fields() -> Vec<(String, Fact)> {
+        [("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn), ("at", Fact::ExpiresAt)]
+            .map(|(name, fact)| (name.to_owned(), fact))
+            .into()
+    }
+
+    #[test]
+    fn each_form_is_written_as_its_reader_wants_it() {
+        assert_eq!(shown(Form::Raw(Fact::Value), "a\"\\b", 0), "a\"\\b");
+        assert_eq!(shown(Form::JsonString, "a\"\\b/\n\u{1f}~", 0), r#""a\"\\b/\u000a\u001f~""#);
+        assert_eq!(shown(Form::PhpString, "a\"\\b", 0), "s:4:\"a\"\\b\";");
+        assert_eq!(
+            shown(Form::JsonObject(fields()), "t\"k", 0),
+            r#"{"access_token":"t\"k","expires_in":100,"at":1700000101}"#
+        );
+        assert_eq!(
+            shown(Form::PhpArray(fields()), "t\"k", 0),
+            "a:3:{s:12:\"access_token\";s:3:\"t\"k\";s:10:\"expires_in\";i:100;s:2:\"at\";i:1700000101;}"
+        );
+        let list = vec![Fact::Value, Fact::FetchedAt, Fact::ExpiresIn];
+        assert_eq!(shown(Form::PhpList(list.clone()), "tk", 0), "a:3:{i:0;s:2:\"tk\";i:1;i:1699992901;i:2;i:100;}");
+        assert_eq!(shown(Form::JsonList(list), "tk", 0), r#"["tk",1699992901,100]"#);
+        assert_eq!(shown(Form::Constant(1), "tk", 0), "1");
+        assert_eq!(shown(Form::Nothing, "tk", 0), "");
+        assert_eq!(shown(Form::JsonObject(Vec::new()), "tk", 0), "{}");
+        assert_eq!(shown(Form::PhpList(Vec::new()), "tk", 0), "a:0:{}");
+    }
+
+    #[test]
+    fn every_printable_character_survives_json() {
+        let all: String = (0x20..0x7f).map(char::from).collect();
+        let written = shown(Form::JsonString, &all, 0);
+        assert_eq!(serde_json::from_str::<String>(&written).unwrap(), all);
+    }
+
+    #[test]
+    fn times_are_whole_seconds_and_never_below_the_least() {
+        assert_eq!(shown(Form::Raw(Fact::ExpiresIn), "", 0), "100");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresAt), "", 0), "1700000101");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresIn), "", 7200), "7200");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresAt), "", 7200), "1700007200");
+        assert_eq!(shown(Form::Raw(Fact::FetchedAt), "", 7200), "1700000000");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresIn), "", 100), "100");
+    }
+
+    #[test]
+    fn the_same_end_at_any_moment() {
+        let at = |ms: u64| {
+            let now = Now { boot_ms: NOW.boot_ms + ms, unix_ms: NOW.unix_ms + ms as i64 };
+            Times::new(now, 150_400, 0).unix_s
+        };
+        assert!((0..100_000).step_by(97).all(|ms| at(ms) == at(0)));
+        let past = Times::new(Now { boot_ms: 200_000, unix_ms: 0 }, 150_400, 0);
+        assert_eq!(past.left_s, 0);
+    }
+
+    #[test]
+    fn what_speaks_of_the_value() {
+        let holds = |form| View { form, ..View::RAW }.holds_value();
+        for form in [Form::JsonString, Form::PhpString, Form::PhpArray(fields()), Form::JsonList(vec![Fact::Value])] {
+            assert!(holds(form));
+        }
+        for form in [Form::Raw(Fact::ExpiresAt), Form::Constant(1), Form::Nothing, Form::PhpList(Vec::new())] {
+            assert!(!holds(form));
+        }
+    }
+}

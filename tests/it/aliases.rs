@@ -1,0 +1,330 @@
+//! Aliases with an encoding, and presets: what well-known clients find under their own keys.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options};
+
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, tokencached, wait_for, write};
+
+const ALL_PRESETS: &str = "tickets = [\"jsapi\", \"wx_card\"]\npresets = [\"tutorial\", \"dodgepudding\", \"zoujingli\", \"fastwego\", \"easywechat3\", \
+     \"easywechat6-laravel\", \"wechatpy\", \"silenceper\", \"workerman\"]";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where a script finds the server and the simulated WeChat.
+fn at<'c>(command: &'c mut Command, node: &Node, wechat: &Wechat) -> &'c mut Command {
+    command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
+    command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET)
+}
+
+#[track_caller]
+fn php_ok(script: &str, arguments: &[&str], app: &str) {
+    let wechat = Wechat::start();
+    let node = Node::start(&wechat.config("", app), &["-vvv"]);
+    if app.contains("tickets") {
+        for ticket in ["jsapi_ticket", "wx_card_ticket"] {
+            wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
+        }
+    }
+    let mut command = Command::new("php");
+    command.arg(root().join("tests/php").join(script)).args(arguments);
+    assert_eq!(run_well(at(&mut command, &node, &wechat)), "ok\n", "{}", node.log());
+    assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 0);
+    assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), 1, "nothing made the server fetch");
+    assert!(!node.log().contains(SECRET), "{}", node.log());
+}
+
+#[test]
+fn the_presets_with_memcache() {
+    php_ok("alias_presets.php", &["memcache", ""], ALL_PRESETS);
+}
+
+#[test]
+fn the_presets_with_memcached() {
+    php_ok("alias_presets.php", &["memcached", ""], ALL_PRESETS);
+}
+
+#[test]
+fn the_presets_under_a_prefix() {
+    let app = format!("{ALL_PRESETS}\nprefix = \"laravel_cache:\"");
+    php_ok("alias_presets.php", &["memcached", "laravel_cache:"], &app);
+}
+
+/// The keys that `alias_encodings.php` reads; the two extensions mark types by other flags.
+fn encodings(serialized: u32, long: u32) -> String {
+    format!(
+        r#"aliases = [
+            {{ key = "php_string", encoding = "php_string", flags = {serialized} }},
+            {{ key = "php_array", encoding = "php_array", flags = {serialized} }},
+            {{ key = "wechatat_{{appid}}", encoding = "php_array", flags = {serialized},
+               fields = {{ token = "value", expiration = "expires_at" }} }},
+            {{ key = "ci", encoding = "php_array", flags = {serialized},
+               fields = ["value", "fetched_at", "expires_in"] }},
+            {{ key = "json_object", encoding = "json_object" }},
+            {{ key = "long", shows = "expires_at", flags = {long} }},
+            {{ key = "digits", shows = "expires_at", encoding = "json_number" }},
+        ]"#
+    )
+}
+
+#[test]
+fn the_encodings_with_memcache() {
+    php_ok("alias_encodings.php", &["memcache"], &encodings(1, 768));
+}
+
+#[test]
+fn the_encodings_with_memcached() {
+    php_ok("alias_encodings.php", &["memcached"], &encodings(4, 1));
+}
+
+#[test]
+fn serialized_values_have_pecl_memcacheds_mark_unless_told_otherwise() {
+    let wechat = Wechat::start();
+    let app = r#"aliases = [{ key = "a", encoding = "php_string" }, { key = "b", encoding = "json_string" },
+        { key = "c", encoding = "json_string", flags = 6 }]"#;
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = node.connect();
+    let token = String::from_utf8(client.get(&format!("access_token:{APPID}")).unwrap()).unwrap();
+    client.expect(
+        "gets a b c\r\n",
+        format!(
+            "VALUE a 4 145 1\r\ns:136:\"{token}\";\r\nVALUE b 0 138 1\r\n\"{token}\"\r\n\
+             VALUE c 6 138 1\r\n\"{token}\"\r\nEND\r\n"
+        ),
+    );
+}
+
+/// The real wechatpy over several renewals.
+#[track_caller]
+fn wechatpy(version: &str, library: &str) {
+    let wechat = Wechat::short_lived(4);
+    let app = "presets = [\"wechatpy\"]\ntickets = [\"jsapi\", \"wx_card\"]";
+    let node = Node::start(&wechat.config("", app), &[]);
+    for ticket in ["jsapi_ticket", "wx_card_ticket"] {
+        wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
+    }
+    let packages = root().join("target/python").join(format!("wechatpy-{version}"));
+    assert!(packages.exists(), "{} is missing; tests/run installs it", packages.display());
+    let mut command = Command::new("python3");
+    command.arg(root().join("tests/python/wechatpy_reads.py")).args([library, "4"]);
+    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
+    let said = run_well(at(&mut command, &node, &wechat));
+    let seen: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
+    assert_eq!(seen["fetched"], 0, "{said}\n{}", node.log());
+    let calls = wechat.calls(APPID);
+    assert_eq!(calls.of(Endpoint::Token), 0, "{calls:?}");
+    assert_eq!(Some(calls.ended(Endpoint::GetApiDomainIp, "ok")), seen["used"].as_u64(), "{calls:?}");
+}
+
+#[test]
+fn wechatpy_1_over_pymemcache_only_reads() {
+    wechatpy("1", "pymemcache");
+}
+
+#[test]
+fn wechatpy_1_over_python_memcached_only_reads() {
+    wechatpy("1", "memcache");
+}
+
+#[test]
+fn wechatpy_2_over_pymemcache_only_reads() {
+    wechatpy("2", "pymemcache");
+}
+
+#[test]
+fn wechatpy_2_over_python_memcached_only_reads() {
+    wechatpy("2", "memcache");
+}
+
+/// The node's only app, known to be fetched.
+fn fetched(node: &Node) -> Client {
+    let mut client = node.connect();
+    client.get(&format!("access_token:{APPID}")).expect("a token");
+    client
+}
+
+#[test]
+fn companions_are_managed_but_their_delete_says_nothing() {
+    let wechat = Wechat::start();
+    let app = r#"aliases = [{ key = "at", shows = "expires_at" }, { key = "one", constant = 1 },
+        { key = "empty", shows = "nothing" }, { key = "json", encoding = "json_string" }]"#;
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = fetched(&node);
+    for key in ["at", "one", "empty"] {
+        client.expect(format!("set {key} 0 0 1\r\nx\r\n"), "NOT_STORED\r\n");
+        client.expect(format!("cas {key} 0 0 1 1\r\nx\r\n"), "EXISTS\r\n");
+        client.expect(format!("incr {key} 1\r\n"), "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n");
+        client.expect(format!("touch {key} 1\r\ndelete {key}\r\n"), "TOUCHED\r\nDELETED\r\n");
+        client.expect(format!("delete {key} noreply\r\nmn\r\n"), "MN\r\n");
+    }
+    assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).unwrap(), "0");
+    client.expect("get one empty\r\nget empty\r\n", "VALUE one 0 1\r\n1\r\nEND\r\nEND\r\n");
+    assert_eq!(client.stat("", "managed_misses").unwrap(), "0", "a key kept empty lacks no token");
+    client.expect("delete json\r\n", "DELETED\r\n");
+    assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).unwrap(), "1");
+}
+
+#[test]
+fn without_a_token_only_constants_answer() {
+    let wechat = Wechat::start();
+    wechat.set_secret(APPID, "another");
+    let app = r#"presets = ["easywechat3", "workerman"]"#;
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = node.connect();
+    wait_for("the refusal", || node.log().contains("40125").then_some(()));
+    client.expect(
+        "get DoctrineNamespaceCacheKey[] WCH_expires_in WCH_access_token\r\n",
+        "VALUE DoctrineNamespaceCacheKey[] 0 1\r\n1\r\nEND\r\n",
+    );
+}
+
+#[test]
+fn a_first_get_of_a_json_alias_is_held_too() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, tokencached::sandbox::Fault::new(tokencached::sandbox::FaultKind::Delay { ms: 250 }));
+    let app = r#"aliases = [{ key = "json", encoding = "json_string" }, { key = "at", shows = "expires_at" }]"#;
+    let node = Node::start(&wechat.config("first_get_wait_ms = 900", app), &[]);
+    assert!(node.connect().get("at").is_some(), "the first get of a companion was not held");
+    assert!(node.connect().get("json").is_some());
+}
+
+#[test]
+fn all_names_of_a_token_change_together() {
+    let wechat = Wechat::short_lived(2);
+    let app = r#"aliases = [{ key = "json", encoding = "json_string" }, { key = "php", encoding = "php_string" }]"#;
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = fetched(&node);
+    let mut generations = std::collections::BTreeSet::new();
+    while generations.len() < 3 {
+        let answer = String::from_utf8(client.ask("gets json php\r\n")).unwrap();
+        let lines: Vec<&str> = answer.lines().collect();
+        let [head, json, php_head, php, "END"] = lines[..] else { continue };
+        let cas = |head: &str| head.rsplit(' ').next().unwrap().to_owned();
+        // Two keys of one request may straddle a renewal; one key may not.
+        if cas(head) == cas(php_head) {
+            assert_eq!(php, format!("s:136:{json};"));
+        }
+        generations.insert(cas(head));
+    }
+}
+
+#[test]
+fn a_secret_in_a_key_is_never_shown() {
+    let wechat = Wechat::start();
+    let app = format!("presets = [\"easywechat6-laravel\"]\naliases = [\"mine.{SECRET}\", \"also.{{secret}}\"]");
+    let config = wechat.config("", &app);
+    let node = Node::start(&config, &["-vvv"]);
+    let mut client = fetched(&node);
+    for key in [
+        format!("official_account.access_token.{APPID}.{SECRET}.1"),
+        format!("mine.{SECRET}"),
+        format!("also.{SECRET}"),
+    ] {
+        assert!(client.get(&key).is_some(), "{key}");
+        client.expect(format!("set {key} 0 0 1\r\nx\r\ndelete {key}\r\n"), "NOT_STORED\r\nDELETED\r\n");
+    }
+    let mut shown = node.log();
+    assert!(shown.contains(&format!("key=official_account.access_token.{APPID}.{{secret}}.1")), "{shown}");
+    for argument in ["", "settings", "items", "tokens", "cachedump 1 0", "detail dump"] {
+        shown += &String::from_utf8(client.ask(format!("stats {argument}\r\n"))).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "tokencached.toml", &config.replace("{folder}", "/nonexistent"));
+    let check = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let printed = String::from_utf8(check.stdout).unwrap();
+    assert!(printed.contains("\"mine.{secret}\"") && printed.contains(".{secret}.0\""), "{printed}");
+    shown += &printed;
+    shown += &String::from_utf8(check.stderr).unwrap();
+    assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[test]
+fn what_check_prints_says_the_same_again() {
+    let wechat = Wechat::start();
+    let text = wechat.config("", &format!("{ALL_PRESETS}\n{}", encodings(4, 1)));
+    let folder = tempfile::tempdir().unwrap();
+    let aliases = |name: &str, text: &str| {
+        let file = write(folder.path(), name, &text.replace("{folder}", &folder.path().display().to_string()));
+        let output = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let line = printed.lines().find(|line| line.starts_with("aliases = ")).expect(&printed).to_owned();
+        assert!(line.contains("at_least = 7200") && line.contains("constant = 1"), "{line}");
+        (printed, line)
+    };
+    let (printed, first) = aliases("first.toml", &text);
+    let second = aliases("second.toml", &printed.replace("<hidden>", SECRET));
+    assert_eq!(second.1, first);
+}
+
+#[test]
+fn wecom_has_keys_of_its_own() {
+    let corp = |secret: &str| AppOptions {
+        appid: "ww2222222222222222".into(),
+        secret: secret.into(),
+        kind: AppKind::Wecom,
+        ..AppOptions::default()
+    };
+    let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
+    let app = format!(
+        "[[app]]\nappid = \"ww2222222222222222\"\nkind = \"wecom\"\nsecret = \"{SECRET}\"\ntickets = [\"jsapi\", \"agent\"]\n\
+         presets = [\"wechatpy\", \"dodgepudding\", \"silenceper\", \"easywechat6-laravel\", \"workerman\"]"
+    );
+    let node = Node::start(&wechat.config("", &app), &[]);
+    let mut client = fetched(&node);
+    let mut value = |key: &str| String::from_utf8(wait_for(key, || client.get(key))).unwrap();
+    let token = value("access_token:ww2222222222222222");
+    let ticket = value("agent_ticket:ww2222222222222222");
+    assert_eq!(value("qywechat_access_tokenww2222222222222222"), token);
+    assert_eq!(value(&format!("work.access_token.ww2222222222222222.{SECRET}")), token);
+    assert_eq!(value("gowechat_work__access_token_ww2222222222222222"), format!("\"{token}\""));
+    let key = format!("wechatpy:ww2222222222222222_{}_access_token", &SECRET[..10]);
+    assert_eq!(value(&key), format!("\"{token}\""));
+    assert_eq!(value("wechatpy:ww2222222222222222_agent_jsapi_ticket"), format!("\"{ticket}\""));
+    assert!(value("wechatpy:ww2222222222222222_jsapi_ticket_expires_at").parse::<u64>().is_ok());
+    client.expect(format!("set {key} 0 0 1\r\nx\r\nget WCH_access_token\r\n"), "NOT_STORED\r\nEND\r\n");
+    assert!(node.log().contains("_{secret10}_access_token") && !node.log().contains(&SECRET[..10]), "{}", node.log());
+}
+
+#[test]
+fn two_apps_share_doctrines_key_and_nothing_else() {
+    let other = AppOptions { appid: "wx2222222222222222".into(), secret: "s2".into(), ..AppOptions::default() };
+    let wechat = Wechat::with(Options { apps: vec![other], ..Options::default() });
+    let second = "presets = [\"easywechat3\"]\n[[app]]\nappid = \"wx2222222222222222\"\nsecret = \"s2\"\n\
+                  presets = [\"easywechat3\"]";
+    let node = Node::start(&wechat.config("", second), &[]);
+    let mut client = fetched(&node);
+    client.expect("get DoctrineNamespaceCacheKey[]\r\n", "VALUE DoctrineNamespaceCacheKey[] 0 1\r\n1\r\nEND\r\n");
+    let key = |appid: &str| format!("[easywechat.common.access_token.{appid}][1]");
+    let (one, two) = (client.get(&key(APPID)).unwrap(), client.get(&key("wx2222222222222222")).unwrap());
+    assert_ne!(one, two);
+    assert_eq!(client.get("access_token:wx2222222222222222").unwrap(), two);
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for name in ["docs/sdk.md", "docs/configuration.md"] {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let app = block.lines().filter(|line| !line.starts_with("secret_file") && *line != "[[app]]");
+            let app = app.filter(|line| !line.starts_with("appid")).collect::<Vec<_>>().join("\n");
+            let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n{app}\n");
+            let file = write(folder.path(), "tokencached.toml", &config);
+            run_well(tokencached().arg("check").arg("--config").arg(&file).env("HOME", folder.path()));
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+#[test]
+fn the_documentation_knows_every_preset() {
+    let documentation = std::fs::read_to_string(root().join("docs/sdk.md")).unwrap();
+    for name in ALL_PRESETS.split("presets").nth(1).unwrap().split('"').skip(1).step_by(2) {
+        assert!(documentation.contains(&format!("`{name}`")), "{name}");
+    }
+}
