@@ -13,6 +13,7 @@ mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
+mod month;
 mod php;
 mod protocol;
 mod readme;
