@@ -706,6 +706,7 @@ impl Sim<'_> {
             written_boot_ms: self.written.boot_ms,
             boot_id: self.written_boot.to_string(),
             entries: Vec::new(),
+            ledgers: Vec::new(),
         };
         for slot in 0..self.slots.len() {
             self.slots[slot].reset();
