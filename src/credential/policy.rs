@@ -186,7 +186,7 @@ impl Standing {
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {
             // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
-            self.learned_ms = self.learned_ms.map(|ms| ms + ms / 100);
+            self.learned_ms = self.learned_ms.map(|ms| (ms + ms / 100).min(self.longest_ms));
         }
         self.learned_ms = self.learned_so_far_ms();
         self.same_at_ms = None;

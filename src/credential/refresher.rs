@@ -550,7 +550,11 @@ impl Driver {
 
     /// Takes the schedule up where a check interrupted it.
     fn resume(&mut self, id: CredentialId) {
-        self.arm(id, self.refresher.slots[id].next_try_ms);
+        let (now_ms, slot) = (clock::boot_ms(), &self.refresher.slots[id]);
+        // A check that came before the schedule was made has none to resume.
+        let overdue = slot.next_try_ms <= now_ms;
+        let at_ms = if overdue { slot.standing.first_try_ms(now_ms, fastrand::f64()) } else { slot.next_try_ms };
+        self.arm(id, at_ms);
     }
 
     /// The flight is over: whoever waited for a check gets their answer.

@@ -7,7 +7,7 @@ use super::rules::Answer;
 pub(super) const CONTENT_TYPE: &str = "application/json; encoding=utf-8";
 
 /// The JSON body of an answer.
-pub(super) fn body(answer: &Answer) -> String {
+pub fn body(answer: &Answer) -> String {
     match answer {
         Answer::Token { expires_in_s, .. } | Answer::Ticket { expires_in_s, .. } => {
             body_with_expires_in(answer, Some(&expires_in_s.to_string()))

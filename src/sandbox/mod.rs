@@ -26,14 +26,16 @@
 //! # Ok(()) }
 //! ```
 
-mod answer;
+#[doc(hidden)]
+pub mod answer;
 mod calls;
 mod control;
 mod fault;
 mod http;
 mod options;
 mod quota;
-mod rules;
+#[doc(hidden)]
+pub mod rules;
 #[cfg(test)]
 mod rules_tests;
 mod server;

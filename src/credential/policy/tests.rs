@@ -189,6 +189,17 @@ fn a_60_s_sandbox_token_settles_at_one_or_two_asks_a_lifetime() {
     assert!(late.iter().sum::<u32>() <= 2 * u32::try_from(late.len()).unwrap(), "{late:?}");
 }
 
+/// The simulated month found it: one percent more with each renewal overflowed after some eight months.
+#[test]
+fn what_is_learned_stays_within_a_life_however_many_renewals_pass() {
+    let mut standing = fetched(STABLE, 60);
+    standing.answered(&answer(57_000, 3, true), 0.0);
+    for n in 1..10_000 {
+        standing.answered(&answer(n * 60_000, 60, false), 0.0);
+    }
+    assert!(standing.learned_so_far_ms().unwrap() <= 60_000);
+}
+
 /// WeChat's token endpoint, with both windows in proportion to the lifetime.
 struct WeChat {
     endpoint: Renewal,
