@@ -16,7 +16,6 @@
 //! shard stay behind after they left.
 
 mod class;
-mod number;
 mod queue;
 mod shard;
 mod slab;
@@ -44,7 +43,7 @@ use self::{
 pub type Seconds = u32;
 
 /// The longest key.
-pub const KEY_BYTES_MAX: usize = 250;
+pub use crate::protocol::KEY_LENGTH_MAX as KEY_BYTES_MAX;
 
 /// No shard is made smaller than this: its fixed parts should not weigh.
 const SHARD_BUDGET_BYTES_MIN: u64 = 256 * 1024;

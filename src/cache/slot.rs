@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::protocol::number;
+
 use super::{
     Counted, ItemView, Mode, Seconds, Stored,
     class::item_size,
-    number,
     shard::{Leaves, NewData, Shard, Trash},
     slab::{self, Entry, FETCHED, STALE, TOKEN_SENT},
 };
@@ -157,7 +158,7 @@ impl<'a> Slot<'a> {
         let Some(index) = self.index else { return Counted::NotFound };
         let entry = self.shard.slab.get(index);
         let (flags, expiry, len) = (entry.flags(), entry.exptime, entry.value().len());
-        let Some(old) = number::parse(entry.value()) else { return Counted::NonNumeric };
+        let Some(old) = number::unsigned(entry.value()) else { return Counted::NonNumeric };
         let new = if increase { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(new).as_bytes();

@@ -1,4 +1,4 @@
-//! Numbers as memcached reads and writes them: `strtol` and `strtoul` with their habits.
+//! Numbers as memcached reads them, on the wire and in an item: `strtol` and `strtoul` with their habits.
 
 /// White space in C's sense.
 fn is_space(byte: u8) -> bool {
@@ -30,12 +30,11 @@ fn parts(text: &[u8]) -> Option<(bool, u64)> {
     (count > 0).then_some((negative, value))
 }
 
-/// An unsigned number of up to 64 bits; a minus sign is refused.
+/// An unsigned number of up to 64 bits. A minus counts modulo 2^64 and is refused when the result has the top bit set.
 pub fn unsigned(text: &[u8]) -> Option<u64> {
     match parts(text)? {
         (false, value) => Some(value),
-        (true, 0) => Some(0),
-        (true, _) => None,
+        (true, value) => Some(value.wrapping_neg()).filter(|value| *value <= i64::MAX as u64),
     }
 }
 
@@ -77,5 +76,43 @@ mod tests {
         }
         assert_eq!(unsigned_32(b"4294967296"), None);
         assert_eq!(signed(b"9223372036854775808"), None);
+    }
+
+    #[test]
+    fn reads_an_items_number_as_memcached_reads_it() {
+        // Each line was put to memcached 1.6.18.
+        let table: &[(&str, Option<u64>)] = &[
+            ("0", Some(0)),
+            ("5", Some(5)),
+            (" 5", Some(5)),
+            ("\t5", Some(5)),
+            ("5 ", Some(5)),
+            ("5\r\n", Some(5)),
+            ("5 a", Some(5)),
+            ("5\x005", Some(5)),
+            ("+5", Some(5)),
+            ("007", Some(7)),
+            ("000000000000000000000", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            (" 18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999999999", None),
+            ("-0", Some(0)),
+            ("-1", None),
+            ("  -5", None),
+            ("-18446744073709551615", Some(1)),
+            ("-18446744073709551616", None),
+            ("-9223372036854775809", Some(9_223_372_036_854_775_807)),
+            ("-9223372036854775808", None),
+            ("", None),
+            (" ", None),
+            ("-", None),
+            ("0x10", None),
+            ("5a", None),
+            ("text", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(unsigned(text.as_bytes()), *expected, "{text:?}");
+        }
     }
 }
