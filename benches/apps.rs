@@ -25,15 +25,7 @@ fn main() {
         (0..apps).map(|n| AppOptions { appid: appid(n), secret: "s".into(), ..AppOptions::default() }).collect();
     let options = Options { apps: known, ..Options::default() };
     let sandbox = sandbox_runtime.block_on(Sandbox::start(options)).unwrap();
-    let upstream = Upstream {
-        base_url: sandbox.base_url(),
-        hosts: Vec::new(),
-        ca_file: None,
-        connect_timeout_ms: 3_000,
-        total_timeout_ms: 8_000,
-        concurrency: 16,
-        proxy: None,
-    };
+    let upstream = Upstream::at(sandbox.base_url());
     let configured: Vec<App> = (0..apps)
         .map(|n| App {
             tickets: vec![&mp::JSAPI],

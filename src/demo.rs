@@ -72,15 +72,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             lock_memory: false,
         },
         state_path: None,
-        upstream: Upstream {
-            base_url: sandbox.base_url(),
-            hosts: Vec::new(),
-            ca_file: None,
-            connect_timeout_ms: 3_000,
-            total_timeout_ms: 8_000,
-            concurrency: 16,
-            proxy: None,
-        },
+        upstream: Upstream::at(sandbox.base_url()),
         apps: vec![
             app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
             app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),

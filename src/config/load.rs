@@ -193,13 +193,14 @@ impl<'l> Layers<'l> {
         let base_url = self.pick("upstream.base_url", |value, _| upstream::base_url(value));
         let base_url = base_url.unwrap_or_else(|| mp::PLATFORM.base_url.to_owned());
         let hosts = self.pick("upstream.hosts", |value, _| upstream::hosts(value));
+        let default = Upstream::at(base_url.clone());
         let upstream = Upstream {
             hosts: hosts.unwrap_or_else(|| upstream::hosts_of(&base_url)),
             base_url,
             ca_file: self.pick("upstream.ca_file", upstream::ca_file),
-            connect_timeout_ms: self.number("upstream.connect_timeout_ms", 100..=60_000, 3_000),
-            total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, 8_000),
-            concurrency: self.number("upstream.concurrency", 1..=1_000, 16) as usize,
+            connect_timeout_ms: self.number("upstream.connect_timeout_ms", 100..=60_000, default.connect_timeout_ms),
+            total_timeout_ms: self.number("upstream.total_timeout_ms", 100..=120_000, default.total_timeout_ms),
+            concurrency: self.number("upstream.concurrency", 1..=1_000, default.concurrency as u64) as usize,
             proxy: self.pick("upstream.proxy", |value, _| upstream::proxy(value)),
         };
         if upstream.connect_timeout_ms > upstream.total_timeout_ms {

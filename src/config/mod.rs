@@ -119,6 +119,21 @@ pub struct Upstream {
     pub proxy: Option<String>,
 }
 
+impl Upstream {
+    /// One host, and the defaults for the rest.
+    pub fn at(base_url: String) -> Upstream {
+        Upstream {
+            base_url,
+            hosts: Vec::new(),
+            ca_file: None,
+            connect_timeout_ms: 3_000,
+            total_timeout_ms: 8_000,
+            concurrency: 16,
+            proxy: None,
+        }
+    }
+}
+
 impl fmt::Debug for Upstream {
     /// A proxy's address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

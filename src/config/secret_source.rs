@@ -18,6 +18,8 @@ pub(super) const HIDDEN: &str = "<hidden>";
 pub enum SecretFault {
     #[error("cannot be read: {0}")]
     Unreadable(String),
+    #[error("is not a regular file")]
+    NotAFile,
     #[error("is empty")]
     Empty,
     #[error("is not valid UTF-8")]
@@ -42,6 +44,10 @@ impl SecretSource {
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
     let unreadable = |error: std::io::Error| SecretFault::Unreadable(error.to_string());
+    // Before it is opened: a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(SecretFault::NotAFile);
+    }
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(64));
     let file = File::open(path).map_err(unreadable)?;
     file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -71,6 +77,15 @@ mod tests {
     fn a_line_break_at_the_end_is_not_part_of_the_secret() {
         assert_eq!(of_text("abc\r\n").unwrap().expose(), "abc");
         assert_eq!(of_text("abc\n\n").unwrap().expose(), "abc");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert_eq!(SecretSource::File(pipe).read(), Err(SecretFault::NotAFile));
     }
 
     #[test]

@@ -83,7 +83,6 @@ pub enum Outcome {
 
 /// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
 const INTENT_WAIT: Duration = Duration::from_millis(250);
-const SECRET_BYTES_MAX: u64 = 4096;
 
 impl Flight {
     /// Flies. Once a call has been sent it is waited for, whatever `cancel` says.
@@ -194,16 +193,11 @@ impl Flight {
 pub async fn read_secret(source: &SecretSource) -> Result<Secret, String> {
     let path = match source {
         SecretSource::Fixed(secret) => return Ok(secret.clone()),
-        SecretSource::File(path) => path,
+        SecretSource::File(path) => path.display(),
     };
-    let shown = path.display();
-    let facts = tokio::fs::metadata(path).await.map_err(|error| format!("secret file {shown}: {error}"))?;
-    if !facts.is_file() || facts.len() > SECRET_BYTES_MAX {
-        return Err(format!("secret file {shown} is not a small regular file"));
-    }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("secret file {shown}: {error}"))?;
-    match text.trim() {
-        "" => Err(format!("secret file {shown} is empty")),
-        secret => Ok(Secret::new(secret.to_owned())),
+    let source = source.clone();
+    match tokio::task::spawn_blocking(move || source.read()).await {
+        Ok(read) => read.map_err(|fault| format!("secret file {path} {fault}")),
+        Err(_) => Err(format!("secret file {path}: the reader crashed")),
     }
 }

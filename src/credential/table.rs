@@ -241,12 +241,6 @@ impl Credential {
         self.settled.store(true, Ordering::Release);
         self.changes.send_modify(|ticks| *ticks += 1);
     }
-
-    /// The refresher only: WeChat says the value is dead and there is no other yet.
-    pub fn withdraw(&self) {
-        self.shown.store(None);
-        self.settle();
-    }
 }
 
 /// What makes a value doubtful.

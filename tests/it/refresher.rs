@@ -99,15 +99,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub fn upstream(base_url: &str) -> config::Upstream {
-    config::Upstream {
-        base_url: base_url.to_owned(),
-        hosts: Vec::new(),
-        ca_file: None,
-        connect_timeout_ms: 3_000,
-        total_timeout_ms: 8_000,
-        concurrency: 8,
-        proxy: None,
-    }
+    config::Upstream { concurrency: 8, ..config::Upstream::at(base_url.to_owned()) }
 }
 
 pub fn app(appid: &str, token: &'static Kind) -> App {
@@ -219,13 +211,13 @@ async fn google_cloud_rust_5809_no_failed_renewal_takes_a_live_value_away() {
 async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
-    std::fs::write(&file, "the wrong one\n").unwrap();
+    std::fs::write(&file, "thewrongone\n").unwrap();
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, App { secret: SecretSource::File(file.clone()), ..stable() });
     until("a refusal", || node.status().state == State::Blocked).await;
     let error = node.status().last_error.unwrap();
     assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
-    assert!(!error.advice.is_empty() && !error.text.contains("the wrong one"), "{error:?}");
+    assert!(!error.advice.is_empty() && !error.text.contains("thewrongone"), "{error:?}");
     let asked = sandbox.calls("wx1").total();
     assert_eq!(asked, 1, "a refusal is not retried fast");
     // Rotated as it should be: a new file in place of the old one.

@@ -19,15 +19,7 @@ async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
     let known = AppOptions { appid: CRASHING.into(), secret: "s".into(), ..AppOptions::default() };
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
     let app = App::mp(CRASHING, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
-    let upstream = Upstream {
-        base_url: sandbox.base_url(),
-        hosts: Vec::new(),
-        ca_file: None,
-        connect_timeout_ms: 3_000,
-        total_timeout_ms: 8_000,
-        concurrency: 1,
-        proxy: None,
-    };
+    let upstream = Upstream { concurrency: 1, ..Upstream::at(sandbox.base_url()) };
     let (table, refresher) = super::super::build_with(&upstream, &[app], None).unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));

@@ -22,15 +22,7 @@ async fn every_call_looks_the_name_up_anew() {
     let known = AppOptions { appid: "wx1".into(), secret: "s".into(), ..AppOptions::default() };
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
     let base_url = sandbox.base_url().replace("127.0.0.1", "api.test");
-    let config = config::Upstream {
-        base_url: base_url.clone(),
-        hosts: Vec::new(),
-        ca_file: None,
-        connect_timeout_ms: 3_000,
-        total_timeout_ms: 8_000,
-        concurrency: 1,
-        proxy: None,
-    };
+    let config = config::Upstream { concurrency: 1, ..config::Upstream::at(base_url.clone()) };
     let names = Arc::new(Names::default());
     let client = Client::with_resolver(&config, Some(names.clone())).unwrap();
     let secret = Secret::new("s".into());
