@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
-use crate::clock::{self, BootMs};
+use crate::clock::{BootMs, Clock};
 use crate::config::SecretSource;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
-use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub struct Flight {
     pub held: Option<Bytes>,
     pub standing: Standing,
     pub total_timeout_ms: u64,
-    pub client: Client,
+    pub upstream: Arc<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
     pub permits: Arc<Semaphore>,
     pub cancel: CancellationToken,
     /// Classic only: the note in the state that a call is about to be made.
@@ -106,14 +107,14 @@ impl Flight {
             Ok(secret) => secret,
             Err(reason) => {
                 let failure = Failure::unusable(&self.appid, reason);
-                landing.outcome = Outcome::Failed { failure, sent_ms: clock::boot_ms() };
+                landing.outcome = Outcome::Failed { failure, sent_ms: self.clock.boot_ms() };
                 return landing;
             }
         };
         landing.outcome = match &self.held {
             Some(held) if self.probes_first() => {
                 landing.calls += u64::from(self.kind.probe.is_some());
-                match self.client.probe(self.kind, &self.base_url, held, self.deadline()).await {
+                match self.upstream.probe(self.kind, &self.base_url, held, self.deadline()).await {
                     Probe::Dead(errcode) => {
                         landing.found_dead = Some(errcode);
                         self.fetch(&secret, &mut landing).await
@@ -141,7 +142,7 @@ impl Flight {
         if self.cancel.is_cancelled() {
             return Outcome::Cancelled;
         }
-        let sent_ms = clock::boot_ms();
+        let sent_ms = self.clock.boot_ms();
         let Ok((token, generation)) = self.parent_token(sent_ms) else {
             let failure =
                 Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
@@ -149,7 +150,7 @@ impl Flight {
         };
         let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token };
         landing.calls += 1;
-        let token = match self.client.fetch(self.kind, &ask, self.deadline()).await {
+        let token = match self.upstream.fetch(self.kind, ask, self.deadline()).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token's fault, not the operator's: it is checked, and this is asked again.
@@ -160,11 +161,11 @@ impl Flight {
                 return Outcome::Failed { failure, sent_ms };
             }
         };
-        let received_ms = clock::boot_ms();
+        let received_ms = self.clock.boot_ms();
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let probe = if self.purpose != Purpose::Renew && same && self.kind.probe.is_some() {
             landing.calls += 1;
-            Some(self.client.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
+            Some(self.upstream.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {
             None
         };
@@ -185,7 +186,7 @@ impl Flight {
     }
 
     fn deadline(&self) -> Duration {
-        Duration::from_millis(self.standing.call_deadline_ms(clock::boot_ms(), self.total_timeout_ms))
+        Duration::from_millis(self.standing.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms))
     }
 }
 

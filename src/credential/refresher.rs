@@ -24,11 +24,11 @@ use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
 use super::saver::Saver;
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, Report, State, Table};
-use crate::clock::{self, BootMs, Now};
+use crate::clock::{BootMs, Clock, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
-use crate::upstream::{Class, Client, Failure, Probe, Sent, Token, Told};
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
@@ -37,7 +37,8 @@ pub struct Refresher {
     pub(super) slots: Vec<Slot>,
     /// Who is fetched with whose value.
     pub(super) children: HashMap<CredentialId, Vec<CredentialId>>,
-    pub(super) client: Client,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) saver: Option<Saver>,
     pub(super) concurrency: usize,
     pub(super) total_timeout_ms: u64,
@@ -244,7 +245,7 @@ impl Driver {
     async fn drive(&mut self, shutdown: &CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut clocks = (clock::boot_ms(), Instant::now());
+        let mut clocks = (self.refresher.clock.boot_ms(), Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -252,7 +253,7 @@ impl Driver {
                 Some(home) = self.tasks.join_next_with_id() => self.came_home(home),
                 Some(due) = poll_fn(|cx| self.queue.poll_expired(cx)) => self.due(due.into_inner()),
                 _ = tick.tick() => {
-                    let now = (clock::boot_ms(), Instant::now());
+                    let now = (self.refresher.clock.boot_ms(), Instant::now());
                     if jumped(clocks, now) {
                         warn!("the machine was suspended or a clock jumped; schedules are set anew");
                         self.rearm_all();
@@ -269,7 +270,7 @@ impl Driver {
 
     /// The first tries: at once for as many as may fly at once, the others spread a little.
     fn schedule_all(&mut self) {
-        let now_ms = clock::boot_ms();
+        let now_ms = self.refresher.clock.boot_ms();
         let spread_ms = self.refresher.slots.len() as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
@@ -292,7 +293,7 @@ impl Driver {
         slot.next_try_ms = at_ms;
         slot.credential.update_status(|status| status.next_try_boot_ms = at_ms);
         // A year is beyond any schedule; the queue's wheel would end a little later.
-        let delay_ms = at_ms.saturating_sub(clock::boot_ms()).min(365 * 86_400_000);
+        let delay_ms = at_ms.saturating_sub(self.refresher.clock.boot_ms()).min(365 * 86_400_000);
         slot.timer = Some(self.queue.insert(id, Duration::from_millis(delay_ms)));
     }
 
@@ -312,7 +313,7 @@ impl Driver {
             return;
         }
         let purpose = match slot.urgent.take() {
-            Some(Purpose::Check) if slot.standing.left_ms(clock::boot_ms()) > 0 => Purpose::Check,
+            Some(Purpose::Check) if slot.standing.left_ms(self.refresher.clock.boot_ms()) > 0 => Purpose::Check,
             _ => Purpose::Renew,
         };
         self.start(id, purpose);
@@ -343,7 +344,8 @@ impl Driver {
             held: slot.credential.published().map(|published| published.value.clone()),
             standing: slot.standing.clone(),
             total_timeout_ms: self.refresher.total_timeout_ms,
-            client: self.refresher.client.clone(),
+            upstream: self.refresher.upstream.clone(),
+            clock: self.refresher.clock.clone(),
             permits: self.permits.clone(),
             cancel: self.cancel.clone(),
             intent,
@@ -361,10 +363,10 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let why = match purpose {
             Purpose::Check | Purpose::Probe => Use::Check,
-            Purpose::Renew if slot.standing.left_ms(clock::boot_ms()) <= slot.dying_ms() => Use::Dying,
+            Purpose::Renew if slot.standing.left_ms(self.refresher.clock.boot_ms()) <= slot.dying_ms() => Use::Dying,
             Purpose::Renew => Use::Renewal,
         };
-        let charge = slot.ledger.may_call(&slot.quota, clock::unix_ms(), why);
+        let charge = slot.ledger.may_call(&slot.quota, self.refresher.clock.unix_ms(), why);
         slot.charge = charge.as_ref().ok().copied();
         slot.show_ledger(u64::from(charge.is_err()));
         self.keep_ledger(id);
@@ -396,7 +398,7 @@ impl Driver {
     /// A quota forbids the call. The value is served on; asking again comes when the period has turned, or when the
     /// value is so near its end that it may have the reserve, and at least hourly: the wall clock may be set.
     fn denied(&mut self, id: CredentialId, purpose: Purpose, denied: &Denied) {
-        let now = Now::read();
+        let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now.boot_ms);
         let failure = Failure::held_back(&slot.appid, denied.to_string());
@@ -424,7 +426,7 @@ impl Driver {
     fn note_intent(&self, id: CredentialId) -> Option<(Saver, u64)> {
         let slot = &self.refresher.slots[id];
         let saver = self.refresher.saver.as_ref().filter(|_| slot.kind.renewal == Renewal::Mint)?;
-        let unix_ms = clock::unix_ms();
+        let unix_ms = self.refresher.clock.unix_ms();
         let version = saver.change(id, |entry| {
             if let Some(entry) = entry {
                 entry.intent_unix_ms.get_or_insert(unix_ms);
@@ -454,7 +456,7 @@ impl Driver {
         error!(appid = self.refresher.slots[id].credential.appid, %error, "a fetch task crashed; this is a bug");
         let appid = self.refresher.slots[id].credential.appid.clone();
         let failure = Failure::transport(&appid, Sent::Ambiguous, "the fetch task crashed");
-        self.failed(id, Purpose::Renew, None, &failure, clock::boot_ms());
+        self.failed(id, Purpose::Renew, None, &failure, self.refresher.clock.boot_ms());
         self.publish(id);
     }
 
@@ -491,10 +493,12 @@ impl Driver {
     /// A value that WeChat refuses before its time, or has replaced before it could be replaced: somebody else's doing.
     fn look_for_early_death(&mut self, id: CredentialId, purpose: Purpose, dead: Option<i64>, outcome: &Outcome) {
         let slot = &mut self.refresher.slots[id];
-        let left_ms = slot.standing.left_ms(clock::boot_ms());
+        let left_ms = slot.standing.left_ms(self.refresher.clock.boot_ms());
         let replaced = match (outcome, slot.credential.published()) {
             (Outcome::Answered { token, .. }, Some(held)) => {
-                purpose != Purpose::Renew && token.value != held.value && !slot.standing.is_due_soon(clock::boot_ms())
+                purpose != Purpose::Renew
+                    && token.value != held.value
+                    && !slot.standing.is_due_soon(self.refresher.clock.boot_ms())
             }
             _ => false,
         };
@@ -514,7 +518,7 @@ impl Driver {
 
     /// Probes that are due: a rival's fetch kills our classic token only when its overlap is over.
     fn probe_due(&mut self) {
-        let now_ms = clock::boot_ms();
+        let now_ms = self.refresher.clock.boot_ms();
         for id in 0..self.refresher.slots.len() {
             let slot = &mut self.refresher.slots[id];
             if !slot.flying && slot.probe_at_ms.is_some_and(|at| at <= now_ms) {
@@ -537,7 +541,7 @@ impl Driver {
     /// in proportion to its life.
     fn serve_children(&mut self, id: CredentialId) {
         let poll_ms = (self.refresher.slots[id].standing.longest_ms / 12).clamp(BACKOFF_FLOOR_MS, POLL_MS);
-        let now_ms = clock::boot_ms();
+        let now_ms = self.refresher.clock.boot_ms();
         let children: Vec<CredentialId> = self.refresher.children.get(&id).cloned().unwrap_or_default();
         for child in children {
             let slot = &mut self.refresher.slots[child];
@@ -550,7 +554,7 @@ impl Driver {
 
     /// Takes the schedule up where a check interrupted it.
     fn resume(&mut self, id: CredentialId) {
-        let (now_ms, slot) = (clock::boot_ms(), &self.refresher.slots[id]);
+        let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
         // A check that came before the schedule was made has none to resume.
         let overdue = slot.next_try_ms <= now_ms;
         let at_ms = if overdue { slot.standing.first_try_ms(now_ms, fastrand::f64()) } else { slot.next_try_ms };
@@ -590,8 +594,9 @@ impl Driver {
         });
         slot.say_answered(&token, same, generation, probe);
         if !same {
-            let received_ago = clock::boot_ms().saturating_sub(received_ms);
-            slot.fetched = Some(Now { boot_ms: received_ms, unix_ms: clock::unix_ms() - received_ago as i64 });
+            let received_ago = self.refresher.clock.boot_ms().saturating_sub(received_ms);
+            slot.fetched =
+                Some(Now { boot_ms: received_ms, unix_ms: self.refresher.clock.unix_ms() - received_ago as i64 });
         }
         let published = Published { value: token.value, generation, expires_boot_ms };
         let waits = !same && slot.kind.renewal == Renewal::Mint && self.refresher.saver.is_some();
@@ -613,7 +618,7 @@ impl Driver {
     /// most (a quarter of the overlap for short lives), during which the old value is as good as the new.
     fn publish_after_persisting(&mut self, id: CredentialId, published: Published, saver: Saver, version: u64) {
         let slot = &mut self.refresher.slots[id];
-        let live = slot.credential.published().is_some_and(|old| clock::boot_ms() < old.expires_boot_ms);
+        let live = slot.credential.published().is_some_and(|old| self.refresher.clock.boot_ms() < old.expires_boot_ms);
         let wait_ms = if live { PERSIST_WAIT_MS.min(slot.standing.overlap_ms() / 4) } else { 0 };
         slot.pending = Some(published);
         let task = self.tasks.spawn(async move {
@@ -634,7 +639,7 @@ impl Driver {
 
     fn persist(&self, id: CredentialId, published: &Published) -> Option<u64> {
         let saver = self.refresher.saver.as_ref()?;
-        let entry = self.refresher.slots[id].entry(published);
+        let entry = self.refresher.slots[id].entry(published, self.refresher.clock.now());
         Some(saver.change(id, |kept| *kept = entry))
     }
 
@@ -672,7 +677,7 @@ impl Driver {
         failure: &Failure,
         sent_ms: BootMs,
     ) {
-        let now = Now::read();
+        let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let live = slot.standing.left_ms(now.boot_ms) > 0;
         let harmless = purpose != Purpose::Renew && slot.kind.renewal != Renewal::Mint && live;
@@ -697,7 +702,7 @@ impl Driver {
 
     fn reported(&mut self, report: Report) {
         let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
-        let now_ms = clock::boot_ms();
+        let now_ms = self.refresher.clock.boot_ms();
         let current = slot.credential.published().map_or(0, |published| published.generation);
         let late = report.generation.is_some_and(|seen| seen != current);
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
@@ -759,7 +764,7 @@ impl Driver {
             if !slot.flying && slot.blocked_with.is_some() {
                 info!(appid = slot.credential.appid, "the secret file has changed; trying it");
                 slot.standing.failures = 0;
-                self.arm(*id, clock::boot_ms());
+                self.arm(*id, self.refresher.clock.boot_ms());
             }
         }
     }
@@ -828,8 +833,7 @@ impl Slot {
         self.credential.published()
     }
 
-    fn entry(&self, published: &Published) -> Option<Entry> {
-        let now = Now::read();
+    fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
         let fetched = self.fetched.unwrap_or(now);
         let left = i64::try_from(published.expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
         Some(Entry {
