@@ -828,6 +828,13 @@ impl Slot {
         self.credential.update_status(|status| status.endpoint = kind.id);
     }
 
+    /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
+    /// no client's report brings it forward.
+    fn is_barred(&self, now_ms: BootMs) -> bool {
+        let told = matches!(self.credential.status(now_ms).state, State::Waiting | State::Blocked);
+        told && now_ms < self.next_try_ms
+    }
+
     /// Of today's quota.
     fn calls_left(&self) -> u64 {
         self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.ledger.calls_today()))

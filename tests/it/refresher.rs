@@ -508,6 +508,28 @@ async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app
     }
 }
 
+/// 89503 messages the account's administrator at each call.
+#[tokio::test]
+async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
+    for dead in [false, true] {
+        let sandbox = sandbox(brisk()).await;
+        let node = Node::of(&sandbox, classic());
+        node.live().await;
+        let ask_a_person = FaultKind::Errcode { errcode: 89503, errmsg: "this ip needs confirmation".into() };
+        sandbox.set_fault("wx1", fault(ask_a_person).on(Scope::Tokens));
+        until("the refusal", || node.status().state == State::Waiting).await;
+        let calls = sandbox.calls("wx1").of(Endpoint::Token);
+        if dead {
+            sandbox.kill_tokens("wx1");
+        }
+        node.report(None).await;
+        assert_eq!(sandbox.calls("wx1").of(Endpoint::Token), calls);
+        assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "it is tried all the same");
+        assert!(!dead || matches!(node.credential().read(boot_ms()), Reading::Absent));
+        node.stop().await;
+    }
+}
+
 /// A client may name the token it saw fail.
 #[tokio::test]
 async fn a_report_by_token_checks_only_the_present_one() {

@@ -45,8 +45,8 @@ impl Driver {
             slot.checked_ms = Some(now_ms);
             slot.waiters.push(report.done);
             let purpose = match report.why {
-                Doubt::Refused => Purpose::Check,
-                Doubt::Rival => Purpose::Probe,
+                Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
+                Doubt::Refused | Doubt::Rival => Purpose::Probe,
             };
             self.start(report.id, purpose);
         }
@@ -114,8 +114,12 @@ impl Driver {
             Probe::Alive => self.found_alive(id, sent_ms),
             Probe::Dead(errcode) if !slot.standing.is_withdrawn() => {
                 self.withdraw(id, errcode);
-                self.start(id, Purpose::Replace);
-                return true;
+                let slot = &mut self.refresher.slots[id];
+                if !slot.is_barred(now_ms) {
+                    self.start(id, Purpose::Replace);
+                    return true;
+                }
+                slot.credential.settle();
             }
             Probe::Dead(_) | Probe::Unknown => {}
         }
