@@ -115,6 +115,8 @@ pub struct Status {
     /// 0 while there has been no value.
     pub expires_boot_ms: BootMs,
     pub next_try_boot_ms: BootMs,
+    /// When the value is tried on a cheap read, if that is planned.
+    pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
     pub last_error: Option<LastError>,
     /// Calls sent to WeChat since the start, probes included.
@@ -139,6 +141,17 @@ pub struct Status {
     pub forced: u64,
     /// What is asked: the configured endpoint, or its stand-in.
     pub endpoint: &'static str,
+}
+
+impl Status {
+    /// What comes at `next_try_boot_ms`, in two words at most.
+    pub fn next_action(&self) -> &'static str {
+        match self.state {
+            State::Fresh => "renew",
+            State::Renewing => "under way",
+            State::Stale | State::Waiting | State::Blocked | State::Dead => "try again",
+        }
+    }
 }
 
 /// One credential: the value, and what readers and writers count about it.

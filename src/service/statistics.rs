@@ -253,7 +253,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("endpoint", &status.endpoint);
     show("generation", &status.generation);
     show("seconds_left", &seconds_to(status.expires_boot_ms));
+    show("next_action", &status.next_action());
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
+    show("next_probe_in_s", &status.next_probe_boot_ms.map_or("none".into(), |at| seconds_to(at).to_string()));
     show("calls", &status.calls);
     show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
     show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));

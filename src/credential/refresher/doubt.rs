@@ -74,9 +74,9 @@ impl Driver {
         let spaced = slot.probes.last_ms.map_or(0, |last| last + slot.standing.overlap_ms() / 30);
         let doubt = slot.standing.doubt_probe_ms(now_ms).map(|at_ms| at_ms.max(spaced));
         let reasons = [slot.probes.wanted_ms, slot.probes.next_ms, doubt];
-        if let Some(at_ms) = reasons.into_iter().flatten().min() {
-            slot.probes.timer = Some(self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
-        }
+        let at_ms = reasons.into_iter().flatten().min();
+        slot.credential.update_status(|status| status.next_probe_boot_ms = at_ms);
+        slot.probes.timer = at_ms.map(|at_ms| self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
     }
 
     /// The regular probes begin anew: the value has just been seen to live, or is new.
