@@ -91,10 +91,8 @@ impl Server {
     fn start(base_url: &str, apps: usize) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let mut config = format!(
-            "[state]\npath = \"{}\"\n[upstream]\nbase_url = \"{base_url}\"\n[log]\nlevel = \"error\"\n",
-            path("state.json").display()
-        );
+        let mut config =
+            format!("[state]\npath = \"{}\"\n[upstream]\nbase_url = \"{base_url}\"\n", path("state.json").display());
         for n in 0..apps {
             write!(config, "[[app]]\nappid = \"{}\"\nsecret = \"s\"\ntickets = [\"jsapi\"]\n", appid(n)).unwrap();
         }
