@@ -155,14 +155,143 @@ fn line(rng: &mut Rng) -> String {
     }
 }
 
+/// Keys for meta commands that count. They never get a time to live: memcached forgets one that comes with a count which
+/// makes the number longer.
+const META_COUNTERS: &[&str] = &["m", "m2"];
+/// Keys in base64: of the keys above and others, with foreign bytes in between, and such that can't be read.
+const ENCODED_KEYS: &[&str] = &[
+    "YQ==",
+    "Yg==",
+    "a2V5OjM=",
+    "a2V5OjM=",
+    "Y-Q=%=",
+    "YmluIA0KAP8=",
+    "YQ==YQ==",
+    "=AAA",
+    "a2V5OjM",
+    "A===",
+    "%%%%",
+    "a",
+    "b",
+];
+/// Only times whose effect on the answer does not depend on the second in which they arrive.
+const META_TIMES: &[&str] = &["0", "0", "1000", "1000", "-1", "2592001", "2147483647", "4294967295", "", "x", " 5"];
+
+/// Flags, with what they may bring along.
+fn flags(rng: &mut Rng, letters: &str, out: &mut String) {
+    let letters: Vec<char> = letters.chars().collect();
+    for _ in 0..rng.usize(..7) {
+        let letter = if rng.u8(..40) == 0 { rng.char('!'..='~') } else { letters[rng.usize(..letters.len())] };
+        // Later versions know it.
+        let letter = if letter == 'E' { 'e' } else { letter };
+        out.push(' ');
+        out.push(letter);
+        match letter {
+            'O' => out.push_str(&"opaque".repeat(rng.usize(..6))),
+            'C' => {
+                out.push_str(&[rng.u64(..90).to_string(), pick(rng, NUMBERS).to_owned()][usize::from(rng.u8(..8) == 0)])
+            }
+            'F' => out.push_str(pick(rng, FLAGS)),
+            'N' | 'T' | 'R' => out.push_str(pick(rng, META_TIMES)),
+            'D' | 'J' => out.push_str(pick(rng, NUMBERS)),
+            'M' => out.push_str(pick(rng, &["E", "A", "P", "R", "S", "I", "+", "D", "-", "", "e", "set", "X"])),
+            'P' | 'L' => out.push_str(pick(rng, &["", "/path/", "\u{e9}"])),
+            _ => {}
+        }
+    }
+    if rng.u8(..60) == 0 {
+        out.push_str(&" b".repeat(rng.usize(16..24)));
+    }
+}
+
+fn has(flags: &str, letter: char) -> bool {
+    flags.split(' ').any(|word| word.starts_with(letter))
+}
+
+/// A meta command without a data block.
+fn meta(rng: &mut Rng) -> String {
+    let mut line = String::new();
+    match rng.u8(..16) {
+        0..=6 => {
+            flags(rng, "bcfhklqstuvNRTOOkkvvttqbh", &mut line);
+            // memcached vivifies and touches first, and complains of the opaque token then.
+            if line.split(' ').any(|word| word.starts_with('O') && word.len() > 32) {
+                return format!(
+                    "mg {} u{}",
+                    key(rng),
+                    line.split(' ').find(|word| word.starts_with('O')).map_or(String::new(), |word| format!(" {word}"))
+                );
+            }
+            format!("mg {}{line}", meta_key(rng, &line))
+        }
+        7..=10 => {
+            flags(rng, "bkqCITOkqI", &mut line);
+            format!("md {}{line}", if rng.bool() { meta_key(rng, &line) } else { counter(rng) })
+        }
+        11..=13 => {
+            flags(rng, "bkqctvvDJMMCNOD", &mut line);
+            if line.split(' ').any(|word| word.starts_with('O') && word.len() > 32) {
+                return "ma absent O0123456789012345678901234567890123456789".to_owned();
+            }
+            if line.contains(" N") && rng.bool() {
+                line.push_str(" T0");
+            }
+            let counts = if has(&line, 'T') || has(&line, 'N') { META_COUNTERS } else { COUNTERS };
+            let line = line.replace(" N1000", " N0").replace(" N2147483647", " N0");
+            format!("ma {}{line}", if has(&line, 'b') { "Y291bnQ=" } else { pick(rng, counts) })
+        }
+        14 => format!("me {}{}", meta_key(rng, ""), pick(rng, &["", "", " b", " k", " b b"])),
+        _ => pick(
+            rng,
+            &["mg", "md", "ma", "me", "ms", "ms a", "mn", "mg ", "mg a HTTP/1.1", "mz a", "m a", "mgg a", "mn q"],
+        )
+        .to_owned(),
+    }
+}
+
+/// A key fit for the flags, or not.
+fn meta_key(rng: &mut Rng, flags: &str) -> String {
+    if has(flags, 'b') || rng.u8(..20) == 0 { pick(rng, ENCODED_KEYS).to_owned() } else { key(rng) }
+}
+
+/// `ms`. Faults that memcached finds before it reads the length come with a length that is bad too: 1.6.18 does not
+/// swallow the block after them.
+fn meta_store(rng: &mut Rng, out: &mut Vec<u8>) {
+    let value = value(rng);
+    let mut line = String::new();
+    flags(rng, "bckqCFIMMMOTTqI", &mut line);
+    let mut key = match rng.u8(..4) {
+        0 => {
+            line = line.replace(" T1000", " T0").replace(" T2147483647", " T0");
+            pick(rng, META_COUNTERS).to_owned()
+        }
+        _ => meta_key(rng, &line),
+    };
+    let too_many = line.split(' ').filter(|word| !word.is_empty()).count() > 16;
+    let bad_length = too_many || rng.u8(..30) == 0;
+    if !bad_length {
+        key.truncate(250);
+    }
+    let length =
+        if bad_length { pick(rng, &["-1", "x", "2147483647", "1x", "k"]).to_owned() } else { value.len().to_string() };
+    out.extend(format!("ms {key} {length}{line}\r\n").bytes());
+    if !bad_length {
+        out.extend(&value);
+        let swallowed = line.split(' ').any(|word| word == "b b");
+        out.extend(if rng.u8(..40) == 0 && !swallowed { b"xx" } else { b"\r\n" });
+    }
+}
+
 /// A session: bytes, and where to cut them into writes.
 fn session(rng: &mut Rng) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(1..25) {
         if rng.u8(..3) == 0 {
             store(rng, &mut bytes);
+        } else if rng.u8(..6) == 0 {
+            meta_store(rng, &mut bytes);
         } else {
-            let line = line(rng);
+            let line = if rng.u8(..3) == 0 { meta(rng) } else { line(rng) };
             // A random line that happens to be a storage command would leave the two waiting for its block.
             let stores = ["set ", "cas "].iter().any(|store| line.trim_start().starts_with(store));
             if !stores || line.split_whitespace().count() < 5 {
@@ -171,7 +300,7 @@ fn session(rng: &mut Rng) -> (Vec<u8>, Vec<usize>) {
             }
         }
     }
-    bytes.extend(b"get n n2\r\n");
+    bytes.extend(b"get n n2\r\nmg m v t k f h c\r\nmg m2 s v t h c\r\nme m\r\n");
     let cuts = (0..rng.usize(..4)).map(|_| rng.usize(..=bytes.len())).collect();
     (bytes, cuts)
 }
@@ -190,6 +319,40 @@ fn play(client: &mut Client, bytes: &[u8], cuts: &[usize]) -> Vec<u8> {
     client.read_until(b"THE-END\r\nEND\r\n")
 }
 
+/// Alike, but for what meta commands tell about time: seconds left, which the two may read at either side of a tick, and
+/// seconds since the last access, which memcached notes once a minute only.
+fn same_but_for_the_time(ours: &[u8], theirs: &[u8]) -> bool {
+    let (mut ours, mut theirs) = (ours.split(|&byte| byte == b'\n'), theirs.split(|&byte| byte == b'\n'));
+    loop {
+        match (ours.next(), theirs.next()) {
+            (None, None) => return true,
+            (Some(our), Some(their)) if our == their || alike(our, their) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn alike(our: &[u8], their: &[u8]) -> bool {
+    let (Ok(our), Ok(their)) = (str::from_utf8(our), str::from_utf8(their)) else { return false };
+    let (our, their): (Vec<&str>, Vec<&str>) =
+        (our.trim_end().split(' ').collect(), their.trim_end().split(' ').collect());
+    our.len() == their.len()
+        && our.iter().zip(&their).all(|(our, their)| {
+            let number = |word: &str, name: &str| word.strip_prefix(name)?.parse::<i64>().ok();
+            let near = |name: &str, most: u64| {
+                number(our, name).zip(number(their, name)).is_some_and(|(our, their)| our.abs_diff(their) <= most)
+            };
+            // What has just ended wraps around, from the seconds since the start, of which memcached counts 60 more.
+            let ended = |word: &str| number(word, "t").or(number(word, "exp=-")).is_some_and(|left| left > 1 << 31);
+            our == their
+                || near("t", 2)
+                || near("exp=", 2)
+                || near("l", 100)
+                || near("la=", 100)
+                || ended(our) && ended(their)
+        })
+}
+
 #[test]
 fn random_sessions_are_answered_as_memcached_answers() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
@@ -200,9 +363,17 @@ fn random_sessions_are_answered_as_memcached_answers() {
     for index in 0..sessions {
         let mut rng = Rng::with_seed(seed.wrapping_add(index));
         let (bytes, cuts) = session(&mut rng);
-        let expected = play(&mut theirs, &bytes, &cuts).escape_ascii().to_string();
-        let answer = play(&mut ours, &bytes, &cuts).escape_ascii().to_string();
-        assert_eq!(answer, expected, "session {index} of seed {seed}, cut at {cuts:?}: {}", bytes.escape_ascii());
+        let expected = play(&mut theirs, &bytes, &cuts);
+        let answer = play(&mut ours, &bytes, &cuts);
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let alike = answer.iter().zip(&expected).take_while(|(our, their)| our == their).count().saturating_sub(200);
+        assert!(
+            same_but_for_the_time(&answer, &expected),
+            "from byte {alike}\n ours {}\ntheir {}\nsession {index} of seed {seed}, cut at {cuts:?}: {}",
+            text(&answer[alike..]),
+            text(&expected[alike..]),
+            text(&bytes)
+        );
     }
 }
 
