@@ -76,7 +76,8 @@ impl<'a> Slot<'a> {
         let Some(index) = self.index else { return false };
         self.shard.set_expiry(index, expiry);
         self.shard.stats_of(index).touch_hits += 1;
-        self.shard.mark_used(index, self.now, false);
+        // To memcached a touch is a read.
+        self.shard.mark_used(index, self.now, true);
         true
     }
 
@@ -98,13 +99,6 @@ impl<'a> Slot<'a> {
     /// Marks the key as one that came in base64.
     pub fn set_encoded_key(&mut self, encoded: bool) {
         self.put(ENCODED_KEY, encoded);
-    }
-
-    /// Marks the item as read and counts nothing.
-    pub fn mark_fetched(&mut self) {
-        if let Some(index) = self.index {
-            self.shard.mark_used(index, self.now, true);
-        }
     }
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.

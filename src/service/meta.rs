@@ -184,9 +184,8 @@ impl Service {
             }
             match (meta.has(b'u'), touch) {
                 (true, _) => {}
-                (false, Some(expiry)) => {
+                (false, Some(_)) => {
                     slot.touch(expiry);
-                    slot.mark_fetched();
                 }
                 (false, None) => {
                     slot.fetch();
