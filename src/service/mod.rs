@@ -193,7 +193,6 @@ impl Service {
     }
 
     fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
-        context.stats.cmd_get.add(1);
         let hit = match self.get_managed(key, with_cas, context) {
             Some(hit) => hit,
             None => {
@@ -207,16 +206,14 @@ impl Service {
                 }
             }
         };
+        // As memcached counts: a get that touches is a touch.
         let stats = context.stats;
-        if hit {
-            stats.get_hits.add(1)
-        } else {
-            stats.get_misses.add(1)
-        }
-        if expiry.is_some() {
-            stats.cmd_touch.add(1);
-            if hit { stats.touch_hits.add(1) } else { stats.touch_misses.add(1) }
-        }
+        let (commands, hits, misses) = match expiry {
+            None => (&stats.cmd_get, &stats.get_hits, &stats.get_misses),
+            Some(_) => (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses),
+        };
+        commands.add(1);
+        if hit { hits.add(1) } else { misses.add(1) }
     }
 
     fn store(
@@ -241,11 +238,12 @@ impl Service {
         }
         match stored {
             Stored::Stored if cas => stats.cas_hits.add(1),
-            Stored::Exists => stats.cas_badval.add(1),
+            // `ms` may find another cas when it appends; memcached does not count that.
+            Stored::Exists if cas => stats.cas_badval.add(1),
             Stored::NotFound => stats.cas_misses.add(1),
             Stored::TooLarge => stats.store_too_large.add(1),
             Stored::OutOfMemory => stats.store_no_memory.add(1),
-            Stored::Stored | Stored::NotStored => {}
+            Stored::Stored | Stored::NotStored | Stored::Exists => {}
         }
         match stored {
             Stored::Stored => "STORED",

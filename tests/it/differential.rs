@@ -378,6 +378,41 @@ fn random_sessions_are_answered_as_memcached_answers() {
 }
 
 #[test]
+fn the_same_is_counted() {
+    let memcached = Memcached::start();
+    let node = Node::plain(&["-m", "64"]);
+    let (mut theirs, mut ours) = (Client::connect(memcached.address), node.connect());
+    let mut wrong = Vec::new();
+    let names = "cmd_get cmd_set cmd_flush cmd_touch cmd_meta get_hits get_misses delete_hits \
+                 delete_misses incr_hits incr_misses decr_hits decr_misses cas_hits cas_misses cas_badval touch_hits \
+                 touch_misses store_too_large";
+    for (name, session) in [
+        ("get", "set a 0 0 1\r\nx\r\nget a b\r\ngat 0 a b\r\ntouch a 0\r\ntouch b 0\r\n"),
+        ("cas", "cas a 0 0 1 1\r\nx\r\ncas b 0 0 1 1\r\nx\r\ncas a 0 0 1 2\r\ny\r\nadd a 0 0 1\r\nx\r\n"),
+        ("mg", "mg a v\r\nmg a T0 v\r\nmg a u\r\nmg b v\r\nmg b T0\r\nmg c N0\r\nmg c N0 T0\r\nmg a v v\r\nmg d q\r\n"),
+        ("ms", "ms a 1\r\n1\r\nms b 1 ME\r\n1\r\nms b 1 ME q\r\n1\r\nms b 1 MA\r\n1\r\nms z 1 MR\r\n1\r\n"),
+        ("ms C", "ms a 1 C1\r\n1\r\nms z 1 C1\r\n1\r\nms a 1 C1 I\r\n1\r\nms a 1 C0\r\n1\r\nms z 1 C1 MR\r\n1\r\n"),
+        ("ms C M", "ms a 1 C1 MA\r\n1\r\nms z 1 C1 MA\r\n1\r\nms a 1 C1 ME\r\n1\r\nms y 1 C1 ME\r\n1\r\n"),
+        ("md", "md z\r\nmd a C1\r\nmd a I\r\nmd a q\r\nmd a q\r\nmd a x y\r\n"),
+        ("ma", "ma n\r\nma n N0\r\nma n\r\nma n MD q\r\nma n C1\r\nma n C1 MD\r\nma z MD\r\nms n 1\r\nx\r\nma n\r\n"),
+        ("me", "me a\r\nme zz\r\nme YQ== b\r\nme a a a\r\n"),
+        (
+            "expired",
+            "mg e N-1\r\nmg e\r\nmg e N-1 T0\r\nms e 1 T-1\r\nx\r\nmg e N0\r\nms e 1 T-1\r\nx\r\nmd e\r\nma e\r\n",
+        ),
+    ] {
+        assert_eq!(ours.ask(session), theirs.ask(session), "{name}");
+        for stat in names.split_whitespace() {
+            let (our, their) = (ours.stat("", stat), theirs.stat("", stat));
+            if our != their {
+                wrong.push(format!("after {name}: {stat} is {our:?}, memcached's {their:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_largest_item_is_the_same_to_the_byte() {
     let memcached = Memcached::start();
     let node = Node::plain(&["-m", "64"]);
