@@ -290,3 +290,143 @@ fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<
     };
     if meta.opaque_fits() { Ok((meta, mode)) } else { Err(OPAQUE_TOO_LONG) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn step(bytes: &[u8]) -> Step<'_> {
+        parse::step(bytes, 1024)
+    }
+
+    fn request(line: &[u8]) -> Request<'_> {
+        match step(line) {
+            Step::Request { request, .. } => request,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_error(line: &[u8], expected: &str) {
+        assert_eq!(request(line), invalid(Box::leak(expected.into())), "{}", line.escape_ascii());
+    }
+
+    #[test]
+    fn flags_are_read_by_letter_and_in_their_order() {
+        let Request::MetaGet(meta) = request(b"  mg  key  v  T30 Oab  q \r\n") else { panic!() };
+        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), b"key");
+        let flags: Vec<_> = meta.flags().collect();
+        assert_eq!(flags, [(b'v', &b"v"[..]), (b'T', b"T30"), (b'O', b"Oab"), (b'q', b"q")]);
+        assert!(meta.has(b'v') && !meta.has(b'k') && !meta.has(b'!'));
+        assert_eq!(
+            (meta.signed(b'T'), meta.value(b'O'), meta.value(b'v')),
+            (Some(30), Some(&b"ab"[..]), Some(&b""[..]))
+        );
+        assert_eq!((meta.signed(b'N'), meta.value(b'k')), (None, None));
+    }
+
+    #[test]
+    fn a_key_in_base64_is_decoded() {
+        let Request::MetaDelete(meta) = request(b"md YWJj b\r\n") else { panic!() };
+        assert!(meta.key.is_encoded());
+        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), b"abc");
+        let Request::MetaDebug(key) = request(b"me YWJj b\r\n") else { panic!() };
+        assert_eq!(key.bytes(&mut [0; DECODED_BYTES_MAX]), b"abc");
+        let longest = [b"mg ".as_slice(), &[b'A'; 248], b" b\r\n"].concat();
+        let Request::MetaGet(meta) = request(&longest) else { panic!() };
+        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), [0; 186]);
+    }
+
+    #[test]
+    fn a_store_waits_for_its_block_and_gives_it_whole() {
+        let whole = b"ms k 3 F5\r\nabc\r\n";
+        for end in 11..whole.len() {
+            assert_eq!(step(&whole[..end]), Step::More { total: whole.len() });
+        }
+        let Request::MetaStore { mode: StoreMode::Set, value: Some(b"abc"), .. } = request(whole) else { panic!() };
+    }
+
+    #[test]
+    fn modes_and_cas_make_the_mode() {
+        let mode = |line: &'static str| match request(line.as_bytes()) {
+            Request::MetaStore { mode, .. } => mode,
+            request => panic!("{request:?}"),
+        };
+        assert_eq!(mode("ms k 0\r\n\r\n"), StoreMode::Set);
+        assert_eq!(mode("ms k 0 MS C7\r\n\r\n"), StoreMode::Cas(7));
+        assert_eq!(mode("ms k 0 MR C7\r\n\r\n"), StoreMode::Cas(7));
+        assert_eq!(mode("ms k 0 MR\r\n\r\n"), StoreMode::Replace);
+        assert_eq!(mode("ms k 0 ME C7\r\n\r\n"), StoreMode::Add);
+        assert_eq!(mode("ms k 0 MA C7\r\n\r\n"), StoreMode::Append);
+        assert_eq!(mode("ms k 0 MP\r\n\r\n"), StoreMode::Prepend);
+        let increases =
+            |line: &'static str| matches!(request(line.as_bytes()), Request::MetaArithmetic { increase: true, .. });
+        assert!(increases("ma k\r\n") && increases("ma k MI\r\n") && increases("ma k M+\r\n"));
+        assert!(!increases("ma k MD\r\n") && !increases("ma k M-\r\n"));
+    }
+
+    #[test]
+    fn of_several_faults_the_one_memcached_tells() {
+        expect_error(b"mg k v v\r\n", DUPLICATE);
+        expect_error(b"mg k \x7f\r\n", DUPLICATE);
+        expect_error(b"mg k \xff\r\n", DUPLICATE);
+        expect_error(b"mg k Tx !\r\n", UNKNOWN);
+        expect_error(b"mg k Tx Dx\r\n", BAD_DELTA);
+        expect_error(b"mg k Tx Fx\r\n", BAD_TOKEN);
+        expect_error(b"mg k Fx\r\n", BAD_FORMAT);
+        expect_error(b"md k Fx\r\n", UNKNOWN_OR_DUPLICATE);
+        expect_error(b"ma k Mxx\r\n", UNKNOWN_OR_DUPLICATE);
+        expect_error(b"ma k Mx\r\n", BAD_ARITHMETIC_MODE);
+        expect_error(b"ms k 0 Mx\r\n\r\n", BAD_STORE_MODE);
+        let opaque = [b"O".as_slice(), &[b'o'; 32]].concat();
+        expect_error(&[b"ms k 0 Mx ".as_slice(), &opaque, b"\r\n\r\n"].concat(), BAD_STORE_MODE);
+        expect_error(&[b"ms k 0 ".as_slice(), &opaque, b"\r\n\r\n"].concat(), OPAQUE_TOO_LONG);
+        expect_error(&[b"mg k".as_slice(), &b" x".repeat(18), b"\r\n"].concat(), TOO_MANY_GET);
+        expect_error(&[b"md k".as_slice(), &b" x".repeat(18), b"\r\n"].concat(), TOO_MANY);
+        expect_error(&[b"md k".as_slice(), &b" x".repeat(17), b"\r\n"].concat(), UNKNOWN_OR_DUPLICATE);
+    }
+
+    #[test]
+    fn a_faulty_store_takes_its_block_with_it_once_the_length_is_known() {
+        let discarded = |line: &[u8]| match step(line) {
+            Step::Request { request: Request::Invalid { .. }, discard, .. } => discard,
+            step => panic!("{step:?}"),
+        };
+        for line in [&b"ms k 3 Fx\r\n"[..], b"ms k 3 v v\r\n", b"ms %% 3 b\r\n", b"ms k 3 Mset\r\n"] {
+            assert_eq!(discarded(line), 5, "{}", line.escape_ascii());
+        }
+        assert_eq!(discarded(&[b"ms ".as_slice(), &[b'k'; 251], b" 3\r\n"].concat()), 5);
+        for line in [&b"ms k\r\n"[..], b"ms\r\n", b"ms k x\r\n", b"ms k -1\r\n", b"ms k 2147483646\r\n"] {
+            assert_eq!(discarded(line), 0, "{}", line.escape_ascii());
+        }
+        let large = step(b"ms k 2147483645 q\r\n");
+        let Step::Request { request: Request::MetaStore { value: None, .. }, discard: 2_147_483_647, .. } = large
+        else {
+            panic!("{large:?}")
+        };
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let pieces: &[&[u8]] = &[
+            b"mg ", b"ms ", b"md ", b"ma ", b"me ", b"mn", b"k ", b"b ", b"0 ", b"3 ", b"\r\n", b"\n", b"\0", b"\xff",
+            b"=", b"M", b"C", b"O",
+        ];
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..rng.usize(..12) {
+                bytes.extend_from_slice(pieces[rng.usize(..pieces.len())]);
+                if rng.u8(..4) == 0 {
+                    bytes.push(rng.u8(..));
+                }
+            }
+            match step(&bytes) {
+                Step::More { total } => assert!(total > bytes.len()),
+                Step::Request { used, .. } => assert!(0 < used && used <= bytes.len()),
+                Step::HangUp(_) => {}
+            }
+        }
+    }
+}
