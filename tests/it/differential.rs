@@ -1,9 +1,7 @@
 //! Random sessions against a real memcached and against us: the answers must be the same, byte for byte.
 //!
 //! The seed is fixed, so a failure repeats; `DIFFERENTIAL_SESSIONS` and `DIFFERENTIAL_SEED` widen the search.
-//! What differs on purpose is left out of the sessions and listed in `docs/differences.md`. A search over more than a
-//! hundred thousand sessions may meet one such thing all the same: numbers from 2^63 on, which memcached refuses when a
-//! minus happens to follow in memory.
+//! What differs on purpose is left out of the sessions and listed in `docs/differences.md`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -82,8 +80,9 @@ fn noreply(rng: &mut Rng) -> &'static str {
     }
 }
 
+/// Never with a minus: memcached looks for one beyond the end of a number from 2^63 on, and may find what lay there before.
 fn value(rng: &mut Rng) -> Vec<u8> {
-    match rng.u8(..8) {
+    let mut value: Vec<u8> = match rng.u8(..8) {
         0 => Vec::new(),
         1 => pick(rng, NUMBERS).as_bytes().to_vec(),
         2 | 3 => rng.u64(..1_000_000).to_string().into_bytes(),
@@ -91,7 +90,9 @@ fn value(rng: &mut Rng) -> Vec<u8> {
         5 => (0..rng.usize(..5000)).map(|_| rng.u8(..)).collect(),
         6 => b" 12 ".to_vec(),
         _ => (0..rng.usize(1..40)).map(|_| rng.alphanumeric() as u8).collect(),
-    }
+    };
+    value.iter_mut().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'+');
+    value
 }
 
 /// A storage command. A bad header is only sent with a length that is bad too: memcached 1.6.18 does not swallow the
@@ -166,7 +167,7 @@ const ENCODED_KEYS: &[&str] = &[
     "Yg==",
     "a2V5OjM=",
     "a2V5OjM=",
-    "Y-Q=%=",
+    "Y~Q=%=",
     "YmluIA0KAP8=",
     "YQ==YQ==",
     "=AAA",
