@@ -150,44 +150,22 @@ impl Service {
             // Counts an expired item as found expired.
             let absent = slot.view().is_none() && slot.fetch().is_none();
             let created = absent && vivify.is_some() && slot.create(0, b"", None);
-            let Some((mut facts, mut expiry)) = Facts::of(slot, now).zip(slot.view().map(|item| item.exptime)) else {
-                return false;
-            };
-            let (stale, sent) = slot.view().map_or((false, false), |item| (item.stale, item.token_sent));
-            let mut won = created;
+            let Some(facts) = Facts::of(slot, now) else { return false };
             Facts::head(out, meta.has(b'v'), facts.length);
-            for (flag, word) in meta.flags() {
-                let set = match flag {
-                    b'T' => touch,
-                    b'N' if created => vivify,
-                    b'R' => {
-                        won |= !sent && !created && expiry != 0 && recache.is_some_and(|recache| expiry < recache);
-                        None
-                    }
-                    _ => None,
-                };
-                if let Some(set) = set {
-                    expiry = set;
-                    facts.left = left(expiry, now);
-                    slot.set_expiry(expiry);
-                }
-                facts.show(out, flag, word, key);
-            }
-            won |= stale && !sent;
-            show_marks(out, sent, stale, won);
-            if won {
-                slot.set_token_sent(true);
-            }
+            let times = Times { touch, vivify: vivify.filter(|_| created), recache };
+            let recached = show_get(out, meta, key, facts, slot, now, &times);
+            show_marks(out, slot, created || recached);
             if meta.has(b'v') {
                 out.extend_from_slice(slot.view().map_or(b"", |item| item.value));
                 out.extend_from_slice(b"\r\n");
             }
-            match (meta.has(b'u'), touch) {
-                (true, _) => {}
-                (false, Some(_)) => {
+            // Only now, so that `h` and `l` tell of the time before.
+            match slot.view().map(|item| item.exptime) {
+                Some(_) if meta.has(b'u') => {}
+                Some(expiry) if touch.is_some() => {
                     slot.touch(expiry);
                 }
-                (false, None) => {
+                _ => {
                     slot.fetch();
                 }
             }
@@ -408,14 +386,59 @@ enum Sum {
     Failed(&'static str),
 }
 
-/// Appends what memcached tells about recaching, in its order.
-fn show_marks(out: &mut Vec<u8>, sent: bool, stale: bool, won: bool) {
+/// The expiries that flags of a `mg` bring, where they apply.
+struct Times {
+    touch: Option<u32>,
+    vivify: Option<u32>,
+    recache: Option<u32>,
+}
+
+/// Appends the flags of a `mg` in their order, each as things are by then; true if `R` finds that little time is left.
+fn show_get(
+    out: &mut Vec<u8>,
+    meta: &Meta<'_>,
+    key: &[u8],
+    mut facts: Facts,
+    slot: &mut Slot<'_>,
+    now: u32,
+    times: &Times,
+) -> bool {
+    let mut recached = false;
+    for (flag, word) in meta.flags() {
+        let set = match flag {
+            b'T' => times.touch,
+            b'N' => times.vivify,
+            b'R' => {
+                let expiry = slot.view().map_or(0, |item| item.exptime);
+                let early = expiry != 0 && times.recache.is_some_and(|recache| expiry < recache);
+                recached |= early && times.vivify.is_none();
+                None
+            }
+            _ => None,
+        };
+        if let Some(expiry) = set {
+            slot.set_expiry(expiry);
+            facts.left = left(expiry, now);
+        }
+        facts.show(out, flag, word, key);
+    }
+    recached
+}
+
+/// Ends the line of a `mg` with what memcached tells about recaching: `Z`, somebody was told before; `X`, it is stale;
+/// `W`, it is this client's turn, which only one is told.
+fn show_marks(out: &mut Vec<u8>, slot: &mut Slot<'_>, wanted: bool) {
+    let (stale, sent) = slot.view().map_or((false, false), |item| (item.stale, item.token_sent));
+    let won = (wanted || stale) && !sent;
     for (shown, word) in [(sent, b" Z"), (stale, b" X"), (won, b" W")] {
         if shown {
             out.extend_from_slice(word);
         }
     }
     out.extend_from_slice(b"\r\n");
+    if won {
+        slot.set_token_sent(true);
+    }
 }
 
 /// Appends the answer to a count that went well. `times` are the expiries that `T` and `N` set, where they apply.
