@@ -213,6 +213,20 @@ fn a_managed_get_tells_the_true_seconds_left() {
 }
 
 #[test]
+fn what_has_no_end_says_so() {
+    let wechat = Wechat::start();
+    let app = r#"aliases = ["access_token", { key = "one", constant = 1 }, { key = "long", shows = "expires_in", at_least = 86400 }]"#;
+    let node = Node::start(&wechat.config("", app), &[]);
+    let mut client = node.connect();
+    wait_for("a token", || client.get("access_token"));
+    client.expect("mg one t c s v\r\nmd one C1\r\nmd one C2\r\n", "VA 1 t-1 c1 s1\r\n1\r\nHD\r\nEX\r\n");
+    // However long a view says it is good for.
+    let answer = String::from_utf8(client.ask("mg long t\r\n")).unwrap();
+    let left: u64 = answer.trim_end().strip_prefix("HD t").unwrap().parse().unwrap();
+    assert!((1..=7200).contains(&left), "{answer}");
+}
+
+#[test]
 fn managed_writes_are_refused_in_every_mode() {
     check_managed(
         "",
