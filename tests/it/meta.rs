@@ -270,9 +270,16 @@ fn managed_writes_are_counted_and_may_be_large() {
     client.expect("ms access_token 14 q\r\nFOREIGN-SECRET\r\n", "");
     assert_eq!(client.stat("tokens", &format!("{APPID}:refused_writes")).unwrap(), "2");
     assert_eq!(client.get("access_token").unwrap(), token.as_bytes());
+    let rivals = |client: &mut Client| client.stat("tokens", &format!("{APPID}:rival_writes")).unwrap();
+    assert_eq!(rivals(&mut client), "0");
+    client.expect(format!("ms {} 20 b C1 MA\r\nANOTHER-ONES-SECRET!\r\n", encoded("access_token")), "EX\r\n");
+    assert_eq!(rivals(&mut client), "1", "who brings another token has fetched it");
     let log = node.log();
     assert_eq!(log.matches("refused a client's write").count(), 1, "{log}");
-    assert!(log.contains("key=access_token ") && !log.contains("FOREIGN-SECRET"), "{log}");
+    assert!(
+        log.contains("key=access_token ") && !log.contains("FOREIGN-SECRET") && !log.contains("ANOTHER-ONES"),
+        "{log}"
+    );
 }
 
 #[test]
