@@ -21,7 +21,7 @@ use super::worker::{Busy, Peer};
 use super::{Limits, Shared};
 use crate::clock::Now;
 use crate::protocol::parse::step;
-use crate::protocol::{HangUp, Request, Step, response};
+use crate::protocol::{HangUp, Request, Step};
 use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
 use crate::stats::WorkerStats;
 
@@ -60,8 +60,8 @@ enum Batch {
     MoreKeys(usize),
     /// The front request must be held.
     Hold(crate::service::Wait),
-    /// The line is due once the check is over.
-    HoldReply(tokio::sync::oneshot::Receiver<()>, &'static str),
+    /// The reply is due once the check is over.
+    HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// Write what is queued and close.
     Close,
     Shutdown,
@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Batch::HoldReply(check, reply) => {
                     let _ = timeout(self.shared.limits.hold, check).await;
-                    response::line(&mut self.output, reply);
+                    self.output.extend_from_slice(&reply);
                 }
                 Batch::Close => return Ok(false),
                 Batch::Shutdown => {

@@ -14,6 +14,7 @@ mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
+mod meta;
 mod month;
 mod php;
 mod protocol;
