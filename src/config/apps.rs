@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::aliases::{Template, fits_in_a_key};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
-use super::file::{Document, RawApp, open_to_others};
+use super::file::{Document, RawTable, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
@@ -62,7 +62,7 @@ impl Reader<'_> {
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
 
-    fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
+    fn app(&mut self, mut raw: RawTable, document: &Document) -> Option<Entry> {
         let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
         let platform = self.field(&raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM);
         let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
@@ -95,7 +95,7 @@ impl Reader<'_> {
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
-    fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+    fn field<T>(&mut self, raw: &RawTable, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
         let given = raw.fields.get(key)?;
         read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
     }
@@ -104,7 +104,7 @@ impl Reader<'_> {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
-    fn tickets(&mut self, raw: &RawApp, platform: &Platform) -> Vec<&'static Kind> {
+    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static Kind> {
         let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
         let Value::List(items) = &given.value else {
             let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
@@ -128,7 +128,7 @@ impl Reader<'_> {
     }
 
     /// Which of a corporation's apps this is; part of the keys.
-    fn agent(&mut self, raw: &RawApp, platform: &Platform) -> Option<String> {
+    fn agent(&mut self, raw: &RawTable, platform: &Platform) -> Option<String> {
         self.field(raw, "agent", |value| {
             let agent = text(value)?;
             if !platform.has_agents {
@@ -143,7 +143,12 @@ impl Reader<'_> {
         })
     }
 
-    fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
+    fn secret(
+        &mut self,
+        raw: &mut RawTable,
+        document: &Document,
+        appid: Option<&str>,
+    ) -> Option<(SecretSource, Origin)> {
         let mut sources: Vec<(&str, Given)> =
             SECRET_KEYS.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
         if sources.len() > 1 {

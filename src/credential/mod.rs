@@ -46,6 +46,7 @@ pub fn build_with(
     let client = Client::new(upstream)?;
     let plans = plans(upstream, apps);
     let (table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
+    table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
     let table = Arc::new(table);
     let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
     for (id, plan) in plans.iter().enumerate() {

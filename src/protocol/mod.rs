@@ -3,6 +3,7 @@
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
 //! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
 
+pub mod login;
 pub mod number;
 pub mod parse;
 pub mod response;
@@ -82,6 +83,8 @@ pub enum Request<'a> {
     Shutdown {
         argument: &'a [u8],
     },
+    /// `refresh_certs`: read TLS certificates again.
+    RefreshCertificates,
     Version,
     /// `mn`: no operation.
     NoOperation,

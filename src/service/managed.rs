@@ -5,7 +5,6 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Context, Outcome, Service, Wait};
-use crate::clock::Now;
 use crate::config::RefuseWith;
 use crate::credential::table::{Credential, Found};
 use crate::protocol::{StoreMode, keys, response};
@@ -38,10 +37,10 @@ impl Service {
     }
 
     /// If one of the keys has its very first fetch under way: what to wait for.
-    pub(super) fn must_wait(&self, list: &[u8], now: Now) -> Option<Wait> {
-        keys(list).find_map(|key| {
+    pub(super) fn must_wait(&self, list: &[u8], context: &Context<'_>) -> Option<Wait> {
+        keys(list).filter(|key| self.sees(key, context.rights)).find_map(|key| {
             self.table.with(key, |name| {
-                let first_fetch = || name.read(now, |found| matches!(found, Found::FirstFetch));
+                let first_fetch = || name.read(context.now, |found| matches!(found, Found::FirstFetch));
                 // Subscribe first: a value published in between must not be slept through.
                 if !first_fetch() {
                     return None;
