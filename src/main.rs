@@ -218,6 +218,7 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
 fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     let loaded = load(args)?;
     let mut out = std::io::stdout().lock();
+    app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);

@@ -27,3 +27,4 @@ mod splits;
 mod state;
 mod support;
 mod tickets;
+mod tls;
