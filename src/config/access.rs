@@ -1,6 +1,6 @@
 //! Who may connect and what they may do there: users, certificates, and listeners with terms of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::fault::{Fault, Place, Problem};
 use super::file::{RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
+use super::{App, Config};
 use crate::access::{Rights, Users, Whose};
 
 /// A file of passwords is read whole; one of this size is something else.
@@ -174,6 +175,17 @@ pub(super) fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Ve
         name.parse().map_err(|_| Problem::new(format!("{} is not a name of a certificate", quoted(name)), remedy))
     };
     tables.into_iter().filter_map(|table| named(table, "certificate", faults, whose)).collect()
+}
+
+/// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.
+pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
+    let known: HashSet<String> = config.apps.iter().map(App::id).collect();
+    let access = &config.access;
+    let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
+    let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
+    let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
+    let unknown = named.into_iter().filter(|app| !known.contains(*app));
+    unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
 }
 
 fn named<T>(

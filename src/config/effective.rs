@@ -130,7 +130,10 @@ fn line(out: &mut String, key: &str, value: &str) {
 }
 
 fn rights(rights: &Rights) -> String {
-    list(rights.words().iter().map(|word| quoted(word)))
+    match &rights.words()[..] {
+        [word] => quoted(word),
+        words => list(words.iter().map(|word| quoted(word))),
+    }
 }
 
 fn tls_keys(out: &mut String, tls: &Tls) {

@@ -193,6 +193,7 @@ impl Flags {
                 Some((_, None)) => {
                     let problem = Problem::new("the value is missing", format!("Write {flag}=VALUE."));
                     faults.push(problem.at(&Place::Flag(flag)));
+                    return Vec::new();
                 }
                 None => {}
             }

@@ -93,6 +93,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     }
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
     let config = Config { server, access, state_path, upstream, apps, log };
+    warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
 }
 
