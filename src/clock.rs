@@ -46,6 +46,40 @@ impl Spacing {
     }
 }
 
+/// Where the time comes from, for what must also run in a simulated month.
+pub trait Clock: Send + Sync {
+    /// Reads both clocks.
+    fn now(&self) -> Now;
+
+    /// Milliseconds on the boot clock.
+    fn boot_ms(&self) -> BootMs {
+        self.now().boot_ms
+    }
+
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> i64 {
+        self.now().unix_ms
+    }
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct System;
+
+impl Clock for System {
+    fn now(&self) -> Now {
+        Now::read()
+    }
+
+    fn boot_ms(&self) -> BootMs {
+        boot_ms()
+    }
+
+    fn unix_ms(&self) -> i64 {
+        unix_ms()
+    }
+}
+
 /// Milliseconds on the boot clock.
 pub fn boot_ms() -> BootMs {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::aliases::{Template, fits_in_a_key};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
-use super::file::{Document, RawTable, open_to_others};
+use super::file::{Document, RawTable as RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
@@ -18,6 +18,10 @@ use crate::secret::Secret;
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
+/// Between two probes; each is a call of a business interface.
+const PROBE_EVERY_S: RangeInclusive<u64> = 10..=86_400;
+/// WeChat's own bound (page "获取稳定版接口调用凭据").
+const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Where an app's secret came from, for `check`.
@@ -62,7 +66,7 @@ impl Reader<'_> {
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
 
-    fn app(&mut self, mut raw: RawTable, document: &Document) -> Option<Entry> {
+    fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
         let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
         let platform = self.field(&raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM);
         let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
@@ -71,6 +75,9 @@ impl Reader<'_> {
         let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
         let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
+        let stand_in = self.fallback(&raw, platform, token);
+        let probe_every_ms = self.probe_every(&raw, platform, token);
+        let forced_per_day = self.forced_per_day(&raw, platform, token);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
             true => self.field(&raw, "appid", appid),
@@ -91,11 +98,58 @@ impl Reader<'_> {
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases: Vec::new(), daily_quota };
+        let app = App {
+            appid,
+            platform,
+            token,
+            tickets,
+            agent,
+            secret,
+            base_url,
+            aliases: Vec::new(),
+            daily_quota,
+            stand_in,
+            probe_every_ms,
+            forced_per_day,
+        };
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
-    fn field<T>(&mut self, raw: &RawTable, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+    /// Which endpoint to ask when the quota of the first is used up.
+    fn fallback(&mut self, raw: &RawApp, platform: &Platform, token: &'static Kind) -> Option<&'static Kind> {
+        self.field(raw, "fallback", |value| {
+            let given = word(value, platform.tokens)?;
+            // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
+            if given == token || given.quota.per_day <= token.quota.per_day {
+                let what = "it is no way out when the quota of endpoint is used up";
+                return Err(Problem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+            }
+            Ok(given)
+        })
+    }
+
+    fn probe_every(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+        self.field(raw, "probe_every_s", |value| {
+            if token.probe.is_none() {
+                let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            integer(value, PROBE_EVERY_S).map(|seconds| seconds * 1000)
+        })
+    }
+
+    fn forced_per_day(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+        let can_force = platform.tokens.iter().any(|(_, kind)| kind.can_force);
+        self.field(raw, "forced_per_day", |value| {
+            if !(token.can_force || can_force) {
+                let what = format!("apps of kind {} have no forced refresh", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            integer(value, FORCED_PER_DAY)
+        })
+    }
+
+    fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
         let given = raw.fields.get(key)?;
         read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
     }
@@ -104,7 +158,7 @@ impl Reader<'_> {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
-    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static Kind> {
+    fn tickets(&mut self, raw: &RawApp, platform: &Platform) -> Vec<&'static Kind> {
         let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
         let Value::List(items) = &given.value else {
             let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
@@ -128,7 +182,7 @@ impl Reader<'_> {
     }
 
     /// Which of a corporation's apps this is; part of the keys.
-    fn agent(&mut self, raw: &RawTable, platform: &Platform) -> Option<String> {
+    fn agent(&mut self, raw: &RawApp, platform: &Platform) -> Option<String> {
         self.field(raw, "agent", |value| {
             let agent = text(value)?;
             if !platform.has_agents {
@@ -143,12 +197,7 @@ impl Reader<'_> {
         })
     }
 
-    fn secret(
-        &mut self,
-        raw: &mut RawTable,
-        document: &Document,
-        appid: Option<&str>,
-    ) -> Option<(SecretSource, Origin)> {
+    fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
         let mut sources: Vec<(&str, Given)> =
             SECRET_KEYS.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
         if sources.len() > 1 {

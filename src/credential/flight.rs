@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
-use crate::clock::{self, BootMs};
+use crate::clock::{BootMs, Clock};
 use crate::config::SecretSource;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
-use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,12 @@ pub enum Purpose {
     Renew,
     /// Somebody doubts the present value: verify before spending.
     Check,
-    /// Somebody else may have renewed it: try it on a cheap read, and fetch only if that is refused.
+    /// Try the present value on a cheap read, and nothing else.
     Probe,
+    /// WeChat refuses the present value: another one is needed.
+    Replace,
+    /// WeChat refuses the value and hands it out all the same: it is told to make another.
+    Force,
 }
 
 /// Everything a trip needs; it shares nothing with the driver.
@@ -42,7 +46,8 @@ pub struct Flight {
     pub held: Option<Bytes>,
     pub standing: Standing,
     pub total_timeout_ms: u64,
-    pub client: Client,
+    pub upstream: Arc<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
     pub permits: Arc<Semaphore>,
     pub cancel: CancellationToken,
     /// Classic only: the note in the state that a call is about to be made.
@@ -52,14 +57,12 @@ pub struct Flight {
 /// What came of it.
 pub struct Landing {
     pub purpose: Purpose,
-    /// Calls made, probes included.
+    /// Calls sent, probes included.
     pub calls: u64,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
     pub refused_parent: Option<u64>,
-    /// The errcode by which WeChat refused the present value.
-    pub found_dead: Option<i64>,
     pub outcome: Outcome,
 }
 
@@ -77,8 +80,11 @@ pub enum Outcome {
         failure: Failure,
         sent_ms: BootMs,
     },
-    /// A check of a classic value that found no reason to renew it.
-    Kept(Probe),
+    /// The present value was tried, and nothing was fetched.
+    Probed {
+        probe: Probe,
+        sent_ms: BootMs,
+    },
 }
 
 /// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
@@ -92,7 +98,6 @@ impl Flight {
             calls: 0,
             secret: None,
             refused_parent: None,
-            found_dead: None,
             outcome: Outcome::Cancelled,
         };
         let permit = tokio::select! {
@@ -106,22 +111,15 @@ impl Flight {
             Ok(secret) => secret,
             Err(reason) => {
                 let failure = Failure::unusable(&self.appid, reason);
-                landing.outcome = Outcome::Failed { failure, sent_ms: clock::boot_ms() };
+                landing.outcome = Outcome::Failed { failure, sent_ms: self.clock.boot_ms() };
                 return landing;
             }
         };
         landing.outcome = match &self.held {
-            Some(held) if self.probes_first() => {
-                landing.calls += u64::from(self.kind.probe.is_some());
-                match self.client.probe(self.kind, &self.base_url, held, self.deadline()).await {
-                    Probe::Dead(errcode) => {
-                        landing.found_dead = Some(errcode);
-                        self.fetch(&secret, &mut landing).await
-                    }
-                    probe => Outcome::Kept(probe),
-                }
+            Some(held) if self.only_probes() => self.probe(held, &mut landing).await,
+            None if self.purpose == Purpose::Probe => {
+                Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() }
             }
-            None if self.purpose == Purpose::Probe => Outcome::Kept(Probe::Unknown),
             _ => self.fetch(&secret, &mut landing).await,
         };
         landing.secret = Some(secret);
@@ -129,9 +127,16 @@ impl Flight {
     }
 
     /// A classic value is never renewed on mere suspicion: that would doom it.
-    fn probes_first(&self) -> bool {
+    fn only_probes(&self) -> bool {
         let suspicion = self.purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
         self.purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
+    }
+
+    async fn probe(&self, held: &[u8], landing: &mut Landing) -> Outcome {
+        landing.calls += u64::from(self.kind.probe.is_some());
+        let sent_ms = self.clock.boot_ms();
+        let probe = self.upstream.probe(self.kind, &self.base_url, held, self.deadline()).await;
+        Outcome::Probed { probe, sent_ms }
     }
 
     async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
@@ -141,15 +146,16 @@ impl Flight {
         if self.cancel.is_cancelled() {
             return Outcome::Cancelled;
         }
-        let sent_ms = clock::boot_ms();
+        let sent_ms = self.clock.boot_ms();
         let Ok((token, generation)) = self.parent_token(sent_ms) else {
             let failure =
                 Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
             return Outcome::Failed { failure, sent_ms };
         };
-        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token };
+        let force = self.purpose == Purpose::Force;
+        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token, force };
         landing.calls += 1;
-        let token = match self.client.fetch(self.kind, &ask, self.deadline()).await {
+        let token = match self.upstream.fetch(self.kind, ask, self.deadline()).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token's fault, not the operator's: it is checked, and this is asked again.
@@ -160,11 +166,12 @@ impl Flight {
                 return Outcome::Failed { failure, sent_ms };
             }
         };
-        let received_ms = clock::boot_ms();
+        let received_ms = self.clock.boot_ms();
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
-        let probe = if self.purpose != Purpose::Renew && same && self.kind.probe.is_some() {
+        let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
+        let probe = if same && doubted && self.kind.probe.is_some() {
             landing.calls += 1;
-            Some(self.client.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
+            Some(self.upstream.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {
             None
         };
@@ -185,7 +192,7 @@ impl Flight {
     }
 
     fn deadline(&self) -> Duration {
-        Duration::from_millis(self.standing.call_deadline_ms(clock::boot_ms(), self.total_timeout_ms))
+        Duration::from_millis(self.standing.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms))
     }
 }
 

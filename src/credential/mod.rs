@@ -21,10 +21,10 @@ use tracing::{error, info, warn};
 pub use refresher::Refresher;
 pub use table::Table;
 
-use crate::clock::Now;
+use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
-use crate::kind::Kind;
-use crate::upstream::{BuildError, Client};
+use crate::kind::{Kind, Quota};
+use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
 use refresher::{Plan, Slot};
 use saver::Saver;
@@ -43,7 +43,30 @@ pub fn build_with(
     apps: &[App],
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
-    let client = Client::new(upstream)?;
+    let ground = Ground {
+        upstream: Arc::new(Client::new(upstream)?),
+        clock: Arc::new(clock::System),
+        boot_id: state::boot_id(),
+    };
+    Ok(build_on(&ground, upstream, apps, store))
+}
+
+/// What the refresher stands on: the machine and the network, or a simulation of both.
+#[derive(Clone)]
+pub struct Ground {
+    pub upstream: Arc<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
+    /// Names the boot that the boot clock counts from; empty if unknown.
+    pub boot_id: String,
+}
+
+/// As [`build_with`], on any ground.
+pub fn build_on(
+    ground: &Ground,
+    upstream: &config::Upstream,
+    apps: &[App],
+    store: Option<Arc<dyn Store>>,
+) -> (Arc<Table>, Refresher) {
     let plans = plans(upstream, apps);
     let (table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
     table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
@@ -56,13 +79,23 @@ pub fn build_with(
     }
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
+    let Ground { clock, boot_id, .. } = ground;
     let saver = store.map(|store| {
-        let boot_id = state::boot_id();
-        let (entries, ledgers) = restore(&mut slots, &load(store.as_ref()), &boot_id);
-        Saver::new(store, entries, ledgers, &boot_id)
+        let (entries, ledgers) = restore(&mut slots, &load(store.as_ref()), clock.now(), boot_id);
+        Saver::new(store, entries, ledgers, clock.clone(), boot_id)
     });
-    let (concurrency, total_timeout_ms) = (upstream.concurrency, upstream.total_timeout_ms);
-    Ok((table.clone(), Refresher { table, reports, slots, children, client, saver, concurrency, total_timeout_ms }))
+    let refresher = Refresher {
+        table: table.clone(),
+        reports,
+        slots,
+        children,
+        upstream: ground.upstream.clone(),
+        clock: clock.clone(),
+        saver,
+        concurrency: upstream.concurrency,
+        total_timeout_ms: upstream.total_timeout_ms,
+    };
+    (table, refresher)
 }
 
 /// One plan a credential: for each app its access token, then what is fetched with it.
@@ -77,16 +110,27 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             secret: app.secret.clone(),
             parent,
             keys,
-            quota: match app.daily_quota {
-                Some(per_day) if parent.is_none() => kind.quota.with_daily(per_day),
-                _ => kind.quota,
-            },
+            quota: quota(app, kind, parent.is_none()),
+            stand_in: app.stand_in.filter(|_| parent.is_none()),
+            probe_every_ms: app.probe_every_ms.filter(|_| parent.is_none()),
         };
         let parent = plans.len();
         plans.push(plan(app.token, None, keys(app, app.token)));
         plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
     }
     plans
+}
+
+/// What the app may spend on a kind.
+fn quota(app: &App, kind: &Kind, access_token: bool) -> Quota {
+    let quota = match app.daily_quota {
+        Some(per_day) if access_token => kind.quota.with_daily(per_day),
+        _ => kind.quota,
+    };
+    match app.forced_per_day {
+        Some(forced_per_day) if kind.can_force => Quota { forced_per_day, ..quota },
+        _ => quota,
+    }
 }
 
 /// Every key of one of the app's credentials.
@@ -122,8 +166,7 @@ fn load(store: &dyn Store) -> Snapshot {
 }
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.
-fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
-    let now = Now::read();
+fn restore(slots: &mut [Slot], snapshot: &Snapshot, now: Now, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let kept = snapshot.by_name();
     let counted: HashMap<&Name, &KeptLedger> = snapshot.ledgers.iter().map(|kept| (&kept.name, kept)).collect();
     let mut entries = Vec::with_capacity(slots.len());

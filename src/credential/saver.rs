@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::ledger::Ledger;
 use super::state::{Entry, KeptLedger, Snapshot, Store};
 use super::table::Table;
-use crate::clock::Now;
+use crate::clock::Clock;
 
 /// The refresher's end: what is to be written, and whether it has been.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub struct Saver {
     saved: watch::Sender<u64>,
     /// Somebody waits for everything to be written: no pause now.
     hurry: Arc<Notify>,
+    clock: Arc<dyn Clock>,
     boot_id: Arc<str>,
 }
 
@@ -42,9 +43,16 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Saver {
     /// `entries` and `ledgers` as loaded, by credential id.
-    pub fn new(store: Arc<dyn Store>, entries: Vec<Option<Entry>>, ledgers: Vec<KeptLedger>, boot_id: &str) -> Saver {
+    pub fn new(
+        store: Arc<dyn Store>,
+        entries: Vec<Option<Entry>>,
+        ledgers: Vec<KeptLedger>,
+        clock: Arc<dyn Clock>,
+        boot_id: &str,
+    ) -> Saver {
         Saver {
             store,
+            clock,
             entries: Arc::new(Mutex::new(entries)),
             ledgers: Arc::new(Mutex::new(ledgers)),
             counted: Arc::new(AtomicBool::new(false)),
@@ -159,7 +167,7 @@ impl Saver {
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
         let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
-        let now = Now::read();
+        let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
     }
@@ -190,7 +198,7 @@ mod tests {
     async fn counts_alone_are_written_when_their_time_has_come() {
         let store = Arc::new(Memory::default());
         let ledgers = vec![KeptLedger { name: Name::of(&mp::STABLE, "wx1", "http://a"), calls: Ledger::default() }];
-        let saver = Saver::new(store.clone(), vec![None], ledgers, "b1");
+        let saver = Saver::new(store.clone(), vec![None], ledgers, Arc::new(crate::clock::System), "b1");
         let saver = Saver { counts_every: Duration::from_millis(1), ..saver };
         let (table, _reports) = Table::new([("wx1", vec![])]);
         let end = CancellationToken::new();

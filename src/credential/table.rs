@@ -115,6 +115,8 @@ pub struct Status {
     /// 0 while there has been no value.
     pub expires_boot_ms: BootMs,
     pub next_try_boot_ms: BootMs,
+    /// When the value is tried on a cheap read, if that is planned.
+    pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
     pub last_error: Option<LastError>,
     /// Calls sent to WeChat since the start, probes included.
@@ -135,6 +137,21 @@ pub struct Status {
     pub dead_but_same: u64,
     /// Values that WeChat refused before their time.
     pub early_deaths: u64,
+    /// Calls that told WeChat to replace a live value.
+    pub forced: u64,
+    /// What is asked: the configured endpoint, or its stand-in.
+    pub endpoint: &'static str,
+}
+
+impl Status {
+    /// What comes at `next_try_boot_ms`, in two words at most.
+    pub fn next_action(&self) -> &'static str {
+        match self.state {
+            State::Fresh => "renew",
+            State::Renewing => "under way",
+            State::Stale | State::Waiting | State::Blocked | State::Dead => "try again",
+        }
+    }
 }
 
 /// One credential: the value, and what readers and writers count about it.
@@ -237,6 +254,16 @@ impl Credential {
         self.show(value);
         self.settled.store(false, Ordering::Release);
         self.changes.send_modify(|ticks| *ticks += 1);
+    }
+
+    /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
+    /// until [`Credential::settle`]. Returns what is published now.
+    pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
+        let old = self.published()?;
+        let expires_boot_ms = old.expires_boot_ms.min(now_ms);
+        self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
+        self.publish_until_next(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.published()
     }
 
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
@@ -448,6 +475,19 @@ impl Table {
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         self.report(credential, generation, Doubt::Refused)
+    }
+
+    /// The same, by the token that the client saw fail: about another than the present one there is nothing to do.
+    pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
+        use subtle::ConstantTimeEq;
+        let current = credential.published().filter(|published| published.value.ct_eq(token).into());
+        match current {
+            Some(published) => self.report_dead(credential, Some(published.generation)),
+            None => {
+                credential.reports.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.

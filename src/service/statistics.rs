@@ -253,9 +253,12 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     let seconds_to = |boot_ms: BootMs| boot_ms.saturating_sub(now.boot_ms) / 1000;
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
     show("state", &status.state.name());
+    show("endpoint", &status.endpoint);
     show("generation", &status.generation);
     show("seconds_left", &seconds_to(status.expires_boot_ms));
+    show("next_action", &status.next_action());
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
+    show("next_probe_in_s", &status.next_probe_boot_ms.map_or("none".into(), |at| seconds_to(at).to_string()));
     show("calls", &status.calls);
     show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
     show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));
@@ -264,6 +267,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));
     show("checks", &status.checks);
+    show("forced", &status.forced);
     show("refused_writes", &credential.refused_writes.load(Relaxed));
     show("rival_writes", &credential.rival_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);

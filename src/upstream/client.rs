@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,35 @@ use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What a call to WeChat comes to. The real one is [`Client`].
+pub trait Upstream: Send + Sync {
+    /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
+    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, deadline: Duration) -> Called<'a, Result<Token, Failure>>;
+
+    /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
+    fn probe<'a>(&'a self, kind: &'a Kind, base_url: &'a str, value: &'a [u8], deadline: Duration)
+    -> Called<'a, Probe>;
+}
+
+/// A call under way.
+pub type Called<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Upstream for Client {
+    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, deadline: Duration) -> Called<'a, Result<Token, Failure>> {
+        Box::pin(async move { Client::fetch(self, kind, &ask, deadline).await })
+    }
+
+    fn probe<'a>(
+        &'a self,
+        kind: &'a Kind,
+        base_url: &'a str,
+        value: &'a [u8],
+        deadline: Duration,
+    ) -> Called<'a, Probe> {
+        Box::pin(Client::probe(self, kind, base_url, value, deadline))
+    }
+}
 
 /// The client. Cheap to clone; clones share what is known of the hosts.
 #[derive(Clone, Debug)]
@@ -108,8 +138,12 @@ impl Client {
         match self.reach(&caller, |base_url| probe(base_url, value), deadline).await {
             (turn, Ok((status, body))) => {
                 let probe = answer::probe(status, &body);
-                if probe != Probe::Unknown {
-                    turn.answered();
+                match answer::token(&kind.shape, "", &[value], status, &body) {
+                    // It says nothing of the token, but perhaps of the host.
+                    Err(failure) if probe == Probe::Unknown => {
+                        turn.refused(hosts::named(failure, &turn.pick.base_url));
+                    }
+                    _ => turn.answered(),
                 }
                 probe
             }

@@ -11,4 +11,4 @@ pub mod hosts;
 
 pub use answer::{Probe, Token, Told};
 pub use class::{Class, Failure, Pace, Sent, Wait};
-pub use client::{BuildError, Client};
+pub use client::{BuildError, Called, Client, Upstream};

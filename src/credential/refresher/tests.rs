@@ -1,6 +1,7 @@
 //! The driver's corners that no outside test can reach; the rest is in `tests/it/refresher.rs`.
 
 use super::*;
+use crate::clock;
 use crate::config::{App, Upstream};
 use crate::credential::table::Reading;
 use crate::kind::mp;

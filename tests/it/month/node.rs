@@ -1155,6 +1155,7 @@ impl Slot {
             longest_ms: self.standing.longest_ms,
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
+            withdrawn: false,
         }
     }
 }
