@@ -10,7 +10,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::file::{RawTable, open_to_others};
+use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
 use super::{App, Config};
 use crate::access::{Rights, Users, Whose};
@@ -131,8 +131,25 @@ pub(super) fn rights(value: &Value) -> Reading<Rights> {
     Rights::of_words(words).map_err(|wrong| Problem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
 }
 
+/// Adds what only the file can say, and judges the users' file.
+pub(super) fn complete(
+    access: Access,
+    document: &mut Document,
+    auth_place: &Place,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) -> Access {
+    let access = Access {
+        users: users(std::mem::take(&mut document.users), faults),
+        certificates: certificates(std::mem::take(&mut document.certificates), faults),
+        ..access
+    };
+    judge_auth_file(&access, auth_place, faults, warnings);
+    access
+}
+
 /// Judges what the operator should know of the users' file; the users themselves were read.
-pub(super) fn judge_auth_file(access: &Access, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+fn judge_auth_file(access: &Access, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
     let Some(path) = &access.auth_file else { return };
     match access.read_users() {
         Err(what) => {
@@ -152,7 +169,7 @@ pub(super) fn judge_auth_file(access: &Access, place: &Place, faults: &mut Vec<F
 }
 
 /// The `[[user]]` tables.
-pub(super) fn users(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> BTreeMap<String, Rights> {
+fn users(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> BTreeMap<String, Rights> {
     let mut users = BTreeMap::new();
     for table in tables {
         let place = table.place.clone();
@@ -168,7 +185,7 @@ pub(super) fn users(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> BTreeMap<
 }
 
 /// The `[[certificate]]` tables, in their order.
-pub(super) fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(Whose, Rights)> {
+fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(Whose, Rights)> {
     let whose = |value: &Value| {
         let name = text(value)?;
         let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";

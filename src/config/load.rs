@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::access::{self, Access, ClientCertificates, Tls, TlsVersion, judge_auth_file};
+use super::access::{self, Access, ClientCertificates, Tls, TlsVersion};
 use super::apps::{Origin, Reader};
 use super::environment::Environment;
 use super::fault::{Fault, Faults, Place, Problem};
@@ -59,12 +59,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let (allow_unauthenticated, unix_socket) = (asked.guarded.allowed, asked.unix_socket.clone());
     let asked = Asked { others: !document.listeners.is_empty(), ..asked };
     let listen = listen::addresses(&asked, flags, environment, &mut faults, &mut warnings);
-    let access = Access {
-        users: access::users(std::mem::take(&mut document.users), &mut faults),
-        certificates: access::certificates(std::mem::take(&mut document.certificates), &mut faults),
-        ..access
-    };
-    judge_auth_file(&access, &auth_place, &mut faults, &mut warnings);
+    let access = access::complete(access, &mut document, &auth_place, &mut faults, &mut warnings);
     let listeners = Listeners {
         access: &access,
         allow_unauthenticated,

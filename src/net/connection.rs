@@ -288,7 +288,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             LoginStep::HangUp(why) => return Some(self.hang_up(why, now)),
             LoginStep::Token { user, password, used } => {
                 self.start += used;
-                return self.log_in(user, password, now);
+                return match self.log_in(user, password, now) {
+                    Ok(()) => {
+                        response::line(&mut self.output, "STORED");
+                        None
+                    }
+                    Err(last) => Some(Batch::LoginFailed { last }),
+                };
             }
             LoginStep::Refuse { error, used } => (error, used),
             LoginStep::RefuseAndClose { error } => {
@@ -301,13 +307,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         None
     }
 
-    fn log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Option<Batch> {
+    /// Lets a user in who knows the password, whatever protocol brings it. The error says whether it was the last try.
+    fn log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Result<(), bool> {
         self.stats.auth_cmds.add(1);
         if let Some(rights) = self.shared.guard.authenticate(user, password) {
             self.rights = if self.rights.is_all() { rights } else { Arc::new(self.rights.and(&rights)) };
             self.stranger = None;
-            response::line(&mut self.output, "STORED");
-            return None;
+            return Ok(());
         }
         self.stats.auth_errors.add(1);
         if self.shared.guard.failure_logged.due(now.boot_ms, LOG_SPACING_MS) {
@@ -318,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stranger.failures += 1;
             stranger.failures
         });
-        Some(Batch::LoginFailed { last: failures >= LOGIN_FAILURES_MAX })
+        Err(failures >= LOGIN_FAILURES_MAX)
     }
 
     /// `refresh_certs`: files are read, so not on this thread.

@@ -179,8 +179,10 @@ fn admit(mut stream: Stream, peer: Peer, terms: &Arc<Terms>, shared: &Shared, de
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
         stats.rejected_connections.fetch_add(1, Relaxed);
-        // Fits the socket's empty send buffer, so this does not wait for the peer.
-        let _ = stream.write_all(b"ERROR Too many open connections\r\n");
+        // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
+        if !terms.tls {
+            let _ = stream.write_all(b"ERROR Too many open connections\r\n");
+        }
         return;
     }
     stats.curr_connections.fetch_add(1, Relaxed);
