@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
@@ -81,7 +80,8 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let code = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
-        reload_on_hangup(args, guard.clone());
+        let guarded = guard.clone();
+        at_hangup(move || reload(&args, &guarded));
         let app = App::new(config, bound, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
@@ -182,20 +182,19 @@ fn watch_signals(shutdown: &CancellationToken) {
     }
 }
 
-/// SIGHUP: users, passwords, rights and certificates are read again. Secret files are, at every fetch anyhow.
-fn reload_on_hangup(args: ServeArgs, guard: Arc<Guard>) {
+/// Does this at each SIGHUP, which by itself would end the process. It may take its time.
+fn at_hangup(act: impl Fn() + Clone + Send + 'static) {
+    let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
     tokio::spawn(async move {
-        let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
         while signals.recv().await.is_some() {
-            tracing::info!("SIGHUP: reading users and certificates again; other changes need a restart");
-            let (args, guard) = (args.clone(), guard.clone());
-            // Files are read, of which there may be many.
-            let _ = tokio::task::spawn_blocking(move || reload(&args, &guard)).await;
+            let _ = tokio::task::spawn_blocking(act.clone()).await;
         }
     });
 }
 
+/// Users, passwords, rights and certificates are read again. Secret files are, at every fetch anyhow.
 fn reload(args: &ServeArgs, guard: &Guard) {
+    tracing::info!("SIGHUP: reading users and certificates again; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
         Ok(loaded) => guard.reload(&loaded.config.access),
         Err(faults) => tracing::error!("{faults}\nusers and certificates stay as they were"),
@@ -209,6 +208,7 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
+        at_hangup(|| tracing::info!("SIGHUP: there is nothing to read again"));
         run(shutdown).await
     });
     runtime.shutdown_background();

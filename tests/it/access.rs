@@ -480,6 +480,79 @@ fn a_socket_can_belong_to_a_group() {
 }
 
 #[test]
+fn a_socket_belongs_to_the_user_that_the_server_becomes() {
+    // Only root can become somebody else.
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    write(folder.path(), "users", USERS);
+    let config = "[server]\nunix_socket = \"x.sock\"\nauth_file = \"users\"\n[state]\npath = \"none\"\n";
+    let node = Node::start_in(folder, config, &["-u", "nobody"]);
+    let nobody = Command::new("id").args(["-u", "nobody"]).output().unwrap();
+    let nobody: u32 = String::from_utf8(nobody.stdout).unwrap().trim().parse().unwrap();
+    let socket = node.path("x.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().uid(), nobody);
+    // What that user cannot read is said, and changes nothing.
+    fs::set_permissions(node.path("users"), fs::Permissions::from_mode(0o600)).unwrap();
+    reload(&node, "stay as they were");
+    expect_over(&socket, LOGIN, "STORED\r\n");
+    let _folder = node.stop();
+    assert!(!socket.exists());
+}
+
+/// A process that is no child of ours; ended with the test.
+struct Daemon(String);
+
+impl Daemon {
+    fn signal(&self, name: &str) -> bool {
+        Command::new("kill").args(["-s", name, &self.0]).stderr(Stdio::null()).status().unwrap().success()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.signal("TERM");
+    }
+}
+
+#[test]
+fn a_daemon_finds_its_files_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "users", "alice:first\n");
+    let config =
+        "[server]\nauth_file = \"users\"\nunix_socket = \"x.sock\"\npid_file = \"pid\"\n[state]\npath = \"none\"\n";
+    write(folder.path(), "c.toml", config);
+    let status = tokencached()
+        .args(["--config", "c.toml", "-d"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let pid = wait_for("the pid file", || fs::read_to_string(folder.path().join("pid")).ok());
+    let daemon = Daemon(pid.trim().to_owned());
+    let socket = folder.path().join("x.sock");
+    wait_for("the server to listen", || UnixStream::connect(&socket).ok());
+    expect_over(&socket, "set x 0 0 11\r\nalice first\r\n", "STORED\r\n");
+    write(folder.path(), "users", "alice:later\n");
+    assert!(daemon.signal("HUP"));
+    wait_for("the new password", || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(b"set x 0 0 11\r\nalice later\r\n").unwrap();
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).unwrap();
+        (&answer == b"STORED\r\n").then_some(())
+    });
+    assert!(daemon.signal("TERM"));
+    wait_for("the socket to go", || (!socket.exists()).then_some(()));
+    // Its number may be another's by now.
+    std::mem::forget(daemon);
+}
+
+#[test]
 fn no_password_is_shown_anywhere() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "users", "alice:topsecretword\n");
