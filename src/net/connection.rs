@@ -58,8 +58,8 @@ pub(super) struct Connection<S> {
     /// What the client may do; once it is no stranger any more.
     rights: Arc<Rights>,
     stranger: Option<Stranger>,
-    /// The peer expects to be told when it is over.
-    says_goodbye: bool,
+    /// The stream collects what it sends, and says when it is over.
+    tls: bool,
     /// Bytes read and not yet executed; `[start..]` of it.
     input: Vec<u8>,
     start: usize,
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let stranger = || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0 };
         Connection {
             stranger: terms.login.then(stranger),
-            says_goodbye: terms.tls,
+            tls: terms.tls,
             stream,
             peer,
             rights,
@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             tracing::debug!(peer = %self.peer, %error, "connection lost");
         }
-        if self.says_goodbye {
+        if self.tls {
             // Without it a TLS client cannot tell an end from an attack.
             let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
@@ -448,14 +448,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if written > 0 {
-            self.send_all().await?;
+            if self.tls {
+                self.send_all().await?;
+            }
             self.stats.bytes_written.add(written as u64);
             self.output.clear();
         }
         Ok(())
     }
 
-    /// A stream that collects what it sends, as TLS does, sends the last of it. Plain ones have nothing to do here.
+    /// TLS may have kept the last of it back.
     async fn send_all(&mut self) -> io::Result<()> {
         match timeout(self.shared.limits.write_timeout, self.stream.flush()).await {
             Ok(sent) => sent,
