@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
-use super::file::RawApp;
+use super::file::RawTable;
 use super::presets::PRESETS;
 use super::settings::closest;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
@@ -113,7 +113,7 @@ impl Reader<'_> {
     /// The aliases as written, then those of the presets. `kept` is what the app keeps current.
     pub(super) fn templates(
         &mut self,
-        raw: &RawApp,
+        raw: &RawTable,
         appid: &str,
         platform: &Platform,
         kept: &[AliasOf],
@@ -164,7 +164,7 @@ impl Reader<'_> {
         templates
     }
 
-    fn list<'g>(&mut self, raw: &'g RawApp, key: &'static str, example: &str) -> &'g [Given] {
+    fn list<'g>(&mut self, raw: &'g RawTable, key: &'static str, example: &str) -> &'g [Given] {
         let Some(given) = raw.fields.get(key) else { return &[] };
         if let Value::List(items) = &given.value {
             return items;

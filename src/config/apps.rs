@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::aliases::{Template, fits_in_a_key};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
-use super::file::{Document, RawApp, open_to_others};
+use super::file::{Document, RawTable as RawApp, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};

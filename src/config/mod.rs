@@ -7,10 +7,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::access::Rights;
 use crate::credential::encoding::View;
 use crate::kind::{Kind, Platform, mp};
 use crate::secret::Secret;
 
+mod access;
 mod aliases;
 mod apps;
 mod effective;
@@ -19,6 +21,7 @@ mod fault;
 mod file;
 mod flags;
 mod listen;
+mod listeners;
 mod load;
 mod presets;
 mod secret_source;
@@ -26,6 +29,7 @@ mod settings;
 mod upstream;
 mod value;
 
+pub use access::{Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
 pub use environment::{Environment, ProcessEnvironment};
@@ -33,7 +37,7 @@ pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, SETTINGS, Setting};
+pub use settings::{APP_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -43,6 +47,8 @@ pub const REQUESTS_PER_TURN_DEFAULT: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: Server,
+    /// What lets clients in.
+    pub access: Access,
     /// The state file; `None` keeps tokens in memory only.
     pub state_path: Option<PathBuf>,
     pub upstream: Upstream,
@@ -59,6 +65,12 @@ pub struct Server {
     pub unix_socket: Option<PathBuf>,
     /// Access mask of the Unix socket (`-a`), octal 0700 by default.
     pub unix_mode: u32,
+    /// The group of the Unix socket; none: the process's own.
+    pub unix_group: Option<String>,
+    /// The most that clients may do on `listen` and `unix_socket`.
+    pub rights: Rights,
+    /// Further addresses, each with terms of its own.
+    pub listeners: Vec<Listener>,
     /// Budget for ordinary items (`-m`), bytes.
     pub memory_bytes: u64,
     /// Largest item (`-I`), bytes, key and header included as memcached counts.
@@ -89,6 +101,23 @@ pub struct Server {
     pub daemonize: bool,
     /// Try to keep all memory resident (`-k`).
     pub lock_memory: bool,
+}
+
+impl Config {
+    /// Every address, with what holds there. `auth_file` and TLS are for `listen` too, and users for the Unix socket.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let server = &self.server;
+        let listener =
+            |at, tls| Listener { at, rights: server.rights.clone(), auth: self.access.auth_file.is_some(), tls };
+        let mut all: Vec<Listener> =
+            server.listen.iter().map(|at| listener(ListenAt::Tcp(*at), self.access.tls.is_some())).collect();
+        if let Some(path) = &server.unix_socket {
+            let (path, mode, group) = (path.clone(), server.unix_mode, server.unix_group.clone());
+            all.push(listener(ListenAt::Unix { path, mode, group }, false));
+        }
+        all.extend(server.listeners.iter().cloned());
+        all
+    }
 }
 
 /// What a client's write to a managed key is answered with.

@@ -69,6 +69,7 @@ pub fn build_on(
 ) -> (Arc<Table>, Refresher) {
     let plans = plans(upstream, apps);
     let (table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
+    table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
     let table = Arc::new(table);
     let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
     for (id, plan) in plans.iter().enumerate() {

@@ -3,8 +3,8 @@
 //! One writer, the refresher; any number of readers, who never wait. A value is swapped, never cleared first.
 //! No async code, no sockets, no clock: the time comes in as a value.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
@@ -159,6 +159,8 @@ impl Status {
 pub struct Credential {
     pub id: CredentialId,
     pub appid: String,
+    /// The app it belongs to, once somebody has said so.
+    app: OnceLock<Box<str>>,
     shown: ArcSwapOption<Shown>,
     /// How its names show it, without repetition.
     views: Box<[View]>,
@@ -183,6 +185,7 @@ impl Credential {
         Credential {
             id,
             appid: appid.to_owned(),
+            app: OnceLock::new(),
             shown: ArcSwapOption::empty(),
             views,
             settled: AtomicBool::new(false),
@@ -193,6 +196,11 @@ impl Credential {
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
         }
+    }
+
+    /// The app it belongs to, as the configuration names it: an access token's own name, a ticket's app.
+    pub fn app(&self) -> &str {
+        self.app.get().map_or(&self.appid, |app| app)
     }
 
     /// How it goes, at this instant. Takes a lock that is only ever held for a few instructions.
@@ -461,6 +469,13 @@ impl Table {
     /// Every credential, by id.
     pub fn credentials(&self) -> &[Arc<Credential>] {
         &self.credentials
+    }
+
+    /// Says which app each credential belongs to, in their order. Rights are given by app.
+    pub fn belong_to<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
+        for (credential, app) in self.credentials.iter().zip(apps) {
+            credential.app.get_or_init(|| app.into());
+        }
     }
 
     /// Hands a client's report to the refresher. The receiver fires when the check is over;

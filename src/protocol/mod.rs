@@ -4,6 +4,7 @@
 //! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
 
 pub mod base64;
+pub mod login;
 pub mod meta;
 pub mod number;
 pub mod parse;
@@ -86,6 +87,8 @@ pub enum Request<'a> {
     Shutdown {
         argument: &'a [u8],
     },
+    /// `refresh_certs`: read TLS certificates again.
+    RefreshCertificates,
     Version,
     /// `mn`: no operation.
     NoOperation,

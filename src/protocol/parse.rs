@@ -168,6 +168,7 @@ fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
         b"verbosity" => verbosity(words),
         b"cache_memlimit" => cache_memlimit(words),
         b"shutdown" if words.count <= 2 => Request::Shutdown { argument: words.word(1) },
+        b"refresh_certs" => Request::RefreshCertificates,
         b"version" => Request::Version,
         b"mn" => Request::NoOperation,
         b"quit" => Request::Quit,

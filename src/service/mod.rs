@@ -3,6 +3,7 @@
 //! No sockets and nothing async: what must wait is handed back as an [`Outcome::Wait`] and tried again.
 //! Never calls WeChat.
 
+mod access;
 mod managed;
 mod meta;
 mod statistics;
@@ -12,8 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::access::Rights;
 use crate::cache::{Cache, Counted, Stored};
-use crate::clock::Now;
+use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
 use crate::protocol::{Request, StoreMode, keys, response};
@@ -46,6 +48,7 @@ pub struct Service {
     settings: Settings,
     verbosity: AtomicU32,
     started: Now,
+    denial_logged: Spacing,
 }
 
 /// What comes with a request besides the request.
@@ -54,6 +57,8 @@ pub struct Context<'a> {
     pub stats: &'a WorkerStats,
     /// Who asks, for the log; never consulted for a decision.
     pub peer: &'a dyn std::fmt::Display,
+    /// What the client may do.
+    pub rights: &'a Rights,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
     pub out: &'a mut Vec<u8>,
@@ -69,6 +74,8 @@ pub enum Outcome {
     Wait(Wait),
     /// Answered but for the wait: once it is over, append these bytes.
     WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
+    /// Read the certificates again, and answer what came of it.
+    RefreshCertificates,
     /// The client said goodbye.
     Close,
     /// The client ended the server, as `-A` allows.
@@ -80,11 +87,24 @@ pub struct Wait(pub watch::Receiver<u64>);
 
 impl Service {
     pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {
-        Service { cache, table, stats, settings, verbosity: AtomicU32::new(0), started: Now::read() }
+        Service {
+            cache,
+            table,
+            stats,
+            settings,
+            verbosity: AtomicU32::new(0),
+            started: Now::read(),
+            denial_logged: Spacing::default(),
+        }
     }
 
     /// Carries a request out. `first_key` is where a `get` goes on after [`Outcome::MoreKeys`], otherwise 0.
     pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
+        if !context.rights.is_all()
+            && let Some(refused) = self.refuse_for_want_of_rights(request, context)
+        {
+            return refused;
+        }
         match *request {
             Request::Get { keys, with_cas, touch_exptime } => {
                 return self.get(keys, first_key, with_cas, touch_exptime, context);
@@ -126,6 +146,7 @@ impl Service {
             Request::CacheMemlimit { megabytes, noreply } => {
                 response::reply(context.out, self.set_memory_limit(megabytes), noreply);
             }
+            Request::RefreshCertificates => return Outcome::RefreshCertificates,
             Request::Shutdown { argument } => return self.shutdown(argument, context),
             Request::Version => {
                 context.out.extend_from_slice(b"VERSION ");
@@ -175,7 +196,7 @@ impl Service {
     ) -> Outcome {
         if first_key == 0
             && context.may_wait
-            && let Some(wait) = self.must_wait(list, context.now)
+            && let Some(wait) = self.must_wait(list, context)
         {
             return Outcome::Wait(wait);
         }
@@ -193,9 +214,10 @@ impl Service {
     }
 
     fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
-        let hit = match self.get_managed(key, with_cas, context) {
-            Some(hit) => hit,
-            None => {
+        let hit = match self.sees(key, context.rights).then(|| self.get_managed(key, with_cas, context)) {
+            None => false,
+            Some(Some(hit)) => hit,
+            Some(None) => {
                 let out = &mut *context.out;
                 let show = |item: crate::cache::ItemView<'_>| {
                     response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod aliases;
 mod cache_model;
 mod check;
@@ -27,3 +28,4 @@ mod splits;
 mod state;
 mod support;
 mod tickets;
+mod tls;

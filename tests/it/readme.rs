@@ -190,7 +190,7 @@ fn the_table_of_flags_is_what_the_help_says() {
 fn every_setting_named_exists_and_has_that_default() {
     let known: BTreeSet<&str> = SETTINGS
         .iter()
-        .filter_map(|setting| setting.key.split('.').next_back())
+        .filter_map(|setting| setting.key.split_once('.').map(|(_, key)| key))
         .chain(APP_KEYS.iter().copied())
         .collect();
     let output = tokencached().arg("check").env("HOME", "/nonexistent").output().unwrap();
