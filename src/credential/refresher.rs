@@ -147,8 +147,8 @@ const QUOTA_USED_UP: i64 = 45_009;
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
 const LOG_AGAIN_MS: u64 = 60_000;
-/// Start-up calls past the first few are spread so thin.
-const SPREAD_MS: u64 = 10;
+/// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
+const SPREAD_MS: u64 = 5;
 
 impl Slot {
     pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
@@ -311,7 +311,8 @@ impl Driver {
     /// The first tries: at once for as many as may fly at once, the others spread a little.
     fn schedule_all(&mut self) {
         let now_ms = self.refresher.clock.boot_ms();
-        let spread_ms = self.refresher.slots.len() as u64 * SPREAD_MS;
+        let tokens = self.refresher.slots.iter().filter(|slot| slot.parent.is_none()).count();
+        let spread_ms = tokens as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
             let slot = &mut self.refresher.slots[id];

@@ -12,7 +12,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::encoding::{Form, Rendered, Times, View};
+pub use super::encoding::Times;
+use super::encoding::{Form, Rendered, View};
 use crate::clock::{BootMs, Now};
 
 /// Index of a credential, stable while the process lives.
@@ -347,7 +348,7 @@ impl Name {
         let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
-                return then(Found::Bytes { rendered, times: times(now.boot_ms), flags, cas: 1 });
+                return then(Found::Bytes { rendered, times: Times::endless(now), flags, cas: 1 });
             }
             NameKind::Nothing => return then(Found::Nothing),
             NameKind::Value | NameKind::Companion => {}
@@ -363,6 +364,15 @@ impl Name {
                 then(Found::Bytes { rendered, times, flags, cas: shown.generation })
             }
             None => then(Found::Absent),
+        }
+    }
+
+    /// The cas of what was last there, though it may have expired; none while there has been nothing.
+    pub fn generation(&self) -> Option<u64> {
+        match self.kind {
+            NameKind::Constant(_) => Some(1),
+            NameKind::Nothing => None,
+            NameKind::Value | NameKind::Companion => self.credential.published().map(|shown| shown.generation),
         }
     }
 

@@ -84,8 +84,8 @@ enum Batch {
     MoreKeys(usize),
     /// The front request must be held.
     Hold(crate::service::Wait),
-    /// The line is due once the check is over.
-    HoldReply(tokio::sync::oneshot::Receiver<()>, &'static str),
+    /// The reply is due once the check is over.
+    HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// A wrong password: say so after a while, and close if it was the last try.
     LoginFailed {
         last: bool,
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Batch::HoldReply(check, reply) => {
                     let _ = timeout(self.shared.limits.hold, check).await;
-                    response::line(&mut self.output, reply);
+                    self.output.extend_from_slice(&reply);
                 }
                 Batch::LoginFailed { last } => {
                     tokio::time::sleep(self.shared.limits.login_failure_delay).await;

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::meta::answer;
 use super::{Context, Outcome, Service};
 use crate::access::Rights;
 use crate::config::RefuseWith;
 use crate::credential::table::Credential;
+use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Request, StoreMode, response};
 
 /// A refusal for want of rights is logged at most so often, milliseconds.
@@ -64,6 +66,11 @@ impl Service {
                 }
                 (DENIED, noreply)
             }
+            Request::MetaGet(_)
+            | Request::MetaStore { .. }
+            | Request::MetaDelete(_)
+            | Request::MetaArithmetic { .. }
+            | Request::MetaDebug(_) => return self.refuse_meta(request, context),
             // What concerns everybody is for those who may do everything.
             Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
             Request::RefreshCertificates | Request::Shutdown { .. } | Request::Stats { argument: b"reset", .. } => {
@@ -77,6 +84,43 @@ impl Service {
         };
         self.count_denial(context);
         response::reply(context.out, answer, noreply);
+        Some(Outcome::Done)
+    }
+
+    /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
+    fn refuse_meta(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<Outcome> {
+        let mut room = [0; DECODED_BYTES_MAX];
+        let rights = context.rights;
+        let (meta, code): (_, &[u8]) = match request {
+            Request::MetaGet(meta) => (meta, b"EN"),
+            Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
+            Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
+            Request::MetaDebug(key) => {
+                if self.sees(key.bytes(&mut room), rights) {
+                    return None;
+                }
+                self.count_denial(context);
+                response::line(context.out, "EN");
+                return Some(Outcome::Done);
+            }
+            _ => return None,
+        };
+        let key = meta.key.bytes(&mut room);
+        // Flags of `mg` that change the item, or whose turn it is.
+        let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
+        let may = if reads { self.sees(key, rights) } else { self.may_change(key, rights) };
+        if may {
+            return None;
+        }
+        self.count_denial(context);
+        let stores = matches!(request, Request::MetaStore { .. });
+        if meta.has(b'q') && code != b"NF" {
+            // As quiet as the refusal of a managed key.
+        } else if stores && self.settings.refuse_with == RefuseWith::ClientError {
+            response::line(context.out, DENIED);
+        } else {
+            answer(context.out, code, meta, key, None);
+        }
         Some(Outcome::Done)
     }
 

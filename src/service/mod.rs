@@ -5,6 +5,7 @@
 
 mod access;
 mod managed;
+mod meta;
 mod statistics;
 
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
+
+const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// What the service is told by the configuration.
 #[derive(Clone, Debug)]
@@ -69,8 +72,8 @@ pub enum Outcome {
     MoreKeys(usize),
     /// Nothing was answered yet: wait for this, then execute the request again.
     Wait(Wait),
-    /// Answered but for the wait: once it is over, append this line.
-    WaitThenReply(oneshot::Receiver<()>, &'static str),
+    /// Answered but for the wait: once it is over, append these bytes.
+    WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
     RefreshCertificates,
     /// The client said goodbye.
@@ -150,6 +153,11 @@ impl Service {
                 response::line(context.out, VERSION);
             }
             Request::NoOperation => response::line(context.out, "MN"),
+            Request::MetaGet(ref meta) => return self.meta_get(meta, context),
+            Request::MetaStore { ref meta, mode, value } => self.meta_store(meta, mode, value, context),
+            Request::MetaDelete(ref meta) => return self.meta_delete(meta, context),
+            Request::MetaArithmetic { ref meta, increase } => self.meta_arithmetic(meta, increase, context),
+            Request::MetaDebug(key) => self.meta_debug(key, context),
             Request::Quit => return Outcome::Close,
             Request::Invalid { error, noreply } => response::reply(context.out, error, noreply),
         }
@@ -206,7 +214,6 @@ impl Service {
     }
 
     fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
-        context.stats.cmd_get.add(1);
         let hit = match self.sees(key, context.rights).then(|| self.get_managed(key, with_cas, context)) {
             None => false,
             Some(Some(hit)) => hit,
@@ -221,16 +228,14 @@ impl Service {
                 }
             }
         };
+        // As memcached counts: a get that touches is a touch.
         let stats = context.stats;
-        if hit {
-            stats.get_hits.add(1)
-        } else {
-            stats.get_misses.add(1)
-        }
-        if expiry.is_some() {
-            stats.cmd_touch.add(1);
-            if hit { stats.touch_hits.add(1) } else { stats.touch_misses.add(1) }
-        }
+        let (commands, hits, misses) = match expiry {
+            None => (&stats.cmd_get, &stats.get_hits, &stats.get_misses),
+            Some(_) => (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses),
+        };
+        commands.add(1);
+        if hit { hits.add(1) } else { misses.add(1) }
     }
 
     fn store(
@@ -242,26 +247,29 @@ impl Service {
         value: &[u8],
         context: &mut Context<'_>,
     ) -> &'static str {
-        let (stats, expiry) = (context.stats, self.expiry(exptime, context.now));
-        let cas = matches!(mode, StoreMode::Cas(_));
+        let expiry = self.expiry(exptime, context.now);
         let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
+        self.stored(mode, stored, context)
+    }
+
+    /// Counts what became of a store, and words it.
+    fn stored(&self, mode: StoreMode, stored: Stored, context: &Context<'_>) -> &'static str {
+        let (stats, cas) = (context.stats, matches!(mode, StoreMode::Cas(_)));
+        if !matches!(stored, Stored::TooLarge | Stored::OutOfMemory) {
+            stats.cmd_set.add(1);
+        }
         match stored {
             Stored::Stored if cas => stats.cas_hits.add(1),
-            Stored::Exists => stats.cas_badval.add(1),
+            // `ms` may find another cas when it appends; memcached does not count that.
+            Stored::Exists if cas => stats.cas_badval.add(1),
             Stored::NotFound => stats.cas_misses.add(1),
             Stored::TooLarge => stats.store_too_large.add(1),
             Stored::OutOfMemory => stats.store_no_memory.add(1),
-            Stored::Stored | Stored::NotStored => {}
+            Stored::Stored | Stored::NotStored | Stored::Exists => {}
         }
         match stored {
-            Stored::Stored => {
-                stats.cmd_set.add(1);
-                "STORED"
-            }
-            Stored::NotStored => {
-                stats.cmd_set.add(1);
-                "NOT_STORED"
-            }
+            Stored::Stored => "STORED",
+            Stored::NotStored => "NOT_STORED",
             Stored::Exists => "EXISTS",
             Stored::NotFound => "NOT_FOUND",
             Stored::TooLarge => "SERVER_ERROR object too large for cache",
@@ -279,7 +287,6 @@ impl Service {
     }
 
     fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
-        const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
         let stats = context.stats;
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };

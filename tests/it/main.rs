@@ -15,6 +15,7 @@ mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
+mod meta;
 mod month;
 mod php;
 mod protocol;
