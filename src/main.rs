@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
-use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
+use tokencached::config::{self, Config, ListenAt, Loaded, ProcessEnvironment};
 use tokencached::net::Guard;
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
@@ -106,7 +106,10 @@ fn absolute(args: &ServeArgs) -> ServeArgs {
 
 fn announce(config: &Config, addresses: &[std::net::SocketAddr]) {
     let mut listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    listening.extend(config.server.unix_socket.iter().map(|path| path.display().to_string()));
+    listening.extend(config.listeners().iter().filter_map(|listener| match &listener.at {
+        ListenAt::Unix { path, .. } => Some(path.display().to_string()),
+        ListenAt::Tcp(_) => None,
+    }));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),

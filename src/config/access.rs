@@ -145,7 +145,16 @@ pub(super) fn complete(
         ..access
     };
     judge_auth_file(&access, auth_place, faults, warnings);
+    // A group may well be there to read keys.
+    if let Some(tls) = access.tls.as_ref().filter(|tls| mode(&tls.key) & 0o007 != 0) {
+        warnings.push(format!("anybody can read the private key in {} (chmod 600)", tls.key.display()));
+    }
     access
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).map_or(0, |found| found.permissions().mode())
 }
 
 /// Judges what the operator should know of the users' file; the users themselves were read.

@@ -130,7 +130,10 @@ fn make_room(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    // A living server that is too busy to answer must not make this wait.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&socket2::SockAddr::unix(path)?) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")),
         // Only this says that nobody listens; a full queue or missing rights do not.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),

@@ -19,6 +19,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::access::CertificateName;
 use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
 
+/// Certificates of the common authorities are renewed a month before their end.
+const EXPIRES_SOON_S: i64 = 14 * 86_400;
+
 /// The certificates in use, and where they came from.
 pub(super) struct Tls {
     files: Files,
@@ -65,6 +68,7 @@ fn names_in(certificate: &[u8]) -> Vec<CertificateName> {
 
 fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
     let chain = certificates(&files.cert)?;
+    warn_of_the_end(&files.cert, &chain);
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| bad_file(&files.key, "private key", &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version {
@@ -97,6 +101,16 @@ fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
         )
     })?;
     Ok(Arc::new(config))
+}
+
+/// A certificate about to expire keeps working here and fails at the clients, so somebody should hear of it before.
+fn warn_of_the_end(path: &Path, chain: &[CertificateDer<'_>]) {
+    let Some(Ok((_, certificate))) = chain.first().map(|der| X509Certificate::from_der(der)) else { return };
+    let left_s = certificate.validity().not_after.timestamp() - crate::clock::unix_ms() / 1000;
+    if left_s < EXPIRES_SOON_S {
+        let days_left = left_s.div_euclid(86_400);
+        tracing::warn!(file = %path.display(), days_left, "the certificate for TLS expires soon, or has already");
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -12,7 +12,7 @@ use crate::access::Rights;
 use crate::config::RefuseWith;
 use crate::credential::table::Credential;
 use crate::protocol::base64::DECODED_BYTES_MAX;
-use crate::protocol::{Meta, Request, StoreMode, response};
+use crate::protocol::{Request, StoreMode, response};
 
 /// A refusal for want of rights is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
@@ -60,28 +60,17 @@ impl Service {
                 }
                 (NOT_FOUND, noreply)
             }
-            Request::MetaGet(ref meta) => {
-                return self.refuse_meta(meta, b"EN", meta.has(b'T') || meta.has(b'N'), context);
-            }
-            Request::MetaStore { ref meta, mode, .. } => {
-                let code = if matches!(mode, StoreMode::Cas(_)) { b"EX" } else { b"NS" };
-                return self.refuse_meta(meta, code, true, context);
-            }
-            Request::MetaDelete(ref meta) | Request::MetaArithmetic { ref meta, .. } => {
-                return self.refuse_meta(meta, b"NF", true, context);
-            }
-            Request::MetaDebug(key) => {
-                if self.sees(key.bytes(&mut [0; DECODED_BYTES_MAX]), rights) {
-                    return None;
-                }
-                ("EN", false)
-            }
             Request::FlushAll { noreply, .. } => {
                 if rights.ordinary() && !rights.read_only() {
                     return None;
                 }
                 (DENIED, noreply)
             }
+            Request::MetaGet(_)
+            | Request::MetaStore { .. }
+            | Request::MetaDelete(_)
+            | Request::MetaArithmetic { .. }
+            | Request::MetaDebug(_) => return self.refuse_meta(request, context),
             // What concerns everybody is for those who may do everything.
             Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
             Request::RefreshCertificates | Request::Shutdown { .. } | Request::Stats { argument: b"reset", .. } => {
@@ -98,16 +87,38 @@ impl Service {
         Some(Outcome::Done)
     }
 
-    /// The same for a meta command, whose answer has a code and flags. Quiet ones hear nothing.
-    fn refuse_meta(&self, meta: &Meta<'_>, code: &[u8], changes: bool, context: &mut Context<'_>) -> Option<Outcome> {
+    /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
+    fn refuse_meta(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<Outcome> {
         let mut room = [0; DECODED_BYTES_MAX];
+        let rights = context.rights;
+        let (meta, code): (_, &[u8]) = match request {
+            Request::MetaGet(meta) => (meta, b"EN"),
+            Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
+            Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
+            Request::MetaDebug(key) => {
+                if self.sees(key.bytes(&mut room), rights) {
+                    return None;
+                }
+                self.count_denial(context);
+                response::line(context.out, "EN");
+                return Some(Outcome::Done);
+            }
+            _ => return None,
+        };
         let key = meta.key.bytes(&mut room);
-        let allowed = if changes { self.may_change(key, context.rights) } else { self.sees(key, context.rights) };
-        if allowed {
+        // Flags of `mg` that change the item, or whose turn it is.
+        let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
+        let may = if reads { self.sees(key, rights) } else { self.may_change(key, rights) };
+        if may {
             return None;
         }
         self.count_denial(context);
-        if !meta.has(b'q') {
+        let stores = matches!(request, Request::MetaStore { .. });
+        if meta.has(b'q') && code != b"NF" {
+            // As quiet as the refusal of a managed key.
+        } else if stores && self.settings.refuse_with == RefuseWith::ClientError {
+            response::line(context.out, DENIED);
+        } else {
             answer(context.out, code, meta, key, None);
         }
         Some(Outcome::Done)

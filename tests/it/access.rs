@@ -326,7 +326,7 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
             client.expect(format!("mg {name}{flag} v T60\r\n"), "EN\r\n");
             assert_eq!(client.ask(format!("mg {name}{flag} v\r\n")) != b"EN\r\n", user == "reader", "{user} {name}");
             assert_eq!(client.ask(format!("me {name}{flag}\r\n")) != b"EN\r\n", user == "reader", "{user} {name}");
-            assert_eq!(client.ask(format!("ms {name} 1{flag} q\r\n9\r\nmd {name}{flag} q\r\n")), b"");
+            assert_eq!(client.ask(format!("ms {name} 1{flag} q\r\n9\r\n")), b"");
         }
         assert_eq!(client.ask(format!("set {key} 0 0 1 noreply\r\n9\r\ndelete {key} noreply\r\n")), b"");
         for line in ["cache_memlimit 64", "verbosity 1", "stats reset", "refresh_certs", "shutdown"] {
@@ -349,8 +349,38 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
 }
 
 #[test]
+fn meta_commands_lead_no_further() {
+    let shop = Shop::open("");
+    let token = format!("access_token:{APPID}");
+    // The same key, in base64.
+    let hidden = "YWNjZXNzX3Rva2VuOnd4MDEyMzQ1Njc4OWFiY2RlZg==";
+    let mut client = shop.client("all");
+    assert!(client.ask(format!("mg {hidden} b v\r\n")).starts_with(b"VA "), "it is the same key");
+    for (user, key, b) in [("plain", token.as_str(), ""), ("plain", hidden, " b"), ("tokens", "k", "")] {
+        let mut client = shop.client(user);
+        client.expect(format!("mg {key} v{b}\r\n"), "EN\r\n");
+        client.expect(format!("mg {key} v N0 T0 R9 Ox{b}\r\n"), "EN Ox\r\n");
+        client.expect(format!("ms {key} 2{b}\r\n99\r\n"), "NS\r\n");
+        client.expect(format!("ms {key} 2 MA{b}\r\n99\r\n"), "NS\r\n");
+        client.expect(format!("ms {key} 2 C1{b}\r\n99\r\n"), "EX\r\n");
+        client.expect(format!("md {key} Ox{b}\r\n"), "NF Ox\r\n");
+        client.expect(format!("md {key} I T9{b}\r\n"), "NF\r\n");
+        client.expect(format!("ma {key} N0{b}\r\n"), "NF\r\n");
+        client.expect(format!("me {key}{b}\r\n"), "EN\r\n");
+        assert_eq!(client.ask(format!("mg {key} q{b}\r\nms {key} 2 q{b}\r\n99\r\n")), b"");
+    }
+    let mut reader = shop.client("reader");
+    reader.expect("mg k v\r\nmg k v T9\r\nms k 2\r\n99\r\nmd k\r\n", "VA 1\r\n1\r\nEN\r\nNS\r\nNF\r\n");
+    client.expect("mg k v t\r\n", "VA 1 t-1\r\n1\r\n");
+    assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).as_deref(), Some("0"), "no check was asked for");
+    // Those who may, can.
+    shop.client("one").expect(format!("mg {hidden} b s k\r\nms k 1\r\n2\r\n"), "HD s");
+}
+
+#[test]
 fn a_refusal_can_be_said_aloud() {
     let shop = Shop::open("refuse_with = \"client_error\"");
+    shop.client("tokens").expect("ms k 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
     shop.client("tokens").expect("set k 0 0 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
 }
 

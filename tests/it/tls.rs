@@ -126,6 +126,7 @@ fn openssl_and_python_agree() {
     let ca = node.path("ca.pem");
     let address = node.address.to_string();
     let common = ["s_client", "-connect", &address, "-servername", "localhost", "-verify_return_error", "-CAfile"];
+    assert!(node.log().contains("anybody can read the private key"), "{}", node.log());
     let (status, said) = run(Command::new("openssl").args(common).arg(&ca).arg("-tls1_3"));
     assert!(said.contains("Verify return code: 0 (ok)") && said.contains("TLSv1.3"), "{status} {said}");
     let (_, said) = run(Command::new("openssl").args(common).arg(&ca).arg("-tls1_2"));
@@ -284,6 +285,20 @@ rights = \"all\"
     }
     assert!(ask(&mut connect(node.address, authority.client(None)), "mn\r\n", "MN\r\n").is_err());
     assert_eq!(node.log().matches("no TLS with it").count(), 1, "once a minute at most\n{}", node.log());
+}
+
+#[test]
+fn a_certificate_about_to_expire_is_warned_about() {
+    let authority = Authority::new();
+    let node = start(&authority, "");
+    assert!(!node.log().contains("expires soon"), "{}", node.log());
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    write(node.folder.path(), "server.pem", &params.signed_by(&key, &authority.issuer).unwrap().pem());
+    write(node.folder.path(), "server.key", &key.serialize_pem());
+    node.signal("HUP");
+    wait_for("the warning", || node.log().contains("expires soon").then_some(()));
 }
 
 #[test]
