@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, SECTIONS, closest, find, keys_of};
+use super::settings::{APP_KEYS, AUTHORIZER_KEYS, SECTIONS, closest, find, keys_of};
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.
@@ -32,6 +32,8 @@ pub(super) struct Document {
 pub(super) struct RawApp {
     pub place: Place,
     pub fields: BTreeMap<&'static str, Given>,
+    /// The `[[app.authorizer]]` tables below it.
+    pub authorizers: Vec<RawApp>,
 }
 
 /// Reads and walks the file; faults are appended.
@@ -68,6 +70,22 @@ pub(super) fn open_to_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
+/// A list of tables of one sort.
+struct Tables {
+    header: &'static str,
+    one: &'static str,
+    keys: &'static [&'static str],
+}
+
+const IN_APPS: Tables = Tables { header: "[[app]]", one: "an app", keys: APP_KEYS };
+const IN_AUTHORIZERS: Tables = Tables { header: "[[app.authorizer]]", one: "an authorizer", keys: AUTHORIZER_KEYS };
+
+impl Tables {
+    fn problem(&self, what: String) -> Problem {
+        Problem::new(what, format!("Start each with a line {}, in double brackets.", self.header))
+    }
+}
+
 struct Walk<'f> {
     file: Arc<Path>,
     lines: Lines,
@@ -89,7 +107,10 @@ impl Walk<'_> {
         }
         for (key, value) in table.get_ref() {
             match (key.get_ref().as_ref(), value.get_ref()) {
-                ("app", DeValue::Array(apps)) => apps.iter().for_each(|app| self.app(app)),
+                ("app", DeValue::Array(apps)) => {
+                    let apps: Vec<RawApp> = apps.iter().filter_map(|app| self.app(app, &IN_APPS)).collect();
+                    self.document.apps.extend(apps);
+                }
                 ("app", other) => {
                     let what = format!("app is {}, not a list of tables", kind_of(other));
                     let problem = Problem::new(what, "Start each app with a line [[app]], in double brackets.");
@@ -120,23 +141,31 @@ impl Walk<'_> {
         }
     }
 
-    fn app(&mut self, app: &Spanned<DeValue<'_>>) {
+    fn app(&mut self, app: &Spanned<DeValue<'_>>, of: &Tables) -> Option<RawApp> {
         let DeValue::Table(table) = app.get_ref() else {
-            let problem =
-                Problem::new("an app is not a table", "Start each app with a line [[app]], in double brackets.");
-            return self.fault(app.span(), problem);
+            self.fault(app.span(), of.problem(format!("{} is not a table", of.one)));
+            return None;
         };
         let mut fields = BTreeMap::new();
+        let mut authorizers = Vec::new();
         for (key, value) in table {
-            match APP_KEYS.iter().find(|known| **known == key.get_ref().as_ref()) {
+            match of.keys.iter().find(|known| **known == key.get_ref().as_ref()) {
+                Some(&"authorizer") => match value.get_ref() {
+                    DeValue::Array(items) => {
+                        authorizers = items.iter().filter_map(|item| self.app(item, &IN_AUTHORIZERS)).collect();
+                    }
+                    other => {
+                        let what = format!("authorizer is {}, not a list of tables", kind_of(other));
+                        self.fault(key.span(), IN_AUTHORIZERS.problem(what));
+                    }
+                },
                 Some(known) => {
                     fields.insert(*known, Given { value: self.value(value), place: self.place(key.span()) });
                 }
-                None => self.unknown_key("[[app]]", key.get_ref(), APP_KEYS.iter().copied(), key.span()),
+                None => self.unknown_key(of.header, key.get_ref(), of.keys.iter().copied(), key.span()),
             }
         }
-        let place = self.place(app.span());
-        self.document.apps.push(RawApp { place, fields });
+        Some(RawApp { place: self.place(app.span()), fields, authorizers })
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::grants::{Grant, Means};
 use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
@@ -38,6 +39,8 @@ pub struct Flight {
     /// The access token it is fetched with, for kinds that need one.
     pub parent: Option<Arc<Credential>>,
     pub source: SecretSource,
+    /// What it is asked with besides, for kinds that need more than a secret.
+    pub grant: Option<Grant>,
     /// The present value, if there is one.
     pub held: Option<Bytes>,
     pub standing: Standing,
@@ -102,10 +105,15 @@ impl Flight {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return landing };
-        let secret = match read_secret(&self.source).await {
-            Ok(secret) => secret,
-            Err(reason) => {
-                let failure = Failure::unusable(&self.appid, reason);
+        let read = read_secret(&self.source).await;
+        landing.secret = read.as_ref().ok().cloned();
+        let means = match &self.grant {
+            Some(grant) => grant.means(&self.appid, read),
+            None => read.map(Means::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
+        };
+        let means = match means {
+            Ok(means) => means,
+            Err(failure) => {
                 landing.outcome = Outcome::Failed { failure, sent_ms: clock::boot_ms() };
                 return landing;
             }
@@ -116,15 +124,14 @@ impl Flight {
                 match self.client.probe(self.kind, &self.base_url, held, self.deadline()).await {
                     Probe::Dead(errcode) => {
                         landing.found_dead = Some(errcode);
-                        self.fetch(&secret, &mut landing).await
+                        self.fetch(&means, &mut landing).await
                     }
                     probe => Outcome::Kept(probe),
                 }
             }
             None if self.purpose == Purpose::Probe => Outcome::Kept(Probe::Unknown),
-            _ => self.fetch(&secret, &mut landing).await,
+            _ => self.fetch(&means, &mut landing).await,
         };
-        landing.secret = Some(secret);
         landing
     }
 
@@ -134,7 +141,7 @@ impl Flight {
         self.purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
     }
 
-    async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
+    async fn fetch(&self, means: &Means, landing: &mut Landing) -> Outcome {
         if let Some((saver, version)) = &self.intent {
             saver.wait(*version, INTENT_WAIT).await;
         }
@@ -147,20 +154,28 @@ impl Flight {
                 Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
             return Outcome::Failed { failure, sent_ms };
         };
-        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token };
+        let ask = self.ask(means, &token);
         landing.calls += 1;
         let token = match self.client.fetch(self.kind, &ask, self.deadline()).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token's fault, not the operator's: it is checked, and this is asked again.
-                if self.parent.is_some() && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001)) {
+                if self.parent.is_some()
+                    && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001 | 42009 | 40082))
+                {
                     landing.refused_parent = Some(generation);
                     failure.class = Class::Retry;
+                }
+                if let Some(grant) = &self.grant {
+                    grant.refused(means, &mut failure);
                 }
                 return Outcome::Failed { failure, sent_ms };
             }
         };
         let received_ms = clock::boot_ms();
+        if let Some(grant) = &self.grant {
+            grant.answered(means, token.refresh.as_ref()).await;
+        }
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let probe = if self.purpose != Purpose::Renew && same && self.kind.probe.is_some() {
             landing.calls += 1;
@@ -169,6 +184,16 @@ impl Flight {
             None
         };
         Outcome::Answered { token, sent_ms, received_ms, probe }
+    }
+
+    fn ask<'a>(&'a self, means: &'a Means, parent_token: &'a str) -> Ask<'a> {
+        Ask {
+            base_url: &self.base_url,
+            appid: &self.appid,
+            secret: &means.secret,
+            token: means.ticket.as_ref().map_or(parent_token, Secret::expose),
+            component: self.grant.as_ref().map_or("", |grant| grant.name.component.as_str()),
+        }
     }
 
     /// The live access token and its generation; empty for kinds that need none.

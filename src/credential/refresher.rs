@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,11 +20,14 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::grants::{Grant, GrantName};
 use super::ledger::{Charge, Denied, Ledger, Use};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
 use super::saver::Saver;
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::ticket_files::{self, TicketFile};
+use super::verify_ticket::Arrival;
 use crate::clock::{self, BootMs, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
@@ -34,6 +38,9 @@ use crate::upstream::{Class, Client, Failure, Probe, Sent, Token, Told};
 pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) reports: mpsc::Receiver<Report>,
+    /// Verify tickets, as they come.
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    pub(super) ticket_files: Vec<TicketFile>,
     pub(super) slots: Vec<Slot>,
     /// Who is fetched with whose value.
     pub(super) children: HashMap<CredentialId, Vec<CredentialId>>,
@@ -55,6 +62,9 @@ pub(super) struct Plan {
     pub parent: Option<CredentialId>,
     pub keys: Vec<super::table::Key>,
     pub quota: Quota,
+    /// What it is asked with besides its secret.
+    pub grant: Option<GrantName>,
+    pub ticket_file: Option<PathBuf>,
 }
 
 /// The driver's side of one credential.
@@ -84,6 +94,8 @@ pub(super) struct Slot {
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     blocked_with: Option<Option<Secret>>,
     quota: Quota,
+    /// What it is asked with besides its secret, for kinds that need more.
+    pub(super) grant: Option<Grant>,
     ledger: Ledger,
     /// The call counted for the present flight.
     charge: Option<Charge>,
@@ -143,6 +155,7 @@ impl Slot {
             probe_at_ms: None,
             blocked_with: None,
             quota: plan.quota,
+            grant: None,
             ledger: Ledger::default(),
             charge: None,
             log: FailureLog::default(),
@@ -198,11 +211,14 @@ impl Slot {
 
 impl Refresher {
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         // The guard ends the writer also if this future is dropped half-way.
         let writing = CancellationToken::new();
         let _end_writer = writing.clone().drop_guard();
         let writer = self.saver.clone().map(|saver| tokio::spawn(saver.run(self.table.clone(), writing.clone())));
+        let watching = CancellationToken::new();
+        let _end_watch = watching.clone().drop_guard();
+        tokio::spawn(ticket_files::watch(std::mem::take(&mut self.ticket_files), self.table.clone(), watching));
         let saver = self.saver.clone();
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
@@ -261,6 +277,7 @@ impl Driver {
                     self.watch_secrets();
                     self.probe_due();
                 }
+                Some(arrival) = self.refresher.arrivals.recv() => self.ticket_arrived(&arrival),
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
             }
@@ -340,6 +357,7 @@ impl Driver {
             kind: slot.kind,
             parent,
             source: slot.source.clone(),
+            grant: slot.grant.clone(),
             held: slot.credential.published().map(|published| published.value.clone()),
             standing: slot.standing.clone(),
             total_timeout_ms: self.refresher.total_timeout_ms,
@@ -924,5 +942,6 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     boot.abs_diff(tokio) > JUMP_MS
 }
 
+mod arrivals;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ fn world_with(change: impl FnOnce(&mut Options)) -> World {
         appid: appid.into(),
         secret: secret.into(),
         kind,
-        ip_allowlist: None,
+        ..AppOptions::default()
     };
     let apps = vec![
         app("wx", "s", AppKind::Mp),
