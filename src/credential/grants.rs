@@ -336,6 +336,33 @@ mod tests {
         assert!(!held.take_ticket(&secret("3"), false), "no news");
     }
 
+    #[test]
+    fn a_ticket_that_was_refused_while_a_newer_one_came_in_is_no_reason_to_wait() {
+        let grant = Grant { grants: Arc::default(), name: name(What::VerifyTicket, ""), saver: None };
+        let read = || Ok(secret("s3cr3t"));
+        let nothing = grant.means("wxc", read()).err().unwrap();
+        assert!(nothing.advice().contains("every 10 minutes"), "{}", nothing.advice());
+        assert!(grant.take_ticket(&secret("ticket 1"), false));
+        let means = grant.means("wxc", read()).unwrap();
+        let refused = || {
+            let mut failure = Failure::refused("wxc", 61005, String::new());
+            grant.refused(&means, &mut failure);
+            failure.class
+        };
+        assert_eq!(refused().name(), "wait");
+        assert!(grant.take_ticket(&secret("ticket 2"), false));
+        assert_eq!(refused().name(), "retry");
+    }
+
+    #[test]
+    fn without_any_refresh_token_the_advice_is_about_one() {
+        let grant = Grant { grants: Arc::default(), name: name(What::RefreshToken, "wxa"), saver: None };
+        let failure = grant.means("wxa", Err("secret file x is empty".into())).err().unwrap();
+        assert!(failure.advice().contains("refresh token") && failure.to_string().contains("is empty"));
+        let means = grant.means("wxa", Ok(secret("A"))).unwrap();
+        assert_eq!(means.secret.expose(), "A");
+    }
+
     fn name(what: What, authorizer: &str) -> GrantName {
         GrantName { what, component: "wxc".into(), authorizer: authorizer.into(), base: "b".into() }
     }

@@ -15,6 +15,7 @@ mod lifecycle;
 mod managed;
 mod memccapable;
 mod month;
+mod open_platform;
 mod php;
 mod protocol;
 mod readme;
