@@ -19,7 +19,7 @@ use tokencached::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{token, until, upstream};
-use crate::support::{Client, Node, Wechat, wait_for, write};
+use crate::support::{Client, Node, Wechat, run_well, tokencached, wait_for, write};
 
 const COMPONENT: &str = "wxc000000000000001";
 const AUTH: &str = "wxa000000000000001";
@@ -462,6 +462,21 @@ fn nothing_secret_is_in_logs_and_statistics() {
         assert!(!said.contains(&secret) && !said.contains(&secret[..secret.len().min(24)]), "{secret}");
     }
     assert!(!said.contains("refreshtoken@@@") && !said.contains("ticket@@@"));
+}
+
+#[test]
+fn the_example_of_the_documentation_is_accepted() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let blocks = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let example = blocks.into_iter().find(|block| block.contains("[[app.authorizer]]")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "component.secret", SECRET);
+    write(folder.path(), "wxfedcba9876543210.refresh", FIRST);
+    let example = example.replace("/etc/tokencached", &folder.path().display().to_string());
+    let file = write(folder.path(), "tokencached.toml", &example);
+    let said = run_well(tokencached().arg("check").arg("--config").arg(&file).env("HOME", folder.path()));
+    assert!(said.contains("[[app.authorizer]]") && !said.contains(FIRST), "{said}");
 }
 
 #[test]
