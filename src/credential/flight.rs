@@ -150,8 +150,12 @@ impl Flight {
         }
         let sent_ms = clock::boot_ms();
         let Ok((token, generation)) = self.parent_token(sent_ms) else {
-            let failure =
-                Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
+            let whose = if self.grant.is_some() {
+                "its component has no live token"
+            } else {
+                "the app has no live access token"
+            };
+            let failure = Failure::transport(&self.appid, Sent::NotSent, format!("{whose} to ask with"));
             return Outcome::Failed { failure, sent_ms };
         };
         let ask = self.ask(means, &token);

@@ -520,6 +520,10 @@ impl Driver {
             return;
         }
         let advice = match slot.kind.renewal {
+            Renewal::Mint if slot.grant.is_some() => {
+                "another program fetches this token, or the merchant has withdrawn: only one may fetch it, find the \
+                 other (refused writes in the log name hosts)"
+            }
             Renewal::Mint => {
                 "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
                  (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""

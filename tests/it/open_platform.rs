@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
@@ -235,6 +236,35 @@ fn killed_as_soon_as_a_new_token_is_seen_the_new_refresh_token_is_on_the_disk() 
     assert_eq!(wechat.calls(AUTH).minted, 9);
 }
 
+/// Between the making of a new refresh token and its arrival nobody can help; everything else must hold.
+#[test]
+fn killed_at_any_instant_of_a_renewal_the_state_is_whole_and_at_most_the_answer_under_way_is_lost() {
+    let wechat = Wechat::with(options(7200));
+    let mut folder = folder(&wechat);
+    let mut before = FIRST.to_owned();
+    for round in 0..16 {
+        let node = start(&wechat, folder);
+        let mut client = node.connect();
+        value(&mut client, &key());
+        wait_for("the disk", || (kept(node.folder.path()) == wechat.refresh_token(AUTH)).then_some(()));
+        before.clone_from(&wechat.refresh_token(AUTH));
+        wechat.kill_tokens(AUTH);
+        wait_for("a rotation", || {
+            // Over and over: one that meets a renewal of the start's own is answered by that.
+            client.send(format!("delete {}\r\n", key()));
+            (wechat.refresh_token(AUTH) != before).then_some(())
+        });
+        // From at once to some milliseconds later.
+        std::thread::park_timeout(std::time::Duration::from_micros(500 * round));
+        folder = node.kill();
+        let (kept, now) = (kept(folder.path()), wechat.refresh_token(AUTH));
+        assert!(kept == now || kept == before, "round {round}");
+        if kept != now {
+            write(folder.path(), "refresh", &wechat.authorise(AUTH));
+        }
+    }
+}
+
 /// A store that notes, for each refresh token, which access token was published when it was first written.
 struct Witness {
     inner: FileStore,
@@ -295,6 +325,38 @@ async fn a_new_refresh_token_is_written_before_its_access_token_is_published() {
         assert_eq!(published.as_ref(), n.checked_sub(1).map(|before| &tokens[before]), "{n}");
     }
     assert!(seen.len() >= 4);
+}
+
+/// A disk that is full.
+struct Full(AtomicBool, FileStore);
+
+impl Store for Full {
+    fn load(&self) -> Loaded {
+        self.1.load()
+    }
+
+    fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
+        if self.0.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { self.1.save(snapshot) }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_the_token_from_its_readers_and_is_caught_up_with() {
+    let sandbox = Sandbox::start(options(7200)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Full(AtomicBool::new(true), FileStore::new(folder.path().join("state.json"))));
+    let (table, refresher) =
+        credential::build_with(&upstream(&sandbox.base_url()), &apps(), Some(store.clone())).unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(refresher.run(stop.clone()));
+    table.hand_in_verify_ticket(COMPONENT, &sandbox.push_verify_ticket(COMPONENT)).unwrap();
+    until("the account's token", || token(&table.credentials()[1]).is_some()).await;
+    assert!(!folder.path().join("state.json").exists());
+    store.0.store(false, Ordering::SeqCst);
+    until("a good write", || folder.path().join("state.json").exists()).await;
+    assert_eq!(kept(folder.path()), sandbox.refresh_token(AUTH));
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]
