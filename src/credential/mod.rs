@@ -1,8 +1,10 @@
 //! Managed keys: what the server keeps current by itself.
 //!
-//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function; `refresher` is the one
-//! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
-//! renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a quota forbids.
+//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
+//! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers
+//! never wait for a renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a
+//! quota forbids. `grants` are what a component and its authorizers ask with besides a secret; `verify_ticket` says
+//! what a pushed ticket is and takes it in, `ticket_files` watches where one is written.
 
 pub mod encoding;
 mod flight;
@@ -193,7 +195,8 @@ fn load(store: &dyn Store, authorizers: usize) -> Snapshot {
     Snapshot::default()
 }
 
-/// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.
+/// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write;
+/// refresh tokens are not, see [`Grants::kept`].
 fn restore(slots: &mut [Slot], snapshot: &Snapshot, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let now = Now::read();
     let kept = snapshot.by_name();
