@@ -17,7 +17,7 @@ use crate::clock::{self, BootMs};
 use crate::config::SecretSource;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
-use crate::upstream::{Class, Client, Failure, Probe, Sent, Token};
+use crate::upstream::{Class, Client, Failure, Probe, Token};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +150,8 @@ impl Flight {
         }
         let sent_ms = clock::boot_ms();
         let Ok((token, generation)) = self.parent_token(sent_ms) else {
-            let whose = if self.grant.is_some() {
-                "its component has no live token"
-            } else {
-                "the app has no live access token"
-            };
-            let failure = Failure::transport(&self.appid, Sent::NotSent, format!("{whose} to ask with"));
+            let whose = if self.grant.is_some() { "its component" } else { "the app" };
+            let failure = Failure::no_token(&self.appid, &format!("{whose} has no live token to ask with"));
             return Outcome::Failed { failure, sent_ms };
         };
         let ask = self.ask(means, &token);

@@ -92,7 +92,9 @@ impl Grants {
     pub fn kept(&self, now_unix_ms: i64) -> Vec<KeptGrant> {
         let inner = self.inner.lock();
         let all = inner.held.iter().filter_map(|(name, held)| {
-            let wanted_unix_ms = if inner.wanted.contains(name) { now_unix_ms } else { held.wanted_unix_ms };
+            let now = if inner.wanted.contains(name) { now_unix_ms } else { i64::MIN };
+            // A clock that is back by years must not make it look long unwanted.
+            let wanted_unix_ms = held.wanted_unix_ms.max(now);
             let (value, configured) = (held.value.clone()?, held.configured.clone());
             Some(KeptGrant { name: name.clone(), value, configured, wanted_unix_ms })
         });
@@ -249,6 +251,11 @@ impl Grant {
         }
     }
 
+    /// True if it is a ticket that nobody has handed in yet.
+    pub fn is_missing(&self) -> bool {
+        self.name.what == What::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
+    }
+
     /// A verify ticket has come. True if it is news.
     pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
         let news = self.grants.with(&self.name, |held| held.take_ticket(ticket, from_file));
@@ -385,7 +392,8 @@ mod tests {
         let left = grants.kept(now);
         let names: Vec<_> = left.iter().map(|kept| (kept.name.authorizer.as_str(), kept.wanted_unix_ms)).collect();
         assert_eq!(names, [("wanted", now), ("lately", old + 1)]);
-        assert_eq!(grants.kept(now - 1000 * 86_400_000).len(), 3, "a clock set back loses none");
+        let set_back = grants.kept(now - 1000 * 86_400_000);
+        assert_eq!((set_back.len(), set_back[0].wanted_unix_ms), (3, old), "a clock set back loses none");
     }
 
     #[test]

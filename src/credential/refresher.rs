@@ -290,6 +290,7 @@ impl Driver {
         let spread_ms = self.refresher.slots.len() as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
+            let patience_ms = self.first_patience_ms(id);
             let slot = &mut self.refresher.slots[id];
             let mut at_ms = slot.standing.first_try_ms(now_ms, fastrand::f64());
             if at_ms <= now_ms || slot.urgent.is_some() {
@@ -297,7 +298,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.arm(id, at_ms);
+            self.arm(id, at_ms.max(now_ms + patience_ms));
         }
     }
 

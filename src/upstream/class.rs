@@ -59,17 +59,20 @@ pub enum Sent {
     Answered,
 }
 
-/// What the open platform's calls need besides a secret.
+/// What a call may need besides a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     VerifyTicket,
     RefreshToken,
+    /// The live token of the app, or of the component, that it is asked with.
+    Token,
 }
 
 impl Missing {
     fn remedy(self) -> &'static str {
         match self {
             Missing::VerifyTicket => PUSHES,
+            Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
             Missing::RefreshToken => {
                 "put the merchant's refresh token in place; a changed file is tried within seconds"
             }
@@ -91,7 +94,7 @@ pub struct Failure {
     pub seen_ip: Option<IpAddr>,
     pub sent: Sent,
     pub appid: Box<str>,
-    /// Something else than the secret that the call could not be made without.
+    /// What the call could not be made without, if it is not the secret.
     pub missing: Option<Missing>,
 }
 
@@ -134,6 +137,11 @@ impl Failure {
         let message = "there is no component_verify_ticket yet";
         let class = Class::Operator(Pace::Soon);
         Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// The token it is asked with is not there; nothing was sent.
+    pub fn no_token(appid: &str, message: &str) -> Failure {
+        Failure { missing: Some(Missing::Token), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
     /// There is no refresh token left to try; nothing was sent.
