@@ -175,6 +175,7 @@ fn account_options(account: &Account, kind: AppKind, args: &SandboxArgs) -> AppO
         secret: account.secret.expose().to_owned(),
         kind,
         ip_allowlist: (!args.allow_ips.is_empty()).then(|| args.allow_ips.clone()),
+        ..AppOptions::default()
     }
 }
 

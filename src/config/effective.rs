@@ -19,25 +19,27 @@ impl Loaded {
         let mut out = String::new();
         self.server(&mut out);
         self.rest(&mut out);
+        // A component's authorizers follow it in the list, and in the file stand below it.
         for (app, origin) in self.config.apps.iter().zip(&self.origins) {
-            out.push_str("\n[[app]]\n");
+            let authorizer = app.component.is_some();
+            out.push_str(if authorizer { "\n[[app.authorizer]]\n" } else { "\n[[app]]\n" });
             line(&mut out, "appid", &quoted(&app.appid));
-            match origin {
-                Origin::File(path) => line(&mut out, "secret_file", &quoted_path(path)),
-                Origin::Credential(name) => line(&mut out, "secret_credential", &quoted(name)),
-                Origin::Environment(name) => line(&mut out, "secret_env", &quoted(name)),
-                Origin::Inline => line(&mut out, "secret", &format!("{} # written in the file", quoted(HIDDEN))),
+            secret(&mut out, if authorizer { "refresh_token" } else { "secret" }, origin);
+            if !authorizer {
+                line(&mut out, "kind", &quoted(app.platform.name));
+                let endpoint = app.platform.tokens.iter().find(|(_, kind)| *kind == app.token);
+                let endpoint = endpoint.map_or("", |(word, _)| word);
+                line(&mut out, "endpoint", &quoted(endpoint));
             }
-            line(&mut out, "kind", &quoted(app.platform.name));
-            let endpoint = app.platform.tokens.iter().find(|(_, kind)| *kind == app.token);
-            let endpoint = endpoint.map_or("", |(word, _)| word);
-            line(&mut out, "endpoint", &quoted(endpoint));
             let tickets = app.platform.tickets.iter().filter(|(_, kind)| app.tickets.contains(kind));
             line(&mut out, "tickets", &list(tickets.map(|(word, _)| quoted(word))));
             if let Some(agent) = &app.agent {
                 line(&mut out, "agent", &quoted(agent));
             }
-            if let Some(url) = &app.base_url {
+            if let Some(path) = &app.verify_ticket_file {
+                line(&mut out, "verify_ticket_file", &quoted_path(path));
+            }
+            if let Some(url) = app.base_url.as_ref().filter(|_| !authorizer) {
                 line(&mut out, "base_url", &quoted(url));
             }
             line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| as_toml(alias, quoted))));
@@ -132,6 +134,16 @@ impl Loaded {
             line(out, "name", &quoted(&whose.to_string()));
             line(out, "rights", &rights(of));
         }
+    }
+}
+
+/// Where an app's secret, or an authorizer's refresh token, comes from.
+fn secret(out: &mut String, key: &str, origin: &Origin) {
+    match origin {
+        Origin::File(path) => line(out, &format!("{key}_file"), &quoted_path(path)),
+        Origin::Credential(name) => line(out, &format!("{key}_credential"), &quoted(name)),
+        Origin::Environment(name) => line(out, &format!("{key}_env"), &quoted(name)),
+        Origin::Inline => line(out, key, &format!("{} # written in the file", quoted(HIDDEN))),
     }
 }
 

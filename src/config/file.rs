@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
+use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.
@@ -35,6 +35,8 @@ pub(super) struct Document {
 pub(super) struct RawTable {
     pub place: Place,
     pub fields: BTreeMap<&'static str, Given>,
+    /// The `[[app.authorizer]]` tables below it.
+    pub authorizers: Vec<RawTable>,
 }
 
 /// Reads and walks the file; faults are appended.
@@ -172,15 +174,19 @@ impl Walk<'_> {
             return None;
         };
         let mut fields = BTreeMap::new();
+        let mut authorizers = Vec::new();
         for (key, value) in pairs {
             match keys.iter().find(|known| **known == key.get_ref().as_ref()) {
+                Some(&"authorizer") => {
+                    authorizers = self.tables("app.authorizer", AUTHORIZER_KEYS, key.span(), value.get_ref());
+                }
                 Some(known) => {
                     fields.insert(*known, Given { value: self.value(value), place: self.place(key.span()) });
                 }
                 None => self.unknown_key(&format!("[[{name}]]"), key.get_ref(), keys.iter().copied(), key.span()),
             }
         }
-        Some(RawTable { place, fields })
+        Some(RawTable { place, fields, authorizers })
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {

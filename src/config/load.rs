@@ -12,7 +12,7 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, RefuseWith, Server, Upstream, upstream};
+use super::{Config, Log, RefuseWith, Server, Upstream, authorizers, upstream};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -83,6 +83,11 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         None if apps.is_empty() => None,
         None => default_state_path(environment, &mut warnings),
     };
+    if state_path.is_none()
+        && let Some(app) = apps.iter().find(|app| app.component.is_some())
+    {
+        faults.push(authorizers::needs_state(&app.appid).at(&Place::Default));
+    }
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use crate::access::Rights;
 use crate::credential::encoding::View;
-use crate::kind::{Kind, Platform, mp};
+use crate::kind::{Kind, Platform, component, mp};
 use crate::secret::Secret;
 
 mod access;
 mod aliases;
 mod apps;
+mod authorizers;
 mod effective;
 mod environment;
 mod fault;
@@ -37,7 +38,7 @@ pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
+pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -202,6 +203,10 @@ pub struct App {
     pub probe_every_ms: Option<u64>,
     /// Overrides how often a day the platform may be told to replace a live token.
     pub forced_per_day: Option<u64>,
+    /// Of a component: where the receiver of WeChat's pushes writes the verify ticket.
+    pub verify_ticket_file: Option<PathBuf>,
+    /// Of an authorizer: its component's appid. `secret` is its refresh token then, as configured.
+    pub component: Option<String>,
 }
 
 impl App {
@@ -220,6 +225,8 @@ impl App {
             stand_in: None,
             probe_every_ms: None,
             forced_per_day: None,
+            verify_ticket_file: None,
+            component: None,
         }
     }
 
@@ -250,10 +257,19 @@ impl App {
         format!("{}:{}", kind.key, self.id())
     }
 
+    /// The same, and `authorizer_access_token:<id>` for an authorizer's.
+    pub fn built_in_names(&self, kind: &Kind) -> Vec<String> {
+        let mut names = vec![self.built_in_name(kind)];
+        if kind == &component::AUTHORIZER {
+            names.push(format!("{}:{}", component::AUTHORIZER_KEY, self.id()));
+        }
+        names
+    }
+
     /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold the
     /// secret.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec![self.built_in_name(self.token)];
+        let mut names = self.built_in_names(self.token);
         for alias in &self.aliases {
             if !names.contains(&alias.name) {
                 names.push(alias.name.clone());

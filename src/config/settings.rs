@@ -82,6 +82,22 @@ pub const APP_KEYS: &[&str] = &[
     "presets",
     "prefix",
     "tickets",
+    "verify_ticket_file",
+    "authorizer",
+];
+
+/// The keys of an `[[app.authorizer]]` table.
+pub const AUTHORIZER_KEYS: &[&str] = &[
+    "appid",
+    "refresh_token",
+    "refresh_token_file",
+    "refresh_token_env",
+    "refresh_token_credential",
+    "aliases",
+    "daily_quota",
+    "presets",
+    "prefix",
+    "tickets",
 ];
 
 /// The keys of a `[[server.listener]]` table.

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::grants::Grants;
 use super::ledger::Ledger;
 use super::state::{Entry, KeptLedger, Snapshot, Store};
 use super::table::Table;
@@ -22,6 +23,7 @@ pub struct Saver {
     store: Arc<dyn Store>,
     entries: Arc<Mutex<Vec<Option<Entry>>>>,
     ledgers: Arc<Mutex<Vec<KeptLedger>>>,
+    grants: Arc<Grants>,
     /// Calls have been counted since the last write.
     counted: Arc<AtomicBool>,
     counts_every: Duration,
@@ -50,11 +52,13 @@ impl Saver {
         clock: Arc<dyn Clock>,
         boot_id: &str,
     ) -> Saver {
+        let grants = Arc::default();
         Saver {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
             ledgers: Arc::new(Mutex::new(ledgers)),
+            grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
             wanted: watch::Sender::new(0),
@@ -62,6 +66,23 @@ impl Saver {
             hurry: Arc::new(Notify::new()),
             boot_id: boot_id.into(),
         }
+    }
+
+    /// Writes these too.
+    pub fn with_grants(self, grants: Arc<Grants>) -> Saver {
+        Saver { grants, ..self }
+    }
+
+    /// Asks for a write without the pause between two writes: something must not be lost. Returns what to
+    /// [`Saver::wait`] for.
+    pub fn at_once(&self) -> u64 {
+        let mut version = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            version = *wanted;
+        });
+        self.hurry.notify_one();
+        version
     }
 
     /// Changes an entry and asks for it to be written. Returns what to [`Saver::wait`] for.
@@ -169,7 +190,8 @@ impl Saver {
         let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
+        let grants = self.grants.kept(now.unix_ms);
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers, grants }
     }
 }
 

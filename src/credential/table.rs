@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
+use super::verify_ticket::{Inbox, TicketFault};
 use crate::clock::{BootMs, Now};
 
 /// Index of a credential, stable while the process lives.
@@ -105,6 +106,13 @@ pub struct LastError {
     /// What the operator should do about it.
     pub advice: String,
     pub at_boot_ms: BootMs,
+}
+
+impl LastError {
+    /// Nothing was sent, because something of the operator's is missing.
+    pub fn is_operators_own(&self) -> bool {
+        self.errcode.is_none() && self.class == "operator"
+    }
 }
 
 /// What the refresher has to say about a credential, for `stats`.
@@ -394,6 +402,8 @@ pub struct Table {
     lengths: [u64; 4],
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<Report>,
+    /// Where verify tickets go; none without a component.
+    inbox: Option<Inbox>,
     /// Whether the state file could be written the last time; true without one.
     pub state_saved: AtomicBool,
     /// Failed attempts to write the state file.
@@ -415,6 +425,7 @@ impl Table {
             lengths: [0; 4],
             credentials: Vec::new(),
             reports,
+            inbox: None,
             state_saved: AtomicBool::new(true),
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -435,6 +446,24 @@ impl Table {
             table.credentials.push(credential);
         }
         (table, receiver)
+    }
+
+    /// Opens the door for verify tickets.
+    pub(super) fn open_inbox(&mut self, inbox: Inbox) {
+        self.inbox = Some(inbox);
+    }
+
+    /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push: for whoever receives
+    /// those pushes. It is written to the state, and used at once if the component has been waiting for one.
+    pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
+        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
+        inbox.hand_in(component_appid, ticket, false)
+    }
+
+    /// The same for what a component's file holds.
+    pub(super) fn hand_in_file(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
+        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
+        inbox.hand_in(component_appid, ticket, true)
     }
 
     fn insert(&mut self, key: Key, view: usize, credential: &Arc<Credential>) {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tokencached::cli::{self, Command};
 use tokencached::config::{
-    APP_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place, RefuseWith, SETTINGS,
-    SecretSource, load,
+    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place,
+    RefuseWith, SETTINGS, SecretSource, load,
 };
 
 const APPID: &str = "wx0123456789abcdef";
@@ -589,6 +589,47 @@ fn what_check_prints_loads_again() {
 }
 
 #[test]
+fn authorizers_stand_below_their_component_and_what_check_prints_of_them_loads_again() {
+    let first = load(Some(&configs().join("fine-component.toml")), &environment(&[]), &Flags::default()).unwrap();
+    let about_files = |warning: &String| warning.contains("others may read");
+    assert!(first.warnings.iter().all(about_files), "{:?}", first.warnings);
+    let components: Vec<Option<&str>> = first.config.apps.iter().map(|app| app.component.as_deref()).collect();
+    assert_eq!(components, [None, Some(APPID), Some(APPID), Some(APPID), None]);
+    let token = "access_token:wx1123456789abcdef";
+    assert!(first.config.apps[1].names().contains(&token.to_owned()));
+    assert!(first.config.apps[1].names().contains(&format!("authorizer_{token}")));
+    let printed = first.effective();
+    let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{printed}\n{faults}"));
+    assert_eq!(second.effective(), printed);
+    assert_eq!(format!("{:?}", second.config), format!("{:?}", first.config));
+}
+
+#[test]
+fn an_authorizer_needs_a_state_file() {
+    let file = format!(
+        "[state]\npath = \"none\"\n[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n\
+         verify_ticket_file = \"ticket\"\n"
+    );
+    assert!(given(Some(&file), &[], "").is_ok(), "a component alone can have its token anew");
+    let with = format!("{file}[[app.authorizer]]\nappid = \"wx1123456789abcdef\"\nrefresh_token_env = \"WX_SECRET\"\n");
+    let fault = fault(Some(&with), &[], "");
+    assert!(fault.contains("refresh token") && fault.contains("state.path"), "{fault}");
+}
+
+#[test]
+fn a_component_without_a_ticket_file_and_a_refresh_token_in_the_file_are_warned_about() {
+    let file = format!(
+        "[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n[[app.authorizer]]\n\
+         appid = \"wx1123456789abcdef\"\nrefresh_token = \"refreshtoken@@@R\"\n"
+    );
+    let loaded = given(Some(&file), &[], "").unwrap();
+    let warned = loaded.warnings.join("\n");
+    assert!(warned.contains("hands in its verify ticket") && warned.contains("refresh_token_file"), "{warned}");
+    let shown = format!("{warned}{}{:?}", loaded.effective(), loaded.config);
+    assert!(!shown.contains("refreshtoken@@@R"), "{shown}");
+}
+
+#[test]
 fn the_manual_names_every_key_variable_and_flag() {
     let manual = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     for setting in SETTINGS {
@@ -599,7 +640,7 @@ fn the_manual_names_every_key_variable_and_flag() {
         assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
         assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
     }
-    for key in APP_KEYS.iter().chain(LISTENER_KEYS).chain(NAMED_KEYS) {
+    for key in APP_KEYS.iter().chain(AUTHORIZER_KEYS).chain(LISTENER_KEYS).chain(NAMED_KEYS) {
         assert!(manual.contains(&format!("| `{key}` |")), "{key}");
     }
 }

@@ -17,6 +17,7 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+mod open_platform;
 mod php;
 mod protocol;
 mod readme;

@@ -265,7 +265,7 @@ impl<'a> Sim<'a> {
                     appid: app.appid.clone(),
                     secret: app.secret.clone(),
                     kind: app.kind,
-                    ip_allowlist: None,
+                    ..AppOptions::default()
                 })
                 .collect(),
             token_len: 32,
@@ -707,6 +707,7 @@ impl Sim<'_> {
             boot_id: self.written_boot.to_string(),
             entries: Vec::new(),
             ledgers: Vec::new(),
+            grants: Vec::new(),
         };
         for slot in 0..self.slots.len() {
             self.slots[slot].reset();
