@@ -293,6 +293,12 @@ fn each_user_sees_what_it_may_and_nothing_else() {
     assert_eq!(shop.wechat.calls(OTHER).total(), 1);
 }
 
+fn base64(key: &str) -> String {
+    let mut text = Vec::new();
+    tokencached::protocol::base64::encode(&mut text, key.as_bytes());
+    String::from_utf8(text).unwrap()
+}
+
 #[test]
 fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
     let shop = Shop::open("");
@@ -309,6 +315,19 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
             [format!("delete {key}"), format!("incr {key} 1"), format!("decr {key} 1"), format!("touch {key} 0")]
         {
             client.expect(format!("{line}\r\n"), "NOT_FOUND\r\n");
+        }
+        let encoded = base64(key);
+        for (name, flag) in [(key, ""), (encoded.as_str(), " b")] {
+            client.expect(format!("ms {name} 1{flag}\r\n9\r\n"), "NS\r\n");
+            client.expect(format!("ms {name} 1{flag} C1\r\n9\r\n"), "EX\r\n");
+            for line in [format!("md {name}{flag}"), format!("ma {name}{flag} N0")] {
+                client.expect(format!("{line}\r\n"), "NF\r\n");
+            }
+            client.expect(format!("mg {name}{flag} v T60\r\n"), "EN\r\n");
+            assert_eq!(client.ask(format!("mg {name}{flag} v\r\n")) != b"EN\r\n", user == "reader", "{user} {name}");
+            assert_eq!(client.ask(format!("me {name}{flag}\r\n")) != b"EN\r\n", user == "reader", "{user} {name}");
+            // As if it were not there: memcached tells NF to quiet ones, too.
+            assert_eq!(client.ask(format!("ms {name} 1{flag} q\r\n9\r\nmd {name}{flag} q\r\n")), b"NF\r\n");
         }
         assert_eq!(client.ask(format!("set {key} 0 0 1 noreply\r\n9\r\ndelete {key} noreply\r\n")), b"");
         for line in ["cache_memlimit 64", "verbosity 1", "stats reset", "refresh_certs", "shutdown"] {
