@@ -42,7 +42,8 @@ impl Service {
 
     /// If one of the keys has its very first fetch under way: what to wait for.
     pub(super) fn must_wait(&self, list: &[u8], context: &Context<'_>) -> Option<Wait> {
-        keys(list).filter(|key| self.sees(key, context.rights)).find_map(|key| self.first_fetch(key, context.now))
+        let mut seen = keys(list).filter(|key| self.sees(key, context.rights));
+        seen.find_map(|key| self.first_fetch(key, context.now))
     }
 
     /// The same for one key.
