@@ -431,3 +431,11 @@ fn a_withdrawn_value_is_over_until_a_probe_finds_it_alive() {
     assert!(standing.alive(1_030_000));
     assert_eq!((standing.expires_ms, standing.is_withdrawn()), (Some(7_200_000), false));
 }
+
+/// The start of asking is thrown by dice once a value; thrown again after each answer, it asked seven times in a row.
+#[test]
+fn a_same_answer_at_the_edge_of_the_window_is_not_asked_again_a_moment_later() {
+    let mut wechat = WeChat::new(STABLE, 5_053_000);
+    let run = simulate(&mut wechat, 5_053_000 * 40, &[], 1_900_487_365_413_236_419, 0);
+    assert!(run.calls_per_value[12..].iter().all(|calls| *calls <= 3), "{:?}", run.calls_per_value);
+}
