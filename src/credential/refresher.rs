@@ -6,33 +6,29 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tokio_util::time::{DelayQueue, delay_queue};
-use tracing::{debug, error, info, warn};
+use tokio_util::time::DelayQueue;
+use tracing::{error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
-use super::grants::{Grant, GrantName};
-use super::ledger::{Charge, Denied, Ledger, Limit, Use};
-use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing, ms_to_next_day};
+use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
 use super::saver::Saver;
-use super::state::{Entry, KeptLedger, Name, Worth};
-use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::slot::Slot;
+use super::table::{CredentialId, Published, Report, State, Table};
 use super::ticket_files::{self, TicketFile};
 use super::verify_ticket::Arrival;
 use crate::clock::{BootMs, Clock, Now};
 use crate::config::SecretSource;
-use crate::kind::{Kind, Quota, Renewal};
-use crate::secret::{Secret, fingerprint};
-use crate::upstream::{Class, Failure, Probe, Sent, Token, Told, Upstream};
+use crate::kind::Renewal;
+use crate::secret::Secret;
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
@@ -51,91 +47,11 @@ pub struct Refresher {
     pub(super) total_timeout_ms: u64,
 }
 
-/// What is to be kept current, as configured.
-pub(super) struct Plan {
-    pub kind: &'static Kind,
-    pub appid: String,
-    /// The appid, with the agent if there is one: names the credential in keys and in the state.
-    pub id: String,
-    pub base_url: String,
-    pub secret: SecretSource,
-    /// Whose value it is fetched with.
-    pub parent: Option<CredentialId>,
-    pub keys: Vec<super::table::Key>,
-    pub quota: Quota,
-    /// Asked in place of `kind` for the rest of a day whose quota is used up.
-    pub stand_in: Option<&'static Kind>,
-    /// How often to try the value on a cheap read, doubted or not.
-    pub probe_every_ms: Option<u64>,
-    /// What it is asked with besides its secret.
-    pub grant: Option<GrantName>,
-    pub ticket_file: Option<PathBuf>,
-}
-
-/// The driver's side of one credential.
-pub(super) struct Slot {
-    credential: Arc<Credential>,
-    name: Name,
-    base_url: String,
-    /// What is asked now: the configured kind, or its stand-in.
-    kind: &'static Kind,
-    own_kind: &'static Kind,
-    stand_in: Option<&'static Kind>,
-    /// The stand-in's last instant, wall time.
-    stands_in_until_unix_ms: Option<i64>,
-    /// The app's own id, as WeChat knows it.
-    appid: String,
-    /// The access token this is fetched with.
-    parent: Option<CredentialId>,
-    source: SecretSource,
-    standing: Standing,
-    fetched: Option<Now>,
-    /// Restored in doubt: what to do at once, whatever the schedule says.
-    urgent: Option<Purpose>,
-    timer: Option<delay_queue::Key>,
-    next_try_ms: BootMs,
-    flying: bool,
-    /// A classic value on its way to the disk.
-    pending: Option<Published>,
-    waiters: Vec<oneshot::Sender<()>>,
-    checked_ms: Option<BootMs>,
-    probes: Probes,
-    /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
-    blocked_with: Option<Option<Secret>>,
-    quota: Quota,
-    /// What it is asked with besides its secret, for kinds that need more.
-    pub(super) grant: Option<Grant>,
-    ledger: Ledger,
-    /// The call counted for the present flight.
-    charge: Option<Charge>,
-    log: FailureLog,
-}
-
-/// When the value is tried on a cheap read.
-#[derive(Default)]
-struct Probes {
-    timer: Option<delay_queue::Key>,
-    every_ms: Option<u64>,
-    /// The next of those every so often.
-    next_ms: Option<BootMs>,
-    /// Because of a rival, or to see whether a refusal was a false alarm.
-    wanted_ms: Option<BootMs>,
-    last_ms: Option<BootMs>,
-}
-
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alarm {
     Try(CredentialId),
     Probe(CredentialId),
-}
-
-/// Says a thing once a minute while it stays the same.
-#[derive(Default)]
-struct FailureLog {
-    last: Option<(Option<i64>, &'static str, String)>,
-    logged_ms: BootMs,
-    unsaid: u32,
 }
 
 /// What a spawned task brings home.
@@ -158,97 +74,8 @@ const PERSIST_WAIT_MS: u64 = 1_000;
 const QUOTA_USED_UP: i64 = 45_009;
 /// The same where there is nothing to serve meanwhile and readers are held.
 const PERSIST_WAIT_OF_NOTHING_MS: u64 = 200;
-/// Longest wait for a quota that is used up.
-const DENIED_WAIT_MS: u64 = 3_600_000;
-const LOG_AGAIN_MS: u64 = 60_000;
 /// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
 const SPREAD_MS: u64 = 5;
-
-impl Slot {
-    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
-        credential.update_status(|status| {
-            status.calls_quota = plan.quota.per_day;
-            status.endpoint = plan.kind.id;
-        });
-        Slot {
-            credential: credential.clone(),
-            name: Name::of(plan.kind, &plan.id, &plan.base_url),
-            base_url: plan.base_url,
-            kind: plan.kind,
-            own_kind: plan.kind,
-            stand_in: plan.stand_in,
-            stands_in_until_unix_ms: None,
-            appid: plan.appid,
-            parent: plan.parent,
-            source: plan.secret,
-            standing: Standing::new(plan.kind.renewal),
-            fetched: None,
-            urgent: None,
-            timer: None,
-            next_try_ms: 0,
-            flying: false,
-            pending: None,
-            waiters: Vec::new(),
-            checked_ms: None,
-            probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
-            blocked_with: None,
-            quota: plan.quota,
-            grant: None,
-            ledger: Ledger::default(),
-            charge: None,
-            log: FailureLog::default(),
-        }
-    }
-
-    /// Takes over the calls a former process counted, if any; gives back what is to be kept.
-    pub(super) fn restore_ledger(&mut self, calls: Option<&Ledger>) -> KeptLedger {
-        if let Some(calls) = calls {
-            self.ledger.clone_from(calls);
-        }
-        self.show_ledger(0);
-        KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
-    }
-
-    pub(super) fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// Takes over what a former process knew, and publishes its value if it lives.
-    pub(super) fn restore(&mut self, entry: &Entry, worth: Worth, now: Now) {
-        self.standing.longest_ms = entry.longest_ms;
-        self.standing.learned_ms = entry.learned_ms;
-        self.standing.life_ms = entry.life_ms;
-        let Worth { left_ms, suspicious } = worth;
-        self.standing.expires_ms = Some(now.boot_ms + left_ms);
-        if let Some(intent) = entry.intent_unix_ms {
-            // A classic call was begun and nobody saw its end: it may have doomed this value.
-            let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
-            self.standing.lost(now.boot_ms.saturating_sub(since));
-            // A probe would not tell: the old value works until the overlap ends.
-            self.urgent = Some(Purpose::Renew);
-        } else if suspicious {
-            self.urgent = Some(Purpose::Check);
-        }
-        if entry.withdrawn {
-            self.standing.withdraw(now.boot_ms);
-        }
-        self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
-        let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
-        let value = Bytes::copy_from_slice(entry.value.as_bytes());
-        let generation = entry.generation.max(1);
-        self.credential.update_status(|status| {
-            status.generation = generation;
-            status.expires_boot_ms = expires_boot_ms;
-            status.state = State::Fresh;
-        });
-        if self.standing.left_ms(now.boot_ms) > 0 {
-            self.publish(Published { value, generation, expires_boot_ms });
-        } else {
-            // Not served, but known: the next answer may bring it again, and its generation counts on.
-            self.credential.remember(Published { value, generation, expires_boot_ms });
-        }
-    }
-}
 
 impl Refresher {
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
@@ -422,86 +249,6 @@ impl Driver {
             Home::Landed(Box::new(flight.fly().await))
         });
         self.owners.insert(task.id(), id);
-    }
-
-    /// Counts the call about to be made, ahead of everything that writes the state.
-    fn charge(&mut self, id: CredentialId, purpose: Purpose) -> Result<(), Denied> {
-        let slot = &mut self.refresher.slots[id];
-        // A probe is no call of the endpoint. The ledger is that of the configured one; a stand-in's quota is far away.
-        if purpose == Purpose::Probe || slot.kind != slot.own_kind {
-            return Ok(());
-        }
-        let why = match purpose {
-            Purpose::Force => Use::Forced,
-            Purpose::Check | Purpose::Replace | Purpose::Probe => Use::Check,
-            Purpose::Renew if slot.standing.left_ms(self.refresher.clock.boot_ms()) <= slot.dying_ms() => Use::Dying,
-            Purpose::Renew => Use::Renewal,
-        };
-        let charge = slot.ledger.may_call(&slot.quota, self.refresher.clock.unix_ms(), why);
-        slot.charge = charge.as_ref().ok().copied();
-        slot.show_ledger(u64::from(charge.is_err()));
-        self.keep_ledger(id);
-        charge.map(drop)
-    }
-
-    /// A call that was never sent is not counted: probes, which are no calls of this endpoint, and failures before.
-    fn settle_charge(&mut self, id: CredentialId, outcome: &Outcome) {
-        let slot = &mut self.refresher.slots[id];
-        let Some(charge) = slot.charge.take() else { return };
-        let unsent = match outcome {
-            Outcome::Probed { .. } | Outcome::Cancelled => true,
-            Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
-            Outcome::Answered { .. } => false,
-        };
-        if unsent {
-            slot.ledger.give_back(charge);
-            slot.show_ledger(0);
-            self.keep_ledger(id);
-        }
-    }
-
-    fn keep_ledger(&self, id: CredentialId) {
-        if let Some(saver) = &self.refresher.saver {
-            saver.count(id, &self.refresher.slots[id].ledger);
-        }
-    }
-
-    /// A quota forbids the call. The value is served on; asking again comes when the period has turned, or when the
-    /// value is so near its end that it may have the reserve, and at least hourly: the wall clock may be set.
-    fn denied(&mut self, id: CredentialId, purpose: Purpose, denied: &Denied) {
-        let now = self.refresher.clock.now();
-        let slot = &mut self.refresher.slots[id];
-        let left_ms = slot.standing.left_ms(now.boot_ms);
-        let failure = Failure::held_back(&slot.appid, denied.to_string());
-        let turn_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
-        let wait_ms = match purpose {
-            Purpose::Check | Purpose::Probe => {
-                let next_ms = match slot.next_try_ms {
-                    next_ms if next_ms > now.boot_ms => next_ms,
-                    _ => slot.standing.first_try_ms(now.boot_ms, fastrand::f64()),
-                };
-                slot.say_failed(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
-                self.arm(id, next_ms);
-                return self.finish(id);
-            }
-            // It is asked and tried as before: WeChat may replace the value by itself.
-            Purpose::Force => return self.wait_for_another(id, None),
-            // Values die faster than the quota allows: what is left of the day's calls lasts for what is left of the day.
-            Purpose::Replace if denied.limit == Limit::Checks => turn_ms / slot.calls_left().max(1),
-            Purpose::Renew | Purpose::Replace => {
-                if matches!(denied.limit, Limit::Day | Limit::Renewals) && slot.begin_stand_in(now.unix_ms) {
-                    return self.start(id, purpose);
-                }
-                let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
-                let spread_ms = fastrand::u64(0..=turn_ms.min(DENIED_WAIT_MS) / 60);
-                (turn_ms + spread_ms).min(reserve_ms)
-            }
-        };
-        let next_ms = now.boot_ms + wait_ms.clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
-        slot.note_failure(&failure, now.boot_ms, next_ms);
-        slot.credential.settle();
-        self.arm(id, next_ms);
-        self.finish(id);
     }
 
     /// Classic only. If we are killed before the answer is in the state, the next start knows that the value
@@ -805,188 +552,6 @@ impl Driver {
     }
 }
 
-impl Slot {
-    /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
-    fn wait(&mut self, waiter: oneshot::Sender<()>) {
-        if self.waiters.len() >= REPORTS_MAX {
-            self.waiters.retain(|waiter| !waiter.is_closed());
-        }
-        if self.waiters.len() < REPORTS_MAX {
-            self.waiters.push(waiter);
-        }
-    }
-
-    /// A value with so little left may be renewed from the quota's reserve.
-    fn dying_ms(&self) -> u64 {
-        self.standing.overlap_ms() / 2
-    }
-
-    /// A trip for this purpose costs the token endpoint nothing.
-    fn only_probes(&self, purpose: Purpose) -> bool {
-        let suspicion = purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
-        purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
-    }
-
-    /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
-    fn begin_stand_in(&mut self, unix_ms: i64) -> bool {
-        let Some(stand_in) = self.stand_in.filter(|stand_in| self.kind != *stand_in) else { return false };
-        self.stands_in_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
-        self.ask_as(stand_in);
-        warn!(
-            appid = self.credential.appid,
-            endpoint = stand_in.id,
-            "today's quota is used up; another endpoint stands in"
-        );
-        true
-    }
-
-    fn end_stand_in(&mut self, unix_ms: i64) {
-        if self.stands_in_until_unix_ms.is_some_and(|until| unix_ms >= until) {
-            self.stands_in_until_unix_ms = None;
-            self.ask_as(self.own_kind);
-        }
-    }
-
-    fn ask_as(&mut self, kind: &'static Kind) {
-        self.kind = kind;
-        self.standing.renewal = kind.renewal;
-        self.credential.update_status(|status| status.endpoint = kind.id);
-    }
-
-    /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
-    /// no client's report brings it forward.
-    fn is_barred(&self, now_ms: BootMs) -> bool {
-        let told = matches!(self.credential.status(now_ms).state, State::Waiting | State::Blocked);
-        told && now_ms < self.next_try_ms
-    }
-
-    /// Of today's quota.
-    fn calls_left(&self) -> u64 {
-        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.ledger.calls_today()))
-    }
-
-    fn show_ledger(&self, denied: u64) {
-        let (calls_today, day_ends_unix_ms) = (self.ledger.calls_today(), self.ledger.day_ends_unix_ms());
-        self.credential.update_status(|status| {
-            (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
-            status.calls_quota = self.quota.per_day;
-            status.calls_denied += denied;
-        });
-    }
-
-    /// The table's swap.
-    fn put(&mut self, published: Published) {
-        let Published { generation, expires_boot_ms, .. } = published;
-        // Before the value: whoever has read it finds it in the statistics too.
-        self.credential.update_status(|status| {
-            status.generation = generation;
-            status.expires_boot_ms = expires_boot_ms;
-        });
-        self.publish(published);
-    }
-
-    fn publish(&self, published: Published) {
-        match self.kind.renewal {
-            Renewal::AtEnd => self.credential.publish_until_next(published),
-            _ => self.credential.publish(published),
-        }
-    }
-
-    /// Brings the published end to where the policy thinks it is; what is published now, if that has changed.
-    fn adjust_end(&mut self) -> Option<Arc<Published>> {
-        let old = self.credential.published()?;
-        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
-        self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
-        self.credential.published()
-    }
-
-    fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
-        let fetched = self.fetched.unwrap_or(now);
-        // A withdrawn value keeps the end it has if the refusal was a false alarm.
-        let withdrawn = self.standing.is_withdrawn();
-        let expires_boot_ms = match self.standing.end_if_alive_ms().filter(|_| withdrawn) {
-            Some(end) => end,
-            None => published.expires_boot_ms,
-        };
-        let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
-        Some(Entry {
-            name: self.name.clone(),
-            value: String::from_utf8(published.value.to_vec()).ok()?,
-            generation: published.generation,
-            expires_unix_ms: now.unix_ms + left,
-            expires_boot_ms,
-            fetched_unix_ms: fetched.unix_ms,
-            fetched_boot_ms: fetched.boot_ms,
-            life_ms: self.standing.life_ms,
-            longest_ms: self.standing.longest_ms,
-            learned_ms: self.standing.learned_so_far_ms(),
-            intent_unix_ms: None,
-            withdrawn,
-        })
-    }
-
-    fn say_answered(&self, token: &Token, same: bool, generation: u64) {
-        let appid = &self.credential.appid;
-        let print = fingerprint(&token.value);
-        // In a value's last second an `expires_in` of 0 is simply true.
-        if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
-            warn!(appid, token = print, warning);
-        }
-        if same {
-            debug!(appid, token = print, generation, "same token");
-        } else {
-            info!(appid, token = print, generation, expires_in_s = token.expires_in_s, "new token");
-        }
-    }
-
-    fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
-        let live = self.standing.left_ms(now_ms) > 0;
-        let advice = failure.advice().into_owned();
-        let state = match failure.class {
-            Class::Operator(_) | Class::OwnBug => State::Blocked,
-            Class::Wait(_) => State::Waiting,
-            Class::Retry if live => State::Stale,
-            Class::Retry => State::Dead,
-        };
-        let (class, rid) = (failure.class.name(), failure.rid.clone());
-        self.say_failed(failure, &advice, now_ms, next_ms, live);
-        self.credential.update_status(|status| {
-            status.state = state;
-            status.failures += 1;
-            status.last_error = Some(LastError {
-                errcode: failure.errcode,
-                class,
-                rid,
-                text: failure.to_string(),
-                advice,
-                at_boot_ms: now_ms,
-            });
-        });
-    }
-
-    fn say_failed(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
-        // The rid differs each time; without an errcode the text tells one trouble from another.
-        let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
-        let this = (failure.errcode, failure.class.name(), text);
-        let repeated = self.log.last.as_ref() == Some(&this);
-        if repeated && now_ms < self.log.logged_ms + LOG_AGAIN_MS {
-            self.log.unsaid += 1;
-            return;
-        }
-        let unsaid = std::mem::take(&mut self.log.unsaid);
-        self.log.last = Some(this);
-        self.log.logged_ms = now_ms;
-        let appid = &self.credential.appid;
-        let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
-        let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
-        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
-            error!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
-        } else {
-            warn!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
-        }
-    }
-}
-
 /// The way to an instant. A year is beyond any schedule; the queue's wheel would end a little later.
 fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
     Duration::from_millis(at_ms.saturating_sub(now_ms).min(365 * 86_400_000))
@@ -1001,5 +566,6 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
 
 mod arrivals;
 mod doubt;
+mod quota;
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,12 @@
 use tokio::sync::oneshot;
 use tracing::{debug, error, info};
 
-use super::{Driver, LastError, Purpose, Renewal, Slot, State};
+use super::{Alarm, Driver, delay};
 use crate::clock::BootMs;
-use crate::credential::refresher::{Alarm, delay};
-use crate::credential::table::{CredentialId, Doubt, Report};
+use crate::credential::flight::Purpose;
+use crate::credential::slot::Slot;
+use crate::credential::table::{CredentialId, Doubt, LastError, Report, State};
+use crate::kind::Renewal;
 use crate::upstream::{Probe, Token};
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";

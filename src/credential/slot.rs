@@ -1,0 +1,374 @@
+//! One credential as the refresher keeps it: what is known, what is planned, what was said about it.
+//!
+//! Values in, values out: it publishes and writes statistics through its [`Credential`], and never calls, sleeps or
+//! decides when to. That is the driver's part.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio_util::time::delay_queue;
+use tracing::{debug, error, info, warn};
+
+use super::flight::Purpose;
+use super::grants::{Grant, GrantName};
+use super::ledger::{Charge, Ledger};
+use super::policy::{Standing, ms_to_next_day};
+use super::state::{Entry, KeptLedger, Name, Worth};
+use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, State};
+use crate::clock::{BootMs, Now};
+use crate::config::SecretSource;
+use crate::kind::{Kind, Quota, Renewal};
+use crate::secret::{Secret, fingerprint};
+use crate::upstream::{Class, Failure, Token, Told};
+
+/// What is to be kept current, as configured.
+pub(super) struct Plan {
+    pub kind: &'static Kind,
+    pub appid: String,
+    /// The appid, with the agent if there is one: names the credential in keys and in the state.
+    pub id: String,
+    pub base_url: String,
+    pub secret: SecretSource,
+    /// Whose value it is fetched with.
+    pub parent: Option<CredentialId>,
+    pub keys: Vec<super::table::Key>,
+    pub quota: Quota,
+    /// Asked in place of `kind` for the rest of a day whose quota is used up.
+    pub stand_in: Option<&'static Kind>,
+    /// How often to try the value on a cheap read, doubted or not.
+    pub probe_every_ms: Option<u64>,
+    /// What it is asked with besides its secret.
+    pub grant: Option<GrantName>,
+    pub ticket_file: Option<PathBuf>,
+}
+
+/// The driver's side of one credential.
+pub(super) struct Slot {
+    pub(super) credential: Arc<Credential>,
+    pub(super) name: Name,
+    pub(super) base_url: String,
+    /// What is asked now: the configured kind, or its stand-in.
+    pub(super) kind: &'static Kind,
+    pub(super) own_kind: &'static Kind,
+    pub(super) stand_in: Option<&'static Kind>,
+    /// The stand-in's last instant, wall time.
+    pub(super) stands_in_until_unix_ms: Option<i64>,
+    /// The app's own id, as WeChat knows it.
+    pub(super) appid: String,
+    /// The access token this is fetched with.
+    pub(super) parent: Option<CredentialId>,
+    pub(super) source: SecretSource,
+    pub(super) standing: Standing,
+    pub(super) fetched: Option<Now>,
+    /// Restored in doubt: what to do at once, whatever the schedule says.
+    pub(super) urgent: Option<Purpose>,
+    pub(super) timer: Option<delay_queue::Key>,
+    pub(super) next_try_ms: BootMs,
+    pub(super) flying: bool,
+    /// A classic value on its way to the disk.
+    pub(super) pending: Option<Published>,
+    pub(super) waiters: Vec<oneshot::Sender<()>>,
+    pub(super) checked_ms: Option<BootMs>,
+    pub(super) probes: Probes,
+    /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
+    pub(super) blocked_with: Option<Option<Secret>>,
+    pub(super) quota: Quota,
+    /// What it is asked with besides its secret, for kinds that need more.
+    pub(super) grant: Option<Grant>,
+    pub(super) ledger: Ledger,
+    /// The call counted for the present flight.
+    pub(super) charge: Option<Charge>,
+    pub(super) log: FailureLog,
+}
+
+/// When the value is tried on a cheap read.
+#[derive(Default)]
+pub(super) struct Probes {
+    pub(super) timer: Option<delay_queue::Key>,
+    pub(super) every_ms: Option<u64>,
+    /// The next of those every so often.
+    pub(super) next_ms: Option<BootMs>,
+    /// Because of a rival, or to see whether a refusal was a false alarm.
+    pub(super) wanted_ms: Option<BootMs>,
+    pub(super) last_ms: Option<BootMs>,
+}
+
+/// Says a thing once a minute while it stays the same.
+#[derive(Default)]
+pub(super) struct FailureLog {
+    pub(super) last: Option<(Option<i64>, &'static str, String)>,
+    pub(super) logged_ms: BootMs,
+    pub(super) unsaid: u32,
+}
+
+const LOG_AGAIN_MS: u64 = 60_000;
+
+impl Slot {
+    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
+        credential.update_status(|status| {
+            status.calls_quota = plan.quota.per_day;
+            status.endpoint = plan.kind.id;
+        });
+        Slot {
+            credential: credential.clone(),
+            name: Name::of(plan.kind, &plan.id, &plan.base_url),
+            base_url: plan.base_url,
+            kind: plan.kind,
+            own_kind: plan.kind,
+            stand_in: plan.stand_in,
+            stands_in_until_unix_ms: None,
+            appid: plan.appid,
+            parent: plan.parent,
+            source: plan.secret,
+            standing: Standing::new(plan.kind.renewal),
+            fetched: None,
+            urgent: None,
+            timer: None,
+            next_try_ms: 0,
+            flying: false,
+            pending: None,
+            waiters: Vec::new(),
+            checked_ms: None,
+            probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
+            blocked_with: None,
+            quota: plan.quota,
+            grant: None,
+            ledger: Ledger::default(),
+            charge: None,
+            log: FailureLog::default(),
+        }
+    }
+
+    /// Takes over the calls a former process counted, if any; gives back what is to be kept.
+    pub(super) fn restore_ledger(&mut self, calls: Option<&Ledger>) -> KeptLedger {
+        if let Some(calls) = calls {
+            self.ledger.clone_from(calls);
+        }
+        self.show_ledger(0);
+        KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Takes over what a former process knew, and publishes its value if it lives.
+    pub(super) fn restore(&mut self, entry: &Entry, worth: Worth, now: Now) {
+        self.standing.longest_ms = entry.longest_ms;
+        self.standing.learned_ms = entry.learned_ms;
+        self.standing.life_ms = entry.life_ms;
+        let Worth { left_ms, suspicious } = worth;
+        self.standing.expires_ms = Some(now.boot_ms + left_ms);
+        if let Some(intent) = entry.intent_unix_ms {
+            // A classic call was begun and nobody saw its end: it may have doomed this value.
+            let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
+            self.standing.lost(now.boot_ms.saturating_sub(since));
+            // A probe would not tell: the old value works until the overlap ends.
+            self.urgent = Some(Purpose::Renew);
+        } else if suspicious {
+            self.urgent = Some(Purpose::Check);
+        }
+        if entry.withdrawn {
+            self.standing.withdraw(now.boot_ms);
+        }
+        self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
+        let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
+        let value = Bytes::copy_from_slice(entry.value.as_bytes());
+        let generation = entry.generation.max(1);
+        self.credential.update_status(|status| {
+            status.generation = generation;
+            status.expires_boot_ms = expires_boot_ms;
+            status.state = State::Fresh;
+        });
+        if self.standing.left_ms(now.boot_ms) > 0 {
+            self.publish(Published { value, generation, expires_boot_ms });
+        } else {
+            // Not served, but known: the next answer may bring it again, and its generation counts on.
+            self.credential.remember(Published { value, generation, expires_boot_ms });
+        }
+    }
+}
+
+impl Slot {
+    /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
+    pub(super) fn wait(&mut self, waiter: oneshot::Sender<()>) {
+        if self.waiters.len() >= REPORTS_MAX {
+            self.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        if self.waiters.len() < REPORTS_MAX {
+            self.waiters.push(waiter);
+        }
+    }
+
+    /// A value with so little left may be renewed from the quota's reserve.
+    pub(super) fn dying_ms(&self) -> u64 {
+        self.standing.overlap_ms() / 2
+    }
+
+    /// A trip for this purpose costs the token endpoint nothing.
+    pub(super) fn only_probes(&self, purpose: Purpose) -> bool {
+        let suspicion = purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
+        purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
+    }
+
+    /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
+    pub(super) fn begin_stand_in(&mut self, unix_ms: i64) -> bool {
+        let Some(stand_in) = self.stand_in.filter(|stand_in| self.kind != *stand_in) else { return false };
+        self.stands_in_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
+        self.ask_as(stand_in);
+        warn!(
+            appid = self.credential.appid,
+            endpoint = stand_in.id,
+            "today's quota is used up; another endpoint stands in"
+        );
+        true
+    }
+
+    pub(super) fn end_stand_in(&mut self, unix_ms: i64) {
+        if self.stands_in_until_unix_ms.is_some_and(|until| unix_ms >= until) {
+            self.stands_in_until_unix_ms = None;
+            self.ask_as(self.own_kind);
+        }
+    }
+
+    pub(super) fn ask_as(&mut self, kind: &'static Kind) {
+        self.kind = kind;
+        self.standing.renewal = kind.renewal;
+        self.credential.update_status(|status| status.endpoint = kind.id);
+    }
+
+    /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
+    /// no client's report brings it forward.
+    pub(super) fn is_barred(&self, now_ms: BootMs) -> bool {
+        let told = matches!(self.credential.status(now_ms).state, State::Waiting | State::Blocked);
+        told && now_ms < self.next_try_ms
+    }
+
+    /// Of today's quota.
+    pub(super) fn calls_left(&self) -> u64 {
+        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.ledger.calls_today()))
+    }
+
+    pub(super) fn show_ledger(&self, denied: u64) {
+        let (calls_today, day_ends_unix_ms) = (self.ledger.calls_today(), self.ledger.day_ends_unix_ms());
+        self.credential.update_status(|status| {
+            (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
+            status.calls_quota = self.quota.per_day;
+            status.calls_denied += denied;
+        });
+    }
+
+    /// The table's swap.
+    pub(super) fn put(&mut self, published: Published) {
+        let Published { generation, expires_boot_ms, .. } = published;
+        // Before the value: whoever has read it finds it in the statistics too.
+        self.credential.update_status(|status| {
+            status.generation = generation;
+            status.expires_boot_ms = expires_boot_ms;
+        });
+        self.publish(published);
+    }
+
+    pub(super) fn publish(&self, published: Published) {
+        match self.kind.renewal {
+            Renewal::AtEnd => self.credential.publish_until_next(published),
+            _ => self.credential.publish(published),
+        }
+    }
+
+    /// Brings the published end to where the policy thinks it is; what is published now, if that has changed.
+    pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
+        let old = self.credential.published()?;
+        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
+        self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.credential.published()
+    }
+
+    pub(super) fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
+        let fetched = self.fetched.unwrap_or(now);
+        // A withdrawn value keeps the end it has if the refusal was a false alarm.
+        let withdrawn = self.standing.is_withdrawn();
+        let expires_boot_ms = match self.standing.end_if_alive_ms().filter(|_| withdrawn) {
+            Some(end) => end,
+            None => published.expires_boot_ms,
+        };
+        let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
+        Some(Entry {
+            name: self.name.clone(),
+            value: String::from_utf8(published.value.to_vec()).ok()?,
+            generation: published.generation,
+            expires_unix_ms: now.unix_ms + left,
+            expires_boot_ms,
+            fetched_unix_ms: fetched.unix_ms,
+            fetched_boot_ms: fetched.boot_ms,
+            life_ms: self.standing.life_ms,
+            longest_ms: self.standing.longest_ms,
+            learned_ms: self.standing.learned_so_far_ms(),
+            intent_unix_ms: None,
+            withdrawn,
+        })
+    }
+
+    pub(super) fn say_answered(&self, token: &Token, same: bool, generation: u64) {
+        let appid = &self.credential.appid;
+        let print = fingerprint(&token.value);
+        // In a value's last second an `expires_in` of 0 is simply true.
+        if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
+            warn!(appid, token = print, warning);
+        }
+        if same {
+            debug!(appid, token = print, generation, "same token");
+        } else {
+            info!(appid, token = print, generation, expires_in_s = token.expires_in_s, "new token");
+        }
+    }
+
+    pub(super) fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
+        let live = self.standing.left_ms(now_ms) > 0;
+        let advice = failure.advice().into_owned();
+        let state = match failure.class {
+            Class::Operator(_) | Class::OwnBug => State::Blocked,
+            Class::Wait(_) => State::Waiting,
+            Class::Retry if live => State::Stale,
+            Class::Retry => State::Dead,
+        };
+        let (class, rid) = (failure.class.name(), failure.rid.clone());
+        self.say_failed(failure, &advice, now_ms, next_ms, live);
+        self.credential.update_status(|status| {
+            status.state = state;
+            status.failures += 1;
+            status.last_error = Some(LastError {
+                errcode: failure.errcode,
+                class,
+                rid,
+                text: failure.to_string(),
+                advice,
+                at_boot_ms: now_ms,
+            });
+        });
+    }
+
+    pub(super) fn say_failed(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
+        // The rid differs each time; without an errcode the text tells one trouble from another.
+        let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
+        let this = (failure.errcode, failure.class.name(), text);
+        let repeated = self.log.last.as_ref() == Some(&this);
+        if repeated && now_ms < self.log.logged_ms + LOG_AGAIN_MS {
+            self.log.unsaid += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut self.log.unsaid);
+        self.log.last = Some(this);
+        self.log.logged_ms = now_ms;
+        let appid = &self.credential.appid;
+        let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
+        let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
+        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
+            error!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+        } else {
+            warn!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+        }
+    }
+}
