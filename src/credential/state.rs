@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,6 +24,10 @@ pub trait Store: Send + Sync {
     fn load(&self) -> Loaded;
     /// Writes the state: afterwards the store holds this or, on an error, what it held before.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
+    /// True if a save may take a while, so that it needs a thread of its own.
+    fn blocks(&self) -> bool {
+        true
+    }
 }
 
 /// What was found.
@@ -45,11 +50,11 @@ pub struct Snapshot {
     pub written_unix_ms: i64,
     pub written_boot_ms: BootMs,
     pub boot_id: String,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Arc<Entry>>,
     /// Also of credentials that never had a value: a server that is restarted over and over must not forget its calls.
     /// Files of former versions have none.
     #[serde(default)]
-    pub ledgers: Vec<KeptLedger>,
+    pub ledgers: Vec<Arc<KeptLedger>>,
 }
 
 /// Without the entries: they hold tokens.
@@ -157,7 +162,7 @@ impl Snapshot {
 
     /// The entries by name.
     pub fn by_name(&self) -> HashMap<&Name, &Entry> {
-        self.entries.iter().map(|entry| (&entry.name, entry)).collect()
+        self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
 }
 
@@ -312,7 +317,7 @@ fn decode(text: &str) -> Result<Snapshot, String> {
         return Err("is damaged (checksum)".to_owned());
     }
     let snapshot: Snapshot = serde_json::from_str(envelope.payload.get()).map_err(at)?;
-    let sound = |entry: &Entry| {
+    let sound = |entry: &Arc<Entry>| {
         let size = 1..=crate::upstream::answer::TOKEN_BYTES_MAX;
         size.contains(&entry.value.len()) && entry.value.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
     };
@@ -353,8 +358,8 @@ mod tests {
             written_unix_ms: 1_000_000_500,
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
-            entries: vec![entry()],
-            ledgers: vec![KeptLedger { name: entry().name, calls: calls() }],
+            entries: vec![Arc::new(entry())],
+            ledgers: vec![Arc::new(KeptLedger { name: entry().name, calls: calls() })],
         }
     }
 
@@ -382,7 +387,7 @@ mod tests {
         store.save(&snapshot()).unwrap();
         store.save(&snapshot()).unwrap();
         let Loaded::Found(found) = store.load() else { panic!() };
-        assert!(found.entries == [entry()]);
+        assert!(found.entries == [Arc::new(entry())]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
     }
@@ -443,7 +448,7 @@ mod tests {
     fn a_value_that_could_break_the_protocol_is_refused_even_with_a_right_checksum() {
         let (_folder, store) = store();
         let mut snapshot = snapshot();
-        snapshot.entries[0].value = "A\r\nSTORED".into();
+        Arc::make_mut(&mut snapshot.entries[0]).value = "A\r\nSTORED".into();
         store.save(&snapshot).unwrap();
         refused(&store);
     }
