@@ -67,6 +67,9 @@ fn the_month() {
     print_weather(&line);
     print_table(&rows, &tallies, days, script_apps);
     print_details(&rows);
+    if std::env::var_os("MONTH_FAULTS").is_some() {
+        rows.iter().flat_map(|row| &row.counts.faults).for_each(|fault| println!("fault: {fault}"));
+    }
     rows.iter().for_each(check);
 }
 

@@ -126,8 +126,8 @@ type Way = (AppKind, &'static Platform, &'static Kind, Vec<&'static Kind>);
 fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
     let mp = &kind::mp::PLATFORM;
     let (kind, platform, token, tickets): Way = match n % 20 {
-        0..9 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![]),
-        9..11 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![&kind::mp::JSAPI, &kind::mp::WX_CARD]),
+        0..10 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![]),
+        10 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![&kind::mp::JSAPI, &kind::mp::WX_CARD]),
         11..15 => (AppKind::Mp, mp, &kind::mp::CLASSIC, vec![]),
         15 => (AppKind::Mp, &kind::qq::PLATFORM, &kind::qq::TOKEN, vec![]),
         16..19 => (AppKind::Wecom, &kind::wecom::PLATFORM, &kind::wecom::TOKEN, vec![]),
