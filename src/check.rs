@@ -46,7 +46,7 @@ async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration
     };
     // The platform's harmless way to ask, whichever is configured.
     let kind = app.platform.tokens.first().map_or(app.token, |(_, kind)| *kind);
-    let ask = Ask { base_url: app.base_url(upstream), appid: &app.appid, secret: &secret, token: "" };
+    let ask = Ask { base_url: app.base_url(upstream), appid: &app.appid, secret: &secret, token: "", force: false };
     match client.fetch(kind, &ask, deadline).await {
         Ok(token) => (
             true,

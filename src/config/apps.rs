@@ -18,6 +18,10 @@ use crate::secret::Secret;
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
+/// Between two probes; each is a call of a business interface.
+const PROBE_EVERY_S: RangeInclusive<u64> = 10..=86_400;
+/// WeChat's own bound (page "获取稳定版接口调用凭据").
+const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Where an app's secret came from, for `check`.
@@ -71,6 +75,9 @@ impl Reader<'_> {
         let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url);
         let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
+        let stand_in = self.fallback(&raw, platform, token);
+        let probe_every_ms = self.probe_every(&raw, platform, token);
+        let forced_per_day = self.forced_per_day(&raw, platform, token);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
             true => self.field(&raw, "appid", appid),
@@ -91,8 +98,55 @@ impl Reader<'_> {
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
-        let app = App { appid, platform, token, tickets, agent, secret, base_url, aliases: Vec::new(), daily_quota };
+        let app = App {
+            appid,
+            platform,
+            token,
+            tickets,
+            agent,
+            secret,
+            base_url,
+            aliases: Vec::new(),
+            daily_quota,
+            stand_in,
+            probe_every_ms,
+            forced_per_day,
+        };
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
+    }
+
+    /// Which endpoint to ask when the quota of the first is used up.
+    fn fallback(&mut self, raw: &RawApp, platform: &Platform, token: &'static Kind) -> Option<&'static Kind> {
+        self.field(raw, "fallback", |value| {
+            let given = word(value, platform.tokens)?;
+            // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
+            if given == token || given.quota.per_day <= token.quota.per_day {
+                let what = "it is no way out when the quota of endpoint is used up";
+                return Err(Problem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+            }
+            Ok(given)
+        })
+    }
+
+    fn probe_every(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+        self.field(raw, "probe_every_s", |value| {
+            if token.probe.is_none() {
+                let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            integer(value, PROBE_EVERY_S).map(|seconds| seconds * 1000)
+        })
+    }
+
+    fn forced_per_day(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+        let can_force = platform.tokens.iter().any(|(_, kind)| kind.can_force);
+        self.field(raw, "forced_per_day", |value| {
+            if !(token.can_force || can_force) {
+                let what = format!("apps of kind {} have no forced refresh", quoted(platform.name));
+                return Err(Problem::new(what, "Remove the key."));
+            }
+            integer(value, FORCED_PER_DAY)
+        })
     }
 
     fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {

@@ -42,6 +42,16 @@ impl Loaded {
             if let Some(daily_quota) = app.daily_quota {
                 line(&mut out, "daily_quota", &daily_quota.to_string());
             }
+            let fallback = app.platform.tokens.iter().find(|(_, kind)| Some(*kind) == app.stand_in);
+            if let Some((fallback, _)) = fallback {
+                line(&mut out, "fallback", &quoted(fallback));
+            }
+            if let Some(every_ms) = app.probe_every_ms {
+                line(&mut out, "probe_every_s", &(every_ms / 1000).to_string());
+            }
+            if let Some(forced_per_day) = app.forced_per_day {
+                line(&mut out, "forced_per_day", &forced_per_day.to_string());
+            }
         }
         out
     }

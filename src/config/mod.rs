@@ -167,6 +167,12 @@ pub struct App {
     pub aliases: Vec<Alias>,
     /// Overrides the published quota of calls a day for the access token.
     pub daily_quota: Option<u64>,
+    /// Asked for the rest of a day whose quota is used up.
+    pub stand_in: Option<&'static Kind>,
+    /// How often the access token is tried on a cheap read, doubted or not; `None` for only when doubted.
+    pub probe_every_ms: Option<u64>,
+    /// Overrides how often a day the platform may be told to replace a live token.
+    pub forced_per_day: Option<u64>,
 }
 
 impl App {
@@ -182,6 +188,9 @@ impl App {
             base_url: None,
             aliases: Vec::new(),
             daily_quota: None,
+            stand_in: None,
+            probe_every_ms: None,
+            forced_per_day: None,
         }
     }
 

@@ -25,8 +25,12 @@ pub enum Purpose {
     Renew,
     /// Somebody doubts the present value: verify before spending.
     Check,
-    /// Somebody else may have renewed it: try it on a cheap read, and fetch only if that is refused.
+    /// Try the present value on a cheap read, and nothing else.
     Probe,
+    /// WeChat refuses the present value: another one is needed.
+    Replace,
+    /// WeChat refuses the value and hands it out all the same: it is told to make another.
+    Force,
 }
 
 /// Everything a trip needs; it shares nothing with the driver.
@@ -53,14 +57,12 @@ pub struct Flight {
 /// What came of it.
 pub struct Landing {
     pub purpose: Purpose,
-    /// Calls made, probes included.
+    /// Calls sent, probes included.
     pub calls: u64,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
     pub refused_parent: Option<u64>,
-    /// The errcode by which WeChat refused the present value.
-    pub found_dead: Option<i64>,
     pub outcome: Outcome,
 }
 
@@ -78,8 +80,11 @@ pub enum Outcome {
         failure: Failure,
         sent_ms: BootMs,
     },
-    /// A check of a classic value that found no reason to renew it.
-    Kept(Probe),
+    /// The present value was tried, and nothing was fetched.
+    Probed {
+        probe: Probe,
+        sent_ms: BootMs,
+    },
 }
 
 /// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
@@ -93,7 +98,6 @@ impl Flight {
             calls: 0,
             secret: None,
             refused_parent: None,
-            found_dead: None,
             outcome: Outcome::Cancelled,
         };
         let permit = tokio::select! {
@@ -112,17 +116,10 @@ impl Flight {
             }
         };
         landing.outcome = match &self.held {
-            Some(held) if self.probes_first() => {
-                landing.calls += u64::from(self.kind.probe.is_some());
-                match self.upstream.probe(self.kind, &self.base_url, held, self.deadline()).await {
-                    Probe::Dead(errcode) => {
-                        landing.found_dead = Some(errcode);
-                        self.fetch(&secret, &mut landing).await
-                    }
-                    probe => Outcome::Kept(probe),
-                }
+            Some(held) if self.only_probes() => self.probe(held, &mut landing).await,
+            None if self.purpose == Purpose::Probe => {
+                Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() }
             }
-            None if self.purpose == Purpose::Probe => Outcome::Kept(Probe::Unknown),
             _ => self.fetch(&secret, &mut landing).await,
         };
         landing.secret = Some(secret);
@@ -130,9 +127,16 @@ impl Flight {
     }
 
     /// A classic value is never renewed on mere suspicion: that would doom it.
-    fn probes_first(&self) -> bool {
+    fn only_probes(&self) -> bool {
         let suspicion = self.purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
         self.purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
+    }
+
+    async fn probe(&self, held: &[u8], landing: &mut Landing) -> Outcome {
+        landing.calls += u64::from(self.kind.probe.is_some());
+        let sent_ms = self.clock.boot_ms();
+        let probe = self.upstream.probe(self.kind, &self.base_url, held, self.deadline()).await;
+        Outcome::Probed { probe, sent_ms }
     }
 
     async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
@@ -148,7 +152,8 @@ impl Flight {
                 Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
             return Outcome::Failed { failure, sent_ms };
         };
-        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token };
+        let force = self.purpose == Purpose::Force;
+        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token, force };
         landing.calls += 1;
         let token = match self.upstream.fetch(self.kind, ask, self.deadline()).await {
             Ok(token) => token,
@@ -163,7 +168,8 @@ impl Flight {
         };
         let received_ms = self.clock.boot_ms();
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
-        let probe = if self.purpose != Purpose::Renew && same && self.kind.probe.is_some() {
+        let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
+        let probe = if same && doubted && self.kind.probe.is_some() {
             landing.calls += 1;
             Some(self.upstream.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {

@@ -119,9 +119,7 @@ const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 /// A clock more than a day behind is believed after it has stayed so for ten minutes.
 pub const RECHECK_MS: i64 = 600_000;
-/// WeChat allows 20 a day (page "获取稳定版接口调用凭据"); half of them are left to people with other tools.
-pub const FORCED_PER_DAY: u64 = 10;
-/// The same page: two forced calls closer than this refresh nothing.
+/// Page "获取稳定版接口调用凭据": two forced calls closer than this refresh nothing.
 pub const FORCED_GAP_MS: i64 = 30_000;
 
 impl Ledger {
@@ -131,7 +129,7 @@ impl Ledger {
         self.periods(quota, unix_ms)?;
         self.shares(quota, why)?;
         if why == Use::Forced {
-            self.forced_budget(unix_ms)?;
+            self.forced_budget(quota.forced_per_day, unix_ms)?;
             self.forced += 1;
             self.forced_unix_ms = Some(unix_ms);
         }
@@ -220,10 +218,10 @@ impl Ledger {
         if used >= of { Err(Denied { limit, used, of, until_unix_ms }) } else { Ok(()) }
     }
 
-    fn forced_budget(&self, unix_ms: i64) -> Result<(), Denied> {
-        if self.forced >= FORCED_PER_DAY {
+    fn forced_budget(&self, per_day: u64, unix_ms: i64) -> Result<(), Denied> {
+        if self.forced >= per_day {
             let until_unix_ms = self.day_ends_unix_ms();
-            return Err(Denied { limit: Limit::Forced, used: self.forced, of: FORCED_PER_DAY, until_unix_ms });
+            return Err(Denied { limit: Limit::Forced, used: self.forced, of: per_day, until_unix_ms });
         }
         let since_ms = self.forced_unix_ms.map_or(FORCED_GAP_MS, |last| unix_ms.saturating_sub(last));
         match since_ms {

@@ -23,7 +23,7 @@ pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
-use crate::kind::Kind;
+use crate::kind::{Kind, Quota};
 use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
 use refresher::{Plan, Slot};
@@ -109,16 +109,27 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             secret: app.secret.clone(),
             parent,
             keys,
-            quota: match app.daily_quota {
-                Some(per_day) if parent.is_none() => kind.quota.with_daily(per_day),
-                _ => kind.quota,
-            },
+            quota: quota(app, kind, parent.is_none()),
+            stand_in: app.stand_in.filter(|_| parent.is_none()),
+            probe_every_ms: app.probe_every_ms.filter(|_| parent.is_none()),
         };
         let parent = plans.len();
         plans.push(plan(app.token, None, keys(app, app.token)));
         plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
     }
     plans
+}
+
+/// What the app may spend on a kind.
+fn quota(app: &App, kind: &Kind, access_token: bool) -> Quota {
+    let quota = match app.daily_quota {
+        Some(per_day) if access_token => kind.quota.with_daily(per_day),
+        _ => kind.quota,
+    };
+    match app.forced_per_day {
+        Some(forced_per_day) if kind.can_force => Quota { forced_per_day, ..quota },
+        _ => quota,
+    }
 }
 
 /// Every key of one of the app's credentials.

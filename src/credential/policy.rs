@@ -40,6 +40,19 @@ pub struct Standing {
     ends_by_ms: Option<BootMs>,
     /// How often a [`Renewal::Poll`] kind is asked.
     pub poll_ms: u64,
+    /// Classic calls whose answers never came, oldest first.
+    lost: Vec<Lost>,
+    /// The end the value has if none of them made another.
+    undoubted_ms: Option<BootMs>,
+    /// WeChat refuses the value; its end if that should turn out to be a false alarm.
+    withdrawn_ms: Option<BootMs>,
+}
+
+/// Calls close together whose answers never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    first_ms: BootMs,
+    last_ms: BootMs,
 }
 
 /// A call that brought a token.
@@ -88,6 +101,9 @@ impl Standing {
             same_at_ms: None,
             ends_by_ms: None,
             poll_ms: POLL_MS,
+            lost: Vec::new(),
+            undoubted_ms: None,
+            withdrawn_ms: None,
         }
     }
 
@@ -142,9 +158,8 @@ impl Standing {
     pub fn failed(&mut self, class: Class, sent: Sent, sent_ms: BootMs, now: Now, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
         let doubtful = self.renewal == Renewal::Mint && sent == Sent::Ambiguous;
-        if doubtful && let Some(expires) = self.expires_ms {
-            // WeChat may have minted a token we never saw; then ours has only the overlap left.
-            self.expires_ms = Some(expires.min(sent_ms + self.overlap_ms()));
+        if doubtful {
+            self.lost(sent_ms);
         }
         let left = self.left_ms(now.boot_ms);
         let delay = match class {
@@ -182,7 +197,85 @@ impl Standing {
         OVERLAP_MS.min(self.life_ms / 24)
     }
 
+    /// A classic call was sent whose answer never came. WeChat may have minted a token we never saw; then ours has only
+    /// the overlap left.
+    pub fn lost(&mut self, sent_ms: BootMs) {
+        let Some(expires) = self.expires_ms else { return };
+        let overlap = self.overlap_ms();
+        self.undoubted_ms.get_or_insert(expires);
+        self.expires_ms = Some(expires.min(sent_ms + overlap));
+        match self.lost.last_mut().filter(|lost| sent_ms < lost.first_ms + overlap / 8) {
+            Some(lost) => lost.last_ms = sent_ms.max(lost.last_ms),
+            None => self.lost.push(Lost { first_ms: sent_ms, last_ms: sent_ms }),
+        }
+    }
+
+    /// When the value is worth a try because of lost calls: at once if two of them may have ended it already (the second
+    /// token ends the first's predecessor), else shortly before the end they may have given it.
+    pub fn doubt_probe_ms(&self, now_ms: BootMs) -> Option<BootMs> {
+        let (first, last) = (self.lost.first()?, self.lost.last()?);
+        if self.left_ms(now_ms) == 0 {
+            return None;
+        }
+        let margin = self.overlap_ms() / 30;
+        let before_end = self.expires_ms?.saturating_sub(margin).max(now_ms);
+        Some(if last.last_ms > first.first_ms && last.last_ms + margin > now_ms { now_ms } else { before_end })
+    }
+
+    /// Calls of ours may have ended the value.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// WeChat has accepted the value in a probe sent at that instant. What it proves: of the calls lost longer ago than
+    /// the overlap none has made a token. The value is good for a moment in any case. True if its end has changed.
+    pub fn alive(&mut self, probed_ms: BootMs) -> bool {
+        let before = self.expires_ms;
+        if let Some(expires) = self.withdrawn_ms.take() {
+            self.expires_ms = Some(expires);
+        }
+        let overlap = self.overlap_ms();
+        // WeChat's five minutes need not be ours to the second.
+        let certain = overlap + overlap / 10;
+        self.lost.retain(|lost| lost.last_ms + certain > probed_ms);
+        if let Some(undoubted) = self.undoubted_ms {
+            let end = self.lost.first().map_or(undoubted, |lost| lost.first_ms + overlap);
+            self.expires_ms = Some(end.max(probed_ms + overlap / 10).min(undoubted));
+        }
+        if self.lost.is_empty() {
+            self.undoubted_ms = None;
+        }
+        self.expires_ms != before
+    }
+
+    /// WeChat has refused the value: it is over, unless a later probe finds it alive.
+    pub fn withdraw(&mut self, now_ms: BootMs) {
+        let expires = self.expires_ms.unwrap_or(now_ms);
+        self.withdrawn_ms.get_or_insert(expires);
+        self.expires_ms = Some(expires.min(now_ms));
+    }
+
+    /// True for a value that WeChat has refused, until there is another or a probe finds it alive.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn_ms.is_some()
+    }
+
+    /// The end of the value as it is persisted: a withdrawn one keeps what it would have.
+    pub fn end_if_alive_ms(&self) -> Option<BootMs> {
+        self.withdrawn_ms.or(self.expires_ms)
+    }
+
+    /// WeChat hands out what it refuses, and cannot be told to make another now: when to look again. Ever less often, up
+    /// to five minutes apart for a life of two hours.
+    pub fn still_refused(&mut self, now_ms: BootMs, random: f64) -> BootMs {
+        self.failures = self.failures.saturating_add(1);
+        let pace = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
+        now_ms + pace - part(pace, 0.2 * random)
+    }
+
     fn new_value(&mut self, answer: &Answer) {
+        (self.withdrawn_ms, self.undoubted_ms) = (None, None);
+        self.lost.clear();
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {
             // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
@@ -305,7 +398,7 @@ impl Standing {
 }
 
 /// Milliseconds to the next midnight in UTC+8.
-fn ms_to_next_day(unix_ms: i64) -> u64 {
+pub fn ms_to_next_day(unix_ms: i64) -> u64 {
     let into_day = unix_ms.saturating_add(8 * 3_600_000).rem_euclid(DAY_MS);
     u64::try_from(DAY_MS - into_day).unwrap_or(0)
 }

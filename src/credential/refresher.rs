@@ -19,11 +19,11 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
-use super::ledger::{Charge, Denied, Ledger, Use};
-use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing};
+use super::ledger::{Charge, Denied, Ledger, Limit, Use};
+use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing, ms_to_next_day};
 use super::saver::Saver;
 use super::state::{Entry, KeptLedger, Name, Worth};
-use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
 use crate::clock::{BootMs, Clock, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
@@ -56,6 +56,10 @@ pub(super) struct Plan {
     pub parent: Option<CredentialId>,
     pub keys: Vec<super::table::Key>,
     pub quota: Quota,
+    /// Asked in place of `kind` for the rest of a day whose quota is used up.
+    pub stand_in: Option<&'static Kind>,
+    /// How often to try the value on a cheap read, doubted or not.
+    pub probe_every_ms: Option<u64>,
 }
 
 /// The driver's side of one credential.
@@ -63,7 +67,12 @@ pub(super) struct Slot {
     credential: Arc<Credential>,
     name: Name,
     base_url: String,
+    /// What is asked now: the configured kind, or its stand-in.
     kind: &'static Kind,
+    own_kind: &'static Kind,
+    stand_in: Option<&'static Kind>,
+    /// The stand-in's last instant, wall time.
+    stands_in_until_unix_ms: Option<i64>,
     /// The app's own id, as WeChat knows it.
     appid: String,
     /// The access token this is fetched with.
@@ -80,8 +89,7 @@ pub(super) struct Slot {
     pending: Option<Published>,
     waiters: Vec<oneshot::Sender<()>>,
     checked_ms: Option<BootMs>,
-    /// When to try the value because of a rival.
-    probe_at_ms: Option<BootMs>,
+    probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     blocked_with: Option<Option<Secret>>,
     quota: Quota,
@@ -89,6 +97,25 @@ pub(super) struct Slot {
     /// The call counted for the present flight.
     charge: Option<Charge>,
     log: FailureLog,
+}
+
+/// When the value is tried on a cheap read.
+#[derive(Default)]
+struct Probes {
+    timer: Option<delay_queue::Key>,
+    every_ms: Option<u64>,
+    /// The next of those every so often.
+    next_ms: Option<BootMs>,
+    /// Because of a rival, or to see whether a refusal was a false alarm.
+    wanted_ms: Option<BootMs>,
+    last_ms: Option<BootMs>,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alarm {
+    Try(CredentialId),
+    Probe(CredentialId),
 }
 
 /// Says a thing once a minute while it stays the same.
@@ -115,6 +142,8 @@ const LANDING_WAIT: Duration = Duration::from_secs(8);
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
 const PERSIST_WAIT_MS: u64 = 1_000;
+/// WeChat's word that a day's quota is gone.
+const QUOTA_USED_UP: i64 = 45_009;
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
 const LOG_AGAIN_MS: u64 = 60_000;
@@ -123,12 +152,18 @@ const SPREAD_MS: u64 = 10;
 
 impl Slot {
     pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
-        credential.update_status(|status| status.calls_quota = plan.quota.per_day);
+        credential.update_status(|status| {
+            status.calls_quota = plan.quota.per_day;
+            status.endpoint = plan.kind.id;
+        });
         Slot {
             credential: credential.clone(),
             name: Name::of(plan.kind, &plan.id, &plan.base_url),
             base_url: plan.base_url,
             kind: plan.kind,
+            own_kind: plan.kind,
+            stand_in: plan.stand_in,
+            stands_in_until_unix_ms: None,
             appid: plan.appid,
             parent: plan.parent,
             source: plan.secret,
@@ -141,7 +176,7 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checked_ms: None,
-            probe_at_ms: None,
+            probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,
             quota: plan.quota,
             ledger: Ledger::default(),
@@ -168,19 +203,22 @@ impl Slot {
         self.standing.longest_ms = entry.longest_ms;
         self.standing.learned_ms = entry.learned_ms;
         self.standing.life_ms = entry.life_ms;
-        let Worth { mut left_ms, suspicious } = worth;
+        let Worth { left_ms, suspicious } = worth;
+        self.standing.expires_ms = Some(now.boot_ms + left_ms);
         if let Some(intent) = entry.intent_unix_ms {
             // A classic call was begun and nobody saw its end: it may have doomed this value.
             let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
-            left_ms = left_ms.min(self.standing.overlap_ms().saturating_sub(since));
+            self.standing.lost(now.boot_ms.saturating_sub(since));
             // A probe would not tell: the old value works until the overlap ends.
             self.urgent = Some(Purpose::Renew);
         } else if suspicious {
             self.urgent = Some(Purpose::Check);
         }
+        if entry.withdrawn {
+            self.standing.withdraw(now.boot_ms);
+        }
         self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
-        let expires_boot_ms = now.boot_ms + left_ms;
-        self.standing.expires_ms = Some(expires_boot_ms);
+        let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
         let generation = entry.generation.max(1);
         self.credential.update_status(|status| {
@@ -188,7 +226,7 @@ impl Slot {
             status.expires_boot_ms = expires_boot_ms;
             status.state = State::Fresh;
         });
-        if left_ms > 0 {
+        if self.standing.left_ms(now.boot_ms) > 0 {
             self.publish(Published { value, generation, expires_boot_ms });
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
@@ -233,7 +271,7 @@ impl Refresher {
 struct Driver {
     refresher: Refresher,
     permits: Arc<Semaphore>,
-    queue: DelayQueue<CredentialId>,
+    queue: DelayQueue<Alarm>,
     tasks: JoinSet<Home>,
     /// Whose task it is; also known when it panics.
     owners: HashMap<Id, CredentialId>,
@@ -251,7 +289,10 @@ impl Driver {
                 biased;
                 () = shutdown.cancelled() => return,
                 Some(home) = self.tasks.join_next_with_id() => self.came_home(home),
-                Some(due) = poll_fn(|cx| self.queue.poll_expired(cx)) => self.due(due.into_inner()),
+                Some(due) = poll_fn(|cx| self.queue.poll_expired(cx)) => match due.into_inner() {
+                    Alarm::Try(id) => self.due(id),
+                    Alarm::Probe(id) => self.probe_due(id),
+                },
                 _ = tick.tick() => {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
                     if jumped(clocks, now) {
@@ -260,7 +301,6 @@ impl Driver {
                     }
                     clocks = now;
                     self.watch_secrets();
-                    self.probe_due();
                 }
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
@@ -282,6 +322,8 @@ impl Driver {
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
             self.arm(id, at_ms);
+            self.set_next_probe(id);
+            self.plan_probe(id);
         }
     }
 
@@ -292,15 +334,14 @@ impl Driver {
         }
         slot.next_try_ms = at_ms;
         slot.credential.update_status(|status| status.next_try_boot_ms = at_ms);
-        // A year is beyond any schedule; the queue's wheel would end a little later.
-        let delay_ms = at_ms.saturating_sub(self.refresher.clock.boot_ms()).min(365 * 86_400_000);
-        slot.timer = Some(self.queue.insert(id, Duration::from_millis(delay_ms)));
+        slot.timer = Some(self.queue.insert(Alarm::Try(id), delay(at_ms, self.refresher.clock.boot_ms())));
     }
 
     fn rearm_all(&mut self) {
         for id in 0..self.refresher.slots.len() {
             if !self.refresher.slots[id].flying {
                 self.arm(id, self.refresher.slots[id].next_try_ms);
+                self.plan_probe(id);
             }
         }
     }
@@ -312,6 +353,7 @@ impl Driver {
             // Its landing sets the next try.
             return;
         }
+        slot.end_stand_in(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
             Some(Purpose::Check) if slot.standing.left_ms(self.refresher.clock.boot_ms()) > 0 => Purpose::Check,
             _ => Purpose::Renew,
@@ -324,13 +366,15 @@ impl Driver {
         if let Err(denied) = self.charge(id, purpose) {
             return self.denied(id, purpose, &denied);
         }
-        let intent = self.note_intent(id);
+        let intent = if self.refresher.slots[id].only_probes(purpose) { None } else { self.note_intent(id) };
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
+        let only_probes = slot.only_probes(purpose);
         slot.credential.update_status(|status| {
-            status.checks += u64::from(purpose != Purpose::Renew);
-            if !matches!(status.state, State::Blocked | State::Waiting) {
+            status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe));
+            status.forced += u64::from(purpose == Purpose::Force);
+            if !only_probes && !matches!(status.state, State::Blocked | State::Waiting) {
                 status.state = State::Renewing;
             }
         });
@@ -361,8 +405,13 @@ impl Driver {
     /// Counts the call about to be made, ahead of everything that writes the state.
     fn charge(&mut self, id: CredentialId, purpose: Purpose) -> Result<(), Denied> {
         let slot = &mut self.refresher.slots[id];
+        // A probe is no call of the endpoint. The ledger is that of the configured one; a stand-in's quota is far away.
+        if purpose == Purpose::Probe || slot.kind != slot.own_kind {
+            return Ok(());
+        }
         let why = match purpose {
-            Purpose::Check | Purpose::Probe => Use::Check,
+            Purpose::Force => Use::Forced,
+            Purpose::Check | Purpose::Replace | Purpose::Probe => Use::Check,
             Purpose::Renew if slot.standing.left_ms(self.refresher.clock.boot_ms()) <= slot.dying_ms() => Use::Dying,
             Purpose::Renew => Use::Renewal,
         };
@@ -378,7 +427,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let Some(charge) = slot.charge.take() else { return };
         let unsent = match outcome {
-            Outcome::Kept(_) | Outcome::Cancelled => true,
+            Outcome::Probed { .. } | Outcome::Cancelled => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
             Outcome::Answered { .. } => false,
         };
@@ -402,22 +451,34 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now.boot_ms);
         let failure = Failure::held_back(&slot.appid, denied.to_string());
-        if purpose != Purpose::Renew {
-            let next_ms = match slot.next_try_ms {
-                next_ms if next_ms > now.boot_ms => next_ms,
-                _ => slot.standing.first_try_ms(now.boot_ms, fastrand::f64()),
-            };
-            slot.say_failed(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
-            self.arm(id, next_ms);
-            return self.finish(id);
-        }
         let turn_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
-        let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
-        let spread_ms = fastrand::u64(0..=turn_ms.min(DENIED_WAIT_MS) / 60);
-        let wait_ms = (turn_ms + spread_ms).min(reserve_ms).clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
-        slot.note_failure(&failure, now.boot_ms, now.boot_ms + wait_ms);
+        let wait_ms = match purpose {
+            Purpose::Check | Purpose::Probe => {
+                let next_ms = match slot.next_try_ms {
+                    next_ms if next_ms > now.boot_ms => next_ms,
+                    _ => slot.standing.first_try_ms(now.boot_ms, fastrand::f64()),
+                };
+                slot.say_failed(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
+                self.arm(id, next_ms);
+                return self.finish(id);
+            }
+            // It is asked and tried as before: WeChat may replace the value by itself.
+            Purpose::Force => return self.wait_for_another(id, None),
+            // Values die faster than the quota allows: what is left of the day's calls lasts for what is left of the day.
+            Purpose::Replace if denied.limit == Limit::Checks => turn_ms / slot.calls_left().max(1),
+            Purpose::Renew | Purpose::Replace => {
+                if matches!(denied.limit, Limit::Day | Limit::Renewals) && slot.begin_stand_in(now.unix_ms) {
+                    return self.start(id, purpose);
+                }
+                let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
+                let spread_ms = fastrand::u64(0..=turn_ms.min(DENIED_WAIT_MS) / 60);
+                (turn_ms + spread_ms).min(reserve_ms)
+            }
+        };
+        let next_ms = now.boot_ms + wait_ms.clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
+        slot.note_failure(&failure, now.boot_ms, next_ms);
         slot.credential.settle();
-        self.arm(id, now.boot_ms + wait_ms);
+        self.arm(id, next_ms);
         self.finish(id);
     }
 
@@ -456,84 +517,35 @@ impl Driver {
         error!(appid = self.refresher.slots[id].credential.appid, %error, "a fetch task crashed; this is a bug");
         let appid = self.refresher.slots[id].credential.appid.clone();
         let failure = Failure::transport(&appid, Sent::Ambiguous, "the fetch task crashed");
-        self.failed(id, Purpose::Renew, None, &failure, self.refresher.clock.boot_ms());
-        self.publish(id);
+        if !self.failed(id, Purpose::Renew, None, &failure, self.refresher.clock.boot_ms()) {
+            self.publish(id);
+        }
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, refused_parent, found_dead, outcome } = landing;
+        let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.settle_charge(id, &outcome);
-        self.look_for_early_death(id, purpose, found_dead, &outcome);
-        match outcome {
+        let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
-                if self.answered(id, token, sent_ms, received_ms, probe) {
-                    // The flight goes on until the value has been persisted and published.
-                    return;
-                }
+                self.look_for_a_rival(id, purpose, &token);
+                self.answered(id, purpose, token, sent_ms, received_ms, probe)
             }
             Outcome::Failed { failure, sent_ms } => {
-                self.failed(id, purpose, secret, &failure, sent_ms);
+                let goes_on = self.failed(id, purpose, secret, &failure, sent_ms);
                 self.doubt_parent(id, refused_parent);
+                goes_on
             }
-            Outcome::Kept(probe) => {
-                debug!(appid = self.refresher.slots[id].credential.appid, ?probe, "checked; nothing to renew");
-                self.intent_over(id);
-                self.calm(id);
-                self.resume(id);
-            }
+            Outcome::Probed { probe, sent_ms } => self.probed(id, probe, sent_ms),
             Outcome::Cancelled => {
                 self.intent_over(id);
                 self.resume(id);
+                false
             }
-        }
-        self.finish(id);
-    }
-
-    /// A value that WeChat refuses before its time, or has replaced before it could be replaced: somebody else's doing.
-    fn look_for_early_death(&mut self, id: CredentialId, purpose: Purpose, dead: Option<i64>, outcome: &Outcome) {
-        let slot = &mut self.refresher.slots[id];
-        let left_ms = slot.standing.left_ms(self.refresher.clock.boot_ms());
-        let replaced = match (outcome, slot.credential.published()) {
-            (Outcome::Answered { token, .. }, Some(held)) => {
-                purpose != Purpose::Renew
-                    && token.value != held.value
-                    && !slot.standing.is_due_soon(self.refresher.clock.boot_ms())
-            }
-            _ => false,
         };
-        if left_ms == 0 || !(dead.is_some() || replaced) {
-            return;
-        }
-        let advice = match slot.kind.renewal {
-            Renewal::Mint => {
-                "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
-                 (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
-            }
-            _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
-        };
-        error!(appid = slot.credential.appid, errcode = dead, left_s = left_ms / 1000, advice, "a token died early");
-        slot.credential.update_status(|status| status.early_deaths += 1);
-    }
-
-    /// Probes that are due: a rival's fetch kills our classic token only when its overlap is over.
-    fn probe_due(&mut self) {
-        let now_ms = self.refresher.clock.boot_ms();
-        for id in 0..self.refresher.slots.len() {
-            let slot = &mut self.refresher.slots[id];
-            if !slot.flying && slot.probe_at_ms.is_some_and(|at| at <= now_ms) {
-                slot.probe_at_ms = None;
-                slot.checked_ms = Some(now_ms);
-                self.start(id, Purpose::Probe);
-            }
-        }
-    }
-
-    /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
-    fn doubt_parent(&mut self, id: CredentialId, refused: Option<u64>) {
-        if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
-            let (done, _) = oneshot::channel();
-            self.reported(Report { id: parent, generation: Some(generation), why: Doubt::Refused, done });
+        // Otherwise another leg follows: the value's way to the disk, or the next call.
+        if !goes_on {
+            self.finish(id);
         }
     }
 
@@ -569,12 +581,14 @@ impl Driver {
             // The client may have gone.
             let _ = waiter.send(());
         }
+        self.plan_probe(id);
     }
 
-    /// True if the value is still on its way to the disk.
+    /// True if the flight goes on: the value is still on its way to the disk, or another call is needed.
     fn answered(
         &mut self,
         id: CredentialId,
+        purpose: Purpose,
         token: Token,
         sent_ms: BootMs,
         received_ms: BootMs,
@@ -583,17 +597,20 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let held = slot.credential.published();
         let same = held.as_ref().is_some_and(|held| held.value == token.value);
+        if same && !self.accept_same(id, purpose, probe, received_ms) {
+            return self.refresher.slots[id].flying;
+        }
+        let slot = &mut self.refresher.slots[id];
         let answer = Answer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.told, same };
         let next_ms = slot.standing.answered(&answer, fastrand::f64());
         slot.blocked_with = None;
         let generation = held.as_ref().map_or(0, |held| held.generation) + u64::from(!same);
         let expires_boot_ms = slot.standing.expires_ms.unwrap_or(sent_ms);
-        slot.credential.update_status(|status| {
-            status.same_answers += u64::from(same);
-            status.dead_but_same += u64::from(matches!(probe, Some(Probe::Dead(_))));
-        });
-        slot.say_answered(&token, same, generation, probe);
+        slot.credential.update_status(|status| status.same_answers += u64::from(same));
+        slot.say_answered(&token, same, generation);
         if !same {
+            // Whatever was to be found out was about the old one.
+            slot.probes.wanted_ms = None;
             let received_ago = self.refresher.clock.boot_ms().saturating_sub(received_ms);
             slot.fetched =
                 Some(Now { boot_ms: received_ms, unix_ms: self.refresher.clock.unix_ms() - received_ago as i64 });
@@ -603,6 +620,7 @@ impl Driver {
         let version = self.persist(id, &published);
         self.calm(id);
         self.arm(id, next_ms);
+        self.set_next_probe(id);
         if waits && let Some((saver, version)) = self.refresher.saver.clone().zip(version) {
             self.publish_after_persisting(id, published, saver, version);
             return true;
@@ -669,6 +687,7 @@ impl Driver {
         });
     }
 
+    /// True if the flight goes on, with the stand-in.
     fn failed(
         &mut self,
         id: CredentialId,
@@ -676,11 +695,11 @@ impl Driver {
         secret: Option<Secret>,
         failure: &Failure,
         sent_ms: BootMs,
-    ) {
+    ) -> bool {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let live = slot.standing.left_ms(now.boot_ms) > 0;
-        let harmless = purpose != Purpose::Renew && slot.kind.renewal != Renewal::Mint && live;
+        let harmless = purpose == Purpose::Check && slot.kind.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The check says nothing about the value; its schedule stands.
             slot.next_try_ms
@@ -688,43 +707,22 @@ impl Driver {
             slot.standing.failed(failure.class, failure.sent, sent_ms, now, fastrand::f64())
         };
         slot.blocked_with = matches!(failure.class, Class::Operator(_) | Class::OwnBug).then_some(secret);
-        let shortened = slot.shorten();
+        let shortened = slot.adjust_end();
         slot.note_failure(failure, now.boot_ms, next_ms);
-        slot.credential.settle();
         match shortened {
             // The state knows the nearer end now; that says all the intent did.
             Some(published) => drop(self.persist(id, &published)),
             None if failure.sent != Sent::Ambiguous => self.intent_over(id),
             None => {}
         }
+        let slot = &mut self.refresher.slots[id];
+        if failure.errcode == Some(QUOTA_USED_UP) && slot.begin_stand_in(now.unix_ms) {
+            self.start(id, purpose);
+            return true;
+        }
+        slot.credential.settle();
         self.arm(id, next_ms);
-    }
-
-    fn reported(&mut self, report: Report) {
-        let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
-        let now_ms = self.refresher.clock.boot_ms();
-        let current = slot.credential.published().map_or(0, |published| published.generation);
-        let late = report.generation.is_some_and(|seen| seen != current);
-        let nothing_live = slot.standing.left_ms(now_ms) == 0;
-        let spacing = slot.standing.check_spacing_ms();
-        let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
-        if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint && slot.probe_at_ms.is_none() {
-            slot.probe_at_ms = Some(now_ms + slot.standing.overlap_ms());
-        }
-        if !late && slot.flying {
-            slot.wait(report.done);
-        } else if late || nothing_live || lately {
-            // Nothing to check, or it has just been checked. The reporter may have gone.
-            let _ = report.done.send(());
-        } else {
-            slot.checked_ms = Some(now_ms);
-            slot.waiters.push(report.done);
-            let purpose = match report.why {
-                Doubt::Refused => Purpose::Check,
-                Doubt::Rival => Purpose::Probe,
-            };
-            self.start(report.id, purpose);
-        }
+        false
     }
 
     /// Looks whether a secret that WeChat refused has been replaced.
@@ -798,6 +796,50 @@ impl Slot {
         self.standing.overlap_ms() / 2
     }
 
+    /// A trip for this purpose costs the token endpoint nothing.
+    fn only_probes(&self, purpose: Purpose) -> bool {
+        let suspicion = purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
+        purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
+    }
+
+    /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
+    fn begin_stand_in(&mut self, unix_ms: i64) -> bool {
+        let Some(stand_in) = self.stand_in.filter(|stand_in| self.kind != *stand_in) else { return false };
+        self.stands_in_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
+        self.ask_as(stand_in);
+        warn!(
+            appid = self.credential.appid,
+            endpoint = stand_in.id,
+            "today's quota is used up; another endpoint stands in"
+        );
+        true
+    }
+
+    fn end_stand_in(&mut self, unix_ms: i64) {
+        if self.stands_in_until_unix_ms.is_some_and(|until| unix_ms >= until) {
+            self.stands_in_until_unix_ms = None;
+            self.ask_as(self.own_kind);
+        }
+    }
+
+    fn ask_as(&mut self, kind: &'static Kind) {
+        self.kind = kind;
+        self.standing.renewal = kind.renewal;
+        self.credential.update_status(|status| status.endpoint = kind.id);
+    }
+
+    /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
+    /// no client's report brings it forward.
+    fn is_barred(&self, now_ms: BootMs) -> bool {
+        let told = matches!(self.credential.status(now_ms).state, State::Waiting | State::Blocked);
+        told && now_ms < self.next_try_ms
+    }
+
+    /// Of today's quota.
+    fn calls_left(&self) -> u64 {
+        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.ledger.calls_today()))
+    }
+
     fn show_ledger(&self, denied: u64) {
         let (calls_today, day_ends_unix_ms) = (self.ledger.calls_today(), self.ledger.day_ends_unix_ms());
         self.credential.update_status(|status| {
@@ -825,46 +867,45 @@ impl Slot {
         }
     }
 
-    /// Brings the published end closer if the policy thinks less of the value now.
-    fn shorten(&mut self) -> Option<Arc<Published>> {
+    /// Brings the published end to where the policy thinks it is; what is published now, if that has changed.
+    fn adjust_end(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
-        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires < old.expires_boot_ms)?;
+        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
         self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
         self.credential.published()
     }
 
     fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
         let fetched = self.fetched.unwrap_or(now);
-        let left = i64::try_from(published.expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
+        // A withdrawn value keeps the end it has if the refusal was a false alarm.
+        let withdrawn = self.standing.is_withdrawn();
+        let expires_boot_ms = match self.standing.end_if_alive_ms().filter(|_| withdrawn) {
+            Some(end) => end,
+            None => published.expires_boot_ms,
+        };
+        let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
         Some(Entry {
             name: self.name.clone(),
             value: String::from_utf8(published.value.to_vec()).ok()?,
             generation: published.generation,
             expires_unix_ms: now.unix_ms + left,
-            expires_boot_ms: published.expires_boot_ms,
+            expires_boot_ms,
             fetched_unix_ms: fetched.unix_ms,
             fetched_boot_ms: fetched.boot_ms,
             life_ms: self.standing.life_ms,
             longest_ms: self.standing.longest_ms,
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
+            withdrawn,
         })
     }
 
-    fn say_answered(&self, token: &Token, same: bool, generation: u64, probe: Option<Probe>) {
+    fn say_answered(&self, token: &Token, same: bool, generation: u64) {
         let appid = &self.credential.appid;
         let print = fingerprint(&token.value);
         // In a value's last second an `expires_in` of 0 is simply true.
         if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
             warn!(appid, token = print, warning);
-        }
-        if let Some(Probe::Dead(errcode)) = probe {
-            error!(
-                appid,
-                errcode,
-                token = print,
-                "WeChat refuses the token and yet hands it out as current; reset it there"
-            );
         }
         if same {
             debug!(appid, token = print, generation, "same token");
@@ -921,6 +962,11 @@ impl Slot {
     }
 }
 
+/// The way to an instant. A year is beyond any schedule; the queue's wheel would end a little later.
+fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
+    Duration::from_millis(at_ms.saturating_sub(now_ms).min(365 * 86_400_000))
+}
+
 /// True if the boot clock and tokio's have drifted apart: tokio's stands still in a suspend.
 fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     let boot = now.0.saturating_sub(before.0);
@@ -928,5 +974,6 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     boot.abs_diff(tokio) > JUMP_MS
 }
 
+mod doubt;
 #[cfg(test)]
 mod tests;

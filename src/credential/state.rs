@@ -111,6 +111,9 @@ pub struct Entry {
     pub learned_ms: Option<u64>,
     /// Wall time of a classic call that was begun and not seen to end: the value may be on its way out.
     pub intent_unix_ms: Option<i64>,
+    /// WeChat refused the value in a probe: it is known, and not served. Files of former versions have no such field.
+    #[serde(default)]
+    pub withdrawn: bool,
 }
 
 /// What a persisted value is worth now.
@@ -344,6 +347,7 @@ mod tests {
             longest_ms: 7_200_000,
             learned_ms: Some(5),
             intent_unix_ms: None,
+            withdrawn: false,
         }
     }
 

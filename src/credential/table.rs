@@ -135,6 +135,10 @@ pub struct Status {
     pub dead_but_same: u64,
     /// Values that WeChat refused before their time.
     pub early_deaths: u64,
+    /// Calls that told WeChat to replace a live value.
+    pub forced: u64,
+    /// What is asked: the configured endpoint, or its stand-in.
+    pub endpoint: &'static str,
 }
 
 /// One credential: the value, and what readers and writers count about it.
@@ -229,6 +233,16 @@ impl Credential {
         self.show(value);
         self.settled.store(false, Ordering::Release);
         self.changes.send_modify(|ticks| *ticks += 1);
+    }
+
+    /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
+    /// until [`Credential::settle`]. Returns what is published now.
+    pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
+        let old = self.published()?;
+        let expires_boot_ms = old.expires_boot_ms.min(now_ms);
+        self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
+        self.publish_until_next(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.published()
     }
 
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
@@ -433,6 +447,19 @@ impl Table {
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         self.report(credential, generation, Doubt::Refused)
+    }
+
+    /// The same, by the token that the client saw fail: about another than the present one there is nothing to do.
+    pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
+        use subtle::ConstantTimeEq;
+        let current = credential.published().filter(|published| published.value.ct_eq(token).into());
+        match current {
+            Some(published) => self.report_dead(credential, Some(published.generation)),
+            None => {
+                credential.reports.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.

@@ -25,6 +25,7 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: None,
+    can_force: false,
     quota: Quota::NONE,
 };
 

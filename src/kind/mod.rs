@@ -45,6 +45,8 @@ pub struct Kind {
     pub request: fn(&Ask<'_>) -> Outgoing,
     /// A cheap read that any live value may do; (base URL, value).
     pub probe: Option<fn(&str, &str) -> Outgoing>,
+    /// WeChat can be told to replace a live value; see [`Ask::force`].
+    pub can_force: bool,
     /// How often it may be asked.
     pub quota: Quota,
 }
@@ -57,11 +59,13 @@ pub struct Quota {
     pub per_minute: Option<u64>,
     /// Of the day's calls, those a scheduled renewal leaves to checks, to people, and to values about to die.
     pub reserve: u64,
+    /// Of the day's calls, those that may make WeChat replace a live value.
+    pub forced_per_day: u64,
 }
 
 impl Quota {
     /// No bound is known.
-    pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0 };
+    pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0, forced_per_day: 0 };
 
     /// So many calls a day, with the usual reserve: a tenth, and five at least.
     pub const fn daily(per_day: u64) -> Quota {
@@ -84,7 +88,7 @@ impl Kind {
     /// A ticket: had with the access token, polled.
     const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing, quota: Quota) -> Kind {
         let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
-        Kind { id, key, renewal, shape, needs_token: true, request, probe: None, quota }
+        Kind { id, key, renewal, shape, needs_token: true, request, probe: None, can_force: false, quota }
     }
 }
 
@@ -132,6 +136,8 @@ pub struct Ask<'a> {
     pub secret: &'a Secret,
     /// The app's live access token, for kinds that need it; empty otherwise.
     pub token: &'a str,
+    /// Replace the value although it lives; for kinds that can.
+    pub force: bool,
 }
 
 /// A request before it becomes bytes. No `Debug`: queries and bodies carry secrets and tokens.
@@ -191,7 +197,7 @@ mod tests {
             assert!(platform.tickets.iter().all(|(_, kind)| kind.needs_token));
         }
         for kind in kinds() {
-            let ask = Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T" };
+            let ask = Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T", force: false };
             let sent = (kind.request)(&ask);
             assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", kind.id);
             let carries = |text: &str| {

@@ -23,7 +23,7 @@ pub static PLATFORM: Platform = Platform {
     usual_id: |id| id.strip_prefix("wx").is_some_and(|rest| rest.len() == 16 && rest.bytes().all(hex)),
 };
 
-/// `stable_token`, never forced: the same value until the last 5 minutes, isolated from the classic one.
+/// `stable_token`: the same value until the last 5 minutes unless forced, isolated from the classic one.
 pub static STABLE: Kind = Kind {
     id: "stable_token",
     key: "access_token",
@@ -32,7 +32,9 @@ pub static STABLE: Kind = Kind {
     needs_token: false,
     request: stable,
     probe: Some(probe),
-    quota: Quota { per_minute: Some(10_000), ..Quota::daily(500_000) },
+    can_force: true,
+    // Forced: 20 a day, of which half are left to people with other tools.
+    quota: Quota { per_minute: Some(10_000), forced_per_day: 10, ..Quota::daily(500_000) },
 };
 
 /// `token`: mints each time; the value before it lives 5 more minutes.
@@ -44,6 +46,7 @@ pub static CLASSIC: Kind = Kind {
     needs_token: false,
     request: classic,
     probe: Some(probe),
+    can_force: false,
     // Test accounts have 200: the setting `daily_quota` says so.
     quota: Quota::daily(2_000),
 };
@@ -66,7 +69,7 @@ fn stable(ask: &Ask<'_>) -> Outgoing {
         "grant_type": "client_credential",
         "appid": ask.appid,
         "secret": ask.secret.expose(),
-        "force_refresh": false,
+        "force_refresh": ask.force,
     });
     Outgoing::post(ask.base_url, "/cgi-bin/stable_token", &body)
 }

@@ -21,6 +21,7 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: None,
+    can_force: false,
     // Not published; the contract is the classic token's.
     quota: Quota::daily(2_000),
 };

@@ -23,6 +23,7 @@ pub static TOKEN: Kind = Kind {
     needs_token: false,
     request: token,
     probe: Some(probe),
+    can_force: false,
     // None is published for a day. Some 2000 failing calls in an hour block the interface for an hour.
     quota: Quota { per_hour: Some(1_500), ..Quota::NONE },
 };

@@ -250,6 +250,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     let seconds_to = |boot_ms: BootMs| boot_ms.saturating_sub(now.boot_ms) / 1000;
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
     show("state", &status.state.name());
+    show("endpoint", &status.endpoint);
     show("generation", &status.generation);
     show("seconds_left", &seconds_to(status.expires_boot_ms));
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
@@ -261,6 +262,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));
     show("checks", &status.checks);
+    show("forced", &status.forced);
     show("refused_writes", &credential.refused_writes.load(Relaxed));
     show("rival_writes", &credential.rival_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);

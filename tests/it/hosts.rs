@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokencached::config;
 use tokencached::kind::{Ask, mp};
-use tokencached::sandbox::{FaultKind, Options, Sandbox};
+use tokencached::sandbox::{FaultKind, Options, Sandbox, Scope};
 use tokencached::secret::Secret;
 use tokencached::upstream::{Client, Failure, Probe, Sent, Token};
 
@@ -27,7 +27,7 @@ impl Caller {
 
     async fn fetch(&self) -> Result<Token, Failure> {
         let secret = Secret::new(SECRET.to_owned());
-        let ask = Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "" };
+        let ask = Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "", force: false };
         self.client.fetch(&mp::CLASSIC, &ask, Duration::from_secs(8)).await
     }
 }
@@ -171,4 +171,34 @@ async fn another_base_url_is_one_host_whatever_the_list_says() {
     let elsewhere = Caller { base_url: nobody, ..caller };
     assert_eq!(elsewhere.fetch().await.unwrap_err().sent, Sent::NotSent);
     assert_eq!(second.calls("wx1").total(), 0);
+}
+
+/// A probe's answer may be about the host and not about the token.
+#[tokio::test]
+async fn a_probe_answered_by_a_retired_entry_moves_the_next_call() {
+    let (first, second, caller) = two().await;
+    let token = caller.fetch().await.unwrap();
+    let retired = FaultKind::Errcode { errcode: 48017, errmsg: "invalid entry".into() };
+    first.set_fault("wx1", fault(retired).on(Scope::Business));
+    let probe = || caller.client.probe(&mp::CLASSIC, &caller.base_url, &token.value, Duration::from_secs(8));
+    assert_eq!(probe().await, Probe::Unknown);
+    assert_eq!(calls([&first, &second]), [2, 0]);
+    caller.fetch().await.unwrap();
+    assert_eq!(calls([&first, &second]), [2, 1]);
+}
+
+/// A proxy is the way to every host: what it can't reach is left as if there were none.
+#[tokio::test]
+async fn behind_a_proxy_the_hosts_are_tried_in_turn_too() {
+    let sandbox = sandbox(Options::default()).await;
+    // An HTTP proxy is asked for whole addresses; the sandbox answers whatever host is named, as a proxy would.
+    let upstream = config::Upstream {
+        proxy: Some(sandbox.base_url()),
+        ..of(&["http://first.invalid".to_owned(), "http://second.invalid".to_owned()])
+    };
+    let caller = Caller::new(&upstream);
+    sandbox.set_fault("wx1", fault(FaultKind::Status { status: 502, body: String::new() }).times(1));
+    caller.fetch().await.unwrap_err();
+    caller.fetch().await.unwrap();
+    assert_eq!(sandbox.calls("wx1").total(), 2, "names are the proxy's to look up");
 }

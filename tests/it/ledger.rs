@@ -134,18 +134,42 @@ fn a_process_knows_its_calls_of_today_after_an_orderly_end_and_after_a_kill() {
     }
 }
 
+/// What `check` says of an app with these settings.
+fn check(app: &str) -> (std::process::ExitStatus, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = support::config("https://api.weixin.qq.com", "", app).replace("{folder}", "/nonexistent");
+    run(tokencached().arg("check").arg("--config").arg(write(folder.path(), "c.toml", &config)))
+}
+
 #[test]
 fn a_daily_quota_is_a_number_of_calls_and_none_is_no_such_number() {
-    let folder = tempfile::tempdir().unwrap();
-    let check = |app: &str| {
-        let config = support::config("https://api.weixin.qq.com", "", app).replace("{folder}", "/nonexistent");
-        run(tokencached().arg("check").arg("--config").arg(write(folder.path(), "c.toml", &config)))
-    };
     let (status, said) = check("daily_quota = 200");
     assert!(status.success() && said.contains("\ndaily_quota = 200\n"), "{said}");
     for wrong in ["0", "-1", "true", "\"many\"", "1000000001"] {
         let (status, said) = check(&format!("daily_quota = {wrong}"));
         assert!(!status.success() && said.contains("daily_quota: "), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn fallback_probes_and_forced_refreshes_are_settings_where_they_mean_something() {
+    let all = "endpoint = \"token\"\nfallback = \"stable_token\"\nprobe_every_s = 300\nforced_per_day = 3";
+    let (status, said) = check(all);
+    assert!(status.success(), "{said}");
+    for line in all.lines() {
+        assert!(said.contains(&format!("\n{line}\n")), "{line}: {said}");
+    }
+    for (key, wrong) in [
+        ("fallback", "fallback = \"token\""),
+        ("fallback", "endpoint = \"token\"\nfallback = \"token\""),
+        ("fallback", "fallback = true"),
+        ("probe_every_s", "probe_every_s = 9"),
+        ("probe_every_s", "kind = \"qq\"\nprobe_every_s = 300"),
+        ("forced_per_day", "forced_per_day = 21"),
+        ("forced_per_day", "kind = \"wecom\"\nforced_per_day = 1"),
+    ] {
+        let (status, said) = check(wrong);
+        assert!(!status.success() && said.contains(&format!("{key}: ")), "{wrong}: {said}");
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokencached::clock::boot_ms;
 use tokencached::config::{self, App, SecretSource};
-use tokencached::credential::state::Store;
+use tokencached::credential::state::{FileStore, Store};
 use tokencached::credential::table::{Credential, Reading, State, Status, Table};
 use tokencached::credential::{self};
-use tokencached::kind::{Ask, Kind, mp};
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options, Sandbox, Scope, Verdict};
+use tokencached::kind::{Ask, Kind, mp, wecom};
+use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Quotas, Sandbox, Scope, Verdict};
 use tokencached::secret::Secret;
 use tokencached::upstream::{BuildError, Class, Client, Pace, Sent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -381,14 +381,168 @@ async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
 }
 
 #[tokio::test]
-async fn a_dead_token_that_wechat_hands_out_again_is_counted_and_never_forced() {
+async fn a_dead_token_that_wechat_hands_out_again_is_replaced_by_one_forced_refresh() {
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, stable());
     let first = node.live().await;
     sandbox.kill_tokens_unnoticed("wx1");
     node.report(None).await;
-    assert_eq!((node.status().dead_but_same, node.token()), (1, Some(first)));
-    assert_eq!(sandbox.calls("wx1").of(Endpoint::StableTokenForced), 0);
+    let second = node.token().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(sandbox.judge(&second), Verdict::Accepted);
+    let status = node.status();
+    assert_eq!((status.dead_but_same, status.early_deaths, status.forced, status.state), (1, 1, 1, State::Fresh));
+    assert_eq!(sandbox.calls("wx1").of(Endpoint::StableTokenForced), 1);
+    node.stop().await;
+}
+
+/// The promise "never a token known dead", where there is no other to be had.
+#[tokio::test]
+async fn a_token_known_dead_is_not_served_and_served_again_when_it_was_a_false_alarm() {
+    let forbidden = App { forced_per_day: Some(0), ..stable() };
+    let wecom = App { platform: &wecom::PLATFORM, token: &wecom::TOKEN, ..stable() };
+    for app in [forbidden, wecom] {
+        let kind = if app.token == &wecom::TOKEN { AppKind::Wecom } else { AppKind::Mp };
+        let known = AppOptions { appid: "wx1".into(), secret: SECRET.into(), kind, ..AppOptions::default() };
+        // A short life makes for short pauses between two looks.
+        let options = Options { lifetime_s: 30, apps: vec![known], ..Options::default() };
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let node = Node::of(&sandbox, app);
+        let first = node.live().await;
+        let dead = FaultKind::Errcode { errcode: 40001, errmsg: "invalid credential".into() };
+        sandbox.set_fault("wx1", fault(dead).on(Scope::Business));
+        node.report(None).await;
+        assert_eq!((node.token(), node.status().state), (None, State::Dead));
+        assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody is kept waiting");
+        assert!(node.status().last_error.unwrap().text.contains("hands it out"));
+        sandbox.clear_fault("wx1");
+        until("a look that finds it alive", || node.token().is_some()).await;
+        assert_eq!((node.token(), node.status().generation), (Some(first), 1));
+        assert_eq!(node.status().last_error, None);
+        node.stop().await;
+    }
+}
+
+/// Classic: the probe says dead, and the call for the next one fails.
+#[tokio::test]
+async fn a_classic_token_known_dead_is_not_served_while_the_next_one_is_not_to_be_had() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, classic());
+    node.live().await;
+    sandbox.kill_tokens("wx1");
+    sandbox.set_fault("wx1", fault(FaultKind::Status { status: 502, body: String::new() }).on(Scope::Tokens));
+    node.report(None).await;
+    assert_eq!((node.token(), node.status().state), (None, State::Dead));
+    sandbox.clear_fault("wx1");
+    let second = node.live().await;
+    assert_eq!(sandbox.judge(&second), Verdict::Accepted);
+    node.stop().await;
+}
+
+/// Readers wait for the successor of a token just found dead: it would be a miss, or the dead one, otherwise.
+#[tokio::test]
+async fn readers_wait_while_a_dead_token_is_replaced() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, classic());
+    node.live().await;
+    sandbox.kill_tokens("wx1");
+    sandbox.set_fault("wx1", fault(FaultKind::Hang).on(Scope::Tokens));
+    let _report = node.table.report_dead(node.credential(), None).unwrap();
+    until("the call for the next", || sandbox.calls("wx1").in_flight > 0 && node.status().early_deaths == 1).await;
+    assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn a_withdrawn_token_is_not_served_by_the_next_process_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let sandbox = sandbox(Options::default()).await;
+    let app = [App { forced_per_day: Some(0), ..stable() }];
+    let store = || Some(Arc::new(FileStore::new(folder.path().join("state.json"))) as Arc<dyn Store>);
+    let node = Node::start(&upstream(&sandbox.base_url()), &app, store());
+    node.live().await;
+    sandbox.kill_tokens_unnoticed("wx1");
+    node.report(None).await;
+    assert_eq!(node.token(), None);
+    node.stop().await;
+    let node = Node::start(&upstream(&sandbox.base_url()), &app, store());
+    until("its first look", || node.status().dead_but_same > 0).await;
+    assert_eq!(node.token(), None);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_health_probe_finds_a_dead_token_before_any_client_does() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, App { probe_every_ms: Some(200), ..stable() });
+    let first = node.live().await;
+    until("a few probes", || sandbox.calls("wx1").of(Endpoint::GetApiDomainIp) >= 3).await;
+    assert_eq!((node.status().generation, sandbox.calls("wx1").of(Endpoint::StableToken)), (1, 1), "nothing spent");
+    sandbox.kill_tokens("wx1");
+    until("another token", || node.token().is_some_and(|token| token != first)).await;
+    assert_eq!(node.credential().reports.load(Ordering::Relaxed), 0);
+    assert_eq!(node.status().early_deaths, 1);
+    node.stop().await;
+}
+
+/// 45009: the classic quota is gone, and the app allows the stable endpoint to stand in until the day turns.
+#[tokio::test]
+async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app_allows_it() {
+    for (daily_quota, allowed) in [(None, true), (Some(1), true), (None, false)] {
+        let quotas = Quotas { classic_per_day: 1, ..Quotas::default() };
+        let sandbox = sandbox_of(Options { lifetime_s: 4, quotas, ..Options::default() }, &["wx1"]).await;
+        let stand_in = allowed.then_some(&mp::STABLE);
+        let node = Node::of(&sandbox, App { stand_in, daily_quota, ..classic() });
+        let first = node.live().await;
+        if !allowed {
+            until("the refusal", || node.status().state == State::Waiting).await;
+            assert_eq!((node.status().endpoint, sandbox.calls("wx1").of(Endpoint::StableToken)), ("token", 0));
+            node.stop().await;
+            continue;
+        }
+        until("a stable token", || node.token().is_some_and(|token| token != first)).await;
+        assert_eq!((node.status().endpoint, node.status().state), ("stable_token", State::Fresh));
+        until("its renewal", || node.status().generation >= 3).await;
+        assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
+        node.stop().await;
+    }
+}
+
+/// 89503 messages the account's administrator at each call.
+#[tokio::test]
+async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
+    for dead in [false, true] {
+        let sandbox = sandbox(brisk()).await;
+        let node = Node::of(&sandbox, classic());
+        node.live().await;
+        let ask_a_person = FaultKind::Errcode { errcode: 89503, errmsg: "this ip needs confirmation".into() };
+        sandbox.set_fault("wx1", fault(ask_a_person).on(Scope::Tokens));
+        until("the refusal", || node.status().state == State::Waiting).await;
+        let calls = sandbox.calls("wx1").of(Endpoint::Token);
+        if dead {
+            sandbox.kill_tokens("wx1");
+        }
+        node.report(None).await;
+        assert_eq!(sandbox.calls("wx1").of(Endpoint::Token), calls);
+        assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "it is tried all the same");
+        assert!(!dead || matches!(node.credential().read(boot_ms()), Reading::Absent));
+        node.stop().await;
+    }
+}
+
+/// A client may name the token it saw fail.
+#[tokio::test]
+async fn a_report_by_token_checks_only_the_present_one() {
+    let sandbox = sandbox(Options::default()).await;
+    let node = Node::of(&sandbox, stable());
+    let first = node.live().await;
+    assert!(node.table.report_token(node.credential(), b"another token").is_none());
+    sandbox.kill_tokens("wx1");
+    let done = node.table.report_token(node.credential(), first.as_bytes()).unwrap();
+    tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+    assert_ne!(node.token().unwrap(), first);
+    assert!(node.table.report_token(node.credential(), first.as_bytes()).is_none(), "it has been replaced");
+    assert_eq!((node.status().checks, node.credential().reports.load(Ordering::Relaxed)), (1, 3));
     node.stop().await;
 }
 
@@ -482,7 +636,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
 #[tokio::test]
 async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped() {
     let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
-    sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 300 }));
+    sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 2_000 }));
     let apps = [stable(), app("wx2", &mp::STABLE)];
     let upstream = config::Upstream { concurrency: 1, ..upstream(&sandbox.base_url()) };
     let node = Node::start(&upstream, &apps, None);
@@ -512,7 +666,7 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 async fn fetch(upstream: &config::Upstream) -> Result<tokencached::upstream::Token, tokencached::upstream::Failure> {
     let secret = Secret::new(SECRET.to_owned());
-    let ask = Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "" };
+    let ask = Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", force: false };
     let deadline = Duration::from_millis(upstream.total_timeout_ms);
     Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
 }

@@ -10,7 +10,7 @@ use super::*;
 const MIDNIGHT_MS: i64 = 1_709_222_400_000;
 
 fn quota(per_day: u64) -> Quota {
-    Quota::daily(per_day)
+    Quota { forced_per_day: 10, ..Quota::daily(per_day) }
 }
 
 /// How many of so many calls are let through at that instant.
@@ -65,7 +65,7 @@ fn checks_have_a_tenth_which_is_not_the_renewals() {
 
 #[test]
 fn forced_refreshes_are_ten_a_day_and_thirty_seconds_apart() {
-    let (mut ledger, quota) = (Ledger::default(), quota(500_000));
+    let (mut ledger, quota) = (Ledger::default(), crate::kind::mp::STABLE.quota);
     let mut force = |unix_ms| ledger.may_call(&quota, unix_ms, Use::Forced).map_err(|denied| denied.limit);
     assert!(force(MIDNIGHT_MS).is_ok());
     assert_eq!(force(MIDNIGHT_MS + 29_999).unwrap_err(), Limit::ForcedGap);
@@ -79,7 +79,7 @@ fn forced_refreshes_are_ten_a_day_and_thirty_seconds_apart() {
 
 #[test]
 fn a_clock_set_back_delays_a_forced_refresh_by_the_pause_and_no_longer() {
-    let (mut ledger, quota) = (Ledger::default(), quota(500_000));
+    let (mut ledger, quota) = (Ledger::default(), crate::kind::mp::STABLE.quota);
     let noon = MIDNIGHT_MS + 12 * HOUR_MS;
     ledger.may_call(&quota, noon, Use::Forced).unwrap();
     let back = noon - HOUR_MS;

@@ -367,3 +367,67 @@ proptest! {
         prop_assert_eq!(standing.expires_ms, Some(life_s * 1000));
     }
 }
+
+/// Five minutes are the overlap of a life of two hours.
+const OVERLAP: u64 = 300_000;
+
+#[test]
+fn a_lost_classic_call_leaves_the_token_the_overlap_and_a_probe_after_that_gives_its_whole_life_back() {
+    let mut standing = fetched(Renewal::Mint, 7200);
+    standing.failed(Class::Retry, Sent::Ambiguous, 1_000_000, at(1_008_000), 0.5);
+    assert_eq!(standing.expires_ms, Some(1_000_000 + OVERLAP));
+    let probe_ms = standing.doubt_probe_ms(1_008_000).unwrap();
+    assert_eq!(probe_ms, 1_000_000 + OVERLAP - OVERLAP / 30, "while it is still served");
+    assert!(standing.alive(probe_ms), "accepted, it is good for a moment more");
+    let end = standing.expires_ms.unwrap();
+    assert!(end > 1_000_000 + OVERLAP && end < 1_000_000 + 2 * OVERLAP, "{end}");
+    let probe_ms = standing.doubt_probe_ms(probe_ms).unwrap();
+    assert!(standing.alive(probe_ms.max(1_000_000 + OVERLAP + OVERLAP / 10)));
+    assert_eq!(standing.expires_ms, Some(7_200_000), "no token was made, or ours would be dead");
+    assert_eq!((standing.doubt_probe_ms(2_000_000), standing.has_lost()), (None, false));
+}
+
+#[test]
+fn a_probe_within_the_overlap_of_a_lost_call_proves_nothing_about_it() {
+    let mut standing = fetched(Renewal::Mint, 7200);
+    standing.lost(1_000_000);
+    standing.alive(1_060_000);
+    assert_eq!(standing.expires_ms, Some(1_000_000 + OVERLAP));
+    assert!(standing.has_lost());
+}
+
+/// The second token ends the first's predecessor at once, and that is ours.
+#[test]
+fn a_second_lost_call_is_worth_a_probe_at_once() {
+    let mut standing = fetched(Renewal::Mint, 7200);
+    standing.lost(1_000_000);
+    assert!(standing.doubt_probe_ms(1_000_000).unwrap() > 1_200_000);
+    standing.lost(1_060_000);
+    assert_eq!(standing.doubt_probe_ms(1_061_000), Some(1_061_000));
+    assert_eq!(standing.expires_ms, Some(1_000_000 + OVERLAP), "by the first");
+}
+
+#[test]
+fn calls_lost_by_the_hundred_are_remembered_as_a_few() {
+    let mut standing = fetched(Renewal::Mint, 7200);
+    for n in 0..1000 {
+        standing.lost(1_000_000 + n * 100);
+    }
+    assert!(standing.lost.len() <= 4, "{}", standing.lost.len());
+    // None is forgotten by that: the last one is proven harmless only by a probe an overlap after it.
+    standing.alive(1_000_000 + OVERLAP + OVERLAP / 10);
+    assert!(standing.has_lost());
+    standing.alive(1_099_900 + OVERLAP + OVERLAP / 10);
+    assert!(!standing.has_lost());
+}
+
+#[test]
+fn a_withdrawn_value_is_over_until_a_probe_finds_it_alive() {
+    let mut standing = fetched(STABLE, 7200);
+    standing.withdraw(1_000_000);
+    assert_eq!((standing.left_ms(1_000_000), standing.is_withdrawn()), (0, true));
+    let waits: Vec<u64> = (0..12).map(|_| standing.still_refused(0, 0.0)).collect();
+    assert_eq!((waits[0], waits[11]), (30_000, 300_000), "ever less often");
+    assert!(standing.alive(1_030_000));
+    assert_eq!((standing.expires_ms, standing.is_withdrawn()), (Some(7_200_000), false));
+}

@@ -1,0 +1,265 @@
+//! When a value is in doubt: reports, probes, refusals, and what is done about them.
+//!
+//! A value is never taken away on a client's word. One that WeChat refuses in a probe is withdrawn at once: readers
+//! wait for its successor as for a first fetch, and find nothing once that has failed. If WeChat hands out what it
+//! refuses, it is told to make another where that can be done, within a small budget. A withdrawn value is tried again,
+//! because refusals have been false alarms (`get_api_domain_ip` and others: refused, and accepted 30 s later).
+
+use tokio::sync::oneshot;
+use tracing::{debug, error, info};
+
+use super::{Driver, LastError, Purpose, Renewal, State};
+use crate::clock::BootMs;
+use crate::credential::refresher::{Alarm, delay};
+use crate::credential::table::{CredentialId, Doubt, Report};
+use crate::kind::Kind;
+use crate::upstream::{Probe, Token};
+
+const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
+const RESET_IT: &str =
+    "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted";
+
+impl Driver {
+    /// A client or a ticket's call says that a value is dead, or that somebody else renews it.
+    pub(super) fn reported(&mut self, report: Report) {
+        let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
+        let now_ms = self.refresher.clock.boot_ms();
+        let current = slot.credential.published().map_or(0, |published| published.generation);
+        let late = report.generation.is_some_and(|seen| seen != current);
+        let nothing_live = slot.standing.left_ms(now_ms) == 0;
+        let spacing = slot.standing.check_spacing_ms();
+        let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
+        if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
+            // A rival's fetch ends our token only when its overlap is over.
+            let then_ms = now_ms + slot.standing.overlap_ms();
+            slot.probes.wanted_ms.get_or_insert(then_ms);
+            self.plan_probe(report.id);
+        }
+        let slot = &mut self.refresher.slots[report.id];
+        if !late && slot.flying {
+            slot.wait(report.done);
+        } else if late || nothing_live || lately {
+            // Nothing to check, or it has just been checked. The reporter may have gone.
+            let _ = report.done.send(());
+        } else {
+            slot.checked_ms = Some(now_ms);
+            slot.waiters.push(report.done);
+            let purpose = match report.why {
+                Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
+                Doubt::Refused | Doubt::Rival => Purpose::Probe,
+            };
+            self.start(report.id, purpose);
+        }
+    }
+
+    /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
+    pub(super) fn doubt_parent(&mut self, id: CredentialId, refused: Option<u64>) {
+        if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
+            let (done, _) = oneshot::channel();
+            self.reported(Report { id: parent, generation: Some(generation), why: Doubt::Refused, done });
+        }
+    }
+
+    /// Sets the timer to whichever reason for a probe comes first.
+    pub(super) fn plan_probe(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        if let Some(timer) = slot.probes.timer.take() {
+            self.queue.try_remove(&timer);
+        }
+        if slot.kind.probe.is_none() {
+            return;
+        }
+        // Looking because of lost calls leads to looking again; not faster than this.
+        let spaced = slot.probes.last_ms.map_or(0, |last| last + slot.standing.overlap_ms() / 30);
+        let doubt = slot.standing.doubt_probe_ms(now_ms).map(|at_ms| at_ms.max(spaced));
+        let reasons = [slot.probes.wanted_ms, slot.probes.next_ms, doubt];
+        if let Some(at_ms) = reasons.into_iter().flatten().min() {
+            slot.probes.timer = Some(self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
+        }
+    }
+
+    /// The regular probes begin anew: the value has just been seen to live, or is new.
+    pub(super) fn set_next_probe(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let probes = &mut self.refresher.slots[id].probes;
+        probes.next_ms = probes.every_ms.map(|every| now_ms + every - (every as f64 * 0.1 * fastrand::f64()) as u64);
+    }
+
+    pub(super) fn probe_due(&mut self, id: CredentialId) {
+        let slot = &mut self.refresher.slots[id];
+        slot.probes.timer = None;
+        // The end of a flight plans the next one.
+        if slot.flying {
+            return;
+        }
+        let now_ms = self.refresher.clock.boot_ms();
+        slot.probes.wanted_ms = slot.probes.wanted_ms.filter(|at_ms| *at_ms > now_ms);
+        self.set_next_probe(id);
+        let slot = &mut self.refresher.slots[id];
+        if slot.standing.left_ms(now_ms) == 0 && !slot.standing.is_withdrawn() {
+            return self.plan_probe(id);
+        }
+        slot.checked_ms = Some(now_ms);
+        self.start(id, Purpose::Probe);
+    }
+
+    /// A probe of the present value has come home. True if the flight goes on, for a new value.
+    pub(super) fn probed(&mut self, id: CredentialId, probe: Probe, sent_ms: BootMs) -> bool {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        slot.probes.last_ms = Some(now_ms);
+        debug!(appid = slot.credential.appid, ?probe, "the token was tried");
+        match probe {
+            Probe::Alive => self.found_alive(id, sent_ms),
+            Probe::Dead(errcode) if !slot.standing.is_withdrawn() => {
+                self.withdraw(id, errcode);
+                let slot = &mut self.refresher.slots[id];
+                if !slot.is_barred(now_ms) {
+                    self.start(id, Purpose::Replace);
+                    return true;
+                }
+                slot.credential.settle();
+            }
+            Probe::Dead(_) | Probe::Unknown => {}
+        }
+        self.look_again(id);
+        self.resume(id);
+        false
+    }
+
+    /// While a value is withdrawn it is tried now and then: the refusal may have been a false alarm.
+    fn look_again(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        if slot.standing.is_withdrawn() {
+            slot.probes.wanted_ms = Some(slot.standing.still_refused(now_ms, fastrand::f64()));
+        }
+    }
+
+    fn found_alive(&mut self, id: CredentialId, sent_ms: BootMs) {
+        let slot = &mut self.refresher.slots[id];
+        let withdrawn = slot.standing.is_withdrawn();
+        if slot.standing.alive(sent_ms)
+            && let Some(published) = slot.adjust_end()
+        {
+            self.persist(id, &published);
+        }
+        if withdrawn {
+            info!(appid = self.refresher.slots[id].credential.appid, "WeChat accepts the token again; it is served");
+            self.calm(id);
+            self.serve_children(id);
+        }
+    }
+
+    /// WeChat refuses the value: nobody gets it any longer. Readers wait for what the flight brings.
+    fn withdraw(&mut self, id: CredentialId, errcode: i64) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        self_or_other(
+            slot.kind,
+            &slot.credential.appid,
+            errcode,
+            slot.standing.left_ms(now_ms),
+            slot.standing.has_lost(),
+        );
+        slot.credential.update_status(|status| status.early_deaths += 1);
+        slot.standing.withdraw(now_ms);
+        if let Some(published) = slot.credential.withdraw(now_ms) {
+            self.persist(id, &published);
+        }
+        self.look_again(id);
+    }
+
+    /// WeChat has handed out the value that we have. False if that settles nothing because a probe finds it dead, or
+    /// because it was found dead before; then what is to be done has been begun.
+    pub(super) fn accept_same(
+        &mut self,
+        id: CredentialId,
+        purpose: Purpose,
+        probe: Option<Probe>,
+        received_ms: BootMs,
+    ) -> bool {
+        let slot = &mut self.refresher.slots[id];
+        match probe {
+            Some(Probe::Alive) if slot.standing.is_withdrawn() => {
+                self.found_alive(id, received_ms);
+                true
+            }
+            Some(Probe::Dead(errcode)) => {
+                self.refused_and_handed_out(id, purpose, errcode);
+                false
+            }
+            None | Some(Probe::Unknown) if slot.standing.is_withdrawn() => {
+                self.wait_for_another(id, None);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn refused_and_handed_out(&mut self, id: CredentialId, purpose: Purpose, errcode: i64) {
+        let slot = &mut self.refresher.slots[id];
+        slot.credential.update_status(|status| status.dead_but_same += 1);
+        if !slot.standing.is_withdrawn() {
+            self.withdraw(id, errcode);
+        }
+        let slot = &mut self.refresher.slots[id];
+        // Forced calls close together refresh nothing: one that has just brought the same value is not repeated.
+        if slot.kind.can_force && purpose != Purpose::Force {
+            error!(appid = slot.credential.appid, errcode, "{HANDED_OUT}; it is told to make another");
+            self.start(id, Purpose::Force);
+        } else {
+            self.wait_for_another(id, Some(errcode));
+        }
+    }
+
+    /// Nothing to serve, and nothing to be done but look again.
+    pub(super) fn wait_for_another(&mut self, id: CredentialId, errcode: Option<i64>) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let next_ms = slot.standing.still_refused(now_ms, fastrand::f64());
+        if errcode.is_some() {
+            error!(appid = slot.credential.appid, errcode, advice = RESET_IT, "{HANDED_OUT}");
+        }
+        slot.credential.update_status(|status| {
+            status.state = State::Dead;
+            status.last_error = Some(LastError {
+                errcode,
+                class: "operator",
+                rid: None,
+                text: HANDED_OUT.to_owned(),
+                advice: RESET_IT.to_owned(),
+                at_boot_ms: now_ms,
+            });
+        });
+        slot.credential.settle();
+        self.arm(id, next_ms);
+        self.finish(id);
+    }
+
+    /// A check that brings a new value where the old one could not have been replaced yet: somebody else's doing.
+    pub(super) fn look_for_a_rival(&mut self, id: CredentialId, purpose: Purpose, token: &Token) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(now_ms);
+        let replaced = slot.credential.published().is_some_and(|held| held.value != token.value);
+        if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
+            self_or_other(slot.kind, &slot.credential.appid, 0, left_ms, false);
+            slot.credential.update_status(|status| status.early_deaths += 1);
+        }
+    }
+}
+
+/// Says who may have ended a value before its time.
+fn self_or_other(kind: &Kind, appid: &str, errcode: i64, left_ms: u64, lost: bool) {
+    let advice = match kind.renewal {
+        Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
+        Renewal::Mint => {
+            "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
+             (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
+        }
+        _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
+    };
+    error!(appid, errcode, left_s = left_ms / 1000, advice, "a token died early");
+}
