@@ -123,8 +123,8 @@ pub struct Book {
     trouble: Option<Trouble>,
     pub cause: Cause,
     pub cause_at: u64,
-    /// When the last call for a value was sent.
-    pub sent_at: u64,
+    /// When the last call whose answer comes back was at WeChat.
+    pub answered_at: u64,
     /// The chain of refused readers under way.
     pub chain: u64,
     last_look: u64,
@@ -160,7 +160,7 @@ impl Book {
             trouble: Some(Trouble { since: from, why: Why::Start }),
             cause: Cause::Unknown,
             cause_at: 0,
-            sent_at: 0,
+            answered_at: 0,
             chain: 0,
             last_look: 0,
             looks: 0,
@@ -348,9 +348,9 @@ impl Book {
         (self.cause, self.cause_at) = (cause, t);
     }
 
-    /// Another value is shown: what happened before it was asked for is no excuse any more.
+    /// Another value is shown: what happened before WeChat gave it is no excuse any more.
     pub fn new_value(&mut self) {
-        if self.cause_at < self.sent_at || self.cause == Cause::OwnCalls {
+        if self.cause_at <= self.answered_at {
             self.cause = Cause::Unknown;
         }
     }

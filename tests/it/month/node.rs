@@ -139,9 +139,12 @@ fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
     let prefix = if kind == AppKind::Mp { "wx" } else { "ww" };
     let secret = format!("secret-{n}-{:08x}", rng.u32(..));
     let source = SecretSource::Fixed(Secret::new(secret.clone()));
+    // A few are tried every hour whether anybody complains or not.
+    let probe_every_ms = (n % 10 == 4).then_some(HOUR);
     let config = config::App {
         platform,
         tickets,
+        probe_every_ms,
         ..config::App::mp(&format!("{prefix}{n:016x}"), source, token)
     };
     Account { config, kind, secret, rogue: n % 4 == 3 && kind == AppKind::Mp, slot: 0 }

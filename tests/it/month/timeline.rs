@@ -150,9 +150,12 @@ enum Damage {
     Empty,
 }
 
+/// There and back in fine weather. A reader is held for 700 ms, time for two trips.
+const TRIP_MS: std::ops::Range<u64> = 40..300;
+
 impl Fate {
     pub fn of(weather: Weather, t: u64, deadline: u64, rng: &mut fastrand::Rng) -> Fate {
-        let trip = rng.u64(40..400);
+        let trip = rng.u64(TRIP_MS);
         let fate = |arrives: Option<u64>, after: u64, damage| Fate { arrives, back: t + after, damage };
         let soon = Some(t + trip / 2);
         match weather {

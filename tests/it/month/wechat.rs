@@ -125,15 +125,11 @@ impl Network {
             (line.day, line.day_calls) = (day, 0);
         }
         (line.in_flight, line.day_calls) = (line.in_flight + 1, line.day_calls + 1);
-        let book = &mut self.0.books.lock()[slot];
-        let counts = &mut book.counts;
+        let counts = &mut self.0.books.lock()[slot].counts;
         *(if probe { &mut counts.probes } else { &mut counts.calls }) += 1;
         counts.fine_calls += u64::from(fine);
         counts.most_a_day = counts.most_a_day.max(line.day_calls);
         counts.most_in_flight = counts.most_in_flight.max(line.in_flight);
-        if !probe {
-            book.sent_at = t;
-        }
         Flight { sim: &self.0, slot }
     }
 
@@ -150,6 +146,7 @@ impl Network {
                 Some(arrives) if arrives <= fate.back => {
                     wait(arrives - t).await;
                     let reply = sim.arrived(slot, &ask, &fate);
+                    sim.books.lock()[slot].answered_at = sim.clocks.t();
                     wait(fate.back - arrives).await;
                     reply
                 }
