@@ -199,6 +199,7 @@ impl Book {
 
     /// Something else is shown from `t` on, which WeChat refuses from `dies` on.
     pub fn turn(&mut self, t: u64, next: Shown, dies: u64, sky: &Sky<'_>) -> Option<Chain> {
+        self.end_value(t);
         if self.shown == Shown::Waiting && next == Shown::Waiting {
             return None;
         }
@@ -207,12 +208,7 @@ impl Book {
             Shown::Down => {}
             Shown::Waiting => self.gap((self.from, t), true, good_next, sky),
             Shown::Nothing => self.gap((self.from, t), false, good_next, sky),
-            Shown::Value { ends, then_waits, .. } => {
-                self.close_value(t.min(ends));
-                if ends < t {
-                    self.gap((ends, t), then_waits, good_next, sky);
-                }
-            }
+            Shown::Value { .. } => self.close_value(t),
         }
         if good_next {
             self.recovered(t, sky);
@@ -222,6 +218,16 @@ impl Book {
         }
         (self.from, self.shown, self.dies) = (t, next, dies);
         self.start_chain(t)
+    }
+
+    /// A value that was over before `t` has been followed by what comes without anybody's doing.
+    fn end_value(&mut self, t: u64) {
+        if let Shown::Value { ends, then_waits, .. } = self.shown
+            && ends < t
+        {
+            self.close_value(ends);
+            (self.from, self.shown) = (ends.max(self.from), if then_waits { Shown::Waiting } else { Shown::Nothing });
+        }
     }
 
     /// The process ends or begins, or the machine falls asleep or wakes.
@@ -255,7 +261,7 @@ impl Book {
         self.counts.at_once += held;
         self.counts.held_ms += held * (b - held_from) / 2;
         if missed > 0 {
-            self.without(missed, a, "nothing to serve");
+            self.without(missed, a, &format!("nothing for {} ms, waiting: {waits}", b - a));
         }
     }
 

@@ -231,10 +231,7 @@ impl Sim {
             Shown::Value { value, ends, .. } if book.judged => wechat.dies(value, t, *ends),
             _ => u64::MAX,
         };
-        let is_new = match (&book.shown, &next) {
-            (Shown::Value { value: old, .. }, Shown::Value { value, .. }) => old != value,
-            (_, next) => matches!(next, Shown::Value { .. }) && dies > t,
-        };
+        let is_new = matches!(&next, Shown::Value { value, .. } if book.last_value.as_ref() != Some(value));
         if is_new {
             book.new_value();
         }

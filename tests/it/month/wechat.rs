@@ -146,7 +146,9 @@ impl Network {
                 Some(arrives) if arrives <= fate.back => {
                     wait(arrives - t).await;
                     let reply = sim.arrived(slot, &ask, &fate);
-                    sim.books.lock()[slot].answered_at = sim.clocks.t();
+                    if !matches!(ask, rules::Ask::DomainIp { .. }) {
+                        sim.books.lock()[slot].answered_at = sim.clocks.t();
+                    }
                     wait(fate.back - arrives).await;
                     reply
                 }
