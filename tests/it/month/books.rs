@@ -14,6 +14,9 @@ pub const REACHABLE_MS: u64 = 75 * SECOND;
 /// How long a reader is held for a value under way, and for a check.
 pub const HOLD_MS: u64 = 700;
 
+/// The second to which WeChat tells an end, the pause between asks there, and a call.
+const TO_THE_SECOND_MS: u64 = 1_000 + 150 + 300;
+
 /// What a credential shows to a reader.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shown {
@@ -23,7 +26,11 @@ pub enum Shown {
     Waiting,
     Nothing,
     /// `ends` in true time; then readers wait, or not.
-    Value { value: String, ends: u64, then_waits: bool },
+    Value {
+        value: String,
+        ends: u64,
+        then_waits: bool,
+    },
 }
 
 /// Why a token that was served was refused.
@@ -69,8 +76,10 @@ pub struct Counts {
     pub excused: u64,
     /// because WeChat itself had none to give,
     pub none_to_give: u64,
-    /// or just after a start or a suspend, the value found being over or not believed.
+    /// just after a start or a suspend, the value found being over or not believed,
     pub after_start: u64,
+    /// or held in vain at the end of a value that can be had anew only then: WeChat tells that end to the second.
+    pub at_its_end: u64,
     pub known_dead: u64,
     /// Milliseconds readers were held.
     pub held_ms: u64,
@@ -80,7 +89,7 @@ pub struct Counts {
     /// Calls for a value, and probes.
     pub calls: u64,
     pub probes: u64,
-    /// Calls sent while nothing was wrong.
+    /// Calls for a value, sent while nothing was wrong.
     pub fine_calls: u64,
     pub most_a_day: u64,
     pub over_quota_days: u64,
@@ -99,8 +108,8 @@ struct Trouble {
 enum Why {
     /// The value ended before it was renewed.
     Ended { in_reach: bool },
-    /// WeChat refuses the value since `died`.
-    Dead { died: u64, in_reach: bool },
+    /// WeChat refuses the value.
+    Dead { in_reach: bool },
     /// A start, or the end of a suspend.
     Start,
 }
@@ -117,6 +126,8 @@ pub struct Book {
     /// WeChat takes it in calls, so it can be judged.
     pub judged: bool,
     from: u64,
+    /// Since when the value shown can have been renewed.
+    window_from: u64,
     pub shown: Shown,
     /// When WeChat begins to refuse the value shown, as things stand.
     pub dies: u64,
@@ -155,6 +166,7 @@ impl Book {
             at_end,
             judged,
             from,
+            window_from: from,
             shown: Shown::Down,
             dies: u64::MAX,
             trouble: Some(Trouble { since: from, why: Why::Start }),
@@ -208,16 +220,30 @@ impl Book {
             Shown::Down => {}
             Shown::Waiting => self.gap((self.from, t), true, good_next, sky),
             Shown::Nothing => self.gap((self.from, t), false, good_next, sky),
-            Shown::Value { .. } => self.close_value(t),
+            Shown::Value { .. } => {
+                self.close_value(t);
+                if matches!(next, Shown::Waiting | Shown::Nothing) && self.trouble.is_none() {
+                    // Taken away before its end: a probe has found it dead before any reader did.
+                    let why = Why::Dead { in_reach: self.calm_around(t, sky) };
+                    self.trouble = Some(Trouble { since: t, why });
+                }
+            }
         }
         if good_next {
             self.recovered(t, sky);
         }
-        if let Shown::Value { value, .. } = &next {
-            self.last_value = Some(value.clone());
-        }
+        self.open_value(&next);
         (self.from, self.shown, self.dies) = (t, next, dies);
         self.start_chain(t)
+    }
+
+    fn open_value(&mut self, next: &Shown) {
+        let Shown::Value { value, ends, .. } = next else { return };
+        let window_from = ends.saturating_sub(self.lead_ms);
+        // A nearer end, because of lost calls, does not open the window any earlier.
+        let same = self.last_value.as_ref() == Some(value);
+        self.window_from = if same { window_from.max(self.window_from) } else { window_from };
+        self.last_value = Some(value.clone());
     }
 
     /// A value that was over before `t` has been followed by what comes without anybody's doing.
@@ -251,7 +277,7 @@ impl Book {
     /// Readers found nothing in [a, b); the last of them were held until there was something.
     fn gap(&mut self, (a, b): Span, waits: bool, then_good: bool, sky: &Sky<'_>) {
         if self.trouble.is_none() {
-            let window = longest_clear(a.saturating_sub(self.lead_ms), a, self.bad(sky)) >= REACHABLE_MS;
+            let window = longest_clear(self.window_from.min(a), a, self.bad(sky)) >= REACHABLE_MS;
             let in_reach = if self.at_end { self.calm_around(a, sky) } else { window };
             self.trouble = Some(Trouble { since: a, why: Why::Ended { in_reach } });
         }
@@ -261,6 +287,11 @@ impl Book {
         self.counts.at_once += held;
         self.counts.held_ms += held * (b - held_from) / 2;
         if missed > 0 {
+            let why = self.trouble.as_ref().map(|trouble| trouble.why);
+            if self.at_end && then_good && b - a < TO_THE_SECOND_MS && why == Some(Why::Ended { in_reach: true }) {
+                self.counts.at_its_end += missed;
+                return;
+            }
             self.without(missed, a, &format!("nothing for {} ms, waiting: {waits}", b - a));
         }
     }
@@ -272,7 +303,7 @@ impl Book {
         match why {
             Some(Why::Start) => counts.after_start += reads,
             _ if t < self.doomed_until => counts.none_to_give += reads,
-            Some(Why::Ended { in_reach: false } | Why::Dead { in_reach: false, .. }) => counts.excused += reads,
+            Some(Why::Ended { in_reach: false } | Why::Dead { in_reach: false }) => counts.excused += reads,
             _ => {
                 counts.lost += reads;
                 let text = format!("{what}, {reads} reads, {why:?}, {:?} at {}", self.cause, self.cause_at);
@@ -293,7 +324,8 @@ impl Book {
         let spans = self.bad(sky).chain([doomed]).filter(|(from, _)| *from < t);
         let last_bad = spans.map(|(_, to)| to.min(t)).max().unwrap_or(0);
         let tail = t - last_bad.max(trouble.since);
-        let weather_was_fine = is_clear(trouble.since, t, sky.weather.iter().copied().chain(self.barred.iter().copied()));
+        let weather_was_fine =
+            is_clear(trouble.since, t, sky.weather.iter().copied().chain(self.barred.iter().copied()));
         match trouble.why {
             Why::Start if weather_was_fine => {
                 self.counts.longest_start_ms = self.counts.longest_start_ms.max(t - trouble.since);
@@ -322,13 +354,12 @@ impl Book {
         if self.cause == Cause::Unknown {
             self.fault("a reader was refused out of the blue", t);
         }
-        let died = self.dies;
         let calm = self.calm_around(t, sky);
-        let reachable = longest_clear(died, t, self.bad(sky)) >= REACHABLE_MS;
+        let reachable = longest_clear(self.dies, t, self.bad(sky)) >= REACHABLE_MS;
         match &mut self.trouble {
-            Some(Trouble { why: Why::Dead { in_reach, .. }, .. }) => *in_reach |= reachable,
+            Some(Trouble { why: Why::Dead { in_reach }, .. }) => *in_reach |= reachable,
             Some(_) => {}
-            None => self.trouble = Some(Trouble { since: t, why: Why::Dead { died, in_reach: calm || reachable } }),
+            None => self.trouble = Some(Trouble { since: t, why: Why::Dead { in_reach: calm || reachable } }),
         }
         Some(t + SECOND)
     }
@@ -372,6 +403,7 @@ impl Counts {
         self.excused += other.excused;
         self.none_to_give += other.none_to_give;
         self.after_start += other.after_start;
+        self.at_its_end += other.at_its_end;
         self.known_dead += other.known_dead;
         self.held_ms += other.held_ms;
         self.longest_tail_ms = self.longest_tail_ms.max(other.longest_tail_ms);
@@ -387,6 +419,10 @@ impl Counts {
 
     pub fn good(&self) -> u64 {
         self.at_once + self.at_second
+    }
+
+    pub fn accounted(&self) -> u64 {
+        self.in_reach() + self.excused + self.none_to_give + self.after_start + self.at_its_end
     }
 
     /// Reads that WeChat's being within reach should have served.

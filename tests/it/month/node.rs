@@ -30,6 +30,9 @@ use super::wechat::{Network, Wechat, weather_spans};
 /// Calls under way at the end of a process are waited for so long.
 const LANDING_MS: u64 = 9 * SECOND;
 
+/// Credentials read by each sampler.
+const SAMPLED: usize = 3;
+
 /// One line of the result.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -353,8 +356,13 @@ impl Sim {
     /// A real read through the table must find what the books say.
     fn sample(&self, rng: &mut fastrand::Rng) {
         let Some(table) = self.table() else { return };
-        let slot = rng.usize(0..self.slots.len());
-        let (t, got) = (self.clocks.t(), self.get(&table, slot));
+        for _ in 0..SAMPLED {
+            self.sample_one(&table, rng.usize(0..self.slots.len()));
+        }
+    }
+
+    fn sample_one(&self, table: &Table, slot: usize) {
+        let (t, got) = (self.clocks.t(), self.get(table, slot));
         let wechat = self.wechat.lock();
         let book = &mut self.books.lock()[slot];
         let accepted = got.as_ref().is_some_and(|value| !book.judged || wechat.accepts(value, t));

@@ -90,7 +90,13 @@ impl Upstream for Network {
         })
     }
 
-    fn probe<'a>(&'a self, kind: &'a Kind, base_url: &'a str, value: &'a [u8], deadline: Duration) -> Called<'a, Probe> {
+    fn probe<'a>(
+        &'a self,
+        kind: &'a Kind,
+        base_url: &'a str,
+        value: &'a [u8],
+        deadline: Duration,
+    ) -> Called<'a, Probe> {
         Box::pin(async move {
             let (Some(probe), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
             let owner = rules::Ask::DomainIp { token: Some(value.to_owned()) };
@@ -127,7 +133,7 @@ impl Network {
         (line.in_flight, line.day_calls) = (line.in_flight + 1, line.day_calls + 1);
         let counts = &mut self.0.books.lock()[slot].counts;
         *(if probe { &mut counts.probes } else { &mut counts.calls }) += 1;
-        counts.fine_calls += u64::from(fine);
+        counts.fine_calls += u64::from(fine && !probe);
         counts.most_a_day = counts.most_a_day.max(line.day_calls);
         counts.most_in_flight = counts.most_in_flight.max(line.in_flight);
         Flight { sim: &self.0, slot }
@@ -200,9 +206,8 @@ impl Sim {
 
 /// The call as the sandbox's rules take it. A new platform's paths go here, beside their rules.
 fn parse(request: &Outgoing) -> rules::Ask {
-    let body: serde_json::Value = request.body.as_deref().map_or_else(Default::default, |body| {
-        serde_json::from_str(body).unwrap_or_default()
-    });
+    let body: serde_json::Value =
+        request.body.as_deref().map_or_else(Default::default, |body| serde_json::from_str(body).unwrap_or_default());
     let get = |name: &str| {
         let in_query = request.query.iter().find(|(given, _)| *given == name).map(|(_, value)| value.clone());
         in_query.or_else(|| body.get(name)?.as_str().map(str::to_owned))
