@@ -282,8 +282,11 @@ impl Book {
             self.trouble = Some(Trouble { since: a, why: Why::Ended { in_reach } });
         }
         let held_from = if waits && then_good { b.saturating_sub(HOLD_MS).max(a) } else { b };
-        let (held, missed) = (self.reads(held_from, b), self.reads(a, held_from));
-        self.counts.reads += held + missed;
+        let doomed_to = self.doomed_until.clamp(a, held_from.max(a));
+        let (held, missed) = (self.reads(held_from, b), self.reads(doomed_to, held_from));
+        let doomed = self.reads(a, doomed_to);
+        self.counts.none_to_give += doomed;
+        self.counts.reads += held + missed + doomed;
         self.counts.at_once += held;
         self.counts.held_ms += held * (b - held_from) / 2;
         if missed > 0 {
@@ -292,7 +295,7 @@ impl Book {
                 self.counts.at_its_end += missed;
                 return;
             }
-            self.without(missed, a, &format!("nothing for {} ms, waiting: {waits}", b - a));
+            self.without(missed, doomed_to, &format!("nothing for {} ms, waiting: {waits}", b - a));
         }
     }
 

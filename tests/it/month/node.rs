@@ -30,6 +30,8 @@ use super::wechat::{Network, Wechat, weather_spans};
 /// Calls under way at the end of a process are waited for so long.
 const LANDING_MS: u64 = 9 * SECOND;
 
+/// Around the end of a dead WeCom token its successor is asked for each second.
+const ASKED_EVERY_MS: u64 = 2 * SECOND;
 /// Credentials read by each sampler.
 const SAMPLED: usize = 3;
 
@@ -265,6 +267,9 @@ impl Sim {
             book.blame(cause, t);
         }
         let Shown::Value { value, ends, .. } = &book.shown else { return };
+        if *ends <= t {
+            return;
+        }
         let dies = wechat.dies(value, t, *ends);
         if dies != book.dies && !(book.dies <= t && dies <= t) {
             book.dies = dies;
@@ -526,13 +531,9 @@ impl Director {
         if lasting && app.config.token.renewal == Renewal::AtEnd {
             // WeCom cannot be told to make another.
             let mut books = self.sim.books.lock();
-            if let Some(value) = books[app.slot].last_value.clone() {
-                let until = wechat.dies(&value, t, t + DAY);
-                let tickets = app.config.tickets.len();
-                if until < t + DAY {
-                    books[app.slot..=app.slot + tickets].iter_mut().for_each(|book| book.doomed_until = until + SECOND);
-                }
-            }
+            let until = books[app.slot].last_value.as_ref().map_or(t, |value| wechat.dies(value, t, t + DAY));
+            let slots = app.slot..=app.slot + app.config.tickets.len();
+            books[slots].iter_mut().for_each(|book| book.doomed_until = book.doomed_until.max(until + ASKED_EVERY_MS));
         }
         let known = if noticed { wechat.world.kill_tokens(appid) } else { wechat.world.kill_tokens_unnoticed(appid) };
         assert!(known);
