@@ -178,7 +178,8 @@ impl Saver {
 
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
-        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
+        let none = Ledger::default();
+        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }

@@ -33,7 +33,7 @@ const LANDING_MS: u64 = 9 * SECOND;
 /// Around the end of a dead WeCom token its successor is asked for each second.
 const ASKED_EVERY_MS: u64 = 2 * SECOND;
 /// Credentials read by each sampler.
-const SAMPLED: usize = 3;
+const SAMPLED: usize = 2;
 
 /// One line of the result.
 #[derive(Clone, Debug)]
@@ -532,8 +532,14 @@ impl Director {
             // WeCom cannot be told to make another.
             let mut books = self.sim.books.lock();
             let until = books[app.slot].last_value.as_ref().map_or(t, |value| wechat.dies(value, t, t + DAY));
-            let slots = app.slot..=app.slot + app.config.tickets.len();
-            books[slots].iter_mut().for_each(|book| book.doomed_until = book.doomed_until.max(until + ASKED_EVERY_MS));
+            let (until, slots) = (until + ASKED_EVERY_MS, app.slot..=app.slot + app.config.tickets.len());
+            for book in &mut books[slots] {
+                book.doomed_until = book.doomed_until.max(until);
+                if !book.judged {
+                    // Tickets can't be had with a token that WeChat refuses.
+                    book.barred.push((t, until));
+                }
+            }
         }
         let known = if noticed { wechat.world.kill_tokens(appid) } else { wechat.world.kill_tokens_unnoticed(appid) };
         assert!(known);
