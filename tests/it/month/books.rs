@@ -14,8 +14,8 @@ pub const REACHABLE_MS: u64 = 75 * SECOND;
 /// How long a reader is held for a value under way, and for a check.
 pub const HOLD_MS: u64 = 700;
 
-/// The second to which WeChat tells an end, the pause between asks there, and a call.
-const TO_THE_SECOND_MS: u64 = 1_000 + 150 + 300;
+/// The second to which WeChat tells an end, the pause between asks there, and two calls.
+const TO_THE_SECOND_MS: u64 = 1_000 + 150 + 2 * 300;
 
 /// What a credential shows to a reader.
 #[derive(Clone, Debug, PartialEq)]
@@ -281,6 +281,7 @@ impl Book {
             let in_reach = if self.at_end { self.calm_around(a, sky) } else { window };
             self.trouble = Some(Trouble { since: a, why: Why::Ended { in_reach } });
         }
+        self.end_of_doom(b, sky);
         let held_from = if waits && then_good { b.saturating_sub(HOLD_MS).max(a) } else { b };
         let doomed_to = self.doomed_until.clamp(a, held_from.max(a));
         let (held, missed) = (self.reads(held_from, b), self.reads(doomed_to, held_from));
@@ -296,6 +297,17 @@ impl Book {
                 return;
             }
             self.without(missed, doomed_to, &format!("nothing for {} ms, waiting: {waits}", b - a));
+        }
+    }
+
+    /// From the instant on at which WeChat has another token to give, it counts whether it could be reached then.
+    fn end_of_doom(&mut self, t: u64, sky: &Sky<'_>) {
+        let (ends, in_reach) = (self.doomed_until, self.calm_around(self.doomed_until, sky));
+        if let Some(trouble) = &mut self.trouble
+            && (trouble.since..t).contains(&ends)
+            && trouble.why != Why::Start
+        {
+            *trouble = Trouble { since: ends + 1, why: Why::Ended { in_reach } };
         }
     }
 

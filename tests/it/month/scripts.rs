@@ -205,7 +205,7 @@ impl App<'_> {
             _ => None,
         };
         if let Some(Reply::Http(_, text)) = &fetch.reply
-            && text.contains("45009")
+            && text.contains(r#""errcode":45009,"#)
         {
             let day = (self.t + 8 * HOUR) / DAY;
             self.tally.days_over += u64::from(self.day_over != day);

@@ -184,7 +184,7 @@ impl Sim {
         let reply = {
             let mut wechat = self.wechat.lock();
             let reply = fate.arrived(&mut wechat.world, ask, t);
-            let over = matches!(&reply, Reply::Http(_, text) if text.contains("45009") || text.contains("45011"));
+            let over = matches!(&reply, Reply::Http(_, text) if over_quota(text));
             let (day, line) = ((t + 8 * HOUR) / DAY, &mut wechat.lines[slot]);
             if over && line.day_over != day {
                 line.day_over = day;
@@ -202,6 +202,10 @@ impl Sim {
         }
         reply
     }
+}
+
+fn over_quota(text: &str) -> bool {
+    [r#""errcode":45009,"#, r#""errcode":45011,"#].iter().any(|code| text.contains(code))
 }
 
 /// The call as the sandbox's rules take it. A new platform's paths go here, beside their rules.
