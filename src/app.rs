@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
-use crate::config::{Config, RefuseWith};
-use crate::net::{self, Bound, Limits};
+use crate::config::{self, Config, ListenAt, Listener, RefuseWith};
+use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
+use crate::process;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
 
@@ -21,11 +22,40 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Locks the cache is spread over; more than any number of workers that would meet on one.
 const CACHE_SHARDS: usize = 64;
 
+/// A client that must log in has so long to do it.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// A wrong password is answered only after this long. Shorter than the second after which pecl memcache gives up.
+const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
+/// A TLS handshake must be over after this long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads what lets clients in: users, certificates. Done before privileges are dropped.
+pub fn guard(config: &Config) -> Result<Arc<Guard>, String> {
+    Guard::new(&config.access).map(Arc::new)
+}
+
 /// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
 pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     let server = &config.server;
-    let unix = server.unix_socket.as_deref().map(|path| (path, server.unix_mode));
-    net::bind(&server.listen, unix, server.backlog)
+    let bind = |listener: Listener| {
+        let terms = Terms { rights: Arc::new(listener.rights), login: listener.auth, tls: listener.tls };
+        net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
+    };
+    config.listeners().into_iter().map(bind).collect()
+}
+
+/// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
+fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
+    let ListenAt::Unix { path, group, .. } = at else { return Ok(Owner::default()) };
+    let user = server.user.as_deref().and_then(process::user_to_become);
+    let group = match group {
+        Some(name) => {
+            let found = process::group_id(name).map_err(|error| format!("the socket {}: {error}", path.display()))?;
+            Some(found)
+        }
+        None => None,
+    };
+    Ok(Owner { user, group })
 }
 
 /// Makes the folder of the state file, for its owner only.
@@ -44,7 +74,12 @@ pub struct App {
 
 impl App {
     /// Wires the parts: state is loaded and live tokens are published before anything is accepted.
-    pub fn new(config: &Config, bound: Vec<Bound>, shutdown: CancellationToken) -> Result<App, String> {
+    pub fn new(
+        config: &Config,
+        bound: Vec<Bound>,
+        guard: Arc<Guard>,
+        shutdown: CancellationToken,
+    ) -> Result<App, String> {
         let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
         let (table, refresher) = crate::credential::build(config).map_err(|error| error.to_string())?;
         let server = &config.server;
@@ -69,9 +104,12 @@ impl App {
             idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
             request_timeout: REQUEST_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            login_timeout: LOGIN_TIMEOUT,
+            login_failure_delay: LOGIN_FAILURE_DELAY,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
             hold: Duration::from_millis(server.first_get_wait_ms),
         };
-        let server = net::Server::new(bound, service, limits, server.threads, shutdown.clone())
+        let server = net::Server::new(bound, service, guard, limits, server.threads, shutdown.clone())
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
         Ok(App { server, refresher, shutdown, addresses })
     }
@@ -121,13 +159,13 @@ fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, Str
         ("tcp_backlog", server.backlog.to_string()),
         ("binding_protocol", "ascii".to_owned()),
         ("auth_enabled_sasl", "no".to_owned()),
-        ("auth_enabled_ascii", "no".to_owned()),
+        ("auth_enabled_ascii", config.access.auth_file.as_ref().map_or("no".into(), |file| file.display().to_string())),
         ("item_size_max", server.item_size_max_bytes.to_string()),
         ("maxconns_fast", "yes".to_owned()),
         ("flush_enabled", "yes".to_owned()),
         ("dump_enabled", "no".to_owned()),
         ("idle_timeout", server.idle_timeout_s.to_string()),
-        ("ssl_enabled", "no".to_owned()),
+        ("ssl_enabled", yes_no(config.access.tls.is_some())),
         ("refuse_with", refuse_with.to_owned()),
         ("first_get_wait_ms", server.first_get_wait_ms.to_string()),
     ]

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::config::{App, Config, Loaded, Upstream};
-use crate::kind::Ask;
+use crate::kind::{Ask, component};
 use crate::secret::fingerprint;
 use crate::upstream::Client;
 
@@ -44,9 +44,20 @@ async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration
         Ok(secret) => secret,
         Err(fault) => return (false, format!("the secret cannot be read: {fault}")),
     };
+    if app.platform.name == component::PLATFORM.name || app.component.is_some() {
+        // Every call of the open platform's makes a new token, and may end the one in use.
+        return (true, "not asked: the open platform has no call that leaves the token in use alone".to_owned());
+    }
     // The platform's harmless way to ask, whichever is configured.
     let kind = app.platform.tokens.first().map_or(app.token, |(_, kind)| *kind);
-    let ask = Ask { base_url: app.base_url(upstream), appid: &app.appid, secret: &secret, token: "", force: false };
+    let ask = Ask {
+        base_url: app.base_url(upstream),
+        appid: &app.appid,
+        secret: &secret,
+        token: "",
+        component: "",
+        force: false,
+    };
     match client.fetch(kind, &ask, deadline).await {
         Ok(token) => (
             true,

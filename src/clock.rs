@@ -3,6 +3,7 @@
 //!
 //! Never sleeps and never hands out timers.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds on `CLOCK_BOOTTIME`: monotonic, and it keeps counting while the machine is suspended.
@@ -26,6 +27,22 @@ impl Now {
     /// Whole seconds since 1970.
     pub fn unix_s(&self) -> i64 {
         self.unix_ms.div_euclid(1000)
+    }
+}
+
+/// Lets something through once in a while, such as a log line that a client could provoke at will.
+#[derive(Debug, Default)]
+pub struct Spacing {
+    /// When it last did, boot ms shifted by one, so that 0 means never.
+    last: AtomicU64,
+}
+
+impl Spacing {
+    /// True if nothing was let through for that long; of several callers at once, to one of them.
+    pub fn due(&self, now: BootMs, spacing_ms: u64) -> bool {
+        let (now, last) = (now.saturating_add(1), self.last.load(Relaxed));
+        let due = last == 0 || now.saturating_sub(last) >= spacing_ms;
+        due && self.last.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Rights;
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
 use crate::config::{self, Config, Log, RefuseWith, SecretSource, Server, Upstream};
@@ -31,8 +32,9 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), Str
     };
     let sandbox = Sandbox::start(options).await.map_err(|error| format!("the sandbox cannot start: {error}"))?;
     let config = configuration(args, &sandbox);
+    let guard = app::guard(&config)?;
     let bound = app::bind(&config)?;
-    let app = App::new(&config, bound, shutdown)?;
+    let app = App::new(&config, bound, guard, shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
     print(&welcome(address, &sandbox.base_url(), args.lifetime));
     app.run().await;
@@ -55,6 +57,9 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             listen: vec![SocketAddr::new(args.listen, args.port)],
             unix_socket: None,
             unix_mode: 0o700,
+            unix_group: None,
+            rights: Rights::ALL,
+            listeners: Vec::new(),
             memory_bytes: 64 << 20,
             item_size_max_bytes: 1 << 20,
             evict: true,
@@ -71,6 +76,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             daemonize: false,
             lock_memory: false,
         },
+        access: config::Access::default(),
         state_path: None,
         upstream: Upstream::at(sandbox.base_url()),
         apps: vec![
@@ -169,6 +175,7 @@ fn account_options(account: &Account, kind: AppKind, args: &SandboxArgs) -> AppO
         secret: account.secret.expose().to_owned(),
         kind,
         ip_allowlist: (!args.allow_ips.is_empty()).then(|| args.allow_ips.clone()),
+        ..AppOptions::default()
     }
 }
 

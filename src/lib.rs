@@ -8,6 +8,7 @@
 //! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check` |
 //! | [`app`] | builds every part once and runs them until told to stop |
 //! | [`demo`], [`check`] | the subcommands of those names |
+//! | [`access`] | who may do what: rights, users and their passwords; pure |
 //! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
 //! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
@@ -34,6 +35,7 @@
 //! Imports point one way: main -> app -> {net, credential::refresher} -> {service, upstream} ->
 //! {cache, credential::table} -> {protocol, kind, clock, stats, secret}. `tests/it/house.rs` holds them.
 
+pub mod access;
 pub mod app;
 pub mod cache;
 pub mod check;

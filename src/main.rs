@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
-use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
+use tokencached::config::{self, Config, ListenAt, Loaded, ProcessEnvironment};
+use tokencached::net::Guard;
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,7 +51,8 @@ fn unavailable(what: &str) -> impl Fn(std::io::Error) -> Failure {
 
 /// The server. What needs privileges or must come before any thread is done first, in this order.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    let loaded = load(args)?;
+    let args = absolute(args);
+    let loaded = load(&args)?;
     let config = &loaded.config;
     if config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
@@ -61,6 +63,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     start_telemetry(&config.log);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     file_limit(config);
+    let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
     let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
     let _pid_file = match &config.server.pid_file {
@@ -77,7 +80,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let code = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
-        let app = App::new(config, bound, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+        let guarded = guard.clone();
+        at_hangup(move || reload(&args, &guarded));
+        let app = App::new(config, bound, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
                 .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
@@ -93,9 +98,18 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     code
 }
 
+/// A daemon changes its folder; the file must be found again.
+fn absolute(args: &ServeArgs) -> ServeArgs {
+    let config = args.config.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    ServeArgs { config, flags: args.flags.clone() }
+}
+
 fn announce(config: &Config, addresses: &[std::net::SocketAddr]) {
     let mut listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    listening.extend(config.server.unix_socket.iter().map(|path| path.display().to_string()));
+    listening.extend(config.listeners().iter().filter_map(|listener| match &listener.at {
+        ListenAt::Unix { path, .. } => Some(path.display().to_string()),
+        ListenAt::Tcp(_) => None,
+    }));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
@@ -154,7 +168,6 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once.
-/// SIGHUP changes nothing: secret files are read anew at every fetch anyhow.
 fn watch_signals(shutdown: &CancellationToken) {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
         let shutdown = shutdown.clone();
@@ -170,12 +183,25 @@ fn watch_signals(shutdown: &CancellationToken) {
             }
         });
     }
+}
+
+/// Does this at each SIGHUP, which by itself would end the process. It may take its time.
+fn at_hangup(act: impl Fn() + Clone + Send + 'static) {
+    let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
     tokio::spawn(async move {
-        let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
         while signals.recv().await.is_some() {
-            tracing::info!("SIGHUP: secret files are read at every fetch; other changes need a restart");
+            let _ = tokio::task::spawn_blocking(act.clone()).await;
         }
     });
+}
+
+/// Users, passwords, rights and certificates are read again. Secret files are, at every fetch anyhow.
+fn reload(args: &ServeArgs, guard: &Guard) {
+    tracing::info!("SIGHUP: reading users and certificates again; other changes need a restart");
+    match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
+        Ok(loaded) => guard.reload(&loaded.config.access),
+        Err(faults) => tracing::error!("{faults}\nusers and certificates stay as they were"),
+    }
 }
 
 /// Runs something to look at until a signal ends it.
@@ -185,6 +211,7 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
+        at_hangup(|| tracing::info!("SIGHUP: there is nothing to read again"));
         run(shutdown).await
     });
     runtime.shutdown_background();
@@ -194,6 +221,7 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
 fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     let loaded = load(args)?;
     let mut out = std::io::stdout().lock();
+    app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);

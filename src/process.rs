@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{User, initgroups, setgid, setuid};
+use nix::unistd::{Group, User, initgroups, setgid, setuid};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -132,6 +132,18 @@ pub fn switch_user(name: &str, owned: &[&Path]) -> io::Result<()> {
     setgid(user.gid)?;
     setuid(user.uid)?;
     Ok(())
+}
+
+/// The id of the user that [`switch_user`] will switch to; `None` if there is nothing to switch or nobody of that name.
+pub fn user_to_become(name: &str) -> Option<u32> {
+    let user = rustix::process::geteuid().is_root().then(|| User::from_name(name))?;
+    user.ok().flatten().map(|user| user.uid.as_raw())
+}
+
+/// The id of a group.
+pub fn group_id(name: &str) -> io::Result<u32> {
+    let group = Group::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no group {name:?}")))?;
+    Ok(group.gid.as_raw())
 }
 
 /// `-k`: keeps what is mapped now and later in memory. The error is for a warning: memcached goes on too.

@@ -29,6 +29,8 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Eq for Secret {}
+
 impl PartialEq for Secret {
     fn eq(&self, other: &Secret) -> bool {
         use subtle::ConstantTimeEq;

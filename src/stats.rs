@@ -74,6 +74,12 @@ worker_stats! {
     managed_misses,
     /// Connections closed because their peer did not speak memcached's text protocol.
     foreign_protocols,
+    /// Attempts to log in.
+    auth_cmds,
+    /// Attempts to log in that failed.
+    auth_errors,
+    /// TLS handshakes that failed.
+    ssl_handshake_errors,
     /// Connections closed for saying nothing, or not finishing a request, for too long.
     idle_kicks,
 }
@@ -89,6 +95,8 @@ pub struct Stats {
     pub rejected_connections: AtomicU64,
     /// Writes to managed keys that were refused.
     pub refused_writes: AtomicU64,
+    /// Requests that were refused because the client has no right to them.
+    pub access_denied: AtomicU64,
 }
 
 impl Stats {
@@ -112,6 +120,7 @@ impl Stats {
         self.total_connections.store(0, Relaxed);
         self.rejected_connections.store(0, Relaxed);
         self.refused_writes.store(0, Relaxed);
+        self.access_denied.store(0, Relaxed);
     }
 
     fn sum(&self) -> WorkerTotals {

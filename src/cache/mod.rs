@@ -78,7 +78,12 @@ pub struct ItemView<'a> {
     pub stale: bool,
     /// Meta commands: a client was already told to recache it.
     pub token_sent: bool,
+    /// Meta commands: the key came in base64, and is shown so.
+    pub encoded_key: bool,
 }
+
+/// A new item's allocation, filled before its shard is locked.
+pub struct Ready(Option<Box<[u8]>>);
 
 /// How to store: the protocol's own words for it.
 pub use crate::protocol::StoreMode as Mode;
@@ -194,13 +199,17 @@ impl Cache {
     }
 
     pub fn store(&self, mode: Mode, key: &[u8], flags: u32, expiry: Seconds, value: &[u8], now: Seconds) -> Stored {
-        // The new item is allocated and filled before the lock is taken.
-        let ready = match mode {
+        let ready = self.prepare(mode, key, flags, value);
+        self.with(key, now, |slot| slot.store_ready(mode, flags, expiry, value, ready, None))
+    }
+
+    /// Allocates and fills what [`Slot::store_ready`] will put in place, so that it need not happen under the lock.
+    pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> Ready {
+        Ready(match mode {
             Mode::Append | Mode::Prepend => None,
             _ if !self.fits(key.len(), flags, value.len()) => None,
             _ => Some(slab::pack(key, [value, b""], flags)),
-        };
-        self.with(key, now, |slot| slot.store_packed(mode, flags, expiry, value, ready, None))
+        })
     }
 
     pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> Counted {

@@ -13,7 +13,7 @@ use super::{
     Seconds,
     class::{ClassTotals, Classes, item_size},
     queue::{Ghost, Queue},
-    slab::{self, CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, STALE, Slab, TOKEN_SENT},
+    slab::{self, CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
 };
 
@@ -567,7 +567,7 @@ pub(super) struct NewData {
     pub(super) flags: u32,
     pub(super) expiry: Seconds,
     pub(super) cas: u64,
-    /// `FETCHED`, `STALE`, `TOKEN_SENT`.
+    /// Of `MARKS`.
     pub(super) marks: u8,
 }
 
@@ -577,18 +577,12 @@ impl NewData {
     }
 }
 
-impl Entry {
-    fn marks(&self) -> u8 {
-        [FETCHED, STALE, TOKEN_SENT].into_iter().filter(|&bit| self.has(bit)).fold(0, |marks, bit| marks | bit)
-    }
-}
-
 fn fill(entry: &mut Entry, new: NewData) {
     entry.data = new.data;
     entry.cas = new.cas;
     entry.exptime = new.expiry;
     entry.put(HAS_FLAGS, new.flags != 0);
-    entry.put(FETCHED | STALE | TOKEN_SENT, false);
+    entry.put(MARKS, false);
     entry.put(new.marks, true);
 }
 

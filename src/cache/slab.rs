@@ -56,6 +56,10 @@ pub(super) const HAS_FLAGS: u8 = 1 << 4;
 pub(super) const STALE: u8 = 1 << 5;
 /// Meta commands: somebody was told to recache it.
 pub(super) const TOKEN_SENT: u8 = 1 << 6;
+/// Meta commands: the key came in base64.
+pub(super) const ENCODED_KEY: u8 = 1 << 7;
+/// What an entry keeps when it moves, and loses when its item is replaced.
+pub(super) const MARKS: u8 = FETCHED | STALE | TOKEN_SENT | ENCODED_KEY;
 
 impl Entry {
     fn vacant() -> Entry {
@@ -121,6 +125,10 @@ impl Entry {
         } else {
             self.bits &= !bit;
         }
+    }
+
+    pub(super) fn marks(&self) -> u8 {
+        self.bits & MARKS
     }
 
     #[inline]

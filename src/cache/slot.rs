@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::protocol::number;
 
 use super::{
-    Counted, ItemView, Mode, Seconds, Stored,
+    Counted, ItemView, Mode, Ready, Seconds, Stored,
     class::item_size,
     shard::{Leaves, NewData, Shard, Trash},
-    slab::{self, Entry, FETCHED, STALE, TOKEN_SENT},
+    slab::{self, ENCODED_KEY, Entry, FETCHED, STALE, TOKEN_SENT},
 };
 
 /// A key's place, locked. Made by [`super::Cache::with`].
@@ -76,7 +76,8 @@ impl<'a> Slot<'a> {
         let Some(index) = self.index else { return false };
         self.shard.set_expiry(index, expiry);
         self.shard.stats_of(index).touch_hits += 1;
-        self.shard.mark_used(index, self.now, false);
+        // To memcached a touch is a read.
+        self.shard.mark_used(index, self.now, true);
         true
     }
 
@@ -95,6 +96,16 @@ impl<'a> Slot<'a> {
         self.put(TOKEN_SENT, sent);
     }
 
+    /// Marks the key as one that came in base64.
+    pub fn set_encoded_key(&mut self, encoded: bool) {
+        self.put(ENCODED_KEY, encoded);
+    }
+
+    /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
+    pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
+        self.put_item([value, b""], 0, expiry, None, cas) == Stored::Stored
+    }
+
     /// Gives the item this cas id, or a new one.
     pub fn set_cas(&mut self, cas: Option<u64>) {
         if let Some(index) = self.index {
@@ -105,16 +116,17 @@ impl<'a> Slot<'a> {
 
     /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
     pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_packed(mode, flags, expiry, value, None, cas)
+        self.store_ready(mode, flags, expiry, value, Ready(None), cas)
     }
 
-    pub(super) fn store_packed(
+    /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
+    pub fn store_ready(
         &mut self,
         mode: Mode,
         flags: u32,
         expiry: Seconds,
         value: &[u8],
-        ready: Option<Box<[u8]>>,
+        Ready(ready): Ready,
         cas: Option<u64>,
     ) -> Stored {
         let size = item_size(self.key.len(), flags, value.len());
@@ -280,5 +292,6 @@ pub(super) fn view_of(entry: &Entry) -> ItemView<'_> {
         size_bytes: entry.item_size(),
         stale: entry.has(STALE),
         token_sent: entry.has(TOKEN_SENT),
+        encoded_key: entry.has(ENCODED_KEY),
     }
 }

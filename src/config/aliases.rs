@@ -7,13 +7,13 @@ use std::fmt;
 
 use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
-use super::file::RawApp;
+use super::file::RawTable;
 use super::presets::PRESETS;
 use super::settings::closest;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
 use super::{SecretSource, View};
 use crate::credential::encoding::{Fact, Form};
-use crate::kind::{Kind, Platform};
+use crate::kind::{Kind, Platform, component};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
@@ -40,10 +40,18 @@ pub enum AliasOf {
     WxCardTicket,
     /// WeCom's, for `wx.agentConfig`.
     AgentTicket,
+    /// A component's own.
+    ComponentToken,
 }
 
 impl AliasOf {
-    const ALL: [AliasOf; 4] = [AliasOf::AccessToken, AliasOf::JsapiTicket, AliasOf::WxCardTicket, AliasOf::AgentTicket];
+    const ALL: [AliasOf; 5] = [
+        AliasOf::AccessToken,
+        AliasOf::JsapiTicket,
+        AliasOf::WxCardTicket,
+        AliasOf::AgentTicket,
+        AliasOf::ComponentToken,
+    ];
 
     /// What a kind of credential is to an alias.
     pub(super) fn of(kind: &Kind) -> Option<AliasOf> {
@@ -62,6 +70,7 @@ impl AliasOf {
             AliasOf::JsapiTicket => "jsapi_ticket",
             AliasOf::WxCardTicket => "wx_card_ticket",
             AliasOf::AgentTicket => "agent_ticket",
+            AliasOf::ComponentToken => "component_access_token",
         }
     }
 }
@@ -113,7 +122,7 @@ impl Reader<'_> {
     /// The aliases as written, then those of the presets. `kept` is what the app keeps current.
     pub(super) fn templates(
         &mut self,
-        raw: &RawApp,
+        raw: &RawTable,
         appid: &str,
         platform: &Platform,
         kept: &[AliasOf],
@@ -143,6 +152,9 @@ impl Reader<'_> {
             match preset(&item.value) {
                 Ok(preset) => {
                     let keys = preset.keys(platform.has_agents).filter(|(of, ..)| kept.contains(of));
+                    // An authorizer has no secret, so nobody looks under such a key.
+                    let has_secret = platform.name != component::AUTHORIZERS.name;
+                    let keys = keys.filter(|(_, key, _)| has_secret || !key.contains("{secret"));
                     templates.extend(keys.map(|(of, key, view)| {
                         let key = format!("{prefix}{key}");
                         Template { key, of, view, preset: true, place: item.place.clone() }
@@ -151,7 +163,7 @@ impl Reader<'_> {
                 Err(problem) => self.fault("presets", problem, &item.place),
             }
         }
-        templates.retain_mut(|template| match placeholders(&template.key) {
+        templates.retain_mut(|template| match placeholders(&template.key, platform) {
             Ok(()) => {
                 template.key = template.key.replace("{appid}", appid);
                 true
@@ -164,7 +176,7 @@ impl Reader<'_> {
         templates
     }
 
-    fn list<'g>(&mut self, raw: &'g RawApp, key: &'static str, example: &str) -> &'g [Given] {
+    fn list<'g>(&mut self, raw: &'g RawTable, key: &'static str, example: &str) -> &'g [Given] {
         let Some(given) = raw.fields.get(key) else { return &[] };
         if let Value::List(items) = &given.value {
             return items;
@@ -220,7 +232,11 @@ fn preset(value: &Value) -> Reading<&'static super::presets::Preset> {
 }
 
 /// `{word}` must be one that is known; other braces are part of the key.
-fn placeholders(key: &str) -> Reading<()> {
+fn placeholders(key: &str, platform: &Platform) -> Reading<()> {
+    if platform.name == component::AUTHORIZERS.name && key.contains("{secret") {
+        let what = format!("{} wants a secret, and an authorizer has none", quoted(key));
+        return Err(Problem::new(what, "Known here is {appid}."));
+    }
     for rest in key.split('{').skip(1) {
         let Some((inner, _)) = rest.split_once('}') else { continue };
         let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -254,7 +270,7 @@ pub(super) fn fits_in_a_key(text: &str) -> bool {
 
 fn template(item: &Given, kept: &[AliasOf]) -> Result<Template, (Problem, Place)> {
     match &item.value {
-        Value::Text(key) => Ok(Template::raw(key, item.place.clone())),
+        Value::Text(key) => Ok(Template { of: usual(kept), ..Template::raw(key, item.place.clone()) }),
         Value::Table(fields) => table(fields, &item.place, kept),
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
@@ -316,7 +332,7 @@ fn table(given: &[(String, Given)], place: &Place, kept: &[AliasOf]) -> Result<T
         let problem = Problem::new("an alias has no key", "Write { key = \"...\", ... }.");
         return Err((problem, place.clone()));
     };
-    let of = fields.read("of", |value| of(value, kept))?.unwrap_or(AliasOf::AccessToken);
+    let of = fields.read("of", |value| of(value, kept))?.unwrap_or(usual(kept));
     let encodings = [
         ("raw", Encoding::Raw),
         ("json_string", Encoding::JsonString),
@@ -345,8 +361,13 @@ fn table(given: &[(String, Given)], place: &Place, kept: &[AliasOf]) -> Result<T
     Ok(Template { key: key.to_owned(), of, view, preset: false, place: place.clone() })
 }
 
+/// What a key shows unless it says so: the app's token, which stands first.
+fn usual(kept: &[AliasOf]) -> AliasOf {
+    kept.first().copied().unwrap_or(AliasOf::AccessToken)
+}
+
 fn of(value: &Value, kept: &[AliasOf]) -> Reading<AliasOf> {
-    let words = [AliasOf::AccessToken, AliasOf::JsapiTicket, AliasOf::WxCardTicket].map(|of| (AliasOf::word(of), of));
+    let words = AliasOf::ALL.map(|of| (AliasOf::word(of), of));
     let of = word(value, &words)?;
     if kept.contains(&of) {
         return Ok(of);
@@ -391,7 +412,10 @@ fn form(
     let fields = || match layout {
         Some(layout) => layout,
         None => {
-            let value = if of == AliasOf::AccessToken { "access_token" } else { "ticket" };
+            let value = match of {
+                AliasOf::AccessToken | AliasOf::ComponentToken => of.word(),
+                _ => "ticket",
+            };
             let fields = [(value, Fact::Value), ("expires_at", Fact::ExpiresAt), ("expires_in", Fact::ExpiresIn)];
             let mut fields = fields.map(|(name, fact)| (name.to_owned(), fact)).to_vec();
             // As the fields of a TOML table come.
@@ -427,7 +451,8 @@ fn form(
 /// An alias as the file could have it.
 pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String {
     let key = quoted(alias.spoken());
-    if alias.of == AliasOf::AccessToken && alias.view == View::RAW {
+    let usual = matches!(alias.of, AliasOf::AccessToken | AliasOf::ComponentToken);
+    if usual && alias.view == View::RAW {
         return key;
     }
     let name = |fact: &Fact| FACTS.iter().find(|(_, known)| known == fact).map_or("", |(name, _)| *name);
@@ -452,7 +477,7 @@ pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String 
         Form::Nothing => "shows = \"nothing\"".to_owned(),
     };
     let mut text = format!("{{ key = {key}, {form}");
-    if alias.of != AliasOf::AccessToken {
+    if !usual {
         text += &format!(", of = \"{}\"", alias.of.word());
     }
     if view.flags != 0 || matches!(view.form, Form::PhpString | Form::PhpArray(_) | Form::PhpList(_)) {

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::aliases::{Template, fits_in_a_key};
+use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
-use super::file::{Document, RawApp, open_to_others};
+use super::file::{Document, RawTable, open_to_others};
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
@@ -22,7 +23,6 @@ const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
 const PROBE_EVERY_S: RangeInclusive<u64> = 10..=86_400;
 /// WeChat's own bound (page "获取稳定版接口调用凭据").
 const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
-const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Where an app's secret came from, for `check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub enum Origin {
 }
 
 /// A checked app with what only the checks and `check` need.
-struct Entry {
-    app: App,
+pub(super) struct Entry {
+    pub app: App,
     origin: Origin,
     place: Place,
     /// What becomes of `app.aliases` once the secret is certain.
@@ -56,24 +56,38 @@ impl Reader<'_> {
     /// All apps: those of the file, then the quick start's.
     pub fn apps(&mut self, document: &mut Document) -> (Vec<App>, Vec<Origin>) {
         let raw = std::mem::take(&mut document.apps);
-        let mut entries: Vec<Entry> = raw.into_iter().filter_map(|app| self.app(app, document)).collect();
+        let mut entries: Vec<Entry> = raw.into_iter().flat_map(|app| self.app_and_authorizers(app, document)).collect();
         self.quick_start(&mut entries);
         for entry in &mut entries {
             let templates = std::mem::take(&mut entry.templates);
-            (entry.app.aliases, entry.alias_places) = self.expand(templates, &entry.app.secret);
+            // A refresh token is no part of any key.
+            let none = SecretSource::Fixed(Secret::new(String::new()));
+            let secret = if entry.app.component.is_some() { &none } else { &entry.app.secret };
+            (entry.app.aliases, entry.alias_places) = self.expand(templates, secret);
         }
         self.collisions(&entries);
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
 
-    fn app(&mut self, mut raw: RawApp, document: &Document) -> Option<Entry> {
+    pub(super) fn platform(&mut self, raw: &RawTable) -> &'static Platform {
         let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
-        let platform = self.field(&raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM);
+        self.field(raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM)
+    }
+
+    /// One app; for an authorizer with its component, whose API it shares.
+    pub(super) fn app(
+        &mut self,
+        mut raw: RawTable,
+        document: &Document,
+        platform: &'static Platform,
+        component: Option<&App>,
+    ) -> Option<Entry> {
         let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
         let token = token.or(platform.tokens.first().map(|(_, kind)| *kind)).unwrap_or(&mp::STABLE);
         let tickets = self.tickets(&raw, platform);
         let agent = self.agent(&raw, platform);
-        let base_url = self.field(&raw, "base_url", base_url);
+        let base_url = self.field(&raw, "base_url", base_url).or(component.and_then(|app| app.base_url.clone()));
+        let verify_ticket_file = self.verify_ticket_file(&raw, platform, document);
         let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
         let stand_in = self.fallback(&raw, platform, token);
         let probe_every_ms = self.probe_every(&raw, platform, token);
@@ -89,7 +103,8 @@ impl Reader<'_> {
         };
         let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
         let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), platform, &kept);
-        let secret = self.secret(&mut raw, document, appid.as_deref());
+        let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
+        let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
         let appid = appid?;
         if !(platform.usual_id)(&appid) {
             let name = platform.name;
@@ -111,12 +126,14 @@ impl Reader<'_> {
             stand_in,
             probe_every_ms,
             forced_per_day,
+            verify_ticket_file,
+            component: component.map(|app| app.appid.clone()),
         };
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
     }
 
     /// Which endpoint to ask when the quota of the first is used up.
-    fn fallback(&mut self, raw: &RawApp, platform: &Platform, token: &'static Kind) -> Option<&'static Kind> {
+    fn fallback(&mut self, raw: &RawTable, platform: &Platform, token: &'static Kind) -> Option<&'static Kind> {
         self.field(raw, "fallback", |value| {
             let given = word(value, platform.tokens)?;
             // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
@@ -128,7 +145,7 @@ impl Reader<'_> {
         })
     }
 
-    fn probe_every(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+    fn probe_every(&mut self, raw: &RawTable, platform: &Platform, token: &Kind) -> Option<u64> {
         self.field(raw, "probe_every_s", |value| {
             if token.probe.is_none() {
                 let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
@@ -138,7 +155,7 @@ impl Reader<'_> {
         })
     }
 
-    fn forced_per_day(&mut self, raw: &RawApp, platform: &Platform, token: &Kind) -> Option<u64> {
+    fn forced_per_day(&mut self, raw: &RawTable, platform: &Platform, token: &Kind) -> Option<u64> {
         let can_force = platform.tokens.iter().any(|(_, kind)| kind.can_force);
         self.field(raw, "forced_per_day", |value| {
             if !(token.can_force || can_force) {
@@ -149,7 +166,7 @@ impl Reader<'_> {
         })
     }
 
-    fn field<T>(&mut self, raw: &RawApp, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+    pub(super) fn field<T>(&mut self, raw: &RawTable, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
         let given = raw.fields.get(key)?;
         read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
     }
@@ -158,7 +175,7 @@ impl Reader<'_> {
         self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
     }
 
-    fn tickets(&mut self, raw: &RawApp, platform: &Platform) -> Vec<&'static Kind> {
+    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static Kind> {
         let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
         let Value::List(items) = &given.value else {
             let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
@@ -182,7 +199,7 @@ impl Reader<'_> {
     }
 
     /// Which of a corporation's apps this is; part of the keys.
-    fn agent(&mut self, raw: &RawApp, platform: &Platform) -> Option<String> {
+    fn agent(&mut self, raw: &RawTable, platform: &Platform) -> Option<String> {
         self.field(raw, "agent", |value| {
             let agent = text(value)?;
             if !platform.has_agents {
@@ -197,34 +214,42 @@ impl Reader<'_> {
         })
     }
 
-    fn secret(&mut self, raw: &mut RawApp, document: &Document, appid: Option<&str>) -> Option<(SecretSource, Origin)> {
+    fn secret(
+        &mut self,
+        raw: &mut RawTable,
+        document: &Document,
+        appid: Option<&str>,
+        wanted: &Wanted,
+    ) -> Option<(SecretSource, Origin)> {
         let mut sources: Vec<(&str, Given)> =
-            SECRET_KEYS.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
+            wanted.keys.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
         if sources.len() > 1 {
             let names = sources.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
-            let problem = Problem::new(format!("an app has {names}"), "Keep one of them.");
+            let problem = Problem::new(format!("{} has {names}", wanted.one), "Keep one of them.");
             self.faults.push(problem.at(&sources[1].1.place));
             return None;
         }
         let Some((key, given)) = sources.pop() else {
             // The quick start may bring the secret of an app that the file describes.
-            if let Some(secret) = appid.and_then(|appid| quick_start_of(self.environment, appid)) {
+            let own = appid.filter(|_| wanted.key == SECRET.key);
+            if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
                 return Some((secret, Origin::Environment("WECHAT_SECRET".into())));
             }
             let problem = Problem::new(
-                format!("the app {} has no secret", appid.map(quoted).unwrap_or_default()),
-                "Add secret_file = \"/path\", secret_env = \"NAME\" or secret_credential = \"name\".",
+                format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun),
+                wanted.remedy(),
             );
             self.faults.push(problem.at(&raw.place));
             return None;
         };
         let place = given.place.clone();
-        match self.secret_of(key, given.value, document) {
+        match self.secret_of(key, given.value, document, wanted) {
             Ok(secret) => {
-                if key == "secret" {
+                if key == wanted.key {
                     let open = if document.open_to_others { ", and others may read this file (chmod 600)" } else { "" };
                     self.warnings.push(format!(
-                        "{place}: the secret is written in the configuration{open}; secret_file keeps it apart"
+                        "{place}: the {} is written in the configuration{open}; {}_file keeps it apart",
+                        wanted.noun, wanted.key
                     ));
                 }
                 Some(secret)
@@ -236,17 +261,24 @@ impl Reader<'_> {
         }
     }
 
-    fn secret_of(&mut self, key: &str, value: Value, document: &Document) -> Reading<(SecretSource, Origin)> {
+    fn secret_of(
+        &mut self,
+        key: &str,
+        value: Value,
+        document: &Document,
+        wanted: &Wanted,
+    ) -> Reading<(SecretSource, Origin)> {
         let name = text(&value)?;
-        match key {
-            "secret_file" => {
+        match key.strip_prefix(wanted.key).unwrap_or_default() {
+            "_file" => {
                 let path = document.folder.join(name);
-                Ok((self.secret_file(&path)?, Origin::File(path)))
+                Ok((self.secret_file(&path, wanted)?, Origin::File(path)))
             }
-            "secret_credential" => {
+            "_credential" => {
                 let folder = self.environment.get("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
                 let folder = folder.ok_or_else(|| {
-                    let remedy = "Start it by a systemd unit with LoadCredential=, or use secret_file.";
+                    let remedy =
+                        format!("Start it by a systemd unit with LoadCredential=, or use {}_file.", wanted.key);
                     Problem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy)
                 })?;
                 if name.contains('/') || name == ".." {
@@ -257,33 +289,37 @@ impl Reader<'_> {
                     ));
                 }
                 let path = Path::new(&folder).join(name);
-                Ok((self.secret_file(&path)?, Origin::Credential(name.to_owned())))
+                Ok((self.secret_file(&path, wanted)?, Origin::Credential(name.to_owned())))
             }
-            "secret_env" => {
+            "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
                     let what = format!("the environment has no variable {}", shown(name));
                     Problem::new(what, "Set the variable, or correct its name.")
                 })?;
                 let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
                 let secret = secret.map_err(|fault| {
-                    Problem::new(format!("the variable {} {fault}", shown(name)), "Set it to the app's secret.")
+                    Problem::new(
+                        format!("the variable {} {fault}", shown(name)),
+                        format!("Set it to {}.", wanted.whose),
+                    )
                 })?;
                 Ok((SecretSource::Fixed(secret), Origin::Environment(name.to_owned())))
             }
             _ => {
-                let secret = of_text(name)
-                    .map_err(|fault| Problem::new(format!("the secret {fault}"), "Write the app's secret."))?;
+                let secret = of_text(name).map_err(|fault| {
+                    Problem::new(format!("the {} {fault}", wanted.noun), format!("Write {}.", wanted.whose))
+                })?;
                 Ok((SecretSource::Fixed(secret), Origin::Inline))
             }
         }
     }
 
-    fn secret_file(&mut self, path: &Path) -> Reading<SecretSource> {
+    fn secret_file(&mut self, path: &Path, wanted: &Wanted) -> Reading<SecretSource> {
         let source = SecretSource::File(path.to_owned());
         source.read().map_err(|fault| {
             let remedy = match fault {
-                SecretFault::Unreadable(_) => "Check the name of the file and who may read it.",
-                _ => "Put the app's secret into the file, and nothing else.",
+                SecretFault::Unreadable(_) => "Check the name of the file and who may read it.".to_owned(),
+                _ => format!("Put {} into the file, and nothing else.", wanted.whose),
             };
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let what = if secret_like(name) {
@@ -325,7 +361,8 @@ impl Reader<'_> {
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
         let secret = SecretSource::Fixed(secret);
         let origin = Origin::Environment("WECHAT_SECRET".into());
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid) {
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
+        {
             entry.app.secret = secret;
             entry.origin = origin;
             return;
@@ -353,7 +390,8 @@ impl Reader<'_> {
         let built_in: HashMap<String, (String, &Kind)> = owners
             .iter()
             .flat_map(|(id, entry)| {
-                entry.app.kinds().map(move |kind| (entry.app.built_in_name(kind), (id.clone(), kind)))
+                let of = move |kind| entry.app.built_in_names(kind).into_iter().map(move |name| (name, kind));
+                entry.app.kinds().flat_map(of).map(move |(name, kind)| (name, (id.clone(), kind)))
             })
             .collect();
         let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
@@ -413,7 +451,8 @@ pub(super) fn shown(name: &str) -> String {
     if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
 }
 
-/// WeChat's secrets are 32 hex digits.
+/// WeChat's secrets are 32 hex digits; the open platform's begin in their own way.
 fn secret_like(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.starts_with(start));
+    pushed || text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

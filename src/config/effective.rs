@@ -4,12 +4,14 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::RefuseWith;
+use super::access::{ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 use super::aliases::as_toml;
 use super::apps::Origin;
 use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
+use crate::access::Rights;
 
 impl Loaded {
     /// All settings in effect as TOML. It loads again, except where a hidden secret stands.
@@ -17,25 +19,27 @@ impl Loaded {
         let mut out = String::new();
         self.server(&mut out);
         self.rest(&mut out);
+        // A component's authorizers follow it in the list, and in the file stand below it.
         for (app, origin) in self.config.apps.iter().zip(&self.origins) {
-            out.push_str("\n[[app]]\n");
+            let authorizer = app.component.is_some();
+            out.push_str(if authorizer { "\n[[app.authorizer]]\n" } else { "\n[[app]]\n" });
             line(&mut out, "appid", &quoted(&app.appid));
-            match origin {
-                Origin::File(path) => line(&mut out, "secret_file", &quoted_path(path)),
-                Origin::Credential(name) => line(&mut out, "secret_credential", &quoted(name)),
-                Origin::Environment(name) => line(&mut out, "secret_env", &quoted(name)),
-                Origin::Inline => line(&mut out, "secret", &format!("{} # written in the file", quoted(HIDDEN))),
+            secret(&mut out, if authorizer { "refresh_token" } else { "secret" }, origin);
+            if !authorizer {
+                line(&mut out, "kind", &quoted(app.platform.name));
+                let endpoint = app.platform.tokens.iter().find(|(_, kind)| *kind == app.token);
+                let endpoint = endpoint.map_or("", |(word, _)| word);
+                line(&mut out, "endpoint", &quoted(endpoint));
             }
-            line(&mut out, "kind", &quoted(app.platform.name));
-            let endpoint = app.platform.tokens.iter().find(|(_, kind)| *kind == app.token);
-            let endpoint = endpoint.map_or("", |(word, _)| word);
-            line(&mut out, "endpoint", &quoted(endpoint));
             let tickets = app.platform.tickets.iter().filter(|(_, kind)| app.tickets.contains(kind));
             line(&mut out, "tickets", &list(tickets.map(|(word, _)| quoted(word))));
             if let Some(agent) = &app.agent {
                 line(&mut out, "agent", &quoted(agent));
             }
-            if let Some(url) = &app.base_url {
+            if let Some(path) = &app.verify_ticket_file {
+                line(&mut out, "verify_ticket_file", &quoted_path(path));
+            }
+            if let Some(url) = app.base_url.as_ref().filter(|_| !authorizer) {
                 line(&mut out, "base_url", &quoted(url));
             }
             line(&mut out, "aliases", &list(app.aliases.iter().map(|alias| as_toml(alias, quoted))));
@@ -68,6 +72,16 @@ impl Loaded {
             line(out, "unix_socket", &quoted_path(path));
         }
         line(out, "unix_mode", &quoted(&format!("{:04o}", server.unix_mode)));
+        if let Some(group) = &server.unix_group {
+            line(out, "unix_group", &quoted(group));
+        }
+        line(out, "rights", &rights(&server.rights));
+        if let Some(path) = &self.config.access.auth_file {
+            line(out, "auth_file", &quoted_path(path));
+        }
+        if let Some(tls) = &self.config.access.tls {
+            tls_keys(out, tls);
+        }
         line(out, "allow_unauthenticated", &self.allow_unauthenticated.to_string());
         line(out, "memory", &quoted(&size_text(server.memory_bytes)));
         line(out, "item_size_max", &quoted(&size_text(server.item_size_max_bytes as u64)));
@@ -88,6 +102,7 @@ impl Loaded {
         }
         line(out, "daemonize", &server.daemonize.to_string());
         line(out, "lock_memory", &server.lock_memory.to_string());
+        server.listeners.iter().for_each(|of| listener(out, of));
     }
 
     fn rest(&self, out: &mut String) {
@@ -109,11 +124,76 @@ impl Loaded {
         out.push_str("\n[log]\n");
         line(out, "json", &log.json.to_string());
         line(out, "verbosity", &log.verbosity.to_string());
+        for (name, of) in &self.config.access.users {
+            out.push_str("\n[[user]]\n");
+            line(out, "name", &quoted(name));
+            line(out, "rights", &rights(of));
+        }
+        for (whose, of) in &self.config.access.certificates {
+            out.push_str("\n[[certificate]]\n");
+            line(out, "name", &quoted(&whose.to_string()));
+            line(out, "rights", &rights(of));
+        }
+    }
+}
+
+/// Where an app's secret, or an authorizer's refresh token, comes from.
+fn secret(out: &mut String, key: &str, origin: &Origin) {
+    match origin {
+        Origin::File(path) => line(out, &format!("{key}_file"), &quoted_path(path)),
+        Origin::Credential(name) => line(out, &format!("{key}_credential"), &quoted(name)),
+        Origin::Environment(name) => line(out, &format!("{key}_env"), &quoted(name)),
+        Origin::Inline => line(out, key, &format!("{} # written in the file", quoted(HIDDEN))),
     }
 }
 
 fn line(out: &mut String, key: &str, value: &str) {
     let _ = writeln!(out, "{key} = {value}");
+}
+
+fn rights(rights: &Rights) -> String {
+    match &rights.words()[..] {
+        [word] => quoted(word),
+        words => list(words.iter().map(|word| quoted(word))),
+    }
+}
+
+fn tls_keys(out: &mut String, tls: &Tls) {
+    line(out, "tls.cert", &quoted_path(&tls.cert));
+    line(out, "tls.key", &quoted_path(&tls.key));
+    let (asked, ca) = match &tls.clients {
+        ClientCertificates::Ignored => ("none", None),
+        ClientCertificates::Optional(ca) => ("optional", Some(ca)),
+        ClientCertificates::Required(ca) => ("required", Some(ca)),
+    };
+    if let Some(ca) = ca {
+        line(out, "tls.client_ca", &quoted_path(ca));
+    }
+    line(out, "tls.client_certificates", &quoted(asked));
+    let min_version = match tls.min_version {
+        TlsVersion::Tls12 => "1.2",
+        TlsVersion::Tls13 => "1.3",
+    };
+    line(out, "tls.min_version", &quoted(min_version));
+}
+
+fn listener(out: &mut String, listener: &Listener) {
+    out.push_str("\n[[server.listener]]\n");
+    match &listener.at {
+        ListenAt::Tcp(address) => {
+            line(out, "address", &quoted(&address.to_string()));
+            line(out, "tls", &listener.tls.to_string());
+        }
+        ListenAt::Unix { path, mode, group } => {
+            line(out, "address", &quoted(&format!("unix:{}", path.display())));
+            line(out, "mode", &quoted(&format!("{mode:04o}")));
+            if let Some(group) = group {
+                line(out, "group", &quoted(group));
+            }
+        }
+    }
+    line(out, "rights", &rights(&listener.rights));
+    line(out, "auth", &listener.auth.to_string());
 }
 
 fn quoted(text: &str) -> String {

@@ -14,24 +14,29 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, SECTIONS, closest, find, keys_of};
+use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.
 #[derive(Default)]
 pub(super) struct Document {
     pub settings: Vec<(&'static str, Given)>,
-    pub apps: Vec<RawApp>,
+    pub apps: Vec<RawTable>,
+    pub users: Vec<RawTable>,
+    pub certificates: Vec<RawTable>,
+    pub listeners: Vec<RawTable>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
     pub folder: PathBuf,
 }
 
-/// One `[[app]]`, unchecked.
-pub(super) struct RawApp {
+/// One table of a list such as `[[app]]`, unchecked.
+pub(super) struct RawTable {
     pub place: Place,
     pub fields: BTreeMap<&'static str, Given>,
+    /// The `[[app.authorizer]]` tables below it.
+    pub authorizers: Vec<RawTable>,
 }
 
 /// Reads and walks the file; faults are appended.
@@ -89,11 +94,17 @@ impl Walk<'_> {
         }
         for (key, value) in table.get_ref() {
             match (key.get_ref().as_ref(), value.get_ref()) {
-                ("app", DeValue::Array(apps)) => apps.iter().for_each(|app| self.app(app)),
-                ("app", other) => {
-                    let what = format!("app is {}, not a list of tables", kind_of(other));
-                    let problem = Problem::new(what, "Start each app with a line [[app]], in double brackets.");
-                    self.fault(key.span(), problem);
+                ("app", value) => {
+                    let apps = self.tables("app", APP_KEYS, key.span(), value);
+                    self.document.apps.extend(apps);
+                }
+                ("user", value) => {
+                    let users = self.tables("user", NAMED_KEYS, key.span(), value);
+                    self.document.users.extend(users);
+                }
+                ("certificate", value) => {
+                    let certificates = self.tables("certificate", NAMED_KEYS, key.span(), value);
+                    self.document.certificates.extend(certificates);
                 }
                 (name, value) if SECTIONS.contains(&name) => self.section(name, key.span(), value),
                 (name, _) => self.unknown_section(name, key.span()),
@@ -110,41 +121,80 @@ impl Walk<'_> {
             return self.fault(span, problem);
         };
         for (key, value) in table {
-            match find(section, key.get_ref()) {
-                Some(setting) => {
-                    let given = Given { value: self.value(value), place: self.place(key.span()) };
-                    self.document.settings.push((setting, given));
+            match (section, key.get_ref().as_ref(), value.get_ref()) {
+                ("server", "listener", list) => {
+                    let listeners = self.tables("server.listener", LISTENER_KEYS, key.span(), list);
+                    self.document.listeners.extend(listeners);
                 }
-                None => self.unknown_key(&format!("[{section}]"), key.get_ref(), keys_of(section), key.span()),
+                ("server", "tls", DeValue::Table(table)) => {
+                    for (key, value) in table {
+                        self.setting("server", &format!("tls.{}", key.get_ref()), key.span(), value);
+                    }
+                }
+                (_, name, _) => self.setting(section, name, key.span(), value),
             }
         }
     }
 
-    fn app(&mut self, app: &Spanned<DeValue<'_>>) {
-        let DeValue::Table(table) = app.get_ref() else {
-            let problem =
-                Problem::new("an app is not a table", "Start each app with a line [[app]], in double brackets.");
-            return self.fault(app.span(), problem);
+    fn setting(&mut self, section: &str, name: &str, span: Range<usize>, value: &Spanned<DeValue<'_>>) {
+        match find(section, name) {
+            Some(setting) => {
+                let given = Given { value: self.value(value), place: self.place(span) };
+                self.document.settings.push((setting, given));
+            }
+            None => self.unknown_key(&format!("[{section}]"), name, keys_of(section), span),
+        }
+    }
+
+    /// The tables of a list such as `[[app]]`.
+    fn tables(
+        &mut self,
+        name: &str,
+        keys: &'static [&'static str],
+        span: Range<usize>,
+        value: &DeValue<'_>,
+    ) -> Vec<RawTable> {
+        let DeValue::Array(tables) = value else {
+            let problem = Problem::new(
+                format!("{name} is {}, not a list of tables", kind_of(value)),
+                format!("Start each {name} with a line [[{name}]], in double brackets."),
+            );
+            self.fault(span, problem);
+            return Vec::new();
+        };
+        tables.iter().filter_map(|table| self.table(name, keys, table)).collect()
+    }
+
+    fn table(&mut self, name: &str, keys: &'static [&'static str], table: &Spanned<DeValue<'_>>) -> Option<RawTable> {
+        let place = self.place(table.span());
+        let DeValue::Table(pairs) = table.get_ref() else {
+            let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
+            let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+            self.fault(table.span(), Problem::new(what, remedy));
+            return None;
         };
         let mut fields = BTreeMap::new();
-        for (key, value) in table {
-            match APP_KEYS.iter().find(|known| **known == key.get_ref().as_ref()) {
+        let mut authorizers = Vec::new();
+        for (key, value) in pairs {
+            match keys.iter().find(|known| **known == key.get_ref().as_ref()) {
+                Some(&"authorizer") => {
+                    authorizers = self.tables("app.authorizer", AUTHORIZER_KEYS, key.span(), value.get_ref());
+                }
                 Some(known) => {
                     fields.insert(*known, Given { value: self.value(value), place: self.place(key.span()) });
                 }
-                None => self.unknown_key("[[app]]", key.get_ref(), APP_KEYS.iter().copied(), key.span()),
+                None => self.unknown_key(&format!("[[{name}]]"), key.get_ref(), keys.iter().copied(), key.span()),
             }
         }
-        let place = self.place(app.span());
-        self.document.apps.push(RawApp { place, fields });
+        Some(RawTable { place, fields, authorizers })
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let remedy = match (section_of(name), closest(name, SECTIONS.iter().copied())) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
-            (None, Some("app")) => "Did you mean [[app]]?".to_owned(),
+            (None, Some(list @ ("app" | "user" | "certificate"))) => format!("Did you mean [[{list}]]?"),
             (None, Some(section)) => format!("Did you mean [{section}]?"),
-            (None, None) => "Remove it; the sections are [server], [state], [upstream], [log] and [[app]].".to_owned(),
+            (None, None) => "Remove it; the sections are [server], [state], [upstream], [log], [[app]], [[user]] and [[certificate]].".to_owned(),
         };
         self.fault(span, Problem::new(format!("{} is not known", quoted(name)), remedy));
     }

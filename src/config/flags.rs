@@ -65,7 +65,7 @@ pub struct Flags {
     /// Say more: -v, -vv (also what each connection does), -vvv
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Words separated by commas: idle_timeout=SECONDS, maxconns_fast (always on); others are ignored
+    /// Words separated by commas: idle_timeout=SECONDS, ssl_... (see -Z), maxconns_fast (always on); others are ignored
     #[arg(short = 'o', long, value_name = "WORDS")]
     pub extended: Vec<String>,
 
@@ -113,13 +113,22 @@ pub struct Flags {
     /// SASL
     #[arg(short = 'S', long, help_heading = REFUSED)]
     pub enable_sasl: bool,
-    /// Users and passwords
-    #[arg(short = 'Y', long, value_name = "FILE", help_heading = REFUSED)]
+    /// Clients must log in; users and passwords are in this file, a line USER:PASSWORD each
+    #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<String>,
-    /// TLS
-    #[arg(short = 'Z', long, help_heading = REFUSED)]
+    /// TLS; -o has ssl_chain_cert=FILE, ssl_key=FILE, ssl_ca_cert=FILE, ssl_verify_mode=0..3, ssl_min_version=2..3
+    #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 }
+
+/// The words of `-o` about TLS, and the settings they are.
+const TLS_WORDS: &[(&str, &str, &str)] = &[
+    ("ssl_chain_cert", "server.tls.cert", "-o ssl_chain_cert"),
+    ("ssl_key", "server.tls.key", "-o ssl_key"),
+    ("ssl_ca_cert", "server.tls.client_ca", "-o ssl_ca_cert"),
+    ("ssl_verify_mode", "server.tls.client_certificates", "-o ssl_verify_mode"),
+    ("ssl_min_version", "server.tls.min_version", "-o ssl_min_version"),
+];
 
 impl Flags {
     /// The settings that were given, each with its flag. `-p` and `-l` are read by [`super::listen`].
@@ -135,6 +144,7 @@ impl Flags {
         [
             text("server.unix_socket", "-s", &self.unix_socket),
             text("server.unix_mode", "-a", &self.unix_mask),
+            text("server.auth_file", "-Y", &self.auth_file),
             memory.map(|value| ("server.memory", Given { value, place: Place::Flag("-m") })),
             text("server.item_size_max", "-I", &self.max_item_size),
             text("server.max_connections", "-c", &self.conn_limit),
@@ -153,7 +163,46 @@ impl Flags {
         ]
         .into_iter()
         .flatten()
+        .chain(self.tls(faults))
         .collect()
+    }
+
+    /// The `ssl_` words, in this server's words. As with memcached they mean nothing without `-Z`.
+    fn tls(&self, faults: &mut Vec<Fault>) -> Vec<(&'static str, Given)> {
+        if !self.enable_ssl {
+            return Vec::new();
+        }
+        let translated = |name: &str, value: &str| match (name, value) {
+            ("ssl_verify_mode", "0") => "none".to_owned(),
+            ("ssl_verify_mode", "1") => "optional".to_owned(),
+            ("ssl_verify_mode", "2" | "3") => "required".to_owned(),
+            // What is older than 1.2 is not spoken.
+            ("ssl_min_version", "0" | "1" | "2") => "1.2".to_owned(),
+            ("ssl_min_version", "3") => "1.3".to_owned(),
+            _ => value.to_owned(),
+        };
+        // No setting of that name: it makes a certificate necessary.
+        let asked = Given { value: Value::Bool(true), place: Place::Flag("-Z") };
+        let mut settings = vec![("server.tls.asked", asked)];
+        for (name, key, flag) in TLS_WORDS {
+            match self.words().rfind(|(word, _)| word == name) {
+                Some((_, Some(value))) => {
+                    let value = Value::Text(translated(name, value));
+                    settings.push((*key, Given { value, place: Place::Flag(flag) }));
+                }
+                Some((_, None)) => {
+                    let problem = Problem::new("the value is missing", format!("Write {flag}=VALUE."));
+                    faults.push(problem.at(&Place::Flag(flag)));
+                    return Vec::new();
+                }
+                None => {}
+            }
+        }
+        settings
+    }
+
+    fn word(&self, name: &str) -> Option<&str> {
+        self.words().rfind(|(word, _)| *word == name)?.1
     }
 
     fn idle_timeout(&self, faults: &mut Vec<Fault>) -> Option<(&'static str, Given)> {
@@ -178,11 +227,17 @@ impl Flags {
         })
     }
 
+    /// Words of `-o` that do what they say.
+    fn knows(&self, word: &str) -> bool {
+        let of_tls = || word == "ssl_keyformat" || TLS_WORDS.iter().any(|(name, ..)| *name == word);
+        matches!(word, "idle_timeout" | "maxconns_fast") || self.enable_ssl && of_tls()
+    }
+
     /// What was asked for and this version does not have.
     pub(super) fn refusals(&self) -> Vec<Fault> {
         let udp = self.udp_port.as_deref().filter(|port| port.trim() != "0");
         let protocol = self.protocol.as_deref().filter(|name| !matches!(*name, "ascii" | "auto" | "auto-negotiate"));
-        let no_auth = "Remove the flag and keep clients out by a loopback address or a Unix socket.";
+        let no_auth = "Use -Y, the same file of users for the text protocol.";
         [
             udp.map(|port| {
                 ("-U", format!("UDP port {}: this version has no UDP", quoted(port)), "Remove -U or write -U 0.")
@@ -190,8 +245,13 @@ impl Flags {
             self.enable_sasl.then(|| {
                 ("-S", "SASL needs the binary protocol, and this version speaks the text protocol".into(), no_auth)
             }),
-            self.auth_file.as_ref().map(|_| ("-Y", "this version cannot authenticate clients yet".into(), no_auth)),
-            self.enable_ssl.then(|| ("-Z", "this version has no TLS towards its clients yet".into(), no_auth)),
+            (self.enable_ssl && self.word("ssl_keyformat").is_some_and(|format| format != "PEM")).then(|| {
+                (
+                    "-o ssl_keyformat",
+                    "the private key must be in PEM format".into(),
+                    "Convert it: openssl pkey -inform DER.",
+                )
+            }),
             protocol.map(|name| {
                 let what = format!("protocol {}: this version speaks the text protocol", quoted(name));
                 ("-B", what, "Write -B ascii, and set the client to the text protocol.")
@@ -220,8 +280,7 @@ impl Flags {
             (self.protocol.is_some(), "-B", "the text protocol is always spoken"),
         ];
         let flags = given.into_iter().filter(|(given, ..)| *given);
-        let words =
-            self.words().map(|(name, _)| name).filter(|name| !matches!(*name, "idle_timeout" | "maxconns_fast"));
+        let words = self.words().map(|(name, _)| name).filter(|name| !self.knows(name));
         flags
             .map(|(_, flag, why)| format!("flag {flag} is ignored: {why}"))
             .chain(words.map(|name| format!("flag -o: the word {} is ignored", quoted(name))))

@@ -8,7 +8,7 @@ use super::fault::{Fault, Place, Problem};
 use super::flags::Flags;
 use super::value::{Reading, Value, kind, quoted};
 
-const PORT: u16 = 11211;
+pub(super) const PORT: u16 = 11211;
 
 /// A host and perhaps a port, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,22 @@ pub(super) struct Asked {
     /// Of the file or the environment.
     pub listen: Option<(Vec<Spot>, Place)>,
     pub unix_socket: Option<(PathBuf, Place)>,
-    pub allow_unauthenticated: bool,
+    /// What the layers say about who may connect.
+    pub guarded: Guarded,
+    /// There are listeners with terms of their own.
+    pub others: bool,
+}
+
+/// What keeps strangers from an address.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Guarded {
+    /// Clients log in.
+    pub passwords: bool,
+    pub tls: bool,
+    /// Clients show certificates.
+    pub certificates: bool,
+    /// Nothing here does, and that is meant.
+    pub allowed: bool,
 }
 
 /// The addresses to listen on; faults and warnings are appended.
@@ -49,7 +64,7 @@ pub(super) fn addresses(
             let moved = |spot: &Spot| Spot { port: port.map_or(spot.port, |_| None), ..spot.clone() };
             (spots.iter().map(moved).collect(), place.clone())
         }
-        (None, None) if asked.unix_socket.is_some() && flags.port.is_none() => return Vec::new(),
+        (None, None) if (asked.unix_socket.is_some() || asked.others) && flags.port.is_none() => return Vec::new(),
         (None, None) => {
             let place = flags.port.as_ref().map_or(Place::Default, |_| Place::Flag("-p"));
             (vec![Spot { host: Ipv4Addr::LOCALHOST.to_string(), port: None }], place)
@@ -60,33 +75,48 @@ pub(super) fn addresses(
         Some(Port::Fixed(port)) => resolve(&spots, port, &place, environment, faults),
         None => resolve(&spots, PORT, &place, environment, faults),
     };
-    if addresses.is_empty() && asked.unix_socket.is_none() && faults.len() == before {
+    if addresses.is_empty() && asked.unix_socket.is_none() && !asked.others && faults.len() == before {
         let place = if let Some(Port::Off) = port { Place::Flag("-p") } else { place.clone() };
         let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
         faults.push(Problem::new("there is nothing to listen on", remedy).at(&place));
     }
-    judge(&addresses, asked.allow_unauthenticated, &place, faults, warnings);
+    judge(&addresses, asked.guarded, &place, faults, warnings);
     addresses
 }
 
-fn judge(open: &[SocketAddr], allowed: bool, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
-    let open: Vec<String> = open.iter().filter(|at| !is_loopback(at.ip())).map(SocketAddr::to_string).collect();
+/// Addresses that other machines can reach need something that keeps strangers out.
+pub(super) fn judge(
+    addresses: &[SocketAddr],
+    guarded: Guarded,
+    place: &Place,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) {
+    let open: Vec<String> = addresses.iter().filter(|at| !is_loopback(at.ip())).map(SocketAddr::to_string).collect();
     let open = open.join(", ");
-    if open.is_empty() {
+    if open.is_empty() || guarded.certificates {
         return;
     }
-    if allowed {
-        warnings.push(format!(
+    match guarded {
+        Guarded { passwords: true, tls: true, .. } => {}
+        Guarded { passwords: true, .. } => warnings.push(format!(
+            "passwords and tokens pass {open} in plain text; [server.tls] (-Z) would hide them from the network"
+        )),
+        Guarded { allowed: true, .. } => warnings.push(format!(
             "allow_unauthenticated is in effect: whoever reaches {open} can read every token and every item"
-        ));
-        return;
+        )),
+        Guarded { tls, .. } => {
+            let alone = if tls { "; TLS alone hides what is said, but asks nobody who they are" } else { "" };
+            let what = format!("{open} can be reached from other machines, and nothing keeps strangers out{alone}");
+            faults.push(Problem::new(what, HOW_TO_GUARD).at(place));
+        }
     }
-    let what = format!("{open} can be reached from other machines, and this version has neither passwords nor TLS yet");
-    let remedy = "Listen on 127.0.0.1 or on a Unix socket; or, if a firewall or a private network keeps others out, \
-                  set allow_unauthenticated = true in [server] \
-                  (TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED=true, --allow-unauthenticated).";
-    faults.push(Problem::new(what, remedy).at(place));
 }
+
+const HOW_TO_GUARD: &str = "Let clients log in (auth_file = \"...\" in [server], -Y FILE), or ask for their certificates \
+    (cert, key and client_ca under [server.tls]), or listen on 127.0.0.1 or on a Unix socket; or, if a firewall or a \
+    private network keeps others out, set allow_unauthenticated = true in [server] \
+    (TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED=true, --allow-unauthenticated).";
 
 fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
@@ -162,7 +192,7 @@ fn spot(text: &str) -> Reading<Spot> {
     if host_fits { Ok(Spot { host: host.to_owned(), port }) } else { Err(wrong()) }
 }
 
-fn resolve(
+pub(super) fn resolve(
     spots: &[Spot],
     port: u16,
     place: &Place,

@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use super::access::{self, Access, ClientCertificates, Tls, TlsVersion};
 use super::apps::{Origin, Reader};
 use super::environment::Environment;
 use super::fault::{Fault, Faults, Place, Problem};
 use super::file::{self, Document};
 use super::flags::Flags;
-use super::listen::{self, Asked};
+use super::listen::{self, Asked, Guarded};
+use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, RefuseWith, Server, Upstream, upstream};
+use super::{Config, Log, RefuseWith, Server, Upstream, authorizers, upstream};
+use crate::access::Rights;
 use crate::kind::mp;
 
 const MIB: u64 = 1 << 20;
@@ -40,8 +43,9 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let mut document = file.map(|path| file::read(&absolute(path), &mut faults)).unwrap_or_default();
     let mut layers = Layers::new(&mut document, environment, flags, &mut faults, &mut warnings);
 
-    let asked = layers.asked();
+    let (access, auth_place) = layers.access();
     let server = layers.server();
+    let asked = layers.asked(&access);
     let upstream = layers.upstream();
     let log = Log {
         verbosity: layers.pick("log.verbosity", |value, _| integer(value, 0..=3)).map_or(0, |n| n as u8),
@@ -51,8 +55,20 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         "none" => Ok(None),
         _ => path(value, base).map(Some),
     });
-    let (allow_unauthenticated, unix_socket) = (asked.allow_unauthenticated, asked.unix_socket.clone());
+    let folder = layers.folder;
+    let (allow_unauthenticated, unix_socket) = (asked.guarded.allowed, asked.unix_socket.clone());
+    let asked = Asked { others: !document.listeners.is_empty(), ..asked };
     let listen = listen::addresses(&asked, flags, environment, &mut faults, &mut warnings);
+    let access = access::complete(access, &mut document, &auth_place, &mut faults, &mut warnings);
+    let listeners = Listeners {
+        access: &access,
+        allow_unauthenticated,
+        folder: &folder,
+        environment,
+        faults: &mut faults,
+        warnings: &mut warnings,
+    }
+    .read(std::mem::take(&mut document.listeners));
     let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
     let (apps, origins) = reader.apps(&mut document);
     if apps.is_empty() && faults.is_empty() {
@@ -67,12 +83,26 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         None if apps.is_empty() => None,
         None => default_state_path(environment, &mut warnings),
     };
+    if state_path.is_none()
+        && let Some(app) = apps.iter().find(|app| app.component.is_some())
+    {
+        faults.push(authorizers::needs_state(&app.appid).at(&Place::Default));
+    }
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
-    let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), ..server };
-    let config = Config { server, state_path, upstream, apps, log };
+    let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
+    let config = Config { server, access, state_path, upstream, apps, log };
+    warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
+}
+
+/// How clients are asked for certificates.
+#[derive(Clone, Copy)]
+enum Asks {
+    Nothing,
+    Politely,
+    Firmly,
 }
 
 /// Every setting as each layer gave it, lowest layer first.
@@ -129,23 +159,75 @@ impl<'l> Layers<'l> {
         self.pick(key, |value, _| switch(value)).unwrap_or(default)
     }
 
-    fn asked(&mut self) -> Asked {
+    fn asked(&mut self, access: &Access) -> Asked {
         Asked {
             listen: self.pick_placed("server.listen", |value, _| listen::spots(value)),
             unix_socket: self.pick_placed("server.unix_socket", path),
-            allow_unauthenticated: self.on("server.allow_unauthenticated", false),
+            guarded: Guarded {
+                passwords: access.auth_file.is_some(),
+                tls: access.tls.is_some(),
+                certificates: access.requires_certificates(),
+                allowed: self.on("server.allow_unauthenticated", false),
+            },
+            others: false,
         }
+    }
+
+    /// Users' file and TLS; the place is the file's.
+    fn access(&mut self) -> (Access, Place) {
+        let auth_file = self.pick_placed("server.auth_file", path);
+        let place = auth_file.as_ref().map_or(Place::Default, |(_, place)| place.clone());
+        let access = Access { auth_file: auth_file.map(|(path, _)| path), tls: self.tls(), ..Access::default() };
+        (access, place)
+    }
+
+    /// TLS is on once there is a certificate.
+    fn tls(&mut self) -> Option<Tls> {
+        let cert = self.pick("server.tls.cert", upstream::ca_file);
+        let key = self.pick("server.tls.key", access::pem);
+        let client_ca = self.pick("server.tls.client_ca", upstream::ca_file);
+        let asked = [("none", Asks::Nothing), ("optional", Asks::Politely), ("required", Asks::Firmly)];
+        let asked = self.pick_placed("server.tls.client_certificates", |value, _| word(value, &asked));
+        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        let min_version = self.pick("server.tls.min_version", |value, _| word(value, &versions));
+        if let (Some((Asks::Politely | Asks::Firmly, place)), None) = (&asked, &client_ca) {
+            let what = "server.tls.client_certificates: nobody is named whose certificates would count";
+            self.faults.push(Problem::new(what, "Give client_ca, the authorities (-o ssl_ca_cert).").at(place));
+        }
+        let Some(cert) = cert else {
+            let tls = |(of, _): &&(&str, Given)| of.starts_with("server.tls.") && *of != "server.tls.cert";
+            let named = |(of, _): &(&str, Given)| *of == "server.tls.cert";
+            if let Some((_, given)) = self.given.iter().rfind(tls).filter(|_| !self.given.iter().any(named)) {
+                let place = given.place.clone();
+                let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
+                self.faults.push(Problem::new("TLS has no certificate of the server", remedy).at(&place));
+            }
+            return None;
+        };
+        let clients = match (asked.map_or(Asks::Firmly, |(asked, _)| asked), client_ca) {
+            (Asks::Nothing, _) | (_, None) => ClientCertificates::Ignored,
+            (Asks::Politely, Some(ca)) => ClientCertificates::Optional(ca),
+            (Asks::Firmly, Some(ca)) => ClientCertificates::Required(ca),
+        };
+        let key = key.unwrap_or_else(|| cert.clone());
+        Some(Tls { cert, key, clients, min_version: min_version.unwrap_or(TlsVersion::Tls12) })
     }
 
     /// Everything of `[server]` but where to listen.
     fn server(&mut self) -> Server {
         let (memory_bytes, item_size_max_bytes) = self.sizes();
         let cores = std::thread::available_parallelism().map_or(4, usize::from) as u64;
+        let unix_group = self.pick("server.unix_group", |value, _| text(value).map(str::to_owned));
         let refusals = [("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
         Server {
             listen: Vec::new(),
             unix_socket: None,
-            unix_mode: self.pick("server.unix_mode", |value, _| mode(value)).unwrap_or(0o700),
+            unix_mode: self
+                .pick("server.unix_mode", |value, _| mode(value))
+                .unwrap_or(default_mode(unix_group.as_deref())),
+            unix_group,
+            rights: self.pick("server.rights", |value, _| access::rights(value)).unwrap_or(Rights::ALL),
+            listeners: Vec::new(),
             memory_bytes,
             item_size_max_bytes,
             evict: self.on("server.evict", true),

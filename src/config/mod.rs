@@ -7,18 +7,22 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::access::Rights;
 use crate::credential::encoding::View;
-use crate::kind::{Kind, Platform, mp};
+use crate::kind::{Kind, Platform, component, mp};
 use crate::secret::Secret;
 
+mod access;
 mod aliases;
 mod apps;
+mod authorizers;
 mod effective;
 mod environment;
 mod fault;
 mod file;
 mod flags;
 mod listen;
+mod listeners;
 mod load;
 mod presets;
 mod secret_source;
@@ -26,6 +30,7 @@ mod settings;
 mod upstream;
 mod value;
 
+pub use access::{Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
 pub use environment::{Environment, ProcessEnvironment};
@@ -33,7 +38,7 @@ pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, SETTINGS, Setting};
+pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -43,6 +48,8 @@ pub const REQUESTS_PER_TURN_DEFAULT: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: Server,
+    /// What lets clients in.
+    pub access: Access,
     /// The state file; `None` keeps tokens in memory only.
     pub state_path: Option<PathBuf>,
     pub upstream: Upstream,
@@ -59,6 +66,12 @@ pub struct Server {
     pub unix_socket: Option<PathBuf>,
     /// Access mask of the Unix socket (`-a`), octal 0700 by default.
     pub unix_mode: u32,
+    /// The group of the Unix socket; none: the process's own.
+    pub unix_group: Option<String>,
+    /// The most that clients may do on `listen` and `unix_socket`.
+    pub rights: Rights,
+    /// Further addresses, each with terms of its own.
+    pub listeners: Vec<Listener>,
     /// Budget for ordinary items (`-m`), bytes.
     pub memory_bytes: u64,
     /// Largest item (`-I`), bytes, key and header included as memcached counts.
@@ -89,6 +102,23 @@ pub struct Server {
     pub daemonize: bool,
     /// Try to keep all memory resident (`-k`).
     pub lock_memory: bool,
+}
+
+impl Config {
+    /// Every address, with what holds there. `auth_file` and TLS are for `listen` too, and users for the Unix socket.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let server = &self.server;
+        let listener =
+            |at, tls| Listener { at, rights: server.rights.clone(), auth: self.access.auth_file.is_some(), tls };
+        let mut all: Vec<Listener> =
+            server.listen.iter().map(|at| listener(ListenAt::Tcp(*at), self.access.tls.is_some())).collect();
+        if let Some(path) = &server.unix_socket {
+            let (path, mode, group) = (path.clone(), server.unix_mode, server.unix_group.clone());
+            all.push(listener(ListenAt::Unix { path, mode, group }, false));
+        }
+        all.extend(server.listeners.iter().cloned());
+        all
+    }
 }
 
 /// What a client's write to a managed key is answered with.
@@ -173,6 +203,10 @@ pub struct App {
     pub probe_every_ms: Option<u64>,
     /// Overrides how often a day the platform may be told to replace a live token.
     pub forced_per_day: Option<u64>,
+    /// Of a component: where the receiver of WeChat's pushes writes the verify ticket.
+    pub verify_ticket_file: Option<PathBuf>,
+    /// Of an authorizer: its component's appid. `secret` is its refresh token then, as configured.
+    pub component: Option<String>,
 }
 
 impl App {
@@ -191,6 +225,8 @@ impl App {
             stand_in: None,
             probe_every_ms: None,
             forced_per_day: None,
+            verify_ticket_file: None,
+            component: None,
         }
     }
 
@@ -221,10 +257,19 @@ impl App {
         format!("{}:{}", kind.key, self.id())
     }
 
+    /// The same, and `authorizer_access_token:<id>` for an authorizer's.
+    pub fn built_in_names(&self, kind: &Kind) -> Vec<String> {
+        let mut names = vec![self.built_in_name(kind)];
+        if kind == &component::AUTHORIZER {
+            names.push(format!("{}:{}", component::AUTHORIZER_KEY, self.id()));
+        }
+        names
+    }
+
     /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold the
     /// secret.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec![self.built_in_name(self.token)];
+        let mut names = self.built_in_names(self.token);
         for alias in &self.aliases {
             if !names.contains(&alias.name) {
                 names.push(alias.name.clone());

@@ -66,6 +66,10 @@ const fn wx_card(template: &'static str, shape: Shape) -> Key {
     Key { agents: false, of: AliasOf::WxCardTicket, template, shape }
 }
 
+const fn component(template: &'static str, shape: Shape) -> Key {
+    Key { agents: false, of: AliasOf::ComponentToken, template, shape }
+}
+
 const fn wecom(of: AliasOf, template: &'static str, shape: Shape) -> Key {
     Key { agents: true, of, template, shape }
 }
@@ -124,6 +128,7 @@ pub(super) const PRESETS: &[Preset] = &[
             token("mini_app.access_token.{appid}.{secret}.1", Shape::Raw),
             jsapi("official_account.jsapi_ticket.{appid}", Shape::Raw),
             wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::Raw),
+            component("open_platform.component_access_token.{appid}", Shape::Raw),
         ],
     },
     Preset {
@@ -138,6 +143,7 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("wechatpy:{appid}_jsapi_ticket_expires_at", Shape::AlwaysFresh(Fact::ExpiresAt)),
             wx_card("wechatpy:{appid}_jsapi_card_ticket", Shape::JsonString),
             wx_card("wechatpy:{appid}_jsapi_card_ticket_expires_at", Shape::AlwaysFresh(Fact::ExpiresAt)),
+            component("wechatpy:{appid}_component_access_token", Shape::JsonString),
             wecom(AliasOf::AccessToken, "wechatpy:{appid}_{secret10}_access_token", Shape::JsonString),
             wecom(AliasOf::AccessToken, "wechatpy:{appid}_access_token_expires_at", Shape::Nothing),
             wecom(AliasOf::JsapiTicket, "wechatpy:{appid}_jsapi_ticket", Shape::JsonString),

@@ -27,6 +27,14 @@ pub const SETTINGS: &[Setting] = &[
     with("server.listen", "-l"),
     with("server.unix_socket", "-s"),
     with("server.unix_mode", "-a"),
+    plain("server.unix_group"),
+    plain("server.rights"),
+    with("server.auth_file", "-Y"),
+    with("server.tls.cert", "-o ssl_chain_cert"),
+    with("server.tls.key", "-o ssl_key"),
+    with("server.tls.client_ca", "-o ssl_ca_cert"),
+    with("server.tls.client_certificates", "-o ssl_verify_mode"),
+    with("server.tls.min_version", "-o ssl_min_version"),
     with("server.allow_unauthenticated", "--allow-unauthenticated"),
     with("server.memory", "-m"),
     with("server.item_size_max", "-I"),
@@ -74,10 +82,32 @@ pub const APP_KEYS: &[&str] = &[
     "presets",
     "prefix",
     "tickets",
+    "verify_ticket_file",
+    "authorizer",
 ];
 
+/// The keys of an `[[app.authorizer]]` table.
+pub const AUTHORIZER_KEYS: &[&str] = &[
+    "appid",
+    "refresh_token",
+    "refresh_token_file",
+    "refresh_token_env",
+    "refresh_token_credential",
+    "aliases",
+    "daily_quota",
+    "presets",
+    "prefix",
+    "tickets",
+];
+
+/// The keys of a `[[server.listener]]` table.
+pub const LISTENER_KEYS: &[&str] = &["address", "rights", "auth", "tls", "mode", "group"];
+
+/// The keys of a `[[user]]` and of a `[[certificate]]` table.
+pub const NAMED_KEYS: &[&str] = &["name", "rights"];
+
 /// The sections of the file.
-pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "log", "app"];
+pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "log", "app", "user", "certificate"];
 
 /// The setting of that name, as the list spells it.
 pub(super) fn find(section: &str, key: &str) -> Option<&'static str> {

@@ -117,6 +117,8 @@ enum Piece {
 pub struct Times {
     unix_s: i64,
     left_s: i64,
+    /// Seconds that are really left; none if there is no end.
+    truly_left_s: Option<u32>,
 }
 
 impl Times {
@@ -124,11 +126,23 @@ impl Times {
     pub fn new(now: Now, expires_boot_ms: BootMs, at_least_s: u32) -> Times {
         let left_ms = i64::try_from(expires_boot_ms.saturating_sub(now.boot_ms)).unwrap_or(i64::MAX);
         let at_least = i64::from(at_least_s);
+        let truly_left_s = Some(u32::try_from(left_ms / 1000).unwrap_or(u32::MAX));
         if left_ms / 1000 < at_least {
-            return Times { unix_s: now.unix_s().saturating_add(at_least), left_s: at_least };
+            return Times { unix_s: now.unix_s().saturating_add(at_least), left_s: at_least, truly_left_s };
         }
         // From milliseconds: the same end whenever it is asked for.
-        Times { unix_s: now.unix_ms.saturating_add(left_ms).div_euclid(1000), left_s: left_ms / 1000 }
+        let unix_s = now.unix_ms.saturating_add(left_ms).div_euclid(1000);
+        Times { unix_s, left_s: left_ms / 1000, truly_left_s }
+    }
+
+    /// The times of what never ends.
+    pub fn endless(now: Now) -> Times {
+        Times { unix_s: now.unix_s(), left_s: 0, truly_left_s: None }
+    }
+
+    /// Whole seconds until the value must not be served, whatever the view makes of them; none if it never ends.
+    pub fn left_s(&self) -> Option<u32> {
+        self.truly_left_s
     }
 
     fn of(&self, fact: Fact) -> i64 {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::grants::{Grant, Means};
 use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
@@ -16,7 +17,7 @@ use crate::clock::{BootMs, Clock};
 use crate::config::SecretSource;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
-use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
+use crate::upstream::{Class, Failure, Probe, Token, Upstream};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Flight {
     /// The access token it is fetched with, for kinds that need one.
     pub parent: Option<Arc<Credential>>,
     pub source: SecretSource,
+    /// What it is asked with besides, for kinds that need more than a secret.
+    pub grant: Option<Grant>,
     /// The present value, if there is one.
     pub held: Option<Bytes>,
     pub standing: Standing,
@@ -107,10 +110,15 @@ impl Flight {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return landing };
-        let secret = match read_secret(&self.source).await {
-            Ok(secret) => secret,
-            Err(reason) => {
-                let failure = Failure::unusable(&self.appid, reason);
+        let read = read_secret(&self.source).await;
+        landing.secret = read.as_ref().ok().cloned();
+        let means = match &self.grant {
+            Some(grant) => grant.means(&self.appid, read),
+            None => read.map(Means::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
+        };
+        let means = match means {
+            Ok(means) => means,
+            Err(failure) => {
                 landing.outcome = Outcome::Failed { failure, sent_ms: self.clock.boot_ms() };
                 return landing;
             }
@@ -120,9 +128,8 @@ impl Flight {
             None if self.purpose == Purpose::Probe => {
                 Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() }
             }
-            _ => self.fetch(&secret, &mut landing).await,
+            _ => self.fetch(&means, &mut landing).await,
         };
-        landing.secret = Some(secret);
         landing
     }
 
@@ -139,7 +146,7 @@ impl Flight {
         Outcome::Probed { probe, sent_ms }
     }
 
-    async fn fetch(&self, secret: &Secret, landing: &mut Landing) -> Outcome {
+    async fn fetch(&self, means: &Means, landing: &mut Landing) -> Outcome {
         if let Some((saver, version)) = &self.intent {
             saver.wait(*version, INTENT_WAIT).await;
         }
@@ -148,25 +155,32 @@ impl Flight {
         }
         let sent_ms = self.clock.boot_ms();
         let Ok((token, generation)) = self.parent_token(sent_ms) else {
-            let failure =
-                Failure::transport(&self.appid, Sent::NotSent, "the app has no live access token to ask with");
+            let whose = if self.grant.is_some() { "its component" } else { "the app" };
+            let failure = Failure::no_token(&self.appid, &format!("{whose} has no live token to ask with"));
             return Outcome::Failed { failure, sent_ms };
         };
-        let force = self.purpose == Purpose::Force;
-        let ask = Ask { base_url: &self.base_url, appid: &self.appid, secret, token: &token, force };
+        let ask = self.ask(means, &token);
         landing.calls += 1;
         let token = match self.upstream.fetch(self.kind, ask, self.deadline()).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token's fault, not the operator's: it is checked, and this is asked again.
-                if self.parent.is_some() && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001)) {
+                if self.parent.is_some()
+                    && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001 | 42009 | 40082))
+                {
                     landing.refused_parent = Some(generation);
                     failure.class = Class::Retry;
+                }
+                if let Some(grant) = &self.grant {
+                    grant.refused(means, &mut failure);
                 }
                 return Outcome::Failed { failure, sent_ms };
             }
         };
         let received_ms = self.clock.boot_ms();
+        if let Some(grant) = &self.grant {
+            grant.answered(means, token.refresh.as_ref()).await;
+        }
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
         let probe = if same && doubted && self.kind.probe.is_some() {
@@ -176,6 +190,17 @@ impl Flight {
             None
         };
         Outcome::Answered { token, sent_ms, received_ms, probe }
+    }
+
+    fn ask<'a>(&'a self, means: &'a Means, parent_token: &'a str) -> Ask<'a> {
+        Ask {
+            base_url: &self.base_url,
+            appid: &self.appid,
+            secret: &means.secret,
+            token: means.ticket.as_ref().map_or(parent_token, Secret::expose),
+            force: self.purpose == Purpose::Force,
+            component: self.grant.as_ref().map_or("", |grant| grant.name.component.as_str()),
+        }
     }
 
     /// The live access token and its generation; empty for kinds that need none.

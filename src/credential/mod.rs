@@ -1,17 +1,22 @@
 //! Managed keys: what the server keeps current by itself.
 //!
-//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function; `refresher` is the one
-//! writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers never wait for a
-//! renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a quota forbids.
+//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
+//! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers
+//! never wait for a renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a
+//! quota forbids. `grants` are what a component and its authorizers ask with besides a secret; `verify_ticket` says
+//! what a pushed ticket is and takes it in, `ticket_files` watches where one is written.
 
 pub mod encoding;
 mod flight;
+pub mod grants;
 pub mod ledger;
 pub mod policy;
 pub mod refresher;
 mod saver;
 pub mod state;
 pub mod table;
+mod ticket_files;
+pub mod verify_ticket;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,13 +28,16 @@ pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
-use crate::kind::{Kind, Quota};
+use crate::kind::{Kind, Quota, component};
 use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
+use grants::{Grant, GrantName, Grants, What};
 use refresher::{Plan, Slot};
 use saver::Saver;
 use state::{Entry, FileStore, KeptLedger, Loaded, Name, Snapshot, Store};
 use table::{CredentialId, Key};
+use ticket_files::TicketFile;
+use verify_ticket::Inbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -68,8 +76,14 @@ pub fn build_on(
     store: Option<Arc<dyn Store>>,
 ) -> (Arc<Table>, Refresher) {
     let plans = plans(upstream, apps);
-    let (table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
+    let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
+    table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
+    let (inbox, arrivals) = Inbox::new(components(&plans));
+    table.open_inbox(inbox);
     let table = Arc::new(table);
+    let ticket_files = plans.iter().filter_map(|plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?)));
+    let ticket_files = ticket_files.collect();
+    let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
     for (id, plan) in plans.iter().enumerate() {
         if let Some(parent) = plan.parent {
@@ -79,13 +93,23 @@ pub fn build_on(
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
     let Ground { clock, boot_id, .. } = ground;
+    let wanted = || names.iter().flatten().cloned();
+    let mut grants = Arc::new(Grants::new(&[], wanted()));
     let saver = store.map(|store| {
-        let (entries, ledgers) = restore(&mut slots, &load(store.as_ref()), clock.now(), boot_id);
-        Saver::new(store, entries, ledgers, clock.clone(), boot_id)
+        let authorizers = wanted().filter(|name| name.what == What::RefreshToken).count();
+        let snapshot = load(store.as_ref(), authorizers);
+        let (entries, ledgers) = restore(&mut slots, &snapshot, clock.now(), boot_id);
+        grants = Arc::new(Grants::new(&snapshot.grants, wanted()));
+        Saver::new(store, entries, ledgers, clock.clone(), boot_id).with_grants(grants.clone())
     });
+    for (slot, name) in slots.iter_mut().zip(names) {
+        slot.grant = name.map(|name| Grant { grants: grants.clone(), name, saver: saver.clone() });
+    }
     let refresher = Refresher {
         table: table.clone(),
         reports,
+        arrivals,
+        ticket_files,
         slots,
         children,
         upstream: ground.upstream.clone(),
@@ -97,33 +121,56 @@ pub fn build_on(
     (table, refresher)
 }
 
-/// One plan a credential: for each app its access token, then what is fetched with it.
+/// Who may be handed a verify ticket.
+fn components(plans: &[Plan]) -> HashMap<String, CredentialId> {
+    let takes = |plan: &Plan| plan.grant.as_ref().is_some_and(|name| name.what == What::VerifyTicket);
+    let components = plans.iter().enumerate().filter(|(_, plan)| takes(plan));
+    components.map(|(id, plan)| (plan.appid.clone(), id)).collect()
+}
+
+/// What an app's access token is asked with besides its secret.
+fn grant_of(app: &App, base_url: &str) -> Option<GrantName> {
+    let (what, component, authorizer) = match &app.component {
+        Some(component) => (What::RefreshToken, component.clone(), app.appid.clone()),
+        None if app.token == &component::COMPONENT => (What::VerifyTicket, app.appid.clone(), String::new()),
+        None => return None,
+    };
+    Some(GrantName { what, component, authorizer, base: Name::of(app.token, "", base_url).base })
+}
+
+/// One plan a credential: for each app its access token, then what is fetched with it. An authorizer's token is fetched
+/// with its component's, which stands before it.
 fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
+    let mut components: HashMap<&str, CredentialId> = HashMap::new();
     for app in apps {
+        let component = app.component.as_deref().and_then(|component| components.get(component).copied());
         let plan = |kind: &'static Kind, parent, keys| Plan {
             kind,
+            grant: grant_of(app, app.base_url(upstream)).filter(|_| kind == app.token),
+            ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
             appid: app.appid.clone(),
             id: app.id(),
             base_url: app.base_url(upstream).to_owned(),
             secret: app.secret.clone(),
             parent,
             keys,
-            quota: quota(app, kind, parent.is_none()),
-            stand_in: app.stand_in.filter(|_| parent.is_none()),
-            probe_every_ms: app.probe_every_ms.filter(|_| parent.is_none()),
+            quota: quota(app, kind),
+            stand_in: app.stand_in.filter(|_| kind == app.token),
+            probe_every_ms: app.probe_every_ms.filter(|_| kind == app.token),
         };
         let parent = plans.len();
-        plans.push(plan(app.token, None, keys(app, app.token)));
+        components.insert(&app.appid, parent);
+        plans.push(plan(app.token, component, keys(app, app.token)));
         plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
     }
     plans
 }
 
 /// What the app may spend on a kind.
-fn quota(app: &App, kind: &Kind, access_token: bool) -> Quota {
+fn quota(app: &App, kind: &Kind) -> Quota {
     let quota = match app.daily_quota {
-        Some(per_day) if access_token => kind.quota.with_daily(per_day),
+        Some(per_day) if kind == app.token => kind.quota.with_daily(per_day),
         _ => kind.quota,
     };
     match app.forced_per_day {
@@ -134,7 +181,8 @@ fn quota(app: &App, kind: &Kind, access_token: bool) -> Quota {
 
 /// Every key of one of the app's credentials.
 fn keys(app: &App, kind: &Kind) -> Vec<Key> {
-    let mut keys = vec![Key { name: app.built_in_name(kind), spoken: None, view: View::RAW }];
+    let built_in = app.built_in_names(kind).into_iter();
+    let mut keys: Vec<Key> = built_in.map(|name| Key { name, spoken: None, view: View::RAW }).collect();
     keys.extend(app.aliases.iter().filter(|alias| alias.of.is(kind)).map(|alias| Key {
         name: alias.name.clone(),
         spoken: alias.spoken.clone(),
@@ -146,12 +194,28 @@ fn keys(app: &App, kind: &Kind) -> Vec<Key> {
 impl Plan {
     /// What logs and statistics call it: an access token by its app, anything else by its key.
     fn label(&self) -> String {
-        if self.parent.is_none() { self.id.clone() } else { format!("{}:{}", self.kind.key, self.id) }
+        if self.parent.is_none() || self.grant.is_some() {
+            self.id.clone()
+        } else {
+            format!("{}:{}", self.kind.key, self.id)
+        }
     }
 }
 
-fn load(store: &dyn Store) -> Snapshot {
-    match store.load() {
+/// `authorizers` is how many accounts are configured whose refresh tokens the state keeps.
+fn load(store: &dyn Store, authorizers: usize) -> Snapshot {
+    let loaded = store.load();
+    if let (Loaded::Refused { reason, .. }, 1..) = (&loaded, authorizers) {
+        error!(
+            reason,
+            authorizers,
+            advice = "put the newest good copy of the state file in place and restart; a merchant whose account then \
+                      shows errcode 61023 has to authorise again",
+            "the state cannot be used, and it kept the authorizers' refresh tokens: those in the configuration are \
+             tried, which WeChat may have replaced since"
+        );
+    }
+    match loaded {
         Loaded::Found(snapshot) => return snapshot,
         Loaded::Empty => info!("no state yet; starting cold"),
         Loaded::Refused { reason, set_aside: Some(to) } => {
@@ -164,7 +228,8 @@ fn load(store: &dyn Store) -> Snapshot {
     Snapshot::default()
 }
 
-/// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write.
+/// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write;
+/// refresh tokens are not, see [`Grants::kept`].
 fn restore(slots: &mut [Slot], snapshot: &Snapshot, now: Now, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let kept = snapshot.by_name();
     let counted: HashMap<&Name, &KeptLedger> =

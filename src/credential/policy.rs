@@ -150,7 +150,9 @@ impl Standing {
             return now + self.poll_ms - part(self.poll_ms, 0.2 * random);
         }
         let due = self.due_ms(random);
-        let next = if self.left_ms(now) > 0 && due > now { due } else { now + self.ask_gap_ms(now) };
+        // Once asking has begun it goes on by its gaps: another throw of the dice would ask again a moment later.
+        let begun = answer.same && self.due_ms(0.0) <= now;
+        let next = if self.left_ms(now) > 0 && due > now && !begun { due } else { now + self.ask_gap_ms(now) };
         next.max(now + self.caution_ms())
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,11 +20,14 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::grants::{Grant, GrantName};
 use super::ledger::{Charge, Denied, Ledger, Limit, Use};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS, Standing, ms_to_next_day};
 use super::saver::Saver;
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, Report, State, Table};
+use super::ticket_files::{self, TicketFile};
+use super::verify_ticket::Arrival;
 use crate::clock::{BootMs, Clock, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
@@ -34,6 +38,9 @@ use crate::upstream::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) reports: mpsc::Receiver<Report>,
+    /// Verify tickets, as they come.
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    pub(super) ticket_files: Vec<TicketFile>,
     pub(super) slots: Vec<Slot>,
     /// Who is fetched with whose value.
     pub(super) children: HashMap<CredentialId, Vec<CredentialId>>,
@@ -60,6 +67,9 @@ pub(super) struct Plan {
     pub stand_in: Option<&'static Kind>,
     /// How often to try the value on a cheap read, doubted or not.
     pub probe_every_ms: Option<u64>,
+    /// What it is asked with besides its secret.
+    pub grant: Option<GrantName>,
+    pub ticket_file: Option<PathBuf>,
 }
 
 /// The driver's side of one credential.
@@ -93,6 +103,8 @@ pub(super) struct Slot {
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     blocked_with: Option<Option<Secret>>,
     quota: Quota,
+    /// What it is asked with besides its secret, for kinds that need more.
+    pub(super) grant: Option<Grant>,
     ledger: Ledger,
     /// The call counted for the present flight.
     charge: Option<Charge>,
@@ -144,11 +156,13 @@ const FLUSH_WAIT: Duration = Duration::from_secs(2);
 const PERSIST_WAIT_MS: u64 = 1_000;
 /// WeChat's word that a day's quota is gone.
 const QUOTA_USED_UP: i64 = 45_009;
+/// The same where there is nothing to serve meanwhile and readers are held.
+const PERSIST_WAIT_OF_NOTHING_MS: u64 = 200;
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
 const LOG_AGAIN_MS: u64 = 60_000;
-/// Start-up calls past the first few are spread so thin.
-const SPREAD_MS: u64 = 10;
+/// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
+const SPREAD_MS: u64 = 5;
 
 impl Slot {
     pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
@@ -179,6 +193,7 @@ impl Slot {
             probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,
             quota: plan.quota,
+            grant: None,
             ledger: Ledger::default(),
             charge: None,
             log: FailureLog::default(),
@@ -237,11 +252,14 @@ impl Slot {
 
 impl Refresher {
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         // The guard ends the writer also if this future is dropped half-way.
         let writing = CancellationToken::new();
         let _end_writer = writing.clone().drop_guard();
         let writer = self.saver.clone().map(|saver| tokio::spawn(saver.run(self.table.clone(), writing.clone())));
+        let watching = CancellationToken::new();
+        let _end_watch = watching.clone().drop_guard();
+        tokio::spawn(ticket_files::watch(std::mem::take(&mut self.ticket_files), self.table.clone(), watching));
         let saver = self.saver.clone();
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
@@ -302,6 +320,7 @@ impl Driver {
                     clocks = now;
                     self.watch_secrets();
                 }
+                Some(arrival) = self.refresher.arrivals.recv() => self.ticket_arrived(&arrival),
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
             }
@@ -311,9 +330,11 @@ impl Driver {
     /// The first tries: at once for as many as may fly at once, the others spread a little.
     fn schedule_all(&mut self) {
         let now_ms = self.refresher.clock.boot_ms();
-        let spread_ms = self.refresher.slots.len() as u64 * SPREAD_MS;
+        let tokens = self.refresher.slots.iter().filter(|slot| slot.kind.renewal != Renewal::Poll).count();
+        let spread_ms = tokens as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
+            let patience_ms = self.first_patience_ms(id);
             let slot = &mut self.refresher.slots[id];
             let mut at_ms = slot.standing.first_try_ms(now_ms, fastrand::f64());
             if at_ms <= now_ms || slot.urgent.is_some() {
@@ -321,7 +342,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.arm(id, at_ms);
+            self.arm(id, at_ms.max(now_ms + patience_ms));
             self.set_next_probe(id);
             self.plan_probe(id);
         }
@@ -385,6 +406,7 @@ impl Driver {
             kind: slot.kind,
             parent,
             source: slot.source.clone(),
+            grant: slot.grant.clone(),
             held: slot.credential.published().map(|published| published.value.clone()),
             standing: slot.standing.clone(),
             total_timeout_ms: self.refresher.total_timeout_ms,
@@ -637,7 +659,10 @@ impl Driver {
     fn publish_after_persisting(&mut self, id: CredentialId, published: Published, saver: Saver, version: u64) {
         let slot = &mut self.refresher.slots[id];
         let live = slot.credential.published().is_some_and(|old| self.refresher.clock.boot_ms() < old.expires_boot_ms);
-        let wait_ms = if live { PERSIST_WAIT_MS.min(slot.standing.overlap_ms() / 4) } else { 0 };
+        let wait_ms =
+            if live { PERSIST_WAIT_MS.min(slot.standing.overlap_ms() / 4) } else { PERSIST_WAIT_OF_NOTHING_MS };
+        // With nothing to serve, the pause between two writes is not waited for.
+        let version = if live { version } else { saver.at_once() };
         slot.pending = Some(published);
         let task = self.tasks.spawn(async move {
             saver.wait(version, Duration::from_millis(wait_ms)).await;
@@ -974,6 +999,7 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     boot.abs_diff(tokio) > JUMP_MS
 }
 
+mod arrivals;
 mod doubt;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::grants::Grants;
 use super::ledger::Ledger;
 use super::state::{Entry, KeptLedger, Snapshot, Store};
 use super::table::Table;
@@ -24,6 +25,7 @@ pub struct Saver {
     /// Shared with the pictures taken of them: a picture is taken at each change, of all of them.
     entries: Arc<Mutex<Vec<Option<Arc<Entry>>>>>,
     ledgers: Arc<Mutex<Vec<Arc<KeptLedger>>>>,
+    grants: Arc<Grants>,
     /// Calls have been counted since the last write.
     counted: Arc<AtomicBool>,
     counts_every: Duration,
@@ -54,11 +56,13 @@ impl Saver {
     ) -> Saver {
         let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
         let ledgers = ledgers.into_iter().map(Arc::new).collect();
+        let grants = Arc::default();
         Saver {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
             ledgers: Arc::new(Mutex::new(ledgers)),
+            grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
             wanted: watch::Sender::new(0),
@@ -66,6 +70,23 @@ impl Saver {
             hurry: Arc::new(Notify::new()),
             boot_id: boot_id.into(),
         }
+    }
+
+    /// Writes these too.
+    pub fn with_grants(self, grants: Arc<Grants>) -> Saver {
+        Saver { grants, ..self }
+    }
+
+    /// Asks for a write without the pause between two writes: something must not be lost. Returns what to
+    /// [`Saver::wait`] for.
+    pub fn at_once(&self) -> u64 {
+        let mut version = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            version = *wanted;
+        });
+        self.hurry.notify_one();
+        version
     }
 
     /// Changes an entry and asks for it to be written. Returns what to [`Saver::wait`] for.
@@ -182,7 +203,8 @@ impl Saver {
         let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers }
+        let grants = self.grants.kept(now.unix_ms);
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers, grants }
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::grants::KeptGrant;
 use super::ledger::Ledger;
 use crate::clock::{BootMs, Now};
 use crate::kind::Kind;
@@ -55,6 +56,9 @@ pub struct Snapshot {
     /// Files of former versions have none.
     #[serde(default)]
     pub ledgers: Vec<Arc<KeptLedger>>,
+    /// Verify tickets and refresh tokens. Files of former versions have none.
+    #[serde(default)]
+    pub grants: Vec<KeptGrant>,
 }
 
 /// Without the entries: they hold tokens.
@@ -182,6 +186,8 @@ pub struct FileStore {
 
 const FORMAT: &str = "tokencached-state";
 const VERSION: u32 = 1;
+/// With refresh tokens in it, the file is one that a version which knows of none sets aside instead of losing them.
+const VERSION_WITH_GRANTS: u32 = 2;
 /// Ten thousand apps take some 10 MB.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const SET_ASIDE_MAX: usize = 3;
@@ -303,7 +309,8 @@ fn read_trusted(path: &Path) -> Result<Option<String>, String> {
 fn encode(snapshot: &Snapshot) -> io::Result<String> {
     let payload = serde_json::value::to_raw_value(snapshot)?;
     let crc32 = crc32fast::hash(payload.get().as_bytes());
-    Ok(serde_json::to_string(&Envelope { format: FORMAT.to_owned(), version: VERSION, crc32, payload: &payload })?)
+    let version = if snapshot.grants.is_empty() { VERSION } else { VERSION_WITH_GRANTS };
+    Ok(serde_json::to_string(&Envelope { format: FORMAT.to_owned(), version, crc32, payload: &payload })?)
 }
 
 /// Reasons name positions, never content.
@@ -313,18 +320,19 @@ fn decode(text: &str) -> Result<Snapshot, String> {
         return Err("is empty".to_owned());
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(at)?;
-    if envelope.format != FORMAT || envelope.version != VERSION {
-        return Err(format!("is of another version ({}, {VERSION} expected)", envelope.version));
+    if envelope.format != FORMAT || !(VERSION..=VERSION_WITH_GRANTS).contains(&envelope.version) {
+        return Err(format!("is of another version ({}, at most {VERSION_WITH_GRANTS} expected)", envelope.version));
     }
     if crc32fast::hash(envelope.payload.get().as_bytes()) != envelope.crc32 {
         return Err("is damaged (checksum)".to_owned());
     }
     let snapshot: Snapshot = serde_json::from_str(envelope.payload.get()).map_err(at)?;
-    let sound = |entry: &Arc<Entry>| {
+    let sound = |value: &String| {
         let size = 1..=crate::upstream::answer::TOKEN_BYTES_MAX;
-        size.contains(&entry.value.len()) && entry.value.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+        size.contains(&value.len()) && crate::upstream::answer::is_plain(value)
     };
-    if !snapshot.entries.iter().all(sound) {
+    let entries = snapshot.entries.iter().map(|entry| &entry.value);
+    if !entries.chain(snapshot.grants.iter().map(|kept| &kept.value)).all(sound) {
         return Err("holds something that is no token".to_owned());
     }
     Ok(snapshot)
@@ -364,6 +372,7 @@ mod tests {
             boot_id: "b1".into(),
             entries: vec![Arc::new(entry())],
             ledgers: vec![Arc::new(KeptLedger { name: entry().name, calls: calls() })],
+            grants: Vec::new(),
         }
     }
 
@@ -435,7 +444,7 @@ mod tests {
     fn another_version_open_permissions_links_and_pipes_are_refused() {
         let (_folder, store) = store();
         store.save(&snapshot()).unwrap();
-        let text = fs::read_to_string(&store.path).unwrap().replace("\"version\":1", "\"version\":2");
+        let text = fs::read_to_string(&store.path).unwrap().replace("\"version\":1", "\"version\":3");
         fs::write(&store.path, text).unwrap();
         assert!(refused(&store).contains("version"));
 
@@ -454,6 +463,24 @@ mod tests {
         let mut snapshot = snapshot();
         Arc::make_mut(&mut snapshot.entries[0]).value = "A\r\nSTORED".into();
         store.save(&snapshot).unwrap();
+        refused(&store);
+    }
+
+    #[test]
+    fn refresh_tokens_come_back_and_a_version_that_knows_of_none_will_not_take_the_file() {
+        use super::super::grants::{GrantName, What};
+        let (_folder, store) = store();
+        let name =
+            GrantName { what: What::RefreshToken, component: "wxc".into(), authorizer: "wxa".into(), base: "b".into() };
+        let kept = KeptGrant { name, value: "refreshtoken@@@R".into(), configured: None, wanted_unix_ms: 7 };
+        let snapshot = Snapshot { grants: vec![kept.clone()], ..snapshot() };
+        store.save(&snapshot).unwrap();
+        let Loaded::Found(found) = store.load() else { panic!() };
+        assert!(found.grants == [kept]);
+        assert!(fs::read_to_string(&store.path).unwrap().contains("\"version\":2"));
+        let mut broken = snapshot;
+        broken.grants[0].value = String::new();
+        store.save(&broken).unwrap();
         refused(&store);
     }
 

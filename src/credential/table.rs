@@ -3,8 +3,8 @@
 //! One writer, the refresher; any number of readers, who never wait. A value is swapped, never cleared first.
 //! No async code, no sockets, no clock: the time comes in as a value.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
@@ -12,7 +12,9 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::encoding::{Form, Rendered, Times, View};
+pub use super::encoding::Times;
+use super::encoding::{Form, Rendered, View};
+use super::verify_ticket::{Inbox, TicketFault};
 use crate::clock::{BootMs, Now};
 
 /// Index of a credential, stable while the process lives.
@@ -106,6 +108,13 @@ pub struct LastError {
     pub at_boot_ms: BootMs,
 }
 
+impl LastError {
+    /// Nothing was sent, because something of the operator's is missing.
+    pub fn is_operators_own(&self) -> bool {
+        self.errcode.is_none() && self.class == "operator"
+    }
+}
+
 /// What the refresher has to say about a credential, for `stats`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Status {
@@ -115,6 +124,8 @@ pub struct Status {
     /// 0 while there has been no value.
     pub expires_boot_ms: BootMs,
     pub next_try_boot_ms: BootMs,
+    /// When the value is tried on a cheap read, if that is planned.
+    pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
     pub last_error: Option<LastError>,
     /// Calls sent to WeChat since the start, probes included.
@@ -141,10 +152,23 @@ pub struct Status {
     pub endpoint: &'static str,
 }
 
+impl Status {
+    /// What comes at `next_try_boot_ms`, in two words at most.
+    pub fn next_action(&self) -> &'static str {
+        match self.state {
+            State::Fresh => "renew",
+            State::Renewing => "under way",
+            State::Stale | State::Waiting | State::Blocked | State::Dead => "try again",
+        }
+    }
+}
+
 /// One credential: the value, and what readers and writers count about it.
 pub struct Credential {
     pub id: CredentialId,
     pub appid: String,
+    /// The app it belongs to, once somebody has said so.
+    app: OnceLock<Box<str>>,
     shown: ArcSwapOption<Shown>,
     /// How its names show it, without repetition.
     views: Box<[View]>,
@@ -169,6 +193,7 @@ impl Credential {
         Credential {
             id,
             appid: appid.to_owned(),
+            app: OnceLock::new(),
             shown: ArcSwapOption::empty(),
             views,
             settled: AtomicBool::new(false),
@@ -179,6 +204,11 @@ impl Credential {
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
         }
+    }
+
+    /// The app it belongs to, as the configuration names it: an access token's own name, a ticket's app.
+    pub fn app(&self) -> &str {
+        self.app.get().map_or(&self.appid, |app| app)
     }
 
     /// How it goes, at this instant. Takes a lock that is only ever held for a few instructions.
@@ -326,7 +356,7 @@ impl Name {
         let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
-                return then(Found::Bytes { rendered, times: times(now.boot_ms), flags, cas: 1 });
+                return then(Found::Bytes { rendered, times: Times::endless(now), flags, cas: 1 });
             }
             NameKind::Nothing => return then(Found::Nothing),
             NameKind::Value | NameKind::Companion => {}
@@ -342,6 +372,15 @@ impl Name {
                 then(Found::Bytes { rendered, times, flags, cas: shown.generation })
             }
             None => then(Found::Absent),
+        }
+    }
+
+    /// The cas of what was last there, though it may have expired; none while there has been nothing.
+    pub fn generation(&self) -> Option<u64> {
+        match self.kind {
+            NameKind::Constant(_) => Some(1),
+            NameKind::Nothing => None,
+            NameKind::Value | NameKind::Companion => self.credential.published().map(|shown| shown.generation),
         }
     }
 
@@ -363,6 +402,8 @@ pub struct Table {
     lengths: [u64; 4],
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<Report>,
+    /// Where verify tickets go; none without a component.
+    inbox: Option<Inbox>,
     /// Whether the state file could be written the last time; true without one.
     pub state_saved: AtomicBool,
     /// Failed attempts to write the state file.
@@ -384,6 +425,7 @@ impl Table {
             lengths: [0; 4],
             credentials: Vec::new(),
             reports,
+            inbox: None,
             state_saved: AtomicBool::new(true),
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -404,6 +446,24 @@ impl Table {
             table.credentials.push(credential);
         }
         (table, receiver)
+    }
+
+    /// Opens the door for verify tickets.
+    pub(super) fn open_inbox(&mut self, inbox: Inbox) {
+        self.inbox = Some(inbox);
+    }
+
+    /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push: for whoever receives
+    /// those pushes. It is written to the state, and used at once if the component has been waiting for one.
+    pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
+        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
+        inbox.hand_in(component_appid, ticket, false)
+    }
+
+    /// The same for what a component's file holds.
+    pub(super) fn hand_in_file(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
+        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
+        inbox.hand_in(component_appid, ticket, true)
     }
 
     fn insert(&mut self, key: Key, view: usize, credential: &Arc<Credential>) {
@@ -438,6 +498,13 @@ impl Table {
     /// Every credential, by id.
     pub fn credentials(&self) -> &[Arc<Credential>] {
         &self.credentials
+    }
+
+    /// Says which app each credential belongs to, in their order. Rights are given by app.
+    pub fn belong_to<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
+        for (credential, app) in self.credentials.iter().zip(apps) {
+            credential.app.get_or_init(|| app.into());
+        }
     }
 
     /// Hands a client's report to the refresher. The receiver fires when the check is over;

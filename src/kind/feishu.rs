@@ -21,7 +21,7 @@ pub static TOKEN: Kind = Kind {
     id: "feishu_tenant_token",
     key: "access_token",
     renewal: Renewal::Window { window_ms: 1_800_000 },
-    shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg" },
+    shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg", refresh: None },
     needs_token: false,
     request: token,
     probe: None,

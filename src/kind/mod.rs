@@ -3,6 +3,7 @@
 //! All of it is values and pure functions. A new platform is a file here and a line in [`PLATFORMS`]; nothing else in
 //! the house names one. Never sends anything.
 
+pub mod component;
 pub mod feishu;
 pub mod mp;
 pub mod qq;
@@ -11,7 +12,8 @@ pub mod wecom;
 use crate::secret::Secret;
 
 /// Every platform the server keeps credentials for.
-pub static PLATFORMS: &[&Platform] = &[&mp::PLATFORM, &wecom::PLATFORM, &qq::PLATFORM, &feishu::PLATFORM];
+pub static PLATFORMS: &[&Platform] =
+    &[&mp::PLATFORM, &wecom::PLATFORM, &qq::PLATFORM, &feishu::PLATFORM, &component::PLATFORM];
 
 /// A platform as the configuration's `kind` names it.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub struct Kind {
     pub key: &'static str,
     pub renewal: Renewal,
     pub shape: Shape,
-    /// Fetched with the app's live access token, not with its secret.
+    /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
     pub request: fn(&Ask<'_>) -> Outgoing,
     /// A cheap read that any live value may do; (base URL, value).
@@ -118,12 +120,14 @@ pub struct Shape {
     pub life: &'static str,
     pub code: &'static str,
     pub message: &'static str,
+    /// What the next renewal is to be made with, if an answer may bring it.
+    pub refresh: Option<&'static str>,
 }
 
 impl Shape {
     /// WeChat's usual names around a value field.
     pub const fn of(value: &'static str) -> Shape {
-        Shape { value, life: "expires_in", code: "errcode", message: "errmsg" }
+        Shape { value, life: "expires_in", code: "errcode", message: "errmsg", refresh: None }
     }
 }
 
@@ -133,11 +137,14 @@ pub struct Ask<'a> {
     /// Scheme, host and perhaps a port; a trailing slash does no harm.
     pub base_url: &'a str,
     pub appid: &'a str,
+    /// The app's secret; of an authorizer its refresh token.
     pub secret: &'a Secret,
-    /// The app's live access token, for kinds that need it; empty otherwise.
+    /// The live value it is fetched with, for kinds that need one; of a component the verify ticket; empty otherwise.
     pub token: &'a str,
     /// Replace the value although it lives; for kinds that can.
     pub force: bool,
+    /// An authorizer's component; empty otherwise.
+    pub component: &'a str,
 }
 
 /// A request before it becomes bytes. No `Debug`: queries and bodies carry secrets and tokens.
@@ -197,7 +204,8 @@ mod tests {
             assert!(platform.tickets.iter().all(|(_, kind)| kind.needs_token));
         }
         for kind in kinds() {
-            let ask = Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T", force: false };
+            let ask =
+                Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T", component: "", force: false };
             let sent = (kind.request)(&ask);
             assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", kind.id);
             let carries = |text: &str| {

@@ -18,17 +18,36 @@ use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
 use super::worker::{Busy, Peer};
-use super::{Limits, Shared};
+use super::{Limits, Shared, Terms};
+use crate::access::Rights;
 use crate::clock::Now;
+use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::step;
 use crate::protocol::{HangUp, Request, Step, response};
 use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
 use crate::stats::WorkerStats;
 
-/// A foreign protocol is logged at most so often, milliseconds.
-const FOREIGN_LOG_SPACING_MS: u64 = 60_000;
+/// What a stranger can provoke is logged at most so often, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
+/// A client that has failed so often to log in is closed.
+const LOGIN_FAILURES_MAX: u32 = 3;
 /// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// What the connections of a worker have in common.
+#[derive(Clone)]
+pub(super) struct Lot {
+    pub shared: Arc<Shared>,
+    pub stats: Arc<WorkerStats>,
+    pub busy: Arc<Busy>,
+}
+
+/// A client that has yet to log in.
+struct Stranger {
+    /// Closed if it has not by then.
+    until: Instant,
+    failures: u32,
+}
 
 pub(super) struct Connection<S> {
     stream: S,
@@ -36,6 +55,11 @@ pub(super) struct Connection<S> {
     shared: Arc<Shared>,
     stats: Arc<WorkerStats>,
     busy: Arc<Busy>,
+    /// What the client may do; once it is no stranger any more.
+    rights: Arc<Rights>,
+    stranger: Option<Stranger>,
+    /// The stream collects what it sends, and says when it is over.
+    tls: bool,
     /// Bytes read and not yet executed; `[start..]` of it.
     input: Vec<u8>,
     start: usize,
@@ -60,18 +84,29 @@ enum Batch {
     MoreKeys(usize),
     /// The front request must be held.
     Hold(crate::service::Wait),
-    /// The line is due once the check is over.
-    HoldReply(tokio::sync::oneshot::Receiver<()>, &'static str),
+    /// The reply is due once the check is over.
+    HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
+    /// A wrong password: say so after a while, and close if it was the last try.
+    LoginFailed {
+        last: bool,
+    },
+    /// Certificates are to be read again.
+    RefreshCertificates,
     /// Write what is queued and close.
     Close,
     Shutdown,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(stream: S, peer: Peer, shared: Arc<Shared>, stats: Arc<WorkerStats>, busy: Arc<Busy>) -> Self {
+    pub fn new(stream: S, peer: Peer, terms: &Terms, rights: Arc<Rights>, lot: Lot) -> Self {
+        let Lot { shared, stats, busy } = lot;
+        let stranger = || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0 };
         Connection {
+            stranger: terms.login.then(stranger),
+            tls: terms.tls,
             stream,
             peer,
+            rights,
             shared,
             stats,
             busy,
@@ -92,6 +127,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
         {
             tracing::debug!(peer = %self.peer, %error, "connection lost");
+        }
+        if self.tls {
+            // Without it a TLS client cannot tell an end from an attack.
+            let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
     }
 
@@ -133,8 +172,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Batch::HoldReply(check, reply) => {
                     let _ = timeout(self.shared.limits.hold, check).await;
-                    response::line(&mut self.output, reply);
+                    self.output.extend_from_slice(&reply);
                 }
+                Batch::LoginFailed { last } => {
+                    tokio::time::sleep(self.shared.limits.login_failure_delay).await;
+                    response::line(&mut self.output, login::FAILURE);
+                    if last {
+                        self.flush().await?;
+                        return Ok(false);
+                    }
+                }
+                Batch::RefreshCertificates => self.refresh_certificates().await,
                 Batch::Close => return Ok(false),
                 Batch::Shutdown => {
                     self.shared.shutdown.cancel();
@@ -175,6 +223,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
                 return Batch::Turn;
             }
+            if self.stranger.is_some() {
+                executed += 1;
+                match self.meet_stranger(rest, now) {
+                    Some(batch) => return batch,
+                    None => continue,
+                }
+            }
             let (request, used, discard) = match step(rest, shared.limits.value_bytes_max) {
                 Step::Request { request, used, discard } => (request, used, discard),
                 Step::More { total } => return self.drained(total),
@@ -189,6 +244,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Outcome::WaitThenReply(check, reply) => {
                     self.start += used;
                     return Batch::HoldReply(check, reply);
+                }
+                Outcome::RefreshCertificates => {
+                    self.start += used;
+                    return Batch::RefreshCertificates;
                 }
                 Outcome::Close => return Batch::Close,
                 Outcome::Shutdown => return Batch::Shutdown,
@@ -206,13 +265,79 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         may_wait: bool,
     ) -> Outcome {
         let answer_at = self.output.len();
-        let mut context = Context { now, stats: &self.stats, peer: &self.peer, may_wait, out: &mut self.output };
+        let mut context = Context {
+            now,
+            stats: &self.stats,
+            peer: &self.peer,
+            rights: &self.rights,
+            may_wait,
+            out: &mut self.output,
+        };
         let outcome = shared.service.execute(request, first_key, &mut context);
         if discard > 0 {
             self.discard = discard;
             self.after_discard = self.output.split_off(answer_at);
         }
         outcome
+    }
+
+    /// What a client sends that must log in first; `None` once it is answered.
+    fn meet_stranger(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
+        let (error, used) = match login_step(rest) {
+            LoginStep::More { total } => return Some(self.drained(total)),
+            LoginStep::HangUp(why) => return Some(self.hang_up(why, now)),
+            LoginStep::Token { user, password, used } => {
+                self.start += used;
+                return match self.log_in(user, password, now) {
+                    Ok(()) => {
+                        response::line(&mut self.output, "STORED");
+                        None
+                    }
+                    Err(last) => Some(Batch::LoginFailed { last }),
+                };
+            }
+            LoginStep::Refuse { error, used } => (error, used),
+            LoginStep::RefuseAndClose { error } => {
+                response::line(&mut self.output, error);
+                return Some(Batch::Close);
+            }
+        };
+        self.start += used;
+        response::line(&mut self.output, error);
+        None
+    }
+
+    /// Lets a user in who knows the password, whatever protocol brings it. The error says whether it was the last try.
+    fn log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Result<(), bool> {
+        self.stats.auth_cmds.add(1);
+        if let Some(rights) = self.shared.guard.authenticate(user, password) {
+            self.rights = if self.rights.is_all() { rights } else { Arc::new(self.rights.and(&rights)) };
+            self.stranger = None;
+            return Ok(());
+        }
+        self.stats.auth_errors.add(1);
+        if self.shared.guard.failure_logged.due(now.boot_ms, LOG_SPACING_MS) {
+            // Not the name either: people type passwords there.
+            tracing::warn!(peer = %self.peer, "a client could not log in: wrong name or password");
+        }
+        let failures = self.stranger.as_mut().map_or(0, |stranger| {
+            stranger.failures += 1;
+            stranger.failures
+        });
+        Err(failures >= LOGIN_FAILURES_MAX)
+    }
+
+    /// `refresh_certs`: files are read, so not on this thread.
+    async fn refresh_certificates(&mut self) {
+        let guard = self.shared.guard.clone();
+        let answer = match tokio::task::spawn_blocking(move || guard.refresh_certificates()).await {
+            Ok(Some(Ok(()))) => "OK",
+            Ok(None) => "ERROR",
+            Ok(Some(Err(()))) | Err(_) => {
+                "SERVER_ERROR the certificates cannot be used and stay as they were; see the log"
+            }
+        };
+        response::line(&mut self.output, answer);
     }
 
     /// Throws a refused data block away; true once it is gone and its answer queued.
@@ -247,10 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn hang_up(&self, why: HangUp, now: Now) -> Batch {
         self.stats.foreign_protocols.add(1);
-        let logged = &self.shared.foreign_logged_boot_ms;
-        let last = logged.load(Relaxed);
-        let due = last == 0 || now.boot_ms.saturating_sub(last) >= FOREIGN_LOG_SPACING_MS;
-        if due && logged.compare_exchange(last, now.boot_ms.max(1), Relaxed, Relaxed).is_ok() {
+        if self.shared.foreign_logged.due(now.boot_ms, LOG_SPACING_MS) {
             let remedy = match why {
                 HangUp::Binary => {
                     "it speaks memcached's binary protocol, which this server does not; in PHP set \
@@ -268,11 +390,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once. False if the peer is done, or has been silent for too long.
     async fn fill(&mut self) -> io::Result<bool> {
         let idle = if self.input.is_empty() && self.discard == 0 { self.shared.limits.idle_timeout } else { None };
+        let stranger = self.stranger.as_ref().map(|stranger| stranger.until);
         let deadline = match (self.request_deadline(), idle) {
             (Some(deadline), _) => Some(deadline),
             (None, Some(idle)) => Some(Instant::now() + idle),
             (None, None) => None,
         };
+        let deadline = deadline.into_iter().chain(stranger).min();
         let read = match deadline {
             None => self.read().await?,
             Some(deadline) => match timeout_at(deadline, self.read()).await {
@@ -324,10 +448,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if written > 0 {
+            if self.tls {
+                self.send_all().await?;
+            }
             self.stats.bytes_written.add(written as u64);
             self.output.clear();
         }
         Ok(())
+    }
+
+    /// TLS may have kept the last of it back.
+    async fn send_all(&mut self) -> io::Result<()> {
+        match timeout(self.shared.limits.write_timeout, self.stream.flush()).await {
+            Ok(sent) => sent,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+        }
     }
 
     fn release_buffers(&mut self) {

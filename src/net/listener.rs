@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,47 +12,67 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::Shared;
 use super::worker::{Accepted, Dealer, Peer, Stream};
+use super::{Shared, Terms};
+use crate::config::ListenAt;
 
 /// A socket that is bound and listening, not yet accepting.
-pub enum Bound {
+pub struct Bound {
+    socket: BoundSocket,
+    terms: Arc<Terms>,
+}
+
+enum BoundSocket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    Unix { listener: std::os::unix::net::UnixListener, _file: SocketFile },
+}
+
+/// A socket's file. Removed when dropped, unless another server has put its own there since.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+/// Whom the file of a Unix socket is given to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owner {
+    pub user: Option<u32>,
+    pub group: Option<u32>,
 }
 
 impl Bound {
     /// The TCP address, with the port the system chose if 0 was asked for.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Bound::Tcp(listener) => listener.local_addr().ok(),
-            Bound::Unix(..) => None,
+        match &self.socket {
+            BoundSocket::Tcp(listener) => listener.local_addr().ok(),
+            BoundSocket::Unix { .. } => None,
         }
     }
 }
 
-impl Drop for Bound {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Bound::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Binds every address. The error says which one failed and what to do.
-pub fn bind(addresses: &[SocketAddr], unix: Option<(&Path, u32)>, backlog: u32) -> Result<Vec<Bound>, String> {
+/// Binds an address. The error says what to do.
+pub fn bind(at: &ListenAt, owner: Owner, terms: Terms, backlog: u32) -> Result<Bound, String> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    let mut bound = Vec::new();
-    for &address in addresses {
-        let listener = bind_tcp(address, backlog).map_err(|error| explain_bind(address, &error))?;
-        bound.push(Bound::Tcp(listener));
-    }
-    if let Some((path, mode)) = unix {
-        let listener = bind_unix(path, mode)
-            .map_err(|error| format!("cannot listen on the socket {}: {error}", path.display()))?;
-        bound.push(Bound::Unix(listener, path.to_owned()));
-    }
-    Ok(bound)
+    let socket = match at {
+        ListenAt::Tcp(address) => {
+            BoundSocket::Tcp(bind_tcp(*address, backlog).map_err(|error| explain_bind(*address, &error))?)
+        }
+        ListenAt::Unix { path, mode, .. } => {
+            let (listener, file) = bind_unix(path, *mode, owner, backlog)
+                .map_err(|error| format!("cannot listen on the socket {}: {error}", path.display()))?;
+            BoundSocket::Unix { listener, _file: file }
+        }
+    };
+    Ok(Bound { socket, terms: Arc::new(terms) })
 }
 
 fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
@@ -84,20 +104,44 @@ fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListen
 }
 
 /// A stale socket file is removed; anything else at that path, or a living server behind it, is an error.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
-    if let Ok(found) = std::fs::symlink_metadata(path) {
-        if !found.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there"));
-        }
-        std::fs::remove_file(path)?;
+/// Nobody can connect before mask and owner are right, because nothing listens until then.
+fn bind_unix(
+    path: &Path,
+    mode: u32,
+    owner: Owner,
+    backlog: i32,
+) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    make_room(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let found = std::fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.to_owned(), id: (found.dev(), found.ino()) };
+    if owner.user.is_some() || owner.group.is_some() {
+        std::os::unix::fs::lchown(path, owner.user, owner.group)?;
     }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), file))
+}
+
+fn make_room(path: &Path) -> io::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+    }
+    // A living server that is too busy to answer must not make this wait.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")),
+        // Only this says that nobody listens; a full queue or missing rights do not.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => {
+            let text = format!("a socket is in the way, and whether it is in use cannot be told: {error}");
+            Err(io::Error::new(error.kind(), text))
+        }
+    }
 }
 
 /// Accepts and deals out. Past the limit a connection is told so and closed (memcached's `maxconns_fast`).
@@ -114,7 +158,7 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
         match listener.accept().await {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(10);
-                admit(stream, peer, &shared, &dealer);
+                admit(stream, peer, &bound.terms, &shared, &dealer);
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
@@ -134,17 +178,19 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-fn admit(mut stream: Stream, peer: Peer, shared: &Shared, dealer: &Dealer) {
+fn admit(mut stream: Stream, peer: Peer, terms: &Arc<Terms>, shared: &Shared, dealer: &Dealer) {
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
         stats.rejected_connections.fetch_add(1, Relaxed);
-        // Fits the socket's empty send buffer, so this does not wait for the peer.
-        let _ = stream.write_all(b"ERROR Too many open connections\r\n");
+        // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
+        if !terms.tls {
+            let _ = stream.write_all(b"ERROR Too many open connections\r\n");
+        }
         return;
     }
     stats.curr_connections.fetch_add(1, Relaxed);
     stats.total_connections.fetch_add(1, Relaxed);
-    if dealer.deal(Accepted { stream, peer }).is_err() {
+    if dealer.deal(Accepted { stream, peer, terms: terms.clone() }).is_err() {
         stats.curr_connections.fetch_sub(1, Relaxed);
     }
 }
@@ -156,9 +202,11 @@ enum Listener {
 
 impl Listener {
     fn new(bound: &Bound) -> io::Result<Listener> {
-        Ok(match bound {
-            Bound::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
-            Bound::Unix(listener, _) => Listener::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?),
+        Ok(match &bound.socket {
+            BoundSocket::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
+            BoundSocket::Unix { listener, .. } => {
+                Listener::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
+            }
         })
     }
 

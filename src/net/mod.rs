@@ -5,18 +5,22 @@
 
 mod buffers;
 mod connection;
+mod guard;
 mod listener;
+mod tls;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Spacing;
 use crate::service::Service;
 
-pub use listener::{Bound, bind};
+pub use guard::{Guard, Terms};
+pub use listener::{Bound, Owner, bind};
 
 /// Limits of a connection.
 #[derive(Clone, Debug)]
@@ -32,6 +36,12 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// A peer that does not take its answers for this long is given up.
     pub write_timeout: Duration,
+    /// A client that must log in has so long to do it.
+    pub login_timeout: Duration,
+    /// The answer to a wrong password is held back for so long.
+    pub login_failure_delay: Duration,
+    /// A TLS handshake must be over after this long.
+    pub handshake_timeout: Duration,
     /// How long a request may be held for a managed key's first fetch or check.
     pub hold: Duration,
 }
@@ -44,13 +54,14 @@ impl Limits {
 /// What all connections share.
 pub(crate) struct Shared {
     pub service: Arc<Service>,
+    pub guard: Arc<Guard>,
     pub limits: Limits,
     /// Set when the server is closing: connections finish their batch and end.
     pub closing: AtomicBool,
     /// A client's `shutdown`.
     pub shutdown: CancellationToken,
-    /// When the last foreign protocol was logged, boot ms; at most a line a minute.
-    pub foreign_logged_boot_ms: AtomicU64,
+    /// A foreign protocol is logged once in a while.
+    pub foreign_logged: Spacing,
 }
 
 /// Serves until `shutdown` fires, then lets what is in flight finish. Runs on its own threads.
@@ -65,16 +76,18 @@ impl Server {
     pub fn new(
         bound: Vec<Bound>,
         service: Arc<Service>,
+        guard: Arc<Guard>,
         limits: Limits,
         threads: usize,
         shutdown: CancellationToken,
     ) -> std::io::Result<Server> {
         let shared = Arc::new(Shared {
             service,
+            guard,
             limits,
             closing: AtomicBool::new(false),
             shutdown,
-            foreign_logged_boot_ms: AtomicU64::new(0),
+            foreign_logged: Spacing::default(),
         });
         let workers =
             (0..threads.max(1)).map(|index| worker::Worker::start(index, shared.clone())).collect::<Result<_, _>>()?;

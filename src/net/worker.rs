@@ -9,18 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
-use super::connection::Connection;
-use crate::stats::WorkerStats;
+use super::connection::{Connection, Lot};
+use super::{Shared, Terms, tls};
+use crate::access::Rights;
 
 /// How long a worker waits at the end for batches that are being written or held.
 const FINISH_MAX: Duration = Duration::from_secs(5);
 /// How long after the last accept requests that were already on their way are still answered.
 const LAST_ORDERS: Duration = Duration::from_millis(50);
+
+/// A failed handshake is logged at most so often, milliseconds.
+const HANDSHAKE_LOG_SPACING_MS: u64 = 60_000;
 
 /// A socket between the acceptor's runtime and the worker's.
 pub(super) enum Stream {
@@ -58,6 +62,7 @@ impl std::fmt::Display for Peer {
 pub(super) struct Accepted {
     pub stream: Stream,
     pub peer: Peer,
+    pub terms: Arc<Terms>,
 }
 
 /// Deals connections out in turn.
@@ -119,23 +124,26 @@ impl Busy {
 }
 
 async fn work(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Shared>) {
-    let stats = shared.service.stats.register_worker();
-    let busy = Arc::new(Busy(TaskTracker::new()));
-    while let Some(Accepted { stream, peer }) = accepted.recv().await {
+    let lot = Lot {
+        stats: shared.service.stats.register_worker(),
+        shared: shared.clone(),
+        busy: Arc::new(Busy(TaskTracker::new())),
+    };
+    while let Some(Accepted { stream, peer, terms }) = accepted.recv().await {
         match stream {
             Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, peer, &shared, &stats, &busy),
+                Ok(stream) => serve(stream, peer, terms, &lot),
                 Err(error) => lost(&shared, &error),
             },
             Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => serve(stream, peer, &shared, &stats, &busy),
+                Ok(stream) => serve(stream, peer, terms, &lot),
                 Err(error) => lost(&shared, &error),
             },
         }
     }
     tokio::time::sleep(LAST_ORDERS).await;
-    busy.0.close();
-    if tokio::time::timeout(FINISH_MAX, busy.0.wait()).await.is_err() {
+    lot.busy.0.close();
+    if tokio::time::timeout(FINISH_MAX, lot.busy.0.wait()).await.is_err() {
         tracing::warn!("some clients did not take their last answers in time; closing all the same");
     }
 }
@@ -145,10 +153,45 @@ fn lost(shared: &Shared, error: &io::Error) {
     tracing::warn!(%error, "an accepted connection could not be served");
 }
 
-fn serve<S>(stream: S, peer: Peer, shared: &Arc<Shared>, stats: &Arc<WorkerStats>, busy: &Arc<Busy>)
+fn serve<S>(stream: S, peer: Peer, terms: Arc<Terms>, lot: &Lot)
 where
-    S: tokio::io::AsyncRead + AsyncWriteExt + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = Connection::new(stream, peer, shared.clone(), stats.clone(), busy.clone());
-    tokio::spawn(connection.run());
+    if terms.tls {
+        tokio::spawn(serve_tls(stream, peer, terms, lot.clone()));
+    } else {
+        tokio::spawn(Connection::new(stream, peer, &terms, terms.rights.clone(), lot.clone()).run());
+    }
+}
+
+/// A handshake, then a connection like any other.
+async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, terms: Arc<Terms>, lot: Lot) {
+    match shake_hands(stream, &terms, &lot.shared).await {
+        Ok((stream, rights)) => Connection::new(stream, peer, &terms, rights, lot).run().await,
+        Err(error) => {
+            let shared = &lot.shared;
+            lot.stats.ssl_handshake_errors.add(1);
+            shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+            if shared.guard.handshake_logged.due(crate::clock::boot_ms(), HANDSHAKE_LOG_SPACING_MS) {
+                tracing::warn!(%peer, %error, "closed a connection: no TLS with it");
+            }
+        }
+    }
+}
+
+/// Gives the rights that the listener and the client's certificate leave.
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    terms: &Terms,
+    shared: &Shared,
+) -> io::Result<(TlsStream<S>, Arc<Rights>)> {
+    let guard = &shared.guard;
+    let Some(tls) = &guard.tls else { return Err(io::Error::other("there is no certificate")) };
+    let stream = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(stream)).await??;
+    match guard.rights_of(&tls::names(&stream)) {
+        Some(rights) => Ok((stream, Arc::new(rights.and(&terms.rights)))),
+        None => {
+            Err(io::Error::other("its certificate is good, but no [[certificate]] in the configuration is about it"))
+        }
+    }
 }

@@ -3,9 +3,14 @@
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
 //! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
 
+pub mod base64;
+pub mod login;
+pub mod meta;
 pub mod number;
 pub mod parse;
 pub mod response;
+
+pub use meta::{Meta, MetaKey};
 
 /// Longest key, bytes (protocol.txt, "Keys").
 pub const KEY_LENGTH_MAX: usize = 250;
@@ -82,9 +87,29 @@ pub enum Request<'a> {
     Shutdown {
         argument: &'a [u8],
     },
+    /// `refresh_certs`: read TLS certificates again.
+    RefreshCertificates,
     Version,
     /// `mn`: no operation.
     NoOperation,
+    /// `mg`.
+    MetaGet(Meta<'a>),
+    /// `ms` with its data block; `None` if that is larger than any item may be and is being discarded.
+    /// A cas sent along makes the mode [`StoreMode::Cas`] where memcached does so.
+    MetaStore {
+        meta: Meta<'a>,
+        mode: StoreMode,
+        value: Option<&'a [u8]>,
+    },
+    /// `md`.
+    MetaDelete(Meta<'a>),
+    /// `ma`.
+    MetaArithmetic {
+        meta: Meta<'a>,
+        increase: bool,
+    },
+    /// `me`.
+    MetaDebug(MetaKey<'a>),
     Quit,
     /// A request that cannot be carried out; the answer is memcached's own error line.
     Invalid {

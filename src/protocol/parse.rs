@@ -5,7 +5,7 @@
 use memchr::memchr;
 
 use super::number::{signed, unsigned, unsigned_32};
-use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys};
+use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, meta};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -69,6 +69,8 @@ pub fn step(buffer: &[u8], value_bytes_max: usize) -> Step<'_> {
         b"get" | b"bget" => whole(get(line, command_end, false), used),
         b"gets" => whole(get(line, command_end, true), used),
         b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => store(line, buffer, used, value_bytes_max),
+        &[b'm', verb] => meta::step(verb, &line[command_end..], buffer, used, value_bytes_max)
+            .unwrap_or_else(|| other(line, buffer, used, value_bytes_max)),
         _ => other(line, buffer, used, value_bytes_max),
     }
 }
@@ -131,11 +133,13 @@ fn is_http(line: &[u8], words: &Words<'_>) -> bool {
     words.count > 1 && keys(line).last().is_some_and(|word| word.starts_with(b"HTTP/")) && !is_known(words.word(0))
 }
 
-/// Commands whose last word may happen to look like HTTP's version.
+/// Commands whose last word may happen to look like HTTP's version. Two letters with an m in front are a meta command
+/// to memcached, known or not.
 fn is_known(command: &[u8]) -> bool {
     matches!(
         command,
-        b"gat"
+        [b'm', _]
+            | b"gat"
             | b"gats"
             | b"incr"
             | b"decr"
@@ -146,7 +150,6 @@ fn is_known(command: &[u8]) -> bool {
             | b"verbosity"
             | b"stats"
             | b"quit"
-            | b"mn"
             | b"cache_memlimit"
             | b"shutdown"
     )
@@ -165,6 +168,7 @@ fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
         b"verbosity" => verbosity(words),
         b"cache_memlimit" => cache_memlimit(words),
         b"shutdown" if words.count <= 2 => Request::Shutdown { argument: words.word(1) },
+        b"refresh_certs" => Request::RefreshCertificates,
         b"version" => Request::Version,
         b"mn" => Request::NoOperation,
         b"quit" => Request::Quit,

@@ -2,6 +2,8 @@
 //!
 //! Never allocates beyond the buffer it is given.
 
+use super::base64;
+
 /// Appends a line.
 pub fn line(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
@@ -41,6 +43,29 @@ pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas:
 /// Appends a decimal number.
 pub fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends a blank and a word.
+pub fn word(out: &mut Vec<u8>, word: &[u8]) {
+    out.push(b' ');
+    out.extend_from_slice(word);
+}
+
+/// Appends a meta command's flag with a number.
+pub fn flag(out: &mut Vec<u8>, letter: u8, value: u64) {
+    out.extend_from_slice(&[b' ', letter]);
+    number(out, value);
+}
+
+/// Appends a meta command's key; in base64, and saying so, if it is not text.
+pub fn flag_key(out: &mut Vec<u8>, key: &[u8], encoded: bool) {
+    out.extend_from_slice(b" k");
+    if encoded {
+        base64::encode(out, key);
+        out.extend_from_slice(b" b");
+    } else {
+        out.extend_from_slice(key);
+    }
 }
 
 /// Appends `STAT <name> <value>`.

@@ -9,9 +9,10 @@ pub(super) const CONTENT_TYPE: &str = "application/json; encoding=utf-8";
 /// The JSON body of an answer.
 pub fn body(answer: &Answer) -> String {
     match answer {
-        Answer::Token { expires_in_s, .. } | Answer::Ticket { expires_in_s, .. } => {
-            body_with_expires_in(answer, Some(&expires_in_s.to_string()))
-        }
+        Answer::Token { expires_in_s, .. }
+        | Answer::Component { expires_in_s, .. }
+        | Answer::Authorizer { expires_in_s, .. }
+        | Answer::Ticket { expires_in_s, .. } => body_with_expires_in(answer, Some(&expires_in_s.to_string())),
         Answer::DomainIps => r#"{"ip_list":["101.226.62.77","101.226.62.78"]}"#.to_owned(),
         Answer::Menu => r#"{"menu":{"button":[]}}"#.to_owned(),
         Answer::Done => r#"{"errcode":0,"errmsg":"ok"}"#.to_owned(),
@@ -23,19 +24,30 @@ pub fn body(answer: &Answer) -> String {
 /// Classic and stable tokens come without an errcode, WeCom's and all tickets with errcode 0.
 pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) -> String {
     let (ok, name, value) = match answer {
-        Answer::Token { kind: AppKind::Mp, value, .. } => ("", "access_token", value),
+        Answer::Token { kind: AppKind::Mp | AppKind::Component, value, .. } => ("", "access_token", value),
         Answer::Token { kind: AppKind::Wecom, value, .. } => (r#""errcode":0,"errmsg":"ok","#, "access_token", value),
+        Answer::Component { value, .. } => ("", "component_access_token", value),
+        Answer::Authorizer { value, .. } => ("", "authorizer_access_token", value),
         Answer::Ticket { value, .. } => (r#""errcode":0,"errmsg":"ok","#, "ticket", value),
         other => return body(other),
     };
     let expires_in = expires_in.map(|text| format!(r#","expires_in":{text}"#)).unwrap_or_default();
-    format!(r#"{{{ok}"{name}":{}{expires_in}}}"#, quoted(value))
+    let refresh = match answer {
+        Answer::Authorizer { refresh_token, .. } => {
+            format!(r#","authorizer_refresh_token":{}"#, quoted(refresh_token))
+        }
+        _ => String::new(),
+    };
+    format!(r#"{{{ok}"{name}":{}{expires_in}{refresh}}}"#, quoted(value))
 }
 
 /// The token or ticket of an answer, empty if it has none.
 pub(super) fn value(answer: &Answer) -> &str {
     match answer {
-        Answer::Token { value, .. } | Answer::Ticket { value, .. } => value,
+        Answer::Token { value, .. }
+        | Answer::Component { value, .. }
+        | Answer::Authorizer { value, .. }
+        | Answer::Ticket { value, .. } => value,
         _ => "",
     }
 }

@@ -33,6 +33,10 @@ pub(super) fn routes(base_url: &str) -> Router<Arc<Shared>> {
         .route("/sandbox/allowlist", post(allowlist))
         .route("/sandbox/freeze", post(freeze))
         .route("/sandbox/secret", post(secret))
+        .route("/sandbox/verify_ticket", post(push_verify_ticket))
+        .route("/sandbox/expire_verify_tickets", post(expire_verify_tickets))
+        .route("/sandbox/authorise", post(authorise))
+        .route("/sandbox/withdraw", post(withdraw))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not in this sandbox; GET / lists what is\n") })
 }
 
@@ -167,6 +171,34 @@ async fn secret(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
     order(&shared, |world| world.set_secret(&appid, &secret))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Account {
+    appid: String,
+}
+
+async fn push_verify_ticket(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Account { appid } = parse(&body)?;
+    let ticket = shared.with(|inner| inner.world.push_verify_ticket(&appid, Now::read()));
+    Ok(super::http::json(json!({ "component_verify_ticket": ticket.ok_or(Trouble::NoSuchApp)? })))
+}
+
+async fn expire_verify_tickets(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Account { appid } = parse(&body)?;
+    order(&shared, |world| world.expire_verify_tickets(&appid))
+}
+
+async fn authorise(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Account { appid } = parse(&body)?;
+    let refresh_token = shared.with(|inner| inner.world.authorise(&appid));
+    Ok(super::http::json(json!({ "authorizer_refresh_token": refresh_token.ok_or(Trouble::NoSuchApp)? })))
+}
+
+async fn withdraw(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Account { appid } = parse(&body)?;
+    order(&shared, |world| world.withdraw(&appid))
+}
+
 fn order(shared: &Shared, carry_out: impl FnOnce(&mut World) -> bool) -> Outcome {
     done(shared.with(|inner| carry_out(&mut inner.world)))
 }
@@ -222,6 +254,10 @@ Change the account:
   curl -s '{base_url}/sandbox/allowlist' -d '{{"appid":"APPID","ips":["192.0.2.1"]}}'   null allows all
   curl -s '{base_url}/sandbox/freeze' -d '{{"appid":"APPID","frozen":true}}'
   curl -s '{base_url}/sandbox/secret' -d '{{"appid":"APPID","secret":"NEW"}}'
+  curl -s '{base_url}/sandbox/verify_ticket' -d '{{"appid":"COMPONENT"}}'               what WeChat would push to it
+  curl -s '{base_url}/sandbox/expire_verify_tickets' -d '{{"appid":"COMPONENT"}}'
+  curl -s '{base_url}/sandbox/authorise' -d '{{"appid":"AUTHORIZER"}}'                  a new refresh token
+  curl -s '{base_url}/sandbox/withdraw' -d '{{"appid":"AUTHORIZER"}}'
 "#
     )
 }

@@ -207,6 +207,7 @@ impl Scope {
     fn covers(self, endpoint: Endpoint) -> bool {
         let scope = match endpoint {
             Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced | Endpoint::Gettoken => Scope::Tokens,
+            Endpoint::ComponentToken | Endpoint::AuthorizerToken => Scope::Tokens,
             Endpoint::Ticket => Scope::Tickets,
             Endpoint::GetApiDomainIp | Endpoint::MenuGet => Scope::Business,
             Endpoint::ClearQuota => Scope::All,

@@ -24,6 +24,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/cgi-bin/token", by_query(Endpoint::Token, classic))
         .route("/cgi-bin/stable_token", by_body(Endpoint::StableToken, stable))
         .route("/cgi-bin/gettoken", by_query(Endpoint::Gettoken, wecom))
+        .route("/cgi-bin/component/api_component_token", by_body(Endpoint::ComponentToken, component))
+        .route("/cgi-bin/component/api_authorizer_token", by_body(Endpoint::AuthorizerToken, authorizer))
         .route("/cgi-bin/ticket/getticket", by_query(Endpoint::Ticket, ticket))
         .route("/cgi-bin/get_jsapi_ticket", by_query(Endpoint::Ticket, |q| Ask::CorpTicket { token: q.take(TOKEN) }))
         .route("/cgi-bin/ticket/get", by_query(Endpoint::Ticket, agent_ticket))
@@ -72,6 +74,31 @@ fn stable(_query: Params, body: &[u8]) -> Ask {
         appid: params.take("appid"),
         secret: params.take("secret"),
         force: json.get("force_refresh").and_then(Value::as_bool).unwrap_or(false),
+    }
+}
+
+fn component(_query: Params, body: &[u8]) -> Ask {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        return malformed(Endpoint::ComponentToken, 47001, "data format error");
+    };
+    let mut params = Params::from_json(&json);
+    Ask::Component {
+        appid: params.take("component_appid"),
+        secret: params.take("component_appsecret"),
+        ticket: params.take("component_verify_ticket"),
+    }
+}
+
+fn authorizer(mut query: Params, body: &[u8]) -> Ask {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        return malformed(Endpoint::AuthorizerToken, 47001, "data format error");
+    };
+    let mut params = Params::from_json(&json);
+    Ask::Authorizer {
+        token: query.take("component_access_token"),
+        component: params.take("component_appid"),
+        appid: params.take("authorizer_appid"),
+        refresh: params.take("authorizer_refresh_token"),
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `rules.rs` | WeChat's rules as a pure state machine: time in, answers out |
+//! | `rules.rs` | WeChat's rules as a pure state machine: time in, answers out; `rules/component.rs` the open platform's |
 //! | `quota.rs` | call counters per minute, hour, day, month |
 //! | `answer.rs` | answers in WeChat's exact JSON |
 //! | `fault.rs` | the ways to misbehave |
@@ -152,6 +152,32 @@ impl Sandbox {
     /// Resets the app's secret; live tokens live on.
     pub fn set_secret(&self, appid: &str, secret: &str) {
         self.order(appid, |world| world.set_secret(appid, secret));
+    }
+
+    /// WeChat pushes another verify ticket to the component; this is what its receiver would decrypt. Empty if there is
+    /// no such component.
+    pub fn push_verify_ticket(&self, appid: &str) -> String {
+        self.shared.with(|inner| inner.world.push_verify_ticket(appid, Now::read())).unwrap_or_default()
+    }
+
+    /// Twelve hours have passed for every ticket pushed so far.
+    pub fn expire_verify_tickets(&self, appid: &str) {
+        self.order(appid, |world| world.expire_verify_tickets(appid));
+    }
+
+    /// The account's administrator authorises its component anew: the new refresh token. Empty if it has none.
+    pub fn authorise(&self, appid: &str) -> String {
+        self.shared.with(|inner| inner.world.authorise(appid)).unwrap_or_default()
+    }
+
+    /// The account's administrator withdraws: no refresh token is good any more.
+    pub fn withdraw(&self, appid: &str) {
+        self.order(appid, |world| world.withdraw(appid));
+    }
+
+    /// The refresh token of an authorizer that is good now. Empty if there is none.
+    pub fn refresh_token(&self, appid: &str) -> String {
+        self.shared.with(|inner| inner.world.refresh_token_of(appid)).unwrap_or_default()
     }
 
     fn order(&self, appid: &str, carry_out: impl FnOnce(&mut World) -> bool) {

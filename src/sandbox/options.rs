@@ -22,6 +22,9 @@ pub struct Options {
     pub tls: Option<TlsFiles>,
     /// Call quotas.
     pub quotas: Quotas,
+    /// Each call for an authorizer's token replaces its refresh token, and the one before it is over. WeChat may do so;
+    /// how often it does is not published.
+    pub rotate_refresh_tokens: bool,
     /// Characters of a token. WeChat's have been 136 to 157; it asks callers to reserve 512.
     pub token_len: usize,
 }
@@ -37,6 +40,7 @@ impl Default for Options {
             ticket_roll_s: None,
             tls: None,
             quotas: Quotas::default(),
+            rotate_refresh_tokens: false,
             token_len: 136,
         }
     }
@@ -56,6 +60,10 @@ pub struct AppOptions {
     pub kind: AppKind,
     /// Addresses that may ask for tokens; `None` enforces nothing.
     pub ip_allowlist: Option<Vec<IpAddr>>,
+    /// The component that this account has authorised.
+    pub authorizer_of: Option<String>,
+    /// With which that component asks for the account's tokens.
+    pub refresh_token: String,
 }
 
 /// The API an account belongs to.
@@ -67,6 +75,8 @@ pub enum AppKind {
     Mp,
     /// 企业微信: `qyapi.weixin.qq.com`.
     Wecom,
+    /// A third-party platform: `api.weixin.qq.com/cgi-bin/component`.
+    Component,
 }
 
 /// Certificate and key for HTTPS, both PEM.

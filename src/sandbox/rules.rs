@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+mod component;
+
 use super::options::{AppKind, AppOptions, Options, Quotas};
 use super::quota::{Meter, Period};
 use crate::clock::Now;
@@ -28,6 +30,10 @@ pub enum Ask {
     Stable { grant_type: Option<String>, appid: Option<String>, secret: Option<String>, force: bool },
     /// `GET /cgi-bin/gettoken` (WeCom)
     Wecom { corpid: Option<String>, secret: Option<String> },
+    /// `POST /cgi-bin/component/api_component_token`
+    Component { appid: Option<String>, secret: Option<String>, ticket: Option<String> },
+    /// `POST /cgi-bin/component/api_authorizer_token`
+    Authorizer { token: Option<String>, component: Option<String>, appid: Option<String>, refresh: Option<String> },
     /// `GET /cgi-bin/ticket/getticket`
     Ticket { token: Option<String>, kind: Option<String> },
     /// `GET /cgi-bin/get_jsapi_ticket` (WeCom, of the corp)
@@ -56,6 +62,10 @@ pub enum Endpoint {
     StableTokenForced,
     /// WeCom token.
     Gettoken,
+    /// Component token.
+    ComponentToken,
+    /// Authorizer token.
+    AuthorizerToken,
     /// Tickets, of both APIs.
     Ticket,
     /// `get_api_domain_ip`
@@ -74,6 +84,17 @@ pub enum Answer {
         kind: AppKind,
         value: String,
         expires_in_s: u64,
+    },
+    /// A component token.
+    Component {
+        value: String,
+        expires_in_s: u64,
+    },
+    /// An authorizer's token, and the refresh token for the next.
+    Authorizer {
+        value: String,
+        expires_in_s: u64,
+        refresh_token: String,
     },
     /// A ticket.
     Ticket {
@@ -119,6 +140,8 @@ enum Line {
     Classic,
     Stable,
     Wecom,
+    Component,
+    Authorizer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -162,6 +185,7 @@ struct App {
     minted: u64,
     forced_ms: Option<u64>,
     meters: Meters,
+    platform: component::Platform,
 }
 
 #[derive(Debug, Default)]
@@ -182,6 +206,7 @@ struct Settings {
     ticket_roll_ms: u64,
     quotas: Quotas,
     token_len: usize,
+    rotate_refresh_tokens: bool,
 }
 
 impl Settings {
@@ -196,6 +221,7 @@ impl Settings {
             ticket_roll_ms: options.ticket_roll_s.map_or(lifetime_ms, |s| s.saturating_mul(1000)),
             quotas: options.quotas.clone(),
             token_len: options.token_len,
+            rotate_refresh_tokens: options.rotate_refresh_tokens,
         }
     }
 }
@@ -229,6 +255,10 @@ impl World {
                 self.stable([grant_type, appid, secret], *force, peer, now)
             }
             Ask::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
+            Ask::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
+            Ask::Authorizer { token, component, appid, refresh } => {
+                self.authorizer_token(token, [component, appid, refresh], now)
+            }
             Ask::Ticket { token, kind } => self.mp_ticket(token, kind.as_deref(), now),
             Ask::CorpTicket { token } => self.wecom_ticket(token, TicketKind::CorpJsapi, now),
             Ask::AgentTicket { token, kind } if kind.as_deref() == Some("agent_config") => {
@@ -246,9 +276,11 @@ impl World {
     /// The app a call is about, if it names one that exists.
     pub fn app_of(&self, ask: &Ask) -> Option<String> {
         match ask {
-            Ask::Classic { appid, .. } | Ask::Stable { appid, .. } | Ask::ClearQuota { appid, .. } => {
-                appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned()
-            }
+            Ask::Classic { appid, .. }
+            | Ask::Stable { appid, .. }
+            | Ask::Component { appid, .. }
+            | Ask::Authorizer { appid, .. }
+            | Ask::ClearQuota { appid, .. } => appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned(),
             Ask::Wecom { corpid, secret } => self.wecom_app(corpid.as_deref()?, secret.as_deref()),
             Ask::Ticket { token, .. } | Ask::CorpTicket { token } | Ask::AgentTicket { token, .. } => {
                 self.owners.get(token.as_ref()?).cloned()
@@ -331,6 +363,12 @@ impl World {
         match ask.endpoint() {
             Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(AppKind::Mp),
             Endpoint::Gettoken => token(AppKind::Wecom),
+            Endpoint::ComponentToken => Answer::Component { value, expires_in_s: self.settings.lifetime_ms / 1000 },
+            Endpoint::AuthorizerToken => Answer::Authorizer {
+                value,
+                expires_in_s: self.settings.lifetime_ms / 1000,
+                refresh_token: "refreshtoken@@@never-issued".to_owned(),
+            },
             Endpoint::Ticket => Answer::Ticket { value, expires_in_s: TICKET_EXPIRES_IN_S },
             Endpoint::GetApiDomainIp => Answer::DomainIps,
             Endpoint::MenuGet => Answer::Menu,
@@ -340,7 +378,7 @@ impl World {
 
     fn refused(&mut self, refusal: Refusal, kind: AppKind, peer: IpAddr) -> Answer {
         let errmsg = match kind {
-            AppKind::Mp => refusal.mp_message(&mut self.rng),
+            AppKind::Mp | AppKind::Component => refusal.mp_message(&mut self.rng),
             AppKind::Wecom => refusal.wecom_message(&mut self.rng, peer),
         };
         Answer::Refused { errcode: refusal.errcode, errmsg }
@@ -441,6 +479,9 @@ impl World {
     fn mp_secret(&mut self, appid: &Option<String>, secret: &Option<String>) -> Result<String, Refusal> {
         let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "appid missing"))?;
         let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
+        if self.apps.get(appid).is_some_and(|app| app.kind == AppKind::Component) {
+            return Err(Refusal::new(61024, "component account must use api_component_token"));
+        }
         let app = self.apps.get(appid).filter(|app| app.kind == AppKind::Mp);
         let app = app.ok_or_else(|| Refusal::new(40013, "invalid appid"))?;
         if app.secret != secret {
@@ -597,6 +638,8 @@ impl Ask {
             Ask::Stable { force: false, .. } => Endpoint::StableToken,
             Ask::Stable { force: true, .. } => Endpoint::StableTokenForced,
             Ask::Wecom { .. } => Endpoint::Gettoken,
+            Ask::Component { .. } => Endpoint::ComponentToken,
+            Ask::Authorizer { .. } => Endpoint::AuthorizerToken,
             Ask::Ticket { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => Endpoint::Ticket,
             Ask::DomainIp { .. } => Endpoint::GetApiDomainIp,
             Ask::Menu { .. } => Endpoint::MenuGet,
@@ -618,6 +661,7 @@ impl App {
             minted: 0,
             forced_ms: None,
             meters: Meters::default(),
+            platform: component::Platform::new(options),
         }
     }
 

@@ -19,7 +19,7 @@ fn world_with(change: impl FnOnce(&mut Options)) -> World {
         appid: appid.into(),
         secret: secret.into(),
         kind,
-        ip_allowlist: None,
+        ..AppOptions::default()
     };
     let apps = vec![
         app("wx", "s", AppKind::Mp),
@@ -30,6 +30,92 @@ fn world_with(change: impl FnOnce(&mut Options)) -> World {
     let mut options = Options { apps, ..Options::default() };
     change(&mut options);
     World::new(&options, 1)
+}
+
+/// A component and an account that has authorised it.
+fn platform(rotate_refresh_tokens: bool) -> World {
+    world_with(|options| {
+        options.rotate_refresh_tokens = rotate_refresh_tokens;
+        for (appid, kind) in [("wxc", AppKind::Component), ("wxd", AppKind::Component)] {
+            options.apps.push(AppOptions { appid: appid.into(), secret: "s".into(), kind, ..AppOptions::default() });
+        }
+        options.apps.push(AppOptions {
+            appid: "wxa".into(),
+            authorizer_of: some("wxc"),
+            refresh_token: "R".into(),
+            ..AppOptions::default()
+        });
+    })
+}
+
+fn component_of(world: &mut World, appid: &str, ticket: &str, ms: u64) -> Answer {
+    let ask = Ask::Component { appid: some(appid), secret: some("s"), ticket: some(ticket) };
+    world.ask(&ask, PEER, at(ms))
+}
+
+fn component(world: &mut World, appid: &str) -> String {
+    let ticket = world.push_verify_ticket(appid, at(0)).unwrap();
+    match component_of(world, appid, &ticket, 0) {
+        Answer::Component { value, .. } => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn authorizer(world: &mut World, token: &str, refresh: &str) -> Result<(String, String), i64> {
+    let ask =
+        Ask::Authorizer { token: some(token), component: some("wxc"), appid: some("wxa"), refresh: some(refresh) };
+    match world.ask(&ask, PEER, at(0)) {
+        Answer::Authorizer { value, refresh_token, .. } => Ok((value, refresh_token)),
+        Answer::Refused { errcode, .. } => Err(errcode),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_verify_ticket_is_good_for_twelve_hours_and_another_does_not_end_it() {
+    let mut world = platform(false);
+    let ticket = world.push_verify_ticket("wxc", at(0)).unwrap();
+    world.push_verify_ticket("wxc", at(600_000)).unwrap();
+    let hours_12 = 12 * 3_600_000;
+    assert!(matches!(component_of(&mut world, "wxc", &ticket, hours_12 - 1), Answer::Component { .. }));
+    let refused = |answer| match answer {
+        Answer::Refused { errcode, .. } => errcode,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(component_of(&mut world, "wxc", &ticket, hours_12)), 61005);
+    assert_eq!(refused(component_of(&mut world, "wxc", "ticket@@@other", 0)), 61006);
+    assert_eq!(refused(component_of(&mut world, "wx", &ticket, 0)), 40013, "no component");
+    let classic = Ask::Classic { grant_type: some("client_credential"), appid: some("wxc"), secret: some("s") };
+    assert_eq!(refused(world.ask(&classic, PEER, at(0))), 61024);
+    assert_eq!(world.push_verify_ticket("wx", at(0)), None);
+}
+
+#[test]
+fn an_accounts_token_is_had_with_its_own_components_token_and_the_refresh_token_of_the_hour() {
+    for rotates in [false, true] {
+        let mut world = platform(rotates);
+        let token = component(&mut world, "wxc");
+        let (first, refresh) = authorizer(&mut world, &token, "R").unwrap();
+        assert_eq!(world.judge(&first, at(0)), Verdict::Accepted);
+        assert_eq!(refresh == "R", !rotates);
+        assert_eq!(authorizer(&mut world, &token, "R").err(), rotates.then_some(61023));
+        let stranger = component(&mut world, "wxd");
+        assert_eq!(authorizer(&mut world, &stranger, &refresh).err(), Some(40001));
+        world.kill_tokens("wxc");
+        assert_eq!(authorizer(&mut world, &token, &refresh).err(), Some(40001));
+    }
+}
+
+#[test]
+fn who_withdraws_ends_the_refresh_token_and_who_authorises_anew_gets_another() {
+    let mut world = platform(false);
+    let token = component(&mut world, "wxc");
+    assert!(world.withdraw("wxa"));
+    assert_eq!(authorizer(&mut world, &token, "R").err(), Some(61023));
+    let refresh = world.authorise("wxa").unwrap();
+    assert_eq!(world.refresh_token_of("wxa").as_ref(), Some(&refresh));
+    assert!(authorizer(&mut world, &token, &refresh).is_ok());
+    assert_eq!(world.authorise("wx"), None, "has authorised nobody");
 }
 
 fn world() -> World {

@@ -4,14 +4,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Found};
-use crate::protocol::{StoreMode, keys, response};
+use crate::credential::table::{Credential, Found, Times};
+use crate::protocol::{Meta, MetaKey, StoreMode, keys, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
+/// For those who want the text.
+const REFUSAL: &str = "CLIENT_ERROR managed key";
 
 impl Service {
     /// Answers a `get` of a managed key: `Some(true)` a hit, `Some(false)` a miss, `None` not a managed key.
@@ -38,18 +41,22 @@ impl Service {
     }
 
     /// If one of the keys has its very first fetch under way: what to wait for.
-    pub(super) fn must_wait(&self, list: &[u8], now: Now) -> Option<Wait> {
-        keys(list).find_map(|key| {
-            self.table.with(key, |name| {
-                let first_fetch = || name.read(now, |found| matches!(found, Found::FirstFetch));
-                // Subscribe first: a value published in between must not be slept through.
-                if !first_fetch() {
-                    return None;
-                }
-                let wait = Wait(name.credential.subscribe());
-                first_fetch().then_some(wait)
-            })?
-        })
+    pub(super) fn must_wait(&self, list: &[u8], context: &Context<'_>) -> Option<Wait> {
+        let mut seen = keys(list).filter(|key| self.sees(key, context.rights));
+        seen.find_map(|key| self.first_fetch(key, context.now))
+    }
+
+    /// The same for one key.
+    pub(super) fn first_fetch(&self, key: &[u8], now: Now) -> Option<Wait> {
+        self.table.with(key, |name| {
+            let first_fetch = || name.read(now, |found| matches!(found, Found::FirstFetch));
+            // Subscribe first: a value published in between must not be slept through.
+            if !first_fetch() {
+                return None;
+            }
+            let wait = Wait(name.credential.subscribe());
+            first_fetch().then_some(wait)
+        })?
     }
 
     /// The answer to a write on a managed key, or `None` if the key is not managed.
@@ -61,18 +68,23 @@ impl Service {
         value: &[u8],
         context: &Context<'_>,
     ) -> Option<&'static str> {
-        self.table.with(key, |name| {
+        self.refused(key, value, context).then_some(match (self.settings.refuse_with, mode) {
+            (RefuseWith::ClientError, _) => REFUSAL,
+            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
+            (RefuseWith::NotStored, _) => "NOT_STORED",
+        })
+    }
+
+    /// Refuses and counts a write if the key is managed.
+    fn refused(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
+        let refused = self.table.with(key, |name| {
             let rival = name.holds_value() && is_anothers(&name.credential, value);
             if rival {
                 self.table.report_rival(&name.credential);
             }
             self.count_refusal(&name.credential, name.spoken(key), rival, context);
-        })?;
-        Some(match (self.settings.refuse_with, mode) {
-            (RefuseWith::ClientError, _) => "CLIENT_ERROR managed key",
-            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
-            (RefuseWith::NotStored, _) => "NOT_STORED",
-        })
+        });
+        refused.is_some()
     }
 
     /// `key` is as it may be shown.
@@ -104,13 +116,118 @@ impl Service {
         })?;
         context.stats.delete_hits.add(1);
         Some(match check {
-            Some(check) if !noreply => Outcome::WaitThenReply(check, "DELETED"),
+            Some(check) if !noreply => Outcome::WaitThenReply(check, b"DELETED\r\n".to_vec()),
             _ => {
                 response::reply(context.out, "DELETED", noreply);
                 Outcome::Done
             }
         })
     }
+
+    /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
+    /// tells about recaching, means nothing here: the refresher recaches.
+    pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> Option<bool> {
+        let (out, now) = (&mut *context.out, context.now);
+        let (hit, counted) = self.table.with(key, |name| {
+            name.read(now, |found| match found {
+                Found::Bytes { rendered, times, flags, cas } => {
+                    let facts = facts(rendered.len(&times), flags, cas, &times, meta.key.is_encoded());
+                    Facts::head(out, meta.has(b'v'), facts.length);
+                    for (flag, word) in meta.flags() {
+                        facts.show(out, flag, word, key);
+                    }
+                    out.extend_from_slice(b"\r\n");
+                    if meta.has(b'v') {
+                        rendered.write(out, &times);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    (true, true)
+                }
+                Found::Nothing => (false, false),
+                Found::FirstFetch | Found::Absent => (false, true),
+            })
+        })?;
+        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
+        counter.add(u64::from(counted));
+        Some(hit)
+    }
+
+    /// Answers a `me` of a managed key: what is known about the value, and never the value.
+    pub(super) fn meta_debug_managed(&self, key: MetaKey<'_>, text: &[u8], context: &mut Context<'_>) -> Option<bool> {
+        let (out, now) = (&mut *context.out, context.now);
+        self.table.with(text, |name| {
+            name.read(now, |found| match found {
+                Found::Bytes { rendered, times, flags, cas } => {
+                    let facts = facts(rendered.len(&times), flags, cas, &times, key.is_encoded());
+                    // It is in none of memcached's slab classes.
+                    facts.debug(out, text, 0, facts.length);
+                    true
+                }
+                Found::Nothing | Found::FirstFetch | Found::Absent => false,
+            })
+        })
+    }
+
+    /// Refuses a `ms` of a managed key, and answers it unless it is a quiet one. False if the key is not managed.
+    pub(super) fn meta_refuse_write(
+        &self,
+        meta: &Meta<'_>,
+        key: &[u8],
+        value: &[u8],
+        context: &mut Context<'_>,
+    ) -> bool {
+        if !self.refused(key, value, context) {
+            return false;
+        }
+        match self.settings.refuse_with {
+            _ if meta.has(b'q') => {}
+            RefuseWith::ClientError => response::line(context.out, REFUSAL),
+            RefuseWith::NotStored => {
+                let code = if meta.has(b'C') { b"EX" } else { b"NS" };
+                answer(context.out, code, meta, key, Some(0));
+            }
+        }
+        true
+    }
+
+    /// `md` on a managed key: as [`Service::delete_managed`]. With a cas it speaks of that value only: if the
+    /// refresher has another one by now there is nothing to check.
+    pub(super) fn meta_delete_managed(
+        &self,
+        meta: &Meta<'_>,
+        key: &[u8],
+        context: &mut Context<'_>,
+    ) -> Option<Outcome> {
+        let expected = meta.unsigned(b'C');
+        let check = self.table.with(key, |name| {
+            let current = name.generation();
+            if expected.is_some() && expected != current {
+                return Err(());
+            }
+            Ok(if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None })
+        })?;
+        let Ok(check) = check else {
+            context.stats.delete_misses.add(1);
+            answer(context.out, b"EX", meta, key, None);
+            return Some(Outcome::Done);
+        };
+        context.stats.delete_hits.add(1);
+        if meta.has(b'q') {
+            return Some(Outcome::Done);
+        }
+        let Some(check) = check else {
+            answer(context.out, b"HD", meta, key, None);
+            return Some(Outcome::Done);
+        };
+        let mut reply = Vec::new();
+        answer(&mut reply, b"HD", meta, key, None);
+        Some(Outcome::WaitThenReply(check, reply))
+    }
+}
+
+/// A managed value is as good as just read: somebody always sees to it.
+fn facts(length: usize, flags: u32, cas: u64, times: &Times, encoded_key: bool) -> Facts {
+    Facts { length, flags, cas, left: times.left_s(), idle: 0, fetched: true, encoded_key }
 }
 
 /// True if a client brings another value than ours, in whatever encoding: it has fetched one by itself.

@@ -3,7 +3,9 @@
 //! No sockets and nothing async: what must wait is handed back as an [`Outcome::Wait`] and tried again.
 //! Never calls WeChat.
 
+mod access;
 mod managed;
+mod meta;
 mod statistics;
 
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::access::Rights;
 use crate::cache::{Cache, Counted, Stored};
-use crate::clock::Now;
+use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
 use crate::protocol::{Request, StoreMode, keys, response};
@@ -23,6 +26,8 @@ pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
+
+const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// What the service is told by the configuration.
 #[derive(Clone, Debug)]
@@ -43,6 +48,7 @@ pub struct Service {
     settings: Settings,
     verbosity: AtomicU32,
     started: Now,
+    denial_logged: Spacing,
 }
 
 /// What comes with a request besides the request.
@@ -51,6 +57,8 @@ pub struct Context<'a> {
     pub stats: &'a WorkerStats,
     /// Who asks, for the log; never consulted for a decision.
     pub peer: &'a dyn std::fmt::Display,
+    /// What the client may do.
+    pub rights: &'a Rights,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
     pub out: &'a mut Vec<u8>,
@@ -64,8 +72,10 @@ pub enum Outcome {
     MoreKeys(usize),
     /// Nothing was answered yet: wait for this, then execute the request again.
     Wait(Wait),
-    /// Answered but for the wait: once it is over, append this line.
-    WaitThenReply(oneshot::Receiver<()>, &'static str),
+    /// Answered but for the wait: once it is over, append these bytes.
+    WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
+    /// Read the certificates again, and answer what came of it.
+    RefreshCertificates,
     /// The client said goodbye.
     Close,
     /// The client ended the server, as `-A` allows.
@@ -77,11 +87,24 @@ pub struct Wait(pub watch::Receiver<u64>);
 
 impl Service {
     pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {
-        Service { cache, table, stats, settings, verbosity: AtomicU32::new(0), started: Now::read() }
+        Service {
+            cache,
+            table,
+            stats,
+            settings,
+            verbosity: AtomicU32::new(0),
+            started: Now::read(),
+            denial_logged: Spacing::default(),
+        }
     }
 
     /// Carries a request out. `first_key` is where a `get` goes on after [`Outcome::MoreKeys`], otherwise 0.
     pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
+        if !context.rights.is_all()
+            && let Some(refused) = self.refuse_for_want_of_rights(request, context)
+        {
+            return refused;
+        }
         match *request {
             Request::Get { keys, with_cas, touch_exptime } => {
                 return self.get(keys, first_key, with_cas, touch_exptime, context);
@@ -123,12 +146,18 @@ impl Service {
             Request::CacheMemlimit { megabytes, noreply } => {
                 response::reply(context.out, self.set_memory_limit(megabytes), noreply);
             }
+            Request::RefreshCertificates => return Outcome::RefreshCertificates,
             Request::Shutdown { argument } => return self.shutdown(argument, context),
             Request::Version => {
                 context.out.extend_from_slice(b"VERSION ");
                 response::line(context.out, VERSION);
             }
             Request::NoOperation => response::line(context.out, "MN"),
+            Request::MetaGet(ref meta) => return self.meta_get(meta, context),
+            Request::MetaStore { ref meta, mode, value } => self.meta_store(meta, mode, value, context),
+            Request::MetaDelete(ref meta) => return self.meta_delete(meta, context),
+            Request::MetaArithmetic { ref meta, increase } => self.meta_arithmetic(meta, increase, context),
+            Request::MetaDebug(key) => self.meta_debug(key, context),
             Request::Quit => return Outcome::Close,
             Request::Invalid { error, noreply } => response::reply(context.out, error, noreply),
         }
@@ -167,7 +196,7 @@ impl Service {
     ) -> Outcome {
         if first_key == 0
             && context.may_wait
-            && let Some(wait) = self.must_wait(list, context.now)
+            && let Some(wait) = self.must_wait(list, context)
         {
             return Outcome::Wait(wait);
         }
@@ -185,10 +214,10 @@ impl Service {
     }
 
     fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
-        context.stats.cmd_get.add(1);
-        let hit = match self.get_managed(key, with_cas, context) {
-            Some(hit) => hit,
-            None => {
+        let hit = match self.sees(key, context.rights).then(|| self.get_managed(key, with_cas, context)) {
+            None => false,
+            Some(Some(hit)) => hit,
+            Some(None) => {
                 let out = &mut *context.out;
                 let show = |item: crate::cache::ItemView<'_>| {
                     response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));
@@ -199,16 +228,14 @@ impl Service {
                 }
             }
         };
+        // As memcached counts: a get that touches is a touch.
         let stats = context.stats;
-        if hit {
-            stats.get_hits.add(1)
-        } else {
-            stats.get_misses.add(1)
-        }
-        if expiry.is_some() {
-            stats.cmd_touch.add(1);
-            if hit { stats.touch_hits.add(1) } else { stats.touch_misses.add(1) }
-        }
+        let (commands, hits, misses) = match expiry {
+            None => (&stats.cmd_get, &stats.get_hits, &stats.get_misses),
+            Some(_) => (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses),
+        };
+        commands.add(1);
+        if hit { hits.add(1) } else { misses.add(1) }
     }
 
     fn store(
@@ -220,26 +247,29 @@ impl Service {
         value: &[u8],
         context: &mut Context<'_>,
     ) -> &'static str {
-        let (stats, expiry) = (context.stats, self.expiry(exptime, context.now));
-        let cas = matches!(mode, StoreMode::Cas(_));
+        let expiry = self.expiry(exptime, context.now);
         let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
+        self.stored(mode, stored, context)
+    }
+
+    /// Counts what became of a store, and words it.
+    fn stored(&self, mode: StoreMode, stored: Stored, context: &Context<'_>) -> &'static str {
+        let (stats, cas) = (context.stats, matches!(mode, StoreMode::Cas(_)));
+        if !matches!(stored, Stored::TooLarge | Stored::OutOfMemory) {
+            stats.cmd_set.add(1);
+        }
         match stored {
             Stored::Stored if cas => stats.cas_hits.add(1),
-            Stored::Exists => stats.cas_badval.add(1),
+            // `ms` may find another cas when it appends; memcached does not count that.
+            Stored::Exists if cas => stats.cas_badval.add(1),
             Stored::NotFound => stats.cas_misses.add(1),
             Stored::TooLarge => stats.store_too_large.add(1),
             Stored::OutOfMemory => stats.store_no_memory.add(1),
-            Stored::Stored | Stored::NotStored => {}
+            Stored::Stored | Stored::NotStored | Stored::Exists => {}
         }
         match stored {
-            Stored::Stored => {
-                stats.cmd_set.add(1);
-                "STORED"
-            }
-            Stored::NotStored => {
-                stats.cmd_set.add(1);
-                "NOT_STORED"
-            }
+            Stored::Stored => "STORED",
+            Stored::NotStored => "NOT_STORED",
             Stored::Exists => "EXISTS",
             Stored::NotFound => "NOT_FOUND",
             Stored::TooLarge => "SERVER_ERROR object too large for cache",
@@ -257,7 +287,6 @@ impl Service {
     }
 
     fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
-        const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
         let stats = context.stats;
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };

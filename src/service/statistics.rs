@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Context, Service, VERSION};
+use crate::access::Rights;
 use crate::cache::{ClassTotals, Totals};
 use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
@@ -17,7 +18,7 @@ impl Service {
     pub(super) fn statistics(&self, argument: &[u8], rest: &[u8], context: &mut Context<'_>) {
         let out = &mut *context.out;
         match argument {
-            b"" => self.general(context.now, out),
+            b"" => self.general(context.now, context.rights, out),
             b"reset" => {
                 self.stats.reset();
                 self.cache.reset_stats();
@@ -27,7 +28,7 @@ impl Service {
             b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, out)),
             b"slabs" => self.slabs(out),
             b"sizes" => stat(out, "sizes_status", "disabled"),
-            b"tokens" => self.table.credentials().iter().for_each(|credential| tokens(credential, context.now, out)),
+            b"tokens" => self.seen(context.rights).for_each(|credential| tokens(credential, context.now, out)),
             // Keys are nobody's business here; a client that asks gets an empty list and carries on.
             b"cachedump" if rest.is_empty() => return line(out, "CLIENT_ERROR bad command line"),
             b"detail" => match rest {
@@ -42,17 +43,18 @@ impl Service {
         line(out, "END");
     }
 
-    fn general(&self, now: Now, out: &mut Vec<u8>) {
+    fn general(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
         let totals = self.cache.totals();
         self.process(now, out);
         self.connections(out);
         self.commands(&totals, out);
         self.memory(&totals, out);
-        stat(out, "managed_credentials", self.table.credentials().len());
+        stat(out, "managed_credentials", self.seen(rights).count());
         let counts = self.stats.totals();
         stat(out, "managed_hits", counts.managed_hits);
         stat(out, "managed_misses", counts.managed_misses);
         stat(out, "managed_refused_writes", self.stats.refused_writes.load(Relaxed));
+        stat(out, "access_denied", self.stats.access_denied.load(Relaxed));
     }
 
     fn process(&self, now: Now, out: &mut Vec<u8>) {
@@ -115,8 +117,9 @@ impl Service {
             ("touch_misses", counts.touch_misses),
             ("store_too_large", counts.store_too_large),
             ("store_no_memory", counts.store_no_memory),
-            ("auth_cmds", 0),
-            ("auth_errors", 0),
+            ("auth_cmds", counts.auth_cmds),
+            ("auth_errors", counts.auth_errors),
+            ("ssl_handshake_errors", counts.ssl_handshake_errors),
             ("idle_kicks", counts.idle_kicks),
             ("foreign_protocols", counts.foreign_protocols),
             ("bytes_read", counts.bytes_read),
@@ -253,7 +256,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("endpoint", &status.endpoint);
     show("generation", &status.generation);
     show("seconds_left", &seconds_to(status.expires_boot_ms));
+    show("next_action", &status.next_action());
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
+    show("next_probe_in_s", &status.next_probe_boot_ms.map_or("none".into(), |at| seconds_to(at).to_string()));
     show("calls", &status.calls);
     show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
     show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::class::{Failure, Sent, scrub};
 use crate::kind::Shape;
+use crate::secret::Secret;
 
 /// A token WeChat gave. `Debug` never shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Token {
     pub expires_in_s: u64,
     /// How the answer put the lifetime.
     pub told: Told,
+    /// What the next renewal is to be made with, if the answer brought it.
+    pub refresh: Option<Secret>,
 }
 
 impl std::fmt::Debug for Token {
@@ -92,7 +95,7 @@ pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u
     let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
     let value = fields.value().map_err(broken)?;
     let (expires_in_s, told) = life(fields.get(shape.life));
-    Ok(Token { value, expires_in_s, told })
+    Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
 }
 
 /// Reads the answer to a probe.
@@ -195,11 +198,23 @@ impl Fields<'_> {
             return Err(format!("the answer's {name} is longer than {TOKEN_BYTES_MAX} bytes"));
         }
         // A line break here would let the answer write protocol lines to every client.
-        if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+        if !is_plain(text) {
             return Err(format!("the answer's {name} has characters a token cannot have"));
         }
         Ok(Bytes::copy_from_slice(text.as_bytes()))
     }
+
+    /// An unusable one is none: the answer's token is good all the same, and the present one stays.
+    fn refresh(&self) -> Option<Secret> {
+        let text = self.get(self.shape.refresh?)?.as_str()?;
+        let usable = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text);
+        usable.then(|| Secret::new(text.to_owned()))
+    }
+}
+
+/// The characters of tokens and of whatever else WeChat hands out: printable ASCII without blanks.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }
 
 fn parse<'a>(shape: &'a Shape, body: &[u8]) -> Result<Fields<'a>, &'static str> {
@@ -271,6 +286,26 @@ mod tests {
         assert_eq!(accepted(r#"{"access_token":"T","expires_in":7200}"#), ("T".into(), 7200, Told::AsGiven));
         assert_eq!(accepted(r#"{"errcode":0,"access_token":"T","expires_in":345}"#), ("T".into(), 345, Told::AsGiven));
         assert_eq!(accepted(r#"{"errcode":"0","access_token":"T","expires_in":2}"#), ("T".into(), 2, Told::AsGiven));
+    }
+
+    #[test]
+    fn a_new_refresh_token_is_taken_along_and_an_unusable_one_does_no_harm() {
+        let shape = &crate::kind::component::AUTHORIZER.shape;
+        let body = |refresh: &str| {
+            format!(r#"{{"authorizer_access_token":"T","expires_in":9,"authorizer_refresh_token":{refresh}}}"#)
+        };
+        let read = |refresh: &str| {
+            let token = token(shape, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
+            token.refresh.map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(read(r#""refreshtoken@@@R""#).as_deref(), Some("refreshtoken@@@R"));
+        let long = format!("\"{}\"", "a".repeat(TOKEN_BYTES_MAX + 1));
+        for unusable in ["\"\"", "\"a b\"", r#""a\u0000""#, "null", "5", &long] {
+            assert_eq!(read(unusable), None, "{unusable}");
+        }
+        let torn = body("\"refreshtoken@@@Rx");
+        let failure = token(shape, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
+        assert!(!failure.message.contains("Rx"), "{}", failure.message);
     }
 
     #[test]

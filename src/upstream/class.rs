@@ -59,6 +59,27 @@ pub enum Sent {
     Answered,
 }
 
+/// What a call may need besides a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    VerifyTicket,
+    RefreshToken,
+    /// The live token of the app, or of the component, that it is asked with.
+    Token,
+}
+
+impl Missing {
+    fn remedy(self) -> &'static str {
+        match self {
+            Missing::VerifyTicket => PUSHES,
+            Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
+            Missing::RefreshToken => {
+                "put the merchant's refresh token in place; a changed file is tried within seconds"
+            }
+        }
+    }
+}
+
 /// A call that brought no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
@@ -73,6 +94,8 @@ pub struct Failure {
     pub seen_ip: Option<IpAddr>,
     pub sent: Sent,
     pub appid: Box<str>,
+    /// What the call could not be made without, if it is not the secret.
+    pub missing: Option<Missing>,
 }
 
 impl Failure {
@@ -86,6 +109,7 @@ impl Failure {
             seen_ip: None,
             sent,
             appid: appid.into(),
+            missing: None,
         }
     }
 
@@ -99,12 +123,30 @@ impl Failure {
             message,
             sent: Sent::Answered,
             appid: appid.into(),
+            missing: None,
         }
     }
 
     /// The operator's own files are not in order; nothing was sent.
     pub fn unusable(appid: &str, message: impl Into<String>) -> Failure {
         Failure { class: Class::Operator(Pace::Slow), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// WeChat has not pushed a verify ticket yet, or it has not been handed on; nothing was sent.
+    pub fn no_ticket(appid: &str) -> Failure {
+        let message = "there is no component_verify_ticket yet";
+        let class = Class::Operator(Pace::Soon);
+        Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// The token it is asked with is not there; nothing was sent.
+    pub fn no_token(appid: &str, message: &str) -> Failure {
+        Failure { missing: Some(Missing::Token), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// There is no refresh token left to try; nothing was sent.
+    pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
+        Failure { missing: Some(Missing::RefreshToken), ..Failure::unusable(appid, reason) }
     }
 
     /// Our own ledger holds the call back; nothing was sent.
@@ -126,7 +168,9 @@ impl Failure {
     }
 
     fn transport_advice(&self) -> &'static str {
-        if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
+        if let Some(missing) = self.missing {
+            missing.remedy()
+        } else if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
             "put the app's secret in place; a changed secret is tried within seconds"
         } else if matches!(self.class, Class::Wait(_)) {
             "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own"
@@ -188,6 +232,13 @@ const fn line(code: i64, class: Class, meaning: &'static str, remedy: &'static s
 const ALLOW_LIST: &str = "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)";
 const REPORT_BUG: &str = "check the app's appid and secret; if they are right, please report this as a bug";
 
+const AUTHORISE_AGAIN: &str =
+    "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds";
+const PUSHES: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+    open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
+const NEXT_TICKET: &str = "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is \
+    tried at once; else see that the receiver of its pushes hands them on";
+
 /// Every errcode the token endpoints are known to give.
 pub const KNOWN: &[Known] = &[
     line(-1, Class::Retry, "WeChat is busy", "nothing; it is tried again"),
@@ -229,7 +280,7 @@ pub const KNOWN: &[Known] = &[
         61024,
         SLOW,
         "a component account",
-        "this account needs api_component_token; remove it from the configuration",
+        "this account is a third-party platform: give it kind = \"component\" in the configuration",
     ),
     line(
         89501,
@@ -251,6 +302,12 @@ pub const KNOWN: &[Known] = &[
         "talk to the account's administrator",
     ),
     line(40091, SLOW, "invalid secret (WeCom)", "put the app's current secret in place"),
+    line(61003, SLOW, "the account has not authorised this component", AUTHORISE_AGAIN),
+    line(61023, SLOW, "refresh token invalid", AUTHORISE_AGAIN),
+    line(61005, wait(10 * MINUTE_MS), "verify ticket expired", NEXT_TICKET),
+    line(61006, wait(10 * MINUTE_MS), "verify ticket invalid", NEXT_TICKET),
+    line(42009, Class::Retry, "suite or component token expired", "nothing; that token is renewed first"),
+    line(40082, Class::Retry, "suite or component token invalid", "nothing; that token is renewed first"),
 ];
 
 /// The address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist`.
@@ -276,7 +333,8 @@ pub const MESSAGE_CHARS_MAX: usize = 200;
 /// `hidden` are values known to be secret; anything that looks like a token goes as well.
 pub fn scrub(text: &str, hidden: &[&str]) -> String {
     // Fields first: a replaced secret might tear a field's name.
-    let mut text = hide_long_words(&hide_after_field(text, "access_token"));
+    let hide = |text: String, field: &&str| hide_after_field(&text, field);
+    let mut text = hide_long_words(&SECRET_FIELDS.iter().fold(text.to_owned(), hide));
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
         if text.contains(secret) {
             text = text.replace(secret, "***");
@@ -296,6 +354,9 @@ pub fn scrub(text: &str, hidden: &[&str]) -> String {
         None => clean,
     }
 }
+
+/// Fields whose values are tokens. They are looked for inside words too: `component_access_token`.
+const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "verify_ticket"];
 
 /// Secrets are 32 characters, tokens more; a rid has 26 and an appid 18.
 const WORD_CHARS_MAX: usize = 31;
@@ -351,13 +412,13 @@ mod tests {
     #[test]
     fn error_classes() {
         let expected = [
-            (Class::Retry, &[-1, 48017, 45033][..]),
-            (SLOW, &[40001, 40013, 40125, 40243, 50002, 50004, 50007, 61024, 40091]),
+            (Class::Retry, &[-1, 48017, 45033, 42009, 40082][..]),
+            (SLOW, &[40001, 40013, 40125, 40243, 50002, 50004, 50007, 61024, 40091, 61003, 61023]),
             (SOON, &[40164, 61004, 45035, 60020]),
             (Class::OwnBug, &[40002, 43002, 41002, 41004]),
             (Class::Wait(Wait::NextDay), &[45009]),
             (wait(60_000), &[45011]),
-            (wait(600_000), &[89501, 89503]),
+            (wait(600_000), &[89501, 89503, 61005, 61006]),
             (wait(3_600_000), &[89507]),
             (wait(86_400_000), &[89506]),
         ];

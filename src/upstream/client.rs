@@ -182,9 +182,9 @@ impl Client {
     async fn call(&self, outgoing: Outgoing, deadline: Duration) -> Result<(u16, Bytes), Lost> {
         let request = match outgoing.body {
             Some(body) => self.http.post(&outgoing.url).header("content-type", "application/json").body(body),
-            None => self.http.get(&outgoing.url).query(&outgoing.query),
+            None => self.http.get(&outgoing.url),
         };
-        let mut response = request.timeout(deadline).send().await.map_err(Lost::from)?;
+        let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(Lost::from)?;
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(Lost::from)? {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tokencached::cli::{self, Command};
 use tokencached::config::{
-    APP_KEYS, Environment, Faults, Flags, Loaded, Origin, Place, RefuseWith, SETTINGS, SecretSource, load,
+    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place,
+    RefuseWith, SETTINGS, SecretSource, load,
 };
 
 const APPID: &str = "wx0123456789abcdef";
@@ -119,7 +120,7 @@ fn faults_of_all_layers_come_together_as_a_numbered_list() {
         "environment TOKENCACHED_SERVER_THREADS: server.threads: \"many\" is not a number",
         "environment WECHAT_APPID: WECHAT_SECRET is missing beside it",
         "flag -c: server.max_connections: 0 is out of range",
-        "flag -Z: this version has no TLS",
+        "flag -Z: TLS has no certificate of the server",
     ] {
         assert!(shown.contains(part), "{part:?} is not in\n{shown}");
     }
@@ -187,10 +188,20 @@ fn flags_override_the_environment_which_overrides_the_file() {
 fn every_setting_has_a_variable() {
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let users = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(users.path(), "a:b\n").unwrap();
     let values = BTreeMap::from([
         ("server.listen", "127.0.0.1:1, 127.0.0.1:2"),
         ("server.unix_socket", "/run/x/socket"),
         ("server.unix_mode", "0770"),
+        ("server.unix_group", "www-data"),
+        ("server.rights", "ordinary, app:wx1"),
+        ("server.auth_file", users.path().to_str().unwrap()),
+        ("server.tls.cert", ca.path().to_str().unwrap()),
+        ("server.tls.key", ca.path().to_str().unwrap()),
+        ("server.tls.client_ca", ca.path().to_str().unwrap()),
+        ("server.tls.client_certificates", "optional"),
+        ("server.tls.min_version", "1.3"),
         ("server.allow_unauthenticated", "yes"),
         ("server.memory", "128MiB"),
         ("server.item_size_max", "2m"),
@@ -227,6 +238,14 @@ fn every_setting_has_a_variable() {
         "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
         "unix_socket = \"/run/x/socket\"",
         "unix_mode = \"0770\"",
+        "unix_group = \"www-data\"",
+        "rights = [\"ordinary\", \"app:wx1\"]",
+        "auth_file = ",
+        "tls.cert = ",
+        "tls.key = ",
+        "tls.client_ca = ",
+        "tls.client_certificates = \"optional\"",
+        "tls.min_version = \"1.3\"",
         "allow_unauthenticated = true",
         "memory = \"128MiB\"",
         "item_size_max = \"2MiB\"",
@@ -412,6 +431,37 @@ fn every_flag_with_an_effect_has_it() {
 }
 
 #[test]
+fn other_machines_are_let_in_by_passwords_or_certificates_only() {
+    let secrets = configs().join("secrets").display().to_string();
+    let tls = format!("[server.tls]\ncert = \"{secrets}/server.pem\"\n");
+    let users = format!("auth_file = \"{secrets}/users\"\n");
+    let open = "[server]\nlisten = [\"0.0.0.0\"]\n";
+    let refused = |file: &str| fault(Some(file), &[], "");
+    assert!(refused(&format!("{open}{tls}")).contains("TLS alone hides what is said"));
+    let ca = format!("client_ca = \"{secrets}/server.pem\"\n");
+    assert!(refused(&format!("{open}{tls}{ca}client_certificates = \"optional\"\n")).contains("keeps strangers out"));
+    let warned = |file: &str| given(Some(file), &[], "").unwrap().warnings.join("\n");
+    assert!(warned(&format!("{open}{users}")).contains("in plain text"));
+    for file in [format!("{open}{tls}{ca}"), format!("{open}{users}{tls}")] {
+        let warnings = warned(&file);
+        assert!(!warnings.contains("0.0.0.0"), "{warnings}");
+    }
+    let listener = "[[server.listener]]\naddress = \"0.0.0.0\"\n";
+    assert!(warned(&format!("[server]\n{users}{listener}")).contains("in plain text"));
+    assert!(refused(&format!("[server]\n{users}{listener}auth = false\n")).contains("keeps strangers out"));
+    assert!(refused(&format!("[server]\n{listener}")).contains("keeps strangers out"));
+    given(Some(&format!("[server]\n{tls}{ca}{listener}")), &[], "").unwrap();
+    assert!(refused(&format!("[server]\n{tls}{ca}{listener}tls = false\n")).contains("keeps strangers out"));
+}
+
+#[test]
+fn rights_of_an_app_that_is_not_there_are_warned_about() {
+    let file = "[[user]]\nname = \"web\"\nrights = [\"app:wxfedcba9876543210\"]\n";
+    let warnings = given(Some(file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "").unwrap().warnings;
+    assert!(warnings.iter().any(|text| text.contains("wxfedcba9876543210")), "{warnings:?}");
+}
+
+#[test]
 fn flags_without_effect_are_warned_about() {
     for (line, part) in [
         ("-r", "-r"),
@@ -441,10 +491,14 @@ fn flags_without_effect_are_warned_about() {
 #[test]
 fn flags_that_cannot_be_honoured_stop_the_start() {
     for (line, part) in [
-        ("-Y /etc/auth", "flag -Y: this version cannot authenticate"),
-        ("--auth-file=/etc/auth", "flag -Y"),
-        ("-Z", "flag -Z: this version has no TLS"),
+        ("-Y /no/such/users", "flag -Y: the users' file /no/such/users: No such file"),
+        ("--auth-file=/no/such/users", "flag -Y"),
+        ("-Y /dev/null", "it is not a regular file"),
+        ("-Z", "flag -Z: TLS has no certificate of the server"),
         ("--enable-ssl", "flag -Z"),
+        ("-Z -o ssl_chain_cert=/no/such.pem", "flag -o ssl_chain_cert: server.tls.cert: /no/such.pem cannot be read"),
+        ("-Z -o ssl_chain_cert", "flag -o ssl_chain_cert: the value is missing"),
+        ("-l 0.0.0.0", "0.0.0.0:11211 can be reached from other machines, and nothing keeps strangers out"),
         ("-S", "flag -S: SASL"),
         ("--enable-sasl", "flag -S"),
         ("-U 11211", "flag -U: UDP port \"11211\": this version has no UDP"),
@@ -522,15 +576,57 @@ fn no_debug_output_shows_a_secret() {
 
 #[test]
 fn what_check_prints_loads_again() {
-    let path = configs().join("fine-everything.toml");
-    let first = load(Some(&path), &environment(&[]), &Flags::default()).unwrap();
-    let printed = first.effective();
-    let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{faults}\n{printed}"));
-    assert_eq!(second.effective(), printed);
-    assert_eq!(format!("{:?}", second.config), format!("{:?}", first.config));
+    for name in ["fine-everything.toml", "fine-access.toml"] {
+        let first = load(Some(&configs().join(name)), &environment(&[]), &Flags::default()).unwrap();
+        let printed = first.effective();
+        let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{faults}\n{printed}"));
+        assert_eq!(second.effective(), printed);
+        assert_eq!(format!("{:?}", second.config), format!("{:?}", first.config));
+    }
 
     let plain = by_flags("-s /x/s -M").effective();
     assert_eq!(given(Some(&plain), &[], "").unwrap().effective(), plain);
+}
+
+#[test]
+fn authorizers_stand_below_their_component_and_what_check_prints_of_them_loads_again() {
+    let first = load(Some(&configs().join("fine-component.toml")), &environment(&[]), &Flags::default()).unwrap();
+    let about_files = |warning: &String| warning.contains("others may read");
+    assert!(first.warnings.iter().all(about_files), "{:?}", first.warnings);
+    let components: Vec<Option<&str>> = first.config.apps.iter().map(|app| app.component.as_deref()).collect();
+    assert_eq!(components, [None, Some(APPID), Some(APPID), Some(APPID), None]);
+    let token = "access_token:wx1123456789abcdef";
+    assert!(first.config.apps[1].names().contains(&token.to_owned()));
+    assert!(first.config.apps[1].names().contains(&format!("authorizer_{token}")));
+    let printed = first.effective();
+    let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{printed}\n{faults}"));
+    assert_eq!(second.effective(), printed);
+    assert_eq!(format!("{:?}", second.config), format!("{:?}", first.config));
+}
+
+#[test]
+fn an_authorizer_needs_a_state_file() {
+    let file = format!(
+        "[state]\npath = \"none\"\n[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n\
+         verify_ticket_file = \"ticket\"\n"
+    );
+    assert!(given(Some(&file), &[], "").is_ok(), "a component alone can have its token anew");
+    let with = format!("{file}[[app.authorizer]]\nappid = \"wx1123456789abcdef\"\nrefresh_token_env = \"WX_SECRET\"\n");
+    let fault = fault(Some(&with), &[], "");
+    assert!(fault.contains("refresh token") && fault.contains("state.path"), "{fault}");
+}
+
+#[test]
+fn a_component_without_a_ticket_file_and_a_refresh_token_in_the_file_are_warned_about() {
+    let file = format!(
+        "[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n[[app.authorizer]]\n\
+         appid = \"wx1123456789abcdef\"\nrefresh_token = \"refreshtoken@@@R\"\n"
+    );
+    let loaded = given(Some(&file), &[], "").unwrap();
+    let warned = loaded.warnings.join("\n");
+    assert!(warned.contains("hands in its verify ticket") && warned.contains("refresh_token_file"), "{warned}");
+    let shown = format!("{warned}{}{:?}", loaded.effective(), loaded.config);
+    assert!(!shown.contains("refreshtoken@@@R"), "{shown}");
 }
 
 #[test]
@@ -544,7 +640,7 @@ fn the_manual_names_every_key_variable_and_flag() {
         assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
         assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
     }
-    for key in APP_KEYS {
+    for key in APP_KEYS.iter().chain(AUTHORIZER_KEYS).chain(LISTENER_KEYS).chain(NAMED_KEYS) {
         assert!(manual.contains(&format!("| `{key}` |")), "{key}");
     }
 }

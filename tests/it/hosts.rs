@@ -27,7 +27,8 @@ impl Caller {
 
     async fn fetch(&self) -> Result<Token, Failure> {
         let secret = Secret::new(SECRET.to_owned());
-        let ask = Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "", force: false };
+        let ask =
+            Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
         self.client.fetch(&mp::CLASSIC, &ask, Duration::from_secs(8)).await
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod aliases;
 mod cache_model;
 mod check;
@@ -14,7 +15,9 @@ mod ledger;
 mod lifecycle;
 mod managed;
 mod memccapable;
+mod meta;
 mod month;
+mod open_platform;
 mod php;
 mod protocol;
 mod readme;
@@ -26,3 +29,4 @@ mod splits;
 mod state;
 mod support;
 mod tickets;
+mod tls;

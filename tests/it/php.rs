@@ -23,14 +23,27 @@ fn start(wechat: &Wechat, app: &str) -> Node {
 /// Runs a script to its end. `settings` are lines of php.ini; `{port}` in them is the server's.
 #[track_caller]
 fn php(script: &str, arguments: &[&str], settings: &[&str], node: &Node, wechat: &Wechat) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php");
     let port = node.address.port().to_string();
+    php_at(("127.0.0.1", &port), script, arguments, settings, node, wechat)
+}
+
+/// The same, over an address of one's own: a host and a port in the extension's words.
+#[track_caller]
+fn php_at(
+    (host, port): (&str, &str),
+    script: &str,
+    arguments: &[&str],
+    settings: &[&str],
+    node: &Node,
+    wechat: &Wechat,
+) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php");
     let mut command = Command::new("php");
     for setting in settings {
-        command.arg("-d").arg(setting.replace("{port}", &port));
+        command.arg("-d").arg(setting.replace("{port}", port));
     }
     command.arg(folder.join(script)).args(arguments);
-    command.env("MC_HOST", "127.0.0.1").env("MC_PORT", &port);
+    command.env("MC_HOST", host).env("MC_PORT", port);
     command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
     let said = run_well(&mut command);
     assert!(!said.contains("Notice") && !said.contains("Warning"), "{said}\n{}", node.log());
@@ -167,4 +180,43 @@ fn sessions_with_memcached_in_binary_mode_fail_at_once_and_the_log_says_why() {
     let settings = ["session.save_handler=memcached", "session.save_path=127.0.0.1:{port}", "session.use_cookies=0"];
     assert_eq!(php("binary_session.php", &[], &settings, &node, &wechat), "ok\n");
     assert!(node.log().contains("memcached.sess_binary_protocol=Off"), "{}", node.log());
+}
+
+/// Every script that shows how an extension gets on with the server, over a Unix socket.
+#[track_caller]
+fn over_a_socket(scripts: &[&str], host: impl Fn(&str) -> String) {
+    for script in scripts {
+        let wechat = Wechat::start();
+        let node = Node::start(&wechat.config("unix_socket = \"{folder}/x.sock\"", ALIASES), &[]);
+        let mut client = node.connect();
+        wait_for("a token", || client.get(&format!("access_token:{APPID}")));
+        let host = host(&node.path("x.sock").display().to_string());
+        assert_eq!(php_at((&host, "0"), script, &[], &[], &node, &wechat), "ok\n", "{script}");
+        assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 0, "PHP never asked for a token itself");
+    }
+}
+
+#[test]
+fn memcache_over_a_unix_socket() {
+    over_a_socket(&["ordinary_memcache.php", "managed_memcache.php"], |path| format!("unix://{path}"));
+}
+
+#[test]
+fn memcached_over_a_unix_socket() {
+    over_a_socket(&["ordinary_memcached.php", "managed_memcached.php"], str::to_owned);
+}
+
+/// pecl memcached can log in: it is a plain set. Users see what they may, and refusals are silent.
+#[test]
+fn memcached_logs_in_and_has_its_rights() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("users"), "web:word1\ntokens:word2\n").unwrap();
+    let rights = "[[user]]\nname = \"web\"\nrights = \"ordinary\"\n[[user]]\nname = \"tokens\"\nrights = \"managed\"\n";
+    let config = wechat.config("auth_file = \"users\"", &format!("{ALIASES}\n{rights}"));
+    let node = Node::start_in(folder, &config, &[]);
+    let mut client = node.connect();
+    client.expect("set x 0 0 12\r\ntokens word2\r\n", "STORED\r\n");
+    wait_for("a token", || client.get(&format!("access_token:{APPID}")));
+    assert_eq!(php("login.php", &[], &[], &node, &wechat), "ok\n");
 }

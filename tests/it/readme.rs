@@ -190,7 +190,7 @@ fn the_table_of_flags_is_what_the_help_says() {
 fn every_setting_named_exists_and_has_that_default() {
     let known: BTreeSet<&str> = SETTINGS
         .iter()
-        .filter_map(|setting| setting.key.split('.').next_back())
+        .filter_map(|setting| setting.key.split_once('.').map(|(_, key)| key))
         .chain(APP_KEYS.iter().copied())
         .collect();
     let output = tokencached().arg("check").env("HOME", "/nonexistent").output().unwrap();
@@ -473,9 +473,25 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("stats malloc\r\n", "ERROR\r\n", "END\r\n"),
     ("stats maps\r\n", "ERROR\r\n", "END\r\n"),
     ("stats tokens\r\n", "ERROR\r\n", "END\r\n"),
-    ("mg b v\r\n", "EN\r\n", "ERROR\r\n"),
-    ("md b\r\n", "NF\r\n", "ERROR\r\n"),
-    ("me b\r\n", "EN\r\n", "ERROR\r\n"),
+    (
+        "ms a 3 k k k k k k k k k k k k k k k k k\r\nabc\r\n",
+        "CLIENT_ERROR options flags too long\r\nERROR\r\n",
+        "CLIENT_ERROR options flags too long\r\n",
+    ),
+    ("ms a 4294967297\r\nx\r\n", "HD\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n"),
+    (
+        "mg v N0 O12345678901234567890123456789012\r\nmg v\r\n",
+        "CLIENT_ERROR opaque token too long\r\nHD\r\n",
+        "CLIENT_ERROR opaque token too long\r\nEN\r\n",
+    ),
+    (
+        "ms n 1\r\n1\r\nma n O12345678901234567890123456789012\r\nmg n v\r\n",
+        "HD\r\nCLIENT_ERROR opaque token too long\r\nVA 1\r\n2\r\n",
+        "HD\r\nCLIENT_ERROR opaque token too long\r\nVA 1\r\n1\r\n",
+    ),
+    // The last asks whether there is an end at all.
+    ("ms n 1\r\n9\r\nma n T1000\r\nmg n R2147483647\r\n", "HD\r\nHD\r\nHD\r\n", "HD\r\nHD\r\nHD W\r\n"),
+    ("ms a 1 E5 c\r\nx\r\n", "CLIENT_ERROR invalid flag\r\n", "HD c5\r\n"),
     ("lru_crawler crawl all\r\n", "OK\r\n", "ERROR\r\n"),
     ("slabs automove 1\r\n", "OK\r\n", "ERROR\r\n"),
     ("version\r\n", "VERSION 1.6.18\r\n", concat!("VERSION 1.6.18-tokencached-", env!("CARGO_PKG_VERSION"), "\r\n")),

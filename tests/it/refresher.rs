@@ -666,7 +666,8 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 async fn fetch(upstream: &config::Upstream) -> Result<tokencached::upstream::Token, tokencached::upstream::Failure> {
     let secret = Secret::new(SECRET.to_owned());
-    let ask = Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", force: false };
+    let ask =
+        Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
     let deadline = Duration::from_millis(upstream.total_timeout_ms);
     Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
 }

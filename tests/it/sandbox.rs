@@ -491,6 +491,41 @@ async fn everything_can_be_ordered_over_http() {
 }
 
 #[tokio::test]
+async fn the_open_platform_speaks_http_too() {
+    let component =
+        AppOptions { appid: "wxc".into(), secret: "s".into(), kind: AppKind::Component, ..AppOptions::default() };
+    let account = AppOptions { appid: "wxa".into(), authorizer_of: Some("wxc".into()), ..AppOptions::default() };
+    let apps = vec![component, account];
+    let sandbox = Sandbox::start(Options { apps, rotate_refresh_tokens: true, ..Options::default() }).await.unwrap();
+    let order = |path: &'static str, body: Value| post_json(&sandbox, path, body);
+    let pushed = order("/sandbox/verify_ticket", json!({"appid": "wxc"})).await;
+    let ask = json!({
+        "component_appid": "wxc", "component_appsecret": "s", "component_verify_ticket": pushed["component_verify_ticket"],
+    });
+    let answer = order("/cgi-bin/component/api_component_token", ask.clone()).await;
+    assert_eq!(answer["expires_in"], 7200);
+    let token = answer["component_access_token"].as_str().unwrap();
+    let authorised = order("/sandbox/authorise", json!({"appid": "wxa"})).await;
+    let refresh = &authorised["authorizer_refresh_token"];
+    let path = format!("/cgi-bin/component/api_authorizer_token?component_access_token={token}");
+    let body = json!({"component_appid": "wxc", "authorizer_appid": "wxa", "authorizer_refresh_token": refresh});
+    let answer = post_json(&sandbox, &path, body.clone()).await;
+    assert_eq!(sandbox.judge(answer["authorizer_access_token"].as_str().unwrap()), Verdict::Accepted);
+    assert_eq!(answer["authorizer_refresh_token"], sandbox.refresh_token("wxa"));
+    assert_eq!(post_json(&sandbox, &path, body).await["errcode"], 61023, "each works once");
+
+    let done = json!({"ok": true});
+    assert_eq!(order("/sandbox/withdraw", json!({"appid": "wxa"})).await, done);
+    assert_eq!(sandbox.refresh_token("wxa"), "");
+    assert_eq!(order("/sandbox/expire_verify_tickets", json!({"appid": "wxc"})).await, done);
+    assert_eq!(order("/cgi-bin/component/api_component_token", ask).await["errcode"], 61005);
+    let nobody = client().post(sandbox.base_url() + "/sandbox/verify_ticket").body(r#"{"appid":"wxa"}"#).send().await;
+    assert_eq!(nobody.unwrap().status(), 404, "an account gets no tickets");
+    let get = get_json(&sandbox, "/cgi-bin/component/api_component_token").await;
+    assert_eq!(get["errcode"], 43002);
+}
+
+#[tokio::test]
 async fn a_bad_order_is_explained() {
     let sandbox = start().await;
     let cases = [

@@ -4,7 +4,9 @@ use crate::support::{Client, Node};
 
 const SESSION: &[u8] =
     b"set a 5 0 3\r\nabc\r\nget a b\r\nset big 0 0 99999999\r\nset b 0 0 4 noreply\r\n\r\n\r\n\r\nget b\r\n\
-    bogus\r\nincr a 1\r\nset n 0 0 1\r\n9\r\nincr n 1\r\nset x 0 0 1\r\nyyy\r\ndelete a\r\n";
+    bogus\r\nincr a 1\r\nset n 0 0 1\r\n9\r\nincr n 1\r\nset x 0 0 1\r\nyyy\r\ndelete a\r\n\
+    mg c N0 v Oo k\r\nms YWJj 3 b k MA\r\nabc\r\nms abc 4 F1\r\nmn\r\n\r\nms d 2 !\r\nmn\r\nmg YWJj b k v f\r\nms e 1\r\nyyy\r\n\
+    md abc I q\r\nmg abc v q\r\nma q N0\r\nme zz\r\nmg zz q\r\nmd zz O1\r\n";
 
 fn answers(client: &mut Client, pieces: &[&[u8]]) -> String {
     client.ask("flush_all\r\n");
@@ -93,7 +95,13 @@ fn any_cuts_give_the_same_requests() {
         Just("delete"),
         Just("-1"),
         Just("gat"),
-        Just("touch")
+        Just("touch"),
+        Just("mg"),
+        Just("ms"),
+        Just("md"),
+        Just("b"),
+        Just("YWJj"),
+        Just("MA")
     ];
     let stream = prop::collection::vec(word, 1..60).prop_map(|words| words.join(" ").into_bytes());
     let mut runner =

@@ -442,3 +442,11 @@ fn a_withdrawn_value_is_asked_for_at_the_end_it_would_have_had() {
     assert_eq!(standing.still_refused(7_200_400, 0.0), 7_201_400, "the end is known to a second or so");
     assert!(standing.still_refused(7_206_000, 0.0) > 7_400_000);
 }
+
+/// The start of asking is thrown by dice once a value; thrown again after each answer, it asked seven times in a row.
+#[test]
+fn a_same_answer_at_the_edge_of_the_window_is_not_asked_again_a_moment_later() {
+    let mut wechat = WeChat::new(STABLE, 5_053_000);
+    let run = simulate(&mut wechat, 5_053_000 * 40, &[], 1_900_487_365_413_236_419, 0);
+    assert!(run.calls_per_value[12..].iter().all(|calls| *calls <= 3), "{:?}", run.calls_per_value);
+}

@@ -8,11 +8,10 @@
 use tokio::sync::oneshot;
 use tracing::{debug, error, info};
 
-use super::{Driver, LastError, Purpose, Renewal, State};
+use super::{Driver, LastError, Purpose, Renewal, Slot, State};
 use crate::clock::BootMs;
 use crate::credential::refresher::{Alarm, delay};
 use crate::credential::table::{CredentialId, Doubt, Report};
-use crate::kind::Kind;
 use crate::upstream::{Probe, Token};
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
@@ -74,9 +73,9 @@ impl Driver {
         let spaced = slot.probes.last_ms.map_or(0, |last| last + slot.standing.overlap_ms() / 30);
         let doubt = slot.standing.doubt_probe_ms(now_ms).map(|at_ms| at_ms.max(spaced));
         let reasons = [slot.probes.wanted_ms, slot.probes.next_ms, doubt];
-        if let Some(at_ms) = reasons.into_iter().flatten().min() {
-            slot.probes.timer = Some(self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
-        }
+        let at_ms = reasons.into_iter().flatten().min();
+        slot.credential.update_status(|status| status.next_probe_boot_ms = at_ms);
+        slot.probes.timer = at_ms.map(|at_ms| self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
     }
 
     /// The regular probes begin anew: the value has just been seen to live, or is new.
@@ -156,13 +155,7 @@ impl Driver {
     fn withdraw(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        self_or_other(
-            slot.kind,
-            &slot.credential.appid,
-            errcode,
-            slot.standing.left_ms(now_ms),
-            slot.standing.has_lost(),
-        );
+        slot.say_died_early(errcode, now_ms, slot.standing.has_lost());
         slot.credential.update_status(|status| status.early_deaths += 1);
         slot.standing.withdraw(now_ms);
         if let Some(published) = slot.credential.withdraw(now_ms) {
@@ -245,21 +238,28 @@ impl Driver {
         let left_ms = slot.standing.left_ms(now_ms);
         let replaced = slot.credential.published().is_some_and(|held| held.value != token.value);
         if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
-            self_or_other(slot.kind, &slot.credential.appid, 0, left_ms, false);
+            slot.say_died_early(0, now_ms, false);
             slot.credential.update_status(|status| status.early_deaths += 1);
         }
     }
 }
 
-/// Says who may have ended a value before its time.
-fn self_or_other(kind: &Kind, appid: &str, errcode: i64, left_ms: u64, lost: bool) {
-    let advice = match kind.renewal {
-        Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
-        Renewal::Mint => {
-            "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
-             (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
-        }
-        _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
-    };
-    error!(appid, errcode, left_s = left_ms / 1000, advice, "a token died early");
+impl Slot {
+    /// Says who may have ended a value before its time.
+    fn say_died_early(&self, errcode: i64, now_ms: BootMs, lost: bool) {
+        let advice = match self.kind.renewal {
+            Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
+            Renewal::Mint if self.grant.is_some() => {
+                "another program fetches this token, or the merchant has withdrawn: only one may fetch it, find the \
+                 other (refused writes in the log name hosts)"
+            }
+            Renewal::Mint => {
+                "another program fetches tokens for this app by the classic call, or the secret was reset: find it \
+                 (refused writes in the log name hosts), or move this app to endpoint = \"stable_token\""
+            }
+            _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
+        };
+        let left_s = self.standing.left_ms(now_ms) / 1000;
+        error!(appid = self.credential.appid, errcode, left_s, advice, "a token died early");
+    }
 }

@@ -26,7 +26,7 @@ async fn every_call_looks_the_name_up_anew() {
     let names = Arc::new(Names::default());
     let client = Client::with_resolver(&config, Some(names.clone())).unwrap();
     let secret = Secret::new("s".into());
-    let ask = Ask { base_url: &base_url, appid: "wx1", secret: &secret, token: "", force: false };
+    let ask = Ask { base_url: &base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
     for calls in 1..=3 {
         client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap();
         assert_eq!(*names.0.lock(), vec!["api.test"; calls]);

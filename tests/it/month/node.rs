@@ -197,7 +197,7 @@ impl Sim {
             appid: account.config.appid.clone(),
             secret: account.secret.clone(),
             kind: account.kind,
-            ip_allowlist: None,
+            ..AppOptions::default()
         };
         let options = Options { apps: accounts.iter().map(options).collect(), token_len: 32, ..Options::default() };
         Sim {

@@ -1,0 +1,107 @@
+//! What the names in a client's certificate are good for.
+//!
+//! Judges names, never certificates: whoever calls has verified the signature.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Rights;
+
+/// A name a certificate carries: of its subject, or one of its alternative names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    CommonName(String),
+    /// Lower case.
+    Dns(String),
+    Uri(String),
+}
+
+impl CertificateName {
+    /// A host name; case does not matter in one.
+    pub fn dns(name: &str) -> CertificateName {
+        CertificateName::Dns(name.to_ascii_lowercase())
+    }
+}
+
+/// Which certificates a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Whatever no other rule is about.
+    Anybody,
+    Bearer(CertificateName),
+}
+
+impl FromStr for Whose {
+    type Err = NotAName;
+
+    /// `cn:billing`, `dns:web-1.internal`, `uri:spiffe://shop/web`, or `*`.
+    fn from_str(text: &str) -> Result<Whose, NotAName> {
+        let name = |name: &str| if name.is_empty() { Err(NotAName) } else { Ok(name.to_owned()) };
+        match text.split_once(':') {
+            None if text == "*" => Ok(Whose::Anybody),
+            Some(("cn", rest)) => Ok(Whose::Bearer(CertificateName::CommonName(name(rest)?))),
+            Some(("dns", rest)) => Ok(Whose::Bearer(CertificateName::dns(&name(rest)?))),
+            Some(("uri", rest)) => Ok(Whose::Bearer(CertificateName::Uri(name(rest)?))),
+            _ => Err(NotAName),
+        }
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whose::Anybody => f.write_str("*"),
+            Whose::Bearer(CertificateName::CommonName(name)) => write!(f, "cn:{name}"),
+            Whose::Bearer(CertificateName::Dns(name)) => write!(f, "dns:{name}"),
+            Whose::Bearer(CertificateName::Uri(name)) => write!(f, "uri:{name}"),
+        }
+    }
+}
+
+/// Neither `cn:`, `dns:`, `uri:` with a name, nor `*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAName;
+
+/// What the rules give to the bearer of these names: the first rule about one of them, then the one about anybody.
+/// Without any rule a certificate that was verified is good for everything; with rules an unknown one for nothing.
+pub fn rights_of(names: &[CertificateName], rules: &[(Whose, Rights)]) -> Option<Rights> {
+    if rules.is_empty() {
+        return Some(Rights::ALL);
+    }
+    let about = |whose: &Whose| matches!(whose, Whose::Bearer(name) if names.contains(name));
+    let rule = rules.iter().find(|(whose, _)| about(whose));
+    let rule = rule.or_else(|| rules.iter().find(|(whose, _)| *whose == Whose::Anybody));
+    rule.map(|(_, rights)| rights.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_and_print_alike() {
+        for text in ["cn:billing", "dns:web-1.internal", "uri:spiffe://shop/web", "*"] {
+            assert_eq!(text.parse::<Whose>().map(|whose| whose.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "billing", "cn:", "dns:", "email:a@b", "**"] {
+            assert_eq!(text.parse::<Whose>(), Err(NotAName), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_about_a_name_counts_and_a_stranger_gets_nothing() {
+        let rights = |word: &str| Rights::of_words([word]).unwrap();
+        let mut rules =
+            vec![("cn:a".parse().unwrap(), rights("ordinary")), ("dns:A.example".parse().unwrap(), rights("managed"))];
+        let (cn, dns) = (CertificateName::CommonName("a".into()), CertificateName::dns("a.EXAMPLE"));
+        assert_eq!(rights_of(&[dns.clone(), cn.clone()], &rules), Some(rights("ordinary")));
+        assert_eq!(rights_of(std::slice::from_ref(&dns), &rules), Some(rights("managed")));
+        // A host name is not a common name.
+        assert_eq!(rights_of(&[CertificateName::dns("a")], &rules), None);
+        assert_eq!(rights_of(&[], &rules), None);
+        assert_eq!(rights_of(&[], &[]), Some(Rights::ALL));
+        rules.insert(0, (Whose::Anybody, rights("app:wx")));
+        assert_eq!(rights_of(&[], &rules), Some(rights("app:wx")));
+        assert_eq!(rights_of(&[cn], &rules), Some(rights("ordinary")), "anybody is whoever no other rule is about");
+    }
+}

@@ -1,0 +1,252 @@
+//! Who may connect and what they may do there: users, certificates, and listeners with terms of their own.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::fault::{Fault, Place, Problem};
+use super::file::{Document, RawTable, open_to_others};
+use super::value::{Given, Reading, Value, kind, path, quoted, text};
+use super::{App, Config};
+use crate::access::{Rights, Users, Whose};
+
+/// A file of passwords is read whole; one of this size is something else.
+const AUTH_FILE_BYTES_MAX: u64 = 16 << 20;
+/// The entry about everybody without one of their own.
+const ANYBODY: &str = "*";
+
+/// What lets clients in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Users and passwords (`-Y`), a line `user:password` each.
+    pub auth_file: Option<PathBuf>,
+    /// What users may do, by name; `*` is whoever is not named. Empty: everything.
+    pub users: BTreeMap<String, Rights>,
+    /// TLS towards clients (`-Z`).
+    pub tls: Option<Tls>,
+    /// What the bearers of certificates may do. Empty: everything.
+    pub certificates: Vec<(Whose, Rights)>,
+}
+
+/// Certificates, by their files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The chain, the server's own first.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub clients: ClientCertificates,
+    pub min_version: TlsVersion,
+}
+
+/// What is asked of clients; with the authorities that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    Ignored,
+    Optional(PathBuf),
+    Required(PathBuf),
+}
+
+/// The least version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// An address to listen on, and what holds there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub at: ListenAt,
+    /// The most that clients may do there.
+    pub rights: Rights,
+    /// Clients must log in.
+    pub auth: bool,
+    pub tls: bool,
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAt {
+    Tcp(SocketAddr),
+    Unix {
+        path: PathBuf,
+        /// Access mask.
+        mode: u32,
+        /// The group that the socket belongs to; none: the process's own.
+        group: Option<String>,
+    },
+}
+
+impl Access {
+    /// Reads the users, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    pub fn read_users(&self) -> Result<Option<Users>, String> {
+        let Some(path) = &self.auth_file else { return Ok(None) };
+        let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
+        let bytes = read(path).map_err(|error| fault(&error))?;
+        let rights_of = |name: &[u8]| self.rights_of(name).map(Arc::new);
+        Users::parse(&bytes, rights_of).map(Some).map_err(|error| fault(&error))
+    }
+
+    fn rights_of(&self, name: &[u8]) -> Option<Rights> {
+        if self.users.is_empty() {
+            return Some(Rights::ALL);
+        }
+        let own = std::str::from_utf8(name).ok().and_then(|name| self.users.get(name));
+        own.or_else(|| self.users.get(ANYBODY)).cloned()
+    }
+
+    /// Strangers are kept out of a TLS listener.
+    pub(super) fn requires_certificates(&self) -> bool {
+        matches!(&self.tls, Some(Tls { clients: ClientCertificates::Required(_), .. }))
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    // Before it is opened: a pipe would wait for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    File::open(path)?.take(AUTH_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > AUTH_FILE_BYTES_MAX {
+        return Err(std::io::Error::other("it is too large for a file of passwords"));
+    }
+    Ok(bytes)
+}
+
+/// Rights as one word or a list of words.
+pub(super) fn rights(value: &Value) -> Reading<Rights> {
+    let remedy =
+        "Write \"all\", \"ordinary\", \"managed\" or \"app:<appid>\", or a list of them; \"read_only\" may be added.";
+    let words: Vec<&str> = match value {
+        Value::Text(text) => text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect(),
+        Value::List(items) => items.iter().map(|item| text(&item.value)).collect::<Reading<_>>()?,
+        other => return Err(Problem::new(format!("{} stands where rights belong", kind(other)), remedy)),
+    };
+    Rights::of_words(words).map_err(|wrong| Problem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
+}
+
+/// Adds what only the file can say, and judges the users' file.
+pub(super) fn complete(
+    access: Access,
+    document: &mut Document,
+    auth_place: &Place,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) -> Access {
+    let access = Access {
+        users: users(std::mem::take(&mut document.users), faults),
+        certificates: certificates(std::mem::take(&mut document.certificates), faults),
+        ..access
+    };
+    judge_auth_file(&access, auth_place, faults, warnings);
+    // A group may well be there to read keys.
+    if let Some(tls) = access.tls.as_ref().filter(|tls| mode(&tls.key) & 0o007 != 0) {
+        warnings.push(format!("anybody can read the private key in {} (chmod 600)", tls.key.display()));
+    }
+    access
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).map_or(0, |found| found.permissions().mode())
+}
+
+/// Judges what the operator should know of the users' file; the users themselves were read.
+fn judge_auth_file(access: &Access, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+    let Some(path) = &access.auth_file else { return };
+    match access.read_users() {
+        Err(what) => {
+            let remedy =
+                "Write a line user:password for each user, as for memcached -Y, into a file this process can read.";
+            faults.push(Problem::new(what, remedy).at(place));
+        }
+        Ok(users) => {
+            if open_to_others(path) {
+                warnings.push(format!("others can read the passwords in {} (chmod 600)", path.display()));
+            }
+            if users.is_some_and(|users| users.is_empty()) {
+                warnings.push(format!("nobody in {} may log in: see [[user]]", path.display()));
+            }
+        }
+    }
+}
+
+/// The `[[user]]` tables.
+fn users(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> BTreeMap<String, Rights> {
+    let mut users = BTreeMap::new();
+    for table in tables {
+        let place = table.place.clone();
+        let Some((name, rights)) = named(table, "user", faults, |value| text(value).map(str::to_owned)) else {
+            continue;
+        };
+        if users.insert(name.clone(), rights).is_some() {
+            let what = format!("the user {} has a table already", quoted(&name));
+            faults.push(Problem::new(what, "Write one [[user]] for each name.").at(&place));
+        }
+    }
+    users
+}
+
+/// The `[[certificate]]` tables, in their order.
+fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(Whose, Rights)> {
+    let whose = |value: &Value| {
+        let name = text(value)?;
+        let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";
+        name.parse().map_err(|_| Problem::new(format!("{} is not a name of a certificate", quoted(name)), remedy))
+    };
+    tables.into_iter().filter_map(|table| named(table, "certificate", faults, whose)).collect()
+}
+
+/// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.
+pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
+    let known: HashSet<String> = config.apps.iter().map(App::id).collect();
+    let access = &config.access;
+    let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
+    let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
+    let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
+    let unknown = named.into_iter().filter(|app| !known.contains(*app));
+    unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
+}
+
+fn named<T>(
+    mut table: RawTable,
+    what: &str,
+    faults: &mut Vec<Fault>,
+    read: impl Fn(&Value) -> Reading<T>,
+) -> Option<(T, Rights)> {
+    let missing = |key: &str| {
+        let problem =
+            Problem::new(format!("the {what} has no {key}"), format!("Add a line {key} = ... to the [[{what}]]."));
+        problem.at(&table.place)
+    };
+    let absent: Vec<Fault> =
+        ["name", "rights"].iter().filter(|key| !table.fields.contains_key(**key)).map(|key| missing(key)).collect();
+    let name = table.fields.remove("name").and_then(|given| reading(&given, faults, &read));
+    let rights = table.fields.remove("rights").and_then(|given| reading(&given, faults, rights));
+    faults.extend(absent);
+    Some((name?, rights?))
+}
+
+/// A value, or a fault at its place.
+pub(super) fn reading<T>(given: &Given, faults: &mut Vec<Fault>, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+    read(&given.value).map_err(|problem| faults.push(problem.at(&given.place))).ok()
+}
+
+/// A PEM file that can be read; what is in it is judged when it is used.
+pub(super) fn pem(value: &Value, base: &Path) -> Reading<PathBuf> {
+    let path = path(value, base)?;
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() => Ok(path),
+        Ok(_) => Err(Problem::new(format!("{} is not a file", path.display()), "Give a PEM file.")),
+        Err(error) => {
+            let what = format!("{} cannot be read: {error}", path.display());
+            Err(Problem::new(what, "Check the path and who may read it."))
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! What a renewal is made with besides the app's secret, and what must outlive everything: the verify ticket WeChat
+//! pushed to a component, and the refresh token of each account that authorised one. Whoever loses a refresh token has
+//! to ask the merchant again.
+//!
+//! Kept here and written with the state. Says which of two refresh tokens is tried; never logs one, never sends one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use super::saver::Saver;
+use crate::secret::{Secret, fingerprint};
+use crate::upstream::Failure;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    VerifyTicket,
+    RefreshToken,
+}
+
+/// Whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GrantName {
+    pub what: What,
+    pub component: String,
+    /// Empty for a verify ticket.
+    #[serde(default)]
+    pub authorizer: String,
+    /// Fingerprint of the base URL: a refresh token must never go to another server.
+    pub base: String,
+}
+
+/// One of them as it is kept. No `Debug`: it holds the thing itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptGrant {
+    #[serde(flatten)]
+    pub name: GrantName,
+    pub value: String,
+    /// Fingerprint of what the configuration (or the ticket's file) had when it was last taken in. While it has the
+    /// same, `value` is the newer one.
+    pub configured: Option<String>,
+    /// When it was last configured, wall time.
+    pub wanted_unix_ms: i64,
+}
+
+/// How long the refresh token of an account that is no longer configured is kept: an account taken out by mistake, or
+/// moved for a while, must not need its merchant.
+const UNWANTED_KEPT_MS: i64 = 90 * 86_400_000;
+/// And how many of those, the newest; a state of ten thousand accounts takes some 10 MB.
+const UNWANTED_MAX: usize = 10_000;
+/// A new refresh token is written before its access token is published; a disk that is stuck may delay that so long.
+const DISK_WAIT: Duration = Duration::from_secs(3);
+
+/// All of them. Shared by flights, which use them up, and the saver, which writes them.
+#[derive(Default)]
+pub struct Grants {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    held: HashMap<GrantName, Held>,
+    wanted: HashSet<GrantName>,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    value: Option<String>,
+    configured: Option<String>,
+    wanted_unix_ms: i64,
+    /// Fingerprints of what WeChat refused since the last success or the last round through all there are.
+    refused: Vec<String>,
+}
+
+impl Grants {
+    /// What a former process kept, and what is configured now.
+    pub fn new(kept: &[KeptGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
+        let held = kept.iter().map(|kept| {
+            let KeptGrant { name, value, configured, wanted_unix_ms } = kept.clone();
+            (name, Held { value: Some(value), configured, wanted_unix_ms, refused: Vec::new() })
+        });
+        Grants { inner: Mutex::new(Inner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
+    }
+
+    /// What is to be written: everything configured, and the refresh tokens of those no longer configured for a while.
+    pub fn kept(&self, now_unix_ms: i64) -> Vec<KeptGrant> {
+        let inner = self.inner.lock();
+        let all = inner.held.iter().filter_map(|(name, held)| {
+            let now = if inner.wanted.contains(name) { now_unix_ms } else { i64::MIN };
+            // A clock that is back by years must not make it look long unwanted.
+            let wanted_unix_ms = held.wanted_unix_ms.max(now);
+            let (value, configured) = (held.value.clone()?, held.configured.clone());
+            Some(KeptGrant { name: name.clone(), value, configured, wanted_unix_ms })
+        });
+        let (mut wanted, mut others): (Vec<_>, Vec<_>) = all.partition(|kept| inner.wanted.contains(&kept.name));
+        others.retain(|kept| {
+            let age_ms = now_unix_ms.saturating_sub(kept.wanted_unix_ms);
+            kept.name.what == What::RefreshToken && age_ms <= UNWANTED_KEPT_MS
+        });
+        others.sort_by_key(|kept| std::cmp::Reverse(kept.wanted_unix_ms));
+        others.truncate(UNWANTED_MAX);
+        wanted.append(&mut others);
+        wanted
+    }
+
+    fn with<T>(&self, name: &GrantName, work: impl FnOnce(&mut Held) -> T) -> T {
+        work(self.inner.lock().held.entry(name.clone()).or_default())
+    }
+}
+
+impl Held {
+    /// The refresh token to try next. A configured one that has changed since it was taken in goes first: the merchant
+    /// has authorised anew. Otherwise the kept one does: WeChat may have replaced the configured one long ago.
+    fn pick(&self, configured: Option<&Secret>) -> Option<Secret> {
+        let kept = self.value.clone().map(Secret::new);
+        let configured = configured.cloned();
+        let anew = configured.as_ref().is_some_and(|secret| self.configured.as_ref() != Some(&print(secret)));
+        let order = if anew { [configured, kept] } else { [kept, configured] };
+        order.into_iter().flatten().find(|secret| !self.refused.contains(&print(secret)))
+    }
+
+    /// WeChat refused it for good. True if there is another to try; else the next try begins with the first again.
+    fn refused(&mut self, used: &Secret, configured: Option<&Secret>) -> bool {
+        self.refused.push(print(used));
+        let another = self.pick(configured).is_some();
+        if !another {
+            self.refused.clear();
+        }
+        another
+    }
+
+    /// WeChat took it, and perhaps gave its successor. True if there is something to write.
+    fn answered(&mut self, used: &Secret, configured: Option<&Secret>, successor: Option<&Secret>) -> bool {
+        let before = (self.value.take(), self.configured.take());
+        self.value = Some(successor.unwrap_or(used).expose().to_owned());
+        // Tried and refused, or tried and taken: either way it has had its turn.
+        self.configured = configured.map(print).or_else(|| before.1.clone());
+        self.refused.clear();
+        before != (self.value.clone(), self.configured.clone())
+    }
+
+    /// True if it is news. A file's ticket is news only if the file has changed since.
+    fn take_ticket(&mut self, ticket: &Secret, from_file: bool) -> bool {
+        if from_file {
+            let seen = Some(print(ticket));
+            if self.configured == seen {
+                return false;
+            }
+            self.configured = seen;
+        }
+        let news = self.value.as_deref() != Some(ticket.expose());
+        self.value = Some(ticket.expose().to_owned());
+        news
+    }
+}
+
+fn print(secret: &Secret) -> String {
+    fingerprint(secret.expose().as_bytes())
+}
+
+/// A credential's hold on its own.
+#[derive(Clone)]
+pub struct Grant {
+    pub grants: Arc<Grants>,
+    pub name: GrantName,
+    pub saver: Option<Saver>,
+}
+
+/// What one call is made with.
+pub struct Means {
+    /// The app's secret, or the refresh token in its place.
+    pub secret: Secret,
+    pub ticket: Option<Secret>,
+    configured: Option<Secret>,
+}
+
+impl Means {
+    /// Of a credential that needs no more than its secret.
+    pub fn plain(secret: Secret) -> Means {
+        Means { secret, ticket: None, configured: None }
+    }
+}
+
+impl Grant {
+    /// What to call with, from the secret as it was read, or why there is nothing to call with.
+    pub fn means(&self, appid: &str, read: Result<Secret, String>) -> Result<Means, Failure> {
+        match self.name.what {
+            What::VerifyTicket => {
+                let secret = read.map_err(|reason| Failure::unusable(appid, reason))?;
+                let ticket = self.grants.with(&self.name, |held| held.value.clone());
+                let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
+                Ok(Means { secret, ticket, configured: None })
+            }
+            What::RefreshToken => {
+                let (configured, reason) = match read {
+                    Ok(secret) => (Some(secret), String::new()),
+                    Err(reason) => (None, reason),
+                };
+                let secret = self.grants.with(&self.name, |held| held.pick(configured.as_ref()));
+                let secret = secret.ok_or_else(|| Failure::no_refresh_token(appid, reason))?;
+                Ok(Means { secret, ticket: None, configured })
+            }
+        }
+    }
+
+    /// WeChat refused the call: perhaps there is another ticket by now, or another refresh token to try once.
+    pub fn refused(&self, means: &Means, failure: &mut Failure) {
+        use crate::upstream::Class;
+        match (self.name.what, failure.errcode) {
+            (What::VerifyTicket, Some(61005 | 61006)) => {
+                let newer = self.grants.with(&self.name, |held| held.value.clone()).map(Secret::new);
+                if newer != means.ticket {
+                    failure.class = Class::Retry;
+                }
+            }
+            (What::RefreshToken, Some(61023)) => {
+                let configured = means.configured.as_ref();
+                if self.grants.with(&self.name, |held| held.refused(&means.secret, configured)) {
+                    let which = if configured == Some(&means.secret) { "configured" } else { "kept" };
+                    let token = print(&means.secret);
+                    warn!(appid = failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
+                    failure.class = Class::Retry;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// WeChat took the call. A new refresh token is on the disk when this returns, unless the disk is stuck: then it is
+    /// better to go on and say so than to keep the access token from its readers.
+    pub async fn answered(&self, means: &Means, successor: Option<&Secret>) {
+        if self.name.what == What::VerifyTicket {
+            return;
+        }
+        let changed =
+            self.grants.with(&self.name, |held| held.answered(&means.secret, means.configured.as_ref(), successor));
+        let Some(saver) = self.saver.as_ref().filter(|_| changed) else { return };
+        if !saver.wait(saver.at_once(), DISK_WAIT).await {
+            error!(
+                appid = self.name.authorizer,
+                advice = "make room or repair the disk before this process ends: WeChat may have ended the former \
+                          refresh token, and then the merchant would have to authorise again",
+                "a new refresh token could not be written to the state yet"
+            );
+        }
+    }
+
+    /// True if it is a ticket that nobody has handed in yet.
+    pub fn is_missing(&self) -> bool {
+        self.name.what == What::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
+    }
+
+    /// A verify ticket has come. True if it is news.
+    pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
+        let news = self.grants.with(&self.name, |held| held.take_ticket(ticket, from_file));
+        if let Some(saver) = self.saver.as_ref().filter(|_| news) {
+            saver.at_once();
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn held(value: &str, configured: &str) -> Held {
+        Held { value: Some(value.into()), configured: Some(print(&secret(configured))), ..Held::default() }
+    }
+
+    #[track_caller]
+    fn picks(held: &Held, configured: Option<&str>, expected: Option<&str>) {
+        let configured = configured.map(secret);
+        assert_eq!(held.pick(configured.as_ref()).as_ref().map(Secret::expose), expected);
+    }
+
+    #[test]
+    fn the_kept_one_wins_unless_the_configured_one_has_changed_since() {
+        picks(&Held::default(), None, None);
+        picks(&Held::default(), Some("A"), Some("A"));
+        picks(&held("B", "A"), Some("A"), Some("B"));
+        picks(&held("B", "A"), None, Some("B"));
+        picks(&held("B", "A"), Some("C"), Some("C"));
+    }
+
+    #[test]
+    fn each_is_tried_once_in_a_round_and_the_next_round_begins_as_the_first_did() {
+        let mut held = held("B", "A");
+        let configured = secret("A");
+        assert!(held.refused(&secret("B"), Some(&configured)));
+        picks(&held, Some("A"), Some("A"));
+        assert!(!held.refused(&secret("A"), Some(&configured)));
+        picks(&held, Some("A"), Some("B"));
+        assert!(!Held::default().refused(&configured, Some(&configured)), "there is no other");
+    }
+
+    #[test]
+    fn a_success_takes_the_configured_one_in_and_keeps_the_successor() {
+        let mut held = Held::default();
+        assert!(held.answered(&secret("A"), Some(&secret("A")), None));
+        picks(&held, Some("A"), Some("A"));
+        assert!(!held.answered(&secret("A"), Some(&secret("A")), Some(&secret("A"))), "nothing new to write");
+        assert!(held.answered(&secret("A"), Some(&secret("A")), Some(&secret("B"))));
+        picks(&held, Some("A"), Some("B"));
+    }
+
+    #[test]
+    fn a_configured_one_that_was_refused_is_not_tried_again_while_the_kept_one_works() {
+        let mut held = held("B", "A");
+        let typo = secret("C");
+        assert!(held.refused(&typo, Some(&typo)));
+        picks(&held, Some("C"), Some("B"));
+        assert!(held.answered(&secret("B"), Some(&typo), None));
+        picks(&held, Some("C"), Some("B"));
+        picks(&held, Some("D"), Some("D"));
+    }
+
+    #[test]
+    fn an_unreadable_file_does_not_make_the_kept_one_forget_what_was_taken_in() {
+        let mut held = held("B", "A");
+        assert!(held.answered(&secret("B"), None, Some(&secret("C"))));
+        picks(&held, Some("A"), Some("C"));
+    }
+
+    #[test]
+    fn a_ticket_in_a_file_that_has_not_changed_does_not_replace_a_newer_one() {
+        let mut held = Held::default();
+        assert!(held.take_ticket(&secret("1"), true));
+        assert!(held.take_ticket(&secret("2"), false));
+        assert!(!held.take_ticket(&secret("1"), true));
+        assert_eq!(held.value.as_deref(), Some("2"));
+        assert!(held.take_ticket(&secret("3"), true));
+        assert!(!held.take_ticket(&secret("3"), false), "no news");
+    }
+
+    #[test]
+    fn a_ticket_that_was_refused_while_a_newer_one_came_in_is_no_reason_to_wait() {
+        let grant = Grant { grants: Arc::default(), name: name(What::VerifyTicket, ""), saver: None };
+        let read = || Ok(secret("s3cr3t"));
+        let nothing = grant.means("wxc", read()).err().unwrap();
+        assert!(nothing.advice().contains("every 10 minutes"), "{}", nothing.advice());
+        assert!(grant.take_ticket(&secret("ticket 1"), false));
+        let means = grant.means("wxc", read()).unwrap();
+        let refused = || {
+            let mut failure = Failure::refused("wxc", 61005, String::new());
+            grant.refused(&means, &mut failure);
+            failure.class
+        };
+        assert_eq!(refused().name(), "wait");
+        assert!(grant.take_ticket(&secret("ticket 2"), false));
+        assert_eq!(refused().name(), "retry");
+    }
+
+    #[test]
+    fn without_any_refresh_token_the_advice_is_about_one() {
+        let grant = Grant { grants: Arc::default(), name: name(What::RefreshToken, "wxa"), saver: None };
+        let failure = grant.means("wxa", Err("secret file x is empty".into())).err().unwrap();
+        assert!(failure.advice().contains("refresh token") && failure.to_string().contains("is empty"));
+        let means = grant.means("wxa", Ok(secret("A"))).unwrap();
+        assert_eq!(means.secret.expose(), "A");
+    }
+
+    fn name(what: What, authorizer: &str) -> GrantName {
+        GrantName { what, component: "wxc".into(), authorizer: authorizer.into(), base: "b".into() }
+    }
+
+    fn kept(name: GrantName, wanted_unix_ms: i64) -> KeptGrant {
+        KeptGrant { name, value: "V".into(), configured: None, wanted_unix_ms }
+    }
+
+    #[test]
+    fn what_is_configured_is_kept_for_ever_and_what_was_for_ninety_days() {
+        let now = 200 * 86_400_000;
+        let old = now - UNWANTED_KEPT_MS - 1;
+        let stored = [
+            kept(name(What::RefreshToken, "wanted"), old),
+            kept(name(What::RefreshToken, "lately"), old + 1),
+            kept(name(What::RefreshToken, "long ago"), old),
+            kept(name(What::VerifyTicket, ""), now),
+        ];
+        let grants = Grants::new(&stored, [name(What::RefreshToken, "wanted")]);
+        let left = grants.kept(now);
+        let names: Vec<_> = left.iter().map(|kept| (kept.name.authorizer.as_str(), kept.wanted_unix_ms)).collect();
+        assert_eq!(names, [("wanted", now), ("lately", old + 1)]);
+        let set_back = grants.kept(now - 1000 * 86_400_000);
+        assert_eq!((set_back.len(), set_back[0].wanted_unix_ms), (3, old), "a clock set back loses none");
+    }
+
+    #[test]
+    fn of_those_no_longer_configured_the_newest_are_kept() {
+        let many: Vec<_> =
+            (0..=UNWANTED_MAX as i64).map(|n| kept(name(What::RefreshToken, &n.to_string()), n)).collect();
+        let left = Grants::new(&many, []).kept(0);
+        assert_eq!(left.len(), UNWANTED_MAX);
+        assert!(left.iter().all(|kept| kept.name.authorizer != "0"));
+    }
+}

@@ -1,0 +1,63 @@
+//! The driver's part in verify tickets: keeps one that arrives, and tries it at once if its component waits for one;
+//! and its patience at the start with what is yet to come.
+
+use tracing::{debug, info};
+
+use super::super::grants::Grant;
+use super::super::table::CredentialId;
+use super::super::verify_ticket::Arrival;
+use super::{Driver, Slot};
+use crate::clock::BootMs;
+use crate::secret::fingerprint;
+
+impl Driver {
+    /// A ticket that is no news changes nothing, so whoever hands the same in over and over causes no call.
+    pub(super) fn ticket_arrived(&mut self, arrival: &Arrival) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let Some(slot) = self.refresher.slots.get_mut(arrival.id) else { return };
+        let news = slot.grant.as_ref().is_some_and(|grant| grant.take_ticket(&arrival.ticket, arrival.from_file));
+        if !news {
+            return;
+        }
+        let (appid, ticket) = (&slot.credential.appid, fingerprint(arrival.ticket.expose().as_bytes()));
+        // A flight under way looks by itself whether a newer ticket has come.
+        if slot.flying || !slot.waits_for_a_ticket(now_ms) {
+            debug!(appid, ticket, "new verify ticket");
+            return;
+        }
+        info!(appid, ticket, "new verify ticket; trying it");
+        slot.standing.failures = 0;
+        self.arm(arrival.id, now_ms);
+    }
+}
+
+/// How long a first try is put off for what it needs; that comes sooner as a rule, and then it is made at once.
+const TICKET_FIRST_MS: u64 = 2_000;
+const PARENT_FIRST_MS: u64 = 4_000;
+
+impl Driver {
+    /// At the start a call that lacks the ticket or the token it is made with would only fail, end the wait of the
+    /// first readers and alarm somebody.
+    pub(super) fn first_patience_ms(&self, id: CredentialId) -> u64 {
+        let (slots, now_ms) = (&self.refresher.slots, self.refresher.clock.boot_ms());
+        let slot = &slots[id];
+        let dead = |id: CredentialId| slots[id].standing.left_ms(now_ms) == 0;
+        // One that lives is not armed when its parent comes, so it keeps to its schedule.
+        let orphaned = dead(id) && slot.parent.is_some_and(dead);
+        match slot.grant.as_ref().is_some_and(Grant::is_missing) {
+            true => TICKET_FIRST_MS,
+            false if orphaned => PARENT_FIRST_MS,
+            false => 0,
+        }
+    }
+}
+
+impl Slot {
+    fn waits_for_a_ticket(&self, now_ms: BootMs) -> bool {
+        match self.credential.status(now_ms).last_error {
+            // Without an errcode nothing was sent: there was no ticket, or no secret.
+            Some(error) => matches!(error.errcode, Some(61005 | 61006)) || error.is_operators_own(),
+            None => self.standing.left_ms(now_ms) == 0,
+        }
+    }
+}

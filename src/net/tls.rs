@@ -1,0 +1,132 @@
+//! TLS towards clients: certificates from files, replaced without touching the connections that are there.
+//!
+//! Never logs a key, and never falls back to plain text.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::access::CertificateName;
+use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
+
+/// Certificates of the common authorities are renewed a month before their end.
+const EXPIRES_SOON_S: i64 = 14 * 86_400;
+
+/// The certificates in use, and where they came from.
+pub(super) struct Tls {
+    files: Files,
+    current: ArcSwap<ServerConfig>,
+}
+
+impl Tls {
+    /// Reads the files. The error is a sentence for the operator.
+    pub fn new(files: &Files) -> Result<Tls, String> {
+        Ok(Tls { current: ArcSwap::new(read(files)?), files: files.clone() })
+    }
+
+    /// Reads the files again; connections from now on get what they hold. On an error all stays as it is.
+    pub fn refresh(&self) -> Result<(), String> {
+        self.current.store(read(&self.files)?);
+        Ok(())
+    }
+
+    /// The server's half of a handshake.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+    }
+}
+
+/// The names in the certificate that the client has shown, which was verified in the handshake.
+pub(super) fn names<S>(stream: &TlsStream<S>) -> Vec<CertificateName> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.first().map(|certificate| names_in(certificate)).unwrap_or_default()
+}
+
+fn names_in(certificate: &[u8]) -> Vec<CertificateName> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let subject = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    let mut names: Vec<_> = subject.map(|name| CertificateName::CommonName(name.to_owned())).collect();
+    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(CertificateName::dns(name)),
+            GeneralName::URI(uri) => Some(CertificateName::Uri((*uri).to_owned())),
+            _ => None,
+        }));
+    }
+    names
+}
+
+fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
+    let chain = certificates(&files.cert)?;
+    warn_of_the_end(&files.cert, &chain);
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| bad_file(&files.key, "private key", &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let builder = match &files.clients {
+        ClientCertificates::Ignored => builder.with_no_client_auth(),
+        ClientCertificates::Optional(ca) | ClientCertificates::Required(ca) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(ca)? {
+                roots.add(certificate).map_err(|error| format!("{} is no authority: {error}", ca.display()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match files.clients {
+                ClientCertificates::Optional(_) => verifier.allow_unauthenticated(),
+                _ => verifier,
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| format!("{}: {error}", ca.display()))?)
+        }
+    };
+    let config = builder.with_single_cert(chain, key).map_err(|error| {
+        format!(
+            "the certificate {} and the key {} do not go together: {error}",
+            files.cert.display(),
+            files.key.display()
+        )
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// A certificate about to expire keeps working here and fails at the clients, so somebody should hear of it before.
+fn warn_of_the_end(path: &Path, chain: &[CertificateDer<'_>]) {
+    let Some(Ok((_, certificate))) = chain.first().map(|der| X509Certificate::from_der(der)) else { return };
+    let left_s = certificate.validity().not_after.timestamp() - crate::clock::unix_ms() / 1000;
+    if left_s < EXPIRES_SOON_S {
+        let days_left = left_s.div_euclid(86_400);
+        tracing::warn!(file = %path.display(), days_left, "the certificate for TLS expires soon, or has already");
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = read.map_err(|error| bad_file(path, "certificate", &error))?;
+    if chain.is_empty() {
+        return Err(format!("{} holds no certificate in PEM format", path.display()));
+    }
+    Ok(chain)
+}
+
+/// The parser's own words never quote the file.
+fn bad_file(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
+    match error {
+        rustls::pki_types::pem::Error::Io(error) => format!("{} cannot be read: {error}", path.display()),
+        rustls::pki_types::pem::Error::NoItemsFound => format!("{} holds no {what} in PEM format", path.display()),
+        _ => format!("{} is not a {what} in PEM format", path.display()),
+    }
+}

@@ -1,0 +1,150 @@
+//! What a client with limited rights may do. What it may not see is not there for it: a get misses, a delete finds
+//! nothing, and a store is refused in the words of every other refusal, so that no client takes the server for broken.
+//!
+//! Never asked about a client that may do everything: that is one comparison in [`Service::execute`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::meta::answer;
+use super::{Context, Outcome, Service};
+use crate::access::Rights;
+use crate::config::RefuseWith;
+use crate::credential::table::Credential;
+use crate::protocol::base64::DECODED_BYTES_MAX;
+use crate::protocol::{Request, StoreMode, response};
+
+/// A refusal for want of rights is logged at most so often, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
+const DENIED: &str = "CLIENT_ERROR permission denied";
+const NOT_FOUND: &str = "NOT_FOUND";
+
+impl Service {
+    /// Whether this key is there for a client with these rights.
+    pub(super) fn sees(&self, key: &[u8], rights: &Rights) -> bool {
+        rights.is_all()
+            || self.table.with(key, |name| rights.app(name.credential.app())).unwrap_or_else(|| rights.ordinary())
+    }
+
+    /// The credentials that a client with these rights may hear of.
+    pub(super) fn seen<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
+        self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
+    }
+
+    /// Answers a request that the client has no right to; `None` to carry it out. A `get` is judged key by key.
+    pub(super) fn refuse_for_want_of_rights(
+        &self,
+        request: &Request<'_>,
+        context: &mut Context<'_>,
+    ) -> Option<Outcome> {
+        let rights = context.rights;
+        let (answer, noreply) = match *request {
+            Request::Get { touch_exptime, .. } => {
+                // A touch in passing is a change; without the right to it there is nothing to see.
+                if touch_exptime.is_none() || !rights.read_only() {
+                    return None;
+                }
+                ("END", false)
+            }
+            Request::Store { mode, key, noreply, .. } | Request::TooLarge { mode, key, noreply } => {
+                if self.may_change(key, rights) {
+                    return None;
+                }
+                (self.refusal(mode), noreply)
+            }
+            Request::Arithmetic { key, noreply, .. }
+            | Request::Delete { key, noreply }
+            | Request::Touch { key, noreply, .. } => {
+                if self.may_change(key, rights) {
+                    return None;
+                }
+                (NOT_FOUND, noreply)
+            }
+            Request::FlushAll { noreply, .. } => {
+                if rights.ordinary() && !rights.read_only() {
+                    return None;
+                }
+                (DENIED, noreply)
+            }
+            Request::MetaGet(_)
+            | Request::MetaStore { .. }
+            | Request::MetaDelete(_)
+            | Request::MetaArithmetic { .. }
+            | Request::MetaDebug(_) => return self.refuse_meta(request, context),
+            // What concerns everybody is for those who may do everything.
+            Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
+            Request::RefreshCertificates | Request::Shutdown { .. } | Request::Stats { argument: b"reset", .. } => {
+                (DENIED, false)
+            }
+            Request::Stats { .. }
+            | Request::Version
+            | Request::NoOperation
+            | Request::Quit
+            | Request::Invalid { .. } => return None,
+        };
+        self.count_denial(context);
+        response::reply(context.out, answer, noreply);
+        Some(Outcome::Done)
+    }
+
+    /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
+    fn refuse_meta(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<Outcome> {
+        let mut room = [0; DECODED_BYTES_MAX];
+        let rights = context.rights;
+        let (meta, code): (_, &[u8]) = match request {
+            Request::MetaGet(meta) => (meta, b"EN"),
+            Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
+            Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
+            Request::MetaDebug(key) => {
+                if self.sees(key.bytes(&mut room), rights) {
+                    return None;
+                }
+                self.count_denial(context);
+                response::line(context.out, "EN");
+                return Some(Outcome::Done);
+            }
+            _ => return None,
+        };
+        let key = meta.key.bytes(&mut room);
+        // Flags of `mg` that change the item, or whose turn it is.
+        let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
+        let may = if reads { self.sees(key, rights) } else { self.may_change(key, rights) };
+        if may {
+            return None;
+        }
+        self.count_denial(context);
+        let stores = matches!(request, Request::MetaStore { .. });
+        if meta.has(b'q') && code != b"NF" {
+            // As quiet as the refusal of a managed key.
+        } else if stores && self.settings.refuse_with == RefuseWith::ClientError {
+            response::line(context.out, DENIED);
+        } else {
+            answer(context.out, code, meta, key, None);
+        }
+        Some(Outcome::Done)
+    }
+
+    fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
+        !rights.read_only() && self.sees(key, rights)
+    }
+
+    fn refusal(&self, mode: StoreMode) -> &'static str {
+        match (self.settings.refuse_with, mode) {
+            (RefuseWith::ClientError, _) => DENIED,
+            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
+            (RefuseWith::NotStored, _) => "NOT_STORED",
+        }
+    }
+
+    /// The key is not logged: a client without rights to it may have sent anything.
+    fn count_denial(&self, context: &Context<'_>) {
+        let denied = self.stats.access_denied.fetch_add(1, Relaxed) + 1;
+        if self.denial_logged.due(context.now.boot_ms, LOG_SPACING_MS) {
+            tracing::warn!(
+                peer = %context.peer,
+                denied,
+                "refused what a client has no right to; see rights in the configuration"
+            );
+        }
+    }
+}
