@@ -43,7 +43,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
     let seed = number("MONTH_SEED", SEED);
     let line = Arc::new(Timeline::new(days, seed));
-    let sample_ms = number("MONTH_SAMPLE_MS", if apps > 100 { 1_000 } else { 5_000 });
+    let sample_ms = number("MONTH_SAMPLE_MS", if apps > 100 { 1_000 } else { 10_000 });
     let (rows, samples) = node::run(&line, apps as usize, sample_ms, seed);
     println!("samples: {samples:?}");
     (line, rows)
