@@ -56,8 +56,8 @@ impl Clocks {
         self.wall_off_ms.store(off_ms, Relaxed);
     }
 
-    pub fn wall_is_right(&self) -> bool {
-        self.wall_off_ms.load(Relaxed) == 0
+    pub fn wall_off_ms(&self) -> i64 {
+        self.wall_off_ms.load(Relaxed)
     }
 
     pub fn sleep_through(&self, long: u64) {

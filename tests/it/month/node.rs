@@ -612,6 +612,7 @@ impl Director {
         } else {
             self.sim.node_bad.lock().push((t, t + 30 * SECOND));
         }
+        let wall_off = self.sim.clocks.wall_off_ms();
         if reboot {
             self.boots += 1;
             self.sim.clocks.reboot();
@@ -628,7 +629,7 @@ impl Director {
         let upstream = config::Upstream::at("https://api.weixin.qq.com".to_owned());
         let apps: Vec<config::App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
         let (table, refresher) = build_on(&ground, &upstream, &apps, Some(Arc::new(hand)));
-        if reboot && !self.sim.clocks.wall_is_right() {
+        if reboot && self.sim.clocks.wall_off_ms() != wall_off {
             self.sim.books.lock().iter_mut().for_each(|book| {
                 if book.cause == Cause::Unknown {
                     book.blame(Cause::WrongClock, t);
