@@ -233,7 +233,8 @@ fn load(store: &dyn Store, authorizers: usize) -> Snapshot {
 /// refresh tokens are not, see [`Grants::kept`].
 fn restore(slots: &mut [Slot], snapshot: &Snapshot, now: Now, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
     let kept = snapshot.by_name();
-    let counted: HashMap<&Name, &KeptLedger> = snapshot.ledgers.iter().map(|kept| (&kept.name, kept)).collect();
+    let counted: HashMap<&Name, &KeptLedger> =
+        snapshot.ledgers.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
     let mut entries = Vec::with_capacity(slots.len());
     let mut ledgers = Vec::with_capacity(slots.len());
     for slot in slots {

@@ -268,11 +268,17 @@ impl Standing {
     }
 
     /// WeChat hands out what it refuses, and cannot be told to make another now: when to look again. Ever less often, up
-    /// to five minutes apart for a life of two hours.
+    /// to five minutes apart for a life of two hours; but where the value would have ended, WeChat has another.
     pub fn still_refused(&mut self, now_ms: BootMs, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
         let pace = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
-        now_ms + pace - part(pace, 0.2 * random)
+        let next_ms = now_ms + pace - part(pace, 0.2 * random);
+        match self.withdrawn_ms {
+            Some(end) if now_ms < end => next_ms.min(end),
+            // The end is known to a second or so, and to a call's length.
+            Some(end) if now_ms < end + 5 * BACKOFF_BASE_MS => next_ms.min(now_ms + BACKOFF_BASE_MS),
+            _ => next_ms,
+        }
     }
 
     fn new_value(&mut self, answer: &Answer) {

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,8 +22,9 @@ use crate::clock::Clock;
 #[derive(Clone)]
 pub struct Saver {
     store: Arc<dyn Store>,
-    entries: Arc<Mutex<Vec<Option<Entry>>>>,
-    ledgers: Arc<Mutex<Vec<KeptLedger>>>,
+    /// Shared with the pictures taken of them: a picture is taken at each change, of all of them.
+    entries: Arc<Mutex<Vec<Option<Arc<Entry>>>>>,
+    ledgers: Arc<Mutex<Vec<Arc<KeptLedger>>>>,
     grants: Arc<Grants>,
     /// Calls have been counted since the last write.
     counted: Arc<AtomicBool>,
@@ -52,6 +54,8 @@ impl Saver {
         clock: Arc<dyn Clock>,
         boot_id: &str,
     ) -> Saver {
+        let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
+        let ledgers = ledgers.into_iter().map(Arc::new).collect();
         let grants = Arc::default();
         Saver {
             store,
@@ -87,8 +91,10 @@ impl Saver {
 
     /// Changes an entry and asks for it to be written. Returns what to [`Saver::wait`] for.
     pub fn change(&self, id: usize, change: impl FnOnce(&mut Option<Entry>)) -> u64 {
-        if let Some(entry) = self.entries.lock().get_mut(id) {
-            change(entry);
+        if let Some(kept) = self.entries.lock().get_mut(id) {
+            let mut entry = kept.take().map(Arc::unwrap_or_clone);
+            change(&mut entry);
+            *kept = entry.map(Arc::new);
         }
         let mut version = 0;
         self.wanted.send_modify(|wanted| {
@@ -101,7 +107,7 @@ impl Saver {
     /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
     pub fn count(&self, id: usize, calls: &Ledger) {
         if let Some(kept) = self.ledgers.lock().get_mut(id) {
-            kept.calls.clone_from(calls);
+            Arc::make_mut(kept).calls.clone_from(calls);
         }
         self.counted.store(true, Ordering::Release);
     }
@@ -134,6 +140,7 @@ impl Saver {
         loop {
             let saved = *self.saved.borrow();
             tokio::select! {
+                biased;
                 () = end.cancelled() => return,
                 _ = counts.tick() => {
                     self.ask_for_counts();
@@ -154,6 +161,7 @@ impl Saver {
                     // changes every few milliseconds.
                     let pause = (begun.elapsed() * PAUSES_PER_WRITE).min(PAUSE_MAX);
                     tokio::select! {
+                        biased;
                         () = end.cancelled() => {}
                         () = self.hurry.notified() => {}
                         () = tokio::time::sleep(pause) => {}
@@ -169,6 +177,7 @@ impl Saver {
             }
             backoff = (backoff * 2).clamp(Duration::from_secs(1), BACKOFF_MAX);
             tokio::select! {
+                biased;
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(backoff) => {}
             }
@@ -176,9 +185,12 @@ impl Saver {
     }
 
     async fn write(&self) -> Result<(), String> {
-        let this = self.clone();
         self.counted.store(false, Ordering::Release);
-        let written = tokio::task::spawn_blocking(move || this.store.save(&this.snapshot())).await;
+        let (store, snapshot) = (self.store.clone(), self.snapshot());
+        if !store.blocks() {
+            return store.save(&snapshot).map_err(|error| error.to_string());
+        }
+        let written = tokio::task::spawn_blocking(move || store.save(&snapshot)).await;
         match written {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err("the writer panicked".to_owned()),
@@ -187,7 +199,8 @@ impl Saver {
 
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
-        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != Ledger::default()).cloned().collect();
+        let none = Ledger::default();
+        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         let grants = self.grants.kept(now.unix_ms);

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -24,6 +25,10 @@ pub trait Store: Send + Sync {
     fn load(&self) -> Loaded;
     /// Writes the state: afterwards the store holds this or, on an error, what it held before.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
+    /// True if a save may take a while, so that it needs a thread of its own.
+    fn blocks(&self) -> bool {
+        true
+    }
 }
 
 /// What was found.
@@ -46,11 +51,11 @@ pub struct Snapshot {
     pub written_unix_ms: i64,
     pub written_boot_ms: BootMs,
     pub boot_id: String,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Arc<Entry>>,
     /// Also of credentials that never had a value: a server that is restarted over and over must not forget its calls.
     /// Files of former versions have none.
     #[serde(default)]
-    pub ledgers: Vec<KeptLedger>,
+    pub ledgers: Vec<Arc<KeptLedger>>,
     /// Verify tickets and refresh tokens. Files of former versions have none.
     #[serde(default)]
     pub grants: Vec<KeptGrant>,
@@ -164,7 +169,7 @@ impl Snapshot {
 
     /// The entries by name.
     pub fn by_name(&self) -> HashMap<&Name, &Entry> {
-        self.entries.iter().map(|entry| (&entry.name, entry)).collect()
+        self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
 }
 
@@ -365,8 +370,8 @@ mod tests {
             written_unix_ms: 1_000_000_500,
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
-            entries: vec![entry()],
-            ledgers: vec![KeptLedger { name: entry().name, calls: calls() }],
+            entries: vec![Arc::new(entry())],
+            ledgers: vec![Arc::new(KeptLedger { name: entry().name, calls: calls() })],
             grants: Vec::new(),
         }
     }
@@ -395,7 +400,7 @@ mod tests {
         store.save(&snapshot()).unwrap();
         store.save(&snapshot()).unwrap();
         let Loaded::Found(found) = store.load() else { panic!() };
-        assert!(found.entries == [entry()]);
+        assert!(found.entries == [Arc::new(entry())]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
     }
@@ -456,7 +461,7 @@ mod tests {
     fn a_value_that_could_break_the_protocol_is_refused_even_with_a_right_checksum() {
         let (_folder, store) = store();
         let mut snapshot = snapshot();
-        snapshot.entries[0].value = "A\r\nSTORED".into();
+        Arc::make_mut(&mut snapshot.entries[0]).value = "A\r\nSTORED".into();
         store.save(&snapshot).unwrap();
         refused(&store);
     }

@@ -185,7 +185,7 @@ fn from_another_boot(store: &Arc<dyn Store>, age_ms: i64) {
     // That boot had been up for long.
     const UPTIME_MS: u64 = 1_000_000_000;
     snapshot.written_boot_ms += UPTIME_MS;
-    for entry in &mut snapshot.entries {
+    for entry in snapshot.entries.iter_mut().map(Arc::make_mut) {
         entry.fetched_unix_ms += shift;
         entry.expires_unix_ms += shift;
         entry.fetched_boot_ms += UPTIME_MS;

@@ -432,6 +432,17 @@ fn a_withdrawn_value_is_over_until_a_probe_finds_it_alive() {
     assert_eq!((standing.expires_ms, standing.is_withdrawn()), (Some(7_200_000), false));
 }
 
+/// WeCom has no other token before the end of one that it refuses; then it has.
+#[test]
+fn a_withdrawn_value_is_asked_for_at_the_end_it_would_have_had() {
+    let mut standing = fetched(Renewal::AtEnd, 7200);
+    standing.withdraw(1_000_000);
+    let asks: Vec<u64> = (0..12).map(|_| standing.still_refused(7_000_000, 0.0)).collect();
+    assert_eq!((asks[0], asks[11]), (7_030_000, 7_200_000), "not slept through");
+    assert_eq!(standing.still_refused(7_200_400, 0.0), 7_201_400, "the end is known to a second or so");
+    assert!(standing.still_refused(7_206_000, 0.0) > 7_400_000);
+}
+
 /// The start of asking is thrown by dice once a value; thrown again after each answer, it asked seven times in a row.
 #[test]
 fn a_same_answer_at_the_edge_of_the_window_is_not_asked_again_a_moment_later() {

@@ -101,7 +101,7 @@ impl Driver {
         if slot.standing.left_ms(now_ms) == 0 && !slot.standing.is_withdrawn() {
             return self.plan_probe(id);
         }
-        slot.checked_ms = Some(now_ms);
+        // No check in the sense of `checked_ms`: a client that is refused right after it must not be put off.
         self.start(id, Purpose::Probe);
     }
 

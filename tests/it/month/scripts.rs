@@ -3,7 +3,8 @@
 use tokencached::sandbox::rules::{Ask, World};
 use tokencached::sandbox::{AppOptions, Options, Verdict};
 
-use super::timeline::{DAY, Fate, HOUR, MINUTE, PEER, Reply, SECOND, START, Timeline, Weather, exponential, true_now};
+use super::books::REACHABLE_MS;
+use super::timeline::{DAY, Fate, HOUR, MINUTE, PEER, Reply, SECOND, START, Timeline, exponential, true_now};
 
 /// How the script keeps its token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,8 +36,10 @@ pub struct Tally {
     pub calls: u64,
     /// Days on which the quota ran out, summed over the apps.
     pub days_over: u64,
-    pub fine_reads: u64,
-    pub fine_accepted: u64,
+    /// Reads that ended without an accepted token, although WeChat could be reached in the 5 minutes before;
+    pub lost: u64,
+    /// and those where it could not.
+    pub excused: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,8 +79,8 @@ pub fn run(script: Script, line: &Timeline, apps: u64, seed: u64) -> Tally {
         sum.missing += tally.missing;
         sum.calls += tally.calls;
         sum.days_over += tally.days_over;
-        sum.fine_reads += tally.fine_reads;
-        sum.fine_accepted += tally.fine_accepted;
+        sum.lost += tally.lost;
+        sum.excused += tally.excused;
     }
     sum
 }
@@ -129,9 +132,10 @@ fn one(script: Script, line: &Timeline, n: u64, seed: u64) -> Tally {
             }
         }
         app.read();
-        if line.weather(app.t) == Weather::Fine {
-            app.tally.fine_reads += app.tally.reads - before.0;
-            app.tally.fine_accepted += app.tally.accepted - before.1;
+        let bad = (app.tally.reads - before.0) - (app.tally.accepted - before.1);
+        if bad > 0 {
+            let reachable = line.was_reachable(app.t, 5 * MINUTE, REACHABLE_MS);
+            *(if reachable { &mut app.tally.lost } else { &mut app.tally.excused }) += bad;
         }
         app.t += SECOND;
     }
@@ -201,7 +205,7 @@ impl App<'_> {
             _ => None,
         };
         if let Some(Reply::Http(_, text)) = &fetch.reply
-            && text.contains("45009")
+            && text.contains(r#""errcode":45009,"#)
         {
             let day = (self.t + 8 * HOUR) / DAY;
             self.tally.days_over += u64::from(self.day_over != day);

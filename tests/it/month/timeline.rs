@@ -86,6 +86,14 @@ impl Timeline {
         }
     }
 
+    /// True if WeChat could be reached for `long` on end in the `window` before `t`.
+    pub fn was_reachable(&self, t: u64, window: u64, long: u64) -> bool {
+        let from = t.saturating_sub(window);
+        let first = self.spells.partition_point(|((_, to), _)| *to <= from);
+        let near = self.spells[first..].iter().map(|(span, _)| *span).take_while(|(begin, _)| *begin < t);
+        longest_clear(from, t, near) >= long
+    }
+
     /// When upstream was not fine, in order.
     pub fn bad_spans(&self) -> impl Iterator<Item = Span> {
         self.spells.iter().map(|(span, _)| *span)
@@ -107,6 +115,11 @@ pub fn longest_clear(from: u64, to: u64, bad: impl Iterator<Item = Span>) -> u64
         clear_from = clear_from.max(b);
     }
     longest.max(to.saturating_sub(clear_from))
+}
+
+/// True if nothing touches [from, to).
+pub fn is_clear(from: u64, to: u64, mut bad: impl Iterator<Item = Span>) -> bool {
+    bad.all(|(a, b)| b <= from || a >= to)
 }
 
 /// What the caller of a call gets.
@@ -137,9 +150,12 @@ enum Damage {
     Empty,
 }
 
+/// There and back in fine weather. A reader is held for 700 ms, time for two trips.
+const TRIP_MS: std::ops::Range<u64> = 40..300;
+
 impl Fate {
     pub fn of(weather: Weather, t: u64, deadline: u64, rng: &mut fastrand::Rng) -> Fate {
-        let trip = rng.u64(40..400);
+        let trip = rng.u64(TRIP_MS);
         let fate = |arrives: Option<u64>, after: u64, damage| Fate { arrives, back: t + after, damage };
         let soon = Some(t + trip / 2);
         match weather {
