@@ -70,7 +70,10 @@ pub(super) struct Slot {
     /// A classic value on its way to the disk.
     pub(super) pending: Option<Published>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
+    /// When a client's word was last looked into.
     pub(super) checked_ms: Option<BootMs>,
+    /// When a rival's word was. Kept apart: a token that dies right after that must not be served on for it.
+    pub(super) rival_checked_ms: Option<BootMs>,
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
@@ -131,6 +134,7 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checked_ms: None,
+            rival_checked_ms: None,
             probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,
             quota: plan.quota,

@@ -530,6 +530,22 @@ async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
     }
 }
 
+/// A refused write made the node look, and for a while after that it believed no client that the token was dead.
+#[tokio::test]
+async fn a_report_right_after_a_rivals_is_looked_into() {
+    for app in [stable(), classic()] {
+        let sandbox = sandbox(Options::default()).await;
+        let node = Node::of(&sandbox, app);
+        let first = node.live().await;
+        node.table.report_rival(node.credential());
+        until("its probe", || node.status().checks == 1 && node.status().state == State::Fresh).await;
+        sandbox.kill_tokens("wx1");
+        node.report(None).await;
+        assert_ne!(node.live().await, first);
+        node.stop().await;
+    }
+}
+
 /// A client may name the token it saw fail.
 #[tokio::test]
 async fn a_report_by_token_checks_only_the_present_one() {

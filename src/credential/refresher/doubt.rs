@@ -29,7 +29,11 @@ impl Driver {
         let late = report.generation.is_some_and(|seen| seen != current);
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
         let spacing = slot.standing.check_spacing_ms();
-        let lately = slot.checked_ms.is_some_and(|checked| now_ms < checked + spacing);
+        let checked = match report.why {
+            Doubt::Refused => slot.checked_ms,
+            Doubt::Rival => slot.rival_checked_ms.max(slot.checked_ms),
+        };
+        let lately = checked.is_some_and(|checked| now_ms < checked + spacing);
         if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
             // A rival's fetch ends our token only when its overlap is over.
             let then_ms = now_ms + slot.standing.overlap_ms();
@@ -43,7 +47,10 @@ impl Driver {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
         } else {
-            slot.checked_ms = Some(now_ms);
+            match report.why {
+                Doubt::Refused => slot.checked_ms = Some(now_ms),
+                Doubt::Rival => slot.rival_checked_ms = Some(now_ms),
+            }
             slot.waiters.push(report.done);
             let purpose = match report.why {
                 Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
