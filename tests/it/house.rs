@@ -116,3 +116,36 @@ fn every_module_says_what_it_is_for() {
         );
     }
 }
+
+#[test]
+fn every_test_in_the_list_of_faults_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = Vec::new();
+    for folder in ["src", "tests"] {
+        sources_below(&root.join(folder), &mut code);
+    }
+    let list = fs::read_to_string(root.join("tests/faults.md")).unwrap();
+    let rows = list.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let mut named = 0;
+    for row in rows {
+        // The last column: the first may quote what is sent.
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2) {
+            named += 1;
+            let head = format!("fn {name}(");
+            assert!(code.iter().any(|text| text.contains(&head)), "no test {name}");
+        }
+    }
+    assert!(named > 40);
+}
+
+fn sources_below(path: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_below(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(fs::read_to_string(path).unwrap());
+        }
+    }
+}
