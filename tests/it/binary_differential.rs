@@ -86,7 +86,7 @@ fn valid(dice: &mut Dice) -> Packet {
         }
         14..=20 => Packet::new(dice.pick(&[0x00, 0x09, 0x0c, 0x0d])).key(dice.key()),
         21..=23 => Packet::new(dice.pick(&[0x1d, 0x1e, 0x23, 0x24])).key(dice.key()).extras(expiry),
-        24 | 25 => Packet::new(0x1c).key(dice.written_key()).extras(expiry),
+        24 | 25 => Packet::new(0x1c).key(dice.key()).extras(expiry),
         26..=30 => {
             let numbers = [dice.pick(NUMBERS).to_be_bytes(), dice.pick(NUMBERS).to_be_bytes()].concat();
             let opcode = dice.pick(&[0x05, 0x06, 0x15, 0x16]);
@@ -120,7 +120,7 @@ fn valid(dice: &mut Dice) -> Packet {
 /// Any shape at all; `None` where memcached reads on in the midst of the packet.
 fn shapeless(dice: &mut Dice) -> Option<Packet> {
     let opcode = if dice.rng.bool() { dice.rng.u8(..0x26) } else { dice.rng.u8(..) };
-    let (extras, key) = (dice.pick(&[0, 0, 2, 4, 8, 20, 21, 255]), dice.pick(&[0, 1, 1, 33, 250, 251, 300, 60_000]));
+    let (extras, key) = (dice.pick(&[0, 0, 2, 4, 8, 20, 21, 255]), dice.pick(&[0, 1, 1, 33, 250, 251, 300, 10_000]));
     let value = dice.pick(&[0, 0, 1, 24, 500]);
     let fitting = match opcode {
         0x10 => value == 0 || extras > 0 || key > 250,
