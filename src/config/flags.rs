@@ -205,6 +205,23 @@ impl Flags {
         self.words().rfind(|(word, _)| *word == name)?.1
     }
 
+    /// What `-S` lacks; `users` is that there is a file of them.
+    pub(super) fn sasl_fault(&self, users: bool) -> Option<Fault> {
+        let (what, remedy) = match self.protocol.as_deref() {
+            _ if !self.enable_sasl => return None,
+            Some("ascii") => (
+                "SASL is part of the binary protocol, and -B ascii excludes that",
+                "Remove -B, or remove -S: -Y alone lets clients log in over the text protocol.",
+            ),
+            _ if !users => (
+                "SASL is asked for and nobody can log in: there is no file of users",
+                "Give one with -Y FILE (server.auth_file), a line USER:PASSWORD for each user.",
+            ),
+            _ => return None,
+        };
+        Some(Problem::new(what, remedy).at(&Place::Flag("-S")))
+    }
+
     /// As with memcached `-S` leaves the binary protocol alone.
     fn protocol(&self) -> Option<(&'static str, Given)> {
         let (name, flag) = match self.protocol.as_deref() {
@@ -250,10 +267,6 @@ impl Flags {
         [
             udp.map(|port| {
                 ("-U", format!("UDP port {}: this version has no UDP", quoted(port)), "Remove -U or write -U 0.")
-            }),
-            (self.enable_sasl && self.protocol.as_deref() == Some("ascii")).then(|| {
-                let what = "SASL is part of the binary protocol, and -B ascii excludes that".to_owned();
-                ("-S", what, "Remove -B, or remove -S: -Y alone lets clients log in over the text protocol.")
             }),
             (self.enable_ssl && self.word("ssl_keyformat").is_some_and(|format| format != "PEM")).then(|| {
                 (

@@ -44,13 +44,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let mut layers = Layers::new(&mut document, environment, flags, &mut faults, &mut warnings);
 
     let (access, auth_place) = layers.access();
-    if flags.enable_sasl && access.auth_file.is_none() {
-        let problem = Problem::new(
-            "SASL is asked for and nobody can log in: there is no file of users",
-            "Give one with -Y FILE (server.auth_file), a line USER:PASSWORD for each user.",
-        );
-        layers.faults.push(problem.at(&Place::Flag("-S")));
-    }
+    layers.faults.extend(flags.sasl_fault(access.auth_file.is_some()));
     let server = layers.server();
     let asked = layers.asked(&access);
     let upstream = layers.upstream();
