@@ -1,9 +1,12 @@
 //! The binary protocol: what it means on managed keys, how clients log in with it, which protocol is spoken where.
 //! What it does with ordinary keys is compared with memcached's in `binary_differential.rs`.
 
+use std::path::Path;
+use std::process::Command;
+
 use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, wait_for, write};
 
 /// A request of the binary protocol, built piece by piece.
 #[derive(Clone)]
@@ -454,4 +457,25 @@ fn a_batch_is_answered_in_order_whatever_its_size() {
     }
     assert_eq!(client.rest(), b"", "a quiet goodbye is not answered");
     writing.join().unwrap();
+}
+
+/// python-binary-memcached, which speaks nothing else: with a user on a port for the binary protocol alone, and without.
+#[test]
+fn a_real_client_of_another_language() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "users", "alice:secret\n");
+    let config = wechat.config("auth_file = \"users\"", "aliases = [\"access_token\"]");
+    let guarded = Node::start_in(folder, &config, &["-S"]);
+    let (open, ..) = start(&wechat, "");
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/binary");
+    assert!(packages.exists(), "{} is missing; tests/run installs it", packages.display());
+    for (node, login) in [(&open, &[][..]), (&guarded, &["alice", "secret"])] {
+        let mut command = Command::new("python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/binary_client.py"));
+        command.arg("access_token").args(login);
+        command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
+        command.env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1");
+        assert_eq!(run_well(&mut command), "ok\n", "{}", node.log());
+    }
 }
