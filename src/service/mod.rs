@@ -374,6 +374,6 @@ impl Service {
     }
 }
 
-/// What `version` answers: the memcached whose text protocol this server speaks, then its own name.
+/// What `version` answers: the memcached whose protocols this server speaks, then its own name.
 /// Clients read the number in front.
 pub const VERSION: &str = concat!("1.6.18-tokencached-", env!("CARGO_PKG_VERSION"));
