@@ -237,7 +237,7 @@ fn the_answer_to_a_delete_comes_after_the_check() {
 }
 
 #[test]
-fn a_first_get_is_held_and_a_batch_of_them_no_longer() {
+fn a_first_get_is_a_miss_when_the_upstream_hangs() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
     let node = Node::start(&wechat.config("", "aliases = [\"access_token\"]"), &[]);
@@ -252,6 +252,19 @@ fn a_first_get_is_held_and_a_batch_of_them_no_longer() {
     let token =
         wait_for("a token", || Some(ask(&mut client, &get(0x0c, "access_token"))).filter(|got| got.status == 0));
     assert_eq!(token.key, b"access_token");
+}
+
+#[test]
+fn a_first_get_is_answered_with_the_token() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, Fault::new(FaultKind::Delay { ms: 250 }));
+    let node = Node::start(&wechat.config("first_get_wait_ms = 900", "aliases = [\"access_token\"]"), &[]);
+    let mut client = node.connect();
+    // As libmemcached asks: quiet ones, then a no-op. A miss would be silent.
+    let batch = [get(0x0d, "no_such_key"), get(0x0d, "access_token"), get(0x09, "access_token"), Packet::new(0x0a)];
+    client.send(batch.iter().flat_map(Packet::bytes).collect::<Vec<u8>>());
+    let opcodes: Vec<u8> = (0..3).map(|_| Answer::read(&mut client).opcode).collect();
+    assert_eq!(opcodes, [0x0d, 0x09, 0x0a], "the first get was not held");
 }
 
 #[test]
