@@ -85,7 +85,9 @@ impl Service {
                 binary::status(context.out, packet, Status::NotFound);
             }
         }
-        self.count_get(exptime.is_some(), hit, context.stats);
+        if !denied {
+            self.count_get(exptime.is_some(), hit, context.stats);
+        }
         Outcome::Done
     }
 

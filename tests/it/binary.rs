@@ -492,3 +492,43 @@ fn a_real_client_of_another_language() {
         assert_eq!(run_well(&mut command), "ok\n", "{}", node.log());
     }
 }
+
+#[test]
+fn every_cut_gives_the_same_answers() {
+    let node = Node::plain(&["-I", "1k"]);
+    let mut client = node.connect();
+    let session: Vec<u8> = [
+        Packet::new(0x08),
+        store(0x11, "a", "value"),
+        get(0x0d, "a"),
+        get(0x09, "none"),
+        store(0x01, "large", &"x".repeat(1500)),
+        Packet::new(0x1b).extras([0; 4]).key("key").value("value"),
+        count(0x05, "n"),
+        store(0x0e, "a", "more"),
+        get(0x23, "a"),
+        Packet::new(0x10).key("sizes"),
+        get(0x04, "a"),
+        Packet::new(0x0a).opaque(7),
+    ]
+    .iter()
+    .flat_map(Packet::bytes)
+    .collect();
+    let mut answers = |pieces: &[&[u8]]| {
+        pieces.iter().for_each(|piece| client.send(piece));
+        let mut answers = Vec::new();
+        while answers.last().is_none_or(|last: &Answer| last.opaque != 7) {
+            // Cas ids count on.
+            answers.push(Answer { cas: 0, ..Answer::read(&mut client) });
+        }
+        answers
+    };
+    let whole = answers(&[&session]);
+    let statuses: Vec<u16> = whole.iter().map(|answer| answer.status).collect();
+    // The last get has touched the item with a time long gone.
+    assert_eq!(statuses, [0, 0, 3, 0x81, 0, 0, 0, 0, 0, 1, 0]);
+    for cut in 1..session.len() {
+        assert_eq!(answers(&[&session[..cut], &session[cut..]]), whole, "cut at {cut}");
+    }
+    assert_eq!(answers(&session.chunks(1).collect::<Vec<_>>()), whole);
+}
