@@ -3,7 +3,7 @@
 //! Each is one step under its shard's lock. A key in base64 is decoded before anything else is asked about it, so
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
-use super::{Context, NON_NUMERIC, Outcome, Service};
+use super::{Context, NON_NUMERIC, Outcome, Service, lost};
 use crate::cache::{Counted, Slot, Stored};
 use crate::protocol::base64::{self, DECODED_BYTES_MAX};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
@@ -182,7 +182,7 @@ impl Service {
         }
         let (stored, cas) = match value {
             Some(value) => self.meta_put(meta, mode, key, value, context),
-            None => (Stored::TooLarge, 0),
+            None => (lost(context), 0),
         };
         let code: &[u8] = match stored {
             Stored::Stored => b"HD",

@@ -61,6 +61,8 @@ pub struct Context<'a> {
     pub rights: &'a Rights,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
+    /// The data block was dropped because there was no memory to receive it, not because it is too large.
+    pub memory_short: bool,
     pub out: &'a mut Vec<u8>,
 }
 
@@ -279,11 +281,10 @@ impl Service {
 
     /// As memcached: the old value of a `set` goes, so that nobody reads what was meant to be replaced.
     fn too_large(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> &'static str {
-        context.stats.store_too_large.add(1);
         if mode == StoreMode::Set {
             self.cache.delete(key, self.seconds(context.now));
         }
-        "SERVER_ERROR object too large for cache"
+        self.stored(mode, lost(context), context)
     }
 
     fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
@@ -363,6 +364,11 @@ impl Service {
             }
         }
     }
+}
+
+/// What becomes of a store whose data block was thrown away.
+fn lost(context: &Context<'_>) -> Stored {
+    if context.memory_short { Stored::OutOfMemory } else { Stored::TooLarge }
 }
 
 /// What `version` answers: the memcached whose text protocol this server speaks, then its own name.
