@@ -99,6 +99,7 @@ impl App {
             shown: shown_settings(config, &addresses),
             threads: server.threads,
             max_connections: server.max_connections,
+            verbosity: config.log.verbosity.into(),
         };
         let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
         let limits = Limits {

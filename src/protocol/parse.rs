@@ -5,7 +5,7 @@
 use memchr::memchr;
 
 use super::number::{signed, unsigned, unsigned_32};
-use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, meta};
+use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance, meta};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -177,7 +177,10 @@ fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
         b"version" => Request::Version,
         b"mn" => Request::NoOperation,
         b"quit" => Request::Quit,
-        _ => Request::Invalid { error: ERROR, noreply: false },
+        _ => match maintenance::answer(&words.kept, words.count) {
+            Some(answer) => Request::Maintenance { answer, noreply: words.noreply() },
+            None => Request::Invalid { error: ERROR, noreply: false },
+        },
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{Context, NON_NUMERIC, Outcome, Service, lost};
 use crate::cache::{Counted, Slot, Stored};
-use crate::protocol::base64::{self, DECODED_BYTES_MAX};
+use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// What flags of an answer tell about an item.
@@ -67,11 +67,7 @@ impl Facts {
     pub fn debug(&self, out: &mut Vec<u8>, key: &[u8], class: u8, size: usize) {
         use std::io::Write;
         out.extend_from_slice(b"ME ");
-        if self.encoded_key {
-            base64::encode(out, key);
-        } else {
-            out.extend_from_slice(key);
-        }
+        response::key(out, key, self.encoded_key);
         let left = self.left.map_or(-1, |left| -i64::from(left));
         let (idle, cas, fetch) = (self.idle, self.cas, if self.fetched { "yes" } else { "no" });
         // Writing to a Vec cannot fail.

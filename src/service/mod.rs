@@ -38,6 +38,8 @@ pub struct Settings {
     pub shown: Vec<(String, String)>,
     pub threads: usize,
     pub max_connections: usize,
+    /// What `verbosity` changes; shown, and without any effect.
+    pub verbosity: u32,
 }
 
 /// The one object behind all connections.
@@ -93,8 +95,8 @@ impl Service {
             cache,
             table,
             stats,
+            verbosity: AtomicU32::new(settings.verbosity),
             settings,
-            verbosity: AtomicU32::new(0),
             started: Now::read(),
             denial_logged: Spacing::default(),
         }
@@ -154,6 +156,7 @@ impl Service {
                 context.out.extend_from_slice(b"VERSION ");
                 response::line(context.out, VERSION);
             }
+            Request::Maintenance { answer, noreply } => response::reply(context.out, answer, noreply),
             Request::NoOperation => response::line(context.out, "MN"),
             Request::MetaGet(ref meta) => return self.meta_get(meta, context),
             Request::MetaStore { ref meta, mode, value } => self.meta_store(meta, mode, value, context),

@@ -50,6 +50,7 @@ impl Server {
             shown: Vec::new(),
             threads: 1,
             max_connections: 100,
+            verbosity: 0,
         };
         let (table, _reports) = Table::new(std::iter::empty::<(&str, Vec<_>)>());
         let service = Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), settings);
