@@ -11,18 +11,23 @@ use fastrand::Rng;
 use crate::support::{Client, Node, wait_for};
 
 /// Debian's memcached on a port of its own; ended with the test.
-struct Memcached {
+pub struct Memcached {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Memcached {
     fn start() -> Memcached {
+        // The modern LRU holds items for a moment after a get, which changes how decr pads them.
+        Memcached::with(&["-o", "no_modern"])
+    }
+
+    /// With further flags.
+    pub fn with(flags: &[&str]) -> Memcached {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("memcached")
             .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-m", "64", "-t", "1", "-u", "root"])
-            // The modern LRU holds items for a moment after a get, which changes how decr pads them.
-            .args(["-o", "no_modern"])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

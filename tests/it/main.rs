@@ -27,6 +27,7 @@ mod sandbox;
 mod soak;
 mod splits;
 mod state;
+mod statistics;
 mod support;
 mod tickets;
 mod tls;

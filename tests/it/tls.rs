@@ -371,5 +371,5 @@ fn an_idle_connection_costs_what_the_manual_says() {
     let each = memory().saturating_sub(before) / CLIENTS;
     println!("{CLIENTS} idle TLS connections, {each} bytes each");
     // docs/configuration.md, "New passwords and certificates".
-    assert!(each < 32 * 1024, "{each} bytes");
+    assert!(each < 24 * 1024, "{each} bytes");
 }
