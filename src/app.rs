@@ -15,8 +15,12 @@ use crate::process;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
 
-/// A begun request must be whole after this long; people type slowly.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A command line must be whole after this long. Terminals send a line at once, so nobody types against it.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A data block must be whole after this long, and longer if it is large; people type slowly.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Half-received requests may hold at least this much memory together, bytes.
+const IN_FLIGHT_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// A peer that does not read for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Locks the cache is spread over; more than any number of workers that would meet on one.
@@ -96,6 +100,7 @@ impl App {
             shown: shown_settings(config, &addresses),
             threads: server.threads,
             max_connections: server.max_connections,
+            verbosity: config.log.verbosity.into(),
         };
         let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
         let limits = Limits {
@@ -103,7 +108,9 @@ impl App {
             requests_per_turn: server.requests_per_turn.max(1),
             value_bytes_max: server.item_size_max_bytes,
             idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
-            request_timeout: REQUEST_TIMEOUT,
+            line_timeout: LINE_TIMEOUT,
+            block_timeout: BLOCK_TIMEOUT,
+            in_flight_bytes_max: in_flight_bytes_max(server),
             write_timeout: WRITE_TIMEOUT,
             login_timeout: LOGIN_TIMEOUT,
             login_failure_delay: LOGIN_FAILURE_DELAY,
@@ -128,6 +135,11 @@ impl App {
             tracing::error!("the refresher ended badly; the state file may be behind");
         }
     }
+}
+
+/// A quarter of the cache, and never less than a few of the largest items.
+fn in_flight_bytes_max(server: &config::Server) -> u64 {
+    (server.memory_bytes / 4).max(4 * server.item_size_max_bytes as u64).max(IN_FLIGHT_BYTES_MIN)
 }
 
 /// The lines of `stats settings`, named as memcached names them.

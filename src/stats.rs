@@ -3,10 +3,14 @@
 //!
 //! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
 
+mod connections;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+pub use connections::{ConnectionInfo, ConnectionState, Connections};
 
 /// A counter with one writing thread.
 #[derive(Default, Debug)]
@@ -80,8 +84,14 @@ worker_stats! {
     auth_errors,
     /// TLS handshakes that failed.
     ssl_handshake_errors,
-    /// Connections closed for saying nothing, or not finishing a request, for too long.
+    /// Connections closed for saying nothing for too long.
     idle_kicks,
+    /// Connections closed because a request did not become whole in time.
+    request_timeouts,
+    /// Connections closed because their peer did not take its answers.
+    write_timeouts,
+    /// Values refused because half-received ones already held all the memory they may.
+    in_flight_refusals,
 }
 
 /// All counters of the server.
@@ -97,6 +107,8 @@ pub struct Stats {
     pub refused_writes: AtomicU64,
     /// Requests that were refused because the client has no right to them.
     pub access_denied: AtomicU64,
+    /// Who is connected.
+    pub connections: Connections,
 }
 
 impl Stats {

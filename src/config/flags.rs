@@ -4,7 +4,9 @@
 use clap::{ArgAction, Args};
 
 use super::fault::{Fault, Place, Problem};
+use super::settings::closest;
 use super::value::{Given, Value, quoted};
+use super::words::{self, Word};
 
 const MEMCACHED: &str = "memcached's flags";
 const IGNORED: &str = "Taken and ignored (a warning says so)";
@@ -68,7 +70,7 @@ pub struct Flags {
     /// Say more: -v, -vv (also what each connection does), -vvv
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Words separated by commas: idle_timeout=SECONDS, ssl_... (see -Z), maxconns_fast (always on); others are ignored
+    /// Words separated by commas: idle_timeout=SECONDS, ssl_... (see -Z), maxconns_fast (always on); others tune what is not here and are ignored
     #[arg(short = 'o', long, value_name = "WORDS")]
     pub extended: Vec<String>,
 
@@ -255,10 +257,25 @@ impl Flags {
         })
     }
 
-    /// Words of `-o` that do what they say.
-    fn knows(&self, word: &str) -> bool {
-        let of_tls = || word == "ssl_keyformat" || TLS_WORDS.iter().any(|(name, ..)| *name == word);
-        matches!(word, "idle_timeout" | "maxconns_fast") || self.enable_ssl && of_tls()
+    /// What becomes of a word of `-o`; none if there is no such word.
+    fn effect(&self, name: &str) -> Option<Word> {
+        let of_tls = || name == "ssl_keyformat" || TLS_WORDS.iter().any(|(word, ..)| *word == name);
+        if self.enable_ssl && of_tls() { Some(Word::Works) } else { words::word(name) }
+    }
+
+    /// What is wrong with a word of `-o` itself.
+    fn refused_word(&self, name: &str) -> Option<Problem> {
+        match self.effect(name) {
+            Some(Word::Works | Word::Ignored(_)) => None,
+            Some(Word::Refused(why, remedy)) => Some(Problem::new(format!("the word {}: {why}", quoted(name)), remedy)),
+            None => {
+                let remedy = match closest(name, words::names()) {
+                    Some(closest) => format!("Did you mean {closest}?"),
+                    None => "memcached has no such word; remove it.".to_owned(),
+                };
+                Some(Problem::new(format!("the word {} is unknown", quoted(name)), remedy))
+            }
+        }
     }
 
     /// What was asked for and this version does not have.
@@ -279,6 +296,7 @@ impl Flags {
         .into_iter()
         .flatten()
         .map(|(flag, what, remedy): (_, String, _)| Problem::new(what, remedy).at(&Place::Flag(flag)))
+        .chain(self.words().filter_map(|(name, _)| Some(self.refused_word(name)?.at(&Place::Flag("-o")))))
         .collect()
     }
 
@@ -298,10 +316,13 @@ impl Flags {
             (self.disable_watch, "-W", "nothing depends on it"),
         ];
         let flags = given.into_iter().filter(|(given, ..)| *given);
-        let words = self.words().map(|(name, _)| name).filter(|name| !self.knows(name));
+        let words = self.words().filter_map(|(name, _)| match self.effect(name) {
+            Some(Word::Ignored(why)) => Some((name, why)),
+            _ => None,
+        });
         flags
             .map(|(_, flag, why)| format!("flag {flag} is ignored: {why}"))
-            .chain(words.map(|name| format!("flag -o: the word {} is ignored", quoted(name))))
+            .chain(words.map(|(name, why)| format!("flag -o: the word {} is ignored: {why}", quoted(name))))
             .collect()
     }
 }

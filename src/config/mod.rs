@@ -29,6 +29,7 @@ mod secret_source;
 mod settings;
 mod upstream;
 mod value;
+mod words;
 
 pub use access::{Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 pub use aliases::{Alias, AliasOf};

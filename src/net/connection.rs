@@ -2,7 +2,10 @@
 //!
 //! One read and one write a batch. A connection that waits for its peer holds no buffers and no timer, unless it
 //! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
-//! is bounded by [`OUTPUT_BYTES_MAX`] and one item.
+//! is bounded by [`OUTPUT_BYTES_MAX`] and one item; what all hold of half-received requests, by [`super::in_flight`].
+
+#[cfg(test)]
+mod tests;
 
 mod binary;
 
@@ -14,21 +17,22 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
-use super::worker::{Busy, Peer};
+use super::worker::{Busy, Origin, Peer};
 use super::{Limits, Shared, Terms};
 use crate::access::Rights;
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::step;
 use crate::protocol::{HangUp, Step, response};
 use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
-use crate::stats::WorkerStats;
+use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
 /// What a stranger can provoke is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
@@ -79,8 +83,25 @@ pub(super) struct Connection<S> {
     after_discard: Vec<u8>,
     /// What the front request needs to be whole.
     wanted: usize,
-    /// When the request that is not whole yet began to arrive.
-    begun: Option<Instant>,
+    pending: Pending,
+    /// By when what is pending must be whole.
+    due: Option<Instant>,
+    /// This connection's share in [`Shared::in_flight`].
+    in_flight: u64,
+    /// The request being executed lost its data block for want of memory.
+    memory_short: bool,
+    descriptor: i32,
+    info: Arc<ConnectionInfo>,
+}
+
+/// What the front request lacks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// The end of its line.
+    Line,
+    /// The rest of its data block.
+    Block,
 }
 
 /// What executing the buffered requests came to.
@@ -108,8 +129,11 @@ enum Batch {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(stream: S, peer: Peer, terms: &Terms, rights: Arc<Rights>, lot: Lot) -> Self {
+    pub fn new(stream: S, origin: Origin, terms: &Terms, rights: Arc<Rights>, lot: Lot) -> Self {
         let Lot { shared, stats, busy } = lot;
+        let Origin { peer, descriptor, listen_addr } = origin;
+        let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), clock::boot_ms());
+        let info = shared.service.stats.connections.add(descriptor, info);
         let stranger =
             || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0, sasl_begun: false };
         Connection {
@@ -129,7 +153,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             discard: 0,
             after_discard: Vec::new(),
             wanted: 0,
-            begun: None,
+            pending: Pending::Nothing,
+            due: None,
+            in_flight: 0,
+            memory_short: false,
+            descriptor,
+            info,
         }
     }
 
@@ -150,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self) -> io::Result<()> {
         loop {
             self.release_buffers();
+            self.info.set_state(self.waits_in());
             if !self.fill().await? {
                 return Ok(());
             }
@@ -166,6 +196,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (mut first_key, mut hold_until) = (0, None);
         loop {
             let now = Now::read();
+            self.info.command_at(now.boot_ms);
+            self.info.set_state(ConnectionState::ParseCmd);
             let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
             let batch = self.execute_batch(now, std::mem::take(&mut first_key), may_wait);
             if !matches!(batch, Batch::Hold(_)) {
@@ -227,11 +259,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut executed = 0;
         loop {
             if self.discard > 0 && !self.discard_from(input) {
-                return self.drained(0);
+                return self.drained(Pending::Block, self.discard, 0);
             }
             let rest = &input[self.start..];
             if rest.is_empty() {
-                return self.drained(0);
+                return self.drained(Pending::Nothing, 0, 0);
             }
             if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
                 return Batch::Turn;
@@ -257,11 +289,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     None => continue,
                 }
             }
-            let (request, used, discard) = match step(rest, shared.limits.value_bytes_max) {
+            let (request, used, discard) = match self.bounded_step(rest, shared) {
                 Step::Request { request, used, discard } => (request, used, discard),
-                Step::More { total } => return self.drained(total),
+                Step::More { total } => return self.more(rest, total),
                 Step::HangUp(why) => return self.hang_up(why, now),
             };
+            self.whole();
             executed += 1;
             let first_key = std::mem::take(first_key);
             let execute = |context: &mut Context<'_>| shared.service.execute(&request, first_key, context);
@@ -302,6 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             peer: &self.peer,
             rights: &self.rights,
             may_wait,
+            memory_short: std::mem::take(&mut self.memory_short),
             out: &mut self.output,
         };
         let outcome = execute(&mut context);
@@ -315,9 +349,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// What a client sends that must log in first; `None` once it is answered.
     fn meet_stranger(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
         let (error, used) = match login_step(rest) {
-            LoginStep::More { total } => return Some(self.drained(total)),
+            LoginStep::More { total } => return Some(self.more(rest, total)),
             LoginStep::HangUp(why) => return Some(self.hang_up(why, now)),
             LoginStep::Token { user, password, used } => {
+                self.whole();
                 self.start += used;
                 return match self.log_in(user, password, now) {
                     Ok(()) => {
@@ -331,7 +366,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 };
             }
-            LoginStep::Refuse { error, used } => (error, used),
+            LoginStep::Refuse { error, used } => {
+                self.whole();
+                (error, used)
+            }
             LoginStep::RefuseAndClose { error } => {
                 response::line(&mut self.output, error);
                 return Some(Batch::Close);
@@ -387,22 +425,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.discard == 0
     }
 
-    /// Notes what the next read is for: the rest of a request of `total` bytes, or 0 for a new one.
-    fn drained(&mut self, total: usize) -> Batch {
-        self.wanted = total;
-        if total == 0 && self.discard == 0 {
-            self.begun = None;
-        } else if self.begun.is_none() {
-            self.begun = Some(Instant::now());
+    /// The next request. One whose data block would be too much memory for all connections together loses the block,
+    /// like one that is too large for the cache.
+    fn bounded_step<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> Step<'a> {
+        let found = step(rest, shared.limits.value_bytes_max);
+        let Step::More { total } = found else { return found };
+        if self.may_hold(rest.len(), total, shared) {
+            return found;
+        }
+        match step(rest, 0) {
+            // A line of many keys: there is nothing of it that could be thrown away.
+            Step::More { .. } => Step::HangUp(HangUp::EndlessLine),
+            refused => refused,
+        }
+    }
+
+    /// Whether there is memory for the next part of a request of `total` bytes of which `have` are here. If not, that is
+    /// counted, and the answer will say so.
+    fn may_hold(&mut self, have: usize, total: usize, shared: &Shared) -> bool {
+        let next = total.saturating_sub(have).clamp(BUFFER_BYTES / 4, READ_BYTES_MAX);
+        if shared.in_flight.resize(&mut self.in_flight, have + next) {
+            return true;
+        }
+        self.stats.in_flight_refusals.add(1);
+        self.memory_short = true;
+        false
+    }
+
+    /// The front request needs `total` bytes to be whole.
+    fn more(&mut self, rest: &[u8], total: usize) -> Batch {
+        let pending = if memchr(b'\n', rest).is_some() { Pending::Block } else { Pending::Line };
+        self.drained(pending, total as u64, total)
+    }
+
+    /// Notes what the next read is for, and by when `bytes` must have come. The time counts from the first part of a
+    /// line or block, not from the last; a peer that keeps sending whole requests never runs out of it.
+    fn drained(&mut self, pending: Pending, bytes: u64, wanted: usize) -> Batch {
+        self.wanted = wanted;
+        if pending != self.pending {
+            let limits = &self.shared.limits;
+            let allowed = match pending {
+                Pending::Nothing => None,
+                Pending::Line => Some(limits.line_timeout),
+                Pending::Block => {
+                    Some(limits.block_timeout + Duration::from_secs(bytes / Limits::REQUEST_BYTES_PER_S_MIN))
+                }
+            };
+            self.due = allowed.map(|allowed| Instant::now() + allowed);
+            self.pending = pending;
+        }
+        if wanted == 0 {
+            self.shared.in_flight.resize(&mut self.in_flight, 0);
         }
         Batch::Drained
     }
 
-    /// By when the request that has begun must be whole.
-    fn request_deadline(&self) -> Option<Instant> {
-        let bytes = (self.wanted as u64).max(self.discard);
-        let sending = Duration::from_secs(bytes / Limits::REQUEST_BYTES_PER_S_MIN);
-        self.begun.map(|begun| begun + self.shared.limits.request_timeout + sending)
+    /// The front request is whole; what comes next has its own time.
+    fn whole(&mut self) {
+        self.pending = Pending::Nothing;
+        self.due = None;
+    }
+
+    fn waits_in(&self) -> ConnectionState {
+        match self.pending {
+            _ if self.discard > 0 => ConnectionState::Swallow,
+            Pending::Block => ConnectionState::Nread,
+            Pending::Nothing | Pending::Line => ConnectionState::Read,
+        }
     }
 
     fn hang_up(&self, why: HangUp, now: Now) -> Batch {
@@ -428,20 +517,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads once. False if the peer is done, or has been silent for too long.
     async fn fill(&mut self) -> io::Result<bool> {
-        let idle = if self.input.is_empty() && self.discard == 0 { self.shared.limits.idle_timeout } else { None };
-        let stranger = self.stranger.as_ref().map(|stranger| stranger.until);
-        let deadline = match (self.request_deadline(), idle) {
-            (Some(deadline), _) => Some(deadline),
-            (None, Some(idle)) => Some(Instant::now() + idle),
-            (None, None) => None,
+        let deadline = match self.due {
+            Some(due) => Some(due),
+            None => self.shared.limits.idle_timeout.map(|idle| Instant::now() + idle),
         };
-        let deadline = deadline.into_iter().chain(stranger).min();
-        let read = match deadline {
+        let stranger = self.stranger.as_ref().map(|stranger| stranger.until);
+        let read = match deadline.into_iter().chain(stranger).min() {
             None => self.read().await?,
             Some(deadline) => match timeout_at(deadline, self.read()).await {
                 Ok(read) => read?,
                 Err(_) => {
-                    self.stats.idle_kicks.add(1);
+                    let counter =
+                        if self.due.is_some() { &self.stats.request_timeouts } else { &self.stats.idle_kicks };
+                    counter.add(1);
                     return Ok(false);
                 }
             },
@@ -477,13 +565,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writes what is queued. The timeout is for each step, so a slow reader of something large is not cut off.
     async fn flush(&mut self) -> io::Result<()> {
         let mut written = 0;
+        if !self.output.is_empty() {
+            self.info.set_state(ConnectionState::Mwrite);
+        }
         while written < self.output.len() {
             match timeout(self.shared.limits.write_timeout, self.stream.write(&self.output[written..])).await {
                 Ok(step) => match step? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     step => written += step,
                 },
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+                Err(_) => return Err(self.does_not_read()),
             }
         }
         if written > 0 {
@@ -500,8 +591,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn send_all(&mut self) -> io::Result<()> {
         match timeout(self.shared.limits.write_timeout, self.stream.flush()).await {
             Ok(sent) => sent,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")),
+            Err(_) => Err(self.does_not_read()),
         }
+    }
+
+    fn does_not_read(&self) -> io::Error {
+        self.stats.write_timeouts.add(1);
+        io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")
     }
 
     fn release_buffers(&mut self) {
@@ -516,7 +612,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+        let stats = &self.shared.service.stats;
+        stats.curr_connections.fetch_sub(1, Relaxed);
+        stats.connections.remove(self.descriptor);
+        self.shared.in_flight.resize(&mut self.in_flight, 0);
         buffers::give_back(&mut self.input);
         buffers::give_back(&mut self.output);
     }

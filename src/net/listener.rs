@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +13,25 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::worker::{Accepted, Dealer, Peer, Stream};
+use super::worker::{Accepted, Dealer, Peer, Stream, tcp_address};
 use super::{Shared, Terms};
+use crate::clock;
 use crate::config::ListenAt;
+use crate::stats::ConnectionInfo;
+
+/// Pauses after an accept that failed for want of something.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What a flood of connections provokes is logged at most so often, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
+/// Answers that a peer does not acknowledge for so long end the connection, milliseconds.
+const UNACKNOWLEDGED_MS_MAX: u32 = 30_000;
 
 /// A socket that is bound and listening, not yet accepting.
 pub struct Bound {
     socket: BoundSocket,
+    /// As `stats conns` shows it.
+    address: Arc<str>,
     terms: Arc<Terms>,
 }
 
@@ -72,7 +85,12 @@ pub fn bind(at: &ListenAt, owner: Owner, terms: Terms, backlog: u32) -> Result<B
             BoundSocket::Unix { listener, _file: file }
         }
     };
-    Ok(Bound { socket, terms: Arc::new(terms) })
+    let address = match (&socket, at) {
+        (BoundSocket::Tcp(listener), _) => listener.local_addr().map_or("tcp:".into(), |at| tcp_address(&at)),
+        (_, ListenAt::Unix { path, .. }) => format!("unix:{}", path.display()),
+        (_, ListenAt::Tcp(_)) => String::new(),
+    };
+    Ok(Bound { socket, address: address.into(), terms: Arc::new(terms) })
 }
 
 fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
@@ -153,21 +171,67 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
             return;
         }
     };
-    let mut pause = Duration::from_millis(10);
+    let connections = &shared.service.stats.connections;
+    connections.add(listener.descriptor(), ConnectionInfo::new(&bound.address, None, clock::boot_ms()));
+    let mut reserve = Reserve::new();
+    let mut pause = PAUSE_MIN;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                pause = Duration::from_millis(10);
-                admit(stream, peer, &bound.terms, &shared, &dealer);
+                pause = PAUSE_MIN;
+                admit(stream, peer, &bound, &shared, &dealer);
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again shortly");
+                if shared.accept_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                    let remedy =
+                        if is_out_of_files(&error) { "; raise LimitNOFILE or ulimit -n, or lower -c" } else { "" };
+                    tracing::warn!(%error, "cannot accept a connection{remedy}");
+                }
+                if is_out_of_files(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
+                    // One less is waiting, and nobody waits for those behind it.
+                    pause = PAUSE_MIN;
+                    continue;
+                }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
+                pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
+}
+
+/// A descriptor kept for the day there are no others: given up, it lets one client in to be told so.
+struct Reserve(Option<std::fs::File>);
+
+impl Reserve {
+    fn new() -> Reserve {
+        Reserve(std::fs::File::open("/dev/null").ok())
+    }
+
+    /// Accepts one connection in place of the reserve and refuses it. False if that was not possible.
+    async fn refuse_one(&mut self, listener: &mut Listener, bound: &Bound, shared: &Shared) -> bool {
+        if self.0.take().is_none() {
+            *self = Reserve::new();
+            return false;
+        }
+        // Not waited for: whoever was there may have gone, or another thread may have taken the descriptor.
+        let accepted = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+        let refused = match accepted {
+            Ok(Ok((stream, _))) => {
+                refuse(stream, &bound.terms, shared);
+                true
+            }
+            _ => false,
+        };
+        *self = Reserve::new();
+        refused
+    }
+}
+
+/// The process, or the whole system, has no file descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The peer went away between connecting and being accepted.
@@ -178,20 +242,24 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-fn admit(mut stream: Stream, peer: Peer, terms: &Arc<Terms>, shared: &Shared, dealer: &Dealer) {
+fn admit(stream: Stream, peer: Peer, bound: &Bound, shared: &Shared, dealer: &Dealer) {
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
-        stats.rejected_connections.fetch_add(1, Relaxed);
-        // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
-        if !terms.tls {
-            let _ = stream.write_all(b"ERROR Too many open connections\r\n");
-        }
-        return;
+        return refuse(stream, &bound.terms, shared);
     }
     stats.curr_connections.fetch_add(1, Relaxed);
     stats.total_connections.fetch_add(1, Relaxed);
-    if dealer.deal(Accepted { stream, peer, terms: terms.clone() }).is_err() {
+    let accepted = Accepted { stream, peer, listen_addr: bound.address.clone(), terms: bound.terms.clone() };
+    if dealer.deal(accepted).is_err() {
         stats.curr_connections.fetch_sub(1, Relaxed);
+    }
+}
+
+fn refuse(mut stream: Stream, terms: &Terms, shared: &Shared) {
+    shared.service.stats.rejected_connections.fetch_add(1, Relaxed);
+    // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
+    if !terms.tls {
+        let _ = stream.write_all(b"ERROR Too many open connections\r\n");
     }
 }
 
@@ -210,6 +278,13 @@ impl Listener {
         })
     }
 
+    fn descriptor(&self) -> i32 {
+        match self {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+
     async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
         match self {
             Listener::Tcp(listener) => {
@@ -226,11 +301,43 @@ impl Listener {
     }
 }
 
-/// A peer that vanished without a word is noticed after about two minutes.
+/// A peer that vanished without a word is noticed after about two minutes, and while answers wait for it after
+/// half a minute.
 fn keep_alive(stream: &tokio::net::TcpStream) {
     let probes =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_keepalive(&probes) {
         tracing::debug!(%error, "cannot switch TCP keepalive on");
+    }
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX) {
+        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_peer_is_looked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        keep_alive(&stream);
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(rustix::net::sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(60));
+        assert_eq!(rustix::net::sockopt::tcp_keepintvl(&stream).unwrap(), Duration::from_secs(10));
+        assert_eq!(rustix::net::sockopt::tcp_keepcnt(&stream).unwrap(), 6);
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), 30_000);
+    }
+
+    #[test]
+    fn only_a_want_of_descriptors_spends_the_reserve() {
+        assert!(
+            is_out_of_files(&io::Error::from_raw_os_error(24)) && is_out_of_files(&io::Error::from_raw_os_error(23))
+        );
+        assert!(!is_out_of_files(&io::Error::from_raw_os_error(12)));
     }
 }

@@ -6,6 +6,7 @@
 mod buffers;
 mod connection;
 mod guard;
+mod in_flight;
 mod listener;
 mod tls;
 mod worker;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::in_flight::InFlight;
 use crate::clock::Spacing;
 use crate::service::Service;
 
@@ -32,8 +34,12 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// A silent connection is closed after this long.
     pub idle_timeout: Option<Duration>,
-    /// A begun request must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
-    pub request_timeout: Duration,
+    /// A command line that has begun must end after this long.
+    pub line_timeout: Duration,
+    /// A data block must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
+    pub block_timeout: Duration,
+    /// Half-received requests may hold so many bytes, over all connections.
+    pub in_flight_bytes_max: u64,
     /// A peer that does not take its answers for this long is given up.
     pub write_timeout: Duration,
     /// A client that must log in has so long to do it.
@@ -47,7 +53,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A request that arrives more slowly than this, bytes per second, is given up after its timeout.
+    /// A data block that arrives more slowly than this, bytes per second, is given up after its timeout.
     pub const REQUEST_BYTES_PER_S_MIN: u64 = 16 * 1024;
 }
 
@@ -56,12 +62,30 @@ pub(crate) struct Shared {
     pub service: Arc<Service>,
     pub guard: Arc<Guard>,
     pub limits: Limits,
+    pub in_flight: InFlight,
     /// Set when the server is closing: connections finish their batch and end.
     pub closing: AtomicBool,
     /// A client's `shutdown`.
     pub shutdown: CancellationToken,
     /// A foreign protocol is logged once in a while.
     pub foreign_logged: Spacing,
+    /// So is a failure to accept.
+    pub accept_logged: Spacing,
+}
+
+impl Shared {
+    fn new(service: Arc<Service>, guard: Arc<Guard>, limits: Limits, shutdown: CancellationToken) -> Shared {
+        Shared {
+            service,
+            guard,
+            in_flight: InFlight::new(limits.in_flight_bytes_max),
+            limits,
+            closing: AtomicBool::new(false),
+            shutdown,
+            foreign_logged: Spacing::default(),
+            accept_logged: Spacing::default(),
+        }
+    }
 }
 
 /// Serves until `shutdown` fires, then lets what is in flight finish. Runs on its own threads.
@@ -81,14 +105,7 @@ impl Server {
         threads: usize,
         shutdown: CancellationToken,
     ) -> std::io::Result<Server> {
-        let shared = Arc::new(Shared {
-            service,
-            guard,
-            limits,
-            closing: AtomicBool::new(false),
-            shutdown,
-            foreign_logged: Spacing::default(),
-        });
+        let shared = Arc::new(Shared::new(service, guard, limits, shutdown));
         let workers =
             (0..threads.max(1)).map(|index| worker::Worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
         Ok(Server { shared, workers, bound })

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -50,6 +51,30 @@ pub(super) enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// As `stats conns` shows it.
+    pub fn address(&self) -> String {
+        match self {
+            Peer::Tcp(address) => tcp_address(address),
+            Peer::Unix => "unix:".to_owned(),
+        }
+    }
+}
+
+/// memcached's way to write a TCP address in `stats conns`.
+pub(super) fn tcp_address(address: &SocketAddr) -> String {
+    if address.is_ipv4() { format!("tcp:{address}") } else { format!("tcp6:{address}") }
+}
+
+/// Where a connection comes from.
+pub(super) struct Origin {
+    pub peer: Peer,
+    /// The listening socket it came in by, as `stats conns` shows it.
+    pub listen_addr: Arc<str>,
+    /// The socket's, which names the connection there.
+    pub descriptor: i32,
+}
+
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -62,6 +87,7 @@ impl std::fmt::Display for Peer {
 pub(super) struct Accepted {
     pub stream: Stream,
     pub peer: Peer,
+    pub listen_addr: Arc<str>,
     pub terms: Arc<Terms>,
 }
 
@@ -118,6 +144,10 @@ impl Worker {
 pub(super) struct Busy(TaskTracker);
 
 impl Busy {
+    pub fn new(tracker: TaskTracker) -> Busy {
+        Busy(tracker)
+    }
+
     pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
         self.0.token()
     }
@@ -127,16 +157,17 @@ async fn work(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Share
     let lot = Lot {
         stats: shared.service.stats.register_worker(),
         shared: shared.clone(),
-        busy: Arc::new(Busy(TaskTracker::new())),
+        busy: Arc::new(Busy::new(TaskTracker::new())),
     };
-    while let Some(Accepted { stream, peer, terms }) = accepted.recv().await {
+    while let Some(Accepted { stream, peer, listen_addr, terms }) = accepted.recv().await {
+        let origin = |descriptor| Origin { peer, listen_addr, descriptor };
         match stream {
             Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, peer, terms, &lot),
+                Ok(stream) => serve(origin(stream.as_raw_fd()), stream, terms, &lot),
                 Err(error) => lost(&shared, &error),
             },
             Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => serve(stream, peer, terms, &lot),
+                Ok(stream) => serve(origin(stream.as_raw_fd()), stream, terms, &lot),
                 Err(error) => lost(&shared, &error),
             },
         }
@@ -153,21 +184,22 @@ fn lost(shared: &Shared, error: &io::Error) {
     tracing::warn!(%error, "an accepted connection could not be served");
 }
 
-fn serve<S>(stream: S, peer: Peer, terms: Arc<Terms>, lot: &Lot)
+fn serve<S>(origin: Origin, stream: S, terms: Arc<Terms>, lot: &Lot)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if terms.tls {
-        tokio::spawn(serve_tls(stream, peer, terms, lot.clone()));
+        tokio::spawn(serve_tls(stream, origin, terms, lot.clone()));
     } else {
-        tokio::spawn(Connection::new(stream, peer, &terms, terms.rights.clone(), lot.clone()).run());
+        tokio::spawn(Connection::new(stream, origin, &terms, terms.rights.clone(), lot.clone()).run());
     }
 }
 
 /// A handshake, then a connection like any other.
-async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, terms: Arc<Terms>, lot: Lot) {
+async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S, origin: Origin, terms: Arc<Terms>, lot: Lot) {
+    let peer = origin.peer;
     match shake_hands(stream, &terms, &lot.shared).await {
-        Ok((stream, rights)) => Connection::new(stream, peer, &terms, rights, lot).run().await,
+        Ok((stream, rights)) => Connection::new(stream, origin, &terms, rights, lot).run().await,
         Err(error) => {
             let shared = &lot.shared;
             lot.stats.ssl_handshake_errors.add(1);

@@ -11,7 +11,8 @@ pub const MAGIC: u8 = 0x80;
 pub const PLAIN: &[u8] = b"PLAIN";
 
 const ANSWER_MAGIC: u8 = 0x81;
-const HEADER_BYTES: usize = 24;
+/// Length of the fixed part of a packet, bytes.
+pub const HEADER_BYTES: usize = 24;
 /// Longest name of a mechanism (`MAX_SASL_MECH_LEN`), and the most that may come with it.
 const MECHANISM_LENGTH_MAX: usize = 32;
 const LOGIN_BYTES_MAX: usize = 16 * 1024;

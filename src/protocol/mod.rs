@@ -7,6 +7,7 @@
 pub mod base64;
 pub mod binary;
 pub mod login;
+mod maintenance;
 pub mod meta;
 pub mod number;
 pub mod parse;
@@ -92,6 +93,11 @@ pub enum Request<'a> {
     /// `refresh_certs`: read TLS certificates again.
     RefreshCertificates,
     Version,
+    /// A command about machinery that does not exist here; the answer is memcached's.
+    Maintenance {
+        answer: &'static str,
+        noreply: bool,
+    },
     /// `mn`: no operation.
     NoOperation,
     /// `mg`.

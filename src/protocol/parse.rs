@@ -5,7 +5,7 @@
 use memchr::memchr;
 
 use super::number::{signed, unsigned, unsigned_32};
-use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, meta};
+use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance, meta};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -92,7 +92,8 @@ fn trim_line(line: &[u8]) -> &[u8] {
 fn unfinished(buffer: &[u8]) -> Step<'_> {
     match buffer.first() {
         Some(0x80) => return Step::HangUp(HangUp::Binary),
-        Some(0x16) if buffer.get(1).is_none_or(|&major| major == 3) => return Step::HangUp(HangUp::Tls),
+        // One byte does not decide: however the bytes were split, the same must come of them.
+        Some(0x16) if buffer.get(1) == Some(&3) => return Step::HangUp(HangUp::Tls),
         _ => {}
     }
     if buffer.len() <= LINE_BYTES_MAX {
@@ -112,6 +113,10 @@ fn unfinished(buffer: &[u8]) -> Step<'_> {
 fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
     if buffer.first() == Some(&0x80) {
         return Step::HangUp(HangUp::Binary);
+    }
+    // A hello is random bytes, so one of them is likely a newline.
+    if line.starts_with(&[0x16, 3]) {
+        return Step::HangUp(HangUp::Tls);
     }
     let words = Words::of(line);
     let command = words.word(0);
@@ -172,7 +177,10 @@ fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
         b"version" => Request::Version,
         b"mn" => Request::NoOperation,
         b"quit" => Request::Quit,
-        _ => Request::Invalid { error: ERROR, noreply: false },
+        _ => match maintenance::answer(&words.kept, words.count) {
+            Some(answer) => Request::Maintenance { answer, noreply: words.noreply() },
+            None => Request::Invalid { error: ERROR, noreply: false },
+        },
     }
 }
 
@@ -422,6 +430,8 @@ mod tests {
         assert_eq!(step(b"\x80", 0), Step::HangUp(HangUp::Binary));
         assert_eq!(step(b"\x80\x00\n", 0), Step::HangUp(HangUp::Binary));
         assert_eq!(step(b"\x16\x03\x01", 0), Step::HangUp(HangUp::Tls));
+        assert_eq!(step(b"\x16\x03\x01\x02\x00\x01\n", 0), Step::HangUp(HangUp::Tls));
+        assert_eq!(step(b"\x16", 0), Step::More { total: 2 });
         assert_eq!(step(b"POST / HTTP/1.1\r\n", 0), Step::HangUp(HangUp::Http));
         assert_eq!(step(b"Host: x\r\n", 0), Step::HangUp(HangUp::Http));
     }

@@ -57,14 +57,28 @@ pub fn flag(out: &mut Vec<u8>, letter: u8, value: u64) {
     number(out, value);
 }
 
-/// Appends a meta command's key; in base64, and saying so, if it is not text.
-pub fn flag_key(out: &mut Vec<u8>, key: &[u8], encoded: bool) {
-    out.extend_from_slice(b" k");
+/// True if a key could not have come as a word of a line: shown as it is, it would break the answer in two, and what
+/// follows would pass for another answer.
+fn breaks_lines(key: &[u8]) -> bool {
+    key.iter().any(|byte| matches!(byte, b'\0' | b'\n' | b'\r' | b' '))
+}
+
+/// Appends a key, in base64 if it is to be or if it must. Says whether it was.
+pub fn key(out: &mut Vec<u8>, key: &[u8], encoded: bool) -> bool {
+    let encoded = encoded || breaks_lines(key);
     if encoded {
         base64::encode(out, key);
-        out.extend_from_slice(b" b");
     } else {
         out.extend_from_slice(key);
+    }
+    encoded
+}
+
+/// Appends a meta command's key; in base64, and saying so, if it is not text.
+pub fn flag_key(out: &mut Vec<u8>, text: &[u8], encoded: bool) {
+    out.extend_from_slice(b" k");
+    if key(out, text, encoded) {
+        out.extend_from_slice(b" b");
     }
 }
 

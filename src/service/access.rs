@@ -76,7 +76,10 @@ impl Service {
             Request::RefreshCertificates | Request::Shutdown { .. } | Request::Stats { argument: b"reset", .. } => {
                 (DENIED, false)
             }
+            // Who else is there is nobody's business either.
+            Request::Stats { argument: b"conns", .. } => (DENIED, false),
             Request::Stats { .. }
+            | Request::Maintenance { .. }
             | Request::Version
             | Request::NoOperation
             | Request::Quit

@@ -3,9 +3,9 @@
 //! Each is one step under its shard's lock. A key in base64 is decoded before anything else is asked about it, so
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
-use super::{Context, NON_NUMERIC, Outcome, Service};
+use super::{Context, NON_NUMERIC, Outcome, Service, lost};
 use crate::cache::{Counted, Slot, Stored};
-use crate::protocol::base64::{self, DECODED_BYTES_MAX};
+use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// What flags of an answer tell about an item.
@@ -67,11 +67,7 @@ impl Facts {
     pub fn debug(&self, out: &mut Vec<u8>, key: &[u8], class: u8, size: usize) {
         use std::io::Write;
         out.extend_from_slice(b"ME ");
-        if self.encoded_key {
-            base64::encode(out, key);
-        } else {
-            out.extend_from_slice(key);
-        }
+        response::key(out, key, self.encoded_key);
         let left = self.left.map_or(-1, |left| -i64::from(left));
         let (idle, cas, fetch) = (self.idle, self.cas, if self.fetched { "yes" } else { "no" });
         // Writing to a Vec cannot fail.
@@ -182,7 +178,7 @@ impl Service {
         }
         let (stored, cas) = match value {
             Some(value) => self.meta_put(meta, mode, key, value, context),
-            None => (Stored::TooLarge, 0),
+            None => (lost(context), 0),
         };
         let code: &[u8] = match stored {
             Stored::Stored => b"HD",

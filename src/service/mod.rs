@@ -39,6 +39,8 @@ pub struct Settings {
     pub shown: Vec<(String, String)>,
     pub threads: usize,
     pub max_connections: usize,
+    /// What `verbosity` changes; shown, and without any effect.
+    pub verbosity: u32,
 }
 
 /// The one object behind all connections.
@@ -62,6 +64,8 @@ pub struct Context<'a> {
     pub rights: &'a Rights,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
+    /// The data block was dropped because there was no memory to receive it, not because it is too large.
+    pub memory_short: bool,
     pub out: &'a mut Vec<u8>,
 }
 
@@ -92,8 +96,8 @@ impl Service {
             cache,
             table,
             stats,
+            verbosity: AtomicU32::new(settings.verbosity),
             settings,
-            verbosity: AtomicU32::new(0),
             started: Now::read(),
             denial_logged: Spacing::default(),
         }
@@ -153,6 +157,7 @@ impl Service {
                 context.out.extend_from_slice(b"VERSION ");
                 response::line(context.out, VERSION);
             }
+            Request::Maintenance { answer, noreply } => response::reply(context.out, answer, noreply),
             Request::NoOperation => response::line(context.out, "MN"),
             Request::MetaGet(ref meta) => return self.meta_get(meta, context),
             Request::MetaStore { ref meta, mode, value } => self.meta_store(meta, mode, value, context),
@@ -288,11 +293,10 @@ impl Service {
 
     /// As memcached: the old value of a `set` goes, so that nobody reads what was meant to be replaced.
     fn too_large(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> &'static str {
-        context.stats.store_too_large.add(1);
         if mode == StoreMode::Set {
             self.cache.delete(key, self.seconds(context.now));
         }
-        "SERVER_ERROR object too large for cache"
+        self.stored(mode, lost(context), context)
     }
 
     fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
@@ -372,6 +376,11 @@ impl Service {
             }
         }
     }
+}
+
+/// What becomes of a store whose data block was thrown away.
+fn lost(context: &Context<'_>) -> Stored {
+    if context.memory_short { Stored::OutOfMemory } else { Stored::TooLarge }
 }
 
 /// What `version` answers: the memcached whose protocols this server speaks, then its own name.

@@ -24,7 +24,8 @@ impl Service {
                 self.cache.reset_stats();
                 return line(out, "RESET");
             }
-            b"settings" => self.settings.shown.iter().for_each(|(name, value)| stat(out, name, value)),
+            b"settings" => self.shown_settings(out),
+            b"conns" => self.connected(context.now, out),
             b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, out)),
             b"slabs" => self.slabs(out),
             b"sizes" => stat(out, "sizes_status", "disabled"),
@@ -37,10 +38,34 @@ impl Service {
                 _ => return line(out, "CLIENT_ERROR usage: stats detail on|off|dump"),
             },
             // PHP's memcache takes an error to a known word for a broken server and leaves it for 15 s.
-            b"cachedump" | b"conns" | b"malloc" | b"maps" | b"extstore" => {}
+            b"cachedump" | b"malloc" | b"maps" | b"extstore" => {}
             _ => return line(out, "ERROR"),
         }
         line(out, "END");
+    }
+
+    /// As they are now: two of them can be changed by a command.
+    fn shown_settings(&self, out: &mut Vec<u8>) {
+        for (name, value) in &self.settings.shown {
+            match name.as_str() {
+                "maxbytes" => stat(out, name, self.cache.totals().budget_bytes),
+                "verbosity" => stat(out, name, self.verbosity.load(Relaxed)),
+                _ => stat(out, name, value),
+            }
+        }
+    }
+
+    /// `stats conns`.
+    fn connected(&self, now: Now, out: &mut Vec<u8>) {
+        for (descriptor, info) in self.stats.connections.all() {
+            stat(out, &format!("{descriptor}:addr"), &info.addr);
+            if let Some(listen_addr) = &info.listen_addr {
+                stat(out, &format!("{descriptor}:listen_addr"), listen_addr);
+            }
+            let silent_ms = now.boot_ms.saturating_sub(info.last_command_boot_ms());
+            stat(out, &format!("{descriptor}:state"), info.state().name());
+            stat(out, &format!("{descriptor}:secs_since_last_cmd"), silent_ms / 1000);
+        }
     }
 
     fn general(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
@@ -55,6 +80,11 @@ impl Service {
         stat(out, "managed_misses", counts.managed_misses);
         stat(out, "managed_refused_writes", self.stats.refused_writes.load(Relaxed));
         stat(out, "access_denied", self.stats.access_denied.load(Relaxed));
+        stat(out, "ssl_handshake_errors", counts.ssl_handshake_errors);
+        stat(out, "foreign_protocols", counts.foreign_protocols);
+        stat(out, "request_timeouts", counts.request_timeouts);
+        stat(out, "write_timeouts", counts.write_timeouts);
+        stat(out, "in_flight_refusals", counts.in_flight_refusals);
     }
 
     fn process(&self, now: Now, out: &mut Vec<u8>) {
@@ -119,12 +149,9 @@ impl Service {
             ("store_no_memory", counts.store_no_memory),
             ("auth_cmds", counts.auth_cmds),
             ("auth_errors", counts.auth_errors),
-            ("ssl_handshake_errors", counts.ssl_handshake_errors),
             ("idle_kicks", counts.idle_kicks),
-            ("foreign_protocols", counts.foreign_protocols),
             ("bytes_read", counts.bytes_read),
             ("bytes_written", counts.bytes_written),
-            ("conn_yields", counts.conn_yields),
         ] {
             stat(out, name, value);
         }
@@ -137,12 +164,29 @@ impl Service {
             ("listen_disabled_num", 0),
             ("time_in_listen_disabled_us", 0),
             ("threads", self.settings.threads as u64),
+            ("conn_yields", self.stats.totals().conn_yields),
             ("hash_power_level", u64::from(totals.hash_power_level)),
             ("hash_bytes", totals.hash_bytes),
             ("hash_is_expanding", 0),
+            ("slab_reassign_rescues", 0),
+            ("slab_reassign_chunk_rescues", 0),
+            ("slab_reassign_evictions_nomem", 0),
+            ("slab_reassign_inline_reclaim", 0),
+            ("slab_reassign_busy_items", 0),
+            ("slab_reassign_busy_deletes", 0),
+            ("slab_reassign_running", 0),
+            ("slabs_moved", 0),
             ("lru_crawler_running", 0),
             ("lru_crawler_starts", 0),
+            ("lru_maintainer_juggles", 0),
             ("malloc_fails", 0),
+            ("log_worker_dropped", 0),
+            ("log_worker_written", 0),
+            ("log_watcher_skipped", 0),
+            ("log_watcher_sent", 0),
+            ("log_watchers", 0),
+            ("unexpected_napi_ids", 0),
+            ("round_robin_fallback", 0),
             ("bytes", totals.bytes),
             ("curr_items", totals.curr_items),
             ("total_items", totals.total_items),

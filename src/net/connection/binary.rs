@@ -4,7 +4,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Batch, Connection};
+use super::{Batch, Connection, Pending};
 use crate::clock::Now;
 use crate::config::Protocol;
 use crate::net::Shared;
@@ -27,11 +27,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Executes the packet at the front; `None` to go on with the next.
     pub(super) fn execute_packet(&mut self, rest: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Option<Batch> {
-        let (packet, used, discard) = match binary::step(rest, shared.limits.value_bytes_max, self.stranger.is_some()) {
+        let (packet, used, discard) = match self.bounded_packet(rest, shared) {
             PacketStep::Packet { packet, used, discard } => (packet, used, discard),
-            PacketStep::More { total } => return Some(self.drained(total)),
+            PacketStep::More { total } => {
+                let pending = if rest.len() < binary::HEADER_BYTES { Pending::Line } else { Pending::Block };
+                return Some(self.drained(pending, total as u64, total));
+            }
             PacketStep::Foreign => return Some(self.hang_up(HangUp::NotBinary, now)),
         };
+        self.whole();
         if self.stranger.is_some() {
             match packet.command {
                 Command::Mechanisms => {
@@ -49,6 +53,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
         let outcome = self.execute_one(execute, now, discard, may_wait);
         self.conclude(outcome, used)
+    }
+
+    /// The next packet. One whose value would be too much memory for all connections together loses it, like one that
+    /// is too large for the cache.
+    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> PacketStep<'a> {
+        let stranger = self.stranger.is_some();
+        let found = binary::step(rest, shared.limits.value_bytes_max, stranger);
+        let PacketStep::More { total } = found else { return found };
+        if self.may_hold(rest.len(), total, shared) {
+            return found;
+        }
+        match binary::step(rest, 0, stranger) {
+            // Keys and extras are short; if there is no room for these either, there is none for anybody.
+            PacketStep::More { .. } => PacketStep::Foreign,
+            refused => refused,
+        }
     }
 
     /// One step of a login. Whatever is wrong with it counts as a wrong password.
