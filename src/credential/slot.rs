@@ -72,6 +72,10 @@ pub(super) struct Slot {
     pub(super) waiters: Vec<oneshot::Sender<()>>,
     /// When a client's word was last looked into.
     pub(super) checked_ms: Option<BootMs>,
+    /// Which value that was about.
+    pub(super) checked_generation: u64,
+    /// When a check was last made although the one before was a moment ago.
+    pub(super) checked_again_ms: Option<BootMs>,
     /// When a rival's word was. Kept apart: a token that dies right after that must not be served on for it.
     pub(super) rival_checked_ms: Option<BootMs>,
     pub(super) probes: Probes,
@@ -134,6 +138,8 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checked_ms: None,
+            checked_generation: 0,
+            checked_again_ms: None,
             rival_checked_ms: None,
             probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,

@@ -546,6 +546,22 @@ async fn a_report_right_after_a_rivals_is_looked_into() {
     }
 }
 
+/// The pause between two checks is for reports about one token: its successor may die within it.
+#[tokio::test]
+async fn a_token_that_dies_right_after_its_predecessor_is_replaced_too_and_a_third_waits() {
+    for app in [stable(), classic()] {
+        let sandbox = sandbox(Options::default()).await;
+        let node = Node::of(&sandbox, app);
+        node.live().await;
+        for generation in 2..=4 {
+            sandbox.kill_tokens("wx1");
+            node.report(None).await;
+            assert_eq!(node.status().generation, generation.min(3));
+        }
+        node.stop().await;
+    }
+}
+
 /// A client may name the token it saw fail.
 #[tokio::test]
 async fn a_report_by_token_checks_only_the_present_one() {

@@ -39,7 +39,7 @@ fn a_rival_of_a_stable_app_is_counted_named_and_harmless() {
     }
     assert_eq!((stat(&mut client, "rival_writes"), stat(&mut client, "refused_writes")), ("50".into(), "50".into()));
     wait_for("one check", || (stat(&mut client, "checks") == "1").then_some(()));
-    wait_for("its end", || (stat(&mut client, "state") == "fresh").then_some(()));
+    wait_for("its probe", || (wechat.calls(APPID).of(Endpoint::GetApiDomainIp) == 1).then_some(()));
     assert_eq!(token(&mut client), ours);
     let calls = wechat.calls(APPID);
     assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (1, 1), "{calls:?}");

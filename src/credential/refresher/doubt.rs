@@ -33,7 +33,11 @@ impl Driver {
             Doubt::Refused => slot.checked_ms,
             Doubt::Rival => slot.rival_checked_ms.max(slot.checked_ms),
         };
-        let lately = checked.is_some_and(|checked| now_ms < checked + spacing);
+        let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing);
+        let lately = within(checked);
+        // The value that a check brought may die in turn: that is worth one more, and not one for each value.
+        let refused = report.why == Doubt::Refused;
+        let again = refused && lately && current != slot.checked_generation && !within(slot.checked_again_ms);
         if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
             // A rival's fetch ends our token only when its overlap is over.
             let then_ms = now_ms + slot.standing.overlap_ms();
@@ -43,12 +47,15 @@ impl Driver {
         let slot = &mut self.refresher.slots[report.id];
         if !late && slot.flying {
             slot.wait(report.done);
-        } else if late || nothing_live || lately {
+        } else if late || nothing_live || (lately && !again) {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
         } else {
             match report.why {
-                Doubt::Refused => slot.checked_ms = Some(now_ms),
+                Doubt::Refused => {
+                    slot.checked_again_ms = if again { Some(now_ms) } else { slot.checked_again_ms };
+                    (slot.checked_ms, slot.checked_generation) = (Some(now_ms), current);
+                }
                 Doubt::Rival => slot.rival_checked_ms = Some(now_ms),
             }
             slot.waiters.push(report.done);

@@ -21,6 +21,8 @@ pub struct Clocks {
     /// True time at which the boot clock stood at 0.
     booted: AtomicU64,
     wall_off_ms: AtomicI64,
+    /// How far off it was when the disk was last written.
+    written_off_ms: AtomicI64,
 }
 
 impl Clocks {
@@ -31,6 +33,7 @@ impl Clocks {
             asleep_ms: AtomicU64::new(0),
             booted: AtomicU64::new(START - 50 * SECOND),
             wall_off_ms: AtomicI64::new(0),
+            written_off_ms: AtomicI64::new(0),
         }
     }
 
@@ -60,6 +63,11 @@ impl Clocks {
         self.wall_off_ms.load(Relaxed)
     }
 
+    /// True if the wall clock has been changed since the disk was written: ages reckoned by it are wrong then.
+    pub fn wall_misleads(&self) -> bool {
+        self.wall_off_ms() != self.written_off_ms.load(Relaxed)
+    }
+
     pub fn sleep_through(&self, long: u64) {
         self.asleep_ms.fetch_add(long, Relaxed);
     }
@@ -87,6 +95,7 @@ pub type Disk = Arc<Mutex<Option<Snapshot>>>;
 pub struct Hand {
     pub disk: Disk,
     pub alive: Arc<AtomicBool>,
+    pub clocks: Arc<Clocks>,
 }
 
 impl Store for Hand {
@@ -97,6 +106,7 @@ impl Store for Hand {
     fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
         if self.alive.load(Relaxed) {
             *self.disk.lock() = Some(snapshot.clone());
+            self.clocks.written_off_ms.store(self.clocks.wall_off_ms(), Relaxed);
         }
         Ok(())
     }

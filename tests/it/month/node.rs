@@ -612,7 +612,6 @@ impl Director {
         } else {
             self.sim.node_bad.lock().push((t, t + 30 * SECOND));
         }
-        let wall_off = self.sim.clocks.wall_off_ms();
         if reboot {
             self.boots += 1;
             self.sim.clocks.reboot();
@@ -620,7 +619,7 @@ impl Director {
             self.sim.clocks.set_wall([0, 3_600_000, -3_600_000][self.rng.usize(0..3)]);
         }
         let alive = Arc::new(AtomicBool::new(true));
-        let hand = Hand { disk: self.disk.clone(), alive: alive.clone() };
+        let hand = Hand { disk: self.disk.clone(), alive: alive.clone(), clocks: self.sim.clocks.clone() };
         let ground = Ground {
             upstream: Arc::new(Network(self.sim.clone())),
             clock: self.sim.clocks.clone(),
@@ -628,8 +627,9 @@ impl Director {
         };
         let upstream = config::Upstream::at("https://api.weixin.qq.com".to_owned());
         let apps: Vec<config::App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
+        let misled = self.sim.clocks.wall_misleads();
         let (table, refresher) = build_on(&ground, &upstream, &apps, Some(Arc::new(hand)));
-        if reboot && self.sim.clocks.wall_off_ms() != wall_off {
+        if reboot && misled {
             self.sim.books.lock().iter_mut().for_each(|book| {
                 if book.cause == Cause::Unknown {
                     book.blame(Cause::WrongClock, t);
