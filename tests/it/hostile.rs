@@ -677,3 +677,23 @@ fn a_key_with_line_ends_is_shown_in_base64_only() {
     // Others that came in base64 and are text are shown as memcached shows them.
     client.expect("mg YWJj b N0 k\r\n", "HD kabc W\r\n");
 }
+
+#[test]
+fn verbosity_changes_the_log_and_never_brings_commands_or_values_into_it() {
+    let node = Node::plain(&[]);
+    let mut neighbour = Neighbour::of(&node);
+    let mut visit = |verbosity: u32| {
+        neighbour.client.expect(format!("verbosity {verbosity}\r\n"), "OK\r\n");
+        assert_eq!(neighbour.client.stat("settings", "verbosity").unwrap(), verbosity.to_string());
+        let before = node.log().matches(" disconnected").count();
+        let mut client = node.connect();
+        client.expect("set private 0 0 6\r\nsecret\r\ndelete private\r\n", "STORED\r\nDELETED\r\n");
+        drop(client);
+        neighbour.is_well_and_alone();
+        node.log().matches(" disconnected").count() - before
+    };
+    assert_eq!([visit(0), visit(2), visit(9), visit(1), visit(4_294_967_295)], [0, 1, 1, 0, 1]);
+    let log = node.log();
+    assert!(!log.contains("private") && !log.contains("secret"), "{log}");
+    assert_eq!(log.matches("a client has changed what is logged").count(), 4, "{log}");
+}
