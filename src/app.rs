@@ -14,6 +14,7 @@ use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
+use crate::telemetry;
 
 /// A command line must be whole after this long. Terminals send a line at once, so nobody types against it.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,6 +102,7 @@ impl App {
             threads: server.threads,
             max_connections: server.max_connections,
             verbosity: config.log.verbosity.into(),
+            set_verbosity: telemetry::set_verbosity,
         };
         let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
         let limits = Limits {

@@ -4,16 +4,21 @@
 //! warnings whatever the verbosity, because at lower levels they print URLs, and WeChat's carry the secret.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::Log;
 
 const OWN: &str = env!("CARGO_CRATE_NAME");
+
+/// Changes what is logged; there is one log in a process.
+static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
 
 /// Starts logging for the whole process; fails if it was started before.
 pub fn init(log: &Log) -> Result<(), TryInitError> {
@@ -28,7 +33,20 @@ pub fn init(log: &Log) -> Result<(), TryInitError> {
     } else {
         format.with_ansi(std::io::stderr().is_terminal()).boxed()
     };
-    tracing_subscriber::registry().with(format.with_filter(filter(log.verbosity, &directives))).try_init()
+    let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
+    tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
+    let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
+        // Fails only when the log is gone.
+        let _ = handle.reload(filter(verbosity, &directives));
+    }));
+    Ok(())
+}
+
+/// From now on logs as if started with this verbosity. Nothing happens before [`init`].
+pub fn set_verbosity(verbosity: u32) {
+    if let Some(set) = SET_VERBOSITY.get() {
+        set(u8::try_from(verbosity).unwrap_or(u8::MAX));
+    }
 }
 
 /// Libraries: warnings. Ourselves: what an operator should know (0 and `-v`), what each connection and renewal

@@ -164,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Serves until either side has had enough.
     pub async fn run(mut self) {
+        tracing::debug!(peer = %self.peer, "connected");
         let ended = self.serve().await;
         if let Err(error) = ended
             && !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
@@ -174,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // Without it a TLS client cannot tell an end from an attack.
             let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
+        tracing::debug!(peer = %self.peer, "disconnected");
     }
 
     async fn serve(&mut self) -> io::Result<()> {

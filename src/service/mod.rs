@@ -39,8 +39,10 @@ pub struct Settings {
     pub shown: Vec<(String, String)>,
     pub threads: usize,
     pub max_connections: usize,
-    /// What `verbosity` changes; shown, and without any effect.
+    /// At the start.
     pub verbosity: u32,
+    /// What `verbosity` does.
+    pub set_verbosity: fn(u32),
 }
 
 /// The one object behind all connections.
@@ -145,7 +147,10 @@ impl Service {
             }
             Request::Stats { argument, rest } => self.statistics(argument, rest, context),
             Request::Verbosity { level, noreply } => {
-                self.verbosity.store(level, Relaxed);
+                if self.verbosity.swap(level, Relaxed) != level {
+                    (self.settings.set_verbosity)(level);
+                    tracing::info!(peer = %context.peer, level, "a client has changed what is logged");
+                }
                 response::reply(context.out, "OK", noreply);
             }
             Request::CacheMemlimit { megabytes, noreply } => {

@@ -210,9 +210,6 @@ fn other_forms_are_answered_as_memcached_answers() {
         "lru_crawler metadump",
         "lru_crawler metadump all",
         "lru_crawler metadump 1",
-        "lru_crawler disable",
-        "lru_crawler enable",
-        "lru_crawler crawl all",
         "lru",
         "lru mode",
         "lru mode flat",
@@ -260,6 +257,10 @@ fn other_forms_are_answered_as_memcached_answers() {
         ("stats maps\r\n", "END\r\n"),
         ("stats cachedump 1 0\r\n", "END\r\n"),
         ("stats cachedump\r\n", "CLIENT_ERROR bad command line\r\n"),
+        // memcached's may fail for a moment, while its crawler starts.
+        ("lru_crawler enable\r\n", "OK\r\n"),
+        ("lru_crawler disable\r\n", "OK\r\n"),
+        ("lru_crawler crawl all\r\n", "OK\r\n"),
         ("lru_crawler mgdump all\r\n", "ERROR mgdump not allowed\r\n"),
         ("slabs reassign 1 2\r\n", "CLIENT_ERROR slab reassignment disabled\r\n"),
     ] {

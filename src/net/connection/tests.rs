@@ -51,6 +51,7 @@ impl Server {
             threads: 1,
             max_connections: 100,
             verbosity: 0,
+            set_verbosity: |_| {},
         };
         let (table, _reports) = Table::new(std::iter::empty::<(&str, Vec<_>)>());
         let service = Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), settings);
