@@ -270,19 +270,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
                 return Batch::Turn;
             }
-            let binary = match self.binary {
-                Some(binary) => binary,
-                None => match self.tell_protocol(rest[0]) {
-                    Ok(binary) => binary,
-                    Err(why) => return self.hang_up(why, now),
-                },
-            };
-            if binary {
-                executed += 1;
-                match self.execute_packet(rest, shared, now, may_wait) {
-                    Some(batch) => return batch,
-                    None => continue,
+            match self.speaks_binary(rest[0]) {
+                Err(why) => return self.hang_up(why, now),
+                Ok(true) => {
+                    executed += 1;
+                    match self.execute_packet(rest, shared, now, may_wait) {
+                        Some(batch) => return batch,
+                        None => continue,
+                    }
                 }
+                Ok(false) => {}
             }
             if self.stranger.is_some() {
                 executed += 1;

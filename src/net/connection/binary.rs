@@ -13,8 +13,11 @@ use crate::protocol::binary::{self, Command, MAGIC, PLAIN, Packet, PacketStep, S
 use crate::service::Context;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Notes which protocol the client speaks; the error is that it is not spoken here.
-    pub(super) fn tell_protocol(&mut self, first_byte: u8) -> Result<bool, HangUp> {
+    /// Which protocol the client speaks: its very first byte tells. The error is that it is not spoken here.
+    pub(super) fn speaks_binary(&mut self, first_byte: u8) -> Result<bool, HangUp> {
+        if let Some(binary) = self.binary {
+            return Ok(binary);
+        }
         let binary = first_byte == MAGIC;
         match self.protocol {
             Protocol::Ascii if binary => return Err(HangUp::Binary),
