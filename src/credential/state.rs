@@ -156,15 +156,13 @@ impl Snapshot {
             return Worth { left_ms, suspicious: false };
         }
         let since_written = now.unix_ms.saturating_sub(self.written_unix_ms);
-        // Another boot wrote it, so this boot's whole time has passed since, whatever the wall clock says.
-        let rebooted = !boot_id.is_empty() && !self.boot_id.is_empty() && boot_id != self.boot_id;
-        let at_least = if rebooted { now.boot_ms } else { 0 };
         let since_fetched = now.unix_ms.saturating_sub(entry.fetched_unix_ms);
+        // How long this boot has lasted says nothing: the file may come from another machine, a minute ago.
         let suspicious = since_written < 0 || since_fetched < 0;
         let age = |ms: i64| u64::try_from(ms).unwrap_or(0);
         let by_wall = age(entry.expires_unix_ms.saturating_sub(now.unix_ms));
         let left_ms = left_then
-            .saturating_sub(age(since_written).max(at_least))
+            .saturating_sub(age(since_written))
             .min(entry.longest_ms.max(entry.life_ms).saturating_sub(age(since_fetched)))
             .min(if suspicious { u64::MAX } else { by_wall });
         Worth { left_ms, suspicious }
@@ -533,7 +531,7 @@ mod tests {
             ..Snapshot::default()
         };
         assert_eq!(written.worth(&again, now, "b2"), worth);
-        assert_eq!(written.worth(&again, Now { boot_ms: 0, ..now }, "b3"), worth);
+        assert_eq!(written.worth(&again, now, "b3"), worth);
     }
 
     #[test]
@@ -547,15 +545,6 @@ mod tests {
         assert!(back.suspicious, "the wall clock went back past the fetch");
         assert!(back.left_ms <= 7_199_500);
         assert!(worth(i64::MIN).left_ms <= 7_199_500);
-    }
-
-    /// After a reboot with the wall clock set back, a token was served as if no time had passed at all.
-    #[test]
-    fn a_reboot_takes_at_least_as_long_as_the_machine_has_been_up() {
-        let worth = |boot_ms, boot_id| snapshot().worth(&entry(), Now { boot_ms, unix_ms: 999_000_000 }, boot_id);
-        let at_once = worth(0, "b2").left_ms;
-        assert_eq!(worth(600_000, "b2").left_ms, at_once - 600_000);
-        assert_eq!(worth(600_000, "").left_ms, at_once, "where boots have no names, nothing is known");
     }
 
     proptest::proptest! {
