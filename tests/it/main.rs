@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod demo;
 mod differential;
+mod fuzz;
 mod hosts;
 mod house;
 mod ledger;
