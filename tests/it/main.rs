@@ -6,6 +6,7 @@ mod access;
 mod aliases;
 mod cache_model;
 mod check;
+mod clients;
 mod config;
 mod demo;
 mod differential;
