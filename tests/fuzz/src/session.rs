@@ -162,8 +162,11 @@ impl Run<'_> {
 
     fn new_item(&self, length: u8, exptime: u8) -> (Item, i64) {
         // Digits now and then, so that there is something to count with.
-        let value =
-            if length % 4 == 0 { length.to_string().into_bytes() } else { vec![length; usize::from(length) * 9] };
+        let value = if length.is_multiple_of(4) {
+            length.to_string().into_bytes()
+        } else {
+            vec![length; usize::from(length) * 9]
+        };
         let exptime = i64::from(exptime % 64) - 1;
         let end = match exptime {
             0 => None,
@@ -179,7 +182,7 @@ impl Run<'_> {
         let line = format!("{mode} {key} {} {exptime} {}", item.flags, item.value.len());
         let block = [&item.value[..], b"\r\n"].concat();
         let answer = self.put(key, mode, item);
-        let noreply = noreply.then_some(" noreply").unwrap_or_default();
+        let noreply = if noreply { " noreply" } else { "" };
         let send = [line.as_bytes(), noreply.as_bytes(), b"\r\n", &block].concat();
         let expected = if noreply.is_empty() { answer } else { "" };
         self.compare(&send, expected.as_bytes());
