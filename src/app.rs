@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
-use crate::config::{self, Config, ListenAt, Listener, RefuseWith};
+use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process;
 use crate::service::{Service, Settings};
@@ -38,7 +38,8 @@ pub fn guard(config: &Config) -> Result<Arc<Guard>, String> {
 pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     let server = &config.server;
     let bind = |listener: Listener| {
-        let terms = Terms { rights: Arc::new(listener.rights), login: listener.auth, tls: listener.tls };
+        let (rights, protocol) = (Arc::new(listener.rights), server.protocol);
+        let terms = Terms { rights, login: listener.auth, tls: listener.tls, protocol };
         net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
     };
     config.listeners().into_iter().map(bind).collect()
@@ -139,6 +140,11 @@ fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, Str
         RefuseWith::NotStored => "not_stored",
         RefuseWith::ClientError => "client_error",
     };
+    // memcached's word for it.
+    let binding_protocol = match server.protocol {
+        Protocol::Auto => "auto-negotiate",
+        other => other.word(),
+    };
     [
         ("maxbytes", server.memory_bytes.to_string()),
         ("maxconns", server.max_connections.to_string()),
@@ -157,8 +163,8 @@ fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, Str
         ("reqs_per_event", server.requests_per_turn.to_string()),
         ("cas_enabled", "yes".to_owned()),
         ("tcp_backlog", server.backlog.to_string()),
-        ("binding_protocol", "ascii".to_owned()),
-        ("auth_enabled_sasl", "no".to_owned()),
+        ("binding_protocol", binding_protocol.to_owned()),
+        ("auth_enabled_sasl", yes_no(config.access.auth_file.is_some() && server.protocol != Protocol::Ascii)),
         ("auth_enabled_ascii", config.access.auth_file.as_ref().map_or("no".into(), |file| file.display().to_string())),
         ("item_size_max", server.item_size_max_bytes.to_string()),
         ("maxconns_fast", "yes".to_owned()),

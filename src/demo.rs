@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Rights;
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
-use crate::config::{self, Config, Log, RefuseWith, SecretSource, Server, Upstream};
+use crate::config::{self, Config, Log, Protocol, RefuseWith, SecretSource, Server, Upstream};
 use crate::kind::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
 use crate::secret::Secret;
@@ -70,6 +70,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             idle_timeout_s: 0,
             first_get_wait_ms: 700,
             refuse_with: RefuseWith::NotStored,
+            protocol: Protocol::Auto,
             shutdown_command: false,
             user: None,
             pid_file: None,

@@ -12,7 +12,7 @@
 //! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
 //! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
-//! | [`protocol`] | memcached's text protocol as pure values; no I/O, no clock |
+//! | [`protocol`] | memcached's protocols as pure values; no I/O, no clock |
 //! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |

@@ -72,7 +72,7 @@ worker_stats! {
     managed_hits,
     /// Gets of a managed key that had nothing to give.
     managed_misses,
-    /// Connections closed because their peer did not speak memcached's text protocol.
+    /// Connections closed because their peer did not speak memcached's protocols.
     foreign_protocols,
     /// Attempts to log in.
     auth_cmds,

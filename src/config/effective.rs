@@ -93,6 +93,7 @@ impl Loaded {
         line(out, "idle_timeout_s", &server.idle_timeout_s.to_string());
         line(out, "first_get_wait_ms", &server.first_get_wait_ms.to_string());
         line(out, "refuse_with", &quoted(refuse_with));
+        line(out, "protocol", &quoted(server.protocol.word()));
         line(out, "shutdown_command", &server.shutdown_command.to_string());
         if let Some(user) = &server.user {
             line(out, "user", &quoted(user));

@@ -47,6 +47,9 @@ pub struct Flags {
     /// Answer with an error when memory is full instead of evicting
     #[arg(short = 'M', long)]
     pub disable_evictions: bool,
+    /// The protocols spoken: ascii, binary, or auto for both [default: auto]
+    #[arg(short = 'B', long, value_name = "NAME")]
+    pub protocol: Option<String>,
     /// Obey the "shutdown" command
     #[arg(short = 'A', long)]
     pub enable_shutdown: bool,
@@ -103,15 +106,11 @@ pub struct Flags {
     /// No watch
     #[arg(short = 'W', long, help_heading = IGNORED)]
     pub disable_watch: bool,
-    /// ascii or auto; "binary" stops the start
-    #[arg(short = 'B', long, value_name = "NAME", help_heading = IGNORED)]
-    pub protocol: Option<String>,
-
     /// UDP port; only 0 (off) is taken
     #[arg(short = 'U', long, value_name = "NUM", help_heading = REFUSED)]
     pub udp_port: Option<String>,
-    /// SASL
-    #[arg(short = 'S', long, help_heading = REFUSED)]
+    /// The binary protocol only, and clients log in by SASL with the users of -Y
+    #[arg(short = 'S', long)]
     pub enable_sasl: bool,
     /// Clients must log in; users and passwords are in this file, a line USER:PASSWORD each
     #[arg(short = 'Y', long, value_name = "FILE")]
@@ -154,6 +153,7 @@ impl Flags {
             text("server.user", "-u", &self.user),
             text("server.pid_file", "-P", &self.pidfile),
             switch("server.evict", "-M", self.disable_evictions, false),
+            self.protocol(),
             switch("server.shutdown_command", "-A", self.enable_shutdown, true),
             switch("server.daemonize", "-d", self.daemon, true),
             switch("server.lock_memory", "-k", self.lock_memory, true),
@@ -205,6 +205,34 @@ impl Flags {
         self.words().rfind(|(word, _)| *word == name)?.1
     }
 
+    /// What `-S` lacks; `users` is that there is a file of them.
+    pub(super) fn sasl_fault(&self, users: bool) -> Option<Fault> {
+        let (what, remedy) = match self.protocol.as_deref() {
+            _ if !self.enable_sasl => return None,
+            Some("ascii") => (
+                "SASL is part of the binary protocol, and -B ascii excludes that",
+                "Remove -B, or remove -S: -Y alone lets clients log in over the text protocol.",
+            ),
+            _ if !users => (
+                "SASL is asked for and nobody can log in: there is no file of users",
+                "Give one with -Y FILE (server.auth_file), a line USER:PASSWORD for each user.",
+            ),
+            _ => return None,
+        };
+        Some(Problem::new(what, remedy).at(&Place::Flag("-S")))
+    }
+
+    /// As with memcached `-S` leaves the binary protocol alone.
+    fn protocol(&self) -> Option<(&'static str, Given)> {
+        let (name, flag) = match self.protocol.as_deref() {
+            _ if self.enable_sasl => ("binary", "-S"),
+            Some("auto-negotiate") => ("auto", "-B"),
+            Some(name) => (name, "-B"),
+            None => return None,
+        };
+        Some(("server.protocol", Given { value: Value::Text(name.to_owned()), place: Place::Flag(flag) }))
+    }
+
     fn idle_timeout(&self, faults: &mut Vec<Fault>) -> Option<(&'static str, Given)> {
         let word = self.words().rfind(|(name, _)| *name == "idle_timeout")?;
         let place = Place::Flag("-o idle_timeout");
@@ -236,14 +264,9 @@ impl Flags {
     /// What was asked for and this version does not have.
     pub(super) fn refusals(&self) -> Vec<Fault> {
         let udp = self.udp_port.as_deref().filter(|port| port.trim() != "0");
-        let protocol = self.protocol.as_deref().filter(|name| !matches!(*name, "ascii" | "auto" | "auto-negotiate"));
-        let no_auth = "Use -Y, the same file of users for the text protocol.";
         [
             udp.map(|port| {
                 ("-U", format!("UDP port {}: this version has no UDP", quoted(port)), "Remove -U or write -U 0.")
-            }),
-            self.enable_sasl.then(|| {
-                ("-S", "SASL needs the binary protocol, and this version speaks the text protocol".into(), no_auth)
             }),
             (self.enable_ssl && self.word("ssl_keyformat").is_some_and(|format| format != "PEM")).then(|| {
                 (
@@ -251,10 +274,6 @@ impl Flags {
                     "the private key must be in PEM format".into(),
                     "Convert it: openssl pkey -inform DER.",
                 )
-            }),
-            protocol.map(|name| {
-                let what = format!("protocol {}: this version speaks the text protocol", quoted(name));
-                ("-B", what, "Write -B ascii, and set the client to the text protocol.")
             }),
         ]
         .into_iter()
@@ -277,7 +296,6 @@ impl Flags {
             (self.disable_flush_all, "-F", "flush_all stays available; it never touches managed keys"),
             (self.disable_dumping, "-X", "nothing depends on it"),
             (self.disable_watch, "-W", "nothing depends on it"),
-            (self.protocol.is_some(), "-B", "the text protocol is always spoken"),
         ];
         let flags = given.into_iter().filter(|(given, ..)| *given);
         let words = self.words().map(|(name, _)| name).filter(|name| !self.knows(name));

@@ -12,7 +12,7 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, RefuseWith, Server, Upstream, authorizers, upstream};
+use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, upstream};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -44,6 +44,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let mut layers = Layers::new(&mut document, environment, flags, &mut faults, &mut warnings);
 
     let (access, auth_place) = layers.access();
+    layers.faults.extend(flags.sasl_fault(access.auth_file.is_some()));
     let server = layers.server();
     let asked = layers.asked(&access);
     let upstream = layers.upstream();
@@ -219,6 +220,7 @@ impl<'l> Layers<'l> {
         let cores = std::thread::available_parallelism().map_or(4, usize::from) as u64;
         let unix_group = self.pick("server.unix_group", |value, _| text(value).map(str::to_owned));
         let refusals = [("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
+        let protocols = [Protocol::Auto, Protocol::Ascii, Protocol::Binary].map(|protocol| (protocol.word(), protocol));
         Server {
             listen: Vec::new(),
             unix_socket: None,
@@ -244,6 +246,7 @@ impl<'l> Layers<'l> {
             refuse_with: self
                 .pick("server.refuse_with", |value, _| word(value, &refusals))
                 .unwrap_or(RefuseWith::NotStored),
+            protocol: self.pick("server.protocol", |value, _| word(value, &protocols)).unwrap_or(Protocol::Auto),
             shutdown_command: self.on("server.shutdown_command", false),
             user: self.pick("server.user", |value, _| text(value).map(str::to_owned)),
             pid_file: self.pick("server.pid_file", path),

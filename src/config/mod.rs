@@ -92,6 +92,8 @@ pub struct Server {
     pub first_get_wait_ms: u64,
     /// What a refused write is answered with.
     pub refuse_with: RefuseWith,
+    /// Which of memcached's protocols are spoken (`-B`; `-S` is the binary one alone).
+    pub protocol: Protocol,
     /// `shutdown` is obeyed (`-A`).
     pub shutdown_command: bool,
     /// Switch to this user after binding (`-u`).
@@ -118,6 +120,26 @@ impl Config {
         }
         all.extend(server.listeners.iter().cloned());
         all
+    }
+}
+
+/// Which of memcached's protocols are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Each client chooses by its first byte.
+    Auto,
+    Ascii,
+    Binary,
+}
+
+impl Protocol {
+    /// The word of a configuration for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Auto => "auto",
+            Protocol::Ascii => "ascii",
+            Protocol::Binary => "binary",
+        }
     }
 }
 

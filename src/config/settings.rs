@@ -46,6 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     with("server.idle_timeout_s", "-o idle_timeout"),
     plain("server.first_get_wait_ms"),
     plain("server.refuse_with"),
+    with("server.protocol", "-B"),
     with("server.shutdown_command", "-A"),
     with("server.user", "-u"),
     with("server.pid_file", "-P"),

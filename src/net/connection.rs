@@ -4,6 +4,8 @@
 //! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
 //! is bounded by [`OUTPUT_BYTES_MAX`] and one item.
 
+mod binary;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -21,9 +23,10 @@ use super::worker::{Busy, Peer};
 use super::{Limits, Shared, Terms};
 use crate::access::Rights;
 use crate::clock::Now;
+use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::step;
-use crate::protocol::{HangUp, Request, Step, response};
+use crate::protocol::{HangUp, Step, response};
 use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
 use crate::stats::WorkerStats;
 
@@ -47,6 +50,8 @@ struct Stranger {
     /// Closed if it has not by then.
     until: Instant,
     failures: u32,
+    /// It has said that it will log in by SASL, and not yet who it is.
+    sasl_begun: bool,
 }
 
 pub(super) struct Connection<S> {
@@ -60,6 +65,10 @@ pub(super) struct Connection<S> {
     stranger: Option<Stranger>,
     /// The stream collects what it sends, and says when it is over.
     tls: bool,
+    /// What may be spoken.
+    protocol: Protocol,
+    /// What is spoken, once the first byte has told: the binary protocol, or text.
+    binary: Option<bool>,
     /// Bytes read and not yet executed; `[start..]` of it.
     input: Vec<u8>,
     start: usize,
@@ -89,6 +98,7 @@ enum Batch {
     /// A wrong password: say so after a while, and close if it was the last try.
     LoginFailed {
         last: bool,
+        reply: Vec<u8>,
     },
     /// Certificates are to be read again.
     RefreshCertificates,
@@ -100,10 +110,13 @@ enum Batch {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(stream: S, peer: Peer, terms: &Terms, rights: Arc<Rights>, lot: Lot) -> Self {
         let Lot { shared, stats, busy } = lot;
-        let stranger = || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0 };
+        let stranger =
+            || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0, sasl_begun: false };
         Connection {
             stranger: terms.login.then(stranger),
             tls: terms.tls,
+            protocol: terms.protocol,
+            binary: None,
             stream,
             peer,
             rights,
@@ -174,9 +187,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let _ = timeout(self.shared.limits.hold, check).await;
                     self.output.extend_from_slice(&reply);
                 }
-                Batch::LoginFailed { last } => {
+                Batch::LoginFailed { last, reply } => {
                     tokio::time::sleep(self.shared.limits.login_failure_delay).await;
-                    response::line(&mut self.output, login::FAILURE);
+                    self.output.extend_from_slice(&reply);
                     if last {
                         self.flush().await?;
                         return Ok(false);
@@ -223,6 +236,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
                 return Batch::Turn;
             }
+            match self.speaks_binary(rest[0]) {
+                Err(why) => return self.hang_up(why, now),
+                Ok(true) => {
+                    executed += 1;
+                    match self.execute_packet(rest, shared, now, may_wait) {
+                        Some(batch) => return batch,
+                        None => continue,
+                    }
+                }
+                Ok(false) => {}
+            }
             if self.stranger.is_some() {
                 executed += 1;
                 match self.meet_stranger(rest, now) {
@@ -236,31 +260,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Step::HangUp(why) => return self.hang_up(why, now),
             };
             executed += 1;
-            let outcome = self.execute_one(shared, &request, now, std::mem::take(first_key), discard, may_wait);
-            match outcome {
-                Outcome::Done => self.start += used,
-                Outcome::MoreKeys(key) => return Batch::MoreKeys(key),
-                Outcome::Wait(wait) => return Batch::Hold(wait),
-                Outcome::WaitThenReply(check, reply) => {
-                    self.start += used;
-                    return Batch::HoldReply(check, reply);
-                }
-                Outcome::RefreshCertificates => {
-                    self.start += used;
-                    return Batch::RefreshCertificates;
-                }
-                Outcome::Close => return Batch::Close,
-                Outcome::Shutdown => return Batch::Shutdown,
+            let first_key = std::mem::take(first_key);
+            let execute = |context: &mut Context<'_>| shared.service.execute(&request, first_key, context);
+            let outcome = self.execute_one(execute, now, discard, may_wait);
+            if let Some(batch) = self.conclude(outcome, used) {
+                return batch;
             }
         }
     }
 
+    /// What comes of an executed request of `used` bytes; `None` to go on with the next.
+    fn conclude(&mut self, outcome: Outcome, used: usize) -> Option<Batch> {
+        let batch = match outcome {
+            Outcome::Done => None,
+            Outcome::MoreKeys(key) => return Some(Batch::MoreKeys(key)),
+            Outcome::Wait(wait) => return Some(Batch::Hold(wait)),
+            Outcome::WaitThenReply(check, reply) => Some(Batch::HoldReply(check, reply)),
+            Outcome::RefreshCertificates => Some(Batch::RefreshCertificates),
+            Outcome::Close => return Some(Batch::Close),
+            Outcome::Shutdown => return Some(Batch::Shutdown),
+        };
+        self.start += used;
+        batch
+    }
+
+    /// Executes one request. If a block of it is yet to be thrown away, its answer is kept back until then.
     fn execute_one(
         &mut self,
-        shared: &Shared,
-        request: &Request<'_>,
+        execute: impl FnOnce(&mut Context<'_>) -> Outcome,
         now: Now,
-        first_key: usize,
         discard: u64,
         may_wait: bool,
     ) -> Outcome {
@@ -273,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             may_wait,
             out: &mut self.output,
         };
-        let outcome = shared.service.execute(request, first_key, &mut context);
+        let outcome = execute(&mut context);
         if discard > 0 {
             self.discard = discard;
             self.after_discard = self.output.split_off(answer_at);
@@ -293,7 +321,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         response::line(&mut self.output, "STORED");
                         None
                     }
-                    Err(last) => Some(Batch::LoginFailed { last }),
+                    Err(last) => {
+                        let mut reply = Vec::new();
+                        response::line(&mut reply, login::FAILURE);
+                        Some(Batch::LoginFailed { last, reply })
+                    }
                 };
             }
             LoginStep::Refuse { error, used } => (error, used),
@@ -375,8 +407,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.shared.foreign_logged.due(now.boot_ms, LOG_SPACING_MS) {
             let remedy = match why {
                 HangUp::Binary => {
-                    "it speaks memcached's binary protocol, which this server does not; in PHP set \
-                     memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
+                    "it speaks memcached's binary protocol where only text is spoken: allow both with -B auto, or in \
+                     PHP set memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
+                }
+                HangUp::NotBinary => {
+                    "it does not speak the binary protocol where only that is spoken: see -B and -S, or it has lost \
+                     its place in the midst of its packets"
                 }
                 HangUp::Tls => "it speaks TLS to a plain port",
                 HangUp::Http => "it speaks HTTP; this is a memcached port",

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::tls::Tls;
 use crate::access::{CertificateName, Rights, Users, Whose, rights_of};
 use crate::clock::Spacing;
-use crate::config::Access;
+use crate::config::{Access, Protocol};
 
 /// What a listener asks of its clients, and the most they may do there.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Terms {
     /// A client must log in first.
     pub login: bool,
     pub tls: bool,
+    /// Which of memcached's protocols are spoken.
+    pub protocol: Protocol,
 }
 
 /// Users, certificates and rules in effect.

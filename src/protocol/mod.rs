@@ -1,9 +1,11 @@
-//! memcached's text protocol as plain values: bytes in, a [`Request`] out; an answer in, bytes out.
+//! memcached's text protocol as plain values: bytes in, a [`Request`] out; an answer in, bytes out. The binary protocol
+//! has values of its own, in [`binary`].
 //!
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
 //! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
 
 pub mod base64;
+pub mod binary;
 pub mod login;
 pub mod meta;
 pub mod number;
@@ -137,8 +139,10 @@ pub enum HangUp {
     EndlessLine,
     /// An HTTP request; answering it would let a web page talk to the cache.
     Http,
-    /// The binary protocol's magic byte: at once, so that PHP's session handler fails fast and does not hang.
+    /// The binary protocol's magic byte where text is spoken: at once, so that a client fails fast and does not hang.
     Binary,
+    /// Something else where the binary protocol is spoken.
+    NotBinary,
     /// A TLS hello on a plain port.
     Tls,
 }

@@ -124,7 +124,7 @@ impl Service {
         Some(Outcome::Done)
     }
 
-    fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
+    pub(super) fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
         !rights.read_only() && self.sees(key, rights)
     }
 
@@ -137,7 +137,7 @@ impl Service {
     }
 
     /// The key is not logged: a client without rights to it may have sent anything.
-    fn count_denial(&self, context: &Context<'_>) {
+    pub(super) fn count_denial(&self, context: &Context<'_>) {
         let denied = self.stats.access_denied.fetch_add(1, Relaxed) + 1;
         if self.denial_logged.due(context.now.boot_ms, LOG_SPACING_MS) {
             tracing::warn!(

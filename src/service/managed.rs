@@ -4,6 +4,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::sync::oneshot;
+
 use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
@@ -15,6 +17,14 @@ use crate::protocol::{Meta, MetaKey, StoreMode, keys, response};
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
 /// For those who want the text.
 const REFUSAL: &str = "CLIENT_ERROR managed key";
+
+/// What a client's word that a token is dead comes to.
+pub(super) enum Doubt {
+    /// It speaks of another value than the present one.
+    Overtaken,
+    /// It is being checked, if there is anything to check; this tells when that is over.
+    Checked(Option<oneshot::Receiver<()>>),
+}
 
 impl Service {
     /// Answers a `get` of a managed key: `Some(true)` a hit, `Some(false)` a miss, `None` not a managed key.
@@ -76,7 +86,7 @@ impl Service {
     }
 
     /// Refuses and counts a write if the key is managed.
-    fn refused(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
+    pub(super) fn refused(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
         let refused = self.table.with(key, |name| {
             let rival = name.holds_value() && is_anothers(&name.credential, value);
             if rival {
@@ -121,6 +131,19 @@ impl Service {
                 response::reply(context.out, "DELETED", noreply);
                 Outcome::Done
             }
+        })
+    }
+
+    /// Passes the word on that this key's token is dead; `None` if the key is not managed. With a cas id it is about
+    /// that value only.
+    pub(super) fn doubt(&self, key: &[u8], expected: Option<u64>) -> Option<Doubt> {
+        self.table.with(key, |name| {
+            let current = name.generation();
+            if expected.is_some() && expected != current {
+                return Doubt::Overtaken;
+            }
+            let check = if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None };
+            Doubt::Checked(check)
         })
     }
 
@@ -198,15 +221,7 @@ impl Service {
         key: &[u8],
         context: &mut Context<'_>,
     ) -> Option<Outcome> {
-        let expected = meta.unsigned(b'C');
-        let check = self.table.with(key, |name| {
-            let current = name.generation();
-            if expected.is_some() && expected != current {
-                return Err(());
-            }
-            Ok(if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None })
-        })?;
-        let Ok(check) = check else {
+        let Doubt::Checked(check) = self.doubt(key, meta.unsigned(b'C'))? else {
             context.stats.delete_misses.add(1);
             answer(context.out, b"EX", meta, key, None);
             return Some(Outcome::Done);

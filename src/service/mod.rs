@@ -4,6 +4,7 @@
 //! Never calls WeChat.
 
 mod access;
+mod binary;
 mod managed;
 mod meta;
 mod statistics;
@@ -174,7 +175,11 @@ impl Service {
     /// 0 never; negative at once; up to 30 days from now; beyond, absolute wall time. Like memcached, the
     /// number is cut to 32 bits first.
     fn expiry(&self, exptime: i64, now: Now) -> u32 {
-        let exptime = i64::from(exptime as i32);
+        self.expiry_of(i64::from(exptime as i32), now)
+    }
+
+    /// The same with a number that is taken as it is.
+    fn expiry_of(&self, exptime: i64, now: Now) -> u32 {
         let now_s = self.seconds(now);
         let from_now = match exptime {
             0 => return 0,
@@ -228,11 +233,15 @@ impl Service {
                 }
             }
         };
-        // As memcached counts: a get that touches is a touch.
-        let stats = context.stats;
-        let (commands, hits, misses) = match expiry {
-            None => (&stats.cmd_get, &stats.get_hits, &stats.get_misses),
-            Some(_) => (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses),
+        self.count_get(expiry.is_some(), hit, context.stats);
+    }
+
+    /// As memcached counts: a get that touches is a touch.
+    fn count_get(&self, touches: bool, hit: bool, stats: &WorkerStats) {
+        let (commands, hits, misses) = if touches {
+            (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses)
+        } else {
+            (&stats.cmd_get, &stats.get_hits, &stats.get_misses)
         };
         commands.add(1);
         if hit { hits.add(1) } else { misses.add(1) }
@@ -365,6 +374,6 @@ impl Service {
     }
 }
 
-/// What `version` answers: the memcached whose text protocol this server speaks, then its own name.
+/// What `version` answers: the memcached whose protocols this server speaks, then its own name.
 /// Clients read the number in front.
 pub const VERSION: &str = concat!("1.6.18-tokencached-", env!("CARGO_PKG_VERSION"));

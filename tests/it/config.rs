@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokencached::cli::{self, Command};
 use tokencached::config::{
-    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place,
+    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place, Protocol,
     RefuseWith, SETTINGS, SecretSource, load,
 };
 
@@ -150,6 +150,7 @@ fn nothing_at_all_is_a_plain_cache_on_this_machine() {
     assert_eq!(config.server.idle_timeout_s, 0);
     assert_eq!(config.server.first_get_wait_ms, 700);
     assert_eq!(config.server.refuse_with, RefuseWith::NotStored);
+    assert_eq!(config.server.protocol, Protocol::Auto);
     assert_eq!(config.server.unix_mode, 0o700);
     assert!(config.server.evict && !config.server.shutdown_command);
     assert_eq!(config.upstream.base_url, "https://api.weixin.qq.com");
@@ -213,6 +214,7 @@ fn every_setting_has_a_variable() {
         ("server.idle_timeout_s", "8"),
         ("server.first_get_wait_ms", "9"),
         ("server.refuse_with", "client_error"),
+        ("server.protocol", "ascii"),
         ("server.shutdown_command", "1"),
         ("server.user", "memcache"),
         ("server.pid_file", "/run/x/pid"),
@@ -257,6 +259,7 @@ fn every_setting_has_a_variable() {
         "idle_timeout_s = 8",
         "first_get_wait_ms = 9",
         "refuse_with = \"client_error\"",
+        "protocol = \"ascii\"",
         "shutdown_command = true",
         "user = \"memcache\"",
         "pid_file = \"/run/x/pid\"",
@@ -476,8 +479,6 @@ fn flags_without_effect_are_warned_about() {
         ("-F", "-F"),
         ("-X", "-X"),
         ("-W", "-W"),
-        ("-B ascii", "-B"),
-        ("--protocol=auto", "-B"),
         ("-o modern", "\"modern\""),
         ("-o no_lru_crawler,maxconns_fast", "\"no_lru_crawler\""),
         ("-o hashpower=20", "\"hashpower\""),
@@ -499,10 +500,11 @@ fn flags_that_cannot_be_honoured_stop_the_start() {
         ("-Z -o ssl_chain_cert=/no/such.pem", "flag -o ssl_chain_cert: server.tls.cert: /no/such.pem cannot be read"),
         ("-Z -o ssl_chain_cert", "flag -o ssl_chain_cert: the value is missing"),
         ("-l 0.0.0.0", "0.0.0.0:11211 can be reached from other machines, and nothing keeps strangers out"),
-        ("-S", "flag -S: SASL"),
+        ("-S", "flag -S: SASL is asked for and nobody can log in"),
         ("--enable-sasl", "flag -S"),
+        ("-S -B ascii", "flag -S: SASL is part of the binary protocol"),
         ("-U 11211", "flag -U: UDP port \"11211\": this version has no UDP"),
-        ("-B binary", "speaks the text protocol"),
+        ("-B text", "flag -B: server.protocol"),
         ("-p 0", "flag -p: there is nothing to listen on"),
         ("-p 65536", "flag -p: \"65536\" is not a port"),
         ("-p x", "flag -p: \"x\" is not a port"),
@@ -524,6 +526,25 @@ fn flags_that_cannot_be_honoured_stop_the_start() {
     ] {
         let shown = fault(None, &[], line);
         assert!(shown.contains(part), "{line}: {part:?} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn the_protocols_are_memcacheds_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "alice:secret\n").unwrap();
+    let users = users.display();
+    for (line, protocol) in [
+        ("-B auto".to_owned(), Protocol::Auto),
+        ("-B auto-negotiate".to_owned(), Protocol::Auto),
+        ("--protocol=ascii".to_owned(), Protocol::Ascii),
+        ("-B binary".to_owned(), Protocol::Binary),
+        (format!("-Y {users}"), Protocol::Auto),
+        (format!("-S -Y {users}"), Protocol::Binary),
+        (format!("--enable-sasl -B auto -Y {users}"), Protocol::Binary),
+    ] {
+        assert_eq!(by_flags(&line).config.server.protocol, protocol, "{line}");
     }
 }
 

@@ -11,13 +11,13 @@ use fastrand::Rng;
 use crate::support::{Client, Node, wait_for};
 
 /// Debian's memcached on a port of its own; ended with the test.
-struct Memcached {
+pub struct Memcached {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Memcached {
-    fn start() -> Memcached {
+    pub fn start() -> Memcached {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("memcached")
             .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-m", "64", "-t", "1", "-u", "root"])

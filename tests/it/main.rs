@@ -4,6 +4,8 @@
 
 mod access;
 mod aliases;
+mod binary;
+mod binary_differential;
 mod cache_model;
 mod check;
 mod clients;

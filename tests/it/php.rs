@@ -138,8 +138,24 @@ fn statistics_and_versions() {
 }
 
 #[test]
-fn a_binary_client_is_not_left_waiting() {
-    php_ok("binary.php", &[]);
+fn managed_keys_with_memcached_in_binary_mode() {
+    php_ok("binary_managed.php", &[]);
+}
+
+#[test]
+fn ordinary_keys_with_memcached_in_binary_mode() {
+    php_ok("binary_ordinary.php", &[]);
+}
+
+/// Frameworks' own scripts change nothing but the setting.
+#[test]
+fn the_tutorial_with_memcached_in_binary_mode() {
+    let wechat = Wechat::short_lived(4);
+    let node = start(&wechat, ALIASES);
+    let binary = "memcached.default_binary_protocol=On";
+    let said = php("tutorial.php", &["memcached", "3"], &[binary], &node, &wechat);
+    let seen: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&seen["fetched"], &seen["refused"]), (&0.into(), &serde_json::json!([])), "{said}\n{}", node.log());
 }
 
 #[test]
@@ -174,12 +190,10 @@ fn sessions_with_memcached_in_text_mode() {
     ]);
 }
 
+/// The extension's default.
 #[test]
-fn sessions_with_memcached_in_binary_mode_fail_at_once_and_the_log_says_why() {
-    let (wechat, node) = (Wechat::start(), Node::plain(&[]));
-    let settings = ["session.save_handler=memcached", "session.save_path=127.0.0.1:{port}", "session.use_cookies=0"];
-    assert_eq!(php("binary_session.php", &[], &settings, &node, &wechat), "ok\n");
-    assert!(node.log().contains("memcached.sess_binary_protocol=Off"), "{}", node.log());
+fn sessions_with_memcached_in_binary_mode() {
+    sessions(&["session.save_handler=memcached", "session.save_path=127.0.0.1:{port}"]);
 }
 
 /// Every script that shows how an extension gets on with the server, over a Unix socket.
@@ -203,12 +217,23 @@ fn memcache_over_a_unix_socket() {
 
 #[test]
 fn memcached_over_a_unix_socket() {
-    over_a_socket(&["ordinary_memcached.php", "managed_memcached.php"], str::to_owned);
+    let scripts = ["ordinary_memcached.php", "managed_memcached.php", "binary_managed.php"];
+    over_a_socket(&scripts, str::to_owned);
 }
 
-/// pecl memcached can log in: it is a plain set. Users see what they may, and refusals are silent.
+/// pecl memcached can log in, in text by a plain set. Users see what they may, and refusals are silent.
 #[test]
 fn memcached_logs_in_and_has_its_rights() {
+    logs_in("login.php");
+}
+
+#[test]
+fn memcached_logs_in_by_sasl_and_has_its_rights() {
+    logs_in("binary_login.php");
+}
+
+#[track_caller]
+fn logs_in(script: &str) {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("users"), "web:word1\ntokens:word2\n").unwrap();
@@ -218,5 +243,5 @@ fn memcached_logs_in_and_has_its_rights() {
     let mut client = node.connect();
     client.expect("set x 0 0 12\r\ntokens word2\r\n", "STORED\r\n");
     wait_for("a token", || client.get(&format!("access_token:{APPID}")));
-    assert_eq!(php("login.php", &[], &[], &node, &wechat), "ok\n");
+    assert_eq!(php(script, &[], &[], &node, &wechat), "ok\n");
 }

@@ -63,6 +63,15 @@ function memcached(): Memcached
     return $memcached;
 }
 
+/** The same over the binary protocol. */
+function binary(): Memcached
+{
+    $memcached = new Memcached();
+    hold($memcached->setOption(Memcached::OPT_BINARY_PROTOCOL, true), 'OPT_BINARY_PROTOCOL');
+    hold($memcached->addServer(host(), port()), 'addServer');
+    return $memcached;
+}
+
 /** Neither extension has given the server up, and a read works. */
 function still_good(Memcache|Memcached $client, string $after): void
 {

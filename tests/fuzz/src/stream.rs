@@ -1,5 +1,6 @@
 //! Any bytes through real connections: the answers are the same whether they come at once or in pieces.
 //!
+//! A stream that begins like a binary packet has a connection of its own, others follow on what is asked beforehand.
 //! Two servers that have seen the same get the same bytes, one at once, one in pieces. What tells the time is compared
 //! only if both were asked in the same second.
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tokencached::access::Rights;
 use tokencached::clock::{Now, boot_ms};
-use tokencached::config::ListenAt;
+use tokencached::config::{ListenAt, Protocol};
 use tokencached::net::{Guard, Limits, Owner, Server, Terms, bind};
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +25,9 @@ const FRESH: &str = "mg access_token:wx1 v\r\nflush_all\r\ncache_memlimit 64\r\n
 
 pub fn run(data: &[u8]) {
     let Some((stream, pieces)) = super::pieces(data) else { return };
-    // Statistics tell of the process and of all connections so far.
-    if stream.windows(4).any(|word| word == b"stat") {
+    // Statistics tell of the process and of all connections so far; in the binary protocol they are the command 0x10.
+    let binary = stream.first() == Some(&0x80);
+    if stream.windows(4).any(|word| word == b"stat") || binary && stream.contains(&0x10) {
         return;
     }
     thread_local!(static PAIR: [Side; 2] = [Side::start(), Side::start()]);
@@ -52,7 +54,7 @@ struct Side {
 impl Side {
     fn start() -> Side {
         let folder = super::folder();
-        let terms = Terms { rights: Arc::new(Rights::ALL), login: false, tls: false };
+        let terms = Terms { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: Protocol::Auto };
         let at = ListenAt::Unix { path: folder.path().join("x"), mode: 0o700, group: None };
         let bound = bind(&at, Owner::default(), terms, 64).unwrap_or_else(|error| panic!("{error}"));
         let guard = Guard::new(&Default::default()).unwrap_or_else(|error| panic!("{error}"));
@@ -85,9 +87,24 @@ impl Side {
 
     /// The last cas id before the pieces, and all that is answered to them.
     fn ask(&self, pieces: &[&[u8]]) -> (u64, Vec<u8>) {
+        let fresh = [FRESH.as_bytes()];
+        let binary = pieces.concat().first() == Some(&0x80);
+        let (answer, own) = match binary {
+            true => (self.answer(&fresh), self.answer(pieces)),
+            false => (self.answer(&[&fresh, pieces].concat()), Vec::new()),
+        };
+        let head = format!("VA {}\r\n{}\r\nOK\r\nOK\r\nHD c", super::TOKEN.len(), super::TOKEN);
+        let Some(rest) = answer.strip_prefix(head.as_bytes()) else { panic!("{}", answer.escape_ascii()) };
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let cas = String::from_utf8_lossy(&rest[..digits]).parse().unwrap_or_default();
+        (cas, [&rest[digits + 2..], &own].concat())
+    }
+
+    /// All that is answered on one connection.
+    fn answer(&self, pieces: &[&[u8]]) -> Vec<u8> {
         let mut peer = UnixStream::connect(self.path()).unwrap_or_else(|error| panic!("{error}"));
         let _ = peer.set_read_timeout(Some(PATIENCE));
-        for piece in [&[FRESH.as_bytes()], pieces].concat() {
+        for piece in pieces {
             // A server that has hung up has given its answer.
             if peer.write_all(piece).is_err() {
                 break;
@@ -102,11 +119,7 @@ impl Side {
             }
             _ => {}
         }
-        let head = format!("VA {}\r\n{}\r\nOK\r\nOK\r\nHD c", super::TOKEN.len(), super::TOKEN);
-        let Some(rest) = answer.strip_prefix(head.as_bytes()) else { panic!("{}", answer.escape_ascii()) };
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let cas = String::from_utf8_lossy(&rest[..digits]).parse().unwrap_or_default();
-        (cas, rest[digits + 2..].to_vec())
+        answer
     }
 
     /// Brings both to the same cas id: an item that ended between the two made them differ.

@@ -1,0 +1,89 @@
+//! The binary protocol on a connection: packets to batches, and SASL for those who must log in.
+//!
+//! Which of the two protocols a client speaks is told by its first byte, once and for all, as memcached does.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Batch, Connection};
+use crate::clock::Now;
+use crate::config::Protocol;
+use crate::net::Shared;
+use crate::protocol::HangUp;
+use crate::protocol::binary::{self, Command, MAGIC, PLAIN, Packet, PacketStep, Status};
+use crate::service::Context;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Which protocol the client speaks: its very first byte tells. The error is that it is not spoken here.
+    pub(super) fn speaks_binary(&mut self, first_byte: u8) -> Result<bool, HangUp> {
+        if let Some(binary) = self.binary {
+            return Ok(binary);
+        }
+        let binary = first_byte == MAGIC;
+        match self.protocol {
+            Protocol::Ascii if binary => return Err(HangUp::Binary),
+            Protocol::Binary if !binary => return Err(HangUp::NotBinary),
+            _ => {}
+        }
+        self.binary = Some(binary);
+        Ok(binary)
+    }
+
+    /// Executes the packet at the front; `None` to go on with the next.
+    pub(super) fn execute_packet(&mut self, rest: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Option<Batch> {
+        let (packet, used, discard) = match binary::step(rest, shared.limits.value_bytes_max, self.stranger.is_some()) {
+            PacketStep::Packet { packet, used, discard } => (packet, used, discard),
+            PacketStep::More { total } => return Some(self.drained(total)),
+            PacketStep::Foreign => return Some(self.hang_up(HangUp::NotBinary, now)),
+        };
+        if self.stranger.is_some() {
+            match packet.command {
+                Command::Mechanisms => {
+                    self.start += used;
+                    binary::value(&mut self.output, &packet, PLAIN, 0);
+                    return None;
+                }
+                Command::Login { first, mechanism, message } => {
+                    self.start += used;
+                    return self.log_in_by_sasl(&packet, first, mechanism, message, now);
+                }
+                _ => {}
+            }
+        }
+        let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
+        let outcome = self.execute_one(execute, now, discard, may_wait);
+        self.conclude(outcome, used)
+    }
+
+    /// One step of a login. Whatever is wrong with it counts as a wrong password.
+    fn log_in_by_sasl(
+        &mut self,
+        packet: &Packet<'_>,
+        first: bool,
+        mechanism: &[u8],
+        message: &[u8],
+        now: Now,
+    ) -> Option<Batch> {
+        let begun = first || self.stranger.as_ref().is_some_and(|stranger| stranger.sasl_begun);
+        let plain = begun && mechanism == PLAIN;
+        if plain && first && message.is_empty() {
+            if let Some(stranger) = &mut self.stranger {
+                stranger.sasl_begun = true;
+            }
+            binary::status(&mut self.output, packet, Status::AuthContinue);
+            return None;
+        }
+        let token = binary::plain(message).filter(|_| plain);
+        let (user, password) = token.unwrap_or_default();
+        match self.log_in(user, password, now) {
+            Ok(()) => {
+                binary::value(&mut self.output, packet, b"Authenticated", 0);
+                None
+            }
+            Err(last) => {
+                let mut reply = Vec::new();
+                binary::status(&mut reply, packet, Status::AuthError);
+                Some(Batch::LoginFailed { last, reply })
+            }
+        }
+    }
+}

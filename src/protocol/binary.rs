@@ -1,0 +1,519 @@
+//! memcached's binary protocol: bytes to packets, answers to bytes.
+//!
+//! Pure and restartable like [`super::parse`], total over any bytes. Never allocates; every length is judged before
+//! anybody waits for what it announces. What memcached 1.6.18 does (proto_bin.c) is the contract.
+
+use super::{KEY_LENGTH_MAX, StoreMode};
+
+/// The first byte of every request.
+pub const MAGIC: u8 = 0x80;
+/// The only mechanism by which a client can log in.
+pub const PLAIN: &[u8] = b"PLAIN";
+
+const ANSWER_MAGIC: u8 = 0x81;
+const HEADER_BYTES: usize = 24;
+/// Longest name of a mechanism (`MAX_SASL_MECH_LEN`), and the most that may come with it.
+const MECHANISM_LENGTH_MAX: usize = 32;
+const LOGIN_BYTES_MAX: usize = 16 * 1024;
+/// An `exptime` of a counter that must exist already.
+const NEVER_CREATE: u32 = u32::MAX;
+
+/// What an answer says of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Success,
+    NotFound,
+    Exists,
+    TooLarge,
+    Invalid,
+    NotStored,
+    NonNumeric,
+    AuthError,
+    AuthContinue,
+    Unknown,
+    OutOfMemory,
+}
+
+impl Status {
+    fn code(self) -> u16 {
+        match self {
+            Status::Success => 0x00,
+            Status::NotFound => 0x01,
+            Status::Exists => 0x02,
+            Status::TooLarge => 0x03,
+            Status::Invalid => 0x04,
+            Status::NotStored => 0x05,
+            Status::NonNumeric => 0x06,
+            Status::AuthError => 0x20,
+            Status::AuthContinue => 0x21,
+            Status::Unknown => 0x81,
+            Status::OutOfMemory => 0x82,
+        }
+    }
+
+    /// memcached's words for it.
+    fn text(self) -> &'static str {
+        match self {
+            Status::Success | Status::AuthContinue => "",
+            Status::NotFound => "Not found",
+            Status::Exists => "Data exists for key.",
+            Status::TooLarge => "Too large.",
+            Status::Invalid => "Invalid arguments",
+            Status::NotStored => "Not stored.",
+            Status::NonNumeric => "Non-numeric server-side value for incr or decr",
+            Status::AuthError => "Auth failure.",
+            Status::Unknown => "Unknown command",
+            Status::OutOfMemory => "Out of memory",
+        }
+    }
+}
+
+/// One request, borrowing from the buffer it was read into. Keys are of a legal length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    pub opcode: u8,
+    /// Success, and a get's miss, are not answered.
+    pub quiet: bool,
+    pub opaque: [u8; 4],
+    /// 0 for any.
+    pub cas: u64,
+    pub command: Command<'a>,
+}
+
+/// What a packet asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `exptime` is for the forms that touch.
+    Get {
+        key: &'a [u8],
+        with_key: bool,
+        exptime: Option<u32>,
+    },
+    Touch {
+        key: &'a [u8],
+        exptime: u32,
+    },
+    /// `value` is none if it is larger than any item may be; it is being discarded. Never [`StoreMode::Cas`].
+    Store {
+        mode: StoreMode,
+        key: &'a [u8],
+        flags: u32,
+        exptime: u32,
+        value: Option<&'a [u8]>,
+    },
+    /// `create` is the number and the exptime of a counter that is not there yet, if it is to be made.
+    Arithmetic {
+        key: &'a [u8],
+        increase: bool,
+        delta: u64,
+        create: Option<(u64, u32)>,
+    },
+    Delete {
+        key: &'a [u8],
+    },
+    Flush {
+        delay: u32,
+    },
+    /// Empty for the general ones.
+    Stats {
+        argument: &'a [u8],
+    },
+    NoOperation,
+    Version,
+    Quit,
+    /// SASL: which mechanisms there are.
+    Mechanisms,
+    /// SASL: `first` begins, otherwise it goes on.
+    Login {
+        first: bool,
+        mechanism: &'a [u8],
+        message: &'a [u8],
+    },
+    Unknown,
+    /// Answered so, and nothing after it can be trusted: the connection is closed.
+    Broken(Status),
+}
+
+/// What was found at the front of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketStep<'a> {
+    /// Not whole yet; with fewer than `total` bytes in the buffer it cannot be.
+    More { total: usize },
+    /// A packet of `used` bytes, after which `discard` bytes are to be thrown away before the answer goes out.
+    Packet { packet: Packet<'a>, used: usize, discard: u64 },
+    /// No packet begins like this.
+    Foreign,
+}
+
+/// The numbers of a header.
+struct Header {
+    opcode: u8,
+    key: usize,
+    extras: usize,
+    body: usize,
+    opaque: [u8; 4],
+    cas: u64,
+}
+
+impl Header {
+    fn of(bytes: &[u8; HEADER_BYTES]) -> Header {
+        let [_, opcode, k0, k1, extras, _, _, _, b0, b1, b2, b3, o0, o1, o2, o3, cas @ ..] = *bytes;
+        Header {
+            opcode,
+            key: usize::from(u16::from_be_bytes([k0, k1])),
+            extras: usize::from(extras),
+            body: u32::from_be_bytes([b0, b1, b2, b3]) as usize,
+            opaque: [o0, o1, o2, o3],
+            cas: u64::from_be_bytes(cas),
+        }
+    }
+
+    /// Bytes of the body that are neither extras nor key.
+    fn value(&self) -> usize {
+        self.body.saturating_sub(self.extras + self.key)
+    }
+
+    /// What is wrong with it, whatever follows; in memcached's order. A stranger may log in and nothing else.
+    fn fault(&self, stranger: bool, form: Option<&Form>) -> Option<Status> {
+        if self.key + self.extras > self.body {
+            return Some(Status::Unknown);
+        }
+        if stranger && !matches!(self.opcode, 0x0b | 0x20..=0x22) {
+            return Some(Status::AuthError);
+        }
+        let form = match form {
+            _ if self.key > KEY_LENGTH_MAX => return Some(Status::Invalid),
+            None => return None,
+            Some(form) => form,
+        };
+        let key = match form.key {
+            Key::None => self.key == 0,
+            Key::Needed => self.key > 0,
+            Key::Either => true,
+        };
+        let extras = self.extras == form.extras || form.verb == Verb::Flush && self.extras == 0;
+        let value = form.value || self.value() == 0;
+        let login = form.verb == Verb::Login;
+        let short = !login || self.key <= MECHANISM_LENGTH_MAX && self.value() <= LOGIN_BYTES_MAX;
+        (!(key && extras && value && short)).then_some(Status::Invalid)
+    }
+
+    fn packet<'a>(&self, quiet: bool, command: Command<'a>) -> Packet<'a> {
+        Packet { opcode: self.opcode, quiet, opaque: self.opaque, cas: self.cas, command }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Get { with_key: bool },
+    GetAndTouch { with_key: bool },
+    Touch,
+    Store(StoreMode),
+    Arithmetic { increase: bool },
+    Delete,
+    Flush,
+    Stats,
+    NoOperation,
+    Version,
+    Quit,
+    Mechanisms,
+    Login,
+}
+
+enum Key {
+    None,
+    Needed,
+    Either,
+}
+
+/// How a packet of an opcode must look.
+struct Form {
+    verb: Verb,
+    quiet: bool,
+    extras: usize,
+    key: Key,
+    value: bool,
+}
+
+/// `None` for an opcode that memcached does not know either.
+fn form(opcode: u8) -> Option<Form> {
+    let (verb, quiet) = match opcode {
+        0x00 | 0x09 => (Verb::Get { with_key: false }, opcode == 0x09),
+        0x0c | 0x0d => (Verb::Get { with_key: true }, opcode == 0x0d),
+        0x1d | 0x1e => (Verb::GetAndTouch { with_key: false }, opcode == 0x1e),
+        0x23 | 0x24 => (Verb::GetAndTouch { with_key: true }, opcode == 0x24),
+        0x01 | 0x11 => (Verb::Store(StoreMode::Set), opcode == 0x11),
+        0x02 | 0x12 => (Verb::Store(StoreMode::Add), opcode == 0x12),
+        0x03 | 0x13 => (Verb::Store(StoreMode::Replace), opcode == 0x13),
+        0x0e | 0x19 => (Verb::Store(StoreMode::Append), opcode == 0x19),
+        0x0f | 0x1a => (Verb::Store(StoreMode::Prepend), opcode == 0x1a),
+        0x04 | 0x14 => (Verb::Delete, opcode == 0x14),
+        0x05 | 0x15 => (Verb::Arithmetic { increase: true }, opcode == 0x15),
+        0x06 | 0x16 => (Verb::Arithmetic { increase: false }, opcode == 0x16),
+        0x07 | 0x17 => (Verb::Quit, opcode == 0x17),
+        0x08 | 0x18 => (Verb::Flush, opcode == 0x18),
+        0x0a => (Verb::NoOperation, false),
+        0x0b => (Verb::Version, false),
+        0x10 => (Verb::Stats, false),
+        0x1c => (Verb::Touch, false),
+        0x20 => (Verb::Mechanisms, false),
+        0x21 | 0x22 => (Verb::Login, false),
+        _ => return None,
+    };
+    let (extras, key, value) = match verb {
+        Verb::Get { .. } | Verb::Delete => (0, Key::Needed, false),
+        Verb::GetAndTouch { .. } | Verb::Touch => (4, Key::Needed, false),
+        Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, Key::Needed, true),
+        Verb::Store(_) => (8, Key::Needed, true),
+        Verb::Arithmetic { .. } => (20, Key::Needed, false),
+        Verb::Flush => (4, Key::None, false),
+        Verb::Stats => (0, Key::Either, false),
+        Verb::NoOperation | Verb::Version | Verb::Quit | Verb::Mechanisms => (0, Key::None, false),
+        Verb::Login => (0, Key::Needed, true),
+    };
+    Some(Form { verb, quiet, extras, key, value })
+}
+
+/// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; from a `stranger`, who
+/// has yet to log in, no more is taken than a login needs.
+pub fn step(buffer: &[u8], value_bytes_max: usize, stranger: bool) -> PacketStep<'_> {
+    if buffer.first().is_some_and(|&magic| magic != MAGIC) {
+        return PacketStep::Foreign;
+    }
+    let Some(bytes) = buffer.first_chunk::<HEADER_BYTES>() else {
+        return PacketStep::More { total: HEADER_BYTES };
+    };
+    let header = Header::of(bytes);
+    let form = form(header.opcode);
+    if let Some(fault) = header.fault(stranger, form.as_ref()) {
+        let packet = header.packet(false, Command::Broken(fault));
+        return PacketStep::Packet { packet, used: HEADER_BYTES, discard: 0 };
+    }
+    let Some(form) = form else {
+        let packet = header.packet(false, Command::Unknown);
+        return PacketStep::Packet { packet, used: HEADER_BYTES, discard: header.body as u64 };
+    };
+    let kept = header.value() <= value_bytes_max;
+    let wanted = if kept { header.body } else { header.body - header.value() };
+    let total = HEADER_BYTES + wanted;
+    let Some(body) = buffer.get(HEADER_BYTES..total) else {
+        return PacketStep::More { total };
+    };
+    let (extras, rest) = body.split_at(header.extras.min(body.len()));
+    let (key, value) = rest.split_at(header.key.min(rest.len()));
+    let command = command(&header, &form, extras, key, kept.then_some(value));
+    let discard = if kept { 0 } else { header.value() as u64 };
+    PacketStep::Packet { packet: header.packet(form.quiet, command), used: total, discard }
+}
+
+fn command<'a>(header: &Header, form: &Form, extras: &[u8], key: &'a [u8], value: Option<&'a [u8]>) -> Command<'a> {
+    match form.verb {
+        Verb::Get { with_key } => Command::Get { key, with_key, exptime: None },
+        Verb::GetAndTouch { with_key } => Command::Get { key, with_key, exptime: Some(word(extras, 0)) },
+        Verb::Touch => Command::Touch { key, exptime: word(extras, 0) },
+        Verb::Store(mode) => Command::Store { mode, key, flags: word(extras, 0), exptime: word(extras, 4), value },
+        Verb::Arithmetic { increase } => {
+            let (delta, initial, exptime) = (long(extras, 0), long(extras, 8), word(extras, 16));
+            let create = (exptime != NEVER_CREATE).then_some((initial, exptime));
+            Command::Arithmetic { key, increase, delta, create }
+        }
+        Verb::Delete => Command::Delete { key },
+        Verb::Flush => Command::Flush { delay: word(extras, 0) },
+        Verb::Stats => Command::Stats { argument: key },
+        Verb::NoOperation => Command::NoOperation,
+        Verb::Version => Command::Version,
+        Verb::Quit => Command::Quit,
+        Verb::Mechanisms => Command::Mechanisms,
+        Verb::Login => {
+            Command::Login { first: header.opcode == 0x21, mechanism: key, message: value.unwrap_or_default() }
+        }
+    }
+}
+
+/// A number of the extras; 0 where there are none.
+fn word(extras: &[u8], at: usize) -> u32 {
+    extras.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+fn long(extras: &[u8], at: usize) -> u64 {
+    extras.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Name and password of a `PLAIN` message: `[authorize] NUL name NUL password`. To act for somebody else is not possible.
+pub fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = message.split(|&byte| byte == 0);
+    let (authorize, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    let valid = parts.next().is_none() && !user.is_empty() && (authorize.is_empty() || authorize == user);
+    valid.then_some((user, password))
+}
+
+/// Lengths in an answer's header.
+#[derive(Clone, Copy, Default)]
+pub struct Lengths {
+    pub extras: u8,
+    pub key: usize,
+    pub value: usize,
+}
+
+/// Appends an answer's header; a body of these lengths must follow.
+pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status, lengths: Lengths, cas: u64) {
+    let body = usize::from(lengths.extras) + lengths.key + lengths.value;
+    out.reserve(HEADER_BYTES + body);
+    out.extend_from_slice(&[ANSWER_MAGIC, packet.opcode]);
+    // Keys are at most 250 bytes, values at most a gibibyte.
+    out.extend_from_slice(&(lengths.key as u16).to_be_bytes());
+    out.extend_from_slice(&[lengths.extras, 0]);
+    out.extend_from_slice(&status.code().to_be_bytes());
+    out.extend_from_slice(&(body as u32).to_be_bytes());
+    out.extend_from_slice(&packet.opaque);
+    out.extend_from_slice(&cas.to_be_bytes());
+}
+
+/// Appends an answer that is nothing but its status, in memcached's words if it is an error.
+pub fn status(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status) {
+    error(out, packet, status, status.text());
+}
+
+/// The same in other words.
+pub fn error(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status, text: &str) {
+    head(out, packet, status, Lengths { value: text.len(), ..Lengths::default() }, 0);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends a success with a value and no more.
+pub fn value(out: &mut Vec<u8>, packet: &Packet<'_>, value: &[u8], cas: u64) {
+    head(out, packet, Status::Success, Lengths { value: value.len(), ..Lengths::default() }, cas);
+    out.extend_from_slice(value);
+}
+
+/// Appends the head of an item, up to its value of `length` bytes, which must follow.
+pub fn item(out: &mut Vec<u8>, packet: &Packet<'_>, key: &[u8], flags: u32, length: usize, cas: u64) {
+    head(out, packet, Status::Success, Lengths { extras: 4, key: key.len(), value: length }, cas);
+    out.extend_from_slice(&flags.to_be_bytes());
+    out.extend_from_slice(key);
+}
+
+/// Appends one figure of `stat`; an empty one ends them.
+pub fn stat(out: &mut Vec<u8>, packet: &Packet<'_>, name: &[u8], value: &[u8]) {
+    head(out, packet, Status::Success, Lengths { extras: 0, key: name.len(), value: value.len() }, 0);
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(opcode: u8, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![MAGIC, opcode];
+        bytes.extend((key.len() as u16).to_be_bytes());
+        bytes.extend([extras.len() as u8, 0, 0, 0]);
+        bytes.extend(((extras.len() + key.len() + value.len()) as u32).to_be_bytes());
+        bytes.extend([1, 2, 3, 4]);
+        bytes.extend(7_u64.to_be_bytes());
+        [&bytes, extras, key, value].concat()
+    }
+
+    fn command_of(bytes: &[u8]) -> Command<'_> {
+        match step(bytes, 1024, false) {
+            PacketStep::Packet { packet, .. } => packet.command,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    #[test]
+    fn a_packet_waits_for_its_whole_body_and_no_longer() {
+        let whole = packet(0x11, &[0, 0, 0, 5, 0, 0, 0, 9], b"key", b"value");
+        for end in 0..whole.len() {
+            let total = if end < HEADER_BYTES { HEADER_BYTES } else { whole.len() };
+            assert_eq!(step(&whole[..end], 1024, false), PacketStep::More { total });
+        }
+        let command = Command::Store { mode: StoreMode::Set, key: b"key", flags: 5, exptime: 9, value: Some(b"value") };
+        let packet = Packet { opcode: 0x11, quiet: true, opaque: [1, 2, 3, 4], cas: 7, command };
+        let more = [&whole[..], b"\x80"].concat();
+        assert_eq!(step(&more, 1024, false), PacketStep::Packet { packet, used: whole.len(), discard: 0 });
+    }
+
+    #[test]
+    fn a_value_over_the_limit_is_never_buffered() {
+        let mut whole = packet(0x01, &[0; 8], b"key", b"");
+        whole[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
+        let PacketStep::Packet { packet, used, discard } = step(&whole, 1024, false) else { panic!() };
+        assert!(matches!(packet.command, Command::Store { value: None, key: b"key", .. }));
+        assert_eq!((used, discard), (35, u64::from(u32::MAX) - 11));
+        assert!(matches!(step(&whole[..30], 1024, false), PacketStep::More { total: 35 }));
+    }
+
+    #[test]
+    fn what_cannot_be_is_broken_before_its_body_has_come() {
+        let broken = |bytes: &[u8], status: Status| {
+            assert_eq!(command_of(&bytes[..HEADER_BYTES]), Command::Broken(status), "{}", bytes.escape_ascii());
+        };
+        broken(&packet(0x00, b"", b"", b""), Status::Invalid);
+        broken(&packet(0x00, b"", &[b'k'; 251], b""), Status::Invalid);
+        broken(&packet(0x00, b"e", b"k", b""), Status::Invalid);
+        broken(&packet(0x00, b"", b"k", b"v"), Status::Invalid);
+        broken(&packet(0x01, b"short", b"k", b"v"), Status::Invalid);
+        broken(&packet(0x05, &[0; 16], b"k", b""), Status::Invalid);
+        broken(&packet(0x08, b"", b"k", b""), Status::Invalid);
+        broken(&packet(0x0a, b"", b"", b"v"), Status::Invalid);
+        broken(&packet(0x1c, &[0; 4], b"k", b"v"), Status::Invalid);
+        broken(&packet(0x21, b"", &[b'P'; 33], b""), Status::Invalid);
+        broken(&packet(0x21, b"", b"PLAIN", &[0; LOGIN_BYTES_MAX + 1]), Status::Invalid);
+        let mut short = packet(0x00, b"", b"key", b"");
+        short[11] = 2;
+        broken(&short, Status::Unknown);
+    }
+
+    #[test]
+    fn an_unknown_packet_loses_its_whole_body() {
+        let bytes = packet(0x1b, &[0; 4], b"key", b"value");
+        let PacketStep::Packet { packet, used, discard } = step(&bytes, 1, false) else { panic!() };
+        assert_eq!((packet.command, used, discard), (Command::Unknown, 24, 12));
+    }
+
+    #[test]
+    fn a_stranger_may_log_in_and_nothing_else() {
+        for opcode in 0..=255 {
+            let mut bytes = packet(opcode, b"", b"", b"");
+            bytes[11] = 0;
+            let refused = matches!(
+                step(&bytes, 1024, true),
+                PacketStep::Packet { packet: Packet { command: Command::Broken(Status::AuthError), .. }, .. }
+            );
+            assert_eq!(refused, !matches!(opcode, 0x0b | 0x20 | 0x21 | 0x22), "{opcode:#x}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_foreign() {
+        assert_eq!(step(b"get a\r\n", 0, false), PacketStep::Foreign);
+        assert_eq!(step(b"\x81", 0, false), PacketStep::Foreign);
+        assert_eq!(step(b"", 0, false), PacketStep::More { total: HEADER_BYTES });
+    }
+
+    #[test]
+    fn any_bytes_give_a_step() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..200_000 {
+            let mut bytes: Vec<u8> = (0..rng.usize(..64)).map(|_| rng.u8(..) & rng.u8(..) & rng.u8(..)).collect();
+            if let Some(magic) = bytes.first_mut() {
+                *magic = MAGIC;
+            }
+            match step(&bytes, rng.usize(..40), rng.bool()) {
+                PacketStep::More { total } => assert!(total > bytes.len()),
+                PacketStep::Packet { used, .. } => assert!((HEADER_BYTES..=bytes.len()).contains(&used)),
+                PacketStep::Foreign => panic!(),
+            }
+        }
+    }
+
+    #[test]
+    fn plain_is_a_name_and_a_password() {
+        assert_eq!(plain(b"\0alice\0secret"), Some((&b"alice"[..], &b"secret"[..])));
+        assert_eq!(plain(b"alice\0alice\0se cret"), Some((&b"alice"[..], &b"se cret"[..])));
+        for wrong in [&b""[..], b"alice", b"\0alice", b"\0\0secret", b"root\0alice\0secret", b"\0alice\0sec\0ret"] {
+            assert_eq!(plain(wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+}

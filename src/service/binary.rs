@@ -1,0 +1,407 @@
+//! The binary protocol's packets: the same keys, rights, refusals and counters as the text commands have.
+//!
+//! Quiet packets are answered as memcached does: no success, no miss of a get, but errors. A refusal for the sake of a
+//! managed key or of a client's rights is silent then, as with `noreply`. Logging in is the connection's business.
+
+use super::managed::Doubt;
+use super::{Context, Outcome, Service, VERSION};
+use crate::cache::{Counted, Stored};
+use crate::clock::Now;
+use crate::config::RefuseWith;
+use crate::credential::table::Found;
+use crate::protocol::StoreMode;
+use crate::protocol::binary::{self, Command, Packet, Status};
+
+/// What became of a count: the number and the new cas id, or an error in whose words.
+type Counting = Result<(u64, u64), (Status, Option<&'static str>)>;
+
+impl Service {
+    /// Carries a packet out. [`Outcome::Wait`] is as for a text command.
+    pub fn execute_binary(&self, packet: &Packet<'_>, context: &mut Context<'_>) -> Outcome {
+        match packet.command {
+            Command::Get { key, with_key, exptime } => return self.binary_get(packet, key, with_key, exptime, context),
+            Command::Touch { key, exptime } => self.binary_touch(packet, key, exptime, context),
+            Command::Store { mode, key, flags, exptime, value } => {
+                if !self.binary_refuse_write(packet, key, value.unwrap_or_default(), context) {
+                    self.binary_store(packet, mode, key, (flags, exptime), value, context);
+                }
+            }
+            Command::Arithmetic { key, increase, delta, create } => {
+                self.binary_arithmetic(packet, key, increase, delta, create, context);
+            }
+            Command::Delete { key } => return self.binary_delete(packet, key, context),
+            Command::Flush { delay } => self.binary_flush(packet, delay, context),
+            Command::Stats { argument } => self.binary_statistics(packet, argument, context),
+            Command::NoOperation => binary::status(context.out, packet, Status::Success),
+            Command::Version => binary::value(context.out, packet, VERSION.as_bytes(), 0),
+            Command::Quit => {
+                succeed(packet, context);
+                return Outcome::Close;
+            }
+            Command::Mechanisms | Command::Login { .. } | Command::Unknown => {
+                binary::status(context.out, packet, Status::Unknown);
+            }
+            Command::Broken(status) => {
+                binary::status(context.out, packet, status);
+                return Outcome::Close;
+            }
+        }
+        Outcome::Done
+    }
+
+    /// An exptime of the binary protocol, on the cache's clock: never negative, so `0xffffffff` is far away.
+    fn binary_expiry(&self, exptime: u32, now: Now) -> u32 {
+        self.expiry_of(i64::from(exptime), now)
+    }
+
+    fn binary_get(
+        &self,
+        packet: &Packet<'_>,
+        key: &[u8],
+        with_key: bool,
+        exptime: Option<u32>,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        // A touch in passing is a change; without the right to it there is nothing to see.
+        let denied = exptime.is_some() && context.rights.read_only();
+        let sees = !denied && self.sees(key, context.rights);
+        if sees
+            && context.may_wait
+            && let Some(wait) = self.first_fetch(key, context.now)
+        {
+            return Outcome::Wait(wait);
+        }
+        if denied {
+            self.count_denial(context);
+        }
+        let shown = if with_key { key } else { b"" };
+        let hit = sees && self.binary_hit(packet, key, shown, exptime, context);
+        if !hit && !packet.quiet {
+            if with_key {
+                let lengths = binary::Lengths { key: key.len(), ..Default::default() };
+                binary::head(context.out, packet, Status::NotFound, lengths, 0);
+                context.out.extend_from_slice(key);
+            } else {
+                binary::status(context.out, packet, Status::NotFound);
+            }
+        }
+        if !denied {
+            self.count_get(exptime.is_some(), hit, context.stats);
+        }
+        Outcome::Done
+    }
+
+    /// Appends the item, if there is one.
+    fn binary_hit(
+        &self,
+        packet: &Packet<'_>,
+        key: &[u8],
+        shown: &[u8],
+        exptime: Option<u32>,
+        context: &mut Context<'_>,
+    ) -> bool {
+        if let Some(hit) = self.binary_get_managed(packet, key, shown, context) {
+            return hit;
+        }
+        let (now, out) = (self.seconds(context.now), &mut *context.out);
+        let show = |item: crate::cache::ItemView<'_>| {
+            binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
+            out.extend_from_slice(item.value);
+        };
+        match exptime {
+            None => self.cache.get(key, now, show).is_some(),
+            Some(exptime) => {
+                let expiry = self.binary_expiry(exptime, context.now);
+                self.cache.get_and_touch(key, expiry, now, show).is_some()
+            }
+        }
+    }
+
+    /// As [`Service::get_managed`].
+    fn binary_get_managed(
+        &self,
+        packet: &Packet<'_>,
+        key: &[u8],
+        shown: &[u8],
+        context: &mut Context<'_>,
+    ) -> Option<bool> {
+        let (out, now) = (&mut *context.out, context.now);
+        let (hit, counted) = self.table.with(key, |name| {
+            name.read(now, |found| match found {
+                Found::Bytes { rendered, times, flags, cas } => {
+                    binary::item(out, packet, shown, flags, rendered.len(&times), cas);
+                    rendered.write(out, &times);
+                    (true, true)
+                }
+                Found::Nothing => (false, false),
+                Found::FirstFetch | Found::Absent => (false, true),
+            })
+        })?;
+        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
+        counter.add(u64::from(counted));
+        Some(hit)
+    }
+
+    /// `touch` shows the flags and the cas id, as memcached does. Nothing changes on a managed key.
+    fn binary_touch(&self, packet: &Packet<'_>, key: &[u8], exptime: u32, context: &mut Context<'_>) {
+        if !self.may_change(key, context.rights) {
+            self.count_denial(context);
+            return binary::status(context.out, packet, Status::NotFound);
+        }
+        let now = context.now;
+        let managed = self.table.with(key, |name| {
+            name.read(now, |found| match found {
+                Found::Bytes { flags, cas, .. } => (flags, cas),
+                Found::Nothing | Found::FirstFetch | Found::Absent => (0, 0),
+            })
+        });
+        let touched = managed.or_else(|| {
+            let expiry = self.binary_expiry(exptime, now);
+            self.cache.with(key, self.seconds(now), |slot| {
+                slot.touch(expiry).then(|| slot.view().map_or((0, 0), |item| (item.flags, item.cas)))
+            })
+        });
+        self.count_get(true, touched.is_some(), context.stats);
+        match touched {
+            Some((flags, cas)) => binary::item(context.out, packet, b"", flags, 0, cas),
+            None => binary::status(context.out, packet, Status::NotFound),
+        }
+    }
+
+    /// Refuses a store for want of rights or because the key is managed; false to carry it out.
+    fn binary_refuse_write(&self, packet: &Packet<'_>, key: &[u8], value: &[u8], context: &mut Context<'_>) -> bool {
+        if !self.may_change(key, context.rights) {
+            self.count_denial(context);
+        } else if !self.refused(key, value, context) {
+            return false;
+        }
+        let status = match (self.settings.refuse_with, packet.cas) {
+            (RefuseWith::ClientError, _) => Status::Invalid,
+            (RefuseWith::NotStored, 0) => Status::NotStored,
+            (RefuseWith::NotStored, _) => Status::Exists,
+        };
+        if !packet.quiet {
+            binary::status(context.out, packet, status);
+        }
+        true
+    }
+
+    fn binary_store(
+        &self,
+        packet: &Packet<'_>,
+        asked: StoreMode,
+        key: &[u8],
+        (flags, exptime): (u32, u32),
+        value: Option<&[u8]>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(value) = value.filter(|value| self.cache.fits(key.len(), flags, value.len())) else {
+            // As memcached: the old value of a `set` goes, so that nobody reads what was meant to be replaced.
+            if asked == StoreMode::Set {
+                self.cache.delete(key, self.seconds(context.now));
+            }
+            return binary::status(context.out, packet, Status::TooLarge);
+        };
+        let extends = matches!(asked, StoreMode::Append | StoreMode::Prepend);
+        let mode = if packet.cas != 0 && !extends { StoreMode::Cas(packet.cas) } else { asked };
+        let expiry = self.binary_expiry(exptime, context.now);
+        let ready = self.cache.prepare(mode, key, flags, value);
+        let (stored, cas) = self.cache.with(key, self.seconds(context.now), |slot| {
+            let old = slot.view().map(|item| item.cas);
+            if extends && packet.cas != 0 && old.is_some_and(|old| old != packet.cas) {
+                return (Stored::Exists, 0);
+            }
+            let stored = slot.store_ready(mode, flags, expiry, value, ready, None);
+            (stored, slot.view().map_or(0, |item| item.cas))
+        });
+        self.stored(mode, stored, context);
+        let status = match (stored, asked) {
+            (Stored::Stored, _) if packet.quiet => return,
+            (Stored::Stored, _) => return binary::value(context.out, packet, b"", cas),
+            (Stored::Exists, _) | (Stored::NotStored, StoreMode::Add) => Status::Exists,
+            (Stored::NotFound, _) | (Stored::NotStored, StoreMode::Replace) => Status::NotFound,
+            (Stored::NotStored, _) => Status::NotStored,
+            (Stored::TooLarge, _) => Status::TooLarge,
+            (Stored::OutOfMemory, _) => {
+                let text = "Out of memory allocating item";
+                return binary::error(context.out, packet, Status::OutOfMemory, text);
+            }
+        };
+        binary::status(context.out, packet, status);
+    }
+
+    fn binary_arithmetic(
+        &self,
+        packet: &Packet<'_>,
+        key: &[u8],
+        increase: bool,
+        delta: u64,
+        create: Option<(u64, u32)>,
+        context: &mut Context<'_>,
+    ) {
+        if !self.may_change(key, context.rights) {
+            self.count_denial(context);
+            return binary::status(context.out, packet, Status::NotFound);
+        }
+        if self.table.is_managed(key) {
+            if !packet.quiet {
+                binary::status(context.out, packet, Status::NonNumeric);
+            }
+            return;
+        }
+        match self.binary_count(packet, key, increase, delta, create, context) {
+            Ok((value, cas)) if !packet.quiet => binary::value(context.out, packet, &value.to_be_bytes(), cas),
+            Ok(_) => {}
+            Err((status, None)) => binary::status(context.out, packet, status),
+            Err((status, Some(text))) => binary::error(context.out, packet, status, text),
+        }
+    }
+
+    fn binary_count(
+        &self,
+        packet: &Packet<'_>,
+        key: &[u8],
+        increase: bool,
+        delta: u64,
+        create: Option<(u64, u32)>,
+        context: &Context<'_>,
+    ) -> Counting {
+        let stats = context.stats;
+        let (hits, misses) =
+            if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
+        let create = create.map(|(initial, exptime)| (initial, self.binary_expiry(exptime, context.now)));
+        self.cache.with(key, self.seconds(context.now), |slot| {
+            let old = slot.view().map(|item| (item.value.is_empty(), item.cas));
+            let value = match (old, create) {
+                (None, None) => {
+                    misses.add(1);
+                    return Err((Status::NotFound, None));
+                }
+                (None, Some((initial, expiry))) => {
+                    if !slot.create(expiry, itoa::Buffer::new().format(initial).as_bytes(), None) {
+                        return Err((Status::OutOfMemory, Some("Out of memory allocating new item")));
+                    }
+                    initial
+                }
+                // memcached looks at the length first, then at the cas, then at the number.
+                (Some((true, _)), _) => return Err((Status::NonNumeric, None)),
+                (Some((_, cas)), _) if packet.cas != 0 && packet.cas != cas => return Err((Status::Exists, None)),
+                (Some(_), _) => match slot.arithmetic(delta, increase, None) {
+                    Counted::Value(value) => {
+                        hits.add(1);
+                        value
+                    }
+                    Counted::NotFound => return Err((Status::NotFound, None)),
+                    Counted::NonNumeric => return Err((Status::NonNumeric, None)),
+                    Counted::OutOfMemory | Counted::TooLarge => {
+                        return Err((Status::OutOfMemory, Some("Out of memory incrementing value")));
+                    }
+                },
+            };
+            Ok((value, slot.view().map_or(0, |item| item.cas)))
+        })
+    }
+
+    fn binary_delete(&self, packet: &Packet<'_>, key: &[u8], context: &mut Context<'_>) -> Outcome {
+        if !self.may_change(key, context.rights) {
+            self.count_denial(context);
+            binary::status(context.out, packet, Status::NotFound);
+            return Outcome::Done;
+        }
+        let stats = context.stats;
+        if let Some(doubt) = self.doubt(key, (packet.cas != 0).then_some(packet.cas)) {
+            return self.binary_doubted(packet, doubt, context);
+        }
+        let deleted = self.cache.with(key, self.seconds(context.now), |slot| match slot.view().map(|item| item.cas) {
+            None => {
+                stats.delete_misses.add(1);
+                Err(Status::NotFound)
+            }
+            Some(cas) if packet.cas != 0 && packet.cas != cas => Err(Status::Exists),
+            Some(_) => {
+                slot.delete();
+                stats.delete_hits.add(1);
+                Ok(())
+            }
+        });
+        match deleted {
+            Ok(()) => succeed(packet, context),
+            Err(status) => binary::status(context.out, packet, status),
+        }
+        Outcome::Done
+    }
+
+    /// Answers a `delete` of a managed key; held while the check runs, unless nobody waits for an answer.
+    fn binary_doubted(&self, packet: &Packet<'_>, doubt: Doubt, context: &mut Context<'_>) -> Outcome {
+        match doubt {
+            Doubt::Overtaken => {
+                context.stats.delete_misses.add(1);
+                if !packet.quiet {
+                    binary::status(context.out, packet, Status::Exists);
+                }
+                Outcome::Done
+            }
+            Doubt::Checked(check) => {
+                context.stats.delete_hits.add(1);
+                match check.filter(|_| !packet.quiet) {
+                    Some(check) => {
+                        let mut reply = Vec::new();
+                        binary::status(&mut reply, packet, Status::Success);
+                        Outcome::WaitThenReply(check, reply)
+                    }
+                    None => {
+                        succeed(packet, context);
+                        Outcome::Done
+                    }
+                }
+            }
+        }
+    }
+
+    fn binary_flush(&self, packet: &Packet<'_>, delay: u32, context: &mut Context<'_>) {
+        if !context.rights.ordinary() || context.rights.read_only() {
+            self.count_denial(context);
+            return binary::status(context.out, packet, Status::AuthError);
+        }
+        context.stats.cmd_flush.add(1);
+        let now = self.seconds(context.now);
+        let at = if delay > 0 { self.binary_expiry(delay, context.now) } else { now };
+        self.cache.flush(at, now);
+        succeed(packet, context);
+    }
+
+    /// `stat`: what `stats` says in text, a packet a line and an empty one at the end.
+    fn binary_statistics(&self, packet: &Packet<'_>, argument: &[u8], context: &mut Context<'_>) {
+        let (word, rest) = match memchr::memchr(b' ', argument) {
+            Some(blank) if blank > 0 => (&argument[..blank], &argument[blank + 1..]),
+            _ => (argument, &b""[..]),
+        };
+        // memcached looks at the beginning of these words only.
+        let word = [&b"reset"[..], b"settings"].into_iter().find(|known| word.starts_with(known)).unwrap_or(word);
+        if word == b"reset" && !context.rights.is_all() {
+            self.count_denial(context);
+            return binary::status(context.out, packet, Status::AuthError);
+        }
+        let mut text = Vec::new();
+        self.statistics(word, rest, &mut Context { out: &mut text, ..*context });
+        let mut lines = text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\r"));
+        for line in lines.by_ref() {
+            let mut words = line.splitn(3, |&byte| byte == b' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some(b"STAT"), Some(name), value) => {
+                    binary::stat(context.out, packet, name, value.unwrap_or_default());
+                }
+                (Some(b"END" | b"RESET" | b"OK"), None, None) => return binary::stat(context.out, packet, b"", b""),
+                _ => break,
+            }
+        }
+        binary::status(context.out, packet, Status::NotFound);
+    }
+}
+
+/// Answers that it went well, unless nobody wants to hear that.
+fn succeed(packet: &Packet<'_>, context: &mut Context<'_>) {
+    if !packet.quiet {
+        binary::status(context.out, packet, Status::Success);
+    }
+}
