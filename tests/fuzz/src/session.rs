@@ -162,11 +162,12 @@ impl Run<'_> {
     }
 
     fn new_item(&self, length: u8, exptime: u8) -> (Item, i64) {
-        // Digits now and then, so that there is something to count with.
+        // Digits now and then, so that there is something to count with. No blanks, signs or NULs: what those mean beside
+        // digits is the cache's own test.
         let value = if length.is_multiple_of(4) {
             length.to_string().into_bytes()
         } else {
-            vec![length; usize::from(length) * 9]
+            vec![length | 0x80; usize::from(length) * 9]
         };
         let exptime = i64::from(exptime % 64) - 1;
         let end = match exptime {
