@@ -1,8 +1,8 @@
 //! Real client libraries of other languages against the real server: Python, Node.js, Rust.
 //!
-//! Each does everything it can with ordinary keys, then finds its writes to a managed key refused in its own way, goes on
-//! on the same connection, and gets the new token after a dead one. What each sees is a row of `docs/clients.md`. PHP has
-//! its own module. `tests/run` installs the libraries; nothing is fetched here.
+//! Each does everything it can with ordinary keys, then finds its writes to a managed key refused in its own way, goes
+//! on on the same connection, and gets the new token after a dead one. What each sees is a row of `docs/clients.md`.
+//! PHP has its own module. `tests/run` installs the libraries; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

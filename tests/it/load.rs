@@ -1,8 +1,8 @@
 //! The load of memtier_benchmark's text mode, sent and checked by ourselves: Debian has no package of it.
 //!
 //! In text it begins without any command of its own, sends `set <key> 0 <expiry> <length>` and `get <key>` in the ratio
-//! asked for, pipelines as deep as asked for, and what `--command` says word for word. It takes any answer but `STORED`,
-//! `VALUE` and `END` for a failure. Never measures anything.
+//! asked for, pipelines as deep as asked for, and what `--command` says word for word. It takes any answer but
+//! `STORED`, `VALUE` and `END` for a failure. Never measures anything.
 
 use std::collections::HashMap;
 use std::io::Write;

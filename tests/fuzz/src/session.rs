@@ -162,8 +162,8 @@ impl Run<'_> {
     }
 
     fn new_item(&self, length: u8, exptime: u8) -> (Item, i64) {
-        // Digits now and then, so that there is something to count with. No blanks, signs or NULs: what those mean beside
-        // digits is the cache's own test.
+        // Digits now and then, so that there is something to count with. No blanks, signs or NULs: what those mean
+        // beside digits is the cache's own test.
         let value = if length.is_multiple_of(4) {
             length.to_string().into_bytes()
         } else {
