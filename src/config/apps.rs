@@ -443,6 +443,10 @@ fn appid(value: &Value) -> Reading<String> {
     if !fits_in_a_key(appid) {
         return Err(Problem::new(format!("{} has a blank or a control character", quoted(appid)), remedy));
     }
+    // A key with this appid in it could not be written down again: braces stand for something there.
+    if appid.contains(['{', '}']) {
+        return Err(Problem::new(format!("{} has a brace", quoted(appid)), remedy));
+    }
     Ok(appid.to_owned())
 }
 

@@ -262,6 +262,8 @@ impl Driver {
                 entry.intent_unix_ms.get_or_insert(unix_ms);
             }
         });
+        // A value just withdrawn is on its way to the disk; the note must not wait for the pause behind that.
+        let version = if slot.standing.is_withdrawn() { saver.at_once() } else { version };
         Some((saver.clone(), version))
     }
 

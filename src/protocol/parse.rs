@@ -88,13 +88,20 @@ fn trim_line(line: &[u8]) -> &[u8] {
     }
 }
 
-/// No newline yet: wait for more, or give up (protocol by first byte: protocol.txt, "binary" and TLS's record type).
+/// Another protocol, told by its first bytes (protocol.txt, "binary"; TLS's record type and major version). One byte of
+/// TLS's does not decide, but a newline among the others does not either: however they were split, the same comes of them.
+fn foreign(buffer: &[u8]) -> Option<HangUp> {
+    match buffer {
+        [0x80, ..] => Some(HangUp::Binary),
+        [0x16, 3, ..] => Some(HangUp::Tls),
+        _ => None,
+    }
+}
+
+/// No newline yet: wait for more, or give up.
 fn unfinished(buffer: &[u8]) -> Step<'_> {
-    match buffer.first() {
-        Some(0x80) => return Step::HangUp(HangUp::Binary),
-        // One byte does not decide: however the bytes were split, the same must come of them.
-        Some(0x16) if buffer.get(1) == Some(&3) => return Step::HangUp(HangUp::Tls),
-        _ => {}
+    if let Some(why) = foreign(buffer) {
+        return Step::HangUp(why);
     }
     if buffer.len() <= LINE_BYTES_MAX {
         return Step::More { total: buffer.len() + 1 };
@@ -111,12 +118,8 @@ fn unfinished(buffer: &[u8]) -> Step<'_> {
 
 /// Every line that is not a plain `get` or storage command, and those with blanks in front.
 fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
-    if buffer.first() == Some(&0x80) {
-        return Step::HangUp(HangUp::Binary);
-    }
-    // A hello is random bytes, so one of them is likely a newline.
-    if line.starts_with(&[0x16, 3]) {
-        return Step::HangUp(HangUp::Tls);
+    if let Some(why) = foreign(buffer) {
+        return Step::HangUp(why);
     }
     let words = Words::of(line);
     let command = words.word(0);
@@ -434,6 +437,15 @@ mod tests {
         assert_eq!(step(b"\x16", 0), Step::More { total: 2 });
         assert_eq!(step(b"POST / HTTP/1.1\r\n", 0), Step::HangUp(HangUp::Http));
         assert_eq!(step(b"Host: x\r\n", 0), Step::HangUp(HangUp::Http));
+    }
+
+    #[test]
+    fn a_tls_hello_is_one_whatever_bytes_it_has_and_however_it_is_split() {
+        let hello = b"\x16\x03\x01\x00\x80\x01\n\nabc";
+        assert_eq!(step(hello, 0), Step::HangUp(HangUp::Tls));
+        assert_eq!(step(&hello[..2], 0), Step::HangUp(HangUp::Tls));
+        assert_eq!(step(&hello[..1], 0), Step::More { total: 2 });
+        assert_eq!(error(b"\x16\x05\n"), ERROR);
     }
 
     #[test]

@@ -245,7 +245,8 @@ impl Service {
         }
         if self.table.is_managed(key) {
             if !packet.quiet {
-                binary::status(context.out, packet, Status::NonNumeric);
+                // Not "non-numeric": libmemcached gives the whole server up for a while when it hears that.
+                binary::status(context.out, packet, Status::NotStored);
             }
             return;
         }

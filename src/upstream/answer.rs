@@ -289,6 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_quotes_a_bounded_part_of_a_broken_answer() {
+        for body in ["\u{1}".repeat(4000), "a ".repeat(4000), "{\"errcode\": \"\u{20ac} ".repeat(500)] {
+            let message = read(&body).unwrap_err().message;
+            assert_eq!(message.chars().count(), crate::upstream::class::MESSAGE_CHARS_MAX, "{message}");
+        }
+        let page = token(&SHAPE, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
+        assert!(page.starts_with("HTTP status 502: a a"), "{page}");
+        assert_eq!(page.chars().count(), crate::upstream::class::MESSAGE_CHARS_MAX, "{page}");
+    }
+
+    #[test]
     fn a_new_refresh_token_is_taken_along_and_an_unusable_one_does_no_harm() {
         let shape = &crate::kind::component::AUTHORIZER.shape;
         let body = |refresh: &str| {

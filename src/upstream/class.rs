@@ -101,10 +101,15 @@ pub struct Failure {
 impl Failure {
     /// A failure without an errcode: network, TLS, a broken answer.
     pub fn transport(appid: &str, sent: Sent, message: impl Into<String>) -> Failure {
+        let mut message = message.into();
+        // An excerpt of an answer is bounded, but something may have been put before it.
+        if let Some((cut, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            message.truncate(cut);
+        }
         Failure {
             class: Class::Retry,
             errcode: None,
-            message: message.into(),
+            message,
             rid: None,
             seen_ip: None,
             sent,

@@ -171,8 +171,8 @@ fn writes_to_a_managed_key_are_refused() {
         }
         for opcode in [0x05, 0x06] {
             let answer = ask(&mut client, &count(opcode, key));
-            let words = "Non-numeric server-side value for incr or decr";
-            assert_eq!((answer.status, answer.text()), (0x06, words.into()));
+            // libmemcached would give the server up on "non-numeric".
+            assert_eq!((answer.status, answer.text()), (0x05, "Not stored.".into()));
         }
         // In step and silent, as libmemcached's buffered mode needs it.
         for &opcode in QUIET_STORES {
