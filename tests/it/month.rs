@@ -21,7 +21,7 @@ mod wechat;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::books::{CAUSES, Counts};
+use self::books::{CAUSES, Cause, Counts};
 use self::node::Row;
 use self::scripts::{SCRIPTS, Tally};
 use self::timeline::{DAY, SECOND, START, Timeline, Weather};
@@ -78,6 +78,9 @@ fn check(row: &Row) {
         &faults[..faults.len().min(5)]
     );
     assert_eq!(counts.good(), counts.in_reach(), "{name}: reads without a good value, WeChat being within reach");
+    // Out of reach, one in ten million may be for a reason that the books do not know.
+    let unexplained = counts.refused[Cause::Unknown as usize];
+    assert!(unexplained * 10_000_000 <= counts.reads, "{name}: {unexplained} reads refused out of the blue");
     assert_eq!(counts.known_dead, 0, "{name}: reads of a token that a probe had found dead");
     // Reads whose second read is still under way when the process ends are in neither.
     let unsaid = counts.reads.abs_diff(counts.accounted());

@@ -70,6 +70,8 @@ fn service(budget_bytes: u64) -> tokencached::service::Service {
         shown: Vec::new(),
         threads: 1,
         max_connections: 1024,
+        verbosity: 0,
+        set_verbosity: |_| {},
     };
     tokencached::service::Service::new(cache, table.into(), Default::default(), settings)
 }

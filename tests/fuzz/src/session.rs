@@ -286,7 +286,8 @@ impl Run<'_> {
         let now = Now { boot_ms: self.start.boot_ms + ms, unix_ms: self.start.unix_ms + ms as i64 };
         let mut out = Vec::new();
         let (stats, rights) = (self.stats, &Rights::ALL);
-        let mut context = Context { now, stats, peer: &"fuzz", rights, may_wait: true, out: &mut out };
+        let mut context =
+            Context { now, stats, peer: &"fuzz", rights, may_wait: true, memory_short: false, out: &mut out };
         match self.service.execute(&request, 0, &mut context) {
             Outcome::Done => {}
             Outcome::WaitThenReply(_, reply) => out.extend(reply),

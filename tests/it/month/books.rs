@@ -366,11 +366,11 @@ impl Book {
         }
         (self.looks, self.last_look) = (self.looks + 1, t);
         self.counts.refused[self.cause as usize] += 1;
-        if self.cause == Cause::Unknown {
-            self.fault("a reader was refused out of the blue", t);
-        }
         let calm = self.calm_around(t, sky);
         let reachable = longest_clear(self.dies, t, self.bad(sky)) >= REACHABLE_MS;
+        if self.cause == Cause::Unknown && (calm || reachable) {
+            self.fault("a reader was refused out of the blue", t);
+        }
         match &mut self.trouble {
             Some(Trouble { why: Why::Dead { in_reach }, .. }) => *in_reach |= reachable,
             Some(_) => {}
