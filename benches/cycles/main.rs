@@ -1,0 +1,125 @@
+//! Parse, execute, respond, without sockets: what `benches/cycles/check` counts the instructions of.
+//!
+//! `cycles CASE ROUNDS` runs one case so often and prints nothing. Takes no time and judges nothing.
+
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use tokencached::access::Rights;
+use tokencached::cache::{Cache, Options};
+use tokencached::clock::Now;
+use tokencached::config::RefuseWith;
+use tokencached::credential::encoding::View;
+use tokencached::credential::table::{Key, Published, Table};
+use tokencached::protocol::Step;
+use tokencached::protocol::parse::step;
+use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::stats::{Stats, WorkerStats};
+
+const ITEM_BYTES_MAX: usize = 1 << 20;
+const SMALL_KEYS: usize = 1000;
+const APPS: usize = 16;
+
+fn main() {
+    // cargo adds `--bench` behind.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (Some(case), Some(rounds)) = (arguments.next(), arguments.next()) else {
+        return println!("cycles CASE ROUNDS; benches/cycles/check has the cases");
+    };
+    let requests = requests(&case);
+    let mut bench = Bench::new();
+    (0..rounds.parse().unwrap()).for_each(|round: usize| bench.execute(&requests[round % requests.len()]));
+}
+
+/// The requests of a case, to be sent in turn.
+fn requests(case: &str) -> Vec<Vec<u8>> {
+    let each = |count: usize, request: &dyn Fn(usize) -> String| (0..count).map(|n| request(n).into_bytes()).collect();
+    match case {
+        "get" => each(SMALL_KEYS, &|n| format!("get {}\r\n", small_key(n))),
+        "miss" => each(SMALL_KEYS, &|n| format!("get absent:{n:06}\r\n")),
+        "managed" => each(APPS, &|n| format!("get {}\r\n", token_key(n))),
+        "meta" => each(SMALL_KEYS, &|n| format!("mg {} v\r\n", small_key(n))),
+        "set" => each(SMALL_KEYS, &set),
+        "multiget" => each(20, &|n| {
+            let keys: String = (n * 50..n * 50 + 50).map(|n| format!(" {}", small_key(n))).collect();
+            format!("get{keys}\r\n")
+        }),
+        _ => panic!("no case {case}"),
+    }
+}
+
+fn small_key(n: usize) -> String {
+    format!("small:{n:06}")
+}
+
+fn token_key(n: usize) -> String {
+    format!("access_token:wx{n:016}")
+}
+
+fn set(n: usize) -> String {
+    format!("set {} 0 0 100\r\n{n:0100}\r\n", small_key(n))
+}
+
+/// A service that holds what the cases ask for.
+struct Bench {
+    service: Service,
+    stats: Arc<WorkerStats>,
+    now: Now,
+    out: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let cache = Cache::new(&Options {
+            budget_bytes: 64 << 20,
+            item_size_max_bytes: ITEM_BYTES_MAX,
+            evict: true,
+            shards: 64,
+        });
+        let stats = Arc::new(Stats::default());
+        let settings = Settings {
+            refuse_with: RefuseWith::NotStored,
+            shutdown_command: false,
+            shown: Vec::new(),
+            threads: 1,
+            max_connections: 1024,
+        };
+        let service = Service::new(cache, Arc::new(table()), stats.clone(), settings);
+        let mut bench =
+            Bench { service, stats: stats.register_worker(), now: Now::read(), out: Vec::with_capacity(1 << 16) };
+        (0..SMALL_KEYS).for_each(|n| bench.execute(set(n).as_bytes()));
+        bench
+    }
+
+    fn execute(&mut self, bytes: &[u8]) {
+        self.out.clear();
+        let Step::Request { request, .. } = step(black_box(bytes), ITEM_BYTES_MAX) else {
+            panic!("not a request: {}", bytes.escape_ascii());
+        };
+        let mut context = Context {
+            now: self.now,
+            stats: &self.stats,
+            peer: &"",
+            rights: &Rights::ALL,
+            may_wait: true,
+            out: &mut self.out,
+        };
+        assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));
+        black_box(&self.out);
+    }
+}
+
+fn table() -> Table {
+    let names = (0..APPS).map(|n| {
+        let key = Key { name: token_key(n), spoken: None, view: View::RAW };
+        (token_key(n), vec![key])
+    });
+    let (table, _) = Table::new(names);
+    for credential in table.credentials() {
+        let value = vec![b't'; 512].into();
+        credential.publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+    }
+    table
+}
