@@ -85,6 +85,8 @@ impl Bench {
             shown: Vec::new(),
             threads: 1,
             max_connections: 1024,
+            verbosity: 0,
+            set_verbosity: |_| {},
         };
         let service = Service::new(cache, Arc::new(table()), stats.clone(), settings);
         let mut bench =
@@ -104,6 +106,7 @@ impl Bench {
             peer: &"",
             rights: &Rights::ALL,
             may_wait: true,
+            memory_short: false,
             out: &mut self.out,
         };
         assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));
