@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::config::RefuseWith;
 use tokencached::credential::encoding::View;
 use tokencached::credential::table::{Key, Published, Table};
 use tokencached::protocol::Step;
@@ -79,16 +78,7 @@ impl Bench {
             shards: 64,
         });
         let stats = Arc::new(Stats::default());
-        let settings = Settings {
-            refuse_with: RefuseWith::NotStored,
-            shutdown_command: false,
-            shown: Vec::new(),
-            threads: 1,
-            max_connections: 1024,
-            verbosity: 0,
-            set_verbosity: |_| {},
-        };
-        let service = Service::new(cache, Arc::new(table()), stats.clone(), settings);
+        let service = Service::new(cache, Arc::new(table()), stats.clone(), Settings::default());
         let mut bench =
             Bench { service, stats: stats.register_worker(), now: Now::read(), out: Vec::with_capacity(1 << 16) };
         (0..SMALL_KEYS).for_each(|n| bench.execute(set(n).as_bytes()));

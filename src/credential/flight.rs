@@ -34,6 +34,15 @@ pub enum Purpose {
     Force,
 }
 
+impl Purpose {
+    /// True for a trip that only tries the present value and costs the token endpoint nothing. A classic value is never
+    /// renewed on mere suspicion: that would doom it.
+    pub fn only_probes(self, kind: &Kind) -> bool {
+        let suspicion = self == Purpose::Check && kind.renewal == Renewal::Mint;
+        self == Purpose::Probe || (suspicion && kind.probe.is_some())
+    }
+}
+
 /// Everything a trip needs; it shares nothing with the driver.
 pub struct Flight {
     pub purpose: Purpose,
@@ -124,19 +133,13 @@ impl Flight {
             }
         };
         landing.outcome = match &self.held {
-            Some(held) if self.only_probes() => self.probe(held, &mut landing).await,
+            Some(held) if self.purpose.only_probes(self.kind) => self.probe(held, &mut landing).await,
             None if self.purpose == Purpose::Probe => {
                 Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() }
             }
             _ => self.fetch(&means, &mut landing).await,
         };
         landing
-    }
-
-    /// A classic value is never renewed on mere suspicion: that would doom it.
-    fn only_probes(&self) -> bool {
-        let suspicion = self.purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
-        self.purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
     }
 
     async fn probe(&self, held: &[u8], landing: &mut Landing) -> Outcome {

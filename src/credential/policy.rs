@@ -262,9 +262,9 @@ impl Standing {
         self.withdrawn_ms.is_some()
     }
 
-    /// The end of the value as it is persisted: a withdrawn one keeps what it would have.
-    pub fn end_if_alive_ms(&self) -> Option<BootMs> {
-        self.withdrawn_ms.or(self.expires_ms)
+    /// The end that a withdrawn value has if the refusal was a false alarm; `None` of one that is not withdrawn.
+    pub fn withdrawn_end_ms(&self) -> Option<BootMs> {
+        self.withdrawn_ms
     }
 
     /// WeChat hands out what it refuses, and cannot be told to make another now: when to look again. Ever less often, up

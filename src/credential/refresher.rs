@@ -70,10 +70,10 @@ const LANDING_WAIT: Duration = Duration::from_secs(8);
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
 const PERSIST_WAIT_MS: u64 = 1_000;
-/// WeChat's word that a day's quota is gone.
-const QUOTA_USED_UP: i64 = 45_009;
 /// The same where there is nothing to serve meanwhile and readers are held.
 const PERSIST_WAIT_OF_NOTHING_MS: u64 = 200;
+/// WeChat's word that a day's quota is gone.
+const QUOTA_USED_UP: i64 = 45_009;
 /// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
 const SPREAD_MS: u64 = 5;
 
@@ -214,11 +214,11 @@ impl Driver {
         if let Err(denied) = self.charge(id, purpose) {
             return self.denied(id, purpose, &denied);
         }
-        let intent = if self.refresher.slots[id].only_probes(purpose) { None } else { self.note_intent(id) };
+        let only_probes = purpose.only_probes(self.refresher.slots[id].kind);
+        let intent = if only_probes { None } else { self.note_intent(id) };
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let slot = &mut self.refresher.slots[id];
         slot.flying = true;
-        let only_probes = slot.only_probes(purpose);
         slot.credential.update_status(|status| {
             status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe));
             status.forced += u64::from(purpose == Purpose::Force);

@@ -80,12 +80,18 @@ impl Saver {
     /// Asks for a write without the pause between two writes: something must not be lost. Returns what to
     /// [`Saver::wait`] for.
     pub fn at_once(&self) -> u64 {
+        let version = self.want();
+        self.hurry.notify_one();
+        version
+    }
+
+    /// Asks for a write when its turn has come; the count of what was asked for.
+    fn want(&self) -> u64 {
         let mut version = 0;
         self.wanted.send_modify(|wanted| {
             *wanted += 1;
             version = *wanted;
         });
-        self.hurry.notify_one();
         version
     }
 
@@ -96,12 +102,7 @@ impl Saver {
             change(&mut entry);
             *kept = entry.map(Arc::new);
         }
-        let mut version = 0;
-        self.wanted.send_modify(|wanted| {
-            *wanted += 1;
-            version = *wanted;
-        });
-        version
+        self.want()
     }
 
     /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
@@ -114,7 +115,7 @@ impl Saver {
 
     fn ask_for_counts(&self) {
         if self.counted.load(Ordering::Acquire) {
-            self.wanted.send_modify(|wanted| *wanted += 1);
+            self.want();
         }
     }
 

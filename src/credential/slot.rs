@@ -16,7 +16,7 @@ use super::grants::{Grant, GrantName};
 use super::ledger::{Charge, Ledger};
 use super::policy::{Standing, ms_to_next_day};
 use super::state::{Entry, KeptLedger, Name, Worth};
-use super::table::{Credential, CredentialId, LastError, Published, REPORTS_MAX, State};
+use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State};
 use crate::clock::{BootMs, Now};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
@@ -70,14 +70,7 @@ pub(super) struct Slot {
     /// A classic value on its way to the disk.
     pub(super) pending: Option<Published>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
-    /// When a client's word was last looked into.
-    pub(super) checked_ms: Option<BootMs>,
-    /// Which value that was about.
-    pub(super) checked_generation: u64,
-    /// When a check was last made although the one before was a moment ago.
-    pub(super) checked_again_ms: Option<BootMs>,
-    /// When a rival's word was. Kept apart: a token that dies right after that must not be served on for it.
-    pub(super) rival_checked_ms: Option<BootMs>,
+    pub(super) checks: Checks,
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
@@ -88,6 +81,40 @@ pub(super) struct Slot {
     /// The call counted for the present flight.
     pub(super) charge: Option<Charge>,
     pub(super) log: FailureLog,
+}
+
+/// What others' words about the value have led to: any number of them lead to one check in a while.
+#[derive(Default)]
+pub(super) struct Checks {
+    /// When a client's word was last looked into.
+    checked_ms: Option<BootMs>,
+    /// Which value that was about.
+    generation: u64,
+    /// When that was last done although the time before was a moment ago.
+    again_ms: Option<BootMs>,
+    /// When a rival's word was. Kept apart: a token that dies right after that must not be served on for it.
+    rival_ms: Option<BootMs>,
+}
+
+impl Checks {
+    /// Whether this word about the present value is worth a check now; if so, it is taken as made.
+    pub(super) fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
+        let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing_ms);
+        if why == Doubt::Rival {
+            let may = !within(self.rival_ms.max(self.checked_ms));
+            self.rival_ms = if may { Some(now_ms) } else { self.rival_ms };
+            return may;
+        }
+        if within(self.checked_ms) {
+            // The value that a check brought may die in turn: that is worth one more, and not one for each value.
+            if generation == self.generation || within(self.again_ms) {
+                return false;
+            }
+            self.again_ms = Some(now_ms);
+        }
+        (self.checked_ms, self.generation) = (Some(now_ms), generation);
+        true
+    }
 }
 
 /// When the value is tried on a cheap read.
@@ -137,10 +164,7 @@ impl Slot {
             flying: false,
             pending: None,
             waiters: Vec::new(),
-            checked_ms: None,
-            checked_generation: 0,
-            checked_again_ms: None,
-            rival_checked_ms: None,
+            checks: Checks::default(),
             probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,
             quota: plan.quota,
@@ -199,9 +223,7 @@ impl Slot {
             self.credential.remember(Published { value, generation, expires_boot_ms });
         }
     }
-}
 
-impl Slot {
     /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
     pub(super) fn wait(&mut self, waiter: oneshot::Sender<()>) {
         if self.waiters.len() >= REPORTS_MAX {
@@ -215,12 +237,6 @@ impl Slot {
     /// A value with so little left may be renewed from the quota's reserve.
     pub(super) fn dying_ms(&self) -> u64 {
         self.standing.overlap_ms() / 2
-    }
-
-    /// A trip for this purpose costs the token endpoint nothing.
-    pub(super) fn only_probes(&self, purpose: Purpose) -> bool {
-        let suspicion = purpose == Purpose::Check && self.kind.renewal == Renewal::Mint;
-        purpose == Purpose::Probe || (suspicion && self.kind.probe.is_some())
     }
 
     /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
@@ -299,11 +315,8 @@ impl Slot {
     pub(super) fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
         let fetched = self.fetched.unwrap_or(now);
         // A withdrawn value keeps the end it has if the refusal was a false alarm.
-        let withdrawn = self.standing.is_withdrawn();
-        let expires_boot_ms = match self.standing.end_if_alive_ms().filter(|_| withdrawn) {
-            Some(end) => end,
-            None => published.expires_boot_ms,
-        };
+        let withdrawn_ms = self.standing.withdrawn_end_ms();
+        let expires_boot_ms = withdrawn_ms.unwrap_or(published.expires_boot_ms);
         let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
         Some(Entry {
             name: self.name.clone(),
@@ -317,7 +330,7 @@ impl Slot {
             longest_ms: self.standing.longest_ms,
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
-            withdrawn,
+            withdrawn: withdrawn_ms.is_some(),
         })
     }
 

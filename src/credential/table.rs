@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
 use super::verify_ticket::{Inbox, TicketFault};
-use crate::clock::{BootMs, Now};
+use crate::clock::{BootMs, Now, Spacing};
 
 /// Index of a credential, stable while the process lives.
 pub type CredentialId = usize;
@@ -178,8 +178,8 @@ pub struct Credential {
     changes: watch::Sender<u64>,
     /// Writes by clients that were refused.
     pub refused_writes: AtomicU64,
-    /// When the last refusal was logged, boot ms; at most one line a minute.
-    pub refusal_logged_boot_ms: AtomicU64,
+    /// At most one line a minute about them.
+    pub refusal_logged: Spacing,
     /// Refused writes that brought another token than ours.
     pub rival_writes: AtomicU64,
     /// `delete`s and other reports that the token is dead.
@@ -199,7 +199,7 @@ impl Credential {
             settled: AtomicBool::new(false),
             changes: watch::Sender::new(0),
             refused_writes: AtomicU64::new(0),
-            refusal_logged_boot_ms: AtomicU64::new(0),
+            refusal_logged: Spacing::default(),
             rival_writes: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
@@ -337,10 +337,18 @@ enum NameKind {
     Nothing,
 }
 
+/// A value as a name shows it.
+pub struct Value<'n> {
+    pub rendered: &'n Rendered,
+    pub times: Times,
+    pub flags: u32,
+    /// The generation.
+    pub cas: u64,
+}
+
 /// What a reader finds under a name.
 pub enum Found<'n> {
-    /// These bytes.
-    Bytes { rendered: &'n Rendered, times: Times, flags: u32, cas: u64 },
+    Bytes(Value<'n>),
     /// The value or nothing is there yet, but the very first fetch is under way.
     FirstFetch,
     /// There is no live value.
@@ -356,7 +364,7 @@ impl Name {
         let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
-                return then(Found::Bytes { rendered, times: Times::endless(now), flags, cas: 1 });
+                return then(Found::Bytes(Value { rendered, times: Times::endless(now), flags, cas: 1 }));
             }
             NameKind::Nothing => return then(Found::Nothing),
             NameKind::Value | NameKind::Companion => {}
@@ -369,7 +377,7 @@ impl Name {
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
                 let times = times(shown.expires_boot_ms);
-                then(Found::Bytes { rendered, times, flags, cas: shown.generation })
+                then(Found::Bytes(Value { rendered, times, flags, cas: shown.generation }))
             }
             None => then(Found::Absent),
         }
@@ -582,7 +590,7 @@ mod tests {
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
         let found = table.with(key.as_bytes(), |name| {
             name.read(Now { boot_ms: 50, unix_ms: 1_000_000 }, |found| match found {
-                Found::Bytes { rendered, times, flags, cas } => {
+                Found::Bytes(Value { rendered, times, flags, cas }) => {
                     let mut out = Vec::new();
                     rendered.write(&mut out, &times);
                     Some((String::from_utf8(out).unwrap(), flags, cas))

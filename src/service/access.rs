@@ -12,7 +12,7 @@ use crate::access::Rights;
 use crate::config::RefuseWith;
 use crate::credential::table::Credential;
 use crate::protocol::base64::DECODED_BYTES_MAX;
-use crate::protocol::{Request, StoreMode, response};
+use crate::protocol::{Request, response};
 
 /// A refusal for want of rights is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
@@ -50,7 +50,7 @@ impl Service {
                 if self.may_change(key, rights) {
                     return None;
                 }
-                (self.refusal(mode), noreply)
+                (self.refusal(mode, DENIED), noreply)
             }
             Request::Arithmetic { key, noreply, .. }
             | Request::Delete { key, noreply }
@@ -129,14 +129,6 @@ impl Service {
 
     pub(super) fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
         !rights.read_only() && self.sees(key, rights)
-    }
-
-    fn refusal(&self, mode: StoreMode) -> &'static str {
-        match (self.settings.refuse_with, mode) {
-            (RefuseWith::ClientError, _) => DENIED,
-            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
-            (RefuseWith::NotStored, _) => "NOT_STORED",
-        }
     }
 
     /// The key is not logged: a client without rights to it may have sent anything.

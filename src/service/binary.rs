@@ -100,7 +100,11 @@ impl Service {
         exptime: Option<u32>,
         context: &mut Context<'_>,
     ) -> bool {
-        if let Some(hit) = self.binary_get_managed(packet, key, shown, context) {
+        let managed = self.read_managed(key, context, |out, value| {
+            binary::item(out, packet, shown, value.flags, value.rendered.len(&value.times), value.cas);
+            value.rendered.write(out, &value.times);
+        });
+        if let Some(hit) = managed {
             return hit;
         }
         let (now, out) = (self.seconds(context.now), &mut *context.out);
@@ -117,31 +121,6 @@ impl Service {
         }
     }
 
-    /// As [`Service::get_managed`].
-    fn binary_get_managed(
-        &self,
-        packet: &Packet<'_>,
-        key: &[u8],
-        shown: &[u8],
-        context: &mut Context<'_>,
-    ) -> Option<bool> {
-        let (out, now) = (&mut *context.out, context.now);
-        let (hit, counted) = self.table.with(key, |name| {
-            name.read(now, |found| match found {
-                Found::Bytes { rendered, times, flags, cas } => {
-                    binary::item(out, packet, shown, flags, rendered.len(&times), cas);
-                    rendered.write(out, &times);
-                    (true, true)
-                }
-                Found::Nothing => (false, false),
-                Found::FirstFetch | Found::Absent => (false, true),
-            })
-        })?;
-        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
-        counter.add(u64::from(counted));
-        Some(hit)
-    }
-
     /// `touch` shows the flags and the cas id, as memcached does. Nothing changes on a managed key.
     fn binary_touch(&self, packet: &Packet<'_>, key: &[u8], exptime: u32, context: &mut Context<'_>) {
         if !self.may_change(key, context.rights) {
@@ -151,7 +130,7 @@ impl Service {
         let now = context.now;
         let managed = self.table.with(key, |name| {
             name.read(now, |found| match found {
-                Found::Bytes { flags, cas, .. } => (flags, cas),
+                Found::Bytes(value) => (value.flags, value.cas),
                 Found::Nothing | Found::FirstFetch | Found::Absent => (0, 0),
             })
         });

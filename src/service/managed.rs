@@ -10,7 +10,7 @@ use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Found, Times};
+use crate::credential::table::{Credential, Found, Value};
 use crate::protocol::{Meta, MetaKey, StoreMode, keys, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
@@ -30,14 +30,26 @@ impl Service {
     /// Answers a `get` of a managed key: `Some(true)` a hit, `Some(false)` a miss, `None` not a managed key.
     /// Never an error line: pecl memcache would take the whole server for broken.
     pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> Option<bool> {
+        self.read_managed(key, context, |out, value| {
+            let length = value.rendered.len(&value.times);
+            response::value_head(out, key, value.flags, length, with_cas.then_some(value.cas));
+            value.rendered.write(out, &value.times);
+            out.extend_from_slice(b"\r\n");
+        })
+    }
+
+    /// The same in the words of `show`, which appends what is there.
+    pub(super) fn read_managed(
+        &self,
+        key: &[u8],
+        context: &mut Context<'_>,
+        show: impl FnOnce(&mut Vec<u8>, &Value<'_>),
+    ) -> Option<bool> {
         let (out, now) = (&mut *context.out, context.now);
         let (hit, counted) = self.table.with(key, |name| {
             name.read(now, |found| match found {
-                Found::Bytes { rendered, times, flags, cas } => {
-                    let length = rendered.len(&times);
-                    response::value_head(out, key, flags, length, with_cas.then_some(cas));
-                    rendered.write(out, &times);
-                    out.extend_from_slice(b"\r\n");
+                Found::Bytes(value) => {
+                    show(out, &value);
                     (true, true)
                 }
                 // A key that is kept empty is not one that lacks a token.
@@ -78,11 +90,16 @@ impl Service {
         value: &[u8],
         context: &Context<'_>,
     ) -> Option<&'static str> {
-        self.refused(key, value, context).then_some(match (self.settings.refuse_with, mode) {
-            (RefuseWith::ClientError, _) => REFUSAL,
+        self.refused(key, value, context).then_some(self.refusal(mode, REFUSAL))
+    }
+
+    /// How a store is refused, whatever the reason; `aloud` is for those who want the text.
+    pub(super) fn refusal(&self, mode: StoreMode, aloud: &'static str) -> &'static str {
+        match (self.settings.refuse_with, mode) {
+            (RefuseWith::ClientError, _) => aloud,
             (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
             (RefuseWith::NotStored, _) => "NOT_STORED",
-        })
+        }
     }
 
     /// Refuses and counts a write if the key is managed.
@@ -101,10 +118,7 @@ impl Service {
     fn count_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
-        // Shifted by one, so that 0 means never.
-        let (now, logged) = (context.now.boot_ms + 1, credential.refusal_logged_boot_ms.load(Relaxed));
-        let due = logged == 0 || now.saturating_sub(logged) >= REFUSAL_LOG_SPACING_MS;
-        if due && credential.refusal_logged_boot_ms.compare_exchange(logged, now, Relaxed, Relaxed).is_ok() {
+        if credential.refusal_logged.due(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
             tracing::warn!(
                 appid = %credential.appid,
                 key = %key.escape_ascii(),
@@ -120,10 +134,8 @@ impl Service {
     /// `delete` on a managed key is the word of a client that the token is dead. The value is served on while
     /// the refresher checks; the answer waits for the check. On a companion, which holds no token, it means nothing.
     pub(super) fn delete_managed(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> Option<Outcome> {
-        let check = self.table.with(key, |name| match name.holds_value() {
-            true => self.table.report_dead(&name.credential, None),
-            false => None,
-        })?;
+        // Without a cas id no other value can be meant.
+        let Doubt::Checked(check) = self.doubt(key, None)? else { return Some(Outcome::Done) };
         context.stats.delete_hits.add(1);
         Some(match check {
             Some(check) if !noreply => Outcome::WaitThenReply(check, b"DELETED\r\n".to_vec()),
@@ -150,29 +162,18 @@ impl Service {
     /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
     /// tells about recaching, means nothing here: the refresher recaches.
     pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> Option<bool> {
-        let (out, now) = (&mut *context.out, context.now);
-        let (hit, counted) = self.table.with(key, |name| {
-            name.read(now, |found| match found {
-                Found::Bytes { rendered, times, flags, cas } => {
-                    let facts = facts(rendered.len(&times), flags, cas, &times, meta.key.is_encoded());
-                    Facts::head(out, meta.has(b'v'), facts.length);
-                    for (flag, word) in meta.flags() {
-                        facts.show(out, flag, word, key);
-                    }
-                    out.extend_from_slice(b"\r\n");
-                    if meta.has(b'v') {
-                        rendered.write(out, &times);
-                        out.extend_from_slice(b"\r\n");
-                    }
-                    (true, true)
-                }
-                Found::Nothing => (false, false),
-                Found::FirstFetch | Found::Absent => (false, true),
-            })
-        })?;
-        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
-        counter.add(u64::from(counted));
-        Some(hit)
+        self.read_managed(key, context, |out, value| {
+            let facts = facts(value, meta.key.is_encoded());
+            Facts::head(out, meta.has(b'v'), facts.length);
+            for (flag, word) in meta.flags() {
+                facts.show(out, flag, word, key);
+            }
+            out.extend_from_slice(b"\r\n");
+            if meta.has(b'v') {
+                value.rendered.write(out, &value.times);
+                out.extend_from_slice(b"\r\n");
+            }
+        })
     }
 
     /// Answers a `me` of a managed key: what is known about the value, and never the value.
@@ -180,8 +181,8 @@ impl Service {
         let (out, now) = (&mut *context.out, context.now);
         self.table.with(text, |name| {
             name.read(now, |found| match found {
-                Found::Bytes { rendered, times, flags, cas } => {
-                    let facts = facts(rendered.len(&times), flags, cas, &times, key.is_encoded());
+                Found::Bytes(value) => {
+                    let facts = facts(&value, key.is_encoded());
                     // It is in none of memcached's slab classes.
                     facts.debug(out, text, 0, facts.length);
                     true
@@ -241,8 +242,10 @@ impl Service {
 }
 
 /// A managed value is as good as just read: somebody always sees to it.
-fn facts(length: usize, flags: u32, cas: u64, times: &Times, encoded_key: bool) -> Facts {
-    Facts { length, flags, cas, left: times.left_s(), idle: 0, fetched: true, encoded_key }
+fn facts(value: &Value<'_>, encoded_key: bool) -> Facts {
+    let Value { rendered, times, flags, cas } = value;
+    let length = rendered.len(times);
+    Facts { length, flags: *flags, cas: *cas, left: times.left_s(), idle: 0, fetched: true, encoded_key }
 }
 
 /// True if a client brings another value than ours, in whatever encoding: it has fetched one by itself.

@@ -45,6 +45,21 @@ pub struct Settings {
     pub set_verbosity: fn(u32),
 }
 
+impl Default for Settings {
+    /// A plain cache that nobody may end, on one thread; `verbosity` does nothing.
+    fn default() -> Settings {
+        Settings {
+            refuse_with: RefuseWith::NotStored,
+            shutdown_command: false,
+            shown: Vec::new(),
+            threads: 1,
+            max_connections: 1024,
+            verbosity: 0,
+            set_verbosity: |_| {},
+        }
+    }
+}
+
 /// The one object behind all connections.
 pub struct Service {
     pub cache: Cache,

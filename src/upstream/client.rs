@@ -138,12 +138,13 @@ impl Client {
         match self.reach(&caller, |base_url| probe(base_url, value), deadline).await {
             (turn, Ok((status, body))) => {
                 let probe = answer::probe(status, &body);
-                match answer::token(&kind.shape, "", &[value], status, &body) {
+                if probe == Probe::Unknown
+                    && let Err(failure) = answer::token(&kind.shape, "", &[value], status, &body)
+                {
                     // It says nothing of the token, but perhaps of the host.
-                    Err(failure) if probe == Probe::Unknown => {
-                        turn.refused(hosts::named(failure, &turn.pick.base_url));
-                    }
-                    _ => turn.answered(),
+                    turn.refused(hosts::named(failure, &turn.pick.base_url));
+                } else {
+                    turn.answered();
                 }
                 probe
             }

@@ -46,37 +46,8 @@ fn byte_by_byte_gives_the_same_answers() {
 #[test]
 fn any_cuts_give_the_same_requests() {
     use proptest::prelude::*;
-    use tokencached::protocol::Step;
-    use tokencached::protocol::parse::step;
 
-    /// Requests as text, parsed from a buffer that grows piece by piece.
-    fn requests(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut buffer, mut found, mut discard) = (Vec::new(), Vec::new(), 0);
-        for piece in pieces {
-            buffer.extend_from_slice(piece);
-            loop {
-                let gone = buffer.len().min(discard);
-                buffer.drain(..gone);
-                discard -= gone;
-                if discard > 0 || buffer.is_empty() {
-                    break;
-                }
-                match step(&buffer, 64) {
-                    Step::Request { request, used, discard: block } => {
-                        found.push(format!("{request:?}"));
-                        discard = usize::try_from(block).unwrap();
-                        buffer.drain(..used);
-                    }
-                    Step::More { .. } => break,
-                    Step::HangUp(why) => {
-                        found.push(format!("{why:?}"));
-                        return found;
-                    }
-                }
-            }
-        }
-        found
-    }
+    use crate::fuzz::targets::parse::requests;
 
     let word = prop_oneof![
         Just("get"),

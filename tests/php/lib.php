@@ -83,6 +83,36 @@ function still_good(Memcache|Memcached $client, string $after): void
     }
 }
 
+/** A write of a managed key was refused with this code; the key keeps the token, and the connection goes on. */
+function refused(Memcached $mem, string $key, string $token, mixed $answer, int $code, string $what): void
+{
+    same($mem->getResultCode(), $code, "$what: " . $mem->getResultMessage());
+    same($answer, false, $what);
+    same($mem->get($key), $token, "$key after $what");
+    still_good($mem, $what);
+}
+
+/** Every way to store something on a managed key is refused, in text and in binary mode alike. */
+function stores_are_refused(Memcached $mem, string $key, string $token): void
+{
+    $refused = static function (mixed $answer, int $code, string $what) use ($mem, $key, $token): void {
+        refused($mem, $key, $token, $answer, $code, $what);
+    };
+    $refused($mem->set($key, 'other', 3600), Memcached::RES_NOTSTORED, 'set');
+    $refused($mem->set($key, ['an' => 'array'], 0), Memcached::RES_NOTSTORED, 'set of an array');
+    $refused($mem->set($key, str_repeat('x', 100000), 0), Memcached::RES_NOTSTORED, 'set of a compressed value');
+    $refused($mem->add($key, 'other', 3600), Memcached::RES_NOTSTORED, 'add');
+    $refused($mem->replace($key, 'other', 3600), Memcached::RES_NOTSTORED, 'replace');
+    $cas = $mem->get($key, null, Memcached::GET_EXTENDED)['cas'];
+    hold($cas > 0, 'a cas number');
+    $refused($mem->cas($cas, $key, 'other', 3600), Memcached::RES_DATA_EXISTS, 'cas with the current number');
+    $mem->setOption(Memcached::OPT_COMPRESSION, false);
+    $refused($mem->append($key, 'other'), Memcached::RES_NOTSTORED, 'append');
+    $refused($mem->prepend($key, 'other'), Memcached::RES_NOTSTORED, 'prepend');
+    $refused($mem->set($key, str_repeat('x', 3 << 20), 0), Memcached::RES_NOTSTORED, 'set over the size limit');
+    $mem->setOption(Memcached::OPT_COMPRESSION, true);
+}
+
 /** A token that WeChat accepts at this instant, as far as its shape tells. */
 function is_token(mixed $value): bool
 {

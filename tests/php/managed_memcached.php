@@ -7,26 +7,9 @@ $mem = memcached();
 foreach (['access_token', appid(), 'access_token:' . appid()] as $key) {
     $token = $mem->get($key);
     hold(is_token($token), "get $key");
-    $refused = static function (bool $answer, int $code, string $what) use ($mem, $key, $token): void {
-        same($mem->getResultCode(), $code, "$what: " . $mem->getResultMessage());
-        same($answer, false, $what);
-        same($mem->get($key), $token, "$key after $what");
-        still_good($mem, $what);
-    };
-    $refused($mem->set($key, 'other', 3600), Memcached::RES_NOTSTORED, 'set');
-    $refused($mem->set($key, ['an' => 'array'], 0), Memcached::RES_NOTSTORED, 'set of an array');
-    $refused($mem->set($key, str_repeat('x', 100000), 0), Memcached::RES_NOTSTORED, 'set of a compressed value');
-    $refused($mem->add($key, 'other', 3600), Memcached::RES_NOTSTORED, 'add');
-    $refused($mem->replace($key, 'other', 3600), Memcached::RES_NOTSTORED, 'replace');
-    $cas = $mem->get($key, null, Memcached::GET_EXTENDED)['cas'];
-    $refused($mem->cas($cas, $key, 'other', 3600), Memcached::RES_DATA_EXISTS, 'cas with the current number');
-    $mem->setOption(Memcached::OPT_COMPRESSION, false);
-    $refused($mem->append($key, 'other'), Memcached::RES_NOTSTORED, 'append');
-    $refused($mem->prepend($key, 'other'), Memcached::RES_NOTSTORED, 'prepend');
-    $refused($mem->set($key, str_repeat('x', 3 << 20), 0), Memcached::RES_NOTSTORED, 'set over the size limit');
-    $mem->setOption(Memcached::OPT_COMPRESSION, true);
-    $refused($mem->increment($key), Memcached::RES_CLIENT_ERROR, 'increment');
-    $refused($mem->decrement($key), Memcached::RES_CLIENT_ERROR, 'decrement');
+    stores_are_refused($mem, $key, $token);
+    refused($mem, $key, $token, $mem->increment($key), Memcached::RES_CLIENT_ERROR, 'increment');
+    refused($mem, $key, $token, $mem->decrement($key), Memcached::RES_CLIENT_ERROR, 'decrement');
 
     same($mem->touch($key, 1), true, 'touch');
     same($mem->get($key), $token, 'get after touch');

@@ -82,7 +82,29 @@ class PymemcachePooled(Pymemcache):
         return None
 
 
-class PythonMemcached:
+class Wrapped:
+    """Whose client's methods have these names; others are passed on as they are."""
+
+    def gets(self, key):
+        return self.client.gets(key)
+
+    def cas(self, key, value, cas):
+        return self.client.cas(key, value, cas)
+
+    def get_many(self, keys):
+        return self.client.get_multi(keys)
+
+    def set_many(self, values):
+        return self.client.set_multi(values)
+
+    def gat(self, key, expire):
+        return None
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+
+
+class PythonMemcached(Wrapped):
     """python-memcached: the oldest of them."""
 
     def __init__(self):
@@ -98,15 +120,6 @@ class PythonMemcached:
         self.client.cas_ids[key] = cas
         return self.client.cas(key, value)
 
-    def get_many(self, keys):
-        return self.client.get_multi(keys)
-
-    def set_many(self, values):
-        return self.client.set_multi(values)
-
-    def gat(self, key, expire):
-        return None
-
     def flush(self):
         self.client.flush_all()
 
@@ -116,15 +129,13 @@ class PythonMemcached:
     def silent_delete(self, key):
         self.client.delete(key, noreply=True)
 
-    def __getattr__(self, name):
-        return getattr(self.client, name)
 
-
-class Pylibmc:
+class Pylibmc(Wrapped):
     """pylibmc, which is libmemcached; the behaviours that applications set."""
 
     behaviors = {"tcp_nodelay": True, "cas": True, "ketama": True}
     binary = False
+
     def __init__(self):
         self.client = self.connect(self.behaviors)
         self.silent = self.connect({**self.behaviors, "_noreply": True})
@@ -137,21 +148,6 @@ class Pylibmc:
     def set(self, key, value, expire=0):
         return self.client.set(key, value, time=expire)
 
-    def gets(self, key):
-        return self.client.gets(key)
-
-    def cas(self, key, value, cas):
-        return self.client.cas(key, value, cas)
-
-    def get_many(self, keys):
-        return self.client.get_multi(keys)
-
-    def set_many(self, values):
-        return self.client.set_multi(values)
-
-    def gat(self, key, expire):
-        return None
-
     def flush(self):
         assert self.client.flush_all()
 
@@ -160,9 +156,6 @@ class Pylibmc:
 
     def silent_delete(self, key):
         self.silent.delete(key)
-
-    def __getattr__(self, name):
-        return getattr(self.client, name)
 
 
 class PylibmcNoBlock(Pylibmc):
@@ -175,28 +168,13 @@ class PylibmcBinary(Pylibmc):
     binary = True
 
 
-class Binary:
+class Binary(Wrapped):
     """python-binary-memcached."""
 
     def __init__(self):
         from bmemcached import Client
 
         self.client = Client(("%s:%d" % (HOST, PORT),), socket_timeout=30)
-
-    def gets(self, key):
-        return self.client.gets(key)
-
-    def cas(self, key, value, cas):
-        return self.client.cas(key, value, cas)
-
-    def get_many(self, keys):
-        return self.client.get_multi(keys)
-
-    def set_many(self, values):
-        return self.client.set_multi(values)
-
-    def gat(self, key, expire):
-        return None
 
     def touch(self, key, expire):
         return None
@@ -216,9 +194,6 @@ class Binary:
 
     def silent_delete(self, key):
         self.client.delete(key)
-
-    def __getattr__(self, name):
-        return getattr(self.client, name)
 
 
 LIBRARIES = {

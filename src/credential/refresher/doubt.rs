@@ -28,16 +28,6 @@ impl Driver {
         let current = slot.credential.published().map_or(0, |published| published.generation);
         let late = report.generation.is_some_and(|seen| seen != current);
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
-        let spacing = slot.standing.check_spacing_ms();
-        let checked = match report.why {
-            Doubt::Refused => slot.checked_ms,
-            Doubt::Rival => slot.rival_checked_ms.max(slot.checked_ms),
-        };
-        let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing);
-        let lately = within(checked);
-        // The value that a check brought may die in turn: that is worth one more, and not one for each value.
-        let refused = report.why == Doubt::Refused;
-        let again = refused && lately && current != slot.checked_generation && !within(slot.checked_again_ms);
         if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
             // A rival's fetch ends our token only when its overlap is over.
             let then_ms = now_ms + slot.standing.overlap_ms();
@@ -45,19 +35,13 @@ impl Driver {
             self.plan_probe(report.id);
         }
         let slot = &mut self.refresher.slots[report.id];
+        let spacing_ms = slot.standing.check_spacing_ms();
         if !late && slot.flying {
             slot.wait(report.done);
-        } else if late || nothing_live || (lately && !again) {
+        } else if late || nothing_live || !slot.checks.may_check(report.why, current, now_ms, spacing_ms) {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
         } else {
-            match report.why {
-                Doubt::Refused => {
-                    slot.checked_again_ms = if again { Some(now_ms) } else { slot.checked_again_ms };
-                    (slot.checked_ms, slot.checked_generation) = (Some(now_ms), current);
-                }
-                Doubt::Rival => slot.rival_checked_ms = Some(now_ms),
-            }
             slot.waiters.push(report.done);
             let purpose = match report.why {
                 Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
@@ -115,7 +99,7 @@ impl Driver {
         if slot.standing.left_ms(now_ms) == 0 && !slot.standing.is_withdrawn() {
             return self.plan_probe(id);
         }
-        // No check in the sense of `checked_ms`: a client that is refused right after it must not be put off.
+        // No check in the sense of `checks`: a client that is refused right after it must not be put off.
         self.start(id, Purpose::Probe);
     }
 
@@ -171,8 +155,7 @@ impl Driver {
     fn withdraw(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        slot.say_died_early(errcode, now_ms, slot.standing.has_lost());
-        slot.credential.update_status(|status| status.early_deaths += 1);
+        slot.died_early(errcode, now_ms, slot.standing.has_lost());
         slot.standing.withdraw(now_ms);
         if let Some(published) = slot.credential.withdraw(now_ms) {
             self.persist(id, &published);
@@ -254,15 +237,14 @@ impl Driver {
         let left_ms = slot.standing.left_ms(now_ms);
         let replaced = slot.credential.published().is_some_and(|held| held.value != token.value);
         if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
-            slot.say_died_early(0, now_ms, false);
-            slot.credential.update_status(|status| status.early_deaths += 1);
+            slot.died_early(0, now_ms, false);
         }
     }
 }
 
 impl Slot {
-    /// Says who may have ended a value before its time.
-    fn say_died_early(&self, errcode: i64, now_ms: BootMs, lost: bool) {
+    /// Counts a value that ended before its time, and says who may have done it.
+    fn died_early(&self, errcode: i64, now_ms: BootMs, lost: bool) {
         let advice = match self.kind.renewal {
             Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
             Renewal::Mint if self.grant.is_some() => {
@@ -277,5 +259,6 @@ impl Slot {
         };
         let left_s = self.standing.left_ms(now_ms) / 1000;
         error!(appid = self.credential.appid, errcode, left_s, advice, "a token died early");
+        self.credential.update_status(|status| status.early_deaths += 1);
     }
 }

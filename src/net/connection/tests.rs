@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cache::{self, Cache};
-use crate::config::{Access, RefuseWith};
+use crate::config::Access;
 use crate::credential::table::Table;
 use crate::net::Guard;
 use crate::service::{Service, Settings};
@@ -44,17 +44,9 @@ struct Server {
 impl Server {
     fn new(limits: Limits) -> Server {
         let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
-        let settings = Settings {
-            refuse_with: RefuseWith::NotStored,
-            shutdown_command: false,
-            shown: Vec::new(),
-            threads: 1,
-            max_connections: 100,
-            verbosity: 0,
-            set_verbosity: |_| {},
-        };
         let (table, _reports) = Table::new(std::iter::empty::<(&str, Vec<_>)>());
-        let service = Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), settings);
+        let service =
+            Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
         let guard = Arc::new(Guard::new(&Access::default()).unwrap());
         let stats = service.stats.register_worker();

@@ -64,16 +64,7 @@ fn service(budget_bytes: u64) -> tokencached::service::Service {
     let value = bytes::Bytes::from_static(TOKEN.as_bytes());
     table.credentials()[0].publish(Published { value, generation: 7, expires_boot_ms: u64::MAX });
     let cache = Cache::new(&Options { budget_bytes, item_size_max_bytes: ITEM_SIZE_MAX, evict: true, shards: 1 });
-    let settings = tokencached::service::Settings {
-        refuse_with: tokencached::config::RefuseWith::NotStored,
-        shutdown_command: false,
-        shown: Vec::new(),
-        threads: 1,
-        max_connections: 1024,
-        verbosity: 0,
-        set_verbosity: |_| {},
-    };
-    tokencached::service::Service::new(cache, table.into(), Default::default(), settings)
+    tokencached::service::Service::new(cache, table.into(), Default::default(), Default::default())
 }
 
 /// Small, so that too large an item is short.

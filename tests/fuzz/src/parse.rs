@@ -23,44 +23,36 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Requests as text, parsed from a buffer that grows piece by piece.
-fn requests(pieces: &[&[u8]]) -> Vec<String> {
-    let (mut buffer, mut found, mut discard, mut wanted) = (Vec::new(), Vec::new(), 0, 0);
-    for piece in pieces {
-        buffer.extend_from_slice(piece);
-        loop {
-            let gone = buffer.len().min(discard);
-            buffer.drain(..gone);
-            discard -= gone;
-            if discard > 0 || buffer.is_empty() {
-                break;
-            }
-            match step(&buffer, VALUE_BYTES_MAX) {
-                Step::Request { request, used, discard: block } => {
-                    assert!(used > 0 && used <= buffer.len(), "{used} of {} used", buffer.len());
-                    assert!(buffer.len() >= wanted, "whole at {}, said to need {wanted}", buffer.len());
-                    found.push(format!("{request:?}"));
-                    discard = usize::try_from(block).unwrap_or(usize::MAX);
-                    buffer.drain(..used);
-                    wanted = 0;
-                }
-                Step::More { total } => {
-                    assert!(total > buffer.len(), "more wanted, but no more than there is");
-                    wanted = total;
-                    break;
-                }
-                Step::HangUp(why) => {
-                    found.push(format!("{why:?}"));
-                    return found;
-                }
-            }
-        }
-    }
-    found
+/// What a parser finds at the front of a buffer.
+enum Front {
+    /// A request as text, the bytes it took, and those of its block to be thrown away.
+    Whole(String, usize, u64),
+    /// Nothing with fewer than so many bytes.
+    More(usize),
+    /// The end, and why.
+    End(String),
+}
+
+/// Requests as text.
+pub fn requests(pieces: &[&[u8]]) -> Vec<String> {
+    found(pieces, |buffer| match step(buffer, VALUE_BYTES_MAX) {
+        Step::Request { request, used, discard } => Front::Whole(format!("{request:?}"), used, discard),
+        Step::More { total } => Front::More(total),
+        Step::HangUp(why) => Front::End(format!("{why:?}")),
+    })
 }
 
 /// The same for binary packets.
 fn packets(pieces: &[&[u8]], stranger: bool) -> Vec<String> {
+    found(pieces, |buffer| match binary::step(buffer, VALUE_BYTES_MAX, stranger) {
+        PacketStep::Packet { packet, used, discard } => Front::Whole(format!("{packet:?}"), used, discard),
+        PacketStep::More { total } => Front::More(total),
+        PacketStep::Foreign => Front::End("foreign".to_owned()),
+    })
+}
+
+/// All that is found in a buffer that grows piece by piece.
+fn found(pieces: &[&[u8]], front: impl Fn(&[u8]) -> Front) -> Vec<String> {
     let (mut buffer, mut found, mut discard, mut wanted) = (Vec::new(), Vec::new(), 0, 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -71,22 +63,22 @@ fn packets(pieces: &[&[u8]], stranger: bool) -> Vec<String> {
             if discard > 0 || buffer.is_empty() {
                 break;
             }
-            match binary::step(&buffer, VALUE_BYTES_MAX, stranger) {
-                PacketStep::Packet { packet, used, discard: block } => {
+            match front(&buffer) {
+                Front::Whole(request, used, block) => {
                     assert!(used > 0 && used <= buffer.len(), "{used} of {} used", buffer.len());
                     assert!(buffer.len() >= wanted, "whole at {}, said to need {wanted}", buffer.len());
-                    found.push(format!("{packet:?}"));
+                    found.push(request);
                     discard = usize::try_from(block).unwrap_or(usize::MAX);
                     buffer.drain(..used);
                     wanted = 0;
                 }
-                PacketStep::More { total } => {
+                Front::More(total) => {
                     assert!(total > buffer.len(), "more wanted, but no more than there is");
                     wanted = total;
                     break;
                 }
-                PacketStep::Foreign => {
-                    found.push("foreign".to_owned());
+                Front::End(why) => {
+                    found.push(why);
                     return found;
                 }
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
 use tokencached::config::{self, SecretSource};
-use tokencached::credential::table::{Credential, Found, Reading};
+use tokencached::credential::table::{Credential, Found, Reading, Value};
 use tokencached::credential::{Ground, Table, build_on};
 use tokencached::kind::{self, Kind, Platform, Renewal};
 use tokencached::sandbox::rules::{Ask, World};
@@ -324,7 +324,7 @@ impl Sim {
         let now = self.clocks.now();
         table.with(&self.slots[slot].key, |name| {
             name.read(now, |found| match found {
-                Found::Bytes { rendered, times, .. } => {
+                Found::Bytes(Value { rendered, times, .. }) => {
                     let mut out = Vec::new();
                     rendered.write(&mut out, &times);
                     String::from_utf8(out).ok()
