@@ -24,6 +24,13 @@ impl Now {
         Now { boot_ms: boot_ms(), unix_ms: unix_ms() }
     }
 
+    /// The same for a batch of requests: the wall clock as of the kernel's last tick, some milliseconds ago at most, for
+    /// a fraction of the cost. Expiry is decided on the boot clock, which is read as exactly as ever.
+    #[inline]
+    pub fn read_for_batch() -> Now {
+        Now { boot_ms: boot_ms(), unix_ms: ms(rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse)) }
+    }
+
     /// Whole seconds since 1970.
     pub fn unix_s(&self) -> i64 {
         self.unix_ms.div_euclid(1000)
@@ -82,9 +89,11 @@ impl Clock for System {
 
 /// Milliseconds on the boot clock.
 pub fn boot_ms() -> BootMs {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let ms = t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000);
-    u64::try_from(ms).unwrap_or(0)
+    u64::try_from(ms(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))).unwrap_or(0)
+}
+
+fn ms(time: rustix::time::Timespec) -> i64 {
+    time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
 }
 
 /// Milliseconds since 1970; negative if the wall clock stands before it.

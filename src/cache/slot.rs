@@ -51,14 +51,14 @@ impl<'a> Slot<'a> {
     }
 
     /// What is there; leaves no trace.
-    #[inline]
+    #[inline(always)]
     pub fn view(&self) -> Option<ItemView<'_>> {
         self.index.map(|index| view_of(self.shard.slab.get(index)))
     }
 
     /// A client's read: marks the item as used and counts the hit. The view shows `fetched` and `last_access`
     /// as they were before.
-    #[inline]
+    #[inline(always)]
     pub fn fetch(&mut self) -> Option<ItemView<'_>> {
         let Some(index) = self.index else {
             self.shard.counters.get_expired += u64::from(self.found_expired);
@@ -278,7 +278,8 @@ impl<'a> Slot<'a> {
     }
 }
 
-#[inline]
+// Always: most of a view is never looked at, and then need not be made.
+#[inline(always)]
 pub(super) fn view_of(entry: &Entry) -> ItemView<'_> {
     ItemView {
         key: entry.key(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
-use dashmap::DashMap;
+use dashmap::{DashMap, ReadOnlyView};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -405,7 +405,8 @@ impl Name {
 
 /// All managed names.
 pub struct Table {
-    names: DashMap<Box<[u8]>, Name, foldhash::fast::RandomState>,
+    /// Fixed once it is built, so that a reader takes no lock and writes nothing that another one reads.
+    names: ReadOnlyView<Box<[u8]>, Name, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
     credentials: Vec<Arc<Credential>>,
@@ -420,6 +421,26 @@ pub struct Table {
     pub panics: AtomicU64,
 }
 
+/// Sets the bit of a name's length. False if no key can be so long.
+fn note_length(lengths: &mut [u64; 4], length: usize) -> bool {
+    let word = lengths.get_mut(length / 64);
+    word.map(|word| *word |= 1 << (length % 64)).is_some()
+}
+
+/// A key as the table holds it; `view` is its index among the credential's.
+fn name(key: Key, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>, Name) {
+    let kind = match key.view.form {
+        Form::Constant(_) => NameKind::Constant(key.view.render(&Bytes::new())),
+        Form::Nothing => NameKind::Nothing,
+        _ if key.view.holds_value() => NameKind::Value,
+        _ => NameKind::Companion,
+    };
+    let spoken = key.spoken.map(String::into_boxed_str);
+    let View { flags, at_least_s, .. } = key.view;
+    let name = Name { credential: credential.clone(), spoken, view, flags, at_least_s, kind };
+    (key.name.into_bytes().into_boxed_slice(), name)
+}
+
 /// Reports under way at once; past that a report is dropped, since one check answers them all.
 pub const REPORTS_MAX: usize = 1024;
 
@@ -428,16 +449,7 @@ impl Table {
     pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        let mut table = Table {
-            names,
-            lengths: [0; 4],
-            credentials: Vec::new(),
-            reports,
-            inbox: None,
-            state_saved: AtomicBool::new(true),
-            state_failures: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-        };
+        let (mut lengths, mut all) = ([0; 4], Vec::new());
         for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
             let mut indices = Vec::with_capacity(keys.len());
@@ -449,10 +461,23 @@ impl Table {
             }
             let credential = Arc::new(Credential::new(id, label.as_ref(), views.into_boxed_slice()));
             for (key, view) in keys.into_iter().zip(indices) {
-                table.insert(key, view, &credential);
+                if note_length(&mut lengths, key.name.len()) {
+                    let (key, name) = name(key, view, &credential);
+                    names.insert(key, name);
+                }
             }
-            table.credentials.push(credential);
+            all.push(credential);
         }
+        let table = Table {
+            names: names.into_read_only(),
+            lengths,
+            credentials: all,
+            reports,
+            inbox: None,
+            state_saved: AtomicBool::new(true),
+            state_failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        };
         (table, receiver)
     }
 
@@ -474,33 +499,19 @@ impl Table {
         inbox.hand_in(component_appid, ticket, true)
     }
 
-    fn insert(&mut self, key: Key, view: usize, credential: &Arc<Credential>) {
-        let Some(word) = self.lengths.get_mut(key.name.len() / 64) else { return };
-        *word |= 1 << (key.name.len() % 64);
-        let kind = match key.view.form {
-            Form::Constant(_) => NameKind::Constant(key.view.render(&Bytes::new())),
-            Form::Nothing => NameKind::Nothing,
-            _ if key.view.holds_value() => NameKind::Value,
-            _ => NameKind::Companion,
-        };
-        let spoken = key.spoken.map(String::into_boxed_str);
-        let View { flags, at_least_s, .. } = key.view;
-        let name = Name { credential: credential.clone(), spoken, view, flags, at_least_s, kind };
-        self.names.insert(key.name.into_bytes().into_boxed_slice(), name);
-    }
-
-    /// Runs `then` on what is behind a key, if the key is managed. `then` must not use the table.
-    pub fn with<R>(&self, key: &[u8], then: impl FnOnce(&Name) -> R) -> Option<R> {
+    /// What is behind a key, if the key is managed. Takes no lock.
+    #[inline]
+    pub fn name(&self, key: &[u8]) -> Option<&Name> {
         let word = self.lengths.get(key.len() / 64)?;
         if word & (1 << (key.len() % 64)) == 0 {
             return None;
         }
-        self.names.get(key).map(|found| then(found.value()))
+        self.names.get(key)
     }
 
     /// True if clients may not write this key.
     pub fn is_managed(&self, key: &[u8]) -> bool {
-        self.with(key, |_| ()).is_some()
+        self.name(key).is_some()
     }
 
     /// Every credential, by id.
@@ -588,7 +599,7 @@ mod tests {
 
     /// What is under a key now, and its cas.
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
-        let found = table.with(key.as_bytes(), |name| {
+        let found = table.name(key.as_bytes()).map(|name| {
             name.read(Now { boot_ms: 50, unix_ms: 1_000_000 }, |found| match found {
                 Found::Bytes(Value { rendered, times, flags, cas }) => {
                     let mut out = Vec::new();
@@ -624,9 +635,9 @@ mod tests {
         assert_eq!(get(&table, "json too"), Some(("\"TOKEN\"".into(), 6, 7)));
         assert_eq!(get(&table, "at"), Some(("1010".into(), 1, 7)));
         assert_eq!(get(&table, "empty"), None);
-        let holds = |key: &str| table.with(key.as_bytes(), Name::holds_value).unwrap();
+        let holds = |key: &str| table.name(key.as_bytes()).unwrap().holds_value();
         assert!(holds("json") && !holds("at") && !holds("one") && !holds("empty"));
-        assert_eq!(table.with(b"json", |name| name.spoken(b"json").to_vec()).unwrap(), b"somebody");
+        assert_eq!(table.name(b"json").unwrap().spoken(b"json"), b"somebody");
     }
 
     #[test]

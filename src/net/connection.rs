@@ -112,8 +112,8 @@ enum Batch {
     Turn,
     /// The front `get` has more keys than fit the output; write, then go on with this key.
     MoreKeys(usize),
-    /// The front request must be held.
-    Hold(crate::service::Wait),
+    /// The front request must be held, and then goes on with the key of this number.
+    Hold(crate::service::Wait, usize),
     /// The reply is due once the check is over.
     HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// A wrong password: say so after a while, and close if it was the last try.
@@ -179,33 +179,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
         loop {
-            self.release_buffers();
             self.info.set_state(self.waits_in());
             if !self.fill().await? {
                 return Ok(());
             }
-            let busy = self.busy.clone();
-            let _batch = busy.token();
-            if !self.execute_buffered().await? || self.shared.closing.load(Acquire) {
+            let now = Now::read_for_batch();
+            let batch = self.execute_batch(&shared, now, 0, true);
+            // Most often that is all: the socket takes the answers at once.
+            let written = self.write_at_once().await?;
+            let done = self.output.is_empty() && matches!(batch, Batch::Drained);
+            if !done && !self.go_on(&shared, batch, written).await? {
+                return Ok(());
+            }
+            if shared.closing.load(Acquire) {
                 return Ok(());
             }
         }
     }
 
-    /// Executes all that is buffered and writes the answers; false to close.
-    async fn execute_buffered(&mut self) -> io::Result<bool> {
-        let (mut first_key, mut hold_until) = (0, None);
+    /// Writes the answers, of which so many bytes are `written`, and does what is left of what is buffered; false to
+    /// close. The worker waits for this before it ends.
+    async fn go_on(&mut self, shared: &Shared, mut batch: Batch, mut written: usize) -> io::Result<bool> {
+        let busy = self.busy.clone();
+        let _batch = busy.token();
+        let mut hold_until = None;
         loop {
-            let now = Now::read();
-            self.info.command_at(now.boot_ms);
-            self.info.set_state(ConnectionState::ParseCmd);
-            let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
-            let batch = self.execute_batch(now, std::mem::take(&mut first_key), may_wait);
-            if !matches!(batch, Batch::Hold(_)) {
+            self.flush(std::mem::take(&mut written)).await?;
+            let mut first_key = 0;
+            if !matches!(batch, Batch::Hold(..)) {
                 hold_until = None;
             }
-            self.flush().await?;
             match batch {
                 Batch::Drained => return Ok(true),
                 Batch::Turn => {
@@ -213,40 +218,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     tokio::task::yield_now().await;
                 }
                 Batch::MoreKeys(key) => first_key = key,
-                Batch::Hold(mut wait) => {
-                    let until = *hold_until.get_or_insert_with(|| Instant::now() + self.shared.limits.hold);
+                Batch::Hold(mut wait, key) => {
+                    let until = *hold_until.get_or_insert_with(|| Instant::now() + shared.limits.hold);
                     let _ = timeout_at(until, wait.0.changed()).await;
+                    first_key = key;
                 }
                 Batch::HoldReply(check, reply) => {
-                    let _ = timeout(self.shared.limits.hold, check).await;
+                    let _ = timeout(shared.limits.hold, check).await;
                     self.output.extend_from_slice(&reply);
                 }
                 Batch::LoginFailed { last, reply } => {
-                    tokio::time::sleep(self.shared.limits.login_failure_delay).await;
+                    tokio::time::sleep(shared.limits.login_failure_delay).await;
                     self.output.extend_from_slice(&reply);
                     if last {
-                        self.flush().await?;
+                        self.flush(0).await?;
                         return Ok(false);
                     }
                 }
                 Batch::RefreshCertificates => self.refresh_certificates().await,
                 Batch::Close => return Ok(false),
                 Batch::Shutdown => {
-                    self.shared.shutdown.cancel();
+                    shared.shutdown.cancel();
                     return Ok(false);
                 }
             }
+            let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
+            batch = self.execute_batch(shared, Now::read_for_batch(), first_key, may_wait);
         }
     }
 
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
-    fn execute_batch(&mut self, now: Now, mut first_key: usize, may_wait: bool) -> Batch {
-        let shared = self.shared.clone();
+    fn execute_batch(&mut self, shared: &Shared, now: Now, mut first_key: usize, may_wait: bool) -> Batch {
+        self.info.command_at(now.boot_ms);
+        self.info.set_state(ConnectionState::ParseCmd);
+        if self.output.capacity() == 0 {
+            self.output = buffers::take();
+        }
         let input = std::mem::take(&mut self.input);
-        let batch = self.execute_from(&input, &shared, now, &mut first_key, may_wait);
+        let batch = self.execute_from(&input, shared, now, &mut first_key, may_wait);
         self.input = input;
-        self.input.drain(..self.start.min(self.input.len()));
-        self.start = 0;
+        match std::mem::take(&mut self.start) {
+            all if all >= self.input.len() => self.input.clear(),
+            part => drop(self.input.drain(..part)),
+        }
         batch
     }
 
@@ -309,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let batch = match outcome {
             Outcome::Done => None,
             Outcome::MoreKeys(key) => return Some(Batch::MoreKeys(key)),
-            Outcome::Wait(wait) => return Some(Batch::Hold(wait)),
+            Outcome::Wait(wait, key) => return Some(Batch::Hold(wait, key)),
             Outcome::WaitThenReply(check, reply) => Some(Batch::HoldReply(check, reply)),
             Outcome::RefreshCertificates => Some(Batch::RefreshCertificates),
             Outcome::Close => return Some(Batch::Close),
@@ -537,36 +551,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(read > 0)
     }
 
-    /// Reads into the input buffer, which is only taken from the pool when there is something to read.
+    /// Reads into the input buffer. While there is nothing to read a connection holds no empty buffer.
     async fn read(&mut self) -> io::Result<usize> {
-        let (stream, input, wanted) = (&mut self.stream, &mut self.input, self.wanted);
         poll_fn(|cx| {
-            let was_empty = input.is_empty();
-            if input.capacity() == 0 {
-                *input = buffers::take();
+            if self.input.capacity() == 0 {
+                self.input = buffers::take();
             }
-            let missing = wanted.saturating_sub(input.len());
-            input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
-            let polled = poll_read_buf(Pin::new(&mut *stream), cx, input);
-            match polled {
-                Poll::Ready(read) => Poll::Ready(read),
-                Poll::Pending => {
-                    if was_empty {
-                        buffers::give_back(input);
-                    }
-                    Poll::Pending
-                }
+            let missing = self.wanted.saturating_sub(self.input.len());
+            self.input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
+            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
+            if polled.is_pending() {
+                self.release_buffers();
             }
+            polled
         })
         .await
     }
 
-    /// Writes what is queued. The timeout is for each step, so a slow reader of something large is not cut off.
-    async fn flush(&mut self) -> io::Result<()> {
-        let mut written = 0;
-        if !self.output.is_empty() {
-            self.info.set_state(ConnectionState::Mwrite);
+    /// Writes as much as the socket takes without waiting, and says how much that is. The output is empty if it was all.
+    async fn write_at_once(&mut self) -> io::Result<usize> {
+        if self.output.is_empty() {
+            return Ok(0);
         }
+        // TLS may keep the last of it back.
+        let (tls, mut stream, output) = (self.tls, Pin::new(&mut self.stream), &self.output);
+        let tried = poll_fn(|cx| {
+            let written = match stream.as_mut().poll_write(cx, output) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            let sent = !tls || matches!(stream.as_mut().poll_flush(cx)?, Poll::Ready(()));
+            Poll::Ready(io::Result::Ok((written, sent)))
+        });
+        let (written, sent) = tried.await?;
+        if written == self.output.len() && sent {
+            self.stats.bytes_written.add(written as u64);
+            self.output.clear();
+        }
+        Ok(written)
+    }
+
+    /// Writes what is queued after the first `written` bytes. The timeout is for each step, so a slow reader of something
+    /// large is not cut off.
+    async fn flush(&mut self, mut written: usize) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.info.set_state(ConnectionState::Mwrite);
         while written < self.output.len() {
             match timeout(self.shared.limits.write_timeout, self.stream.write(&self.output[written..])).await {
                 Ok(step) => match step? {
@@ -576,13 +607,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(_) => return Err(self.does_not_read()),
             }
         }
-        if written > 0 {
-            if self.tls {
-                self.send_all().await?;
-            }
-            self.stats.bytes_written.add(written as u64);
-            self.output.clear();
+        if self.tls {
+            self.send_all().await?;
         }
+        self.stats.bytes_written.add(written as u64);
+        self.output.clear();
         Ok(())
     }
 
@@ -599,12 +628,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")
     }
 
+    /// The input last, so that it is taken first: one that has grown for answers serves for answers again.
     fn release_buffers(&mut self) {
-        if self.input.is_empty() {
-            buffers::give_back(&mut self.input);
-        }
         if self.output.is_empty() {
             buffers::give_back(&mut self.output);
+        }
+        if self.input.is_empty() {
+            buffers::give_back(&mut self.input);
         }
     }
 }
@@ -615,7 +645,7 @@ impl<S> Drop for Connection<S> {
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
         self.shared.in_flight.resize(&mut self.in_flight, 0);
-        buffers::give_back(&mut self.input);
         buffers::give_back(&mut self.output);
+        buffers::give_back(&mut self.input);
     }
 }

@@ -32,7 +32,7 @@ const WORDS_MAX: usize = 19;
 /// Larger data blocks are refused outright, as by `set`.
 const VALUE_LENGTH_MAX: i64 = i32::MAX as i64 - 2;
 /// The flags there are. `E` is of later versions than 1.6.18.
-const KNOWN: &[u8] = b"bcfhklqstuvCDEFIJLMNOPRT";
+const KNOWN: u64 = bits(b"bcfhklqstuvCDEFIJLMNOPRT");
 
 /// Room for a key that comes in base64.
 pub type KeyRoom = [u8; DECODED_BYTES_MAX];
@@ -78,8 +78,16 @@ impl<'a> Meta<'a> {
         keys(self.text).filter_map(|word| Some((*word.first()?, word)))
     }
 
+    #[inline]
     pub fn has(&self, flag: u8) -> bool {
-        bit(flag).is_some_and(|bit| self.present & bit != 0)
+        self.present & bit(flag) != 0
+    }
+
+    /// True of a `mg` that changes no more, and no less, than any read does.
+    #[inline]
+    pub fn is_plain_read(&self) -> bool {
+        const OTHERS: u64 = bits(b"NTRu");
+        self.present & OTHERS == 0
     }
 
     /// What follows the letter, if the flag is there.
@@ -107,9 +115,19 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// A letter's place among 64 bits.
-fn bit(flag: u8) -> Option<u64> {
-    flag.is_ascii_alphabetic().then(|| 1 << (flag - b'A'))
+/// A letter's place among 64 bits; none for what is no letter.
+#[inline]
+const fn bit(flag: u8) -> u64 {
+    if flag.is_ascii_alphabetic() { 1 << (flag - b'A') } else { 0 }
+}
+
+const fn bits(flags: &[u8]) -> u64 {
+    let (mut all, mut index) = (0, 0);
+    while index < flags.len() {
+        all |= bit(flags[index]);
+        index += 1;
+    }
+    all
 }
 
 fn invalid<'a>(error: &'static str) -> Request<'a> {
@@ -139,11 +157,13 @@ pub(super) fn step<'a>(
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let blanks = text.iter().take_while(|&&byte| byte == b' ').count();
     let text = &text[blanks..];
-    text.split_at(memchr::memchr(b' ', text).unwrap_or(text.len()))
+    text.split_at(super::scan::find(b' ', text).unwrap_or(text.len()))
 }
 
 fn has_too_many(flags: &[u8], words_before: usize) -> bool {
-    keys(flags).count() + words_before > WORDS_MAX
+    // A word takes two bytes, with its blank.
+    let possible = flags.len().div_ceil(2);
+    possible + words_before > WORDS_MAX && keys(flags).count() + words_before > WORDS_MAX
 }
 
 fn get(rest: &[u8]) -> Result<Request<'_>, &'static str> {
@@ -205,7 +225,10 @@ fn checked<'a>(key: &'a [u8], flags: &'a [u8]) -> Result<Meta<'a>, &'static str>
         if flag >= 127 {
             return Err(DUPLICATE);
         }
-        let Some(bit) = bit(flag).filter(|_| KNOWN.contains(&flag)) else { return Err(UNKNOWN) };
+        let bit = bit(flag) & KNOWN;
+        if bit == 0 {
+            return Err(UNKNOWN);
+        }
         if present & bit != 0 {
             return Err(DUPLICATE);
         }
@@ -215,7 +238,7 @@ fn checked<'a>(key: &'a [u8], flags: &'a [u8]) -> Result<Meta<'a>, &'static str>
             error = told.unwrap_or(error);
         }
     }
-    let encoded = bit(b'b').is_some_and(|bit| present & bit != 0);
+    let encoded = present & bit(b'b') != 0;
     let meta = Meta { key: MetaKey { text: key, encoded }, text: flags, present };
     if sound { Ok(meta) } else { Err(error) }
 }

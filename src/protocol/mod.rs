@@ -12,6 +12,7 @@ pub mod meta;
 pub mod number;
 pub mod parse;
 pub mod response;
+mod scan;
 
 pub use meta::{Meta, MetaKey};
 
@@ -154,6 +155,31 @@ pub enum HangUp {
 }
 
 /// The words of a command line: separated by blanks only, as memcached's tokenizer has it.
-pub fn keys(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+#[inline]
+pub fn keys(line: &[u8]) -> Keys<'_> {
+    Keys { rest: line }
+}
+
+/// See [`keys`].
+#[derive(Clone, Debug)]
+pub struct Keys<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while let Some((b' ', rest)) = self.rest.split_first() {
+            self.rest = rest;
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = scan::find(b' ', self.rest).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(word)
+    }
 }

@@ -2,9 +2,8 @@
 //!
 //! Never allocates; a length is checked before anybody reserves memory for it.
 
-use memchr::memchr;
-
 use super::number::{signed, unsigned, unsigned_32};
+use super::scan::find;
 use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance, meta};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
@@ -59,12 +58,12 @@ impl<'a> Words<'a> {
 
 /// The request at the front of `buffer`. `value_bytes_max` is the largest data block worth buffering.
 pub fn step(buffer: &[u8], value_bytes_max: usize) -> Step<'_> {
-    let Some(newline) = memchr(b'\n', buffer) else {
+    let Some(newline) = find(b'\n', buffer) else {
         return unfinished(buffer);
     };
     let line = trim_line(&buffer[..newline]);
     let used = newline + 1;
-    let command_end = memchr(b' ', line).unwrap_or(line.len());
+    let command_end = find(b' ', line).unwrap_or(line.len());
     match &line[..command_end] {
         b"get" | b"bget" => whole(get(line, command_end, false), used),
         b"gets" => whole(get(line, command_end, true), used),
@@ -82,7 +81,7 @@ fn whole(request: Request<'_>, used: usize) -> Step<'_> {
 /// A line ends in \r\n or \n; a NUL ends it for memcached, whose lines are C strings.
 fn trim_line(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match memchr(0, line) {
+    match find(0, line) {
         Some(nul) => &line[..nul],
         None => line,
     }
@@ -194,14 +193,15 @@ fn get(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
 }
 
 fn checked_keys<'a>(list: &'a [u8], request: Request<'a>, if_none: &'static str) -> Request<'a> {
-    let mut count = 0;
-    for key in keys(list) {
-        if key.len() > KEY_LENGTH_MAX {
-            return Request::Invalid { error: BAD_FORMAT, noreply: false };
-        }
-        count += 1;
+    // A short list cannot hold a key that is too long.
+    let too_long = |list| keys(list).any(|key| key.len() > KEY_LENGTH_MAX);
+    if list.iter().all(|&byte| byte == b' ') {
+        Request::Invalid { error: if_none, noreply: false }
+    } else if list.len() > KEY_LENGTH_MAX && too_long(list) {
+        Request::Invalid { error: BAD_FORMAT, noreply: false }
+    } else {
+        request
     }
-    if count == 0 { Request::Invalid { error: if_none, noreply: false } } else { request }
 }
 
 /// `gat <exptime> <key>*`; without a key memcached answers `END`.

@@ -18,6 +18,7 @@ pub fn reply(out: &mut Vec<u8>, text: &str, noreply: bool) {
 }
 
 /// Appends `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
+#[inline]
 pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, value: &[u8], cas: Option<u64>) {
     value_head(out, key, flags, value.len(), cas);
     out.extend_from_slice(value);
@@ -25,19 +26,62 @@ pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, value: &[u8], cas: Optio
 }
 
 /// Appends the line before a data block of that length; the block and a line end must follow.
+#[inline]
 pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
-    out.reserve(key.len() + length + 64);
+    out.reserve(b"VALUE ".len() + key.len() + TAIL_BYTES + length + b"\r\n".len());
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
-    out.push(b' ');
-    number(out, u64::from(flags));
-    out.push(b' ');
-    number(out, length as u64);
+    let mut tail = Tail::default();
+    tail.push(b'\n');
+    tail.push(b'\r');
     if let Some(cas) = cas {
-        out.push(b' ');
-        number(out, cas);
+        tail.push_number(cas);
     }
-    out.extend_from_slice(b"\r\n");
+    tail.push_number(length as u64);
+    tail.push_number(u64::from(flags));
+    out.extend_from_slice(tail.text());
+}
+
+/// Three numbers of at most twenty digits, each with a blank, and a line end.
+const TAIL_BYTES: usize = 3 * 21 + 2;
+
+/// The end of a line, written from the back: digits come in that order, and it is appended in one piece.
+struct Tail {
+    bytes: [u8; TAIL_BYTES],
+    begin: usize,
+}
+
+impl Default for Tail {
+    #[inline]
+    fn default() -> Tail {
+        Tail { bytes: [0; TAIL_BYTES], begin: TAIL_BYTES }
+    }
+}
+
+impl Tail {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.begin -= 1;
+        self.bytes[self.begin] = byte;
+    }
+
+    /// A blank, then the number.
+    #[inline]
+    fn push_number(&mut self, mut value: u64) {
+        loop {
+            self.push(b'0' + (value % 10) as u8);
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        self.push(b' ');
+    }
+
+    #[inline]
+    fn text(&self) -> &[u8] {
+        &self.bytes[self.begin..]
+    }
 }
 
 /// Appends a decimal number.

@@ -23,7 +23,7 @@ impl Service {
     /// Whether this key is there for a client with these rights.
     pub(super) fn sees(&self, key: &[u8], rights: &Rights) -> bool {
         rights.is_all()
-            || self.table.with(key, |name| rights.app(name.credential.app())).unwrap_or_else(|| rights.ordinary())
+            || self.table.name(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
     }
 
     /// The credentials that a client with these rights may hear of.

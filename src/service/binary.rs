@@ -3,7 +3,7 @@
 //! Quiet packets are answered as memcached does: no success, no miss of a get, but errors. A refusal for the sake of a
 //! managed key or of a client's rights is silent then, as with `noreply`. Logging in is the connection's business.
 
-use super::managed::Doubt;
+use super::managed::{Doubt, Read};
 use super::{Context, Outcome, Service, VERSION};
 use crate::cache::{Counted, Stored};
 use crate::clock::Now;
@@ -64,18 +64,16 @@ impl Service {
     ) -> Outcome {
         // A touch in passing is a change; without the right to it there is nothing to see.
         let denied = exptime.is_some() && context.rights.read_only();
+        let shown = if with_key { key } else { b"" };
         let sees = !denied && self.sees(key, context.rights);
-        if sees
-            && context.may_wait
-            && let Some(wait) = self.first_fetch(key, context.now)
-        {
-            return Outcome::Wait(wait);
+        let read = if sees { self.binary_read(packet, key, shown, exptime, context) } else { Read::Miss };
+        if let Read::Wait(wait) = read {
+            return Outcome::Wait(wait, 0);
         }
+        let hit = matches!(read, Read::Hit);
         if denied {
             self.count_denial(context);
         }
-        let shown = if with_key { key } else { b"" };
-        let hit = sees && self.binary_hit(packet, key, shown, exptime, context);
         if !hit && !packet.quiet {
             if with_key {
                 let lengths = binary::Lengths { key: key.len(), ..Default::default() };
@@ -91,34 +89,32 @@ impl Service {
         Outcome::Done
     }
 
-    /// Appends the item, if there is one.
-    fn binary_hit(
+    /// Appends what is under a key, if there is something.
+    fn binary_read(
         &self,
         packet: &Packet<'_>,
         key: &[u8],
         shown: &[u8],
         exptime: Option<u32>,
         context: &mut Context<'_>,
-    ) -> bool {
+    ) -> Read {
         let managed = self.read_managed(key, context, |out, value| {
             binary::item(out, packet, shown, value.flags, value.rendered.len(&value.times), value.cas);
             value.rendered.write(out, &value.times);
         });
-        if let Some(hit) = managed {
-            return hit;
+        if !matches!(managed, Read::Ordinary) {
+            return managed;
         }
         let (now, out) = (self.seconds(context.now), &mut *context.out);
         let show = |item: crate::cache::ItemView<'_>| {
             binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
             out.extend_from_slice(item.value);
         };
-        match exptime {
-            None => self.cache.get(key, now, show).is_some(),
-            Some(exptime) => {
-                let expiry = self.binary_expiry(exptime, context.now);
-                self.cache.get_and_touch(key, expiry, now, show).is_some()
-            }
-        }
+        let found = match exptime {
+            None => self.cache.get(key, now, show),
+            Some(exptime) => self.cache.get_and_touch(key, self.binary_expiry(exptime, context.now), now, show),
+        };
+        if found.is_some() { Read::Hit } else { Read::Miss }
     }
 
     /// `touch` shows the flags and the cas id, as memcached does. Nothing changes on a managed key.
@@ -128,7 +124,7 @@ impl Service {
             return binary::status(context.out, packet, Status::NotFound);
         }
         let now = context.now;
-        let managed = self.table.with(key, |name| {
+        let managed = self.table.name(key).map(|name| {
             name.read(now, |found| match found {
                 Found::Bytes(value) => (value.flags, value.cas),
                 Found::Nothing | Found::FirstFetch | Found::Absent => (0, 0),

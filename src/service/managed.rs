@@ -10,13 +10,24 @@ use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Found, Value};
-use crate::protocol::{Meta, MetaKey, StoreMode, keys, response};
+use crate::credential::table::{Credential, Found, Name, Value};
+use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
 /// For those who want the text.
 const REFUSAL: &str = "CLIENT_ERROR managed key";
+
+/// What a read of a key comes to, as far as managed keys go.
+pub(super) enum Read {
+    /// The key is not managed.
+    Ordinary,
+    /// The value was appended.
+    Hit,
+    Miss,
+    /// Nothing was counted or appended: the very first fetch is under way.
+    Wait(Wait),
+}
 
 /// What a client's word that a token is dead comes to.
 pub(super) enum Doubt {
@@ -27,9 +38,8 @@ pub(super) enum Doubt {
 }
 
 impl Service {
-    /// Answers a `get` of a managed key: `Some(true)` a hit, `Some(false)` a miss, `None` not a managed key.
-    /// Never an error line: pecl memcache would take the whole server for broken.
-    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> Option<bool> {
+    /// Answers a `get` of a managed key. Never an error line: pecl memcache would take the whole server for broken.
+    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> Read {
         self.read_managed(key, context, |out, value| {
             let length = value.rendered.len(&value.times);
             response::value_head(out, key, value.flags, length, with_cas.then_some(value.cas));
@@ -44,41 +54,23 @@ impl Service {
         key: &[u8],
         context: &mut Context<'_>,
         show: impl FnOnce(&mut Vec<u8>, &Value<'_>),
-    ) -> Option<bool> {
-        let (out, now) = (&mut *context.out, context.now);
-        let (hit, counted) = self.table.with(key, |name| {
-            name.read(now, |found| match found {
-                Found::Bytes(value) => {
-                    show(out, &value);
-                    (true, true)
-                }
-                // A key that is kept empty is not one that lacks a token.
-                Found::Nothing => (false, false),
-                Found::FirstFetch | Found::Absent => (false, true),
-            })
-        })?;
-        let counter = if hit { &context.stats.managed_hits } else { &context.stats.managed_misses };
-        counter.add(u64::from(counted));
-        Some(hit)
-    }
-
-    /// If one of the keys has its very first fetch under way: what to wait for.
-    pub(super) fn must_wait(&self, list: &[u8], context: &Context<'_>) -> Option<Wait> {
-        let mut seen = keys(list).filter(|key| self.sees(key, context.rights));
-        seen.find_map(|key| self.first_fetch(key, context.now))
-    }
-
-    /// The same for one key.
-    pub(super) fn first_fetch(&self, key: &[u8], now: Now) -> Option<Wait> {
-        self.table.with(key, |name| {
-            let first_fetch = || name.read(now, |found| matches!(found, Found::FirstFetch));
-            // Subscribe first: a value published in between must not be slept through.
-            if !first_fetch() {
-                return None;
+    ) -> Read {
+        let Some(name) = self.table.name(key) else { return Read::Ordinary };
+        let Context { out, stats, now, may_wait, .. } = context;
+        name.read(*now, |found| match found {
+            Found::Bytes(value) => {
+                show(out, &value);
+                stats.managed_hits.add(1);
+                Read::Hit
             }
-            let wait = Wait(name.credential.subscribe());
-            first_fetch().then_some(wait)
-        })?
+            // A key that is kept empty is not one that lacks a token.
+            Found::Nothing => Read::Miss,
+            Found::FirstFetch if *may_wait => Read::Wait(first_fetch(name, *now)),
+            Found::FirstFetch | Found::Absent => {
+                stats.managed_misses.add(1);
+                Read::Miss
+            }
+        })
     }
 
     /// The answer to a write on a managed key, or `None` if the key is not managed.
@@ -104,14 +96,13 @@ impl Service {
 
     /// Refuses and counts a write if the key is managed.
     pub(super) fn refused(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
-        let refused = self.table.with(key, |name| {
-            let rival = name.holds_value() && is_anothers(&name.credential, value);
-            if rival {
-                self.table.report_rival(&name.credential);
-            }
-            self.count_refusal(&name.credential, name.spoken(key), rival, context);
-        });
-        refused.is_some()
+        let Some(name) = self.table.name(key) else { return false };
+        let rival = name.holds_value() && is_anothers(&name.credential, value);
+        if rival {
+            self.table.report_rival(&name.credential);
+        }
+        self.count_refusal(&name.credential, name.spoken(key), rival, context);
+        true
     }
 
     /// `key` is as it may be shown.
@@ -149,19 +140,18 @@ impl Service {
     /// Passes the word on that this key's token is dead; `None` if the key is not managed. With a cas id it is about
     /// that value only.
     pub(super) fn doubt(&self, key: &[u8], expected: Option<u64>) -> Option<Doubt> {
-        self.table.with(key, |name| {
-            let current = name.generation();
-            if expected.is_some() && expected != current {
-                return Doubt::Overtaken;
-            }
-            let check = if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None };
-            Doubt::Checked(check)
-        })
+        let name = self.table.name(key)?;
+        let current = name.generation();
+        if expected.is_some() && expected != current {
+            return Some(Doubt::Overtaken);
+        }
+        let check = if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None };
+        Some(Doubt::Checked(check))
     }
 
     /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
     /// tells about recaching, means nothing here: the refresher recaches.
-    pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> Option<bool> {
+    pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> Read {
         self.read_managed(key, context, |out, value| {
             let facts = facts(value, meta.key.is_encoded());
             Facts::head(out, meta.has(b'v'), facts.length);
@@ -178,18 +168,17 @@ impl Service {
 
     /// Answers a `me` of a managed key: what is known about the value, and never the value.
     pub(super) fn meta_debug_managed(&self, key: MetaKey<'_>, text: &[u8], context: &mut Context<'_>) -> Option<bool> {
-        let (out, now) = (&mut *context.out, context.now);
-        self.table.with(text, |name| {
-            name.read(now, |found| match found {
-                Found::Bytes(value) => {
-                    let facts = facts(&value, key.is_encoded());
-                    // It is in none of memcached's slab classes.
-                    facts.debug(out, text, 0, facts.length);
-                    true
-                }
-                Found::Nothing | Found::FirstFetch | Found::Absent => false,
-            })
-        })
+        let (name, out) = (self.table.name(text)?, &mut *context.out);
+        let shown = name.read(context.now, |found| match found {
+            Found::Bytes(value) => {
+                let facts = facts(&value, key.is_encoded());
+                // It is in none of memcached's slab classes.
+                facts.debug(out, text, 0, facts.length);
+                true
+            }
+            Found::Nothing | Found::FirstFetch | Found::Absent => false,
+        });
+        Some(shown)
     }
 
     /// Refuses a `ms` of a managed key, and answers it unless it is a quiet one. False if the key is not managed.
@@ -239,6 +228,16 @@ impl Service {
         answer(&mut reply, b"HD", meta, key, None);
         Some(Outcome::WaitThenReply(check, reply))
     }
+}
+
+/// What to wait for while the very first fetch is under way.
+fn first_fetch(name: &Name, now: Now) -> Wait {
+    // Subscribed first: a value published in between must not be slept through.
+    let mut change = name.credential.subscribe();
+    if !name.read(now, |found| matches!(found, Found::FirstFetch)) {
+        change.mark_changed();
+    }
+    Wait(change)
 }
 
 /// A managed value is as good as just read: somebody always sees to it.

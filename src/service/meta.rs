@@ -3,8 +3,9 @@
 //! Each is one step under its shard's lock. A key in base64 is decoded before anything else is asked about it, so
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
+use super::managed::Read;
 use super::{Context, NON_NUMERIC, Outcome, Service, lost};
-use crate::cache::{Counted, Slot, Stored};
+use crate::cache::{Counted, ItemView, Slot, Stored};
 use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
@@ -24,7 +25,12 @@ pub(super) struct Facts {
 
 impl Facts {
     fn of(slot: &Slot<'_>, now: u32) -> Option<Facts> {
-        slot.view().map(|item| Facts {
+        slot.view().map(|item| Facts::of_item(&item, now))
+    }
+
+    #[inline]
+    fn of_item(item: &ItemView<'_>, now: u32) -> Facts {
+        Facts {
             length: item.value.len(),
             flags: item.flags,
             cas: item.cas,
@@ -32,7 +38,7 @@ impl Facts {
             idle: now.saturating_sub(item.last_access),
             fetched: item.fetched,
             encoded_key: item.encoded_key,
-        })
+        }
     }
 
     /// Appends what a flag asks for; nothing if it asks for nothing.
@@ -104,14 +110,11 @@ impl Service {
     pub(super) fn meta_get(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> Outcome {
         let mut room = [0; DECODED_BYTES_MAX];
         let key = meta.key.bytes(&mut room);
-        if context.may_wait
-            && let Some(wait) = self.first_fetch(key, context.now)
-        {
-            return Outcome::Wait(wait);
-        }
         let hit = match self.meta_get_managed(meta, key, context) {
-            Some(hit) => hit,
-            None => self.meta_get_ordinary(meta, key, context),
+            Read::Wait(wait) => return Outcome::Wait(wait, 0),
+            Read::Hit => true,
+            Read::Miss => false,
+            Read::Ordinary => self.meta_get_ordinary(meta, key, context),
         };
         if !hit && !meta.has(b'q') {
             answer(context.out, b"EN", meta, key, None);
@@ -143,6 +146,9 @@ impl Service {
         let recache = self.flag_expiry(meta, b'R', context);
         let out = &mut *context.out;
         self.cache.with(key, now, |slot| {
+            if meta.is_plain_read() && read_plainly(out, slot, meta, key, now) {
+                return true;
+            }
             // Counts an expired item as found expired.
             let absent = slot.view().is_none() && slot.fetch().is_none();
             let created = absent && vivify.is_some() && slot.create(0, b"", None);
@@ -387,6 +393,29 @@ struct Times {
     touch: Option<u32>,
     vivify: Option<u32>,
     recache: Option<u32>,
+}
+
+/// Answers a plain `mg` of an item about whose recaching there is nothing to tell, at one look. False if there is no such
+/// item; then nothing was done.
+#[inline]
+fn read_plainly(out: &mut Vec<u8>, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
+    let Some(item) = slot.view().filter(|item| !item.stale && !item.token_sent) else { return false };
+    let (facts, with_value) = (Facts::of_item(&item, now), meta.has(b'v'));
+    if with_value {
+        out.reserve(item.value.len());
+    }
+    Facts::head(out, with_value, facts.length);
+    for (flag, word) in meta.flags() {
+        facts.show(out, flag, word, key);
+    }
+    out.extend_from_slice(b"\r\n");
+    if with_value {
+        out.extend_from_slice(item.value);
+        out.extend_from_slice(b"\r\n");
+    }
+    // Only now, so that `h` and `l` tell of the time before.
+    slot.fetch();
+    true
 }
 
 /// Appends the flags of a `mg` in their order, each as things are by then; true if `R` finds that little time is left.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
+use self::managed::Read;
 use crate::access::Rights;
 use crate::cache::{Cache, Counted, Stored};
 use crate::clock::{Now, Spacing};
@@ -92,8 +93,8 @@ pub enum Outcome {
     Done,
     /// A `get` with more to say; write the output, then go on with the keys from this one on.
     MoreKeys(usize),
-    /// Nothing was answered yet: wait for this, then execute the request again.
-    Wait(Wait),
+    /// A read must wait: write what there is, and after the wait go on with the key of this number.
+    Wait(Wait, usize),
     /// Answered but for the wait: once it is over, append these bytes.
     WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
@@ -120,7 +121,7 @@ impl Service {
         }
     }
 
-    /// Carries a request out. `first_key` is where a `get` goes on after [`Outcome::MoreKeys`], otherwise 0.
+    /// Carries a request out. `first_key` is where a `get` goes on that was broken off, otherwise 0.
     pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
         if !context.rights.is_all()
             && let Some(refused) = self.refuse_for_want_of_rights(request, context)
@@ -224,12 +225,6 @@ impl Service {
         touch_exptime: Option<i64>,
         context: &mut Context<'_>,
     ) -> Outcome {
-        if first_key == 0
-            && context.may_wait
-            && let Some(wait) = self.must_wait(list, context)
-        {
-            return Outcome::Wait(wait);
-        }
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
         let base = context.out.len();
@@ -237,17 +232,30 @@ impl Service {
             if context.out.len() - base > OUTPUT_BYTES_MAX {
                 return Outcome::MoreKeys(index);
             }
-            self.get_one(key, with_cas, expiry, now, context);
+            if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
+                return Outcome::Wait(wait, index);
+            }
         }
         context.out.extend_from_slice(b"END\r\n");
         Outcome::Done
     }
 
-    fn get_one(&self, key: &[u8], with_cas: bool, expiry: Option<u32>, now: u32, context: &mut Context<'_>) {
-        let hit = match self.sees(key, context.rights).then(|| self.get_managed(key, with_cas, context)) {
-            None => false,
-            Some(Some(hit)) => hit,
-            Some(None) => {
+    /// Appends what is under a key, unless it must be waited for.
+    #[inline]
+    fn get_one(
+        &self,
+        key: &[u8],
+        with_cas: bool,
+        expiry: Option<u32>,
+        now: u32,
+        context: &mut Context<'_>,
+    ) -> Option<Wait> {
+        let read = if self.sees(key, context.rights) { self.get_managed(key, with_cas, context) } else { Read::Miss };
+        let hit = match read {
+            Read::Wait(wait) => return Some(wait),
+            Read::Hit => true,
+            Read::Miss => false,
+            Read::Ordinary => {
                 let out = &mut *context.out;
                 let show = |item: crate::cache::ItemView<'_>| {
                     response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));
@@ -259,6 +267,7 @@ impl Service {
             }
         };
         self.count_get(expiry.is_some(), hit, context.stats);
+        None
     }
 
     /// As memcached counts: a get that touches is a touch.

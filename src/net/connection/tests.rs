@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::cache::{self, Cache};
 use crate::config::Access;
-use crate::credential::table::Table;
+use crate::credential::encoding::View;
+use crate::credential::table::{Key, Published, Table};
 use crate::net::Guard;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
@@ -44,7 +45,10 @@ struct Server {
 impl Server {
     fn new(limits: Limits) -> Server {
         let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
-        let (table, _reports) = Table::new(std::iter::empty::<(&str, Vec<_>)>());
+        let token = Key { name: "access_token:wx1".into(), spoken: None, view: View::RAW };
+        let (table, _reports) = Table::new([("wx1", vec![token])]);
+        let value = "a token".repeat(70).into();
+        table.credentials()[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
         let service =
             Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
@@ -54,7 +58,7 @@ impl Server {
         Server { lot: Lot { shared, stats, busy: Arc::new(Busy::new(TaskTracker::new())) } }
     }
 
-    fn connection(&self, stream: DuplexStream) -> Connection<DuplexStream> {
+    fn connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Connection<S> {
         static DESCRIPTORS: AtomicI32 = AtomicI32::new(0);
         let descriptor = DESCRIPTORS.fetch_add(1, Relaxed);
         let origin = Origin { peer: Peer::Unix, listen_addr: "unix:test".into(), descriptor };
@@ -284,4 +288,77 @@ async fn an_idle_connection_holds_no_buffer_and_is_small() {
     assert_eq!((connection.input.capacity(), connection.output.capacity()), (0, 0));
     let task = std::mem::size_of_val(&connection.run());
     assert!(task < 2048, "{task} bytes");
+}
+
+/// A peer that sends the same batch so many times, each time after a pause, takes every answer at once, and then goes
+/// away.
+struct Script {
+    batch: Vec<u8>,
+    times: usize,
+    paused: bool,
+}
+
+impl AsyncRead for Script {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.paused = !self.paused;
+        if self.paused {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(left) = self.times.checked_sub(1) {
+            buffer.put_slice(&self.batch);
+            self.times = left;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Script {
+    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Serves a batch so many times, and says how often memory was allocated meanwhile.
+fn allocations(server: &Server, batch: &str, times: usize) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut script = Some(Script { batch: batch.into(), times, paused: false });
+    let mut serve = || runtime.block_on(server.connection(script.take().unwrap()).run());
+    allocation_counter::measure(&mut serve).count_total
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let server = Server::new(limits());
+    let value = "x".repeat(10_000);
+    let set = format!("set large 0 0 10000\r\n{value}\r\nset small 7 0 5\r\nvalue\r\n");
+    allocations(&server, &set, 1);
+    let batches = [
+        "get large\r\n",
+        "get small absent large small\r\n",
+        "gets small\r\n",
+        "mg large v\r\n",
+        "mg small v f t c k Oopaque\r\n",
+        "mg absent v\r\n",
+        "get access_token:wx1\r\ngets access_token:wx1\r\nmg access_token:wx1 v t\r\n",
+        "incr absent 1\r\ndelete absent\r\ntouch small 0\r\n",
+    ];
+    for batch in batches.map(str::to_owned).into_iter().chain([batches[1].repeat(10)]) {
+        // The first time the buffers are made, and the connection's own things each time.
+        allocations(&server, &batch, 3);
+        let (few, many) = (allocations(&server, &batch, 3), allocations(&server, &batch, 303));
+        assert_eq!(few, many, "300 times {batch:?}");
+    }
 }

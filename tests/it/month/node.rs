@@ -322,7 +322,7 @@ impl Sim {
     /// A read through the table, by name.
     fn get(&self, table: &Table, slot: usize) -> Option<String> {
         let now = self.clocks.now();
-        table.with(&self.slots[slot].key, |name| {
+        table.name(&self.slots[slot].key).map(|name| {
             name.read(now, |found| match found {
                 Found::Bytes(Value { rendered, times, .. }) => {
                     let mut out = Vec::new();
