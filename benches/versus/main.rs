@@ -54,7 +54,7 @@ fn measure_setting(setting: Setting, cells: &[Cell], options: &Options, results:
     for cell in cells {
         let load = cells::load(cell, &tokens);
         let floor = cell.floor.then(|| Server::start_floor(load.first_answer()));
-        let rounds = (0..options.rounds).map(|_| round(&pair, floor.as_ref(), cell, &load, options)).collect();
+        let rounds = (0..options.rounds).map(|n| round(n, &pair, floor.as_ref(), cell, &load, options)).collect();
         results.add(*cell, rounds);
         eprintln!("{}", report::progress(results));
     }
@@ -63,10 +63,12 @@ fn measure_setting(setting: Setting, cells: &[Cell], options: &Options, results:
     }
 }
 
-fn round(pair: &Pair, floor: Option<&Server>, cell: &Cell, load: &Load, options: &Options) -> Round {
-    let measure = |server: &Server| {
-        let warm_up = Duration::from_millis(300).min(options.duration);
-        generator::run(load, server, cell.connections, warm_up, options.duration)
-    };
-    Round { ours: measure(&pair.ours), theirs: measure(&pair.theirs), floor: floor.map(measure) }
+/// Measures each once. Who comes first changes from round to round, so that a machine that changes favours nobody.
+fn round(number: usize, pair: &Pair, floor: Option<&Server>, cell: &Cell, load: &Load, options: &Options) -> Round {
+    let warm_up = Duration::from_millis(300).min(options.duration);
+    let measure = |server: &Server| generator::run(load, server, cell.connections, warm_up, options.duration);
+    let theirs_first = (!number.is_multiple_of(2)).then(|| measure(&pair.theirs));
+    let ours = measure(&pair.ours);
+    let theirs = theirs_first.unwrap_or_else(|| measure(&pair.theirs));
+    Round { ours, theirs, floor: floor.map(measure) }
 }
