@@ -26,6 +26,8 @@ use crate::upstream::{Class, Failure, Token, Told};
 /// What is to be kept current, as configured.
 pub(super) struct Plan {
     pub kind: &'static Kind,
+    /// The platform's name.
+    pub platform: &'static str,
     pub appid: String,
     /// The appid, with the agent if there is one: names the credential in keys and in the state.
     pub id: String,
@@ -187,9 +189,12 @@ impl Slot {
         let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
         let generation = entry.generation.max(1);
+        let life_ms = self.standing.life_ms;
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
+            status.life_ms = life_ms;
+            status.fetched_unix_ms = Some(entry.fetched_unix_ms);
             status.state = State::Fresh;
         });
         if self.standing.left_ms(now.boot_ms) > 0 {
@@ -274,9 +279,12 @@ impl Slot {
     pub(super) fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
         // Before the value: whoever has read it finds it in the statistics too.
+        let (life_ms, fetched) = (self.standing.life_ms, self.fetched);
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
+            status.life_ms = life_ms;
+            status.fetched_unix_ms = fetched.map(|at| at.unix_ms);
         });
         self.publish(published);
     }

@@ -10,7 +10,7 @@ use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Found, Times};
+use crate::credential::table::{Credential, Event, Found, Times, host_of};
 use crate::protocol::{Meta, MetaKey, StoreMode, keys, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
@@ -101,10 +101,13 @@ impl Service {
     fn count_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
+        credential.note_writer(context.peer, rival, context.now);
         // Shifted by one, so that 0 means never.
         let (now, logged) = (context.now.boot_ms + 1, credential.refusal_logged_boot_ms.load(Relaxed));
         let due = logged == 0 || now.saturating_sub(logged) >= REFUSAL_LOG_SPACING_MS;
         if due && credential.refusal_logged_boot_ms.compare_exchange(logged, now, Relaxed, Relaxed).is_ok() {
+            let event = Event::RefusedWrite { peer: host_of(context.peer), rival };
+            credential.note(&self.table.journal, context.now, event);
             tracing::warn!(
                 appid = %credential.appid,
                 key = %key.escape_ascii(),

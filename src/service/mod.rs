@@ -105,6 +105,16 @@ impl Service {
         }
     }
 
+    /// When it was made.
+    pub fn started(&self) -> Now {
+        self.started
+    }
+
+    /// Clients at once.
+    pub fn max_connections(&self) -> usize {
+        self.settings.max_connections
+    }
+
     /// Carries a request out. `first_key` is where a `get` goes on after [`Outcome::MoreKeys`], otherwise 0.
     pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
         if !context.rights.is_all()

@@ -12,7 +12,7 @@ use super::{Alarm, Driver, delay};
 use crate::clock::BootMs;
 use crate::credential::flight::Purpose;
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Doubt, LastError, Report, State};
+use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
 use crate::kind::Renewal;
 use crate::upstream::{Probe, Token};
 
@@ -30,7 +30,8 @@ impl Driver {
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
         let spacing = slot.standing.check_spacing_ms();
         let checked = match report.why {
-            Doubt::Refused => slot.checked_ms,
+            Doubt::Refused | Doubt::Asked => slot.checked_ms,
+            Doubt::Tried => slot.probes.last_ms,
             Doubt::Rival => slot.rival_checked_ms.max(slot.checked_ms),
         };
         let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing);
@@ -45,23 +46,31 @@ impl Driver {
             self.plan_probe(report.id);
         }
         let slot = &mut self.refresher.slots[report.id];
+        let waiting = slot.credential.status(now_ms).state == State::Waiting;
         if !late && slot.flying {
             slot.wait(report.done);
+        } else if report.why == Doubt::Asked && nothing_live && !lately && !waiting {
+            // Somebody who has set things right does not wait for the schedule.
+            slot.checked_ms = Some(now_ms);
+            slot.waiters.push(report.done);
+            self.start(report.id, Purpose::Renew);
         } else if late || nothing_live || (lately && !again) {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
         } else {
             match report.why {
-                Doubt::Refused => {
+                Doubt::Refused | Doubt::Asked => {
                     slot.checked_again_ms = if again { Some(now_ms) } else { slot.checked_again_ms };
                     (slot.checked_ms, slot.checked_generation) = (Some(now_ms), current);
                 }
                 Doubt::Rival => slot.rival_checked_ms = Some(now_ms),
+                Doubt::Tried => {}
             }
             slot.waiters.push(report.done);
             let purpose = match report.why {
                 Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
-                Doubt::Refused | Doubt::Rival => Purpose::Probe,
+                Doubt::Asked if !waiting => Purpose::Check,
+                Doubt::Refused | Doubt::Asked | Doubt::Rival | Doubt::Tried => Purpose::Probe,
             };
             self.start(report.id, purpose);
         }
@@ -162,6 +171,7 @@ impl Driver {
         }
         if withdrawn {
             info!(appid = self.refresher.slots[id].credential.appid, "WeChat accepts the token again; it is served");
+            self.note_event(id, Event::AcceptedAgain);
             self.calm(id);
             self.serve_children(id);
         }
@@ -173,6 +183,8 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         slot.say_died_early(errcode, now_ms, slot.standing.has_lost());
         slot.credential.update_status(|status| status.early_deaths += 1);
+        self.note_event(id, Event::DiedEarly { errcode });
+        let slot = &mut self.refresher.slots[id];
         slot.standing.withdraw(now_ms);
         if let Some(published) = slot.credential.withdraw(now_ms) {
             self.persist(id, &published);
@@ -230,7 +242,10 @@ impl Driver {
         let next_ms = slot.standing.still_refused(now_ms, fastrand::f64());
         if errcode.is_some() {
             error!(appid = slot.credential.appid, errcode, advice = RESET_IT, "{HANDED_OUT}");
+            let text = HANDED_OUT.to_owned();
+            self.note_event(id, Event::Failed { class: "operator", errcode, rid: None, text });
         }
+        let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
             status.state = State::Dead;
             status.last_error = Some(LastError {
@@ -256,6 +271,7 @@ impl Driver {
         if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
             slot.say_died_early(0, now_ms, false);
             slot.credential.update_status(|status| status.early_deaths += 1);
+            self.note_event(id, Event::DiedEarly { errcode: 0 });
         }
     }
 }
