@@ -133,7 +133,7 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|_| Problem::bad("the body is not the JSON object that is known here"))
 }
 
-fn seen<'p>(parts: &'p Parts, visitor: &Visitor, id: &str) -> Result<&'p App, Problem> {
+pub(super) fn seen<'p>(parts: &'p Parts, visitor: &Visitor, id: &str) -> Result<&'p App, Problem> {
     visitor.may_see(id)?;
     parts.app(id).ok_or_else(Problem::not_found)
 }
@@ -194,7 +194,7 @@ fn value(credential: &Credential, kind: &str, after: Option<u64>) -> Option<Valu
 }
 
 /// Why there is none, and whether asking again soon can help.
-fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
+pub(super) fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
     let now_ms = clock::boot_ms();
     let status = credential.status(now_ms);
     if after.is_some() && matches!(credential.read(now_ms), Reading::Live(_)) {

@@ -214,6 +214,11 @@ impl Gate {
         Err(Problem::wrong_key())
     }
 
+    /// What the bearer of a key may do, for calls that have a place of their own for it.
+    pub fn rights_of(&self, given: &[u8]) -> Option<Arc<SideRights>> {
+        self.keys.load().find(given).map(|key| key.rights.clone())
+    }
+
     /// Somebody has come with something wrong.
     pub fn note_failure(&self, peer: IpAddr, now_ms: BootMs) {
         // Whether there was an allowance left does not matter any more.
