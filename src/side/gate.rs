@@ -18,7 +18,7 @@ use crate::access::{KeyDigest, Keys, SideRights};
 use crate::clock::{BootMs, Spacing};
 use crate::config::{self, Network};
 
-/// Needed by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
+/// Needed, as `1`, by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
 /// Wrong keys at once from one address, and one more in so many milliseconds.
 const FAILURES_BURST: u32 = 10;
@@ -169,7 +169,7 @@ impl Gate {
             rights: Arc::new(SideRights::NONE),
             secure,
             by: By::Nothing,
-            headered: headers.get(HEADER).is_some_and(|value| !value.is_empty()),
+            headered: headers.get(HEADER).is_some_and(|value| value == "1"),
         };
         if let Some(given) = headers.get(header::AUTHORIZATION) {
             return self.bearer(visitor, given.as_bytes(), now_ms);
