@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -216,8 +216,15 @@ pub(super) fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Dead {
+    #[serde(default, deserialize_with = "given")]
     generation: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
     token: Option<String>,
+}
+
+/// What is there is a value: `null` is none.
+fn given<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// `POST /v1/apps/{app}/credentials/{kind}/refresh`: the caller has seen the value refused. It is looked into, and

@@ -56,6 +56,7 @@ impl Keeper {
     /// section need a restart.
     pub fn reload(&self, side: &config::Side) {
         match side.read_keys() {
+            Ok(_) if !self.gate.is_keyed() => {}
             Ok(Some(keys)) => {
                 tracing::info!(keys = keys.len(), "the side port's keys are read again");
                 self.gate.set_keys(keys);

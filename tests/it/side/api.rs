@@ -67,7 +67,9 @@ fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
     assert_eq!(refresh("")["verdict"], "accepted", "the successor is looked into once, and lives");
     assert_eq!(refresh("")["verdict"], "not_checked", "a moment ago it did");
     assert_eq!(ask_sandbox(&wechat, Endpoint::StableToken), calls + 1);
-    for wrong in ["[]", "{\"force\":true}", "{\"generation\":1,\"token\":\"x\"}", "{", "{\"generation\":-1}"] {
+    for wrong in
+        ["[]", "{\"force\":true}", "{\"generation\":1,\"token\":\"x\"}", "{", "{\"generation\":-1}", "{\"token\":null}"]
+    {
         let answer = side.post(&credential("access_token", "/refresh"), &[MEANT], wrong);
         assert_eq!(answer.problem(), "bad-request", "{wrong}");
     }

@@ -36,14 +36,14 @@ fn five_hundred_slow_clients_do_not_disturb_the_memcached_port() {
     let current = || side.get("/v1/status", &[]).json()["figures"]["side_connections"].as_u64().unwrap();
     wait_for("all of them to be there", || (current() >= 500).then_some(()));
     let mut client = side.node.connect();
-    for n in 0..500 {
+    for (n, slow) in slow.iter_mut().enumerate() {
         client.expect(
             format!("set k{n} 0 0 1\r\nx\r\nget k{n}\r\n"),
             format!("STORED\r\nVALUE k{n} 0 1\r\nx\r\nEND\r\n"),
         );
         assert!(client.get("access_token").is_some());
         // They go on, a byte at a time.
-        let _ = slow[n].write_all(b"x");
+        let _ = slow.write_all(b"x");
     }
     assert_eq!(client.stat("", "managed_hits").unwrap(), "500");
     assert_eq!(client.stat("", "get_hits").unwrap(), "1000");
