@@ -161,7 +161,9 @@ pub fn exchange<S: Read + Write>(stream: &mut S, method: &str, path: &str, heade
     let _ = stream.write_all(format!("{request}\r\n{body}").as_bytes());
     let mut answer = Vec::new();
     let mut part = [0; 65536];
+    let begun = std::time::Instant::now();
     loop {
+        assert!(begun.elapsed() < 2 * PATIENCE, "{method} {path} does not end");
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(read) => answer.extend_from_slice(&part[..read]),
