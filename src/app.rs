@@ -13,6 +13,7 @@ use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process;
 use crate::service::{Service, Settings};
+use crate::side::{self, Door};
 use crate::stats::Stats;
 use crate::telemetry;
 
@@ -50,6 +51,11 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     config.listeners().into_iter().map(bind).collect()
 }
 
+/// Opens the side port, if there is to be one. Done at the same time.
+pub fn side(config: &Config) -> Result<Option<Door>, String> {
+    config.side.as_ref().map(Door::open).transpose()
+}
+
 /// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
 fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
     let ListenAt::Unix { path, group, .. } = at else { return Ok(Owner::default()) };
@@ -73,6 +79,7 @@ pub fn make_state_folder(folder: &std::path::Path) -> std::io::Result<()> {
 /// The parts, wired and ready to run.
 pub struct App {
     server: net::Server,
+    side: Option<side::Side>,
     refresher: crate::credential::refresher::Refresher,
     shutdown: CancellationToken,
     addresses: Vec<SocketAddr>,
@@ -83,6 +90,7 @@ impl App {
     pub fn new(
         config: &Config,
         bound: Vec<Bound>,
+        door: Option<Door>,
         guard: Arc<Guard>,
         shutdown: CancellationToken,
     ) -> Result<App, String> {
@@ -119,9 +127,11 @@ impl App {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             hold: Duration::from_millis(server.first_get_wait_ms),
         };
+        let side = door.map(|door| side::Side::start(door, config, service.clone(), shutdown.clone()));
+        let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
         let server = net::Server::new(bound, service, guard, limits, server.threads, shutdown.clone())
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, refresher, shutdown, addresses })
+        Ok(App { server, side, refresher, shutdown, addresses })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -133,6 +143,9 @@ impl App {
     pub async fn run(self) {
         let refresher = tokio::spawn(self.refresher.run(self.shutdown));
         self.server.run().await;
+        if let Some(side) = self.side {
+            side.join().await;
+        }
         if refresher.await.is_err() {
             tracing::error!("the refresher ended badly; the state file may be behind");
         }

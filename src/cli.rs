@@ -82,6 +82,9 @@ pub struct DemoArgs {
     /// Address to listen on
     #[arg(short, long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
+    /// Port of the status page [default: 2130, or any free one if that is taken]
+    #[arg(long, value_name = "NUM")]
+    pub side_port: Option<u16>,
     /// How long a simulated token lives: 60s, 2m, 2h
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = lifetime)]
     pub lifetime: Duration,

@@ -3,7 +3,7 @@
 //! Never calls WeChat, needs no configuration, keeps nothing on disk.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use crate::config::{self, Config, Log, Protocol, RefuseWith, SecretSource, Serve
 use crate::kind::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
 use crate::secret::Secret;
+use crate::side::Door;
 
 /// The demo's first app, read by the names the tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";
@@ -31,15 +32,31 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), Str
         ..Options::default()
     };
     let sandbox = Sandbox::start(options).await.map_err(|error| format!("the sandbox cannot start: {error}"))?;
-    let config = configuration(args, &sandbox);
+    let mut config = configuration(args, &sandbox);
     let guard = app::guard(&config)?;
     let bound = app::bind(&config)?;
-    let app = App::new(&config, bound, guard, shutdown)?;
+    let door = side(&mut config, args)?;
+    let side = door.addresses().first().copied();
+    let app = App::new(&config, bound, Some(door), guard, shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
-    print(&welcome(address, &sandbox.base_url(), args.lifetime));
+    print(&welcome(address, side, &sandbox.base_url(), args.lifetime));
     app.run().await;
     sandbox.stop().await;
     Ok(())
+}
+
+/// The status page's port; another one if the usual one is taken and none was asked for.
+fn side(config: &mut Config, args: &DemoArgs) -> Result<Door, String> {
+    let mut open = |port| {
+        let side = config::Side::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        let door = Door::open(&side);
+        config.side = Some(side);
+        door
+    };
+    match args.side_port {
+        Some(port) => open(port),
+        None => open(config::SIDE_PORT).or_else(|_| open(0)),
+    }
 }
 
 fn mp(appid: &str, secret: &str) -> AppOptions {
@@ -84,17 +101,20 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
             app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
         ],
+        side: None,
         log: Log { verbosity: 0, json: false },
     }
 }
 
-fn welcome(address: SocketAddr, sandbox: &str, lifetime: Duration) -> String {
+fn welcome(address: SocketAddr, side: Option<SocketAddr>, sandbox: &str, lifetime: Duration) -> String {
+    let page = side.map_or(String::new(), |side| format!("http://{side}/"));
     let (host, port) = (address.ip(), address.port());
     let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
     let life = lifetime.as_secs();
     format!(
         r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat: {sandbox}
 Two apps with a JS-SDK ticket each, their tokens live {life} s, so you can watch them being renewed. Nothing leaves this machine. Ctrl-C ends it.
+Status page: {page}
 
 Read a token, as any memcached client would:
   printf 'get access_token\r\nquit\r\n' | nc {host} {port}

@@ -11,6 +11,7 @@
 //! | [`access`] | who may do what: rights, users and their passwords; pure |
 //! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
 //! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
+//! | [`side`] | the HTTP port for people, monitoring and code that does not speak memcached |
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
 //! | [`protocol`] | memcached's protocols as pure values; no I/O, no clock |
 //! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
@@ -32,7 +33,7 @@
 //!
 //! # Arrows
 //!
-//! Imports point one way: main -> app -> {net, credential::refresher} -> {service, upstream} ->
+//! Imports point one way: main -> app -> {side, net, credential::refresher} -> {service, upstream} ->
 //! {cache, credential::table} -> {protocol, kind, clock, stats, secret}. `tests/it/house.rs` holds them.
 
 pub mod access;
@@ -51,6 +52,7 @@ pub mod protocol;
 pub mod sandbox;
 pub mod secret;
 pub mod service;
+pub mod side;
 pub mod stats;
 pub mod telemetry;
 pub mod upstream;

@@ -8,6 +8,7 @@ use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, ProcessEnvironment};
 use tokencached::net::Guard;
+use tokencached::side::{Door, Keeper};
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,6 +66,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     file_limit(config);
     let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+    let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+    let keeper = door.as_ref().map(Door::keeper);
+    let side_addresses = door.as_ref().map(Door::addresses).unwrap_or_default();
     let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
     let _pid_file = match &config.server.pid_file {
         Some(path) => Some(process::PidFile::write(path).map_err(unavailable("cannot write the pid file (-P)"))?),
@@ -81,13 +85,13 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown);
         let guarded = guard.clone();
-        at_hangup(move || reload(&args, &guarded));
-        let app = App::new(config, bound, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+        at_hangup(move || reload(&args, &guarded, keeper.as_deref()));
+        let app = App::new(config, bound, door, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
                 .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
         }
-        announce(config, app.addresses());
+        announce(config, app.addresses(), &side_addresses);
         // Without systemd there is nobody to notify, and no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         app.run().await;
@@ -104,15 +108,18 @@ fn absolute(args: &ServeArgs) -> ServeArgs {
     ServeArgs { config, flags: args.flags.clone() }
 }
 
-fn announce(config: &Config, addresses: &[std::net::SocketAddr]) {
+fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::net::SocketAddr]) {
     let mut listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     listening.extend(config.listeners().iter().filter_map(|listener| match &listener.at {
         ListenAt::Unix { path, .. } => Some(path.display().to_string()),
         ListenAt::Tcp(_) => None,
     }));
+    let side: Vec<String> = side.iter().map(ToString::to_string).collect();
+    let side = Some(side.join(" ")).filter(|side| !side.is_empty());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
+        side,
         apps = config.apps.len(),
         memory_bytes = config.server.memory_bytes,
         "ready"
@@ -125,11 +132,16 @@ fn start_telemetry(log: &config::Log) {
     }
 }
 
+/// Connections of both ports.
+fn files_wanted(config: &Config) -> usize {
+    config.server.max_connections + config.side.as_ref().map_or(0, |side| side.max_connections)
+}
+
 fn file_limit(config: &Config) {
-    match process::raise_file_limit(config.server.max_connections) {
-        Ok(fit) if fit >= config.server.max_connections => {}
+    match process::raise_file_limit(files_wanted(config)) {
+        Ok(fit) if fit >= files_wanted(config) => {}
         Ok(fit) => tracing::warn!(
-            wanted = config.server.max_connections,
+            wanted = files_wanted(config),
             fit,
             "the limit on open files is too low for -c; raise LimitNOFILE or ulimit -n"
         ),
@@ -195,12 +207,17 @@ fn at_hangup(act: impl Fn() + Clone + Send + 'static) {
     });
 }
 
-/// Users, passwords, rights and certificates are read again. Secret files are, at every fetch anyhow.
-fn reload(args: &ServeArgs, guard: &Guard) {
-    tracing::info!("SIGHUP: reading users and certificates again; other changes need a restart");
+/// Users, passwords, rights, keys and certificates are read again. Secret files are, at every fetch anyhow.
+fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
+    tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
-        Ok(loaded) => guard.reload(&loaded.config.access),
-        Err(faults) => tracing::error!("{faults}\nusers and certificates stay as they were"),
+        Ok(loaded) => {
+            guard.reload(&loaded.config.access);
+            if let (Some(keeper), Some(side)) = (side, &loaded.config.side) {
+                keeper.reload(side);
+            }
+        }
+        Err(faults) => tracing::error!("{faults}\nusers, keys and certificates stay as they were"),
     }
 }
 
@@ -222,6 +239,9 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     let loaded = load(args)?;
     let mut out = std::io::stdout().lock();
     app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
+    if let Some(side) = &loaded.config.side {
+        Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
+    }
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);

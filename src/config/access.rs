@@ -87,7 +87,7 @@ impl Access {
     pub fn read_users(&self) -> Result<Option<Users>, String> {
         let Some(path) = &self.auth_file else { return Ok(None) };
         let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
-        let bytes = read(path).map_err(|error| fault(&error))?;
+        let bytes = read_small_file(path).map_err(|error| fault(&error))?;
         let rights_of = |name: &[u8]| self.rights_of(name).map(Arc::new);
         Users::parse(&bytes, rights_of).map(Some).map_err(|error| fault(&error))
     }
@@ -106,7 +106,8 @@ impl Access {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+/// A regular file of passwords or keys, whole.
+pub(super) fn read_small_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     // Before it is opened: a pipe would wait for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
@@ -210,6 +211,9 @@ pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
     let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
     let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
     let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
+    let keys = config.side.as_ref().and_then(|side| side.read_keys().ok().flatten()).unwrap_or_default();
+    let of_keys = keys.iter().flat_map(|key| key.rights.named_apps());
+    let named: BTreeSet<&String> = named.into_iter().chain(of_keys).collect();
     let unknown = named.into_iter().filter(|app| !known.contains(*app));
     unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::RefuseWith;
 use super::access::{ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 use super::aliases::as_toml;
 use super::apps::Origin;
@@ -11,6 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
+use super::{RefuseWith, Side};
 use crate::access::Rights;
 
 impl Loaded {
@@ -122,6 +122,9 @@ impl Loaded {
         if let Some(proxy) = &upstream.proxy {
             line(out, "proxy", &quoted(&proxy_shown(proxy)));
         }
+        if let Some(of) = &self.config.side {
+            side(out, of);
+        }
         out.push_str("\n[log]\n");
         line(out, "json", &log.json.to_string());
         line(out, "verbosity", &log.verbosity.to_string());
@@ -171,11 +174,35 @@ fn tls_keys(out: &mut String, tls: &Tls) {
         line(out, "tls.client_ca", &quoted_path(ca));
     }
     line(out, "tls.client_certificates", &quoted(asked));
-    let min_version = match tls.min_version {
+    line(out, "tls.min_version", &quoted(min_version(tls)));
+}
+
+fn side(out: &mut String, side: &Side) {
+    out.push_str("\n[side]\n");
+    line(out, "listen", &list(side.listen.iter().map(|address| quoted(&address.to_string()))));
+    if let Some(path) = &side.keys_file {
+        line(out, "keys_file", &quoted_path(path));
+    }
+    line(out, "allowed_hosts", &list(side.allowed_hosts.iter().map(|host| quoted(host))));
+    line(out, "trusted_proxies", &list(side.trusted_proxies.iter().map(|network| quoted(&network.to_string()))));
+    if let Some(tls) = &side.tls {
+        line(out, "tls.cert", &quoted_path(&tls.cert));
+        line(out, "tls.key", &quoted_path(&tls.key));
+        line(out, "tls.min_version", &quoted(min_version(tls)));
+    }
+    line(out, "max_connections", &side.max_connections.to_string());
+    line(out, "max_connections_per_peer", &side.max_connections_per_peer.to_string());
+    line(out, "requests_per_s", &side.requests_per_s.to_string());
+    if let Some(seconds) = side.wechat_expires_in_min_s {
+        line(out, "wechat_expires_in_min_s", &seconds.to_string());
+    }
+}
+
+fn min_version(tls: &Tls) -> &'static str {
+    match tls.min_version {
         TlsVersion::Tls12 => "1.2",
         TlsVersion::Tls13 => "1.3",
-    };
-    line(out, "tls.min_version", &quoted(min_version));
+    }
 }
 
 fn listener(out: &mut String, listener: &Listener) {

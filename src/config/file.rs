@@ -126,9 +126,9 @@ impl Walk<'_> {
                     let listeners = self.tables("server.listener", LISTENER_KEYS, key.span(), list);
                     self.document.listeners.extend(listeners);
                 }
-                ("server", "tls", DeValue::Table(table)) => {
+                ("server" | "side", "tls", DeValue::Table(table)) => {
                     for (key, value) in table {
-                        self.setting("server", &format!("tls.{}", key.get_ref()), key.span(), value);
+                        self.setting(section, &format!("tls.{}", key.get_ref()), key.span(), value);
                     }
                 }
                 (_, name, _) => self.setting(section, name, key.span(), value),
@@ -194,7 +194,7 @@ impl Walk<'_> {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
             (None, Some(list @ ("app" | "user" | "certificate"))) => format!("Did you mean [[{list}]]?"),
             (None, Some(section)) => format!("Did you mean [{section}]?"),
-            (None, None) => "Remove it; the sections are [server], [state], [upstream], [log], [[app]], [[user]] and [[certificate]].".to_owned(),
+            (None, None) => "Remove it; the sections are [server], [state], [upstream], [side], [log], [[app]], [[user]] and [[certificate]].".to_owned(),
         };
         self.fault(span, Problem::new(format!("{} is not known", quoted(name)), remedy));
     }

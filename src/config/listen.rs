@@ -118,7 +118,7 @@ const HOW_TO_GUARD: &str = "Let clients log in (auth_file = \"...\" in [server],
     private network keeps others out, set allow_unauthenticated = true in [server] \
     (TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED=true, --allow-unauthenticated).";
 
-fn is_loopback(ip: IpAddr) -> bool {
+pub(super) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 

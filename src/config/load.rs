@@ -12,7 +12,7 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, upstream};
+use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, side, upstream};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -48,6 +48,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let server = layers.server();
     let asked = layers.asked(&access);
     let upstream = layers.upstream();
+    let side = side::asked(&mut layers);
     let log = Log {
         verbosity: layers.pick("log.verbosity", |value, _| integer(value, 0..=3)).map_or(0, |n| n as u8),
         json: layers.pick("log.json", |value, _| switch(value)).unwrap_or(false),
@@ -70,6 +71,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         warnings: &mut warnings,
     }
     .read(std::mem::take(&mut document.listeners));
+    let side = side::complete(side, environment, &mut faults, &mut warnings);
     let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
     let (apps, origins) = reader.apps(&mut document);
     if apps.is_empty() && faults.is_empty() {
@@ -93,7 +95,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         return Err(Faults::new(faults));
     }
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
-    let config = Config { server, access, state_path, upstream, apps, log };
+    let config = Config { server, access, state_path, upstream, apps, side, log };
     warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
 }
@@ -107,7 +109,7 @@ enum Asks {
 }
 
 /// Every setting as each layer gave it, lowest layer first.
-struct Layers<'l> {
+pub(super) struct Layers<'l> {
     given: Vec<(&'static str, Given)>,
     faults: &'l mut Vec<Fault>,
     /// The folder that relative paths of the file count from.
@@ -132,11 +134,15 @@ impl<'l> Layers<'l> {
 
     /// The highest layer's value. Lower layers are judged too: what is wrong in the file stays wrong when
     /// the flag that hides it goes.
-    fn pick<T>(&mut self, key: &'static str, read: impl Fn(&Value, &Path) -> Reading<T>) -> Option<T> {
+    pub(super) fn pick<T>(&mut self, key: &'static str, read: impl Fn(&Value, &Path) -> Reading<T>) -> Option<T> {
         self.pick_placed(key, read).map(|(value, _)| value)
     }
 
-    fn pick_placed<T>(&mut self, key: &'static str, read: impl Fn(&Value, &Path) -> Reading<T>) -> Option<(T, Place)> {
+    pub(super) fn pick_placed<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Value, &Path) -> Reading<T>,
+    ) -> Option<(T, Place)> {
         let mut picked = None;
         for (_, given) in self.given.iter().filter(|(of, _)| *of == key) {
             let in_file = matches!(given.place, Place::Line { .. });
@@ -152,8 +158,17 @@ impl<'l> Layers<'l> {
         picked
     }
 
-    fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>, default: u64) -> u64 {
+    pub(super) fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>, default: u64) -> u64 {
         self.pick(key, |value, _| integer(value, range.clone())).unwrap_or(default)
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// Where the first setting whose name begins so was given.
+    pub(super) fn first_of(&self, prefix: &str) -> Option<Place> {
+        self.given.iter().find(|(key, _)| key.starts_with(prefix)).map(|(_, given)| given.place.clone())
     }
 
     fn on(&mut self, key: &'static str, default: bool) -> bool {
@@ -324,7 +339,7 @@ fn environment_settings(
     let known: Vec<String> = SETTINGS.iter().map(|setting| setting.environment_name()).collect();
     let mut unknown: Vec<String> = environment.names();
     unknown.retain(|name| {
-        let ours = ["SERVER_", "STATE_", "UPSTREAM_", "LOG_"];
+        let ours = ["SERVER_", "STATE_", "UPSTREAM_", "SIDE_", "LOG_"];
         let rest = name.strip_prefix("TOKENCACHED_").unwrap_or_default();
         ours.iter().any(|section| rest.starts_with(section)) && !known.contains(name) && !of_kubernetes(rest)
     });

@@ -27,6 +27,7 @@ mod load;
 mod presets;
 mod secret_source;
 mod settings;
+mod side;
 mod upstream;
 mod value;
 mod words;
@@ -40,6 +41,7 @@ pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
+pub use side::{Network, SIDE_PORT, Side};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -55,6 +57,8 @@ pub struct Config {
     pub state_path: Option<PathBuf>,
     pub upstream: Upstream,
     pub apps: Vec<App>,
+    /// The HTTP port for people, monitoring and other code; none: off.
+    pub side: Option<Side>,
     pub log: Log,
 }
 

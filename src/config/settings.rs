@@ -60,6 +60,17 @@ pub const SETTINGS: &[Setting] = &[
     plain("upstream.total_timeout_ms"),
     plain("upstream.concurrency"),
     plain("upstream.proxy"),
+    plain("side.listen"),
+    plain("side.keys_file"),
+    plain("side.allowed_hosts"),
+    plain("side.trusted_proxies"),
+    plain("side.tls.cert"),
+    plain("side.tls.key"),
+    plain("side.tls.min_version"),
+    plain("side.max_connections"),
+    plain("side.max_connections_per_peer"),
+    plain("side.requests_per_s"),
+    plain("side.wechat_expires_in_min_s"),
     plain("log.json"),
     with("log.verbosity", "-v"),
 ];
@@ -108,7 +119,7 @@ pub const LISTENER_KEYS: &[&str] = &["address", "rights", "auth", "tls", "mode",
 pub const NAMED_KEYS: &[&str] = &["name", "rights"];
 
 /// The sections of the file.
-pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "log", "app", "user", "certificate"];
+pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "side", "log", "app", "user", "certificate"];
 
 /// The setting of that name, as the list spells it.
 pub(super) fn find(section: &str, key: &str) -> Option<&'static str> {

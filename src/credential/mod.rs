@@ -4,11 +4,14 @@
 //! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers
 //! never wait for a renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a
 //! quota forbids. `grants` are what a component and its authorizers ask with besides a secret; `verify_ticket` says
-//! what a pushed ticket is and takes it in, `ticket_files` watches where one is written.
+//! what a pushed ticket is and takes it in, `ticket_files` watches where one is written. `facts` and `journal` are what
+//! is told about credentials besides their values.
 
 pub mod encoding;
+pub mod facts;
 mod flight;
 pub mod grants;
+pub mod journal;
 pub mod ledger;
 pub mod policy;
 pub mod refresher;
@@ -21,6 +24,7 @@ pub mod verify_ticket;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tracing::{error, info, warn};
 
@@ -32,6 +36,7 @@ use crate::config::{self, App, Config};
 use crate::kind::{Kind, Quota, component};
 use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
+use facts::About;
 use grants::{Grant, GrantName, Grants, What};
 use saver::Saver;
 use slot::{Plan, Slot};
@@ -79,6 +84,7 @@ pub fn build_on(
     let plans = plans(upstream, apps);
     let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
     table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
+    table.describe(plans.iter().map(Plan::about));
     let (inbox, arrivals) = Inbox::new(components(&plans));
     table.open_inbox(inbox);
     let table = Arc::new(table);
@@ -106,6 +112,7 @@ pub fn build_on(
     for (slot, name) in slots.iter_mut().zip(names) {
         slot.grant = name.map(|name| Grant { grants: grants.clone(), name, saver: saver.clone() });
     }
+    table.keeps_state.store(saver.is_some(), Ordering::Relaxed);
     let refresher = Refresher {
         table: table.clone(),
         reports,
@@ -148,6 +155,7 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
         let component = app.component.as_deref().and_then(|component| components.get(component).copied());
         let plan = |kind: &'static Kind, parent, keys| Plan {
             kind,
+            platform: app.platform.name,
             grant: grant_of(app, app.base_url(upstream)).filter(|_| kind == app.token),
             ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
             appid: app.appid.clone(),
@@ -193,6 +201,16 @@ fn keys(app: &App, kind: &Kind) -> Vec<Key> {
 }
 
 impl Plan {
+    fn about(&self) -> About {
+        About {
+            platform: self.platform,
+            appid: self.appid.clone(),
+            kind: self.kind.key,
+            is_token: !self.kind.needs_token,
+            can_probe: self.kind.probe.is_some(),
+        }
+    }
+
     /// What logs and statistics call it: an access token by its app, anything else by its key.
     fn label(&self) -> String {
         if self.parent.is_none() || self.grant.is_some() {

@@ -21,7 +21,7 @@ use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
 use super::saver::Saver;
 use super::slot::Slot;
-use super::table::{CredentialId, Published, Report, State, Table};
+use super::table::{CredentialId, Event, Published, Report, State, Table};
 use super::ticket_files::{self, TicketFile};
 use super::verify_ticket::Arrival;
 use crate::clock::{BootMs, Clock, Now};
@@ -297,6 +297,7 @@ impl Driver {
         let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.settle_charge(id, &outcome);
+        self.note_landing(id, purpose, &outcome);
         let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.look_for_a_rival(id, purpose, &token);
@@ -386,6 +387,10 @@ impl Driver {
             slot.fetched =
                 Some(Now { boot_ms: received_ms, unix_ms: self.refresher.clock.unix_ms() - received_ago as i64 });
         }
+        if !same {
+            self.note_event(id, Event::Renewed { generation, expires_in_s: token.expires_in_s });
+        }
+        let slot = &mut self.refresher.slots[id];
         let published = Published { value: token.value, generation, expires_boot_ms };
         let waits = !same && slot.kind.renewal == Renewal::Mint && self.refresher.saver.is_some();
         let version = self.persist(id, &published);
@@ -454,7 +459,9 @@ impl Driver {
         if slot.log.last.take().is_some() {
             info!(appid = slot.credential.appid, unsaid = slot.log.unsaid, "recovered");
             slot.log.unsaid = 0;
+            self.note_event(id, Event::Recovered);
         }
+        let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
             status.state = State::Fresh;
             status.last_error = None;
@@ -483,6 +490,7 @@ impl Driver {
         slot.blocked_with = matches!(failure.class, Class::Operator(_) | Class::OwnBug).then_some(secret);
         let shortened = slot.adjust_end();
         slot.note_failure(failure, now.boot_ms, next_ms);
+        self.note_failed(id, failure);
         match shortened {
             // The state knows the nearer end now; that says all the intent did.
             Some(published) => drop(self.persist(id, &published)),
@@ -491,6 +499,7 @@ impl Driver {
         }
         let slot = &mut self.refresher.slots[id];
         if failure.errcode == Some(QUOTA_USED_UP) && slot.begin_stand_in(now.unix_ms) {
+            self.note_stand_in(id);
             self.start(id, purpose);
             return true;
         }
@@ -568,6 +577,7 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
 
 mod arrivals;
 mod doubt;
+mod notes;
 mod quota;
 #[cfg(test)]
 mod tests;

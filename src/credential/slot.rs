@@ -26,6 +26,8 @@ use crate::upstream::{Class, Failure, Token, Told};
 /// What is to be kept current, as configured.
 pub(super) struct Plan {
     pub kind: &'static Kind,
+    /// The platform's name.
+    pub platform: &'static str,
     pub appid: String,
     /// The appid, with the agent if there is one: names the credential in keys and in the state.
     pub id: String,
@@ -97,8 +99,8 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Whether this word about the present value is worth a check now; if so, it is taken as made.
-    pub(super) fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
+    /// See [`Slot::may_check`].
+    fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
         let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing_ms);
         if why == Doubt::Rival {
             let may = !within(self.rival_ms.max(self.checked_ms));
@@ -211,9 +213,12 @@ impl Slot {
         let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
         let generation = entry.generation.max(1);
+        let life_ms = self.standing.life_ms;
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
+            status.life_ms = life_ms;
+            status.fetched_unix_ms = Some(entry.fetched_unix_ms);
             status.state = State::Fresh;
         });
         if self.standing.left_ms(now.boot_ms) > 0 {
@@ -222,6 +227,14 @@ impl Slot {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
             self.credential.remember(Published { value, generation, expires_boot_ms });
         }
+    }
+
+    /// Whether this word about the present value is worth a check now; if so, it is taken as made.
+    pub(super) fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
+        if why == Doubt::Tried {
+            return self.probes.last_ms.is_none_or(|tried_ms| now_ms >= tried_ms + spacing_ms);
+        }
+        self.checks.may_check(why, generation, now_ms, spacing_ms)
     }
 
     /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
@@ -290,9 +303,12 @@ impl Slot {
     pub(super) fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
         // Before the value: whoever has read it finds it in the statistics too.
+        let (life_ms, fetched) = (self.standing.life_ms, self.fetched);
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
+            status.life_ms = life_ms;
+            status.fetched_unix_ms = fetched.map(|at| at.unix_ms);
         });
         self.publish(published);
     }

@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
+pub use super::facts::host_of;
+use super::facts::{About, Check, Durations, Outcomes, Writers};
+pub use super::journal::{Event, Journal};
 use super::verify_ticket::{Inbox, TicketFault};
 use crate::clock::{BootMs, Now, Spacing};
 
@@ -150,6 +153,14 @@ pub struct Status {
     pub forced: u64,
     /// What is asked: the configured endpoint, or its stand-in.
     pub endpoint: &'static str,
+    /// How long the present value was to live when it came, milliseconds.
+    pub life_ms: u64,
+    /// When the present value came, wall time.
+    pub fetched_unix_ms: Option<i64>,
+    /// Calls since the start, by how they ended.
+    pub outcomes: Outcomes,
+    /// The last look into a value.
+    pub last_check: Option<Check>,
 }
 
 impl Status {
@@ -182,9 +193,18 @@ pub struct Credential {
     pub refusal_logged: Spacing,
     /// Refused writes that brought another token than ours.
     pub rival_writes: AtomicU64,
+    /// Who tried those writes.
+    pub writers: Writers,
+    writers_noted: Spacing,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
     status: Mutex<Status>,
+    about: OnceLock<About>,
+    /// Its names, as people may read them.
+    spoken: OnceLock<Vec<String>>,
+    /// That of [`Table::changes`] at its last change.
+    version: AtomicU64,
+    ticks: watch::Sender<u64>,
 }
 
 impl Credential {
@@ -201,8 +221,44 @@ impl Credential {
             refused_writes: AtomicU64::new(0),
             refusal_logged: Spacing::default(),
             rival_writes: AtomicU64::new(0),
+            writers: Writers::default(),
+            writers_noted: Spacing::default(),
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
+            about: OnceLock::new(),
+            spoken: OnceLock::new(),
+            version: AtomicU64::new(0),
+            ticks: watch::Sender::new(0),
+        }
+    }
+
+    /// What it is; nothing much before somebody has said so.
+    pub fn about(&self) -> About {
+        self.about.get().cloned().unwrap_or_default()
+    }
+
+    /// Every key it is read by, with a stand-in where the key holds a secret.
+    pub fn spoken_names(&self) -> &[String] {
+        self.spoken.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What [`Table::changes`] showed at its last change.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn touch(&self) {
+        self.ticks.send_modify(|tick| {
+            *tick += 1;
+            self.version.store(*tick, Ordering::Release);
+        });
+    }
+
+    /// Remembers who tried to write; of many within a tenth of a second, one.
+    pub fn note_writer(&self, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
+        if self.writers_noted.due(now.boot_ms, WRITERS_SPACING_MS) {
+            self.writers.note(host_of(peer), rival, now);
+            self.touch();
         }
     }
 
@@ -221,9 +277,16 @@ impl Credential {
         status
     }
 
+    /// Counts a look into the value or a call's end as a change.
+    pub fn note(&self, journal: &Journal, now: Now, event: Event) {
+        journal.note(self.id, now, event);
+        self.touch();
+    }
+
     /// The refresher only: changes the status.
     pub fn update_status(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock());
+        self.touch();
     }
 
     /// The value at this instant. Takes no lock and allocates nothing.
@@ -287,6 +350,9 @@ impl Credential {
     }
 }
 
+/// Who writes in a flood is remembered at most so often, milliseconds.
+const WRITERS_SPACING_MS: u64 = 100;
+
 /// What makes a value doubtful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
@@ -294,6 +360,10 @@ pub enum Doubt {
     Refused,
     /// A client came with a token of its own, so somebody else fetches for this app.
     Rival,
+    /// Somebody who may asks for a look now, also where there is no live value.
+    Asked,
+    /// Somebody who may asks for the value to be tried, and nothing else.
+    Tried,
 }
 
 /// A client's word that a token is dead, and where to say that the check is over.
@@ -419,6 +489,13 @@ pub struct Table {
     pub state_failures: AtomicU64,
     /// Fetch tasks that panicked; the refresher outlives them.
     pub panics: AtomicU64,
+    /// There is a state file.
+    pub keeps_state: AtomicBool,
+    /// What has happened in the last day.
+    pub journal: Journal,
+    /// How long calls took.
+    pub durations: Durations,
+    ticks: watch::Sender<u64>,
 }
 
 /// Sets the bit of a name's length. False if no key can be so long.
@@ -450,6 +527,7 @@ impl Table {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let (mut lengths, mut all) = ([0; 4], Vec::new());
+        let ticks = watch::Sender::new(0);
         for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
             let mut indices = Vec::with_capacity(keys.len());
@@ -459,7 +537,11 @@ impl Table {
                     views.push(key.view.clone());
                 }
             }
-            let credential = Arc::new(Credential::new(id, label.as_ref(), views.into_boxed_slice()));
+            let mut credential = Credential::new(id, label.as_ref(), views.into_boxed_slice());
+            credential.ticks = ticks.clone();
+            let spoken = keys.iter().map(|key| key.spoken.as_ref().unwrap_or(&key.name).clone());
+            credential.spoken.get_or_init(|| spoken.collect());
+            let credential = Arc::new(credential);
             for (key, view) in keys.into_iter().zip(indices) {
                 if note_length(&mut lengths, key.name.len()) {
                     let (key, name) = name(key, view, &credential);
@@ -477,6 +559,10 @@ impl Table {
             state_saved: AtomicBool::new(true),
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            keeps_state: AtomicBool::new(false),
+            journal: Journal::default(),
+            durations: Durations::default(),
+            ticks,
         };
         (table, receiver)
     }
@@ -524,6 +610,30 @@ impl Table {
         for (credential, app) in self.credentials.iter().zip(apps) {
             credential.app.get_or_init(|| app.into());
         }
+    }
+
+    /// Says what each credential is, in their order.
+    pub fn describe(&self, abouts: impl IntoIterator<Item = About>) {
+        for (credential, about) in self.credentials.iter().zip(abouts) {
+            credential.about.get_or_init(|| about);
+        }
+    }
+
+    /// Ticks at every change of any credential but its value's age. See [`Credential::version`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.ticks.subscribe()
+    }
+
+    /// Asks the refresher to look at a credential now, as one who has the right to. The receiver fires when it is over;
+    /// `None` if so many are under way that this one adds nothing.
+    pub fn ask_refresh(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
+        credential.reports.fetch_add(1, Ordering::Relaxed);
+        self.report(credential, generation, Doubt::Asked)
+    }
+
+    /// The same, to try the value on a cheap call and nothing else.
+    pub fn ask_probe(&self, credential: &Credential) -> Option<oneshot::Receiver<()>> {
+        self.report(credential, None, Doubt::Tried)
     }
 
     /// Hands a client's report to the refresher. The receiver fires when the check is over;

@@ -8,7 +8,7 @@ mod connection;
 mod guard;
 mod in_flight;
 mod listener;
-mod tls;
+pub(crate) mod tls;
 mod worker;
 
 use std::sync::Arc;

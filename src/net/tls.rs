@@ -23,7 +23,7 @@ use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
 
 /// The certificates in use, and where they came from.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
 }

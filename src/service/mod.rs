@@ -121,6 +121,16 @@ impl Service {
         }
     }
 
+    /// When it was made.
+    pub fn started(&self) -> Now {
+        self.started
+    }
+
+    /// Clients at once.
+    pub fn max_connections(&self) -> usize {
+        self.settings.max_connections
+    }
+
     /// Carries a request out. `first_key` is where a `get` goes on that was broken off, otherwise 0.
     pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
         if !context.rights.is_all()

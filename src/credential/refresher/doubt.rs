@@ -12,7 +12,7 @@ use super::{Alarm, Driver, delay};
 use crate::clock::BootMs;
 use crate::credential::flight::Purpose;
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Doubt, LastError, Report, State};
+use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
 use crate::kind::Renewal;
 use crate::upstream::{Probe, Token};
 
@@ -36,16 +36,23 @@ impl Driver {
         }
         let slot = &mut self.refresher.slots[report.id];
         let spacing_ms = slot.standing.check_spacing_ms();
+        let waiting = slot.credential.status(now_ms).state == State::Waiting;
+        let anew = report.why == Doubt::Asked && nothing_live && !waiting;
         if !late && slot.flying {
             slot.wait(report.done);
-        } else if late || nothing_live || !slot.checks.may_check(report.why, current, now_ms, spacing_ms) {
+        } else if anew && slot.may_check(report.why, current, now_ms, spacing_ms) {
+            // Somebody who has set things right does not wait for the schedule.
+            slot.waiters.push(report.done);
+            self.start(report.id, Purpose::Renew);
+        } else if late || nothing_live || !slot.may_check(report.why, current, now_ms, spacing_ms) {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
         } else {
             slot.waiters.push(report.done);
             let purpose = match report.why {
                 Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
-                Doubt::Refused | Doubt::Rival => Purpose::Probe,
+                Doubt::Asked if !waiting => Purpose::Check,
+                Doubt::Refused | Doubt::Asked | Doubt::Rival | Doubt::Tried => Purpose::Probe,
             };
             self.start(report.id, purpose);
         }
@@ -146,6 +153,7 @@ impl Driver {
         }
         if withdrawn {
             info!(appid = self.refresher.slots[id].credential.appid, "WeChat accepts the token again; it is served");
+            self.note_event(id, Event::AcceptedAgain);
             self.calm(id);
             self.serve_children(id);
         }
@@ -156,6 +164,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         slot.died_early(errcode, now_ms, slot.standing.has_lost());
+        self.note_event(id, Event::DiedEarly { errcode });
+        let slot = &mut self.refresher.slots[id];
         slot.standing.withdraw(now_ms);
         if let Some(published) = slot.credential.withdraw(now_ms) {
             self.persist(id, &published);
@@ -213,7 +223,10 @@ impl Driver {
         let next_ms = slot.standing.still_refused(now_ms, fastrand::f64());
         if errcode.is_some() {
             error!(appid = slot.credential.appid, errcode, advice = RESET_IT, "{HANDED_OUT}");
+            let text = HANDED_OUT.to_owned();
+            self.note_event(id, Event::Failed { class: "operator", errcode, rid: None, text });
         }
+        let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
             status.state = State::Dead;
             status.last_error = Some(LastError {
@@ -238,6 +251,7 @@ impl Driver {
         let replaced = slot.credential.published().is_some_and(|held| held.value != token.value);
         if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
             slot.died_early(0, now_ms, false);
+            self.note_event(id, Event::DiedEarly { errcode: 0 });
         }
     }
 }

@@ -78,6 +78,7 @@ impl Driver {
             Purpose::Replace if denied.limit == Limit::Checks => turn_ms / slot.calls_left().max(1),
             Purpose::Renew | Purpose::Replace => {
                 if matches!(denied.limit, Limit::Day | Limit::Renewals) && slot.begin_stand_in(now.unix_ms) {
+                    self.note_stand_in(id);
                     return self.start(id, purpose);
                 }
                 let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
@@ -88,6 +89,7 @@ impl Driver {
         let next_ms = now.boot_ms + wait_ms.clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
         slot.note_failure(&failure, now.boot_ms, next_ms);
         slot.credential.settle();
+        self.note_failed(id, &failure);
         self.arm(id, next_ms);
         self.finish(id);
     }

@@ -1,0 +1,278 @@
+//! The `[side]` section: the HTTP port for people, monitoring and code that does not speak memcached.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::access::{Tls, pem, read_small_file};
+use super::environment::Environment;
+use super::fault::{Fault, Place, Problem};
+use super::file::open_to_others;
+use super::listen::{self, Spot};
+use super::load::Layers;
+use super::upstream::ca_file;
+use super::value::{Reading, Value, kind, path, quoted, text, word};
+use super::{ClientCertificates, TlsVersion};
+use crate::access::Keys;
+
+/// Where the side port is unless an address says otherwise.
+pub const SIDE_PORT: u16 = 2130;
+
+/// The side port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Addresses to listen on; port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// Bearer keys and their rights; none: clients on this machine alone, and no tokens but with the custom header.
+    pub keys_file: Option<PathBuf>,
+    /// Names that clients may call this server by, besides `localhost` and the address they have reached.
+    pub allowed_hosts: Vec<String>,
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<Network>,
+    pub tls: Option<Tls>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// The same from one address.
+    pub max_connections_per_peer: usize,
+    /// Requests a second that one address, or one key, may go on making.
+    pub requests_per_s: u32,
+    /// The least `expires_in` of WeChat's own calls, seconds; none: by the call, see [`crate::side`].
+    pub wechat_expires_in_min_s: Option<u32>,
+}
+
+impl Side {
+    /// On these addresses, and otherwise as if nothing were said.
+    pub fn at(listen: Vec<SocketAddr>) -> Side {
+        Side {
+            listen,
+            keys_file: None,
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+            max_connections: 256,
+            max_connections_per_peer: 64,
+            requests_per_s: 50,
+            wechat_expires_in_min_s: None,
+        }
+    }
+
+    /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    pub fn read_keys(&self) -> Result<Option<Keys>, String> {
+        let Some(path) = &self.keys_file else { return Ok(None) };
+        let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
+        let bytes = read_small_file(path).map_err(|error| fault(&error))?;
+        Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
+    }
+}
+
+/// An address, or all that begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    ip: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| match width - u32::from(self.bits) {
+            past if past >= width => true,
+            past => a >> past == b >> past,
+        };
+        match (self.ip, ip.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    /// `10.0.0.5`, `10.0.0.0/8`, `fd00::/8`.
+    fn from_str(text: &str) -> Result<Network, ()> {
+        let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+        let ip: IpAddr = ip.parse::<IpAddr>().map_err(|_| ())?.to_canonical();
+        let width = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(width), |bits| bits.parse::<u8>().map_err(|_| ()))?;
+        if bits <= width { Ok(Network { ip, bits }) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.bits)
+    }
+}
+
+/// What the layers say; addresses are looked up later.
+pub(super) struct Asked {
+    listen: Option<(Vec<Spot>, Place)>,
+    keys_place: Place,
+    /// The first thing that is said although there is no port.
+    idle: Option<Place>,
+    side: Side,
+}
+
+/// Reads all settings of the section.
+pub(super) fn asked(layers: &mut Layers<'_>) -> Asked {
+    let default = Side::at(Vec::new());
+    let listen = layers.pick_placed("side.listen", |value, _| listen::spots(value));
+    let keys = layers.pick_placed("side.keys_file", path);
+    let keys_place = keys.as_ref().map_or(Place::Default, |(_, place)| place.clone());
+    let number = |layers: &mut Layers<'_>, key, range, default: usize| layers.number(key, range, default as u64);
+    let side = Side {
+        keys_file: keys.map(|(path, _)| path),
+        allowed_hosts: layers.pick("side.allowed_hosts", |value, _| hosts(value)).unwrap_or_default(),
+        trusted_proxies: layers.pick("side.trusted_proxies", |value, _| networks(value)).unwrap_or_default(),
+        tls: tls(layers),
+        max_connections: number(layers, "side.max_connections", 1..=100_000, default.max_connections) as usize,
+        max_connections_per_peer: number(
+            layers,
+            "side.max_connections_per_peer",
+            1..=100_000,
+            default.max_connections_per_peer,
+        ) as usize,
+        requests_per_s: layers.number("side.requests_per_s", 1..=1_000_000, default.requests_per_s.into()) as u32,
+        wechat_expires_in_min_s: layers
+            .pick("side.wechat_expires_in_min_s", |value, _| super::value::integer(value, 0..=7_000))
+            .and_then(|seconds| u32::try_from(seconds).ok()),
+        ..default
+    };
+    let idle = layers.first_of("side.").filter(|_| listen.is_none());
+    Asked { listen, keys_place, idle, side }
+}
+
+fn tls(layers: &mut Layers<'_>) -> Option<Tls> {
+    let cert = layers.pick("side.tls.cert", ca_file);
+    let key = layers.pick_placed("side.tls.key", pem);
+    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    let min_version = layers.pick("side.tls.min_version", |value, _| word(value, &versions));
+    match (cert, key) {
+        (Some(cert), key) => Some(Tls {
+            key: key.map_or_else(|| cert.clone(), |(key, _)| key),
+            cert,
+            clients: ClientCertificates::Ignored,
+            min_version: min_version.unwrap_or(TlsVersion::Tls12),
+        }),
+        (None, Some((_, place))) => {
+            let problem = Problem::new(
+                "side.tls.key: TLS has no certificate of the side port",
+                "Give cert under [side.tls], a PEM file.",
+            );
+            layers.fault(problem.at(&place));
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+/// The side port, once addresses have been looked up and judged; `None` while it is off.
+pub(super) fn complete(
+    asked: Asked,
+    environment: &dyn Environment,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) -> Option<Side> {
+    let Asked { listen, keys_place, idle, side } = asked;
+    let Some((spots, place)) = listen else {
+        if let Some(place) = idle {
+            warnings.push(format!("{place}: [side] has no listen, so the side port stays off"));
+        }
+        return None;
+    };
+    let before = faults.len();
+    let listen = listen::resolve(&spots, SIDE_PORT, &place, environment, faults);
+    if listen.is_empty() && faults.len() == before {
+        let remedy = format!("Write listen = [\"127.0.0.1:{SIDE_PORT}\"] in [side], or remove the key.");
+        faults.push(Problem::new("side.listen: there is no address", remedy).at(&place));
+    }
+    let side = Side { listen, ..side };
+    judge_keys(&side, &keys_place, faults, warnings);
+    judge_addresses(&side, &place, faults, warnings);
+    Some(side)
+}
+
+/// Other machines need a key.
+fn judge_addresses(side: &Side, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+    let open: Vec<String> =
+        side.listen.iter().filter(|at| !listen::is_loopback(at.ip())).map(SocketAddr::to_string).collect();
+    let open = open.join(", ");
+    if open.is_empty() {
+        return;
+    }
+    if side.keys_file.is_none() {
+        let what = format!("side.listen: {open} can be reached from other machines, and there are no keys");
+        let remedy = "Write keys into a file and name it: keys_file = \"...\" in [side]; or listen on 127.0.0.1.";
+        faults.push(Problem::new(what, remedy).at(place));
+    } else if side.tls.is_none() && side.trusted_proxies.is_empty() {
+        warnings
+            .push(format!("keys and tokens pass {open} in plain text; [side.tls] would hide them from the network"));
+    }
+}
+
+/// Judges what the operator should know of the keys' file; the keys themselves were read.
+fn judge_keys(side: &Side, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+    let Some(path) = &side.keys_file else { return };
+    if let Err(what) = side.read_keys() {
+        let remedy = "Write a line with name, key and rights for each key into a file this process can read.";
+        faults.push(Problem::new(what, remedy).at(place));
+    } else if open_to_others(path) {
+        warnings.push(format!("others can read the keys in {} (chmod 600)", path.display()));
+    }
+}
+
+/// A list of texts, or one text with commas.
+fn texts<T>(value: &Value, of: impl Fn(&str) -> Reading<T>) -> Reading<Vec<T>> {
+    match value {
+        Value::Text(text) => text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(of).collect(),
+        Value::List(items) => items.iter().map(|item| of(text(&item.value)?)).collect(),
+        other => Err(Problem::new(
+            format!("{} stands where a list belongs", kind(other)),
+            "Write a list: [\"...\", \"...\"].",
+        )),
+    }
+}
+
+/// Names as browsers send them, without a port; case does not matter.
+fn hosts(value: &Value) -> Reading<Vec<String>> {
+    texts(value, |host| {
+        let fits = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
+            && (!host.contains(':') || host.starts_with('['));
+        let remedy = "Write the name alone, such as \"tokencached.internal\".";
+        if fits {
+            Ok(host.to_ascii_lowercase())
+        } else {
+            Err(Problem::new(format!("{} is not a host name", quoted(host)), remedy))
+        }
+    })
+}
+
+fn networks(value: &Value) -> Reading<Vec<Network>> {
+    texts(value, |network| {
+        let wrong = |()| {
+            let remedy = "Write an address like 10.0.0.5 or a network like 10.0.0.0/8.";
+            Problem::new(format!("{} is not a network", quoted(network)), remedy)
+        };
+        network.parse().map_err(wrong)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_what_begins_alike() {
+        let holds = |network: &str, ip: &str| network.parse::<Network>().unwrap().contains(ip.parse().unwrap());
+        assert!(holds("10.0.0.5", "10.0.0.5") && !holds("10.0.0.5", "10.0.0.4"));
+        assert!(holds("10.0.0.0/8", "10.9.9.9") && !holds("10.0.0.0/8", "11.0.0.0"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1") && holds("0.0.0.0/0", "1.2.3.4"));
+        assert!(holds("fd00::/8", "fd12::1") && !holds("fd00::/8", "fe00::1") && !holds("::/0", "1.2.3.4"));
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "a", "fd00::/129"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+}

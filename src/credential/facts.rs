@@ -1,0 +1,204 @@
+//! What is told about a credential besides its value: what it is, how its calls went, who tried to overwrite it.
+//!
+//! Values only; the refresher and the service write them, the side port reads them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use parking_lot::Mutex;
+
+use crate::clock::{BootMs, Now};
+
+/// What a credential is; fixed once the configuration is read.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// `mp`, `wecom` and so on.
+    pub platform: &'static str,
+    /// The id as the platform knows it, without an agent.
+    pub appid: String,
+    /// What is kept: `access_token`, `jsapi_ticket` and so on.
+    pub kind: &'static str,
+    /// Fetched by its own secret, not with another credential's value.
+    pub is_token: bool,
+    /// There is a cheap call that tells whether the value is accepted.
+    pub can_probe: bool,
+}
+
+/// Calls by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// A value we did not have.
+    pub new: u64,
+    /// The value we have.
+    pub same: u64,
+    pub retry: u64,
+    pub wait: u64,
+    pub operator: u64,
+    pub own_bug: u64,
+}
+
+impl Outcomes {
+    /// Each with its name.
+    pub fn each(&self) -> [(&'static str, u64); 6] {
+        [
+            ("new", self.new),
+            ("same", self.same),
+            ("retry", self.retry),
+            ("wait", self.wait),
+            ("operator", self.operator),
+            ("own-bug", self.own_bug),
+        ]
+    }
+
+    /// Counts one of that name.
+    pub fn count(&mut self, name: &str) {
+        let place = match name {
+            "new" => &mut self.new,
+            "same" => &mut self.same,
+            "wait" => &mut self.wait,
+            "operator" => &mut self.operator,
+            "own-bug" => &mut self.own_bug,
+            _ => &mut self.retry,
+        };
+        *place += 1;
+    }
+}
+
+/// What looking into a value came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// WeChat accepts it.
+    Accepted,
+    /// WeChat refuses it.
+    Refused,
+    /// WeChat hands out another by now.
+    Replaced,
+    /// WeChat hands it out as current; nothing tells whether it is accepted.
+    HandedOut,
+    /// WeChat could not be asked, or its answer tells nothing.
+    Unknown,
+}
+
+impl Verdict {
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Accepted => "accepted",
+            Verdict::Refused => "refused",
+            Verdict::Replaced => "replaced",
+            Verdict::HandedOut => "handed_out",
+            Verdict::Unknown => "unknown",
+        }
+    }
+}
+
+/// The last look into a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub at_boot_ms: BootMs,
+    /// Of the value it was about.
+    pub generation: u64,
+    pub verdict: Verdict,
+}
+
+/// Who has tried to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// An address without the port, or `unix socket`.
+    pub peer: String,
+    /// Writes that were noted; several within a tenth of a second may be one.
+    pub noted: u64,
+    pub last: Now,
+    /// It brought another token than ours.
+    pub rival: bool,
+}
+
+/// Hosts that have tried to write a credential, the last one last.
+#[derive(Default)]
+pub struct Writers(Mutex<VecDeque<Writer>>);
+
+/// As many as are remembered of one credential.
+const WRITERS_MAX: usize = 8;
+
+impl Writers {
+    pub(super) fn note(&self, peer: String, rival: bool, now: Now) {
+        let mut writers = self.0.lock();
+        let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
+        let (noted, rival) = known.map_or((1, rival), |known| (known.noted + 1, known.rival || rival));
+        writers.push_back(Writer { peer, noted, last: now, rival });
+        if writers.len() > WRITERS_MAX {
+            writers.pop_front();
+        }
+    }
+
+    /// All that are remembered, the last one last.
+    pub fn all(&self) -> Vec<Writer> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
+/// A peer without its port, which tells nothing about who it is.
+pub fn host_of(peer: &dyn std::fmt::Display) -> String {
+    let peer = peer.to_string();
+    peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
+}
+
+/// Upper bounds of the histogram's buckets, milliseconds; the deadline of a call is 8 s unless configured.
+pub const DURATION_BOUNDS_MS: [u64; 9] = [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
+
+/// How long calls took, in buckets of their own, not summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// One more than there are bounds: the last is for what took longer.
+    pub buckets: [u64; DURATION_BOUNDS_MS.len() + 1],
+    pub sum_ms: u64,
+}
+
+/// How long the calls of the whole server took, by endpoint and by how they ended.
+#[derive(Default)]
+pub struct Durations(Mutex<BTreeMap<(&'static str, &'static str), Histogram>>);
+
+impl Durations {
+    pub(super) fn note(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
+        let mut all = self.0.lock();
+        let histogram = all.entry((endpoint, outcome)).or_default();
+        let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
+        if let Some(bucket) = histogram.buckets.get_mut(at) {
+            *bucket += 1;
+        }
+        histogram.sum_ms = histogram.sum_ms.saturating_add(took_ms);
+    }
+
+    /// Each (endpoint, outcome) there has been.
+    pub fn all(&self) -> Vec<((&'static str, &'static str), Histogram)> {
+        self.0.lock().iter().map(|(key, histogram)| (*key, *histogram)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_on_a_bound_is_within_it() {
+        let durations = Durations::default();
+        for ms in [0, 25, 26, 10_000, 10_001] {
+            durations.note("token", "new", ms);
+        }
+        let (_, histogram) = durations.all()[0];
+        assert_eq!(histogram.buckets, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(histogram.sum_ms, 20_052);
+    }
+
+    #[test]
+    fn the_last_writers_are_remembered_and_no_more() {
+        let (writers, now) = (Writers::default(), Now { boot_ms: 1, unix_ms: 1 });
+        for n in 0..20 {
+            writers.note(format!("10.0.0.{n}"), false, now);
+        }
+        writers.note("10.0.0.15".into(), true, now);
+        let all = writers.all();
+        assert_eq!(all.len(), WRITERS_MAX);
+        let last = all.last().unwrap();
+        assert_eq!((last.peer.as_str(), last.noted, last.rival), ("10.0.0.15", 2, true));
+    }
+}

@@ -1,0 +1,240 @@
+//! What has happened to the credentials in the last day: renewals, faults, refused writes. Bounded, in memory only.
+//!
+//! Pure: the time comes in as a value. Never holds a token or a secret.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::table::CredentialId;
+use crate::clock::Now;
+
+/// Entries of the whole server.
+pub const ENTRIES_MAX: usize = 4096;
+/// Entries that each credential is sure of, however much happens to the others.
+pub const ENTRIES_EACH: usize = 4;
+/// What is older is not shown, milliseconds.
+pub const AGE_MS_MAX: u64 = 86_400_000;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A new value is served.
+    Renewed { generation: u64, expires_in_s: u64 },
+    /// A call brought none.
+    Failed { class: &'static str, errcode: Option<i64>, rid: Option<String>, text: String },
+    /// All is well after failures.
+    Recovered,
+    /// WeChat refused the value before its time; 0 if it was replaced without a word.
+    DiedEarly { errcode: i64 },
+    /// A value that had been refused is accepted again.
+    AcceptedAgain,
+    /// Another endpoint is asked for the rest of the day.
+    StandIn { endpoint: &'static str },
+    /// A client's write was refused; `rival` if it brought another token than ours.
+    RefusedWrite { peer: String, rival: bool },
+}
+
+impl Event {
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Renewed { .. } => "renewed",
+            Event::Failed { .. } => "failed",
+            Event::Recovered => "recovered",
+            Event::DiedEarly { .. } => "died_early",
+            Event::AcceptedAgain => "accepted_again",
+            Event::StandIn { .. } => "stand_in",
+            Event::RefusedWrite { .. } => "refused_write",
+        }
+    }
+
+    /// The same thing once more, which is counted and not listed again.
+    fn repeats(&self, before: &Event) -> bool {
+        match (self, before) {
+            (
+                Event::Failed { class, errcode, text, .. },
+                Event::Failed { class: class_before, errcode: before, text: text_before, .. },
+            ) => class == class_before && errcode == before && (errcode.is_some() || text == text_before),
+            (Event::RefusedWrite { peer, .. }, Event::RefusedWrite { peer: before, .. }) => peer == before,
+            _ => false,
+        }
+    }
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Counts entries from 1.
+    pub seq: u64,
+    /// Counts changes of the journal; that of the last one this entry saw.
+    pub version: u64,
+    pub credential: CredentialId,
+    /// When it first happened.
+    pub first: Now,
+    /// When it last happened.
+    pub last: Now,
+    /// How often it has, in a row.
+    pub times: u64,
+    pub event: Event,
+}
+
+/// The last entries.
+#[derive(Default)]
+pub struct Journal(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    version: u64,
+    seq: u64,
+    ring: VecDeque<Arc<Entry>>,
+    latest: HashMap<CredentialId, VecDeque<Arc<Entry>>>,
+}
+
+impl Journal {
+    /// Writes an entry, or counts the credential's last one once more if this is the same again.
+    pub fn note(&self, credential: CredentialId, now: Now, event: Event) {
+        let inner = &mut *self.0.lock();
+        inner.version += 1;
+        let latest = inner.latest.entry(credential).or_default();
+        let repeated = latest.back().filter(|entry| event.repeats(&entry.event)).map(|entry| Entry {
+            version: inner.version,
+            last: now,
+            times: entry.times + 1,
+            event: event.clone(),
+            ..Entry::clone(entry)
+        });
+        let entry = match repeated {
+            Some(entry) => {
+                latest.pop_back();
+                entry
+            }
+            None => {
+                inner.seq += 1;
+                let (seq, version) = (inner.seq, inner.version);
+                Entry { seq, version, credential, first: now, last: now, times: 1, event }
+            }
+        };
+        let entry = Arc::new(entry);
+        latest.push_back(entry.clone());
+        if latest.len() > ENTRIES_EACH {
+            latest.pop_front();
+        }
+        inner.put(entry);
+    }
+
+    /// Changes so far.
+    pub fn version(&self) -> u64 {
+        self.0.lock().version
+    }
+
+    /// What has changed since that version, oldest entry first, at most the last so many.
+    pub fn since(&self, version: u64, now: Now, at_most: usize) -> Vec<Arc<Entry>> {
+        let inner = self.0.lock();
+        let recent = inner.ring.iter().rev().filter(|entry| entry.version > version && is_recent(entry, now));
+        let mut found: Vec<Arc<Entry>> = recent.take(at_most).cloned().collect();
+        found.reverse();
+        found
+    }
+
+    /// The last few of one credential, oldest first.
+    pub fn of(&self, credential: CredentialId, now: Now) -> Vec<Arc<Entry>> {
+        let inner = self.0.lock();
+        let latest = inner.latest.get(&credential).into_iter().flatten();
+        latest.filter(|entry| is_recent(entry, now)).cloned().collect()
+    }
+}
+
+impl Inner {
+    /// Appends, or replaces the entry of the same number. Numbers in the ring follow each other.
+    fn put(&mut self, entry: Arc<Entry>) {
+        let first = self.ring.front().map_or(entry.seq, |first| first.seq);
+        let at = entry.seq.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        match at.and_then(|at| self.ring.get_mut(at)) {
+            Some(place) => *place = entry,
+            // One that has left the ring, and happens again, is only the credential's.
+            None if at.is_none() => {}
+            None => {
+                self.ring.push_back(entry);
+                if self.ring.len() > ENTRIES_MAX {
+                    self.ring.pop_front();
+                }
+            }
+        }
+    }
+}
+
+fn is_recent(entry: &Entry, now: Now) -> bool {
+    now.boot_ms.saturating_sub(entry.last.boot_ms) <= AGE_MS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now { boot_ms: ms, unix_ms: 1_700_000_000_000 + i64::try_from(ms).unwrap() }
+    }
+
+    fn failed(errcode: Option<i64>, text: &str) -> Event {
+        Event::Failed { class: "retry", errcode, rid: None, text: text.into() }
+    }
+
+    #[test]
+    fn the_same_again_is_counted_and_something_else_is_listed() {
+        let journal = Journal::default();
+        for ms in 1..=3 {
+            journal.note(0, at(ms), failed(Some(-1), &format!("rid {ms}")));
+        }
+        journal.note(0, at(4), failed(None, "no route"));
+        journal.note(0, at(5), failed(None, "timed out"));
+        journal.note(1, at(6), failed(Some(-1), ""));
+        journal.note(0, at(7), Event::Recovered);
+        let all = journal.since(0, at(10), 100);
+        let times: Vec<(usize, u64)> = all.iter().map(|entry| (entry.credential, entry.times)).collect();
+        assert_eq!(times, [(0, 3), (0, 1), (0, 1), (1, 1), (0, 1)]);
+        assert_eq!((all[0].first.boot_ms, all[0].last.boot_ms), (1, 3));
+    }
+
+    #[test]
+    fn whoever_has_seen_a_version_gets_what_came_after() {
+        let journal = Journal::default();
+        journal.note(0, at(1), failed(Some(-1), ""));
+        journal.note(1, at(2), Event::Recovered);
+        let seen = journal.version();
+        assert!(journal.since(seen, at(3), 100).is_empty());
+        journal.note(0, at(4), failed(Some(-1), ""));
+        let news = journal.since(seen, at(5), 100);
+        assert_eq!(news.iter().map(|entry| (entry.seq, entry.times)).collect::<Vec<_>>(), [(1, 2)]);
+    }
+
+    #[test]
+    fn it_is_bounded_in_number_and_in_age_and_each_credential_keeps_its_own() {
+        let journal = Journal::default();
+        journal.note(7, at(1), Event::Recovered);
+        for ms in 0..5_000 {
+            journal.note(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200 });
+        }
+        assert_eq!(journal.since(0, at(5_000), usize::MAX).len(), ENTRIES_MAX);
+        assert_eq!(journal.since(0, at(5_000), 10).len(), 10);
+        assert_eq!(journal.of(0, at(5_000)).len(), ENTRIES_EACH);
+        assert_eq!(journal.of(7, at(5_000)).len(), 1, "others' renewals do not push it out");
+        journal.note(7, at(5_001), Event::Recovered);
+        assert_eq!(journal.of(7, at(AGE_MS_MAX + 2)).len(), 1);
+        assert!(journal.since(0, at(AGE_MS_MAX + 5_002), usize::MAX).is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_has_left_the_ring_and_happens_again_stays_in_order() {
+        let journal = Journal::default();
+        journal.note(7, at(1), failed(Some(-1), ""));
+        for ms in 0..5_000 {
+            journal.note(0, at(ms), Event::Recovered);
+        }
+        journal.note(7, at(6_000), failed(Some(-1), ""));
+        assert_eq!(journal.of(7, at(6_000))[0].times, 2);
+        let all = journal.since(0, at(6_000), usize::MAX);
+        assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
+    }
+}

@@ -1,0 +1,69 @@
+//! What the driver tells about its work: the journal, how calls ended and how long they took. Decides nothing.
+
+use super::Driver;
+use crate::credential::facts::{Check, Verdict};
+use crate::credential::flight::{Outcome, Purpose};
+use crate::credential::table::{CredentialId, Event};
+use crate::upstream::{Failure, Probe, Sent};
+
+impl Driver {
+    pub(super) fn note_event(&self, id: CredentialId, event: Event) {
+        let (slot, now) = (&self.refresher.slots[id], self.refresher.clock.now());
+        slot.credential.note(&self.refresher.table.journal, now, event);
+    }
+
+    pub(super) fn note_failed(&self, id: CredentialId, failure: &Failure) {
+        let (class, errcode, rid) = (failure.class.name(), failure.errcode, failure.rid.clone());
+        self.note_event(id, Event::Failed { class, errcode, rid, text: failure.to_string() });
+    }
+
+    pub(super) fn note_stand_in(&self, id: CredentialId) {
+        self.note_event(id, Event::StandIn { endpoint: self.refresher.slots[id].kind.id });
+    }
+
+    /// Before anything else is made of it: the value held is still the one that was asked about.
+    pub(super) fn note_landing(&mut self, id: CredentialId, purpose: Purpose, outcome: &Outcome) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &self.refresher.slots[id];
+        let held = slot.credential.published();
+        let (ended, took_ms) = match outcome {
+            Outcome::Cancelled | Outcome::Probed { .. } => (None, None),
+            Outcome::Answered { token, sent_ms, received_ms, .. } => {
+                let same = held.as_ref().is_some_and(|held| held.value == token.value);
+                (Some(if same { "same" } else { "new" }), Some(received_ms.saturating_sub(*sent_ms)))
+            }
+            Outcome::Failed { failure, sent_ms } => {
+                let took_ms = (failure.sent != Sent::NotSent).then(|| now_ms.saturating_sub(*sent_ms));
+                (Some(failure.class.name()), took_ms)
+            }
+        };
+        if let (Some(ended), Some(took_ms)) = (ended, took_ms) {
+            self.refresher.table.durations.note(slot.kind.id, ended, took_ms);
+        }
+        let generation = held.map_or(0, |held| held.generation);
+        let looked = verdict(purpose, outcome, ended == Some("same"));
+        let check = looked.map(|verdict| Check { at_boot_ms: now_ms, generation, verdict });
+        slot.credential.update_status(|status| {
+            ended.into_iter().for_each(|ended| status.outcomes.count(ended));
+            status.last_check = check.or(status.last_check);
+        });
+    }
+}
+
+/// What a trip tells about the value it was made for; none if it was not made to look into it.
+fn verdict(purpose: Purpose, outcome: &Outcome, same: bool) -> Option<Verdict> {
+    let of_probe = |probe: &Probe| match probe {
+        Probe::Alive => Verdict::Accepted,
+        Probe::Dead(_) => Verdict::Refused,
+        Probe::Unknown => Verdict::Unknown,
+    };
+    match outcome {
+        Outcome::Cancelled => None,
+        Outcome::Probed { probe, .. } => Some(of_probe(probe)),
+        Outcome::Answered { probe: Some(probe), .. } => Some(of_probe(probe)),
+        _ if purpose != Purpose::Check => None,
+        Outcome::Answered { .. } if same => Some(Verdict::HandedOut),
+        Outcome::Answered { .. } => Some(Verdict::Replaced),
+        Outcome::Failed { .. } => Some(Verdict::Unknown),
+    }
+}

@@ -1,0 +1,144 @@
+//! Apps and credentials as people and programs may see them. Of a token never more than its last four characters and a
+//! short digest.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::{Map, Value, json};
+
+use super::gate::Visitor;
+use super::parts::{App, Parts};
+use crate::clock::{BootMs, Now};
+use crate::credential::facts::Writer;
+use crate::credential::journal::{Entry, Event};
+use crate::credential::table::{Credential, LastError, Reading};
+use crate::secret::fingerprint;
+use crate::upstream::class::known;
+
+/// A value shorter than this would be half given away by its last four characters.
+const SHOWN_BYTES_MIN: usize = 32;
+
+/// Wall time of an instant on the boot clock.
+fn unix_ms(boot_ms: BootMs, now: Now) -> i64 {
+    let signed = |ms: BootMs| i64::try_from(ms).unwrap_or(i64::MAX);
+    now.unix_ms.saturating_add(signed(boot_ms).saturating_sub(signed(now.boot_ms)))
+}
+
+/// An app with its credentials, and what this visitor may do with it.
+pub fn app(app: &App, visitor: &Visitor, now: Now) -> Value {
+    json!({
+        "id": app.id,
+        "appid": app.appid,
+        "platform": app.platform,
+        "may": { "read": visitor.rights.read(&app.id), "refresh": visitor.rights.refresh(&app.id) },
+        "credentials": app.credentials.iter().map(|of| credential(of, now)).collect::<Vec<_>>(),
+    })
+}
+
+/// One credential, never its value.
+pub fn credential(credential: &Credential, now: Now) -> Value {
+    let (status, about) = (credential.status(now.boot_ms), credential.about());
+    let published = credential.published();
+    let live = matches!(credential.read(now.boot_ms), Reading::Live(_));
+    let had = status.generation > 0;
+    let today = if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 };
+    let mut shown = Map::new();
+    let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
+    put("app", json!(credential.app()));
+    put("kind", json!(about.kind));
+    put("platform", json!(about.platform));
+    put("endpoint", json!(status.endpoint));
+    put("names", json!(credential.spoken_names()));
+    put("state", json!(status.state.name()));
+    put("live", json!(live));
+    put("generation", json!(status.generation));
+    put("expires_at_ms", json!(had.then(|| unix_ms(status.expires_boot_ms, now))));
+    put("seconds_left", json!(status.expires_boot_ms.saturating_sub(now.boot_ms) / 1000));
+    put("lifetime_s", json!(had.then_some(status.life_ms / 1000)));
+    put("fetched_at_ms", json!(status.fetched_unix_ms));
+    put("next_action", json!(status.next_action()));
+    put("next_try_at_ms", json!(unix_ms(status.next_try_boot_ms, now)));
+    put("next_try_in_ms", json!(status.next_try_boot_ms.saturating_sub(now.boot_ms)));
+    put("next_probe_at_ms", json!(status.next_probe_boot_ms.map(|at| unix_ms(at, now))));
+    put("calls_today", json!(today));
+    put("calls_quota", json!(status.calls_quota));
+    put("day_ends_at_ms", json!(status.day_ends_unix_ms));
+    put("calls_denied", json!(status.calls_denied));
+    put("calls", json!(status.calls));
+    put(
+        "outcomes",
+        Value::Object(status.outcomes.each().map(|(name, n)| (name.to_owned(), json!(n))).into_iter().collect()),
+    );
+    put("failures", json!(status.failures));
+    put("early_deaths", json!(status.early_deaths));
+    put("forced", json!(status.forced));
+    put("checks", json!(status.checks));
+    put("passive_refreshes", json!(credential.reports.load(Relaxed)));
+    put(
+        "last_check",
+        json!(status.last_check.map(|check| json!({
+            "at_ms": unix_ms(check.at_boot_ms, now), "generation": check.generation, "verdict": check.verdict.name(),
+        }))),
+    );
+    put("last_error", json!(status.last_error.as_ref().map(|error| last_error(error, now))));
+    put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
+    put("rival_writes", json!(credential.rival_writes.load(Relaxed)));
+    put("writers", json!(credential.writers.all().iter().rev().map(writer).collect::<Vec<_>>()));
+    put("token", json!(published.map(|published| traces(&published.value))));
+    put("can_probe", json!(about.can_probe));
+    Value::Object(shown)
+}
+
+/// Enough to tell two values apart, useless for calling WeChat.
+fn traces(value: &[u8]) -> Value {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let last4 = text.len().checked_sub(4).filter(|_| text.len() >= SHOWN_BYTES_MIN).and_then(|at| text.get(at..));
+    json!({ "last4": last4, "sha256_8": fingerprint(value) })
+}
+
+fn last_error(error: &LastError, now: Now) -> Value {
+    let meaning = error.errcode.and_then(known).map(|known| known.meaning);
+    json!({
+        "errcode": error.errcode,
+        "class": error.class,
+        "rid": error.rid,
+        "meaning": meaning,
+        "text": error.text,
+        "advice": error.advice,
+        "at_ms": unix_ms(error.at_boot_ms, now),
+    })
+}
+
+fn writer(writer: &Writer) -> Value {
+    json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": writer.last.unix_ms, "rival": writer.rival })
+}
+
+/// An entry of the journal.
+pub fn entry(entry: &Entry, parts: &Parts) -> Value {
+    let credential = parts.table().credentials().get(entry.credential);
+    let mut shown = match &entry.event {
+        Event::Renewed { generation, expires_in_s } => {
+            json!({ "generation": generation, "expires_in_s": expires_in_s })
+        }
+        Event::Failed { class, errcode, rid, text } => json!({
+            "class": class, "errcode": errcode, "rid": rid, "text": text,
+            "meaning": errcode.and_then(known).map(|known| known.meaning),
+        }),
+        Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
+        Event::StandIn { endpoint } => json!({ "endpoint": endpoint }),
+        Event::RefusedWrite { peer, rival } => json!({ "peer": peer, "rival": rival }),
+        Event::Recovered | Event::AcceptedAgain => json!({}),
+    };
+    if let Value::Object(fields) = &mut shown {
+        let common = [
+            ("seq", json!(entry.seq)),
+            ("app", json!(credential.map(|credential| credential.app()))),
+            ("kind", json!(credential.map(|credential| credential.about().kind))),
+            ("event", json!(entry.event.name())),
+            ("first_at_ms", json!(entry.first.unix_ms)),
+            ("last_at_ms", json!(entry.last.unix_ms)),
+            ("times", json!(entry.times)),
+        ];
+        fields.extend(common.map(|(name, value)| (name.to_owned(), value)));
+    }
+    shown
+}

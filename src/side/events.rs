@@ -1,0 +1,227 @@
+//! The stream of events (`GET /v1/events`): figures every second, credentials and the journal as they change.
+//!
+//! One task looks, whoever listens: a change is put into words once. A listener who is too slow misses events and is
+//! told so; it holds up nobody.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::apps;
+use super::gate::Visitor;
+use super::parts::Parts;
+use super::problem::Problem;
+use super::status::{self, Figures, History, SAMPLE_EVERY_S};
+use crate::clock::{BootMs, Now};
+
+/// Events on their way to a listener; a thousand apps renewed at once are not too many.
+const EVENTS_MAX: usize = 4096;
+/// Events put together for a listener's connection.
+const QUEUE_MAX: usize = 64;
+/// Listeners at once.
+const STREAMS_MAX: usize = 64;
+/// A stream ends after this long; browsers begin another by themselves.
+const STREAM_LIFE: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+/// Changes that come together are told together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// What listeners hear, and the charts' samples.
+pub struct Feed {
+    sender: broadcast::Sender<Bytes>,
+    streams: AtomicUsize,
+    pub history: Mutex<History>,
+}
+
+impl Feed {
+    pub fn new() -> Feed {
+        let (sender, _) = broadcast::channel(EVENTS_MAX);
+        Feed { sender, streams: AtomicUsize::new(0), history: Mutex::new(History::default()) }
+    }
+}
+
+/// One event in the format of server-sent events.
+fn event(name: &str, data: &Value) -> Bytes {
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+/// Looks for changes until the shutdown.
+pub async fn watch(parts: Arc<Parts>) {
+    let mut seconds = tokio::time::interval(SECOND);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = parts.table().changes();
+    let mut seen = Seen::new(&parts);
+    loop {
+        tokio::select! {
+            biased;
+            () = parts.shutdown.cancelled() => return,
+            _ = seconds.tick() => seen.second(&parts),
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(GATHER).await;
+                seen.changes(&parts, *changes.borrow_and_update());
+            }
+        }
+    }
+}
+
+/// What has been told already.
+struct Seen {
+    figures: Figures,
+    seconds: u64,
+    sampled: Instant,
+    version: u64,
+    journal: u64,
+    looked_ms: BootMs,
+}
+
+impl Seen {
+    fn new(parts: &Parts) -> Seen {
+        Seen {
+            figures: Vec::new(),
+            seconds: 0,
+            sampled: Instant::now(),
+            version: *parts.table().changes().borrow(),
+            journal: parts.table().journal.version(),
+            looked_ms: Now::read().boot_ms,
+        }
+    }
+
+    fn second(&mut self, parts: &Parts) {
+        let (now, figures) = (Now::read(), status::figures(parts));
+        let sampled = self.seconds.is_multiple_of(SAMPLE_EVERY_S);
+        self.seconds += 1;
+        if sampled {
+            let interval_s = self.sampled.elapsed().as_secs_f64();
+            self.sampled = Instant::now();
+            parts.feed.history.lock().sample(figures.clone(), interval_s, now);
+        }
+        if parts.feed.sender.receiver_count() > 0 {
+            let changed = figures.iter().filter(|figure| !self.figures.contains(figure));
+            let changed: Map<String, Value> = changed.map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+            let mut told = json!({ "now_ms": now.unix_ms, "figures": changed });
+            if sampled && let Some(sample) = parts.feed.history.lock().latest() {
+                told["sample"] = sample;
+            }
+            self.tell(parts, "server", &told);
+            self.expiries(parts, now);
+        }
+        self.figures = figures;
+        self.looked_ms = now.boot_ms;
+    }
+
+    /// A value's end is nobody's doing, so nothing ticks.
+    fn expiries(&self, parts: &Parts, now: Now) {
+        for credential in parts.table().credentials() {
+            let ended = |end| self.looked_ms < end && end <= now.boot_ms;
+            if credential.published().is_some_and(|published| ended(published.expires_boot_ms)) {
+                self.tell(parts, "credential", &apps::credential(credential, now));
+            }
+        }
+    }
+
+    fn changes(&mut self, parts: &Parts, version: u64) {
+        let (now, table) = (Now::read(), parts.table());
+        let journal = table.journal.version();
+        if parts.feed.sender.receiver_count() > 0 {
+            let changed = table.credentials().iter().filter(|credential| credential.version() > self.version);
+            changed.for_each(|credential| self.tell(parts, "credential", &apps::credential(credential, now)));
+            let entries = table.journal.since(self.journal, now, EVENTS_MAX);
+            entries.iter().for_each(|entry| self.tell(parts, "journal", &apps::entry(entry, parts)));
+        }
+        (self.version, self.journal) = (version, journal);
+    }
+
+    fn tell(&self, parts: &Parts, name: &str, data: &Value) {
+        // Fails when nobody listens.
+        let _ = parts.feed.sender.send(event(name, data));
+    }
+}
+
+/// `GET /v1/events`.
+pub fn stream(parts: &Arc<Parts>, visitor: Arc<Visitor>) -> Result<Response, Problem> {
+    visitor.may_see_status()?;
+    let Some(place) = Listening::take(parts) else {
+        let detail = "there are as many event streams as there may be";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", detail));
+    };
+    let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+    let events = parts.feed.sender.subscribe();
+    tokio::spawn(pass_on(place, visitor, events, sender));
+    let mut response = Body::new(Stream(receiver)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+/// A listener's place among those there may be.
+struct Listening(Arc<Parts>);
+
+impl Listening {
+    fn take(parts: &Arc<Parts>) -> Option<Listening> {
+        let more = |streams: usize| (streams < STREAMS_MAX).then_some(streams + 1);
+        parts.feed.streams.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Listening(parts.clone()))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.feed.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Hands events on until the listener, its key, the server or the hour has gone.
+async fn pass_on(
+    place: Listening,
+    visitor: Arc<Visitor>,
+    mut events: broadcast::Receiver<Bytes>,
+    listener: mpsc::Sender<Bytes>,
+) {
+    let parts = &place.0;
+    let end = Instant::now() + STREAM_LIFE;
+    let mut heard = Some(event("hello", &status::shown(parts, Now::read())));
+    loop {
+        if let Some(event) = heard.take()
+            && listener.send(event).await.is_err()
+        {
+            return;
+        }
+        tokio::select! {
+            () = parts.shutdown.cancelled() => return,
+            () = listener.closed() => return,
+            () = tokio::time::sleep_until(end) => return,
+            event = events.recv() => match event {
+                Ok(event) => heard = Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => heard = Some(self::event("lagged", &json!({}))),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+        }
+        if !parts.keeper.gate.still_counts(&visitor) {
+            return;
+        }
+    }
+}
+
+/// A body that is whatever comes out of a queue.
+struct Stream(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Stream {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}

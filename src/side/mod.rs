@@ -1,0 +1,151 @@
+//! The side port: HTTP for people, monitoring, and code that does not speak memcached.
+//!
+//! Runs on a thread of its own, so nothing a client does here holds up a memcached client. Reads what the service and
+//! the refresher publish, and hands wishes to the refresher by the table; never calls WeChat, and never shows a token
+//! but to a reader who has the right to it.
+//!
+//! `server` accepts and cuts off; `gate` decides who may what, on `limits` and `sessions`; `parts` is what handlers
+//! share; `status`, `apps`, `events`, `api`, `jssdk` (described by `openapi`), `health`, `metrics`, `wechat` and `page`
+//! are what there is to see.
+
+mod api;
+mod apps;
+mod events;
+mod gate;
+mod health;
+mod jssdk;
+mod limits;
+mod metrics;
+mod openapi;
+mod page;
+mod parts;
+mod problem;
+mod query;
+mod routes;
+mod server;
+mod sessions;
+mod status;
+mod wechat;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config};
+use crate::net::tls::Tls;
+use crate::service::Service;
+use gate::Gate;
+use parts::Parts;
+
+/// The side port, bound and not yet served.
+pub struct Door {
+    listeners: Vec<TcpListener>,
+    keeper: Arc<Keeper>,
+}
+
+/// What a SIGHUP reads again.
+pub struct Keeper {
+    gate: Gate,
+    tls: Option<Tls>,
+}
+
+impl Keeper {
+    /// Reads keys and certificates again. What cannot be used is reported and changes nothing; other settings of the
+    /// section need a restart.
+    pub fn reload(&self, side: &config::Side) {
+        match side.read_keys() {
+            Ok(_) if !self.gate.is_keyed() => {}
+            Ok(Some(keys)) => {
+                tracing::info!(keys = keys.len(), "the side port's keys are read again");
+                self.gate.set_keys(keys);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!("{error}; the side port's keys stay as they were"),
+        }
+        match self.tls.as_ref().map(Tls::refresh) {
+            Some(Ok(())) => tracing::info!("the side port's certificates are read again"),
+            Some(Err(error)) => tracing::error!("TLS of the side port: {error}; the certificates stay as they were"),
+            None => {}
+        }
+    }
+}
+
+impl Door {
+    /// Opens the sockets and reads keys and certificates. The error is a sentence for the operator.
+    pub fn open(side: &config::Side) -> Result<Door, String> {
+        let keeper = Arc::new(Door::read(side)?);
+        let listeners = side.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+        Ok(Door { listeners, keeper })
+    }
+
+    /// Reads keys and certificates and opens nothing: for `check`.
+    pub fn judge(side: &config::Side) -> Result<(), String> {
+        Door::read(side).map(drop)
+    }
+
+    fn read(side: &config::Side) -> Result<Keeper, String> {
+        let tls = side.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?;
+        Ok(Keeper { gate: Gate::new(side, side.read_keys()?), tls })
+    }
+
+    /// Where it listens, with real port numbers.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// For SIGHUP.
+    pub fn keeper(&self) -> Arc<Keeper> {
+        self.keeper.clone()
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    let fault = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!(
+                "cannot listen on {address} (side port): something listens there already; choose another listen in [side]"
+            )
+        }
+        _ => format!("cannot listen on {address} (side port): {error}"),
+    };
+    let listener = TcpListener::bind(address).map_err(fault)?;
+    listener.set_nonblocking(true).map_err(fault)?;
+    Ok(listener)
+}
+
+/// The side port on its thread.
+pub struct Side {
+    thread: JoinHandle<()>,
+}
+
+impl Side {
+    /// Starts serving; ends when `shutdown` fires.
+    pub fn start(
+        door: Door,
+        config: &Config,
+        service: Arc<Service>,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<Side> {
+        let Some(side) = &config.side else { return Err(std::io::Error::other("the side port is not configured")) };
+        let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, shutdown));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let listeners = door.listeners;
+        let thread = std::thread::Builder::new().name("side".to_owned()).spawn(move || {
+            runtime.block_on(server::serve(listeners, parts));
+            runtime.shutdown_background();
+        })?;
+        Ok(Side { thread })
+    }
+
+    /// Waits for its end.
+    pub async fn join(self) {
+        let thread = self.thread;
+        match tokio::task::spawn_blocking(move || thread.join()).await {
+            Ok(Ok(())) => {}
+            _ => tracing::error!("the side port ended badly"),
+        }
+    }
+}

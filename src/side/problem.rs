@@ -1,0 +1,78 @@
+//! Errors of the side port, as problem details (RFC 9457): whose fault it is and what to do.
+//!
+//! Never quotes what came from a client.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// One error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub status: StatusCode,
+    /// Names the kind of error for programs; `docs/side-port.md` lists them.
+    pub kind: &'static str,
+    pub detail: Cow<'static, str>,
+    /// Seconds after which trying again may help.
+    pub retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { status, kind, detail: detail.into(), retry_after_s: None }
+    }
+
+    /// Something in the request is wrong.
+    pub fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// What a client may not see is not there for it either.
+    pub fn not_found() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here, or it may not be seen with this key")
+    }
+
+    /// Nobody is known to ask.
+    pub fn no_key() -> Problem {
+        let detail = "a key is needed: send it as Authorization: Bearer, or log in on the page";
+        Problem::new(StatusCode::UNAUTHORIZED, "key-needed", detail)
+    }
+
+    pub fn wrong_key() -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, "key-unknown", "this key is not in the keys' file")
+    }
+
+    pub fn forbidden(detail: &'static str) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    pub fn too_often(retry_after_s: u64) -> Problem {
+        Problem {
+            retry_after_s: Some(retry_after_s),
+            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "ask less often")
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": format!("urn:tokencached:problem:{}", self.kind),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tokencached\""));
+        }
+        response
+    }
+}

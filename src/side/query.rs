@@ -1,0 +1,38 @@
+//! Parameters of a URL. One given twice is an error, so that nobody can hide one behind another.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use axum::http::Uri;
+
+use super::problem::Problem;
+
+/// The parameters of one request.
+pub struct Params(BTreeMap<String, String>);
+
+impl Params {
+    /// Those of the URL; `known` are the names there may be.
+    pub fn of(uri: &Uri, known: &[&str]) -> Result<Params, Problem> {
+        let mut params = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                return Err(Problem::bad("the URL has a parameter that is not known here"));
+            }
+            if params.insert(name.into_owned(), value.into_owned()).is_some() {
+                return Err(Problem::bad("the URL gives a parameter twice"));
+            }
+        }
+        Ok(Params(params))
+    }
+
+    /// A parameter as it is.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter that must be a number.
+    pub fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Problem> {
+        let fault = |_| Problem::bad(format!("the parameter {name} is not a number in its range"));
+        self.text(name).map(|text| text.parse().map_err(fault)).transpose()
+    }
+}

@@ -1,0 +1,61 @@
+//! Which handler answers what. Everything else is a problem, in the same form as any other.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+
+use super::parts::Parts;
+use super::problem::Problem;
+use super::{api, health, jssdk, metrics, openapi, page, wechat};
+
+/// All routes of the side port.
+pub fn all(parts: Arc<Parts>) -> Router {
+    let refusing = |routes: MethodRouter<Arc<Parts>>, methods: &'static str| {
+        routes.fallback(move || async move { wrong_method(methods) })
+    };
+    let read = |routes| refusing(routes, "GET, HEAD");
+    let act = |routes| refusing(routes, "POST");
+    Router::new()
+        .route("/v1/status", read(get(api::server)))
+        .route("/v1/events", read(get(api::stream)))
+        .route("/v1/journal", read(get(api::journal)))
+        .route("/v1/session", read(get(api::session)))
+        .route("/v1/apps", read(get(api::all)))
+        .route("/v1/apps/{app}", read(get(api::one)))
+        .route("/v1/apps/{app}/credentials/{kind}", read(get(api::credential)))
+        .route("/v1/apps/{app}/credentials/{kind}/refresh", act(post(api::refresh)))
+        .route("/v1/apps/{app}/credentials/{kind}/probe", act(post(api::probe)))
+        .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
+        .route("/v1/openapi.json", read(get(openapi::description)))
+        .route("/livez", read(get(health::live)))
+        .route("/readyz", read(get(health::ready)))
+        .route("/metrics", read(get(metrics::scrape)))
+        .route("/cgi-bin/token", wechat::by_query(wechat::token))
+        .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))
+        .route("/cgi-bin/gettoken", wechat::by_query(wechat::gettoken))
+        .route("/cgi-bin/ticket/getticket", wechat::by_query(wechat::getticket))
+        .route("/cgi-bin/get_jsapi_ticket", wechat::by_query(wechat::get_jsapi_ticket))
+        .route("/cgi-bin/ticket/get", wechat::by_query(wechat::agent_ticket))
+        .route("/login", act(post(api::log_in)))
+        .route("/logout", act(post(api::log_out)))
+        .fallback(file)
+        .with_state(parts)
+}
+
+async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    match method {
+        Method::GET | Method::HEAD => page::file(uri.path(), &headers),
+        _ => Err(Problem::not_found()),
+    }
+}
+
+fn wrong_method(methods: &'static str) -> Response {
+    let problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this is asked for in another way");
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, axum::http::HeaderValue::from_static(methods));
+    response
+}

@@ -1,0 +1,315 @@
+//! Connections: accepts them, bounds them in number and in time, speaks TLS, and ends them when told to.
+//!
+//! Every answer leaves here with the headers that keep browsers from doing what they should not.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::gate::Line;
+use super::limits::neighbourhood;
+use super::parts::Parts;
+use super::problem::Problem;
+use super::{events, routes};
+use crate::clock::{self, Spacing};
+
+/// A request's head must be whole after this long; a silent connection ends after it too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest body that is read, bytes. The largest there is names a token and a generation.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// The largest head, bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+/// A client that takes nothing of its answer for so long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after a failed accept: out of descriptors, it fails again at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// A failure to accept is logged at most so often.
+const LOG_SPACING_MS: u64 = 60_000;
+/// Answers under way at the end may take so long.
+const FINISH_MAX: Duration = Duration::from_secs(3);
+
+/// Connections there are, there were, and there were too many of.
+#[derive(Default)]
+pub struct Count {
+    pub current: AtomicU64,
+    pub total: AtomicU64,
+    pub rejected: AtomicU64,
+    by_peer: Mutex<HashMap<IpAddr, usize>>,
+    failure_logged: Spacing,
+}
+
+/// One connection's place in the count.
+struct Place {
+    parts: Arc<Parts>,
+    peer: IpAddr,
+}
+
+impl Place {
+    fn take(parts: &Arc<Parts>, peer: IpAddr) -> Option<Place> {
+        let (count, settings) = (&parts.connections, &parts.settings);
+        let peer = neighbourhood(peer);
+        let mut by_peer = count.by_peer.lock();
+        let of_peer = by_peer.get(&peer).copied().unwrap_or(0);
+        if count.current.load(Relaxed) >= settings.max_connections as u64
+            || of_peer >= settings.max_connections_per_peer
+        {
+            count.rejected.fetch_add(1, Relaxed);
+            return None;
+        }
+        by_peer.insert(peer, of_peer + 1);
+        count.current.fetch_add(1, Relaxed);
+        count.total.fetch_add(1, Relaxed);
+        Some(Place { parts: parts.clone(), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let count = &self.parts.connections;
+        count.current.fetch_sub(1, Relaxed);
+        let mut by_peer = count.by_peer.lock();
+        match by_peer.get_mut(&self.peer) {
+            Some(number) if *number > 1 => *number -= 1,
+            _ => drop(by_peer.remove(&self.peer)),
+        }
+    }
+}
+
+/// Serves until the shutdown fires and what was under way has been answered.
+pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>) {
+    let tracker = TaskTracker::new();
+    let router = routes::all(parts.clone());
+    tracker.spawn(events::watch(parts.clone()));
+    for listener in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => drop(tracker.spawn(accept(listener, router.clone(), parts.clone(), tracker.clone()))),
+            Err(error) => tracing::error!(%error, "the side port cannot listen"),
+        }
+    }
+    parts.shutdown.cancelled().await;
+    tracker.close();
+    if tokio::time::timeout(FINISH_MAX, tracker.wait()).await.is_err() {
+        tracing::debug!("some clients of the side port did not take their last answers in time");
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Parts>, tracker: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            () = parts.shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Place::take(&parts, peer.ip()) {
+                Some(place) => drop(tracker.spawn(connection(stream, peer, router.clone(), place))),
+                None => refuse(&stream, parts.keeper.tls.is_some()),
+            },
+            Err(error) => {
+                if parts.connections.failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                    tracing::warn!(%error, "the side port could not accept a connection");
+                }
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
+fn refuse(stream: &TcpStream, tls: bool) {
+    if !tls {
+        let _ = stream.try_write(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
+        );
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, place: Place) {
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else { return };
+    let parts = place.parts.clone();
+    let ended = match &parts.keeper.tls {
+        None => speak(stream, Line { peer, local, tls: false }, router, &parts).await,
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => speak(stream, Line { peer, local, tls: true }, router, &parts).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection of the side port ended with an error");
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+async fn speak<S>(stream: S, line: Line, router: Router, parts: &Arc<Parts>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let answering: Answering = Box::pin(answer(request, line, router.clone(), parts.clone()));
+        answering
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = parts.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    line: Line,
+    mut router: Router,
+    parts: Arc<Parts>,
+) -> Result<Response<Body>, Infallible> {
+    let (mut head, body) = request.into_parts();
+    let response = match parts.keeper.gate.admit(&head, &line, clock::boot_ms()) {
+        Err(problem) => problem.into_response(),
+        Ok(visitor) => match whole(body).await {
+            Err(problem) => problem.into_response(),
+            Ok(body) => {
+                head.extensions.insert(Arc::new(visitor));
+                router.call(Request::from_parts(head, body)).await?
+            }
+        },
+    };
+    Ok(harden(response))
+}
+
+/// The body, if it is small and comes in time.
+async fn whole(body: Incoming) -> Result<Body, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(Body::from(collected.to_bytes())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "the body is larger than any that is known here",
+        )),
+        Ok(Err(_)) => Err(Problem::bad("the body ended before its time")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body did not come in time")),
+    }
+}
+
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// On every answer. `Strict-Transport-Security` is not among them: it would speak for all ports of the host.
+const HEADERS: &[(&str, &str)] = &[
+    ("content-security-policy", CSP),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+];
+
+fn harden(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A stream whose peer must take something of what is written now and then. Reading is bounded elsewhere: a client that
+/// listens to events has nothing to say.
+struct Patient<S> {
+    stream: S,
+    /// Set while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncWrite + Unpin> Patient<S> {
+    fn new(stream: S) -> Patient<S> {
+        Patient { stream, deadline: None }
+    }
+
+    fn bounded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = write(Pin::new(&mut self.stream), cx);
+        if written.is_ready() {
+            self.deadline = None;
+            return written;
+        }
+        let deadline =
+            self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.bounded(cx, |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.bounded(cx, |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.bounded(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.bounded(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,132 @@
+//! Sessions of people who have logged in with a key. Kept here, bounded in number and in age; the browser has a number.
+//!
+//! A session is good for what its key is good for at each request: it ends with its key.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::access::KeyDigest;
+use crate::clock::BootMs;
+
+/// All sessions at once.
+const SESSIONS_MAX: usize = 256;
+/// Of one key: past that its oldest ends.
+const SESSIONS_PER_KEY_MAX: usize = 32;
+/// The longest life, milliseconds.
+pub const LIFE_MS: u64 = 12 * 3_600_000;
+/// A session that is not used for so long ends, milliseconds.
+const IDLE_MS: u64 = 2 * 3_600_000;
+
+/// The numbers' digests: what is in memory lets nobody in.
+#[derive(Default)]
+pub struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
+
+struct Session {
+    key: KeyDigest,
+    begun_ms: BootMs,
+    used_ms: BootMs,
+}
+
+impl Session {
+    fn is_over(&self, now_ms: BootMs) -> bool {
+        now_ms.saturating_sub(self.begun_ms) >= LIFE_MS || now_ms.saturating_sub(self.used_ms) >= IDLE_MS
+    }
+}
+
+impl Sessions {
+    /// A new session's number, or none if the system has no random bytes to give.
+    pub fn begin(&self, key: KeyDigest, now_ms: BootMs) -> Option<String> {
+        let number = random()?;
+        let mut sessions = self.0.lock();
+        sessions.retain(|_, session| !session.is_over(now_ms));
+        let oldest = |sessions: &HashMap<[u8; 32], Session>, of: Option<KeyDigest>| {
+            let those = sessions.iter().filter(|(_, session)| of.is_none_or(|key| key == session.key));
+            those.min_by_key(|(_, session)| session.begun_ms).map(|(number, _)| *number)
+        };
+        if sessions.values().filter(|session| session.key == key).count() >= SESSIONS_PER_KEY_MAX
+            && let Some(oldest) = oldest(&sessions, Some(key))
+        {
+            sessions.remove(&oldest);
+        }
+        if sessions.len() >= SESSIONS_MAX
+            && let Some(oldest) = oldest(&sessions, None)
+        {
+            sessions.remove(&oldest);
+        }
+        sessions.insert(digest(&number), Session { key, begun_ms: now_ms, used_ms: now_ms });
+        Some(number)
+    }
+
+    /// The key of a session that lasts.
+    pub fn find(&self, number: &str, now_ms: BootMs) -> Option<KeyDigest> {
+        let mut sessions = self.0.lock();
+        let session = sessions.get_mut(&digest(number)).filter(|session| !session.is_over(now_ms))?;
+        session.used_ms = now_ms;
+        Some(session.key)
+    }
+
+    /// Ends a session.
+    pub fn end(&self, number: &str) {
+        self.0.lock().remove(&digest(number));
+    }
+}
+
+fn digest(number: &str) -> [u8; 32] {
+    Sha256::digest(number).into()
+}
+
+/// 256 bits of the system's randomness, in hex.
+fn random() -> Option<String> {
+    use std::fmt::Write;
+    let mut bytes = [0; 32];
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).ok()?;
+    Some(bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_lasts_while_it_is_used_and_not_for_ever() {
+        let sessions = Sessions::default();
+        let number = sessions.begin([1; 32], 0).unwrap();
+        assert_eq!(number.len(), 64);
+        assert_eq!(sessions.find(&number, IDLE_MS - 1), Some([1; 32]));
+        let mut now = 0;
+        while now + IDLE_MS / 2 < LIFE_MS {
+            now += IDLE_MS / 2;
+            assert!(sessions.find(&number, now).is_some(), "{now}");
+        }
+        assert_eq!(sessions.find(&number, LIFE_MS), None);
+        let idle = sessions.begin([1; 32], 0).unwrap();
+        assert_eq!(sessions.find(&idle, IDLE_MS), None);
+        let ended = sessions.begin([1; 32], 0).unwrap();
+        sessions.end(&ended);
+        assert_eq!(sessions.find(&ended, 1), None);
+        assert_eq!(sessions.find("", 1), None);
+    }
+
+    #[test]
+    fn there_are_never_too_many_and_one_key_cannot_push_out_all_others() {
+        let sessions = Sessions::default();
+        let other = sessions.begin([2; 32], 0).unwrap();
+        let first = sessions.begin([1; 32], 1).unwrap();
+        for now in 2..1_000 {
+            sessions.begin([1; 32], now).unwrap();
+        }
+        assert_eq!(sessions.0.lock().len(), SESSIONS_PER_KEY_MAX + 1);
+        assert!(sessions.find(&other, 1_000).is_some() && sessions.find(&first, 1_000).is_none());
+        for key in 3..=255 {
+            for now in 0..2 {
+                sessions.begin([key; 32], 1_000 + now).unwrap();
+            }
+        }
+        assert_eq!(sessions.0.lock().len(), SESSIONS_MAX);
+    }
+}

@@ -1,0 +1,167 @@
+//! The whole server at a glance: figures now, and how they went in the last minutes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::{Map, Value, json};
+
+use super::parts::Parts;
+use crate::clock::Now;
+use crate::credential::table::State;
+
+/// A figure's name and what it is now.
+pub type Figures = Vec<(&'static str, u64)>;
+
+/// Counters and levels of the memcached side, by memcached's names where it has one.
+pub fn figures(parts: &Parts) -> Figures {
+    let (stats, cache) = (&parts.service.stats, parts.service.cache.totals());
+    let counts = stats.totals();
+    vec![
+        ("curr_connections", stats.curr_connections.load(Relaxed)),
+        ("total_connections", stats.total_connections.load(Relaxed)),
+        ("rejected_connections", stats.rejected_connections.load(Relaxed)),
+        ("side_connections", parts.connections.current.load(Relaxed)),
+        ("cmd_get", counts.cmd_get),
+        ("cmd_set", counts.cmd_set),
+        ("get_hits", counts.get_hits),
+        ("get_misses", counts.get_misses),
+        ("managed_hits", counts.managed_hits),
+        ("managed_misses", counts.managed_misses),
+        ("refused_writes", stats.refused_writes.load(Relaxed)),
+        ("access_denied", stats.access_denied.load(Relaxed)),
+        ("auth_errors", counts.auth_errors),
+        ("bytes_read", counts.bytes_read),
+        ("bytes_written", counts.bytes_written),
+        ("curr_items", cache.curr_items),
+        ("total_items", cache.total_items),
+        ("bytes", cache.bytes),
+        ("limit_maxbytes", cache.budget_bytes),
+        ("evictions", cache.evictions),
+        ("reclaimed", cache.reclaimed),
+        ("expired_unfetched", cache.expired_unfetched),
+    ]
+}
+
+/// How often a sample for the charts is taken, seconds.
+pub const SAMPLE_EVERY_S: u64 = 2;
+/// Ten minutes of them.
+const SAMPLES_MAX: usize = 300;
+/// Counters that are charted by how fast they grow.
+const RATES: &[(&str, &str)] = &[
+    ("gets_per_s", "cmd_get"),
+    ("hits_per_s", "get_hits"),
+    ("misses_per_s", "get_misses"),
+    ("sets_per_s", "cmd_set"),
+    ("bytes_read_per_s", "bytes_read"),
+    ("bytes_written_per_s", "bytes_written"),
+    ("evictions_per_s", "evictions"),
+];
+/// Levels that are charted as they are.
+const LEVELS: &[(&str, &str)] = &[("connections", "curr_connections"), ("items", "curr_items"), ("bytes", "bytes")];
+
+/// What the charts show.
+#[derive(Default)]
+pub struct History {
+    last: Option<Figures>,
+    last_unix_ms: i64,
+    samples: VecDeque<Vec<f64>>,
+}
+
+fn of(figures: &Figures, name: &str) -> u64 {
+    figures.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+}
+
+impl History {
+    /// Takes a sample, `interval_s` after the one before.
+    pub fn sample(&mut self, figures: Figures, interval_s: f64, now: Now) {
+        if let Some(last) = &self.last {
+            // `stats reset` sets counters back.
+            let rate = |name| of(&figures, name).saturating_sub(of(last, name)) as f64 / interval_s.max(0.001);
+            let round = |rate: f64| (rate * 10.0).round() / 10.0;
+            let rates = RATES.iter().map(|(_, name)| round(rate(name)));
+            let levels = LEVELS.iter().map(|(_, name)| of(&figures, name) as f64);
+            self.samples.push_back(rates.chain(levels).collect());
+            if self.samples.len() > SAMPLES_MAX {
+                self.samples.pop_front();
+            }
+        }
+        (self.last, self.last_unix_ms) = (Some(figures), now.unix_ms);
+    }
+
+    /// The last sample by name, for whoever has the ones before.
+    pub fn latest(&self) -> Option<Value> {
+        let sample = self.samples.back()?;
+        let names = RATES.iter().chain(LEVELS).map(|(name, _)| *name);
+        Some(Value::Object(names.zip(sample).map(|(name, value)| (name.to_owned(), json!(value))).collect()))
+    }
+
+    /// All samples in columns, the newest last.
+    pub fn shown(&self) -> Value {
+        let mut columns = Map::new();
+        for (at, (name, _)) in RATES.iter().chain(LEVELS).enumerate() {
+            let column: Vec<f64> = self.samples.iter().filter_map(|sample| sample.get(at).copied()).collect();
+            columns.insert((*name).to_owned(), json!(column));
+        }
+        json!({ "interval_s": SAMPLE_EVERY_S, "last_at_ms": self.last_unix_ms, "samples": columns })
+    }
+}
+
+/// `GET /v1/status`.
+pub fn shown(parts: &Parts, now: Now) -> Value {
+    let table = parts.table();
+    let started = parts.service.started();
+    let figures: Map<String, Value> =
+        figures(parts).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_at_ms": started.unix_ms,
+        "now_ms": now.unix_ms,
+        "uptime_s": now.boot_ms.saturating_sub(started.boot_ms) / 1000,
+        "max_connections": parts.service.max_connections(),
+        "apps": parts.apps.len(),
+        "credentials": by_state(parts, now),
+        "state_file": {
+            "kept": table.keeps_state.load(Relaxed),
+            "healthy": table.state_saved.load(Relaxed),
+            "failures": table.state_failures.load(Relaxed),
+        },
+        "figures": figures,
+        "history": parts.feed.history.lock().shown(),
+    })
+}
+
+/// How many credentials are in each state.
+fn by_state(parts: &Parts, now: Now) -> Value {
+    let mut counts: Map<String, Value> = Map::new();
+    for state in [State::Fresh, State::Renewing, State::Stale, State::Waiting, State::Blocked, State::Dead] {
+        counts.insert(state.name().to_owned(), json!(0));
+    }
+    for credential in parts.table().credentials() {
+        let name = credential.status(now.boot_ms).state.name();
+        let count = counts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        counts.insert(name.to_owned(), json!(count + 1));
+    }
+    counts.insert("total".to_owned(), json!(parts.table().credentials().len()));
+    Value::Object(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_rates_and_levels_and_bounded() {
+        let mut history = History::default();
+        let now = |unix_ms| Now { boot_ms: 0, unix_ms };
+        history.sample(vec![("cmd_get", 100), ("bytes", 7)], 0.0, now(0));
+        history.sample(vec![("cmd_get", 150), ("bytes", 9)], 2.0, now(2_000));
+        assert_eq!(history.latest().unwrap()["gets_per_s"], 25.0);
+        assert_eq!(history.latest().unwrap()["bytes"], 9.0);
+        history.sample(vec![("cmd_get", 0)], 2.0, now(4_000));
+        assert_eq!(history.latest().unwrap()["gets_per_s"], 0.0, "counters set back are no negative rate");
+        for _ in 0..1_000 {
+            history.sample(vec![("cmd_get", 0)], 2.0, now(6_000));
+        }
+        assert_eq!(history.shown()["samples"]["gets_per_s"].as_array().unwrap().len(), SAMPLES_MAX);
+    }
+}
