@@ -85,7 +85,7 @@ impl Ghost {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        super::slab::allocated(size_of_val(&*self.places))
+        super::arena::allocated(size_of_val(&*self.places))
     }
 
     pub(super) fn insert(&mut self, hash: u32, items: u32) {
