@@ -51,6 +51,7 @@ pub use crate::protocol::KEY_LENGTH_MAX as KEY_BYTES_MAX;
 
 /// No shard is made smaller than this: its fixed parts and its half-full pages should not weigh.
 const SHARE_BYTES_MIN: u64 = 8 << 20;
+fn share_min() -> u64 { std::env::var("SMIN").map_or(SHARE_BYTES_MIN, |s| s.parse::<u64>().unwrap() << 20) }
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,7 @@ struct Padded(Mutex<Shard>);
 
 impl Cache {
     pub fn new(options: &Options) -> Cache {
-        let least = SHARE_BYTES_MIN.max(options.item_size_max_bytes as u64 * 2);
+        let least = share_min().max(options.item_size_max_bytes as u64 * 2);
         let possible = (options.budget_bytes / least).clamp(1, options.shards.max(1) as u64);
         let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));
@@ -244,7 +245,8 @@ impl Cache {
         hasher.write(key);
         let hash = hasher.finish();
         // The upper half chooses the shard, the lower half the place in it.
-        let shard = &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)];
+        let number = (hash >> 32) as usize & (self.shards.len() - 1);
+        let shard = &self.shards[number];
         let mut trash = Trash::default();
         let mut guard = shard.0.lock();
         let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids, self.item_size_max, key, hash as u32, now);
@@ -253,20 +255,28 @@ impl Cache {
         drop(guard);
         drop(trash);
         if self.budget.is_exceeded_by(0) {
-            self.settle(now);
+            self.settle(Some(number), now);
         }
         result
     }
 
-    /// Makes room in the richest shards, for one that held less than its share when it needed memory.
+    /// Makes room in the richest shards, for one that held less than its share when it needed memory; that one comes
+    /// last, because it holds what was just stored.
     #[cold]
-    fn settle(&self, now: Seconds) {
+    fn settle(&self, debtor: Option<usize>, now: Seconds) {
         let mut tried = vec![false; self.shards.len()];
+        if let Some(debtor) = debtor {
+            tried[debtor] = true;
+        }
         while self.budget.is_exceeded_by(0)
-            && let Some(richest) = self.budget.richest(&tried)
+            && let Some(shard) = self.budget.richest(&tried).or(debtor)
         {
             let mut trash = Trash::default();
-            tried[richest] = !self.shards[richest].0.lock().give(0, now, &mut trash);
+            let gave = self.shards[shard].0.lock().give(0, now, &mut trash);
+            if !gave && tried[shard] {
+                break;
+            }
+            tried[shard] |= !gave;
         }
     }
 
@@ -297,7 +307,7 @@ impl Cache {
             let mut trash = Trash::default();
             shard.0.lock().give(self.budget.share(), 0, &mut trash);
         }
-        self.settle(0);
+        self.settle(None, 0);
     }
 
     pub fn totals(&self) -> Totals {

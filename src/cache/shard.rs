@@ -17,7 +17,7 @@ use super::{
     arena::{self, Arena, Data, Layout, Place},
     budget::Budget,
     class::{ClassTotals, Classes, item_size},
-    queue::{Ghost, Queue},
+    queue::{Ghost, Queue, Share},
     slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
 };
@@ -77,6 +77,8 @@ pub(super) struct Shard {
     small: Queue,
     main: Queue,
     ghost: Ghost,
+    /// Of the small queue.
+    share: Share,
     /// What flushed items leave behind, given back a little with each operation: a flush takes no time and no reader
     /// waits.
     graveyard: Graveyard,
@@ -131,6 +133,7 @@ impl Shard {
             small: Queue::new(),
             main: Queue::new(),
             ghost: Ghost::new(),
+            share: Share::new(),
             graveyard: Graveyard::default(),
             requested_bytes: 0,
             budget,
@@ -291,12 +294,18 @@ impl Shard {
             return None;
         }
         let index = self.slab.take_slot();
-        let to_main = self.ghost.take(hash);
+        let remembered = self.ghost.take(hash, self.slab.live_count());
+        let to_main = remembered.is_some();
         let entry = self.slab.get_mut(index);
         entry.hash = hash;
         entry.put(IN_MAIN, to_main);
         self.put(index, new.data);
         let cost = self.cost(index);
+        if let Some(remembered) = remembered
+            && remembered.lately
+        {
+            self.share.learn(remembered.from_main, cost, self.small.bytes + self.main.bytes);
+        }
         let queue = if to_main { &mut self.main } else { &mut self.small };
         queue.push(&mut self.slab, index, cost);
         self.describe(index, new.terms, now);
@@ -481,12 +490,12 @@ impl Shard {
     /// One victim by S3-FIFO. False if nothing but `keep` is left.
     fn evict_one(&mut self, keep: Option<u32>, now: Seconds, trash: &mut Trash) -> bool {
         loop {
-            let from_small = self.main.len == 0 || self.small.bytes * 10 > self.small.bytes + self.main.bytes;
+            let from_small = self.main.len == 0 || self.share.is_exceeded(self.small.bytes, self.main.bytes);
             if from_small && self.small.len > 0 {
                 let index = self.small.tail();
                 let cost = self.cost(index);
                 let entry = self.slab.get(index);
-                if keep == Some(index) || entry.frequency() > 1 {
+                if keep == Some(index) || entry.frequency() > 0 {
                     self.small.remove(&mut self.slab, index, cost);
                     self.main.push(&mut self.slab, index, cost);
                     self.slab.get_mut(index).put(IN_MAIN, true);
@@ -496,7 +505,7 @@ impl Shard {
                 }
                 let hash = entry.hash;
                 self.remove(index, Leaves::Evicted, now, trash);
-                self.ghost.insert(hash, self.slab.live_count());
+                self.ghost.insert(hash, false, self.slab.live_count());
                 return true;
             }
             let index = self.main.tail();
@@ -519,7 +528,9 @@ impl Shard {
                 self.stats_of(index).moves_within_lru += 1;
                 continue;
             }
+            let hash = entry.hash;
             self.remove(index, Leaves::Evicted, now, trash);
+            self.ghost.insert(hash, true, self.slab.live_count());
             return true;
         }
     }
@@ -586,6 +597,7 @@ impl Shard {
             class.number = 0;
             class.mem_requested = 0;
         }
+        self.report();
     }
 
     /// Gives back one piece of what was flushed.
@@ -603,7 +615,7 @@ impl Shard {
 
     fn count_leaving(&mut self, index: u32, why: Leaves, now: Seconds) {
         let entry = self.slab.get(index);
-        let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 1);
+        let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 0);
         let idle = u64::from(now.saturating_sub(entry.last_access));
         let stats = self.stats_of(index);
         match why {
