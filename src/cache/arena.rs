@@ -3,23 +3,24 @@
 //!
 //! Slots of one size form a bin. A bin has no holes: what leaves is replaced by the bin's last slot, whose owner is
 //! told. So a bin wastes less than one page whatever its history, its pages go back as soon as they are empty, and
-//! pages, being of two sizes only, leave the allocator nothing to fragment. A step from one slot size to the next is
-//! a sixteenth or less; memcached's is a quarter, a general allocator's an eighth to a quarter.
+//! pages, being of few sizes, leave the allocator little to fragment. A step from one slot size to the next is about
+//! a sixteenth; memcached's is a quarter, a general allocator's an eighth to a quarter.
 //!
 //! Never decides who leaves; never looks into what it keeps, but for the owner's number in front of each slot.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::shard::Trash;
 
 /// In front of the data of each slot: the index of its entry.
 const OWNER_BYTES: usize = size_of::<u32>();
 /// Data of up to so many bytes is kept in slots.
-pub(super) const SLOT_DATA_BYTES_MAX: usize = PAGES[PAGES.len() - 1].slot_bytes_max - OWNER_BYTES;
+pub(super) const SLOT_DATA_BYTES_MAX: usize = SLOT_BYTES_MAX - OWNER_BYTES;
 /// Slot sizes are told apart this finely when one is looked up.
 const GRAIN_BYTES: usize = 4;
-/// When memory is short, data may lie in a slot so many sizes too large; at most a fifth of it is then wasted.
-const NEAR_BINS: usize = 3;
+/// When memory is short, data may lie in a slot so many sizes too large; at most a fifth of it is then
+/// wasted.
+const NEAR_BINS: usize = 2;
 /// Bits of a small place that count slots in their page.
 const SLOT_BITS: u32 = 10;
 /// Marks the form of data with an allocation of its own.
@@ -27,16 +28,16 @@ const LARGE: u32 = 1 << 31;
 /// Of the form of a small place: the length below, the bin above.
 const LEN_BITS: u32 = 16;
 
-/// Slots of up to `slot_bytes_max` are cut from pages of `bytes`.
-struct PageKind {
-    bytes: usize,
-    slot_bytes_max: usize,
-}
-
-const PAGES: [PageKind; 2] = [
-    PageKind { bytes: 16 * 1024, slot_bytes_max: 2 * 1024 },
-    PageKind { bytes: 32 * 1024, slot_bytes_max: 8 * 1024 },
-];
+/// Sizes of pages. The allocator has each of them as it is, so nothing is lost to rounding; they are several so that
+/// a whole number of slots of nearly any size fills one of them.
+const PAGE_BYTES: [usize; 5] = [16 << 10, 20 << 10, 24 << 10, 28 << 10, 32 << 10];
+/// The largest slots; four of them fill a page.
+const SLOT_BYTES_MAX: usize = PAGE_BYTES[PAGE_BYTES.len() - 1] / SLOTS_MIN;
+/// Slots of a page, at least and at most.
+const SLOTS_MIN: usize = 4;
+const SLOTS_MAX: usize = 1 << SLOT_BITS;
+/// From one slot size to the next it is a sixteenth, or the next size that fills a page.
+const STEP: usize = 16;
 
 /// Where an item's data is, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,20 +87,23 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new() -> Layout {
-        let mut bins: Vec<(u32, u8)> = Vec::new();
-        let mut last = 16;
-        for (kind, page) in PAGES.iter().enumerate() {
-            for count in (page.bytes / page.slot_bytes_max..=1 << SLOT_BITS).rev() {
-                let size = page.bytes / count / GRAIN_BYTES * GRAIN_BYTES;
-                let step = (last / 20).max(GRAIN_BYTES);
-                if size > PAGES[kind].slot_bytes_max || (size < last + step && size != page.slot_bytes_max) {
-                    continue;
-                }
-                bins.push((size as u32, kind as u8));
-                last = size;
+        // Every size of which some number fills a page, with the smallest such page.
+        let mut fitting: BTreeMap<usize, u8> = BTreeMap::new();
+        for (kind, page) in PAGE_BYTES.into_iter().enumerate() {
+            for count in SLOTS_MIN..=SLOTS_MAX {
+                fitting.entry(page / count / GRAIN_BYTES * GRAIN_BYTES).or_insert(kind as u8);
             }
         }
-        let largest = PAGES[PAGES.len() - 1].slot_bytes_max;
+        let mut bins = Vec::new();
+        let mut last = PAGE_BYTES[0] / SLOTS_MAX;
+        while last < SLOT_BYTES_MAX {
+            let far = last + (last / STEP).max(GRAIN_BYTES);
+            let next = fitting.range(last + 1..=far).next_back().or(fitting.range(far..).next());
+            let Some((&size, &kind)) = next else { break };
+            bins.push((size as u32, kind));
+            last = size;
+        }
+        let largest = SLOT_BYTES_MAX;
         let by_size = (0..=largest / GRAIN_BYTES)
             .map(|grains| bins.partition_point(|&(size, _)| (size as usize) < grains * GRAIN_BYTES) as u8)
             .collect();
@@ -188,25 +192,29 @@ impl Moved {
 
 pub(super) struct Arena {
     layout: Arc<Layout>,
+    /// Data may lie in a slot so many sizes too large, when memory is short.
+    reach: usize,
     bins: Box<[Bin]>,
     large: Vec<Large>,
     /// An empty page of each kind: a bin at the brink of a page does not go to the allocator each time.
-    spare: [Option<Box<[u8]>>; PAGES.len()],
+    spare: [Option<Box<[u8]>>; PAGE_BYTES.len()],
     /// Of pages, spare ones included, and of large data as the allocator rounds it.
     bytes: u64,
 }
 
 impl Arena {
-    pub(super) fn new(layout: Arc<Layout>) -> Arena {
+    /// With `evict`, there is another way to get memory than to use a slot that is far too large.
+    pub(super) fn new(layout: Arc<Layout>, evict: bool) -> Arena {
+        let reach = if evict { NEAR_BINS } else { layout.bins.len() };
         let bin = |&(slot_bytes, kind): &(u32, u8)| Bin {
             slot_bytes,
-            per_page: (PAGES[usize::from(kind)].bytes as u32 / slot_bytes).min(1 << SLOT_BITS),
+            per_page: (PAGE_BYTES[usize::from(kind)] as u32 / slot_bytes).min(SLOTS_MAX as u32),
             in_last: 0,
             kind,
             pages: Vec::new(),
         };
         let bins = layout.bins.iter().map(bin).collect();
-        Arena { bins, layout, large: Vec::new(), spare: Default::default(), bytes: 0 }
+        Arena { bins, layout, reach, large: Vec::new(), spare: Default::default(), bytes: 0 }
     }
 
     /// What it takes beside pages and data, whatever is kept.
@@ -251,7 +259,7 @@ impl Arena {
                 allocated(len) + (list * size_of::<Large>()) as u64
             }
             Some(bin) if self.bins[bin].has_room() || self.spare[usize::from(self.bins[bin].kind)].is_some() => 0,
-            Some(bin) => PAGES[usize::from(self.bins[bin].kind)].bytes as u64,
+            Some(bin) => PAGE_BYTES[usize::from(self.bins[bin].kind)] as u64,
         }
     }
 
@@ -261,7 +269,7 @@ impl Arena {
     }
 
     fn room_near(&self, bin: usize) -> Option<usize> {
-        (bin..self.bins.len().min(bin + 1 + NEAR_BINS)).find(|&bin| self.bins[bin].has_room())
+        (bin..self.bins.len().min(bin + 1 + self.reach)).find(|&bin| self.bins[bin].has_room())
     }
 
     /// Puts data in a place. Never fails: the caller has looked at [`Arena::growth`], or, if memory is `short`, at
@@ -281,8 +289,8 @@ impl Arena {
         if !bin.has_room() {
             let kind = usize::from(bin.kind);
             let page = self.spare[kind].take().unwrap_or_else(|| {
-                self.bytes += PAGES[kind].bytes as u64;
-                vec![0; PAGES[kind].bytes].into_boxed_slice()
+                self.bytes += PAGE_BYTES[kind] as u64;
+                vec![0; PAGE_BYTES[kind]].into_boxed_slice()
             });
             bin.pages.push(page);
             bin.in_last = 0;
@@ -389,7 +397,7 @@ impl Arena {
 
     /// Gives everything up at once; what comes back is to be dropped in small doses.
     pub(super) fn take_all(&mut self) -> Vec<Box<[u8]>> {
-        let emptied = std::mem::replace(self, Arena::new(self.layout.clone()));
+        let emptied = std::mem::replace(self, Arena::new(self.layout.clone(), self.reach == NEAR_BINS));
         let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages);
         pages.chain(emptied.spare.into_iter().flatten()).chain(emptied.large.into_iter().map(|l| l.data)).collect()
     }
@@ -428,4 +436,91 @@ pub(super) fn allocated(len: usize) -> u64 {
         _ => len.next_multiple_of(4096),
     };
     rounded as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_sizes_fill_their_pages_and_rise_by_little() {
+        let layout = Layout::new();
+        let mut last = 16;
+        for &(size, kind) in &layout.bins {
+            let (size, page) = (size as usize, PAGE_BYTES[usize::from(kind)]);
+            let count = (page / size).min(SLOTS_MAX);
+            assert!(size > last && size <= last + (last / 7).max(GRAIN_BYTES), "{last}, then {size}");
+            assert!((page - count * size) * 50 <= page, "{count} slots of {size} in {page}");
+            assert!(count >= SLOTS_MIN);
+            last = size;
+        }
+        assert_eq!(last, SLOT_BYTES_MAX);
+        assert!(layout.bins.len() <= 1 << (31 - LEN_BITS), "{}", layout.bins.len());
+        for len in 0..=SLOT_DATA_BYTES_MAX {
+            let bin = layout.bin_of(len).unwrap();
+            assert!(layout.bins[bin].0 as usize >= len + OWNER_BYTES);
+            assert!(bin == 0 || (layout.bins[bin - 1].0 as usize) < len + OWNER_BYTES, "{len}");
+        }
+        assert_eq!(layout.bin_of(SLOT_DATA_BYTES_MAX + 1), None);
+    }
+
+    #[test]
+    fn allocations_round_as_the_allocator_does() {
+        let table = [
+            (0, 0),
+            (1, 16),
+            (16, 16),
+            (17, 32),
+            (128, 128),
+            (129, 160),
+            (160, 160),
+            (161, 192),
+            (256, 256),
+            (257, 320),
+            (1025, 1280),
+            (131_072, 131_072),
+            (131_073, 135_168),
+        ];
+        for (len, expected) in table {
+            assert_eq!(allocated(len), expected, "{len}");
+        }
+        PAGE_BYTES.into_iter().for_each(|page| assert_eq!(allocated(page), page as u64));
+    }
+
+    #[test]
+    fn a_bin_has_no_holes_and_its_pages_go_back() {
+        let mut arena = Arena::new(Arc::new(Layout::new()), true);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut places: Vec<Option<Place>> = Vec::new();
+        let key = |owner: u32| [owner as u8; 16];
+        for _ in 0..20_000 {
+            if rng.u8(..5) < 3 {
+                let (owner, rest) = (places.len() as u32, vec![7; 40 + rng.usize(..4) * 300]);
+                places.push(Some(arena.put(owner, Data::Pieces([&key(owner), &rest, b""]), false)));
+            } else if !places.is_empty() {
+                let owner = rng.usize(..places.len());
+                if let Some(place) = places[owner].take()
+                    && let Some(moved) = arena.free(place, &mut Trash::default())
+                {
+                    moved.correct(places[moved.owner as usize].as_mut().unwrap());
+                }
+            }
+        }
+        let live = || (0..).zip(&places).filter_map(|(owner, place)| place.map(|place| (owner, place)));
+        arena.validate(live()).unwrap();
+        for (owner, place) in live() {
+            assert!(arena.get(place).starts_with(&key(owner)));
+        }
+        let content: usize = live().map(|(_, place)| place.data_len()).sum();
+        assert!(arena.bytes() < content as u64 * 11 / 10, "{} for {content}", arena.bytes());
+        for place in 0..places.len() {
+            if let Some(taken) = places[place].take()
+                && let Some(moved) = arena.free(taken, &mut Trash::default())
+            {
+                moved.correct(places[moved.owner as usize].as_mut().unwrap());
+            }
+        }
+        while arena.drop_spare(None, &mut Trash::default()) {}
+        assert_eq!(arena.bytes(), 0);
+    }
 }

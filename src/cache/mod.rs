@@ -50,8 +50,7 @@ pub type Seconds = u32;
 pub use crate::protocol::KEY_LENGTH_MAX as KEY_BYTES_MAX;
 
 /// No shard is made smaller than this: its fixed parts and its half-full pages should not weigh.
-const SHARE_BYTES_MIN: u64 = 8 << 20;
-fn share_min() -> u64 { std::env::var("SMIN").map_or(SHARE_BYTES_MIN, |s| s.parse::<u64>().unwrap() << 20) }
+const SHARE_BYTES_MIN: u64 = 16 << 20;
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +163,7 @@ struct Padded(Mutex<Shard>);
 
 impl Cache {
     pub fn new(options: &Options) -> Cache {
-        let least = share_min().max(options.item_size_max_bytes as u64 * 2);
+        let least = SHARE_BYTES_MIN.max(options.item_size_max_bytes as u64 * 2);
         let possible = (options.budget_bytes / least).clamp(1, options.shards.max(1) as u64);
         let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));

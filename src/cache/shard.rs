@@ -128,7 +128,7 @@ impl Shard {
         let mut shard = Shard {
             table: HashTable::new(),
             slab: Slab::new(),
-            arena: Arena::new(layout),
+            arena: Arena::new(layout, evict),
             wheel: Wheel::new(),
             small: Queue::new(),
             main: Queue::new(),
@@ -309,6 +309,7 @@ impl Shard {
         let queue = if to_main { &mut self.main } else { &mut self.small };
         queue.push(&mut self.slab, index, cost);
         self.describe(index, new.terms, now);
+        self.freshen_table();
         let slab = &self.slab;
         self.table.insert_unique(spread(hash), index, |&other| spread(slab.get(other).hash));
         self.counters.total_items += 1;
@@ -405,8 +406,9 @@ impl Shard {
         let Some(want) = want else { return 0 };
         let mut bytes = self.arena.growth(want.data_len);
         if want.entry {
-            let full = self.table.len() == self.table.capacity();
-            bytes += self.slab.growth() + if full { self.table.allocation_size().max(64) as u64 } else { 0 };
+            let (len, buckets) = (self.table.len(), self.table.num_buckets());
+            let doubles = len == self.table.capacity() && (buckets < 64 || len >= buckets / 16 * 13);
+            bytes += self.slab.growth() + if doubles { self.table.allocation_size().max(64) as u64 } else { 0 };
         }
         bytes.saturating_sub(want.credit)
     }
@@ -443,7 +445,7 @@ impl Shard {
             }
             let others = self.budget.shards() > 1;
             let share = self.budget.share();
-            if self.evict && others && self.reported + growth < share - share / 8 {
+            if self.evict && others && self.reported + growth < share - share / 16 {
                 // The richest shard will make room, at the end of the operation.
                 return true;
             }
@@ -569,6 +571,20 @@ impl Shard {
         queue.relocated(&mut self.slab, to);
         self.wheel.relocated(&mut self.slab, to);
         Some((from, to))
+    }
+
+    /// A table full of marks of what has left, not of what is there, is written anew: left to itself it would double.
+    fn freshen_table(&mut self) {
+        let (len, buckets) = (self.table.len(), self.table.num_buckets());
+        if len == self.table.capacity() && buckets >= 64 && len < buckets / 16 * 13 {
+            let mut table = HashTable::with_capacity(buckets / 8 * 7);
+            let slab = &self.slab;
+            let hash_of = |&index: &u32| spread(slab.get(index).hash);
+            self.table.drain().for_each(|index| {
+                table.insert_unique(hash_of(&index), index, hash_of);
+            });
+            self.table = table;
+        }
     }
 
     /// Halves a table that is far too large for what it holds.

@@ -267,7 +267,7 @@ proptest! {
     /// stores need another shard to make room.
     #[test]
     fn shards_keep_their_one_budget_and_never_lie(ops in prop::collection::vec(op(200, 3500), 1..300)) {
-        let options = Options { budget_bytes: 32 << 20, item_size_max_bytes: 4096, evict: true, shards: 4 };
+        let options = Options { budget_bytes: 64 << 20, item_size_max_bytes: 4096, evict: true, shards: 4 };
         let cache = Cache::new(&options);
         assert_eq!(cache.totals().shards, 4);
         cache.set_budget(SHARED_BUDGET);
