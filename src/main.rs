@@ -14,7 +14,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What is freed goes back to the system at once, so that resident memory follows the budget (`docs/cache.md`); few
+/// arenas, because each keeps free memory of its own. `_RJEM_MALLOC_CONF` in the environment comes on top.
+// The allocator looks for this symbol before anything runs; reading it is all it does.
+#[allow(unsafe_code)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: Option<&'static [u8; 71]> =
+    Some(b"dirty_decay_ms:0,muzzy_decay_ms:0,narenas:4,abort_conf:false,thp:never\0");
 
 /// sysexits(3): the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;

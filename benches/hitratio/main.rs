@@ -115,8 +115,7 @@ struct Ours {
 
 impl Ours {
     fn new() -> Ours {
-        let options =
-            Options { budget_bytes: MEGABYTES << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 64 };
+        let options = Options { budget_bytes: MEGABYTES << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 64 };
         Ours { cache: Cache::new(&options), key: Vec::new(), value: vec![b'v'; 16 * 1024] }
     }
 }

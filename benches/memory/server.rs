@@ -2,7 +2,9 @@
 //!
 //! Knows how to start both servers; measures nothing but memory. Ends its process when dropped.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#![allow(dead_code, reason = "two benches use it, each a part")]
+
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -129,5 +131,4 @@ impl Wire {
             }
         }
     }
-
 }

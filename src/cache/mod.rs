@@ -35,13 +35,13 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-pub use self::{class::ClassTotals, slot::Slot};
 use self::{
     arena::Layout,
     budget::Budget,
     class::Classes,
     shard::{Shard, Trash},
 };
+pub use self::{class::ClassTotals, slot::Slot};
 
 /// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
 pub type Seconds = u32;
@@ -310,11 +310,8 @@ impl Cache {
     }
 
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            budget_bytes: self.budget.bytes(),
-            shards: self.shards.len() as u64,
-            ..Totals::default()
-        };
+        let mut totals =
+            Totals { budget_bytes: self.budget.bytes(), shards: self.shards.len() as u64, ..Totals::default() };
         for shard in &self.shards {
             let shard = shard.0.lock();
             totals.curr_items += shard.items();

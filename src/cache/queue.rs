@@ -101,7 +101,8 @@ impl Share {
 
     /// A key of this cost has come back right after it was evicted.
     pub(super) fn learn(&mut self, from_main: bool, cost: u64, whole: u64) {
-        let step = (cost * Share::STEP * u64::from(Share::WHOLE) / whole.max(1)).clamp(1, u64::from(Share::FIRST)) as u32;
+        let step =
+            (cost * Share::STEP * u64::from(Share::WHOLE) / whole.max(1)).clamp(1, u64::from(Share::FIRST)) as u32;
         let moved = if from_main { self.0.saturating_sub(step) } else { self.0 + step };
         self.0 = moved.clamp(Share::LEAST, Share::MOST);
     }

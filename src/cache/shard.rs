@@ -317,13 +317,7 @@ impl Shard {
     }
 
     /// Gives an entry new contents in its place in the queue. `None`: no memory, and the old contents stay.
-    pub(super) fn replace(
-        &mut self,
-        mut index: u32,
-        new: NewData<'_>,
-        now: Seconds,
-        trash: &mut Trash,
-    ) -> Option<u32> {
+    pub(super) fn replace(&mut self, mut index: u32, new: NewData<'_>, now: Seconds, trash: &mut Trash) -> Option<u32> {
         let place = self.slab.get(index).place;
         self.counters.total_items += 1;
         let data = match self.arena.overwrite(place, new.data) {
@@ -464,13 +458,7 @@ impl Shard {
     }
 
     /// One step of giving back what no item needs. False if there is nothing more.
-    fn shed(
-        &mut self,
-        data_len: Option<usize>,
-        mut keep: Option<&mut u32>,
-        now: Seconds,
-        trash: &mut Trash,
-    ) -> bool {
+    fn shed(&mut self, data_len: Option<usize>, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
         if self.graveyard.bytes > 0 {
             self.bury(trash);
         } else if self.arena.drop_spare(data_len, trash) {
@@ -703,7 +691,10 @@ impl Shard {
         let mut stats: Vec<(u64, u64)> = vec![(0, 0); self.stats.len()];
         for &index in &live {
             let entry = self.slab.get(index);
-            check(self.find(entry.hash, &self.data(entry)[..entry.key_len.into()]) == Some(index), "an entry the table does not find")?;
+            check(
+                self.find(entry.hash, &self.data(entry)[..entry.key_len.into()]) == Some(index),
+                "an entry the table does not find",
+            )?;
             check((entry.exptime == 0) == (entry.timer_slot == NO_SLOT), "wheel membership")?;
             check(entry.class == self.classes.of(entry.item_size()), "class")?;
             requested += entry.item_size() as u64;
