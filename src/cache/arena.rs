@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn slot_sizes_fill_their_pages_and_rise_by_little() {
         let layout = Layout::new();
-        let mut last = 16;
+        let mut last = 8;
         for &(size, kind) in &layout.bins {
             let (size, page) = (size as usize, PAGE_BYTES[usize::from(kind)]);
             let count = (page / size).min(SLOTS_MAX);

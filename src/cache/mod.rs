@@ -1,19 +1,23 @@
 //! Ordinary keys: memcached's semantics over a sharded store with an exact memory budget.
 //!
 //! [`Cache`] is a thin shell: hash the key once, lock its shard, call. All policy is in `shard`, which is
-//! single-threaded. The parts: `slab` (entries), `queue` (S3-FIFO eviction), `wheel` (expiry), `class`
-//! (memcached's slab classes, as statistics), `number` (what `incr` accepts).
+//! single-threaded. The parts: `slab` (entries), `arena` (keys and values), `budget` (what all shards share), `queue`
+//! (eviction), `wheel` (expiry), `class` (memcached's slab classes, as statistics), `number` (what `incr` accepts).
+//! `docs/cache.md` has the figures, and what was tried and lost.
 //!
 //! What holds:
-//! - after every operation each shard uses at most its budget, counting allocations as the allocator rounds
-//!   them, entries, hash table, ghost table and flushed items not yet freed;
+//! - after every operation all shards together use at most the budget, counting pages whether full or not, large
+//!   values as the allocator rounds them, entries, hash tables, ghost tables and flushed items not yet freed;
 //! - while something can be evicted (or has expired) a store never fails for memory;
 //! - an expired or flushed item is never seen again, whether or not its memory has been taken back;
 //! - a read-modify-write is one step under one lock; memory is freed after the lock.
 //!
+//! During an operation of a shard that holds less than its share, the budget may be exceeded by that one item, until
+//! another shard has made room.
+//!
 //! Never reads a clock (time comes in as a value and must not run backwards), never does I/O, never logs, has
-//! no async code, knows nothing of the wire. Of a slab once full of small items at most two chunks (14 KiB) a
-//! shard stay behind after they left.
+//! no async code, knows nothing of the wire. Of entries once there at most two chunks (12 KiB) a shard stay behind
+//! after they left, of data less than a page for each size in use.
 
 mod arena;
 mod budget;
