@@ -173,7 +173,7 @@ impl Ghost {
     }
 
     fn when(&self, from_main: bool) -> u32 {
-        self.evictions[usize::from(from_main)] / self.quantum() & (FROM_MAIN - 1)
+        (self.evictions[usize::from(from_main)] / self.quantum()) & (FROM_MAIN - 1)
     }
 
     /// Follows the number of items, up or down, with room between so that it rarely moves; then it begins anew.

@@ -200,7 +200,8 @@ impl Shard {
         let now = now.max(self.now);
         self.report();
         while self.budget.is_exceeded_by(0) && self.reported > floor {
-            if !self.shed(None, None, now, trash) && !(self.evict && self.evict_one(None, now, trash)) {
+            let gave = self.shed(None, None, now, trash) || (self.evict && self.evict_one(None, now, trash));
+            if !gave {
                 let had = self.ghost.bytes();
                 self.ghost.clear();
                 self.report();
