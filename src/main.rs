@@ -1,5 +1,7 @@
 //! The program: arguments -> config -> telemetry -> runtime -> app. The only place that exits.
 
+mod allocator;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,9 +15,6 @@ use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// sysexits(3): the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;

@@ -1,20 +1,26 @@
 //! Ordinary keys: memcached's semantics over a sharded store with an exact memory budget.
 //!
 //! [`Cache`] is a thin shell: hash the key once, lock its shard, call. All policy is in `shard`, which is
-//! single-threaded. The parts: `slab` (entries), `queue` (S3-FIFO eviction), `wheel` (expiry), `class`
-//! (memcached's slab classes, as statistics), `number` (what `incr` accepts).
+//! single-threaded. The parts: `slab` (entries), `arena` (keys and values), `budget` (what all shards share), `queue`
+//! (eviction), `wheel` (expiry), `class` (memcached's slab classes, as statistics), `number` (what `incr` accepts).
+//! `docs/cache.md` has the figures, and what was tried and lost.
 //!
 //! What holds:
-//! - after every operation each shard uses at most its budget, counting allocations as the allocator rounds
-//!   them, entries, hash table, ghost table and flushed items not yet freed;
+//! - after every operation all shards together use at most the budget, counting pages whether full or not, large
+//!   values as the allocator rounds them, entries, hash tables, ghost tables and flushed items not yet freed;
 //! - while something can be evicted (or has expired) a store never fails for memory;
 //! - an expired or flushed item is never seen again, whether or not its memory has been taken back;
 //! - a read-modify-write is one step under one lock; memory is freed after the lock.
 //!
+//! During an operation of a shard that holds less than its share, the budget may be exceeded by that one item, until
+//! another shard has made room.
+//!
 //! Never reads a clock (time comes in as a value and must not run backwards), never does I/O, never logs, has
-//! no async code, knows nothing of the wire. Of a slab once full of small items at most two chunks (14 KiB) a
-//! shard stay behind after they left.
+//! no async code, knows nothing of the wire. Of entries once there at most two chunks (12 KiB) a shard stay behind
+//! after they left, of data less than a page for each size in use.
 
+mod arena;
+mod budget;
 mod class;
 mod queue;
 mod shard;
@@ -33,11 +39,13 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-pub use self::{class::ClassTotals, slot::Slot};
 use self::{
+    arena::Layout,
+    budget::Budget,
     class::Classes,
     shard::{Shard, Trash},
 };
+pub use self::{class::ClassTotals, slot::Slot};
 
 /// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
 pub type Seconds = u32;
@@ -45,8 +53,8 @@ pub type Seconds = u32;
 /// The longest key.
 pub use crate::protocol::KEY_LENGTH_MAX as KEY_BYTES_MAX;
 
-/// No shard is made smaller than this: its fixed parts should not weigh.
-const SHARD_BUDGET_BYTES_MIN: u64 = 256 * 1024;
+/// No shard is made smaller than this: its fixed parts and its half-full pages should not weigh.
+const SHARE_BYTES_MIN: u64 = 16 << 20;
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +157,7 @@ pub struct Cache {
     shards: Box<[Padded]>,
     hasher: RandomState,
     cas_ids: AtomicU64,
-    budget: AtomicU64,
+    budget: Arc<Budget>,
     item_size_max: usize,
 }
 
@@ -159,16 +167,20 @@ struct Padded(Mutex<Shard>);
 
 impl Cache {
     pub fn new(options: &Options) -> Cache {
-        let least = SHARD_BUDGET_BYTES_MIN.max(options.item_size_max_bytes as u64 * 2);
+        let least = SHARE_BYTES_MIN.max(options.item_size_max_bytes as u64 * 2);
         let possible = (options.budget_bytes / least).clamp(1, options.shards.max(1) as u64);
-        let count = 1 << possible.ilog2();
+        let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));
-        let shard = |_| Padded(Mutex::new(Shard::new(options.budget_bytes / count, options.evict, classes.clone())));
+        let (layout, budget) = (Arc::new(Layout::new()), Arc::new(Budget::new(options.budget_bytes, count)));
+        let shard = |number| {
+            let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout.clone());
+            Padded(Mutex::new(shard))
+        };
         Cache {
             shards: (0..count).map(shard).collect(),
             hasher: RandomState::default(),
             cas_ids: AtomicU64::new(1),
-            budget: AtomicU64::new(options.budget_bytes),
+            budget,
             item_size_max: options.item_size_max_bytes,
         }
     }
@@ -208,6 +220,8 @@ impl Cache {
         Ready(match mode {
             Mode::Append | Mode::Prepend => None,
             _ if !self.fits(key.len(), flags, value.len()) => None,
+            // What is small is copied under the lock: that is quicker than to allocate.
+            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => None,
             _ => Some(slab::pack(key, [value, b""], flags)),
         })
     }
@@ -234,7 +248,8 @@ impl Cache {
         hasher.write(key);
         let hash = hasher.finish();
         // The upper half chooses the shard, the lower half the place in it.
-        let shard = &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)];
+        let number = (hash >> 32) as usize & (self.shards.len() - 1);
+        let shard = &self.shards[number];
         let mut trash = Trash::default();
         let mut guard = shard.0.lock();
         let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids, self.item_size_max, key, hash as u32, now);
@@ -242,7 +257,30 @@ impl Cache {
         guard.finish(now, &mut trash);
         drop(guard);
         drop(trash);
+        if self.budget.is_exceeded_by(0) {
+            self.settle(Some(number), now);
+        }
         result
+    }
+
+    /// Makes room in the richest shards, for one that held less than its share when it needed memory; that one comes
+    /// last, because it holds what was just stored.
+    #[cold]
+    fn settle(&self, debtor: Option<usize>, now: Seconds) {
+        let mut tried = vec![false; self.shards.len()];
+        if let Some(debtor) = debtor {
+            tried[debtor] = true;
+        }
+        while self.budget.is_exceeded_by(0)
+            && let Some(shard) = self.budget.richest(&tried).or(debtor)
+        {
+            let mut trash = Trash::default();
+            let gave = self.shards[shard].0.lock().give(0, now, &mut trash);
+            if !gave && tried[shard] {
+                break;
+            }
+            tried[shard] |= !gave;
+        }
     }
 
     /// Whether an item of these lengths is within the largest item size.
@@ -265,22 +303,19 @@ impl Cache {
         }
     }
 
-    /// A new budget, in force when this returns. The number of shards stays, so an item may not be larger than
-    /// its shard's share; it is then refused with `OutOfMemory`.
+    /// A new budget, in force when this returns. An item larger than that is then refused with `OutOfMemory`.
     pub fn set_budget(&self, bytes: u64) {
-        self.budget.store(bytes, Ordering::Relaxed);
+        self.budget.set_bytes(bytes);
         for shard in &self.shards {
             let mut trash = Trash::default();
-            shard.0.lock().set_budget(bytes / self.shards.len() as u64, &mut trash);
+            shard.0.lock().give(self.budget.share(), 0, &mut trash);
         }
+        self.settle(None, 0);
     }
 
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            budget_bytes: self.budget.load(Ordering::Relaxed),
-            shards: self.shards.len() as u64,
-            ..Totals::default()
-        };
+        let mut totals =
+            Totals { budget_bytes: self.budget.bytes(), shards: self.shards.len() as u64, ..Totals::default() };
         for shard in &self.shards {
             let shard = shard.0.lock();
             totals.curr_items += shard.items();
@@ -351,7 +386,7 @@ impl Cache {
         for index in (begin..end).rev() {
             let entry = shard.slab.get(index);
             if entry.is_live() && !entry.is_expired(now) {
-                visit(slot::view_of(entry));
+                visit(slot::view_of(&shard, entry));
             }
         }
         match begin {
@@ -364,7 +399,12 @@ impl Cache {
     /// Recounts everything and compares it with the running totals; for tests.
     #[doc(hidden)]
     pub fn validate(&self) -> Result<(), String> {
-        self.shards.iter().try_for_each(|shard| shard.0.lock().validate())
+        self.shards.iter().try_for_each(|shard| shard.0.lock().validate())?;
+        let (used, fixed) = (self.budget.used(), self.shards[0].0.lock().fixed_bytes() * self.shards.len() as u64);
+        if used > self.budget.bytes().max(fixed) {
+            return Err(format!("used {used} of {}", self.budget.bytes()));
+        }
+        Ok(())
     }
 }
 

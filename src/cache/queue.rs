@@ -1,7 +1,12 @@
-//! The order of eviction: S3-FIFO. New items enter the small queue; those used again before they reach its end
-//! move to the main queue, where a used item gets another round; the rest leave. A hit only raises a two-bit
-//! counter in the item's record. A key that comes back soon after it was evicted is remembered by the ghost
+//! The order of eviction: S3-FIFO with a small queue that adapts. New items enter the small queue; those used before
+//! they reach its end move to the main queue, where a used item gets another round; the rest leave. A hit only raises
+//! a two-bit counter in the item's record. A key that comes back soon after it was evicted is remembered by the ghost
 //! table and goes straight to the main queue. One pass over many keys therefore costs the main queue nothing.
+//!
+//! How much the small queue gets is learnt: a key that comes back right after it has left the small queue would have
+//! been kept by a larger small queue, one right after it has left the main queue by a larger main queue, and either
+//! moves the share. So the order is close to that of last use while popularity moves, and close to that of frequency
+//! while it stands still. What was tried beside it is in `docs/cache.md`.
 
 use super::slab::{Link, NIL, Slab};
 
@@ -73,53 +78,109 @@ impl Queue {
     }
 }
 
-/// Hashes of keys evicted from the small queue, each in the one place its hash allows; a newer one overwrites.
-/// About as many places as the shard has items; its memory counts in the budget.
+/// The small queue's part of the weight of both, in parts of [`Share::WHOLE`].
+pub(super) struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1 << 16;
+    const FIRST: u32 = Share::WHOLE / 10;
+    const LEAST: u32 = Share::WHOLE / 50;
+    const MOST: u32 = Share::WHOLE / 10 * 9;
+    /// A key that comes back moves the share by so many times its own part of the weight.
+    const STEP: u64 = 16;
+
+    pub(super) fn new() -> Share {
+        Share(Share::FIRST)
+    }
+
+    /// Whether the small queue has more than its share.
+    #[inline]
+    pub(super) fn is_exceeded(&self, small_bytes: u64, main_bytes: u64) -> bool {
+        small_bytes * u64::from(Share::WHOLE) > (small_bytes + main_bytes) * u64::from(self.0)
+    }
+
+    /// A key of this cost has come back right after it was evicted.
+    pub(super) fn learn(&mut self, from_main: bool, cost: u64, whole: u64) {
+        let step =
+            (cost * Share::STEP * u64::from(Share::WHOLE) / whole.max(1)).clamp(1, u64::from(Share::FIRST)) as u32;
+        let moved = if from_main { self.0.saturating_sub(step) } else { self.0 + step };
+        self.0 = moved.clamp(Share::LEAST, Share::MOST);
+    }
+}
+
+/// What the ghost table remembers of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) from_main: bool,
+    /// Since then no more than a twentieth of as many items as there are have left the same queue.
+    pub(super) lately: bool,
+}
+
+/// Keys evicted lately, each in the one place its hash allows; a newer one overwrites. About as many places as the
+/// shard has items; its memory counts in the budget.
+///
+/// A place holds 20 bits of the hash, the queue, and when: evictions from that queue, counted roughly.
 pub(super) struct Ghost {
     places: Box<[u32]>,
+    /// Evictions from the small queue and from the main queue.
+    evictions: [u32; 2],
 }
+
+const WHEN_BITS: u32 = 11;
+const FROM_MAIN: u32 = 1 << WHEN_BITS;
+const TAG_SHIFT: u32 = WHEN_BITS + 1;
 
 impl Ghost {
     pub(super) fn new() -> Ghost {
-        Ghost { places: Box::default() }
+        Ghost { places: Box::default(), evictions: [0; 2] }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        super::slab::allocated(size_of_val(&*self.places))
+        super::arena::allocated(size_of_val(&*self.places))
     }
 
-    pub(super) fn insert(&mut self, hash: u32, items: u32) {
+    pub(super) fn insert(&mut self, hash: u32, from_main: bool, items: u32) {
         self.fit(items);
+        let evictions = &mut self.evictions[usize::from(from_main)];
+        *evictions = evictions.wrapping_add(1);
+        let mark = if from_main { FROM_MAIN } else { 0 };
+        let when = self.when(from_main);
         if let Some(place) = self.place(hash) {
-            self.places[place] = hash;
+            self.places[place] = hash >> TAG_SHIFT << TAG_SHIFT | mark | when;
         }
     }
 
-    /// Whether the key was evicted lately; forgets it.
-    pub(super) fn take(&mut self, hash: u32) -> bool {
-        match self.place(hash) {
-            Some(place) if self.places[place] == hash && hash != 0 => {
-                self.places[place] = 0;
-                true
-            }
-            _ => false,
+    /// What is remembered of a key; forgets it.
+    pub(super) fn take(&mut self, hash: u32, items: u32) -> Option<Remembered> {
+        let place = self.place(hash)?;
+        let found = self.places[place];
+        if found == 0 || found >> TAG_SHIFT != hash >> TAG_SHIFT {
+            return None;
         }
+        self.places[place] = 0;
+        let from_main = found & FROM_MAIN != 0;
+        let age = self.when(from_main).wrapping_sub(found) & (FROM_MAIN - 1);
+        Some(Remembered { from_main, lately: age * self.quantum() <= items / 20 })
     }
 
     pub(super) fn clear(&mut self) {
         self.places = Box::default();
     }
 
-    /// Follows the number of items, up or down, with room between so that it rarely moves.
+    /// Evictions that count as one: the whole range is twice the number of places.
+    fn quantum(&self) -> u32 {
+        (self.places.len() as u32 >> (WHEN_BITS - 1)).max(1)
+    }
+
+    fn when(&self, from_main: bool) -> u32 {
+        (self.evictions[usize::from(from_main)] / self.quantum()) & (FROM_MAIN - 1)
+    }
+
+    /// Follows the number of items, up or down, with room between so that it rarely moves; then it begins anew.
     fn fit(&mut self, items: u32) {
         let wanted = (items as usize).next_power_of_two();
         if wanted > self.places.len() * 2 || wanted * 8 < self.places.len() {
-            let old = std::mem::replace(&mut self.places, vec![0; wanted].into_boxed_slice());
-            for hash in old {
-                if let Some(place) = self.place(hash) {
-                    self.places[place] = hash;
-                }
-            }
+            self.places = vec![0; wanted].into_boxed_slice();
         }
     }
 

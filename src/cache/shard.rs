@@ -1,9 +1,12 @@
 //! One shard: all policy, single-threaded. The caller holds the lock.
 //!
 //! Invariants, recounted by [`Shard::validate`]:
-//! - between two operations `used() <= budget`; the one exception is a budget below the shard's fixed cost;
+//! - what the shard has reported to the [`Budget`] between two operations is what it holds;
 //! - every live entry is in the table once, in exactly one queue, and in the wheel if and only if it expires;
 //! - memory leaves through [`Trash`], which the caller drops after it has let go of the lock.
+//!
+//! When the budget is exceeded, a shard makes room itself if it holds at least about its share. If it holds less,
+//! it stays in debt until the end of the operation, when the caller lets the richest shard make room.
 
 use std::sync::Arc;
 
@@ -11,15 +14,19 @@ use hashbrown::HashTable;
 
 use super::{
     Seconds,
+    arena::{self, Arena, Data, Layout, Place},
+    budget::Budget,
     class::{ClassTotals, Classes, item_size},
-    queue::{Ghost, Queue},
-    slab::{self, CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
+    queue::{Ghost, Queue, Share},
+    slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
 };
 
 /// Entries the wheel looks at, and the slab moves, in the course of one operation: bounds its length.
 const WHEEL_STEPS: usize = 8;
 const COMPACT_STEPS: usize = 2;
+/// Pages and chunks of flushed items given back in the course of one operation.
+const BURY_STEPS: usize = 8;
 
 /// Memory on its way out, dropped by the caller without the lock. Two places need no allocation.
 #[derive(Default)]
@@ -31,7 +38,7 @@ pub(super) struct Trash {
 }
 
 impl Trash {
-    fn push(&mut self, data: Box<[u8]>) {
+    pub(super) fn push(&mut self, data: Box<[u8]>) {
         if self.first.is_none() {
             self.first = Some(data);
         } else if self.second.is_none() {
@@ -65,18 +72,22 @@ pub(super) struct ShardCounters {
 pub(super) struct Shard {
     table: HashTable<u32>,
     pub(super) slab: Slab,
+    arena: Arena,
     wheel: Wheel,
     small: Queue,
     main: Queue,
     ghost: Ghost,
-    /// Chunks of flushed items, given back a chunk an operation: a flush takes no time and no reader waits.
-    graveyard: Vec<Chunk>,
-    graveyard_bytes: u64,
-    /// Allocations of the live entries, as the allocator rounds them.
-    data_bytes: u64,
+    /// Of the small queue.
+    share: Share,
+    /// What flushed items leave behind, given back a little with each operation: a flush takes no time and no reader
+    /// waits.
+    graveyard: Graveyard,
     /// The live entries as memcached counts them.
     pub(super) requested_bytes: u64,
-    budget: u64,
+    budget: Arc<Budget>,
+    /// This shard's number, and what it has last told the budget.
+    number: usize,
+    reported: u64,
     evict: bool,
     pending_flush: Option<Seconds>,
     /// The time of the latest operation, for those that are given none.
@@ -86,44 +97,94 @@ pub(super) struct Shard {
     pub(super) counters: ShardCounters,
 }
 
+#[derive(Default)]
+struct Graveyard {
+    chunks: Vec<Chunk>,
+    data: Vec<Box<[u8]>>,
+    bytes: u64,
+}
+
+/// What a store is going to need.
+#[derive(Clone, Copy)]
+struct Want {
+    data_len: usize,
+    /// A place in the table and an entry, too.
+    entry: bool,
+    /// Bytes that are given up first.
+    credit: u64,
+}
+
 impl Shard {
-    pub(super) fn new(budget: u64, evict: bool, classes: Arc<Classes>) -> Shard {
+    pub(super) fn new(
+        number: usize,
+        budget: Arc<Budget>,
+        evict: bool,
+        classes: Arc<Classes>,
+        layout: Arc<Layout>,
+    ) -> Shard {
         let stats = (1..=classes.count())
             .map(|class| ClassTotals { chunk_size: classes.chunk_size(class as u8) as u64, ..ClassTotals::default() })
             .collect();
-        Shard {
+        let mut shard = Shard {
             table: HashTable::new(),
             slab: Slab::new(),
+            arena: Arena::new(layout, evict),
             wheel: Wheel::new(),
             small: Queue::new(),
             main: Queue::new(),
             ghost: Ghost::new(),
-            graveyard: Vec::new(),
-            graveyard_bytes: 0,
-            data_bytes: 0,
+            share: Share::new(),
+            graveyard: Graveyard::default(),
             requested_bytes: 0,
             budget,
+            number,
+            reported: 0,
             evict,
             pending_flush: None,
             now: 0,
             classes,
             stats,
             counters: ShardCounters::default(),
-        }
+        };
+        shard.report();
+        shard
     }
 
     /// Bytes this shard holds, everything included.
     pub(super) fn used(&self) -> u64 {
         self.fixed_bytes()
-            + self.data_bytes
+            + self.arena.bytes()
             + self.slab.bytes()
             + self.table.allocation_size() as u64
             + self.ghost.bytes()
-            + self.graveyard_bytes
+            + self.graveyard.bytes
     }
 
-    fn fixed_bytes(&self) -> u64 {
-        (size_of::<Shard>() + size_of_val(&*self.stats)) as u64
+    pub(super) fn fixed_bytes(&self) -> u64 {
+        (size_of::<Shard>() + size_of_val(&*self.stats)) as u64 + self.arena.fixed_bytes()
+    }
+
+    /// Tells the budget what this shard holds.
+    #[inline]
+    fn report(&mut self) {
+        let used = self.used();
+        if used != self.reported {
+            self.budget.report(self.number, self.reported, used);
+            self.reported = used;
+        }
+    }
+
+    /// An entry's key, value and flags.
+    #[inline]
+    pub(super) fn data(&self, entry: &Entry) -> &[u8] {
+        self.arena.get(entry.place)
+    }
+
+    /// An entry's value, to be changed in place; the length stays.
+    pub(super) fn value_mut(&mut self, index: u32) -> &mut [u8] {
+        let entry = self.slab.get(index);
+        let (begin, end) = (usize::from(entry.key_len), entry.value_end());
+        &mut self.arena.get_mut(entry.place)[begin..end]
     }
 
     pub(super) fn hash_bytes(&self) -> u64 {
@@ -134,9 +195,21 @@ impl Shard {
         u64::from(self.slab.live_count())
     }
 
-    pub(super) fn set_budget(&mut self, budget: u64, trash: &mut Trash) {
-        self.budget = budget;
-        self.make_room(None, self.now, trash);
+    /// Makes room until the budget holds, or until this shard holds no more than `floor`. False if it can do no more.
+    pub(super) fn give(&mut self, floor: u64, now: Seconds, trash: &mut Trash) -> bool {
+        let now = now.max(self.now);
+        self.report();
+        while self.budget.is_exceeded_by(0) && self.reported > floor {
+            let gave = self.shed(None, None, now, trash) || (self.evict && self.evict_one(None, now, trash));
+            if !gave {
+                let had = self.ghost.bytes();
+                self.ghost.clear();
+                self.report();
+                return had > 0;
+            }
+            self.report();
+        }
+        true
     }
 
     /// To be called first in every operation: a delayed flush takes effect at its second, before anything else.
@@ -163,9 +236,10 @@ impl Shard {
                 self.compact_step();
             }
         }
-        if !self.graveyard.is_empty() {
-            self.bury_chunk(trash);
+        if self.graveyard.bytes > 0 {
+            (0..BURY_STEPS).for_each(|_| self.bury(trash));
         }
+        self.report();
     }
 
     pub(super) fn flush_at(&mut self, at: Seconds, now: Seconds) {
@@ -182,7 +256,7 @@ impl Shard {
         self.table
             .find(spread(hash), |&index| {
                 let entry = self.slab.get(index);
-                entry.hash == hash && entry.key() == key
+                entry.hash == hash && usize::from(entry.key_len) == key.len() && self.data(entry).starts_with(key)
             })
             .copied()
     }
@@ -215,91 +289,191 @@ impl Shard {
     }
 
     /// Adds an entry for a key that has none. `None`: no memory, and nothing changed.
-    pub(super) fn insert(&mut self, hash: u32, new: NewData, now: Seconds, trash: &mut Trash) -> Option<u32> {
-        let index = self.slab.take_slot();
-        let cost = entry_cost(&new.data);
-        self.write(index, hash, new, now);
-        let to_main = self.ghost.take(hash);
-        self.slab.get_mut(index).put(IN_MAIN, to_main);
-        if to_main {
-            self.main.push(&mut self.slab, index, cost);
-        } else {
-            self.small.push(&mut self.slab, index, cost);
+    pub(super) fn insert(&mut self, hash: u32, new: NewData<'_>, now: Seconds, trash: &mut Trash) -> Option<u32> {
+        let want = Want { data_len: new.data.len(), entry: true, credit: 0 };
+        if !self.make_room(Some(want), None, now, trash) {
+            return None;
         }
+        let index = self.slab.take_slot();
+        let remembered = self.ghost.take(hash, self.slab.live_count());
+        let to_main = remembered.is_some();
+        let entry = self.slab.get_mut(index);
+        entry.hash = hash;
+        entry.put(IN_MAIN, to_main);
+        self.put(index, new.data);
+        let cost = self.cost(index);
+        if let Some(remembered) = remembered
+            && remembered.lately
+        {
+            self.share.learn(remembered.from_main, cost, self.small.bytes + self.main.bytes);
+        }
+        let queue = if to_main { &mut self.main } else { &mut self.small };
+        queue.push(&mut self.slab, index, cost);
+        self.describe(index, new.terms, now);
+        self.freshen_table();
         let slab = &self.slab;
         self.table.insert_unique(spread(hash), index, |&other| spread(slab.get(other).hash));
         self.counters.total_items += 1;
-        let mut index = Some(index);
-        if self.make_room(index.as_mut(), now, trash) {
-            self.relink(index);
-            return index;
-        }
-        self.counters.total_items -= 1;
-        if let Some(index) = index {
-            self.remove(index, Leaves::Deleted, now, trash);
-        }
-        self.make_room(None, now, trash);
-        None
+        Some(self.settle_in(index, now, trash))
     }
 
     /// Gives an entry new contents in its place in the queue. `None`: no memory, and the old contents stay.
-    pub(super) fn replace(&mut self, index: u32, new: NewData, now: Seconds, trash: &mut Trash) -> Option<u32> {
-        let hash = self.slab.get(index).hash;
-        let old = self.exchange(index, hash, new, now);
-        let mut index = Some(index);
-        if self.make_room(index.as_mut(), now, trash) {
-            self.counters.total_items += 1;
-            trash.push(old.data);
+    pub(super) fn replace(&mut self, mut index: u32, new: NewData<'_>, now: Seconds, trash: &mut Trash) -> Option<u32> {
+        let place = self.slab.get(index).place;
+        self.counters.total_items += 1;
+        let data = match self.arena.overwrite(place, new.data) {
+            Ok(place) => {
+                self.forget_contents(index);
+                let entry = self.slab.get_mut(index);
+                entry.place = place;
+                entry.bump();
+                self.describe(index, new.terms, now);
+                return Some(index);
+            }
+            Err(data) => data,
+        };
+        let credit = if place.is_large() { self.arena.cost(place) } else { 0 };
+        let want = Want { data_len: data.len(), entry: false, credit };
+        if !self.make_room(Some(want), Some(&mut index), now, trash) {
+            self.counters.total_items -= 1;
+            return None;
+        }
+        self.forget_contents(index);
+        let old_cost = self.cost(index);
+        self.release(self.slab.get(index).place, trash);
+        self.put(index, data);
+        let entry = self.slab.get_mut(index);
+        entry.bump();
+        let (in_main, cost) = (entry.has(IN_MAIN), self.cost(index));
+        let queue = if in_main { &mut self.main } else { &mut self.small };
+        queue.bytes = queue.bytes - old_cost + cost;
+        self.describe(index, new.terms, now);
+        Some(self.settle_in(index, now, trash))
+    }
+
+    /// Puts an entry's data in a place. The caller has made room.
+    fn put(&mut self, index: u32, data: Data<'_>) {
+        let growth = self.arena.growth(data.len());
+        let short = growth > 0 && self.budget.is_exceeded_by(growth);
+        let place = self.arena.put(index, data, short);
+        self.slab.get_mut(index).place = place;
+    }
+
+    /// After a store: what it took may be a little more than was foreseen.
+    fn settle_in(&mut self, mut index: u32, now: Seconds, trash: &mut Trash) -> u32 {
+        self.report();
+        if self.budget.is_exceeded_by(0) {
+            self.make_room(None, Some(&mut index), now, trash);
             self.relink(index);
-            return index;
         }
-        if let Some(index) = index {
-            let refused = self.exchange(index, hash, old, now);
-            trash.push(refused.data);
-        }
-        None
+        index
     }
 
     pub(super) fn remove(&mut self, index: u32, why: Leaves, now: Seconds, trash: &mut Trash) {
         self.count_leaving(index, why, now);
         let entry = self.slab.get(index);
-        let (hash, cost, in_main) = (entry.hash, entry_cost(&entry.data), entry.has(IN_MAIN));
+        let (hash, cost, in_main, place) = (entry.hash, self.cost(index), entry.has(IN_MAIN), entry.place);
         if let Ok(found) = self.table.find_entry(spread(hash), |&other| other == index) {
             found.remove();
         }
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.remove(&mut self.slab, index, cost);
         self.forget_contents(index);
-        trash.push(self.slab.free_slot(index));
+        self.release(place, trash);
+        self.slab.free_slot(index);
     }
 
-    /// Evicts, reclaims and shrinks until `used() <= budget`; never touches `keep`, whose index may change.
-    /// False if that cannot be done.
-    fn make_room(&mut self, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
+    /// Gives up a place in the arena and puts right the entry whose data has moved there.
+    fn release(&mut self, place: Place, trash: &mut Trash) {
+        if let Some(moved) = self.arena.free(place, trash) {
+            moved.correct(&mut self.slab.get_mut(moved.owner).place);
+        }
+    }
+
+    /// An entry's weight in its queue.
+    #[inline]
+    fn cost(&self, index: u32) -> u64 {
+        self.arena.cost(self.slab.get(index).place) + size_of::<Entry>() as u64
+    }
+
+    /// Bytes by which this store would make the shard larger.
+    fn growth(&self, want: Option<Want>) -> u64 {
+        let Some(want) = want else { return 0 };
+        let mut bytes = self.arena.growth(want.data_len);
+        if want.entry {
+            let (len, buckets) = (self.table.len(), self.table.num_buckets());
+            let doubles = len == self.table.capacity() && (buckets < 64 || len >= buckets / 16 * 13);
+            bytes += self.slab.growth() + if doubles { self.table.allocation_size().max(64) as u64 } else { 0 };
+        }
+        bytes.saturating_sub(want.credit)
+    }
+
+    /// Whether the whole budget has room for it, with everything else gone.
+    fn is_possible(&self, want: Option<Want>) -> bool {
+        let Some(want) = want else { return true };
+        let administration = self.fixed_bytes() * self.budget.shards() as u64 + CHUNK_BYTES + 1024;
+        administration + arena::allocated(want.data_len) <= self.budget.bytes()
+    }
+
+    /// Evicts, reclaims and shrinks until what is wanted fits the budget; never touches `keep`, whose index may
+    /// change. False if that cannot be done.
+    fn make_room(&mut self, want: Option<Want>, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
         let mut first = true;
-        while self.used() > self.budget {
-            let held = keep.as_deref().copied();
-            if !self.graveyard.is_empty() {
-                self.bury_chunk(trash);
-            } else if self.slab.free_count() as usize > CHUNK_ENTRIES {
-                if let (Some((from, to)), Some(keep)) = (self.compact_step(), keep.as_deref_mut())
-                    && *keep == from
-                {
-                    *keep = to;
-                }
-            } else if self.shrink_table() {
-            } else if self.wheel.is_due(now) {
-                self.wheel_step(now, Leaves::ExpiredReclaimed, held, trash);
-            } else if !self.evict || !self.evict_one(held, now, trash) {
-                if self.ghost.bytes() > 0 {
-                    self.ghost.clear();
-                    continue;
-                }
-                return false;
-            } else if first && let Some(index) = held {
-                self.stats_of(index).direct_reclaims += 1;
-                first = false;
+        loop {
+            self.report();
+            let growth = self.growth(want);
+            if !self.budget.is_exceeded_by(growth) {
+                return true;
             }
+            if !self.is_possible(want) {
+                return false;
+            }
+            let data_len = want.map(|want| want.data_len);
+            if self.shed(data_len, keep.as_deref_mut(), now, trash) {
+                continue;
+            }
+            if let Some(want) = want
+                && growth == self.arena.growth(want.data_len)
+                && self.arena.has_room_near(want.data_len)
+            {
+                return true;
+            }
+            let others = self.budget.shards() > 1;
+            let share = self.budget.share();
+            if self.evict && others && self.reported + growth < share - share / 16 {
+                // The richest shard will make room, at the end of the operation.
+                return true;
+            }
+            if !self.evict || !self.evict_one(keep.as_deref().copied(), now, trash) {
+                if self.ghost.bytes() == 0 {
+                    return self.evict && others;
+                }
+                self.ghost.clear();
+            } else if first {
+                first = false;
+                if let Some(want) = want {
+                    self.stats_for(item_size(0, 0, want.data_len)).direct_reclaims += 1;
+                }
+            }
+        }
+    }
+
+    /// One step of giving back what no item needs. False if there is nothing more.
+    fn shed(&mut self, data_len: Option<usize>, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
+        if self.graveyard.bytes > 0 {
+            self.bury(trash);
+        } else if self.arena.drop_spare(data_len, trash) {
+        } else if self.slab.free_count() as usize > CHUNK_ENTRIES {
+            if let (Some((from, to)), Some(keep)) = (self.compact_step(), keep.as_deref_mut())
+                && *keep == from
+            {
+                *keep = to;
+            }
+        } else if self.shrink_table() {
+        } else if self.wheel.is_due(now) {
+            self.wheel_step(now, Leaves::ExpiredReclaimed, keep.as_deref().copied(), trash);
+        } else {
+            return false;
         }
         true
     }
@@ -307,12 +481,12 @@ impl Shard {
     /// One victim by S3-FIFO. False if nothing but `keep` is left.
     fn evict_one(&mut self, keep: Option<u32>, now: Seconds, trash: &mut Trash) -> bool {
         loop {
-            let from_small = self.main.len == 0 || self.small.bytes * 10 > self.small.bytes + self.main.bytes;
+            let from_small = self.main.len == 0 || self.share.is_exceeded(self.small.bytes, self.main.bytes);
             if from_small && self.small.len > 0 {
                 let index = self.small.tail();
+                let cost = self.cost(index);
                 let entry = self.slab.get(index);
-                let cost = entry_cost(&entry.data);
-                if keep == Some(index) || entry.frequency() > 1 {
+                if keep == Some(index) || entry.frequency() > 0 {
                     self.small.remove(&mut self.slab, index, cost);
                     self.main.push(&mut self.slab, index, cost);
                     self.slab.get_mut(index).put(IN_MAIN, true);
@@ -322,7 +496,7 @@ impl Shard {
                 }
                 let hash = entry.hash;
                 self.remove(index, Leaves::Evicted, now, trash);
-                self.ghost.insert(hash, self.slab.live_count());
+                self.ghost.insert(hash, false, self.slab.live_count());
                 return true;
             }
             let index = self.main.tail();
@@ -339,13 +513,15 @@ impl Shard {
             let frequency = entry.frequency();
             if keep == Some(index) || frequency > 0 {
                 entry.set_frequency(frequency.saturating_sub(1));
-                let cost = entry_cost(&entry.data);
+                let cost = self.cost(index);
                 self.main.remove(&mut self.slab, index, cost);
                 self.main.push(&mut self.slab, index, cost);
                 self.stats_of(index).moves_within_lru += 1;
                 continue;
             }
+            let hash = entry.hash;
             self.remove(index, Leaves::Evicted, now, trash);
+            self.ghost.insert(hash, true, self.slab.live_count());
             return true;
         }
     }
@@ -365,10 +541,8 @@ impl Shard {
     }
 
     /// Puts an entry stored already expired back into the wheel, if `wheel_step` met it meanwhile.
-    fn relink(&mut self, index: Option<u32>) {
-        if let Some(index) = index
-            && self.slab.get(index).timer_slot == NO_SLOT
-        {
+    fn relink(&mut self, index: u32) {
+        if self.slab.get(index).timer_slot == NO_SLOT {
             self.wheel.link(&mut self.slab, index);
         }
     }
@@ -378,6 +552,7 @@ impl Shard {
         let (from, to) = self.slab.drop_last()?;
         let entry = self.slab.get(to);
         let (hash, in_main) = (entry.hash, entry.has(IN_MAIN));
+        self.arena.set_owner(entry.place, to);
         if let Some(index) = self.table.find_mut(spread(hash), |&other| other == from) {
             *index = to;
         }
@@ -385,6 +560,20 @@ impl Shard {
         queue.relocated(&mut self.slab, to);
         self.wheel.relocated(&mut self.slab, to);
         Some((from, to))
+    }
+
+    /// A table full of marks of what has left, not of what is there, is written anew: left to itself it would double.
+    fn freshen_table(&mut self) {
+        let (len, buckets) = (self.table.len(), self.table.num_buckets());
+        if len == self.table.capacity() && buckets >= 64 && len < buckets / 16 * 13 {
+            let mut table = HashTable::with_capacity(buckets / 8 * 7);
+            let slab = &self.slab;
+            let hash_of = |&index: &u32| spread(slab.get(index).hash);
+            self.table.drain().for_each(|index| {
+                table.insert_unique(hash_of(&index), index, hash_of);
+            });
+            self.table = table;
+        }
     }
 
     /// Halves a table that is far too large for what it holds.
@@ -400,37 +589,38 @@ impl Shard {
 
     fn flush_now(&mut self) {
         self.pending_flush = None;
-        self.graveyard_bytes += self.data_bytes + self.slab.bytes();
-        self.graveyard.append(&mut self.slab.take_chunks());
-        if self.graveyard.is_empty() {
-            self.graveyard_bytes = 0;
-        }
+        self.graveyard.bytes += self.arena.bytes() + self.slab.bytes();
+        self.graveyard.chunks.append(&mut self.slab.take_chunks());
+        self.graveyard.data.append(&mut self.arena.take_all());
         self.table = HashTable::new();
         self.wheel = Wheel::new();
         self.small = Queue::new();
         self.main = Queue::new();
         self.ghost.clear();
-        self.data_bytes = 0;
         self.requested_bytes = 0;
         for class in &mut self.stats {
             class.number = 0;
             class.mem_requested = 0;
         }
+        self.report();
     }
 
-    fn bury_chunk(&mut self, trash: &mut Trash) {
-        let Some(chunk) = self.graveyard.pop() else { return };
-        let freed = CHUNK_BYTES + chunk.iter().map(|entry| slab::allocated(entry.data.len())).sum::<u64>();
-        self.graveyard_bytes = if self.graveyard.is_empty() { 0 } else { self.graveyard_bytes - freed };
-        if self.graveyard.is_empty() {
-            self.graveyard = Vec::new();
+    /// Gives back one piece of what was flushed.
+    fn bury(&mut self, trash: &mut Trash) {
+        if let Some(data) = self.graveyard.data.pop() {
+            self.graveyard.bytes -= arena::allocated(data.len());
+            trash.push(data);
+        } else if let Some(chunk) = self.graveyard.chunks.pop() {
+            self.graveyard.bytes -= CHUNK_BYTES;
+            trash.chunks.push(chunk);
+        } else {
+            self.graveyard = Graveyard::default();
         }
-        trash.chunks.push(chunk);
     }
 
     fn count_leaving(&mut self, index: u32, why: Leaves, now: Seconds) {
         let entry = self.slab.get(index);
-        let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 1);
+        let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 0);
         let idle = u64::from(now.saturating_sub(entry.last_access));
         let stats = self.stats_of(index);
         match why {
@@ -450,45 +640,22 @@ impl Shard {
         stats.expired_unfetched += u64::from(!fetched);
     }
 
-    /// Fills a vacant slot and counts its contents.
-    fn write(&mut self, index: u32, hash: u32, new: NewData, now: Seconds) {
-        let class = self.classes.of(item_size(new.key_len.into(), new.flags, new.value_len()));
+    /// Says what an entry's new data is, and counts it.
+    fn describe(&mut self, index: u32, terms: Terms, now: Seconds) {
         let entry = self.slab.get_mut(index);
-        entry.hash = hash;
-        entry.key_len = new.key_len;
-        entry.class = class;
+        entry.key_len = terms.key_len;
+        entry.cas = terms.cas;
+        entry.exptime = terms.expiry;
         entry.last_access = now;
         entry.timer_slot = NO_SLOT;
-        fill(entry, new);
+        entry.put(HAS_FLAGS, terms.has_flags);
+        entry.put(MARKS, false);
+        entry.class = self.classes.of(entry.item_size());
         self.count_contents(index);
     }
 
-    /// Swaps an entry's contents, keeps its place, and returns the old ones.
-    fn exchange(&mut self, index: u32, hash: u32, new: NewData, now: Seconds) -> NewData {
-        self.forget_contents(index);
-        let entry = self.slab.get_mut(index);
-        let old_cost = entry_cost(&entry.data);
-        let old = NewData {
-            flags: entry.flags(),
-            data: std::mem::take(&mut entry.data),
-            key_len: entry.key_len,
-            expiry: entry.exptime,
-            cas: entry.cas,
-            marks: entry.marks(),
-        };
-        entry.bump();
-        let in_main = entry.has(IN_MAIN);
-        let new_cost = entry_cost(&new.data);
-        self.write(index, hash, new, now);
-        let queue = if in_main { &mut self.main } else { &mut self.small };
-        queue.bytes = queue.bytes - old_cost + new_cost;
-        old
-    }
-
     fn count_contents(&mut self, index: u32) {
-        let entry = self.slab.get(index);
-        let (allocated, size) = (slab::allocated(entry.data.len()), entry.item_size() as u64);
-        self.data_bytes += allocated;
+        let size = self.slab.get(index).item_size() as u64;
         self.requested_bytes += size;
         let stats = self.stats_of(index);
         stats.number += 1;
@@ -498,9 +665,7 @@ impl Shard {
 
     fn forget_contents(&mut self, index: u32) {
         self.wheel.unlink(&mut self.slab, index);
-        let entry = self.slab.get(index);
-        let (allocated, size) = (slab::allocated(entry.data.len()), entry.item_size() as u64);
-        self.data_bytes -= allocated;
+        let size = self.slab.get(index).item_size() as u64;
         self.requested_bytes -= size;
         let stats = self.stats_of(index);
         stats.number -= 1;
@@ -523,72 +688,53 @@ impl Shard {
         let check = |ok: bool, what: &str| if ok { Ok(()) } else { Err(what.to_owned()) };
         check(live.len() == self.slab.live_count() as usize, "live entries")?;
         check(live.len() == self.table.len(), "table length")?;
-        let (mut data, mut requested) = (0, 0);
+        let mut requested = 0;
         let mut stats: Vec<(u64, u64)> = vec![(0, 0); self.stats.len()];
         for &index in &live {
             let entry = self.slab.get(index);
-            check(self.find(entry.hash, entry.key()) == Some(index), "an entry the table does not find")?;
+            check(
+                self.find(entry.hash, &self.data(entry)[..entry.key_len.into()]) == Some(index),
+                "an entry the table does not find",
+            )?;
             check((entry.exptime == 0) == (entry.timer_slot == NO_SLOT), "wheel membership")?;
             check(entry.class == self.classes.of(entry.item_size()), "class")?;
-            data += slab::allocated(entry.data.len());
             requested += entry.item_size() as u64;
             let class = &mut stats[usize::from(entry.class) - 1];
             class.0 += 1;
             class.1 += entry.item_size() as u64;
         }
-        check(data == self.data_bytes, "data bytes")?;
+        self.arena.validate(live.iter().map(|&index| (index, self.slab.get(index).place)))?;
         check(requested == self.requested_bytes, "requested bytes")?;
         check(stats.iter().zip(&self.stats).all(|(a, b)| *a == (b.number, b.mem_requested)), "class totals")?;
         for (queue, in_main) in [(&self.small, false), (&self.main, true)] {
             let indices = queue.indices(&self.slab);
-            let bytes: u64 = indices.iter().map(|&index| entry_cost(&self.slab.get(index).data)).sum();
+            let bytes: u64 = indices.iter().map(|&index| self.cost(index)).sum();
             check(indices.len() == queue.len as usize && bytes == queue.bytes, "queue totals")?;
             check(indices.iter().all(|&index| self.slab.get(index).has(IN_MAIN) == in_main), "queue mark")?;
             check(indices.iter().all(|&index| self.slab.get(index).is_live()), "a free slot in a queue")?;
         }
         check(self.small.len + self.main.len == self.slab.live_count(), "queue lengths")?;
-        let buried: u64 = self
-            .graveyard
-            .iter()
-            .map(|chunk| CHUNK_BYTES + chunk.iter().map(|e| slab::allocated(e.data.len())).sum::<u64>())
-            .sum();
-        check(buried <= self.graveyard_bytes, "graveyard bytes")?;
-        if self.used() > self.budget.max(self.fixed_bytes()) {
-            return Err(format!("used {} of {}", self.used(), self.budget));
-        }
+        let data: u64 = self.graveyard.data.iter().map(|data| arena::allocated(data.len())).sum();
+        let chunks = self.graveyard.chunks.len() as u64 * CHUNK_BYTES;
+        check(data + chunks <= self.graveyard.bytes, "graveyard bytes")?;
+        check(self.reported == self.used(), "reported bytes")?;
         Ok(())
     }
 }
 
-/// Contents for an entry, packed before the lock is taken.
-pub(super) struct NewData {
-    pub(super) data: Box<[u8]>,
+/// Contents for an entry.
+pub(super) struct NewData<'a> {
+    pub(super) data: Data<'a>,
+    pub(super) terms: Terms,
+}
+
+/// What an entry says of its data.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
     pub(super) key_len: u8,
-    pub(super) flags: u32,
+    pub(super) has_flags: bool,
     pub(super) expiry: Seconds,
     pub(super) cas: u64,
-    /// Of `MARKS`.
-    pub(super) marks: u8,
-}
-
-impl NewData {
-    fn value_len(&self) -> usize {
-        self.data.len() - usize::from(self.key_len) - if self.flags == 0 { 0 } else { 4 }
-    }
-}
-
-fn fill(entry: &mut Entry, new: NewData) {
-    entry.data = new.data;
-    entry.cas = new.cas;
-    entry.exptime = new.expiry;
-    entry.put(HAS_FLAGS, new.flags != 0);
-    entry.put(MARKS, false);
-    entry.put(new.marks, true);
-}
-
-/// An entry's weight in its queue.
-fn entry_cost(data: &[u8]) -> u64 {
-    slab::allocated(data.len()) + size_of::<Entry>() as u64
 }
 
 /// The table wants 64 bits and reads its tag from the top; the record keeps 32.

@@ -4,9 +4,9 @@
 //! is free, the shard moves the last entry down (see `Shard::compact_step`) until the last chunk can go, so a
 //! shard that once held many small items does not keep their records for ever.
 
-use super::Seconds;
+use super::{Seconds, arena::Place};
 
-/// Entries in a chunk: 7 KiB, small enough for a shard of a few hundred KiB.
+/// Entries in a chunk: 6 KiB, small enough for a shard of a few hundred KiB.
 pub(super) const CHUNK_ENTRIES: usize = 128;
 pub(super) const CHUNK_BYTES: u64 = (CHUNK_ENTRIES * size_of::<Entry>()) as u64;
 /// No entry.
@@ -25,11 +25,11 @@ impl Link {
     pub(super) const NONE: Link = Link { prev: NIL, next: NIL };
 }
 
-/// One item's record: 56 bytes, and one allocation for key, value and (when not zero) flags.
-#[derive(Debug)]
+/// One item's record: 48 bytes, beside its data's place in the arena.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// Key, value, then four bytes of flags if `HAS_FLAGS`.
-    pub(super) data: Box<[u8]>,
+    pub(super) place: Place,
     pub(super) cas: u64,
     pub(super) exptime: Seconds,
     pub(super) last_access: Seconds,
@@ -64,7 +64,7 @@ pub(super) const MARKS: u8 = FETCHED | STALE | TOKEN_SENT | ENCODED_KEY;
 impl Entry {
     fn vacant() -> Entry {
         Entry {
-            data: Box::default(),
+            place: Place::NOWHERE,
             cas: 0,
             exptime: 0,
             last_access: 0,
@@ -78,26 +78,26 @@ impl Entry {
         }
     }
 
+    /// Of the data: the value.
     #[inline]
-    pub(super) fn key(&self) -> &[u8] {
-        &self.data[..usize::from(self.key_len)]
+    pub(super) fn value_in<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        &data[usize::from(self.key_len)..self.value_end()]
     }
 
     #[inline]
-    pub(super) fn value(&self) -> &[u8] {
-        let end = self.data.len() - if self.has(HAS_FLAGS) { 4 } else { 0 };
-        &self.data[usize::from(self.key_len)..end]
-    }
-
-    /// The value's bytes, to be changed in place; the length stays.
-    pub(super) fn value_mut(&mut self) -> &mut [u8] {
-        let end = self.data.len() - if self.has(HAS_FLAGS) { 4 } else { 0 };
-        &mut self.data[usize::from(self.key_len)..end]
+    pub(super) fn value_end(&self) -> usize {
+        self.place.data_len() - if self.has(HAS_FLAGS) { 4 } else { 0 }
     }
 
     #[inline]
-    pub(super) fn flags(&self) -> u32 {
-        match self.data.last_chunk::<4>() {
+    pub(super) fn value_len(&self) -> usize {
+        self.value_end() - usize::from(self.key_len)
+    }
+
+    /// Of the data: the flags.
+    #[inline]
+    pub(super) fn flags_in(&self, data: &[u8]) -> u32 {
+        match data.last_chunk::<4>() {
             Some(bytes) if self.has(HAS_FLAGS) => u32::from_ne_bytes(*bytes),
             _ => 0,
         }
@@ -127,10 +127,6 @@ impl Entry {
         }
     }
 
-    pub(super) fn marks(&self) -> u8 {
-        self.bits & MARKS
-    }
-
     #[inline]
     pub(super) fn frequency(&self) -> u8 {
         self.bits & FREQUENCY_MASK
@@ -150,7 +146,8 @@ impl Entry {
 
     /// Size as memcached counts it.
     pub(super) fn item_size(&self) -> usize {
-        super::class::item_size(usize::from(self.key_len), self.flags(), self.value().len())
+        let flags = u32::from(self.has(HAS_FLAGS));
+        super::class::item_size(usize::from(self.key_len), flags, self.value_len())
     }
 }
 
@@ -165,18 +162,6 @@ pub(super) fn pack(key: &[u8], parts: [&[u8]; 2], flags: u32) -> Box<[u8]> {
         data.extend_from_slice(&flags.to_ne_bytes());
     }
     data.into_boxed_slice()
-}
-
-/// What the allocator takes for an allocation of `len` bytes: mimalloc's bins (16 bytes up to 128, then four
-/// steps for each doubling), pages above 128 KiB.
-pub(super) fn allocated(len: usize) -> u64 {
-    let rounded = match len {
-        0 => 0,
-        1..=128 => len.next_multiple_of(16),
-        129..=0x2_0000 => len.next_multiple_of(1 << ((len - 1).ilog2() - 2)),
-        _ => len.next_multiple_of(4096),
-    };
-    rounded as u64
 }
 
 /// The chunks, and the list of free slots among the first `len`.
@@ -204,6 +189,13 @@ impl Slab {
 
     pub(super) fn bytes(&self) -> u64 {
         self.chunks.len() as u64 * CHUNK_BYTES + (self.chunks.capacity() * size_of::<Chunk>()) as u64
+    }
+
+    /// Bytes that one more entry would need beyond what is held.
+    pub(super) fn growth(&self) -> u64 {
+        let full = self.free_head == NIL && self.len as usize == self.chunks.len() * CHUNK_ENTRIES;
+        let list = if self.chunks.len() == self.chunks.capacity() { self.chunks.len().max(4) } else { 0 };
+        if full { CHUNK_BYTES + (list * size_of::<Chunk>()) as u64 } else { 0 }
     }
 
     /// One past the highest slot ever used and not yet given back.
@@ -234,17 +226,14 @@ impl Slab {
         index
     }
 
-    /// Empties a slot and hands back its data.
-    pub(super) fn free_slot(&mut self, index: u32) -> Box<[u8]> {
+    pub(super) fn free_slot(&mut self, index: u32) {
         let next = self.free_head;
-        let old = std::mem::replace(self.get_mut(index), Entry::vacant());
-        self.get_mut(index).queue = Link { prev: NIL, next };
+        *self.get_mut(index) = Entry { queue: Link { prev: NIL, next }, ..Entry::vacant() };
         if next != NIL {
             self.get_mut(next).queue.prev = index;
         }
         self.free_head = index;
         self.free_count += 1;
-        old.data
     }
 
     /// If the last slot is vacant, gives it back; otherwise moves its entry to a free slot and returns where
@@ -295,30 +284,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_56_bytes() {
-        assert_eq!(size_of::<Entry>(), 56);
-    }
-
-    #[test]
-    fn allocations_round_as_the_allocator_does() {
-        let table = [
-            (0, 0),
-            (1, 16),
-            (16, 16),
-            (17, 32),
-            (128, 128),
-            (129, 160),
-            (160, 160),
-            (161, 192),
-            (256, 256),
-            (257, 320),
-            (1025, 1280),
-            (131_072, 131_072),
-            (131_073, 135_168),
-        ];
-        for (len, expected) in table {
-            assert_eq!(allocated(len), expected, "{len}");
-        }
+    fn an_entry_is_48_bytes() {
+        assert_eq!(size_of::<Entry>(), 48);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use crate::protocol::number;
 
 use super::{
     Counted, ItemView, Mode, Ready, Seconds, Stored,
+    arena::Data,
     class::item_size,
-    shard::{Leaves, NewData, Shard, Trash},
-    slab::{self, ENCODED_KEY, Entry, FETCHED, STALE, TOKEN_SENT},
+    shard::{Leaves, NewData, Shard, Terms, Trash},
+    slab::{self, ENCODED_KEY, Entry, FETCHED, HAS_FLAGS, STALE, TOKEN_SENT},
 };
 
 /// A key's place, locked. Made by [`super::Cache::with`].
@@ -53,7 +54,7 @@ impl<'a> Slot<'a> {
     /// What is there; leaves no trace.
     #[inline(always)]
     pub fn view(&self) -> Option<ItemView<'_>> {
-        self.index.map(|index| view_of(self.shard.slab.get(index)))
+        self.index.map(|index| view_of(self.shard, self.shard.slab.get(index)))
     }
 
     /// A client's read: marks the item as used and counts the hit. The view shows `fetched` and `last_access`
@@ -68,7 +69,7 @@ impl<'a> Slot<'a> {
         let entry = self.shard.slab.get(index);
         let (last_access, fetched) = (entry.last_access, entry.has(FETCHED));
         self.shard.mark_used(index, self.now, true);
-        Some(ItemView { last_access, fetched, ..view_of(self.shard.slab.get(index)) })
+        Some(ItemView { last_access, fetched, ..view_of(self.shard, self.shard.slab.get(index)) })
     }
 
     /// Sets the expiry and counts a touch; the cas id stays.
@@ -103,7 +104,7 @@ impl<'a> Slot<'a> {
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
     pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
-        self.put_item([value, b""], 0, expiry, None, cas) == Stored::Stored
+        self.put_item(value, 0, expiry, None, cas) == Stored::Stored
     }
 
     /// Gives the item this cas id, or a new one.
@@ -151,11 +152,11 @@ impl<'a> Slot<'a> {
                     return Stored::Exists;
                 }
                 stats.cas_hits += 1;
-                self.put_item([value, b""], flags, expiry, ready, cas)
+                self.put_item(value, flags, expiry, ready, cas)
             }
             (Mode::Append | Mode::Prepend, Some(index)) => return self.extend(mode, index, value, cas),
             (Mode::Set | Mode::Add, None) | (Mode::Set | Mode::Replace, Some(_)) => {
-                self.put_item([value, b""], flags, expiry, ready, cas)
+                self.put_item(value, flags, expiry, ready, cas)
             }
         };
         if outcome == Stored::OutOfMemory {
@@ -169,8 +170,9 @@ impl<'a> Slot<'a> {
     pub fn arithmetic(&mut self, delta: u64, increase: bool, cas: Option<u64>) -> Counted {
         let Some(index) = self.index else { return Counted::NotFound };
         let entry = self.shard.slab.get(index);
-        let (flags, expiry, len) = (entry.flags(), entry.exptime, entry.value().len());
-        let Some(old) = number::unsigned(entry.value()) else { return Counted::NonNumeric };
+        let data = self.shard.data(entry);
+        let (flags, expiry, len) = (entry.flags_in(data), entry.exptime, entry.value_len());
+        let Some(old) = number::unsigned(entry.value_in(data)) else { return Counted::NonNumeric };
         let new = if increase { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(new).as_bytes();
@@ -182,9 +184,8 @@ impl<'a> Slot<'a> {
         }
         if text.len() <= len {
             let cas = cas.unwrap_or_else(|| self.next_cas());
-            let entry = self.shard.slab.get_mut(index);
-            entry.cas = cas;
-            let (digits, padding) = entry.value_mut().split_at_mut(text.len());
+            self.shard.slab.get_mut(index).cas = cas;
+            let (digits, padding) = self.shard.value_mut(index).split_at_mut(text.len());
             digits.copy_from_slice(text);
             padding.fill(b' ');
             self.shard.mark_used(index, self.now, false);
@@ -194,7 +195,7 @@ impl<'a> Slot<'a> {
         if size > self.item_size_max {
             return Counted::TooLarge;
         }
-        match self.put_item([text, b""], flags, expiry, None, cas) {
+        match self.put_item(text, flags, expiry, None, cas) {
             Stored::Stored => Counted::Value(new),
             _ => {
                 self.count_no_memory(size);
@@ -213,15 +214,15 @@ impl<'a> Slot<'a> {
 
     fn extend(&mut self, mode: Mode, index: u32, value: &[u8], cas: Option<u64>) -> Stored {
         let entry = self.shard.slab.get(index);
-        let (flags, expiry) = (entry.flags(), entry.exptime);
-        let old = entry.value();
+        let data = self.shard.data(entry);
+        let (flags, expiry, old) = (entry.flags_in(data), entry.exptime, entry.value_in(data));
         let size = item_size(self.key.len(), flags, old.len() + value.len());
         if size > self.item_size_max {
             return Stored::NotStored;
         }
         let parts = if mode == Mode::Append { [old, value] } else { [value, old] };
         let data = slab::pack(self.key, parts, flags);
-        let outcome = self.put_item([b"", b""], flags, expiry, Some(data), cas);
+        let outcome = self.put_item(b"", flags, expiry, Some(data), cas);
         if outcome == Stored::OutOfMemory {
             self.count_no_memory(size);
         }
@@ -230,15 +231,20 @@ impl<'a> Slot<'a> {
 
     fn put_item(
         &mut self,
-        parts: [&[u8]; 2],
+        value: &[u8],
         flags: u32,
         expiry: Seconds,
         ready: Option<Box<[u8]>>,
         cas: Option<u64>,
     ) -> Stored {
-        let data = ready.unwrap_or_else(|| slab::pack(self.key, parts, flags));
+        let flag_bytes = flags.to_ne_bytes();
+        let data = match ready {
+            Some(data) => Data::Whole(data),
+            None => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
+        };
         let cas = cas.unwrap_or_else(|| self.next_cas());
-        let new = NewData { data, key_len: self.key.len() as u8, flags, expiry, cas, marks: 0 };
+        let terms = Terms { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
+        let new = NewData { data, terms };
         let placed = match self.index {
             Some(index) => self.shard.replace(index, new, self.now, self.trash),
             None => self.shard.insert(self.hash, new, self.now, self.trash),
@@ -280,11 +286,12 @@ impl<'a> Slot<'a> {
 
 // Always: most of a view is never looked at, and then need not be made.
 #[inline(always)]
-pub(super) fn view_of(entry: &Entry) -> ItemView<'_> {
+pub(super) fn view_of<'a>(shard: &'a Shard, entry: &Entry) -> ItemView<'a> {
+    let data = shard.data(entry);
     ItemView {
-        key: entry.key(),
-        value: entry.value(),
-        flags: entry.flags(),
+        key: &data[..usize::from(entry.key_len)],
+        value: entry.value_in(data),
+        flags: if entry.has(HAS_FLAGS) { entry.flags_in(data) } else { 0 },
         cas: entry.cas,
         exptime: entry.exptime,
         last_access: entry.last_access,

@@ -294,11 +294,65 @@ fn a_place_in_hand_is_one_step() {
 
 #[test]
 fn shards_leave_room_for_two_of_the_largest() {
-    for (mib, wish, expected) in [(64, 16, 16), (64, 100, 32), (8, 16, 4), (1, 16, 1), (64, 3, 2), (64, 0, 1)] {
+    for (mib, wish, expected) in [(64, 16, 4), (1024, 100, 64), (8, 16, 1), (1, 16, 1), (64, 3, 2), (64, 0, 1)] {
         let cache =
             Cache::new(&Options { budget_bytes: mib << 20, item_size_max_bytes: 1 << 20, evict: true, shards: wish });
         assert_eq!(cache.totals().shards, expected, "{mib} MiB, {wish} wished for");
     }
+}
+
+#[test]
+fn large_items_use_the_whole_budget_before_any_leaves() {
+    // Cut into a share for each shard, it would be full for some while a third is free.
+    let cache = Cache::new(&Options { budget_bytes: 256 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 64 });
+    assert_eq!(cache.totals().shards, 16);
+    let mut stored = 0;
+    while cache.totals().evictions == 0 {
+        set_fast(&cache, stored, 100_000);
+        stored += 1;
+    }
+    let held = u64::from(stored) * 100_000;
+    assert!(held > (256 << 20) * 9 / 10, "the first left when {held} bytes were stored");
+    for n in stored..stored * 3 {
+        set_fast(&cache, n, 100_000);
+        assert!(text(&cache, format!("key{n}").as_bytes(), 1).is_some(), "what was just stored stays");
+        let totals = cache.totals();
+        assert!(totals.used_bytes <= totals.budget_bytes && totals.bytes > (256 << 20) * 9 / 10, "{totals:?}");
+    }
+    cache.validate().unwrap();
+}
+
+#[test]
+fn one_size_gives_its_memory_to_another() {
+    let cache = cache(4 << 20);
+    for (round, len) in [(0, 40), (1, 7000), (2, 300), (3, 100_000), (4, 1000), (5, 40)] {
+        for n in 0..(8 << 20) / (len as u32 + 100) {
+            let key = format!("{round}:{n}");
+            assert_eq!(cache.store(Mode::Set, key.as_bytes(), 0, 0, &vec![b'x'; len], 1), Stored::Stored);
+        }
+        cache.validate().unwrap();
+        let totals = cache.totals();
+        let count = cache.classes().iter().map(|(_, class)| class.number).max().unwrap();
+        assert!(count * 10 >= totals.curr_items * 9, "{len}: others have kept their memory: {totals:?}");
+        assert!(len < 100 || totals.bytes > (4 << 20) * 3 / 4, "{len}: {totals:?}");
+    }
+}
+
+#[test]
+fn the_order_of_eviction_follows_moving_popularity() {
+    // Each key is asked for a few times and then never again: what matters is to let the old ones go.
+    let cache = cache(1 << 20);
+    let mut hits = 0;
+    let mut rng = fastrand::Rng::with_seed(3);
+    for n in 0..100_000_u32 {
+        let key = n / 10 + rng.u32(..1000);
+        if text(&cache, format!("key{key}").as_bytes(), 1).is_some() {
+            hits += 1;
+        } else {
+            set_fast(&cache, key, 700);
+        }
+    }
+    assert!(hits > 85_000, "{hits} of 100000");
 }
 
 #[test]

@@ -69,11 +69,13 @@ struct Model {
     flush_at: Option<Seconds>,
     now: Seconds,
     item_size_max: usize,
+    /// Of the cache, before it is cut down.
+    budget: u64,
 }
 
 impl Model {
-    fn new(item_size_max: usize) -> Model {
-        Model { items: HashMap::new(), flush_at: None, now: 1, item_size_max }
+    fn new(item_size_max: usize, budget: u64) -> Model {
+        Model { items: HashMap::new(), flush_at: None, now: 1, item_size_max, budget }
     }
 
     fn wait(&mut self, seconds: Seconds) {
@@ -231,14 +233,16 @@ fn step(cache: &Cache, model: &mut Model, op: &Op, exact: bool, cas_seen: &mut u
             cache.flush(now + delay, now);
             model.flush(*delay);
         }
-        Op::Budget(eighths) if !exact => cache.set_budget(u64::from(*eighths) * SMALL_BUDGET / 8),
+        Op::Budget(eighths) if !exact => cache.set_budget(u64::from(*eighths) * model.budget / 8),
         Op::Budget(_) => {}
         Op::Wait(seconds) => model.wait(*seconds),
     }
     Ok(())
 }
 
-const SMALL_BUDGET: u64 = 96 * 1024;
+const SMALL_BUDGET: u64 = 384 * 1024;
+/// What four shards share after being cut down.
+const SHARED_BUDGET: u64 = 1200 * 1024;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 4000, ..ProptestConfig::default() })]
@@ -246,13 +250,28 @@ proptest! {
     #[test]
     fn answers_as_the_model_does(ops in prop::collection::vec(op(24, 3000), 1..160)) {
         let options = Options { budget_bytes: 64 << 20, item_size_max_bytes: 2048, evict: true, shards: 4 };
-        run(&Cache::new(&options), &mut Model::new(2048), ops, true)?;
+        run(&Cache::new(&options), &mut Model::new(2048, 64 << 20), ops, true)?;
     }
 
     #[test]
     fn keeps_the_budget_and_never_lies(ops in prop::collection::vec(op(200, 3500), 1..300)) {
         let options = Options { budget_bytes: SMALL_BUDGET, item_size_max_bytes: 4096, evict: true, shards: 1 };
-        run(&Cache::new(&options), &mut Model::new(4096), ops, false)?;
+        run(&Cache::new(&options), &mut Model::new(4096, SMALL_BUDGET), ops, false)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    /// A budget that was cut down to a fraction: every shard holds less than its administration would like, and most
+    /// stores need another shard to make room.
+    #[test]
+    fn shards_keep_their_one_budget_and_never_lie(ops in prop::collection::vec(op(200, 3500), 1..300)) {
+        let options = Options { budget_bytes: 64 << 20, item_size_max_bytes: 4096, evict: true, shards: 4 };
+        let cache = Cache::new(&options);
+        assert_eq!(cache.totals().shards, 4);
+        cache.set_budget(SHARED_BUDGET);
+        run(&cache, &mut Model::new(4096, SHARED_BUDGET), ops, false)?;
     }
 }
 

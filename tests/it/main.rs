@@ -4,6 +4,7 @@
 
 mod access;
 mod aliases;
+mod allocator;
 mod binary;
 mod binary_differential;
 mod cache_model;

@@ -1,0 +1,61 @@
+//! The one budget of all shards: each reports what it holds, and sees whether all of them together hold too much.
+//!
+//! A budget cut into equal shares would be full as soon as the shard with the most is, which with large items is
+//! long before the memory is.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub(super) struct Budget {
+    bytes: AtomicU64,
+    used: AtomicU64,
+    /// What each shard has reported.
+    shards: Box<[AtomicU64]>,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: u64, shards: usize) -> Budget {
+        Budget { bytes: bytes.into(), used: 0.into(), shards: (0..shards).map(|_| 0.into()).collect() }
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    pub(super) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// Whether the shards together hold more than they may, once `more` comes on top.
+    #[inline]
+    pub(super) fn is_exceeded_by(&self, more: u64) -> bool {
+        self.used() + more > self.bytes()
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// An equal share.
+    pub(super) fn share(&self) -> u64 {
+        self.bytes() / self.shards.len() as u64
+    }
+
+    /// A shard, under its lock, tells what it holds. `before` is what it told last.
+    pub(super) fn report(&self, shard: usize, before: u64, now: u64) {
+        // Wraps around when it has become less, as it should.
+        self.used.fetch_add(now.wrapping_sub(before), Relaxed);
+        self.shards[shard].store(now, Relaxed);
+    }
+
+    /// The shard that holds the most, of those not yet `tried`.
+    pub(super) fn richest(&self, tried: &[bool]) -> Option<usize> {
+        let untried = (0..self.shards.len()).filter(|&shard| !tried[shard]);
+        untried.max_by_key(|&shard| self.shards[shard].load(Relaxed))
+    }
+}
