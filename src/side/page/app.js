@@ -46,7 +46,7 @@ function hello(status) {
   at(status.now_ms);
   here.status = status;
   here.figures = status.figures;
-  say($("version"), status.version.split("tokencached-").pop());
+  showVersion();
   charts.begin(status.history);
   timeline.suit(status.uptime_s * 1000);
   drawCharts();
@@ -143,6 +143,10 @@ function countButtons(counts) {
   }
 }
 
+function showVersion() {
+  say($("version"), here.status ? t("version", here.status.version.split("tokencached-").pop()) : "");
+}
+
 function showLink(state = stream.state) {
   const away = span(Math.max(0, Date.now() - stream.last_ms) / 1000);
   const words = { connecting: "link_connecting", live: "link_live", stale: "link_stale", lost: "link_lost", polling: "link_polling" };
@@ -173,6 +177,7 @@ function words() {
 
 function everything() {
   words();
+  showVersion();
   showLink();
   tick();
   if (list.apps.size || here.status) {

@@ -2,7 +2,7 @@
 
 import { $, h, mark, say, shape, throttled } from "./dom.js";
 import { line } from "./timeline.js";
-import { clock, num, server, span, t, when } from "./words.js";
+import { clock, num, sentence, server, span, t, when } from "./words.js";
 
 /** Worst first. A renewal under way is no trouble, and must not make rows jump. */
 export const STATES = ["dead", "blocked", "stale", "waiting", "renewing", "fresh"];
@@ -10,7 +10,6 @@ const rankOf = (credential) => {
   if (!credential.live && credential.state !== "renewing") return 0;
   return Math.min(4, STATES.indexOf(credential.state));
 };
-const ROW_PX = 57;
 const NAMES_MAX = 3;
 
 export class List {
@@ -38,7 +37,7 @@ export class List {
       this.judge(item);
       this.apps.set(app.id, item);
       if (item.view) this.draw(item);
-      else item.place.style.minHeight = `${app.credentials.length * ROW_PX + 17}px`;
+      item.place.style.setProperty("--credentials", app.credentials.length);
     }
     for (const [id, item] of before) if (!this.apps.has(id)) this.drop(item);
     this.arrange();
@@ -271,9 +270,9 @@ class Row {
     return [
       h("p", { class: "meaning" },
         error.errcode === null ? null : h("b", { class: "mono" }, String(error.errcode)),
-        h("span", {}, server(error.meaning ?? error.text)),
+        h("span", {}, sentence(server(error.meaning ?? error.text))),
         h("span", { class: "tag" }, t(`class_${error.class}`))),
-      h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), server(error.advice)),
+      h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(server(error.advice))),
       h("p", { class: "trace mono muted" }, `${when(error.at_ms)}${error.rid ? ` · rid ${error.rid}` : ""}`),
     ];
   }

@@ -16,13 +16,20 @@ async function answer(response) {
   return body;
 }
 
-export const get = async (path) => answer(await fetch(path, { headers: { Accept: "application/json" }, cache: "no-store" }));
+/** A server that hangs must not hang the page. A check may take 20 s. */
+const PATIENCE_MS = { get: 15_000, post: 30_000 };
+
+export async function get(path) {
+  const signal = AbortSignal.timeout(PATIENCE_MS.get);
+  return answer(await fetch(path, { headers: { Accept: "application/json" }, cache: "no-store", signal }));
+}
 
 export async function post(path, body) {
   // No page of another site can send this header.
   const headers = { "X-Tokencached": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  return answer(await fetch(path, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) }));
+  const signal = AbortSignal.timeout(PATIENCE_MS.post);
+  return answer(await fetch(path, { method: "POST", headers, signal, body: body === undefined ? undefined : JSON.stringify(body) }));
 }
 
 export const act = (credential, action) => post(

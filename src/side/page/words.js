@@ -12,7 +12,7 @@ const en = {
   login_failed: "The server did not answer. Try again.",
   closed_title: "Nothing to see from here",
   closed_text: "Without keys this page answers only to the machine it runs on. Set keys_file in [side] to reach it from elsewhere.",
-  uptime: (t) => `up ${t}`,
+  uptime: (t) => `up ${t}`, version: (v) => `version ${v}`,
   link_connecting: "Connecting", link_live: "Live", link_polling: "Every 5 s",
   link_stale: (t) => `No news for ${t}`,
   link_lost: (t) => `Disconnected, figures are ${t} old; trying again`,
@@ -100,7 +100,7 @@ const zh = {
   login_failed: "服务器没有响应，请重试。",
   closed_title: "从这里无法查看",
   closed_text: "没有配置密钥时，此页面只对本机开放。要从其他机器访问，请在 [side] 中设置 keys_file。",
-  uptime: (t) => `已运行 ${t}`,
+  uptime: (t) => `已运行 ${t}`, version: (v) => `版本 ${v}`,
   link_connecting: "连接中", link_live: "实时", link_polling: "每 5 秒更新",
   link_stale: (t) => `${t}没有更新`,
   link_lost: (t) => `连接已断开，数据是 ${t}前的；正在重连`,
@@ -237,6 +237,8 @@ const SERVER = {
   "unknown error": "未知错误",
 };
 
+export const TEXTS = { en, zh };
+
 const chinese = () => document.documentElement.lang.startsWith("zh");
 export const language = () => (chinese() ? "zh-CN" : "en");
 
@@ -253,6 +255,9 @@ export function server(text) {
   if (seen) return `微信看到的 IP 是 ${seen[1]}；请在 mp.weixin.qq.com 把它加入 ${seen[2]} 的 IP 白名单（5 至 10 分钟生效）`;
   return SERVER[text] ?? text;
 }
+
+/** The server begins in the middle of a line; here it stands alone. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** Puts the texts of the markup in place. */
 export function translate(root = document) {
