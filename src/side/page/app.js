@@ -49,6 +49,7 @@ function hello(status) {
   showVersion();
   charts.begin(status.history);
   timeline.suit(status.uptime_s * 1000);
+  tick();
   drawCharts();
   fetchAll();
 }
@@ -130,7 +131,7 @@ function countButtons(counts) {
         list.arrange();
         drawSummary();
       };
-      place.append(h("button", { type: "button", class: "count", "data-state": state, onclick: choose }, shape(state), h("b", { class: "mono" }), h("span", { class: "word" })));
+      place.append(h("button", { type: "button", class: "count", "data-state": state, onclick: choose }, shape(state), h("b"), h("span", { class: "word" })));
     }
   }
   for (const button of place.children) {

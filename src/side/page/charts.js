@@ -35,7 +35,7 @@ const CHARTS = [
     write: bytes,
     top: (f) => f.limit_maxbytes,
     limit: true,
-    foot: (f) => t("memory_foot", bytes(f.limit_maxbytes), num(f.curr_items)),
+    foot: (f) => t("memory_foot", bytes(f.limit_maxbytes), f.curr_items),
   },
   {
     name: "connections",
