@@ -4,6 +4,7 @@
 
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
+const net = require('node:net');
 const path = require('node:path');
 const { assert, calls, inBrowser, leave, memcached, PAGE, reads, row, sandbox, value, visit } = require('./lib.js');
 
@@ -180,14 +181,16 @@ const scenarios = {
     await leave(window);
 
     for (const locale of ['en-GB', 'zh-CN']) {
-      for (const width of [360, 820]) {
+      for (const width of [360, 700, 820, 1020, 1190, 1280]) {
         window = await visit(browser, { locale, viewport: { width, height: 760 } });
         page = window.page;
         await page.waitForSelector(`${row(BARRED)} .trouble`);
         for (const toggle of await page.locator('.toggle').all()) await toggle.click();
         await page.locator('.refresh').first().click();
-        const wide = await page.evaluate(() => [...document.querySelectorAll('body *:not(.vh):not(.cap)')]
-          .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5 && !one.closest('svg, .vh, .cap, .shapes')).map((one) => one.outerHTML.slice(0, 80)));
+        const wide = await page.evaluate(() => [...document.querySelectorAll('body *')].filter((one) => {
+          const room = one.closest('#list, .timeline, .charts, dialog, body').getBoundingClientRect().right;
+          return one.getBoundingClientRect().right > room + 0.5 && !one.closest('svg, .vh, .cap, .shapes');
+        }).map((one) => one.outerHTML.slice(0, 80)));
         assert.deepEqual(wide, [], `${locale} at ${width}`);
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${locale} at ${width} scrolls sideways`);
         await leave(window);
@@ -264,8 +267,8 @@ const scenarios = {
     await memcached('set access_token 0 0 4\r\nmine\r\nset k 0 0 9\r\nsomething\r\nget k');
     if (PICTURE) await somethingToSee();
     const views = {
-      'wide-light': { viewport: { width: 1280, height: 1060 } },
-      'wide-dark': { viewport: { width: 1280, height: 1060 }, colorScheme: 'dark' },
+      'wide-light': { viewport: { width: 1280, height: 1120 } },
+      'wide-dark': { viewport: { width: 1280, height: 1120 }, colorScheme: 'dark' },
       'phone-light': { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 },
       'phone-dark-zh': { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, colorScheme: 'dark', locale: 'zh-CN' },
     };
@@ -372,13 +375,20 @@ async function withTheKeyboard(browser) {
   await leave(window);
 }
 
-/** Ten minutes of traffic would be better; a minute must do. */
+/** Half a minute of traffic, and a day's worth of trouble in it. */
 async function somethingToSee() {
-  for (let at = 0; at < 700; at += 1) {
-    const gets = Array.from({ length: 20 + Math.round(14 * Math.sin(at / 60) + 6 * Math.random()) }, () => `get k${Math.floor(Math.random() ** 2 * 300)}`);
+  const clients = [];
+  for (let at = 0; at < 300; at += 1) {
+    const gets = Array.from({ length: 24 + Math.round(14 * Math.sin(at / 50) + 6 * Math.random()) }, () => `get k${Math.floor(Math.random() ** 2 * 300)}`);
     const key = Math.floor(Math.random() ** 2 * 300);
-    await memcached([...gets, `set k${key} 0 0 60000`, 'x'.repeat(60000), 'get access_token'].join('\r\n'));
-    await new Promise((resolve) => setTimeout(resolve, 90));
+    await memcached([...gets, `set k${key} 0 0 240000`, 'x'.repeat(240000), 'get access_token'].join('\r\n'));
+    if (at % 9 === 0) clients.push(net.connect(Number(process.env.MC_PORT), '127.0.0.1'));
+    if (at % 25 === 24) clients.shift().destroy();
+    if (at === 100) await sandbox('kill', { appid: OTHER });
+    if (at === 101) await memcached(`delete access_token:${OTHER}`);
+    if (at === 150) await memcached('set access_token 0 0 4\r\nmine');
+    if (at === 225) await sandbox('fault'', { appid: 'wxa4d1c8e90b7f2635', fault: { kind: 'errcode', errcode: -1, errmsg: 'system busy' } });
+    await new Promise((resolve) => setTimeout(resolve, 85));
   }
 }
 

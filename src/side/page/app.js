@@ -115,7 +115,7 @@ function summary() {
 function soonest(all) {
   const next = Math.min(...all.filter((one) => one.next_action === "renew").map((one) => one.next_try_at_ms));
   const parts = [t("sub_apps", list.apps.size)];
-  if (Number.isFinite(next)) parts.push(t("sub_soonest", clock(Math.max(0, next - clockNow()) / 1000)));
+  if (Number.isFinite(next)) parts.push(t("sub_soonest", clock(Math.ceil(Math.max(1_000, next - clockNow()) / 1000))));
   const file = here.status?.state_file;
   if (file?.kept && !file.healthy) parts.push(t("sub_state_bad"));
   else if (file && !file.kept) parts.push(t("sub_state_off"));
