@@ -387,7 +387,7 @@ async function somethingToSee() {
     if (at === 100) await sandbox('kill', { appid: OTHER });
     if (at === 101) await memcached(`delete access_token:${OTHER}`);
     if (at === 150) await memcached('set access_token 0 0 4\r\nmine');
-    if (at === 225) await sandbox('fault'', { appid: 'wxa4d1c8e90b7f2635', fault: { kind: 'errcode', errcode: -1, errmsg: 'system busy' } });
+    if (at === 225) await sandbox('fault', { appid: 'wxa4d1c8e90b7f2635', fault: { kind: 'errcode', errcode: -1, errmsg: 'system busy' } });
     await new Promise((resolve) => setTimeout(resolve, 85));
   }
 }
