@@ -139,7 +139,7 @@ impl Writers {
 /// A peer without its port, which tells nothing about who it is.
 pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     let peer = peer.to_string();
-    peer.parse::<std::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
+    peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
 }
 
 /// Upper bounds of the histogram's buckets, milliseconds; the deadline of a call is 8 s unless configured.

@@ -44,6 +44,19 @@ impl Service {
         line(out, "END");
     }
 
+    /// The figures of `stats`, `stats items` and `stats slabs` by name, for another port to show.
+    pub fn figures(&self, argument: &[u8], now: Now) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        match argument {
+            b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, &mut out)),
+            b"slabs" => self.slabs(&mut out),
+            _ => self.general(now, &Rights::ALL, &mut out),
+        }
+        let text = String::from_utf8_lossy(&out);
+        let figures = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
+        figures.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     /// As they are now: two of them can be changed by a command.
     fn shown_settings(&self, out: &mut Vec<u8>) {
         for (name, value) in &self.settings.shown {

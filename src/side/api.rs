@@ -8,8 +8,9 @@ use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::gate::Visitor;
@@ -30,6 +31,7 @@ pub type Answer = Result<Json<Value>, Problem>;
 
 /// Entries of the journal in one answer.
 const ENTRIES_MAX: usize = 4096;
+const GENERATION_MAX: u64 = 1 << 53;
 /// The longest wait for a next value, seconds.
 const WAIT_S_MAX: u64 = 60;
 /// The longest wait for a check to end.
@@ -128,12 +130,22 @@ fn with_cookie(cookie: &str) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// A JSON body; the parser's words would quote it.
-fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|_| Problem::bad("the body is not the JSON object that is known here"))
+/// A JSON object; the parser's words would quote it.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let object = serde_json::from_slice::<Map<String, Value>>(body);
+    let read = object.and_then(|object| T::deserialize(Value::Object(object)));
+    read.map_err(|_| Problem::bad("the body is not the JSON object that is known here"))
 }
 
-fn seen<'p>(parts: &'p Parts, visitor: &Visitor, id: &str) -> Result<&'p App, Problem> {
+/// A generation that a client may name: JSON's numbers are exact up to there.
+fn in_range(generation: Option<u64>) -> Result<Option<u64>, Problem> {
+    match generation {
+        Some(generation) if generation > GENERATION_MAX => Err(Problem::bad("the generation is out of range")),
+        other => Ok(other),
+    }
+}
+
+pub(super) fn seen<'p>(parts: &'p Parts, visitor: &Visitor, id: &str) -> Result<&'p App, Problem> {
     visitor.may_see(id)?;
     parts.app(id).ok_or_else(Problem::not_found)
 }
@@ -152,7 +164,7 @@ pub async fn credential(
     let params = Params::of(&uri, &["after", "wait_s"])?;
     let credential = found(&parts, &visitor, &id, &kind)?;
     visitor.may_read(&id)?;
-    let after = params.number::<u64>("after")?;
+    let after = in_range(params.number::<u64>("after")?)?;
     let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
     if wait_s > WAIT_S_MAX {
         return Err(Problem::bad("the parameter wait_s is larger than 60"));
@@ -194,7 +206,7 @@ fn value(credential: &Credential, kind: &str, after: Option<u64>) -> Option<Valu
 }
 
 /// Why there is none, and whether asking again soon can help.
-fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
+pub(super) fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
     let now_ms = clock::boot_ms();
     let status = credential.status(now_ms);
     if after.is_some() && matches!(credential.read(now_ms), Reading::Live(_)) {
@@ -216,8 +228,15 @@ fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Dead {
+    #[serde(default, deserialize_with = "given")]
     generation: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
     token: Option<String>,
+}
+
+/// What is there is a value: `null` is none.
+fn given<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// `POST /v1/apps/{app}/credentials/{kind}/refresh`: the caller has seen the value refused. It is looked into, and
@@ -232,7 +251,7 @@ pub async fn refresh(
     visitor.may_refresh(&id)?;
     let dead: Dead = if body.is_empty() { Dead::default() } else { read(&body)? };
     let current = credential.published();
-    let generation = match (dead.generation, dead.token.map(Secret::new)) {
+    let generation = match (in_range(dead.generation)?, dead.token.map(Secret::new)) {
         (Some(_), Some(_)) => return Err(Problem::bad("name the generation or the token, not both")),
         (Some(generation), None) => Some(generation),
         (None, Some(token)) => {
@@ -255,6 +274,11 @@ pub async fn refresh(
     Ok(Json(after_check(credential, before.generation, asked_ms)))
 }
 
+/// An empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 /// `POST /v1/apps/{app}/credentials/{kind}/probe`: tries the value on a cheap call and does nothing else.
 pub async fn probe(
     State(parts): Shared,
@@ -265,9 +289,7 @@ pub async fn probe(
     let credential = found(&parts, &visitor, &id, &kind)?;
     visitor.may_refresh(&id)?;
     if !body.is_empty() {
-        let _: serde_json::Map<String, Value> = read::<serde_json::Map<String, Value>>(&body).and_then(|fields| {
-            if fields.is_empty() { Ok(fields) } else { Err(Problem::bad("a probe has nothing to say in its body")) }
-        })?;
+        let _: Nothing = read(&body)?;
     }
     if !credential.about().can_probe {
         let detail = "no call is known that tells whether a value of this kind is accepted";

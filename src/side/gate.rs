@@ -18,7 +18,7 @@ use crate::access::{KeyDigest, Keys, SideRights};
 use crate::clock::{BootMs, Spacing};
 use crate::config::{self, Network};
 
-/// Needed by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
+/// Needed, as `1`, by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
 /// Wrong keys at once from one address, and one more in so many milliseconds.
 const FAILURES_BURST: u32 = 10;
@@ -169,7 +169,7 @@ impl Gate {
             rights: Arc::new(SideRights::NONE),
             secure,
             by: By::Nothing,
-            headered: headers.get(HEADER).is_some_and(|value| !value.is_empty()),
+            headered: headers.get(HEADER).is_some_and(|value| value == "1"),
         };
         if let Some(given) = headers.get(header::AUTHORIZATION) {
             return self.bearer(visitor, given.as_bytes(), now_ms);
@@ -212,6 +212,11 @@ impl Gate {
         }
         self.note_failure(peer, now_ms);
         Err(Problem::wrong_key())
+    }
+
+    /// What the bearer of a key may do, for calls that have a place of their own for it.
+    pub fn rights_of(&self, given: &[u8]) -> Option<Arc<SideRights>> {
+        self.keys.load().find(given).map(|key| key.rights.clone())
     }
 
     /// Somebody has come with something wrong.

@@ -5,13 +5,18 @@
 //! but to a reader who has the right to it.
 //!
 //! `server` accepts and cuts off; `gate` decides who may what, on `limits` and `sessions`; `parts` is what handlers
-//! share; `status`, `apps`, `events`, `api` and `page` are what there is to see.
+//! share; `status`, `apps`, `events`, `api`, `jssdk` (described by `openapi`), `health`, `metrics`, `wechat` and `page`
+//! are what there is to see.
 
 mod api;
 mod apps;
 mod events;
 mod gate;
+mod health;
+mod jssdk;
 mod limits;
+mod metrics;
+mod openapi;
 mod page;
 mod parts;
 mod problem;
@@ -20,6 +25,7 @@ mod routes;
 mod server;
 mod sessions;
 mod status;
+mod wechat;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -50,6 +56,7 @@ impl Keeper {
     /// section need a restart.
     pub fn reload(&self, side: &config::Side) {
         match side.read_keys() {
+            Ok(_) if !self.gate.is_keyed() => {}
             Ok(Some(keys)) => {
                 tracing::info!(keys = keys.len(), "the side port's keys are read again");
                 self.gate.set_keys(keys);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Keeper;
 use super::events::Feed;
 use super::server::Count;
+use super::wechat::HandedOut;
 use crate::config::{self, SecretSource};
 use crate::credential::table::{Credential, Table};
 use crate::service::Service;
@@ -22,6 +23,7 @@ pub struct Parts {
     pub feed: Feed,
     /// Of the side port itself.
     pub connections: Count,
+    pub handed_out: HandedOut,
     pub shutdown: CancellationToken,
 }
 
@@ -73,7 +75,17 @@ impl Parts {
             .collect();
         let by_id = apps.iter().enumerate().map(|(at, app)| (app.id.clone(), at)).collect();
         let feed = Feed::new();
-        Parts { settings: side.clone(), service, keeper, apps, by_id, feed, connections: Count::default(), shutdown }
+        Parts {
+            settings: side.clone(),
+            service,
+            keeper,
+            apps,
+            by_id,
+            feed,
+            connections: Count::default(),
+            handed_out: HandedOut::default(),
+            shutdown,
+        }
     }
 
     pub fn table(&self) -> &Table {

@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::parts::Parts;
 use super::problem::Problem;
-use super::{api, page};
+use super::{api, health, jssdk, metrics, openapi, page, wechat};
 
 /// All routes of the side port.
 pub fn all(parts: Arc<Parts>) -> Router {
@@ -28,6 +28,17 @@ pub fn all(parts: Arc<Parts>) -> Router {
         .route("/v1/apps/{app}/credentials/{kind}", read(get(api::credential)))
         .route("/v1/apps/{app}/credentials/{kind}/refresh", act(post(api::refresh)))
         .route("/v1/apps/{app}/credentials/{kind}/probe", act(post(api::probe)))
+        .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
+        .route("/v1/openapi.json", read(get(openapi::description)))
+        .route("/livez", read(get(health::live)))
+        .route("/readyz", read(get(health::ready)))
+        .route("/metrics", read(get(metrics::scrape)))
+        .route("/cgi-bin/token", wechat::by_query(wechat::token))
+        .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))
+        .route("/cgi-bin/gettoken", wechat::by_query(wechat::gettoken))
+        .route("/cgi-bin/ticket/getticket", wechat::by_query(wechat::getticket))
+        .route("/cgi-bin/get_jsapi_ticket", wechat::by_query(wechat::get_jsapi_ticket))
+        .route("/cgi-bin/ticket/get", wechat::by_query(wechat::agent_ticket))
         .route("/login", act(post(api::log_in)))
         .route("/logout", act(post(api::log_out)))
         .fallback(file)

@@ -33,7 +33,7 @@ use super::limits::neighbourhood;
 use super::parts::Parts;
 use super::problem::Problem;
 use super::{events, routes};
-use crate::clock;
+use crate::clock::{self, Spacing};
 
 /// A request's head must be whole after this long; a silent connection ends after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -49,6 +49,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a failed accept: out of descriptors, it fails again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// A failure to accept is logged at most so often.
+const LOG_SPACING_MS: u64 = 60_000;
 /// Answers under way at the end may take so long.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 
@@ -59,6 +61,7 @@ pub struct Count {
     pub total: AtomicU64,
     pub rejected: AtomicU64,
     by_peer: Mutex<HashMap<IpAddr, usize>>,
+    failure_logged: Spacing,
 }
 
 /// One connection's place in the count.
@@ -128,7 +131,9 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
                 None => refuse(&stream, parts.keeper.tls.is_some()),
             },
             Err(error) => {
-                tracing::debug!(%error, "the side port could not accept a connection");
+                if parts.connections.failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                    tracing::warn!(%error, "the side port could not accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }

@@ -191,6 +191,8 @@ fn every_setting_has_a_variable() {
     std::fs::write(ca.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
     let users = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(users.path(), "a:b\n").unwrap();
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "ops 0123456789abcdef0123456789abcdef status\n").unwrap();
     let values = BTreeMap::from([
         ("server.listen", "127.0.0.1:1, 127.0.0.1:2"),
         ("server.unix_socket", "/run/x/socket"),
@@ -228,6 +230,17 @@ fn every_setting_has_a_variable() {
         ("upstream.total_timeout_ms", "1002"),
         ("upstream.concurrency", "4"),
         ("upstream.proxy", "http://proxy.internal:3128"),
+        ("side.listen", "127.0.0.1:3, [::1]:3"),
+        ("side.keys_file", keys.path().to_str().unwrap()),
+        ("side.allowed_hosts", "cache.internal, Other.internal"),
+        ("side.trusted_proxies", "10.0.0.0/8, 127.0.0.1"),
+        ("side.tls.cert", ca.path().to_str().unwrap()),
+        ("side.tls.key", ca.path().to_str().unwrap()),
+        ("side.tls.min_version", "1.3"),
+        ("side.max_connections", "11"),
+        ("side.max_connections_per_peer", "12"),
+        ("side.requests_per_s", "13"),
+        ("side.wechat_expires_in_min_s", "14"),
         ("log.json", "true"),
         ("log.verbosity", "3"),
     ]);
@@ -273,6 +286,14 @@ fn every_setting_has_a_variable() {
         "total_timeout_ms = 1002",
         "concurrency = 4",
         "proxy = \"http://proxy.internal:3128\"",
+        "listen = [\"127.0.0.1:3\", \"[::1]:3\"]",
+        "keys_file = ",
+        "allowed_hosts = [\"cache.internal\", \"other.internal\"]",
+        "trusted_proxies = [\"10.0.0.0/8\", \"127.0.0.1/32\"]",
+        "max_connections = 11",
+        "max_connections_per_peer = 12",
+        "requests_per_s = 13",
+        "wechat_expires_in_min_s = 14",
         "json = true",
         "verbosity = 3",
     ] {

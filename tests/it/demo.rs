@@ -140,6 +140,16 @@ fn by_hand(demo: &Demo, session: &str) -> String {
 }
 
 #[test]
+fn its_status_page_is_where_it_says() {
+    let demo = Demo::start();
+    let printed = demo.printed();
+    let page = printed.split("Status page: ").nth(1).unwrap().lines().next().unwrap();
+    let get = |path: &str| run_well(Command::new("curl").args(["-sS", &format!("{page}{path}")]).env("no_proxy", "*"));
+    assert!(get("").contains("<title>tokencached"));
+    assert!(get("v1/status").contains("\"fresh\":4"));
+}
+
+#[test]
 fn a_token_is_seen_to_be_renewed() {
     let demo = Demo::start();
     let first = demo.token();

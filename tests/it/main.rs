@@ -30,7 +30,7 @@ mod readme;
 mod refresher;
 mod rogue;
 mod sandbox;
-mod side_page;
+mod side;
 mod soak;
 mod splits;
 mod state;

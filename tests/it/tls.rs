@@ -16,13 +16,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::support::{APPID, Client, Node, PATIENCE, Wechat, run, run_well, tokencached, wait_for, write};
 
 /// A certificate authority, with its certificate in a file.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
@@ -42,12 +42,12 @@ impl Authority {
         write(folder, &format!("{file}.key"), &key.serialize_pem());
     }
 
-    fn sign_server(&self, folder: &Path, common_name: &str) {
+    pub fn sign_server(&self, folder: &Path, common_name: &str) {
         self.sign(folder, "server", common_name, vec![SanType::DnsName("localhost".try_into().unwrap())]);
     }
 
     /// A client's side that trusts this authority, and shows that certificate.
-    fn client(&self, identity: Option<(&Path, &str)>) -> ClientConfig {
+    pub fn client(&self, identity: Option<(&Path, &str)>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -37,7 +37,7 @@ impl Driver {
         let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing);
         let lately = within(checked);
         // The value that a check brought may die in turn: that is worth one more, and not one for each value.
-        let refused = report.why == Doubt::Refused;
+        let refused = matches!(report.why, Doubt::Refused | Doubt::Asked);
         let again = refused && lately && current != slot.checked_generation && !within(slot.checked_again_ms);
         if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
             // A rival's fetch ends our token only when its overlap is over.

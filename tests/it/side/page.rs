@@ -9,7 +9,7 @@ use std::process::Command;
 use tokencached::sandbox::{AppOptions, Options};
 use tokencached::upstream::class::KNOWN;
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
+use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for, write};
 
 const OTHER: &str = "wx7c20d94be1a35f68";
 /// Its calls come from an address that is not on its list.
@@ -57,14 +57,12 @@ impl Scene {
         let side = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{side}");
         let config = format!("{}{}{side}", wechat.config("", own), tables(others));
         let folder = tempfile::tempdir().unwrap();
-        let keys = folder.path().join("keys");
-        fs::write(&keys, KEYS).unwrap();
-        fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        write(folder.path(), "keys", KEYS);
         let node = Node::start_in(folder, &config, &[]);
-        let page = wait_for("the side port's address", || {
+        let page = wait_for("the side port", || {
             let log = node.log();
-            let word = log.split_whitespace().find_map(|word| word.strip_prefix("side="))?;
-            word.trim_matches(['"', '[', ']']).parse().ok()
+            let rest = log.split("side=\"").nth(1)?;
+            rest.split('"').next()?.parse().ok()
         });
         Scene { wechat, node, page }
     }

@@ -1,0 +1,413 @@
+//! `/metrics` in OpenMetrics: what prometheus/memcached_exporter gives, under its names, and what this server keeps
+//! besides. Figures are those of `stats`, read at each scrape; nothing is counted twice.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Error, Formatter};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::api::{Asker, Shared};
+use super::parts::Parts;
+use super::problem::Problem;
+use super::query::Params;
+use crate::clock::Now;
+use crate::credential::facts::DURATION_BOUNDS_MS;
+use crate::credential::table::{Credential, Reading, State as Condition, Status};
+
+/// `GET /metrics`.
+pub async fn scrape(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?;
+    visitor.may_see_status()?;
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(parts.clone())));
+    let mut out = String::with_capacity(64 * 1024);
+    let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the metrics could not be written");
+    text::encode(&mut out, &registry).map_err(broken)?;
+    let mut response = out.into_response();
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+struct Scrape(Arc<Parts>);
+
+impl Debug for Scrape {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+type Written = Result<(), Error>;
+type Labels<'l> = Vec<(&'static str, &'l str)>;
+/// `stats` by name; of `items` and `slabs` by class and name.
+type Stats = BTreeMap<String, String>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Written {
+        let (parts, now) = (&self.0, Now::read());
+        let stats = |argument: &[u8]| -> Stats { parts.service.figures(argument, now).into_iter().collect() };
+        let out = &mut encoder;
+        let (general, slabs) = (stats(b""), stats(b"slabs"));
+        of_server(out, &general, &slabs)?;
+        of_commands(out, &general)?;
+        of_classes(out, &stats(b"items"), &slabs)?;
+        of_this(out, parts, &general)?;
+        of_credentials(out, parts, now)?;
+        of_calls(out, parts)
+    }
+}
+
+/// A figure of `stats`; 0 where there is none.
+fn number(stats: &Stats, name: &str) -> f64 {
+    stats.get(name).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+fn family<'e>(
+    out: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+    kind: MetricType,
+) -> Result<MetricEncoder<'e>, Error> {
+    out.encode_descriptor(name, help, None, kind)
+}
+
+/// One value without labels.
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
+    family(out, name, help, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+/// The same for what only grows; `_total` is added to the name.
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
+    family(out, name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)
+}
+
+/// Values with labels.
+fn each<'l>(
+    out: &mut DescriptorEncoder<'_>,
+    (name, help, kind): (&str, &str, MetricType),
+    values: impl Iterator<Item = (Labels<'l>, f64)>,
+) -> Written {
+    let counts = matches!(kind, MetricType::Counter);
+    let mut encoder = family(out, name, help, kind)?;
+    for (labels, value) in values {
+        let mut one = encoder.encode_family(&labels)?;
+        if counts {
+            one.encode_counter::<NoLabelSet, f64, f64>(&value, None)?;
+        } else {
+            one.encode_gauge(&value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Name, figure of `stats`, help. The exporter counts some of these without `_total`: those are gauges here.
+const GAUGES: &[(&str, &str, &str)] = &[
+    ("memcached_uptime_seconds", "uptime", "Seconds since the start."),
+    ("memcached_time_seconds", "time", "Seconds since 1970 by the server's clock."),
+    ("memcached_current_connections", "curr_connections", "Open connections."),
+    ("memcached_max_connections", "max_connections", "Connections there may be."),
+    ("memcached_current_bytes", "bytes", "Bytes that items take."),
+    ("memcached_limit_bytes", "limit_maxbytes", "Bytes that items may take."),
+    ("memcached_current_items", "curr_items", "Items held."),
+    ("memcached_accepting_connections", "accepting_conns", "Whether connections are accepted."),
+];
+const COUNTERS: &[(&str, &str, &str)] = &[
+    ("memcached_process_user_cpu_seconds", "rusage_user", "User time of the process."),
+    ("memcached_process_system_cpu_seconds", "rusage_system", "System time of the process."),
+    ("memcached_read_bytes", "bytes_read", "Bytes read from clients."),
+    ("memcached_written_bytes", "bytes_written", "Bytes written to clients."),
+    ("memcached_connections", "total_connections", "Connections accepted."),
+    ("memcached_connections_rejected", "rejected_connections", "Connections refused because there were too many."),
+    ("memcached_connections_yielded", "conn_yields", "Times a connection gave way to others in mid-batch."),
+    ("memcached_connections_listener_disabled", "listen_disabled_num", "Times nobody was listened to; never here."),
+    ("memcached_items", "total_items", "Items stored since the start."),
+    ("memcached_items_evicted", "evictions", "Items evicted to make room."),
+    ("memcached_items_reclaimed", "reclaimed", "Items stored in the room of expired ones."),
+    ("memcached_item_too_large", "store_too_large", "Items refused as too large."),
+    ("memcached_item_no_memory", "store_no_memory", "Items refused for want of memory."),
+    ("memcached_direct_reclaims", "direct_reclaims", "Items evicted while a client waited."),
+    ("memcached_lru_crawler_starts", "lru_crawler_starts", "Crawls begun; there is no crawler here."),
+    ("memcached_lru_crawler_reclaimed", "crawler_reclaimed", "Expired items taken back in the background."),
+    ("memcached_lru_crawler_items_checked", "crawler_items_checked", "Items looked at in the background."),
+    ("memcached_lru_crawler_moves_to_cold", "moves_to_cold", "Items moved to the cold queue."),
+    ("memcached_lru_crawler_moves_to_warm", "moves_to_warm", "Items moved to the warm queue."),
+    ("memcached_lru_crawler_moves_within_lru", "moves_within_lru", "Items moved within a queue."),
+];
+
+fn of_server(out: &mut DescriptorEncoder<'_>, general: &Stats, slabs: &Stats) -> Written {
+    gauge(out, "memcached_up", "Whether the server answers.", 1.0)?;
+    let version = general.get("version").map_or("", String::as_str);
+    let one = std::iter::once((vec![("version", version)], 1.0));
+    each(out, ("memcached_version", "The version that clients are told.", MetricType::Gauge), one)?;
+    for (name, figure, help) in GAUGES {
+        gauge(out, name, help, number(general, figure))?;
+    }
+    let malloced = number(slabs, "total_malloced");
+    gauge(out, "memcached_malloced_bytes", "Bytes in the pages memcached would need for these items.", malloced)?;
+    for (name, figure, help) in COUNTERS {
+        counter(out, name, help, number(general, figure))?;
+    }
+    Ok(())
+}
+
+fn of_commands(out: &mut DescriptorEncoder<'_>, general: &Stats) -> Written {
+    let mut values: Vec<(Labels<'_>, f64)> = Vec::new();
+    let labels = |command, status| vec![("command", command), ("status", status)];
+    for command in ["get", "delete", "incr", "decr", "cas", "touch"] {
+        values.push((labels(command, "hit"), number(general, &format!("{command}_hits"))));
+        values.push((labels(command, "miss"), number(general, &format!("{command}_misses"))));
+    }
+    values.push((labels("cas", "badval"), number(general, "cas_badval")));
+    values.push((labels("flush", "hit"), number(general, "cmd_flush")));
+    // A cas is counted in cmd_set again.
+    let cas: f64 = ["cas_misses", "cas_hits", "cas_badval"].iter().map(|name| number(general, name)).sum();
+    values.push((labels("set", "hit"), (number(general, "cmd_set") - cas).max(0.0)));
+    let family = ("memcached_commands", "Commands, by name and by what they came to.", MetricType::Counter);
+    each(out, family, values.into_iter())
+}
+
+const GAUGE: MetricType = MetricType::Gauge;
+const COUNTER: MetricType = MetricType::Counter;
+
+/// Of `stats items`, by class.
+const OF_ITEMS: &[(&str, &str, MetricType, &str)] = &[
+    ("memcached_slab_current_items", "number", GAUGE, "Items held in the class."),
+    ("memcached_slab_items_age_seconds", "age", GAUGE, "Seconds since the use of the item used longest ago."),
+    (
+        "memcached_slab_items_crawler_reclaimed",
+        "crawler_reclaimed",
+        COUNTER,
+        "Expired items taken back in the background.",
+    ),
+    ("memcached_slab_items_evicted", "evicted", COUNTER, "Items evicted to make room."),
+    ("memcached_slab_items_evicted_nonzero", "evicted_nonzero", COUNTER, "Those of them that had an end of their own."),
+    (
+        "memcached_slab_items_evicted_time_seconds",
+        "evicted_time",
+        GAUGE,
+        "Seconds since the use of the last one evicted.",
+    ),
+    ("memcached_slab_items_evicted_unfetched", "evicted_unfetched", COUNTER, "Items evicted that nobody had read."),
+    ("memcached_slab_items_expired_unfetched", "expired_unfetched", COUNTER, "Items expired that nobody had read."),
+    ("memcached_slab_items_outofmemory", "outofmemory", COUNTER, "Items refused for want of memory."),
+    ("memcached_slab_items_reclaimed", "reclaimed", COUNTER, "Items stored in the room of expired ones."),
+    ("memcached_slab_items_tailrepairs", "tailrepairs", COUNTER, "Repairs; never here."),
+    ("memcached_slab_items_moves_to_cold", "moves_to_cold", GAUGE, "Items moved to the cold queue."),
+    ("memcached_slab_items_moves_to_warm", "moves_to_warm", GAUGE, "Items moved to the warm queue."),
+    ("memcached_slab_items_moves_within_lru", "moves_within_lru", GAUGE, "Items moved within a queue."),
+    ("memcached_slab_hot_items", "number_hot", GAUGE, "Items in the hot queue."),
+    ("memcached_slab_warm_items", "number_warm", GAUGE, "Items in the warm queue."),
+    ("memcached_slab_cold_items", "number_cold", GAUGE, "Items in the cold queue."),
+    ("memcached_slab_temporary_items", "number_temp", GAUGE, "Items in the temporary queue; never here."),
+    ("memcached_slab_hot_age_seconds", "age_hot", GAUGE, "Age of the hot queue's oldest item."),
+    ("memcached_slab_warm_age_seconds", "age_warm", GAUGE, "Age of the warm queue's oldest item."),
+];
+/// Of `stats slabs`, by class.
+const OF_SLABS: &[(&str, &str, MetricType, &str)] = &[
+    ("memcached_slab_chunk_size_bytes", "chunk_size", GAUGE, "Bytes of the class's largest item."),
+    ("memcached_slab_chunks_per_page", "chunks_per_page", GAUGE, "Items that would fit one of memcached's pages."),
+    ("memcached_slab_current_pages", "total_pages", GAUGE, "Pages that memcached would need."),
+    ("memcached_slab_current_chunks", "total_chunks", GAUGE, "Items that would fit these pages."),
+    ("memcached_slab_chunks_used", "used_chunks", GAUGE, "Items held."),
+    ("memcached_slab_chunks_free", "free_chunks", GAUGE, "Items that would still fit."),
+    ("memcached_slab_chunks_free_end", "free_chunks_end", GAUGE, "Never any here."),
+    ("memcached_slab_mem_requested_bytes", "mem_requested", GAUGE, "Bytes that the class's items take."),
+];
+
+/// The classes that a form of `stats` names, in order.
+fn classes<'s>(stats: &'s Stats, prefix: &str) -> Vec<&'s str> {
+    let named = stats.keys().filter_map(|name| name.strip_prefix(prefix)?.split_once(':').map(|(class, _)| class));
+    let mut classes: Vec<&str> = named.filter(|class| class.parse::<u32>().is_ok()).collect();
+    classes.sort_by_key(|class| class.parse::<u32>().unwrap_or(0));
+    classes.dedup();
+    classes
+}
+
+fn of_classes(out: &mut DescriptorEncoder<'_>, items: &Stats, slabs: &Stats) -> Written {
+    for (stats, prefix, families) in [(items, "items:", OF_ITEMS), (slabs, "", OF_SLABS)] {
+        let classes = classes(stats, prefix);
+        for (name, figure, kind, help) in families {
+            let values = classes
+                .iter()
+                .map(|class| (vec![("slab", *class)], number(stats, &format!("{prefix}{class}:{figure}"))));
+            each(out, (name, help, *kind), values)?;
+        }
+    }
+    let queues =
+        [("hot", "hits_to_hot"), ("warm", "hits_to_warm"), ("cold", "hits_to_cold"), ("temporary", "hits_to_temp")];
+    let hits = classes(items, "items:").into_iter().flat_map(|class| {
+        queues.map(|(lru, figure)| {
+            (vec![("slab", class), ("lru", lru)], number(items, &format!("items:{class}:{figure}")))
+        })
+    });
+    each(out, ("memcached_slab_lru_hits", "Items read, by queue.", COUNTER), hits)?;
+    let commands = classes(slabs, "").into_iter().flat_map(|class| of_class_commands(slabs, class));
+    each(out, ("memcached_slab_commands", "Commands, by class, name and what they came to.", COUNTER), commands)
+}
+
+fn of_class_commands<'s>(slabs: &Stats, class: &'s str) -> Vec<(Labels<'s>, f64)> {
+    let labels = |command, status| vec![("slab", class), ("command", command), ("status", status)];
+    let of = |name: &str| number(slabs, &format!("{class}:{name}"));
+    let commands = ["get", "delete", "incr", "decr", "cas", "touch"];
+    let mut values: Vec<_> = commands.map(|command| (labels(command, "hit"), of(&format!("{command}_hits")))).into();
+    values.push((labels("cas", "badval"), of("cas_badval")));
+    values.push((labels("set", "hit"), (of("cmd_set") - of("cas_hits") - of("cas_badval")).max(0.0)));
+    values
+}
+
+/// Counters of `stats` that memcached does not have.
+const OWN: &[(&str, &str, &str)] = &[
+    ("tokencached_managed_hits", "managed_hits", "Reads of a managed key that found a live value."),
+    ("tokencached_managed_misses", "managed_misses", "Reads of a managed key that found none."),
+    ("tokencached_access_denied", "access_denied", "Requests refused for want of rights."),
+    ("tokencached_auth_errors", "auth_errors", "Logins that failed."),
+    ("tokencached_tls_handshake_errors", "ssl_handshake_errors", "TLS handshakes that failed."),
+    ("tokencached_foreign_protocols", "foreign_protocols", "Connections that did not speak memcached's protocols."),
+    ("tokencached_idle_kicks", "idle_kicks", "Connections closed for saying nothing."),
+    ("tokencached_request_timeouts", "request_timeouts", "Connections closed because a request was not whole in time."),
+    ("tokencached_write_timeouts", "write_timeouts", "Connections closed because answers were not taken."),
+    ("tokencached_in_flight_refusals", "in_flight_refusals", "Values refused because too much was half-received."),
+];
+
+fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats) -> Written {
+    let build = vec![("version", env!("CARGO_PKG_VERSION"))];
+    family(out, "tokencached_build", "The version of this server.", MetricType::Info)?.encode_info(&build)?;
+    for (name, figure, help) in OWN {
+        counter(out, name, help, number(general, figure))?;
+    }
+    let (table, side) = (parts.table(), &parts.connections);
+    let yes = |yes: bool| f64::from(u8::from(yes));
+    let kept = table.keeps_state.load(Relaxed);
+    gauge(out, "tokencached_state_file_kept", "Whether there is a state file.", yes(kept))?;
+    let healthy = table.state_saved.load(Relaxed);
+    gauge(out, "tokencached_state_file_healthy", "Whether the last write of it succeeded.", yes(healthy))?;
+    let failures = table.state_failures.load(Relaxed) as f64;
+    counter(out, "tokencached_state_file_failures", "Writes of the state file that failed.", failures)?;
+    let panics = table.panics.load(Relaxed) as f64;
+    counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
+    let current = side.current.load(Relaxed) as f64;
+    gauge(out, "tokencached_side_current_connections", "Open connections of the side port.", current)?;
+    let total = side.total.load(Relaxed) as f64;
+    counter(out, "tokencached_side_accepted_connections", "Connections the side port has accepted.", total)?;
+    let rejected = side.rejected.load(Relaxed) as f64;
+    counter(out, "tokencached_side_rejected_connections", "Connections the side port has refused.", rejected)
+}
+
+const STATES: [Condition; 6] =
+    [Condition::Fresh, Condition::Renewing, Condition::Stale, Condition::Waiting, Condition::Blocked, Condition::Dead];
+
+/// A credential as it is at the scrape.
+struct Seen<'c> {
+    credential: &'c Credential,
+    status: Status,
+    kind: &'static str,
+    now: Now,
+}
+
+impl Seen<'_> {
+    fn labels(&self) -> Labels<'_> {
+        vec![("app", self.credential.app()), ("kind", self.kind)]
+    }
+
+    fn seconds_left(&self) -> f64 {
+        self.status.expires_boot_ms.saturating_sub(self.now.boot_ms) as f64 / 1000.0
+    }
+
+    fn used(&self) -> f64 {
+        if self.now.unix_ms < self.status.day_ends_unix_ms { self.status.calls_today as f64 } else { 0.0 }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.credential.read(self.now.boot_ms), Reading::Live(_))
+    }
+}
+
+/// Family, and what it says of a credential; none where there is nothing to say.
+type OfCredential = (&'static str, MetricType, &'static str, fn(&Seen<'_>) -> Option<f64>);
+
+const OF_CREDENTIALS: &[OfCredential] = &[
+    ("tokencached_credential_seconds_left", GAUGE, "Seconds until the value must not be served.", |of| {
+        Some(of.seconds_left())
+    }),
+    ("tokencached_credential_live", GAUGE, "Whether there is a live value.", |of| {
+        Some(f64::from(u8::from(of.is_live())))
+    }),
+    ("tokencached_credential_generation", GAUGE, "Counts the values there have been.", |of| {
+        Some(of.status.generation as f64)
+    }),
+    ("tokencached_quota_used", GAUGE, "Calls of today.", |of| Some(of.used())),
+    ("tokencached_quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
+        of.status.calls_quota.map(|calls| calls as f64)
+    }),
+    ("tokencached_calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| {
+        Some(of.status.calls_denied as f64)
+    }),
+    ("tokencached_calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
+    ("tokencached_checks", COUNTER, "Looks into a value that somebody doubted.", |of| Some(of.status.checks as f64)),
+    ("tokencached_forced", COUNTER, "Calls that told the platform to replace a live value.", |of| {
+        Some(of.status.forced as f64)
+    }),
+    ("tokencached_early_deaths", COUNTER, "Values refused before their time.", |of| {
+        Some(of.status.early_deaths as f64)
+    }),
+    ("tokencached_passive_refreshes", COUNTER, "Reports that the value is dead.", |of| {
+        Some(of.credential.reports.load(Relaxed) as f64)
+    }),
+    ("tokencached_refused_writes", COUNTER, "Clients' writes that were refused.", |of| {
+        Some(of.credential.refused_writes.load(Relaxed) as f64)
+    }),
+    ("tokencached_rival_writes", COUNTER, "Those of them that brought another token.", |of| {
+        Some(of.credential.rival_writes.load(Relaxed) as f64)
+    }),
+];
+
+fn of_credentials(out: &mut DescriptorEncoder<'_>, parts: &Parts, now: Now) -> Written {
+    let credentials = parts.table().credentials().iter();
+    let seen: Vec<Seen<'_>> = credentials
+        .map(|credential| Seen {
+            credential,
+            status: credential.status(now.boot_ms),
+            kind: credential.about().kind,
+            now,
+        })
+        .collect();
+    for (name, kind, help, value) in OF_CREDENTIALS {
+        each(out, (name, help, *kind), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
+    }
+    let states = seen.iter().flat_map(|of| {
+        STATES.map(|state| {
+            let labels = [of.labels(), vec![("state", state.name())]].concat();
+            (labels, f64::from(u8::from(of.status.state == state)))
+        })
+    });
+    each(out, ("tokencached_credential_state", "1 for the state it is in.", GAUGE), states)?;
+    let outcomes = seen.iter().flat_map(|of| {
+        of.status.outcomes.each().map(|(name, count)| {
+            let labels = [of.labels(), vec![("outcome", name)]].concat();
+            (labels, count as f64)
+        })
+    });
+    each(out, ("tokencached_fetches", "Fetches, by how they ended.", COUNTER), outcomes)
+}
+
+fn of_calls(out: &mut DescriptorEncoder<'_>, parts: &Parts) -> Written {
+    let help = "How long fetches took, by endpoint and by how they ended.";
+    let mut encoder = family(out, "tokencached_fetch_duration_seconds", help, MetricType::Histogram)?;
+    for ((endpoint, outcome), histogram) in parts.table().durations.all() {
+        let bounds = DURATION_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
+        let count = histogram.buckets.iter().sum();
+        let labels = vec![("endpoint", endpoint), ("outcome", outcome)];
+        let sum_s = histogram.sum_ms as f64 / 1000.0;
+        encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+    }
+    Ok(())
+}

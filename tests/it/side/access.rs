@@ -1,0 +1,300 @@
+//! Who may what on the side port.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use tokencached::config::{Flags, load};
+
+use super::{KEYS, MEANT, Side, bearer, credential, exchange, key, raw};
+use crate::support::{APPID, PATIENCE, Wechat, wait_for, write};
+use crate::tls::Authority;
+
+/// Everything there is to ask for, and what it takes.
+fn endpoints() -> Vec<(&'static str, String, &'static str)> {
+    let app = |rest: &str| format!("/v1/apps/{APPID}{rest}");
+    vec![
+        ("GET", "/".into(), "nothing"),
+        ("GET", "/livez".into(), "nothing"),
+        ("GET", "/readyz".into(), "nothing"),
+        ("GET", "/v1/openapi.json".into(), "nothing"),
+        ("GET", "/v1/session".into(), "nothing"),
+        ("GET", "/metrics".into(), "status"),
+        ("GET", "/v1/status".into(), "status"),
+        ("GET", "/v1/journal".into(), "status"),
+        ("GET", "/v1/apps".into(), "any"),
+        ("GET", app(""), "see"),
+        ("GET", credential("access_token", ""), "read"),
+        ("GET", app("/jssdk?url=https://a.example/"), "read"),
+        ("POST", credential("access_token", "/refresh"), "refresh"),
+        ("POST", credential("access_token", "/probe"), "refresh"),
+    ]
+}
+
+#[test]
+fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "tickets = [\"jsapi\"]");
+    let ops = bearer("ops");
+    side.token(&[&ops]);
+    wait_for("the ticket", || (side.get(&credential("jsapi_ticket", ""), &[&ops]).status == 200).then_some(()));
+    // Kind of right needed -> what each key gets.
+    let expected = |needs: &str, who: &str| match (needs, who) {
+        ("nothing", _) | (_, "ops") => 200,
+        (_, "nobody") => 401,
+        ("status", "monitor") | ("any", _) => 200,
+        ("status", _) => 403,
+        ("see", "monitor" | "web" | "fixer") | ("read", "web") | ("refresh", "fixer") => 200,
+        ("read" | "refresh", "monitor" | "web" | "fixer") => 403,
+        (_, "other") => 404,
+        other => panic!("{other:?}"),
+    };
+    for (method, path, needs) in endpoints() {
+        for who in ["nobody", "ops", "monitor", "web", "fixer", "other"] {
+            let mut headers = vec![MEANT.to_owned()];
+            headers.extend((who != "nobody").then(|| bearer(who)));
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let answer = side.ask(method, &path, &headers, "");
+            assert_eq!(answer.status, expected(needs, who), "{method} {path} as {who}: {answer:?}");
+            if answer.status >= 400 {
+                answer.problem();
+            }
+        }
+    }
+    let seen = |who: &str| side.get("/v1/apps", &[&bearer(who)]).json()["apps"].as_array().unwrap().len();
+    assert_eq!([seen("monitor"), seen("web"), seen("fixer"), seen("other")], [1, 1, 1, 0]);
+}
+
+#[test]
+fn an_event_stream_needs_the_right_to_status() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "");
+    assert_eq!(side.get("/v1/events", &[]).problem(), "key-needed");
+    assert_eq!(side.get("/v1/events", &[&bearer("web")]).problem(), "forbidden");
+    let mut events = super::Events::listen(&side, &[&bearer("monitor")]);
+    events.wait("hello", |hello| hello["apps"] == 1);
+}
+
+#[test]
+fn what_acts_or_gives_a_token_away_is_meant() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    side.token(&[MEANT]);
+    assert_eq!(side.get(&credential("access_token", ""), &[]).problem(), "header-needed");
+    assert_eq!(side.get(&credential("access_token", ""), &["X-Tokencached: yes"]).problem(), "header-needed");
+    for action in ["/refresh", "/probe"] {
+        assert_eq!(side.post(&credential("access_token", action), &[], "").problem(), "header-needed");
+        // What acts is posted.
+        assert_eq!(side.get(&credential("access_token", action), &[MEANT]).status, 405);
+    }
+    assert_eq!(side.post("/logout", &[], "").problem(), "header-needed");
+    assert_eq!(side.get("/v1/status", &[]).status, 200, "figures are for everybody on this machine");
+}
+
+#[test]
+fn a_name_that_points_here_is_not_enough() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
+    for path in ["/", "/v1/status", "/livez", "/metrics", "/cgi-bin/token"] {
+        assert_eq!(side.get(path, &["Host: evil.example"]).problem(), "host-unknown", "{path}");
+        assert_eq!(raw(side.address, "GET", path, &[], "").problem(), "host-unknown", "{path}");
+    }
+    let port = side.address.port();
+    for host in [format!("localhost:{port}"), "cache.internal".into(), "127.0.0.1".into()] {
+        assert_eq!(side.get("/v1/status", &[&format!("Host: {host}")]).status, 200, "{host}");
+    }
+}
+
+#[test]
+fn other_sites_pages_get_nothing_and_no_leave_to_ask() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let foreign = "Origin: http://evil.example";
+    assert_eq!(side.get("/v1/status", &[foreign]).problem(), "foreign-origin");
+    let preflight = side.ask("OPTIONS", "/v1/status", &["Access-Control-Request-Method: GET"], "");
+    assert_eq!(preflight.status, 405);
+    for answer in [preflight, side.get("/v1/status", &[foreign]), side.get("/v1/status", &[])] {
+        assert!(answer.headers.keys().all(|name| !name.starts_with("access-control")), "{answer:?}");
+    }
+}
+
+#[test]
+fn who_passes_requests_on_must_be_trusted() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    assert_eq!(side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]).problem(), "proxy-unknown");
+    let side = Side::start(&wechat, "trusted_proxies = [\"127.0.0.0/8\"]", "", "");
+    let passed = side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]);
+    assert_eq!(passed.problem(), "key-needed", "nobody behind a proxy is on this machine");
+    assert_eq!(side.get("/livez", &["X-Forwarded-For: 10.0.0.1"]).status, 200);
+}
+
+#[test]
+fn every_answer_has_the_headers_that_keep_browsers_in_check() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let asked = [
+        side.get("/", &[]),
+        side.get("/v1/status", &[]),
+        side.get("/none", &[]),
+        side.get("/v1/status", &["Host: evil.example"]),
+        side.get("/metrics", &[]),
+        side.post("/v1/status", &[], ""),
+        side.get("/cgi-bin/token", &[]),
+    ];
+    assert_eq!(asked.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404, 421, 200, 405, 200]);
+    for answer in asked {
+        let policy = &answer.headers["content-security-policy"];
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers["x-frame-options"], "DENY");
+        assert_eq!(answer.headers["referrer-policy"], "no-referrer");
+        assert_eq!(answer.headers["cross-origin-resource-policy"], "same-origin");
+        assert!(["no-store", "no-cache"].contains(&answer.headers["cache-control"].as_str()));
+    }
+}
+
+#[test]
+fn people_log_in_with_a_key_that_stays_out_of_urls() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "");
+    side.token(&[&bearer("ops")]);
+    let before = side.get("/v1/session", &[]).json();
+    assert_eq!((&before["login"], &before["known"]), (&true.into(), &false.into()));
+    let body = format!("{{\"key\":\"{}\"}}", key("ops"));
+    assert_eq!(side.post("/login", &[], &body).problem(), "header-needed");
+    assert_eq!(side.post("/login", &[MEANT], "{\"key\":\"wrong\"}").problem(), "key-unknown");
+    assert_eq!(side.post("/login", &[MEANT], "key=x").problem(), "bad-request");
+    let answer = side.post("/login", &[MEANT], &body);
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let cookie = &answer.headers["set-cookie"];
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains(key("ops")));
+    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
+    let session = side.get("/v1/session", &[&cookie]).json();
+    assert_eq!((&session["name"], &session["known"]), (&"ops".into(), &true.into()));
+    assert_eq!(side.get("/v1/status", &[&cookie]).status, 200);
+    assert_eq!(side.get(&credential("access_token", ""), &[&cookie]).problem(), "header-needed");
+    assert_eq!(side.get(&credential("access_token", ""), &[&cookie, MEANT]).status, 200);
+    assert_eq!(side.post("/logout", &[&cookie, MEANT], "").status, 204);
+    assert_eq!(side.get("/v1/status", &[&cookie]).problem(), "key-needed", "the session has ended on the server");
+    assert!(!side.node.log().contains(key("ops")));
+}
+
+#[test]
+fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "");
+    let body = format!("{{\"key\":\"{}\"}}", key("monitor"));
+    let answer = side.post("/login", &[MEANT], &body);
+    let cookie = format!("Cookie: {}", answer.headers["set-cookie"].split(';').next().unwrap());
+    let mut events = super::Events::listen(&side, &[&cookie]);
+    events.wait("hello", |_| true);
+    let without: String =
+        KEYS.lines().filter(|line| !line.starts_with("monitor")).map(|line| format!("{line}\n")).collect();
+    write(side.node.folder.path(), "keys", &format!("{without}new new-0123456789abcdef0123 status\n"));
+    side.node.signal("HUP");
+    wait_for("the new key", || {
+        (side.get("/v1/status", &["Authorization: Bearer new-0123456789abcdef0123"]).status == 200).then_some(())
+    });
+    assert_eq!(side.get("/v1/status", &[&cookie]).problem(), "key-needed");
+    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
+    events.rest();
+    // A broken file changes nothing.
+    write(side.node.folder.path(), "keys", "nonsense\n");
+    side.node.signal("HUP");
+    wait_for("the complaint", || {
+        side.node.log().contains("users, keys and certificates stay as they were").then_some(())
+    });
+    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
+}
+
+#[test]
+fn whoever_tries_keys_is_not_listened_to_for_long() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "");
+    let wrong = "Authorization: Bearer wrong-wrong-wrong-wrong";
+    let answers: Vec<u16> = (0..12).map(|_| side.get("/v1/status", &[wrong]).status).collect();
+    assert!(answers.starts_with(&[401; 10]) && answers.ends_with(&[429]), "{answers:?}");
+    let put_off = side.post("/login", &[MEANT], "{\"key\":\"wrong\"}");
+    assert_eq!(put_off.problem(), "too-many-requests");
+    assert!(put_off.headers["retry-after"].parse::<u64>().unwrap() >= 1);
+}
+
+#[test]
+fn a_key_in_its_hashed_form_works_and_is_no_key_itself() {
+    use sha2::Digest;
+    use std::fmt::Write;
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let digest = sha2::Sha256::digest(b"a-key-of-some-length-0123");
+    let hex = digest.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    });
+    write_keys(folder.path(), &format!("# by hash\nm sha256:{hex} status\n"));
+    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
+    assert_eq!(side.get("/v1/status", &["Authorization: Bearer a-key-of-some-length-0123"]).status, 200);
+    assert_eq!(side.get("/v1/status", &[&format!("Authorization: Bearer {hex}")]).status, 401);
+}
+
+fn write_keys(folder: &std::path::Path, text: &str) {
+    write(folder, "keys", text);
+}
+
+#[test]
+fn behind_tls_all_is_the_same_and_the_cookie_stays_there() {
+    let wechat = Wechat::start();
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    authority.sign_server(folder.path(), "first");
+    write_keys(folder.path(), KEYS);
+    let lines = "keys_file = \"{folder}/keys\"\n[side.tls]\ncert = \"server.pem\"\nkey = \"server.key\"";
+    let side = Side::start_in(folder, &wechat, lines, "", "");
+    let shown = || {
+        let stream = TcpStream::connect(side.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(authority.client(None)), name).unwrap();
+        StreamOwned::new(connection, stream)
+    };
+    let host = format!("Host: {}", side.address);
+    let answer = exchange(&mut shown(), "GET", "/v1/status", &[&host, &bearer("ops")], "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body = format!("{{\"key\":\"{}\"}}", key("ops"));
+    let answer = exchange(&mut shown(), "POST", "/login", &[&host, MEANT], &body);
+    let cookie = &answer.headers["set-cookie"];
+    assert!(cookie.starts_with("__Host-tokencached=") && cookie.contains("; Secure"), "{cookie}");
+    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
+    assert_eq!(exchange(&mut shown(), "GET", "/v1/status", &[&host, &cookie], "").status, 200);
+    // A new certificate without a restart.
+    let names = |name: &str| {
+        let mut tls = shown();
+        exchange(&mut tls, "GET", "/livez", &[&host], "");
+        let der = tls.conn.peer_certificates().unwrap()[0].to_vec();
+        memchr::memmem::find(&der, name.as_bytes()).is_some()
+    };
+    assert!(names("first"));
+    authority.sign_server(side.node.folder.path(), "second");
+    side.node.signal("HUP");
+    wait_for("the new certificate", || names("second").then_some(()));
+}
+
+#[test]
+fn other_machines_need_a_key_or_the_start_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_keys(folder.path(), KEYS);
+    let environment: std::collections::BTreeMap<String, String> =
+        [("HOME".to_owned(), "/nonexistent".to_owned())].into();
+    let loaded = |side: &str| {
+        let file = write(folder.path(), "side.toml", &format!("[side]\n{side}"));
+        load(Some(&file), &environment, &Flags::default())
+    };
+    let fault = loaded("listen = [\"0.0.0.0:2130\"]").unwrap_err().to_string();
+    assert!(fault.contains("side.toml:2") && fault.contains("there are no keys"), "{fault}");
+    let with_keys = loaded("listen = [\"0.0.0.0:2130\"]\nkeys_file = \"keys\"").unwrap();
+    assert!(with_keys.warnings.iter().any(|text| text.contains("plain text")), "{:?}", with_keys.warnings);
+    assert!(loaded("listen = [\"127.0.0.1:2130\", \"[::1]:2130\"]").is_ok());
+    assert!(loaded("").unwrap().config.side.is_none(), "off until configured");
+}

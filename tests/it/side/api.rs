@@ -1,0 +1,238 @@
+//! What the API says and does, across real renewals.
+
+use serde_json::{Value, json};
+use sha1::{Digest, Sha1};
+use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options};
+
+use super::{Events, MEANT, Side, bearer, credential};
+use crate::support::{APPID, Wechat, wait_for};
+
+fn ask_sandbox(wechat: &Wechat, endpoint: Endpoint) -> u64 {
+    wechat.calls(APPID).counts.get(&endpoint).map_or(0, |outcomes| outcomes.values().sum())
+}
+
+#[test]
+fn a_token_is_read_with_its_true_end_and_its_generation() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    let (token, generation) = side.token(&[MEANT]);
+    assert_eq!(side.node.connect().get("access_token").unwrap(), token.as_bytes());
+    let value = side.get(&credential("access_token", ""), &[MEANT]).json();
+    let (left, at) = (value["expires_in"].as_u64().unwrap(), value["expires_at"].as_i64().unwrap());
+    assert!(generation == 1 && (7_100..=7_200).contains(&left), "{left}");
+    assert!((at - tokencached::clock::unix_ms() / 1000 - left as i64).abs() <= 30);
+    assert_eq!(side.get(&credential("nothing", ""), &[MEANT]).problem(), "not-found");
+    assert_eq!(side.get("/v1/apps/wxnobody/credentials/access_token", &[MEANT]).problem(), "not-found");
+    for wrong in ["?wait_s=61", "?after=x", "?after=-1", "?token=1", "?after=1&after=2"] {
+        assert_eq!(side.get(&credential("access_token", wrong), &[MEANT]).problem(), "bad-request", "{wrong}");
+    }
+}
+
+#[test]
+fn a_long_poll_ends_with_the_next_token() {
+    let wechat = Wechat::short_lived(8);
+    let side = Side::start(&wechat, "", "", "");
+    let (first, generation) = side.token(&[MEANT]);
+    let answer = side.get(&credential("access_token", &format!("?after={generation}&wait_s=30")), &[MEANT]);
+    let value = answer.json();
+    assert_eq!(answer.status, 200, "{value}");
+    assert!(value["generation"].as_u64().unwrap() > generation && value["token"] != first.as_str());
+    let none = side.get(&credential("access_token", "?after=1000000&wait_s=0"), &[MEANT]);
+    assert_eq!(none.problem(), "no-later-generation");
+    assert_eq!(none.headers["retry-after"], "1");
+}
+
+#[test]
+fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let (first, generation) = side.token(&[MEANT]);
+    let refresh = |body: &str| {
+        let answer = side.post(&credential("access_token", "/refresh"), &[MEANT], body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.body.contains(&first));
+        answer.json()
+    };
+    wechat.kill_tokens(APPID);
+    let renewed = refresh(&json!({ "token": first }).to_string());
+    assert_eq!(renewed["verdict"], "renewed", "{renewed}");
+    assert!(renewed["credential"]["generation"].as_u64().unwrap() > generation);
+    let (second, _) = side.token(&[MEANT]);
+    assert_ne!(first, second);
+    // Others come late with the same news.
+    let calls = ask_sandbox(&wechat, Endpoint::StableToken);
+    for late in [json!({ "token": first }), json!({ "generation": generation })] {
+        assert_eq!(refresh(&late.to_string())["verdict"], "overtaken");
+    }
+    assert_eq!(refresh("")["verdict"], "accepted", "the successor is looked into once, and lives");
+    assert_eq!(refresh("")["verdict"], "not_checked", "a moment ago it did");
+    assert_eq!(ask_sandbox(&wechat, Endpoint::StableToken), calls + 1);
+    for wrong in
+        ["[]", "{\"force\":true}", "{\"generation\":1,\"token\":\"x\"}", "{", "{\"generation\":-1}", "{\"token\":null}"]
+    {
+        let answer = side.post(&credential("access_token", "/refresh"), &[MEANT], wrong);
+        assert_eq!(answer.problem(), "bad-request", "{wrong}");
+    }
+    let counts = wechat.calls(APPID);
+    assert!(counts.recent.iter().all(|call| call.errcode.is_none() || call.errcode == Some(40001)), "{counts:?}");
+}
+
+#[test]
+fn a_probe_tells_whether_wechat_accepts_the_token_and_spends_no_quota() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    side.token(&[MEANT]);
+    let calls = ask_sandbox(&wechat, Endpoint::StableToken);
+    let probe = side.post(&credential("access_token", "/probe"), &[MEANT], "").json();
+    assert_eq!(probe["verdict"], "accepted", "{probe}");
+    assert_eq!(ask_sandbox(&wechat, Endpoint::StableToken), calls);
+    assert_eq!(side.post(&credential("access_token", "/probe"), &[MEANT], "").json()["verdict"], "not_checked");
+    assert_eq!(side.post(&credential("jsapi_ticket", "/probe"), &[MEANT], "").problem(), "no-probe");
+}
+
+#[test]
+fn somebody_who_has_set_things_right_need_not_wait() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
+    let side = Side::start(&wechat, "", "", "");
+    let shown = wait_for("the failure", || Some(side.shown("access_token", &[])).filter(|of| of["state"] == "blocked"));
+    let error = &shown["last_error"];
+    assert_eq!((&error["errcode"], &error["class"]), (&json!(40164), &json!("operator")), "{error}");
+    assert!(error["advice"].as_str().unwrap().contains("allow-list") && error["meaning"].is_string());
+    assert!(shown["next_try_in_ms"].as_u64().unwrap() > 20_000, "{shown}");
+    let none = side.get(&credential("access_token", ""), &[MEANT]);
+    assert_eq!(none.problem(), "no-live-value");
+    wechat.clear_fault(APPID);
+    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    assert_eq!(verdict["verdict"], "renewed", "{verdict}");
+    side.token(&[MEANT]);
+}
+
+#[test]
+fn a_page_is_signed_with_the_ticket_that_is_kept() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let path = format!("/v1/apps/{APPID}/jssdk?url=https%3A%2F%2Fshop.example%2Fa%3Fb%3D1%26c%3D2%23top");
+    let signed =
+        wait_for("the ticket", || Some(side.get(&path, &[MEANT])).filter(|answer| answer.status == 200)).json();
+    let ticket = String::from_utf8(side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap()).unwrap();
+    let (nonce, at) = (signed["nonceStr"].as_str().unwrap(), &signed["timestamp"]);
+    let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={at}&url=https://shop.example/a?b=1&c=2");
+    let hex: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((&signed["signature"], &signed["appId"]), (&json!(hex), &json!(APPID)));
+    assert!(!signed.to_string().contains(&ticket));
+    assert_eq!(side.get(&path, &[]).problem(), "header-needed");
+    for wrong in ["", "?url=", "?url=javascript:x", "?url=https://a%0Ab", "?url=https://a&ticket=wx_card_ticket"] {
+        let path = format!("/v1/apps/{APPID}/jssdk{wrong}");
+        assert_eq!(side.get(&path, &[MEANT]).problem(), "bad-request", "{wrong}");
+    }
+}
+
+#[test]
+fn listeners_hear_of_a_renewal_at_once_and_of_figures_each_second() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    let (first, generation) = side.token(&[MEANT]);
+    let mut events = Events::listen(&side, &[]);
+    let hello = events.wait("hello", |_| true);
+    assert_eq!(hello["credentials"]["total"], 1);
+    side.node.connect().get("access_token").unwrap();
+    events.wait("server", |told| told["figures"]["managed_hits"] == 1);
+    wechat.kill_tokens(APPID);
+    side.post(&credential("access_token", "/refresh"), &[MEANT], "");
+    let shown = events.wait("credential", |shown| shown["generation"].as_u64() > Some(generation));
+    assert_eq!((&shown["app"], &shown["state"]), (&json!(APPID), &json!("fresh")));
+    let renewed = events.wait("journal", |entry| entry["event"] == "renewed");
+    assert_eq!((&renewed["app"], &renewed["kind"]), (&json!(APPID), &json!("access_token")));
+    let (second, _) = side.token(&[MEANT]);
+    side.node.signal("TERM");
+    let rest = events.rest();
+    assert!(!rest.contains(&first) && !rest.contains(&second));
+}
+
+#[test]
+fn the_journal_tells_who_tried_to_write_and_what_failed() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[MEANT]);
+    side.node.connect().expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
+    let entries = wait_for("the entries", || {
+        let journal = side.get("/v1/journal", &[]).json();
+        let entries = journal["entries"].as_array().unwrap().clone();
+        entries.iter().any(|entry| entry["event"] == "refused_write").then_some(entries)
+    });
+    assert_eq!(entries[0]["event"], "renewed");
+    let refused = entries.iter().find(|entry| entry["event"] == "refused_write").unwrap();
+    assert_eq!((&refused["peer"], &refused["rival"]), (&json!("127.0.0.1"), &json!(true)));
+    let shown = side.shown("access_token", &[]);
+    assert_eq!((&shown["refused_writes"], &shown["rival_writes"]), (&json!(1), &json!(1)));
+    assert_eq!(shown["writers"][0]["peer"], "127.0.0.1");
+    assert_eq!(side.get("/v1/journal?limit=1", &[]).json()["entries"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn ready_means_every_token_is_there_and_alive_means_the_server_answers() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
+    let folder = tempfile::tempdir().unwrap();
+    crate::support::write(folder.path(), "keys", super::KEYS);
+    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
+    assert_eq!(side.get("/livez", &[]).json(), json!({ "status": "ok" }));
+    let named = side.get("/readyz", &[&bearer("monitor")]);
+    assert_eq!(named.status, 503);
+    let missing = &named.json()["not_live"][0];
+    assert_eq!((&missing["app"], &missing["kind"]), (&json!(APPID), &json!("access_token")));
+    let unnamed = side.get("/readyz", &[]);
+    assert_eq!((unnamed.status, unnamed.json()), (503, json!({ "status": "not ready" })));
+    wechat.clear_fault(APPID);
+    wait_for("the token", || (side.get("/readyz", &[]).status == 200).then_some(()));
+}
+
+#[test]
+fn a_token_is_seen_only_where_it_is_asked_for() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (token, _) = side.token(&[MEANT]);
+    let ticket = wait_for("the ticket", || side.node.connect().get(&format!("jsapi_ticket:{APPID}")));
+    let ticket = String::from_utf8(ticket).unwrap();
+    let mut events = Events::listen(&side, &[]);
+    events.wait("hello", |_| true);
+    let paths = ["/", "/livez", "/readyz", "/metrics", "/v1/status", "/v1/apps", "/v1/journal", "/v1/session"];
+    let mut shown: Vec<String> = paths.iter().map(|path| side.get(path, &[MEANT]).body).collect();
+    shown.push(side.get(&format!("/v1/apps/{APPID}"), &[MEANT]).body);
+    shown.push(side.post(&credential("access_token", "/probe"), &[MEANT], "").body);
+    shown.push(side.node.log());
+    side.node.signal("TERM");
+    shown.push(events.rest());
+    for text in shown {
+        for secret in [&token, &ticket] {
+            // Four characters are told, and no more.
+            assert!(!text.contains(&secret[secret.len() - 5..]) && !text.contains(&secret[..8]), "{text}");
+        }
+        assert!(!text.contains(crate::support::SECRET));
+    }
+}
+
+#[test]
+fn a_thousand_apps_are_listed_and_only_changes_are_told() {
+    let apps = |n: usize| format!("wx{n:016x}");
+    let known = (0..1_000).map(|n| AppOptions {
+        appid: apps(n),
+        secret: "s".into(),
+        kind: AppKind::Mp,
+        ..AppOptions::default()
+    });
+    let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
+    let tables: String = (0..1_000).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", apps(n))).collect();
+    let side = Side::start(&wechat, "requests_per_s = 1000", "", &tables);
+    wait_for("all tokens", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    assert_eq!(side.get("/v1/apps", &[]).json()["apps"].as_array().unwrap().len(), 1_001);
+    let mut events = Events::listen(&side, &[]);
+    events.wait("hello", |hello| hello["credentials"]["fresh"] == 1_001);
+    events.wait("server", |_| true);
+    let path = format!("/v1/apps/{}/credentials/access_token/probe", apps(500));
+    assert_eq!(side.post(&path, &[MEANT], "").json()["verdict"], "accepted");
+    // Nothing else has changed, so the first credential told of is that one.
+    let told = events.wait("credential", |_| true);
+    assert_eq!(told["app"], Value::String(apps(500)));
+}

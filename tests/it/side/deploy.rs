@@ -1,0 +1,166 @@
+//! `/metrics`: every name that the exporter gives, every figure that moves, and every name that `deploy/` uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{MEANT, Side, credential};
+use crate::support::{APPID, Wechat, wait_for};
+
+/// A scrape: series with labels -> value.
+struct Scrape {
+    series: BTreeMap<String, f64>,
+}
+
+impl Scrape {
+    fn of(side: &Side) -> Scrape {
+        let answer = side.get("/metrics", &[]);
+        assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
+        let mut families = BTreeSet::new();
+        for line in answer.body.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            assert!(families.insert(line.split(' ').next().unwrap().to_owned()), "{line} comes twice");
+        }
+        let lines = answer.body.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}")))
+        });
+        Scrape { series: series.collect() }
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.series.keys().map(|series| series.split('{').next().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn value(&self, series: &str) -> f64 {
+        *self.series.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.series.keys()))
+    }
+}
+
+/// What prometheus/memcached_exporter 0.15 gives of a memcached without extstore, proxy and LRU crawler.
+const OF_THE_EXPORTER: &str = "up uptime_seconds time_seconds version process_user_cpu_seconds_total \
+    process_system_cpu_seconds_total read_bytes_total written_bytes_total current_connections max_connections \
+    connections_total connections_rejected_total connections_yielded_total connections_listener_disabled_total \
+    current_bytes limit_bytes commands_total current_items items_total items_evicted_total items_reclaimed_total \
+    item_too_large_total item_no_memory_total direct_reclaims_total lru_crawler_starts_total \
+    lru_crawler_reclaimed_total lru_crawler_items_checked_total lru_crawler_moves_to_cold_total \
+    lru_crawler_moves_to_warm_total lru_crawler_moves_within_lru_total malloced_bytes accepting_connections \
+    slab_current_items slab_items_age_seconds slab_items_crawler_reclaimed_total slab_items_evicted_total \
+    slab_items_evicted_nonzero_total slab_items_evicted_time_seconds slab_items_evicted_unfetched_total \
+    slab_items_expired_unfetched_total slab_items_outofmemory_total slab_items_reclaimed_total \
+    slab_items_tailrepairs_total slab_items_moves_to_cold slab_items_moves_to_warm slab_items_moves_within_lru \
+    slab_hot_items slab_warm_items slab_cold_items slab_temporary_items slab_hot_age_seconds slab_warm_age_seconds \
+    slab_lru_hits_total slab_chunk_size_bytes slab_chunks_per_page slab_current_pages slab_current_chunks \
+    slab_chunks_used slab_chunks_free slab_chunks_free_end slab_mem_requested_bytes slab_commands_total";
+
+fn busy() -> (Wechat, Side) {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]");
+    side.token(&[MEANT]);
+    wait_for("all", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    let mut client = side.node.connect();
+    client.expect("set k 0 0 1\r\nx\r\nget k\r\nget none\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\nEND\r\n");
+    client.expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
+    client.get("access_token").unwrap();
+    (wechat, side)
+}
+
+#[test]
+fn everything_that_memcached_exporter_gives_is_there_by_its_name() {
+    let (_wechat, side) = busy();
+    let scrape = Scrape::of(&side);
+    let names = scrape.names();
+    let missing: Vec<&str> = OF_THE_EXPORTER
+        .split_whitespace()
+        .filter(|name| !names.contains(format!("memcached_{name}").as_str()))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn figures_are_those_of_stats() {
+    let (_wechat, side) = busy();
+    let scrape = Scrape::of(&side);
+    assert_eq!(scrape.value("memcached_commands_total{command=\"get\",status=\"hit\"}"), 2.0);
+    assert_eq!(scrape.value("memcached_commands_total{command=\"get\",status=\"miss\"}"), 1.0);
+    assert_eq!(scrape.value("memcached_current_items"), 1.0);
+    assert_eq!(scrape.value("tokencached_managed_hits_total"), 1.0);
+    let limit: f64 = side.node.connect().stat("", "limit_maxbytes").unwrap().parse().unwrap();
+    assert_eq!(scrape.value("memcached_limit_bytes"), limit);
+    assert_eq!(scrape.value(&format!("tokencached_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+    assert_eq!(
+        (scrape.value("tokencached_state_file_kept"), scrape.value("tokencached_state_file_healthy")),
+        (1.0, 1.0)
+    );
+}
+
+#[test]
+fn each_credential_has_its_figures() {
+    let (_wechat, side) = busy();
+    let of = |name: &str, more: &str| format!("tokencached_{name}{{app=\"{APPID}\",kind=\"access_token\"{more}}}");
+    let first = Scrape::of(&side);
+    let left = first.value(&of("credential_seconds_left", ""));
+    assert!((7_000.0..=7_200.0).contains(&left), "{left}");
+    assert_eq!(first.value(&of("credential_live", "")), 1.0);
+    assert_eq!(first.value(&of("credential_state", ",state=\"fresh\"")), 1.0);
+    assert_eq!(first.value(&of("credential_state", ",state=\"dead\"")), 0.0);
+    assert_eq!(first.value(&of("fetches_total", ",outcome=\"new\"")), 1.0);
+    assert_eq!((first.value(&of("quota_used", "")), first.value(&of("quota_limit", ""))), (1.0, 500_000.0));
+    assert_eq!((first.value(&of("refused_writes_total", "")), first.value(&of("rival_writes_total", ""))), (1.0, 1.0));
+    let count = |scrape: &Scrape, outcome: &str| {
+        let name = "tokencached_fetch_duration_seconds_count";
+        let series = format!("{name}{{endpoint=\"stable_token\",outcome=\"{outcome}\"}}");
+        scrape.series.get(&series).copied().unwrap_or(0.0)
+    };
+    assert_eq!(count(&first, "new"), 1.0);
+    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    let second = Scrape::of(&side);
+    assert_eq!(second.value(&of("passive_refreshes_total", "")), 1.0, "{verdict}");
+    let buckets = second.series.iter().filter(|(name, _)| {
+        name.contains("duration_seconds_bucket{le=\"+Inf\"")
+            || (name.contains("duration_seconds_bucket") && name.contains("+Inf"))
+    });
+    let all: f64 = buckets.map(|(_, value)| value).sum();
+    let counts = second.series.iter().filter(|(name, _)| name.starts_with("tokencached_fetch_duration_seconds_count"));
+    assert_eq!(all, counts.map(|(_, value)| value).sum::<f64>(), "buckets add up");
+}
+
+/// Words of an expression that look like a metric of ours.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("tokencached_") || word.starts_with("memcached_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
+    let (_wechat, side) = busy();
+    let scrape = Scrape::of(&side);
+    let names = scrape.names();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/tokencached.json"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let used = metrics_in(&text);
+        assert!(used.len() > 15, "{file}: {used:?}");
+        let unknown: Vec<&String> = used.iter().filter(|name| !names.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+        for label in labels_in(&text) {
+            assert!(scrape.series.keys().any(|series| series.contains(&label)), "{file}: {label}");
+        }
+    }
+    let dashboard = std::fs::read_to_string(root.join("deploy/grafana/tokencached.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 15);
+}
+
+/// Labels compared with one plain value: `state="blocked"`.
+fn labels_in(text: &str) -> BTreeSet<String> {
+    let text = text.replace("\\\"", "\"");
+    let mut found = BTreeSet::new();
+    for name in ["state", "outcome", "command", "status"] {
+        for rest in text.split(&format!("{name}=\"")).skip(1) {
+            let value = rest.split('"').next().unwrap();
+            found.insert(format!("{name}=\"{value}\""));
+        }
+    }
+    found
+}

@@ -1,0 +1,191 @@
+//! WeChat's own calls, as code that calls WeChat makes them.
+
+use serde_json::{Value, json};
+use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options};
+
+use super::{KEYS, MEANT, Side, key};
+use crate::support::{APPID, SECRET, Wechat, wait_for, write};
+
+fn token_path(appid: &str, secret: &str) -> String {
+    format!("/cgi-bin/token?grant_type=client_credential&appid={appid}&secret={secret}")
+}
+
+fn stable(secret: &str, force: bool) -> String {
+    json!({ "grant_type": "client_credential", "appid": APPID, "secret": secret, "force_refresh": force }).to_string()
+}
+
+fn errcode(answer: &Value) -> i64 {
+    assert!(answer["errmsg"].is_string() && answer.get("access_token").is_none(), "{answer}");
+    answer["errcode"].as_i64().unwrap()
+}
+
+#[test]
+fn both_token_calls_answer_as_wechat_does() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let (token, _) = side.token(&[MEANT]);
+    let classic = side.get(&token_path(APPID, SECRET), &[]);
+    assert_eq!(classic.status, 200);
+    let classic = classic.json();
+    assert_eq!(classic["access_token"], token.as_str());
+    assert!((7_000..=7_200).contains(&classic["expires_in"].as_u64().unwrap()), "{classic}");
+    assert_eq!(classic.as_object().unwrap().len(), 2, "no errcode on success");
+    let answer = side.post("/cgi-bin/stable_token", &["Content-Type: application/json"], &stable(SECRET, false)).json();
+    assert_eq!(answer["access_token"], token.as_str());
+    assert_eq!(wechat.calls(APPID).minted, 1, "nothing was fetched for it");
+}
+
+#[test]
+fn errors_are_wechats() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    side.token(&[MEANT]);
+    let get = |path: &str| errcode(&side.get(path, &[]).json());
+    assert_eq!(get(&token_path("wxnobody", SECRET)), 40013);
+    assert_eq!(get(&token_path(APPID, "wrong")), 40125);
+    assert_eq!(get(&format!("/cgi-bin/token?grant_type=client_credential&appid={APPID}")), 41004);
+    assert_eq!(get(&format!("/cgi-bin/token?grant_type=client_credential&appid={APPID}&secret=")), 41004);
+    assert_eq!(get("/cgi-bin/token?grant_type=client_credential&secret=x"), 41002);
+    assert_eq!(get(&format!("/cgi-bin/token?grant_type=other&appid={APPID}&secret={SECRET}")), 40002);
+    assert_eq!(get("/cgi-bin/stable_token"), 43002);
+    assert_eq!(errcode(&side.post(&token_path(APPID, SECRET), &[], "").json()), 43001);
+    assert_eq!(errcode(&side.post("/cgi-bin/stable_token", &[], "nonsense").json()), 47001);
+    assert_eq!(get("/cgi-bin/ticket/getticket?type=jsapi"), 41001);
+    assert_eq!(get("/cgi-bin/ticket/getticket?access_token=wrong&type=jsapi"), 40001);
+    assert_eq!(get("/cgi-bin/ticket/getticket?access_token=wrong&type=other"), 40097);
+}
+
+#[test]
+fn guessing_secrets_soon_leads_nowhere() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    side.token(&[MEANT]);
+    let answers: Vec<i64> = (0..12).map(|_| errcode(&side.get(&token_path(APPID, "wrong"), &[]).json())).collect();
+    assert!(answers.starts_with(&[40125; 10]) && answers.ends_with(&[45011]), "{answers:?}");
+    assert_eq!(errcode(&side.get(&token_path(APPID, SECRET), &[]).json()), 45011, "not even the right one is told");
+}
+
+#[test]
+fn force_does_not_kill_the_token() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let (token, _) = side.token(&[MEANT]);
+    let by_force = || side.post("/cgi-bin/stable_token", &[], &stable(SECRET, true)).json();
+    for _ in 0..3 {
+        assert_eq!(by_force()["access_token"], token.as_str(), "it lives, so it stays");
+    }
+    assert_eq!(wechat.calls(APPID).minted, 1);
+    wechat.kill_tokens(APPID);
+    let shown = side.shown("access_token", &[]);
+    assert_eq!(shown["passive_refreshes"], 3);
+    // Within half a minute of the check before nothing is looked into; a probe finds it as well.
+    wait_for("another token", || {
+        let _ = side.post(&super::credential("access_token", "/probe"), &[MEANT], "");
+        Some(by_force()).filter(|answer| answer["access_token"].is_string() && answer["access_token"] != token.as_str())
+    });
+}
+
+#[test]
+fn what_is_left_is_told_truly_but_never_so_small_that_sdks_break() {
+    let wechat = Wechat::short_lived(20);
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (token, _) = side.token(&[MEANT]);
+    let of = |answer: Value| answer["expires_in"].as_i64().unwrap_or_else(|| panic!("{answer}"));
+    let classic = of(side.get(&token_path(APPID, SECRET), &[]).json());
+    let stable_call = of(side.post("/cgi-bin/stable_token", &[], &stable(SECRET, false)).json());
+    // silenceper and EasyWeChat 3 subtract 1500 from the classic call's, silenceper 300 from the stable one's.
+    assert!(classic - 1_500 > 0 && stable_call - 300 > 0, "{classic} {stable_call}");
+    let path = format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi");
+    wait_for("the ticket", || {
+        let answer = side.get(&path, &[]).json();
+        answer["ticket"].is_string().then(|| assert!(of(answer) - 1_500 > 0))
+    });
+    let side = Side::start(&wechat, "wechat_expires_in_min_s = 0", "", "");
+    side.token(&[MEANT]);
+    assert!(of(side.get(&token_path(APPID, SECRET), &[]).json()) <= 20, "as it is, if that is wanted");
+}
+
+#[test]
+fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (first, _) = side.token(&[MEANT]);
+    assert!(side.get(&token_path(APPID, SECRET), &[]).json()["access_token"].is_string());
+    let ticket = |token: &str, kind: &str| {
+        side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}"), &[]).json()
+    };
+    wait_for("the ticket", || ticket(&first, "jsapi")["ticket"].is_string().then_some(()));
+    let answer = ticket(&first, "jsapi");
+    assert_eq!((&answer["errcode"], &answer["errmsg"]), (&json!(0), &json!("ok")));
+    let kept = side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap();
+    assert_eq!(answer["ticket"].as_str().unwrap().as_bytes(), kept);
+    assert_eq!(errcode(&ticket(&first, "wx_card")), 48001, "it is not kept");
+    wechat.kill_tokens(APPID);
+    let renewed = side.post(&super::credential("access_token", "/refresh"), &[MEANT], "").json();
+    assert_eq!(renewed["verdict"], "renewed", "{renewed}");
+    let (second, _) = side.token(&[MEANT]);
+    assert!(second != first && ticket(&second, "jsapi")["ticket"].is_string());
+    assert!(ticket(&first, "jsapi")["ticket"].is_string(), "a client that holds the one before is not turned away");
+    assert_eq!(errcode(&ticket(&second[1..], "jsapi")), 40001);
+}
+
+#[test]
+fn a_key_stands_in_for_the_secret_where_it_may_read() {
+    let wechat = Wechat::start();
+    let side = Side::keyed(&wechat, "", "");
+    side.token(&[&super::bearer("ops")]);
+    let get = |secret: &str| side.get(&token_path(APPID, secret), &[]).json();
+    for name in ["ops", "web"] {
+        assert!(get(key(name))["access_token"].is_string(), "{name}");
+    }
+    assert!(get(SECRET)["access_token"].is_string(), "the app's own still counts");
+    for name in ["monitor", "fixer", "other"] {
+        assert_eq!(errcode(&get(key(name))), 40125, "{name}");
+    }
+}
+
+#[test]
+fn wecom_answers_in_its_own_way() {
+    let corp = "ww0123456789abcdef";
+    let of = |secret: &str| AppOptions {
+        appid: corp.into(),
+        secret: secret.into(),
+        kind: AppKind::Wecom,
+        ..AppOptions::default()
+    };
+    let wechat = Wechat::with(Options { apps: vec![of("corp-secret-one")], ..Options::default() });
+    let table = format!(
+        "[[app]]\nappid = \"{corp}\"\nkind = \"wecom\"\nagent = \"7\"\nsecret = \"corp-secret-one\"\ntickets = [\"jsapi\", \"agent\"]\n\
+         base_url = \"{}\"\n",
+        wechat.base_url()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "keys", &format!("{KEYS}corp corp-0123456789abcdef0123 read:{corp}:7\n"));
+    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", &table);
+    let get = |secret: &str| side.get(&format!("/cgi-bin/gettoken?corpid={corp}&corpsecret={secret}"), &[]).json();
+    let answer = wait_for("its token", || Some(get("corp-secret-one")).filter(|answer| answer["errcode"] == 0));
+    assert_eq!(answer["errmsg"], "ok");
+    let token = answer["access_token"].as_str().unwrap();
+    assert_eq!(get("corp-0123456789abcdef0123")["access_token"], token);
+    assert_eq!(errcode(&get("wrong")), 40125);
+    for path in ["/cgi-bin/get_jsapi_ticket?", "/cgi-bin/ticket/get?type=agent_config&"] {
+        wait_for(path, || {
+            let answer = side.get(&format!("{path}access_token={token}"), &[]).json();
+            answer["ticket"].is_string().then_some(())
+        });
+    }
+    let crossed = side.get(&format!("/cgi-bin/ticket/getticket?type=jsapi&access_token={token}"), &[]).json();
+    assert_eq!(errcode(&crossed), 40001);
+}
+
+#[test]
+fn without_a_live_token_wechats_own_error_is_passed_on() {
+    let wechat = Wechat::start();
+    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
+    let side = Side::start(&wechat, "", "", "");
+    wait_for("the failure", || (side.shown("access_token", &[])["state"] == "blocked").then_some(()));
+    let answer = side.get(&token_path(APPID, SECRET), &[]).json();
+    assert_eq!(errcode(&answer), 40164);
+    assert!(!answer.to_string().contains(SECRET));
+    assert!(wechat.calls(APPID).counts.contains_key(&Endpoint::StableToken));
+}
