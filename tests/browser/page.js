@@ -274,12 +274,13 @@ const scenarios = {
     };
     fs.mkdirSync(SHOTS, { recursive: true });
     for (const [name, options] of Object.entries(views)) {
+      if (PICTURE && name !== 'wide-light') continue;
       const window = await visit(browser, options);
       await window.page.waitForSelector(`${row(BARRED)} .trouble`);
       await window.page.waitForFunction(() => document.querySelector('.chart.gets .line').getAttribute('d').length > 0);
       const file = path.join(SHOTS, `status-page-${name}.png`);
       await window.page.screenshot({ path: file });
-      if (PICTURE && name === 'wide-light') fs.copyFileSync(file, PICTURE);
+      if (PICTURE) fs.copyFileSync(file, PICTURE);
       await leave(window);
     }
   },
@@ -377,17 +378,21 @@ async function withTheKeyboard(browser) {
 
 /** Half a minute of traffic, and a day's worth of trouble in it. */
 async function somethingToSee() {
+  const begun = Date.now();
+  const trouble = [
+    [8, () => sandbox('kill', { appid: OTHER })],
+    [8, () => memcached(`delete access_token:${OTHER}`)],
+    [14, () => memcached('set access_token 0 0 4\r\nmine')],
+    [26, () => sandbox('fault', { appid: APP, fault: { kind: 'errcode', errcode: -1, errmsg: 'system busy' } })],
+  ];
   const clients = [];
-  for (let at = 0; at < 300; at += 1) {
+  for (let at = 0; Date.now() - begun < 34_000; at += 1) {
     const gets = Array.from({ length: 24 + Math.round(14 * Math.sin(at / 50) + 6 * Math.random()) }, () => `get k${Math.floor(Math.random() ** 2 * 300)}`);
     const key = Math.floor(Math.random() ** 2 * 300);
     await memcached([...gets, `set k${key} 0 0 240000`, 'x'.repeat(240000), 'get access_token'].join('\r\n'));
     if (at % 9 === 0) clients.push(net.connect(Number(process.env.MC_PORT), '127.0.0.1'));
     if (at % 25 === 24) clients.shift().destroy();
-    if (at === 100) await sandbox('kill', { appid: OTHER });
-    if (at === 101) await memcached(`delete access_token:${OTHER}`);
-    if (at === 150) await memcached('set access_token 0 0 4\r\nmine');
-    if (at === 225) await sandbox('fault', { appid: 'wxa4d1c8e90b7f2635', fault: { kind: 'errcode', errcode: -1, errmsg: 'system busy' } });
+    while (trouble.length > 0 && Date.now() - begun > trouble[0][0] * 1000) await trouble.shift()[1]();
     await new Promise((resolve) => setTimeout(resolve, 85));
   }
 }

@@ -149,7 +149,7 @@ fn the_page_is_there_to_be_looked_at() {
     }
     let others = [OTHER, BARRED, "wxa4d1c8e90b7f2635", "wx2b6e0f9d8c7a5143", "wxd7e8f90a1b2c3d4e"].map(str::to_owned);
     let apps = others.iter().map(|appid| app(appid)).collect();
-    let wechat = Wechat::with(Options { apps, lifetime_s: 30, ..Options::default() });
+    let wechat = Wechat::with(Options { apps, lifetime_s: 20, ..Options::default() });
     let own = "tickets = [\"jsapi\"]\naliases = [\"access_token\", \"WCH_access_token\"]\n";
     let keys = usual_keys();
     Scene::start(wechat, own, &others, "").settled(&keys.each_ref().map(String::as_str)).browse("pictures", &more);
