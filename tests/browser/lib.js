@@ -51,11 +51,11 @@ async function leave({ context, faults }) {
   assert.deepEqual(faults, []);
 }
 
-/** Waits until the text of an element is as expected. */
+/** Waits until an element is to be seen and its text is as expected. */
 async function reads(page, selector, expected) {
   const fits = ({ selector, source, flags }) => {
     const element = document.querySelector(selector);
-    return element !== null && new RegExp(source, flags).test(element.innerText.trim());
+    return element?.checkVisibility() && new RegExp(source, flags).test(element.innerText.trim());
   };
   const { source, flags } = expected;
   try {

@@ -148,13 +148,14 @@ function showVersion() {
   say($("version"), here.status ? t("version", here.status.version.split("tokencached-").pop()) : "");
 }
 
+/** How the stream is doing. Its age is beside what is read out, or that would be each second. */
 function showLink(state = stream.state) {
-  const away = span(Math.max(0, Date.now() - stream.last_ms) / 1000);
-  const words = { connecting: "link_connecting", live: "link_live", stale: "link_stale", lost: "link_lost", polling: "link_polling" };
   const shown = here.poll ? "polling" : state;
+  const away = span(Math.max(0, Date.now() - stream.last_ms) / 1000);
   mark($("link"), "data-state", shown);
   mark($("board"), "data-link", shown);
-  say($("link-text"), t(words[shown], away));
+  say($("link-text"), t(`link_${shown}`));
+  say($("link-age"), shown === "stale" || shown === "lost" ? t(`link_${shown}_age`, away) : "");
 }
 
 function tick() {
@@ -250,8 +251,7 @@ async function poll() {
     list.set(apps.apps);
     drawSummary();
     mark(document.documentElement, "data-ready", true);
-    mark($("link"), "data-state", "polling");
-    say($("link-text"), t("link_polling"));
+    showLink();
   } catch (error) {
     if (error.status === 401) begin();
     else {
