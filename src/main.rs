@@ -8,7 +8,7 @@ use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, ProcessEnvironment};
 use tokencached::net::Guard;
-use tokencached::side::{self, Keeper};
+use tokencached::side::{Door, Keeper};
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,8 +67,8 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
     let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
-    let keeper = door.as_ref().map(side::Door::keeper);
-    let side_addresses = door.as_ref().map(side::Door::addresses).unwrap_or_default();
+    let keeper = door.as_ref().map(Door::keeper);
+    let side_addresses = door.as_ref().map(Door::addresses).unwrap_or_default();
     let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
     let _pid_file = match &config.server.pid_file {
         Some(path) => Some(process::PidFile::write(path).map_err(unavailable("cannot write the pid file (-P)"))?),
@@ -239,6 +239,9 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     let loaded = load(args)?;
     let mut out = std::io::stdout().lock();
     app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
+    if let Some(side) = &loaded.config.side {
+        Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
+    }
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);

@@ -99,6 +99,11 @@ impl Visitor {
         self.means_it()
     }
 
+    /// Needs some right or other.
+    pub fn may_come_in(&self) -> Result<(), Problem> {
+        if self.by == By::Nothing { Err(Problem::no_key()) } else { Ok(()) }
+    }
+
     /// What may not be seen is not there.
     pub fn may_see(&self, app: &str) -> Result<(), Problem> {
         match self.by {

@@ -75,11 +75,20 @@ impl Keeper {
 impl Door {
     /// Opens the sockets and reads keys and certificates. The error is a sentence for the operator.
     pub fn open(side: &config::Side) -> Result<Door, String> {
-        let tls =
-            side.tls.as_ref().map(Tls::new).transpose().map_err(|error| format!("TLS of the side port: {error}"))?;
-        let keys = side.read_keys()?;
+        let keeper = Arc::new(Door::read(side)?);
         let listeners = side.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
-        Ok(Door { listeners, keeper: Arc::new(Keeper { gate: Gate::new(side, keys), tls }) })
+        Ok(Door { listeners, keeper })
+    }
+
+    /// Reads keys and certificates and opens nothing: for `check`.
+    pub fn judge(side: &config::Side) -> Result<(), String> {
+        Door::read(side).map(drop)
+    }
+
+    fn read(side: &config::Side) -> Result<Keeper, String> {
+        let tls = side.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?;
+        Ok(Keeper { gate: Gate::new(side, side.read_keys()?), tls })
     }
 
     /// Where it listens, with real port numbers.

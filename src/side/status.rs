@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use super::parts::Parts;
 use crate::clock::Now;
 use crate::credential::table::State;
-use crate::service::VERSION;
 
 /// A figure's name and what it is now.
 pub type Figures = Vec<(&'static str, u64)>;
@@ -114,7 +113,7 @@ pub fn shown(parts: &Parts, now: Now) -> Value {
     let figures: Map<String, Value> =
         figures(parts).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     json!({
-        "version": VERSION,
+        "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": started.unix_ms,
         "now_ms": now.unix_ms,
         "uptime_s": now.boot_ms.saturating_sub(started.boot_ms) / 1000,

@@ -109,6 +109,20 @@ fn somebody_who_has_set_things_right_need_not_wait() {
 }
 
 #[test]
+fn nobody_is_asked_again_before_the_time_that_wechat_named() {
+    let wechat = Wechat::start();
+    // Each such call messages the account's administrator.
+    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 89503, errmsg: String::new() }));
+    let side = Side::start(&wechat, "", "", "");
+    wait_for("the answer", || (side.shown("access_token", &[])["state"] == "waiting").then_some(()));
+    let calls = wechat.calls(APPID).recent.len();
+    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    assert_eq!(verdict["verdict"], "waiting", "{verdict}");
+    assert!(verdict["advice"].as_str().unwrap().contains("administrator"), "{verdict}");
+    assert_eq!(wechat.calls(APPID).recent.len(), calls);
+}
+
+#[test]
 fn a_page_is_signed_with_the_ticket_that_is_kept() {
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
