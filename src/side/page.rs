@@ -104,7 +104,8 @@ mod tests {
     fn what_a_file_refers_to_is_there() {
         for (path, _, content) in FILES {
             let text = std::str::from_utf8(content).unwrap();
-            for used in text.split(['"', '\'', '`']).filter(|word| word.starts_with("/page/") || word.starts_with("./")) {
+            for used in text.split(['"', '\'', '`']).filter(|word| word.starts_with("/page/") || word.starts_with("./"))
+            {
                 let used = used.replacen("./", "/page/", 1);
                 assert!(FILES.iter().any(|(known, ..)| *known == used), "{path} uses {used}");
             }
@@ -119,7 +120,9 @@ mod tests {
                 assert!(*kind != SCRIPT || !text.contains(word), "{path} has {word}");
             }
             // The CSP forbids both, so neither would work.
-            assert!(path != &"/" || !text.contains(" style=") && !text.contains("<style") && !text.contains(" onclick="));
+            assert!(
+                path != &"/" || !text.contains(" style=") && !text.contains("<style") && !text.contains(" onclick=")
+            );
         }
     }
 }

@@ -137,7 +137,7 @@ const scenarios = {
     await leave(window);
   },
 
-  /** Languages, colours, a phone, and somebody without a mouse. */
+  /** Languages, colours, screens of every width. */
   async everybody(browser) {
     let window = await visit(browser, { locale: 'zh-CN' });
     let { page } = window;
@@ -181,23 +181,26 @@ const scenarios = {
     await leave(window);
 
     for (const locale of ['en-GB', 'zh-CN']) {
+      window = await visit(browser, { locale });
+      page = window.page;
+      await page.waitForSelector(`${row(BARRED)} .trouble`);
+      for (const toggle of await page.locator('.toggle').all()) await toggle.click();
+      await page.locator('.refresh').first().click();
       for (const width of [360, 700, 820, 1020, 1190, 1280]) {
-        window = await visit(browser, { locale, viewport: { width, height: 760 } });
-        page = window.page;
-        await page.waitForSelector(`${row(BARRED)} .trouble`);
-        for (const toggle of await page.locator('.toggle').all()) await toggle.click();
-        await page.locator('.refresh').first().click();
+        await page.setViewportSize({ width, height: 760 });
         const wide = await page.evaluate(() => [...document.querySelectorAll('body *')].filter((one) => {
           const room = one.closest('#list, .timeline, .charts, dialog, body').getBoundingClientRect().right;
           return one.getBoundingClientRect().right > room + 0.5 && !one.closest('svg, .vh, .cap, .shapes');
         }).map((one) => one.outerHTML.slice(0, 80)));
         assert.deepEqual(wide, [], `${locale} at ${width}`);
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${locale} at ${width} scrolls sideways`);
-        await leave(window);
       }
+      await leave(window);
     }
-    await withTheKeyboard(browser);
   },
+
+  /** Somebody without a mouse. */
+  keyboard: (browser) => withTheKeyboard(browser),
 
   /** A thousand apps are found, sorted and scrolled, and few of them drawn. */
   async thousand(browser) {

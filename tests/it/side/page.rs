@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use parking_lot::Mutex;
 use tokencached::sandbox::{AppOptions, Options};
 use tokencached::upstream::class::KNOWN;
 
@@ -19,6 +20,9 @@ const KEYS: &str = "ops ops-0123456789abcdef0123456789 status read refresh\n\
     viewer viewer-0123456789abcdef012345 status\n\
     half half-0123456789abcdef01234567 status refresh:wx0123456789abcdef\n\
     reader reader-0123456789abcdef012345 read:wx7c20d94be1a35f68\n";
+
+/// A browser is several processes; many at once only hold each other up.
+static BROWSER: Mutex<()> = Mutex::new(());
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -88,6 +92,7 @@ impl Scene {
         command.env("MC_PORT", self.node.address.port().to_string()).env("APP_SECRET", SECRET);
         command.env("NODE_PID", self.node.pid().to_string()).env("VERSION", env!("CARGO_PKG_VERSION"));
         command.env("BINARY", env!("CARGO_BIN_EXE_tokencached")).env("CONFIG", self.node.path("tokencached.toml"));
+        let _one_browser_at_a_time = BROWSER.lock();
         let said = run_well(command.envs(more.iter().copied()));
         assert_eq!(said, "ok\n", "{}", self.node.log());
     }
@@ -115,6 +120,11 @@ fn the_page_asks_for_a_key_and_offers_what_it_may_and_asks_twice() {
 #[test]
 fn the_page_is_for_everybody() {
     usual("").browse("everybody", &[]);
+}
+
+#[test]
+fn the_page_needs_no_mouse() {
+    usual("").browse("keyboard", &[]);
 }
 
 #[test]
