@@ -169,6 +169,9 @@ function also(app) {
   return names.length ? h("span", { class: "mono muted also" }, rest > 0 ? `${shown} +${num(rest)}` : shown) : null;
 }
 
+/** A long name breaks after a `_`, if it must. */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
+
 let rows = 0;
 
 class Row {
@@ -177,7 +180,7 @@ class Row {
     const { kind } = credential;
     const id = `more-${(rows += 1)}`;
     this.toggle = h("button", { type: "button", class: "toggle", "aria-controls": id, onclick: () => this.flip() },
-      shape("chevron"), h("span", { class: "mono" }, kind), h("span", { class: "vh" }, ` – ${item.app.id}`));
+      shape("chevron"), h("span", { class: "mono" }, ...breakable(kind)), h("span", { class: "vh" }, ` – ${item.app.id}`));
     this.state = h("span", { class: "state" });
     this.fill = h("i", { class: "fill" });
     this.notch = h("i", { class: "notch" });
