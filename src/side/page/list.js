@@ -107,13 +107,13 @@ export class List {
     if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   }
 
-  seen({ target, isIntersecting }) {
+  seen({ target, isIntersecting, boundingClientRect }) {
     const { item } = target;
     if (isIntersecting) {
       if (!item.view) this.draw(item);
     } else if (item.view && !target.contains(document.activeElement)) {
-      const height = target.offsetHeight;
-      if (height > 0) target.style.minHeight = `${height}px`;
+      // As it was seen: to measure it now would lay out the page for each row that leaves.
+      if (boundingClientRect.height > 0) target.style.minHeight = `${boundingClientRect.height}px`;
       target.replaceChildren();
       item.view = null;
       this.shown.delete(item);
