@@ -1,4 +1,8 @@
 //! The status page: files in the binary, nothing from elsewhere. They hold no data, so anybody may have them.
+//!
+//! What the page shows it asks for itself, with the visitor's own rights; nothing is put into the files but the language.
+
+use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -6,18 +10,119 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use crate::secret::fingerprint;
 
-/// Path, content type, content.
-const FILES: &[(&str, &str, &[u8])] = &[("/", "text/html; charset=utf-8", include_bytes!("page/index.html"))];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The file of that path. Asked for again, it is sent only if it has changed.
+/// Path, content type, content.
+const FILES: &[(&str, &str, &[u8])] = &[
+    ("/", "text/html; charset=utf-8", include_bytes!("page/index.html")),
+    ("/page/style.css", "text/css; charset=utf-8", include_bytes!("page/style.css")),
+    ("/page/icon.svg", "image/svg+xml", include_bytes!("page/icon.svg")),
+    ("/page/early.js", SCRIPT, include_bytes!("page/early.js")),
+    ("/page/app.js", SCRIPT, include_bytes!("page/app.js")),
+    ("/page/ask.js", SCRIPT, include_bytes!("page/ask.js")),
+    ("/page/charts.js", SCRIPT, include_bytes!("page/charts.js")),
+    ("/page/dom.js", SCRIPT, include_bytes!("page/dom.js")),
+    ("/page/list.js", SCRIPT, include_bytes!("page/list.js")),
+    ("/page/net.js", SCRIPT, include_bytes!("page/net.js")),
+    ("/page/timeline.js", SCRIPT, include_bytes!("page/timeline.js")),
+    ("/page/words.js", SCRIPT, include_bytes!("page/words.js")),
+];
+
+/// The file of that path; the page itself says which language the visitor's browser asks for. Asked for again, it is
+/// sent only if it has changed.
 pub fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let (_, kind, content) = FILES.iter().find(|(known, ..)| *known == path).ok_or_else(Problem::not_found)?;
-    let tag = HeaderValue::try_from(format!("\"{}\"", fingerprint(content))).map_err(|_| Problem::not_found())?;
+    let content = match path {
+        "/" if prefers_chinese(headers) => in_chinese(content),
+        _ => Cow::Borrowed(*content),
+    };
+    let tag = HeaderValue::try_from(format!("\"{}\"", fingerprint(&content))).map_err(|_| Problem::not_found())?;
     let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { (*content).into_response() };
+    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { content.into_response() };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ETAG, tag);
+    if path == "/" {
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Language"));
+    }
     Ok(response)
+}
+
+/// The page in its other language; the words themselves are in a script.
+fn in_chinese(page: &'static [u8]) -> Cow<'static, [u8]> {
+    let page = String::from_utf8_lossy(page);
+    Cow::Owned(page.replacen("<html lang=\"en\">", "<html lang=\"zh-CN\">", 1).into_bytes())
+}
+
+/// Whether the browser would rather have Chinese than English (RFC 9110, 12.5.4). What it cannot read is not wanted.
+fn prefers_chinese(headers: &HeaderMap) -> bool {
+    let wishes = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
+    let (mut chinese, mut english) = (0.0_f32, 0.0_f32);
+    for wish in wishes.flat_map(|value| value.split(',')) {
+        let (tag, weight) = wish.split_once(';').unwrap_or((wish, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
+        match tag.trim().split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "zh" => chinese = chinese.max(weight),
+            "en" => english = english.max(weight),
+            _ => {}
+        }
+    }
+    chinese > english
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(language: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, HeaderValue::from_str(language).unwrap())])
+    }
+
+    #[test]
+    fn the_browser_says_which_language() {
+        for chinese in ["zh", "zh-CN,zh;q=0.9,en;q=0.8", "ZH-tw", "en;q=0.5, zh-Hans;q=0.7", "fr, zh;q=0.2"] {
+            assert!(prefers_chinese(&asked(chinese)), "{chinese}");
+        }
+        for other in ["", "en", "en-GB,en;q=0.9,zh;q=0.8", "fr", "zh;q=0", "zh;q=x", "zhuang"] {
+            assert!(!prefers_chinese(&asked(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn each_language_of_the_page_has_its_own_tag() {
+        let tag = |language| file("/", &asked(language)).unwrap().headers()[header::ETAG].clone();
+        assert_ne!(tag("zh"), tag("en"));
+        let mut again = asked("zh");
+        again.insert(header::IF_NONE_MATCH, tag("zh"));
+        assert_eq!(file("/", &again).unwrap().status(), StatusCode::NOT_MODIFIED);
+        again.insert(header::IF_NONE_MATCH, tag("en"));
+        assert_eq!(file("/", &again).unwrap().status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn what_a_file_refers_to_is_there() {
+        for (path, _, content) in FILES {
+            let text = std::str::from_utf8(content).unwrap();
+            for used in text.split(['"', '\'', '`']).filter(|word| word.starts_with("/page/") || word.starts_with("./"))
+            {
+                let used = used.replacen("./", "/page/", 1);
+                assert!(FILES.iter().any(|(known, ..)| *known == used), "{path} uses {used}");
+            }
+        }
+    }
+
+    #[test]
+    fn markup_is_never_made_of_text() {
+        for (path, kind, content) in FILES {
+            let text = std::str::from_utf8(content).unwrap();
+            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+                assert!(*kind != SCRIPT || !text.contains(word), "{path} has {word}");
+            }
+            // The CSP forbids both, so neither would work.
+            assert!(
+                path != &"/" || !text.contains(" style=") && !text.contains("<style") && !text.contains(" onclick=")
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod api;
 mod bounds;
 mod deploy;
 mod described;
+mod page;
 mod wechat;
 
 use std::collections::BTreeMap;

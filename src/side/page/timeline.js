@@ -1,0 +1,199 @@
+// Renewals above the line, faults and refused writes below it. The pointer or the arrow keys pick a moment; what
+// happened then stands underneath.
+
+import { $, h, mark, s, say, shape } from "./dom.js";
+import { hour, num, second, t, when } from "./words.js";
+
+const MINUTE = 60_000;
+// How far back, and how long one column is.
+const RANGES = {
+  "15m": { back: 15 * MINUTE, column: 10_000 },
+  "3h": { back: 180 * MINUTE, column: 2 * MINUTE },
+  "24h": { back: 1440 * MINUTE, column: 15 * MINUTE },
+};
+const LISTED_MAX = 4;
+const MIDDLE = 58;
+const HEIGHT = 100;
+
+const laneOf = (event) => {
+  if (event === "refused_write") return "refused";
+  return event === "failed" || event === "died_early" || event === "stand_in" ? "fault" : "renewed";
+};
+const shapeOf = { renewed: "fresh", fault: "dead", refused: "refused" };
+
+/** What happened, in words. */
+export function told(entry) {
+  const words = t(`ev_${entry.event}`, entry);
+  return entry.times > 1 ? `${words} (${t("times", entry.times)})` : words;
+}
+
+/** A line of the list of what happened. */
+export function line(entry, withCredential) {
+  const lane = laneOf(entry.event);
+  return h("li", {},
+    shape(shapeOf[lane]),
+    h("time", { class: "mono muted", datetime: new Date(entry.last_at_ms).toISOString() }, when(entry.last_at_ms)),
+    withCredential ? h("span", { class: "mono where" }, `${entry.app} ${entry.kind}`) : null,
+    h("span", { class: "what" }, told(entry)));
+}
+
+export class Timeline {
+  constructor(clockNow) {
+    this.now = clockNow;
+    this.entries = new Map();
+    this.range = null;
+    this.picked = null;
+    this.columns = [];
+    const lanes = $("lanes");
+    lanes.addEventListener("pointermove", (event) => this.point(event));
+    lanes.addEventListener("pointerdown", (event) => this.point(event));
+    lanes.addEventListener("pointerleave", () => document.activeElement !== lanes && this.pick(null));
+    lanes.addEventListener("keydown", (event) => this.key(event));
+    lanes.addEventListener("focus", () => {
+      mark($("moment"), "aria-live", "polite");
+      if (this.picked === null && lanes.matches(":focus-visible")) this.step(0, "last");
+    });
+    lanes.addEventListener("blur", () => {
+      mark($("moment"), "aria-live", null);
+      this.pick(null);
+    });
+    for (const name of Object.keys(RANGES)) {
+      $("ranges").append(h("button", { type: "button", class: "quiet", "data-range": name, onclick: () => this.choose(name) }));
+    }
+  }
+
+  /** The shortest range that holds all that has happened, unless somebody has chosen. */
+  suit(uptime_ms) {
+    if (this.chosen) return;
+    this.range = Object.keys(RANGES).find((name) => RANGES[name].back >= uptime_ms) ?? "24h";
+  }
+
+  choose(name) {
+    this.chosen = true;
+    this.range = name;
+    this.picked = null;
+    this.draw();
+  }
+
+  set(entries) {
+    this.entries = new Map(entries.map((entry) => [entry.seq, entry]));
+  }
+
+  add(entry) {
+    this.entries.set(entry.seq, entry);
+    // As many as the server keeps, and some.
+    if (this.entries.size > 5000) this.entries.delete(this.entries.keys().next().value);
+  }
+
+  of(app, kind) {
+    return [...this.entries.values()].filter((entry) => entry.app === app && entry.kind === kind).slice(-6).reverse();
+  }
+
+  gather() {
+    const { back, column } = RANGES[this.range];
+    const last = Math.floor(this.now() / column);
+    const count = Math.round(back / column);
+    const columns = Array.from({ length: count }, (_, at) => ({
+      from: (last - count + 1 + at) * column, renewed: 0, fault: 0, refused: 0, entries: [],
+    }));
+    for (const entry of this.entries.values()) {
+      const at = Math.floor(entry.last_at_ms / column) - (last - count + 1);
+      if (at < 0 || at >= count) continue;
+      columns[at][laneOf(entry.event)] += entry.times;
+      columns[at].entries.push(entry);
+    }
+    return columns;
+  }
+
+  draw() {
+    if (!this.range) return;
+    this.columns = this.gather();
+    const sum = (name) => this.columns.reduce((all, column) => all + column[name], 0);
+    const tops = [Math.max(1, ...this.columns.map((column) => column.renewed)), Math.max(1, ...this.columns.map((column) => column.fault + column.refused))];
+    const bars = [];
+    this.columns.forEach((column, at) => {
+      const bar = (name, n, top, room, y) => {
+        if (n === 0) return 0;
+        const height = room * (0.22 + 0.78 * Math.sqrt(n / top));
+        bars.push(s("rect", { class: name, x: at * 10 + 1.5, width: 7, y: y(height), height, rx: 1.5 }));
+        return height;
+      };
+      bar("renewed", column.renewed, tops[0], MIDDLE - 6, (height) => MIDDLE - 2 - height);
+      const room = HEIGHT - MIDDLE - 4;
+      const both = column.fault > 0 && column.refused > 0;
+      const below = bar("fault", column.fault, tops[1], both ? room / 2 : room, () => MIDDLE + 2);
+      bar("refused", column.refused, tops[1], both ? room / 2 : room, () => MIDDLE + 2 + below + (below ? 2 : 0));
+    });
+    const width = this.columns.length * 10;
+    const svg = $("lanes-svg");
+    mark(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
+    mark(svg, "preserveAspectRatio", "none");
+    const cursor = s("rect", { class: "cursor", y: 0, width: 10, height: HEIGHT, x: -20 });
+    svg.replaceChildren(cursor, s("path", { class: "middle", d: `M0 ${MIDDLE}H${width}` }), ...bars);
+    this.cursor = cursor;
+    mark($("lanes"), "aria-label", `${t("timeline")}: ${t("timeline_label", sum("renewed"), sum("fault"), sum("refused"))}`);
+    this.write(sum);
+    this.show();
+  }
+
+  write(sum) {
+    const { back } = RANGES[this.range];
+    const now = this.now();
+    $("axis").replaceChildren(...[1, 0.75, 0.5, 0.25].map((part) => h("span", {}, hour(now - back * part))), h("span", {}, t("now")));
+    $("timeline-legend").replaceChildren(...["renewed", "fault", "refused"].map((lane) =>
+      h("li", {}, shape(shapeOf[lane]), ` ${t(`lane_${lane}`)} `, h("b", { class: "mono" }, num(sum(lane))))));
+    for (const button of $("ranges").children) {
+      say(button, t(`range_${button.dataset.range}`));
+      mark(button, "aria-pressed", button.dataset.range === this.range);
+    }
+  }
+
+  point(event) {
+    const box = $("lanes-svg").getBoundingClientRect();
+    const exact = ((event.clientX - box.left) / box.width) * this.columns.length - 0.5;
+    // The nearest moment within a finger's width.
+    const near = this.columns.map((column, at) => [Math.abs(at - exact), at]).filter(([, at]) => this.columns[at].entries.length > 0);
+    near.sort(([a], [b]) => a - b);
+    const [distance, at] = near[0] ?? [];
+    const reach = (16 / box.width) * this.columns.length;
+    this.pick(at !== undefined && distance <= reach ? this.columns[at].from : null);
+  }
+
+  key(event) {
+    const how = { ArrowLeft: [-1], ArrowRight: [1], Home: [0, "first"], End: [0, "last"] }[event.key];
+    if (event.key === "Escape") this.pick(null);
+    if (!how) return;
+    event.preventDefault();
+    this.step(...how);
+  }
+
+  step(by, end) {
+    const full = this.columns.filter((column) => column.entries.length > 0);
+    if (full.length === 0) return;
+    const at = full.findIndex((column) => column.from === this.picked);
+    let next = by > 0 ? at + 1 : at < 0 ? full.length - 1 : at - 1;
+    if (end) next = end === "first" ? 0 : full.length - 1;
+    this.pick(full[Math.min(full.length - 1, Math.max(0, next))].from);
+  }
+
+  pick(from) {
+    if (this.picked === from) return;
+    this.picked = from;
+    this.show();
+  }
+
+  show() {
+    const at = this.columns.findIndex((column) => column.from === this.picked);
+    mark(this.cursor, "x", at < 0 ? -20 : at * 10);
+    const found = at < 0 ? this.columns.flatMap((column) => column.entries) : this.columns[at].entries;
+    const entries = [...found].sort((a, b) => b.last_at_ms - a.last_at_ms || b.seq - a.seq);
+    const from = at < 0 ? null : this.columns[at].from;
+    const write = RANGES[this.range].column < MINUTE ? second : hour;
+    const title = from === null ? t("latest") : `${write(from)} – ${write(from + RANGES[this.range].column)}`;
+    const listed = entries.slice(0, LISTED_MAX);
+    const rest = entries.length - listed.length;
+    $("moment").replaceChildren(
+      h("h3", {}, title, rest > 0 && from !== null ? h("span", { class: "muted" }, ` ${t("more", rest)}`) : null),
+      entries.length === 0 ? h("p", { class: "muted" }, t("nothing_happened")) : h("ul", { class: "events" }, ...listed.map((entry) => line(entry, true))));
+  }
+}

@@ -1,0 +1,317 @@
+// Every text of the page, in both languages, and how numbers and times are written.
+
+const en = {
+  skip: "Skip to the apps",
+  theme: "Colours", theme_auto: "Auto colours", theme_light: "Light", theme_dark: "Dark",
+  other_language: "中文", other_language_label: "切换到中文",
+  logout: "Log out", login: "Log in", key: "Key",
+  login_title: "Log in",
+  login_text: "This page needs a key from the server's keys file. It stays out of the address and is not kept by the page.",
+  login_wrong: "The server does not know this key.",
+  login_often: (s) => `Too many attempts. Try again in ${s} s.`,
+  login_failed: "The server did not answer. Try again.",
+  closed_title: "Nothing to see from here",
+  closed_text: "Without keys this page answers only to the machine it runs on. Set keys_file in [side] to reach it from elsewhere.",
+  uptime: (t) => `up ${t}`, version: (v) => `version ${v}`,
+  link_connecting: "Connecting", link_live: "Live", link_polling: "Every 5 s",
+  link_stale: "No news", link_stale_age: (t) => `for ${t}`,
+  link_lost: "Disconnected, trying again", link_lost_age: (t) => `· figures are ${t} old`,
+  head_none: "No apps are configured",
+  head_well: (n) => (n === 1 ? "The one credential is live" : `All ${num(n)} credentials are live`),
+  head_trouble: (n) => (n === 1 ? "All live, but one could not be renewed" : `All live, but ${num(n)} could not be renewed`),
+  head_blocked: (n) => (n === 1 ? "All live, but one needs you" : `All live, but ${num(n)} need you`),
+  head_down: (n, of) => (of === 1 ? "The one credential is not live" : `${num(n)} of ${num(of)} credentials ${n === 1 ? "is" : "are"} not live`),
+  sub_apps: (n) => (n === 1 ? "1 app" : `${num(n)} apps`),
+  sub_soonest: (t) => `next renewal in ${t}`,
+  sub_state_off: "tokens are not kept on disk",
+  sub_state_bad: "the state file cannot be written: a restart would lose tokens",
+  by_state: "Credentials by state; choose one to see only those",
+  fresh: "Fresh", renewing: "Renewing", stale: "Stale", waiting: "Waiting", blocked: "Blocked", dead: "Dead",
+  fresh_means: "A live value, and no trouble.", renewing_means: "A call to WeChat is under way.",
+  stale_means: "The last call failed.", waiting_means: "WeChat named a time before which asking is useless.",
+  blocked_means: "Somebody has to change something before WeChat gives a value.", dead_means: "No live value.",
+  charts: "Traffic, ten minutes at most",
+  gets: "Gets per second", gets_foot: (sets, all) => `${sets} sets/s · ${all} gets in all`,
+  ratio: "Hit ratio", ratio_foot: (hits, misses) => `${hits} hits · ${misses} misses`,
+  memory: "Memory", memory_foot: (limit, items) => `of ${limit} · ${num(items)} ${items === 1 ? "item" : "items"}`,
+  connections: "Connections", connections_foot: (max, refused) => `of ${max} · ${refused} refused`,
+  evictions: "Evictions per second", evictions_foot: (all) => `${all} in all`,
+  ago: (t) => `${t} ago`, chart_label: (name, now, most) => `${name}: now ${now}, at most ${most} of late`,
+  timeline: "Renewals and faults", range: "How far back",
+  range_15m: "15 min", range_3h: "3 h", range_24h: "24 h", now: "now",
+  lane_renewed: "renewed", lane_fault: "fault", lane_refused: "refused write",
+  timeline_help: "Left and right move between moments at which something happened; Home and End go to the first and the last.",
+  timeline_label: (renewed, faults, refused) => `${num(renewed)} renewals, ${num(faults)} faults and ${num(refused)} refused writes`,
+  latest: "Latest", nothing_happened: "Nothing has happened in this time.", more: (n) => `and ${num(n)} more`,
+  ev_renewed: (e) => `renewed, generation ${e.generation}, good for ${span(e.expires_in_s)}`,
+  ev_failed: (e) => `failed: ${e.errcode !== null && e.errcode !== undefined ? `${e.errcode}, ` : ""}${e.meaning ?? e.text ?? ""}`,
+  ev_recovered: () => "well again", ev_died_early: (e) => `died early${e.errcode ? ` (${e.errcode})` : ""}`,
+  ev_accepted_again: () => "accepted again", ev_stand_in: (e) => `asks ${e.endpoint} for the rest of the day`,
+  ev_refused_write: (e) => `refused a write by ${e.peer}${e.rival ? ", which had another token" : ""}`,
+  times: (n) => `${num(n)} times`,
+  apps: "Apps", search: "Search: app, key, errcode, address", filter: "State", sort: "Order",
+  filter_all: "All states", filter_trouble: "In trouble",
+  sort_trouble: "Trouble first", sort_expiry: "Soonest to expire", sort_name: "By name",
+  found: (n, of) => (n === of ? `${num(of)} apps` : `${num(n)} of ${num(of)} apps`),
+  nothing: "No app fits. Clear the search or choose another state.",
+  col_app: "App", col_kind: "Credential", col_state: "State", col_life: "Life left", col_next: "Next",
+  col_generation: "Generation", col_calls: "Calls today",
+  left: (t) => `${t} left`, expired: "not live", never: "none yet", not_live: "not live",
+  next_renew: "renews in", next_try: "tries again in", next_now: "under way", next_due: "due now",
+  platform_mp: "Official account", platform_wecom: "WeCom", platform_qq: "QQ mini program", platform_feishu: "Feishu",
+  platform_component: "Open platform", platform_authorizer: "Authorised account",
+  refresh: "Refresh now", probe: "Probe", details: (kind) => `Details of ${kind}`,
+  refused: (n) => (n === 1 ? "1 refused write" : `${num(n)} refused writes`),
+  no_quota: "no quota", of_quota: (n, of) => `${n} of ${of}`, denied: (n) => `${num(n)} held back`,
+  rid: "rid", at: "at", what_to_do: "What to do",
+  class_retry: "passes by itself", class_wait: "WeChat wants us to wait", class_operator: "needs you", "class_own-bug": "our mistake",
+  d_names: "Read it as", d_endpoint: "Endpoint", d_token: "Value", d_token_is: (end, hash) => `${end ? `ends in ${end}, ` : ""}SHA-256 ${hash}…`,
+  d_fetched: "Fetched", d_expires: "Expires", d_lifetime: "Lifetime", d_calls: "Calls since start",
+  d_checks: "Looked into", d_passive: "Passive refreshes", d_early: "Died early", d_forced: "Forced refreshes",
+  d_failures: "Failures in a row", d_check: "Last check", d_probe: "Next check", d_quota_day: "Quota day ends",
+  d_writers: "Refused writes by", d_writer: (w) => `${w.peer} · ${w.noted === 1 ? "once" : `${num(w.noted)} times`} · last ${when(w.last_at_ms)}`, d_rival: "had another token: it fetches by itself",
+  last_error: "Last error", d_writes: "Refused writes", d_rivals: "with another token", d_history: "What has happened",
+  out_new: "new", out_same: "same", out_retry: "retry", out_wait: "wait", out_operator: "operator", "out_own-bug": "own bug",
+  verdict_accepted: "accepted", verdict_refused: "refused", verdict_replaced: "replaced", verdict_handed_out: "handed out", verdict_unknown: "unknown",
+  ask_refresh: "Refresh now?", ask_probe: "Probe?",
+  ask_refresh_text: "WeChat is asked whether it still accepts this value. A new one is fetched only if it does not, so nobody's token is killed for nothing.",
+  ask_refresh_ticket: "WeChat is asked for the ticket once more. It changes only if WeChat hands out another one. The call counts against the day's quota.",
+  ask_probe_text: "The value is tried on a cheap call of WeChat's. Nothing is fetched and nothing changes.",
+  cancel: "Cancel", close: "Close", asking: "Asking WeChat…",
+  did_renewed: "Renewed: a new value is served.", did_accepted: "WeChat accepts the value. Nothing has changed.",
+  did_refused: "WeChat refuses the value.", did_handed_out: "WeChat hands out the same ticket. Nothing has changed.",
+  did_overtaken: "There is another generation by now. Nothing was done.", did_not_checked: "It was checked a moment ago. Nothing was done.",
+  did_waiting: "WeChat has named a time before which asking is useless. Nothing was done.",
+  did_failed: "WeChat gave no new value.", did_unknown: "WeChat's answer tells nothing.",
+  did_error: (detail) => `That did not work: ${detail}`, did_network: "The server did not answer.", did_often: (s) => `Too often. Try again in ${s} s.`,
+  footer: "Tokens and secrets are never shown here.",
+  title_trouble: (n) => `(${num(n)}) tokencached`,
+};
+
+const zh = {
+  skip: "跳到应用列表",
+  theme: "配色", theme_auto: "跟随系统", theme_light: "浅色", theme_dark: "深色",
+  other_language: "English", other_language_label: "Switch to English",
+  logout: "退出", login: "登录", key: "密钥",
+  login_title: "登录",
+  login_text: "请输入服务器密钥文件中的密钥。密钥不会出现在网址里，页面也不会保存它。",
+  login_wrong: "服务器没有这个密钥。",
+  login_often: (s) => `尝试次数过多，请 ${s} 秒后再试。`,
+  login_failed: "服务器没有响应，请重试。",
+  closed_title: "从这里无法查看",
+  closed_text: "没有配置密钥时，此页面只对本机开放。要从其他机器访问，请在 [side] 中设置 keys_file。",
+  uptime: (t) => `已运行 ${t}`, version: (v) => `版本 ${v}`,
+  link_connecting: "连接中", link_live: "实时", link_polling: "每 5 秒更新",
+  link_stale: "没有更新", link_stale_age: (t) => `已 ${t}`,
+  link_lost: "连接已断开，正在重连", link_lost_age: (t) => `· 数据是 ${t}前的`,
+  head_none: "还没有配置应用",
+  head_well: (n) => (n === 1 ? "唯一的凭证有效" : `全部 ${num(n)} 个凭证均有效`),
+  head_trouble: (n) => `凭证全部有效，但有 ${num(n)} 个续期失败`,
+  head_blocked: (n) => `凭证全部有效，但有 ${num(n)} 个需要您处理`,
+  head_down: (n, of) => (of === 1 ? "唯一的凭证当前不可用" : `${num(of)} 个凭证中有 ${num(n)} 个不可用`),
+  sub_apps: (n) => `${num(n)} 个应用`,
+  sub_soonest: (t) => `${t} 后进行下一次续期`,
+  sub_state_off: "凭证不写入磁盘",
+  sub_state_bad: "状态文件无法写入：重启后凭证会丢失",
+  by_state: "按状态统计的凭证；点选后只看该状态",
+  fresh: "正常", renewing: "续期中", stale: "续期失败", waiting: "等待中", blocked: "待处理", dead: "不可用",
+  fresh_means: "凭证有效，一切正常。", renewing_means: "正在请求微信。",
+  stale_means: "上一次请求失败。", waiting_means: "微信给出了时间，在此之前请求没有意义。",
+  blocked_means: "需要有人处理，微信才会给出凭证。", dead_means: "没有可用的凭证。",
+  charts: "流量，最多十分钟",
+  gets: "每秒读取", gets_foot: (sets, all) => `每秒写入 ${sets} · 累计读取 ${all}`,
+  ratio: "命中率", ratio_foot: (hits, misses) => `命中 ${hits} · 未命中 ${misses}`,
+  memory: "内存", memory_foot: (limit, items) => `上限 ${limit} · ${num(items)} 个条目`,
+  connections: "连接数", connections_foot: (max, refused) => `上限 ${max} · 拒绝 ${refused}`,
+  evictions: "每秒淘汰", evictions_foot: (all) => `累计 ${all}`,
+  ago: (t) => `${t}前`, chart_label: (name, now, most) => `${name}：当前 ${now}，近期最高 ${most}`,
+  timeline: "续期与故障", range: "时间范围",
+  range_15m: "15 分钟", range_3h: "3 小时", range_24h: "24 小时", now: "现在",
+  lane_renewed: "续期", lane_fault: "故障", lane_refused: "拒绝写入",
+  timeline_help: "用左右方向键在有事件的时刻之间移动；Home 和 End 跳到最早和最近的时刻。",
+  timeline_label: (renewed, faults, refused) => `续期 ${num(renewed)} 次，故障 ${num(faults)} 次，拒绝写入 ${num(refused)} 次`,
+  latest: "最近", nothing_happened: "这段时间没有事件。", more: (n) => `另有 ${num(n)} 条`,
+  ev_renewed: (e) => `已续期，第 ${e.generation} 代，有效期 ${span(e.expires_in_s)}`,
+  ev_failed: (e) => `失败：${e.errcode !== null && e.errcode !== undefined ? `${e.errcode}，` : ""}${server(e.meaning ?? e.text ?? "")}`,
+  ev_recovered: () => "已恢复正常", ev_died_early: (e) => `提前失效${e.errcode ? `（${e.errcode}）` : ""}`,
+  ev_accepted_again: () => "微信重新接受", ev_stand_in: (e) => `当天余下时间改用 ${e.endpoint}`,
+  ev_refused_write: (e) => `拒绝了 ${e.peer} 的写入${e.rival ? "，它带来的是另一个 token" : ""}`,
+  times: (n) => `${num(n)} 次`,
+  apps: "应用", search: "搜索：应用、键名、错误码、地址", filter: "状态", sort: "排序",
+  filter_all: "全部状态", filter_trouble: "有问题的",
+  sort_trouble: "有问题的在前", sort_expiry: "即将到期的在前", sort_name: "按名称",
+  found: (n, of) => (n === of ? `共 ${num(of)} 个应用` : `${num(of)} 个应用中的 ${num(n)} 个`),
+  nothing: "没有符合条件的应用。请清空搜索，或选择其他状态。",
+  col_app: "应用", col_kind: "凭证", col_state: "状态", col_life: "剩余有效期", col_next: "下一步",
+  col_generation: "代次", col_calls: "今日调用",
+  left: (t) => `剩余 ${t}`, expired: "不可用", never: "尚未获取", not_live: "不可用",
+  next_renew: "续期倒计时", next_try: "重试倒计时", next_now: "进行中", next_due: "即将进行",
+  platform_mp: "公众号/小程序", platform_wecom: "企业微信", platform_qq: "QQ 小程序", platform_feishu: "飞书",
+  platform_component: "第三方平台", platform_authorizer: "授权账号",
+  refresh: "立即刷新", probe: "探测", details: (kind) => `${kind} 的详情`,
+  refused: (n) => `拒绝写入 ${num(n)} 次`,
+  no_quota: "无限额", of_quota: (n, of) => `${n} / ${of}`, denied: (n) => `${num(n)} 次被暂缓`,
+  rid: "rid", at: "时间", what_to_do: "处理办法",
+  class_retry: "会自行恢复", class_wait: "微信要求等待", class_operator: "需要您处理", "class_own-bug": "程序的问题",
+  d_names: "读取键名", d_endpoint: "接口", d_token: "内容", d_token_is: (end, hash) => `${end ? `末四位 ${end}，` : ""}SHA-256 ${hash}…`,
+  d_fetched: "获取时间", d_expires: "到期时间", d_lifetime: "有效期", d_calls: "启动以来的调用",
+  d_checks: "核查次数", d_passive: "被动刷新", d_early: "提前失效", d_forced: "强制刷新",
+  d_failures: "连续失败", d_check: "上次核查", d_probe: "下次核查", d_quota_day: "配额重置",
+  d_writers: "被拒绝的写入方", d_writer: (w) => `${w.peer} · ${num(w.noted)} 次 · 最近 ${when(w.last_at_ms)}`, d_rival: "带来的是另一个 token：它在自行获取",
+  last_error: "最近的错误", d_writes: "拒绝写入", d_rivals: "其中带有另一个 token 的", d_history: "历史记录",
+  out_new: "新值", out_same: "未变", out_retry: "重试", out_wait: "等待", out_operator: "待处理", "out_own-bug": "程序错误",
+  verdict_accepted: "微信接受", verdict_refused: "微信拒绝", verdict_replaced: "已被替换", verdict_handed_out: "微信仍在下发", verdict_unknown: "无法判断",
+  ask_refresh: "立即刷新？", ask_probe: "进行探测？",
+  ask_refresh_text: "先询问微信是否仍接受当前值，只有不被接受时才获取新的，因此不会无故使别处的 token 失效。",
+  ask_refresh_ticket: "再向微信请求一次票据。只有微信给出不同的票据时才会变化。这次调用计入当日配额。",
+  ask_probe_text: "用微信的一个轻量接口试一下当前值。不会获取新值，也不会改变任何东西。",
+  cancel: "取消", close: "关闭", asking: "正在询问微信…",
+  did_renewed: "已刷新，现在提供的是新值。", did_accepted: "微信接受当前值，没有任何变化。",
+  did_refused: "微信拒绝了当前值。", did_handed_out: "微信下发的仍是同一张票据，没有任何变化。",
+  did_overtaken: "凭证已更新到另一代，未执行操作。", did_not_checked: "刚刚核查过，未执行操作。",
+  did_waiting: "微信给出了时间，在此之前请求没有意义，未执行操作。",
+  did_failed: "微信没有给出新值。", did_unknown: "从微信的回答无法判断。",
+  did_error: (detail) => `操作失败：${detail}`, did_network: "服务器没有响应。", did_often: (s) => `操作过于频繁，请 ${s} 秒后再试。`,
+  footer: "此页面从不显示 token 和密钥。",
+  title_trouble: (n) => `(${num(n)}) tokencached`,
+};
+
+/** The server's own sentences; a test holds that each errcode's are here. */
+const SERVER = {
+  "WeChat is busy": "微信系统繁忙",
+  "nothing; it is tried again": "无需处理，会自动重试",
+  "wrong app secret": "AppSecret 不正确",
+  "put the app's current secret in place; a changed file is tried in seconds": "请换上当前的 AppSecret；文件改动后几秒内就会重试",
+  "bad grant_type": "grant_type 有误",
+  "must be posted": "必须使用 POST",
+  "appid missing": "缺少 appid",
+  "secret missing": "缺少 secret",
+  "check the app's appid and secret; if they are right, please report this as a bug": "请检查 appid 和 AppSecret；若都正确，请作为程序错误反馈",
+  "unknown appid": "appid 不存在",
+  "correct the appid in the configuration": "请改正配置中的 appid",
+  "our IP is not on the allow-list": "本机 IP 不在白名单中",
+  "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)": "请在 mp.weixin.qq.com 把本机的出口 IP 加入该应用的白名单（5 至 10 分钟生效）",
+  "app secret frozen": "AppSecret 已冻结",
+  "unfreeze the secret at mp.weixin.qq.com (takes about 10 min)": "请在 mp.weixin.qq.com 解冻 AppSecret（约 10 分钟生效）",
+  "daily quota used up": "当日调用次数已用完",
+  "wait for the next day, clear the quota (clear_quota/v2), or use the stable_token endpoint, which has its own": "请等到次日，或清零次数（clear_quota/v2），或改用额度独立的 stable_token 接口",
+  "too many calls this minute": "本分钟调用过于频繁",
+  "nothing; it is tried again after a minute": "无需处理，一分钟后自动重试",
+  "too many calls at once": "并发调用过多",
+  "retired entry address": "接入地址已停用",
+  "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches": "请从 /etc/hosts、代理和 DNS 缓存中去掉写死的微信地址",
+  "account frozen, cancelled or moved": "账号已冻结、注销或迁移",
+  "ask at mp.weixin.qq.com what happened to the account": "请到 mp.weixin.qq.com 了解账号的情况",
+  "barred from the token interface": "获取 token 的接口已被封禁",
+  "read the notice at mp.weixin.qq.com; WeChat calls it a penalty": "请查看 mp.weixin.qq.com 的通知；微信称之为处罚",
+  "account frozen": "账号已冻结",
+  "a component account": "这是第三方平台账号",
+  'this account is a third-party platform: give it kind = "component" in the configuration': '该账号是第三方平台，请在配置中写 kind = "component"',
+  "the administrator has been asked to confirm our IP": "已请管理员确认本机 IP",
+  "let the account's administrator confirm the request on their phone": "请账号管理员在手机上确认",
+  "the administrator must confirm our IP": "本机 IP 需要管理员确认",
+  "let the account's administrator confirm the request on their phone, or use the IP allow-list": "请账号管理员在手机上确认，或改用 IP 白名单",
+  "the administrator refused our IP, for an hour": "管理员拒绝了本机 IP，一小时内有效",
+  "the administrator refused our IP, for a day": "管理员拒绝了本机 IP，一天内有效",
+  "talk to the account's administrator": "请与账号管理员沟通",
+  "invalid secret (WeCom)": "secret 无效（企业微信）",
+  "put the app's current secret in place": "请换上当前的 secret",
+  "the account has not authorised this component": "该账号没有授权给此第三方平台",
+  "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds": "请商户重新授权，并换上新的 refresh token；文件改动后几秒内就会重试",
+  "refresh token invalid": "refresh token 无效",
+  "verify ticket expired": "verify ticket 已过期",
+  "verify ticket invalid": "verify ticket 无效",
+  "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is tried at once; else see that the receiver of its pushes hands them on": "只要能收到微信的推送就无需处理：微信每 10 分钟推送一次，新票据会立即试用；否则请检查接收推送的程序是否转交",
+  "suite or component token expired": "第三方平台的 token 已过期",
+  "suite or component token invalid": "第三方平台的 token 无效",
+  "nothing; that token is renewed first": "无需处理，会先续期该 token",
+  "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file": "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 verify_ticket_file",
+  "see why that one is missing; this is asked for as soon as it is there": "请查明前一个凭证为何缺失；有了之后会立即请求",
+  "put the merchant's refresh token in place; a changed file is tried within seconds": "请放入商户的 refresh token；文件改动后几秒内就会重试",
+  "put the app's secret in place; a changed secret is tried within seconds": "请放入应用的 AppSecret；改动后几秒内就会重试",
+  "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own": "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
+  "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right": "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
+  "check DNS, routing, firewall and proxy between this machine and WeChat": "请检查本机到微信之间的 DNS、路由、防火墙和代理",
+  "nothing, if it passes; if it stays, check what sits between this machine and WeChat": "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
+  "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com": "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",
+  "unknown error": "未知错误",
+};
+
+export const TEXTS = { en, zh };
+
+const chinese = () => document.documentElement.lang.startsWith("zh");
+export const language = () => (chinese() ? "zh-CN" : "en");
+
+/** The text of that name; arguments go to those that need them. */
+export function t(name, ...given) {
+  const text = (chinese() ? zh : en)[name] ?? en[name] ?? name;
+  return typeof text === "function" ? text(...given) : text;
+}
+
+/** A sentence of the server's in the reader's language, where it is known. */
+export function server(text) {
+  if (!chinese() || !text) return text ?? "";
+  const seen = /^WeChat saw IP (\S+); add it to the IP allow-list of app (\S+) at/.exec(text);
+  if (seen) return `微信看到的 IP 是 ${seen[1]}；请在 mp.weixin.qq.com 把它加入 ${seen[2]} 的 IP 白名单（5 至 10 分钟生效）`;
+  return SERVER[text] ?? text;
+}
+
+/** The server begins in the middle of a line; here it stands alone. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Puts the texts of the markup in place. */
+export function translate(root = document) {
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", t(element.dataset.label));
+  for (const element of root.querySelectorAll("[data-placeholder]")) element.placeholder = t(element.dataset.placeholder);
+}
+
+let formats = {};
+function format(kind, make) {
+  const key = `${language()} ${kind}`;
+  return (formats[key] ??= make(language()));
+}
+
+export const num = (n) => format("num", (l) => new Intl.NumberFormat(l)).format(n ?? 0);
+
+/** A figure for a chart: short, at most three digits that count. */
+export function brief(n) {
+  if (n < 1000) return String(Math.round(n * 10) / 10);
+  return format("brief", () => new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 })).format(n);
+}
+
+export function bytes(n) {
+  let unit = 0;
+  for (; n >= 1024 && unit < 4; unit += 1) n /= 1024;
+  return `${n >= 100 || unit === 0 ? Math.round(n) : Math.round(n * 10) / 10} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+}
+
+export const percent = (share) => `${Math.floor(share * 1000) / 10} %`;
+
+/** Time left as on a clock; days in words. Seconds in. */
+export function clock(seconds) {
+  const total = Math.max(0, Math.floor(seconds));
+  if (total >= 86400) return span(total);
+  const two = (n) => String(n).padStart(2, "0");
+  const [hours, minutes, rest] = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** A length of time in words, the two largest units of it. Seconds in. */
+export function span(seconds) {
+  const total = Math.max(0, Math.floor(seconds));
+  const units = chinese() ? [[86400, "天"], [3600, "小时"], [60, "分"], [1, "秒"]] : [[86400, " d"], [3600, " h"], [60, " min"], [1, " s"]];
+  const first = units.findIndex(([size]) => total >= size);
+  if (first < 0) return `0${units[3][1]}`;
+  const parts = units.slice(first, first + 2).map(([size, name], at) => [Math.floor((at ? total % units[first][0] : total) / size), name]);
+  return parts.filter(([n], at) => n > 0 || at === 0).map(([n, name]) => n + name).join(" ");
+}
+
+export const hour = (ms) => format("hour", (l) => new Intl.DateTimeFormat(l, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })).format(ms);
+export const second = (ms) => format("second", (l) => new Intl.DateTimeFormat(l, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" })).format(ms);
+export function when(ms) {
+  if (ms === null || ms === undefined) return "";
+  const today = new Date(ms).toDateString() === new Date().toDateString();
+  const full = () => format("when", (l) => new Intl.DateTimeFormat(l, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }));
+  return today ? second(ms) : full().format(ms);
+}
