@@ -52,5 +52,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod service;
 pub mod stats;
+pub mod sync;
 pub mod telemetry;
 pub mod upstream;

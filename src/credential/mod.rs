@@ -18,6 +18,7 @@ pub mod state;
 pub mod table;
 mod ticket_files;
 pub mod verify_ticket;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;
