@@ -223,6 +223,7 @@ impl Credential {
     }
 
     /// The value at this instant. Takes no lock and allocates nothing.
+    #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
         match self.shown.look(|shown| boot_ms < shown.expires_boot_ms) {
             Look::Live(guard) => Reading::Live(guard),

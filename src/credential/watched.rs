@@ -38,6 +38,11 @@ impl<T> Watched<T> {
         if guard.as_ref().is_some_and(|value| counts(value)) {
             return Look::Live(guard);
         }
+        self.look_again(counts)
+    }
+
+    #[cold]
+    fn look_again(&self, counts: impl Fn(&T) -> bool) -> Look<T> {
         if !self.settled.load(Ordering::Acquire) {
             return Look::Coming;
         }
