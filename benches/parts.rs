@@ -1,11 +1,13 @@
 //! The parts that a request goes through, each by itself: parsing, the table, the cache, the answer.
 //!
-//! `cargo bench --bench parts`; `cargo bench --bench parts -- --test` runs each once. What a whole request costs is
+//! `cargo bench --bench parts`; `cargo bench --bench parts -- --test` runs each once; `-- beside` shows what two cores
+//! that meet cost each other. What a whole request costs is
 //! counted by `benches/cycles`; the cache under eviction, and what an item costs in memory, are in `benches/cache.rs`.
 
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -139,5 +141,55 @@ fn cache(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, find, respond, read_table, cache);
+/// Runs `other` on a thread of its own, again and again, while `measure` runs.
+fn beside(other: impl Fn() + Sync, measure: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                other();
+            }
+        });
+        measure();
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// What an operation costs while another core does something: what is shared shows as time.
+fn share(criterion: &mut Criterion) {
+    let keys: Vec<Vec<u8>> = (0..KEYS).map(|n| key(n).into_bytes()).collect();
+    let cache =
+        Cache::new(&Options { budget_bytes: 64 << 20, item_size_max_bytes: ITEM_BYTES_MAX, evict: true, shards: 64 });
+    let value = vec![b'v'; 100];
+    let set = |key: &[u8]| assert_eq!(cache.store(Mode::Set, key, 0, 0, &value, 1), Stored::Stored);
+    keys.iter().for_each(|key| set(key));
+    let name = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
+    let (table, _receiver) = Table::new([("wx1", vec![name])]);
+    let token: Bytes = vec![b't'; TOKEN_BYTES].into();
+    table.credentials()[0].publish(Published { value: token, generation: 1, expires_boot_ms: u64::MAX });
+    let now = Now::read();
+    let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, Found::Bytes(_))));
+    let pick = || keys[fastrand::usize(..KEYS)].as_slice();
+    let get = |key: &[u8]| cache.get(key, 1, |item| item.cas);
+    let mut group = criterion.benchmark_group("beside another core");
+    group.bench_function("token, alone", |b| b.iter(read));
+    beside(|| drop(read()), || drop(group.bench_function("token, beside reads of it", |b| b.iter(read))));
+    beside(|| set(pick()), || drop(group.bench_function("token, beside sets", |b| b.iter(read))));
+    group.bench_function("one ordinary key, alone", |b| b.iter(|| get(&keys[0])));
+    beside(
+        || drop(get(&keys[0])),
+        || drop(group.bench_function("one ordinary key, beside gets of it", |b| b.iter(|| get(&keys[0])))),
+    );
+    group.bench_function("uniform keys, alone", |b| b.iter(|| get(pick())));
+    beside(
+        || drop(get(pick())),
+        || drop(group.bench_function("uniform keys, beside gets", |b| b.iter(|| get(pick())))),
+    );
+    beside(|| set(pick()), || drop(group.bench_function("uniform keys, beside sets", |b| b.iter(|| get(pick())))));
+    group.bench_function("set, alone", |b| b.iter(|| set(pick())));
+    beside(|| set(pick()), || drop(group.bench_function("set, beside sets", |b| b.iter(|| set(pick())))));
+    group.finish();
+}
+
+criterion_group!(benches, parse, find, respond, read_table, cache, share);
 criterion_main!(benches);

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+// TLS is for others.
+#[allow(dead_code)]
 #[path = "../versus/generator.rs"]
 mod generator;
 #[path = "../versus/latency.rs"]
@@ -106,11 +108,12 @@ fn measure((threads, depth, connections): (usize, usize, usize), options: &Optio
     let servers: Vec<Server> =
         shapes.iter().map(|shape| Server::start(shape.name, threads, load.first_answer())).collect();
     let mut rounds: Vec<Vec<Round>> = shapes.iter().map(|_| Vec::new()).collect();
-    for _ in 0..options.rounds {
-        for (server, rounds) in servers.iter().zip(&mut rounds) {
-            let before = server.cpu_ns_by_thread();
-            let measured = generator::run(&load, server, connections, WARM_UP, options.duration);
-            rounds.push(Round { measured, busiest: server.busiest_since(&before) });
+    for round in 0..options.rounds {
+        // Another begins each time: who comes first must not pay for it alone.
+        for place in (0..servers.len()).map(|place| (place + round) % servers.len()) {
+            let before = servers[place].cpu_ns_by_thread();
+            let measured = generator::run(&load, &servers[place], connections, WARM_UP, options.duration);
+            rounds[place].push(Round { measured, busiest: servers[place].busiest_since(&before) });
         }
     }
     let of = |name: &str| shapes.iter().position(|shape| shape.name == name).map(|place| &rounds[place]);
