@@ -165,29 +165,30 @@ fn share(criterion: &mut Criterion) {
     keys.iter().for_each(|key| set(key));
     let name = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
     let (table, _receiver) = Table::new([("wx1", vec![name])]);
-    let token: Bytes = vec![b't'; TOKEN_BYTES].into();
-    table.credentials()[0].publish(Published { value: token, generation: 1, expires_boot_ms: u64::MAX });
+    let value: Bytes = vec![b't'; TOKEN_BYTES].into();
+    table.credentials()[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
     let now = Now::read();
     let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, Found::Bytes(_))));
     let pick = || keys[fastrand::usize(..KEYS)].as_slice();
     let get = |key: &[u8]| cache.get(key, 1, |item| item.cas);
     let mut group = criterion.benchmark_group("beside another core");
-    group.bench_function("token, alone", |b| b.iter(read));
-    beside(|| drop(read()), || drop(group.bench_function("token, beside reads of it", |b| b.iter(read))));
-    beside(|| set(pick()), || drop(group.bench_function("token, beside sets", |b| b.iter(read))));
-    group.bench_function("one ordinary key, alone", |b| b.iter(|| get(&keys[0])));
-    beside(
-        || drop(get(&keys[0])),
-        || drop(group.bench_function("one ordinary key, beside gets of it", |b| b.iter(|| get(&keys[0])))),
-    );
-    group.bench_function("uniform keys, alone", |b| b.iter(|| get(pick())));
-    beside(
-        || drop(get(pick())),
-        || drop(group.bench_function("uniform keys, beside gets", |b| b.iter(|| get(pick())))),
-    );
-    beside(|| set(pick()), || drop(group.bench_function("uniform keys, beside sets", |b| b.iter(|| get(pick())))));
-    group.bench_function("set, alone", |b| b.iter(|| set(pick())));
-    beside(|| set(pick()), || drop(group.bench_function("set, beside sets", |b| b.iter(|| set(pick())))));
+    let mut time = |name: &str, operation: &dyn Fn()| {
+        group.bench_function(name, |b| b.iter(operation));
+    };
+    let token = || assert!(read());
+    let one = || assert!(get(&keys[0]).is_some());
+    let uniform = || assert!(get(pick()).is_some());
+    let change = || set(pick());
+    time("token, alone", &token);
+    beside(token, || time("token, beside reads of it", &token));
+    beside(change, || time("token, beside sets", &token));
+    time("one ordinary key, alone", &one);
+    beside(one, || time("one ordinary key, beside gets of it", &one));
+    time("uniform keys, alone", &uniform);
+    beside(uniform, || time("uniform keys, beside gets", &uniform));
+    beside(change, || time("uniform keys, beside sets", &uniform));
+    time("set, alone", &change);
+    beside(change, || time("set, beside sets", &change));
     group.finish();
 }
 
