@@ -3,8 +3,9 @@
 //!
 //! Never sleeps and never hands out timers.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Milliseconds on `CLOCK_BOOTTIME`: monotonic, and it keeps counting while the machine is suspended.
 pub type BootMs = u64;

@@ -21,6 +21,7 @@
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
+//! | [`sync`] | what the lock-free parts are built of |
 //!
 //! # Three journeys
 //!
@@ -34,7 +35,7 @@
 //! # Arrows
 //!
 //! Imports point one way: main -> app -> {side, net, credential::refresher} -> {service, upstream} ->
-//! {cache, credential::table} -> {protocol, kind, clock, stats, secret}. `tests/it/house.rs` holds them.
+//! {cache, credential::table} -> {protocol, kind, clock, stats, secret} -> sync. `tests/it/house.rs` holds them.
 
 pub mod access;
 pub mod app;
@@ -54,5 +55,6 @@ pub mod secret;
 pub mod service;
 pub mod side;
 pub mod stats;
+pub mod sync;
 pub mod telemetry;
 pub mod upstream;

@@ -4,42 +4,37 @@
 //! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
 
 mod connections;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
-
 pub use connections::{ConnectionInfo, ConnectionState, Connections};
+pub use workers::Counter;
 
-/// A counter with one writing thread.
-#[derive(Default, Debug)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds; only the owning thread may.
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
+use workers::{Counts, Workers};
 
 macro_rules! worker_stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What one worker counts.
+        /// What one worker counts. On cache lines of its own, so that no worker waits for another's.
         #[derive(Default, Debug)]
+        #[repr(align(128))]
         pub struct WorkerStats { $($(#[$doc])* pub $name: Counter),* }
 
         /// The sum over all workers.
         #[derive(Default, Debug, Clone, Copy)]
         pub struct WorkerTotals { $($(#[$doc])* pub $name: u64),* }
 
-        impl WorkerTotals {
-            fn add(&mut self, worker: &WorkerStats) { $(self.$name = self.$name.wrapping_add(worker.$name.get());)* }
-            fn subtract(&mut self, base: &WorkerTotals) { $(self.$name = self.$name.wrapping_sub(base.$name);)* }
+        impl Counts for WorkerStats {
+            type Totals = WorkerTotals;
+
+            fn add_to(&self, totals: &mut WorkerTotals) {
+                $(totals.$name = totals.$name.wrapping_add(self.$name.get());)*
+            }
+
+            fn subtract(totals: &mut WorkerTotals, base: &WorkerTotals) {
+                $(totals.$name = totals.$name.wrapping_sub(base.$name);)*
+            }
         }
     };
 }
@@ -97,9 +92,7 @@ worker_stats! {
 /// All counters of the server.
 #[derive(Default, Debug)]
 pub struct Stats {
-    workers: Mutex<Vec<Arc<WorkerStats>>>,
-    /// What `stats reset` subtracts.
-    base: Mutex<WorkerTotals>,
+    workers: Workers<WorkerStats>,
     pub curr_connections: AtomicU64,
     pub total_connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -114,33 +107,21 @@ pub struct Stats {
 impl Stats {
     /// A new worker's own set.
     pub fn register_worker(&self) -> Arc<WorkerStats> {
-        let worker = Arc::new(WorkerStats::default());
-        self.workers.lock().push(worker.clone());
-        worker
+        self.workers.register()
     }
 
     /// The sums since the last reset.
     pub fn totals(&self) -> WorkerTotals {
-        let mut totals = self.sum();
-        totals.subtract(&self.base.lock());
-        totals
+        self.workers.totals()
     }
 
     /// `stats reset`: counts start from zero again; what is current stays.
     pub fn reset(&self) {
-        *self.base.lock() = self.sum();
+        self.workers.reset();
         self.total_connections.store(0, Relaxed);
         self.rejected_connections.store(0, Relaxed);
         self.refused_writes.store(0, Relaxed);
         self.access_denied.store(0, Relaxed);
-    }
-
-    fn sum(&self) -> WorkerTotals {
-        let mut totals = WorkerTotals::default();
-        for worker in self.workers.lock().iter() {
-            totals.add(worker);
-        }
-        totals
     }
 }
 

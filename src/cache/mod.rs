@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 
 use self::{
     arena::Layout,
-    budget::Budget,
+    budget::{Alone, Budget},
     class::Classes,
     shard::{Shard, Trash},
 };
@@ -156,7 +156,7 @@ pub struct Totals {
 pub struct Cache {
     shards: Box<[Padded]>,
     hasher: RandomState,
-    cas_ids: AtomicU64,
+    cas_ids: Alone,
     budget: Arc<Budget>,
     item_size_max: usize,
 }
@@ -179,7 +179,7 @@ impl Cache {
         Cache {
             shards: (0..count).map(shard).collect(),
             hasher: RandomState::default(),
-            cas_ids: AtomicU64::new(1),
+            cas_ids: Alone(AtomicU64::new(1)),
             budget,
             item_size_max: options.item_size_max_bytes,
         }
@@ -252,12 +252,12 @@ impl Cache {
         let shard = &self.shards[number];
         let mut trash = Trash::default();
         let mut guard = shard.0.lock();
-        let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids, self.item_size_max, key, hash as u32, now);
+        let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
         let result = action(&mut slot);
-        guard.finish(now, &mut trash);
+        let changed = guard.finish(now, &mut trash);
         drop(guard);
         drop(trash);
-        if self.budget.is_exceeded_by(0) {
+        if changed && self.budget.is_exceeded_by(0) {
             self.settle(Some(number), now);
         }
         result
@@ -299,7 +299,7 @@ impl Cache {
         }
         if at <= now {
             // memcached spends a cas id on a flush; so do we, and the ids stay the same on both.
-            self.cas_ids.fetch_add(1, Ordering::Relaxed);
+            self.cas_ids.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 

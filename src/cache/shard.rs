@@ -88,6 +88,8 @@ pub(super) struct Shard {
     /// This shard's number, and what it has last told the budget.
     number: usize,
     reported: u64,
+    /// Something was done in this operation that may have changed what the shard holds.
+    changed: bool,
     evict: bool,
     pending_flush: Option<Seconds>,
     /// The time of the latest operation, for those that are given none.
@@ -139,6 +141,7 @@ impl Shard {
             budget,
             number,
             reported: 0,
+            changed: false,
             evict,
             pending_flush: None,
             now: 0,
@@ -165,7 +168,6 @@ impl Shard {
     }
 
     /// Tells the budget what this shard holds.
-    #[inline]
     fn report(&mut self) {
         let used = self.used();
         if used != self.reported {
@@ -221,9 +223,10 @@ impl Shard {
         }
     }
 
-    /// To be called last in every operation: a bounded share of the upkeep.
+    /// To be called last in every operation: a bounded share of the upkeep. True if the shard may hold more now or less;
+    /// a read, if nothing was due, changes nothing and spends nothing on the budget.
     #[inline]
-    pub(super) fn finish(&mut self, now: Seconds, trash: &mut Trash) {
+    pub(super) fn finish(&mut self, now: Seconds, trash: &mut Trash) -> bool {
         if self.wheel.is_due(now) {
             for _ in 0..WHEEL_STEPS {
                 if matches!(self.wheel_step(now, Leaves::ExpiredWheel, None, trash), Step::Idle) {
@@ -239,7 +242,11 @@ impl Shard {
         if self.graveyard.bytes > 0 {
             (0..BURY_STEPS).for_each(|_| self.bury(trash));
         }
-        self.report();
+        let changed = std::mem::take(&mut self.changed);
+        if changed {
+            self.report();
+        }
+        changed
     }
 
     pub(super) fn flush_at(&mut self, at: Seconds, now: Seconds) {
@@ -353,6 +360,7 @@ impl Shard {
 
     /// Puts an entry's data in a place. The caller has made room.
     fn put(&mut self, index: u32, data: Data<'_>) {
+        self.changed = true;
         let growth = self.arena.growth(data.len());
         let short = growth > 0 && self.budget.is_exceeded_by(growth);
         let place = self.arena.put(index, data, short);
@@ -370,6 +378,7 @@ impl Shard {
     }
 
     pub(super) fn remove(&mut self, index: u32, why: Leaves, now: Seconds, trash: &mut Trash) {
+        self.changed = true;
         self.count_leaving(index, why, now);
         let entry = self.slab.get(index);
         let (hash, cost, in_main, place) = (entry.hash, self.cost(index), entry.has(IN_MAIN), entry.place);
@@ -549,6 +558,7 @@ impl Shard {
 
     /// Moves the last entry of the slab into a free slot, or gives the last slot back.
     fn compact_step(&mut self) -> Option<(u32, u32)> {
+        self.changed = true;
         let (from, to) = self.slab.drop_last()?;
         let entry = self.slab.get(to);
         let (hash, in_main) = (entry.hash, entry.has(IN_MAIN));
@@ -564,6 +574,7 @@ impl Shard {
 
     /// A table full of marks of what has left, not of what is there, is written anew: left to itself it would double.
     fn freshen_table(&mut self) {
+        self.changed = true;
         let (len, buckets) = (self.table.len(), self.table.num_buckets());
         if len == self.table.capacity() && buckets >= 64 && len < buckets / 16 * 13 {
             let mut table = HashTable::with_capacity(buckets / 8 * 7);
@@ -578,6 +589,7 @@ impl Shard {
 
     /// Halves a table that is far too large for what it holds.
     fn shrink_table(&mut self) -> bool {
+        self.changed = true;
         let before = self.table.allocation_size();
         if self.table.len() * 4 < self.table.capacity() || (!self.evict && before > 0) {
             let wanted = if self.evict { self.table.len() * 2 } else { self.table.len() };
@@ -607,6 +619,7 @@ impl Shard {
 
     /// Gives back one piece of what was flushed.
     fn bury(&mut self, trash: &mut Trash) {
+        self.changed = true;
         if let Some(data) = self.graveyard.data.pop() {
             self.graveyard.bytes -= arena::allocated(data.len());
             trash.push(data);

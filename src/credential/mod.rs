@@ -21,6 +21,7 @@ pub mod state;
 pub mod table;
 mod ticket_files;
 pub mod verify_ticket;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::Guard;
 use bytes::Bytes;
 use dashmap::{DashMap, ReadOnlyView};
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ pub use super::facts::host_of;
 use super::facts::{About, Check, Durations, Outcomes, Writers};
 pub use super::journal::{Event, Journal};
 use super::verify_ticket::{Inbox, TicketFault};
+use super::watched::{Look, Watched};
 use crate::clock::{BootMs, Now, Spacing};
 
 /// Index of a credential, stable while the process lives.
@@ -180,13 +181,10 @@ pub struct Credential {
     pub appid: String,
     /// The app it belongs to, once somebody has said so.
     app: OnceLock<Box<str>>,
-    shown: ArcSwapOption<Shown>,
+    /// Settled once the first fetch has ended, well or badly.
+    shown: Watched<Shown>,
     /// How its names show it, without repetition.
     views: Box<[View]>,
-    /// False until the first fetch has ended, well or badly.
-    settled: AtomicBool,
-    /// Ticks whenever `published` or `settled` changes; waiters listen here.
-    changes: watch::Sender<u64>,
     /// Writes by clients that were refused.
     pub refused_writes: AtomicU64,
     /// At most one line a minute about them.
@@ -214,10 +212,8 @@ impl Credential {
             id,
             appid: appid.to_owned(),
             app: OnceLock::new(),
-            shown: ArcSwapOption::empty(),
+            shown: Watched::new(),
             views,
-            settled: AtomicBool::new(false),
-            changes: watch::Sender::new(0),
             refused_writes: AtomicU64::new(0),
             refusal_logged: Spacing::default(),
             rival_writes: AtomicU64::new(0),
@@ -290,42 +286,44 @@ impl Credential {
     }
 
     /// The value at this instant. Takes no lock and allocates nothing.
+    #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
-        let guard = self.shown.load();
-        match guard.as_ref() {
-            Some(value) if boot_ms < value.expires_boot_ms => Reading::Live(guard),
-            _ if self.settled.load(Ordering::Acquire) => Reading::Absent,
-            _ => Reading::FirstFetch,
+        match self.shown.look(|shown| boot_ms < shown.expires_boot_ms) {
+            Look::Live(guard) => Reading::Live(guard),
+            Look::Coming => Reading::FirstFetch,
+            Look::Absent => Reading::Absent,
         }
     }
 
     /// The published value, expired or not. For the refresher and for statistics.
     pub fn published(&self) -> Option<Arc<Published>> {
-        self.shown.load().as_ref().map(|shown| shown.published.clone())
+        self.shown.shown().as_ref().map(|shown| shown.published.clone())
     }
 
-    fn show(&self, published: Published) {
+    fn dressed(&self, published: Published) -> Shown {
         let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
-        self.shown.store(Some(Arc::new(Shown { published: Arc::new(published), rendered })));
+        Shown { published: Arc::new(published), rendered }
     }
 
     /// Wakes when a value is published or the first fetch ends.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.shown.subscribe()
+    }
+
+    /// The same for who has found the first fetch under way; at once, if `still_coming` finds that it is not any more.
+    pub fn wait_while(&self, still_coming: impl FnOnce() -> bool) -> watch::Receiver<u64> {
+        self.shown.wait_while(still_coming)
     }
 
     /// The refresher only: swaps the value in.
     pub fn publish(&self, value: Published) {
-        self.show(value);
-        self.settle();
+        self.shown.publish(self.dressed(value));
     }
 
     /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
     /// as for a first fetch, because the successor is sure to be under way.
     pub fn publish_until_next(&self, value: Published) {
-        self.show(value);
-        self.settled.store(false, Ordering::Release);
-        self.changes.send_modify(|ticks| *ticks += 1);
+        self.shown.publish_until_next(self.dressed(value));
     }
 
     /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
@@ -340,13 +338,12 @@ impl Credential {
 
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
     pub fn remember(&self, value: Published) {
-        self.show(value);
+        self.shown.show(self.dressed(value));
     }
 
     /// The refresher only: nobody should wait for the first fetch any longer.
     pub fn settle(&self) {
-        self.settled.store(true, Ordering::Release);
-        self.changes.send_modify(|ticks| *ticks += 1);
+        self.shown.settle();
     }
 }
 

@@ -3,12 +3,15 @@
 //! Counts what has arrived and the step being read, never what a client merely announces: an announcement must
 //! not keep others from storing.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::buffers::BUFFER_BYTES;
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// The count. Each connection has a share in it, which it must give back at its end.
+///
+/// Most connections never have one, and then they leave the count alone: it is shared by all workers, and so is what
+/// stands beside it unless it is kept apart.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct InFlight {
     bytes: AtomicU64,
     bytes_max: u64,
@@ -23,34 +26,20 @@ impl InFlight {
     /// together. What fits every connection's first buffer is not counted.
     pub fn resize(&self, share: &mut u64, bytes: usize) -> bool {
         let wanted = bytes.saturating_sub(BUFFER_BYTES) as u64;
-        if wanted <= *share {
+        if wanted == *share {
+            return true;
+        }
+        if wanted < *share {
             self.bytes.fetch_sub(*share - wanted, Relaxed);
         } else {
+            // One step: a wish that is not granted must not stand in the way of another that could be.
             let more = wanted - *share;
-            if self.bytes.fetch_add(more, Relaxed) + more > self.bytes_max {
-                self.bytes.fetch_sub(more, Relaxed);
+            let granted = |bytes: u64| bytes.checked_add(more).filter(|bytes| *bytes <= self.bytes_max);
+            if self.bytes.fetch_update(Relaxed, Relaxed, granted).is_err() {
                 return false;
             }
         }
         *share = wanted;
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_and_come_back() {
-        let all = InFlight::new(100);
-        let (mut one, mut two) = (0, 0);
-        assert!(all.resize(&mut one, BUFFER_BYTES) && one == 0);
-        assert!(all.resize(&mut one, BUFFER_BYTES + 60));
-        assert!(!all.resize(&mut two, BUFFER_BYTES + 41) && two == 0);
-        assert!(all.resize(&mut two, BUFFER_BYTES + 40));
-        assert!(!all.resize(&mut one, BUFFER_BYTES + 61) && one == 60);
-        assert!(all.resize(&mut one, 0) && all.resize(&mut two, 0));
-        assert_eq!(all.bytes.load(Relaxed), 0);
     }
 }

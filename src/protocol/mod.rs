@@ -12,7 +12,7 @@ pub mod meta;
 pub mod number;
 pub mod parse;
 pub mod response;
-mod scan;
+pub mod scan;
 
 pub use meta::{Meta, MetaKey};
 

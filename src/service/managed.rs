@@ -235,12 +235,7 @@ impl Service {
 
 /// What to wait for while the very first fetch is under way.
 fn first_fetch(name: &Name, now: Now) -> Wait {
-    // Subscribed first: a value published in between must not be slept through.
-    let mut change = name.credential.subscribe();
-    if !name.read(now, |found| matches!(found, Found::FirstFetch)) {
-        change.mark_changed();
-    }
-    Wait(change)
+    Wait(name.credential.wait_while(|| name.read(now, |found| matches!(found, Found::FirstFetch))))
 }
 
 /// A managed value is as good as just read: somebody always sees to it.

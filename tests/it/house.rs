@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-/// Each module and what it may use. `secret`, `clock`, `stats` and `protocol` are at the bottom.
+/// Each module and what it may use. `sync`, `secret`, `clock`, `stats` and `protocol` are at the bottom.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("sync", &[]),
     ("secret", &[]),
-    ("clock", &[]),
-    ("stats", &[]),
+    ("clock", &["sync"]),
+    ("stats", &["sync"]),
     ("protocol", &[]),
     ("access", &[]),
     ("cache", &["clock", "stats", "protocol"]),
@@ -15,12 +16,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["access", "kind", "secret", "credential/encoding"]),
     ("credential/encoding", &["clock"]),
     ("credential/table", &["clock", "secret"]),
+    ("credential/watched", &["sync"]),
     ("credential/ledger", &["kind"]),
     ("credential/policy", &["clock", "kind", "upstream/answer", "upstream/class"]),
     ("credential", &["clock", "config", "kind", "secret", "stats", "upstream"]),
     ("upstream", &["clock", "config", "kind", "secret", "stats"]),
     ("service", &["access", "cache", "clock", "config", "credential/table", "protocol", "secret", "stats"]),
-    ("net", &["access", "clock", "protocol", "service", "stats", "config"]),
+    ("net", &["access", "clock", "protocol", "service", "stats", "sync", "config"]),
     (
         "side",
         &[
@@ -53,11 +55,15 @@ const PURE: &[&str] = &[
     "credential/table.rs",
     "credential/facts.rs",
     "credential/journal.rs",
+    "credential/watched.rs",
     "credential/policy.rs",
     "credential/ledger.rs",
     "service",
     "clock.rs",
     "secret.rs",
+    "stats.rs",
+    "stats",
+    "sync.rs",
 ];
 
 fn sources(path: &Path, found: &mut Vec<(String, String)>) {

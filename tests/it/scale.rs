@@ -1,0 +1,331 @@
+//! Many workers, more of them than cores: whole answers, generations that only grow, counts that add up, and no reader
+//! that waits for a writer. How fast that is, is the benches' business.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tokencached::access::Rights;
+use tokencached::cache::{Cache, Options};
+use tokencached::clock::Now;
+use tokencached::credential::encoding::View;
+use tokencached::credential::table::{Credential, Key, Published, Table};
+use tokencached::protocol::{Step, parse::step};
+use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::stats::Stats;
+
+use crate::support::{APPID, Client, Node, PATIENCE, Wechat, wait_for};
+
+const HOT_CLIENTS: u64 = 8;
+const UNIFORM_CLIENTS: u64 = 8;
+const PIPELINE: usize = 50;
+const KEYS: u64 = 500;
+/// The hot key is read on until it has changed so often.
+const CHANGES: u64 = 4;
+const TOKEN_BYTES: usize = 136;
+
+/// What the clients have done, as `stats` should have it.
+#[derive(Default)]
+struct Books {
+    gets: AtomicU64,
+    hits: AtomicU64,
+    managed_hits: AtomicU64,
+    sets: AtomicU64,
+}
+
+/// Everything the clients share.
+struct Scene {
+    wechat: Wechat,
+    node: Node,
+    books: Books,
+    /// The token of each generation, as the first client has seen it.
+    tokens: Mutex<HashMap<u64, Vec<u8>>>,
+    over: AtomicBool,
+}
+
+impl Scene {
+    fn start(workers: usize) -> Scene {
+        let wechat = Wechat::short_lived(4);
+        let config = wechat.config("first_get_wait_ms = 900", "aliases = [\"hot\"]");
+        let node = Node::start(&config, &["-t", &workers.to_string(), "-c", "100"]);
+        Scene { wechat, node, books: Books::default(), tokens: Mutex::default(), over: AtomicBool::new(false) }
+    }
+
+    /// Reads the hot key, many times in a pipeline, until the others are done too.
+    fn read_hot(&self) {
+        let mut client = self.node.connect();
+        let mut last = 0;
+        let mut seen = HashMap::new();
+        while !self.over.load(Relaxed) {
+            client.send("gets hot\r\n".repeat(PIPELINE));
+            for _ in 0..PIPELINE {
+                self.books.gets.fetch_add(1, Relaxed);
+                let Some((generation, token)) = next_value(&mut client) else { continue };
+                self.books.hits.fetch_add(1, Relaxed);
+                self.books.managed_hits.fetch_add(1, Relaxed);
+                assert!(generation >= last, "generation {generation} after {last} on one connection");
+                last = generation;
+                let known = seen.entry(generation).or_insert_with(|| self.token_of(generation, &token));
+                assert_eq!(known.escape_ascii().to_string(), token.escape_ascii().to_string());
+            }
+        }
+    }
+
+    /// What everybody else has seen as this generation.
+    fn token_of(&self, generation: u64, token: &[u8]) -> Vec<u8> {
+        assert_eq!(token.len(), TOKEN_BYTES);
+        let minted = self.wechat.calls(APPID).minted;
+        assert!(generation <= minted, "generation {generation} of {minted} tokens that were made");
+        self.tokens.lock().unwrap().entry(generation).or_insert_with(|| token.to_vec()).clone()
+    }
+
+    /// Keys of its own, each as likely as the other; every answer is known beforehand.
+    fn use_uniform(&self, number: u64) {
+        let mut client = self.node.connect();
+        let mut rng = Rng::with_seed(number);
+        let mut stored: HashMap<u64, String> = HashMap::new();
+        while !self.over.load(Relaxed) {
+            let (mut send, mut expected) = (String::new(), String::new());
+            for _ in 0..PIPELINE {
+                let n = rng.u64(..KEYS);
+                if rng.u8(..4) == 0 {
+                    let value = format!("{n}-{}", rng.u64(..)).repeat(rng.usize(1..20));
+                    send += &format!("set uniform-{number}-{n} 0 0 {}\r\n{value}\r\n", value.len());
+                    expected += "STORED\r\n";
+                    stored.insert(n, value);
+                    self.books.sets.fetch_add(1, Relaxed);
+                    continue;
+                }
+                send += &format!("get uniform-{number}-{n}\r\n");
+                self.books.gets.fetch_add(1, Relaxed);
+                if let Some(value) = stored.get(&n) {
+                    expected += &format!("VALUE uniform-{number}-{n} 0 {}\r\n{value}\r\n", value.len());
+                    self.books.hits.fetch_add(1, Relaxed);
+                }
+                expected += "END\r\n";
+            }
+            client.expect(send, expected);
+        }
+    }
+
+    /// Kills token after token, and reports each, until the hot key has changed often enough.
+    fn change_the_token(&self) {
+        let mut client = self.node.connect();
+        let generation = |client: &mut Client| {
+            client.stat("tokens", &format!("{APPID}:generation")).unwrap().parse::<u64>().unwrap()
+        };
+        wait_for("the first token", || Some(generation(&mut client)).filter(|generation| *generation > 0));
+        for _ in 0..CHANGES {
+            let before = generation(&mut client);
+            self.wechat.kill_tokens(APPID);
+            client.expect("delete hot\r\n", "DELETED\r\n");
+            wait_for("another token", || Some(generation(&mut client)).filter(|now| *now > before));
+        }
+        // Every change has been seen by somebody before the end.
+        let newest = generation(&mut client);
+        wait_for("a reader of the newest token", || {
+            self.tokens.lock().unwrap().keys().any(|seen| *seen >= newest).then_some(())
+        });
+    }
+
+    fn check_the_books(&self) {
+        let mut client = self.node.connect();
+        wait_for("the others to go", || (client.stat("", "curr_connections")? == "1").then_some(()));
+        let mut shown = |name: &str| client.stat("", name).unwrap().parse::<u64>().unwrap();
+        let [gets, hits, managed_hits, sets] =
+            [&self.books.gets, &self.books.hits, &self.books.managed_hits, &self.books.sets]
+                .map(|sum| sum.load(Relaxed));
+        assert_eq!(shown("cmd_get"), gets);
+        assert_eq!(shown("get_hits"), hits);
+        assert_eq!(shown("get_misses"), gets - hits);
+        assert_eq!(shown("managed_hits"), managed_hits);
+        assert_eq!(shown("cmd_set"), sets);
+        let tokens = self.tokens.lock().unwrap();
+        let different: std::collections::HashSet<_> = tokens.values().collect();
+        assert_eq!(different.len(), tokens.len(), "a token for each generation, and another for each");
+        assert!(tokens.len() as u64 >= 2 && managed_hits > 0 && sets > 0);
+    }
+}
+
+/// The answer to a `gets`: cas and value, or none on a miss. Anything else fails.
+fn next_value(client: &mut Client) -> Option<(u64, Vec<u8>)> {
+    let head = line(client);
+    if head == "END" {
+        return None;
+    }
+    let words: Vec<&str> = head.split(' ').collect();
+    let ["VALUE", "hot", "0", length, cas] = words[..] else { panic!("{head:?} is no answer") };
+    let value = client.read(length.parse().unwrap());
+    assert_eq!(client.read(7), b"\r\nEND\r\n");
+    Some((cas.parse().unwrap(), value))
+}
+
+/// Never reads beyond the line: what follows is the next answer.
+fn line(client: &mut Client) -> String {
+    let mut line = client.read(3);
+    while !line.ends_with(b"\r\n") {
+        let next = client.read(1);
+        assert!(!next.is_empty(), "the server hung up after {}", line.escape_ascii());
+        line.extend(next);
+    }
+    line.truncate(line.len() - 2);
+    String::from_utf8(line).unwrap()
+}
+
+fn hammer(workers: usize) {
+    let scene = Scene::start(workers);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..HOT_CLIENTS + UNIFORM_CLIENTS)
+            .map(|number| {
+                let scene = &scene;
+                scope.spawn(move || if number < HOT_CLIENTS { scene.read_hot() } else { scene.use_uniform(number) })
+            })
+            .collect();
+        // Whatever goes wrong here must not leave the clients running.
+        let changed = thread::Builder::new().spawn_scoped(scope, || scene.change_the_token()).unwrap().join();
+        scene.over.store(true, Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        changed.unwrap();
+    });
+    scene.check_the_books();
+}
+
+#[test]
+fn one_worker_under_a_hot_key_and_uniform_ones() {
+    hammer(1);
+}
+
+#[test]
+fn two_workers_under_a_hot_key_and_uniform_ones() {
+    hammer(2);
+}
+
+#[test]
+fn four_workers_under_a_hot_key_and_uniform_ones() {
+    hammer(4);
+}
+
+#[test]
+fn eight_workers_under_a_hot_key_and_uniform_ones() {
+    hammer(8);
+}
+
+/// A service with one managed key, `hot`, without sockets.
+struct Bare {
+    service: Service,
+    credential: Arc<Credential>,
+}
+
+impl Bare {
+    fn new() -> Arc<Bare> {
+        let key = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
+        let (table, _receiver) = Table::new([("wx1", vec![key])]);
+        let credential = table.credentials()[0].clone();
+        let cache =
+            Cache::new(&Options { budget_bytes: 8 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 });
+        let service = Service::new(cache, Arc::new(table), Arc::new(Stats::default()), Settings::default());
+        credential.publish(value(1));
+        Arc::new(Bare { service, credential })
+    }
+
+    /// What a client gets, from a thread of its own that is given up if it does not answer.
+    fn get(self: &Arc<Bare>) -> String {
+        let (answer, answered) = mpsc::channel();
+        let bare = self.clone();
+        thread::spawn(move || answer.send(bare.execute(b"gets hot\r\n")));
+        answered.recv_timeout(PATIENCE).expect("a reader waits for a writer")
+    }
+
+    fn execute(&self, bytes: &[u8]) -> String {
+        let Step::Request { request, .. } = step(bytes, 1 << 20) else { panic!("not a request") };
+        let mut out = Vec::new();
+        let mut context = Context {
+            now: Now::read(),
+            stats: &self.service.stats.register_worker(),
+            peer: &"",
+            rights: &Rights::ALL,
+            may_wait: true,
+            memory_short: false,
+            out: &mut out,
+        };
+        assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));
+        String::from_utf8(out).unwrap()
+    }
+}
+
+fn value(generation: u64) -> Published {
+    Published { value: Bytes::from_static(b"TOKEN"), generation, expires_boot_ms: u64::MAX }
+}
+
+fn answer(generation: u64) -> String {
+    format!("VALUE hot 0 5 {generation}\r\nTOKEN\r\nEND\r\n")
+}
+
+#[test]
+fn readers_do_not_wait_for_who_holds_the_status() {
+    let bare = Bare::new();
+    let shown = {
+        let (bare, mut shown) = (bare.clone(), String::new());
+        bare.credential.update_status(|_| shown = bare.get());
+        shown
+    };
+    assert_eq!(shown, answer(1));
+}
+
+/// `publish` wakes those who wait, and they may hold it up there.
+#[test]
+fn readers_do_not_wait_for_a_writer_that_is_stuck_in_waking_others() {
+    let bare = Bare::new();
+    let changes = bare.credential.subscribe();
+    let held = changes.borrow();
+    let writer = {
+        let bare = bare.clone();
+        thread::spawn(move || bare.credential.publish(value(2)))
+    };
+    // The swap comes before the waking.
+    wait_for("the new value", || (bare.get() == answer(2)).then_some(()));
+    assert!(!writer.is_finished(), "the writer was to be stuck");
+    assert_eq!(bare.get(), answer(2));
+    drop(held);
+    writer.join().unwrap();
+}
+
+/// Memory whose freeing takes until somebody says so.
+struct Stuck {
+    freeing: mpsc::Sender<()>,
+    freed: Mutex<mpsc::Receiver<()>>,
+}
+
+impl AsRef<[u8]> for Stuck {
+    fn as_ref(&self) -> &[u8] {
+        b"TOKEN"
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        let _ = self.freeing.send(());
+        let _ = self.freed.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn readers_do_not_wait_for_a_writer_that_is_stuck_in_the_swap() {
+    let bare = Bare::new();
+    let ((freeing, begun), (free, freed)) = (mpsc::channel(), mpsc::channel());
+    let stuck = Bytes::from_owner(Stuck { freeing, freed: Mutex::new(freed) });
+    bare.credential.publish(Published { value: stuck, generation: 2, expires_boot_ms: u64::MAX });
+    assert_eq!(bare.get(), answer(2));
+    let writer = {
+        let bare = bare.clone();
+        thread::spawn(move || bare.credential.publish(value(3)))
+    };
+    begun.recv_timeout(PATIENCE).expect("the old value is freed by who has swapped it");
+    assert!(!writer.is_finished(), "the writer was to be stuck");
+    assert_eq!(bare.get(), answer(3));
+    free.send(()).unwrap();
+    writer.join().unwrap();
+}
