@@ -74,6 +74,8 @@ pub fn make_state_folder(folder: &std::path::Path) -> std::io::Result<()> {
 pub struct App {
     server: net::Server,
     refresher: crate::credential::refresher::Refresher,
+    #[cfg(feature = "redis")]
+    sinks: Vec<crate::sink::Sink>,
     shutdown: CancellationToken,
     addresses: Vec<SocketAddr>,
 }
@@ -104,7 +106,10 @@ impl App {
             verbosity: config.log.verbosity.into(),
             set_verbosity: telemetry::set_verbosity,
         };
-        let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
+        let stats = Arc::new(Stats::default());
+        #[cfg(feature = "redis")]
+        let sinks = crate::sink::build(&config.sinks, &table, &stats);
+        let service = Arc::new(Service::new(cache, table, stats, settings));
         let limits = Limits {
             max_connections: server.max_connections,
             requests_per_turn: server.requests_per_turn.max(1),
@@ -121,7 +126,14 @@ impl App {
         };
         let server = net::Server::new(bound, service, guard, limits, server.threads, shutdown.clone())
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, refresher, shutdown, addresses })
+        Ok(App {
+            server,
+            refresher,
+            #[cfg(feature = "redis")]
+            sinks,
+            shutdown,
+            addresses,
+        })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -131,10 +143,21 @@ impl App {
 
     /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written.
     pub async fn run(self) {
+        #[cfg(feature = "redis")]
+        let (end_sinks, sinks) = {
+            let end = CancellationToken::new();
+            (end.clone(), tokio::spawn(crate::sink::run(self.sinks, end)))
+        };
         let refresher = tokio::spawn(self.refresher.run(self.shutdown));
         self.server.run().await;
         if refresher.await.is_err() {
             tracing::error!("the refresher ended badly; the state file may be behind");
+        }
+        // Last: a call that came home at the end has brought a value, too.
+        #[cfg(feature = "redis")]
+        {
+            end_sinks.cancel();
+            let _ = sinks.await;
         }
     }
 }

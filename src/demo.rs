@@ -84,6 +84,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
             app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
         ],
+        sinks: Vec::new(),
         log: Log { verbosity: 0, json: false },
     }
 }

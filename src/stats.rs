@@ -4,6 +4,7 @@
 //! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
 
 mod connections;
+mod sinks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 pub use connections::{ConnectionInfo, ConnectionState, Connections};
+pub use sinks::SinkStats;
 
 /// A counter with one writing thread.
 #[derive(Default, Debug)]
@@ -109,6 +111,7 @@ pub struct Stats {
     pub access_denied: AtomicU64,
     /// Who is connected.
     pub connections: Connections,
+    sinks: Mutex<Vec<Arc<SinkStats>>>,
 }
 
 impl Stats {
@@ -117,6 +120,18 @@ impl Stats {
         let worker = Arc::new(WorkerStats::default());
         self.workers.lock().push(worker.clone());
         worker
+    }
+
+    /// The next sink's own figures.
+    pub fn register_sink(&self) -> Arc<SinkStats> {
+        let sink = Arc::new(SinkStats::default());
+        self.sinks.lock().push(sink.clone());
+        sink
+    }
+
+    /// Those of every sink, in the configuration's order.
+    pub fn sinks(&self) -> Vec<Arc<SinkStats>> {
+        self.sinks.lock().clone()
     }
 
     /// The sums since the last reset.

@@ -72,6 +72,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     .read(std::mem::take(&mut document.listeners));
     let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
     let (apps, origins) = reader.apps(&mut document);
+    let sinks = reader.sinks(&mut document, &apps);
     if apps.is_empty() && faults.is_empty() {
         warnings.push(
             "no app is configured: this is a plain cache and keeps no access token current \
@@ -93,7 +94,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         return Err(Faults::new(faults));
     }
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
-    let config = Config { server, access, state_path, upstream, apps, log };
+    let config = Config { server, access, state_path, upstream, apps, sinks, log };
     warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
 }

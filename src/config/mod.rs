@@ -27,6 +27,7 @@ mod load;
 mod presets;
 mod secret_source;
 mod settings;
+mod sinks;
 mod upstream;
 mod value;
 mod words;
@@ -39,7 +40,8 @@ pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
+pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
+pub use sinks::{Sink, SinkAt, SinkKey, Ttl};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -55,6 +57,8 @@ pub struct Config {
     pub state_path: Option<PathBuf>,
     pub upstream: Upstream,
     pub apps: Vec<App>,
+    /// Where what is kept current is written as well.
+    pub sinks: Vec<Sink>,
     pub log: Log,
 }
 

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("credential", &["clock", "config", "kind", "secret", "stats", "upstream"]),
     ("upstream", &["clock", "config", "kind", "secret", "stats"]),
     ("service", &["access", "cache", "clock", "config", "credential/table", "protocol", "secret", "stats"]),
+    ("sink", &["clock", "config", "credential/encoding", "credential/table", "secret", "stats"]),
     ("net", &["access", "clock", "protocol", "service", "stats", "config"]),
     ("sandbox", &["clock", "secret"]),
     ("telemetry", &["config"]),
@@ -39,6 +40,8 @@ const PURE: &[&str] = &[
     "credential/policy.rs",
     "credential/ledger.rs",
     "service",
+    "sink/fault.rs",
+    "sink/item.rs",
     "clock.rs",
     "secret.rs",
 ];
