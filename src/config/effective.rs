@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{RefuseWith, Sink, SinkAt, Ttl};
 use super::access::{ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 use super::aliases::as_toml;
 use super::apps::Origin;
@@ -11,6 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
+use super::{RefuseWith, Sink, SinkAt, Ttl};
 use crate::access::Rights;
 
 impl Loaded {

@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, SINK_KEYS, closest, find, keys_of};
+use super::settings::{
+    APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, SINK_KEYS, closest, find, keys_of,
+};
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.

@@ -207,13 +207,11 @@ impl Reader<'_> {
             return None;
         }
         let address = self.address(&raw, document);
-        let (ttl, password) = (self.ttl(&raw), self.password(&mut raw, document));
-        let user = self.field(&raw, "user", |value| text(value).map(str::to_owned));
-        if let (Some(given), true) = (raw.fields.get("user"), password.is_none()) {
-            let problem = Problem::new("a user without a password", "Add password_file = \"/path\".");
-            self.fault("user", problem, &given.place.clone());
-        }
-        let mut number = |key, range: RangeInclusive<u64>, default| self.field(&raw, key, |value| integer(value, range.clone())).unwrap_or(default);
+        let (ttl, user) = (self.ttl(&raw), self.user(&raw));
+        let password = self.password(&mut raw, document);
+        let mut number = |key, range: RangeInclusive<u64>, default| {
+            self.field(&raw, key, |value| integer(value, range.clone())).unwrap_or(default)
+        };
         let check_every_ms = number("check_every_s", 1..=3_600, 5) * 1000;
         let rewrite_every_ms = number("rewrite_every_s", 10..=86_400, 300) * 1000;
         let timeout_ms = number("timeout_ms", 100..=60_000, 2_000);
@@ -270,9 +268,16 @@ impl Reader<'_> {
         Some((with_tls(at, ca_file, cert.zip(key)), db))
     }
 
+    fn user(&mut self, raw: &RawTable) -> Option<String> {
+        if let (Some(given), false) = (raw.fields.get("user"), has_password(raw)) {
+            let problem = Problem::new("a user without a password", "Add password_file = \"/path\".");
+            self.fault("user", problem, &given.place);
+        }
+        self.field(raw, "user", |value| text(value).map(str::to_owned))
+    }
+
     fn password(&mut self, raw: &mut RawTable, document: &Document) -> Option<(SecretSource, Origin)> {
-        let any = PASSWORD.keys.iter().any(|key| raw.fields.contains_key(key));
-        if any { self.secret(raw, document, None, &PASSWORD) } else { None }
+        if has_password(raw) { self.secret(raw, document, None, &PASSWORD) } else { None }
     }
 
     fn ttl(&mut self, raw: &RawTable) -> Ttl {
@@ -382,7 +387,7 @@ impl Reader<'_> {
         }
         let unused = templates.iter().zip(used).filter(|(template, used)| !used && template.preset.is_none());
         for (template, _) in unused.filter(|_| !scope.apps.is_empty()) {
-            let what = format!("{} is about nothing that is kept for these apps", quoted(&template.key));
+            let what = "a key is about nothing that is kept for these apps";
             let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
             self.fault(template.list(), Problem::new(what, remedy), &template.place);
         }
@@ -439,18 +444,21 @@ impl Template {
 
     fn key(&self, app: &App, of: AliasOf, secret: &str) -> Reading<SinkKey> {
         if app.agent.is_none() && self.key.contains("{agent}") {
-            let what = format!("{} wants an agent, and the app {} has none", quoted(&self.key), quoted(&app.id()));
+            let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
         }
         if app.component.is_some() && self.key.contains("{secret") {
-            let what = format!("{} wants a secret, and an authorizer has none", quoted(&self.key));
+            let what = format!("a key with a secret, and the authorizer {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Name the apps of this sink, or write {appid} in its place."));
         }
         let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
         let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
         let (name, spoken) = spell(key, secret);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-            let what = format!("the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character", quoted(&spoken));
+            let what = format!(
+                "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
+                quoted(&spoken)
+            );
             return Err(Problem::new(what, "Write a key such as \"{kind}:{appid}\"."));
         }
         let spoken = (spoken != name).then_some(spoken);
@@ -470,6 +478,10 @@ impl Secrets {
     fn text(&self) -> &str {
         self.0.as_ref().map_or("", |secret| secret.expose())
     }
+}
+
+fn has_password(raw: &RawTable) -> bool {
+    PASSWORD.keys.iter().any(|key| raw.fields.contains_key(key))
 }
 
 fn same(first: &SinkKey, second: &SinkKey) -> bool {
@@ -500,7 +512,7 @@ fn template(item: &Given, scope: &Scope<'_>) -> Result<Template, (Problem, Place
 }
 
 fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<Template, (Problem, Place)> {
-    let fields = Fields::of(given, TABLE_KEYS, "a key of a sink")?;
+    let fields = Fields::of(given, TABLE_KEYS, "a sink's key")?;
     let Some(key) = fields.read("key", text)? else {
         let problem = Problem::new("a table has no key", "Write { key = \"...\", ... }.");
         return Err((problem, place.clone()));
@@ -544,7 +556,8 @@ fn find(mut known: impl Iterator<Item = String>, id: &str) -> Reading<()> {
 
 /// `redis://host[:port][/db]`, `rediss://` likewise, `unix:/path`. Never quotes it: people put passwords there.
 fn address(value: &Value) -> Reading<(SinkAt, Option<u32>)> {
-    let remedy = "Write \"redis://127.0.0.1:6379\", \"rediss://redis.internal:6379\" or \"unix:/run/redis/redis.sock\".";
+    let remedy =
+        "Write \"redis://127.0.0.1:6379\", \"rediss://redis.internal:6379\" or \"unix:/run/redis/redis.sock\".";
     let url = Url::parse(text(value)?).map_err(|error| Problem::new(format!("this is not a URL: {error}"), remedy))?;
     if !url.username().is_empty() || url.password().is_some() {
         let remedy = "Write user = \"...\" and password_file = \"/path\" in lines of their own.";
@@ -611,7 +624,9 @@ mod tests {
             assert_eq!(read(unix), Some((SinkAt::Unix("/run/r.sock".into()), None)), "{unix}");
         }
         assert!(matches!(read("rediss://r.internal"), Some((SinkAt::Tls { port: 6379, .. }, None))));
-        for wrong in ["redis://", "http://a", "redis://a/x", "redis://a?db=1", "unix:r.sock", "unix://", "127.0.0.1:6379"] {
+        for wrong in
+            ["redis://", "http://a", "redis://a/x", "redis://a?db=1", "unix:r.sock", "unix://", "127.0.0.1:6379"]
+        {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -87,22 +87,34 @@ impl Fault {
             Fault::Unreachable => "see that the Redis runs, that url is right and that no firewall is between",
             Fault::Timeout => "the Redis or the network is slow: see its slowlog, or raise timeout_ms",
             Fault::Dropped => "nothing, if it passes: the Redis was restarted or closes idle connections",
-            Fault::Tls => "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate \
-                           and that the certificate names the host in url; give cert_file and key_file if it asks for them",
+            Fault::Tls => {
+                "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate \
+                           and that the certificate names the host in url; give cert_file and key_file if it asks for them"
+            }
             Fault::NoPassword => "this Redis wants a password: give password_file, and user if it has ACLs",
             Fault::Password => "the Redis refuses the user or the password: put the right one into password_file",
-            Fault::PasswordUnreadable => "see that the file in password_file is there and that this process may read it",
+            Fault::PasswordUnreadable => {
+                "see that the file in password_file is there and that this process may read it"
+            }
             Fault::Files => "see that ca_file, cert_file and key_file are good PEM files that this process may read",
-            Fault::Permission => "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and \
-                                  these keys",
+            Fault::Permission => {
+                "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and \
+                                  these keys"
+            }
             Fault::Database => "the Redis has no database of that number: lower db, or raise databases in redis.conf",
             Fault::ReadOnly => "this is a replica: url must name the master, or an address that follows it",
-            Fault::Full => "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy",
+            Fault::Full => {
+                "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy"
+            }
             Fault::Disk => "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log",
-            Fault::Busy => "nothing, if it passes: the Redis is loading, failing over, running a script or out of \
-                            connections",
-            Fault::Cluster => "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has \
-                               the keys, with one {hash tag} in all of an app's keys",
+            Fault::Busy => {
+                "nothing, if it passes: the Redis is loading, failing over, running a script or out of \
+                            connections"
+            }
+            Fault::Cluster => {
+                "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has \
+                               the keys, with one {hash tag} in all of an app's keys"
+            }
             Fault::Protocol => "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there",
             Fault::Other => "see the Redis' own log",
         }

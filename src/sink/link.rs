@@ -16,7 +16,8 @@ use crate::config::{self, SinkAt};
 use crate::secret::Secret;
 
 /// Deletes a key if it holds what we have written.
-const DELETE_OURS: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+const DELETE_OURS: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// A live connection. Clones share it.
 #[derive(Clone)]
@@ -35,7 +36,13 @@ impl Link {
         let connecting = client.get_multiplexed_async_connection_with_config(&options);
         let connection = tokio::time::timeout(2 * timeout, connecting).await.map_err(|_| Fault::Timeout)?;
         let connection = connection.map_err(|error| fault(&error, sink))?;
-        Ok(Link { connection, timeout })
+        let mut link = Link { connection, timeout };
+        // A server that wants a password, or a certificate of ours, says so only now.
+        link.look(&[]).await.map_err(|fault| match (fault, &sink.at) {
+            (Fault::Dropped, SinkAt::Tls { .. }) => Fault::Tls,
+            (fault, _) => fault,
+        })?;
+        Ok(link)
     }
 
     /// Writes all keys of one credential at once; gives back what was under each before.
@@ -45,9 +52,10 @@ impl Link {
         values: &[Vec<u8>],
         ttl_ms: Option<u64>,
     ) -> Result<Vec<Option<Vec<u8>>>, Fault> {
-        let mut pipeline = Pipeline::with_capacity(2 * keys.len());
-        // A value of another type cannot be read, and is replaced all the same.
-        pipeline.atomic().ignore_errors();
+        let mut pipeline = Pipeline::with_capacity(2 * keys.len() + 2);
+        // A value of another type cannot be read, and is replaced all the same. Not the library's own transactions:
+        // they do not tell why a server refused to execute one.
+        pipeline.ignore_errors().cmd("MULTI");
         for key in keys {
             pipeline.cmd("GET").arg(*key);
         }
@@ -57,7 +65,8 @@ impl Link {
                 pipeline.arg("PX").arg(ttl_ms.max(1));
             }
         }
-        let answers: Vec<Value> = self.ask(&pipeline).await?;
+        pipeline.cmd("EXEC");
+        let answers = executed(self.ask(&pipeline).await?)?;
         let (before, written) = answers.split_at_checked(keys.len()).ok_or(Fault::Protocol)?;
         if let Some(refused) = written.iter().find_map(refusal) {
             return Err(refused);
@@ -104,6 +113,19 @@ impl Link {
     }
 }
 
+/// The answers inside a transaction. If it was refused, the first refusal of a command says why.
+fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
+    match answers.pop() {
+        Some(Value::Array(inside)) => Ok(inside),
+        Some(last) => {
+            let refusals: Vec<Fault> = answers.iter().chain([&last]).filter_map(refusal).collect();
+            let known = refusals.iter().find(|fault| **fault != Fault::Other).or(refusals.first());
+            Err(known.copied().unwrap_or(Fault::Protocol))
+        }
+        None => Err(Fault::Protocol),
+    }
+}
+
 /// What a `GET` brought; text of another type counts as something.
 fn found(answer: &Value) -> Result<Option<Vec<u8>>, Fault> {
     match answer {
@@ -139,11 +161,6 @@ fn refused(error: &RedisError) -> Fault {
     if error.is_timeout() {
         return Fault::Timeout;
     }
-    // Of an aborted transaction the first refusal of a command says why.
-    if let Some(errors) = error.clone().into_server_errors() {
-        let known = errors.iter().map(|(_, error)| of_server(error.code(), error.details()));
-        return known.reduce(|first, next| if first == Fault::Other { next } else { first }).unwrap_or(Fault::Other);
-    }
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
             Fault::of_text(error.detail().unwrap_or_default()).unwrap_or(Fault::Password)
@@ -159,8 +176,7 @@ fn fault(error: &RedisError, sink: &config::Sink) -> Fault {
     let tls = matches!(sink.at, SinkAt::Tls { .. });
     match refused(error) {
         Fault::Dropped if error.is_connection_refusal() => Fault::Unreachable,
-        // The library hands on what TLS says as a text of its own.
-        Fault::Dropped if tls && !is_of_the_network(error) => Fault::Tls,
+        Fault::Dropped if tls && is_of_tls(error) => Fault::Tls,
         Fault::Dropped if error.is_connection_dropped() => Fault::Dropped,
         Fault::Dropped => Fault::Unreachable,
         Fault::Protocol if tls => Fault::Tls,
@@ -168,11 +184,10 @@ fn fault(error: &RedisError, sink: &config::Sink) -> Fault {
     }
 }
 
-fn is_of_the_network(error: &RedisError) -> bool {
-    use std::error::Error;
-    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_none_or(|io| !matches!(io.kind(), InvalidData | InvalidInput | Other | UnexpectedEof))
+/// The library hands on what TLS says as a text.
+fn is_of_tls(error: &RedisError) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["certificate", "alert", "handshake", "corrupt message", "tls"].iter().any(|word| text.contains(word))
 }
 
 /// Reads what may be replaced while we run: the password and the certificates.
@@ -188,8 +203,7 @@ async fn client(sink: &config::Sink) -> Result<Client, Fault> {
         SinkAt::Tcp { host, port } => (ConnectionAddr::Tcp(host.clone(), *port), None),
         SinkAt::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
         SinkAt::Tls { host, port, ca_file, identity } => {
-            let address =
-                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
+            let address = ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
             let (ca_file, identity) = (ca_file.clone(), identity.clone());
             let certificates = tokio::task::spawn_blocking(move || certificates(ca_file.as_deref(), identity));
             (address, Some(certificates.await.map_err(|_| Fault::Files)??))

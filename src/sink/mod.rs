@@ -198,7 +198,8 @@ impl Sink {
                     None
                 }
                 Ok(refused) => {
-                    let (_, waiting) = again.get_or_insert_with(|| (Instant::now() + self.next_backoff(), BTreeSet::new()));
+                    let (_, waiting) =
+                        again.get_or_insert_with(|| (Instant::now() + self.next_backoff(), BTreeSet::new()));
                     waiting.extend(refused);
                     None
                 }

@@ -30,6 +30,8 @@ mod readme;
 mod refresher;
 mod rogue;
 mod sandbox;
+#[cfg(feature = "redis")]
+mod sinks;
 mod soak;
 mod splits;
 mod state;
