@@ -51,8 +51,8 @@ impl Key {
 /// What should be in Redis now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// These bytes, in the order of the keys, for so many milliseconds; none: without an end.
-    Values { values: Vec<Vec<u8>>, ttl_ms: Option<u64>, until_ms: BootMs },
+    /// These bytes of that token, in the order of the keys, for so many milliseconds; none: without an end.
+    Values { token: Bytes, values: Vec<Vec<u8>>, ttl_ms: Option<u64>, until_ms: BootMs },
     /// Nothing of ours.
     Nothing,
 }
@@ -86,14 +86,13 @@ impl Item {
         }
         let values = self.keys.iter().map(|key| key.render(&published, now)).collect();
         let ttl_ms = (ttl != Ttl::None).then(|| until_ms - now.boot_ms);
-        Wanted::Values { values, ttl_ms, until_ms }
+        Wanted::Values { token: published.value.clone(), values, ttl_ms, until_ms }
     }
 
-    /// Takes note that the present value is about to be written: from now on it is ours wherever it is found.
-    pub fn own(&mut self) {
-        let Some(published) = self.credential.published() else { return };
-        self.ours.retain(|token| *token != published.value);
-        self.ours.push(published.value.clone());
+    /// From now on this token is ours wherever it is found.
+    pub fn own(&mut self, token: Bytes) {
+        self.ours.retain(|known| *known != token);
+        self.ours.push(token);
         if self.ours.len() > OURS_MAX {
             self.ours.remove(0);
         }
@@ -177,8 +176,8 @@ mod tests {
     }
 
     fn write(item: &mut Item) {
-        item.own();
-        let Wanted::Values { values, .. } = item.wanted(Ttl::None, NOW) else { panic!() };
+        let Wanted::Values { token, values, .. } = item.wanted(Ttl::None, NOW) else { panic!() };
+        item.own(token);
         item.written(values);
     }
 
@@ -188,7 +187,9 @@ mod tests {
         assert_eq!(item.wanted(Ttl::None, NOW), Wanted::Nothing);
         publish(&item, TOKEN, 70_500);
         let values = vec![format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()];
-        let wanted = |ttl_ms, until_ms| Wanted::Values { values: values.clone(), ttl_ms, until_ms };
+        let token = Bytes::from_static(TOKEN.as_bytes());
+        let wanted =
+            |ttl_ms, until_ms| Wanted::Values { token: token.clone(), values: values.clone(), ttl_ms, until_ms };
         assert_eq!(item.wanted(Ttl::Left { margin_s: 0 }, NOW), wanted(Some(60_500), 70_500));
         assert_eq!(item.wanted(Ttl::Left { margin_s: 60 }, NOW), wanted(Some(500), 10_500));
         assert_eq!(item.wanted(Ttl::Left { margin_s: 61 }, NOW), Wanted::Nothing);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
@@ -67,6 +68,12 @@ struct FaultLog {
 /// One sink for each that is configured, on the table's credentials.
 pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
     sinks.iter().map(|sink| Sink::new(sink, table, stats.register_sink())).collect()
+}
+
+/// Whether that Redis lets us in; the error is for people. Writes nothing.
+pub async fn try_out(sink: &config::Sink) -> Result<(), String> {
+    let refused = |fault: Fault| format!("{fault}\n#   what to do: {}", fault.advice());
+    Link::connect(sink).await.map(drop).map_err(refused)
 }
 
 /// Runs them all until `end`, then lets each write its last changes, for a second at most.
@@ -271,11 +278,11 @@ impl Sink {
             self.ends.remove(&(end_ms, index));
         }
         let work = match item.wanted(ttl, now) {
-            Wanted::Values { values, ttl_ms, until_ms } => {
+            Wanted::Values { token, values, ttl_ms, until_ms } => {
                 item.end_ms = Some(until_ms);
                 self.ends.insert((until_ms, index));
                 let keys = item.keys.iter().map(|key| key.name.clone()).collect();
-                Work::Write { keys, values, ttl_ms }
+                Work::Write { token, keys, values, ttl_ms }
             }
             Wanted::Nothing => Work::Delete(item.deletable(now)),
         };
@@ -285,11 +292,12 @@ impl Sink {
     /// What has come of a job.
     fn landed(&mut self, job: Job, outcome: Outcome) {
         match (job.work, outcome) {
-            (Work::Write { values, .. }, Outcome::Written(before)) => {
+            (Work::Write { token, values, .. }, Outcome::Written(before)) => {
                 self.stats.writes.fetch_add(values.len() as u64, Relaxed);
+                let Some(item) = self.items.get_mut(job.index) else { return };
+                item.own(token);
                 self.judge(job.index, &before);
                 if let Some(item) = self.items.get_mut(job.index) {
-                    item.own();
                     item.written(values);
                 }
             }
@@ -408,7 +416,7 @@ struct Job {
 }
 
 enum Work {
-    Write { keys: Vec<String>, values: Vec<Vec<u8>>, ttl_ms: Option<u64> },
+    Write { token: Bytes, keys: Vec<String>, values: Vec<Vec<u8>>, ttl_ms: Option<u64> },
     Delete(Vec<(String, Vec<u8>)>),
 }
 
@@ -422,7 +430,7 @@ enum Outcome {
 impl Job {
     async fn run(self, mut link: Link) -> (Job, Result<Outcome, Fault>) {
         let outcome = match &self.work {
-            Work::Write { keys, values, ttl_ms } => {
+            Work::Write { keys, values, ttl_ms, .. } => {
                 let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
                 link.write(&keys, values, *ttl_ms).await.map(Outcome::Written)
             }

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tokencached::sandbox::{Fault, FaultKind};
 
 use crate::support::redis::{Redis, free_port};
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
 
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
@@ -207,6 +207,21 @@ fn a_flush_is_mended() {
     wait_until_written(&redis, &token_key(), &node);
 }
 
+/// A process that finds its own token in Redis is no stranger to it.
+#[test]
+fn a_restart_neither_fetches_nor_takes_its_own_token_for_anothers() {
+    let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
+    let node = start(&wechat, "", &sink(&redis, ""));
+    let token = wait_until_written(&redis, &token_key(), &node);
+    let config = wechat.config("", &sink(&redis, ""));
+    let folder = node.stop();
+    assert_eq!(redis.get(&token_key()), Some(token.clone()), "it stays");
+    let node = Node::start_in(folder, &config, &[]);
+    wait_for("it to be written", || (figure(&node, "writes") == "1").then_some(()));
+    assert_eq!(redis.get(&token_key()), Some(token));
+    assert!(!node.log().contains("somebody else"), "{}", node.log());
+}
+
 #[test]
 fn a_password_is_read_at_each_connection_and_never_said() {
     const PASSWORD: &str = "hunter22-of-redis";
@@ -318,6 +333,26 @@ fn a_key_of_another_type_is_replaced() {
     redis.ask::<()>(&["RPUSH", &token_key(), "a", "b"]);
     let node = start(&wechat, "", &sink(&redis, ""));
     wait_until_written(&redis, &token_key(), &node);
+}
+
+#[test]
+fn check_live_tries_the_door_and_writes_nothing() {
+    const PASSWORD: &str = "hunter22-of-redis";
+    let redis = Redis::start(&["--requirepass", PASSWORD]).with_password(PASSWORD);
+    let wechat = Wechat::start();
+    let check = |password: &str| {
+        let file = write(redis.folder(), "password", password);
+        let sink = sink(&redis, &format!("password_file = \"{}\"", file.display()));
+        let config = wechat.config("", &sink).replace("{folder}", &redis.folder().display().to_string());
+        let config = write(redis.folder(), "tokencached.toml", &config);
+        run(tokencached().args(["check", "--live", "--config"]).arg(config))
+    };
+    let (status, said) = check(PASSWORD);
+    assert!(status.success() && said.contains("db 0: good"), "{said}");
+    let (status, said) = check("another-word");
+    assert!(!status.success() && said.contains("it refuses our user or password"), "{said}");
+    assert!(!said.contains(PASSWORD) && !said.contains("another-word"), "{said}");
+    assert_eq!(redis.ask::<u64>(&["DBSIZE"]), 0);
 }
 
 /// What a Redis refuses, in our words; then it is mended, and the sink goes on.
