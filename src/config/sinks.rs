@@ -118,7 +118,13 @@ impl SinkKey {
 
     /// As the file could have it.
     pub(super) fn as_toml(&self, quoted: impl Fn(&str) -> String) -> String {
-        let (key, app, form) = (quoted(self.spoken()), quoted(&self.app), form_as_toml(&self.view.form, &quoted));
+        // A hash tag of a cluster would be taken for a word in braces.
+        let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
+        let words = [("appid", appid), ("agent", agent), ("kind", self.of.word())];
+        let tagged = words.iter().filter(|(_, value)| !value.is_empty()).fold(self.spoken().to_owned(), |key, word| {
+            key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
+        });
+        let (key, app, form) = (quoted(&tagged), quoted(&self.app), form_as_toml(&self.view.form, &quoted));
         let at_least = match self.view.at_least_s {
             0 => String::new(),
             seconds => format!(", at_least = {seconds}"),

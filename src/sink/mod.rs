@@ -95,7 +95,10 @@ pub async fn run(sinks: Vec<Sink>, end: CancellationToken) {
 }
 
 /// Wakes with the index of each item that changes.
-struct Changes(FuturesUnordered<BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>>>);
+struct Changes(FuturesUnordered<Change>);
+
+/// An item's index and its receiver again, once it has changed; none if it never will.
+type Change = BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>>;
 
 impl Changes {
     fn of(items: &[Item]) -> Changes {
@@ -125,10 +128,7 @@ impl Changes {
     }
 }
 
-fn change(
-    index: usize,
-    mut receiver: watch::Receiver<u64>,
-) -> BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>> {
+fn change(index: usize, mut receiver: watch::Receiver<u64>) -> Change {
     async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
 }
 
