@@ -183,7 +183,7 @@ fn a_redis_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
 }
 
 #[test]
-fn a_redis_that_hangs_holds_up_neither_readers_nor_the_end() {
+fn a_redis_that_hangs_holds_up_no_reader() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let node = start(&wechat, "", &sink(&redis, "timeout_ms = 200"));
     wait_until_written(&redis, &token_key(), &node);
@@ -191,8 +191,28 @@ fn a_redis_that_hangs_holds_up_neither_readers_nor_the_end() {
     wait_for_error(&node, "timeout");
     redis.signal("CONT");
     wait_for("it to be written again", || (figure(&node, "last_error") == "none").then_some(()));
+}
+
+#[test]
+fn a_write_that_hangs_does_not_hold_up_the_end_of_the_server() {
+    let (wechat, redis) = (Wechat::short_lived(4), Redis::start(&[]));
+    let node = start(&wechat, "", &sink(&redis, "timeout_ms = 60000"));
+    let first = wait_until_written(&redis, &token_key(), &node);
     redis.signal("STOP");
+    let mut client = node.connect();
+    wait_for("the next token", || token(&mut client).filter(|token| *token != first));
     node.stop();
+}
+
+/// Whoever cut it may have had time to change anything.
+#[test]
+fn after_a_lost_connection_everything_is_written_again() {
+    let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
+    let node = start(&wechat, "", &sink(&redis, "keys = [\"token\", { key = \"one\", constant = 1 }]"));
+    wait_until_written(&redis, "token", &node);
+    redis.ask::<()>(&["SET", "one", "2"]);
+    redis.ask::<()>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    wait_for("the other key", || (redis.get("one").as_deref() == Some("1")).then_some(()));
 }
 
 #[test]
@@ -253,6 +273,7 @@ fn a_user_with_a_narrow_acl_writes_what_it_may_and_is_told_the_rest() {
     let node = start(&wechat, "tickets = [\"jsapi\"]", &lines("\"ours\", { key = \"theirs\", of = \"jsapi_ticket\" }"));
     wait_for_error(&node, "permission");
     wait_until_written(&redis, "ours", &node);
+    wait_for("the connection to be kept", || (figure(&node, "connected") == "1").then_some(()));
     assert!(node.log().contains("+eval"), "{}", node.log());
 }
 
@@ -332,6 +353,7 @@ fn a_key_of_another_type_is_replaced() {
     let (wechat, redis) = (Wechat::short_lived(4), Redis::start(&[]));
     redis.ask::<()>(&["RPUSH", &token_key(), "a", "b"]);
     let node = start(&wechat, "", &sink(&redis, ""));
+    wait_for("a string", || (redis.ask::<String>(&["TYPE", &token_key()]) == "string").then_some(()));
     wait_until_written(&redis, &token_key(), &node);
 }
 
