@@ -2,7 +2,7 @@
 //!
 //! A key may hold an app's secret, as an alias may: it is never spoken. A password never leaves its [`SecretSource`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
-use super::apps::{Origin, Reader};
+use super::apps::{Origin, Reader, shown};
 use super::authorizers::Wanted;
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
@@ -180,6 +180,8 @@ impl Views {
 /// Which apps and kinds a sink is about.
 struct Scope<'a> {
     apps: Vec<&'a App>,
+    /// Of these apps.
+    ids: HashSet<String>,
     kinds: Option<Vec<AliasOf>>,
 }
 
@@ -303,13 +305,15 @@ impl Reader<'_> {
 
     fn scope<'a>(&mut self, raw: &RawTable, apps: &'a [App]) -> Option<Scope<'a>> {
         let before = self.faults.len();
-        let mut chosen = Vec::new();
+        let all: HashSet<String> = apps.iter().map(App::id).collect();
+        let mut ids = HashSet::new();
         for item in self.list(raw, "apps", "apps = [\"wx0123456789abcdef\"]") {
-            match text(&item.value).and_then(|id| find_app(apps, id)) {
-                Ok(app) => chosen.push(app),
+            match text(&item.value).and_then(|id| known_app(&all, id).map(|()| id)) {
+                Ok(id) => drop(ids.insert(id.to_owned())),
                 Err(problem) => self.fault("apps", problem, &item.place),
             }
         }
+        let ids = if raw.fields.contains_key("apps") { ids } else { all };
         let mut kinds = Vec::new();
         for item in self.list(raw, "kinds", "kinds = [\"access_token\"]") {
             match of_word(&item.value) {
@@ -318,8 +322,8 @@ impl Reader<'_> {
             }
         }
         let kinds = raw.fields.contains_key("kinds").then_some(kinds);
-        let chosen = if raw.fields.contains_key("apps") { chosen } else { apps.iter().collect() };
-        (self.faults.len() == before).then_some(Scope { apps: chosen, kinds })
+        let apps = apps.iter().filter(|app| ids.contains(&app.id())).collect();
+        (self.faults.len() == before).then_some(Scope { apps, ids, kinds })
     }
 
     /// The keys as written, then those of the presets.
@@ -366,12 +370,20 @@ impl Reader<'_> {
         let (mut keys, mut places): (Vec<SinkKey>, Vec<Place>) = Default::default();
         let mut known: HashMap<String, usize> = HashMap::new();
         let mut used = vec![false; templates.len()];
+        // Ten thousand apps with a key each are ordinary.
+        let (mut of_one, mut of_all): (HashMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
+        for (at, template) in templates.iter().enumerate() {
+            template.app.as_deref().map_or(&mut of_all, |app| of_one.entry(app).or_default()).push(at);
+        }
         for app in &scope.apps {
-            let kept = scope.kept(app);
-            let secret = Secrets::of(app);
-            for (template, used) in templates.iter().zip(&mut used) {
+            let (id, kept, secret) = (app.id(), scope.kept(app), Secrets::of(app));
+            let mut own: Vec<usize> =
+                of_all.iter().chain(of_one.get(id.as_str()).into_iter().flatten()).copied().collect();
+            own.sort_unstable();
+            for at in own {
+                let Some(template) = templates.get(at) else { continue };
                 for of in template.kinds(app, &kept) {
-                    *used = true;
+                    used[at] = true;
                     let key = match template.key(app, of, secret.text()) {
                         Ok(key) => key,
                         Err(problem) => {
@@ -431,13 +443,13 @@ impl Template {
         if self.preset.is_some() { "presets" } else { "keys" }
     }
 
-    /// Which of the app's credentials it is about.
+    /// Which of the app's credentials it is about; the app is one that it may be about.
     fn kinds(&self, app: &App, kept: &[AliasOf]) -> Vec<AliasOf> {
         // Nobody looks under an authorizer's secret: it has none.
         let fits = |preset: &Preset| {
             preset.agents == app.platform.has_agents && (app.component.is_none() || !self.key.contains("{secret"))
         };
-        if self.app.as_ref().is_some_and(|id| *id != app.id()) || !self.preset.as_ref().is_none_or(fits) {
+        if !self.preset.as_ref().is_none_or(fits) {
             return Vec::new();
         }
         match self.of {
@@ -525,8 +537,7 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
     };
     let app = fields.read("app", text)?.map(str::to_owned);
     if let Some(id) = &app {
-        let known = scope.apps.iter().map(|app| app.id());
-        find(known, id).map_err(|problem| (problem, place.clone()))?;
+        known_app(&scope.ids, id).map_err(|problem| (problem, place.clone()))?;
     }
     let of = fields.read("of", of_word)?;
     let kinds: Vec<AliasOf> = of.map_or_else(|| AliasOf::ALL.to_vec(), |of| vec![of]);
@@ -539,25 +550,15 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
     Ok(Template { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
 }
 
-fn find_app<'a>(apps: &'a [App], id: &str) -> Reading<&'a App> {
-    find(apps.iter().map(App::id), id)?;
-    apps.iter().find(|app| app.id() == id).ok_or_else(|| Problem::new("no such app", "Correct the name."))
-}
-
-fn find(mut known: impl Iterator<Item = String>, id: &str) -> Reading<()> {
-    let mut seen = Vec::new();
-    if known.any(|known| {
-        let found = known == id;
-        seen.push(known);
-        found
-    }) {
+fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
+    if known.contains(id) {
         return Ok(());
     }
-    let remedy = match closest(id, seen.iter().map(String::as_str)) {
+    let remedy = match closest(id, known.iter().map(String::as_str)) {
         Some(close) => format!("Did you mean {close:?}?"),
         None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
     };
-    Err(Problem::new(format!("the app {} is not there", quoted(id)), remedy))
+    Err(Problem::new(format!("the app {} is not there", shown(id)), remedy))
 }
 
 /// `redis://host[:port][/db]`, `rediss://` likewise, `unix:/path`. Never quotes it: people put passwords there.

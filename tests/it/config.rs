@@ -770,6 +770,12 @@ fn ten_thousand_apps_load_in_a_moment() {
             .unwrap();
     }
     assert_eq!(given(Some(&file), &[], "").unwrap().config.apps.len(), 10_000);
+    #[cfg(feature = "redis")]
+    {
+        let first = given(Some(&format!("{file}[[sink]]\nurl = \"redis://localhost\"\n")), &[], "").unwrap();
+        let second = given(Some(&first.effective()), &[], "").unwrap();
+        assert_eq!((first.config.sinks[0].keys.len(), second.config.sinks[0].keys.len()), (10_000, 10_000));
+    }
 }
 
 #[test]
