@@ -365,11 +365,11 @@ impl Reader<'_> {
         templates
     }
 
-    /// Every key of every app, with its place. What is written out wins over a preset.
+    /// Every key of every app, with its place.
     fn sink_keys(&mut self, templates: &[Template], scope: &Scope<'_>) -> (Vec<SinkKey>, Vec<Place>) {
-        let (mut keys, mut places): (Vec<SinkKey>, Vec<Place>) = Default::default();
-        let mut known: HashMap<String, usize> = HashMap::new();
-        let mut used = vec![false; templates.len()];
+        let mut claimed = Claimed::default();
+        // One fault a key will do, however many apps it is about.
+        let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
         // Ten thousand apps with a key each are ordinary.
         let (mut of_one, mut of_all): (HashMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
         for (at, template) in templates.iter().enumerate() {
@@ -381,24 +381,14 @@ impl Reader<'_> {
                 of_all.iter().chain(of_one.get(id.as_str()).into_iter().flatten()).copied().collect();
             own.sort_unstable();
             for at in own {
-                let Some(template) = templates.get(at) else { continue };
+                let template = &templates[at];
                 for of in template.kinds(app, &kept) {
                     used[at] = true;
-                    let key = match template.key(app, of, secret.text()) {
-                        Ok(key) => key,
-                        Err(problem) => {
-                            self.fault(template.list(), problem, &template.place);
-                            continue;
-                        }
-                    };
-                    match known.get(&key.name).and_then(|at| keys.get(*at)) {
-                        None => {
-                            known.insert(key.name.clone(), keys.len());
-                            keys.push(key);
-                            places.push(template.place.clone());
-                        }
-                        Some(first) if template.preset.is_some() && first.app == key.app || same(first, &key) => {}
-                        Some(first) => self.fault(template.list(), twice(first, &key), &template.place),
+                    let key = template.key(app, of, secret.text());
+                    if let Err(problem) = key.and_then(|key| claimed.claim(key, template))
+                        && !std::mem::replace(&mut spoilt[at], true)
+                    {
+                        self.fault(template.list(), problem, &template.place);
                     }
                 }
             }
@@ -409,7 +399,7 @@ impl Reader<'_> {
             let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
             self.fault(template.list(), Problem::new(what, remedy), &template.place);
         }
-        (keys, places)
+        (claimed.keys, claimed.places)
     }
 
     /// Two sinks of one database must not fight for a key.
@@ -429,6 +419,31 @@ impl Reader<'_> {
                 }
             }
             seen.extend(own);
+        }
+    }
+}
+
+/// The keys of one sink.
+#[derive(Default)]
+struct Claimed {
+    keys: Vec<SinkKey>,
+    places: Vec<Place>,
+    /// Where each stands.
+    known: HashMap<String, usize>,
+}
+
+impl Claimed {
+    /// What is written out comes first, and wins over a preset.
+    fn claim(&mut self, key: SinkKey, template: &Template) -> Reading<()> {
+        match self.known.get(&key.name).and_then(|at| self.keys.get(*at)) {
+            None => {
+                self.known.insert(key.name.clone(), self.keys.len());
+                self.keys.push(key);
+                self.places.push(template.place.clone());
+                Ok(())
+            }
+            Some(first) if template.preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
+            Some(first) => Err(twice(first, &key)),
         }
     }
 }

@@ -692,6 +692,15 @@ fn what_check_prints_of_sinks_is_the_same_sinks_and_no_password() {
 
 #[cfg(feature = "redis")]
 #[test]
+fn a_key_that_all_apps_would_share_is_one_fault() {
+    let apps: String =
+        (0..9).map(|n| format!("[[app]]\nappid = \"wx{n:016x}\"\nsecret_env = \"WX_SECRET\"\n")).collect();
+    let shown = fault(Some(&format!("{apps}[[sink]]\nurl = \"redis://localhost\"\nkeys = [\"token\"]\n")), &[], "");
+    assert!(shown.contains("put {appid} into the key"), "{shown}");
+}
+
+#[cfg(feature = "redis")]
+#[test]
 fn a_sink_beyond_this_machine_without_tls_is_warned_about() {
     let warned = |url: &str| {
         let loaded = given(Some(&format!("[[sink]]\nurl = \"{url}\"\n")), &[], "").unwrap();
