@@ -81,6 +81,8 @@ pub struct App {
     server: net::Server,
     side: Option<side::Side>,
     refresher: crate::credential::refresher::Refresher,
+    #[cfg(feature = "redis")]
+    sinks: Vec<crate::sink::Sink>,
     shutdown: CancellationToken,
     addresses: Vec<SocketAddr>,
 }
@@ -112,7 +114,10 @@ impl App {
             verbosity: config.log.verbosity.into(),
             set_verbosity: telemetry::set_verbosity,
         };
-        let service = Arc::new(Service::new(cache, table, Arc::new(Stats::default()), settings));
+        let stats = Arc::new(Stats::default());
+        #[cfg(feature = "redis")]
+        let sinks = crate::sink::build(&config.sinks, &table, &stats);
+        let service = Arc::new(Service::new(cache, table, stats, settings));
         let limits = Limits {
             max_connections: server.max_connections,
             requests_per_turn: server.requests_per_turn.max(1),
@@ -131,7 +136,15 @@ impl App {
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
         let server = net::Server::new(bound, service, guard, limits, server.threads, shutdown.clone())
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, side, refresher, shutdown, addresses })
+        Ok(App {
+            server,
+            side,
+            refresher,
+            #[cfg(feature = "redis")]
+            sinks,
+            shutdown,
+            addresses,
+        })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -141,6 +154,11 @@ impl App {
 
     /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written.
     pub async fn run(self) {
+        #[cfg(feature = "redis")]
+        let (end_sinks, sinks) = {
+            let end = CancellationToken::new();
+            (end.clone(), tokio::spawn(crate::sink::run(self.sinks, end)))
+        };
         let refresher = tokio::spawn(self.refresher.run(self.shutdown));
         self.server.run().await;
         if let Some(side) = self.side {
@@ -148,6 +166,12 @@ impl App {
         }
         if refresher.await.is_err() {
             tracing::error!("the refresher ended badly; the state file may be behind");
+        }
+        // Last: a call that came home at the end has brought a value, too.
+        #[cfg(feature = "redis")]
+        {
+            end_sinks.cancel();
+            let _ = sinks.await;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `tokencached check`: says what a start would do, and with `--live` asks WeChat once for each app.
+//! `tokencached check`: says what a start would do, and with `--live` asks WeChat once for each app, and each sink's
+//! Redis whether it lets us in.
 //!
 //! Never forces a new token, never shows a token or a secret.
 
@@ -19,7 +20,8 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
     out.write_all(loaded.effective().as_bytes())
 }
 
-/// Asks WeChat once for each app and says what it answered and what to do about it. True if all is well.
+/// Asks WeChat once for each app and says what it answered and what to do about it; tries the door of each sink. True
+/// if all is well.
 ///
 /// Always the stable endpoint, unforced: it shows whether appid, secret, allow-list and network are right, and it
 /// touches no token in use, also where the app is configured for the classic one (the two are isolated).
@@ -31,6 +33,13 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
         let (well, text) = ask(&client, app, &config.upstream, deadline).await;
         all_well &= well;
         writeln!(out, "# {}: {text}", app.id()).map_err(|error| format!("cannot print: {error}"))?;
+    }
+    #[cfg(feature = "redis")]
+    for sink in &config.sinks {
+        let tried = crate::sink::try_out(sink).await;
+        all_well &= tried.is_ok();
+        let text = tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"));
+        writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;
     }
     if config.apps.is_empty() {
         writeln!(out, "# no app is configured, so there is nothing to ask WeChat")

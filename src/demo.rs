@@ -102,6 +102,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
             app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
         ],
         side: None,
+        sinks: Vec::new(),
         log: Log { verbosity: 0, json: false },
     }
 }

@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
@@ -54,6 +55,8 @@ pub mod sandbox;
 pub mod secret;
 pub mod service;
 pub mod side;
+#[cfg(feature = "redis")]
+pub mod sink;
 pub mod stats;
 pub mod sync;
 pub mod telemetry;

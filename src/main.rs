@@ -165,6 +165,11 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
             return Err((EXIT_CONFIG, text));
         }
     }
+    for sink in &config.sinks {
+        if let Some(Err(fault)) = sink.password.as_ref().map(|password| password.read()) {
+            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} cannot be read: {fault}")));
+        }
+    }
     Ok(())
 }
 

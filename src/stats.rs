@@ -4,12 +4,16 @@
 //! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
 
 mod connections;
+mod sinks;
 mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
+
 pub use connections::{ConnectionInfo, ConnectionState, Connections};
+pub use sinks::SinkStats;
 pub use workers::Counter;
 
 use workers::{Counts, Workers};
@@ -102,12 +106,25 @@ pub struct Stats {
     pub access_denied: AtomicU64,
     /// Who is connected.
     pub connections: Connections,
+    sinks: Mutex<Vec<Arc<SinkStats>>>,
 }
 
 impl Stats {
     /// A new worker's own set.
     pub fn register_worker(&self) -> Arc<WorkerStats> {
         self.workers.register()
+    }
+
+    /// The next sink's own figures.
+    pub fn register_sink(&self) -> Arc<SinkStats> {
+        let sink = Arc::new(SinkStats::default());
+        self.sinks.lock().push(sink.clone());
+        sink
+    }
+
+    /// Those of every sink, in the configuration's order.
+    pub fn sinks(&self) -> Vec<Arc<SinkStats>> {
+        self.sinks.lock().clone()
     }
 
     /// The sums since the last reset.

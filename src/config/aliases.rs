@@ -45,7 +45,7 @@ pub enum AliasOf {
 }
 
 impl AliasOf {
-    const ALL: [AliasOf; 5] = [
+    pub(super) const ALL: [AliasOf; 5] = [
         AliasOf::AccessToken,
         AliasOf::JsapiTicket,
         AliasOf::WxCardTicket,
@@ -176,7 +176,7 @@ impl Reader<'_> {
         templates
     }
 
-    fn list<'g>(&mut self, raw: &'g RawTable, key: &'static str, example: &str) -> &'g [Given] {
+    pub(super) fn list<'g>(&mut self, raw: &'g RawTable, key: &'static str, example: &str) -> &'g [Given] {
         let Some(given) = raw.fields.get(key) else { return &[] };
         if let Value::List(items) = &given.value {
             return items;
@@ -193,9 +193,7 @@ impl Reader<'_> {
         let (mut aliases, mut places): (Vec<Alias>, Vec<Place>) = Default::default();
         for template in templates {
             let Template { key, of, view, preset, place } = template;
-            let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
-            let spoken = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
-            let name = spoken.replace("{secret}", secret).replace("{secret10}", beginning);
+            let (name, spoken) = spell(key, secret);
             let list = if preset { "presets" } else { "aliases" };
             if let Err(problem) = fit(&name, &spoken) {
                 self.fault(list, problem, &place);
@@ -219,7 +217,14 @@ impl Reader<'_> {
     }
 }
 
-fn preset(value: &Value) -> Reading<&'static super::presets::Preset> {
+/// The key itself, and what may be shown of it.
+pub(super) fn spell(key: String, secret: &str) -> (String, String) {
+    let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
+    let spoken = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
+    (spoken.replace("{secret}", secret).replace("{secret10}", beginning), spoken)
+}
+
+pub(super) fn preset(value: &Value) -> Reading<&'static super::presets::Preset> {
     let name = text(value)?;
     PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
         let names = || PRESETS.iter().map(|preset| preset.name);
@@ -237,12 +242,19 @@ fn placeholders(key: &str, platform: &Platform) -> Reading<()> {
         let what = format!("{} wants a secret, and an authorizer has none", quoted(key));
         return Err(Problem::new(what, "Known here is {appid}."));
     }
+    known_words(key, &["appid", "secret", "secret10"])
+}
+
+/// The same, for any words.
+pub(super) fn known_words(key: &str, known: &[&str]) -> Reading<()> {
     for rest in key.split('{').skip(1) {
         let Some((inner, _)) = rest.split_once('}') else { continue };
         let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !matches!(inner, "appid" | "secret" | "secret10") {
+        if is_word && !known.contains(&inner) {
             let what = format!("{{{}}} is not known in a key", shown(inner).trim_matches('"'));
-            return Err(Problem::new(what, "Known are {appid}, {secret} and {secret10}."));
+            let words: Vec<String> = known.iter().map(|word| format!("{{{word}}}")).collect();
+            let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+            return Err(Problem::new(what, format!("Known are {} and {last}.", others.join(", "))));
         }
     }
     Ok(())
@@ -280,14 +292,14 @@ fn template(item: &Given, kept: &[AliasOf]) -> Result<Template, (Problem, Place)
 }
 
 /// The fields of a table, by name.
-struct Fields<'g>(&'g [(String, Given)]);
+pub(super) struct Fields<'g>(&'g [(String, Given)]);
 
 impl<'g> Fields<'g> {
     fn given(&self, name: &str) -> Option<&'g Given> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, given)| given)
     }
 
-    fn read<T>(&self, name: &str, read: impl Fn(&'g Value) -> Reading<T>) -> Result<Option<T>, (Problem, Place)> {
+    pub fn read<T>(&self, name: &str, read: impl Fn(&'g Value) -> Reading<T>) -> Result<Option<T>, (Problem, Place)> {
         let Some(given) = self.given(name) else { return Ok(None) };
         read(&given.value)
             .map(Some)
@@ -317,48 +329,59 @@ enum Layout {
 }
 
 fn table(given: &[(String, Given)], place: &Place, kept: &[AliasOf]) -> Result<Template, (Problem, Place)> {
-    for (name, given) in given {
-        if !TABLE_KEYS.contains(&name.as_str()) {
-            let remedy = match closest(name, TABLE_KEYS.iter().copied()) {
-                Some(close) => format!("Did you mean {close:?}?"),
-                None => format!("Remove it; known here are {}.", TABLE_KEYS.join(", ")),
-            };
-            let problem = Problem::new(format!("{} is not a key of an alias", quoted(name)), remedy);
-            return Err((problem, given.place.clone()));
-        }
-    }
-    let fields = Fields(given);
+    let fields = Fields::of(given, TABLE_KEYS, "an alias")?;
     let Some(key) = fields.read("key", text)? else {
         let problem = Problem::new("an alias has no key", "Write { key = \"...\", ... }.");
         return Err((problem, place.clone()));
     };
     let of = fields.read("of", |value| of(value, kept))?.unwrap_or(usual(kept));
-    let encodings = [
-        ("raw", Encoding::Raw),
-        ("json_string", Encoding::JsonString),
-        ("json_number", Encoding::JsonNumber),
-        ("json_object", Encoding::JsonObject),
-        ("php_string", Encoding::PhpString),
-        ("php_array", Encoding::PhpArray),
-    ];
-    let encoding = fields.read("encoding", |value| word(value, &encodings))?;
-    let mut showable = FACTS.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
-    showable.push(("nothing", Shows::Nothing));
-    let shows = fields.read("shows", |value| word(value, &showable))?;
-    let layout = fields.read("fields", layout)?;
-    let constant = fields.read("constant", |value| integer(value, 0..=u64::from(u32::MAX)))?;
-    let form = form(encoding, shows, layout, constant, of).map_err(|problem| (problem, place.clone()))?;
-    let usual = match form {
-        // pecl memcached's mark of a serialized value.
-        Form::PhpString | Form::PhpArray(_) | Form::PhpList(_) => 4,
-        _ => 0,
-    };
-    let flags = fields.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
-    let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
-    let at_least = fields.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
-    let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
-    let view = View { form, flags, at_least_s };
+    let view = fields.view(of, place)?;
     Ok(Template { key: key.to_owned(), of, view, preset: false, place: place.clone() })
+}
+
+impl<'g> Fields<'g> {
+    /// All of them known; `whose` is in the fault otherwise.
+    pub fn of(given: &'g [(String, Given)], known: &[&str], whose: &str) -> Result<Fields<'g>, (Problem, Place)> {
+        match given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(Fields(given)),
+            Some((name, given)) => {
+                let remedy = match closest(name, known.iter().copied()) {
+                    Some(close) => format!("Did you mean {close:?}?"),
+                    None => format!("Remove it; known here are {}.", known.join(", ")),
+                };
+                Err((Problem::new(format!("{} is not a key of {whose}", quoted(name)), remedy), given.place.clone()))
+            }
+        }
+    }
+
+    /// How the key shows a credential of that kind.
+    pub fn view(&self, of: AliasOf, place: &Place) -> Result<View, (Problem, Place)> {
+        let encodings = [
+            ("raw", Encoding::Raw),
+            ("json_string", Encoding::JsonString),
+            ("json_number", Encoding::JsonNumber),
+            ("json_object", Encoding::JsonObject),
+            ("php_string", Encoding::PhpString),
+            ("php_array", Encoding::PhpArray),
+        ];
+        let encoding = self.read("encoding", |value| word(value, &encodings))?;
+        let mut showable = FACTS.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
+        showable.push(("nothing", Shows::Nothing));
+        let shows = self.read("shows", |value| word(value, &showable))?;
+        let layout = self.read("fields", layout)?;
+        let constant = self.read("constant", |value| integer(value, 0..=u64::from(u32::MAX)))?;
+        let form = form(encoding, shows, layout, constant, of).map_err(|problem| (problem, place.clone()))?;
+        let usual = match form {
+            // pecl memcached's mark of a serialized value.
+            Form::PhpString | Form::PhpArray(_) | Form::PhpList(_) => 4,
+            _ => 0,
+        };
+        let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
+        let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
+        let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
+        let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+        Ok(View { form, flags, at_least_s })
+    }
 }
 
 /// What a key shows unless it says so: the app's token, which stands first.
@@ -366,9 +389,13 @@ fn usual(kept: &[AliasOf]) -> AliasOf {
     kept.first().copied().unwrap_or(AliasOf::AccessToken)
 }
 
+/// A kind of credential by its word.
+pub(super) fn of_word(value: &Value) -> Reading<AliasOf> {
+    word(value, &AliasOf::ALL.map(|of| (AliasOf::word(of), of)))
+}
+
 fn of(value: &Value, kept: &[AliasOf]) -> Reading<AliasOf> {
-    let words = AliasOf::ALL.map(|of| (AliasOf::word(of), of));
-    let of = word(value, &words)?;
+    let of = of_word(value)?;
     if kept.contains(&of) {
         return Ok(of);
     }
@@ -455,27 +482,7 @@ pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String 
     if usual && alias.view == View::RAW {
         return key;
     }
-    let name = |fact: &Fact| FACTS.iter().find(|(_, known)| known == fact).map_or("", |(name, _)| *name);
-    let named = |fields: &[(String, Fact)]| {
-        let each = |(field, fact): &(String, Fact)| format!("{} = \"{}\"", quoted(field), name(fact));
-        format!("{{ {} }}", fields.iter().map(each).collect::<Vec<_>>().join(", "))
-    };
-    let listed = |facts: &[Fact]| {
-        format!("[{}]", facts.iter().map(|fact| format!("\"{}\"", name(fact))).collect::<Vec<_>>().join(", "))
-    };
-    let view = &alias.view;
-    let form = match &view.form {
-        Form::Raw(Fact::Value) => "encoding = \"raw\"".to_owned(),
-        Form::Raw(fact) => format!("shows = \"{}\"", name(fact)),
-        Form::JsonString => "encoding = \"json_string\"".to_owned(),
-        Form::PhpString => "encoding = \"php_string\"".to_owned(),
-        Form::JsonObject(fields) => format!("encoding = \"json_object\", fields = {}", named(fields)),
-        Form::JsonList(facts) => format!("encoding = \"json_object\", fields = {}", listed(facts)),
-        Form::PhpArray(fields) => format!("encoding = \"php_array\", fields = {}", named(fields)),
-        Form::PhpList(facts) => format!("encoding = \"php_array\", fields = {}", listed(facts)),
-        Form::Constant(number) => format!("constant = {number}"),
-        Form::Nothing => "shows = \"nothing\"".to_owned(),
-    };
+    let (view, form) = (&alias.view, form_as_toml(&alias.view.form, quoted));
     let mut text = format!("{{ key = {key}, {form}");
     if !usual {
         text += &format!(", of = \"{}\"", alias.of.word());
@@ -487,4 +494,28 @@ pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String 
         text += &format!(", at_least = {}", view.at_least_s);
     }
     text + " }"
+}
+
+/// The fields of a table that say so.
+pub(super) fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
+    let name = |fact: &Fact| FACTS.iter().find(|(_, known)| known == fact).map_or("", |(name, _)| *name);
+    let named = |fields: &[(String, Fact)]| {
+        let each = |(field, fact): &(String, Fact)| format!("{} = \"{}\"", quoted(field), name(fact));
+        format!("{{ {} }}", fields.iter().map(each).collect::<Vec<_>>().join(", "))
+    };
+    let listed = |facts: &[Fact]| {
+        format!("[{}]", facts.iter().map(|fact| format!("\"{}\"", name(fact))).collect::<Vec<_>>().join(", "))
+    };
+    match form {
+        Form::Raw(Fact::Value) => "encoding = \"raw\"".to_owned(),
+        Form::Raw(fact) => format!("shows = \"{}\"", name(fact)),
+        Form::JsonString => "encoding = \"json_string\"".to_owned(),
+        Form::PhpString => "encoding = \"php_string\"".to_owned(),
+        Form::JsonObject(fields) => format!("encoding = \"json_object\", fields = {}", named(fields)),
+        Form::JsonList(facts) => format!("encoding = \"json_object\", fields = {}", listed(facts)),
+        Form::PhpArray(fields) => format!("encoding = \"php_array\", fields = {}", named(fields)),
+        Form::PhpList(facts) => format!("encoding = \"php_array\", fields = {}", listed(facts)),
+        Form::Constant(number) => format!("constant = {number}"),
+        Form::Nothing => "shows = \"nothing\"".to_owned(),
+    }
 }

@@ -214,7 +214,7 @@ impl Reader<'_> {
         })
     }
 
-    fn secret(
+    pub(super) fn secret(
         &mut self,
         raw: &mut RawTable,
         document: &Document,

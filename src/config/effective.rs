@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{RefuseWith, Side};
+use super::{RefuseWith, Side, Sink, SinkAt, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -57,6 +57,7 @@ impl Loaded {
                 line(&mut out, "forced_per_day", &forced_per_day.to_string());
             }
         }
+        self.config.sinks.iter().for_each(|of| sink(&mut out, of));
         out
     }
 
@@ -139,6 +140,47 @@ impl Loaded {
             line(out, "rights", &rights(of));
         }
     }
+}
+
+fn sink(out: &mut String, sink: &Sink) {
+    out.push_str("\n[[sink]]\n");
+    match &sink.at {
+        SinkAt::Tcp { host, port } => line(out, "url", &quoted(&format!("redis://{}", authority(host, *port)))),
+        SinkAt::Unix(path) => line(out, "url", &quoted(&format!("unix:{}", path.display()))),
+        SinkAt::Tls { host, port, ca_file, identity } => {
+            line(out, "url", &quoted(&format!("rediss://{}", authority(host, *port))));
+            if let Some(path) = ca_file {
+                line(out, "ca_file", &quoted_path(path));
+            }
+            if let Some((cert, key)) = identity {
+                line(out, "cert_file", &quoted_path(cert));
+                line(out, "key_file", &quoted_path(key));
+            }
+        }
+    }
+    line(out, "db", &sink.db.to_string());
+    if let Some(user) = &sink.user {
+        line(out, "user", &quoted(user));
+    }
+    if let Some(origin) = &sink.password_origin {
+        secret(out, "password", origin);
+    }
+    line(out, "keys", &list(sink.keys.iter().map(|key| key.as_toml(quoted))));
+    match sink.ttl {
+        Ttl::None => line(out, "ttl", &quoted("none")),
+        Ttl::Left { margin_s } => {
+            line(out, "ttl", &quoted("left"));
+            line(out, "ttl_margin_s", &margin_s.to_string());
+        }
+    }
+    line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
+    line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
+    line(out, "timeout_ms", &sink.timeout_ms.to_string());
+}
+
+/// `host:port`, an IPv6 address in brackets.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Where an app's secret, or an authorizer's refresh token, comes from.

@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
+use super::settings::{
+    APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, SINK_KEYS, closest, find, keys_of,
+};
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.
@@ -25,6 +27,7 @@ pub(super) struct Document {
     pub users: Vec<RawTable>,
     pub certificates: Vec<RawTable>,
     pub listeners: Vec<RawTable>,
+    pub sinks: Vec<RawTable>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
@@ -105,6 +108,10 @@ impl Walk<'_> {
                 ("certificate", value) => {
                     let certificates = self.tables("certificate", NAMED_KEYS, key.span(), value);
                     self.document.certificates.extend(certificates);
+                }
+                ("sink", value) => {
+                    let sinks = self.tables("sink", SINK_KEYS, key.span(), value);
+                    self.document.sinks.extend(sinks);
                 }
                 (name, value) if SECTIONS.contains(&name) => self.section(name, key.span(), value),
                 (name, _) => self.unknown_section(name, key.span()),
@@ -192,9 +199,9 @@ impl Walk<'_> {
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let remedy = match (section_of(name), closest(name, SECTIONS.iter().copied())) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
-            (None, Some(list @ ("app" | "user" | "certificate"))) => format!("Did you mean [[{list}]]?"),
+            (None, Some(list @ ("app" | "user" | "certificate" | "sink"))) => format!("Did you mean [[{list}]]?"),
             (None, Some(section)) => format!("Did you mean [{section}]?"),
-            (None, None) => "Remove it; the sections are [server], [state], [upstream], [side], [log], [[app]], [[user]] and [[certificate]].".to_owned(),
+            (None, None) => "Remove it; the sections are [server], [state], [upstream], [side], [log], [[app]], [[user]], [[certificate]] and [[sink]].".to_owned(),
         };
         self.fault(span, Problem::new(format!("{} is not known", quoted(name)), remedy));
     }

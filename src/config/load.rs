@@ -74,6 +74,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let side = side::complete(side, environment, &mut faults, &mut warnings);
     let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
     let (apps, origins) = reader.apps(&mut document);
+    let sinks = reader.sinks(&mut document, &apps);
     if apps.is_empty() && faults.is_empty() {
         warnings.push(
             "no app is configured: this is a plain cache and keeps no access token current \
@@ -95,7 +96,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         return Err(Faults::new(faults));
     }
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
-    let config = Config { server, access, state_path, upstream, apps, side, log };
+    let config = Config { server, access, state_path, upstream, apps, side, sinks, log };
     warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
 }

@@ -28,6 +28,7 @@ mod presets;
 mod secret_source;
 mod settings;
 mod side;
+mod sinks;
 mod upstream;
 mod value;
 mod words;
@@ -40,8 +41,9 @@ pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
+pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{Network, SIDE_PORT, Side};
+pub use sinks::{Sink, SinkAt, SinkKey, Ttl};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -59,6 +61,8 @@ pub struct Config {
     pub apps: Vec<App>,
     /// The HTTP port for people, monitoring and other code; none: off.
     pub side: Option<Side>,
+    /// Where what is kept current is written as well.
+    pub sinks: Vec<Sink>,
     pub log: Log,
 }
 

@@ -115,11 +115,36 @@ pub const AUTHORIZER_KEYS: &[&str] = &[
 /// The keys of a `[[server.listener]]` table.
 pub const LISTENER_KEYS: &[&str] = &["address", "rights", "auth", "tls", "mode", "group"];
 
+/// The keys of a `[[sink]]` table.
+pub const SINK_KEYS: &[&str] = &[
+    "url",
+    "db",
+    "user",
+    "password",
+    "password_file",
+    "password_env",
+    "password_credential",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "apps",
+    "kinds",
+    "keys",
+    "presets",
+    "prefix",
+    "ttl",
+    "ttl_margin_s",
+    "check_every_s",
+    "rewrite_every_s",
+    "timeout_ms",
+];
+
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.
 pub const NAMED_KEYS: &[&str] = &["name", "rights"];
 
 /// The sections of the file.
-pub(super) const SECTIONS: &[&str] = &["server", "state", "upstream", "side", "log", "app", "user", "certificate"];
+pub(super) const SECTIONS: &[&str] =
+    &["server", "state", "upstream", "side", "log", "app", "user", "certificate", "sink"];
 
 /// The setting of that name, as the list spells it.
 pub(super) fn find(section: &str, key: &str) -> Option<&'static str> {

@@ -10,6 +10,7 @@ use crate::cache::{ClassTotals, Totals};
 use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
 use crate::protocol::response::{line, stat};
+use crate::stats::SinkStats;
 
 /// memcached's page, by which `stats slabs` reports memory, bytes.
 const PAGE_BYTES: u64 = 1024 * 1024;
@@ -98,6 +99,7 @@ impl Service {
         stat(out, "request_timeouts", counts.request_timeouts);
         stat(out, "write_timeouts", counts.write_timeouts);
         stat(out, "in_flight_refusals", counts.in_flight_refusals);
+        self.stats.sinks().iter().enumerate().for_each(|(number, figures)| sink(number, figures, out));
     }
 
     fn process(&self, now: Now, out: &mut Vec<u8>) {
@@ -301,6 +303,17 @@ fn items(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
     ] {
         stat(out, &format!("items:{class}:{name}"), value);
     }
+}
+
+/// Figures of one of the Redis servers that are written to.
+fn sink(number: usize, figures: &SinkStats, out: &mut Vec<u8>) {
+    let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("sink_{number}_{name}"), value);
+    show("connected", &u8::from(figures.connected.load(Relaxed)));
+    show("writes", &figures.writes.load(Relaxed));
+    show("deletes", &figures.deletes.load(Relaxed));
+    show("failures", &figures.failures.load(Relaxed));
+    show("rival_writes", &figures.rival_writes.load(Relaxed));
+    show("last_error", &figures.last_error().unwrap_or("none"));
 }
 
 /// `stats tokens`: what the refresher knows of a credential, never the value.

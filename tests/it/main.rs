@@ -34,6 +34,8 @@ mod rogue;
 mod sandbox;
 mod scale;
 mod side;
+#[cfg(feature = "redis")]
+mod sinks;
 mod soak;
 mod splits;
 mod state;

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
+#[cfg(feature = "redis")]
+pub mod redis;
+
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
