@@ -15,7 +15,8 @@ use tokencached::stats::WorkerStats;
 
 use super::{ITEM_SIZE_MAX, MANAGED, TOKEN};
 
-const TIGHT_BYTES: u64 = 16 * 1024;
+/// What an empty shard takes by itself, and a few pages of slots.
+const TIGHT_BYTES: u64 = 64 * 1024;
 const COMMANDS_MAX: usize = 400;
 const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache\r\n";
