@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../versus/cores.rs"]
+mod cores;
 // TLS is for others.
 #[allow(dead_code)]
 #[path = "../versus/generator.rs"]
@@ -62,7 +64,7 @@ fn main() {
         return shapes::serve(&arguments.next().unwrap(), arguments.next().unwrap().parse().unwrap());
     }
     let Some(options) = options(arguments) else { return println!("{HELP}") };
-    servers::prepare_this_process();
+    cores::prepare_this_process();
     println!("{} rounds of {:?}; load average {}\n", options.rounds, options.duration, load_average());
     println!(
         "| threads × depth × connections | shape | CPU µs a request | to `dealt` | to the floor | requests/s | p99 | busiest thread |"

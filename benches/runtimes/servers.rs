@@ -5,29 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Resource, Rlimit};
-use rustix::thread::CpuSet;
-
+use crate::cores::spawn;
 use crate::generator::Wire;
 use crate::shapes;
-
-const SERVER_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
-
-/// Moves the load to its core and raises the limit of open files: of this process and of all it starts.
-pub fn prepare_this_process() {
-    pin(&[LOAD_CORE]);
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
-    let _ = rustix::process::setpriority_process(None, -10);
-}
-
-fn pin(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|&core| set.set(core));
-    rustix::thread::sched_setaffinity(None, &set).expect("two cores are needed: one for the server, one for the load");
-}
 
 /// A running server. Killed when dropped.
 pub struct Server {
@@ -42,10 +22,7 @@ impl Server {
     pub fn start(shape: &str, threads: usize, answer: &[u8]) -> Server {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([shapes::FLAG, shape, &threads.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A child takes over where it may run from the thread that starts it.
-        pin(&[SERVER_CORE, LOAD_CORE][..threads]);
-        let mut child = command.spawn().unwrap();
-        pin(&[LOAD_CORE]);
+        let mut child = spawn(&mut command, threads);
         child.stdin.take().unwrap().write_all(answer).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cells;
+mod cores;
 mod floor;
 mod generator;
 mod latency;
@@ -35,7 +36,7 @@ fn main() {
         return floor::run();
     }
     let Some(options) = Options::from_arguments() else { return };
-    servers::prepare_this_process();
+    cores::prepare_this_process();
     let mut results = Results::default();
     report::machine(&options);
     for setting in Setting::ALL {

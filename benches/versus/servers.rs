@@ -9,8 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit};
-use rustix::thread::CpuSet;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
@@ -18,39 +16,14 @@ use tokencached::sandbox::{self, AppOptions, Sandbox};
 use tokio::runtime::Runtime;
 
 use crate::cells::{APPS, Setting, appid, filling, token_key};
+use crate::cores::spawn;
 use crate::generator::Wire;
 use crate::options::Options;
 use crate::{floor, generator::Batch};
 
-const SERVER_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
 const TOKEN_BYTES: usize = 512;
 /// Both servers take more connections than any cell has.
 const FLAGS: [&str; 6] = ["-p", "-1", "-m", "1024", "-c", "2048"];
-
-/// Moves the load to its core, raises the limit of open files and, where that is allowed, the priority: of this process
-/// and of all it starts.
-pub fn prepare_this_process() {
-    pin(&[LOAD_CORE]);
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
-    let _ = rustix::process::setpriority_process(None, -10);
-}
-
-fn pin(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|&core| set.set(core));
-    rustix::thread::sched_setaffinity(None, &set).expect("two cores are needed: one for the server, one for the load");
-}
-
-/// A child takes over where it may run from the thread that starts it.
-fn spawn(command: &mut Command, threads: usize) -> Child {
-    pin(&[SERVER_CORE, LOAD_CORE][..threads]);
-    let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    pin(&[LOAD_CORE]);
-    child
-}
 
 /// A running server.
 pub struct Server {
