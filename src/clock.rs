@@ -54,6 +54,37 @@ impl Spacing {
     }
 }
 
+/// Says a thing once in a while for as long as it stays the same, and counts the times it did not.
+#[derive(Debug)]
+pub struct Repeated<T> {
+    last: Option<T>,
+    said_ms: BootMs,
+    unsaid: u64,
+}
+
+impl<T> Default for Repeated<T> {
+    fn default() -> Repeated<T> {
+        Repeated { last: None, said_ms: 0, unsaid: 0 }
+    }
+}
+
+impl<T: PartialEq> Repeated<T> {
+    /// Whether to say this: with it, how often something was not said since the last time.
+    pub fn say(&mut self, this: T, now: BootMs, spacing_ms: u64) -> Option<u64> {
+        if self.last.as_ref() == Some(&this) && now < self.said_ms.saturating_add(spacing_ms) {
+            self.unsaid += 1;
+            return None;
+        }
+        (self.last, self.said_ms) = (Some(this), now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// It is over: what was said last, if anything was, and how often it was not since.
+    pub fn end(&mut self) -> Option<(T, u64)> {
+        self.last.take().map(|last| (last, std::mem::take(&mut self.unsaid)))
+    }
+}
+
 /// Where the time comes from, for what must also run in a simulated month.
 pub trait Clock: Send + Sync {
     /// Reads both clocks.
@@ -102,5 +133,23 @@ pub fn unix_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_said_once_in_a_while_and_what_was_not_said_is_counted() {
+        let mut log = Repeated::default();
+        assert_eq!(log.say("down", 10, 60), Some(0));
+        assert_eq!((log.say("down", 20, 60), log.say("down", 69, 60)), (None, None));
+        assert_eq!(log.say("down", 70, 60), Some(2));
+        assert_eq!(log.say("down", 71, 60), None);
+        assert_eq!(log.say("full", 72, 60), Some(1), "another thing is said at once");
+        assert_eq!(log.say("full", 73, 60), None);
+        assert_eq!((log.end(), log.end()), (Some(("full", 1)), None));
+        assert_eq!(log.say("full", 74, 60), Some(0));
     }
 }

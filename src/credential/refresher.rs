@@ -456,9 +456,8 @@ impl Driver {
     /// All is well again.
     fn calm(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
-        if slot.log.last.take().is_some() {
-            info!(appid = slot.credential.appid, unsaid = slot.log.unsaid, "recovered");
-            slot.log.unsaid = 0;
+        if let Some((_, unsaid)) = slot.log.end() {
+            info!(appid = slot.credential.appid, unsaid, "recovered");
             self.note_event(id, Event::Recovered);
         }
         let slot = &mut self.refresher.slots[id];

@@ -17,7 +17,7 @@ use super::ledger::{Charge, Ledger};
 use super::policy::{Standing, ms_to_next_day};
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State};
-use crate::clock::{BootMs, Now};
+use crate::clock::{BootMs, Now, Repeated};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
@@ -82,7 +82,8 @@ pub(super) struct Slot {
     pub(super) ledger: Ledger,
     /// The call counted for the present flight.
     pub(super) charge: Option<Charge>,
-    pub(super) log: FailureLog,
+    /// Failures: errcode, class, and without an errcode the text.
+    pub(super) log: Repeated<(Option<i64>, &'static str, String)>,
 }
 
 /// What others' words about the value have led to: any number of them lead to one check in a while.
@@ -131,14 +132,6 @@ pub(super) struct Probes {
     pub(super) last_ms: Option<BootMs>,
 }
 
-/// Says a thing once a minute while it stays the same.
-#[derive(Default)]
-pub(super) struct FailureLog {
-    pub(super) last: Option<(Option<i64>, &'static str, String)>,
-    pub(super) logged_ms: BootMs,
-    pub(super) unsaid: u32,
-}
-
 const LOG_AGAIN_MS: u64 = 60_000;
 
 impl Slot {
@@ -173,7 +166,7 @@ impl Slot {
             grant: None,
             ledger: Ledger::default(),
             charge: None,
-            log: FailureLog::default(),
+            log: Repeated::default(),
         }
     }
 
@@ -393,14 +386,7 @@ impl Slot {
         // The rid differs each time; without an errcode the text tells one trouble from another.
         let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
         let this = (failure.errcode, failure.class.name(), text);
-        let repeated = self.log.last.as_ref() == Some(&this);
-        if repeated && now_ms < self.log.logged_ms + LOG_AGAIN_MS {
-            self.log.unsaid += 1;
-            return;
-        }
-        let unsaid = std::mem::take(&mut self.log.unsaid);
-        self.log.last = Some(this);
-        self.log.logged_ms = now_ms;
+        let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
         let appid = &self.credential.appid;
         let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);

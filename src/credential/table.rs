@@ -305,6 +305,12 @@ impl Credential {
         Shown { published: Arc::new(published), rendered }
     }
 
+    /// The generation of the published value, live or not, if it is this one. Takes as long for a wrong one.
+    pub fn generation_of(&self, token: &[u8]) -> Option<u64> {
+        use subtle::ConstantTimeEq;
+        self.published().filter(|published| published.value.ct_eq(token).into()).map(|published| published.generation)
+    }
+
     /// Wakes when a value is published or the first fetch ends.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shown.subscribe()
@@ -644,10 +650,8 @@ impl Table {
 
     /// The same, by the token that the client saw fail: about another than the present one there is nothing to do.
     pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
-        use subtle::ConstantTimeEq;
-        let current = credential.published().filter(|published| published.value.ct_eq(token).into());
-        match current {
-            Some(published) => self.report_dead(credential, Some(published.generation)),
+        match credential.generation_of(token) {
+            Some(generation) => self.report_dead(credential, Some(generation)),
             None => {
                 credential.reports.fetch_add(1, Ordering::Relaxed);
                 None

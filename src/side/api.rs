@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::gate::Visitor;
@@ -246,28 +247,21 @@ pub async fn refresh(
     let credential = found(&parts, &visitor, &id, &kind)?;
     visitor.may_refresh(&id)?;
     let dead: Dead = if body.is_empty() { Dead::default() } else { read(&body)? };
-    let current = credential.published();
     let generation = match (in_range(dead.generation)?, dead.token.map(Secret::new)) {
         (Some(_), Some(_)) => return Err(Problem::bad("name the generation or the token, not both")),
         (Some(generation), None) => Some(generation),
-        (None, Some(token)) => {
-            use subtle::ConstantTimeEq;
-            let same = |published: &Arc<Published>| published.value.ct_eq(token.expose().as_bytes()).into();
-            match current.filter(same) {
-                Some(published) => Some(published.generation),
-                None => return Ok(Json(verdict(credential, "overtaken", None))),
-            }
-        }
-        (None, None) => current.map(|published| published.generation),
+        (None, Some(token)) => match credential.generation_of(token.expose().as_bytes()) {
+            Some(generation) => Some(generation),
+            None => return Ok(Json(verdict(credential, "overtaken", None))),
+        },
+        (None, None) => credential.published().map(|published| published.generation),
     };
     let before = credential.status(clock::boot_ms());
     if generation.is_some_and(|generation| generation != before.generation) {
         return Ok(Json(verdict(credential, "overtaken", None)));
     }
-    let asked_ms = clock::boot_ms();
-    let done = parts.table().ask_refresh(credential, generation).ok_or_else(busy)?;
-    wait_for_check(&parts, done).await?;
-    Ok(Json(after_check(credential, before.generation, asked_ms)))
+    let ask = || parts.table().ask_refresh(credential, generation);
+    checked(&parts, credential, before.generation, ask).await
 }
 
 /// An empty object.
@@ -291,9 +285,19 @@ pub async fn probe(
         let detail = "no call is known that tells whether a value of this kind is accepted";
         return Err(Problem::new(StatusCode::CONFLICT, "no-probe", detail));
     }
-    let (asked_ms, generation) = (clock::boot_ms(), credential.status(0).generation);
-    let done = parts.table().ask_probe(credential).ok_or_else(busy)?;
-    wait_for_check(&parts, done).await?;
+    checked(&parts, credential, credential.status(0).generation, || parts.table().ask_probe(credential)).await
+}
+
+/// Asks the refresher for a check of the value of this generation, waits for it, and tells what has come of it.
+async fn checked(
+    parts: &Parts,
+    credential: &Credential,
+    generation: u64,
+    ask: impl FnOnce() -> Option<oneshot::Receiver<()>>,
+) -> Answer {
+    let asked_ms = clock::boot_ms();
+    let done = ask().ok_or_else(busy)?;
+    wait_for_check(parts, done).await?;
     Ok(Json(after_check(credential, generation, asked_ms)))
 }
 
@@ -303,7 +307,7 @@ fn busy() -> Problem {
     Problem { retry_after_s: Some(2), ..problem }
 }
 
-async fn wait_for_check(parts: &Parts, done: tokio::sync::oneshot::Receiver<()>) -> Result<(), Problem> {
+async fn wait_for_check(parts: &Parts, done: oneshot::Receiver<()>) -> Result<(), Problem> {
     tokio::select! {
         () = parts.shutdown.cancelled() => Err(busy()),
         waited = tokio::time::timeout(CHECK_MAX, done) => match waited {

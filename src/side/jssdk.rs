@@ -1,7 +1,5 @@
 //! Signatures for `wx.config` and `wx.agentConfig` (page "JS-SDK使用权限签名算法").
 
-use std::fmt::Write;
-
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
@@ -13,6 +11,7 @@ use super::problem::Problem;
 use super::query::Params;
 use crate::clock::Now;
 use crate::credential::table::Reading;
+use crate::secret::hex;
 
 const URL_BYTES_MAX: usize = 4096;
 const TICKETS: [&str; 2] = ["jsapi_ticket", "agent_ticket"];
@@ -58,10 +57,7 @@ fn page(url: &str) -> Result<&str, Problem> {
 
 fn signature(ticket: &str, nonce: &str, timestamp: i64, url: &str) -> String {
     let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={timestamp}&url={url}");
-    Sha1::digest(text.as_bytes()).iter().fold(String::with_capacity(40), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(&Sha1::digest(text.as_bytes()))
 }
 
 /// Sixteen letters and digits; it need not be a secret, only another each time.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::KeyDigest;
 use crate::clock::BootMs;
+use crate::secret::hex;
 
 /// All sessions at once.
 const SESSIONS_MAX: usize = 256;
@@ -79,13 +80,9 @@ fn digest(number: &str) -> [u8; 32] {
 
 /// 256 bits of the system's randomness, in hex.
 fn random() -> Option<String> {
-    use std::fmt::Write;
     let mut bytes = [0; 32];
     rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).ok()?;
-    Some(bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Some(hex(&bytes))
 }
 
 #[cfg(test)]

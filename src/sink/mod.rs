@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 use self::fault::Fault;
 use self::item::{Found, Item, Key, Wanted};
 use self::link::Link;
-use crate::clock::{BootMs, Now, boot_ms};
+use crate::clock::{BootMs, Now, Repeated, boot_ms};
 use crate::config;
 use crate::credential::table::Table;
 use crate::stats::{SinkStats, Stats};
@@ -54,15 +54,7 @@ pub struct Sink {
     /// Where the next check begins.
     look_from: usize,
     backoff: Duration,
-    log: FaultLog,
-}
-
-/// Says a fault once a minute while it stays the same.
-#[derive(Default)]
-struct FaultLog {
-    last: Option<Fault>,
-    logged_ms: BootMs,
-    unsaid: u64,
+    log: Repeated<Fault>,
 }
 
 /// One sink for each that is configured, on the table's credentials.
@@ -155,7 +147,7 @@ impl Sink {
             ends: BTreeSet::new(),
             look_from: 0,
             backoff: Duration::ZERO,
-            log: FaultLog::default(),
+            log: Repeated::default(),
         }
     }
 
@@ -390,20 +382,14 @@ impl Sink {
     fn all_is_well(&mut self) {
         self.backoff = Duration::ZERO;
         self.stats.good();
-        if let Some(fault) = self.log.last.take() {
-            info!(sink = %self.config, after = fault.class(), "the sink is written again");
+        if let Some((fault, unsaid)) = self.log.end() {
+            info!(sink = %self.config, after = fault.class(), unsaid, "the sink is written again");
         }
     }
 
     fn failed(&mut self, fault: Fault) {
         self.stats.failed(fault.class());
-        let (log, now_ms) = (&mut self.log, boot_ms());
-        if log.last == Some(fault) && now_ms < log.logged_ms + LOG_AGAIN_MS {
-            log.unsaid += 1;
-            return;
-        }
-        let unsaid = std::mem::take(&mut log.unsaid);
-        (log.last, log.logged_ms) = (Some(fault), now_ms);
+        let Some(unsaid) = self.log.say(fault, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, advice) = (fault.class(), fault.advice());
         warn!(sink = %self.config, class, unsaid, advice, "the sink cannot be written: {fault}");
     }
