@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
@@ -36,7 +37,7 @@
 //! # Arrows
 //!
 //! Imports point one way: main -> app -> {side, net, credential::refresher} -> {service, upstream} ->
-//! {cache, credential::table} -> {protocol, kind, clock, stats, secret} -> sync. `tests/it/house.rs` holds them.
+//! {cache, credential::table, nodes} -> {protocol, kind, clock, stats, secret} -> sync. `tests/it/house.rs` holds them.
 
 pub mod access;
 pub mod app;
@@ -49,6 +50,7 @@ pub mod credential;
 pub mod demo;
 pub mod kind;
 pub mod net;
+pub mod nodes;
 pub mod process;
 pub mod protocol;
 pub mod sandbox;

@@ -1,0 +1,303 @@
+//! What the shared store keeps of one credential, and what nodes may do to it: the rules of the lease, as values.
+//!
+//! Pure: the store's time comes in, a verdict goes out. [`Record::apply`] is the specification. The scripts that run
+//! inside Redis do the same steps, and tests hold them to it; the model check and the simulation run on it as it is.
+//! docs/many-nodes.md says in prose why it is right.
+//!
+//! Knows nothing of WeChat, of secrets or of what a value means: that is sealed by whoever publishes it.
+
+use std::sync::Arc;
+
+/// Milliseconds on the store's clock. No node's own clock takes part in any decision here.
+pub type StoreMs = u64;
+
+/// A process, by a random number that it draws when it starts; never 0.
+pub type NodeId = u64;
+
+/// No lease lasts longer. One that seems to has been written under another clock (a replica that was promoted), and
+/// counts as run out.
+pub const LEASE_MS_MAX: u64 = 120_000;
+/// The same for how long a failure keeps everybody from asking again.
+pub const WAIT_MS_MAX: u64 = 3_600_000;
+/// Holds the rest of a lease whose call was lost: the call may still be on its way.
+pub const NOBODY: NodeId = u64::MAX;
+
+/// The state of one credential. `V` is the sealed value.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Record<V = Arc<str>> {
+    /// Leases granted so far.
+    pub epoch: u64,
+    /// Who has the lease; 0: nobody.
+    pub holder: NodeId,
+    /// When the lease runs out.
+    pub until_ms: StoreMs,
+    /// A call that was announced and not accounted for.
+    pub open: Option<Open>,
+    /// Counts the values, from 1. Followers go by it alone.
+    pub generation: u64,
+    pub value: Option<V>,
+    /// When WeChat last answered.
+    pub asked_ms: StoreMs,
+    /// Nobody needs to ask before.
+    pub not_before_ms: StoreMs,
+    /// Calls in a row, of all nodes, that brought no value.
+    pub failures: u64,
+    /// The calls counted against the quota, as the last caller knew them.
+    pub calls: Option<Arc<str>>,
+}
+
+impl<V> Default for Record<V> {
+    fn default() -> Record<V> {
+        Record {
+            epoch: 0,
+            holder: 0,
+            until_ms: 0,
+            open: None,
+            generation: 0,
+            value: None,
+            asked_ms: 0,
+            not_before_ms: 0,
+            failures: 0,
+            calls: None,
+        }
+    }
+}
+
+/// A call that may have made a token nobody has published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Open {
+    /// The lease under which it was announced; 0 for one that came home when its lease had passed on.
+    pub by: u64,
+    /// It is settled by a value published under this lease or a later one.
+    pub settled_by: u64,
+    /// No earlier than this was it sent.
+    pub at_ms: StoreMs,
+}
+
+/// How a call under a lease ended that brought no value to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// It was never sent.
+    Unsent,
+    /// WeChat has answered, and made no token.
+    Answered,
+    /// Whether WeChat made a token is not known.
+    Lost,
+}
+
+/// What a node may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op<V = Arc<str>> {
+    /// Looks.
+    Read,
+    /// Asks for the lease, unless there is a value later than the one it knows.
+    Take {
+        node: NodeId,
+        lease_ms: u64,
+        /// The generation of the asker's value, 0 if it is of no use any more.
+        knows: u64,
+        /// With a value there, the least time since WeChat was last asked; 0: what failures have put off does not
+        /// count either.
+        spacing_ms: u64,
+    },
+    /// The intent: a call that makes a token is about to be sent. Granted if the lease lasts for so long yet.
+    Announce { node: NodeId, epoch: u64, need_ms: u64 },
+    /// The call's value. With the generation it has already, the same value with a later end. `minted`: a token was
+    /// made for it, so a refusal leaves a doubt. The lease ends, or is kept for so long.
+    Publish { node: NodeId, epoch: u64, generation: u64, value: V, calls: Option<Arc<str>>, minted: bool, keep_ms: u64 },
+    /// The lease ends without a new value, or is kept for so long. `wait_ms`: nobody needs to ask for so long; `failed`:
+    /// because this did not go well.
+    Close { node: NodeId, epoch: u64, ended: Ended, failed: bool, wait_ms: u64, keep_ms: u64, calls: Option<Arc<str>> },
+    /// A value from memory for a store that has lost it, or never had it.
+    Offer { generation: u64, value: V },
+    /// Another value of that generation has been published: it is not known which of the two is the later one.
+    Doubt { generation: u64 },
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It was done: the lease is the asker's, the call may be sent, the value is published.
+    Done,
+    /// There is a later value; take that.
+    Newer,
+    /// Another node has the lease for so long.
+    Held { left_ms: u64 },
+    /// Nobody needs to ask for so long.
+    Later { left_ms: u64 },
+    /// It was not done: the lease is not the asker's any more, or the store has something better.
+    Refused,
+}
+
+impl<V: Clone + PartialEq> Record<V> {
+    /// What is left of the lease; 0 without one.
+    pub fn lease_left_ms(&self, now_ms: StoreMs) -> u64 {
+        match self.until_ms.saturating_sub(now_ms) {
+            left @ 1..=LEASE_MS_MAX if self.holder != 0 => left,
+            _ => 0,
+        }
+    }
+
+    /// True of a store that has been emptied, or never had this.
+    pub fn is_blank(&self) -> bool {
+        self.epoch == 0 && self.generation == 0
+    }
+
+    /// Does it, or says why not.
+    pub fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> Verdict {
+        match op {
+            Op::Read => Verdict::Done,
+            Op::Take { node, lease_ms, knows, spacing_ms } => self.take(*node, *lease_ms, *knows, *spacing_ms, now_ms),
+            Op::Announce { node, epoch, need_ms } => self.announce(*node, *epoch, *need_ms, now_ms),
+            Op::Publish { node, epoch, generation, value, calls, minted, keep_ms } => {
+                let fits = *generation > self.generation || (!minted && *generation == self.generation);
+                if fits && (self.is_mine(*node, *epoch) || self.is_blank()) {
+                    self.settle(*epoch);
+                    self.epoch = self.epoch.max(*epoch);
+                    (self.generation, self.value) = (*generation, Some(value.clone()));
+                    (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
+                    self.count(calls);
+                    self.keep(*node, *keep_ms, now_ms);
+                    return Verdict::Done;
+                }
+                if *minted {
+                    self.tangle(now_ms);
+                }
+                Verdict::Refused
+            }
+            Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls } => {
+                let mine = self.is_mine(*node, *epoch);
+                self.count(calls);
+                self.end(*epoch, *ended, mine, now_ms);
+                if !mine {
+                    return Verdict::Refused;
+                }
+                self.failures = if *failed { self.failures.saturating_add(1) } else { self.failures };
+                if *wait_ms > 0 {
+                    self.not_before_ms = now_ms.saturating_add(*wait_ms);
+                }
+                if *ended == Ended::Lost {
+                    self.holder = NOBODY;
+                } else {
+                    self.keep(*node, *keep_ms, now_ms);
+                }
+                Verdict::Done
+            }
+            Op::Offer { generation, value } => {
+                if self.lease_left_ms(now_ms) > 0 || (*generation <= self.generation && self.value.is_some()) {
+                    return Verdict::Refused;
+                }
+                (self.generation, self.value) = (*generation, Some(value.clone()));
+                Verdict::Done
+            }
+            Op::Doubt { generation } => {
+                if *generation != self.generation {
+                    return Verdict::Refused;
+                }
+                self.tangle(now_ms);
+                Verdict::Done
+            }
+        }
+    }
+
+    fn take(&mut self, node: NodeId, lease_ms: u64, knows: u64, spacing_ms: u64, now_ms: StoreMs) -> Verdict {
+        if self.generation > knows && self.value.is_some() {
+            return Verdict::Newer;
+        }
+        let left_ms = self.lease_left_ms(now_ms);
+        if left_ms > 0 && self.holder != node {
+            return Verdict::Held { left_ms };
+        }
+        let left_ms = self.put_off_ms(spacing_ms, now_ms);
+        if left_ms > 0 {
+            return Verdict::Later { left_ms };
+        }
+        self.epoch += 1;
+        self.keep(node, lease_ms.max(1), now_ms);
+        Verdict::Done
+    }
+
+    /// How long asking is put off, by a failure or because it has just been done.
+    fn put_off_ms(&self, spacing_ms: u64, now_ms: StoreMs) -> u64 {
+        if spacing_ms == 0 {
+            return 0;
+        }
+        let failed = Some(self.not_before_ms.saturating_sub(now_ms)).filter(|left| *left <= WAIT_MS_MAX);
+        let asked = Some(self.asked_ms.saturating_add(spacing_ms).saturating_sub(now_ms))
+            .filter(|left| *left <= spacing_ms && self.value.is_some());
+        failed.max(asked).unwrap_or(0)
+    }
+
+    fn announce(&mut self, node: NodeId, epoch: u64, need_ms: u64, now_ms: StoreMs) -> Verdict {
+        if !self.is_mine(node, epoch) || self.lease_left_ms(now_ms) < need_ms.max(1) {
+            return Verdict::Refused;
+        }
+        // An older one stays: it says how long the former value has been doubtful.
+        self.open.get_or_insert(Open { by: epoch, settled_by: epoch, at_ms: now_ms });
+        Verdict::Done
+    }
+
+    fn end(&mut self, epoch: u64, ended: Ended, mine: bool, now_ms: StoreMs) {
+        match ended {
+            Ended::Lost if mine => {
+                let settled_by = epoch + 1;
+                let open = self.open.get_or_insert(Open { by: epoch, settled_by, at_ms: now_ms });
+                open.settled_by = open.settled_by.max(settled_by);
+            }
+            Ended::Lost => self.tangle(now_ms),
+            Ended::Unsent | Ended::Answered => {
+                if ended == Ended::Answered && mine {
+                    self.asked_ms = now_ms;
+                }
+                // True also when the lease has passed on: no token was made by this one.
+                if self.open.is_some_and(|open| open.by == epoch && open.settled_by == epoch) {
+                    self.open = None;
+                }
+            }
+        }
+    }
+
+    /// A call has been made beside whoever has the lease now, so only what is fetched under a later one settles it.
+    fn tangle(&mut self, now_ms: StoreMs) {
+        let at_ms = self.open.map_or(now_ms, |open| open.at_ms.min(now_ms));
+        self.open = Some(Open { by: 0, settled_by: self.epoch + 1, at_ms });
+    }
+
+    fn settle(&mut self, epoch: u64) {
+        self.open = self.open.filter(|open| open.settled_by > epoch);
+    }
+
+    fn is_mine(&self, node: NodeId, epoch: u64) -> bool {
+        self.holder == node && self.epoch == epoch
+    }
+
+    fn keep(&mut self, node: NodeId, keep_ms: u64, now_ms: StoreMs) {
+        (self.holder, self.until_ms) = match keep_ms.min(LEASE_MS_MAX) {
+            0 => (0, 0),
+            keep_ms => (node, now_ms.saturating_add(keep_ms)),
+        };
+    }
+
+    fn count(&mut self, calls: &Option<Arc<str>>) {
+        if calls.is_some() {
+            self.calls.clone_from(calls);
+        }
+    }
+}
+
+/// Without the value: it is sealed, and nobody's business all the same.
+impl<V> std::fmt::Debug for Record<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("epoch", &self.epoch)
+            .field("holder", &self.holder)
+            .field("until_ms", &self.until_ms)
+            .field("open", &self.open)
+            .field("generation", &self.generation)
+            .field("has_value", &self.value.is_some())
+            .field("asked_ms", &self.asked_ms)
+            .field("not_before_ms", &self.not_before_ms)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! What is published, and its seal: whoever can read the store learns no token from it, and whoever can write to it
+//! cannot make nodes serve another.
+//!
+//! ChaCha20-Poly1305 with a random nonce, under a key derived from the operator's secret for each credential, so that
+//! a value moved to another credential's place does not open. An older value put back opens, and is refused by its
+//! generation. Never logs; `Debug` shows no value.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::record::StoreMs;
+use crate::secret::Secret;
+
+/// Named in the sealed text, so that a later form can be told from this one.
+const FORM: u8 = 1;
+/// A sealed value is longer than any real one only if somebody has put it there.
+const SEALED_BYTES_MAX: usize = 64 * 1024;
+
+/// A value as nodes share it. No `Debug`: it holds the token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Value {
+    pub value: String,
+    pub generation: u64,
+    /// From when on it must not be served, on the store's clock.
+    pub expires_ms: StoreMs,
+    /// When it came, on the store's clock.
+    pub fetched_ms: StoreMs,
+    pub life_ms: u64,
+    pub longest_ms: u64,
+    pub learned_ms: Option<u64>,
+    /// WeChat refused it in a probe.
+    #[serde(default)]
+    pub withdrawn: bool,
+    /// What the next renewal of an authorizer is made with.
+    #[serde(default)]
+    pub refresh: Option<String>,
+    /// Which node it comes from, by its name.
+    pub by: String,
+}
+
+/// Why a sealed value could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsealable {
+    #[error("it is not a sealed value of a known form")]
+    Form,
+    #[error("its seal is broken: it was written with another secret, or tampered with")]
+    Broken,
+}
+
+/// Seals and opens the values of one credential.
+pub struct Seal {
+    key: LessSafeKey,
+    tag: Box<str>,
+}
+
+impl Seal {
+    /// For the credential of that tag.
+    pub fn new(secret: &Secret, tag: &str) -> Seal {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().trim().as_bytes());
+        let derived = hmac::sign(&secret, format!("tokencached value {tag}").as_bytes());
+        // A SHA-256 is as long as the cipher's key.
+        let key = UnboundKey::new(&CHACHA20_POLY1305, derived.as_ref()).map(LessSafeKey::new);
+        #[expect(clippy::expect_used, reason = "both lengths are constants")]
+        let key = key.expect("a key of 32 bytes");
+        Seal { key, tag: tag.into() }
+    }
+
+    /// The sealed text; none if the machine gives no random numbers.
+    pub fn close(&self, value: &Value) -> Option<Arc<str>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let mut sealed = Zeroizing::new(serde_json::to_vec(value).ok()?);
+        let aad = Aad::from(self.tag.as_bytes());
+        let proof = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
+        let all = [&[FORM], nonce.as_slice(), sealed.as_slice(), proof.as_ref()].concat();
+        Some(STANDARD.encode(&all).into())
+    }
+
+    /// The value, if the seal is whole.
+    pub fn open(&self, sealed: &str) -> Result<Value, Unsealable> {
+        if sealed.len() > SEALED_BYTES_MAX {
+            return Err(Unsealable::Form);
+        }
+        let bytes = STANDARD.decode(sealed).map_err(|_| Unsealable::Form)?;
+        let (form, rest) = bytes.split_first().ok_or(Unsealable::Form)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(Unsealable::Form)?;
+        if *form != FORM {
+            return Err(Unsealable::Form);
+        }
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealable::Form)?;
+        let mut sealed = Zeroizing::new(sealed.to_vec());
+        let aad = Aad::from(self.tag.as_bytes());
+        let opened = self.key.open_in_place(nonce, aad, &mut sealed).map_err(|_| Unsealable::Broken)?;
+        serde_json::from_slice(opened).map_err(|_| Unsealable::Form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value() -> Value {
+        Value {
+            value: "TOKEN".into(),
+            generation: 7,
+            expires_ms: 9,
+            fetched_ms: 1,
+            life_ms: 8,
+            longest_ms: 8,
+            learned_ms: None,
+            withdrawn: false,
+            refresh: Some("REFRESH".into()),
+            by: "node-a".into(),
+        }
+    }
+
+    fn seal(secret: &str, tag: &str) -> Seal {
+        Seal::new(&Secret::new(secret.into()), tag)
+    }
+
+    #[test]
+    fn what_was_sealed_opens_with_the_same_secret_alone() {
+        let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
+        assert!(!sealed.contains("TOKEN"));
+        assert_ne!(sealed, seal("one secret, long enough", "t1").close(&value()).unwrap(), "the nonce is drawn anew");
+        assert!(seal("one secret, long enough\n", "t1").open(&sealed).is_ok_and(|opened| opened == value()));
+        assert_eq!(seal("another secret, as long", "t1").open(&sealed).err(), Some(Unsealable::Broken));
+    }
+
+    #[test]
+    fn a_value_moved_to_another_credentials_place_does_not_open() {
+        let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
+        assert_eq!(seal("one secret, long enough", "t2").open(&sealed).err(), Some(Unsealable::Broken));
+    }
+
+    #[test]
+    fn no_single_changed_character_goes_unnoticed() {
+        let seal = seal("one secret, long enough", "t1");
+        let sealed = seal.close(&value()).unwrap();
+        for at in 0..sealed.len() {
+            let mut bytes = sealed.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert!(seal.open(std::str::from_utf8(&bytes).unwrap()).is_err(), "at {at}");
+        }
+        for text in ["", "A", "AQ==", "token in the clear", &"A".repeat(70_000)] {
+            assert!(seal.open(text).is_err());
+        }
+    }
+}
