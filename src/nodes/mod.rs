@@ -62,6 +62,9 @@ pub enum Why {
 pub struct Watched {
     /// Names its record.
     pub tag: Arc<str>,
+    /// The app's id (with its agent) and the kind's key, as the side port's API names the credential.
+    pub app: String,
+    pub kind: &'static str,
     /// This node can call WeChat for it, so it takes others' wishes.
     pub renews: bool,
 }
