@@ -66,11 +66,16 @@ pub enum Missing {
     RefreshToken,
     /// The live token of the app, or of the component, that it is asked with.
     Token,
+    /// The state that several nodes share, and what to do about it.
+    SharedState,
 }
 
 impl Missing {
     fn remedy(self) -> &'static str {
         match self {
+            Missing::SharedState => {
+                "see why the shared state is out of reach; until it is back, the token is served to its end"
+            }
             Missing::VerifyTicket => PUSHES,
             Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
             Missing::RefreshToken => {
@@ -152,6 +157,11 @@ impl Failure {
     /// There is no refresh token left to try; nothing was sent.
     pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
         Failure { missing: Some(Missing::RefreshToken), ..Failure::unusable(appid, reason) }
+    }
+
+    /// Other nodes may be renewing it, and the state that they share is out of reach.
+    pub fn no_shared_state(appid: &str, message: String) -> Failure {
+        Failure { missing: Some(Missing::SharedState), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
     /// Our own ledger holds the call back; nothing was sent.
