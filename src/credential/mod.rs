@@ -223,7 +223,7 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             platform: app.platform.name,
             grant: grant_of(app, app.base_url(upstream)).filter(|_| kind == app.token),
             ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
-            follows: false,
+            follows: app.secret.is_absent(),
             appid: app.appid.clone(),
             id: app.id(),
             base_url: app.base_url(upstream).to_owned(),
