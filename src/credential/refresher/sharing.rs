@@ -89,6 +89,7 @@ impl Slot {
 
     fn spacing_ms(&self, purpose: Purpose, live: bool) -> u64 {
         match self.kind.renewal {
+            _ if self.share.as_ref().is_some_and(|share| share.broken.is_some()) => 0,
             _ if !live || matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check) => 0,
             Renewal::Mint => turn::spacing_ms(self.standing.overlap_ms()),
             Renewal::Poll => self.standing.poll_ms / 4 * 3,
@@ -98,11 +99,9 @@ impl Slot {
 
     fn alone(&self, asking: Asking, now_ms: BootMs) -> Alone {
         let left_ms = self.standing.left_ms(now_ms);
-        let ours = self.share.as_ref().is_some_and(|share| share.ours);
+        let may = left_ms > 0 && self.alone_from_ms().is_some_and(|from_ms| now_ms >= from_ms);
         match (asking, self.kind.renewal) {
-            (Asking::Mints, Renewal::Mint) if ours && left_ms > 0 && left_ms <= self.standing.life_ms / ALONE_PART => {
-                Alone::IfAlive
-            }
+            (Asking::Mints, _) if may => Alone::IfAlive,
             (Asking::Mints, _) => Alone::Never,
             // The lease is somebody's who gets nowhere, and the value is running out.
             (Asking::Repeats, Renewal::Window { window_ms })
@@ -112,6 +111,13 @@ impl Slot {
             }
             (Asking::Repeats, _) => Alone::Always,
         }
+    }
+
+    /// When this node may go alone; none if others may have renewed.
+    fn alone_from_ms(&self) -> Option<BootMs> {
+        let ours = self.share.as_ref().is_some_and(|share| share.ours) && self.kind.renewal == Renewal::Mint;
+        let expires_ms = self.standing.expires_ms.filter(|_| ours)?;
+        Some(expires_ms.saturating_sub(self.standing.life_ms / ALONE_PART))
     }
 
     /// The present value once more, for a store whose own cannot be opened.
@@ -441,7 +447,12 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let appid = &self.refresher.slots[id].appid;
         let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
-        self.failed(id, purpose, None, &failure, now_ms)
+        let goes_on = self.failed(id, purpose, None, &failure, now_ms);
+        let slot = &self.refresher.slots[id];
+        if let Some(from_ms) = slot.alone_from_ms().filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms)) {
+            self.arm(id, from_ms);
+        }
+        goes_on
     }
 
     /// The store has our value again, under another number.

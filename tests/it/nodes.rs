@@ -1,0 +1,3 @@
+//! Several nodes that share a state.
+
+mod together;
