@@ -13,6 +13,8 @@ mod clients;
 mod config;
 mod demo;
 mod differential;
+#[cfg(feature = "redis")]
+mod engine;
 mod fuzz;
 mod hostile;
 mod hosts;
@@ -25,6 +27,7 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+mod nodes;
 mod open_platform;
 mod php;
 mod protocol;
