@@ -1,3 +1,4 @@
 //! Several nodes that share a state.
 
+mod settings;
 mod together;
