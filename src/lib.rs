@@ -19,6 +19,7 @@
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
+//! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
@@ -48,6 +49,8 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+#[cfg(feature = "redis")]
+pub mod engine;
 pub mod kind;
 pub mod net;
 pub mod nodes;

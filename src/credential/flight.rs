@@ -14,7 +14,7 @@ use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
 use crate::clock::{BootMs, Clock};
-use crate::config::SecretSource;
+use crate::config::{SecretFault, SecretSource};
 use crate::kind::{Ask, Kind, Renewal};
 use crate::secret::Secret;
 use crate::upstream::{Class, Failure, Probe, Token, Upstream};
@@ -122,6 +122,8 @@ impl Flight {
         let read = read_secret(&self.source).await;
         landing.secret = read.as_ref().ok().cloned();
         let means = match &self.grant {
+            // Not even with what is still kept from when it had one.
+            _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
             Some(grant) => grant.means(&self.appid, read),
             None => read.map(Means::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
         };
@@ -227,6 +229,7 @@ impl Flight {
 /// The secret as it is now. Reasons name the file, never its content.
 pub async fn read_secret(source: &SecretSource) -> Result<Secret, String> {
     let path = match source {
+        SecretSource::Absent => return Err(SecretFault::Absent.to_string()),
         SecretSource::Fixed(secret) => return Ok(secret.clone()),
         SecretSource::File(path) => path.display(),
     };
