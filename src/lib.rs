@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
@@ -48,6 +49,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod https;
 pub mod kind;
 pub mod net;
 pub mod nodes;
