@@ -6,7 +6,11 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use crate::config::Nodes;
 use crate::config::{App, Config, Loaded, Upstream};
+#[cfg(feature = "redis")]
+use crate::engine::{self, Engine};
 use crate::kind::{Ask, component};
 use crate::secret::fingerprint;
 use crate::upstream::Client;
@@ -36,10 +40,17 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     }
     #[cfg(feature = "redis")]
     for sink in &config.sinks {
-        let tried = crate::sink::try_out(sink).await;
+        let tried = engine::try_out(&Engine::new(sink.server.clone())).await;
         all_well &= tried.is_ok();
         let text = tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"));
         writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;
+    }
+    #[cfg(feature = "redis")]
+    if let Some(Nodes::Redis(state)) = &config.nodes {
+        let tried = engine::try_out(&Engine::of_key(state.server.clone(), &state.key())).await;
+        all_well &= tried.is_ok();
+        let text = tried.err().map_or("good: it lets us in and is a master".to_owned(), |fault| format!("no: {fault}"));
+        writeln!(out, "# state {}: {text}", state.server).map_err(|error| format!("cannot print: {error}"))?;
     }
     if config.apps.is_empty() {
         writeln!(out, "# no app is configured, so there is nothing to ask WeChat")
@@ -49,6 +60,9 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
 }
 
 async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration) -> (bool, String) {
+    if app.secret.is_absent() {
+        return (true, "not asked: it has no secret here and is only followed".to_owned());
+    }
     let secret = match app.secret.read() {
         Ok(secret) => secret,
         Err(fault) => return (false, format!("the secret cannot be read: {fault}")),

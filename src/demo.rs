@@ -96,6 +96,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
         },
         access: config::Access::default(),
         state_path: None,
+        nodes: None,
         upstream: Upstream::at(sandbox.base_url()),
         apps: vec![
             app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),

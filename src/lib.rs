@@ -20,6 +20,7 @@
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
+//! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
@@ -49,6 +50,8 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+#[cfg(feature = "redis")]
+pub mod engine;
 pub mod https;
 pub mod kind;
 pub mod net;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
-use tokencached::config::{self, Config, ListenAt, Loaded, ProcessEnvironment};
+use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
 use tokencached::net::Guard;
 use tokencached::side::{Door, Keeper};
 use tokencached::{check, demo, process, telemetry};
@@ -160,14 +160,21 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     let owned: Vec<&Path> = folder.into_iter().chain(config.state_path.as_deref()).collect();
     process::switch_user(user, &owned).map_err(unavailable("cannot switch the user (-u)"))?;
     for app in &config.apps {
-        if let Err(fault) = app.secret.read() {
+        if !app.secret.is_absent()
+            && let Err(fault) = app.secret.read()
+        {
             let text = format!("as user {user} the secret of {} cannot be read: {fault}", app.appid);
             return Err((EXIT_CONFIG, text));
         }
     }
     for sink in &config.sinks {
-        if let Some(Err(fault)) = sink.password.as_ref().map(|password| password.read()) {
+        if let Some(Err(fault)) = sink.server.password.as_ref().map(|password| password.read()) {
             return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} cannot be read: {fault}")));
+        }
+    }
+    for (what, source) in config.nodes.iter().flat_map(Nodes::secrets) {
+        if let Err(fault) = source.read() {
+            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] cannot be read: {fault}")));
         }
     }
     Ok(())

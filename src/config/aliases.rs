@@ -188,13 +188,22 @@ impl Reader<'_> {
 
     /// The keys themselves, with their places. What is written out wins over a preset.
     pub(super) fn expand(&mut self, templates: Vec<Template>, secret: &SecretSource) -> (Vec<Alias>, Vec<Place>) {
+        let absent = secret.is_absent();
         let secret = secret.read().ok();
         let secret = secret.as_ref().map_or("", |secret| secret.expose());
         let (mut aliases, mut places): (Vec<Alias>, Vec<Place>) = Default::default();
         for template in templates {
             let Template { key, of, view, preset, place } = template;
-            let (name, spoken) = spell(key, secret);
             let list = if preset { "presets" } else { "aliases" };
+            if absent && key.contains("{secret") {
+                // Under a preset's key nobody is answered, as without the preset.
+                if !preset {
+                    let what = format!("{} wants the secret, and the app has none here", quoted(&key));
+                    self.fault(list, Problem::new(what, "Remove the alias, or give the app its secret."), &place);
+                }
+                continue;
+            }
+            let (name, spoken) = spell(key, secret);
             if let Err(problem) = fit(&name, &spoken) {
                 self.fault(list, problem, &place);
                 continue;

@@ -9,6 +9,7 @@ use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
+use super::nodes::Company;
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
@@ -34,6 +35,8 @@ pub enum Origin {
     Environment(String),
     /// Written in the configuration file.
     Inline,
+    /// There is none: the app is only followed.
+    Nowhere,
 }
 
 /// A checked app with what only the checks and `check` need.
@@ -48,6 +51,7 @@ pub(super) struct Entry {
 
 pub(super) struct Reader<'r> {
     pub environment: &'r dyn Environment,
+    pub company: Company,
     pub faults: &'r mut Vec<Fault>,
     pub warnings: &'r mut Vec<String>,
 }
@@ -66,7 +70,21 @@ impl Reader<'_> {
             (entry.app.aliases, entry.alias_places) = self.expand(templates, secret);
         }
         self.collisions(&entries);
+        self.followed(&entries);
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
+    }
+
+    /// An app that was forgotten looks like one that is followed.
+    fn followed(&mut self, entries: &[Entry]) {
+        let followed: Vec<&Entry> = entries.iter().filter(|entry| entry.app.secret.is_absent()).collect();
+        if let (Some(first), true) = (followed.first(), followed.len() < entries.len()) {
+            let (count, id) = (followed.len(), quoted(&first.app.id()));
+            self.warnings.push(format!(
+                "{}: of {} apps {count} have no secret here and are only followed, first {id}",
+                first.place,
+                entries.len()
+            ));
+        }
     }
 
     pub(super) fn platform(&mut self, raw: &RawTable) -> &'static Platform {
@@ -235,6 +253,9 @@ impl Reader<'_> {
             if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
                 return Some((secret, Origin::Environment("WECHAT_SECRET".into())));
             }
+            if wanted.of_app && self.company != Company::Alone {
+                return Some((SecretSource::Absent, Origin::Nowhere));
+            }
             let problem = Problem::new(
                 format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun),
                 wanted.remedy(),
@@ -243,7 +264,13 @@ impl Reader<'_> {
             return None;
         };
         let place = given.place.clone();
+        if wanted.of_app && self.company == Company::Upstream {
+            self.fault(key, no_use_for_a_secret(wanted.noun), &place);
+        }
         match self.secret_of(key, given.value, document, wanted) {
+            Ok((source, Origin::Inline)) if matches!(place, Place::Environment(_)) => {
+                Some((source, Origin::Environment(place.to_string().trim_start_matches("environment ").to_owned())))
+            }
             Ok(secret) => {
                 if key == wanted.key {
                     let open = if document.open_to_others { ", and others may read this file (chmod 600)" } else { "" };
@@ -342,7 +369,8 @@ impl Reader<'_> {
         let place = |name: &str| Place::Environment(name.into());
         let (id, secret) = match (id, secret) {
             (None, None) => return,
-            (Some(id), Some(secret)) => (id, secret),
+            (Some(id), Some(secret)) => (id, Some(secret)),
+            (Some(id), None) if self.company != Company::Alone => (id, None),
             (Some(_), None) => {
                 let problem = Problem::new("WECHAT_SECRET is missing beside it", "Set both, or neither.");
                 return self.faults.push(problem.at(&place("WECHAT_APPID")));
@@ -354,17 +382,23 @@ impl Reader<'_> {
         };
         let id = appid(&Value::Text(id.to_string_lossy().into_owned()))
             .map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
-        let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text).map_err(|fault| {
+        if self.company == Company::Upstream && secret.is_some() {
+            self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
+        }
+        let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
+        let secret = secret.map_err(|fault| {
             let problem = Problem::new(format!("the value {fault}"), "Set it to the app's secret.");
             self.faults.push(problem.at(&place("WECHAT_SECRET")));
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
-        let secret = SecretSource::Fixed(secret);
-        let origin = Origin::Environment("WECHAT_SECRET".into());
+        let origin = secret.as_ref().map_or(Origin::Nowhere, |_| Origin::Environment("WECHAT_SECRET".into()));
+        let secret = secret.map_or(SecretSource::Absent, SecretSource::Fixed);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
         {
-            entry.app.secret = secret;
-            entry.origin = origin;
+            if !secret.is_absent() {
+                entry.app.secret = secret;
+                entry.origin = origin;
+            }
             return;
         }
         if !(mp::PLATFORM.usual_id)(&appid) {
@@ -425,6 +459,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn no_use_for_a_secret(noun: &str) -> Problem {
+    let what = format!("a node with upstream in [state] never calls WeChat and has no use for a {noun}");
+    Problem::new(what, "Remove it, or share a Redis by url in [state].")
 }
 
 /// The secret in the environment, if the quick start is about that app.

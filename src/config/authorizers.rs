@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::apps::{Entry, Reader};
 use super::fault::Problem;
 use super::file::{Document, RawTable};
+use super::nodes::Company;
 use super::value::{path, quoted};
 use super::{App, SecretSource};
 use crate::kind::{Platform, component};
@@ -20,6 +21,8 @@ pub(super) struct Wanted {
     pub one: &'static str,
     pub the: &'static str,
     pub whose: &'static str,
+    /// An app's own, which other nodes may have in this one's place.
+    pub of_app: bool,
 }
 
 pub(super) const SECRET: Wanted = Wanted {
@@ -29,6 +32,7 @@ pub(super) const SECRET: Wanted = Wanted {
     one: "an app",
     the: "the app",
     whose: "the app's secret",
+    of_app: true,
 };
 
 pub(super) const REFRESH_TOKEN: Wanted = Wanted {
@@ -38,13 +42,20 @@ pub(super) const REFRESH_TOKEN: Wanted = Wanted {
     one: "an authorizer",
     the: "the authorizer",
     whose: "the authorizer's refresh token",
+    of_app: true,
 };
 
 impl Wanted {
     /// How to bring it.
     pub fn remedy(&self) -> String {
         let key = self.key;
-        format!("Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\".")
+        let here = format!("Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"");
+        match self.of_app {
+            true => {
+                format!("{here}; with url or upstream in [state], nodes that have it may keep the app for this one.")
+            }
+            false => format!("{here}."),
+        }
     }
 }
 
@@ -86,7 +97,8 @@ impl Reader<'_> {
         platform: &Platform,
         document: &Document,
     ) -> Option<PathBuf> {
-        if is_component(platform) && !raw.fields.contains_key("verify_ticket_file") {
+        let followed = self.company != Company::Alone && !SECRET.keys.iter().any(|key| raw.fields.contains_key(key));
+        if is_component(platform) && !followed && !raw.fields.contains_key("verify_ticket_file") {
             let place = &raw.place;
             self.warnings.push(format!(
                 "{place}: a component without verify_ticket_file has no token until somebody hands in its verify ticket"

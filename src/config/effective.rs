@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{RefuseWith, Side, Sink, SinkAt, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -111,6 +111,9 @@ impl Loaded {
         let (upstream, log) = (&self.config.upstream, &self.config.log);
         out.push_str("\n[state]\n");
         line(out, "path", &self.config.state_path.as_deref().map_or_else(|| quoted("none"), quoted_path));
+        if let Some(of) = &self.config.nodes {
+            nodes(out, of);
+        }
         out.push_str("\n[upstream]\n");
         line(out, "base_url", &quoted(&upstream.base_url));
         line(out, "hosts", &list(upstream.hosts.iter().map(|url| quoted(url))));
@@ -144,27 +147,7 @@ impl Loaded {
 
 fn sink(out: &mut String, sink: &Sink) {
     out.push_str("\n[[sink]]\n");
-    match &sink.at {
-        SinkAt::Tcp { host, port } => line(out, "url", &quoted(&format!("redis://{}", authority(host, *port)))),
-        SinkAt::Unix(path) => line(out, "url", &quoted(&format!("unix:{}", path.display()))),
-        SinkAt::Tls { host, port, ca_file, identity } => {
-            line(out, "url", &quoted(&format!("rediss://{}", authority(host, *port))));
-            if let Some(path) = ca_file {
-                line(out, "ca_file", &quoted_path(path));
-            }
-            if let Some((cert, key)) = identity {
-                line(out, "cert_file", &quoted_path(cert));
-                line(out, "key_file", &quoted_path(key));
-            }
-        }
-    }
-    line(out, "db", &sink.db.to_string());
-    if let Some(user) = &sink.user {
-        line(out, "user", &quoted(user));
-    }
-    if let Some(origin) = &sink.password_origin {
-        secret(out, "password", origin);
-    }
+    redis(out, &sink.server);
     line(out, "keys", &list(sink.keys.iter().map(|key| key.as_toml(quoted))));
     match sink.ttl {
         Ttl::None => line(out, "ttl", &quoted("none")),
@@ -175,21 +158,63 @@ fn sink(out: &mut String, sink: &Sink) {
     }
     line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
     line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
-    line(out, "timeout_ms", &sink.timeout_ms.to_string());
 }
 
-/// `host:port`, an IPv6 address in brackets.
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+/// Which Redis, of a sink and of the state.
+fn redis(out: &mut String, server: &RedisServer) {
+    line(out, "url", &quoted(&server.url()));
+    if let Some(TlsFiles { ca_file, identity }) = &server.tls {
+        if let Some(path) = ca_file {
+            line(out, "ca_file", &quoted_path(path));
+        }
+        if let Some((cert, key)) = identity {
+            line(out, "cert_file", &quoted_path(cert));
+            line(out, "key_file", &quoted_path(key));
+        }
+    }
+    line(out, "db", &server.db.to_string());
+    if let Some(user) = &server.user {
+        line(out, "user", &quoted(user));
+    }
+    if let Some(origin) = &server.password_origin {
+        secret(out, "password", origin);
+    }
+    line(out, "timeout_ms", &server.timeout_ms.to_string());
 }
 
-/// Where an app's secret, or an authorizer's refresh token, comes from.
+/// What several nodes have in common, in `[state]`.
+fn nodes(out: &mut String, nodes: &Nodes) {
+    match nodes {
+        Nodes::Redis(state) => {
+            redis(out, &state.server);
+            secret(out, "secret", &state.sealing_origin);
+            line(out, "prefix", &quoted(&state.prefix));
+            line(out, "poll_every_ms", &state.poll_every_ms.to_string());
+            line(out, "node", &quoted(&state.node));
+        }
+        Nodes::Upstream(upstream) => {
+            line(out, "upstream", &list(upstream.urls.iter().map(|url| quoted(url))));
+            if let Some(origin) = &upstream.key_origin {
+                secret(out, "upstream_key", origin);
+            }
+            if let Some(path) = &upstream.ca_file {
+                line(out, "upstream_ca_file", &quoted_path(path));
+            }
+            line(out, "timeout_ms", &upstream.timeout_ms.to_string());
+            line(out, "poll_every_ms", &upstream.poll_every_ms.to_string());
+            line(out, "node", &quoted(&upstream.node));
+        }
+    }
+}
+
+/// Where a secret comes from.
 fn secret(out: &mut String, key: &str, origin: &Origin) {
     match origin {
         Origin::File(path) => line(out, &format!("{key}_file"), &quoted_path(path)),
         Origin::Credential(name) => line(out, &format!("{key}_credential"), &quoted(name)),
         Origin::Environment(name) => line(out, &format!("{key}_env"), &quoted(name)),
         Origin::Inline => line(out, key, &format!("{} # written in the file", quoted(HIDDEN))),
+        Origin::Nowhere => {}
     }
 }
 

@@ -16,6 +16,9 @@ pub trait Environment {
     /// Whether the process runs as root.
     fn is_root(&self) -> bool;
 
+    /// The machine's own name; empty if it has none.
+    fn host_name(&self) -> String;
+
     /// The addresses of a host name.
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
@@ -37,12 +40,16 @@ impl Environment for ProcessEnvironment {
         rustix::process::geteuid().is_root()
     }
 
+    fn host_name(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     }
 }
 
-/// Variables from a map, nobody's root, no names to resolve.
+/// Variables from a map, nobody's root, a machine without a name, no names to resolve.
 impl Environment for BTreeMap<String, String> {
     fn get(&self, name: &str) -> Option<OsString> {
         BTreeMap::get(self, name).map(OsString::from)
@@ -54,6 +61,10 @@ impl Environment for BTreeMap<String, String> {
 
     fn is_root(&self) -> bool {
         false
+    }
+
+    fn host_name(&self) -> String {
+        String::new()
     }
 
     fn resolve(&self, _host: &str) -> io::Result<Vec<IpAddr>> {

@@ -252,9 +252,11 @@ impl Walk<'_> {
     }
 }
 
-/// The section that has a key of that name.
+/// The section that has a key of that name. A secret or a url is hardly that of [state] wherever it has got lost.
 fn section_of(key: &str) -> Option<&'static str> {
-    SECTIONS.iter().copied().find(|section| keys_of(section).any(|known| known == key))
+    let of_tables = APP_KEYS.contains(&key) || SINK_KEYS.contains(&key);
+    let mut sections = SECTIONS.iter().copied().filter(|section| *section != "state" || !of_tables);
+    sections.find(|section| keys_of(section).any(|known| known == key))
 }
 
 fn kind_of(value: &DeValue<'_>) -> &'static str {

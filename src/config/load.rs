@@ -12,7 +12,7 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, side, upstream};
+use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, nodes, side, upstream};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -57,6 +57,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         "none" => Ok(None),
         _ => path(value, base).map(Some),
     });
+    let nodes = layers.nodes();
     let folder = layers.folder;
     let (allow_unauthenticated, unix_socket) = (asked.guarded.allowed, asked.unix_socket.clone());
     let asked = Asked { others: !document.listeners.is_empty(), ..asked };
@@ -72,7 +73,9 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     }
     .read(std::mem::take(&mut document.listeners));
     let side = side::complete(side, environment, &mut faults, &mut warnings);
-    let mut reader = Reader { environment, faults: &mut faults, warnings: &mut warnings };
+    let company = nodes.company();
+    let mut reader = Reader { environment, company, faults: &mut faults, warnings: &mut warnings };
+    let nodes = reader.nodes(nodes, &document);
     let (apps, origins) = reader.apps(&mut document);
     let sinks = reader.sinks(&mut document, &apps);
     if apps.is_empty() && faults.is_empty() {
@@ -88,7 +91,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         None => default_state_path(environment, &mut warnings),
     };
     if state_path.is_none()
-        && let Some(app) = apps.iter().find(|app| app.component.is_some())
+        && let Some(app) = apps.iter().find(|app| app.component.is_some() && !app.secret.is_absent())
     {
         faults.push(authorizers::needs_state(&app.appid).at(&Place::Default));
     }
@@ -96,7 +99,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         return Err(Faults::new(faults));
     }
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
-    let config = Config { server, access, state_path, upstream, apps, side, sinks, log };
+    let config = Config { server, access, state_path, nodes, upstream, apps, side, sinks, log };
     warnings.extend(access::unknown_apps(&config));
     Ok(Loaded { config, warnings, allow_unauthenticated, origins })
 }
@@ -170,6 +173,16 @@ impl<'l> Layers<'l> {
     /// Where the first setting whose name begins so was given.
     pub(super) fn first_of(&self, prefix: &str) -> Option<Place> {
         self.given.iter().find(|(key, _)| key.starts_with(prefix)).map(|(_, given)| given.place.clone())
+    }
+
+    /// What `[state]` says of other nodes, out of all layers.
+    fn nodes(&mut self) -> nodes::Section {
+        let all = std::mem::take(&mut self.given);
+        let of_nodes = |key: &str| key.strip_prefix("state.").is_some_and(|key| key != "path");
+        let (taken, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(key, _)| of_nodes(key));
+        self.given = rest;
+        let short = |(key, given): (&'static str, Given)| Some((key.strip_prefix("state.")?, given));
+        nodes::section(taken.into_iter().filter_map(short).collect(), &self.current)
     }
 
     fn on(&mut self, key: &'static str, default: bool) -> bool {

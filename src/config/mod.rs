@@ -24,7 +24,9 @@ mod flags;
 mod listen;
 mod listeners;
 mod load;
+mod nodes;
 mod presets;
+mod redis_server;
 mod secret_source;
 mod settings;
 mod side;
@@ -40,10 +42,12 @@ pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
 pub use load::{Loaded, load};
+pub use nodes::{Nodes, RedisState, UpstreamNodes};
+pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{Network, SIDE_PORT, Side};
-pub use sinks::{Sink, SinkAt, SinkKey, Ttl};
+pub use sinks::{Sink, SinkKey, Ttl};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.
@@ -57,6 +61,8 @@ pub struct Config {
     pub access: Access,
     /// The state file; `None` keeps tokens in memory only.
     pub state_path: Option<PathBuf>,
+    /// What other nodes it has, and how they are reached; none: it is alone.
+    pub nodes: Option<Nodes>,
     pub upstream: Upstream,
     pub apps: Vec<App>,
     /// The HTTP port for people, monitoring and other code; none: off.
@@ -313,6 +319,8 @@ impl App {
 /// Where an app's secret comes from. A file is read again at every fetch, so it can be rotated.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
+    /// There is none here: what is kept of the app is followed from other nodes and never fetched.
+    Absent,
     File(PathBuf),
     /// Read from the environment or written in the file; fixed for the life of the process.
     Fixed(Secret),

@@ -16,6 +16,8 @@ pub(super) const HIDDEN: &str = "<hidden>";
 /// Why a secret cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretFault {
+    #[error("is not here: the app is only followed")]
+    Absent,
     #[error("cannot be read: {0}")]
     Unreadable(String),
     #[error("is not a regular file")]
@@ -33,9 +35,15 @@ pub enum SecretFault {
 }
 
 impl SecretSource {
+    /// Whether this node has none, and so never fetches.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, SecretSource::Absent)
+    }
+
     /// The secret as it is now: a file is read again, so that it can be rotated.
     pub fn read(&self) -> Result<Secret, SecretFault> {
         match self {
+            SecretSource::Absent => Err(SecretFault::Absent),
             SecretSource::File(path) => of_file(path),
             SecretSource::Fixed(secret) => Ok(secret.clone()),
         }

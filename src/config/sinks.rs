@@ -1,57 +1,26 @@
 //! `[[sink]]` tables -> the Redis servers that what is kept current is written to, and under which keys.
 //!
-//! A key may hold an app's secret, as an alias may: it is never spoken. A password never leaves its [`SecretSource`].
+//! A key may hold an app's secret, as an alias may: it is never spoken.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
-
-use url::Url;
 
 use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
-use super::apps::{Origin, Reader, shown};
-use super::authorizers::Wanted;
+use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::closest;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, SecretSource, View, access, upstream};
+use super::{AliasOf, App, RedisServer, View};
 use crate::credential::encoding::Form;
 
-const PORT: u16 = 6379;
 const KEY_BYTES_MAX: usize = 1024;
+const TIMEOUT_MS: u64 = 2_000;
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
 const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{kind}:{id}";
-
-const PASSWORD: Wanted = Wanted {
-    key: "password",
-    keys: ["password", "password_file", "password_env", "password_credential"],
-    noun: "password",
-    one: "a sink",
-    the: "the sink",
-    whose: "the password of that Redis",
-};
-
-/// Where a Redis listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkAt {
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    Tls {
-        host: String,
-        port: u16,
-        /// Whom to trust (PEM); none: the public authorities.
-        ca_file: Option<PathBuf>,
-        /// Our own certificate and its key (PEM), if the server asks for one.
-        identity: Option<(PathBuf, PathBuf)>,
-    },
-    Unix(PathBuf),
-}
 
 /// How long a key lives in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,31 +34,19 @@ pub enum Ttl {
 /// A Redis that managed keys are written to.
 #[derive(Clone, Debug)]
 pub struct Sink {
-    pub at: SinkAt,
-    pub db: u32,
-    pub user: Option<String>,
-    /// Read again at each connection.
-    pub password: Option<SecretSource>,
-    /// Where the password came from, for `check`.
-    pub password_origin: Option<Origin>,
+    pub server: RedisServer,
     pub keys: Vec<SinkKey>,
     pub ttl: Ttl,
     /// How often is looked whether the keys are still there, ms.
     pub check_every_ms: u64,
     /// How often everything is written again, ms.
     pub rewrite_every_ms: u64,
-    /// Longest wait for a connection and for each answer, ms.
-    pub timeout_ms: u64,
 }
 
 impl fmt::Display for Sink {
     /// The address, without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.at {
-            SinkAt::Tcp { host, port } => write!(f, "redis://{host}:{port}/{}", self.db),
-            SinkAt::Tls { host, port, .. } => write!(f, "rediss://{host}:{port}/{}", self.db),
-            SinkAt::Unix(path) => write!(f, "unix:{} db {}", path.display(), self.db),
-        }
+        self.server.fmt(f)
     }
 }
 
@@ -214,78 +171,26 @@ impl Reader<'_> {
             self.faults.push(Problem::new("this build cannot write to a Redis", remedy).at(&raw.place));
             return None;
         }
-        let address = self.address(&raw, document);
-        let (ttl, user) = (self.ttl(&raw), self.user(&raw));
-        let password = self.password(&mut raw, document);
+        if !raw.fields.contains_key("url") {
+            let problem = Problem::new("a sink has no url", "Write url = \"redis://127.0.0.1:6379\".");
+            self.faults.push(problem.at(&raw.place));
+        }
+        let fields = self.redis_fields(&raw, &document.folder);
+        let server = self.redis_server(&mut raw, document, fields, TIMEOUT_MS);
+        let ttl = self.ttl(&raw);
         let mut number = |key, range: RangeInclusive<u64>, default| {
             self.field(&raw, key, |value| integer(value, range.clone())).unwrap_or(default)
         };
         let check_every_ms = number("check_every_s", 1..=3_600, 5) * 1000;
         let rewrite_every_ms = number("rewrite_every_s", 10..=86_400, 300) * 1000;
-        let timeout_ms = number("timeout_ms", 100..=60_000, 2_000);
         let scope = self.scope(&raw, apps)?;
         let templates = self.sink_templates(&raw, &scope);
         let (keys, places) = self.sink_keys(&templates, &scope);
-        let (at, db) = address?;
-        let (password, password_origin) = password.unzip();
-        let sink =
-            Sink { at, db, user, password, password_origin, keys, ttl, check_every_ms, rewrite_every_ms, timeout_ms };
+        let sink = Sink { server: server?, keys, ttl, check_every_ms, rewrite_every_ms };
         if sink.keys.is_empty() && self.faults.is_empty() {
             self.warnings.push(format!("{}: nothing is kept that this sink would write", raw.place));
         }
         Some(Draft { sink, places })
-    }
-
-    fn address(&mut self, raw: &RawTable, document: &Document) -> Option<(SinkAt, u32)> {
-        let Some(given) = raw.fields.get("url") else {
-            let problem = Problem::new("a sink has no url", "Write url = \"redis://127.0.0.1:6379\".");
-            self.faults.push(problem.at(&raw.place));
-            return None;
-        };
-        let base = &document.folder;
-        let ca_file = self.field(raw, "ca_file", |value| upstream::ca_file(value, base));
-        let cert = self.field(raw, "cert_file", |value| upstream::ca_file(value, base));
-        let key = self.field(raw, "key_file", |value| access::pem(value, base));
-        let db = self.field(raw, "db", |value| integer(value, 0..=65_535));
-        let (at, in_url) = self.field(raw, "url", address)?;
-        let db = match (db.and_then(|db| u32::try_from(db).ok()), in_url) {
-            (Some(db), Some(other)) if db != other => {
-                let problem = Problem::new(format!("the url says {other}, and db {db}"), "Keep one of the two.");
-                self.fault("url", problem, &given.place);
-                db
-            }
-            (db, in_url) => db.or(in_url).unwrap_or(0),
-        };
-        let one_of_two = raw.fields.contains_key("cert_file") != raw.fields.contains_key("key_file");
-        let tls = ["ca_file", "cert_file", "key_file"].iter().find_map(|name| Some((*name, raw.fields.get(name)?)));
-        match (&at, tls) {
-            (SinkAt::Tls { .. }, Some((name, given))) if one_of_two => {
-                let problem = Problem::new("cert_file and key_file belong together", "Give both, or neither.");
-                self.fault(name, problem, &given.place);
-            }
-            (SinkAt::Tcp { .. } | SinkAt::Unix(_), Some((name, given))) => {
-                let problem = Problem::new("the url does not speak TLS", "Write url = \"rediss://...\".");
-                self.fault(name, problem, &given.place);
-            }
-            (SinkAt::Tcp { host, .. }, None) if !is_this_machine(host) => self.warnings.push(format!(
-                "{}: tokens pass the network in the clear on their way to {host}; rediss:// hides them",
-                given.place
-            )),
-            _ => {}
-        }
-        Some((with_tls(at, ca_file, cert.zip(key)), db))
-    }
-
-    fn user(&mut self, raw: &RawTable) -> Option<String> {
-        if let (Some(given), false) = (raw.fields.get("user"), has_password(raw)) {
-            let problem = Problem::new("a user without a password", "Add password_file = \"/path\".");
-            self.fault("user", problem, &given.place);
-        }
-        self.field(raw, "user", |value| text(value).map(str::to_owned))
-    }
-
-    fn password(&mut self, raw: &mut RawTable, document: &Document) -> Option<(SecretSource, Origin)> {
-        if has_password(raw) { self.secret(raw, document, None, &PASSWORD) } else { None }
     }
 
     fn ttl(&mut self, raw: &RawTable) -> Ttl {
@@ -462,7 +367,7 @@ impl Template {
     fn kinds(&self, app: &App, kept: &[AliasOf]) -> Vec<AliasOf> {
         // Nobody looks under an authorizer's secret: it has none.
         let fits = |preset: &Preset| {
-            preset.agents == app.platform.has_agents && (app.component.is_none() || !self.key.contains("{secret"))
+            preset.agents == app.platform.has_agents && (has_secret(app) || !self.key.contains("{secret"))
         };
         if !self.preset.as_ref().is_none_or(fits) {
             return Vec::new();
@@ -480,8 +385,9 @@ impl Template {
             let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
         }
-        if app.component.is_some() && self.key.contains("{secret") {
-            let what = format!("a key with a secret, and the authorizer {} has none", quoted(&app.id()));
+        if !has_secret(app) && self.key.contains("{secret") {
+            let whose = if app.component.is_some() { "authorizer" } else { "app" };
+            let what = format!("a key with a secret, and the {whose} {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Name the apps of this sink, or write {appid} in its place."));
         }
         let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
@@ -505,7 +411,7 @@ struct Secrets(Option<crate::secret::Secret>);
 impl Secrets {
     fn of(app: &App) -> Secrets {
         // A refresh token is no part of any key.
-        Secrets(if app.component.is_some() { None } else { app.secret.read().ok() })
+        Secrets(if has_secret(app) { app.secret.read().ok() } else { None })
     }
 
     fn text(&self) -> &str {
@@ -513,8 +419,8 @@ impl Secrets {
     }
 }
 
-fn has_password(raw: &RawTable) -> bool {
-    PASSWORD.keys.iter().any(|key| raw.fields.contains_key(key))
+fn has_secret(app: &App) -> bool {
+    app.component.is_none() && !app.secret.is_absent()
 }
 
 fn same(first: &SinkKey, second: &SinkKey) -> bool {
@@ -574,90 +480,4 @@ fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
         None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
     };
     Err(Problem::new(format!("the app {} is not there", shown(id)), remedy))
-}
-
-/// `redis://host[:port][/db]`, `rediss://` likewise, `unix:/path`. Never quotes it: people put passwords there.
-fn address(value: &Value) -> Reading<(SinkAt, Option<u32>)> {
-    let remedy =
-        "Write \"redis://127.0.0.1:6379\", \"rediss://redis.internal:6379\" or \"unix:/run/redis/redis.sock\".";
-    let url = Url::parse(text(value)?).map_err(|error| Problem::new(format!("this is not a URL: {error}"), remedy))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        let remedy = "Write user = \"...\" and password_file = \"/path\" in lines of their own.";
-        return Err(Problem::new("the URL has a user or a password, and URLs get into logs", remedy));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Problem::new("the URL has a query or a fragment", "Remove it; the database goes into db = N."));
-    }
-    if matches!(url.scheme(), "unix" | "redis+unix") {
-        return match socket_path(&url) {
-            Some(path) => Ok((SinkAt::Unix(path), None)),
-            None => Err(Problem::new("the path of the socket is not an absolute one", remedy)),
-        };
-    }
-    let host = url.host_str().filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| Problem::new("the URL has no host", remedy))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = url.port().unwrap_or(PORT);
-    let db = match url.path().trim_start_matches('/') {
-        "" => None,
-        db => Some(db.parse().map_err(|_| Problem::new("the database in the URL is not a number", remedy))?),
-    };
-    match url.scheme() {
-        "redis" => Ok((SinkAt::Tcp { host, port }, db)),
-        "rediss" => Ok((SinkAt::Tls { host, port, ca_file: None, identity: None }, db)),
-        _ => Err(Problem::new("the URL is none of redis, rediss and unix", remedy)),
-    }
-}
-
-/// `unix:/path` and `unix:///path` are one.
-fn socket_path(url: &Url) -> Option<PathBuf> {
-    let (path, no_host) = (url.path(), url.host_str().is_none_or(str::is_empty));
-    // Percent signs stand for something else; nobody needs them in the path of a socket.
-    (no_host && path.starts_with('/') && path.len() > 1 && !path.contains('%')).then(|| PathBuf::from(path))
-}
-
-fn with_tls(at: SinkAt, ca_file: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>) -> SinkAt {
-    match at {
-        SinkAt::Tls { host, port, .. } => SinkAt::Tls { host, port, ca_file, identity },
-        other => other,
-    }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let ip = host.parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(url: &str) -> Option<(SinkAt, Option<u32>)> {
-        address(&Value::Text(url.into())).ok()
-    }
-
-    #[test]
-    fn addresses_read_as_people_write_them() {
-        let tcp = |host: &str, port| SinkAt::Tcp { host: host.into(), port };
-        assert_eq!(read("redis://127.0.0.1"), Some((tcp("127.0.0.1", 6379), None)));
-        assert_eq!(read("redis://redis.internal:6380/2"), Some((tcp("redis.internal", 6380), Some(2))));
-        assert_eq!(read("redis://[::1]:6380/"), Some((tcp("::1", 6380), None)));
-        for unix in ["unix:/run/r.sock", "unix:///run/r.sock", "redis+unix:///run/r.sock"] {
-            assert_eq!(read(unix), Some((SinkAt::Unix("/run/r.sock".into()), None)), "{unix}");
-        }
-        assert!(matches!(read("rediss://r.internal"), Some((SinkAt::Tls { port: 6379, .. }, None))));
-        for wrong in
-            ["redis://", "http://a", "redis://a/x", "redis://a?db=1", "unix:r.sock", "unix://", "127.0.0.1:6379"]
-        {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_the_url_is_refused_and_not_quoted() {
-        for url in ["redis://:hunter22@a", "redis://me:hunter22@a", "unix://:hunter22@/run/r.sock"] {
-            let problem = address(&Value::Text(url.into())).unwrap_err();
-            assert!(!problem.what.contains("hunter22") && !problem.remedy.contains("hunter22"), "{problem:?}");
-        }
-    }
 }

@@ -142,6 +142,37 @@ pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
 }
 
+/// How it goes with the state that several nodes share. Says nothing where there is one node.
+#[derive(Default)]
+pub struct SharedFacts(Mutex<Option<(bool, BootMs)>>);
+
+impl SharedFacts {
+    /// Whether it answers now; what was known before.
+    pub(super) fn set(&self, up: bool, now_ms: BootMs) -> Option<bool> {
+        let mut known = self.0.lock();
+        let before = *known;
+        let heard_ms = if up { now_ms } else { before.map_or(now_ms, |(_, heard_ms)| heard_ms) };
+        *known = Some((up, heard_ms));
+        before.map(|(up, _)| up)
+    }
+
+    /// It has told something.
+    pub(super) fn heard(&self, now_ms: BootMs) {
+        let mut known = self.0.lock();
+        *known = Some((known.is_none_or(|(up, _)| up), now_ms));
+    }
+
+    /// Whether it answers; none without one, or before it has been asked.
+    pub fn is_up(&self) -> Option<bool> {
+        self.0.lock().map(|(up, _)| up)
+    }
+
+    /// How old our picture of it is, milliseconds.
+    pub fn age_ms(&self, now_ms: BootMs) -> Option<u64> {
+        self.0.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
+    }
+}
+
 /// Upper bounds of the histogram's buckets, milliseconds; the deadline of a call is 8 s unless configured.
 pub const DURATION_BOUNDS_MS: [u64; 9] = [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
-use super::facts::{About, Check, Durations, Outcomes, Writers};
+use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
 use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
@@ -530,6 +530,8 @@ pub struct Table {
     pub journal: Journal,
     /// How long calls took.
     pub durations: Durations,
+    /// The state that several nodes share.
+    pub sharing: SharedFacts,
     ticks: watch::Sender<u64>,
     values: watch::Sender<u64>,
 }
@@ -600,6 +602,7 @@ impl Table {
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),
+            sharing: SharedFacts::default(),
             ticks,
             values,
         };

@@ -22,22 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Asked, Moment, News, Op, Shared, Unreachable, Verdict, Watched, Why};
 use crate::clock::{self, Repeated};
-use crate::config::SecretSource;
+use crate::config::UpstreamNodes;
 use crate::https::TlsFault;
 use crate::secret::Secret;
 use known::{Known, Told};
 use link::{Fault, Link};
 use page::Page;
-
-/// The nodes that are followed.
-#[derive(Clone, Debug)]
-pub struct UpstreamNodes {
-    pub urls: Vec<String>,
-    pub key: Option<SecretSource>,
-    pub ca_file: Option<PathBuf>,
-    pub timeout_ms: u64,
-    pub poll_every_ms: u64,
-}
 
 /// A wish and what comes of it may take so long.
 const WISH_MAX: Duration = Duration::from_secs(20);

@@ -71,7 +71,7 @@ impl Parts {
                 id: app.id(),
                 appid: app.appid.clone(),
                 platform: app.platform.name,
-                secret: app.component.is_none().then(|| app.secret.clone()),
+                secret: (app.component.is_none() && !app.secret.is_absent()).then(|| app.secret.clone()),
                 credentials: of.remove(app.id().as_str()).unwrap_or_default(),
             })
             .collect();

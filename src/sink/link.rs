@@ -1,19 +1,13 @@
-//! The connection to one Redis: connects, writes, looks, deletes, each under a deadline.
+//! What is said to one Redis: writes, looks, deletes, each under a deadline.
 //!
-//! Never logs. No error of the client library gets out of here, because it may quote keys and addresses.
+//! Never logs.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, TlsCertificates, Value,
-};
+use redis::{Pipeline, Value};
 
-use super::fault::Fault;
-use crate::config::{self, SinkAt};
-use crate::secret::Secret;
+use crate::engine::{Engine, Fault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
 const DELETE_OURS: &str =
@@ -27,22 +21,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Looks the host up, connects, logs in and selects the database, all within twice the sink's deadline.
-    pub async fn connect(sink: &config::Sink) -> Result<Link, Fault> {
-        let timeout = Duration::from_millis(sink.timeout_ms);
-        let client = tokio::time::timeout(timeout, client(sink)).await.map_err(|_| Fault::Timeout)??;
-        let options =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-        let connecting = client.get_multiplexed_async_connection_with_config(&options);
-        let connection = tokio::time::timeout(2 * timeout, connecting).await.map_err(|_| Fault::Timeout)?;
-        let connection = connection.map_err(|error| fault(&error, sink))?;
-        let mut link = Link { connection, timeout };
-        // A server that wants a password, or a certificate of ours, says so only now.
-        link.look(&[]).await.map_err(|fault| match (fault, &sink.at) {
-            (Fault::Dropped, SinkAt::Tls { .. }) => Fault::Tls,
-            (fault, _) => fault,
-        })?;
-        Ok(link)
+    /// Finds the Redis and logs in.
+    pub async fn connect(engine: &Engine) -> Result<Link, Fault> {
+        Ok(Link { connection: engine.connect().await?, timeout: engine.timeout() })
     }
 
     /// Writes all keys of one credential at once; gives back what was under each before.
@@ -109,7 +90,7 @@ impl Link {
     async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
         let asking = pipeline.query_async(&mut self.connection);
         let answer = tokio::time::timeout(2 * self.timeout, asking).await.map_err(|_| Fault::Timeout)?;
-        answer.map_err(|error| refused(&error))
+        answer.map_err(|error| fault_of(&error))
     }
 }
 
@@ -142,90 +123,4 @@ fn found(answer: &Value) -> Result<Option<Vec<u8>>, Fault> {
 /// In a script's error the code stands inside.
 fn is_wrong_type(details: Option<&str>) -> bool {
     details.is_some_and(|details| details.contains("WRONGTYPE"))
-}
-
-fn refusal(answer: &Value) -> Option<Fault> {
-    match answer {
-        Value::ServerError(error) => Some(of_server(error.code(), error.details())),
-        _ => None,
-    }
-}
-
-fn of_server(code: &str, details: Option<&str>) -> Fault {
-    let details = details.unwrap_or_default();
-    Fault::of_code(code).or_else(|| Fault::of_text(details)).unwrap_or(Fault::Other)
-}
-
-/// The fault behind an error of the client library on a live connection.
-fn refused(error: &RedisError) -> Fault {
-    if error.is_timeout() {
-        return Fault::Timeout;
-    }
-    match error.kind() {
-        ErrorKind::AuthenticationFailed => {
-            Fault::of_text(error.detail().unwrap_or_default()).unwrap_or(Fault::Password)
-        }
-        ErrorKind::Server(_) | ErrorKind::Extension => of_server(error.code().unwrap_or_default(), error.detail()),
-        ErrorKind::Io => Fault::Dropped,
-        _ => Fault::Protocol,
-    }
-}
-
-/// The same while connecting.
-fn fault(error: &RedisError, sink: &config::Sink) -> Fault {
-    let tls = matches!(sink.at, SinkAt::Tls { .. });
-    match refused(error) {
-        Fault::Dropped if error.is_connection_refusal() => Fault::Unreachable,
-        Fault::Dropped if tls && is_of_tls(error) => Fault::Tls,
-        Fault::Dropped if error.is_connection_dropped() => Fault::Dropped,
-        Fault::Dropped => Fault::Unreachable,
-        Fault::Protocol if tls => Fault::Tls,
-        other => other,
-    }
-}
-
-/// The library hands on what TLS says as a text.
-fn is_of_tls(error: &RedisError) -> bool {
-    let text = error.to_string().to_lowercase();
-    ["certificate", "alert", "handshake", "corrupt message", "tls"].iter().any(|word| text.contains(word))
-}
-
-/// Reads what may be replaced while we run: the password and the certificates.
-async fn client(sink: &config::Sink) -> Result<Client, Fault> {
-    let mut settings = RedisConnectionInfo::default().set_db(sink.db.into()).set_skip_set_lib_name();
-    if let Some(user) = &sink.user {
-        settings = settings.set_username(user);
-    }
-    if let Some(source) = sink.password.clone() {
-        settings = settings.set_password(blocking(move || source.read().ok()).await?.expose());
-    }
-    let (address, certificates) = match &sink.at {
-        SinkAt::Tcp { host, port } => (ConnectionAddr::Tcp(host.clone(), *port), None),
-        SinkAt::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
-        SinkAt::Tls { host, port, ca_file, identity } => {
-            let address = ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
-            let (ca_file, identity) = (ca_file.clone(), identity.clone());
-            let certificates = tokio::task::spawn_blocking(move || certificates(ca_file.as_deref(), identity));
-            (address, Some(certificates.await.map_err(|_| Fault::Files)??))
-        }
-    };
-    let info = address.into_connection_info().map_err(|_| Fault::Protocol)?.set_redis_settings(settings);
-    match certificates {
-        Some(certificates) => Client::build_with_tls(info, certificates).map_err(|_| Fault::Files),
-        None => Client::open(info).map_err(|_| Fault::Protocol),
-    }
-}
-
-async fn blocking(read: impl FnOnce() -> Option<Secret> + Send + 'static) -> Result<Secret, Fault> {
-    let secret = tokio::task::spawn_blocking(read).await.ok().flatten();
-    secret.ok_or(Fault::PasswordUnreadable)
-}
-
-fn certificates(ca_file: Option<&Path>, identity: Option<(PathBuf, PathBuf)>) -> Result<TlsCertificates, Fault> {
-    let read = |path: &Path| std::fs::read(path).map_err(|_| Fault::Files);
-    let client_tls = match identity {
-        Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(&cert)?, client_key: read(&key)? }),
-        None => None,
-    };
-    Ok(TlsCertificates { client_tls, root_cert: ca_file.map(read).transpose()? })
 }

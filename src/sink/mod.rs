@@ -1,11 +1,10 @@
 //! Sinks: what is kept current is written to a Redis of the site's own as well, for readers who look there.
 //!
 //! One task a sink, beside the refresher. `item` says what to write and judges what is found, `link` talks to the
-//! Redis, `fault` says what went wrong. The table is only read; the one thing a sink tells the refresher is that
+//! Redis. The table is only read; the one thing a sink tells the refresher is that
 //! somebody else writes tokens. Nobody ever waits for a sink, and of several changes only the latest is written.
 //! Never shows a value, a password or a key with a secret.
 
-mod fault;
 mod item;
 mod link;
 
@@ -23,12 +22,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::fault::Fault;
 use self::item::{Found, Item, Key, Wanted};
 use self::link::Link;
 use crate::clock::{BootMs, Now, Repeated, boot_ms};
 use crate::config;
 use crate::credential::table::Table;
+use crate::engine::{Engine, Fault};
 use crate::stats::{SinkStats, Stats};
 
 /// Credentials written at once.
@@ -44,6 +43,7 @@ const LOG_AGAIN_MS: u64 = 60_000;
 /// One sink, ready to run.
 pub struct Sink {
     config: config::Sink,
+    engine: Engine,
     table: Arc<Table>,
     items: Vec<Item>,
     stats: Arc<SinkStats>,
@@ -60,12 +60,6 @@ pub struct Sink {
 /// One sink for each that is configured, on the table's credentials.
 pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
     sinks.iter().map(|sink| Sink::new(sink, table, stats.register_sink())).collect()
-}
-
-/// Whether that Redis lets us in; the error is for people. Writes nothing.
-pub async fn try_out(sink: &config::Sink) -> Result<(), String> {
-    let refused = |fault: Fault| format!("{fault}\n#   what to do: {}", fault.advice());
-    Link::connect(sink).await.map(drop).map_err(refused)
 }
 
 /// Runs them all until `end`, then lets each write its last changes, for a second at most.
@@ -140,6 +134,7 @@ impl Sink {
         }
         Sink {
             config: config.clone(),
+            engine: Engine::new(config.server.clone()),
             table: table.clone(),
             items,
             stats,
@@ -156,7 +151,7 @@ impl Sink {
         // Before the first write: a change in between must not be slept through.
         let mut changes = Changes::of(&self.items);
         while !end.is_cancelled() {
-            let connecting = Link::connect(&self.config);
+            let connecting = Link::connect(&self.engine);
             let connected = tokio::select! {
                 biased;
                 () = end.cancelled() => return,

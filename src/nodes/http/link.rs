@@ -10,8 +10,8 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{BuildError, UpstreamNodes};
-use crate::config::SecretSource;
+use super::BuildError;
+use crate::config::{SecretSource, UpstreamNodes};
 use crate::https::{TlsFault, Trust, chain, is_by_tls, tls};
 
 /// The largest answer read: a page of 500 values of 2 KiB is far below.

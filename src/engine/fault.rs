@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-/// Why a sink could not be written.
+/// Why a Redis could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     Unreachable,
     Timeout,
     Dropped,
@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Disk,
     Busy,
     Cluster,
+    /// The sentinels know none of that name.
+    NoMaster,
     Protocol,
     Other,
 }
@@ -60,6 +62,12 @@ impl Fault {
         })
     }
 
+    /// By an error in the two parts that it comes in.
+    pub fn of_server(code: &str, details: Option<&str>) -> Fault {
+        let details = details.unwrap_or_default();
+        Fault::of_code(code).or_else(|| Fault::of_text(details)).unwrap_or(Fault::Other)
+    }
+
     /// One word for statistics and logs.
     pub fn class(self) -> &'static str {
         match self {
@@ -76,6 +84,7 @@ impl Fault {
             Fault::Disk => "disk",
             Fault::Busy => "busy",
             Fault::Cluster => "cluster",
+            Fault::NoMaster => "master",
             Fault::Protocol => "protocol",
             Fault::Other => "other",
         }
@@ -115,7 +124,11 @@ impl Fault {
                 "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has \
                                the keys, with one {hash tag} in all of an app's keys"
             }
-            Fault::Protocol => "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there",
+            Fault::NoMaster => "see that url ends in the name that `sentinel monitor` gives the master",
+            Fault::Protocol => {
+                "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; \
+                                sentinels want redis+sentinel:// before them"
+            }
             Fault::Other => "see the Redis' own log",
         }
     }
@@ -143,6 +156,7 @@ impl fmt::Display for Fault {
             Fault::Full => "it is out of memory",
             Fault::Disk => "it takes no writes",
             Fault::Busy => "it is busy",
+            Fault::NoMaster => "its sentinels know no master of that name",
             Fault::Cluster => "it is a cluster node that does not have these keys",
             Fault::Protocol => "it does not answer as a Redis does",
             Fault::Other => "it refused",
