@@ -192,7 +192,7 @@ impl Turn {
         let Some(sharing) = &self.sharing else { return Shown::NotShared };
         let held = sharing.held;
         let Some(lease) = &self.lease else {
-            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing" };
+            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing", unknown: false };
             return if same { Shown::Published(held) } else { Shown::Unpublished(held + 1, unreachable) };
         };
         let polled = standing.renewal == Renewal::Poll;
@@ -229,7 +229,7 @@ impl Turn {
             Publication::Published(generation) => Shown::Published(generation),
             Publication::Refused(_) if !minted => Shown::Unpublished(
                 generation,
-                Unreachable { text: "has given the lease to another".into(), advice: "nothing" },
+                Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
             ),
             Publication::Refused(answer) => Shown::Refused(Box::new(answer)),
             Publication::Unpublished(generation, unreachable) => Shown::Unpublished(generation, unreachable),

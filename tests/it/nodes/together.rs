@@ -13,7 +13,6 @@ use tokencached::nodes::record::{Open, Record};
 use tokencached::nodes::seal::{Seal, Value};
 use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
-use tokencached::upstream::Client;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +34,7 @@ impl Node {
 
     fn with_secret(sandbox: &Sandbox, store: &Arc<Memory>, app: App, name: u64, secret: &str) -> Node {
         let upstream = upstream(&sandbox.base_url());
-        let ground = Ground {
-            upstream: Arc::new(Client::new(&upstream).unwrap()),
-            clock: Arc::new(System),
-            boot_id: state::boot_id(),
-        };
+        let ground = Ground::real(&upstream).unwrap();
         let (shared, secret) = (store.clone(), Secret::new(secret.to_owned()));
         let joined = Joined { shared, secret, name: format!("node-{name}"), node: name };
         let (table, refresher) = credential::build_joined(&ground, &upstream, &[app], None, Some(joined));
