@@ -133,9 +133,9 @@ impl Slot {
         let moment = share.moment.filter(|_| self.is_live(now_ms))?;
         let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
         let refresh = self.grant.as_ref().and_then(crate::credential::grants::Grant::refresh_token);
-        let (name, generation) = (&share.lane.name, published.generation);
+        let generation = published.generation;
         let to_store_ms = |ms| moment.to_store_ms(ms);
-        value_of(&published.value, generation, &self.standing, fetched_ms, to_store_ms, name, refresh)
+        value_of(&published.value, generation, &self.standing, fetched_ms, to_store_ms, &share.lane, refresh)
     }
 }
 
@@ -214,6 +214,8 @@ impl Driver {
             match share.lane.open(record) {
                 None if live => self.offer(id),
                 None => {}
+                // Our own word, faster than the answer to it: the flight brings it home.
+                Some(Ok(value)) if slot.flying && value.node == share.lane.node => share.sealed = None,
                 Some(Ok(value)) => {
                     (share.broken, share.mended_ms) = (None, None);
                     self.compare(id, value, moment);
@@ -310,7 +312,7 @@ impl Driver {
         slot.probes.wanted_ms = None;
         slot.blocked_with = None;
         if let Some(share) = &mut slot.share {
-            (share.ours, share.unpublished) = (share.lane.name[..] == value.by[..], false);
+            (share.ours, share.unpublished) = (share.lane.node == value.node, false);
         }
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
             grant.adopt_refresh_token(token);
@@ -585,6 +587,7 @@ impl Driver {
             withdrawn: false,
             refresh: None,
             by: lane.name.to_string(),
+            node: lane.node,
         };
         self.refresher.spawn_aside(async move { lane.offer(&value).await });
     }

@@ -146,6 +146,7 @@ impl Copy {
             withdrawn: false,
             refresh: None,
             by: by.to_owned(),
+            node: 0,
         };
         self.hold(Held { value, end_ms, run: run.to_owned(), ahead }, moment)
     }
