@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::backlog::Backlog;
 use super::link::Failed;
 use super::wishes::Wish;
-use super::{RedisStore, moment, script};
+use super::{RedisStore, link, moment, script};
 use crate::clock::{self, BootMs, Repeated};
 use crate::engine::{Fault, Subscriber};
 use crate::nodes::record::StoreMs;
@@ -299,7 +299,7 @@ impl Watch {
         self.listen_at = Instant::now() + Duration::from_millis(wait_ms);
         if fault == Fault::Permission && self.deaf.say(fault, clock::boot_ms(), DEAF_SAID_EVERY_MS).is_some() {
             tracing::warn!(
-                advice = fault.advice(),
+                advice = link::advice(fault),
                 "changes in the shared Redis cannot be listened to, only polled for: {fault}"
             );
         }

@@ -1,5 +1,6 @@
-//! Several nodes: what they share, with real stores under it.
+//! Several nodes: how they are configured, and what they share, with real stores under it.
 
+mod config;
 #[cfg(feature = "redis")]
 mod conformance;
 #[cfg(feature = "redis")]
