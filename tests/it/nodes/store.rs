@@ -335,6 +335,12 @@ fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
     assert_eq!(epoch, "1");
     let open: Option<String> = redis.ask(&["HGET", &key("r:t0"), "open_by"]);
     assert_eq!(open, None);
+    // A number that would make all later changes look older.
+    let _: u64 = redis.ask(&["HSET", &key("r:t1"), "seq", "999999999999999"]);
+    let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+    node.sees(1, "the record", |record| record.generation == 1);
+    node.publish("t1");
+    node.sees_generation(1, 2);
     for payload in ["", "[]", "{\"id\":1}", "[\"t0\",\"1\",\"x\",\"2\",1,1,1,1,1,1,1,1,1,1,1,1]"] {
         for channel in ["news", "wishes", &format!("ends:{}", node.id)] {
             let _: u64 = redis.ask(&["PUBLISH", &key(channel), payload]);
