@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
 //! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
@@ -51,6 +52,7 @@ pub mod credential;
 pub mod demo;
 #[cfg(feature = "redis")]
 pub mod engine;
+pub mod https;
 pub mod kind;
 pub mod net;
 pub mod nodes;

@@ -42,6 +42,11 @@ impl SideRights {
         of(&self.read, app)
     }
 
+    /// The tokens and tickets of some app or other.
+    pub fn reads_some(&self) -> bool {
+        self.read != Managed::None
+    }
+
     /// Have this app's credentials checked and tried.
     pub fn refresh(&self, app: &str) -> bool {
         of(&self.refresh, app)

@@ -10,12 +10,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::grants::{Grant, Means};
+use super::ledger::{Denied, Ledger};
 use super::policy::Standing;
 use super::saver::Saver;
 use super::table::{Credential, Reading};
+use super::turn::{Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
 use crate::config::{SecretFault, SecretSource};
 use crate::kind::{Ask, Kind, Renewal};
+use crate::nodes::turn::Next;
+use crate::nodes::{Answer, Unreachable};
 use crate::secret::Secret;
 use crate::upstream::{Class, Failure, Probe, Token, Upstream};
 
@@ -64,6 +68,8 @@ pub struct Flight {
     pub cancel: CancellationToken,
     /// Classic only: the note in the state that a call is about to be made.
     pub intent: Option<(Saver, u64)>,
+    /// With other nodes: what is shared with them.
+    pub sharing: Option<Box<Sharing>>,
 }
 
 /// What came of it.
@@ -75,6 +81,10 @@ pub struct Landing {
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
     pub refused_parent: Option<u64>,
+    /// The calls of all nodes, if they are counted together.
+    pub ledger: Option<Ledger>,
+    /// How the answer's value was shared.
+    pub shown: Shown,
     pub outcome: Outcome,
 }
 
@@ -97,6 +107,31 @@ pub enum Outcome {
         probe: Probe,
         sent_ms: BootMs,
     },
+    /// It was not our turn: what the store that nodes share has said.
+    Told {
+        answer: Answer,
+        next: Next,
+    },
+    /// The lease ran out before the call was sent.
+    Late,
+    /// A quota forbids the call.
+    Denied(Denied),
+    /// Nothing is fetched without the store.
+    OutOfReach(Unreachable),
+    /// The store has the present value again, under this generation.
+    Mended(u64),
+}
+
+impl From<Held> for Outcome {
+    fn from(held: Held) -> Outcome {
+        match held {
+            Held::Told(answer, next) => Outcome::Told { answer, next },
+            Held::Late => Outcome::Late,
+            Held::Denied(denied) => Outcome::Denied(denied),
+            Held::OutOfReach(unreachable) => Outcome::OutOfReach(unreachable),
+            Held::Mended(generation) => Outcome::Mended(generation),
+        }
+    }
 }
 
 /// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
@@ -104,12 +139,14 @@ const INTENT_WAIT: Duration = Duration::from_millis(250);
 
 impl Flight {
     /// Flies. Once a call has been sent it is waited for, whatever `cancel` says.
-    pub async fn fly(self) -> Landing {
+    pub async fn fly(mut self) -> Landing {
         let mut landing = Landing {
             purpose: self.purpose,
             calls: 0,
             secret: None,
             refused_parent: None,
+            ledger: None,
+            shown: Shown::NotShared,
             outcome: Outcome::Cancelled,
         };
         let permit = tokio::select! {
@@ -119,29 +156,49 @@ impl Flight {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return landing };
+        match &self.held {
+            Some(held) if self.purpose.only_probes(self.kind) => {
+                landing.outcome = self.probe(held, &mut landing).await;
+                return landing;
+            }
+            None if self.purpose == Purpose::Probe => {
+                landing.outcome = Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
+                return landing;
+            }
+            _ => {}
+        }
+        let sharing = self.sharing.take();
+        let mut turn = match Turn::begin(sharing, async || self.is_accepted(&mut landing).await).await {
+            Ok(turn) => turn,
+            Err(held) => {
+                landing.outcome = held.into();
+                return landing;
+            }
+        };
+        landing.outcome = match self.means(&mut landing).await {
+            Ok(means) => self.fetch(&means, &mut turn, &mut landing).await,
+            Err(failure) => Outcome::Failed { failure, sent_ms: self.clock.boot_ms() },
+        };
+        landing.ledger = turn.over().await;
+        landing
+    }
+
+    /// What to call with, or why there is nothing.
+    async fn means(&self, landing: &mut Landing) -> Result<Means, Failure> {
         let read = read_secret(&self.source).await;
         landing.secret = read.as_ref().ok().cloned();
-        let means = match &self.grant {
+        match &self.grant {
             // Not even with what is still kept from when it had one.
             _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
             Some(grant) => grant.means(&self.appid, read),
             None => read.map(Means::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
-        };
-        let means = match means {
-            Ok(means) => means,
-            Err(failure) => {
-                landing.outcome = Outcome::Failed { failure, sent_ms: self.clock.boot_ms() };
-                return landing;
-            }
-        };
-        landing.outcome = match &self.held {
-            Some(held) if self.purpose.only_probes(self.kind) => self.probe(held, &mut landing).await,
-            None if self.purpose == Purpose::Probe => {
-                Outcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() }
-            }
-            _ => self.fetch(&means, &mut landing).await,
-        };
-        landing
+        }
+    }
+
+    /// True if WeChat accepts the present value now.
+    async fn is_accepted(&self, landing: &mut Landing) -> bool {
+        let Some(held) = &self.held else { return false };
+        matches!(self.probe(held, landing).await, Outcome::Probed { probe: Probe::Alive, .. })
     }
 
     async fn probe(&self, held: &[u8], landing: &mut Landing) -> Outcome {
@@ -151,22 +208,27 @@ impl Flight {
         Outcome::Probed { probe, sent_ms }
     }
 
-    async fn fetch(&self, means: &Means, landing: &mut Landing) -> Outcome {
+    async fn fetch(&self, means: &Means, turn: &mut Turn, landing: &mut Landing) -> Outcome {
         if let Some((saver, version)) = &self.intent {
             saver.wait(*version, INTENT_WAIT).await;
         }
         if self.cancel.is_cancelled() {
             return Outcome::Cancelled;
         }
-        let sent_ms = self.clock.boot_ms();
-        let Ok((token, generation)) = self.parent_token(sent_ms) else {
+        let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
+            let sent_ms = self.clock.boot_ms();
             let whose = if self.grant.is_some() { "its component" } else { "the app" };
             let failure = Failure::no_token(&self.appid, &format!("{whose} has no live token to ask with"));
             return Outcome::Failed { failure, sent_ms };
         };
         let ask = self.ask(means, &token);
+        let at_most = match turn.announce(self.clock.unix_ms()).await {
+            Ok(at_most) => at_most.unwrap_or(Duration::MAX),
+            Err(held) => return held.into(),
+        };
+        let sent_ms = self.clock.boot_ms();
         landing.calls += 1;
-        let token = match self.upstream.fetch(self.kind, ask, self.deadline()).await {
+        let token = match self.upstream.fetch(self.kind, ask, self.deadline().min(at_most)).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token's fault, not the operator's: it is checked, and this is asked again.
@@ -179,6 +241,7 @@ impl Flight {
                 if let Some(grant) = &self.grant {
                     grant.refused(means, &mut failure);
                 }
+                turn.failed(&failure, self.standing.left_ms(sent_ms) > 0).await;
                 return Outcome::Failed { failure, sent_ms };
             }
         };
@@ -187,6 +250,8 @@ impl Flight {
             grant.answered(means, token.refresh.as_ref()).await;
         }
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
+        let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
+        landing.shown = turn.answered(&token, same, sent_ms, received_ms, &self.standing, refresh).await;
         let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
         let probe = if same && doubted && self.kind.probe.is_some() {
             landing.calls += 1;

@@ -145,6 +145,14 @@ impl Held {
         before != (self.value.clone(), self.configured.clone())
     }
 
+    /// True if there is something to write.
+    fn adopt(&mut self, token: &str) -> bool {
+        self.refused.clear();
+        let news = self.value.as_deref() != Some(token);
+        self.value = Some(token.to_owned());
+        news
+    }
+
     /// True if it is news. A file's ticket is news only if the file has changed since.
     fn take_ticket(&mut self, ticket: &Secret, from_file: bool) -> bool {
         if from_file {
@@ -248,6 +256,24 @@ impl Grant {
                           refresh token, and then the merchant would have to authorise again",
                 "a new refresh token could not be written to the state yet"
             );
+        }
+    }
+
+    /// The refresh token that WeChat took last, for the other nodes; none of a component.
+    pub fn refresh_token(&self) -> Option<String> {
+        (self.name.what == What::RefreshToken).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+    }
+
+    /// The verify ticket that came last, for the other nodes; none of an authorizer.
+    pub fn ticket(&self) -> Option<String> {
+        (self.name.what == What::VerifyTicket).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+    }
+
+    /// Another node has renewed with this refresh token, or with its predecessor: it is the one to use next.
+    pub fn adopt_refresh_token(&self, token: &str) {
+        let changed = self.grants.with(&self.name, |held| held.adopt(token));
+        if let Some(saver) = self.saver.as_ref().filter(|_| changed) {
+            saver.at_once();
         }
     }
 

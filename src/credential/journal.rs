@@ -20,8 +20,8 @@ pub const AGE_MS_MAX: u64 = 86_400_000;
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A new value is served.
-    Renewed { generation: u64, expires_in_s: u64 },
+    /// A new value is served; `from` another node, if it is not ours.
+    Renewed { generation: u64, expires_in_s: u64, from: Option<String> },
     /// A call brought none.
     Failed { class: &'static str, errcode: Option<i64>, rid: Option<String>, text: String },
     /// All is well after failures.
@@ -214,7 +214,7 @@ mod tests {
         let journal = Journal::default();
         journal.note(7, at(1), Event::Recovered);
         for ms in 0..5_000 {
-            journal.note(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200 });
+            journal.note(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200, from: None });
         }
         assert_eq!(journal.since(0, at(5_000), usize::MAX).len(), ENTRIES_MAX);
         assert_eq!(journal.since(0, at(5_000), 10).len(), 10);

@@ -13,6 +13,7 @@
 //! wrong one), and the count is carried over, never cleared. A clock that leaps forward starts a new day.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +154,31 @@ impl Ledger {
         self.minute.give_back(charge.minute);
     }
 
+    /// As nodes share it.
+    pub fn to_text(&self) -> Option<Arc<str>> {
+        serde_json::to_string(self).ok().map(Arc::from)
+    }
+
+    /// What [`Ledger::to_text`] has made; none of anything else.
+    pub fn from_text(text: &str) -> Option<Ledger> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Takes over what another node has counted, where that is more: of each period the later one counts, and of the
+    /// same one the larger number.
+    pub fn merge(&mut self, other: &Ledger) {
+        let (today, theirs) = (self.day.index, other.day.index);
+        if theirs >= today {
+            let newer = theirs > today;
+            self.checks = if newer { other.checks } else { self.checks.max(other.checks) };
+            self.forced = if newer { other.forced } else { self.forced.max(other.forced) };
+        }
+        self.forced_unix_ms = self.forced_unix_ms.max(other.forced_unix_ms);
+        self.day.merge(&other.day);
+        self.hour.merge(&other.hour);
+        self.minute.merge(&other.minute);
+    }
+
     /// Calls counted in the ledger's day.
     pub fn calls_today(&self) -> u64 {
         self.day.used
@@ -242,6 +268,16 @@ impl Meter {
         if now > self.index {
             let before = if now == self.index.saturating_add(1) { self.used } else { 0 };
             *self = Meter { index: now, used: 0, before };
+        }
+    }
+
+    fn merge(&mut self, other: &Meter) {
+        match other.index.cmp(&self.index) {
+            std::cmp::Ordering::Greater => self.clone_from(other),
+            std::cmp::Ordering::Equal => {
+                (self.used, self.before) = (self.used.max(other.used), self.before.max(other.before));
+            }
+            std::cmp::Ordering::Less => {}
         }
     }
 

@@ -20,6 +20,7 @@ mod slot;
 pub mod state;
 pub mod table;
 mod ticket_files;
+mod turn;
 pub mod verify_ticket;
 mod watched;
 
@@ -29,27 +30,58 @@ use std::sync::atomic::Ordering;
 
 use tracing::{error, info, warn};
 
+use refresher::{SharedTicket, Watch};
+
 pub use refresher::Refresher;
 pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
 use crate::kind::{Kind, Quota, component};
+use crate::nodes::http::HttpStore;
+use crate::nodes::lane::Lane;
+use crate::nodes::seal::Seal;
+use crate::nodes::{NodeId, Shared, Watched};
+use crate::secret::Secret;
 use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
 use facts::About;
 use grants::{Grant, GrantName, Grants, What};
 use saver::Saver;
-use slot::{Plan, Slot};
+use slot::{Plan, Share, Slot};
 use state::{Entry, FileStore, KeptLedger, Loaded, Name, Snapshot, Store};
 use table::{CredentialId, Key};
 use ticket_files::TicketFile;
 use verify_ticket::Inbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
-pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
+pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
     let store = config.state_path.as_ref().map(|path| Arc::new(FileStore::new(path)) as Arc<dyn Store>);
-    build_with(&config.upstream, &config.apps, store)
+    let joined = config.nodes.as_ref().map(join).transpose()?;
+    let ground = Ground::real(&config.upstream).map_err(|error| error.to_string())?;
+    Ok(build_joined(&ground, &config.upstream, &config.apps, store, joined))
+}
+
+/// The other nodes. Reads secrets; connects nowhere yet.
+fn join(nodes: &config::Nodes) -> Result<Joined, String> {
+    // 0 and the last one have a meaning of their own.
+    let node = fastrand::u64(1..NodeId::MAX);
+    match nodes {
+        #[cfg(feature = "redis")]
+        config::Nodes::Redis(state) => {
+            let secret = state.sealing.read().map_err(|fault| format!("the secret of [state] {fault}"))?;
+            let shared = crate::nodes::redis::RedisStore::new(state, node);
+            Ok(Joined { shared, secret, name: state.node.clone(), node })
+        }
+        #[cfg(not(feature = "redis"))]
+        config::Nodes::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
+        config::Nodes::Upstream(upstream) => {
+            // What came from there is sealed again for nobody but this process.
+            let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
+            let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
+            Ok(Joined { shared, secret, name: upstream.node.clone(), node })
+        }
+    }
 }
 
 /// As [`build`], from the parts that matter and with any store.
@@ -58,12 +90,7 @@ pub fn build_with(
     apps: &[App],
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
-    let ground = Ground {
-        upstream: Arc::new(Client::new(upstream)?),
-        clock: Arc::new(clock::System),
-        boot_id: state::boot_id(),
-    };
-    Ok(build_on(&ground, upstream, apps, store))
+    Ok(build_on(&Ground::real(upstream)?, upstream, apps, store))
 }
 
 /// What the refresher stands on: the machine and the network, or a simulation of both.
@@ -75,12 +102,45 @@ pub struct Ground {
     pub boot_id: String,
 }
 
-/// As [`build_with`], on any ground.
+impl Ground {
+    /// The machine and the network.
+    pub fn real(upstream: &config::Upstream) -> Result<Ground, BuildError> {
+        Ok(Ground {
+            upstream: Arc::new(Client::new(upstream)?),
+            clock: Arc::new(clock::System),
+            boot_id: state::boot_id(),
+        })
+    }
+}
+
+/// What several nodes share, and who this one is among them.
+#[derive(Clone)]
+pub struct Joined {
+    pub shared: Arc<dyn Shared>,
+    /// What is published is sealed with this.
+    pub secret: Secret,
+    /// For people.
+    pub name: String,
+    pub node: NodeId,
+}
+
+/// As [`build_with`], on any ground, alone.
 pub fn build_on(
     ground: &Ground,
     upstream: &config::Upstream,
     apps: &[App],
     store: Option<Arc<dyn Store>>,
+) -> (Arc<Table>, Refresher) {
+    build_joined(ground, upstream, apps, store, None)
+}
+
+/// As [`build_on`], perhaps together with other nodes.
+pub fn build_joined(
+    ground: &Ground,
+    upstream: &config::Upstream,
+    apps: &[App],
+    store: Option<Arc<dyn Store>>,
+    joined: Option<Joined>,
 ) -> (Arc<Table>, Refresher) {
     let plans = plans(upstream, apps);
     let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
@@ -100,6 +160,10 @@ pub fn build_on(
     }
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
+    if let Some(joined) = &joined {
+        table.sharing.join(&joined.name);
+    }
+    let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
     let Ground { clock, boot_id, .. } = ground;
     let wanted = || names.iter().flatten().cloned();
     let mut grants = Arc::new(Grants::new(&[], wanted()));
@@ -124,10 +188,44 @@ pub fn build_on(
         upstream: ground.upstream.clone(),
         clock: clock.clone(),
         saver,
+        watch,
+        tickets,
         concurrency: upstream.concurrency,
         total_timeout_ms: upstream.total_timeout_ms,
     };
     (table, refresher)
+}
+
+impl Joined {
+    /// Gives every slot its way to the store.
+    fn join(self, slots: &mut [Slot], grants: &[Option<GrantName>]) -> (Option<Watch>, Vec<SharedTicket>) {
+        let name: Arc<str> = self.name.as_str().into();
+        let lane = |tag: &str| Lane {
+            shared: self.shared.clone(),
+            tag: tag.into(),
+            seal: Arc::new(Seal::new(&self.secret, tag)),
+            node: self.node,
+            name: name.clone(),
+        };
+        let mut watched = Vec::with_capacity(slots.len());
+        for slot in slots.iter_mut() {
+            slot.follows |= !self.shared.leases();
+            let Name { appid, endpoint, base, .. } = slot.name();
+            let lane = lane(&format!("{endpoint}:{appid}:{base}"));
+            let (tag, app, kind) = (lane.tag.clone(), appid.clone(), slot.kind.key);
+            watched.push(Watched { tag, app, kind, renews: !slot.follows });
+            slot.share = Some(Share::new(lane));
+        }
+        let mut tickets = Vec::new();
+        for (id, grant) in grants.iter().enumerate() {
+            let Some(grant) = grant.as_ref().filter(|grant| grant.what == What::VerifyTicket) else { continue };
+            let lane = lane(&format!("verify_ticket:{}:{}", grant.component, grant.base));
+            let (tag, app) = (lane.tag.clone(), grant.component.clone());
+            watched.push(Watched { tag, app, kind: "component_verify_ticket", renews: false });
+            tickets.push(SharedTicket { id, lane, generation: 0 });
+        }
+        (Some(Watch { shared: self.shared, watched: watched.into() }), tickets)
+    }
 }
 
 /// Who may be handed a verify ticket.
@@ -159,6 +257,7 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             platform: app.platform.name,
             grant: grant_of(app, app.base_url(upstream)).filter(|_| kind == app.token),
             ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
+            follows: app.secret.is_absent(),
             appid: app.appid.clone(),
             id: app.id(),
             base_url: app.base_url(upstream).to_owned(),

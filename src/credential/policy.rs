@@ -14,6 +14,7 @@
 
 use crate::clock::{BootMs, Now};
 use crate::kind::Renewal;
+use crate::nodes::turn;
 use crate::upstream::answer::Told;
 use crate::upstream::class::{Class, Pace, Sent, Wait};
 
@@ -154,6 +155,39 @@ impl Standing {
         let begun = answer.same && self.due_ms(0.0) <= now;
         let next = if self.left_ms(now) > 0 && due > now && !begun { due } else { now + self.ask_gap_ms(now) };
         next.max(now + self.caution_ms())
+    }
+
+    /// Takes over what another node knows of a value that it has fetched.
+    pub fn adopt(&mut self, expires_ms: BootMs, life_ms: u64, longest_ms: u64, learned_ms: Option<u64>) {
+        *self = Standing {
+            expires_ms: Some(expires_ms),
+            life_ms,
+            longest_ms: longest_ms.max(life_ms),
+            learned_ms,
+            poll_ms: self.poll_ms,
+            ..Standing::new(self.renewal)
+        };
+    }
+
+    /// When a value is renewed that another node has fetched: when that one should have done it.
+    pub fn due_after_others_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
+        let Some(expires) = self.expires_ms else { return now_ms };
+        let (due, lead) = match self.renewal {
+            Renewal::Poll => (now_ms + self.poll_ms, self.poll_ms),
+            Renewal::AtEnd => (expires, AT_END_GAP_MS),
+            Renewal::Window { .. } | Renewal::Mint => {
+                let due = self.due_ms(random);
+                (due, expires.saturating_sub(due))
+            }
+        };
+        due.max(now_ms) + turn::patience_ms(lead, random)
+    }
+
+    /// Another node says that the value lives longer than we know: of a polled kind each answer prolongs it.
+    pub fn prolong(&mut self, expires_ms: BootMs) {
+        if self.renewal == Renewal::Poll && self.withdrawn_ms.is_none() {
+            self.expires_ms = self.expires_ms.max(Some(expires_ms));
+        }
     }
 
     /// Takes in a failure; returns when to ask next. `expires_ms` may come closer, never go away.
@@ -365,7 +399,7 @@ impl Standing {
 
     /// The pause between asks near the end: a quarter of what is left, so that a window of any width is met.
     /// Past the end, where upstream hands out what it calls dead, a second at least.
-    fn ask_gap_ms(&self, now_ms: BootMs) -> u64 {
+    pub fn ask_gap_ms(&self, now_ms: BootMs) -> u64 {
         match self.left_ms(now_ms) {
             0 if self.renewal == Renewal::AtEnd => AT_END_GAP_MS,
             0 => BACKOFF_BASE_MS,

@@ -23,10 +23,12 @@ use super::saver::Saver;
 use super::slot::Slot;
 use super::table::{CredentialId, Event, Published, Report, State, Table};
 use super::ticket_files::{self, TicketFile};
+use super::turn::Shown;
 use super::verify_ticket::Arrival;
 use crate::clock::{BootMs, Clock, Now};
 use crate::config::SecretSource;
 use crate::kind::Renewal;
+use crate::nodes::{News, Unreachable};
 use crate::secret::Secret;
 use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
 
@@ -43,6 +45,9 @@ pub struct Refresher {
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) saver: Option<Saver>,
+    /// The store that several nodes share, and the verify tickets in it.
+    pub(super) watch: Option<Watch>,
+    pub(super) tickets: Vec<SharedTicket>,
     pub(super) concurrency: usize,
     pub(super) total_timeout_ms: u64,
 }
@@ -61,8 +66,12 @@ enum Home {
     Persisted,
     /// These blocked credentials have another secret now.
     SecretsChanged(Vec<CredentialId>),
+    /// Another node has looked into the value, or nobody has.
+    Wished(Result<(), Unreachable>),
 }
 
+/// News of the shared store that may wait; its watcher waits with the rest.
+const NEWS_MAX: usize = 256;
 const TICK: Duration = Duration::from_secs(5);
 /// Clocks that drift apart by more than this between two ticks mean a suspend or a jump.
 const JUMP_MS: u64 = 1_000;
@@ -88,6 +97,12 @@ impl Refresher {
         let _end_watch = watching.clone().drop_guard();
         tokio::spawn(ticket_files::watch(std::mem::take(&mut self.ticket_files), self.table.clone(), watching));
         let saver = self.saver.clone();
+        let (told, news) = mpsc::channel(NEWS_MAX);
+        let listening = CancellationToken::new();
+        let _end_listening = listening.clone().drop_guard();
+        if let Some(Watch { shared, watched }) = self.watch.take() {
+            tokio::spawn(shared.watch(watched, told, listening));
+        }
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
             refresher: self,
@@ -96,6 +111,7 @@ impl Refresher {
             owners: HashMap::new(),
             cancel: shutdown.child_token(),
             watching_secrets: false,
+            news,
         };
         driver.schedule_all();
         driver.drive(&shutdown).await;
@@ -122,6 +138,7 @@ struct Driver {
     owners: HashMap<Id, CredentialId>,
     cancel: CancellationToken,
     watching_secrets: bool,
+    news: mpsc::Receiver<News>,
 }
 
 impl Driver {
@@ -147,6 +164,7 @@ impl Driver {
                     clocks = now;
                     self.watch_secrets();
                 }
+                Some(news) = self.news.recv() => self.heard(news),
                 Some(arrival) = self.refresher.arrivals.recv() => self.ticket_arrived(&arrival),
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
@@ -201,6 +219,9 @@ impl Driver {
             // Its landing sets the next try.
             return;
         }
+        if slot.follows {
+            return self.follow_on(id);
+        }
         slot.end_stand_in(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
             Some(Purpose::Check) if slot.standing.left_ms(self.refresher.clock.boot_ms()) > 0 => Purpose::Check,
@@ -211,13 +232,18 @@ impl Driver {
 
     /// One flight at most per credential: callers have looked at `flying`.
     fn start(&mut self, id: CredentialId, purpose: Purpose) {
+        if self.refresher.slots[id].follows {
+            return self.wish(id, purpose);
+        }
         if let Err(denied) = self.charge(id, purpose) {
             return self.denied(id, purpose, &denied);
         }
         let only_probes = purpose.only_probes(self.refresher.slots[id].kind);
         let intent = if only_probes { None } else { self.note_intent(id) };
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
+        let (now_ms, total_timeout_ms) = (self.refresher.clock.boot_ms(), self.refresher.total_timeout_ms);
         let slot = &mut self.refresher.slots[id];
+        let sharing = if only_probes { None } else { slot.sharing(purpose, total_timeout_ms, now_ms) };
         slot.flying = true;
         slot.credential.update_status(|status| {
             status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe));
@@ -242,6 +268,7 @@ impl Driver {
             permits: self.permits.clone(),
             cancel: self.cancel.clone(),
             intent,
+            sharing,
         };
         let task = self.tasks.spawn(async move {
             #[cfg(test)]
@@ -255,7 +282,9 @@ impl Driver {
     /// it finds may be on its way out.
     fn note_intent(&self, id: CredentialId) -> Option<(Saver, u64)> {
         let slot = &self.refresher.slots[id];
-        let saver = self.refresher.saver.as_ref().filter(|_| slot.kind.renewal == Renewal::Mint)?;
+        // With other nodes the intent stands in their store, where all can see it.
+        let here = slot.kind.renewal == Renewal::Mint && slot.share.is_none();
+        let saver = self.refresher.saver.as_ref().filter(|_| here)?;
         let unix_ms = self.refresher.clock.unix_ms();
         let version = saver.change(id, |entry| {
             if let Some(entry) = entry {
@@ -276,6 +305,7 @@ impl Driver {
         match (owner, home) {
             (Some(id), Ok(Home::Landed(landing))) => self.landed(id, *landing),
             (Some(id), Ok(Home::Persisted)) => self.publish(id),
+            (Some(id), Ok(Home::Wished(came))) => self.wished(id, came),
             (Some(id), Err(error)) => self.crashed(id, &error),
             (None, Ok(Home::SecretsChanged(ids))) => self.secrets_changed(&ids),
             (None, _) => self.watching_secrets = false,
@@ -294,14 +324,21 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, refused_parent, outcome } = landing;
+        let Landing { purpose, calls, secret, refused_parent, ledger, shown, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.settle_charge(id, &outcome);
+        self.take_ledger(id, ledger);
         self.note_landing(id, purpose, &outcome);
         let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.look_for_a_rival(id, purpose, &token);
-                self.answered(id, purpose, token, sent_ms, received_ms, probe)
+                let generation = match shown {
+                    Shown::Refused(answer) => return self.beaten(id, &answer, sent_ms),
+                    Shown::NotShared => None,
+                    Shown::Published(generation) => Some((generation, None)),
+                    Shown::Unpublished(generation, unreachable) => Some((generation, Some(unreachable))),
+                };
+                self.answered(id, Came { purpose, token, sent_ms, received_ms, probe, generation })
             }
             Outcome::Failed { failure, sent_ms } => {
                 let goes_on = self.failed(id, purpose, secret, &failure, sent_ms);
@@ -309,6 +346,17 @@ impl Driver {
                 goes_on
             }
             Outcome::Probed { probe, sent_ms } => self.probed(id, probe, sent_ms),
+            Outcome::Told { answer, next } => return self.told(id, &answer, next),
+            Outcome::Denied(denied) => return self.denied(id, purpose, &denied),
+            Outcome::OutOfReach(unreachable) => self.out_of_reach(id, purpose, &unreachable),
+            Outcome::Mended(generation) => {
+                self.mended(id, generation);
+                false
+            }
+            Outcome::Late => {
+                self.late(id);
+                false
+            }
             Outcome::Cancelled => {
                 self.intent_over(id);
                 self.resume(id);
@@ -357,15 +405,8 @@ impl Driver {
     }
 
     /// True if the flight goes on: the value is still on its way to the disk, or another call is needed.
-    fn answered(
-        &mut self,
-        id: CredentialId,
-        purpose: Purpose,
-        token: Token,
-        sent_ms: BootMs,
-        received_ms: BootMs,
-        probe: Option<Probe>,
-    ) -> bool {
+    fn answered(&mut self, id: CredentialId, came: Came) -> bool {
+        let Came { purpose, token, sent_ms, received_ms, probe, generation } = came;
         let slot = &mut self.refresher.slots[id];
         let held = slot.credential.published();
         let same = held.as_ref().is_some_and(|held| held.value == token.value);
@@ -376,7 +417,8 @@ impl Driver {
         let answer = Answer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.told, same };
         let next_ms = slot.standing.answered(&answer, fastrand::f64());
         slot.blocked_with = None;
-        let generation = held.as_ref().map_or(0, |held| held.generation) + u64::from(!same);
+        let own = held.as_ref().map_or(0, |held| held.generation) + u64::from(!same);
+        let (generation, unreachable) = generation.unwrap_or((own, None));
         let expires_boot_ms = slot.standing.expires_ms.unwrap_or(sent_ms);
         slot.credential.update_status(|status| status.same_answers += u64::from(same));
         slot.say_answered(&token, same, generation);
@@ -388,7 +430,8 @@ impl Driver {
                 Some(Now { boot_ms: received_ms, unix_ms: self.refresher.clock.unix_ms() - received_ago as i64 });
         }
         if !same {
-            self.note_event(id, Event::Renewed { generation, expires_in_s: token.expires_in_s });
+            self.note_event(id, Event::Renewed { generation, expires_in_s: token.expires_in_s, from: None });
+            self.note_shown(id, unreachable.as_ref());
         }
         let slot = &mut self.refresher.slots[id];
         let published = Published { value: token.value, generation, expires_boot_ms };
@@ -427,7 +470,9 @@ impl Driver {
 
     fn publish(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
-        if let Some(published) = slot.pending.take() {
+        // Another node's later value may have come meanwhile.
+        let current = slot.credential.published().map_or(0, |current| current.generation);
+        if let Some(published) = slot.pending.take().filter(|published| published.generation >= current) {
             slot.put(published);
             self.serve_children(id);
         }
@@ -562,6 +607,17 @@ impl Driver {
     }
 }
 
+/// A call's value, and what came with it.
+struct Came {
+    purpose: Purpose,
+    token: Token,
+    sent_ms: BootMs,
+    received_ms: BootMs,
+    probe: Option<Probe>,
+    /// Its number among all nodes, and why they do not have it yet; none without other nodes.
+    generation: Option<(u64, Option<Unreachable>)>,
+}
+
 /// The way to an instant. A year is beyond any schedule; the queue's wheel would end a little later.
 fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
     Duration::from_millis(at_ms.saturating_sub(now_ms).min(365 * 86_400_000))
@@ -574,9 +630,12 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     boot.abs_diff(tokio) > JUMP_MS
 }
 
+pub use sharing::{SharedTicket, Watch};
+
 mod arrivals;
 mod doubt;
 mod notes;
 mod quota;
+mod sharing;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORT
 use crate::clock::{BootMs, Now, Repeated};
 use crate::config::SecretSource;
 use crate::kind::{Kind, Quota, Renewal};
+use crate::nodes::Moment;
+use crate::nodes::lane::Lane;
 use crate::secret::{Secret, fingerprint};
 use crate::upstream::{Class, Failure, Token, Told};
 
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     /// What it is asked with besides its secret.
     pub grant: Option<GrantName>,
     pub ticket_file: Option<PathBuf>,
+    /// Nothing is there to call WeChat with: another node does.
+    pub follows: bool,
 }
 
 /// The driver's side of one credential.
@@ -82,6 +86,10 @@ pub(super) struct Slot {
     pub(super) ledger: Ledger,
     /// The call counted for the present flight.
     pub(super) charge: Option<Charge>,
+    /// What is shared with other nodes; none without any.
+    pub(super) share: Option<Share>,
+    /// There is nothing to call WeChat with: another node does.
+    pub(super) follows: bool,
     /// Failures: errcode, class, and without an errcode the text.
     pub(super) log: Repeated<(Option<i64>, &'static str, String)>,
 }
@@ -132,6 +140,38 @@ pub(super) struct Probes {
     pub(super) last_ms: Option<BootMs>,
 }
 
+/// What is known of a credential that several nodes keep.
+pub(super) struct Share {
+    pub(super) lane: Lane,
+    /// The present value was published by this node.
+    pub(super) ours: bool,
+    /// The store does not have the present value yet.
+    pub(super) unpublished: bool,
+    /// What was last read from the store: the same is not opened twice.
+    pub(super) sealed: Option<Arc<str>>,
+    /// The store's value cannot be opened: its generation, and when it was last replaced.
+    pub(super) broken: Option<u64>,
+    pub(super) mended_ms: Option<BootMs>,
+    /// The store's clock against ours, as last seen.
+    pub(super) moment: Option<Moment>,
+    pub(super) log: Repeated<&'static str>,
+}
+
+impl Share {
+    pub(super) fn new(lane: Lane) -> Share {
+        Share {
+            lane,
+            ours: false,
+            unpublished: false,
+            sealed: None,
+            broken: None,
+            mended_ms: None,
+            moment: None,
+            log: Repeated::default(),
+        }
+    }
+}
+
 const LOG_AGAIN_MS: u64 = 60_000;
 
 impl Slot {
@@ -166,6 +206,8 @@ impl Slot {
             grant: None,
             ledger: Ledger::default(),
             charge: None,
+            share: None,
+            follows: plan.follows,
             log: Repeated::default(),
         }
     }
@@ -185,6 +227,9 @@ impl Slot {
 
     /// Takes over what a former process knew, and publishes its value if it lives.
     pub(super) fn restore(&mut self, entry: &Entry, worth: Worth, now: Now) {
+        if let Some(share) = &mut self.share {
+            share.ours = entry.ours;
+        }
         self.standing.longest_ms = entry.longest_ms;
         self.standing.learned_ms = entry.learned_ms;
         self.standing.life_ms = entry.life_ms;
@@ -340,6 +385,7 @@ impl Slot {
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
             withdrawn: withdrawn_ms.is_some(),
+            ours: self.share.as_ref().is_none_or(|share| share.ours),
         })
     }
 

@@ -118,6 +118,13 @@ pub struct Entry {
     /// WeChat refused the value in a probe: it is known, and not served. Files of former versions have no such field.
     #[serde(default)]
     pub withdrawn: bool,
+    /// This node has fetched it. Files of former versions are of nodes that were alone.
+    #[serde(default = "yes")]
+    pub ours: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a persisted value is worth now.
@@ -357,6 +364,7 @@ mod tests {
             learned_ms: Some(5),
             intent_unix_ms: None,
             withdrawn: false,
+            ours: true,
         }
     }
 

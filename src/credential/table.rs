@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
-use super::facts::{About, Check, Durations, Outcomes, Writers};
+use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
 use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
@@ -203,6 +203,11 @@ pub struct Credential {
     /// That of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
+    /// The same for [`Table::values`].
+    value_version: AtomicU64,
+    values: watch::Sender<u64>,
+    /// WeChat refused the published value.
+    withdrawn: AtomicBool,
 }
 
 impl Credential {
@@ -225,6 +230,9 @@ impl Credential {
             spoken: OnceLock::new(),
             version: AtomicU64::new(0),
             ticks: watch::Sender::new(0),
+            value_version: AtomicU64::new(0),
+            values: watch::Sender::new(0),
+            withdrawn: AtomicBool::new(false),
         }
     }
 
@@ -248,6 +256,24 @@ impl Credential {
             *tick += 1;
             self.version.store(*tick, Ordering::Release);
         });
+    }
+
+    /// What [`Table::values`] showed when its value changed last; never 0 in a table, and no two have the same.
+    pub fn value_version(&self) -> u64 {
+        self.value_version.load(Ordering::Acquire)
+    }
+
+    /// After the swap: whoever sees the tick finds the value.
+    fn tick_value(&self) {
+        self.values.send_modify(|tick| {
+            *tick += 1;
+            self.value_version.store(*tick, Ordering::Release);
+        });
+    }
+
+    /// WeChat refused the published value, so it is not served although its time has not come.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// Remembers who tried to write; of many within a tenth of a second, one.
@@ -323,13 +349,17 @@ impl Credential {
 
     /// The refresher only: swaps the value in.
     pub fn publish(&self, value: Published) {
+        self.withdrawn.store(false, Ordering::Release);
         self.shown.publish(self.dressed(value));
+        self.tick_value();
     }
 
     /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
     /// as for a first fetch, because the successor is sure to be under way.
     pub fn publish_until_next(&self, value: Published) {
+        self.withdrawn.store(false, Ordering::Release);
         self.shown.publish_until_next(self.dressed(value));
+        self.tick_value();
     }
 
     /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
@@ -339,6 +369,8 @@ impl Credential {
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
         self.publish_until_next(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.withdrawn.store(true, Ordering::Release);
+        self.tick_value();
         self.published()
     }
 
@@ -498,7 +530,10 @@ pub struct Table {
     pub journal: Journal,
     /// How long calls took.
     pub durations: Durations,
+    /// The state that several nodes share.
+    pub sharing: SharedFacts,
     ticks: watch::Sender<u64>,
+    values: watch::Sender<u64>,
 }
 
 /// Sets the bit of a name's length. False if no key can be so long.
@@ -530,7 +565,7 @@ impl Table {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let (mut lengths, mut all) = ([0; 4], Vec::new());
-        let ticks = watch::Sender::new(0);
+        let (ticks, values) = (watch::Sender::new(0), watch::Sender::new(0));
         for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
             let mut indices = Vec::with_capacity(keys.len());
@@ -542,6 +577,8 @@ impl Table {
             }
             let mut credential = Credential::new(id, label.as_ref(), views.into_boxed_slice());
             credential.ticks = ticks.clone();
+            credential.values = values.clone();
+            credential.tick_value();
             let spoken = keys.iter().map(|key| key.spoken.as_ref().unwrap_or(&key.name).clone());
             credential.spoken.get_or_init(|| spoken.collect());
             let credential = Arc::new(credential);
@@ -565,7 +602,9 @@ impl Table {
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),
+            sharing: SharedFacts::default(),
             ticks,
+            values,
         };
         (table, receiver)
     }
@@ -625,6 +664,11 @@ impl Table {
     /// Ticks at every change of any credential but its value's age. See [`Credential::version`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.ticks.subscribe()
+    }
+
+    /// Ticks whenever a value is published or withdrawn, and not at its end. See [`Credential::value_version`].
+    pub fn values(&self) -> watch::Receiver<u64> {
+        self.values.subscribe()
     }
 
     /// Asks the refresher to look at a credential now, as one who has the right to. The receiver fires when it is over;

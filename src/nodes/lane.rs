@@ -1,1 +1,151 @@
-//! x
+//! One credential's way to the shared store: the steps of a renewal, from the lease to the publication, and what is
+//! read back.
+//!
+//! Knows no schedule and calls no WeChat. An answer that never came is asked after before anything is done twice.
+
+use std::sync::Arc;
+
+use super::record::{Ended, NodeId, Op, Record};
+use super::seal::{Seal, Unsealable, Value};
+use super::turn::{self, Moment, Next};
+use super::{Answer, Shared, Unreachable};
+
+/// How often a publication is tried before the value is kept for later.
+const PUBLISH_TRIES: usize = 3;
+
+/// The way itself. Clones share it.
+#[derive(Clone)]
+pub struct Lane {
+    pub shared: Arc<dyn Shared>,
+    pub tag: Arc<str>,
+    pub seal: Arc<Seal>,
+    pub node: NodeId,
+    /// This node's name, for people.
+    pub name: Arc<str>,
+}
+
+/// What asking for the lease came to.
+pub enum Taken {
+    Lease(Box<Lease>),
+    /// Not ours; what the store said instead.
+    Told(Answer, Next),
+}
+
+/// What publishing came to.
+pub enum Publication {
+    /// Everybody's, under this generation.
+    Published(u64),
+    /// The lease was not ours any more.
+    Refused(Answer),
+    /// The store is out of reach; to be offered later, under this generation.
+    Unpublished(u64, Unreachable),
+}
+
+impl Lane {
+    /// Asks the store.
+    pub async fn ask(&self, op: Op) -> Result<Answer, Unreachable> {
+        self.shared.ask(&self.tag, op).await
+    }
+
+    /// Asks for the lease.
+    pub async fn take(&self, lease_ms: u64, knows: u64, spacing_ms: u64) -> Result<Taken, Unreachable> {
+        let answer = self.ask(Op::Take { node: self.node, lease_ms, knows, spacing_ms }).await?;
+        Ok(match turn::after_take(answer.verdict, &answer.record) {
+            Next::Call { settles } => {
+                let Answer { record, moment, .. } = answer;
+                Taken::Lease(Box::new(Lease { lane: self.clone(), record, moment, lease_ms, settles }))
+            }
+            next => Taken::Told(answer, next),
+        })
+    }
+
+    /// A value for a store that has lost it. What comes of it is seen by what the store tells next.
+    pub async fn offer(&self, value: &Value) {
+        if let Some(sealed) = self.seal.close(value) {
+            let _ = self.ask(Op::Offer { generation: value.generation, value: sealed }).await;
+        }
+    }
+
+    /// The value of a record, if there is one.
+    pub fn open(&self, record: &Record) -> Option<Result<Value, Unsealable>> {
+        let opened = self.seal.open(record.value.as_ref()?);
+        // An old value under a new number opens, and is as good as forged.
+        Some(opened.and_then(
+            |value| {
+                if value.generation == record.generation { Ok(value) } else { Err(Unsealable::Broken) }
+            },
+        ))
+    }
+}
+
+/// A lease in hand.
+pub struct Lease {
+    lane: Lane,
+    /// As it was when the lease was granted.
+    pub record: Record,
+    pub moment: Moment,
+    lease_ms: u64,
+    /// A call before ours is not accounted for.
+    pub settles: bool,
+}
+
+impl Lease {
+    /// The intent. How long the call may take, ms; `None` if the lease does not outlast it.
+    pub async fn announce(&mut self) -> Result<Option<u64>, Unreachable> {
+        let (node, epoch, need_ms) = (self.lane.node, self.record.epoch, turn::need_ms(self.lease_ms));
+        let answer = self.lane.ask(Op::Announce { node, epoch, need_ms }).await?;
+        let left_ms = answer.record.lease_left_ms(answer.moment.store_ms);
+        // The clock runs since the question was sent, not since the answer came.
+        let on_its_way_ms = answer.moment.received_ms.saturating_sub(answer.moment.sent_ms);
+        let call_ms = turn::call_ms(left_ms).saturating_sub(on_its_way_ms);
+        Ok(Some(call_ms).filter(|call_ms| answer.verdict == super::Verdict::Done && *call_ms > 0))
+    }
+
+    /// The generation of a new value.
+    pub fn next_generation(&self, held: u64) -> u64 {
+        turn::next_generation(&self.record, held)
+    }
+
+    /// Publishes. A lost answer is asked after: what was done already must not be taken for a refusal.
+    pub async fn publish(&self, value: &Value, minted: bool, keep_ms: u64, calls: Option<Arc<str>>) -> Publication {
+        let (node, epoch, generation) = (self.lane.node, self.record.epoch, value.generation);
+        let Some(sealed) = self.lane.seal.close(value) else {
+            let text = "gets nothing: this machine gives no random numbers".into();
+            let advice = "see that getrandom(2) works here";
+            return Publication::Unpublished(generation, Unreachable { text, advice, unknown: false });
+        };
+        let mut tries = 0;
+        loop {
+            let (value, calls) = (sealed.clone(), calls.clone());
+            let asked = self.lane.ask(Op::Publish { node, epoch, generation, value, calls, minted, keep_ms }).await;
+            let unreachable = match asked {
+                Ok(answer) => match turn::after_publish(answer.verdict) {
+                    turn::Published::Yes => return Publication::Published(generation),
+                    turn::Published::No => return Publication::Refused(answer),
+                },
+                Err(unreachable) => unreachable,
+            };
+            tries += 1;
+            if unreachable.unknown
+                && let Ok(answer) = self.lane.ask(Op::Read).await
+                && answer.record.value.as_ref() == Some(&sealed)
+            {
+                return Publication::Published(generation);
+            }
+            if tries == PUBLISH_TRIES {
+                return Publication::Unpublished(generation, unreachable);
+            }
+        }
+    }
+
+    /// Ends it, or keeps it for the next ask. That the store cannot be told is no matter: the lease runs out.
+    pub async fn close(&self, ended: Ended, failed: bool, wait_ms: u64, keep_ms: u64, calls: Option<Arc<str>>) {
+        let (node, epoch) = (self.lane.node, self.record.epoch);
+        let _ = self.lane.ask(Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls }).await;
+    }
+
+    /// Of all nodes in a row.
+    pub fn failures(&self) -> u64 {
+        self.record.failures
+    }
+}

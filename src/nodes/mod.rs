@@ -1,11 +1,13 @@
 //! Several nodes: every one answers every managed key from its own memory, and one of them renews.
 //!
 //! `record` is what the shared store keeps of a credential and what nodes may do to it, `turn` what a node does next;
-//! both are pure. `seal` hides what is published. `memory` is a store inside one process, `redis` one that nodes share. [`Shared`] is what all stores
-//! can do; `lane` is one credential's way to it. docs/many-nodes.md says why it is right.
+//! both are pure. `seal` hides what is published. [`Shared`] is what all stores can do: `redis` is the one that nodes
+//! share, `http` follows another node by its side port, `memory` is inside one process. `lane` is one credential's way
+//! to it. docs/many-nodes.md says why it is right.
 //!
 //! Never calls WeChat and never publishes a value to readers: that is the refresher's part.
 
+pub mod http;
 pub mod lane;
 pub mod memory;
 pub mod record;
@@ -66,6 +68,9 @@ pub enum Why {
 pub struct Watched {
     /// Names its record.
     pub tag: Arc<str>,
+    /// The app's id (with its agent) and the kind's key, as the side port's API names the credential.
+    pub app: String,
+    pub kind: &'static str,
     /// This node can call WeChat for it, so it takes others' wishes.
     pub renews: bool,
 }

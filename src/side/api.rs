@@ -34,7 +34,7 @@ pub type Answer = Result<Json<Value>, Problem>;
 const ENTRIES_MAX: usize = 4096;
 const GENERATION_MAX: u64 = 1 << 53;
 /// The longest wait for a next value, seconds.
-const WAIT_S_MAX: u64 = 60;
+pub(super) const WAIT_S_MAX: u64 = 60;
 /// The longest wait for a check to end.
 const CHECK_MAX: Duration = Duration::from_secs(20);
 

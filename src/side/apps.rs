@@ -116,8 +116,11 @@ fn writer(writer: &Writer) -> Value {
 pub fn entry(entry: &Entry, parts: &Parts) -> Value {
     let credential = parts.table().credentials().get(entry.credential);
     let mut shown = match &entry.event {
-        Event::Renewed { generation, expires_in_s } => {
+        Event::Renewed { generation, expires_in_s, from: None } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s })
+        }
+        Event::Renewed { generation, expires_in_s, from } => {
+            json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
         Event::Failed { class, errcode, rid, text } => json!({
             "class": class, "errcode": errcode, "rid": rid, "text": text,

@@ -90,6 +90,14 @@ impl Visitor {
         if matches!(self.by, By::Key(_)) { Ok(()) } else { self.means_it() }
     }
 
+    /// Needs the right to read some app's tokens, and no doubt that the request is meant.
+    pub fn may_read_some(&self) -> Result<(), Problem> {
+        if !self.rights.reads_some() {
+            return Err(self.refusal("this needs the right read"));
+        }
+        if matches!(self.by, By::Key(_)) { Ok(()) } else { self.means_it() }
+    }
+
     /// Needs the right to act on this app, and no doubt that the request is meant.
     pub fn may_refresh(&self, app: &str) -> Result<(), Problem> {
         self.may_see(app)?;

@@ -5,11 +5,12 @@
 //! but to a reader who has the right to it.
 //!
 //! `server` accepts and cuts off; `gate` decides who may what, on `limits` and `sessions`; `parts` is what handlers
-//! share; `status`, `apps`, `events`, `api`, `jssdk` (described by `openapi`), `health`, `metrics`, `wechat` and `page`
+//! share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics`, `wechat` and `page`
 //! are what there is to see.
 
 mod api;
 mod apps;
+mod credentials;
 mod events;
 mod gate;
 mod health;

@@ -21,6 +21,8 @@ pub struct Parts {
     pub apps: Vec<App>,
     by_id: HashMap<String, usize>,
     pub feed: Feed,
+    /// Drawn at each start: marks what can be compared within one life of the process only.
+    pub run: u64,
     /// Of the side port itself.
     pub connections: Count,
     pub handed_out: HandedOut,
@@ -82,6 +84,7 @@ impl Parts {
             apps,
             by_id,
             feed,
+            run: fastrand::u64(..),
             connections: Count::default(),
             handed_out: HandedOut::default(),
             shutdown,

@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::parts::Parts;
 use super::problem::Problem;
-use super::{api, health, jssdk, metrics, openapi, page, wechat};
+use super::{api, credentials, health, jssdk, metrics, openapi, page, wechat};
 
 /// All routes of the side port.
 pub fn all(parts: Arc<Parts>) -> Router {
@@ -28,6 +28,7 @@ pub fn all(parts: Arc<Parts>) -> Router {
         .route("/v1/apps/{app}/credentials/{kind}", read(get(api::credential)))
         .route("/v1/apps/{app}/credentials/{kind}/refresh", act(post(api::refresh)))
         .route("/v1/apps/{app}/credentials/{kind}/probe", act(post(api::probe)))
+        .route("/v1/credentials", read(get(credentials::all)))
         .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
         .route("/v1/openapi.json", read(get(openapi::description)))
         .route("/livez", read(get(health::live)))

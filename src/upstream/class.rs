@@ -68,11 +68,16 @@ pub enum Missing {
     RefreshToken,
     /// The live token of the app, or of the component, that it is asked with.
     Token,
+    /// The state that several nodes share.
+    SharedState,
 }
 
 impl Missing {
     fn remedy(self) -> &'static str {
         match self {
+            Missing::SharedState => {
+                "see why the shared state is out of reach; until it is back, the token is served to its end"
+            }
             Missing::Secret => "see that a node with the app's secret runs and that this one reaches what they share",
             Missing::VerifyTicket => PUSHES,
             Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
@@ -155,6 +160,11 @@ impl Failure {
     /// There is no refresh token left to try; nothing was sent.
     pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
         Failure { missing: Some(Missing::RefreshToken), ..Failure::unusable(appid, reason) }
+    }
+
+    /// Other nodes may be renewing it, and the state that they share is out of reach.
+    pub fn no_shared_state(appid: &str, message: String) -> Failure {
+        Failure { missing: Some(Missing::SharedState), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
     /// This node has no secret of the app: others fetch, it only follows. Nothing was sent, and nothing ever is.

@@ -4,7 +4,6 @@
 //! so a quota can be counted and a lost answer is known to be lost. A host at fault is left for the next call; only a
 //! call that never left this machine goes to one further host at once.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +12,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use reqwest::dns::Resolve;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -23,6 +20,7 @@ use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
 use crate::config;
+use crate::https::{self, TlsFault, Trust, chain, is_by_tls};
 use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -105,13 +103,13 @@ impl Client {
             .no_proxy();
         if let Some(proxy) = &config.proxy {
             // The reason is enough: the proxy's address may hold a password.
-            let proxy = reqwest::Proxy::all(proxy).map_err(|error| BuildError::Proxy(chain(error.without_url())))?;
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| BuildError::Proxy(chain(error)))?;
             builder = builder.proxy(proxy);
         }
         if let Some(resolver) = resolver {
             builder = builder.dns_resolver(resolver);
         }
-        let http = builder.build().map_err(|error| BuildError::Tls(chain(error.without_url())))?;
+        let http = builder.build().map_err(|error| BuildError::Tls(chain(error)))?;
         Ok(Client { http, groups: groups(config).into() })
     }
 
@@ -298,63 +296,18 @@ impl Lost {
 
 impl From<reqwest::Error> for Lost {
     fn from(error: reqwest::Error) -> Lost {
-        // The address carries the secret or the token.
-        let error = error.without_url();
         let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
         let sent = if error.is_connect() || error.is_builder() { Sent::NotSent } else { Sent::Ambiguous };
         Lost { class, sent, by_tls: is_by_tls(&error), message: chain(error) }
     }
 }
 
-fn is_by_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if inner.is::<rustls::Error>() {
-            return true;
-        }
-        // The source of an I/O error is that of its content, not the content.
-        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(content) => Some(content),
-            None => inner.source(),
-        };
-    }
-    false
-}
-
-/// An error and its causes in one line.
-fn chain(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
-/// WeChat is verified against Mozilla's roots, and `ca_file` if given. There is no switch to turn this off.
 fn tls(config: &config::Upstream) -> Result<rustls::ClientConfig, BuildError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = &config.ca_file {
-        let fault = |reason: String| BuildError::CaFile { path: path.clone(), reason };
-        let mut found = 0;
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))? {
-            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fault(error.to_string()))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(fault("holds no PEM certificate".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BuildError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    let path = config.ca_file.as_deref();
+    https::tls(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
+        (TlsFault::CaFile(reason), Some(path)) => BuildError::CaFile { path: path.to_owned(), reason },
+        (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => BuildError::Tls(reason),
+    })
 }
 
 #[cfg(test)]

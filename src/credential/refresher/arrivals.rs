@@ -13,21 +13,29 @@ use crate::secret::fingerprint;
 impl Driver {
     /// A ticket that is no news changes nothing, so whoever hands the same in over and over causes no call.
     pub(super) fn ticket_arrived(&mut self, arrival: &Arrival) {
+        if self.take_ticket(arrival) {
+            self.share_ticket(arrival.id, arrival.ticket.expose().to_owned());
+        }
+    }
+
+    /// The same for one that comes from another node. True if it is news.
+    pub(super) fn take_ticket(&mut self, arrival: &Arrival) -> bool {
         let now_ms = self.refresher.clock.boot_ms();
-        let Some(slot) = self.refresher.slots.get_mut(arrival.id) else { return };
+        let Some(slot) = self.refresher.slots.get_mut(arrival.id) else { return false };
         let news = slot.grant.as_ref().is_some_and(|grant| grant.take_ticket(&arrival.ticket, arrival.from_file));
         if !news {
-            return;
+            return false;
         }
         let (appid, ticket) = (&slot.credential.appid, fingerprint(arrival.ticket.expose().as_bytes()));
         // A flight under way looks by itself whether a newer ticket has come.
         if slot.flying || !slot.waits_for_a_ticket(now_ms) {
             debug!(appid, ticket, "new verify ticket");
-            return;
+            return true;
         }
         info!(appid, ticket, "new verify ticket; trying it");
         slot.standing.failures = 0;
         self.arm(arrival.id, now_ms);
+        true
     }
 }
 

@@ -73,7 +73,7 @@ impl Driver {
         if let Some(timer) = slot.probes.timer.take() {
             self.queue.try_remove(&timer);
         }
-        if slot.kind.probe.is_none() {
+        if slot.kind.probe.is_none() || slot.follows {
             return;
         }
         // Looking because of lost calls leads to looking again; not faster than this.

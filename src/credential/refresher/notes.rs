@@ -27,7 +27,6 @@ impl Driver {
         let slot = &self.refresher.slots[id];
         let held = slot.credential.published();
         let (ended, took_ms) = match outcome {
-            Outcome::Cancelled | Outcome::Probed { .. } => (None, None),
             Outcome::Answered { token, sent_ms, received_ms, .. } => {
                 let same = held.as_ref().is_some_and(|held| held.value == token.value);
                 (Some(if same { "same" } else { "new" }), Some(received_ms.saturating_sub(*sent_ms)))
@@ -36,6 +35,7 @@ impl Driver {
                 let took_ms = (failure.sent != Sent::NotSent).then(|| now_ms.saturating_sub(*sent_ms));
                 (Some(failure.class.name()), took_ms)
             }
+            _ => (None, None),
         };
         if let (Some(ended), Some(took_ms)) = (ended, took_ms) {
             self.refresher.table.durations.note(slot.kind.id, ended, took_ms);
@@ -65,5 +65,6 @@ fn verdict(purpose: Purpose, outcome: &Outcome, same: bool) -> Option<Verdict> {
         Outcome::Answered { .. } if same => Some(Verdict::HandedOut),
         Outcome::Answered { .. } => Some(Verdict::Replaced),
         Outcome::Failed { .. } => Some(Verdict::Unknown),
+        _ => None,
     }
 }

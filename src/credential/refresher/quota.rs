@@ -2,11 +2,38 @@
 //! becomes of a call that a quota forbids.
 
 use super::Driver;
+use crate::clock::BootMs;
 use crate::credential::flight::{Outcome, Purpose};
-use crate::credential::ledger::{Denied, Limit, Use};
+use crate::credential::ledger::{Denied, Ledger, Limit, Use};
 use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::slot::Slot;
 use crate::credential::table::CredentialId;
 use crate::upstream::{Failure, Sent};
+
+impl Slot {
+    /// What a call is counted as; none if it is not. A probe is no call of the endpoint. The ledger is that of the
+    /// configured one; a stand-in's quota is far away.
+    pub(super) fn charged_as(&self, purpose: Purpose, now_ms: BootMs) -> Option<Use> {
+        if self.kind != self.own_kind {
+            return None;
+        }
+        Some(match purpose {
+            Purpose::Probe => return None,
+            Purpose::Force => Use::Forced,
+            Purpose::Check | Purpose::Replace => Use::Check,
+            Purpose::Renew if self.standing.left_ms(now_ms) <= self.dying_ms() => Use::Dying,
+            Purpose::Renew => Use::Renewal,
+        })
+    }
+
+    /// What other nodes have counted.
+    pub(super) fn count_others(&mut self, calls: &str) {
+        if let Some(calls) = Ledger::from_text(calls) {
+            self.ledger.merge(&calls);
+            self.show_ledger(0);
+        }
+    }
+}
 
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
@@ -15,15 +42,10 @@ impl Driver {
     /// Counts the call about to be made, ahead of everything that writes the state.
     pub(super) fn charge(&mut self, id: CredentialId, purpose: Purpose) -> Result<(), Denied> {
         let slot = &mut self.refresher.slots[id];
-        // A probe is no call of the endpoint. The ledger is that of the configured one; a stand-in's quota is far away.
-        if purpose == Purpose::Probe || slot.kind != slot.own_kind {
+        // With other nodes the call is counted when it is known what these have spent.
+        let Some(why) = slot.charged_as(purpose, self.refresher.clock.boot_ms()).filter(|_| slot.share.is_none())
+        else {
             return Ok(());
-        }
-        let why = match purpose {
-            Purpose::Force => Use::Forced,
-            Purpose::Check | Purpose::Replace | Purpose::Probe => Use::Check,
-            Purpose::Renew if slot.standing.left_ms(self.refresher.clock.boot_ms()) <= slot.dying_ms() => Use::Dying,
-            Purpose::Renew => Use::Renewal,
         };
         let charge = slot.ledger.may_call(&slot.quota, self.refresher.clock.unix_ms(), why);
         slot.charge = charge.as_ref().ok().copied();
@@ -40,9 +62,21 @@ impl Driver {
             Outcome::Probed { .. } | Outcome::Cancelled => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
             Outcome::Answered { .. } => false,
+            Outcome::Told { .. } | Outcome::Late | Outcome::Denied(_) | Outcome::OutOfReach(_) => true,
+            Outcome::Mended(_) => true,
         };
         if unsent {
             slot.ledger.give_back(charge);
+            slot.show_ledger(0);
+            self.keep_ledger(id);
+        }
+    }
+
+    /// The calls of all nodes, as the flight left them.
+    pub(super) fn take_ledger(&mut self, id: CredentialId, ledger: Option<Ledger>) {
+        if let Some(ledger) = ledger {
+            let slot = &mut self.refresher.slots[id];
+            slot.ledger = ledger;
             slot.show_ledger(0);
             self.keep_ledger(id);
         }

@@ -75,4 +75,6 @@ fn what_is_answered_has_the_fields_described_and_no_others() {
     assert_eq!(shown(&side.shown("access_token", &[])), fields("Credential"));
     assert_eq!(shown(&side.get("/v1/status", &[]).json()), fields("Status"));
     assert_eq!(shown(&side.get(&credential("access_token", ""), &[MEANT]).json()), fields("Value"));
+    let all = side.get("/v1/credentials", &[MEANT]).json();
+    assert_eq!((shown(&all), shown(&all["credentials"][0])), (fields("Credentials"), fields("Followed")));
 }

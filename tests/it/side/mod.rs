@@ -5,6 +5,7 @@ mod api;
 mod bounds;
 mod deploy;
 mod described;
+mod follow;
 mod page;
 mod wechat;
 

@@ -1,0 +1,298 @@
+//! A flight's part in the sharing: it asks for its turn, announces the call, publishes what came, and counts the call
+//! in the ledger that all nodes share. Without other nodes it does nothing.
+//!
+//! Decides nothing about schedules and publishes nothing to readers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::ledger::{Denied, Ledger, Use};
+use super::policy::Standing;
+use crate::clock::BootMs;
+use crate::kind::{Quota, Renewal};
+use crate::nodes::lane::{Lane, Lease, Publication, Taken};
+use crate::nodes::seal::Value;
+use crate::nodes::turn::{Asking, Next};
+use crate::nodes::{Answer, Ended, Unreachable};
+use crate::upstream::answer::Told;
+use crate::upstream::{Class, Failure, Sent, Token, Wait};
+
+/// What a flight needs to share its credential. None of it changes on the way.
+pub struct Sharing {
+    pub lane: Lane,
+    pub asking: Asking,
+    /// The generation of the present value, 0 if it is of no use any more: what is later is taken over.
+    pub knows: u64,
+    /// The generation of the present value.
+    pub held: u64,
+    pub spacing_ms: u64,
+    pub lease_ms: u64,
+    /// How long the lease is kept after an answer that brought nothing new, for the next ask.
+    pub keep_ms: u64,
+    pub alone: Alone,
+    /// The present value under a new generation, for a store whose own cannot be opened.
+    pub mends_with: Option<Value>,
+    pub ledger: Ledger,
+    pub quota: Quota,
+    /// What the call is for; `None`: it is not counted.
+    pub charged_as: Option<Use>,
+}
+
+/// What is done when the store is out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// The value is served to its end, and nothing is asked.
+    Never,
+    /// WeChat is asked if the present value is accepted: then nobody else has renewed it.
+    IfAlive,
+    /// WeChat is asked: its answer is the same for all.
+    Always,
+    /// The same without asking the store: somebody has the lease and gets nowhere.
+    AtOnce,
+}
+
+/// Why a flight ends before it has called.
+pub enum Held {
+    /// The store has said so.
+    Told(Answer, Next),
+    /// A lease that did not last until the call.
+    Late,
+    Denied(Denied),
+    OutOfReach(Unreachable),
+    /// The store has the present value again, under this generation.
+    Mended(u64),
+}
+
+/// How the value of an answered call was shared.
+pub enum Shown {
+    /// There are no other nodes.
+    NotShared,
+    /// All have it, under this generation.
+    Published(u64),
+    /// Nobody but we, until the store is back.
+    Unpublished(u64, Unreachable),
+    /// Somebody has published beside us; the record as it is.
+    Refused(Box<Answer>),
+}
+
+/// One flight's turn.
+pub struct Turn {
+    sharing: Option<Box<Sharing>>,
+    lease: Option<Box<Lease>>,
+    charge: Option<super::ledger::Charge>,
+    /// True once the store knows that this turn is over.
+    ended: bool,
+}
+
+impl Turn {
+    /// Asks for the turn. `alive` is asked where the answer depends on whether the present value is accepted.
+    pub async fn begin(sharing: Option<Box<Sharing>>, alive: impl AsyncFnOnce() -> bool) -> Result<Turn, Held> {
+        let Some(sharing) = sharing else { return Ok(Turn { sharing: None, lease: None, charge: None, ended: true }) };
+        let alone = Turn { sharing: None, lease: None, charge: None, ended: true };
+        if sharing.alone == Alone::AtOnce {
+            return Ok(Turn { sharing: Some(sharing), ..alone });
+        }
+        let taken = sharing.lane.take(sharing.lease_ms, sharing.knows, sharing.spacing_ms).await;
+        let unreachable = match taken {
+            Ok(Taken::Lease(lease)) => return Turn::with(sharing, lease).await,
+            Ok(Taken::Told(answer, next)) => return Err(Held::Told(answer, next)),
+            Err(unreachable) => unreachable,
+        };
+        match sharing.alone {
+            Alone::Always | Alone::AtOnce => {}
+            Alone::IfAlive if alive().await => {}
+            Alone::IfAlive | Alone::Never => return Err(Held::OutOfReach(unreachable)),
+        }
+        Ok(Turn { sharing: Some(sharing), ..alone })
+    }
+
+    async fn with(mut sharing: Box<Sharing>, lease: Box<Lease>) -> Result<Turn, Held> {
+        if let Some(calls) = lease.record.calls.as_deref().and_then(Ledger::from_text) {
+            sharing.ledger.merge(&calls);
+        }
+        if let Some(value) = sharing.mends_with.take().filter(|_| !lease.settles) {
+            let value = Value { generation: lease.next_generation(sharing.held), ..value };
+            return Err(match lease.publish(&value, false, 0, None).await {
+                Publication::Published(generation) => Held::Mended(generation),
+                Publication::Refused(answer) => Held::Told(answer, Next::Adopt),
+                Publication::Unpublished(_, unreachable) => Held::OutOfReach(unreachable),
+            });
+        }
+        Ok(Turn { sharing: Some(sharing), lease: Some(lease), charge: None, ended: false })
+    }
+
+    /// Last before the call: counts it, and writes the intent. How long the call may take at most.
+    pub async fn announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, Held> {
+        let Some(sharing) = self.sharing.as_mut() else { return Ok(None) };
+        if let Some(why) = sharing.charged_as {
+            // The nodes' clocks may differ; the store's is one for all.
+            let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.moment.store_ms).ok());
+            match sharing.ledger.may_call(&sharing.quota, unix_ms.unwrap_or(now_unix_ms), why) {
+                Ok(charge) => self.charge = Some(charge),
+                Err(denied) => {
+                    self.unsent().await;
+                    return Err(Held::Denied(denied));
+                }
+            }
+        }
+        let Some(lease) = self.lease.as_mut() else { return Ok(None) };
+        if sharing.asking == Asking::Repeats {
+            return Ok(None);
+        }
+        match lease.announce().await {
+            Ok(Some(call_ms)) => Ok(Some(Duration::from_millis(call_ms))),
+            Ok(None) => {
+                self.unsent().await;
+                Err(Held::Late)
+            }
+            Err(unreachable) => {
+                self.unsent().await;
+                Err(Held::OutOfReach(unreachable))
+            }
+        }
+    }
+
+    /// Nothing was sent.
+    pub async fn unsent(&mut self) {
+        if let Some((sharing, charge)) = self.sharing.as_mut().zip(self.charge.take()) {
+            sharing.ledger.give_back(charge);
+        }
+        self.close(Ended::Unsent, false, 0, 0).await;
+    }
+
+    /// A call brought no value.
+    pub async fn failed(&mut self, failure: &Failure, live: bool) {
+        if failure.sent == Sent::NotSent {
+            return self.unsent().await;
+        }
+        let Some(lease) = &self.lease else { return };
+        let minting = self.sharing.as_ref().is_some_and(|sharing| sharing.asking == Asking::Mints);
+        let lost = minting && failure.sent == Sent::Ambiguous;
+        let ended = if lost { Ended::Lost } else { Ended::Answered };
+        let wait_ms = wait_ms(failure.class, lease.failures(), live);
+        let wait_ms = match self.sharing.as_ref() {
+            // What may have doomed the value must be settled while it lives.
+            Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),
+            _ => wait_ms,
+        };
+        self.close(ended, true, wait_ms, 0).await;
+    }
+
+    /// A call brought a value.
+    pub async fn answered(
+        &mut self,
+        token: &Token,
+        same: bool,
+        sent_ms: BootMs,
+        received_ms: BootMs,
+        standing: &Standing,
+        refresh: Option<String>,
+    ) -> Shown {
+        let Some(sharing) = &self.sharing else { return Shown::NotShared };
+        let held = sharing.held;
+        let Some(lease) = &self.lease else {
+            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing", unknown: false };
+            return if same { Shown::Published(held) } else { Shown::Unpublished(held + 1, unreachable) };
+        };
+        let polled = standing.renewal == Renewal::Poll;
+        if same && !polled && lease.record.generation == held {
+            let keep_ms = sharing.keep_ms;
+            self.close(Ended::Answered, false, 0, keep_ms).await;
+            return Shown::Published(held);
+        }
+        let generation = if same { held } else { lease.next_generation(held) };
+        let told_ms = token.expires_in_s.saturating_mul(1000);
+        let remaining_is_told = matches!(standing.renewal, Renewal::Window { .. } | Renewal::AtEnd);
+        let expires_ms = match (same, standing.expires_ms) {
+            (true, Some(expires_ms)) if !polled => expires_ms,
+            _ if token.told == Told::Zero && remaining_is_told => sent_ms,
+            _ => sent_ms.saturating_add(told_ms),
+        };
+        let Ok(text) = std::str::from_utf8(&token.value) else { return Shown::NotShared };
+        let value = Value {
+            value: text.to_owned(),
+            generation,
+            expires_ms: lease.moment.to_store_ms(expires_ms),
+            fetched_ms: lease.moment.to_store_ms(received_ms),
+            life_ms: told_ms,
+            longest_ms: told_ms.max(standing.longest_ms / 2),
+            learned_ms: standing.learned_so_far_ms(),
+            withdrawn: false,
+            refresh,
+            by: sharing.lane.name.to_string(),
+            node: sharing.lane.node,
+        };
+        let minted = sharing.asking == Asking::Mints && !same;
+        let calls = sharing.ledger.to_text();
+        self.ended = true;
+        match lease.publish(&value, minted, 0, calls).await {
+            Publication::Published(generation) => Shown::Published(generation),
+            Publication::Refused(_) if !minted => Shown::Unpublished(
+                generation,
+                Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
+            ),
+            Publication::Refused(answer) => Shown::Refused(Box::new(answer)),
+            Publication::Unpublished(generation, unreachable) => Shown::Unpublished(generation, unreachable),
+        }
+    }
+
+    /// The ledger as it is afterwards, if it is shared. A turn that nobody has ended was never used.
+    pub async fn over(mut self) -> Option<Ledger> {
+        if !self.ended {
+            self.unsent().await;
+        }
+        self.sharing.map(|sharing| sharing.ledger)
+    }
+
+    async fn close(&mut self, ended: Ended, failed: bool, wait_ms: u64, keep_ms: u64) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if let (Some(lease), Some(sharing)) = (&self.lease, &self.sharing) {
+            lease.close(ended, failed, wait_ms, keep_ms, sharing.ledger.to_text()).await;
+        }
+    }
+}
+
+const SECOND_MS: u64 = 1_000;
+const MINUTE_MS: u64 = 60_000;
+
+/// How long no node needs to ask after such a failure. What an operator has to change may concern this node alone (an
+/// address that is not on the allow-list), so the others have their try, one a second.
+fn wait_ms(class: Class, failures: u64, live: bool) -> u64 {
+    match class {
+        Class::Retry => {
+            let most = if live || failures < 10 { MINUTE_MS } else { 5 * MINUTE_MS };
+            (SECOND_MS << failures.min(10)).min(most)
+        }
+        Class::Wait(Wait::AtLeastMs(ms)) => ms,
+        Class::Wait(Wait::NextDay) => 10 * MINUTE_MS,
+        Class::Operator(_) | Class::OwnBug => SECOND_MS,
+    }
+}
+
+/// The present value as all nodes may have it.
+pub fn value_of(
+    held: &Bytes,
+    generation: u64,
+    standing: &Standing,
+    fetched_ms: BootMs,
+    to_store_ms: impl Fn(BootMs) -> u64,
+    lane: &Lane,
+    refresh: Option<String>,
+) -> Option<Value> {
+    Some(Value {
+        value: std::str::from_utf8(held).ok()?.to_owned(),
+        generation,
+        expires_ms: to_store_ms(standing.expires_ms?),
+        fetched_ms: to_store_ms(fetched_ms),
+        life_ms: standing.life_ms,
+        longest_ms: standing.longest_ms,
+        learned_ms: standing.learned_so_far_ms(),
+        withdrawn: false,
+        refresh,
+        by: lane.name.to_string(),
+        node: lane.node,
+    })
+}

@@ -1,0 +1,89 @@
+//! What this process's HTTP clients have in common: whom they trust, and how an error reads.
+//!
+//! Connects nowhere. There is no switch to turn the verification of certificates off.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Whose certificates count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust<'p> {
+    /// Those of the public authorities (Mozilla's list), and of these too.
+    PublicAnd(Option<&'p Path>),
+    /// Those of these alone, or of the public ones if none are given.
+    OnlyOr(Option<&'p Path>),
+}
+
+/// Why there is no client: always something in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsFault {
+    /// Of the file of authorities.
+    #[error("{0}")]
+    CaFile(String),
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// A client's side of TLS. Reads the file; connects nowhere.
+pub fn tls(trust: Trust<'_>) -> Result<rustls::ClientConfig, TlsFault> {
+    let (public, file) = match trust {
+        Trust::PublicAnd(file) => (true, file),
+        Trust::OnlyOr(file) => (file.is_none(), file),
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    if public {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = file {
+        add(&mut roots, path).map_err(TlsFault::CaFile)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsFault::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+fn add(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), String> {
+    let mut found = 0;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+        found += 1;
+    }
+    if found == 0 { Err("holds no PEM certificate".to_owned()) } else { Ok(()) }
+}
+
+/// Whether it was a certificate, or something that speaks no TLS.
+pub fn is_by_tls(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<rustls::Error>() {
+            return true;
+        }
+        // The source of an I/O error is that of its content, not the content.
+        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(content) => Some(content),
+            None => inner.source(),
+        };
+    }
+    false
+}
+
+/// An error and its causes in one line, without the URL, which may hold a secret.
+pub fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

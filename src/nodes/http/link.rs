@@ -1,0 +1,202 @@
+//! Asks another node's side port: one request, one answer, each under a deadline and a bound.
+//!
+//! Never follows a redirect, uses no proxy of the environment, and quotes neither an answer nor the key in what it says
+//! about a failure.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::BuildError;
+use crate::config::{SecretSource, UpstreamNodes};
+use crate::https::{TlsFault, Trust, chain, is_by_tls, tls};
+
+/// The largest answer read: a page of 500 values of 2 KiB is far below.
+const BODY_BYTES_MAX: usize = 8 << 20;
+/// A refusal says less.
+const PROBLEM_BYTES_MAX: usize = 64 << 10;
+/// An answer that has begun ends within this.
+const BODY_MAX: Duration = Duration::from_secs(20);
+/// The other node ends a silent connection after 15 s; ours has gone by then.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Why there is no answer, in words that follow a node's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub text: std::borrow::Cow<'static, str>,
+    pub advice: &'static str,
+    /// The other node has judged the request; another one need not be asked the same.
+    pub refused: Option<StatusCode>,
+}
+
+impl Fault {
+    pub const fn of(text: &'static str, advice: &'static str) -> Fault {
+        Fault { text: std::borrow::Cow::Borrowed(text), advice, refused: None }
+    }
+}
+
+const RUNS: &str = "see whether that node runs and the network lets this one through";
+const SLOW: Fault = Fault::of("did not answer in time", RUNS);
+const LARGE: Fault = Fault::of("answers with more than any tokencached says", "check the address");
+
+/// The way to other nodes.
+pub struct Link {
+    http: reqwest::Client,
+    key: Option<SecretSource>,
+    patience: Duration,
+}
+
+impl Link {
+    /// Reads `ca_file`; connects nowhere.
+    pub fn new(nodes: &UpstreamNodes) -> Result<Link, BuildError> {
+        let patience = Duration::from_millis(nodes.timeout_ms);
+        let tls = tls(Trust::OnlyOr(nodes.ca_file.as_deref())).map_err(|fault| BuildError::of(fault, nodes))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(patience)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .http1_only()
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE)
+            .no_proxy()
+            .build()
+            .map_err(|error| BuildError::of(TlsFault::Tls(chain(error)), nodes))?;
+        Ok(Link { http, key: nodes.key.clone(), patience })
+    }
+
+    /// Asks with `GET`. The other node may hold its answer back for so long.
+    pub async fn get(&self, url: &str, query: &[(&str, &str)], held_back: Duration) -> Result<Vec<u8>, Fault> {
+        self.ask(self.http.get(url).query(query), held_back).await
+    }
+
+    /// Asks with `POST`.
+    pub async fn post(&self, url: &str, body: String, held_back: Duration) -> Result<Vec<u8>, Fault> {
+        self.ask(self.http.post(url).header("content-type", "application/json").body(body), held_back).await
+    }
+
+    async fn ask(&self, request: RequestBuilder, held_back: Duration) -> Result<Vec<u8>, Fault> {
+        let mut request = request.header("x-tokencached", "1");
+        if let Some(source) = &self.key {
+            request = request.header(AUTHORIZATION, bearer(source).await?);
+        }
+        // Connecting has its own bound, the same again.
+        let sending = timeout(held_back + 2 * self.patience, request.send());
+        let mut response = sending.await.map_err(|_| SLOW)?.map_err(lost)?;
+        let status = response.status();
+        let most = if status == StatusCode::OK { BODY_BYTES_MAX } else { PROBLEM_BYTES_MAX };
+        let end = Instant::now() + BODY_MAX;
+        let mut body = Vec::new();
+        loop {
+            let soon = (Instant::now() + self.patience).min(end);
+            let chunk = timeout_at(soon, response.chunk()).await.map_err(|_| SLOW)?.map_err(lost)?;
+            let Some(chunk) = chunk else { break };
+            if body.len() + chunk.len() > most {
+                return Err(LARGE);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body, self.key.is_some())) }
+    }
+}
+
+/// The key as it is now; a file is read again, so that it can be changed.
+async fn bearer(source: &SecretSource) -> Result<HeaderValue, Fault> {
+    const ADVICE: &str = "see upstream_key and its like in [state]";
+    let unusable = |what: String| Fault { text: what.into(), ..Fault::of("", ADVICE) };
+    let source = source.clone();
+    let read = tokio::task::spawn_blocking(move || source.read()).await;
+    let read = read.map_err(|_| unusable("cannot be asked: the reader of its key crashed".into()))?;
+    let key = read.map_err(|fault| unusable(format!("cannot be asked: the key for it {fault}")))?;
+    let header = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
+    let mut header = HeaderValue::try_from(header.as_str())
+        .map_err(|_| unusable("cannot be asked: the key for it has characters that no key has".into()))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn lost(error: reqwest::Error) -> Fault {
+    if error.is_timeout() {
+        return SLOW;
+    }
+    if is_by_tls(&error) {
+        let advice = "name the authority of its certificate in upstream_ca_file, and the host as its certificate does";
+        return Fault { text: format!("is not trusted: {}", chain(error)).into(), ..Fault::of("", advice) };
+    }
+    if error.is_connect() {
+        return Fault { text: format!("cannot be reached: {}", chain(error)).into(), ..Fault::of("", RUNS) };
+    }
+    Fault { text: format!("broke off: {}", chain(error)).into(), ..Fault::of("", RUNS) }
+}
+
+/// What a refusal means for whoever runs both nodes.
+fn refused(status: StatusCode, body: &[u8], keyed: bool) -> Fault {
+    #[derive(Deserialize)]
+    struct Problem {
+        r#type: String,
+    }
+    let problem = serde_json::from_slice::<Problem>(body).map(|problem| problem.r#type).unwrap_or_default();
+    let kind = problem.strip_prefix("urn:tokencached:problem:").unwrap_or_default();
+    let (text, advice) = match (status.as_u16(), kind) {
+        (401, _) if keyed => (
+            "does not know this node's key",
+            "give upstream_key a key of that node's keys_file, with the rights read and refresh",
+        ),
+        (401, _) => (
+            "asks for a key",
+            "set upstream_key_file in [state] to a key of that node's keys_file, with the rights read and refresh",
+        ),
+        (403, "forbidden") => (
+            "gives this node's key too few rights",
+            "in that node's keys_file give the key the rights read and refresh, for all apps or for those of this node",
+        ),
+        (404, "not-found") => (
+            "has no such app, or none that this node's key may see",
+            "configure the app there too, and give the key the rights read and refresh for it",
+        ),
+        (404 | 405, _) => (
+            "has no such call",
+            "check that the address is that of a tokencached's side port, of a version no older than this one",
+        ),
+        (400, "proxy-unknown") => {
+            ("stands behind a proxy that it does not trust", "name the proxy in trusted_proxies of that node's [side]")
+        }
+        (421, _) => ("does not go by that name", "add the host of the address to allowed_hosts of that node's [side]"),
+        (429, _) => ("is asked too often", "raise requests_per_s in that node's [side]"),
+        (300..=399, _) => ("sends elsewhere", "write the address it sends to into upstream"),
+        (503 | 504, _) => ("is too busy", "wait, or look at that node"),
+        _ => {
+            let text = format!("answers with HTTP status {}", status.as_u16());
+            return Fault { text: text.into(), refused: Some(status), ..Fault::of("", RUNS) };
+        }
+    };
+    Fault { refused: Some(status), ..Fault::of(text, advice) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_quotes_nothing() {
+        let said = |status: u16, kind: &str, keyed| {
+            let body = format!("{{\"type\":\"urn:tokencached:problem:{kind}\",\"detail\":\"SECRET\"}}");
+            let fault = refused(StatusCode::from_u16(status).unwrap(), body.as_bytes(), keyed);
+            assert!(!fault.text.contains("SECRET") && !fault.advice.is_empty(), "{fault:?}");
+            format!("{} {}", fault.text, fault.advice)
+        };
+        assert!(said(401, "key-unknown", true).contains("does not know this node's key"));
+        assert!(said(401, "key-needed", false).contains("upstream_key_file"));
+        assert!(said(403, "forbidden", true).contains("rights read and refresh"));
+        assert!(said(404, "not-found", true).contains("configure the app there"));
+        assert!(said(421, "host-unknown", true).contains("allowed_hosts"));
+        assert!(said(302, "", true).contains("sends elsewhere"));
+        assert!(said(500, "SECRET", true).contains("HTTP status 500"));
+        assert!(refused(StatusCode::NOT_FOUND, b"<html>", true).text.contains("no such call"));
+    }
+}

@@ -1,0 +1,166 @@
+//! An answer of the other node's `GET /v1/credentials`, taken apart and judged.
+//!
+//! Pure. Whatever the bytes are, what comes out can be served: tokens are printable, ends are near, numbers fit.
+
+use serde::Deserialize;
+
+use super::link::Fault;
+
+/// As the side port's values are when they come from WeChat.
+const TOKEN_BYTES_MAX: usize = 2048;
+/// No value lives longer than a month.
+const LEFT_MS_MAX: u64 = 31 * 24 * 3_600_000;
+/// JSON's numbers are exact up to there.
+const NUMBER_MAX: u64 = 1 << 53;
+/// Cursors and runs are shorter.
+const WORD_BYTES_MAX: usize = 64;
+
+/// One answer. No `Debug`: it holds tokens.
+#[derive(Deserialize)]
+pub struct Page {
+    /// The other node's clock.
+    pub now_ms: u64,
+    /// How long the other node held the answer back.
+    pub waited_ms: u64,
+    /// Generations can be compared while it is the same.
+    pub run: String,
+    /// It begins with everything.
+    pub from_start: bool,
+    pub cursor: String,
+    pub more: bool,
+    pub credentials: Vec<Entry>,
+}
+
+/// One credential. More may be told of it than is read here.
+#[derive(Deserialize)]
+pub struct Entry {
+    pub app: String,
+    pub kind: String,
+    pub generation: u64,
+    /// None that lives.
+    pub token: Option<String>,
+    pub expires_in_ms: u64,
+    pub lifetime_ms: Option<u64>,
+    pub fetched_at_ms: Option<i64>,
+    pub withdrawn: bool,
+}
+
+/// What is wrong with an answer, in words that quote nothing of it.
+const RUBBISH: Fault = Fault::of(
+    "answers with something that no tokencached says",
+    "check that the address is that of a tokencached's side port",
+);
+
+impl Page {
+    /// Reads it. `after` is the cursor it was asked with.
+    pub fn parse(body: &[u8], after: Option<&str>) -> Result<Page, Fault> {
+        let page: Page = serde_json::from_slice(body).map_err(|_| RUBBISH)?;
+        let word =
+            |text: &str| (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        // Else it would be asked for the same again and again.
+        let goes_on = !page.more || (!page.credentials.is_empty() && after != Some(page.cursor.as_str()));
+        let sound = word(&page.cursor)
+            && word(&page.run)
+            && goes_on
+            && (after.is_some() || page.from_start)
+            && page.now_ms <= NUMBER_MAX
+            && page.credentials.iter().all(Entry::is_sound);
+        if sound { Ok(page) } else { Err(RUBBISH) }
+    }
+}
+
+impl Entry {
+    fn is_sound(&self) -> bool {
+        let plain = |token: &String| {
+            (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let live = self.token.as_ref().is_none_or(|token| plain(token) && self.generation > 0);
+        live && self.generation <= NUMBER_MAX
+            && self.expires_in_ms <= LEFT_MS_MAX
+            && self.lifetime_ms.is_none_or(|life_ms| life_ms <= LEFT_MS_MAX)
+    }
+
+    /// The value, if it lives.
+    pub fn live(&self) -> Option<&str> {
+        self.token.as_deref().filter(|_| self.expires_in_ms > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn entry() -> Value {
+        json!({ "app": "wx1", "kind": "access_token", "state": "fresh", "generation": 3, "token": "TOKEN",
+            "expires_in_ms": 7_000, "lifetime_ms": 7_200, "fetched_at_ms": 1, "withdrawn": false, "later": [] })
+    }
+
+    fn page() -> Value {
+        json!({ "now_ms": 10_000, "waited_ms": 0, "run": "1", "from_start": true, "cursor": "a-1", "more": false,
+            "credentials": [entry()] })
+    }
+
+    fn parse(page: &Value, after: Option<&str>) -> bool {
+        Page::parse(page.to_string().as_bytes(), after).is_ok()
+    }
+
+    #[test]
+    fn a_sound_answer_is_taken_with_whatever_else_is_in_it() {
+        assert!(parse(&page(), None));
+        assert!(
+            Page::parse(page().to_string().as_bytes(), None)
+                .is_ok_and(|page| { page.credentials[0].live() == Some("TOKEN") })
+        );
+    }
+
+    #[test]
+    fn nothing_that_could_do_harm_is_taken() {
+        for (name, wrong) in [
+            ("token", json!("")),
+            ("token", json!("a\r\nset x 0 0 1\r\n")),
+            ("token", json!("a b")),
+            ("token", json!("汉")),
+            ("token", json!("x".repeat(2049))),
+            ("token", json!(7)),
+            ("generation", json!(-1)),
+            ("generation", json!(0)),
+            ("generation", json!(u64::MAX)),
+            ("expires_in_ms", json!(u64::MAX)),
+            ("expires_in_ms", json!("7200")),
+            ("lifetime_ms", json!(u64::MAX)),
+            ("withdrawn", json!(null)),
+        ] {
+            let mut page = page();
+            page["credentials"][0][name] = wrong.clone();
+            assert!(!parse(&page, None), "{name} {wrong}");
+        }
+        for (name, wrong) in [
+            ("now_ms", json!(-1)),
+            ("now_ms", json!(u64::MAX)),
+            ("cursor", json!("")),
+            ("cursor", json!("a\nb")),
+            ("cursor", json!("x".repeat(65))),
+            ("run", json!("")),
+            ("more", json!(1)),
+            ("from_start", json!(false)),
+            ("credentials", json!({})),
+        ] {
+            let mut page = page();
+            page[name] = wrong.clone();
+            assert!(!parse(&page, None), "{name} {wrong}");
+        }
+        for text in ["", "{", "[]", "null", "{}", "\u{feff}"] {
+            assert!(Page::parse(text.as_bytes(), None).is_err());
+        }
+    }
+
+    #[test]
+    fn an_answer_that_leads_nowhere_is_refused() {
+        let mut page = page();
+        page["more"] = json!(true);
+        assert!(parse(&page, Some("a-0")) && !parse(&page, Some("a-1")));
+        page["credentials"] = json!([]);
+        assert!(!parse(&page, Some("a-0")));
+    }
+}

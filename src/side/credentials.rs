@@ -1,0 +1,194 @@
+//! `GET /v1/credentials`: every value that a visitor may read, and from then on what changes: for nodes that follow
+//! this one. One question at a time is enough, however many apps there are.
+//!
+//! Nothing here says why there is no value, or how renewing goes; that is `/v1/apps`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::api::{self, Answer, Asker, Shared, WAIT_S_MAX};
+use super::gate::Visitor;
+use super::parts::Parts;
+use super::problem::Problem;
+use super::query::Params;
+use crate::clock::Now;
+use crate::credential::table::{Credential, Reading};
+use crate::secret::hex;
+
+/// Credentials in one answer.
+const PAGE_MAX: usize = 500;
+/// Changes that come together are told together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How far an asker has come: what it may see of this process, and the last change that it has been told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cursor {
+    of: String,
+    version: u64,
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Result<Cursor, Problem> {
+        let fault = || Problem::bad("the parameter after is not one that an answer has named");
+        let (of, version) = text.split_once('-').ok_or_else(fault)?;
+        let is_ours = of.len() == 16 && of.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let digits = (1..=19).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_ours || !digits {
+            return Err(fault());
+        }
+        Ok(Cursor { of: of.to_owned(), version: version.parse().map_err(|_| fault())? })
+    }
+
+    fn text(&self) -> String {
+        format!("{}-{}", self.of, self.version)
+    }
+}
+
+/// Another after a restart, and when the visitor's rights change: then all is told again.
+fn mark(parts: &Parts, visitor: &Visitor) -> String {
+    let of = format!("{:016x} {}", parts.run, visitor.rights.words().join(" "));
+    hex(&Sha256::digest(of)[..8])
+}
+
+/// `GET /v1/credentials`. With `after`, waits for a change.
+pub async fn all(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Answer {
+    let asked = Instant::now();
+    let params = Params::of(&uri, &["after", "wait_s", "app"])?;
+    let app = params.text("app");
+    match app {
+        Some(app) => {
+            api::seen(&parts, &visitor, app)?;
+            visitor.may_read(app)?;
+        }
+        None => visitor.may_read_some()?,
+    }
+    let after = params.text("after").map(Cursor::parse).transpose()?;
+    let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
+    if wait_s > WAIT_S_MAX {
+        return Err(Problem::bad("the parameter wait_s is larger than 60"));
+    }
+    let until = asked + Duration::from_secs(wait_s);
+    let mark = mark(&parts, &visitor);
+    let mut changes = parts.table().values();
+    let after = after.filter(|after| after.of == mark && after.version <= *changes.borrow());
+    loop {
+        let upto = *changes.borrow_and_update();
+        let page = Page::of(&parts, &visitor, app, after.as_ref().map_or(0, |after| after.version), upto);
+        let told = after.is_none() || !page.credentials.is_empty();
+        if told || !waited(&parts, &mut changes, until).await {
+            return Ok(Json(page.shown(&parts, Cursor { of: mark, version: upto }, after.is_none(), asked)));
+        }
+        if !parts.keeper.gate.still_counts(&visitor) {
+            return Err(Problem::wrong_key());
+        }
+    }
+}
+
+/// Until something changes; false if that does not happen in time.
+async fn waited(parts: &Parts, changes: &mut tokio::sync::watch::Receiver<u64>, until: Instant) -> bool {
+    let changed = tokio::select! {
+        () = parts.shutdown.cancelled() => false,
+        () = tokio::time::sleep_until(until) => false,
+        changed = changes.changed() => changed.is_ok(),
+    };
+    if changed {
+        tokio::time::sleep(GATHER).await;
+    }
+    changed
+}
+
+/// Those that changed between two versions, in the order in which they did.
+struct Page<'p> {
+    credentials: Vec<(u64, &'p Credential)>,
+    more: bool,
+}
+
+impl<'p> Page<'p> {
+    fn of(parts: &'p Parts, visitor: &Visitor, app: Option<&str>, after: u64, upto: u64) -> Page<'p> {
+        // The version before the value: one that changes meanwhile comes again.
+        let versions = parts.table().credentials().iter().map(|of| (of.value_version(), of.as_ref()));
+        let mut credentials: Vec<(u64, &Credential)> = versions
+            .filter(|(version, of)| {
+                (after + 1..=upto).contains(version)
+                    && app.is_none_or(|app| app == of.app())
+                    && visitor.rights.read(of.app())
+            })
+            .collect();
+        credentials.sort_unstable_by_key(|(version, _)| *version);
+        let more = credentials.len() > PAGE_MAX;
+        credentials.truncate(PAGE_MAX);
+        Page { credentials, more }
+    }
+
+    fn shown(&self, parts: &Parts, mut cursor: Cursor, from_start: bool, asked: Instant) -> Value {
+        if let (true, Some((version, _))) = (self.more, self.credentials.last()) {
+            cursor.version = *version;
+        }
+        // The clocks last: what was waited for is over by then.
+        let (waited_ms, now) = (asked.elapsed().as_millis(), Now::read());
+        json!({
+            "now_ms": now.unix_ms,
+            "waited_ms": u64::try_from(waited_ms).unwrap_or(0),
+            "run": format!("{:016x}", parts.run),
+            "from_start": from_start,
+            "cursor": cursor.text(),
+            "more": self.more,
+            "credentials": self.credentials.iter().map(|(_, of)| shown(of, now)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// One credential with its value, if it lives.
+fn shown(credential: &Credential, now: Now) -> Value {
+    let status = credential.status(now.boot_ms);
+    let withdrawn = credential.is_withdrawn();
+    let reading = credential.read(now.boot_ms);
+    let live = match &reading {
+        Reading::Live(shown) => shown.as_ref(),
+        Reading::FirstFetch | Reading::Absent => None,
+    };
+    let generation = live.map_or_else(|| credential.published().map_or(0, |of| of.generation), |of| of.generation);
+    let had = generation > 0;
+    json!({
+        "app": credential.app(),
+        "kind": credential.about().kind,
+        "state": status.state.name(),
+        "generation": generation,
+        "token": live.and_then(|of| std::str::from_utf8(&of.value).ok()),
+        "expires_in_ms": live.map_or(0, |of| of.expires_boot_ms.saturating_sub(now.boot_ms)),
+        "lifetime_ms": had.then_some(status.life_ms),
+        "fetched_at_ms": status.fetched_unix_ms,
+        "withdrawn": withdrawn && live.is_none(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_as_it_is_written_and_nothing_else_does() {
+        let cursor = Cursor { of: "0123456789abcdef".into(), version: 77 };
+        assert_eq!(Cursor::parse(&cursor.text()).unwrap(), cursor);
+        let long = "0123456789abcdef-18446744073709551616";
+        for wrong in [
+            "",
+            "-",
+            "0-0",
+            "0123456789abcdef",
+            "0123456789abcdef-",
+            "0123456789ABCDEF-1",
+            long,
+            "0123456789abcdef-+1",
+            "0123456789abcdef-1-1",
+        ] {
+            assert_eq!(Cursor::parse(wrong).unwrap_err().kind, "bad-request", "{wrong}");
+        }
+    }
+}
