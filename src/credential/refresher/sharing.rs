@@ -515,12 +515,15 @@ impl Driver {
     /// A node that cannot call has nothing to do but look whether all is well.
     pub(super) fn follow_on(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
-        let slot = &self.refresher.slots[id];
-        if !slot.is_live(now_ms) && self.refresher.table.sharing.is_up() == Some(false) {
-            slot.credential.settle();
-        }
+        let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
+        if left_ms == 0 {
+            let failure = Failure::followed(&slot.appid);
+            slot.note_failure(&failure, now_ms, at_ms);
+            slot.credential.settle();
+            self.note_failed(id, &failure);
+        }
         self.arm(id, at_ms);
         self.finish(id);
     }
