@@ -221,6 +221,7 @@ impl Turn {
             withdrawn: false,
             refresh,
             by: sharing.lane.name.to_string(),
+            node: sharing.lane.node,
         };
         let minted = sharing.asking == Asking::Mints && !same;
         let calls = sharing.ledger.to_text();
@@ -278,7 +279,7 @@ pub fn value_of(
     standing: &Standing,
     fetched_ms: BootMs,
     to_store_ms: impl Fn(BootMs) -> u64,
-    name: &str,
+    lane: &Lane,
     refresh: Option<String>,
 ) -> Option<Value> {
     Some(Value {
@@ -291,6 +292,7 @@ pub fn value_of(
         learned_ms: standing.learned_so_far_ms(),
         withdrawn: false,
         refresh,
-        by: name.to_owned(),
+        by: lane.name.to_string(),
+        node: lane.node,
     })
 }

@@ -341,7 +341,8 @@ impl Teller {
     }
 
     async fn reachable(&mut self, standing: Result<(), Unreachable>) -> bool {
-        if self.last.as_ref() == Some(&standing) {
+        // Each good answer is told: it says how old the picture is.
+        if standing.is_err() && self.last.as_ref() == Some(&standing) {
             return true;
         }
         self.last = Some(standing.clone());

@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("credential/table", &["clock", "secret"]),
     ("credential/watched", &["sync"]),
     ("credential/ledger", &["kind"]),
-    ("credential/policy", &["clock", "kind", "upstream/answer", "upstream/class"]),
+    ("credential/policy", &["clock", "kind", "nodes/turn", "upstream/answer", "upstream/class"]),
     ("nodes/record", &[]),
     ("nodes/turn", &["clock"]),
     ("nodes", &["clock", "config", "engine", "https", "secret"]),

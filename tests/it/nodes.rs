@@ -1,4 +1,4 @@
 //! Several nodes that share a state.
 
-mod settings;
+mod config;
 mod together;

@@ -261,7 +261,8 @@ impl Watch {
     }
 
     fn tell(&mut self, reachable: Result<(), Unreachable>) {
-        self.telling = (self.told.as_ref() != Some(&reachable)).then_some(reachable);
+        // Each good poll is told: it says how old the picture is.
+        self.telling = (reachable.is_ok() || self.told.as_ref() != Some(&reachable)).then_some(reachable);
     }
 
     fn may_listen(&self) -> bool {
