@@ -211,7 +211,8 @@ local function save(n)
   local set, unset = {}, {}
   for at = 1, #after do
     local old, new = stored[at] or false, after[at]
-    if new and new ~= old and (old or new ~= '0') then
+    -- A number that is not there is 0; of an open call all three are there or none.
+    if new and new ~= old and (old or new ~= '0' or (at >= 4 and at <= 6)) then
       set[#set + 1], set[#set + 2] = FIELDS[at], new
     elseif not new and old then
       unset[#unset + 1] = FIELDS[at]
