@@ -25,6 +25,7 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+mod nodes;
 mod open_platform;
 mod php;
 mod protocol;

@@ -1,0 +1,3 @@
+//! Several nodes: what they share, with real stores under it.
+
+mod http;
