@@ -97,7 +97,7 @@ impl App {
         shutdown: CancellationToken,
     ) -> Result<App, String> {
         let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
-        let (table, refresher) = crate::credential::build(config).map_err(|error| error.to_string())?;
+        let (table, refresher) = crate::credential::build(config)?;
         let server = &config.server;
         let cache = Cache::new(&cache::Options {
             budget_bytes: server.memory_bytes,

@@ -38,6 +38,7 @@ pub use table::Table;
 use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
 use crate::kind::{Kind, Quota, component};
+use crate::nodes::http::HttpStore;
 use crate::nodes::lane::Lane;
 use crate::nodes::seal::Seal;
 use crate::nodes::{NodeId, Shared, Watched};
@@ -54,9 +55,33 @@ use ticket_files::TicketFile;
 use verify_ticket::Inbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
-pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), BuildError> {
+pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
     let store = config.state_path.as_ref().map(|path| Arc::new(FileStore::new(path)) as Arc<dyn Store>);
-    build_with(&config.upstream, &config.apps, store)
+    let joined = config.nodes.as_ref().map(join).transpose()?;
+    let ground = Ground::real(&config.upstream).map_err(|error| error.to_string())?;
+    Ok(build_joined(&ground, &config.upstream, &config.apps, store, joined))
+}
+
+/// The other nodes. Reads secrets; connects nowhere yet.
+fn join(nodes: &config::Nodes) -> Result<Joined, String> {
+    // 0 and the last one have a meaning of their own.
+    let node = fastrand::u64(1..NodeId::MAX);
+    match nodes {
+        #[cfg(feature = "redis")]
+        config::Nodes::Redis(state) => {
+            let secret = state.sealing.read().map_err(|fault| format!("the secret of [state] {fault}"))?;
+            let shared = crate::nodes::redis::RedisStore::new(state, node);
+            Ok(Joined { shared, secret, name: state.node.clone(), node })
+        }
+        #[cfg(not(feature = "redis"))]
+        config::Nodes::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
+        config::Nodes::Upstream(upstream) => {
+            // What came from there is sealed again for nobody but this process.
+            let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
+            let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
+            Ok(Joined { shared, secret, name: upstream.node.clone(), node })
+        }
+    }
 }
 
 /// As [`build`], from the parts that matter and with any store.
@@ -65,12 +90,7 @@ pub fn build_with(
     apps: &[App],
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
-    let ground = Ground {
-        upstream: Arc::new(Client::new(upstream)?),
-        clock: Arc::new(clock::System),
-        boot_id: state::boot_id(),
-    };
-    Ok(build_on(&ground, upstream, apps, store))
+    Ok(build_on(&Ground::real(upstream)?, upstream, apps, store))
 }
 
 /// What the refresher stands on: the machine and the network, or a simulation of both.
@@ -80,6 +100,17 @@ pub struct Ground {
     pub clock: Arc<dyn Clock>,
     /// Names the boot that the boot clock counts from; empty if unknown.
     pub boot_id: String,
+}
+
+impl Ground {
+    /// The machine and the network.
+    pub fn real(upstream: &config::Upstream) -> Result<Ground, BuildError> {
+        Ok(Ground {
+            upstream: Arc::new(Client::new(upstream)?),
+            clock: Arc::new(clock::System),
+            boot_id: state::boot_id(),
+        })
+    }
 }
 
 /// What several nodes share, and who this one is among them.
@@ -129,6 +160,9 @@ pub fn build_joined(
     }
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
+    if let Some(joined) = &joined {
+        table.sharing.join(&joined.name);
+    }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
     let Ground { clock, boot_id, .. } = ground;
     let wanted = || names.iter().flatten().cloned();

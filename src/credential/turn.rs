@@ -192,7 +192,7 @@ impl Turn {
         let Some(sharing) = &self.sharing else { return Shown::NotShared };
         let held = sharing.held;
         let Some(lease) = &self.lease else {
-            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing" };
+            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing", unknown: false };
             return if same { Shown::Published(held) } else { Shown::Unpublished(held + 1, unreachable) };
         };
         let polled = standing.renewal == Renewal::Poll;
@@ -221,6 +221,7 @@ impl Turn {
             withdrawn: false,
             refresh,
             by: sharing.lane.name.to_string(),
+            node: sharing.lane.node,
         };
         let minted = sharing.asking == Asking::Mints && !same;
         let calls = sharing.ledger.to_text();
@@ -229,7 +230,7 @@ impl Turn {
             Publication::Published(generation) => Shown::Published(generation),
             Publication::Refused(_) if !minted => Shown::Unpublished(
                 generation,
-                Unreachable { text: "has given the lease to another".into(), advice: "nothing" },
+                Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
             ),
             Publication::Refused(answer) => Shown::Refused(Box::new(answer)),
             Publication::Unpublished(generation, unreachable) => Shown::Unpublished(generation, unreachable),
@@ -278,7 +279,7 @@ pub fn value_of(
     standing: &Standing,
     fetched_ms: BootMs,
     to_store_ms: impl Fn(BootMs) -> u64,
-    name: &str,
+    lane: &Lane,
     refresh: Option<String>,
 ) -> Option<Value> {
     Some(Value {
@@ -291,6 +292,7 @@ pub fn value_of(
         learned_ms: standing.learned_so_far_ms(),
         withdrawn: false,
         refresh,
-        by: name.to_owned(),
+        by: lane.name.to_string(),
+        node: lane.node,
     })
 }

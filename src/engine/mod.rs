@@ -103,10 +103,7 @@ impl Engine {
 
     /// The same of one answer in a pipeline; none if it is no refusal.
     pub fn refusal(&self, answer: &Value) -> Option<Fault> {
-        if let Value::ServerError(error) = answer
-            && error.code() == "MOVED"
-            && let Some(to) = error.details().and_then(|details| details.split_ascii_whitespace().nth(1))
-        {
+        if let Some(to) = moved_to(answer) {
             self.note_move(to);
         }
         refusal(answer)
@@ -173,27 +170,34 @@ impl Engine {
 
 /// By what it says of its role and of a key.
 fn judge(answers: &[Value]) -> Result<Option<String>, Fault> {
+    // First: a replica in a cluster names its master so.
+    if let Some(to) = answers.iter().find_map(moved_to) {
+        return Ok(Some(to.to_owned()));
+    }
     for answer in answers {
         match answer {
-            // A master says how far its replicas are; a replica whose master it is, a sentinel whom it watches.
             Value::Array(role) => match role.first() {
                 Some(Value::BulkString(role)) if role == b"slave" => return Err(Fault::ReadOnly),
                 Some(Value::BulkString(role)) if role == b"sentinel" => return Err(Fault::Protocol),
                 _ => {}
             },
-            Value::ServerError(error) if error.code() == "MOVED" => {
-                let to = error.details().and_then(|details| details.split_ascii_whitespace().nth(1));
-                return to.map(|to| Some(to.to_owned())).ok_or(Fault::Cluster);
-            }
-            Value::ServerError(_) => match refusal(answer) {
-                // Older servers know no ROLE, and an ACL may forbid it: then the first write tells.
-                None | Some(Fault::Permission | Fault::Protocol | Fault::Other) => {}
+            // Older servers know no ROLE, and an ACL may forbid it: then the first write tells. A slot on its way to
+            // another node (ASK) is still here.
+            answer => match refusal(answer) {
+                None | Some(Fault::Permission | Fault::Protocol | Fault::Cluster | Fault::Other) => {}
                 Some(fault) => return Err(fault),
             },
-            _ => {}
         }
     }
     Ok(None)
+}
+
+/// Where a cluster's node sends us to.
+fn moved_to(answer: &Value) -> Option<&str> {
+    match answer {
+        Value::ServerError(error) if error.code() == "MOVED" => error.details()?.split_ascii_whitespace().nth(1),
+        _ => None,
+    }
 }
 
 /// Whether that Redis lets us in, and is a master if that is wanted; the error is for people. Writes nothing.

@@ -177,6 +177,7 @@ impl HttpStore {
                 Err(Unreachable {
                     text: format!("at {url} does not show {kind} of {app}{others} to this node"),
                     advice: "configure it there too, and give this node's key the rights read and refresh for the app",
+                    unknown: false,
                 })
             }
         };
@@ -285,7 +286,7 @@ impl HttpStore {
         let each: Vec<Unreachable> = failed.iter().filter_map(one).collect();
         let advice = each.first().map_or("", |first| first.advice);
         let texts: Vec<&str> = each.iter().map(|one| one.text.as_str()).collect();
-        Unreachable { text: texts.join("; "), advice }
+        Unreachable { text: texts.join("; "), advice, unknown: false }
     }
 }
 
@@ -312,11 +313,11 @@ impl Wish {
 }
 
 fn unreachable(url: &str, fault: Fault) -> Unreachable {
-    Unreachable { text: format!("at {url} {}", fault.text), advice: fault.advice }
+    Unreachable { text: format!("at {url} {}", fault.text), advice: fault.advice, unknown: false }
 }
 
 fn not_yet() -> Unreachable {
-    Unreachable { text: NOT_YET.to_owned(), advice: "wait a moment" }
+    Unreachable { text: NOT_YET.to_owned(), advice: "wait a moment", unknown: false }
 }
 
 /// Tells the receiver; what is reachable only when that changes.
@@ -341,7 +342,8 @@ impl Teller {
     }
 
     async fn reachable(&mut self, standing: Result<(), Unreachable>) -> bool {
-        if self.last.as_ref() == Some(&standing) {
+        // Each good answer is told: it says how old the picture is.
+        if standing.is_err() && self.last.as_ref() == Some(&standing) {
             return true;
         }
         self.last = Some(standing.clone());
@@ -355,7 +357,7 @@ impl Shared for HttpStore {
         Box::pin(async move {
             if op != Op::Read {
                 let text = "is another node's, and only followed here".to_owned();
-                return Err(Unreachable { text, advice: "nothing: that node renews" });
+                return Err(Unreachable { text, advice: "nothing: that node renews", unknown: false });
             }
             let last = self.with_known(|known| known.last(known.index(tag)?)).flatten();
             let (record, moment) = last.ok_or_else(not_yet)?;
@@ -370,6 +372,7 @@ impl Shared for HttpStore {
                 Err(_) => Err(Unreachable {
                     text: "has not looked into the value in time".to_owned(),
                     advice: "look at the node that is followed",
+                    unknown: false,
                 }),
             }
         })

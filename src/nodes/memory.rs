@@ -73,7 +73,7 @@ impl Memory {
 
     fn reach(&self) -> Result<(), Unreachable> {
         if self.down.load(Ordering::Acquire) {
-            return Err(Unreachable { text: "is out of reach".into(), advice: "bring it back" });
+            return Err(Unreachable { text: "is out of reach".into(), advice: "bring it back", unknown: false });
         }
         Ok(())
     }

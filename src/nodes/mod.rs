@@ -1,8 +1,9 @@
 //! Several nodes: every one answers every managed key from its own memory, and one of them renews.
 //!
 //! `record` is what the shared store keeps of a credential and what nodes may do to it, `turn` what a node does next;
-//! both are pure. `seal` hides what is published. `memory` is a store inside one process, `http` follows another node by its side port. [`Shared`] is what all stores
-//! can do; `lane` is one credential's way to it. docs/many-nodes.md says why it is right.
+//! both are pure. `seal` hides what is published. [`Shared`] is what all stores can do: `redis` is the one that nodes
+//! share, `http` follows another node by its side port, `memory` is inside one process. `lane` is one credential's way
+//! to it. docs/many-nodes.md says why it is right.
 //!
 //! Never calls WeChat and never publishes a value to readers: that is the refresher's part.
 
@@ -10,6 +11,8 @@ pub mod http;
 pub mod lane;
 pub mod memory;
 pub mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod seal;
 pub mod turn;
 
@@ -25,7 +28,7 @@ pub use turn::Moment;
 /// Something under way.
 pub type Asked<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The store could not be asked, or its answer never came: what was asked may have been done.
+/// The store could not be asked, or its answer never came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shared state {text}")]
 pub struct Unreachable {
@@ -33,6 +36,8 @@ pub struct Unreachable {
     pub text: String,
     /// What to do about it.
     pub advice: &'static str,
+    /// What was asked may have been done all the same.
+    pub unknown: bool,
 }
 
 /// A store's answer.

@@ -15,7 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::record::StoreMs;
+use super::record::{NodeId, StoreMs};
 use crate::secret::Secret;
 
 /// Named in the sealed text, so that a later form can be told from this one.
@@ -41,8 +41,10 @@ pub struct Value {
     /// What the next renewal of an authorizer is made with.
     #[serde(default)]
     pub refresh: Option<String>,
-    /// Which node it comes from, by its name.
+    /// Which node it comes from, by its name, and which process of that.
     pub by: String,
+    #[serde(default)]
+    pub node: NodeId,
 }
 
 /// Why a sealed value could not be opened.
@@ -118,6 +120,7 @@ mod tests {
             withdrawn: false,
             refresh: Some("REFRESH".into()),
             by: "node-a".into(),
+            node: 1,
         }
     }
 

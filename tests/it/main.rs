@@ -13,6 +13,8 @@ mod clients;
 mod config;
 mod demo;
 mod differential;
+#[cfg(feature = "redis")]
+mod engine;
 mod fuzz;
 mod hostile;
 mod hosts;

@@ -4,10 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tokencached::sandbox::{Fault, FaultKind};
 
-use crate::support::redis::{Redis, free_port};
+use crate::support::redis::{Authority, Redis, free_port};
 use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
 
 /// Another program's token, as long as one of WeChat's.
@@ -275,32 +274,6 @@ fn a_user_with_a_narrow_acl_writes_what_it_may_and_is_told_the_rest() {
     wait_until_written(&redis, "ours", &node);
     wait_for("the connection to be kept", || (figure(&node, "connected") == "1").then_some(()));
     assert!(node.log().contains("+eval"), "{}", node.log());
-}
-
-/// A certificate authority in a folder: `ca.pem`, and what it signs.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(folder: &Path) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
-        let key = KeyPair::generate().unwrap();
-        write(folder, "ca.pem", &params.self_signed(&key).unwrap().pem());
-        Authority { issuer: Issuer::new(params, key) }
-    }
-
-    fn sign(&self, folder: &Path, name: &str) {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        write(folder, &format!("{name}.pem"), &certificate.pem());
-        write(folder, &format!("{name}.key"), &key.serialize_pem());
-    }
 }
 
 #[test]

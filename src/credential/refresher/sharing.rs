@@ -74,7 +74,7 @@ impl Slot {
         Some(Box::new(Sharing {
             lane: share.lane.clone(),
             asking,
-            knows: knows.max(share.broken.unwrap_or(0)),
+            knows: knows.max(share.useless),
             held,
             spacing_ms,
             lease_ms,
@@ -89,6 +89,7 @@ impl Slot {
 
     fn spacing_ms(&self, purpose: Purpose, live: bool) -> u64 {
         match self.kind.renewal {
+            _ if self.share.as_ref().is_some_and(|share| share.broken.is_some()) => 0,
             _ if !live || matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check) => 0,
             Renewal::Mint => turn::spacing_ms(self.standing.overlap_ms()),
             Renewal::Poll => self.standing.poll_ms / 4 * 3,
@@ -98,11 +99,9 @@ impl Slot {
 
     fn alone(&self, asking: Asking, now_ms: BootMs) -> Alone {
         let left_ms = self.standing.left_ms(now_ms);
-        let ours = self.share.as_ref().is_some_and(|share| share.ours);
+        let may = left_ms > 0 && self.alone_from_ms().is_some_and(|from_ms| now_ms >= from_ms);
         match (asking, self.kind.renewal) {
-            (Asking::Mints, Renewal::Mint) if ours && left_ms > 0 && left_ms <= self.standing.life_ms / ALONE_PART => {
-                Alone::IfAlive
-            }
+            (Asking::Mints, _) if may => Alone::IfAlive,
             (Asking::Mints, _) => Alone::Never,
             // The lease is somebody's who gets nowhere, and the value is running out.
             (Asking::Repeats, Renewal::Window { window_ms })
@@ -112,6 +111,13 @@ impl Slot {
             }
             (Asking::Repeats, _) => Alone::Always,
         }
+    }
+
+    /// When this node may go alone; none if others may have renewed.
+    fn alone_from_ms(&self) -> Option<BootMs> {
+        let ours = self.share.as_ref().is_some_and(|share| share.ours) && self.kind.renewal == Renewal::Mint;
+        let expires_ms = self.standing.expires_ms.filter(|_| ours)?;
+        Some(expires_ms.saturating_sub(self.standing.life_ms / ALONE_PART))
     }
 
     /// The present value once more, for a store whose own cannot be opened.
@@ -127,9 +133,9 @@ impl Slot {
         let moment = share.moment.filter(|_| self.is_live(now_ms))?;
         let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
         let refresh = self.grant.as_ref().and_then(crate::credential::grants::Grant::refresh_token);
-        let (name, generation) = (&share.lane.name, published.generation);
+        let generation = published.generation;
         let to_store_ms = |ms| moment.to_store_ms(ms);
-        value_of(&published.value, generation, &self.standing, fetched_ms, to_store_ms, name, refresh)
+        value_of(&published.value, generation, &self.standing, fetched_ms, to_store_ms, &share.lane, refresh)
     }
 }
 
@@ -208,6 +214,8 @@ impl Driver {
             match share.lane.open(record) {
                 None if live => self.offer(id),
                 None => {}
+                // Our own word, faster than the answer to it: the flight brings it home.
+                Some(Ok(value)) if slot.flying && value.node == share.lane.node => share.sealed = None,
                 Some(Ok(value)) => {
                     (share.broken, share.mended_ms) = (None, None);
                     self.compare(id, value, moment);
@@ -238,15 +246,28 @@ impl Driver {
         let live = slot.is_live(now_ms);
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
         if theirs_ms <= now_ms {
+            if let Some(share) = &mut slot.share {
+                share.useless = value.generation;
+            }
             if live {
                 self.offer(id);
             }
         } else if value.generation < held && live && !same {
             self.offer(id);
-        } else if same && (live || slot.standing.is_withdrawn() || theirs_ms <= now_ms) {
+        } else if value.withdrawn {
+            if same && live {
+                info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+                slot.standing.withdraw(now_ms);
+                slot.credential.withdraw(now_ms);
+                slot.credential.settle();
+            }
+        } else if same && (live || slot.standing.is_withdrawn()) {
             self.agree(id, value.generation, theirs_ms);
         } else if slot.standing.is_withdrawn() && value.generation <= held {
-            // What WeChat has refused already, or its predecessor.
+            debug!(
+                appid = slot.credential.appid,
+                "the shared state has the token that WeChat refuses, or one before it"
+            );
         } else if value.generation == held && live {
             self.conflict(id, value, moment);
         } else {
@@ -296,15 +317,12 @@ impl Driver {
         let expires_boot_ms = moment.to_boot_ms(value.expires_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         slot.standing.adopt(expires_boot_ms, value.life_ms, value.longest_ms, value.learned_ms);
-        if value.withdrawn {
-            slot.standing.withdraw(now.boot_ms);
-        }
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;
         slot.blocked_with = None;
         if let Some(share) = &mut slot.share {
-            (share.ours, share.unpublished) = (share.lane.name[..] == value.by[..], false);
+            (share.ours, share.unpublished) = (share.lane.node == value.node, false);
         }
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
             grant.adopt_refresh_token(token);
@@ -329,7 +347,7 @@ impl Driver {
     }
 
     /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
-    fn offer(&mut self, id: CredentialId) {
+    pub(super) fn offer(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.flying || slot.standing.is_withdrawn() {
@@ -357,7 +375,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let spacing_ms = slot.standing.check_spacing_ms();
         let Some(share) = slot.share.as_mut() else { return };
-        share.broken = Some(generation);
+        (share.broken, share.useless) = (Some(generation), generation);
         let at_ms = share.mended_ms.map_or(now_ms, |mended| (mended + spacing_ms).max(now_ms));
         share.mended_ms = Some(at_ms);
         if !slot.flying && !slot.follows && at_ms < slot.next_try_ms {
@@ -392,6 +410,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
+        let useless = |slot: &Slot| slot.share.as_ref().map_or(0, |share| share.useless);
+        let known = useless(&self.refresher.slots[id]);
         self.seen(id, &answer.record, answer.moment);
         let slot = &self.refresher.slots[id];
         let at_ms = match next {
@@ -404,7 +424,8 @@ impl Driver {
                 let most_ms = (ms / 2).clamp(BACKOFF_FLOOR_MS, 5_000);
                 now_ms + ms + fastrand::u64(0..=most_ms)
             }
-            // What is there could not be taken over.
+            // What is there is of no use, and now that is known.
+            Next::Adopt if useless(slot) > known => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return self.finish(id),
         };
@@ -441,7 +462,12 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let appid = &self.refresher.slots[id].appid;
         let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
-        self.failed(id, purpose, None, &failure, now_ms)
+        let goes_on = self.failed(id, purpose, None, &failure, now_ms);
+        let slot = &self.refresher.slots[id];
+        if let Some(from_ms) = slot.alone_from_ms().filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms)) {
+            self.arm(id, from_ms);
+        }
+        goes_on
     }
 
     /// The store has our value again, under another number.
@@ -574,6 +600,7 @@ impl Driver {
             withdrawn: false,
             refresh: None,
             by: lane.name.to_string(),
+            node: lane.node,
         };
         self.refresher.spawn_aside(async move { lane.offer(&value).await });
     }

@@ -143,9 +143,10 @@ impl Copy {
             life_ms,
             longest_ms: life_ms,
             learned_ms: None,
-            withdrawn: false,
             refresh: None,
+            withdrawn: false,
             by: by.to_owned(),
+            node: 0,
         };
         self.hold(Held { value, end_ms, run: run.to_owned(), ahead }, moment)
     }

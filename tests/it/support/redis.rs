@@ -1,13 +1,15 @@
 //! A real redis-server of a test's own, on a Unix socket in a folder of its own; TCP and TLS only where a test asks.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use super::{run, wait_for};
+use super::{run, wait_for, write};
 
 /// A redis-server process. Killed when dropped.
 pub struct Redis {
@@ -35,6 +37,25 @@ impl Redis {
         let path = folder.path().display().to_string();
         let arguments = arguments.iter().map(|argument| argument.replace("{folder}", &path)).collect();
         Redis { child: None, folder, arguments, password: None }
+    }
+
+    /// On a TCP port of this machine too, which is given back. Replicas are up to date at once.
+    pub fn on_tcp(arguments: &[&str]) -> (Redis, u16) {
+        let port = free_port();
+        let text = port.to_string();
+        let tcp = ["--port", &text, "--repl-diskless-sync-delay", "0"];
+        (Redis::start(&[&tcp, arguments].concat()), port)
+    }
+
+    /// A replica of the one on that port, up to date.
+    pub fn replica_of(port: u16, arguments: &[&str]) -> (Redis, u16) {
+        let of = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), port.to_string()];
+        let of: Vec<&str> = of.iter().map(String::as_str).collect();
+        let (replica, port) = Redis::on_tcp(&[&of, arguments].concat());
+        wait_for("the replica to be up to date", || {
+            replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        });
+        (replica, port)
     }
 
     /// The password that the test's own connections use.
@@ -103,6 +124,12 @@ impl Redis {
         client.get_connection_with_timeout(super::PATIENCE)
     }
 
+    /// A connection to it.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        self.client().unwrap()
+    }
+
     /// One command on a connection of its own.
     #[track_caller]
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
@@ -127,7 +154,92 @@ impl Drop for Redis {
     }
 }
 
+/// A sentinel that watches the master on a port, by the name `mymaster`, and alone may call a failover.
+pub struct Sentinel {
+    child: Child,
+    pub port: u16,
+    _folder: TempDir,
+}
+
+impl Sentinel {
+    pub fn start(master: u16, lines: &str) -> Sentinel {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n{lines}\n",
+            folder.path().display()
+        );
+        let file = write(folder.path(), "sentinel.conf", &settings);
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new("redis-server")
+            .arg(file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let sentinel = Sentinel { child, port, _folder: folder };
+        wait_for("the sentinel to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        sentinel
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()])).0.success());
+    }
+
+    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query(&mut client.get_connection_with_timeout(super::PATIENCE)?)
+    }
+
+    /// Waits until it knows a replica that could take over.
+    pub fn knows_a_replica(&self) {
+        wait_for("the sentinel to know the replica", || {
+            let replicas: Vec<HashMap<String, String>> = self.ask(&["SENTINEL", "REPLICAS", "mymaster"]).ok()?;
+            replicas.iter().any(|replica| replica.get("flags").is_some_and(|flags| flags == "slave")).then_some(())
+        });
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A port of this machine that nobody listened on a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A certificate authority in a folder: `ca.pem`, and what it signs.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(folder: &Path) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
+        let key = KeyPair::generate().unwrap();
+        write(folder, "ca.pem", &params.self_signed(&key).unwrap().pem());
+        Authority { issuer: Issuer::new(params, key) }
+    }
+
+    pub fn sign(&self, folder: &Path, name: &str) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        write(folder, &format!("{name}.pem"), &certificate.pem());
+        write(folder, &format!("{name}.key"), &key.serialize_pem());
+    }
 }
