@@ -1,8 +1,9 @@
-//! Several nodes that share a state.
+//! Several nodes that share a state, or follow another node.
 
 mod config;
 #[cfg(feature = "redis")]
 mod conformance;
+mod http;
 #[cfg(feature = "redis")]
 mod store;
 mod together;
