@@ -105,7 +105,7 @@ const BROKEN: &[(Broken, Bounds, &str)] = &[
     (Broken::RefusedLostIsNotRepeated, TWO, UNKNOWN),
     (Broken::LostIsSaidOnce, TWO, UNKNOWN),
     (Broken::OpenIsNotSettled, TWO, NOT_THE_LATEST),
-    (Broken::OwnGenerationIsNotCounted, TWO, "a node goes back to a lower generation"),
+    (Broken::OwnGenerationIsNotCounted, TWO, NOT_THE_LATEST),
     (Broken::LowerIsAdopted, TWO, "a node goes back to a lower generation"),
 ];
 const UNKNOWN: &str = "a call is unknown to everybody";

@@ -411,8 +411,19 @@ fn publishes(world: &mut World, index: usize, flight: Flight, mint: Mint, way: W
         return Phase::LooksForItsValue(flight, mint);
     };
     match turn::after_publish(verdict) {
-        Published::Yes => (world.nodes[index].generation, world.nodes[index].value) = (generation, mint),
         Published::No => world.adopt(index, broken),
+        Published::Yes => {
+            let node = &mut world.nodes[index];
+            if node.generation > generation {
+                return Phase::Idle;
+            }
+            // It has taken over another node's meanwhile, which the store has forgotten.
+            let taken_over = node.generation == generation && node.value != mint;
+            (node.generation, node.value) = (generation, mint);
+            if taken_over {
+                return Phase::Doubts { generation };
+            }
+        }
     }
     Phase::Idle
 }

@@ -306,7 +306,9 @@ impl World {
         // A mark that was set after the call has been forgotten is not for that one.
         let open = !self.blind
             && self.record.open.is_some_and(|open| !self.is_about_to_be_settled_by_an_older(open.settled_by));
+        let doubted = Phase::Doubts { generation: self.record.generation };
         let known = self.minted == 0
+            || self.nodes.iter().any(|node| node.up && node.phase == doubted)
             || self.record.value == Some(self.minted)
             || self.nodes.iter().any(|node| {
                 node.up && (node.value == self.minted || node.phase.request() == Some(Request::Made(self.minted)))
