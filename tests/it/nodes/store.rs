@@ -62,7 +62,8 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let store = RedisStore::new(state, id);
-        let watched: Arc<[Watched]> = tags.iter().map(|tag| Watched { tag: Arc::from(*tag), renews }).collect();
+        let of = |tag: &&str| Watched { tag: Arc::from(*tag), app: "wx1".into(), kind: "access_token", renews };
+        let watched: Arc<[Watched]> = tags.iter().map(of).collect();
         let ((sender, news), end) = (mpsc::channel(16), CancellationToken::new());
         runtime.spawn(store.clone().watch(watched, sender, end.clone()));
         Node { runtime, store, id, news, end }

@@ -1,4 +1,0 @@
-//! Several nodes that share a state.
-
-mod settings;
-mod together;
