@@ -401,6 +401,9 @@ impl Driver {
             // The client may have gone.
             let _ = waiter.send(());
         }
+        if slot.share.as_ref().is_some_and(|share| share.unpublished) {
+            self.offer(id);
+        }
         self.plan_probe(id);
     }
 

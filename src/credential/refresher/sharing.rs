@@ -74,7 +74,7 @@ impl Slot {
         Some(Box::new(Sharing {
             lane: share.lane.clone(),
             asking,
-            knows: knows.max(share.broken.unwrap_or(0)),
+            knows: knows.max(share.useless),
             held,
             spacing_ms,
             lease_ms,
@@ -246,15 +246,28 @@ impl Driver {
         let live = slot.is_live(now_ms);
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
         if theirs_ms <= now_ms {
+            if let Some(share) = &mut slot.share {
+                share.useless = value.generation;
+            }
             if live {
                 self.offer(id);
             }
         } else if value.generation < held && live && !same {
             self.offer(id);
-        } else if same && (live || slot.standing.is_withdrawn() || theirs_ms <= now_ms) {
+        } else if value.withdrawn {
+            if same && live {
+                info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+                slot.standing.withdraw(now_ms);
+                slot.credential.withdraw(now_ms);
+                slot.credential.settle();
+            }
+        } else if same && (live || slot.standing.is_withdrawn()) {
             self.agree(id, value.generation, theirs_ms);
         } else if slot.standing.is_withdrawn() && value.generation <= held {
-            // What WeChat has refused already, or its predecessor.
+            debug!(
+                appid = slot.credential.appid,
+                "the shared state has the token that WeChat refuses, or one before it"
+            );
         } else if value.generation == held && live {
             self.conflict(id, value, moment);
         } else {
@@ -304,9 +317,6 @@ impl Driver {
         let expires_boot_ms = moment.to_boot_ms(value.expires_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         slot.standing.adopt(expires_boot_ms, value.life_ms, value.longest_ms, value.learned_ms);
-        if value.withdrawn {
-            slot.standing.withdraw(now.boot_ms);
-        }
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;
@@ -337,7 +347,7 @@ impl Driver {
     }
 
     /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
-    fn offer(&mut self, id: CredentialId) {
+    pub(super) fn offer(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.flying || slot.standing.is_withdrawn() {
@@ -365,7 +375,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let spacing_ms = slot.standing.check_spacing_ms();
         let Some(share) = slot.share.as_mut() else { return };
-        share.broken = Some(generation);
+        (share.broken, share.useless) = (Some(generation), generation);
         let at_ms = share.mended_ms.map_or(now_ms, |mended| (mended + spacing_ms).max(now_ms));
         share.mended_ms = Some(at_ms);
         if !slot.flying && !slot.follows && at_ms < slot.next_try_ms {
@@ -400,6 +410,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
+        let useless = |slot: &Slot| slot.share.as_ref().map_or(0, |share| share.useless);
+        let known = useless(&self.refresher.slots[id]);
         self.seen(id, &answer.record, answer.moment);
         let slot = &self.refresher.slots[id];
         let at_ms = match next {
@@ -412,7 +424,8 @@ impl Driver {
                 let most_ms = (ms / 2).clamp(BACKOFF_FLOOR_MS, 5_000);
                 now_ms + ms + fastrand::u64(0..=most_ms)
             }
-            // What is there could not be taken over.
+            // What is there is of no use, and now that is known.
+            Next::Adopt if useless(slot) > known => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return self.finish(id),
         };

@@ -1,8 +1,8 @@
 //! Several nodes that share a state.
 
+mod config;
 #[cfg(feature = "redis")]
 mod conformance;
-mod settings;
 #[cfg(feature = "redis")]
 mod store;
 mod together;
