@@ -214,7 +214,8 @@ impl<V: Clone + PartialEq> Record<V> {
             return Verdict::Newer;
         }
         let left_ms = self.lease_left_ms(now_ms);
-        if left_ms > 0 && self.holder != node {
+        // The asker's own, too, while a call is not accounted for: it may have been lost, and still be on its way.
+        if left_ms > 0 && (self.holder != node || self.open.is_some()) {
             return Verdict::Held { left_ms };
         }
         let left_ms = self.put_off_ms(spacing_ms, now_ms);

@@ -29,6 +29,9 @@ const LEASE_AT_END_MS: u64 = 2_000;
 /// Offers of many nodes after a flush are spread over this.
 const OFFER_SPREAD_MS: u64 = 1_000;
 const LOG_AGAIN_MS: u64 = 60_000;
+/// A doubt is repeated until the store has heard it, for five minutes.
+const DOUBTS_MAX: usize = 300;
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 /// How often a follower looks whether all is well, if nothing happens.
 const FOLLOW_MS: u64 = 60_000;
 /// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
@@ -302,12 +305,42 @@ impl Driver {
         let slot = &self.refresher.slots[id];
         let (appid, generation, by) = (&slot.credential.appid, value.generation, &value.by);
         warn!(appid, generation, by, "two nodes have renewed beside each other; one more fetch settles which is later");
-        if slot.asking(Purpose::Renew) == Asking::Mints
-            && let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone())
-        {
-            self.refresher.spawn_aside(async move { drop(lane.ask(Op::Doubt { generation }).await) });
-        }
+        self.doubt_shared(id, generation);
         self.adopt(id, value, moment);
+    }
+
+    /// Says so until it is heard, or for as long as it can matter.
+    fn doubt_shared(&mut self, id: CredentialId, generation: u64) {
+        let slot = &self.refresher.slots[id];
+        if slot.asking(Purpose::Renew) != Asking::Mints {
+            return;
+        }
+        let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone()) else { return };
+        self.refresher.spawn_aside(async move {
+            for _ in 0..DOUBTS_MAX {
+                if lane.ask(Op::Doubt { generation }).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(DOUBT_AGAIN).await;
+            }
+        });
+    }
+
+    /// While our value was on its way, another one has been taken over that is as late or later. True if ours is the
+    /// one to drop.
+    pub(super) fn is_overtaken(&mut self, id: CredentialId, generation: u64, value: &[u8]) -> bool {
+        let slot = &self.refresher.slots[id];
+        let current = slot.credential.published().filter(|_| slot.share.is_some());
+        let Some(current) = current.filter(|current| current.generation >= generation && *current.value != *value)
+        else {
+            return false;
+        };
+        if current.generation == generation {
+            self.doubt_shared(id, generation);
+        }
+        self.uncover(id);
+        self.resume(id);
+        true
     }
 
     /// Takes over what another node has fetched.

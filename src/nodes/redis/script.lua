@@ -114,7 +114,7 @@ end
 function operations.take(asker, lease_ms, knows, spacing_ms)
   if r.generation > tonumber(knows) and r.value then return NEWER, 0 end
   local left = lease_left()
-  if left > 0 and r.holder ~= asker then return HELD, left end
+  if left > 0 and (r.holder ~= asker or r.open) then return HELD, left end
   left = put_off(tonumber(spacing_ms))
   if left > 0 then return LATER, left end
   r.epoch = r.epoch + 1
