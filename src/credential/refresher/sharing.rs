@@ -248,12 +248,18 @@ impl Driver {
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
         let live = slot.is_live(now_ms);
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
+        let leases = slot.share.as_ref().is_some_and(|share| share.lane.shared.leases());
         if theirs_ms <= now_ms {
             if let Some(share) = &mut slot.share {
                 share.useless = value.generation;
             }
             if live {
                 self.offer(id);
+            }
+        } else if value.generation < held && live && !same && !leases {
+            // A node that is followed may count otherwise after a restart; of two values the one that ends later is later.
+            if slot.standing.expires_ms.is_some_and(|ours_ms| theirs_ms > ours_ms) {
+                self.adopt(id, value, moment);
             }
         } else if value.generation < held && live && !same {
             self.offer(id);

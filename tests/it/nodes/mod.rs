@@ -3,6 +3,7 @@
 mod config;
 #[cfg(feature = "redis")]
 mod conformance;
+mod followers;
 mod http;
 #[cfg(feature = "redis")]
 mod store;
