@@ -162,6 +162,8 @@ pub struct Status {
     pub outcomes: Outcomes,
     /// The last look into a value.
     pub last_check: Option<Check>,
+    /// Looks since the start.
+    pub looks: u64,
 }
 
 impl Status {

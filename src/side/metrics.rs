@@ -291,13 +291,13 @@ fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now:
     gauge(out, "tokencached_state_file_healthy", "Whether the last write of it succeeded.", yes(healthy))?;
     let failures = table.state_failures.load(Relaxed) as f64;
     counter(out, "tokencached_state_file_failures", "Writes of the state file that failed.", failures)?;
-    if table.sharing.node().is_some() {
-        let up = yes(table.sharing.is_up() == Some(true));
-        gauge(out, "tokencached_shared_state_up", "Whether what the nodes share can be reached.", up)?;
-        let age_s = table.sharing.age_ms(now.boot_ms).map_or(f64::INFINITY, |ms| ms as f64 / 1000.0);
-        let help = "How long ago it was last heard of, seconds: how far this node may be behind the others.";
-        gauge(out, "tokencached_shared_state_age_seconds", help, age_s)?;
-    }
+    let joined = table.sharing.node().is_some();
+    gauge(out, "tokencached_shared_state_kept", "Whether there are other nodes to share with.", yes(joined))?;
+    let up = yes(table.sharing.is_up() == Some(true));
+    gauge(out, "tokencached_shared_state_up", "Whether what the nodes share can be reached.", up)?;
+    let age_ms = table.sharing.age_ms(now.boot_ms).unwrap_or(0);
+    let help = "How long ago it was last heard of, seconds: how far this node may be behind the others.";
+    gauge(out, "tokencached_shared_state_age_seconds", help, age_ms as f64 / 1000.0)?;
     let panics = table.panics.load(Relaxed) as f64;
     counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
     let current = side.current.load(Relaxed) as f64;

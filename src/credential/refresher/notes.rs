@@ -45,6 +45,7 @@ impl Driver {
         let check = looked.map(|verdict| Check { at_boot_ms: now_ms, generation, verdict });
         slot.credential.update_status(|status| {
             ended.into_iter().for_each(|ended| status.outcomes.count(ended));
+            status.looks += u64::from(check.is_some());
             status.last_check = check.or(status.last_check);
         });
     }
