@@ -4,5 +4,7 @@ mod config;
 #[cfg(feature = "redis")]
 mod conformance;
 #[cfg(feature = "redis")]
+mod faults;
+#[cfg(feature = "redis")]
 mod store;
 mod together;
