@@ -275,8 +275,7 @@ impl<'a> Group<'a> {
 
 /// The key of the classic token's record.
 pub fn record(redis: &Redis) -> Option<String> {
-    let keys: Vec<String> = redis.ask(&["KEYS", "{tokencached}:r:*"]);
-    keys.into_iter().find(|key| key.contains(APPID))
+    redis.ask::<Vec<String>>(&["KEYS", &format!("{{tokencached}}:r:token:{APPID}:*")]).pop()
 }
 
 /// A field of it.
