@@ -332,6 +332,11 @@ impl Driver {
         let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.look_for_a_rival(id, purpose, &token);
+                if let Shown::Published(generation) | Shown::Unpublished(generation, _) = &shown
+                    && self.is_overtaken(id, *generation, &token.value)
+                {
+                    return self.finish(id);
+                }
                 let generation = match shown {
                     Shown::Refused(answer) => return self.beaten(id, &answer, sent_ms),
                     Shown::NotShared => None,

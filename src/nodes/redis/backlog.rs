@@ -47,7 +47,7 @@ impl Backlog {
         // One that was born since the last look has all changes since then.
         let same = (self.born.is_none() || self.born == born) && last >= self.last;
         (self.born, self.last) = (born, last);
-        // No change can have had such a number, or it has come in the meantime. Later ones must not seem older.
+        // No change can have had such a number; somebody has written it. Later ones must not seem older.
         for (index, known) in self.seqs.iter_mut().enumerate().filter(|(_, known)| **known > last) {
             *known = 0;
             self.dirty.insert(index);

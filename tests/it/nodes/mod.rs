@@ -1,8 +1,10 @@
-//! Several nodes that share a state.
+//! Several nodes that share a state, or follow another node.
 
 mod config;
 #[cfg(feature = "redis")]
 mod conformance;
+mod followers;
+mod http;
 #[cfg(feature = "redis")]
 mod faults;
 #[cfg(feature = "redis")]
