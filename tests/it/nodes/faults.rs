@@ -154,9 +154,23 @@ impl Member {
         self.stat(name).and_then(|figure| figure.parse().ok()).unwrap_or(0)
     }
 
-    pub fn signal(&mut self, name: &str) {
-        self.paused = name == "STOP";
-        self.node.signal(name);
+    /// Stops it. Not before the last of its threads is still is that so.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.node.signal("STOP");
+        let threads = format!("/proc/{}/task", self.node.pid());
+        wait_for("all threads to stop", || {
+            let stopped = |thread: std::fs::DirEntry| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            };
+            std::fs::read_dir(&threads).unwrap().all(|thread| stopped(thread.unwrap())).then_some(())
+        });
+    }
+
+    pub fn wake(&mut self) {
+        self.paused = false;
+        self.node.signal("CONT");
     }
 
     /// A client there says that the token is dead.

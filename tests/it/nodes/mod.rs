@@ -3,10 +3,10 @@
 mod config;
 #[cfg(feature = "redis")]
 mod conformance;
-mod followers;
-mod http;
 #[cfg(feature = "redis")]
 mod faults;
+mod followers;
+mod http;
 #[cfg(feature = "redis")]
 mod store;
 mod together;

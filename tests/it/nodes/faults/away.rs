@@ -81,7 +81,8 @@ fn a_redis_that_is_killed_and_comes_back_empty_costs_neither_a_miss_nor_a_call()
 /// Fault 54: a renewal is due meanwhile, and made when the Redis is back.
 #[test]
 fn a_renewal_that_is_due_while_the_redis_is_down_is_made_once_when_it_is_back() {
-    let wechat = short_lived(12);
+    // Due at two thirds. Nodes look for their Redis every five seconds at least.
+    let wechat = short_lived(24);
     let mut redis = Redis::start(&[]);
     let mut group = Group::start(&wechat, &Plan::new(&wechat, &redis.url(), CLASSIC), 3);
     let first = group.agreed(&[]);
