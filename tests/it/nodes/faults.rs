@@ -214,8 +214,7 @@ impl<'a> Group<'a> {
                 return;
             }
             if begun.elapsed() > PATIENCE {
-                let logs: Vec<String> = self.members.iter().map(|member| member.node.log()).collect();
-                panic!("waited in vain for {what}\n{}", logs.join("\n---\n"));
+                panic!("waited in vain for {what}\n{}", self.logs());
             }
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
@@ -272,7 +271,17 @@ impl<'a> Group<'a> {
     #[track_caller]
     pub fn never_failed(&self) {
         let none = vec![0; self.members.len()];
-        assert_eq!((self.misses(), self.refused()), (none.clone(), none));
+        assert_eq!((self.misses(), self.refused()), (none.clone(), none), "{}", self.logs());
+    }
+
+    /// Where tokens live for seconds, a call has a third of a second. On a machine that is too busy for that one is lost
+    /// now and then, which costs another and may cost a read; then nothing is said about either. True if none was.
+    pub fn lost_no_call(&self) -> bool {
+        self.members.iter().all(|member| !member.node.log().contains("error sending request"))
+    }
+
+    fn logs(&self) -> String {
+        self.members.iter().map(|member| member.node.log()).collect::<Vec<_>>().join("\n---\n")
     }
 
     /// Nobody has gone back to a token that it had left.

@@ -9,10 +9,12 @@ use crate::open_platform::{AUTH, COMPONENT, FIRST, SECRET, options};
 use crate::support::redis::Redis;
 use crate::support::{APPID, Client, Node, Wechat, wait_for, write};
 
+/// The longest that a client is let wait, and how soon somebody has to have taken its word.
 const LONGEST_WAIT_MS: u64 = 900;
+const TAKEN_WITHIN_MS: u64 = 500;
 
-/// The answer is there when the node that may call WeChat has looked: unless that takes longer than a client is let
-/// wait, the very next read there has the new token.
+/// The answer is there when the node that may call WeChat has looked: unless the machine is so busy that nobody takes it
+/// in time, the very next read there has the new token.
 #[test]
 fn a_report_at_a_node_without_a_secret_is_answered_when_another_has_renewed() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
@@ -24,13 +26,18 @@ fn a_report_at_a_node_without_a_secret_is_answered_when_another_has_renewed() {
     };
     let mut group = Group::of(&wechat, [plan.start(), follows.start()]);
     let first = group.agreed(&[]);
+    wait_for("both nodes to listen", || {
+        let channels: Vec<String> = redis.ask(&["PUBSUB", "CHANNELS", "{tokencached}:*"]);
+        let ends = channels.iter().filter(|channel| channel.contains(":ends:")).count();
+        (ends == 2 && channels.iter().any(|channel| channel.ends_with(":wishes"))).then_some(())
+    });
     wechat.kill_tokens(APPID);
     let mut client = group.members[1].node.connect();
     let begun = Instant::now();
     client.expect(format!("delete {}\r\n", key()), "DELETED\r\n");
     let waited = begun.elapsed();
     let next = client.get(&key()).map(|token| String::from_utf8(token).unwrap());
-    if waited < Duration::from_millis(LONGEST_WAIT_MS - 100) {
+    if waited < Duration::from_millis(TAKEN_WITHIN_MS) {
         assert_eq!(next.map(|token| wechat.judge(&token)), Some(Verdict::Accepted));
     }
     group.agreed(&[&first]);
