@@ -13,7 +13,7 @@ use tokencached::engine::{Engine, Fault};
 use crate::support::redis::{Authority, Redis, Sentinel, free_port};
 use crate::support::{APPID, Node, PATIENCE, Wechat, run, tokencached, wait_for, write};
 
-const KEY: &str = "{tokencached}";
+pub const KEY: &str = "{tokencached}";
 
 fn server(at: RedisAt) -> RedisServer {
     RedisServer { at, tls: None, db: 0, user: None, password: None, password_origin: None, timeout_ms: 2_000 }
@@ -232,7 +232,7 @@ async fn what_is_wrong_with_sentinels_is_said() {
 }
 
 /// Two nodes of a cluster, and our key's slot on the second.
-fn cluster() -> ((Redis, u16), (Redis, u16)) {
+pub fn cluster() -> ((Redis, u16), (Redis, u16)) {
     let node = || {
         let bus = free_port().to_string();
         let (redis, port) =

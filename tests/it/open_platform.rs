@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::refresher::{token, until, upstream};
 use crate::support::{Client, Node, Wechat, run_well, tokencached, wait_for, write};
 
-const COMPONENT: &str = "wxc000000000000001";
-const AUTH: &str = "wxa000000000000001";
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const COMPONENT: &str = "wxc000000000000001";
+pub const AUTH: &str = "wxa000000000000001";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The refresh token the merchant's authorisation brought.
-const FIRST: &str = "refreshtoken@@@FIRST-0123456789abcdefghijklmnopqrstuvwxyz";
+pub const FIRST: &str = "refreshtoken@@@FIRST-0123456789abcdefghijklmnopqrstuvwxyz";
 
-fn options(lifetime_s: u64) -> Options {
+pub fn options(lifetime_s: u64) -> Options {
     let component = AppOptions {
         appid: COMPONENT.into(),
         secret: SECRET.into(),

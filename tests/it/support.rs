@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
+pub mod netns;
+pub mod proxy;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -57,6 +59,11 @@ impl Node {
 
     /// Starts in a folder that may hold an earlier server's state.
     pub fn start_in(folder: TempDir, config: &str, flags: &[&str]) -> Node {
+        Node::start_with(folder, config, flags, &[])
+    }
+
+    /// With these further variables in its environment.
+    pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
@@ -69,6 +76,7 @@ impl Node {
             .args(flags)
             .env("MEMCACHED_PORT_FILENAME", &port_file)
             .env("HOME", folder.path())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

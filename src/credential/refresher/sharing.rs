@@ -449,10 +449,9 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
-        let useless = |slot: &Slot| slot.share.as_ref().map_or(0, |share| share.useless);
-        let known = useless(&self.refresher.slots[id]);
         self.seen(id, &answer.record, answer.moment);
         let slot = &self.refresher.slots[id];
+        let useless = slot.share.as_ref().map_or(0, |share| share.useless);
         let at_ms = match next {
             Next::Wait { ms } => {
                 let held = answer.record.lease_left_ms(answer.moment.store_ms) > 0;
@@ -463,8 +462,8 @@ impl Driver {
                 let most_ms = (ms / 2).clamp(BACKOFF_FLOOR_MS, 5_000);
                 now_ms + ms + fastrand::u64(0..=most_ms)
             }
-            // What is there is of no use, and now that is known.
-            Next::Adopt if useless(slot) > known => now_ms + BACKOFF_FLOOR_MS,
+            // What is there is of no use, and now that is known: by this answer, or by news while it was on its way.
+            Next::Adopt if useless >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return self.finish(id),
         };

@@ -3,6 +3,8 @@
 mod config;
 #[cfg(feature = "redis")]
 mod conformance;
+#[cfg(feature = "redis")]
+mod faults;
 mod followers;
 mod http;
 #[cfg(feature = "redis")]

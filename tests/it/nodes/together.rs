@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokencached::clock::{Clock, System, boot_ms};
+use tokencached::clock::{Clock, Now, System, boot_ms};
 use tokencached::config::{App, SecretSource};
 use tokencached::credential::table::{Credential, State, Table};
 use tokencached::credential::{self, Ground, Joined, state};
@@ -33,8 +33,12 @@ impl Node {
     }
 
     fn with_secret(sandbox: &Sandbox, store: &Arc<Memory>, app: App, name: u64, secret: &str) -> Node {
+        let ground = Ground::real(&upstream(&sandbox.base_url())).unwrap();
+        Node::on(ground, sandbox, store, app, name, secret)
+    }
+
+    fn on(ground: Ground, sandbox: &Sandbox, store: &Arc<Memory>, app: App, name: u64, secret: &str) -> Node {
         let upstream = upstream(&sandbox.base_url());
-        let ground = Ground::real(&upstream).unwrap();
         let (shared, secret) = (store.clone(), Secret::new(secret.to_owned()));
         let joined = Joined { shared, secret, name: format!("node-{name}"), node: name };
         let (table, refresher) = credential::build_joined(&ground, &upstream, &[app], None, Some(joined));
@@ -348,4 +352,38 @@ async fn an_old_value_under_a_new_number_is_not_taken() {
     store.put(&tag, record);
     until("a good value", || store.record(&tag).generation > 5).await;
     assert_eq!((nodes[0].token().unwrap(), calls(&sandbox)), (token, 1));
+}
+
+/// The machine's clocks, with the wall clock put forward or back.
+struct Off {
+    hours: i64,
+}
+
+impl Clock for Off {
+    fn now(&self) -> Now {
+        let now = System.now();
+        Now { unix_ms: now.unix_ms + self.hours * 3_600_000, ..now }
+    }
+}
+
+/// As with real nodes, but here all that a node ever asks for the time is off.
+#[tokio::test]
+async fn nodes_whose_wall_clocks_differ_renew_for_each_other() {
+    let (sandbox, store) = (sandbox(brisk()).await, memory());
+    let mut nodes: Vec<Node> = [(1, 1), (2, -1), (3, 30 * 24)]
+        .map(|(name, hours)| {
+            let ground =
+                Ground { clock: Arc::new(Off { hours }), ..Ground::real(&upstream(&sandbox.base_url())).unwrap() };
+            Node::on(ground, &sandbox, &store, app("wx1", &mp::CLASSIC), name, SEALED_WITH)
+        })
+        .into();
+    let mut generation = 1;
+    while let Some(node) = nodes.pop() {
+        nodes.push(node);
+        let token = agreed(&nodes, generation + 1).await;
+        assert_eq!(sandbox.judge(&token), Verdict::Accepted);
+        generation = nodes.iter().map(Node::generation).max().unwrap();
+        nodes.pop().unwrap().kill().await;
+    }
+    assert_eq!(calls(&sandbox), generation, "each call has made the token that all serve");
 }

@@ -140,6 +140,12 @@ impl Redis {
         command.query(&mut self.client().unwrap()).unwrap()
     }
 
+    /// It has not read its file yet. Any answer but that will do.
+    pub fn is_loading(&self) -> bool {
+        let answer: redis::RedisResult<String> = redis::cmd("GET").arg("x").query(&mut self.client().unwrap());
+        answer.is_err_and(|error| error.code() == Some("LOADING"))
+    }
+
     pub fn get(&self, key: &str) -> Option<String> {
         self.ask(&["GET", key])
     }
