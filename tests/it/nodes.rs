@@ -1,4 +1,5 @@
 //! Several nodes that share a state.
 
+mod scale;
 mod settings;
 mod together;
