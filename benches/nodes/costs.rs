@@ -41,17 +41,17 @@ pub struct Costs {
 impl Costs {
     /// Measured on the machine that docs/scale.md is about, for when no redis-server is there.
     pub const KNOWN: Costs = Costs {
-        take_us: 40.0,
-        announce_us: 55.0,
-        publish_us: 60.0,
-        close_us: 45.0,
+        take_us: 33.0,
+        announce_us: 46.0,
+        publish_us: 58.0,
+        close_us: 34.0,
         refused_us: 30.0,
-        poll_us: 12.0,
-        read_us: 4.0,
-        message_us: 4.0,
-        message_bytes: 850.0,
-        read_bytes: 750.0,
-        record_bytes: 1_200.0,
+        poll_us: 19.0,
+        read_us: 3.6,
+        message_us: 3.7,
+        message_bytes: 767.0,
+        read_bytes: 647.0,
+        record_bytes: 1_610.0,
     };
 
     /// The scripts of a renewal on average.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use tokencached::clock::Now;
 use tokencached::credential::policy::together::{Alone, Beside, Means, OFFER_SPREAD_MS, others_wait_ms, told_ms};
-use tokencached::credential::policy::{Answer, Standing};
+use tokencached::credential::policy::{Answer, BACKOFF_FLOOR_MS, Standing};
 use tokencached::kind::{Kind, mp};
 use tokencached::nodes::record::{Ended, Op, Record, Verdict};
 use tokencached::nodes::turn::{self, Asking, Moment, Next};
@@ -138,6 +138,8 @@ struct Came {
     same: bool,
     received_ms: u64,
     generation: u64,
+    /// The store has it.
+    published: bool,
 }
 
 struct Node {
@@ -159,6 +161,12 @@ struct Node {
     offers: u32,
     /// A later value has come during the flight.
     adopted: bool,
+    /// The generation of a value in the store whose time is over.
+    useless: u64,
+    /// How often in a row it was not its turn.
+    told: u32,
+    /// The store does not have the token yet.
+    unpublished: bool,
     reported: bool,
 }
 
@@ -250,6 +258,9 @@ impl Sim {
             reading: false,
             offers: 0,
             adopted: false,
+            useless: 0,
+            told: 0,
+            unpublished: false,
             reported: false,
         };
         let mut sim = Sim {
@@ -481,6 +492,8 @@ impl Sim {
             }
         } else if record.generation < slot.generation && live {
             self.offer(node);
+        } else if record.generation == slot.generation && !live {
+            slot.useless = record.generation;
         }
         self.note_open(node, record, moment);
     }
@@ -490,16 +503,23 @@ impl Sim {
         let slot = &mut self.nodes[node];
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
         let same = slot.token != 0 && slot.token == value.token;
-        match slot
-            .standing
-            .compare(&Beside { held: slot.generation, theirs: value.generation, same, theirs_ms }, now_ms)
-        {
+        match slot.standing.compare(
+            &Beside { held: slot.generation, theirs: value.generation, same, theirs_ms, withdrawn: false },
+            now_ms,
+        ) {
+            Means::Over => {
+                slot.useless = value.generation;
+                if slot.standing.left_ms(now_ms) > 0 {
+                    self.offer(node);
+                }
+            }
             Means::Offer => self.offer(node),
-            Means::Nothing => {}
+            Means::Nothing | Means::Withdraw => {}
             Means::Agree => {
                 slot.standing.prolong(theirs_ms);
                 slot.generation = value.generation;
                 slot.offers += 1;
+                (slot.unpublished, slot.told) = (false, 0);
                 slot.adopted = slot.flight.is_some();
                 if self.setup.kind == &mp::JSAPI && slot.flight.is_none() {
                     let at_ms = slot.standing.due_after_others_ms(now_ms, self.rng.f64());
@@ -524,7 +544,7 @@ impl Sim {
         slot.offers += 1;
         let at_ms = slot.standing.due_after_others_ms(now_ms, random);
         let flying = slot.flight.is_some();
-        slot.adopted = flying;
+        (slot.adopted, slot.unpublished, slot.told) = (flying, false, 0);
         self.put(node, value.token, value.generation);
         if !flying {
             self.arm(node, at_ms);
@@ -624,7 +644,7 @@ impl Sim {
         };
         let (alone, lease_ms, spacing_ms) = (flight.alone, flight.lease_ms, flight.spacing_ms);
         let of_use = standing.left_ms(now_ms) > 0 || standing.is_withdrawn();
-        let knows = if of_use { slot.generation } else { 0 };
+        let knows = slot.useless.max(if of_use { slot.generation } else { 0 });
         slot.flight = Some(flight);
         if alone == Alone::AtOnce {
             return self.call(node, u64::MAX);
@@ -706,14 +726,19 @@ impl Sim {
 
     fn not_our_turn(&mut self, node: usize, said: &Said, next: Next) {
         self.nodes[node].flight = None;
-        let before = self.nodes[node].due_ms;
+        let (before, known) = (self.nodes[node].due_ms, self.nodes[node].useless);
         self.seen(node, said);
         let (now_ms, random) = (self.now_ms(), self.rng.f64());
         let slot = &mut self.nodes[node];
         let due_ms = slot.due_ms;
         let at_ms = match next {
             _ if std::mem::take(&mut slot.adopted) => slot.standing.due_after_others_ms(now_ms, random),
-            Next::Wait { ms } => now_ms + told_ms(ms, random),
+            Next::Wait { ms } => {
+                let live = slot.standing.left_ms(now_ms) > 0;
+                slot.told += 1;
+                now_ms + told_ms(ms, slot.told - 1, live, random)
+            }
+            Next::Adopt if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if due_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return,
         };
@@ -725,6 +750,7 @@ impl Sim {
     // WeChat.
 
     fn call(&mut self, node: usize, at_most_ms: u64) {
+        self.nodes[node].told = 0;
         self.step(node, Step::Calling);
         let now_ms = self.now_ms();
         self.books.calls += 1;
@@ -793,7 +819,7 @@ impl Sim {
         let ended = if lost { Ended::Lost } else { Ended::Answered };
         if let Some((record, _)) = lease {
             let live = self.nodes[node].standing.left_ms(sent_ms) > 0;
-            let wait_ms = others_wait_ms(Class::Retry, record.failures, live);
+            let wait_ms = others_wait_ms(Class::Retry, asking, record.failures, live);
             let wait_ms = if lost { wait_ms.min(flight.spacing_ms.max(1)) } else { wait_ms };
             let (id, epoch) = (node as u64 + 1, record.epoch);
             self.ask(node, Op::Close { node: id, epoch, ended, failed: true, wait_ms, keep_ms: 0, calls: None });
@@ -811,7 +837,8 @@ impl Sim {
         let (held, same) = (slot.generation, slot.token == token);
         let Some(flight) = slot.flight.as_mut() else { return };
         flight.step = Step::Telling;
-        let mut came = Came { token, expires_in_s, same, received_ms, generation: held + u64::from(!same) };
+        let mut came =
+            Came { token, expires_in_s, same, received_ms, generation: held + u64::from(!same), published: same };
         let Some((record, moment)) = flight.lease.clone() else {
             flight.came = Some(came);
             return self.land(node);
@@ -844,6 +871,9 @@ impl Sim {
         let (sent_ms, same) =
             flight.map_or((0, true), |flight| (flight.sent_ms, flight.came.is_none_or(|came| came.same)));
         if said.verdict == Verdict::Done || !minted || same {
+            if let Some(came) = self.nodes[node].flight.as_mut().and_then(|flight| flight.came.as_mut()) {
+                came.published |= said.verdict == Verdict::Done;
+            }
             return self.land(node);
         }
         // Beaten: theirs is served.
@@ -859,12 +889,21 @@ impl Sim {
         let random = self.rng.f64();
         let slot = &mut self.nodes[node];
         let Some(Flight { sent_ms, came: Some(came), .. }) = slot.flight.take() else { return };
-        let Came { token, expires_in_s, same, received_ms, generation } = came;
+        let Came { token, expires_in_s, same, received_ms, generation, published } = came;
         let answer = Answer { sent_ms, received_ms, expires_in_s, told: Told::AsGiven, same };
         let next_ms = slot.standing.answered(&answer, random);
-        slot.ours |= !same;
+        if !same {
+            (slot.ours, slot.unpublished) = (true, !published);
+        }
         self.put(node, token, generation);
         self.arm(node, next_ms);
+        self.finish(node);
+    }
+
+    fn finish(&mut self, node: usize) {
+        if self.nodes[node].unpublished && self.nodes[node].standing.left_ms(self.now_ms()) > 0 {
+            self.offer(node);
+        }
     }
 
     // Readers.

@@ -146,10 +146,12 @@ pub(super) struct Share {
     pub(super) lane: Lane,
     /// The present value was published by this node.
     pub(super) ours: bool,
-    /// The store does not have the present value yet.
+    /// The store does not have the present value yet; it is offered when the flight is over.
     pub(super) unpublished: bool,
     /// What was last read from the store: the same is not opened twice.
     pub(super) sealed: Option<Arc<str>>,
+    /// The generation of a value in the store that is of no use: it is over, or cannot be opened.
+    pub(super) useless: u64,
     /// The store's value cannot be opened: its generation, and when it was last replaced.
     pub(super) broken: Option<u64>,
     pub(super) mended_ms: Option<BootMs>,
@@ -157,6 +159,8 @@ pub(super) struct Share {
     pub(super) offering: Option<AbortHandle>,
     /// Another node's word has come while a flight was under way: that has nothing left to do.
     pub(super) overtaken: bool,
+    /// How often in a row it was not our turn.
+    pub(super) told: u32,
     /// The store's clock against ours, as last seen.
     pub(super) moment: Option<Moment>,
     pub(super) log: Repeated<&'static str>,
@@ -169,10 +173,12 @@ impl Share {
             ours: false,
             unpublished: false,
             sealed: None,
+            useless: 0,
             broken: None,
             mended_ms: None,
             offering: None,
             overtaken: false,
+            told: 0,
             moment: None,
             log: Repeated::default(),
         }

@@ -155,10 +155,10 @@ impl Turn {
             return self.unsent().await;
         }
         let Some(lease) = &self.lease else { return };
-        let minting = self.sharing.as_ref().is_some_and(|sharing| sharing.asking == Asking::Mints);
-        let lost = minting && failure.sent == Sent::Ambiguous;
+        let asking = self.sharing.as_ref().map_or(Asking::Repeats, |sharing| sharing.asking);
+        let lost = asking == Asking::Mints && failure.sent == Sent::Ambiguous;
         let ended = if lost { Ended::Lost } else { Ended::Answered };
-        let wait_ms = others_wait_ms(failure.class, lease.failures(), live);
+        let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
         let wait_ms = match self.sharing.as_ref() {
             // What may have doomed the value must be settled while it lives.
             Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),

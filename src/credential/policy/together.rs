@@ -16,7 +16,7 @@ const LEASE_AT_END_MS: u64 = 2_000;
 pub const OFFER_SPREAD_MS: u64 = 1_000;
 /// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
 const ALONE_PART: u64 = 12;
-/// Those who have been told to wait come back within this after it.
+/// Those who have been told to wait for the first time come back within this after it.
 const TOLD_SPREAD_MS: u64 = 5_000;
 
 /// What is done when the store is out of reach.
@@ -35,8 +35,12 @@ pub enum Alone {
 /// What a value that the store has means to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
+    /// Its time is over.
+    Over,
     /// The store lacks what we have.
     Offer,
+    /// WeChat refuses the one that we serve.
+    Withdraw,
     /// Nothing that we could use.
     Nothing,
     /// It is ours.
@@ -57,17 +61,21 @@ pub struct Beside {
     pub same: bool,
     /// When the store's value ends.
     pub theirs_ms: BootMs,
+    /// WeChat refused the store's value in a probe.
+    pub withdrawn: bool,
 }
 
 impl Standing {
     /// What a value that the store has means.
     pub fn compare(&self, beside: &Beside, now_ms: BootMs) -> Means {
-        let Beside { held, theirs, same, theirs_ms } = *beside;
+        let Beside { held, theirs, same, theirs_ms, .. } = *beside;
         let (live, withdrawn) = (self.left_ms(now_ms) > 0, self.is_withdrawn());
         if theirs_ms <= now_ms {
-            if live { Means::Offer } else { Means::Nothing }
+            Means::Over
         } else if theirs < held && live && !same {
             Means::Offer
+        } else if beside.withdrawn {
+            if same && live { Means::Withdraw } else { Means::Nothing }
         } else if same && (live || withdrawn) {
             Means::Agree
         } else if withdrawn && theirs <= held {
@@ -80,10 +88,12 @@ impl Standing {
         }
     }
 
-    /// The least time since anybody has asked, for a renewal that comes by the schedule; 0: it does not matter.
+    /// The least time since anybody has asked, for a renewal that comes by the schedule; 0: not even what failures have
+    /// put off matters. It does where the value is dead, or each of thousands of nodes would go on asking.
     pub fn others_spacing_ms(&self, scheduled: bool, now_ms: BootMs) -> u64 {
         match self.renewal {
-            _ if self.left_ms(now_ms) == 0 || !scheduled => 0,
+            _ if !scheduled => 0,
+            _ if self.left_ms(now_ms) == 0 => 1,
             Renewal::Mint => turn::spacing_ms(self.overlap_ms()),
             Renewal::Poll => self.poll_ms / 4 * 3,
             Renewal::Window { .. } | Renewal::AtEnd => 1,
@@ -145,17 +155,21 @@ impl Standing {
     }
 }
 
-/// How long a node waits that was told to wait for so long: those who wait for the same instant do not come at once.
-pub fn told_ms(ms: u64, random: f64) -> u64 {
-    ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, TOLD_SPREAD_MS), random)
+/// How long a node waits that was told to wait for so long, and has been `times` times in a row before: those who wait for
+/// the same instant do not come at once, and ever less often. Whoever has called last comes back by its own schedule; the
+/// others are there in case that it has died.
+pub fn told_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
+    let doublings = times.min(if live { 6 } else { 2 });
+    ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, TOLD_SPREAD_MS) << doublings, random)
 }
 
 /// How long no node needs to ask after such a failure. What an operator has to change may concern this node alone (an
 /// address that is not on the allow-list), so the others have their try, one a second.
-pub fn others_wait_ms(class: Class, failures: u64, live: bool) -> u64 {
+pub fn others_wait_ms(class: Class, asking: Asking, failures: u64, live: bool) -> u64 {
     match class {
         Class::Retry => {
-            let most = if live || failures < 10 { MINUTE_MS } else { 5 * MINUTE_MS };
+            let often = live || failures < 10 || asking == Asking::Repeats;
+            let most = if often { MINUTE_MS } else { 5 * MINUTE_MS };
             (BACKOFF_BASE_MS << failures.min(10)).min(most)
         }
         Class::Wait(Wait::AtLeastMs(ms)) => ms,

@@ -26,8 +26,12 @@ use crate::secret::fingerprint;
 use crate::upstream::Failure;
 
 const LOG_AGAIN_MS: u64 = 60_000;
+/// A doubt is repeated until the store has heard it, for five minutes.
+const DOUBTS_MAX: usize = 300;
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 /// How often a follower looks whether all is well, if nothing happens.
 const FOLLOW_MS: u64 = 60_000;
+
 impl Slot {
     /// What asking twice does.
     pub(super) fn asking(&self, purpose: Purpose) -> Asking {
@@ -63,7 +67,7 @@ impl Slot {
         Some(Box::new(Sharing {
             lane: share.lane.clone(),
             asking,
-            knows: knows.max(share.broken.unwrap_or(0)),
+            knows: knows.max(share.useless),
             held,
             spacing_ms,
             lease_ms,
@@ -81,7 +85,7 @@ impl Slot {
             return 0;
         }
         let scheduled = !matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check);
-        self.standing.others_spacing_ms(scheduled, now_ms)
+        self.standing.others_spacing_ms(scheduled && self.waiters.is_empty(), now_ms)
     }
 
     /// True if this node has fetched the present value.
@@ -201,6 +205,9 @@ impl Driver {
             }
         } else if record.generation < held && live {
             self.offer(id);
+        } else if record.generation == held && !live {
+            // It was of use when it came.
+            share.useless = record.generation;
         }
         self.note_open(id, record, moment);
     }
@@ -213,9 +220,27 @@ impl Driver {
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
-        match slot.standing.compare(&Beside { held, theirs: value.generation, same, theirs_ms }, now_ms) {
+        let beside = Beside { held, theirs: value.generation, same, theirs_ms, withdrawn: value.withdrawn };
+        match slot.standing.compare(&beside, now_ms) {
+            Means::Over => {
+                if let Some(share) = &mut slot.share {
+                    share.useless = value.generation;
+                }
+                if slot.is_live(now_ms) {
+                    self.offer(id);
+                }
+            }
             Means::Offer => self.offer(id),
-            Means::Nothing => {}
+            Means::Withdraw => {
+                info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+                slot.standing.withdraw(now_ms);
+                slot.credential.withdraw(now_ms);
+                slot.credential.settle();
+            }
+            Means::Nothing => debug!(
+                appid = slot.credential.appid,
+                "the shared state has the token that WeChat refuses, or one before it"
+            ),
             Means::Agree => self.agree(id, value.generation, theirs_ms),
             Means::Conflict => self.conflict(id, value, moment),
             Means::Adopt => self.adopt(id, value, moment),
@@ -229,7 +254,7 @@ impl Driver {
         let Some(old) = slot.credential.published() else { return };
         let expires_boot_ms = slot.standing.expires_ms.unwrap_or(old.expires_boot_ms);
         if let Some(share) = &mut slot.share {
-            (share.unpublished, share.overtaken) = (false, slot.flying);
+            (share.unpublished, share.overtaken, share.told) = (false, slot.flying, 0);
             share.stop_offering();
         }
         if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
@@ -250,12 +275,42 @@ impl Driver {
         let slot = &self.refresher.slots[id];
         let (appid, generation, by) = (&slot.credential.appid, value.generation, &value.by);
         warn!(appid, generation, by, "two nodes have renewed beside each other; one more fetch settles which is later");
-        if slot.asking(Purpose::Renew) == Asking::Mints
-            && let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone())
-        {
-            self.refresher.spawn_aside(async move { drop(lane.ask(Op::Doubt { generation }).await) });
-        }
+        self.doubt_shared(id, generation);
         self.adopt(id, value, moment);
+    }
+
+    /// Says so until it is heard, or for as long as it can matter.
+    fn doubt_shared(&mut self, id: CredentialId, generation: u64) {
+        let slot = &self.refresher.slots[id];
+        if slot.asking(Purpose::Renew) != Asking::Mints {
+            return;
+        }
+        let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone()) else { return };
+        self.refresher.spawn_aside(async move {
+            for _ in 0..DOUBTS_MAX {
+                if lane.ask(Op::Doubt { generation }).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(DOUBT_AGAIN).await;
+            }
+        });
+    }
+
+    /// While our value was on its way, another one has been taken over that is as late or later. True if ours is the
+    /// one to drop.
+    pub(super) fn is_overtaken(&mut self, id: CredentialId, generation: u64, value: &[u8]) -> bool {
+        let slot = &self.refresher.slots[id];
+        let current = slot.credential.published().filter(|_| slot.share.is_some());
+        let Some(current) = current.filter(|current| current.generation >= generation && *current.value != *value)
+        else {
+            return false;
+        };
+        if current.generation == generation {
+            self.doubt_shared(id, generation);
+        }
+        self.uncover(id);
+        self.resume(id);
+        true
     }
 
     /// Takes over what another node has fetched.
@@ -265,16 +320,13 @@ impl Driver {
         let expires_boot_ms = moment.to_boot_ms(value.expires_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         slot.standing.adopt(expires_boot_ms, value.life_ms, value.longest_ms, value.learned_ms);
-        if value.withdrawn {
-            slot.standing.withdraw(now.boot_ms);
-        }
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;
         slot.blocked_with = None;
         if let Some(share) = &mut slot.share {
             (share.ours, share.unpublished) = (share.lane.node == value.node, false);
-            share.overtaken = slot.flying;
+            (share.overtaken, share.told) = (slot.flying, 0);
             share.stop_offering();
         }
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
@@ -300,7 +352,7 @@ impl Driver {
     }
 
     /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
-    fn offer(&mut self, id: CredentialId) {
+    pub(super) fn offer(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.flying || slot.standing.is_withdrawn() {
@@ -330,7 +382,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let spacing_ms = slot.standing.check_spacing_ms();
         let Some(share) = slot.share.as_mut() else { return };
-        share.broken = Some(generation);
+        (share.broken, share.useless) = (Some(generation), generation);
         let at_ms = share.mended_ms.map_or(now_ms, |mended| (mended + spacing_ms).max(now_ms));
         share.mended_ms = Some(at_ms);
         if !slot.flying && !slot.follows && at_ms < slot.next_try_ms {
@@ -363,6 +415,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
+        let useless = |slot: &Slot| slot.share.as_ref().map_or(0, |share| share.useless);
+        let known = useless(&self.refresher.slots[id]);
         self.seen(id, &answer.record, answer.moment);
         let slot = &mut self.refresher.slots[id];
         let overtaken = slot.share.as_mut().is_some_and(|share| std::mem::take(&mut share.overtaken));
@@ -374,9 +428,15 @@ impl Driver {
                 if !held && !slot.is_live(now_ms) {
                     slot.credential.settle();
                 }
-                now_ms + told_ms(ms, fastrand::f64())
+                let live = slot.is_live(now_ms);
+                let times = slot.share.as_ref().map_or(0, |share| share.told);
+                if let Some(share) = &mut slot.share {
+                    share.told = times.saturating_add(1);
+                }
+                now_ms + told_ms(ms, times, live, fastrand::f64())
             }
-            // What is there could not be taken over.
+            // What is there is of no use, and now that is known.
+            Next::Adopt if useless(slot) > known => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return self.finish(id),
         };
@@ -468,12 +528,15 @@ impl Driver {
     /// A node that cannot call has nothing to do but look whether all is well.
     pub(super) fn follow_on(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
-        let slot = &self.refresher.slots[id];
-        if !slot.is_live(now_ms) && self.refresher.table.sharing.is_up() == Some(false) {
-            slot.credential.settle();
-        }
+        let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
+        if left_ms == 0 {
+            let failure = Failure::followed(&slot.appid);
+            slot.note_failure(&failure, now_ms, at_ms);
+            slot.credential.settle();
+            self.note_failed(id, &failure);
+        }
         self.arm(id, at_ms);
         self.finish(id);
     }

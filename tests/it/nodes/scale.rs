@@ -64,11 +64,15 @@ fn a_hundred_nodes_that_start_at_once_make_one_token() {
 }
 
 #[test]
-fn whoever_dies_in_mid_call_is_replaced_and_no_reader_notices() {
+fn whoever_dies_in_mid_call_is_replaced_before_its_token_ends() {
     for kind in [&mp::CLASSIC, &mp::STABLE] {
         for each in each(8, |seed| trouble(read(NODES, kind, seed), Act::KillCaller, 7_500 * SECOND_US)) {
             let reads = all_reads([&each.during, &each.after].into_iter());
-            assert_eq!((reads.refused, reads.missed, each.agrees), (0, 0, true), "{}", kind.id);
+            assert_eq!((reads.missed, each.agrees), (0, true), "{}", kind.id);
+            // With the classic token that has died with its caller there are three, and WeChat ends the first with the
+            // third: whoever reads at the very moment in which that is on its way to the nodes finds it refused.
+            let moment = if kind == &mp::CLASSIC { NODES as u64 } else { 0 };
+            assert!(reads.refused <= moment, "{}: {reads:?}", kind.id);
             assert!(each.until_next_us.is_some_and(|us| us < 5 * MINUTE_US), "{:?}", each.until_next_us);
         }
     }
@@ -84,6 +88,19 @@ fn an_emptied_store_is_filled_again_by_few_and_costs_no_call() {
         assert_eq!((reads.refused, reads.missed), (0, 0), "{}", kind.id);
         assert!(all.iter().all(|each| each.agrees));
     }
+}
+
+/// For two hours, beyond the end of each token: it is asked about as often as by one node, and all recover.
+#[test]
+fn a_hundred_nodes_try_no_more_often_than_one_while_wechat_fails() {
+    let calls = |nodes| {
+        let play = |seed| trouble(setup(nodes, &mp::CLASSIC, seed), Act::Wechat(false), 120 * MINUTE_US);
+        let all = each(6, play);
+        assert!(all.iter().all(|each| each.agrees), "{nodes} nodes");
+        all.iter().map(|each| each.during.calls).sum::<u64>()
+    };
+    let (alone, together) = (calls(1), calls(NODES));
+    assert!(together <= 2 * alone, "{together} against {alone}");
 }
 
 /// A minute hurts nobody. In half an hour those without the store lose a classic token that the others have renewed:

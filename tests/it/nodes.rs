@@ -1,5 +1,0 @@
-//! Several nodes that share a state.
-
-mod scale;
-mod settings;
-mod together;

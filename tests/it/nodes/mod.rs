@@ -1,0 +1,10 @@
+//! Several nodes that share a state, or follow another node.
+
+mod config;
+#[cfg(feature = "redis")]
+mod conformance;
+mod http;
+mod scale;
+#[cfg(feature = "redis")]
+mod store;
+mod together;
