@@ -449,5 +449,7 @@ fn part(ms: u64, fraction: f64) -> u64 {
     (ms as f64 * fraction.clamp(0.0, 1.0)) as u64
 }
 
+pub mod together;
+
 #[cfg(test)]
 mod tests;

@@ -329,6 +329,9 @@ impl Driver {
         self.settle_charge(id, &outcome);
         self.take_ledger(id, ledger);
         self.note_landing(id, purpose, &outcome);
+        if let (Some(share), false) = (&mut self.refresher.slots[id].share, matches!(outcome, Outcome::Told { .. })) {
+            share.told = 0;
+        }
         let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.look_for_a_rival(id, purpose, &token);

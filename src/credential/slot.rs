@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio_util::time::delay_queue;
 use tracing::{debug, error, info, warn};
 
@@ -154,6 +155,12 @@ pub(super) struct Share {
     /// The store's value cannot be opened: its generation, and when it was last replaced.
     pub(super) broken: Option<u64>,
     pub(super) mended_ms: Option<BootMs>,
+    /// The present value is about to be offered to the store.
+    pub(super) offering: Option<AbortHandle>,
+    /// Another node's word has come while a flight was under way: that has nothing left to do.
+    pub(super) overtaken: bool,
+    /// How often in a row it was not our turn.
+    pub(super) told: u32,
     /// The store's clock against ours, as last seen.
     pub(super) moment: Option<Moment>,
     pub(super) log: Repeated<&'static str>,
@@ -169,8 +176,18 @@ impl Share {
             useless: 0,
             broken: None,
             mended_ms: None,
+            offering: None,
+            overtaken: false,
+            told: 0,
             moment: None,
             log: Repeated::default(),
+        }
+    }
+
+    /// The store has a value again.
+    pub(super) fn stop_offering(&mut self) {
+        if let Some(offering) = self.offering.take() {
+            offering.abort();
         }
     }
 }

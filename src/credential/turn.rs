@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ledger::{Denied, Ledger, Use};
 use super::policy::Standing;
+use super::policy::together::{Alone, others_wait_ms};
 use crate::clock::BootMs;
 use crate::kind::{Quota, Renewal};
 use crate::nodes::lane::{Lane, Lease, Publication, Taken};
@@ -16,7 +17,7 @@ use crate::nodes::seal::Value;
 use crate::nodes::turn::{Asking, Next};
 use crate::nodes::{Answer, Ended, Unreachable};
 use crate::upstream::answer::Told;
-use crate::upstream::{Class, Failure, Sent, Token, Wait};
+use crate::upstream::{Failure, Sent, Token};
 
 /// What a flight needs to share its credential. None of it changes on the way.
 pub struct Sharing {
@@ -37,19 +38,6 @@ pub struct Sharing {
     pub quota: Quota,
     /// What the call is for; `None`: it is not counted.
     pub charged_as: Option<Use>,
-}
-
-/// What is done when the store is out of reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alone {
-    /// The value is served to its end, and nothing is asked.
-    Never,
-    /// WeChat is asked if the present value is accepted: then nobody else has renewed it.
-    IfAlive,
-    /// WeChat is asked: its answer is the same for all.
-    Always,
-    /// The same without asking the store: somebody has the lease and gets nowhere.
-    AtOnce,
 }
 
 /// Why a flight ends before it has called.
@@ -167,10 +155,10 @@ impl Turn {
             return self.unsent().await;
         }
         let Some(lease) = &self.lease else { return };
-        let minting = self.sharing.as_ref().is_some_and(|sharing| sharing.asking == Asking::Mints);
-        let lost = minting && failure.sent == Sent::Ambiguous;
+        let asking = self.sharing.as_ref().map_or(Asking::Repeats, |sharing| sharing.asking);
+        let lost = asking == Asking::Mints && failure.sent == Sent::Ambiguous;
         let ended = if lost { Ended::Lost } else { Ended::Answered };
-        let wait_ms = wait_ms(failure.class, lease.failures(), live);
+        let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
         let wait_ms = match self.sharing.as_ref() {
             // What may have doomed the value must be settled while it lives.
             Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),
@@ -252,23 +240,6 @@ impl Turn {
         if let (Some(lease), Some(sharing)) = (&self.lease, &self.sharing) {
             lease.close(ended, failed, wait_ms, keep_ms, sharing.ledger.to_text()).await;
         }
-    }
-}
-
-const SECOND_MS: u64 = 1_000;
-const MINUTE_MS: u64 = 60_000;
-
-/// How long no node needs to ask after such a failure. What an operator has to change may concern this node alone (an
-/// address that is not on the allow-list), so the others have their try, one a second.
-fn wait_ms(class: Class, failures: u64, live: bool) -> u64 {
-    match class {
-        Class::Retry => {
-            let most = if live || failures < 10 { MINUTE_MS } else { 5 * MINUTE_MS };
-            (SECOND_MS << failures.min(10)).min(most)
-        }
-        Class::Wait(Wait::AtLeastMs(ms)) => ms,
-        Class::Wait(Wait::NextDay) => 10 * MINUTE_MS,
-        Class::Operator(_) | Class::OwnBug => SECOND_MS,
     }
 }
 

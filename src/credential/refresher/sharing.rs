@@ -13,29 +13,24 @@ use super::{Driver, Home};
 use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS, told_ms};
 use crate::credential::slot::{Share, Slot};
 use crate::credential::table::{CredentialId, Doubt, Event, Published, Report, State};
-use crate::credential::turn::{Alone, Sharing, value_of};
+use crate::credential::turn::{Sharing, value_of};
 use crate::credential::verify_ticket::Arrival;
 use crate::kind::Renewal;
 use crate::nodes::seal::Value;
-use crate::nodes::turn::{self, Asking, Next};
+use crate::nodes::turn::{Asking, Next};
 use crate::nodes::{Answer, Moment, News, Op, Record, Unreachable, Why};
 use crate::secret::fingerprint;
 use crate::upstream::Failure;
 
-/// The lease of a value that can be had only when its predecessor is dead: readers wait.
-const LEASE_AT_END_MS: u64 = 2_000;
-/// Offers of many nodes after a flush are spread over this.
-const OFFER_SPREAD_MS: u64 = 1_000;
 const LOG_AGAIN_MS: u64 = 60_000;
 /// A doubt is repeated until the store has heard it, for five minutes.
 const DOUBTS_MAX: usize = 300;
 const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 /// How often a follower looks whether all is well, if nothing happens.
 const FOLLOW_MS: u64 = 60_000;
-/// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
-const ALONE_PART: u64 = 12;
 
 impl Slot {
     /// What asking twice does.
@@ -61,17 +56,12 @@ impl Slot {
         let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
         let charged_as = self.charged_as(purpose, now_ms);
         let mends_with = self.mends_with(purpose, now_ms);
-        let spacing_ms = self.spacing_ms(purpose, live);
-        let keep_ms = match self.kind.renewal {
-            Renewal::Window { .. } if live => self.standing.ask_gap_ms(now_ms) * 5 / 4 + BACKOFF_FLOOR_MS,
-            _ => 0,
-        };
-        let lease_ms = match self.kind.renewal {
-            Renewal::AtEnd => LEASE_AT_END_MS,
-            _ => turn::lease_ms(total_timeout_ms, if live { self.standing.overlap_ms() } else { 0 }),
-        };
-        let alone = self.alone(asking, now_ms);
-        let share = self.share.as_ref()?;
+        let spacing_ms = self.spacing_ms(purpose, now_ms);
+        let keep_ms = self.standing.keep_ms(now_ms);
+        let lease_ms = self.standing.lease_ms(total_timeout_ms, now_ms);
+        let alone = self.standing.alone(asking, self.is_ours(), now_ms);
+        let share = self.share.as_mut()?;
+        share.overtaken = false;
         // A withdrawn value is of no use, but its like is: only what is later can replace it.
         let knows = if live || self.standing.is_withdrawn() { held } else { 0 };
         Some(Box::new(Sharing {
@@ -90,37 +80,17 @@ impl Slot {
         }))
     }
 
-    fn spacing_ms(&self, purpose: Purpose, live: bool) -> u64 {
-        match self.kind.renewal {
-            _ if self.share.as_ref().is_some_and(|share| share.broken.is_some()) => 0,
-            _ if !live || matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check) => 0,
-            Renewal::Mint => turn::spacing_ms(self.standing.overlap_ms()),
-            Renewal::Poll => self.standing.poll_ms / 4 * 3,
-            Renewal::Window { .. } | Renewal::AtEnd => 1,
+    fn spacing_ms(&self, purpose: Purpose, now_ms: BootMs) -> u64 {
+        if self.share.as_ref().is_some_and(|share| share.broken.is_some()) {
+            return 0;
         }
+        let scheduled = !matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check);
+        self.standing.others_spacing_ms(scheduled && self.waiters.is_empty(), now_ms)
     }
 
-    fn alone(&self, asking: Asking, now_ms: BootMs) -> Alone {
-        let left_ms = self.standing.left_ms(now_ms);
-        let may = left_ms > 0 && self.alone_from_ms().is_some_and(|from_ms| now_ms >= from_ms);
-        match (asking, self.kind.renewal) {
-            (Asking::Mints, _) if may => Alone::IfAlive,
-            (Asking::Mints, _) => Alone::Never,
-            // The lease is somebody's who gets nowhere, and the value is running out.
-            (Asking::Repeats, Renewal::Window { window_ms })
-                if left_ms > 0 && left_ms <= window_ms.min(self.standing.longest_ms / 2) / 2 =>
-            {
-                Alone::AtOnce
-            }
-            (Asking::Repeats, _) => Alone::Always,
-        }
-    }
-
-    /// When this node may go alone; none if others may have renewed.
-    fn alone_from_ms(&self) -> Option<BootMs> {
-        let ours = self.share.as_ref().is_some_and(|share| share.ours) && self.kind.renewal == Renewal::Mint;
-        let expires_ms = self.standing.expires_ms.filter(|_| ours)?;
-        Some(expires_ms.saturating_sub(self.standing.life_ms / ALONE_PART))
+    /// True if this node has fetched the present value.
+    fn is_ours(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.ours)
     }
 
     /// The present value once more, for a store whose own cannot be opened.
@@ -235,6 +205,9 @@ impl Driver {
             }
         } else if record.generation < held && live {
             self.offer(id);
+        } else if record.generation == held && !live {
+            // It was of use when it came.
+            share.useless = record.generation;
         }
         self.note_open(id, record, moment);
     }
@@ -246,41 +219,37 @@ impl Driver {
         let published = slot.credential.published();
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
-        let live = slot.is_live(now_ms);
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
-        let leases = slot.share.as_ref().is_some_and(|share| share.lane.shared.leases());
-        if theirs_ms <= now_ms {
-            if let Some(share) = &mut slot.share {
-                share.useless = value.generation;
+        let beside = Beside { held, theirs: value.generation, same, theirs_ms, withdrawn: value.withdrawn };
+        match slot.standing.compare(&beside, now_ms) {
+            Means::Over => {
+                if let Some(share) = &mut slot.share {
+                    share.useless = value.generation;
+                }
+                if slot.is_live(now_ms) {
+                    self.offer(id);
+                }
             }
-            if live {
-                self.offer(id);
+            // A node that is followed may count otherwise after a restart: there the value that ends later is the later one.
+            Means::Offer if !slot.share.as_ref().is_some_and(|share| share.lane.shared.leases()) => {
+                if slot.standing.expires_ms.is_some_and(|ours_ms| theirs_ms > ours_ms) {
+                    self.adopt(id, value, moment);
+                }
             }
-        } else if value.generation < held && live && !same && !leases {
-            // A node that is followed may count otherwise after a restart; of two values the one that ends later is later.
-            if slot.standing.expires_ms.is_some_and(|ours_ms| theirs_ms > ours_ms) {
-                self.adopt(id, value, moment);
-            }
-        } else if value.generation < held && live && !same {
-            self.offer(id);
-        } else if value.withdrawn {
-            if same && live {
+            Means::Offer => self.offer(id),
+            Means::Withdraw => {
                 info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
                 slot.standing.withdraw(now_ms);
                 slot.credential.withdraw(now_ms);
                 slot.credential.settle();
             }
-        } else if same && (live || slot.standing.is_withdrawn()) {
-            self.agree(id, value.generation, theirs_ms);
-        } else if slot.standing.is_withdrawn() && value.generation <= held {
-            debug!(
+            Means::Nothing => debug!(
                 appid = slot.credential.appid,
                 "the shared state has the token that WeChat refuses, or one before it"
-            );
-        } else if value.generation == held && live {
-            self.conflict(id, value, moment);
-        } else {
-            self.adopt(id, value, moment);
+            ),
+            Means::Agree => self.agree(id, value.generation, theirs_ms),
+            Means::Conflict => self.conflict(id, value, moment),
+            Means::Adopt => self.adopt(id, value, moment),
         }
     }
 
@@ -291,7 +260,8 @@ impl Driver {
         let Some(old) = slot.credential.published() else { return };
         let expires_boot_ms = slot.standing.expires_ms.unwrap_or(old.expires_boot_ms);
         if let Some(share) = &mut slot.share {
-            share.unpublished = false;
+            (share.unpublished, share.overtaken, share.told) = (false, slot.flying, 0);
+            share.stop_offering();
         }
         if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
             let published = Published { value: old.value.clone(), generation, expires_boot_ms };
@@ -362,6 +332,8 @@ impl Driver {
         slot.blocked_with = None;
         if let Some(share) = &mut slot.share {
             (share.ours, share.unpublished) = (share.lane.node == value.node, false);
+            (share.overtaken, share.told) = (slot.flying, 0);
+            share.stop_offering();
         }
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
             grant.adopt_refresh_token(token);
@@ -400,12 +372,14 @@ impl Driver {
         // Whatever comes of it is to be looked at again.
         share.sealed = None;
         let lane = share.lane.clone();
-        let wait = Duration::from_millis(fastrand::u64(0..=OFFER_SPREAD_MS.min(slot.standing.overlap_ms() / 4)));
+        let wait = Duration::from_millis(slot.standing.offer_ms(share.ours, fastrand::f64()));
         debug!(appid = slot.credential.appid, generation = value.generation, "offering our value to the shared state");
-        self.refresher.spawn_aside(async move {
+        share.stop_offering();
+        let offering = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             lane.offer(&value).await;
         });
+        share.offering = Some(offering.abort_handle());
     }
 
     /// The store has what nobody can open: a good value is put there, ours or a new one.
@@ -436,9 +410,7 @@ impl Driver {
             }
         }
         let slot = &self.refresher.slots[id];
-        let overlap_ms = slot.standing.overlap_ms();
-        let patience_ms = fastrand::u64(0..=overlap_ms / 8);
-        let at_ms = now_ms + lease_left_ms + patience_ms;
+        let at_ms = now_ms + slot.standing.settle_ms(lease_left_ms, fastrand::f64());
         if !slot.follows && at_ms < slot.next_try_ms {
             self.arm(id, at_ms);
         }
@@ -450,17 +422,23 @@ impl Driver {
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
         self.seen(id, &answer.record, answer.moment);
-        let slot = &self.refresher.slots[id];
+        let slot = &mut self.refresher.slots[id];
         let useless = slot.share.as_ref().map_or(0, |share| share.useless);
+        let overtaken = slot.share.as_mut().is_some_and(|share| std::mem::take(&mut share.overtaken));
         let at_ms = match next {
+            // A message was faster than the answer to our question. Asking again would find nothing to wait for.
+            _ if overtaken => slot.standing.due_after_others_ms(now_ms, fastrand::f64()),
             Next::Wait { ms } => {
                 let held = answer.record.lease_left_ms(answer.moment.store_ms) > 0;
                 if !held && !slot.is_live(now_ms) {
                     slot.credential.settle();
                 }
-                // Those who wait for the same instant do not come all at once.
-                let most_ms = (ms / 2).clamp(BACKOFF_FLOOR_MS, 5_000);
-                now_ms + ms + fastrand::u64(0..=most_ms)
+                let live = slot.is_live(now_ms);
+                let times = slot.share.as_ref().map_or(0, |share| share.told);
+                if let Some(share) = &mut slot.share {
+                    share.told = times.saturating_add(1);
+                }
+                now_ms + told_ms(ms, times, live, fastrand::f64())
             }
             // What is there is of no use, and now that is known: by this answer, or by news while it was on its way.
             Next::Adopt if useless >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
@@ -502,7 +480,9 @@ impl Driver {
         let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
         let goes_on = self.failed(id, purpose, None, &failure, now_ms);
         let slot = &self.refresher.slots[id];
-        if let Some(from_ms) = slot.alone_from_ms().filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms)) {
+        if let Some(from_ms) =
+            slot.standing.alone_from_ms(slot.is_ours()).filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms))
+        {
             self.arm(id, from_ms);
         }
         goes_on

@@ -7,6 +7,7 @@ mod conformance;
 mod faults;
 mod followers;
 mod http;
+mod scale;
 #[cfg(feature = "redis")]
 mod store;
 mod together;

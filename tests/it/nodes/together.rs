@@ -387,3 +387,20 @@ async fn nodes_whose_wall_clocks_differ_renew_for_each_other() {
     }
     assert_eq!(calls(&sandbox), generation, "each call has made the token that all serve");
 }
+
+/// WeChat fails for longer than a token lives, and all that nodes have seen alive is over when it is back.
+#[tokio::test]
+async fn an_outage_that_outlasts_the_token_is_got_over() {
+    for kind in [&mp::CLASSIC, &mp::STABLE] {
+        let (sandbox, store) = (sandbox(Options { lifetime_s: 3, ..brisk() }).await, memory());
+        let nodes = group(&sandbox, &store, kind, 3);
+        agreed(&nodes, 1).await;
+        sandbox.set_fault("wx1", Fault::new(FaultKind::Errcode { errcode: -1, errmsg: "system error".into() }));
+        until("nobody has a token", || nodes.iter().all(|node| node.token().is_none())).await;
+        sandbox.clear_fault("wx1");
+        agreed(&nodes, 2).await;
+        for node in nodes {
+            node.stop().await;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What several nodes that keep the same credential do differently from one: how long a lease is asked for, what is left
+//! to the others, what a value in the store means, and what is done without the store.
+//!
+//! Pure, like the rest of the policy: the driver and the simulation of many nodes decide by these. Who may call is not
+//! decided here: that is the lease's part.
+
+use super::{BACKOFF_BASE_MS, BACKOFF_FLOOR_MS, MINUTE_MS, Standing};
+use crate::clock::BootMs;
+use crate::kind::Renewal;
+use crate::nodes::turn::{self, Asking};
+use crate::upstream::class::{Class, Wait};
+
+/// The lease of a value that can be had only when its predecessor is dead: readers wait.
+const LEASE_AT_END_MS: u64 = 2_000;
+/// Offers after a flush are spread over this, and those of nodes that have not fetched the value over ten times as much.
+pub const OFFER_SPREAD_MS: u64 = 1_000;
+/// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
+const ALONE_PART: u64 = 12;
+/// Those who have been told to wait for the first time come back within this after it.
+const TOLD_SPREAD_MS: u64 = 5_000;
+
+/// What is done when the store is out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// The value is served to its end, and nothing is asked.
+    Never,
+    /// WeChat is asked if the present value is accepted: then nobody else has renewed it.
+    IfAlive,
+    /// WeChat is asked: its answer is the same for all.
+    Always,
+    /// The same without asking the store: somebody has the lease and gets nowhere.
+    AtOnce,
+}
+
+/// What a value that the store has means to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Its time is over.
+    Over,
+    /// The store lacks what we have.
+    Offer,
+    /// WeChat refuses the one that we serve.
+    Withdraw,
+    /// Nothing that we could use.
+    Nothing,
+    /// It is ours.
+    Agree,
+    /// Two values of one generation.
+    Conflict,
+    /// It is the later one.
+    Adopt,
+}
+
+/// A node's own value beside the store's.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// The generation of the node's own value, 0 without one, and of the store's.
+    pub held: u64,
+    pub theirs: u64,
+    /// The very same value.
+    pub same: bool,
+    /// When the store's value ends.
+    pub theirs_ms: BootMs,
+    /// WeChat refused the store's value in a probe.
+    pub withdrawn: bool,
+}
+
+impl Standing {
+    /// What a value that the store has means.
+    pub fn compare(&self, beside: &Beside, now_ms: BootMs) -> Means {
+        let Beside { held, theirs, same, theirs_ms, .. } = *beside;
+        let (live, withdrawn) = (self.left_ms(now_ms) > 0, self.is_withdrawn());
+        if theirs_ms <= now_ms {
+            Means::Over
+        } else if theirs < held && live && !same {
+            Means::Offer
+        } else if beside.withdrawn {
+            if same && live { Means::Withdraw } else { Means::Nothing }
+        } else if same && (live || withdrawn) {
+            Means::Agree
+        } else if withdrawn && theirs <= held {
+            // What WeChat has refused already, or its predecessor.
+            Means::Nothing
+        } else if theirs == held && live {
+            Means::Conflict
+        } else {
+            Means::Adopt
+        }
+    }
+
+    /// The least time since anybody has asked, for a renewal that comes by the schedule; 0: not even what failures have
+    /// put off matters. It does where the value is dead, or each of thousands of nodes would go on asking.
+    pub fn others_spacing_ms(&self, scheduled: bool, now_ms: BootMs) -> u64 {
+        match self.renewal {
+            _ if !scheduled => 0,
+            _ if self.left_ms(now_ms) == 0 => 1,
+            Renewal::Mint => turn::spacing_ms(self.overlap_ms()),
+            Renewal::Poll => self.poll_ms / 4 * 3,
+            Renewal::Window { .. } | Renewal::AtEnd => 1,
+        }
+    }
+
+    /// How long a lease is asked for.
+    pub fn lease_ms(&self, total_timeout_ms: u64, now_ms: BootMs) -> u64 {
+        match self.renewal {
+            Renewal::AtEnd => LEASE_AT_END_MS,
+            _ => turn::lease_ms(total_timeout_ms, if self.left_ms(now_ms) > 0 { self.overlap_ms() } else { 0 }),
+        }
+    }
+
+    /// How long the lease is kept after an answer that brought nothing new, for the next ask.
+    pub fn keep_ms(&self, now_ms: BootMs) -> u64 {
+        match self.renewal {
+            Renewal::Window { .. } if self.left_ms(now_ms) > 0 => self.ask_gap_ms(now_ms) * 5 / 4 + BACKOFF_FLOOR_MS,
+            _ => 0,
+        }
+    }
+
+    /// What is done when the store is out of reach. `ours`: this node has fetched the present value.
+    pub fn alone(&self, asking: Asking, ours: bool, now_ms: BootMs) -> Alone {
+        let left_ms = self.left_ms(now_ms);
+        let may = left_ms > 0 && self.alone_from_ms(ours).is_some_and(|from_ms| now_ms >= from_ms);
+        match (asking, self.renewal) {
+            (Asking::Mints, _) if may => Alone::IfAlive,
+            (Asking::Mints, _) => Alone::Never,
+            // The lease is somebody's who gets nowhere, and the value is running out.
+            (Asking::Repeats, Renewal::Window { window_ms })
+                if left_ms > 0 && left_ms <= window_ms.min(self.longest_ms / 2) / 2 =>
+            {
+                Alone::AtOnce
+            }
+            (Asking::Repeats, _) => Alone::Always,
+        }
+    }
+
+    /// When this node may go alone; none if others may have renewed.
+    pub fn alone_from_ms(&self, ours: bool) -> Option<BootMs> {
+        let expires_ms = self.expires_ms.filter(|_| ours && self.renewal == Renewal::Mint)?;
+        Some(expires_ms.saturating_sub(self.life_ms / ALONE_PART))
+    }
+
+    /// How long whoever has announced a call is left to it before another settles what became of it.
+    pub fn settle_ms(&self, lease_left_ms: u64, random: f64) -> u64 {
+        lease_left_ms + super::part(self.overlap_ms() / 8, random)
+    }
+
+    /// How long until a value is offered to a store that lacks it. `ours`: this node has fetched it. Whoever has goes
+    /// first, so that as a rule the others see it done before it is their turn, however many they are.
+    pub fn offer_ms(&self, ours: bool, random: f64) -> u64 {
+        let first_ms = OFFER_SPREAD_MS.min(self.overlap_ms() / 4);
+        match ours {
+            true => super::part(first_ms, random),
+            false => first_ms + super::part((10 * first_ms).min(self.overlap_ms() / 8), random),
+        }
+    }
+}
+
+/// How long a node waits that was told to wait for so long, and has been `times` times in a row before: those who wait for
+/// the same instant do not come at once, and ever less often. Whoever has called last comes back by its own schedule; the
+/// others are there in case that it has died.
+pub fn told_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
+    let doublings = times.min(if live { 6 } else { 2 });
+    ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, TOLD_SPREAD_MS) << doublings, random)
+}
+
+/// How long no node needs to ask after such a failure. What an operator has to change may concern this node alone (an
+/// address that is not on the allow-list), so the others have their try, one a second.
+pub fn others_wait_ms(class: Class, asking: Asking, failures: u64, live: bool) -> u64 {
+    match class {
+        Class::Retry => {
+            let often = live || failures < 10 || asking == Asking::Repeats;
+            let most = if often { MINUTE_MS } else { 5 * MINUTE_MS };
+            (BACKOFF_BASE_MS << failures.min(10)).min(most)
+        }
+        Class::Wait(Wait::AtLeastMs(ms)) => ms,
+        Class::Wait(Wait::NextDay) => 10 * MINUTE_MS,
+        Class::Operator(_) | Class::OwnBug => BACKOFF_BASE_MS,
+    }
+}
