@@ -2,7 +2,7 @@
 //! has the result and reads it.
 //!
 //! What a node decides is decided by the server's own code, WeChat is the sandbox's rules, and time is virtual
-//! (`sim.rs`). What the Redis spends is measured on a real one first (`costs.rs`). A few credentials are played with all
+//! (`sim`). What the Redis spends is measured on a real one first (`costs.rs`). A few credentials are played with all
 //! their nodes; ten thousand of them are those few, each begun at another instant.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -23,6 +23,9 @@ const HELP: &str = "cargo bench --bench nodes -- [OPTIONS]
   --apps N          apps (10000)
   --only A,B        only tables whose name contains one of these: costs, day, spread, start, flush, death, parted, wechat
   --quick           fewer credentials are played";
+
+/// Prints a table or two.
+type Print = fn(&Choice, &Costs);
 
 struct Choice {
     nodes: Vec<usize>,
@@ -72,7 +75,7 @@ fn main() {
         println!("No redis-server on PATH: its times are those of docs/scale.md.\n");
     }
     let costs = measured.unwrap_or(Costs::KNOWN);
-    let tables: [(&str, fn(&Choice, &Costs)); 8] = [
+    let tables: [(&str, Print); 8] = [
         ("costs", print_costs),
         ("day", print_days),
         ("spread", print_spread),

@@ -5,7 +5,7 @@
 #[path = "../../../benches/nodes/scenarios.rs"]
 mod scenarios;
 #[allow(dead_code)]
-#[path = "../../../benches/nodes/sim.rs"]
+#[path = "../../../benches/nodes/sim/mod.rs"]
 mod sim;
 
 use self::scenarios::{each, last_had_it_us, setup, sum, trouble};
