@@ -641,12 +641,14 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     boot.abs_diff(tokio) > JUMP_MS
 }
 
-pub use sharing::{SharedTicket, Watch};
+pub use following::{SharedTicket, Watch};
 
 mod arrivals;
 mod doubt;
+mod following;
 mod notes;
 mod quota;
 mod sharing;
 #[cfg(test)]
 mod tests;
+mod turns;

@@ -78,9 +78,6 @@ impl Turn {
     pub async fn begin(sharing: Option<Box<Sharing>>, alive: impl AsyncFnOnce() -> bool) -> Result<Turn, Held> {
         let Some(sharing) = sharing else { return Ok(Turn { sharing: None, lease: None, charge: None, ended: true }) };
         let alone = Turn { sharing: None, lease: None, charge: None, ended: true };
-        if sharing.alone == Alone::AtOnce {
-            return Ok(Turn { sharing: Some(sharing), ..alone });
-        }
         let taken = sharing.lane.take(sharing.lease_ms, sharing.knows, sharing.spacing_ms).await;
         let unreachable = match taken {
             Ok(Taken::Lease(lease)) => return Turn::with(sharing, lease).await,
@@ -88,7 +85,7 @@ impl Turn {
             Err(unreachable) => unreachable,
         };
         match sharing.alone {
-            Alone::Always | Alone::AtOnce => {}
+            Alone::Always => {}
             Alone::IfAlive if alive().await => {}
             Alone::IfAlive | Alone::Never => return Err(Held::OutOfReach(unreachable)),
         }

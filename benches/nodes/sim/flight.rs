@@ -40,14 +40,11 @@ impl Sim {
         let of_use = standing.left_ms(now_ms) > 0 || standing.is_withdrawn();
         let knows = slot.useless.max(if of_use { slot.generation } else { 0 });
         slot.flight = Some(flight);
-        if alone == Alone::AtOnce {
-            return self.call(node, u64::MAX);
-        }
         if !slot.cut {
             return self.ask(node, Op::Take { node: node as u64 + 1, lease_ms, knows, spacing_ms });
         }
         match alone {
-            Alone::Always | Alone::AtOnce => self.call(node, u64::MAX),
+            Alone::Always => self.call(node, u64::MAX),
             Alone::IfAlive => {
                 self.books.probes += 1;
                 self.step(node, Step::Probing);

@@ -19,6 +19,9 @@ const ALONE_PART: u64 = 12;
 /// Those who have been told to wait for the first time come back within this after it.
 const TOLD_SPREAD_MS: u64 = 5_000;
 
+/// The part of a polled value's trusted time in which each node asks for itself, if the store is out of reach.
+const ALONE_POLL_PART: u64 = 4;
+
 /// What is done when the store is out of reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alone {
@@ -28,8 +31,6 @@ pub enum Alone {
     IfAlive,
     /// WeChat is asked: its answer is the same for all.
     Always,
-    /// The same without asking the store: somebody has the lease and gets nowhere.
-    AtOnce,
 }
 
 /// What a value that the store has means to a node.
@@ -123,12 +124,8 @@ impl Standing {
         match (asking, self.renewal) {
             (Asking::Mints, _) if may => Alone::IfAlive,
             (Asking::Mints, _) => Alone::Never,
-            // The lease is somebody's who gets nowhere, and the value is running out.
-            (Asking::Repeats, Renewal::Window { window_ms })
-                if left_ms > 0 && left_ms <= window_ms.min(self.longest_ms / 2) / 2 =>
-            {
-                Alone::AtOnce
-            }
+            // Each node for itself would soon have used up what all may ask in a day.
+            (Asking::Repeats, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => Alone::Never,
             (Asking::Repeats, _) => Alone::Always,
         }
     }

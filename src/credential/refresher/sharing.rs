@@ -1,36 +1,30 @@
 //! The driver's part in keeping credentials together with other nodes: what a flight takes along, what the store tells,
-//! what is told to the store, and nodes that only follow.
+//! and what is told to the store.
 //!
 //! Followers go by the generation alone. Nothing here decides who may call: that is the lease's part.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 
-use super::{Driver, Home};
+use super::Driver;
 use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
-use crate::credential::policy::BACKOFF_FLOOR_MS;
-use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS, told_ms};
-use crate::credential::slot::{Share, Slot};
-use crate::credential::table::{CredentialId, Doubt, Event, Published, Report, State};
+use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
+use crate::credential::slot::Slot;
+use crate::credential::table::{CredentialId, Doubt, Event, Published, Report};
 use crate::credential::turn::{Sharing, value_of};
-use crate::credential::verify_ticket::Arrival;
 use crate::kind::Renewal;
 use crate::nodes::seal::Value;
-use crate::nodes::turn::{Asking, Next};
-use crate::nodes::{Answer, Moment, News, Op, Record, Unreachable, Why};
+use crate::nodes::turn::Asking;
+use crate::nodes::{Moment, News, Op, Record, Unreachable, Why};
 use crate::secret::fingerprint;
-use crate::upstream::Failure;
 
 const LOG_AGAIN_MS: u64 = 60_000;
 /// A doubt is repeated until the store has heard it, for five minutes.
 const DOUBTS_MAX: usize = 300;
 const DOUBT_AGAIN: Duration = Duration::from_secs(1);
-/// How often a follower looks whether all is well, if nothing happens.
-const FOLLOW_MS: u64 = 60_000;
 
 impl Slot {
     /// What asking twice does.
@@ -43,7 +37,7 @@ impl Slot {
     }
 
     /// True while the present value is of use.
-    fn is_live(&self, now_ms: BootMs) -> bool {
+    pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
         self.standing.left_ms(now_ms) > 0
     }
 
@@ -89,7 +83,7 @@ impl Slot {
     }
 
     /// True if this node has fetched the present value.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.share.as_ref().is_some_and(|share| share.ours)
     }
 
@@ -254,7 +248,7 @@ impl Driver {
     }
 
     /// The same value. Its number is the store's, and of a polled kind its end may be later.
-    fn agree(&mut self, id: CredentialId, generation: u64, expires_ms: BootMs) {
+    pub(super) fn agree(&mut self, id: CredentialId, generation: u64, expires_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         slot.standing.prolong(expires_ms);
         let Some(old) = slot.credential.published() else { return };
@@ -415,227 +409,11 @@ impl Driver {
             self.arm(id, at_ms);
         }
     }
-
-    /// A flight came home because it was not its turn.
-    pub(super) fn told(&mut self, id: CredentialId, answer: &Answer, next: Next) {
-        let now_ms = self.refresher.clock.boot_ms();
-        self.refresher.slots[id].flying = false;
-        let before = self.refresher.slots[id].next_try_ms;
-        self.seen(id, &answer.record, answer.moment);
-        let slot = &mut self.refresher.slots[id];
-        let useless = slot.share.as_ref().map_or(0, |share| share.useless);
-        let overtaken = slot.share.as_mut().is_some_and(|share| std::mem::take(&mut share.overtaken));
-        let at_ms = match next {
-            // A message was faster than the answer to our question. Asking again would find nothing to wait for.
-            _ if overtaken => slot.standing.due_after_others_ms(now_ms, fastrand::f64()),
-            Next::Wait { ms } => {
-                let held = answer.record.lease_left_ms(answer.moment.store_ms) > 0;
-                if !held && !slot.is_live(now_ms) {
-                    slot.credential.settle();
-                }
-                let live = slot.is_live(now_ms);
-                let times = slot.share.as_ref().map_or(0, |share| share.told);
-                if let Some(share) = &mut slot.share {
-                    share.told = times.saturating_add(1);
-                }
-                now_ms + told_ms(ms, times, live, fastrand::f64())
-            }
-            // What is there is of no use, and now that is known: by this answer, or by news while it was on its way.
-            Next::Adopt if useless >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
-            Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
-            Next::Adopt | Next::Call { .. } => return self.finish(id),
-        };
-        let slot = &self.refresher.slots[id];
-        if slot.next_try_ms == before || at_ms < slot.next_try_ms {
-            self.arm(id, at_ms);
-        }
-        self.uncover(id);
-        self.finish(id);
-    }
-
-    /// The state as it is when no flight is under way.
-    fn uncover(&mut self, id: CredentialId) {
-        let now_ms = self.refresher.clock.boot_ms();
-        let slot = &self.refresher.slots[id];
-        let live = slot.is_live(now_ms);
-        slot.credential.update_status(|status| {
-            if status.state == State::Renewing {
-                status.state = if live { State::Fresh } else { State::Dead };
-            }
-        });
-    }
-
-    /// The lease ran out on the way to the call: this machine or the store is slow.
-    pub(super) fn late(&mut self, id: CredentialId) {
-        let now_ms = self.refresher.clock.boot_ms();
-        debug!(appid = self.refresher.slots[id].credential.appid, "the lease ran out before the call was sent");
-        self.uncover(id);
-        self.arm(id, now_ms + BACKOFF_FLOOR_MS + fastrand::u64(0..=1_000));
-    }
-
-    /// Nothing could be asked, because the store is out of reach.
-    pub(super) fn out_of_reach(&mut self, id: CredentialId, purpose: Purpose, unreachable: &Unreachable) -> bool {
-        let now_ms = self.refresher.clock.boot_ms();
-        let appid = &self.refresher.slots[id].appid;
-        let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
-        let goes_on = self.failed(id, purpose, None, &failure, now_ms);
-        let slot = &self.refresher.slots[id];
-        if let Some(from_ms) =
-            slot.standing.alone_from_ms(slot.is_ours()).filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms))
-        {
-            self.arm(id, from_ms);
-        }
-        goes_on
-    }
-
-    /// The store has our value again, under another number.
-    pub(super) fn mended(&mut self, id: CredentialId, generation: u64) {
-        let slot = &mut self.refresher.slots[id];
-        if let Some(share) = &mut slot.share {
-            (share.broken, share.ours) = (None, true);
-        }
-        info!(appid = slot.credential.appid, generation, "the shared state has a good value again");
-        self.agree(id, generation, 0);
-        self.calm(id);
-        self.resume(id);
-    }
-
-    /// The call's value was refused by the store, because somebody has published beside us: theirs is served, ours is
-    /// dropped, and since nobody knows which is the later one, one more fetch follows.
-    pub(super) fn beaten(&mut self, id: CredentialId, answer: &Answer, sent_ms: BootMs) {
-        let appid = &self.refresher.slots[id].credential.appid;
-        warn!(appid, "another node has renewed beside us; its token is served, and one more fetch settles it");
-        self.refresher.slots[id].flying = false;
-        self.seen(id, &answer.record, answer.moment);
-        let slot = &mut self.refresher.slots[id];
-        slot.standing.lost(sent_ms);
-        if let Some(published) = slot.adjust_end() {
-            self.persist(id, &published);
-        }
-        self.uncover(id);
-        let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
-        let at_ms = now_ms + fastrand::u64(0..=slot.standing.overlap_ms() / 8);
-        self.arm(id, at_ms);
-        self.finish(id);
-    }
-
-    /// Notes how a new value of ours was shared.
-    pub(super) fn note_shown(&mut self, id: CredentialId, unreachable: Option<&Unreachable>) {
-        let slot = &mut self.refresher.slots[id];
-        let Some(share) = &mut slot.share else { return };
-        (share.ours, share.unpublished) = (true, unreachable.is_some());
-        if let Some(unreachable) = unreachable {
-            let appid = &slot.credential.appid;
-            warn!(appid, "a new token could not be given to the other nodes yet: {unreachable}");
-        }
-    }
-
-    /// A node that cannot call has nothing to do but look whether all is well.
-    pub(super) fn follow_on(&mut self, id: CredentialId) {
-        let now_ms = self.refresher.clock.boot_ms();
-        let slot = &mut self.refresher.slots[id];
-        let left_ms = slot.standing.left_ms(now_ms);
-        let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
-        if left_ms == 0 {
-            let failure = Failure::followed(&slot.appid);
-            slot.note_failure(&failure, now_ms, at_ms);
-            slot.credential.settle();
-            self.note_failed(id, &failure);
-        }
-        self.arm(id, at_ms);
-        self.finish(id);
-    }
-
-    /// Has a node that can call look into the value. Whoever waits for it gets their answer when that is over.
-    pub(super) fn wish(&mut self, id: CredentialId, purpose: Purpose) {
-        let slot = &mut self.refresher.slots[id];
-        let Some(share) = &slot.share else { return self.follow_on(id) };
-        slot.flying = true;
-        let generation = slot.credential.published().map(|published| published.generation);
-        let why = match purpose {
-            Purpose::Probe => Why::Tried,
-            Purpose::Renew => Why::Asked,
-            Purpose::Check | Purpose::Replace | Purpose::Force => Why::Refused,
-        };
-        let lane: crate::nodes::lane::Lane = share.lane.clone();
-        let task = self.tasks.spawn(async move { Home::Wished(lane.shared.wish(&lane.tag, generation, why).await) });
-        self.owners.insert(task.id(), id);
-    }
-
-    pub(super) fn wished(&mut self, id: CredentialId, came: Result<(), Unreachable>) {
-        if let Err(unreachable) = came {
-            let now_ms = self.refresher.clock.boot_ms();
-            let slot = &mut self.refresher.slots[id];
-            let share: Option<&mut Share> = slot.share.as_mut();
-            if share.is_some_and(|share| share.log.say("wish", now_ms, LOG_AGAIN_MS).is_some()) {
-                let (appid, advice) = (&slot.credential.appid, unreachable.advice);
-                warn!(appid, advice, "no other node looks into the token: {unreachable}");
-            }
-        }
-        self.finish(id);
-    }
 }
 
 /// What is done beside the driver's own work and brings nothing home.
 impl super::Refresher {
-    fn spawn_aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn_aside(&self, work: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(work);
     }
-}
-
-/// What nodes with verify tickets share of them.
-impl Driver {
-    /// A verify ticket that another node has got.
-    fn ticket_seen(&mut self, index: usize, record: &Record) {
-        let Some(shared) = self.refresher.tickets.get_mut(index - self.refresher.slots.len()) else { return };
-        let (id, lane) = (shared.id, shared.lane.clone());
-        shared.generation = shared.generation.max(record.generation);
-        match lane.open(record) {
-            Some(Ok(value)) => {
-                let ticket = crate::secret::Secret::new(value.value);
-                self.take_ticket(&Arrival { id, ticket, from_file: false });
-            }
-            Some(Err(_)) => {}
-            None => {
-                let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
-                if let Some(ticket) = ticket {
-                    self.share_ticket(id, ticket);
-                }
-            }
-        }
-    }
-
-    /// Gives a verify ticket to the other nodes.
-    pub(super) fn share_ticket(&mut self, id: CredentialId, ticket: String) {
-        let Some(shared) = self.refresher.tickets.iter_mut().find(|shared| shared.id == id) else { return };
-        shared.generation += 1;
-        let (lane, generation): (_, u64) = (shared.lane.clone(), shared.generation);
-        let value = Value {
-            value: ticket,
-            generation,
-            expires_ms: 0,
-            fetched_ms: 0,
-            life_ms: 0,
-            longest_ms: 0,
-            learned_ms: None,
-            withdrawn: false,
-            refresh: None,
-            by: lane.name.to_string(),
-            node: lane.node,
-        };
-        self.refresher.spawn_aside(async move { lane.offer(&value).await });
-    }
-}
-
-/// A component's verify ticket, which has a record of its own.
-pub struct SharedTicket {
-    pub(in crate::credential) id: CredentialId,
-    pub(in crate::credential) lane: crate::nodes::lane::Lane,
-    pub(in crate::credential) generation: u64,
-}
-
-/// A shared store, and how to listen to it.
-pub struct Watch {
-    pub(in crate::credential) shared: Arc<dyn crate::nodes::Shared>,
-    pub(in crate::credential) watched: Arc<[crate::nodes::Watched]>,
 }

@@ -1,0 +1,125 @@
+//! Nodes that cannot call WeChat: they take over what others publish, and have them look into what clients report. And
+//! what nodes tell each other of verify tickets.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{Driver, Home};
+use crate::credential::flight::Purpose;
+use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::table::CredentialId;
+use crate::credential::verify_ticket::Arrival;
+use crate::nodes::lane::Lane;
+use crate::nodes::seal::Value;
+use crate::nodes::{Record, Shared, Unreachable, Watched, Why};
+use crate::secret::Secret;
+use crate::upstream::Failure;
+
+/// How often a follower looks whether all is well, if nothing happens.
+const FOLLOW_MS: u64 = 60_000;
+const LOG_AGAIN_MS: u64 = 60_000;
+
+impl Driver {
+    /// A node that cannot call has nothing to do but look whether all is well.
+    pub(super) fn follow_on(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(now_ms);
+        let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
+        if left_ms == 0 {
+            let failure = Failure::followed(&slot.appid);
+            slot.note_failure(&failure, now_ms, at_ms);
+            slot.credential.settle();
+            self.note_failed(id, &failure);
+        }
+        self.arm(id, at_ms);
+        self.finish(id);
+    }
+
+    /// Has a node that can call look into the value. Whoever waits for it gets their answer when that is over.
+    pub(super) fn wish(&mut self, id: CredentialId, purpose: Purpose) {
+        let slot = &mut self.refresher.slots[id];
+        let Some(share) = &slot.share else { return self.follow_on(id) };
+        slot.flying = true;
+        let generation = slot.credential.published().map(|published| published.generation);
+        let why = match purpose {
+            Purpose::Probe => Why::Tried,
+            Purpose::Renew => Why::Asked,
+            Purpose::Check | Purpose::Replace | Purpose::Force => Why::Refused,
+        };
+        let lane = share.lane.clone();
+        let task = self.tasks.spawn(async move { Home::Wished(lane.shared.wish(&lane.tag, generation, why).await) });
+        self.owners.insert(task.id(), id);
+    }
+
+    pub(super) fn wished(&mut self, id: CredentialId, came: Result<(), Unreachable>) {
+        if let Err(unreachable) = came {
+            let now_ms = self.refresher.clock.boot_ms();
+            let slot = &mut self.refresher.slots[id];
+            let share = slot.share.as_mut();
+            if share.is_some_and(|share| share.log.say("wish", now_ms, LOG_AGAIN_MS).is_some()) {
+                let (appid, advice) = (&slot.credential.appid, unreachable.advice);
+                warn!(appid, advice, "no other node looks into the token: {unreachable}");
+            }
+        }
+        self.finish(id);
+    }
+}
+
+/// What nodes with verify tickets share of them.
+impl Driver {
+    /// A verify ticket that another node has got.
+    pub(super) fn ticket_seen(&mut self, index: usize, record: &Record) {
+        let Some(shared) = self.refresher.tickets.get_mut(index - self.refresher.slots.len()) else { return };
+        let (id, lane) = (shared.id, shared.lane.clone());
+        shared.generation = shared.generation.max(record.generation);
+        match lane.open(record) {
+            Some(Ok(value)) => {
+                let ticket = Secret::new(value.value);
+                self.take_ticket(&Arrival { id, ticket, from_file: false });
+            }
+            Some(Err(_)) => {}
+            None => {
+                let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
+                if let Some(ticket) = ticket {
+                    self.share_ticket(id, ticket);
+                }
+            }
+        }
+    }
+
+    /// Gives a verify ticket to the other nodes.
+    pub(super) fn share_ticket(&mut self, id: CredentialId, ticket: String) {
+        let Some(shared) = self.refresher.tickets.iter_mut().find(|shared| shared.id == id) else { return };
+        shared.generation += 1;
+        let (lane, generation) = (shared.lane.clone(), shared.generation);
+        let value = Value {
+            value: ticket,
+            generation,
+            expires_ms: 0,
+            fetched_ms: 0,
+            life_ms: 0,
+            longest_ms: 0,
+            learned_ms: None,
+            withdrawn: false,
+            refresh: None,
+            by: lane.name.to_string(),
+            node: lane.node,
+        };
+        self.refresher.spawn_aside(async move { lane.offer(&value).await });
+    }
+}
+
+/// A component's verify ticket, which has a record of its own.
+pub struct SharedTicket {
+    pub(in crate::credential) id: CredentialId,
+    pub(in crate::credential) lane: Lane,
+    pub(in crate::credential) generation: u64,
+}
+
+/// A shared store, and how to listen to it.
+pub struct Watch {
+    pub(in crate::credential) shared: Arc<dyn Shared>,
+    pub(in crate::credential) watched: Arc<[Watched]>,
+}

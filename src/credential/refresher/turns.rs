@@ -1,0 +1,142 @@
+//! What becomes of a flight that took its turn among other nodes: it was not its turn, the store was out of reach, or
+//! somebody has published beside it.
+//!
+//! The counterpart of a landing with a value, which is the driver's own part.
+
+use tracing::{debug, info, warn};
+
+use super::Driver;
+use crate::clock::BootMs;
+use crate::credential::flight::Purpose;
+use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::policy::together::told_ms;
+use crate::credential::table::{CredentialId, State};
+use crate::kind::Renewal;
+use crate::nodes::turn::Next;
+use crate::nodes::{Answer, Unreachable};
+use crate::upstream::Failure;
+
+impl Driver {
+    /// A flight came home because it was not its turn.
+    pub(super) fn told(&mut self, id: CredentialId, answer: &Answer, next: Next) {
+        let now_ms = self.refresher.clock.boot_ms();
+        self.refresher.slots[id].flying = false;
+        let before = self.refresher.slots[id].next_try_ms;
+        self.seen(id, &answer.record, answer.moment);
+        let slot = &mut self.refresher.slots[id];
+        let useless = slot.share.as_ref().map_or(0, |share| share.useless);
+        let overtaken = slot.share.as_mut().is_some_and(|share| std::mem::take(&mut share.overtaken));
+        let at_ms = match next {
+            // A message was faster than the answer to our question. Asking again would find nothing to wait for.
+            _ if overtaken => slot.standing.due_after_others_ms(now_ms, fastrand::f64()),
+            Next::Wait { ms } => {
+                let held = answer.record.lease_left_ms(answer.moment.store_ms) > 0;
+                if !held && !slot.is_live(now_ms) {
+                    slot.credential.settle();
+                }
+                let live = slot.is_live(now_ms);
+                let times = slot.share.as_ref().map_or(0, |share| share.told);
+                if let Some(share) = &mut slot.share {
+                    share.told = times.saturating_add(1);
+                }
+                now_ms + told_ms(ms, times, live, fastrand::f64())
+            }
+            // What is there is of no use, and now that is known: by this answer, or by news while it was on its way.
+            Next::Adopt if useless >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
+            Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
+            Next::Adopt | Next::Call { .. } => return self.finish(id),
+        };
+        let slot = &self.refresher.slots[id];
+        if slot.next_try_ms == before || at_ms < slot.next_try_ms {
+            self.arm(id, at_ms);
+        }
+        self.uncover(id);
+        self.finish(id);
+    }
+
+    /// The state as it is when no flight is under way.
+    pub(super) fn uncover(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &self.refresher.slots[id];
+        let live = slot.is_live(now_ms);
+        slot.credential.update_status(|status| {
+            if status.state == State::Renewing {
+                status.state = if live { State::Fresh } else { State::Dead };
+            }
+        });
+    }
+
+    /// The lease ran out on the way to the call: this machine or the store is slow.
+    pub(super) fn late(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        debug!(appid = self.refresher.slots[id].credential.appid, "the lease ran out before the call was sent");
+        self.uncover(id);
+        self.arm(id, now_ms + BACKOFF_FLOOR_MS + fastrand::u64(0..=1_000));
+    }
+
+    /// Nothing could be asked, because the store is out of reach.
+    pub(super) fn out_of_reach(&mut self, id: CredentialId, purpose: Purpose, unreachable: &Unreachable) -> bool {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &self.refresher.slots[id];
+        let left_ms = slot.standing.left_ms(now_ms);
+        if slot.kind.renewal == Renewal::Poll && left_ms > 0 && slot.standing.failures == 0 {
+            // Nothing is amiss yet: a polled value is trusted for many polls.
+            let pause_ms = slot.standing.poll_ms.min(left_ms / 2).max(BACKOFF_FLOOR_MS);
+            self.uncover(id);
+            self.arm(id, now_ms + pause_ms);
+            return false;
+        }
+        let appid = &slot.appid;
+        let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
+        let goes_on = self.failed(id, purpose, None, &failure, now_ms);
+        let slot = &self.refresher.slots[id];
+        if let Some(from_ms) =
+            slot.standing.alone_from_ms(slot.is_ours()).filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms))
+        {
+            self.arm(id, from_ms);
+        }
+        goes_on
+    }
+
+    /// The store has our value again, under another number.
+    pub(super) fn mended(&mut self, id: CredentialId, generation: u64) {
+        let slot = &mut self.refresher.slots[id];
+        if let Some(share) = &mut slot.share {
+            (share.broken, share.ours) = (None, true);
+        }
+        info!(appid = slot.credential.appid, generation, "the shared state has a good value again");
+        self.agree(id, generation, 0);
+        self.calm(id);
+        self.resume(id);
+    }
+
+    /// The call's value was refused by the store, because somebody has published beside us: theirs is served, ours is
+    /// dropped, and since nobody knows which is the later one, one more fetch follows.
+    pub(super) fn beaten(&mut self, id: CredentialId, answer: &Answer, sent_ms: BootMs) {
+        let appid = &self.refresher.slots[id].credential.appid;
+        warn!(appid, "another node has renewed beside us; its token is served, and one more fetch settles it");
+        self.refresher.slots[id].flying = false;
+        self.seen(id, &answer.record, answer.moment);
+        let slot = &mut self.refresher.slots[id];
+        slot.standing.lost(sent_ms);
+        if let Some(published) = slot.adjust_end() {
+            self.persist(id, &published);
+        }
+        self.uncover(id);
+        let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
+        let at_ms = now_ms + fastrand::u64(0..=slot.standing.overlap_ms() / 8);
+        self.arm(id, at_ms);
+        self.finish(id);
+    }
+
+    /// Notes how a new value of ours was shared.
+    pub(super) fn note_shown(&mut self, id: CredentialId, unreachable: Option<&Unreachable>) {
+        let slot = &mut self.refresher.slots[id];
+        let Some(share) = &mut slot.share else { return };
+        (share.ours, share.unpublished) = (true, unreachable.is_some());
+        if let Some(unreachable) = unreachable {
+            let appid = &slot.credential.appid;
+            warn!(appid, "a new token could not be given to the other nodes yet: {unreachable}");
+        }
+    }
+}
