@@ -1,4 +1,6 @@
 //! Several nodes that share a state.
 
+#[cfg(feature = "redis")]
+mod killing;
 mod settings;
 mod together;
