@@ -94,7 +94,7 @@ fn print(plan: &Plan, outcome: &Outcome) {
     row("misses", tally.misses.to_string());
     row("reads that no node answered in time", tally.unanswered.to_string());
     row("tokens read that WeChat refuses", tally.refused.to_string());
-    row("reads that met a closed connection and were repeated on another node", tally.switches.to_string());
+    row("reads that found their node gone and were repeated on another one", tally.switches.to_string());
     row("reads that passed over a node known to be gone", tally.passed_over.to_string());
     row("longest read", format!("{} ms", tally.longest.as_millis()));
     row("kills of the node that renewed last", outcome.kills.to_string());

@@ -27,7 +27,7 @@ pub struct Tally {
     pub unanswered: u64,
     /// Tokens that WeChat would have refused.
     pub refused: u64,
-    /// Reads that met a closed connection and were repeated on another node.
+    /// Reads that met a closed or refused connection and were repeated on another node.
     pub switches: u64,
     /// Reads that went to another node because theirs was known to be gone.
     pub passed_over: u64,
