@@ -3,6 +3,7 @@
 //! Values only; the refresher and the service write them, the side port reads them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
@@ -144,12 +145,25 @@ pub fn host_of(peer: &dyn std::fmt::Display) -> String {
 
 /// How it goes with the state that several nodes share. Says nothing where there is one node.
 #[derive(Default)]
-pub struct SharedFacts(Mutex<Option<(bool, BootMs)>>);
+pub struct SharedFacts {
+    seen: Mutex<Option<(bool, BootMs)>>,
+    node: OnceLock<String>,
+}
 
 impl SharedFacts {
+    /// There are other nodes; this one is called so.
+    pub(super) fn join(&self, node: &str) {
+        self.node.get_or_init(|| node.to_owned());
+    }
+
+    /// What this node is called among the others; none where it is alone.
+    pub fn node(&self) -> Option<&str> {
+        self.node.get().map(String::as_str)
+    }
+
     /// Whether it answers now; what was known before.
     pub(super) fn set(&self, up: bool, now_ms: BootMs) -> Option<bool> {
-        let mut known = self.0.lock();
+        let mut known = self.seen.lock();
         let before = *known;
         let heard_ms = if up { now_ms } else { before.map_or(now_ms, |(_, heard_ms)| heard_ms) };
         *known = Some((up, heard_ms));
@@ -158,18 +172,18 @@ impl SharedFacts {
 
     /// It has told something.
     pub(super) fn heard(&self, now_ms: BootMs) {
-        let mut known = self.0.lock();
+        let mut known = self.seen.lock();
         *known = Some((known.is_none_or(|(up, _)| up), now_ms));
     }
 
     /// Whether it answers; none without one, or before it has been asked.
     pub fn is_up(&self) -> Option<bool> {
-        self.0.lock().map(|(up, _)| up)
+        self.seen.lock().map(|(up, _)| up)
     }
 
     /// How old our picture of it is, milliseconds.
     pub fn age_ms(&self, now_ms: BootMs) -> Option<u64> {
-        self.0.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
+        self.seen.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
     }
 }
 

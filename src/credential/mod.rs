@@ -160,6 +160,9 @@ pub fn build_joined(
     }
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
+    if let Some(joined) = &joined {
+        table.sharing.join(&joined.name);
+    }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
     let Ground { clock, boot_id, .. } = ground;
     let wanted = || names.iter().flatten().cloned();

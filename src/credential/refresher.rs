@@ -332,6 +332,11 @@ impl Driver {
         let goes_on = match outcome {
             Outcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.look_for_a_rival(id, purpose, &token);
+                if let Shown::Published(generation) | Shown::Unpublished(generation, _) = &shown
+                    && self.is_overtaken(id, *generation, &token.value)
+                {
+                    return self.finish(id);
+                }
                 let generation = match shown {
                     Shown::Refused(answer) => return self.beaten(id, &answer, sent_ms),
                     Shown::NotShared => None,
@@ -400,6 +405,9 @@ impl Driver {
         for waiter in slot.waiters.drain(..) {
             // The client may have gone.
             let _ = waiter.send(());
+        }
+        if slot.share.as_ref().is_some_and(|share| share.unpublished) {
+            self.offer(id);
         }
         self.plan_probe(id);
     }

@@ -145,10 +145,12 @@ pub(super) struct Share {
     pub(super) lane: Lane,
     /// The present value was published by this node.
     pub(super) ours: bool,
-    /// The store does not have the present value yet.
+    /// The store does not have the present value yet; it is offered when the flight is over.
     pub(super) unpublished: bool,
     /// What was last read from the store: the same is not opened twice.
     pub(super) sealed: Option<Arc<str>>,
+    /// The generation of a value in the store that is of no use: it is over, or cannot be opened.
+    pub(super) useless: u64,
     /// The store's value cannot be opened: its generation, and when it was last replaced.
     pub(super) broken: Option<u64>,
     pub(super) mended_ms: Option<BootMs>,
@@ -164,6 +166,7 @@ impl Share {
             ours: false,
             unpublished: false,
             sealed: None,
+            useless: 0,
             broken: None,
             mended_ms: None,
             moment: None,

@@ -38,8 +38,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A node that was followed for so long is not in the same trouble as before.
 const WELL: Duration = Duration::from_secs(10);
-/// Between two questions at the least, once everything has been told.
-const SPACING: Duration = Duration::from_millis(50);
+/// Between two questions at the least, once everything has been told: many changes in a row come together.
+const SPACING: Duration = Duration::from_millis(200);
 /// The same trouble is logged at most so often.
 const LOG_AGAIN_MS: u64 = 60_000;
 /// Answers in which everything has been told, or never will be.
@@ -303,7 +303,8 @@ impl Wish {
     /// `live` is the value that lives here, with its generation. What is said of none is said of whatever is there.
     fn of(generation: Option<u64>, why: Why, live: Option<(u64, Secret)>) -> Wish {
         match live {
-            _ if why == Why::Tried => Wish::Probe,
+            // A rival's fetch may have killed the value or not: a trial tells.
+            _ if matches!(why, Why::Tried | Why::Rival) => Wish::Probe,
             None => Wish::Refresh(String::new().into()),
             Some((ours, _)) if generation.is_some_and(|generation| generation != ours) => Wish::Overtaken,
             Some((_, token)) => Wish::Refresh(serde_json::json!({ "token": token.expose() }).to_string().into()),
@@ -341,7 +342,8 @@ impl Teller {
     }
 
     async fn reachable(&mut self, standing: Result<(), Unreachable>) -> bool {
-        if self.last.as_ref() == Some(&standing) {
+        // Each good answer is told: it says how old the picture is.
+        if standing.is_err() && self.last.as_ref() == Some(&standing) {
             return true;
         }
         self.last = Some(standing.clone());

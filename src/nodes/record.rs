@@ -151,9 +151,14 @@ impl<V: Clone + PartialEq> Record<V> {
             Op::Announce { node, epoch, need_ms } => self.announce(*node, *epoch, *need_ms, now_ms),
             Op::Publish { node, epoch, generation, value, calls, minted, keep_ms } => {
                 let fits = *generation > self.generation || (!minted && *generation == self.generation);
-                if fits && (self.is_mine(*node, *epoch) || self.is_blank()) {
+                let mine = self.is_mine(*node, *epoch);
+                if fits && (mine || self.is_blank()) {
                     self.settle(*epoch);
                     self.epoch = self.epoch.max(*epoch);
+                    // What else was published or lost under earlier leases is forgotten.
+                    if *minted && !mine {
+                        self.tangle(now_ms);
+                    }
                     (self.generation, self.value) = (*generation, Some(value.clone()));
                     (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
                     self.count(calls);
@@ -187,6 +192,10 @@ impl<V: Clone + PartialEq> Record<V> {
                 if self.lease_left_ms(now_ms) > 0 || (*generation <= self.generation && self.value.is_some()) {
                     return Verdict::Refused;
                 }
+                // One that the store has lost with a failover, or one from before somebody began anew after a flush.
+                if self.value.is_some() {
+                    self.tangle(now_ms);
+                }
                 (self.generation, self.value) = (*generation, Some(value.clone()));
                 Verdict::Done
             }
@@ -205,7 +214,8 @@ impl<V: Clone + PartialEq> Record<V> {
             return Verdict::Newer;
         }
         let left_ms = self.lease_left_ms(now_ms);
-        if left_ms > 0 && self.holder != node {
+        // The asker's own, too, while a call is not accounted for: it may have been lost, and still be on its way.
+        if left_ms > 0 && (self.holder != node || self.open.is_some()) {
             return Verdict::Held { left_ms };
         }
         let left_ms = self.put_off_ms(spacing_ms, now_ms);
@@ -245,11 +255,12 @@ impl<V: Clone + PartialEq> Record<V> {
                 open.settled_by = open.settled_by.max(settled_by);
             }
             Ended::Lost => self.tangle(now_ms),
+            // Once the lease has passed on, the mark stands for the next holder's call as well.
+            Ended::Unsent | Ended::Answered if !mine => {}
             Ended::Unsent | Ended::Answered => {
-                if ended == Ended::Answered && mine {
+                if ended == Ended::Answered {
                     self.asked_ms = now_ms;
                 }
-                // True also when the lease has passed on: no token was made by this one.
                 if self.open.is_some_and(|open| open.by == epoch && open.settled_by == epoch) {
                     self.open = None;
                 }

@@ -99,6 +99,12 @@ impl Service {
         stat(out, "request_timeouts", counts.request_timeouts);
         stat(out, "write_timeouts", counts.write_timeouts);
         stat(out, "in_flight_refusals", counts.in_flight_refusals);
+        if let Some(node) = self.table.sharing.node() {
+            stat(out, "shared_state_node", node);
+            stat(out, "shared_state_up", u8::from(self.table.sharing.is_up() == Some(true)));
+            let age_s = self.table.sharing.age_ms(now.boot_ms).map(|ms| ms / 1000);
+            stat(out, "shared_state_age_s", age_s.map_or("never".to_owned(), |seconds| seconds.to_string()));
+        }
         self.stats.sinks().iter().enumerate().for_each(|(number, figures)| sink(number, figures, out));
     }
 

@@ -59,7 +59,7 @@ impl Collector for Scrape {
         of_server(out, &general, &slabs)?;
         of_commands(out, &general)?;
         of_classes(out, &stats(b"items"), &slabs)?;
-        of_this(out, parts, &general)?;
+        of_this(out, parts, &general, now)?;
         of_credentials(out, parts, now)?;
         of_calls(out, parts)
     }
@@ -277,7 +277,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ("tokencached_in_flight_refusals", "in_flight_refusals", "Values refused because too much was half-received."),
 ];
 
-fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats) -> Written {
+fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now: Now) -> Written {
     let build = vec![("version", env!("CARGO_PKG_VERSION"))];
     family(out, "tokencached_build", "The version of this server.", MetricType::Info)?.encode_info(&build)?;
     for (name, figure, help) in OWN {
@@ -291,6 +291,13 @@ fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats) -> W
     gauge(out, "tokencached_state_file_healthy", "Whether the last write of it succeeded.", yes(healthy))?;
     let failures = table.state_failures.load(Relaxed) as f64;
     counter(out, "tokencached_state_file_failures", "Writes of the state file that failed.", failures)?;
+    if table.sharing.node().is_some() {
+        let up = yes(table.sharing.is_up() == Some(true));
+        gauge(out, "tokencached_shared_state_up", "Whether what the nodes share can be reached.", up)?;
+        let age_s = table.sharing.age_ms(now.boot_ms).map_or(f64::INFINITY, |ms| ms as f64 / 1000.0);
+        let help = "How long ago it was last heard of, seconds: how far this node may be behind the others.";
+        gauge(out, "tokencached_shared_state_age_seconds", help, age_s)?;
+    }
     let panics = table.panics.load(Relaxed) as f64;
     counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
     let current = side.current.load(Relaxed) as f64;

@@ -125,6 +125,11 @@ pub fn shown(parts: &Parts, now: Now) -> Value {
             "healthy": table.state_saved.load(Relaxed),
             "failures": table.state_failures.load(Relaxed),
         },
+        "shared_state": table.sharing.node().map(|node| json!({
+            "node": node,
+            "up": table.sharing.is_up().unwrap_or(false),
+            "age_ms": table.sharing.age_ms(now.boot_ms),
+        })),
         "figures": figures,
         "history": parts.feed.history.lock().shown(),
     })

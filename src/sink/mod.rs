@@ -53,6 +53,8 @@ pub struct Sink {
     ends: BTreeSet<(BootMs, usize)>,
     /// Where the next check begins.
     look_from: usize,
+    /// Where the last check found what we do not know: with several nodes another one may be a moment ahead of us.
+    suspects: BTreeSet<usize>,
     backoff: Duration,
     log: Repeated<Fault>,
 }
@@ -141,6 +143,7 @@ impl Sink {
             dirty: BTreeSet::new(),
             ends: BTreeSet::new(),
             look_from: 0,
+            suspects: BTreeSet::new(),
             backoff: Duration::ZERO,
             log: Repeated::default(),
         }
@@ -214,12 +217,13 @@ impl Sink {
                 index = changes.next() => { self.dirty.insert(index); }
                 () = until(next_end) => self.note_ended(),
                 () = until(next_try) => self.dirty.extend(again.take().map(|(_, waiting)| waiting).unwrap_or_default()),
-                _ = check.tick() => match self.look(&mut link).await {
+                // A node that is cut off from the others may be behind them.
+                _ = check.tick(), if !self.is_cut_off() => match self.look(&mut link).await {
                     Ok(()) => {}
                     Err(fault) if fault.is_about_the_connection() => return Some(fault),
                     Err(fault) => self.failed(fault),
                 },
-                _ = rewrite.tick() => self.dirty.extend(0..self.items.len()),
+                _ = rewrite.tick(), if !self.is_cut_off() => self.dirty.extend(0..self.items.len()),
             }
         }
     }
@@ -345,6 +349,11 @@ impl Sink {
                     Found::Rival | Found::Foreign => overwritten.push(index),
                 }
             }
+            if overwritten.last() != Some(&index) {
+                self.suspects.remove(&index);
+            } else if self.table.sharing.node().is_some() && self.suspects.insert(index) {
+                overwritten.retain(|one| *one != index);
+            }
         }
         self.dirty.extend(overwritten);
         if missing {
@@ -352,6 +361,11 @@ impl Sink {
             self.dirty.extend(0..count);
         }
         Ok(())
+    }
+
+    /// True of one of several nodes that does not hear of the others.
+    fn is_cut_off(&self) -> bool {
+        self.table.sharing.node().is_some() && self.table.sharing.is_up() != Some(true)
     }
 
     /// When the next value in Redis ends, on the runtime's clock.

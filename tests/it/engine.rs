@@ -235,7 +235,8 @@ async fn what_is_wrong_with_sentinels_is_said() {
 fn cluster() -> ((Redis, u16), (Redis, u16)) {
     let node = || {
         let bus = free_port().to_string();
-        let (redis, port) = Redis::on_tcp(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+        let (redis, port) =
+            Redis::on_tcp(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "60000"]);
         (redis, port, bus)
     };
     let ((one, one_port, _), (two, two_port, two_bus)) = (node(), node());
@@ -275,6 +276,31 @@ async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
     write_until(&engine, "4").await;
     assert_eq!(one.get(KEY).as_deref(), Some("4"));
     assert_ne!(one_port, two_port);
+}
+
+/// A node that has given our keys away tells it once, and may be taken down.
+#[tokio::test]
+async fn a_clusters_word_outlives_the_node_that_gave_it() {
+    let ((one, _), (mut two, two_port)) = cluster();
+    let engines = [master(on_port(two_port)), master(on_port(two_port))];
+    let (by_error, by_answer) = (engines[0].connect().await.unwrap(), engines[1].connect().await.unwrap());
+    let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
+    let id: String = one.ask(&["CLUSTER", "MYID"]);
+    for redis in [&one, &two] {
+        redis.ask::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+    }
+    let error = ask::<()>(&mut by_error.clone(), &["GET", KEY]).await.unwrap_err();
+    assert_eq!(engines[0].fault(&error), Fault::Cluster);
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors().cmd("PING").cmd("GET").arg(KEY);
+    let answers: Vec<redis::Value> = pipeline.query_async(&mut by_answer.clone()).await.unwrap();
+    let refusals: Vec<_> = answers.iter().map(|answer| engines[1].refusal(answer)).collect();
+    assert_eq!(refusals, [None, Some(Fault::Cluster)]);
+    two.kill();
+    for engine in &engines {
+        let mut connection = engine.connect().await.unwrap();
+        assert_eq!(ask::<Option<String>>(&mut connection, &["GET", KEY]).await.unwrap(), None);
+    }
 }
 
 /// What a cluster has told is forgotten when it fails, and the configured address asked again.

@@ -65,6 +65,8 @@ const PURE: &[&str] = &[
     "credential/policy.rs",
     "credential/ledger.rs",
     "nodes/record.rs",
+    "nodes/redis/backlog.rs",
+    "nodes/redis/script.rs",
     "nodes/seal.rs",
     "nodes/turn.rs",
     "service",

@@ -28,6 +28,7 @@ mod memccapable;
 mod meta;
 mod month;
 mod nodes;
+mod nodes_model;
 mod open_platform;
 mod php;
 mod protocol;

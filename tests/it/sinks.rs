@@ -403,3 +403,25 @@ fn old_php_code_reads_its_token_in_redis() {
     assert_eq!(run_well(&mut command), "ok\n", "{}", node.log());
     assert_eq!(figure(&node, "rival_writes"), "0");
 }
+
+/// Each of several nodes writes what all share: none takes another's word for a rival's.
+#[test]
+fn nodes_that_share_a_state_write_one_sink_and_report_no_rival() {
+    let (wechat, redis, shared) = (Wechat::short_lived(4), Redis::start(&[]), Redis::start(&[]));
+    let config = format!(
+        "[state]\npath = \"none\"\nurl = \"{}\"\nsecret = \"what-these-nodes-seal-with\"\n[upstream]\nbase_url = \"{}\"\n\
+         [[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\nendpoint = \"token\"\n{}",
+        shared.url(),
+        wechat.base_url(),
+        sink(&redis, "")
+    );
+    let nodes = [Node::start(&config, &[]), Node::start(&config, &[])];
+    let mut seen = std::collections::BTreeSet::new();
+    wait_for("four tokens in Redis", || {
+        seen.extend(redis.get(&token_key()));
+        (seen.len() >= 4).then_some(())
+    });
+    for node in &nodes {
+        assert_eq!(figure(node, "rival_writes"), "0", "{}", node.log());
+    }
+}

@@ -52,7 +52,8 @@ impl Driver {
         let dead = |id: CredentialId| slots[id].standing.left_ms(now_ms) == 0;
         // One that lives is not armed when its parent comes, so it keeps to its schedule.
         let orphaned = dead(id) && slot.parent.is_some_and(dead);
-        match slot.grant.as_ref().is_some_and(Grant::is_missing) {
+        // What others have comes within a moment.
+        match slot.follows || slot.grant.as_ref().is_some_and(Grant::is_missing) {
             true => TICKET_FIRST_MS,
             false if orphaned => PARENT_FIRST_MS,
             false => 0,

@@ -88,7 +88,14 @@ impl Driver {
     /// The regular probes begin anew: the value has just been seen to live, or is new.
     pub(super) fn set_next_probe(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
-        let probes = &mut self.refresher.slots[id].probes;
+        let slot = &mut self.refresher.slots[id];
+        // Of several nodes the one that has renewed is the one to look.
+        let looks = slot.share.as_ref().is_none_or(|share| share.ours);
+        let probes = &mut slot.probes;
+        if !looks {
+            probes.next_ms = None;
+            return;
+        }
         probes.next_ms = probes.every_ms.map(|every| now_ms + every - (every as f64 * 0.1 * fastrand::f64()) as u64);
     }
 

@@ -29,6 +29,9 @@ const LEASE_AT_END_MS: u64 = 2_000;
 /// Offers of many nodes after a flush are spread over this.
 const OFFER_SPREAD_MS: u64 = 1_000;
 const LOG_AGAIN_MS: u64 = 60_000;
+/// A doubt is repeated until the store has heard it, for five minutes.
+const DOUBTS_MAX: usize = 300;
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 /// How often a follower looks whether all is well, if nothing happens.
 const FOLLOW_MS: u64 = 60_000;
 /// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
@@ -74,7 +77,7 @@ impl Slot {
         Some(Box::new(Sharing {
             lane: share.lane.clone(),
             asking,
-            knows: knows.max(share.broken.unwrap_or(0)),
+            knows: knows.max(share.useless),
             held,
             spacing_ms,
             lease_ms,
@@ -245,16 +248,35 @@ impl Driver {
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
         let live = slot.is_live(now_ms);
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
+        let leases = slot.share.as_ref().is_some_and(|share| share.lane.shared.leases());
         if theirs_ms <= now_ms {
+            if let Some(share) = &mut slot.share {
+                share.useless = value.generation;
+            }
             if live {
                 self.offer(id);
             }
+        } else if value.generation < held && live && !same && !leases {
+            // A node that is followed may count otherwise after a restart; of two values the one that ends later is later.
+            if slot.standing.expires_ms.is_some_and(|ours_ms| theirs_ms > ours_ms) {
+                self.adopt(id, value, moment);
+            }
         } else if value.generation < held && live && !same {
             self.offer(id);
-        } else if same && (live || slot.standing.is_withdrawn() || theirs_ms <= now_ms) {
+        } else if value.withdrawn {
+            if same && live {
+                info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+                slot.standing.withdraw(now_ms);
+                slot.credential.withdraw(now_ms);
+                slot.credential.settle();
+            }
+        } else if same && (live || slot.standing.is_withdrawn()) {
             self.agree(id, value.generation, theirs_ms);
         } else if slot.standing.is_withdrawn() && value.generation <= held {
-            // What WeChat has refused already, or its predecessor.
+            debug!(
+                appid = slot.credential.appid,
+                "the shared state has the token that WeChat refuses, or one before it"
+            );
         } else if value.generation == held && live {
             self.conflict(id, value, moment);
         } else {
@@ -289,12 +311,42 @@ impl Driver {
         let slot = &self.refresher.slots[id];
         let (appid, generation, by) = (&slot.credential.appid, value.generation, &value.by);
         warn!(appid, generation, by, "two nodes have renewed beside each other; one more fetch settles which is later");
-        if slot.asking(Purpose::Renew) == Asking::Mints
-            && let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone())
-        {
-            self.refresher.spawn_aside(async move { drop(lane.ask(Op::Doubt { generation }).await) });
-        }
+        self.doubt_shared(id, generation);
         self.adopt(id, value, moment);
+    }
+
+    /// Says so until it is heard, or for as long as it can matter.
+    fn doubt_shared(&mut self, id: CredentialId, generation: u64) {
+        let slot = &self.refresher.slots[id];
+        if slot.asking(Purpose::Renew) != Asking::Mints {
+            return;
+        }
+        let Some(lane) = slot.share.as_ref().map(|share| share.lane.clone()) else { return };
+        self.refresher.spawn_aside(async move {
+            for _ in 0..DOUBTS_MAX {
+                if lane.ask(Op::Doubt { generation }).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(DOUBT_AGAIN).await;
+            }
+        });
+    }
+
+    /// While our value was on its way, another one has been taken over that is as late or later. True if ours is the
+    /// one to drop.
+    pub(super) fn is_overtaken(&mut self, id: CredentialId, generation: u64, value: &[u8]) -> bool {
+        let slot = &self.refresher.slots[id];
+        let current = slot.credential.published().filter(|_| slot.share.is_some());
+        let Some(current) = current.filter(|current| current.generation >= generation && *current.value != *value)
+        else {
+            return false;
+        };
+        if current.generation == generation {
+            self.doubt_shared(id, generation);
+        }
+        self.uncover(id);
+        self.resume(id);
+        true
     }
 
     /// Takes over what another node has fetched.
@@ -304,9 +356,6 @@ impl Driver {
         let expires_boot_ms = moment.to_boot_ms(value.expires_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         slot.standing.adopt(expires_boot_ms, value.life_ms, value.longest_ms, value.learned_ms);
-        if value.withdrawn {
-            slot.standing.withdraw(now.boot_ms);
-        }
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;
@@ -337,7 +386,7 @@ impl Driver {
     }
 
     /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
-    fn offer(&mut self, id: CredentialId) {
+    pub(super) fn offer(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.flying || slot.standing.is_withdrawn() {
@@ -365,7 +414,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let spacing_ms = slot.standing.check_spacing_ms();
         let Some(share) = slot.share.as_mut() else { return };
-        share.broken = Some(generation);
+        (share.broken, share.useless) = (Some(generation), generation);
         let at_ms = share.mended_ms.map_or(now_ms, |mended| (mended + spacing_ms).max(now_ms));
         share.mended_ms = Some(at_ms);
         if !slot.flying && !slot.follows && at_ms < slot.next_try_ms {
@@ -400,6 +449,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].flying = false;
         let before = self.refresher.slots[id].next_try_ms;
+        let useless = |slot: &Slot| slot.share.as_ref().map_or(0, |share| share.useless);
+        let known = useless(&self.refresher.slots[id]);
         self.seen(id, &answer.record, answer.moment);
         let slot = &self.refresher.slots[id];
         let at_ms = match next {
@@ -412,7 +463,8 @@ impl Driver {
                 let most_ms = (ms / 2).clamp(BACKOFF_FLOOR_MS, 5_000);
                 now_ms + ms + fastrand::u64(0..=most_ms)
             }
-            // What is there could not be taken over.
+            // What is there is of no use, and now that is known.
+            Next::Adopt if useless(slot) > known => now_ms + BACKOFF_FLOOR_MS,
             Next::Adopt | Next::Call { .. } if slot.next_try_ms == before => now_ms + slot.standing.check_spacing_ms(),
             Next::Adopt | Next::Call { .. } => return self.finish(id),
         };
@@ -502,12 +554,15 @@ impl Driver {
     /// A node that cannot call has nothing to do but look whether all is well.
     pub(super) fn follow_on(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
-        let slot = &self.refresher.slots[id];
-        if !slot.is_live(now_ms) && self.refresher.table.sharing.is_up() == Some(false) {
-            slot.credential.settle();
-        }
+        let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
+        if left_ms == 0 {
+            let failure = Failure::followed(&slot.appid);
+            slot.note_failure(&failure, now_ms, at_ms);
+            slot.credential.settle();
+            self.note_failed(id, &failure);
+        }
         self.arm(id, at_ms);
         self.finish(id);
     }

@@ -143,8 +143,8 @@ impl Copy {
             life_ms,
             longest_ms: life_ms,
             learned_ms: None,
-            withdrawn: false,
             refresh: None,
+            withdrawn: false,
             by: by.to_owned(),
             node: 0,
         };

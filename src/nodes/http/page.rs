@@ -163,4 +163,19 @@ mod tests {
         page["credentials"] = json!([]);
         assert!(!parse(&page, Some("a-0")));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_the_reader(body: Vec<u8>) {
+            proptest::prop_assert!(Page::parse(&body, None).is_err());
+        }
+
+        #[test]
+        fn what_is_taken_is_printable_whatever_the_token_is(token in "\\PC{0,40}|[ -~]{1,40}") {
+            let mut page = page();
+            page["credentials"][0]["token"] = json!(token);
+            let taken = parse(&page, None);
+            proptest::prop_assert_eq!(taken, !token.is_empty() && token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
+        }
+    }
 }

@@ -47,6 +47,11 @@ impl Backlog {
         // One that was born since the last look has all changes since then.
         let same = (self.born.is_none() || self.born == born) && last >= self.last;
         (self.born, self.last) = (born, last);
+        // No change can have had such a number; somebody has written it. Later ones must not seem older.
+        for (index, known) in self.seqs.iter_mut().enumerate().filter(|(_, known)| **known > last) {
+            *known = 0;
+            self.dirty.insert(index);
+        }
         same
     }
 
@@ -110,6 +115,11 @@ impl Backlog {
     /// There is something to be handed on.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// A batch would have something.
+    pub fn wants_reading(&self) -> bool {
+        self.ready.is_empty() && !self.is_empty()
     }
 
     /// All that is known of has been handed on.
@@ -181,6 +191,18 @@ mod tests {
             }
         }
         assert_eq!(seen, now);
+    }
+
+    #[test]
+    fn a_number_that_no_change_can_have_had_hides_none() {
+        let mut backlog = Backlog::new(1);
+        assert!(backlog.follow(Some("a".into()), 3));
+        assert_eq!(read(&mut backlog, &[999]), [(0, 999)]);
+        backlog.push(0, "a", stored(4), MOMENT);
+        assert!(backlog.follow(Some("a".into()), 4));
+        assert_eq!(read(&mut backlog, &[4]), [(0, 4)]);
+        backlog.push(0, "a", stored(5), MOMENT);
+        assert_eq!(backlog.pop().map(|(_, record, _)| record.generation), Some(5));
     }
 
     #[test]

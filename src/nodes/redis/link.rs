@@ -30,7 +30,19 @@ pub(super) struct Failed {
 impl From<Failed> for Unreachable {
     fn from(failed: Failed) -> Unreachable {
         let text = format!("cannot be used: {}", failed.fault);
-        Unreachable { text, advice: failed.fault.advice(), unknown: failed.unknown }
+        Unreachable { text, advice: advice(failed.fault), unknown: failed.unknown }
+    }
+}
+
+/// What to do about it, where that is not what it is for a sink.
+pub(super) fn advice(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Permission => {
+            "the user's ACL is too narrow: docs/many-nodes.md has the commands, keys and channels that it takes"
+        }
+        Fault::Cluster => "see that all nodes of the cluster can be reached from here under the names that they tell",
+        Fault::Protocol => "see that it is a Redis 5 or newer, or one that is compatible, that listens there",
+        fault => fault.advice(),
     }
 }
 

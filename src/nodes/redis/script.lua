@@ -114,7 +114,7 @@ end
 function operations.take(asker, lease_ms, knows, spacing_ms)
   if r.generation > tonumber(knows) and r.value then return NEWER, 0 end
   local left = lease_left()
-  if left > 0 and r.holder ~= asker then return HELD, left end
+  if left > 0 and (r.holder ~= asker or r.open) then return HELD, left end
   left = put_off(tonumber(spacing_ms))
   if left > 0 then return LATER, left end
   r.epoch = r.epoch + 1
@@ -132,9 +132,11 @@ end
 function operations.publish(asker, epoch, generation, value, calls, minted, keep_ms)
   epoch, generation, minted = tonumber(epoch), tonumber(generation), minted == '1'
   local fits = generation > r.generation or (not minted and generation == r.generation)
-  if fits and (is_mine(asker, epoch) or (r.epoch == 0 and r.generation == 0)) then
+  local mine = is_mine(asker, epoch)
+  if fits and (mine or (r.epoch == 0 and r.generation == 0)) then
     if r.open and r.open.settled_by <= epoch then r.open = nil end
     r.epoch = math.max(r.epoch, epoch)
+    if minted and not mine then tangle() end
     r.generation, r.value = generation, value
     r.asked_ms, r.not_before_ms, r.failures = now, 0, 0
     count(calls)
@@ -151,8 +153,8 @@ local function ended(epoch, how, mine)
     r.open.settled_by = math.max(r.open.settled_by, epoch + 1)
   elseif how == 'lost' then
     tangle()
-  else
-    if how == 'answered' and mine then r.asked_ms = now end
+  elseif mine then
+    if how == 'answered' then r.asked_ms = now end
     if r.open and r.open.by == epoch and r.open.settled_by == epoch then r.open = nil end
   end
 end
@@ -172,6 +174,7 @@ end
 function operations.offer(generation, value)
   generation = tonumber(generation)
   if lease_left() > 0 or (generation <= r.generation and r.value) then return REFUSED, 0 end
+  if r.value then tangle() end
   r.generation, r.value = generation, value
   return DONE, 0
 end
@@ -208,7 +211,8 @@ local function save(n)
   local set, unset = {}, {}
   for at = 1, #after do
     local old, new = stored[at] or false, after[at]
-    if new and new ~= old and (old or new ~= '0') then
+    -- A number that is not there is 0; of an open call all three are there or none.
+    if new and new ~= old and (old or new ~= '0' or (at >= 4 and at <= 6)) then
       set[#set + 1], set[#set + 2] = FIELDS[at], new
     elseif not new and old then
       unset[#unset + 1] = FIELDS[at]

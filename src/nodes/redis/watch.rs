@@ -15,14 +15,17 @@ use tokio::time::{Instant, sleep_until};
 use super::backlog::Backlog;
 use super::link::Failed;
 use super::wishes::Wish;
-use super::{RedisStore, moment, script};
+use super::{RedisStore, link, moment, script};
 use crate::clock::{self, BootMs, Repeated};
 use crate::engine::{Fault, Subscriber};
 use crate::nodes::record::StoreMs;
 use crate::nodes::{Asked, Moment, News, Unreachable, Watched};
 
-/// Records read at once.
-const BATCH: usize = 256;
+/// Records read at once: few at first, more while that is quick. Thousands of nodes may be reading everything, and a
+/// renewal must not wait for them until its deadline.
+const BATCH: (usize, usize) = (16, 256);
+/// What takes longer is not quick.
+const QUICK_MS: u64 = 20;
 /// Wishes taken at once.
 const TAKEN_MAX: usize = 64;
 /// Between two attempts to listen, or two looks at whether one may be made.
@@ -41,6 +44,9 @@ pub(super) struct Watch {
     /// The connection that all was read by; 0: none that works.
     serial: u64,
     poll_at: Instant,
+    batch: usize,
+    /// Nothing is read before.
+    read_at: Instant,
     listening: Listening,
     listen_at: Instant,
     listen_delay_ms: u64,
@@ -70,6 +76,7 @@ enum Step {
     Poll,
     Listen,
     Heard(Result<Heard, Fault>),
+    Read,
     Taken,
     End,
 }
@@ -86,6 +93,8 @@ impl Watch {
             clock: Moment { store_ms: 0, sent_ms: 0, received_ms: 0 },
             serial: 0,
             poll_at: now,
+            batch: BATCH.0,
+            read_at: now,
             listening: Listening::No,
             listen_at: now,
             listen_delay_ms: RETRY_MS.0,
@@ -120,6 +129,8 @@ impl Watch {
                 heard = heard(&mut self.listening) => Step::Heard(heard),
                 () = store.link.lost.notified() => Step::Poll,
                 () = sleep_until(self.poll_at) => Step::Poll,
+                // `read` is at the top of this.
+                () = sleep_until(self.read_at), if self.serial > 0 && self.backlog.wants_reading() => Step::Read,
                 () = sleep_until(self.listen_at), if self.may_listen() => Step::Listen,
                 Some(_) = self.taken.join_next() => Step::Taken,
             };
@@ -134,7 +145,7 @@ impl Watch {
                 Step::Heard(Ok(Heard::Listening(subscriber))) => self.begin(subscriber),
                 Step::Heard(Ok(Heard::Message(message))) => self.hear(&message),
                 Step::Heard(Err(fault)) => self.lose(fault),
-                Step::Taken => {}
+                Step::Read | Step::Taken => {}
                 Step::End => return,
             }
         }
@@ -215,7 +226,10 @@ impl Watch {
 
     /// Reads what is to be read next, if there is room for it.
     async fn read(&mut self) {
-        let batch = if self.serial > 0 { self.backlog.batch(BATCH) } else { Vec::new() };
+        if self.serial == 0 || Instant::now() < self.read_at {
+            return;
+        }
+        let batch = self.backlog.batch(self.batch);
         if batch.is_empty() {
             return;
         }
@@ -231,6 +245,7 @@ impl Watch {
         let Some(moment) = moment(&answers, 0) else {
             return self.fail(Failed { fault: Fault::Protocol, unknown: false });
         };
+        self.pace(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
             let stored = match answer {
                 Value::Array(fields) => script::read(fields),
@@ -245,9 +260,17 @@ impl Watch {
         }
     }
 
+    /// Leaves others room, the more the slower it goes.
+    fn pace(&mut self, took_ms: u64) {
+        let quick = took_ms <= QUICK_MS;
+        self.batch = if quick { 2 * self.batch } else { self.batch / 2 }.clamp(BATCH.0, BATCH.1);
+        let pause_ms = if quick { 0 } else { fastrand::u64(0..=4 * took_ms) };
+        self.read_at = Instant::now() + Duration::from_millis(pause_ms);
+    }
+
     /// It cannot be asked. All is read again when it can.
     fn fail(&mut self, failed: Failed) {
-        self.serial = 0;
+        (self.serial, self.batch) = (0, BATCH.0);
         self.tell(Err(Failed { unknown: false, ..failed }.into()));
         let attempt_ms = self.store.link.attempt_ms();
         self.poll_in(match attempt_ms {
@@ -261,7 +284,8 @@ impl Watch {
     }
 
     fn tell(&mut self, reachable: Result<(), Unreachable>) {
-        self.telling = (self.told.as_ref() != Some(&reachable)).then_some(reachable);
+        // Each good poll is told: it says how old the picture is.
+        self.telling = (reachable.is_ok() || self.told.as_ref() != Some(&reachable)).then_some(reachable);
     }
 
     fn may_listen(&self) -> bool {
@@ -299,7 +323,7 @@ impl Watch {
         self.listen_at = Instant::now() + Duration::from_millis(wait_ms);
         if fault == Fault::Permission && self.deaf.say(fault, clock::boot_ms(), DEAF_SAID_EVERY_MS).is_some() {
             tracing::warn!(
-                advice = fault.advice(),
+                advice = link::advice(fault),
                 "changes in the shared Redis cannot be listened to, only polled for: {fault}"
             );
         }
@@ -338,6 +362,12 @@ impl Watch {
             let (store, news) = (self.store.clone(), self.news.clone());
             self.taken.spawn(async move { store.take_wish(index, wish, news).await });
         }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.deafen();
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::{Pipeline, Value};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RedisStore;
@@ -31,38 +31,35 @@ const NOBODY: &str = "see that a node which has the secrets and may call WeChat 
 /// Those of this node that are under way, by their ids.
 #[derive(Default)]
 pub(super) struct Wishes {
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
     /// The ends are being listened to.
-    heard: bool,
-    over: HashMap<String, oneshot::Sender<()>>,
+    heard: watch::Sender<bool>,
+    over: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 impl Wishes {
     /// Ends are heard from now on. When they no longer are, nobody waits in vain.
     pub fn set_heard(&self, heard: bool) {
-        let mut waiting = self.waiting.lock();
-        waiting.heard = heard;
+        self.heard.send_replace(heard);
         if !heard {
-            waiting.over.clear();
+            self.over.lock().clear();
         }
     }
 
     /// That one is over.
     pub fn end(&self, id: &str) {
-        if let Some(over) = self.waiting.lock().over.remove(id) {
+        if let Some(over) = self.over.lock().remove(id) {
             let _ = over.send(());
         }
     }
 
-    fn begin(&self, id: &str) -> Option<oneshot::Receiver<()>> {
-        let mut waiting = self.waiting.lock();
+    /// Waits until the end of a wish would be heard, which takes a moment when a connection is new.
+    async fn begin(&self, id: &str) -> Option<oneshot::Receiver<()>> {
+        let mut heard = self.heard.subscribe();
+        timeout(TAKEN_WITHIN, heard.wait_for(|heard| *heard)).await.ok()?.ok()?;
         let (over, end) = oneshot::channel();
-        waiting.heard.then(|| waiting.over.insert(id.to_owned(), over))?;
-        Some(end)
+        self.over.lock().insert(id.to_owned(), over);
+        // Perhaps it has just ended.
+        heard.borrow().then_some(end)
     }
 }
 
@@ -71,7 +68,7 @@ struct Forget<'a>(&'a Wishes, &'a str);
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.waiting.lock().over.remove(self.1);
+        self.0.over.lock().remove(self.1);
     }
 }
 
@@ -117,7 +114,7 @@ impl RedisStore {
         let wish =
             Wish { id: id.clone(), node: self.node, tag: tag.to_owned(), generation, why: word_of(why).to_owned() };
         let payload = serde_json::to_string(&wish).unwrap_or_default();
-        let Some(mut over) = self.wishes.begin(&id) else {
+        let Some(mut over) = self.wishes.begin(&id).await else {
             return Err(Failed { fault: Fault::Unreachable, unknown: false }.into());
         };
         let begun = Instant::now();

@@ -119,6 +119,7 @@ function soonest(all) {
   const file = here.status?.state_file;
   if (file?.kept && !file.healthy) parts.push(t("sub_state_bad"));
   else if (file && !file.kept) parts.push(t("sub_state_off"));
+  if (here.status?.shared_state?.up === false) parts.push(t("sub_shared_down"));
   say($("subline"), parts.join(" · "));
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::commands;
-use crate::support::{Client, run, run_well, tokencached, wait_for, write};
+use crate::support::{Client, run, run_well, tokencached, wait_for};
 
 const CLASSIC: &str = "wx2222222222222222";
 
@@ -200,7 +200,7 @@ fn without_a_redis_the_others_follow_the_first() {
 fn a_redis_that_does_not_start_is_as_good_as_none() {
     use std::os::unix::fs::PermissionsExt;
     let path = tempfile::tempdir().unwrap();
-    let server = write(path.path(), "redis-server", "#!/bin/sh\necho 'out of order'\nexit 1\n");
+    let server = crate::support::write(path.path(), "redis-server", "#!/bin/sh\necho 'out of order'\nexit 1\n");
     std::fs::set_permissions(server, std::fs::Permissions::from_mode(0o755)).unwrap();
     let demo = Demo::with(|command| {
         command.env("PATH", path.path());

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokencached::clock::{System, boot_ms};
+use tokencached::clock::{Clock, System, boot_ms};
 use tokencached::config::{App, SecretSource};
 use tokencached::credential::table::{Credential, State, Table};
 use tokencached::credential::{self, Ground, Joined, state};
@@ -313,6 +313,25 @@ async fn failures_put_all_nodes_off_together() {
     assert_eq!(calls(&sandbox), record.failures);
     assert!(record.not_before_ms >= record.asked_ms + 4_000, "ever further apart: {record:?}");
     assert!(nodes.iter().all(|node| node.credential().status(boot_ms()).state != State::Fresh));
+}
+
+/// All nodes were down for longer than a token lives: what the store still has is over.
+#[tokio::test]
+async fn what_is_over_in_the_store_keeps_nobody_from_asking() {
+    for kind in [&mp::CLASSIC, &mp::STABLE] {
+        let (sandbox, store) = (sandbox(Options { lifetime_s: 2, ..Options::default() }).await, memory());
+        let nodes = group(&sandbox, &store, kind, 1);
+        agreed(&nodes, 1).await;
+        for node in nodes {
+            node.kill().await;
+        }
+        let tag = tag(&sandbox, kind);
+        let (old, seal) = (store.record(&tag), Seal::new(&Secret::new(SEALED_WITH.to_owned()), &tag));
+        let ends_ms = seal.open(old.value.as_ref().unwrap()).unwrap().expires_ms;
+        until("its end", || System.now().unix_ms.unsigned_abs() > ends_ms).await;
+        let nodes = group(&sandbox, &store, kind, 2);
+        assert_eq!(sandbox.judge(&agreed(&nodes, old.generation + 1).await), Verdict::Accepted);
+    }
 }
 
 /// The value that a store gives under a new number was sealed for another.

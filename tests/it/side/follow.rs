@@ -1,7 +1,7 @@
 //! `GET /v1/credentials`: all values at once and then what changes, as nodes that follow ask for them.
 
 use serde_json::{Value, json};
-use tokencached::sandbox::{AppOptions, Options};
+use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options};
 
 use super::{KEYS, MEANT, Side, bearer, credential};
 use crate::support::{APPID, Wechat, wait_for, write};
@@ -12,6 +12,16 @@ fn next(side: &Side, from: &Value, wait_s: u64, headers: &[&str]) -> Value {
     let answer = side.get(&format!("{ALL}?after={}&wait_s={wait_s}", from["cursor"].as_str().unwrap()), headers);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
+}
+
+/// Everything, once each value has been told as a change: it can be read an instant before it counts as one.
+fn settled(side: &Side, headers: &[&str]) -> Value {
+    wait_for("the first values", || {
+        let all = side.get(ALL, headers).json();
+        let changes: usize = all["cursor"].as_str()?.split('-').nth(1)?.parse().unwrap();
+        // Each credential counts once for being there, and once for its value.
+        (changes >= 2 * all["credentials"].as_array()?.len()).then_some(all)
+    })
 }
 
 fn told(page: &Value) -> Vec<(String, String)> {
@@ -25,7 +35,7 @@ fn everything_comes_once_and_then_only_what_changes() {
     let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
     let (token, generation) = side.token(&[MEANT]);
     wait_for("the ticket", || side.node.connect().get(&format!("jsapi_ticket:{APPID}")));
-    let all = side.get(ALL, &[MEANT]).json();
+    let all = settled(&side, &[MEANT]);
     let mut kinds = told(&all);
     kinds.sort();
     assert_eq!(kinds, [(APPID.into(), "access_token".into()), (APPID.into(), "jsapi_ticket".into())]);
@@ -59,11 +69,10 @@ fn everything_comes_once_and_then_only_what_changes() {
 
 #[test]
 fn a_withdrawn_value_is_told_as_such_and_not_shown() {
-    use tokencached::sandbox::{Fault, FaultKind};
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "", "", "");
     let (token, generation) = side.token(&[MEANT]);
-    let all = side.get(ALL, &[MEANT]).json();
+    let all = settled(&side, &[MEANT]);
     assert_eq!(all["credentials"][0]["withdrawn"], false);
     wechat.kill_tokens(APPID);
     wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
@@ -84,7 +93,7 @@ fn after_a_restart_and_with_other_rights_everything_comes_again() {
     write(folder.path(), "keys", KEYS);
     let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
     side.token(&[&bearer("web")]);
-    let all = side.get(ALL, &[&bearer("web")]).json();
+    let all = settled(&side, &[&bearer("web")]);
     assert_eq!(told(&next(&side, &all, 0, &[&bearer("web")])), []);
     // Another key with rights of its own, and a cursor that is not its own.
     let others = next(&side, &all, 0, &[&bearer("ops")]);
@@ -140,7 +149,7 @@ fn a_wait_ends_with_the_key_it_began_with() {
     let wechat = Wechat::start();
     let side = Side::keyed(&wechat, "", "");
     side.token(&[&bearer("web")]);
-    let all = side.get(ALL, &[&bearer("web")]).json();
+    let all = settled(&side, &[&bearer("web")]);
     let path = format!("{ALL}?after={}&wait_s=60", all["cursor"].as_str().unwrap());
     let headers = [bearer("web")];
     let ended = std::thread::scope(|scope| {

@@ -124,6 +124,12 @@ impl Redis {
         client.get_connection_with_timeout(super::PATIENCE)
     }
 
+    /// A connection to it.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        self.client().unwrap()
+    }
+
     /// One command on a connection of its own.
     #[track_caller]
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {

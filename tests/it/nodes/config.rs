@@ -242,3 +242,20 @@ fn an_app_without_a_secret_is_never_asked_for() {
     let all = [Endpoint::StableToken, Endpoint::StableTokenForced, Endpoint::Token];
     assert_eq!(all.map(|endpoint| calls.of(endpoint)), [0; 3]);
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn the_manuals_example_is_accepted() {
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let blocks = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let of_state: Vec<&str> = blocks.filter(|block| block.starts_with("[state]")).collect();
+    assert!(!of_state.is_empty());
+    for block in of_state {
+        let names = ["redis.password", "state.secret"];
+        let here = names
+            .iter()
+            .fold(block.to_owned(), |here, name| here.replace(&format!("/etc/tokencached/{name}"), "sealing"));
+        assert!(good(&here, &[]).config.nodes.is_some(), "{block}");
+    }
+}
