@@ -1,4 +1,4 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`; hidden, `tied`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
@@ -21,7 +21,8 @@ Examples:
                                                  and \"get access_token\" always answers with a live token
   tokencached --config /etc/tokencached/tokencached.toml
   tokencached check --config F --live            judge a configuration and fetch one token per app
-  tokencached demo                               try it out without a WeChat account";
+  tokencached demo                               try it out without a WeChat account
+  tokencached demo --nodes 3                     the same with three nodes, to kill one";
 
 /// A memcached-compatible cache node that keeps WeChat access tokens current.
 #[derive(Parser, Debug)]
@@ -52,6 +53,9 @@ enum Sub {
     Sandbox(SandboxArgs),
     /// Judge a configuration and print the settings in effect
     Check(Box<CheckArgs>),
+    /// Become another program that ends when the parent does (for the demo's own processes)
+    #[command(hide = true)]
+    Tied(TiedArgs),
 }
 
 /// What to do.
@@ -61,6 +65,7 @@ pub enum Command {
     Demo(DemoArgs),
     Sandbox(SandboxArgs),
     Check(CheckArgs),
+    Tied(TiedArgs),
 }
 
 /// `tokencached`, `tokencached serve`.
@@ -76,13 +81,16 @@ pub struct ServeArgs {
 /// `tokencached demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// TCP port
+    /// How many nodes, 1 to 9. Several are a process each, on a Redis if there is one on PATH
+    #[arg(long, value_name = "NUM", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// TCP port; of several nodes the first one's, the others have the next ones
     #[arg(short, long, value_name = "NUM", default_value_t = 11211)]
     pub port: u16,
     /// Address to listen on
     #[arg(short, long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
-    /// Port of the status page [default: 2130, or any free one if that is taken]
+    /// Port of the status page, as with --port [default: 2130, or any free one if that is taken]
     #[arg(long, value_name = "NUM")]
     pub side_port: Option<u16>,
     /// How long a simulated token lives: 60s, 2m, 2h
@@ -132,6 +140,16 @@ pub struct CheckArgs {
     pub serve: ServeArgs,
 }
 
+/// `tokencached tied`.
+#[derive(Args, Clone, Debug)]
+pub struct TiedArgs {
+    /// The process whose end is ours
+    pub parent: u32,
+    /// What to become
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
 /// An account of the simulated API.
 #[derive(Clone, PartialEq)]
 pub struct Account {
@@ -166,6 +184,7 @@ where
         Some(Sub::Demo(args)) => Command::Demo(args),
         Some(Sub::Sandbox(args)) => Command::Sandbox(args),
         Some(Sub::Check(args)) => Command::Check(*args),
+        Some(Sub::Tied(args)) => Command::Tied(args),
     })
 }
 

@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
         Command::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
         Command::Check(args) => run_check(&args.serve, args.live),
+        Command::Tied(args) => {
+            Err(unavailable("cannot become the program")(process::become_tied(args.parent, &args.command)))
+        }
     };
     match done {
         Ok(code) => code,

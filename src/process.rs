@@ -4,16 +4,18 @@
 //! there are threads. The order of a start: configuration, [`detach_into_background`], limits, bind, pid file,
 //! user, threads. Decides nothing about leaving: `main` does.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User, initgroups, setgid, setuid};
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 /// Marks the process that was started to stay in the background.
 const MARK: &str = "TOKENCACHED_IN_BACKGROUND";
@@ -23,6 +25,22 @@ const WATCH: Duration = Duration::from_millis(500);
 
 /// Descriptors beside those of clients: listeners, state, upstream, logs.
 const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Becomes another program, which the kernel kills when the thread of `parent` that has started it ends. Returns only
+/// if that fails.
+pub fn become_tied(parent: u32, command: &[OsString]) -> io::Error {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return error.into();
+    }
+    // It may have ended before that was set.
+    if std::os::unix::process::parent_id() != parent {
+        return io::Error::other("the process that has started it is gone");
+    }
+    match command.split_first() {
+        Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+        None => io::Error::other("no program is named"),
+    }
+}
 
 /// Which of the two processes of `-d` this one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -804,6 +804,29 @@ fn the_example_file_loads_and_names_every_key() {
     assert!(matches!(without.iter().next().unwrap().place, Place::Line { .. }));
 }
 
+/// `%i` is the number of the instance.
+#[cfg(feature = "redis")]
+#[test]
+fn the_example_of_several_nodes_loads_as_its_unit_starts_it() {
+    let unit = std::fs::read_to_string(root().join("deploy/tokencached@.service")).unwrap().replace("%i", "2");
+    let line = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for credential in unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")) {
+        let file = folder.path().join(credential.split(':').next().unwrap());
+        std::fs::write(&file, SECRET).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let mut given = vec![("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
+    given.extend(line("Environment=").split(' ').filter_map(|variable| variable.split_once('=')));
+    let start = line("ExecStart=").split_once("several.toml ").unwrap().1;
+    let path = root().join("deploy/several.toml");
+    let loaded = load(Some(&path), &environment(&given), &flags(start)).unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.server.listen, ["127.0.0.1:11212".parse().unwrap()]);
+    let shown = loaded.effective();
+    assert!(shown.contains("node = \"node-2\"") && shown.contains("127.0.0.1:2132"), "{shown}");
+}
+
 #[test]
 fn a_host_name_is_looked_up() {
     struct Named;

@@ -6,6 +6,27 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{Client, run_well, tokencached, wait_for};
 
+mod several;
+
+/// The shell commands that are shown: indented by two, going on where they are indented further.
+fn commands(printed: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in printed.lines() {
+        if let Some(command) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) {
+            commands.push(command.to_owned());
+            open = true;
+        } else if open && line.starts_with("    ") {
+            let last = commands.last_mut().unwrap();
+            last.push('\n');
+            last.push_str(line);
+        } else {
+            open = false;
+        }
+    }
+    commands
+}
+
 /// A running demo and what it has printed.
 struct Demo {
     child: Child,
@@ -38,23 +59,8 @@ impl Demo {
         std::fs::read_to_string(self.folder.path().join("printed")).unwrap()
     }
 
-    /// The shell commands it shows: indented by two, going on where they are indented further.
     fn commands(&self) -> Vec<String> {
-        let mut commands: Vec<String> = Vec::new();
-        let mut open = false;
-        for line in self.printed().lines() {
-            if let Some(command) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) {
-                commands.push(command.to_owned());
-                open = true;
-            } else if open && line.starts_with("    ") {
-                let last = commands.last_mut().unwrap();
-                last.push('\n');
-                last.push_str(line);
-            } else {
-                open = false;
-            }
-        }
-        commands
+        commands(&self.printed())
     }
 
     /// The one command that contains this.

@@ -311,7 +311,7 @@ fn the_configuration_shown_is_accepted() {
         assert!(!shown.is_empty(), "{name}");
         for block in shown {
             let body = block.body.replace("/etc/tokencached", &home);
-            for line in body.lines().filter(|line| line.starts_with("secret_file")) {
+            for line in body.lines().filter(|line| line.contains("_file = ")) {
                 let path = line.split('"').nth(1).unwrap();
                 fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();
             }

@@ -9,5 +9,7 @@ mod followers;
 mod http;
 mod scale;
 #[cfg(feature = "redis")]
+mod killing;
+#[cfg(feature = "redis")]
 mod store;
 mod together;
