@@ -39,7 +39,7 @@ use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
 use crate::kind::{Kind, Quota, component};
 use crate::nodes::http::HttpStore;
-use crate::nodes::lane::Lane;
+use crate::nodes::lane::{Lane, SameSecret};
 use crate::nodes::seal::Seal;
 use crate::nodes::{NodeId, Shared, Watched};
 use crate::secret::Secret;
@@ -200,12 +200,14 @@ impl Joined {
     /// Gives every slot its way to the store.
     fn join(self, slots: &mut [Slot], grants: &[Option<GrantName>]) -> (Option<Watch>, Vec<SharedTicket>) {
         let name: Arc<str> = self.name.as_str().into();
+        let secret = Arc::new(SameSecret::new(&self.secret));
         let lane = |tag: &str| Lane {
             shared: self.shared.clone(),
             tag: tag.into(),
             seal: Arc::new(Seal::new(&self.secret, tag)),
             node: self.node,
             name: name.clone(),
+            secret: secret.clone(),
         };
         let mut watched = Vec::with_capacity(slots.len());
         for slot in slots.iter_mut() {

@@ -4,11 +4,13 @@
 //! Knows no schedule and calls no WeChat. An answer that never came is asked after before anything is done twice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record::{Ended, NodeId, Op, Record};
 use super::seal::{Seal, Unsealable, Value};
 use super::turn::{self, Moment, Next};
 use super::{Answer, Shared, Unreachable};
+use crate::secret::Secret;
 
 /// How often a publication is tried before the value is kept for later.
 const PUBLISH_TRIES: usize = 3;
@@ -22,6 +24,52 @@ pub struct Lane {
     pub node: NodeId,
     /// This node's name, for people.
     pub name: Arc<str>,
+    /// Of all of this node's lanes.
+    pub secret: Arc<SameSecret>,
+}
+
+/// Whether the other nodes seal with this node's secret. One that has another by mistake could open nothing of theirs,
+/// would take each value for rubbish, and would end their tokens by calls of its own.
+pub struct SameSecret {
+    seal: Seal,
+    seen: AtomicBool,
+}
+
+/// Names the record that is sealed by whoever comes first.
+const SAME_SECRET_TAG: &str = "same_secret";
+
+impl SameSecret {
+    /// For nodes with that secret.
+    pub fn new(secret: &Secret) -> SameSecret {
+        SameSecret { seal: Seal::new(secret, SAME_SECRET_TAG), seen: AtomicBool::new(false) }
+    }
+
+    /// Leaves a sealed word in the store, or opens the one that is there. Once it has, it is believed.
+    async fn check(&self, shared: &dyn Shared) -> Result<(), Unreachable> {
+        if self.seen.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let word = Value { value: SAME_SECRET_TAG.to_owned(), generation: 1, ..Value::default() };
+        let Some(value) = self.seal.close(&word) else { return Err(no_random_numbers()) };
+        let answer = shared.ask(SAME_SECRET_TAG, Op::Offer { generation: 1, value }).await?;
+        match answer.record.value.map(|sealed| self.seal.open(&sealed)) {
+            Some(Ok(_)) => {
+                self.seen.store(true, Ordering::Release);
+                Ok(())
+            }
+            _ => Err(Unreachable {
+                text: "is sealed with another secret than this node's".into(),
+                advice: "give all nodes the same secret in [state]; if it was changed on all of them on purpose, delete \
+                         the keys that begin with {prefix}: once",
+                unknown: false,
+            }),
+        }
+    }
+}
+
+fn no_random_numbers() -> Unreachable {
+    let text = "gets nothing: this machine gives no random numbers".into();
+    Unreachable { text, advice: "see that getrandom(2) works here", unknown: false }
 }
 
 /// What asking for the lease came to.
@@ -49,6 +97,7 @@ impl Lane {
 
     /// Asks for the lease.
     pub async fn take(&self, lease_ms: u64, knows: u64, spacing_ms: u64) -> Result<Taken, Unreachable> {
+        self.secret.check(self.shared.as_ref()).await?;
         let answer = self.ask(Op::Take { node: self.node, lease_ms, knows, spacing_ms }).await?;
         Ok(match turn::after_take(answer.verdict, &answer.record) {
             Next::Call { settles } => {
@@ -110,9 +159,7 @@ impl Lease {
     pub async fn publish(&self, value: &Value, minted: bool, keep_ms: u64, calls: Option<Arc<str>>) -> Publication {
         let (node, epoch, generation) = (self.lane.node, self.record.epoch, value.generation);
         let Some(sealed) = self.lane.seal.close(value) else {
-            let text = "gets nothing: this machine gives no random numbers".into();
-            let advice = "see that getrandom(2) works here";
-            return Publication::Unpublished(generation, Unreachable { text, advice, unknown: false });
+            return Publication::Unpublished(generation, no_random_numbers());
         };
         let mut tries = 0;
         loop {

@@ -24,7 +24,7 @@ const FORM: u8 = 1;
 const SEALED_BYTES_MAX: usize = 64 * 1024;
 
 /// A value as nodes share it. No `Debug`: it holds the token.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     pub value: String,
     pub generation: u64,

@@ -7,9 +7,9 @@ mod conformance;
 mod faults;
 mod followers;
 mod http;
-mod scale;
 #[cfg(feature = "redis")]
 mod killing;
+mod scale;
 #[cfg(feature = "redis")]
 mod store;
 mod together;

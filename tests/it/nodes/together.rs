@@ -241,6 +241,24 @@ async fn a_node_with_another_secret_serves_nothing_of_theirs_and_says_so() {
     bad.stop().await;
 }
 
+/// Each would take what the other publishes for rubbish, and call in its turn.
+#[tokio::test]
+async fn a_node_with_another_secret_ends_nobodys_classic_token() {
+    let (sandbox, store) = (sandbox(brisk()).await, memory());
+    let good = Node::start(&sandbox, &store, app("wx1", &mp::CLASSIC), 1);
+    until("a value", || good.token().is_some()).await;
+    let bad = Node::with_secret(&sandbox, &store, app("wx1", &mp::CLASSIC), 2, "another secret altogether");
+    let status = || bad.credential().status(boot_ms());
+    until("a few renewals", || {
+        assert!(good.token().is_some() && bad.token().is_none());
+        good.generation() >= 4 && status().failures > 0
+    })
+    .await;
+    assert_eq!(calls(&sandbox), good.generation(), "only the one has called");
+    let error = status().last_error.unwrap();
+    assert!(error.text.contains("sealed with another secret"), "{error:?}");
+}
+
 /// Fault 55: after a failover two nodes may have published the same generation.
 #[tokio::test]
 async fn two_values_of_one_generation_are_settled_by_one_more_call() {
