@@ -33,6 +33,9 @@ impl Demo {
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
         let mut command = tokencached();
         command.args(["demo", "--nodes", "3", "-p", "0", "--side-port", "0", "--lifetime", "12s"]);
+        // An address of its own: nobody takes the port of a node that is down.
+        let address = std::net::Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254));
+        command.args(["-l", &address.to_string()]);
         command.env("TMPDIR", folder.path().join("tmp")).stdin(Stdio::null());
         command.stdout(file("printed")).stderr(file("log"));
         change(&mut command);
