@@ -69,6 +69,8 @@ pub struct Turn {
     sharing: Option<Box<Sharing>>,
     lease: Option<Box<Lease>>,
     charge: Option<super::ledger::Charge>,
+    /// Why there is no lease, with other nodes.
+    unreachable: Option<Unreachable>,
     /// True once the store knows that this turn is over.
     ended: bool,
 }
@@ -76,8 +78,8 @@ pub struct Turn {
 impl Turn {
     /// Asks for the turn. `alive` is asked where the answer depends on whether the present value is accepted.
     pub async fn begin(sharing: Option<Box<Sharing>>, alive: impl AsyncFnOnce() -> bool) -> Result<Turn, Held> {
-        let Some(sharing) = sharing else { return Ok(Turn { sharing: None, lease: None, charge: None, ended: true }) };
-        let alone = Turn { sharing: None, lease: None, charge: None, ended: true };
+        let alone = Turn { sharing: None, lease: None, charge: None, unreachable: None, ended: true };
+        let Some(sharing) = sharing else { return Ok(alone) };
         let taken = sharing.lane.take(sharing.lease_ms, sharing.knows, sharing.spacing_ms).await;
         let unreachable = match taken {
             Ok(Taken::Lease(lease)) => return Turn::with(sharing, lease).await,
@@ -89,7 +91,7 @@ impl Turn {
             Alone::IfAlive if alive().await => {}
             Alone::IfAlive | Alone::Never => return Err(Held::OutOfReach(unreachable)),
         }
-        Ok(Turn { sharing: Some(sharing), ..alone })
+        Ok(Turn { sharing: Some(sharing), unreachable: Some(unreachable), ..alone })
     }
 
     async fn with(mut sharing: Box<Sharing>, lease: Box<Lease>) -> Result<Turn, Held> {
@@ -104,7 +106,7 @@ impl Turn {
                 Publication::Unpublished(_, unreachable) => Held::OutOfReach(unreachable),
             });
         }
-        Ok(Turn { sharing: Some(sharing), lease: Some(lease), charge: None, ended: false })
+        Ok(Turn { sharing: Some(sharing), lease: Some(lease), charge: None, unreachable: None, ended: false })
     }
 
     /// Last before the call: counts it, and writes the intent. How long the call may take at most.
@@ -177,8 +179,10 @@ impl Turn {
         let Some(sharing) = &self.sharing else { return Shown::NotShared };
         let held = sharing.held;
         let Some(lease) = &self.lease else {
-            let unreachable = Unreachable { text: "was not asked".into(), advice: "nothing", unknown: false };
-            return if same { Shown::Published(held) } else { Shown::Unpublished(held + 1, unreachable) };
+            return match self.unreachable.take() {
+                Some(unreachable) if !same => Shown::Unpublished(held + 1, unreachable),
+                _ => Shown::Published(held),
+            };
         };
         let polled = standing.renewal == Renewal::Poll;
         if same && !polled && lease.record.generation == held {
