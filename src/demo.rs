@@ -34,9 +34,6 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), Str
     let options = Options {
         apps: [FIRST_APPID, SECOND_APPID].map(|appid| mp(appid, DEMO_SECRET)).into(),
         lifetime_s: args.lifetime.as_secs().max(1),
-        // As wide as the server takes it for with so short a life. In proportion it would be so narrow that nodes who wait
-        // for the one that asks lose their patience, which they never have to with WeChat's.
-        stable_window_ms: (args.nodes > 1).then(|| millis(args.lifetime / 2)),
         ..Options::default()
     };
     let sandbox = Sandbox::start(options).await.map_err(|error| format!("the sandbox cannot start: {error}"))?;
