@@ -1,5 +1,5 @@
--- Record::apply of src/nodes/record.rs, step by step, with the clock of this server. tests/it/nodes/store.rs holds the
--- two to each other. Numbers are doubles here: what is counted stays below 10^15, and nodes' ids are text.
+-- Record::apply of src/nodes/record.rs, step by step, with the clock of this server. tests/it/nodes/conformance.rs holds
+-- the two to each other. Numbers are doubles here: what is counted stays below 10^15, and nodes' ids are text.
 -- KEYS: the record, the set of changes, the sequence. ARGV: the channel, the tag, the operation and what belongs to it.
 local LEASE_MS_MAX, WAIT_MS_MAX, NOBODY, KEEP_S = $LEASE_MS_MAX, $WAIT_MS_MAX, '$NOBODY', $KEEP_S
 local DONE, NEWER, HELD, LATER, REFUSED = 0, 1, 2, 3, 4

@@ -262,12 +262,17 @@ fn a_follower_whose_way_to_the_redis_leads_nowhere_catches_up() {
     group.agreed(&[]);
     proxy.lead(To::Tcp(SocketAddr::from(([127, 0, 0, 1], free_port()))));
     group.until_said(&[1], "tokens are served from memory");
+    let up = |group: &Group, at: usize| group.members[at].node.connect().stat("", "shared_state_up");
+    assert_eq!([up(&group, 0).as_deref(), up(&group, 1).as_deref()], [Some("1"), Some("0")]);
+    let age_s = |group: &Group| group.members[1].node.connect().stat("", "shared_state_age_s")?.parse::<u64>().ok();
+    group.until("its picture to be seconds old", |group| age_s(group).is_some_and(|age_s| age_s >= 2));
     group.kill_tokens_and_tell(0);
     group.until("the next token", |group| group.members[0].last.as_ref().is_some_and(|token| *token != first));
     assert_eq!(group.members[1].last.as_ref(), Some(&first));
     proxy.lead(To::Unix(redis.socket()));
     group.agreed(&[&first]);
     assert_eq!(calls(&wechat), 2);
+    group.until("a picture that is fresh", |group| up(group, 1).as_deref() == Some("1") && age_s(group) == Some(0));
 }
 
 /// Fault 61.
