@@ -174,3 +174,31 @@ pub fn others_wait_ms(class: Class, asking: Asking, failures: u64, live: bool) -
         Class::Operator(_) | Class::OwnBug => BACKOFF_BASE_MS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(renewal: Renewal) -> Standing {
+        let mut standing = Standing::new(renewal);
+        standing.adopt(7_200_000, 7_200_000, 7_200_000, None);
+        standing
+    }
+
+    #[test]
+    fn without_the_store_only_the_last_one_to_renew_goes_alone_and_only_near_the_end() {
+        let standing = standing(Renewal::Mint);
+        let alone = |ours, now_ms| standing.alone(Asking::Mints, ours, now_ms);
+        assert_eq!([alone(true, 0), alone(true, 6_599_999)], [Alone::Never; 2]);
+        assert_eq!([alone(true, 6_600_000), alone(true, 7_199_999)], [Alone::IfAlive; 2]);
+        assert_eq!([alone(false, 6_600_000), alone(true, 7_200_000)], [Alone::Never; 2]);
+    }
+
+    #[test]
+    fn without_the_store_a_polled_value_is_asked_for_near_the_end_of_its_trusted_time() {
+        let (polled, stable) = (standing(Renewal::Poll), standing(Renewal::Window { window_ms: 300_000 }));
+        assert_eq!(polled.alone(Asking::Repeats, false, 5_399_999), Alone::Never);
+        assert_eq!(polled.alone(Asking::Repeats, false, 5_400_000), Alone::Always);
+        assert_eq!(stable.alone(Asking::Repeats, false, 1), Alone::Always, "its answer is the same for all");
+    }
+}
