@@ -379,7 +379,7 @@ fn a_sink_follows_its_sentinels() {
     let token = wait_for("the token", || first.get(&key));
     first.kill();
     // The replica had it already: it has to be written there anew.
-    wait_for("a master", || second.ask::<String>(&["INFO", "replication"]).contains("role:master").then_some(()));
+    wait_for("a master", || second.is_master().then_some(()));
     second.ask::<()>(&["DEL", &key]);
     assert_eq!(wait_for("the token at the new master", || second.get(&key)), token);
     wait_for("good news", || (node.connect().stat("", "sink_0_last_error")? == "none").then_some(()));

@@ -225,5 +225,6 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let said = refused(&["--nodes", "2", "-p", &port, "--side-port", "0"]);
-    assert!(said.contains("something listens there already") && said.contains("node-1 has ended"), "{said}");
+    // The port after it may be somebody's, too.
+    assert!(said.contains("something listens there already") && said.contains(" has ended with "), "{said}");
 }

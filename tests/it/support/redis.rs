@@ -133,11 +133,21 @@ impl Redis {
     /// One command on a connection of its own.
     #[track_caller]
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).unwrap()
+    }
+
+    /// The same of a server that may close its connections: sentinels have it do so when they promote it.
+    pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
             command.arg(*word);
         });
-        command.query(&mut self.client().unwrap()).unwrap()
+        command.query(&mut self.client()?)
+    }
+
+    /// True once it takes writes of its own.
+    pub fn is_master(&self) -> bool {
+        self.try_ask::<String>(&["INFO", "replication"]).is_ok_and(|facts| facts.contains("role:master"))
     }
 
     /// It has not read its file yet. Any answer but that will do.
