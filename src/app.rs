@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{self, Cache};
 use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
-use crate::process;
+use crate::process::{self, systemd};
 use crate::service::{Service, Settings};
 use crate::side::{self, Door};
 use crate::stats::Stats;
+use crate::supervision::{Alive, Supervisor};
 use crate::telemetry;
 
 /// A command line must be whole after this long. Terminals send a line at once, so nobody types against it.
@@ -70,12 +71,6 @@ fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
     Ok(Owner { user, group })
 }
 
-/// Makes the folder of the state file, for its owner only.
-pub fn make_state_folder(folder: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
 /// The parts, wired and ready to run.
 pub struct App {
     server: net::Server,
@@ -83,7 +78,7 @@ pub struct App {
     refresher: crate::credential::refresher::Refresher,
     #[cfg(feature = "redis")]
     sinks: Vec<crate::sink::Sink>,
-    shutdown: CancellationToken,
+    supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
 }
 
@@ -96,8 +91,13 @@ impl App {
         guard: Arc<Guard>,
         shutdown: CancellationToken,
     ) -> Result<App, String> {
+        let supervisor = Supervisor::new(shutdown);
         let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
         let (table, refresher) = crate::credential::build(config)?;
+        let mut refresher = refresher.supervised_by(&supervisor);
+        if let Some(period) = systemd::watchdog_period() {
+            refresher = refresher.feeding(period / 4, systemd::feed_watchdog);
+        }
         let server = &config.server;
         let cache = Cache::new(&cache::Options {
             budget_bytes: server.memory_bytes,
@@ -114,7 +114,7 @@ impl App {
             verbosity: config.log.verbosity.into(),
             set_verbosity: telemetry::set_verbosity,
         };
-        let stats = Arc::new(Stats::default());
+        let stats = Arc::new(Stats::with_log(telemetry::dropped_lines()));
         #[cfg(feature = "redis")]
         let sinks = crate::sink::build(&config.sinks, &table, &stats);
         let service = Arc::new(Service::new(cache, table, stats, settings));
@@ -132,9 +132,9 @@ impl App {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             hold: Duration::from_millis(server.first_get_wait_ms),
         };
-        let side = door.map(|door| side::Side::start(door, config, service.clone(), shutdown.clone()));
+        let side = door.map(|door| side::Side::start(door, config, service.clone(), &supervisor));
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
-        let server = net::Server::new(bound, service, guard, limits, server.threads, shutdown.clone())
+        let server = net::Server::new(bound, service, guard, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
         Ok(App {
             server,
@@ -142,7 +142,7 @@ impl App {
             refresher,
             #[cfg(feature = "redis")]
             sinks,
-            shutdown,
+            supervisor,
             addresses,
         })
     }
@@ -152,14 +152,17 @@ impl App {
         &self.addresses
     }
 
-    /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written.
-    pub async fn run(self) {
+    /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written. The
+    /// error names a part that ended before its time, which is why the server has ended.
+    pub async fn run(self) -> Result<(), String> {
         #[cfg(feature = "redis")]
         let (end_sinks, sinks) = {
-            let end = CancellationToken::new();
-            (end.clone(), tokio::spawn(crate::sink::run(self.sinks, end)))
+            let (end, supervisor) = (CancellationToken::new(), self.supervisor.clone());
+            let ended = end.clone();
+            (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
-        let refresher = tokio::spawn(self.refresher.run(self.shutdown));
+        let refresher = self.refresher.run(self.supervisor.shutdown().clone());
+        let refresher = tokio::spawn(lasting(refresher, self.supervisor.watch("the refresher")));
         self.server.run().await;
         if let Some(side) = self.side {
             side.join().await;
@@ -173,7 +176,13 @@ impl App {
             end_sinks.cancel();
             let _ = sinks.await;
         }
+        self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
     }
+}
+
+async fn lasting(work: impl Future<Output = ()>, alive: Alive) {
+    let _alive = alive;
+    work.await;
 }
 
 /// A quarter of the cache, and never less than a few of the largest items.
@@ -229,4 +238,21 @@ fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, Str
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
+        let environment = BTreeMap::from([("TOKENCACHED_STATE_PATH".to_owned(), "none".to_owned())]);
+        let config = config::load(None, &environment, &config::Flags::default()).unwrap().config;
+        let guard = guard(&config).unwrap();
+        let mut app = App::new(&config, Vec::new(), None, guard, CancellationToken::new()).unwrap();
+        app.refresher = app.refresher.feeding(Duration::from_secs(1), || panic!("as a bug would"));
+        assert_eq!(app.run().await, Err("the refresher has ended".to_owned()));
+    }
 }

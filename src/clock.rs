@@ -124,6 +124,11 @@ pub fn boot_ms() -> BootMs {
     u64::try_from(ms(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))).unwrap_or(0)
 }
 
+/// Milliseconds on `CLOCK_MONOTONIC`, which stands still while the machine is suspended, as timers do.
+pub fn monotonic_ms() -> u64 {
+    u64::try_from(ms(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))).unwrap_or(0)
+}
+
 fn ms(time: rustix::time::Timespec) -> i64 {
     time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
 }

@@ -54,8 +54,7 @@ async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) ->
     let app = App::new(&config, bound, Some(door), guard, shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
     print(&welcome(address, side, &sandbox.base_url(), args.lifetime));
-    app.run().await;
-    Ok(())
+    app.run().await
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.

@@ -1,6 +1,8 @@
-//! What this process's HTTP clients have in common: whom they trust, and how an error reads.
+//! What this process's HTTP clients have in common: whom they trust, how they look up names, and how an error reads.
 //!
 //! Connects nowhere. There is no switch to turn the verification of certificates off.
+
+mod names;
 
 use std::error::Error as _;
 use std::path::Path;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+pub use names::Names;
 
 /// Whose certificates count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`files`] | reads secrets, keys and tickets so that a disk that hangs holds up nothing else |
 //! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
 //! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
@@ -25,6 +26,7 @@
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
+//! | [`supervision`] | a part that ends before the server does ends the server |
 //! | [`sync`] | what the lock-free parts are built of |
 //!
 //! # Three journeys
@@ -52,6 +54,7 @@ pub mod credential;
 pub mod demo;
 #[cfg(feature = "redis")]
 pub mod engine;
+pub mod files;
 pub mod https;
 pub mod kind;
 pub mod net;
@@ -65,6 +68,7 @@ pub mod side;
 #[cfg(feature = "redis")]
 pub mod sink;
 pub mod stats;
+pub mod supervision;
 pub mod sync;
 pub mod telemetry;
 pub mod upstream;

@@ -2,24 +2,31 @@
 
 mod allocator;
 
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
 use tokencached::net::Guard;
 use tokencached::side::{Door, Keeper};
+use tokencached::process::systemd;
 use tokencached::{check, demo, process, telemetry};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// sysexits(3): the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
 /// sysexits(3): something the start needs is not to be had.
 const EXIT_UNAVAILABLE: u8 = 69;
+/// sysexits(3): a part of the server that must not end has ended, or the end took too long.
+const EXIT_SOFTWARE: u8 = 70;
+
+/// The process ends so long after it was told to at the latest; calls under way, the state and the last answers have
+/// limits of their own that are shorter together. Less than the unit's TimeoutStopSec.
+const END_MAX: Duration = Duration::from_secs(15);
 
 /// What is said before leaving, and with which code.
 type Failure = (u8, String);
@@ -34,13 +41,12 @@ fn main() -> ExitCode {
             Err(unavailable("cannot become the program")(process::become_tied(args.parent, &args.command)))
         }
     };
-    match done {
-        Ok(code) => code,
-        Err((code, text)) => {
-            let _ = writeln!(std::io::stderr(), "tokencached: {text}");
-            ExitCode::from(code)
-        }
-    }
+    let code = done.unwrap_or_else(|(code, text)| {
+        telemetry::say_at_the_end(&text);
+        ExitCode::from(code)
+    });
+    telemetry::flush();
+    code
 }
 
 fn load(args: &ServeArgs) -> Result<Loaded, Failure> {
@@ -64,6 +70,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         }
     }
     start_telemetry(&config.log);
+    core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     file_limit(config);
     let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
@@ -77,6 +84,10 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         None => None,
     };
     switch_user(config)?;
+    if config.server.user.is_some() {
+        // Becoming another user has set it anew.
+        core_dumps(args.flags.enable_coredumps);
+    }
     if config.server.lock_memory
         && let Err(error) = process::lock_memory()
     {
@@ -85,18 +96,16 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        watch_signals(&shutdown);
         let guarded = guard.clone();
-        at_hangup(move || reload(&args, &guarded, keeper.as_deref()));
+        watch_signals(&shutdown, move || reload(&args, &guarded, keeper.as_deref()))?;
         let app = App::new(config, bound, door, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
                 .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
         }
         announce(config, app.addresses(), &side_addresses);
-        // Without systemd there is nobody to notify, and no error.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        app.run().await;
+        tokio::spawn(systemd::tell_ready());
+        app.run().await.map_err(|part| (EXIT_SOFTWARE, format!("{part}; the log says why. Start the server again")))?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     });
@@ -130,7 +139,15 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
 
 fn start_telemetry(log: &config::Log) {
     if let Err(error) = telemetry::init(log) {
-        let _ = writeln!(std::io::stderr(), "tokencached: logs cannot be set up: {error}");
+        telemetry::say_at_the_end(&format!("logs cannot be set up: {error}"));
+    }
+}
+
+fn core_dumps(wanted: bool) {
+    match process::set_core_dumps(wanted) {
+        Ok(()) if wanted => tracing::warn!("-r: a core dump of this process holds every token and secret it knows"),
+        Ok(()) => {}
+        Err(error) => tracing::warn!(%error, "core dumps cannot be switched on or off"),
     }
 }
 
@@ -151,17 +168,21 @@ fn file_limit(config: &Config) {
     }
 }
 
-/// `-u`, and the state folder, which must exist before and belong to that user.
+/// `-u`, and the state folder, which must exist before and which that user must be able to write in.
 fn switch_user(config: &Config) -> Result<(), Failure> {
     let folder = config.state_path.as_deref().and_then(Path::parent);
-    if let Some(folder) = folder
-        && let Err(error) = app::make_state_folder(folder)
-    {
-        tracing::warn!(folder = %folder.display(), %error, "the state folder cannot be made; running from memory");
-    }
+    let made: Vec<PathBuf> = match folder.map(process::make_folders).transpose() {
+        Ok(made) => made.unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(folder = ?folder, %error, "the state folder cannot be made; running from memory");
+            Vec::new()
+        }
+    };
     let Some(user) = &config.server.user else { return Ok(()) };
-    let owned: Vec<&Path> = folder.into_iter().chain(config.state_path.as_deref()).collect();
-    process::switch_user(user, &owned).map_err(unavailable("cannot switch the user (-u)"))?;
+    process::switch_user(user, &made).map_err(unavailable("cannot switch the user (-u)"))?;
+    if let Some(path) = &config.state_path {
+        process::judge_state_file(path, user).map_err(|fault| (EXIT_CONFIG, fault))?;
+    }
     for app in &config.apps {
         if !app.secret.is_absent()
             && let Err(fault) = app.secret.read()
@@ -193,32 +214,49 @@ fn runtime() -> Result<Runtime, Failure> {
         .map_err(unavailable("cannot start the runtime"))
 }
 
-/// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once.
-fn watch_signals(shutdown: &CancellationToken) {
+/// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once. SIGHUP, which by
+/// itself would end the process, has this done; it may take its time. All on a thread of its own: whatever the others
+/// wait for, the process ends when it is told to.
+fn watch_signals(shutdown: &CancellationToken, at_hangup: impl Fn() + Clone + Send + 'static) -> Result<(), Failure> {
+    let failed = unavailable("cannot watch for signals");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().map_err(&failed)?;
+    let inside = runtime.enter();
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            let Ok(mut signals) = signal(kind) else { return };
-            while signals.recv().await.is_some() {
-                if shutdown.is_cancelled() {
-                    std::process::exit(130);
-                }
-                tracing::info!("finishing what is in flight, then stopping");
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-                shutdown.cancel();
-            }
-        });
+        runtime.spawn(end_at(signal(kind).map_err(&failed)?, shutdown.clone()));
+    }
+    let mut hangups = signal(SignalKind::hangup()).map_err(&failed)?;
+    runtime.spawn(async move {
+        while hangups.recv().await.is_some() {
+            let _ = tokio::task::spawn_blocking(at_hangup.clone()).await;
+        }
+    });
+    drop(inside);
+    let shutdown = shutdown.clone();
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || runtime.block_on(end_in_time(shutdown))).map_err(&failed)?;
+    Ok(())
+}
+
+async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
+    while signals.recv().await.is_some() {
+        if shutdown.is_cancelled() {
+            telemetry::flush();
+            std::process::exit(130);
+        }
+        tracing::info!("finishing what is in flight, then stopping");
+        systemd::tell_stopping();
+        shutdown.cancel();
     }
 }
 
-/// Does this at each SIGHUP, which by itself would end the process. It may take its time.
-fn at_hangup(act: impl Fn() + Clone + Send + 'static) {
-    let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
-    tokio::spawn(async move {
-        while signals.recv().await.is_some() {
-            let _ = tokio::task::spawn_blocking(act.clone()).await;
-        }
-    });
+/// Nothing that hangs may keep a process from ending.
+async fn end_in_time(shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(END_MAX).await;
+    tracing::error!("something that was under way has not ended in time, such as a write to a disk that hangs; leaving it");
+    telemetry::flush();
+    std::process::exit(EXIT_SOFTWARE.into());
 }
 
 /// Users, passwords, rights, keys and certificates are read again. Secret files are, at every fetch anyhow.
@@ -241,12 +279,11 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        watch_signals(&shutdown);
-        at_hangup(|| tracing::info!("SIGHUP: there is nothing to read again"));
-        run(shutdown).await
+        watch_signals(&shutdown, || tracing::info!("SIGHUP: there is nothing to read again"))?;
+        run(shutdown).await.map_err(|text| (EXIT_UNAVAILABLE, text))
     });
     runtime.shutdown_background();
-    done.map(|()| ExitCode::SUCCESS).map_err(|text| (EXIT_UNAVAILABLE, text))
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
@@ -260,6 +297,10 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     if !live {
         return Ok(ExitCode::SUCCESS);
     }
-    let good = runtime()?.block_on(check::live(&loaded.config, &mut out)).map_err(|text| (EXIT_UNAVAILABLE, text))?;
+    let runtime = runtime()?;
+    let good = runtime.block_on(check::live(&loaded.config, &mut out)).map_err(|text| (EXIT_UNAVAILABLE, text));
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    let good = good?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,21 +1,28 @@
-//! The process itself, as memcached's flags shape it: `-d`, `-P`, `-u`, `-k`, the file limit for `-c`.
+//! The process itself, as memcached's flags shape it: `-d`, `-P`, `-u`, `-k`, `-r`, the file limit for `-c`; and what
+//! [`systemd`] is told of it.
 //!
-//! Everything here belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal must run before
-//! there are threads. The order of a start: configuration, [`detach_into_background`], limits, bind, pid file,
-//! user, threads. Decides nothing about leaving: `main` does.
+//! Everything here but `systemd` belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal
+//! must run before there are threads that do more than write the log. The order of a start: configuration,
+//! [`detach_into_background`], limits, bind, pid file, user, threads. Decides nothing about leaving: `main` does.
+
+pub mod systemd;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User, initgroups, setgid, setuid};
+use rustix::fs::Access;
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior, set_parent_process_death_signal,
+    setrlimit,
+};
 
 /// Marks the process that was started to stay in the background.
 const MARK: &str = "TOKENCACHED_IN_BACKGROUND";
@@ -130,25 +137,82 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a folder and those above it that are missing, for this user only. Gives back those it has made, outermost first.
+pub fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let mut made = Vec::new();
+    for path in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => made.push(path.to_owned()),
+            // Somebody else was quicker, so it is not ours.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(made)
+}
+
 /// `-u`: becomes that user for good. Without being root there is nothing to switch, as with memcached.
-/// `owned` are files and folders the user needs from now on; they are given to the user if they exist.
-pub fn switch_user(name: &str, owned: &[&Path]) -> io::Result<()> {
+/// `made` are folders that this process has made and that the user needs from now on. Nothing else is given away: a folder
+/// that was there before is somebody's.
+pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name:?} (-u)")))?;
-    for path in owned {
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if found.uid() != user.uid.as_raw() && !found.is_symlink() => {
-                std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            }
-            _ => {}
-        }
+    for folder in made {
+        give(folder, &user)?;
     }
     let name = std::ffi::CString::new(name)?;
     initgroups(&name, user.gid)?;
     setgid(user.gid)?;
     setuid(user.uid)?;
+    Ok(())
+}
+
+/// Through a descriptor, and only what is still ours: whoever may write in the folder above may have put something else
+/// in its place.
+fn give(folder: &Path, user: &User) -> io::Result<()> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let opened = std::fs::File::options().read(true).custom_flags(flags).open(folder)?;
+    if opened.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{} is not the folder that was made a moment ago", folder.display())));
+    }
+    std::os::unix::fs::fchown(opened, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+}
+
+/// Why `user`, which this process is by now, cannot keep the state in that file: a sentence with what to do about it.
+pub fn judge_state_file(path: &Path, user: &str) -> Result<(), String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (shown_folder, shown) = (folder.display(), path.display());
+    let rights = Access::WRITE_OK | Access::EXEC_OK;
+    if rustix::fs::access(folder, rights) == Err(rustix::io::Errno::ACCESS) {
+        return Err(format!(
+            "user {user} (-u) may not write in {shown_folder}, where the state file is to be. The folder was there before \
+             this start, so it is not given away. Make one for it (install -d -m 700 -o {user} FOLDER) and name a file in \
+             it as path in [state]; or, if nobody else uses this one: chown {user}: {shown_folder} {shown}*"
+        ));
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.uid() != rustix::process::geteuid().as_raw() => Err(format!(
+            "the state file {shown} is of user {}, who ran this server before, and not of {user} (-u), who would have to \
+             start without it. Give it away, if what is in it can be trusted: chown {user}: {shown}; or remove it",
+            found.uid()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Core dumps hold every token and secret, so there are none unless they are asked for (`-r`). Without them nobody but
+/// root can look into the process's memory either.
+pub fn set_core_dumps(wanted: bool) -> io::Result<()> {
+    let most = getrlimit(Resource::Core).maximum;
+    let current = if wanted { most } else { Some(0) };
+    setrlimit(Resource::Core, Rlimit { current, maximum: most })?;
+    // A limit of 0 is none to a program that takes dumps by a pipe, such as systemd's.
+    set_dumpable_behavior(if wanted { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable })?;
     Ok(())
 }
 
@@ -217,6 +281,31 @@ mod tests {
     #[test]
     fn a_few_connections_always_fit() {
         assert_eq!(raise_file_limit(8).unwrap(), 8);
+    }
+
+    #[test]
+    fn only_folders_that_were_missing_count_as_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outer, inner) = (folder.path().join("a"), folder.path().join("a/b"));
+        assert_eq!(make_folders(&inner).unwrap(), [outer.clone(), inner.clone()]);
+        assert_eq!(std::fs::metadata(&inner).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(make_folders(&inner).unwrap(), [] as [PathBuf; 0]);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&outer, &link).unwrap();
+        assert_eq!(make_folders(&link).unwrap(), [] as [PathBuf; 0]);
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert!(make_folders(&folder.path().join("file/c")).is_err());
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_folder_that_was_made_is_not_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, elsewhere) = (folder.path().join("made"), folder.path().join("elsewhere"));
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &made).unwrap();
+        let me = User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+        assert!(give(&made, &me).is_err());
+        assert!(give(&elsewhere, &me).is_ok());
     }
 
     #[test]

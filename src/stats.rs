@@ -104,12 +104,19 @@ pub struct Stats {
     pub refused_writes: AtomicU64,
     /// Requests that were refused because the client has no right to them.
     pub access_denied: AtomicU64,
+    /// Log lines that could not be written in time, or at all.
+    pub log_lines_dropped: Arc<AtomicU64>,
     /// Who is connected.
     pub connections: Connections,
     sinks: Mutex<Vec<Arc<SinkStats>>>,
 }
 
 impl Stats {
+    /// With the log's count of lines that are missing in it.
+    pub fn with_log(lines_dropped: Arc<AtomicU64>) -> Stats {
+        Stats { log_lines_dropped: lines_dropped, ..Stats::default() }
+    }
+
     /// A new worker's own set.
     pub fn register_worker(&self) -> Arc<WorkerStats> {
         self.workers.register()
@@ -139,6 +146,7 @@ impl Stats {
         self.rejected_connections.store(0, Relaxed);
         self.refused_writes.store(0, Relaxed);
         self.access_denied.store(0, Relaxed);
+        self.log_lines_dropped.store(0, Relaxed);
     }
 }
 

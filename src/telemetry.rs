@@ -2,44 +2,194 @@
 //!
 //! Never logs a token or a secret: our own code has only fingerprints to offer, and libraries are held at
 //! warnings whatever the verbosity, because at lower levels they print URLs, and WeChat's carry the secret.
+//! Never makes anybody wait for whoever reads the log: [`queue`] takes the lines and a thread of its own writes them.
 
-use std::io::IsTerminal;
-use std::sync::OnceLock;
+mod queue;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::queue::Queue;
 use crate::config::Log;
 
 const OWN: &str = env!("CARGO_CRATE_NAME");
+/// The process ends after this long at the latest, also if nobody reads the last lines.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Changes what is logged; there is one log in a process.
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
+/// Where the lines go.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    #[error("the thread that writes them cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("{0}")]
+    Twice(#[from] TryInitError),
+}
 
 /// Starts logging for the whole process; fails if it was started before.
-pub fn init(log: &Log) -> Result<(), TryInitError> {
+pub fn init(log: &Log) -> Result<(), LogFault> {
     let directives = std::env::var("RUST_LOG").unwrap_or_default();
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    // The journal stamps each line itself.
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty());
-    let format = if log.json {
-        format.json().flatten_event(true).with_current_span(false).boxed()
-    } else if under_systemd {
-        format.with_ansi(false).without_time().boxed()
-    } else {
-        format.with_ansi(std::io::stderr().is_terminal()).boxed()
-    };
+    let style = Style::of(log);
+    let queue = start_queue(style).map_err(LogFault::Thread)?;
     let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
+    let format = style.layer(move || Line(queue.clone()));
     tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
     let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
         // Fails only when the log is gone.
         let _ = handle.reload(filter(verbosity, &directives));
     }));
+    // The hook there is writes to standard error and waits for its reader, with the thread that panicked.
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Log lines that were dropped because they could not be written.
+pub fn dropped_lines() -> Arc<AtomicU64> {
+    DROPPED.clone()
+}
+
+/// Says a last sentence on standard error, with or without a log. Waits a second at most.
+pub fn say_at_the_end(text: &str) {
+    let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Log { verbosity: 0, json: false })), Ok);
+    match queue {
+        Ok(queue) => queue.push(format!("tokencached: {text}\n").as_bytes()),
+        // No thread to be had: rather wait than say nothing.
+        Err(_) => drop(writeln!(io::stderr(), "tokencached: {text}")),
+    }
+    flush();
+}
+
+/// Waits until what was logged is written, a second at most: nobody may be reading it.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_MAX);
+    }
+}
+
+/// The first call starts the thread.
+fn start_queue(style: Style) -> io::Result<Arc<Queue>> {
+    if let Some(queue) = QUEUE.get() {
+        return Ok(queue.clone());
+    }
+    let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let queue = Queue::start(out, dropped_lines(), move |lines| style.dropped_line(lines))?;
+    Ok(QUEUE.get_or_init(|| queue).clone())
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug)]
+struct Style {
+    json: bool,
+    /// The journal stamps each line itself.
+    is_stamped: bool,
+    ansi: bool,
+}
+
+impl Style {
+    fn of(log: &Log) -> Style {
+        let is_stamped = std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty());
+        Style { json: log.json, is_stamped, ansi: !is_stamped && io::stderr().is_terminal() }
+    }
+
+    fn layer<S, W>(self, out: W) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+        W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+    {
+        // Its own complaints would go to standard error past the queue.
+        let layer = tracing_subscriber::fmt::layer().with_writer(out).log_internal_errors(false);
+        if self.json {
+            layer.json().flatten_event(true).with_current_span(false).boxed()
+        } else if self.is_stamped {
+            layer.with_ansi(false).without_time().boxed()
+        } else {
+            layer.with_ansi(self.ansi).boxed()
+        }
+    }
+
+    /// The line about lines that are missing, as it would look in the log.
+    fn dropped_line(self, lines: u64) -> Vec<u8> {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(self.layer(Collect(text.clone())));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(
+                lines,
+                "log lines are missing here: whatever reads the log did not take them in time, or they could not be written"
+            );
+        });
+        std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The formatter hands over each line whole.
+struct Line(Arc<Queue>);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps a line instead of writing it.
+struct Collect(Arc<Mutex<Vec<u8>>>);
+
+impl MakeWriter<'_> for Collect {
+    type Writer = Collect;
+
+    fn make_writer(&self) -> Collect {
+        Collect(self.0.clone())
+    }
+}
+
+impl Write for Collect {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A text that was put together when the panic happened may hold a part of what was being worked on, such as a token.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let text = panic.payload().downcast_ref::<&'static str>().copied();
+    let place = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
+    tracing::error!(
+        place,
+        thread = thread.name(),
+        text,
+        backtrace = backtrace.map(tracing::field::display),
+        "a panic; this is a bug"
+    );
 }
 
 /// From now on logs as if started with this verbosity. Nothing happens before [`init`].
@@ -67,6 +217,16 @@ fn filter(verbosity: u8, directives: &str) -> Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_about_missing_lines_has_the_shape_of_the_log() {
+        let text = Style { json: false, is_stamped: true, ansi: false }.dropped_line(7);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("WARN") && text.contains("lines=7") && text.ends_with('\n'), "{text}");
+        let text = Style { json: true, is_stamped: true, ansi: false }.dropped_line(7);
+        let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((line["level"].as_str(), line["lines"].as_u64()), (Some("WARN"), Some(7)));
+    }
 
     #[test]
     fn libraries_stay_at_warnings_at_every_verbosity() {

@@ -1,7 +1,6 @@
 //! Who may connect and what they may do there: users, certificates, and listeners with terms of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
 use super::{App, Config};
 use crate::access::{Rights, Users, Whose};
+use crate::files::{self, Unopened};
 
 /// A file of passwords is read whole; one of this size is something else.
 const AUTH_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -108,12 +108,12 @@ impl Access {
 
 /// A regular file of passwords or keys, whole.
 pub(super) fn read_small_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    // Before it is opened: a pipe would wait for a writer.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
+    let file = files::open(path).map_err(|fault| match fault {
+        Unopened::NotAFile => std::io::Error::other("it is not a regular file"),
+        Unopened::Io(error) => error,
+    })?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    File::open(path)?.take(AUTH_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(AUTH_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > AUTH_FILE_BYTES_MAX {
         return Err(std::io::Error::other("it is too large for a file of passwords"));
     }

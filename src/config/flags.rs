@@ -67,6 +67,9 @@ pub struct Flags {
     /// Keep all memory resident
     #[arg(short = 'k', long)]
     pub lock_memory: bool,
+    /// Allow core dumps; they hold every token and secret
+    #[arg(short = 'r', long)]
+    pub enable_coredumps: bool,
     /// Say more: -v, -vv (also what each connection does), -vvv
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
@@ -78,9 +81,6 @@ pub struct Flags {
     #[arg(long, help_heading = "Safety")]
     pub allow_unauthenticated: bool,
 
-    /// Core files (use LimitCORE= or ulimit -c)
-    #[arg(short = 'r', long, help_heading = IGNORED)]
-    pub enable_coredumps: bool,
     /// Large memory pages
     #[arg(short = 'L', long, help_heading = IGNORED)]
     pub enable_largepages: bool,
@@ -304,7 +304,6 @@ impl Flags {
     pub(super) fn ignored(&self) -> Vec<String> {
         let no_slabs = "this cache has no slabs";
         let given = [
-            (self.enable_coredumps, "-r", "use LimitCORE= or ulimit -c"),
             (self.enable_largepages, "-L", "memory pages are left to the system"),
             (self.slab_growth_factor.is_some(), "-f", no_slabs),
             (self.slab_min_size.is_some(), "-n", no_slabs),

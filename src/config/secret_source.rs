@@ -1,10 +1,10 @@
 //! Reading an app secret. Never echoes any part of it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::SecretSource;
+use crate::files::{self, Unopened};
 use crate::secret::Secret;
 
 /// A secret is 32 digits; a file of this size is something else.
@@ -52,12 +52,11 @@ impl SecretSource {
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
     let unreadable = |error: std::io::Error| SecretFault::Unreadable(error.to_string());
-    // Before it is opened: a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(SecretFault::NotAFile);
-    }
+    let file = files::open(path).map_err(|fault| match fault {
+        Unopened::NotAFile => SecretFault::NotAFile,
+        Unopened::Io(error) => unreadable(error),
+    })?;
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(64));
-    let file = File::open(path).map_err(unreadable)?;
     file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > SECRET_BYTES_MAX {
         return Err(SecretFault::TooLarge);

@@ -17,6 +17,7 @@ use super::table::{Credential, Reading};
 use super::turn::{Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
 use crate::config::{SecretFault, SecretSource};
+use crate::files;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::nodes::turn::Next;
 use crate::nodes::{Answer, Unreachable};
@@ -299,8 +300,8 @@ pub async fn read_secret(source: &SecretSource) -> Result<Secret, String> {
         SecretSource::File(path) => path.display(),
     };
     let source = source.clone();
-    match tokio::task::spawn_blocking(move || source.read()).await {
+    match files::read_aside(move || source.read()).await {
         Ok(read) => read.map_err(|fault| format!("secret file {path} {fault}")),
-        Err(_) => Err(format!("secret file {path}: the reader crashed")),
+        Err(hung) => Err(format!("secret file {path} {hung}")),
     }
 }

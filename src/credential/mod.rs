@@ -192,6 +192,8 @@ pub fn build_joined(
         tickets,
         concurrency: upstream.concurrency,
         total_timeout_ms: upstream.total_timeout_ms,
+        supervisor: None,
+        watchdog: None,
     };
     (table, refresher)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
@@ -25,11 +25,12 @@ use super::table::{CredentialId, Event, Published, Report, State, Table};
 use super::ticket_files::{self, TicketFile};
 use super::turn::Shown;
 use super::verify_ticket::Arrival;
-use crate::clock::{BootMs, Clock, Now};
+use crate::clock::{self, BootMs, Clock, Now};
 use crate::config::SecretSource;
 use crate::kind::Renewal;
 use crate::nodes::{News, Unreachable};
 use crate::secret::Secret;
+use crate::supervision::Supervisor;
 use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
 
 /// Keeps every credential current until told to stop.
@@ -50,6 +51,16 @@ pub struct Refresher {
     pub(super) tickets: Vec<SharedTicket>,
     pub(super) concurrency: usize,
     pub(super) total_timeout_ms: u64,
+    /// Hears of tasks of the refresher's that end too early.
+    pub(super) supervisor: Option<Supervisor>,
+    pub(super) watchdog: Option<Watchdog>,
+}
+
+/// Somebody who wants to hear from the loop.
+pub(super) struct Watchdog {
+    every: Duration,
+    due_ms: u64,
+    feed: Box<dyn FnMut() + Send>,
 }
 
 /// What a timer is for.
@@ -87,21 +98,46 @@ const QUOTA_USED_UP: i64 = 45_009;
 const SPREAD_MS: u64 = 5;
 
 impl Refresher {
+    /// A task of its own that ends too early ends the server.
+    pub fn supervised_by(self, supervisor: &Supervisor) -> Refresher {
+        Refresher { supervisor: Some(supervisor.clone()), ..self }
+    }
+
+    /// Calls this about so often for as long as the loop goes round, and from the loop itself: it must not wait.
+    pub fn feeding(self, every: Duration, feed: impl FnMut() + Send + 'static) -> Refresher {
+        Refresher { watchdog: Some(Watchdog { every, due_ms: 0, feed: Box::new(feed) }), ..self }
+    }
+
+    /// A task that must run for as long as this does.
+    fn spawn_lasting(&self, part: &str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let alive = self.supervisor.as_ref().map(|supervisor| supervisor.watch(part));
+        tokio::spawn(async move {
+            let _alive = alive;
+            work.await;
+        })
+    }
+
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         // The guard ends the writer also if this future is dropped half-way.
         let writing = CancellationToken::new();
         let _end_writer = writing.clone().drop_guard();
-        let writer = self.saver.clone().map(|saver| tokio::spawn(saver.run(self.table.clone(), writing.clone())));
+        let writer = self.saver.clone().map(|saver| {
+            self.spawn_lasting("the writer of the state file", saver.run(self.table.clone(), writing.clone()))
+        });
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
-        tokio::spawn(ticket_files::watch(std::mem::take(&mut self.ticket_files), self.table.clone(), watching));
+        let ticket_files = std::mem::take(&mut self.ticket_files);
+        if !ticket_files.is_empty() {
+            let watch = ticket_files::watch(ticket_files, self.table.clone(), watching);
+            self.spawn_lasting("the watch on verify ticket files", watch);
+        }
         let saver = self.saver.clone();
         let (told, news) = mpsc::channel(NEWS_MAX);
         let listening = CancellationToken::new();
         let _end_listening = listening.clone().drop_guard();
         if let Some(Watch { shared, watched }) = self.watch.take() {
-            tokio::spawn(shared.watch(watched, told, listening));
+            self.spawn_lasting("the watch on the shared state", shared.watch(watched, told, listening));
         }
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
@@ -123,8 +159,8 @@ impl Refresher {
         }
         writing.cancel();
         if let Some(writer) = writer {
-            // Ended by the token; a panic in it has been reported already.
-            let _ = writer.await;
+            // Ended by the token, unless the disk holds it; a panic in it has been reported already.
+            let _ = tokio::time::timeout(FLUSH_WAIT, writer).await;
         }
     }
 }
@@ -143,10 +179,12 @@ struct Driver {
 
 impl Driver {
     async fn drive(&mut self, shutdown: &CancellationToken) {
-        let mut tick = tokio::time::interval(TICK);
+        let watched = self.refresher.watchdog.as_ref().map_or(TICK, |watchdog| watchdog.every);
+        let mut tick = tokio::time::interval(TICK.min(watched));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut clocks = (self.refresher.clock.boot_ms(), Instant::now());
         loop {
+            self.beat();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
@@ -169,6 +207,17 @@ impl Driver {
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
             }
+        }
+    }
+
+    /// Shows that the loop goes round, which it does with every tick at least.
+    fn beat(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        self.refresher.table.heartbeat_ms.store(now_ms, Ordering::Relaxed);
+        if let Some(watchdog) = self.refresher.watchdog.as_mut().filter(|watchdog| watchdog.due_ms <= now_ms) {
+            // Half of it: the tick that comes a moment early counts.
+            watchdog.due_ms = now_ms + watchdog.every.as_millis() as u64 / 2;
+            (watchdog.feed)();
         }
     }
 

@@ -526,6 +526,8 @@ pub struct Table {
     pub state_failures: AtomicU64,
     /// Fetch tasks that panicked; the refresher outlives them.
     pub panics: AtomicU64,
+    /// When the refresher's loop last came round, on the monotonic clock; 0 before it runs.
+    pub heartbeat_ms: AtomicU64,
     /// There is a state file.
     pub keeps_state: AtomicBool,
     /// What has happened in the last day.
@@ -601,6 +603,7 @@ impl Table {
             state_saved: AtomicBool::new(true),
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            heartbeat_ms: AtomicU64::new(0),
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),

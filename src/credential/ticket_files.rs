@@ -2,7 +2,6 @@
 //!
 //! Hands in what is whole and new; what is missing, empty, half-written or no ticket changes nothing. Never writes.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tracing::{info, warn};
 
 use super::table::Table;
 use super::verify_ticket::{TEXT_BYTES_MAX, TicketFault, parse};
+use crate::files::{self, Unopened};
 use crate::secret::Secret;
 
 /// A ticket is used within seconds of its arrival.
@@ -87,8 +87,7 @@ impl TicketFile {
 /// The ticket in the file; `Err(None)` if there is no file.
 async fn read(path: &Path) -> Result<Secret, Option<String>> {
     let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || read_now(&path)).await;
-    read.unwrap_or_else(|_| Err(Some("could not be read: the reader crashed".to_owned())))
+    files::read_aside(move || read_now(&path)).await.unwrap_or_else(|hung| Err(Some(hung.to_string())))
 }
 
 fn read_now(path: &Path) -> Result<Secret, Option<String>> {
@@ -96,12 +95,11 @@ fn read_now(path: &Path) -> Result<Secret, Option<String>> {
         std::io::ErrorKind::NotFound => None,
         _ => Some(format!("cannot be read: {error}")),
     };
-    // Before it is opened: a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(Some("is not a regular file".to_owned()));
-    }
+    let file = files::open(path).map_err(|fault| match fault {
+        Unopened::NotAFile => Some("is not a regular file".to_owned()),
+        Unopened::Io(error) => unreadable(error),
+    })?;
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(512));
-    let file = File::open(path).map_err(unreadable)?;
     file.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > TEXT_BYTES_MAX {
         return Err(Some(TicketFault::Size.to_string()));

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::fault::Fault;
 use super::subscriber::Subscriber;
 use crate::config::{RedisServer, TlsFiles};
+use crate::files::read_aside;
 use crate::secret::Secret;
 
 /// Where one server listens.
@@ -105,8 +106,7 @@ async fn read_client(server: &RedisServer, place: &Place, log_in: LogIn) -> Resu
     match (&server.tls, place) {
         (Some(files), Place::Tcp(..)) => {
             let files = files.clone();
-            let certificates = tokio::task::spawn_blocking(move || certificates(&files));
-            let certificates = certificates.await.map_err(|_| Fault::Files)??;
+            let certificates = read_aside(move || certificates(&files)).await.map_err(|_| Fault::Files)??;
             Client::build_with_tls(info, certificates).map_err(|_| Fault::Files)
         }
         _ => Client::open(info).map_err(|_| Fault::Protocol),
@@ -114,7 +114,7 @@ async fn read_client(server: &RedisServer, place: &Place, log_in: LogIn) -> Resu
 }
 
 async fn blocking(read: impl FnOnce() -> Option<Secret> + Send + 'static) -> Result<Secret, Fault> {
-    let secret = tokio::task::spawn_blocking(read).await.ok().flatten();
+    let secret = read_aside(read).await.ok().flatten();
     secret.ok_or(Fault::PasswordUnreadable)
 }
 

@@ -1,6 +1,6 @@
 //! Sockets to listen on, and the loop that accepts.
 //!
-//! An accept error is logged and the loop goes on; it ends only with the server.
+//! An accept error is logged and the loop goes on, unless the socket itself is gone: then the loop ends, which ends the server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -55,6 +55,11 @@ pub struct Owner {
 }
 
 impl Bound {
+    /// As `stats conns` shows it.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The TCP address, with the port the system chose if 0 was asked for.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
         match &self.socket {
@@ -182,6 +187,10 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
                 admit(stream, peer, &bound, &shared, &dealer);
             }
             Err(error) if is_peers_fault(&error) => {}
+            Err(error) if is_sockets_fault(&error) => {
+                tracing::error!(%error, address = bound.address(), "the listening socket is gone");
+                return;
+            }
             Err(error) => {
                 if shared.accept_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
                     let remedy =
@@ -242,6 +251,14 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
+/// It will not accept anything any more.
+fn is_sockets_fault(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 fn admit(stream: Stream, peer: Peer, bound: &Bound, shared: &Shared, dealer: &Dealer) {
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
@@ -289,7 +306,9 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
                 keep_alive(&stream);
                 Ok((Stream::Tcp(stream.into_std()?), Peer::Tcp(address)))
             }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::in_flight::InFlight;
 use crate::clock::Spacing;
 use crate::service::Service;
+use crate::supervision::Supervisor;
 
 pub use guard::{Guard, Terms};
 pub use listener::{Bound, Owner, bind};
@@ -88,9 +89,10 @@ impl Shared {
     }
 }
 
-/// Serves until `shutdown` fires, then lets what is in flight finish. Runs on its own threads.
+/// Serves until the shutdown fires, then lets what is in flight finish. Runs on its own threads.
 pub struct Server {
     shared: Arc<Shared>,
+    supervisor: Supervisor,
     workers: Vec<worker::Worker>,
     bound: Vec<Bound>,
 }
@@ -103,12 +105,12 @@ impl Server {
         guard: Arc<Guard>,
         limits: Limits,
         threads: usize,
-        shutdown: CancellationToken,
+        supervisor: &Supervisor,
     ) -> std::io::Result<Server> {
-        let shared = Arc::new(Shared::new(service, guard, limits, shutdown));
-        let workers =
-            (0..threads.max(1)).map(|index| worker::Worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
-        Ok(Server { shared, workers, bound })
+        let shared = Arc::new(Shared::new(service, guard, limits, supervisor.shutdown().clone()));
+        let start = |index| worker::Worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
+        let workers = (0..threads.max(1)).map(start).collect::<Result<_, _>>()?;
+        Ok(Server { shared, supervisor: supervisor.clone(), workers, bound })
     }
 
     /// Accepts and serves until the shutdown token fires and the last batch is written.
@@ -116,7 +118,12 @@ impl Server {
         let dealer = Arc::new(worker::Dealer::new(&self.workers));
         let mut accepting = tokio::task::JoinSet::new();
         for bound in std::mem::take(&mut self.bound) {
-            accepting.spawn(listener::accept(bound, self.shared.clone(), dealer.clone()));
+            let alive = self.supervisor.watch(format!("the listener at {}", bound.address()));
+            let accept = listener::accept(bound, self.shared.clone(), dealer.clone());
+            accepting.spawn(async move {
+                let _alive = alive;
+                accept.await;
+            });
         }
         self.shared.shutdown.cancelled().await;
         accepting.shutdown().await;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{Connection, Lot};
 use super::{Shared, Terms, tls};
 use crate::access::Rights;
+use crate::supervision::Alive;
 
 /// How long a worker waits at the end for batches that are being written or held.
 const FINISH_MAX: Duration = Duration::from_secs(5);
@@ -117,12 +118,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn start(index: usize, shared: Arc<Shared>) -> io::Result<Worker> {
+    pub fn start(index: usize, shared: Arc<Shared>, alive: Alive) -> io::Result<Worker> {
         let (accepted, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(work(receiver, shared)))?;
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let _alive = alive;
+            runtime.block_on(work(receiver, shared));
+            // Certificates that are being read from a disk that hangs are not waited for.
+            runtime.shutdown_background();
+        })?;
         Ok(Worker { accepted: Some(accepted), thread })
     }
 

@@ -94,6 +94,7 @@ impl Service {
         stat(out, "managed_misses", counts.managed_misses);
         stat(out, "managed_refused_writes", self.stats.refused_writes.load(Relaxed));
         stat(out, "access_denied", self.stats.access_denied.load(Relaxed));
+        stat(out, "log_lines_dropped", self.stats.log_lines_dropped.load(Relaxed));
         stat(out, "ssl_handshake_errors", counts.ssl_handshake_errors);
         stat(out, "foreign_protocols", counts.foreign_protocols);
         stat(out, "request_timeouts", counts.request_timeouts);

@@ -1,23 +1,34 @@
 //! `/livez` and `/readyz`, for whoever starts and stops servers.
 //!
-//! Liveness never looks at WeChat: a server without a token must not be killed for it.
+//! Liveness never looks at WeChat: a server without a token must not be killed for it. A server whose refresher stands
+//! still must: it will not renew anything again.
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
-use super::api::{Answer, Asker, Shared};
+use super::api::{Asker, Shared};
 use super::parts::Parts;
 use super::problem::Problem;
 use super::query::Params;
 use crate::clock;
 use crate::credential::table::Reading;
 
-/// `GET /livez`: the side port answers, and so does the process.
-pub async fn live(uri: Uri) -> Answer {
+/// The refresher's loop comes round every few seconds. If it has not for this long, something holds it.
+const REFRESHER_SILENT_MS_MAX: u64 = 20_000;
+
+/// `GET /livez`: the HTTP port answers, and the refresher runs.
+pub async fn live(State(parts): Shared, uri: Uri) -> Result<(StatusCode, Json<Value>), Problem> {
     Params::of(&uri, &[])?;
-    Ok(Json(json!({ "status": "ok" })))
+    let heartbeat_ms = parts.table().heartbeat_ms.load(Relaxed);
+    let silent_ms = clock::monotonic_ms().saturating_sub(heartbeat_ms);
+    if heartbeat_ms > 0 && silent_ms > REFRESHER_SILENT_MS_MAX {
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "the refresher stands still" }))));
+    }
+    Ok((StatusCode::OK, Json(json!({ "status": "ok" }))))
 }
 
 /// `GET /readyz`: every configured credential has a live value, or is named to whoever may see it.

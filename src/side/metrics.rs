@@ -274,6 +274,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ("tokencached_idle_kicks", "idle_kicks", "Connections closed for saying nothing."),
     ("tokencached_request_timeouts", "request_timeouts", "Connections closed because a request was not whole in time."),
     ("tokencached_write_timeouts", "write_timeouts", "Connections closed because answers were not taken."),
+    ("tokencached_log_lines_dropped", "log_lines_dropped", "Log lines that could not be written in time, or at all."),
     ("tokencached_in_flight_refusals", "in_flight_refusals", "Values refused because too much was half-received."),
 ];
 

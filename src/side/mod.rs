@@ -32,11 +32,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::config::{self, Config};
 use crate::net::tls::Tls;
 use crate::service::Service;
+use crate::supervision::Supervisor;
 use gate::Gate;
 use parts::Parts;
 
@@ -123,19 +122,21 @@ pub struct Side {
 }
 
 impl Side {
-    /// Starts serving; ends when `shutdown` fires.
+    /// Starts serving; ends when the shutdown fires.
     pub fn start(
         door: Door,
         config: &Config,
         service: Arc<Service>,
-        shutdown: CancellationToken,
+        supervisor: &Supervisor,
     ) -> std::io::Result<Side> {
         let Some(side) = &config.side else { return Err(std::io::Error::other("the side port is not configured")) };
-        let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, shutdown));
+        let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-        let listeners = door.listeners;
+        let (listeners, supervisor) = (door.listeners, supervisor.clone());
+        let alive = supervisor.watch("the HTTP port");
         let thread = std::thread::Builder::new().name("side".to_owned()).spawn(move || {
-            runtime.block_on(server::serve(listeners, parts));
+            let _alive = alive;
+            runtime.block_on(server::serve(listeners, parts, &supervisor));
             runtime.shutdown_background();
         })?;
         Ok(Side { thread })

@@ -34,6 +34,7 @@ use super::parts::Parts;
 use super::problem::Problem;
 use super::{events, routes};
 use crate::clock::{self, Spacing};
+use crate::supervision::Supervisor;
 
 /// A request's head must be whole after this long; a silent connection ends after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -102,13 +103,24 @@ impl Drop for Place {
 }
 
 /// Serves until the shutdown fires and what was under way has been answered.
-pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>) {
+pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>, supervisor: &Supervisor) {
     let tracker = TaskTracker::new();
     let router = routes::all(parts.clone());
-    tracker.spawn(events::watch(parts.clone()));
+    let (alive, watching) = (supervisor.watch("the HTTP port's events"), events::watch(parts.clone()));
+    tracker.spawn(async move {
+        let _alive = alive;
+        watching.await;
+    });
     for listener in listeners {
+        let alive = supervisor.watch("the HTTP port's listener");
         match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => drop(tracker.spawn(accept(listener, router.clone(), parts.clone(), tracker.clone()))),
+            Ok(listener) => {
+                let accepting = accept(listener, router.clone(), parts.clone(), tracker.clone());
+                tracker.spawn(async move {
+                    let _alive = alive;
+                    accepting.await;
+                });
+            }
             Err(error) => tracing::error!(%error, "the side port cannot listen"),
         }
     }

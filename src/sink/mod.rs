@@ -29,6 +29,7 @@ use crate::config;
 use crate::credential::table::Table;
 use crate::engine::{Engine, Fault};
 use crate::stats::{SinkStats, Stats};
+use crate::supervision::Supervisor;
 
 /// Credentials written at once.
 const AT_ONCE: usize = 32;
@@ -64,10 +65,16 @@ pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<S
     sinks.iter().map(|sink| Sink::new(sink, table, stats.register_sink())).collect()
 }
 
-/// Runs them all until `end`, then lets each write its last changes, for a second at most.
-pub async fn run(sinks: Vec<Sink>, end: CancellationToken) {
+/// Runs them all until `end`, after the shutdown, then lets each write its last changes, for a second at most.
+pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervisor) {
     let mut tasks = JoinSet::new();
-    sinks.into_iter().for_each(|sink| drop(tasks.spawn(sink.run(end.clone()))));
+    for sink in sinks {
+        let (alive, running) = (supervisor.watch(format!("the sink {}", sink.config)), sink.run(end.clone()));
+        tasks.spawn(async move {
+            let _alive = alive;
+            running.await;
+        });
+    }
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             if ended.is_err() {

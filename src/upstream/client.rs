@@ -20,7 +20,7 @@ use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
 use crate::config;
-use crate::https::{self, TlsFault, Trust, chain, is_by_tls};
+use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls};
 use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -106,10 +106,8 @@ impl Client {
             let proxy = reqwest::Proxy::all(proxy).map_err(|error| BuildError::Proxy(chain(error)))?;
             builder = builder.proxy(proxy);
         }
-        if let Some(resolver) = resolver {
-            builder = builder.dns_resolver(resolver);
-        }
-        let http = builder.build().map_err(|error| BuildError::Tls(chain(error)))?;
+        let resolver = resolver.unwrap_or_else(|| Arc::new(Names::of_system()));
+        let http = builder.dns_resolver(resolver).build().map_err(|error| BuildError::Tls(chain(error)))?;
         Ok(Client { http, groups: groups(config).into() })
     }
 

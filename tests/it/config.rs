@@ -526,8 +526,6 @@ fn rights_of_an_app_that_is_not_there_are_warned_about() {
 #[test]
 fn flags_without_effect_are_warned_about() {
     for (line, part) in [
-        ("-r", "-r"),
-        ("--enable-coredumps", "-r"),
         ("-L", "-L"),
         ("-f 1.25", "-f"),
         ("--slab-growth-factor=2", "-f"),

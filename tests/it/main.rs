@@ -42,6 +42,7 @@ mod side;
 mod sinks;
 mod soak;
 mod splits;
+mod stalls;
 mod state;
 mod statistics;
 mod support;

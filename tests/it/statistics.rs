@@ -46,6 +46,7 @@ fn general_names_are_memcacheds_and_a_few_of_our_own() {
         "managed_misses",
         "managed_refused_writes",
         "access_denied",
+        "log_lines_dropped",
         "ssl_handshake_errors",
         "foreign_protocols",
         "request_timeouts",

@@ -64,11 +64,22 @@ impl Node {
 
     /// With these further variables in its environment.
     pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
+        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+        Node::start_logging_to(folder, config, flags, variables, log)
+    }
+
+    /// With its log going there; [`Node::log`] has none of it then.
+    pub fn start_logging_to(
+        folder: TempDir,
+        config: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        log: std::fs::File,
+    ) -> Node {
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
         let _ = std::fs::remove_file(&port_file);
-        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         let mut child = tokencached()
             .arg("--config")
             .arg(&file)

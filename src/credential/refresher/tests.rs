@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock;
 use crate::config::{App, Upstream};
+use crate::credential::state::{Loaded, Snapshot, Store};
 use crate::credential::table::Reading;
 use crate::kind::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
@@ -48,4 +49,32 @@ fn a_suspend_shows_as_the_boot_clock_running_ahead() {
     assert!(!jumped((1_000, start), (6_900, later(5_000))));
     assert!(jumped((1_000, start), (10_806_000, later(5_000))), "three hours asleep");
     assert!(jumped((10_000, start), (9_000, later(5_000))));
+}
+
+/// Its writes panic, on the task that asks for them.
+struct Broken;
+
+impl Store for Broken {
+    fn load(&self) -> Loaded {
+        Loaded::Empty
+    }
+
+    fn save(&self, _: &Snapshot) -> std::io::Result<()> {
+        panic!("as a bug would")
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
+    // A classic call is noted down before it is made.
+    let app = App::mp("wx1", SecretSource::Fixed(Secret::new("s".into())), &mp::CLASSIC);
+    let upstream = Upstream::at("http://127.0.0.1:1".into());
+    let (_table, refresher) = super::super::build_with(&upstream, &[app], Some(Arc::new(Broken))).unwrap();
+    let supervisor = Supervisor::new(CancellationToken::new());
+    refresher.supervised_by(&supervisor).run(supervisor.shutdown().clone()).await;
+    assert_eq!(supervisor.failed_part(), Some("the writer of the state file"));
 }

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::BuildError;
 use crate::config::{SecretSource, UpstreamNodes};
-use crate::https::{TlsFault, Trust, chain, is_by_tls, tls};
+use crate::files::read_aside;
+use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, tls};
 
 /// The largest answer read: a page of 500 values of 2 KiB is far below.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -65,6 +66,7 @@ impl Link {
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(IDLE)
             .no_proxy()
+            .dns_resolver(std::sync::Arc::new(Names::of_system()))
             .build()
             .map_err(|error| BuildError::of(TlsFault::Tls(chain(error)), nodes))?;
         Ok(Link { http, key: nodes.key.clone(), patience })
@@ -110,8 +112,8 @@ async fn bearer(source: &SecretSource) -> Result<HeaderValue, Fault> {
     const ADVICE: &str = "see upstream_key and its like in [state]";
     let unusable = |what: String| Fault { text: what.into(), ..Fault::of("", ADVICE) };
     let source = source.clone();
-    let read = tokio::task::spawn_blocking(move || source.read()).await;
-    let read = read.map_err(|_| unusable("cannot be asked: the reader of its key crashed".into()))?;
+    let read = read_aside(move || source.read()).await;
+    let read = read.map_err(|hung| unusable(format!("cannot be asked: the key for it {hung}")))?;
     let key = read.map_err(|fault| unusable(format!("cannot be asked: the key for it {fault}")))?;
     let header = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
     let mut header = HeaderValue::try_from(header.as_str())

@@ -16,6 +16,7 @@ use tokencached::access::Rights;
 use tokencached::clock::{Now, boot_ms};
 use tokencached::config::{ListenAt, Protocol};
 use tokencached::net::{Guard, Limits, Owner, Server, Terms, bind};
+use tokencached::supervision::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 /// Far beyond anything a sound server needs.
@@ -67,7 +68,8 @@ impl Side {
             }
         };
         let shutdown = CancellationToken::new();
-        let server = Server::new(vec![bound], service.into(), guard.into(), limits(), 1, shutdown.clone());
+        let supervisor = Supervisor::new(shutdown.clone());
+        let server = Server::new(vec![bound], service.into(), guard.into(), limits(), 1, &supervisor);
         let server = server.unwrap_or_else(|error| panic!("{error}"));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
