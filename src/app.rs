@@ -76,6 +76,16 @@ pub fn make_state_folder(folder: &std::path::Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Waits for a server that is ending to give up the state file, where this one cannot start without it.
+pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), String> {
+    crate::credential::await_state(config, waiting)
+}
+
+/// The file beside the state that keeps a second server from writing it.
+pub fn state_lock_path(state: &std::path::Path) -> std::path::PathBuf {
+    crate::credential::state_lock::lock_path(state)
+}
+
 /// The parts, wired and ready to run.
 pub struct App {
     server: net::Server,

@@ -57,6 +57,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
     let loaded = load(&args)?;
     let config = &loaded.config;
+    // Before -d leaves the terminal, and before anybody can connect.
+    app::await_state(config, |text| drop(writeln!(std::io::stderr(), "tokencached: {text}")))
+        .map_err(|text| (EXIT_UNAVAILABLE, text))?;
     if config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
             process::Side::Caller => return Ok(ExitCode::SUCCESS),
@@ -160,7 +163,8 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
         tracing::warn!(folder = %folder.display(), %error, "the state folder cannot be made; running from memory");
     }
     let Some(user) = &config.server.user else { return Ok(()) };
-    let owned: Vec<&Path> = folder.into_iter().chain(config.state_path.as_deref()).collect();
+    let lock = config.state_path.as_deref().map(app::state_lock_path);
+    let owned: Vec<&Path> = folder.into_iter().chain(config.state_path.as_deref()).chain(lock.as_deref()).collect();
     process::switch_user(user, &owned).map_err(unavailable("cannot switch the user (-u)"))?;
     for app in &config.apps {
         if !app.secret.is_absent()
@@ -257,6 +261,7 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
         Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
     }
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
+    check::state(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);
     }

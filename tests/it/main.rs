@@ -43,6 +43,7 @@ mod sinks;
 mod soak;
 mod splits;
 mod state;
+mod state_file;
 mod statistics;
 mod support;
 #[path = "interleavings/sync.rs"]
