@@ -12,6 +12,7 @@ mod check;
 mod clients;
 mod config;
 mod demo;
+mod dependencies;
 mod differential;
 #[cfg(feature = "redis")]
 mod engine;
@@ -37,6 +38,7 @@ mod refresher;
 mod rogue;
 mod sandbox;
 mod scale;
+mod scripts;
 mod side;
 #[cfg(feature = "redis")]
 mod sinks;
