@@ -71,6 +71,11 @@ fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
     Ok(Owner { user, group })
 }
 
+/// Waits for a server that is ending to give up the state file, where this one cannot start without it.
+pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), String> {
+    crate::credential::await_state(config, waiting)
+}
+
 /// The parts, wired and ready to run.
 pub struct App {
     server: net::Server,

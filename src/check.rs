@@ -9,6 +9,7 @@ use std::time::Duration;
 #[cfg(feature = "redis")]
 use crate::config::Nodes;
 use crate::config::{App, Config, Loaded, Upstream};
+use crate::credential;
 #[cfg(feature = "redis")]
 use crate::engine::{self, Engine};
 use crate::kind::{Ask, component};
@@ -22,6 +23,14 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "# the settings in effect")?;
     out.write_all(loaded.effective().as_bytes())
+}
+
+/// Says it if a server has the state file now, as is usual beside one that runs. Keeps nobody from it.
+pub fn state(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    match credential::state_in_use(config) {
+        Some(text) => writeln!(out, "# {text}"),
+        None => Ok(()),
+    }
 }
 
 /// Asks WeChat once for each app and says what it answered and what to do about it; tries the door of each sink. True

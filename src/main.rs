@@ -63,6 +63,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
     let loaded = load(&args)?;
     let config = &loaded.config;
+    // Before -d leaves the terminal, and before anybody can connect.
+    app::await_state(config, |text| drop(writeln!(std::io::stderr(), "tokencached: {text}")))
+        .map_err(|text| (EXIT_UNAVAILABLE, text))?;
     if config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
             process::Side::Caller => return Ok(ExitCode::SUCCESS),
@@ -294,6 +297,7 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
         Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
     }
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
+    check::state(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);
     }

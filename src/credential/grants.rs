@@ -88,6 +88,20 @@ impl Grants {
         Grants { inner: Mutex::new(Inner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
     }
 
+    /// What another process has kept in the meantime. What is used here has been renewed here and is the later.
+    pub fn take_over(&self, kept: &[KeptGrant]) {
+        let mut inner = self.inner.lock();
+        let Inner { held, wanted } = &mut *inner;
+        for KeptGrant { name, value, configured, wanted_unix_ms } in kept {
+            let ours = held.entry(name.clone()).or_default();
+            if ours.value.is_none() || !wanted.contains(name) {
+                ours.value = Some(value.clone());
+                ours.configured.clone_from(configured);
+            }
+            ours.wanted_unix_ms = ours.wanted_unix_ms.max(*wanted_unix_ms);
+        }
+    }
+
     /// What is to be written: everything configured, and the refresh tokens of those no longer configured for a while.
     pub fn kept(&self, now_unix_ms: i64) -> Vec<KeptGrant> {
         let inner = self.inner.lock();

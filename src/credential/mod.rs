@@ -1,8 +1,8 @@
 //! Managed keys: what the server keeps current by itself.
 //!
 //! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
-//! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it. Readers
-//! never wait for a renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a
+//! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it, under
+//! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `ledger` counts calls before they are sent and holds back what a
 //! quota forbids. `grants` are what a component and its authorizers ask with besides a secret; `verify_ticket` says
 //! what a pushed ticket is and takes it in, `ticket_files` watches where one is written. `facts` and `journal` are what
 //! is told about credentials besides their values.
@@ -18,6 +18,7 @@ pub mod refresher;
 mod saver;
 mod slot;
 pub mod state;
+pub mod state_lock;
 pub mod table;
 mod ticket_files;
 mod turn;
@@ -25,6 +26,7 @@ pub mod verify_ticket;
 mod watched;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,7 +39,7 @@ pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
 use crate::config::{self, App, Config};
-use crate::kind::{Kind, Quota, component};
+use crate::kind::{Kind, Quota, Renewal, component};
 use crate::nodes::http::HttpStore;
 use crate::nodes::lane::{Lane, SameSecret};
 use crate::nodes::seal::Seal;
@@ -49,17 +51,81 @@ use facts::About;
 use grants::{Grant, GrantName, Grants, What};
 use saver::Saver;
 use slot::{Plan, Share, Slot};
-use state::{Entry, FileStore, KeptLedger, Loaded, Name, Snapshot, Store};
+use state::{Entry, KeptLedger, Loaded, Name, Snapshot, Store};
+use state_lock::{Holder, LockedStore};
 use table::{CredentialId, Key};
 use ticket_files::TicketFile;
 use verify_ticket::Inbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
-    let store = config.state_path.as_ref().map(|path| Arc::new(FileStore::new(path)) as Arc<dyn Store>);
+    // Without an app there is nothing to keep, and nothing to lock.
+    let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
+    let store = path.map(|path| Arc::new(LockedStore::open(path)));
+    let other = store.as_ref().zip(path).and_then(|(store, path)| Some((path, store.other()?)));
+    if let Some((path, holder)) = other.as_ref().filter(|_| mints_alone(config)) {
+        return Err(in_use(path, holder));
+    }
     let joined = config.nodes.as_ref().map(join).transpose()?;
     let ground = Ground::real(&config.upstream).map_err(|error| error.to_string())?;
-    Ok(build_joined(&ground, &config.upstream, &config.apps, store, joined))
+    let store = store.map(|store| store as Arc<dyn Store>);
+    let (table, refresher) = build_joined(&ground, &config.upstream, &config.apps, store, joined);
+    if let Some(((path, holder), saver)) = other.zip(refresher.saver.as_ref()) {
+        warn!(
+            path = %path.display(),
+            %holder,
+            advice = "if that process is not about to end, give each server a state file of its own ([state] path)",
+            "the state file is in use by another process; running from memory until that has ended"
+        );
+        table.state_saved.store(false, Ordering::Relaxed);
+        saver.want();
+    }
+    Ok((table, refresher))
+}
+
+/// Waits for the process that has the state file to end, where this one cannot do without: one that is being replaced
+/// may be ending. To be called before anything is served, so that nobody waits for an answer meanwhile; [`build`] takes
+/// the lock. Blocks; `waiting` is to say so.
+pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), String> {
+    let Some(path) = config.state_path.as_deref().filter(|_| mints_alone(config)) else { return Ok(()) };
+    let say = |holder: &Holder| {
+        let patience_s = state_lock::PATIENCE.as_secs();
+        waiting(&format!(
+            "the state file {} is in use by {holder}; waiting {patience_s} s at most for that to end",
+            path.display()
+        ));
+    };
+    state_lock::wait_until_free(path, say).map_err(|holder| in_use(path, &holder))
+}
+
+/// Who has the state file that this configuration names, and what a server would do that is started with it now.
+pub fn state_in_use(config: &Config) -> Option<String> {
+    let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty())?;
+    let holder = state_lock::holder(path)?;
+    let patience_s = state_lock::PATIENCE.as_secs();
+    let then = match mints_alone(config) {
+        true => format!("waits {patience_s} s for that to end, and does not start if it has not"),
+        false => "runs from memory until that has ended".to_owned(),
+    };
+    Some(format!("the state file {} is in use by {holder}; a second server on it {then}", path.display()))
+}
+
+/// True if a lost state costs more than a call: each call of some endpoint ends the token before it or replaces a
+/// refresh token, and there is no shared store that knows of it.
+fn mints_alone(config: &Config) -> bool {
+    let mints = |app: &App| {
+        let kinds = std::iter::once(&app.token).chain(&app.tickets);
+        !app.secret.is_absent() && kinds.into_iter().any(|kind| kind.renewal == Renewal::Mint)
+    };
+    config.nodes.is_none() && config.apps.iter().any(mints)
+}
+
+fn in_use(path: &Path, holder: &Holder) -> String {
+    format!(
+        "the state file {} is in use by {holder}, and two servers on one state file lose each other's tokens and refresh \
+         tokens; stop that one, or give this one a file of its own (path under [state], TOKENCACHED_STATE_PATH)",
+        path.display()
+    )
 }
 
 /// The other nodes. Reads secrets; connects nowhere yet.

@@ -87,7 +87,8 @@ const TICK: Duration = Duration::from_secs(5);
 /// Clocks that drift apart by more than this between two ticks mean a suspend or a jump.
 const JUMP_MS: u64 = 1_000;
 const LANDING_WAIT: Duration = Duration::from_secs(8);
-const FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// A slow disk gets so long; it comes after [`LANDING_WAIT`], and service managers kill after 20 s.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
 const PERSIST_WAIT_MS: u64 = 1_000;
 /// The same where there is nothing to serve meanwhile and readers are held.
@@ -340,8 +341,9 @@ impl Driver {
                 entry.intent_unix_ms.get_or_insert(unix_ms);
             }
         });
-        // A value just withdrawn is on its way to the disk; the note must not wait for the pause behind that.
-        let version = if slot.standing.is_withdrawn() { saver.at_once() } else { version };
+        // A value just withdrawn is on its way to the disk; the note must not wait for the pause behind that, nor for the
+        // backoff of a disk that may be good again.
+        let version = if slot.standing.is_withdrawn() || saver.is_failing() { saver.at_once() } else { version };
         Some((saver.clone(), version))
     }
 

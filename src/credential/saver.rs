@@ -1,7 +1,11 @@
 //! Writes the state in the background: the newest picture wins, a slow disk delays nobody but itself.
 //!
-//! A failed write is reported once, tried again with backoff, and its end reported too.
+//! A failed write is reported once, tried again with backoff, and its end reported too. Whoever must not lose something
+//! shortens the backoff; the end of the process ends it. While another process has the file nothing is written, and it
+//! is taken up when that process has ended.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +18,7 @@ use tracing::{info, warn};
 
 use super::grants::Grants;
 use super::ledger::Ledger;
-use super::state::{Entry, KeptLedger, Snapshot, Store};
+use super::state::{Entry, KeptLedger, Name, Snapshot, Store};
 use super::table::Table;
 use crate::clock::Clock;
 
@@ -29,13 +33,29 @@ pub struct Saver {
     /// Calls have been counted since the last write.
     counted: Arc<AtomicBool>,
     counts_every: Duration,
-    /// Counts what was asked for and what has reached the store.
+    /// What another process had counted by the time the store became ours, until the refresher has taken it over.
+    counted_elsewhere: Arc<Mutex<HashMap<usize, Ledger>>>,
+    /// Counts what was asked for.
     wanted: watch::Sender<u64>,
-    saved: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
     /// Somebody waits for everything to be written: no pause now.
     hurry: Arc<Notify>,
+    /// What is not written soon is lost.
+    ending: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     boot_id: Arc<str>,
+}
+
+/// What has become of what was asked for.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// As [`Saver::wanted`] counts.
+    saved: u64,
+    tries: u64,
+    /// The last try failed.
+    failing: bool,
+    /// Another process has the store.
+    elsewhere: bool,
 }
 
 /// Counts go to the disk with the next change, and so often without one: what a crash may make us forget.
@@ -43,7 +63,13 @@ const COUNTS_EVERY: Duration = Duration::from_secs(60);
 /// Writing takes at most a twentieth of the time.
 const PAUSES_PER_WRITE: u32 = 19;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries on a disk that fails, whoever hurries; and without that.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The same when the process ends: the disk may be good again in a moment.
+const BACKOFF_AT_THE_END: Duration = Duration::from_millis(250);
+/// How often it is tried whether another process has given up the store.
+const ELSEWHERE_WAIT: Duration = Duration::from_secs(1);
 
 impl Saver {
     /// `entries` and `ledgers` as loaded, by credential id.
@@ -65,9 +91,11 @@ impl Saver {
             grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
+            counted_elsewhere: Arc::default(),
             wanted: watch::Sender::new(0),
-            saved: watch::Sender::new(0),
+            progress: watch::Sender::new(Progress::default()),
             hurry: Arc::new(Notify::new()),
+            ending: Arc::new(AtomicBool::new(false)),
             boot_id: boot_id.into(),
         }
     }
@@ -77,16 +105,21 @@ impl Saver {
         Saver { grants, ..self }
     }
 
-    /// Asks for a write without the pause between two writes: something must not be lost. Returns what to
-    /// [`Saver::wait`] for.
+    /// Asks for a write without the pause between two writes: something must not be lost. A disk that fails is tried a
+    /// second after the last try, however long the backoff is by now. Returns what to [`Saver::wait`] for.
     pub fn at_once(&self) -> u64 {
         let version = self.want();
         self.hurry.notify_one();
         version
     }
 
+    /// True if the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.progress.borrow().failing
+    }
+
     /// Asks for a write when its turn has come; the count of what was asked for.
-    fn want(&self) -> u64 {
+    pub fn want(&self) -> u64 {
         let mut version = 0;
         self.wanted.send_modify(|wanted| {
             *wanted += 1;
@@ -108,9 +141,18 @@ impl Saver {
     /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
     pub fn count(&self, id: usize, calls: &Ledger) {
         if let Some(kept) = self.ledgers.lock().get_mut(id) {
-            Arc::make_mut(kept).calls.clone_from(calls);
+            let kept = Arc::make_mut(kept);
+            kept.calls.clone_from(calls);
+            if let Some(elsewhere) = self.counted_elsewhere.lock().get(&id) {
+                kept.calls.merge(elsewhere);
+            }
         }
         self.counted.store(true, Ordering::Release);
+    }
+
+    /// What another process has counted, once, for the refresher to count on from.
+    pub fn take_counted_elsewhere(&self, id: usize) -> Option<Ledger> {
+        self.counted_elsewhere.lock().remove(&id)
     }
 
     fn ask_for_counts(&self) {
@@ -121,25 +163,32 @@ impl Saver {
 
     /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
     pub async fn wait(&self, version: u64, at_most: Duration) -> bool {
-        let mut saved = self.saved.subscribe();
-        tokio::time::timeout(at_most, saved.wait_for(|saved| *saved >= version)).await.is_ok_and(|seen| seen.is_ok())
+        self.wait_for(at_most, |progress| progress.saved >= version).await
     }
 
-    /// Waits until everything asked for is in the store.
+    async fn wait_for(&self, at_most: Duration, enough: impl FnMut(&Progress) -> bool) -> bool {
+        let mut progress = self.progress.subscribe();
+        tokio::time::timeout(at_most, progress.wait_for(enough)).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// The process ends: waits until everything asked for is in the store. Until then a disk that fails is tried again
+    /// and again, at once to begin with. Another process's store is not waited for.
     pub async fn flush(&self, at_most: Duration) -> bool {
         self.ask_for_counts();
-        let version = *self.wanted.borrow();
+        let (version, tries) = (*self.wanted.borrow(), self.progress.borrow().tries);
+        self.ending.store(true, Ordering::Release);
         self.hurry.notify_one();
-        self.wait(version, at_most).await
+        self.wait_for(at_most, |now| now.saved >= version || (now.elsewhere && now.tries > tries)).await;
+        self.progress.borrow().saved >= version
     }
 
-    /// Writes whenever something was asked for, until `end`.
+    /// Writes whenever something was asked for, until `end`. A write that hangs is left to itself then.
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
         let mut counts = tokio::time::interval(self.counts_every);
         loop {
-            let saved = *self.saved.borrow();
+            let saved = self.progress.borrow().saved;
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
@@ -151,50 +200,119 @@ impl Saver {
             }
             let version = *wanted.borrow_and_update();
             let begun = Instant::now();
-            match self.write().await {
-                Ok(()) => {
-                    if !table.state_saved.swap(true, Ordering::Relaxed) {
-                        info!("the state can be written again");
+            let written = tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                written = self.write() => written,
+            };
+            let pause = async {
+                match self.note(written, version, &table) {
+                    Ok(()) => {
+                        backoff = Duration::ZERO;
+                        self.pause(begun.elapsed()).await;
                     }
-                    backoff = Duration::ZERO;
-                    self.saved.send_replace(version);
-                    // The whole file is written each time: with ten thousand apps that takes a while, and something
-                    // changes every few milliseconds.
-                    let pause = (begun.elapsed() * PAUSES_PER_WRITE).min(PAUSE_MAX);
-                    tokio::select! {
-                        biased;
-                        () = end.cancelled() => {}
-                        () = self.hurry.notified() => {}
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    continue;
-                }
-                Err(reason) => {
-                    table.state_failures.fetch_add(1, Ordering::Relaxed);
-                    if table.state_saved.swap(false, Ordering::Relaxed) {
-                        warn!(reason, "the state cannot be written; running from memory, a restart would fetch anew");
+                    Err(io::ErrorKind::WouldBlock) => self.back_off(ELSEWHERE_WAIT).await,
+                    Err(_) => {
+                        backoff = (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+                        self.back_off(backoff).await;
                     }
                 }
-            }
-            backoff = (backoff * 2).clamp(Duration::from_secs(1), BACKOFF_MAX);
+            };
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
-                () = tokio::time::sleep(backoff) => {}
+                () = pause => {}
             }
         }
     }
 
-    async fn write(&self) -> Result<(), String> {
-        self.counted.store(false, Ordering::Release);
-        let (store, snapshot) = (self.store.clone(), self.snapshot());
-        if !store.blocks() {
-            return store.save(&snapshot).map_err(|error| error.to_string());
-        }
-        let written = tokio::task::spawn_blocking(move || store.save(&snapshot)).await;
+    /// Says and shows what has become of a write.
+    fn note(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
+        let failed = written.as_ref().err().map(io::Error::kind);
+        let elsewhere = failed == Some(io::ErrorKind::WouldBlock);
+        self.progress.send_modify(|progress| {
+            progress.saved = if failed.is_none() { version } else { progress.saved };
+            progress.tries += 1;
+            (progress.failing, progress.elsewhere) = (failed.is_some(), elsewhere);
+        });
+        let was_saved = table.state_saved.swap(failed.is_none(), Ordering::Relaxed);
+        table.state_failures.fetch_add(u64::from(failed.is_some() && !elsewhere), Ordering::Relaxed);
         match written {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the writer panicked".to_owned()),
+            Ok(()) if !was_saved => info!("the state can be written again"),
+            Err(reason) if was_saved => {
+                let reason = reason.to_string();
+                warn!(reason, "the state cannot be written; running from memory, a restart would fetch anew");
+            }
+            _ => {}
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The whole file is written each time: with ten thousand apps that takes a while, and something changes every few
+    /// milliseconds.
+    async fn pause(&self, took: Duration) {
+        let pause = (took * PAUSES_PER_WRITE).min(PAUSE_MAX);
+        tokio::select! {
+            biased;
+            () = self.hurry.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// Waits for so long before the next try, or until somebody hurries and it is not too soon for a disk that fails.
+    async fn back_off(&self, wait: Duration) {
+        let is_ending = || self.ending.load(Ordering::Acquire);
+        let tried = Instant::now();
+        let mut until = tried + if is_ending() { BACKOFF_AT_THE_END } else { wait };
+        loop {
+            tokio::select! {
+                biased;
+                () = self.hurry.notified() => {
+                    if is_ending() {
+                        return;
+                    }
+                    until = until.min(tried + BACKOFF_MIN);
+                }
+                () = tokio::time::sleep_until(until) => return,
+            }
+        }
+    }
+
+    async fn write(&self) -> io::Result<()> {
+        self.counted.store(false, Ordering::Release);
+        if !self.store.blocks() {
+            return self.write_here();
+        }
+        let saver = self.clone();
+        let written = tokio::task::spawn_blocking(move || saver.write_here()).await;
+        written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+    }
+
+    /// The picture is taken when it is known what belongs into it.
+    fn write_here(&self) -> io::Result<()> {
+        if let Some(found) = self.store.claim()? {
+            self.take_over(&found);
+        }
+        self.store.save(&self.snapshot())
+    }
+
+    /// Another process has written the state until now. Whatever we have ourselves is the later; of calls the larger
+    /// number counts.
+    fn take_over(&self, found: &Snapshot) {
+        self.grants.take_over(&found.grants);
+        let theirs: HashMap<&Name, &KeptLedger> = found.ledgers.iter().map(|kept| (&kept.name, &**kept)).collect();
+        let values = found.by_name();
+        let now = self.clock.now();
+        let mut entries = self.entries.lock();
+        for (id, kept) in self.ledgers.lock().iter_mut().enumerate() {
+            if let Some(theirs) = theirs.get(&kept.name) {
+                Arc::make_mut(kept).calls.merge(&theirs.calls);
+                self.counted_elsewhere.lock().insert(id, theirs.calls.clone());
+            }
+            if let (Some(entry @ None), Some(theirs)) = (entries.get_mut(id), values.get(&kept.name)) {
+                let worth = found.worth(theirs, now, &self.boot_id);
+                *entry = Some(Arc::new(theirs.rebased(worth, now)));
+            }
         }
     }
 
@@ -210,41 +328,4 @@ impl Saver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::state::{Loaded, Name};
-    use super::*;
-    use crate::kind::{Quota, mp};
-
-    /// Remembers what was saved.
-    #[derive(Default)]
-    struct Memory(Mutex<Option<Snapshot>>);
-
-    impl Store for Memory {
-        fn load(&self) -> Loaded {
-            Loaded::Empty
-        }
-
-        fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
-            *self.0.lock() = Some(snapshot.clone());
-            Ok(())
-        }
-    }
-
-    #[tokio::test]
-    async fn counts_alone_are_written_when_their_time_has_come() {
-        let store = Arc::new(Memory::default());
-        let ledgers = vec![KeptLedger { name: Name::of(&mp::STABLE, "wx1", "http://a"), calls: Ledger::default() }];
-        let saver = Saver::new(store.clone(), vec![None], ledgers, Arc::new(crate::clock::System), "b1");
-        let saver = Saver { counts_every: Duration::from_millis(1), ..saver };
-        let (table, _reports) = Table::new([("wx1", vec![])]);
-        let end = CancellationToken::new();
-        let running = tokio::spawn(saver.clone().run(Arc::new(table), end.clone()));
-        let mut calls = Ledger::default();
-        calls.may_call(&Quota::NONE, 0, super::super::ledger::Use::Renewal).unwrap();
-        saver.count(0, &calls);
-        assert!(saver.wait(1, Duration::from_secs(30)).await);
-        assert_eq!(store.0.lock().as_ref().unwrap().ledgers[0].calls, calls);
-        end.cancel();
-        running.await.unwrap();
-    }
-}
+mod tests;

@@ -5,11 +5,14 @@
 //! worth on this boot; the other half is files.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,6 +28,11 @@ pub trait Store: Send + Sync {
     fn load(&self) -> Loaded;
     /// Writes the state: afterwards the store holds this or, on an error, what it held before.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
+    /// Makes sure, before a save, that no other process writes here; [`io::ErrorKind::WouldBlock`] if one does. If the
+    /// store has become ours only now: what was left there, none of which may be lost.
+    fn claim(&self) -> io::Result<Option<Snapshot>> {
+        Ok(None)
+    }
     /// True if a save may take a while, so that it needs a thread of its own.
     fn blocks(&self) -> bool {
         true
@@ -199,6 +207,13 @@ const VERSION_WITH_GRANTS: u32 = 2;
 /// Ten thousand apps take some 10 MB.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const SET_ASIDE_MAX: usize = 3;
+/// How the name of a file goes on, after a dot and the state's own name, while it is being written.
+const UNFINISHED: &str = ".unfinished-";
+const UNFINISHED_END: &str = ".tmp";
+/// What former versions called all of theirs.
+const UNFINISHED_FORMERLY: &str = ".state-";
+/// No write takes so long.
+const UNFINISHED_OLD: Duration = Duration::from_secs(600);
 
 /// The file: the checksum is over the payload's bytes as they stand.
 #[derive(Serialize, Deserialize)]
@@ -227,6 +242,48 @@ impl FileStore {
         self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
+    /// As [`Store::load`], and touches nothing: for a file that may be another process's.
+    pub fn read(&self) -> Loaded {
+        match read_trusted(&self.path) {
+            Ok(None) => Loaded::Empty,
+            Ok(Some(text)) => match decode(&text) {
+                Ok(snapshot) => Loaded::Found(snapshot),
+                Err(reason) => Loaded::Refused { reason, set_aside: None },
+            },
+            Err(reason) => Loaded::Refused { reason, set_aside: None },
+        }
+    }
+
+    /// Removes what a process left that was killed while it wrote: there are tokens in it. How many were removed.
+    ///
+    /// `alone`: no other process writes this state, so none of it is in use. Otherwise, and for what former versions
+    /// left, which does not say whose it is, only what is old is removed.
+    pub fn remove_unfinished(&self, alone: bool) -> usize {
+        let me = rustix::process::geteuid().as_raw();
+        let (own, formerly) = (self.unfinished_prefix(), OsString::from(UNFINISHED_FORMERLY));
+        let is_left_over = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let named = |prefix: &OsString| {
+                let name = name.as_bytes();
+                name.starts_with(prefix.as_bytes()) && name.ends_with(UNFINISHED_END.as_bytes())
+            };
+            // Of the entry itself: a link is somebody else's doing and stays.
+            let Ok(facts) = entry.metadata() else { return false };
+            let ours = facts.is_file() && (facts.uid() == me || me == 0);
+            let old = facts.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > UNFINISHED_OLD);
+            ours && (named(&own) && (alone || old) || named(&formerly) && old)
+        };
+        let found = fs::read_dir(self.folder()).into_iter().flatten().flatten().filter(is_left_over);
+        found.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+    }
+
+    fn unfinished_prefix(&self) -> OsString {
+        let mut prefix = OsString::from(".");
+        prefix.push(self.path.file_name().unwrap_or_default());
+        prefix.push(UNFINISHED);
+        prefix
+    }
+
     /// Renames the file aside and keeps only the newest few of these. A folder in its place is somebody's; it stays.
     fn set_aside(&self) -> Option<PathBuf> {
         if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
@@ -239,6 +296,7 @@ impl FileStore {
             .map(|name| self.folder().join(name))
             .find(|path| !path.exists())?;
         fs::rename(&self.path, &to).ok()?;
+        close_to_others(&to);
         let mut old: Vec<PathBuf> = fs::read_dir(self.folder())
             .into_iter()
             .flatten()
@@ -258,34 +316,52 @@ impl FileStore {
 
 impl Store for FileStore {
     fn load(&self) -> Loaded {
-        let text = match read_trusted(&self.path) {
-            Ok(None) => return Loaded::Empty,
-            Ok(Some(text)) => text,
-            Err(reason) => return Loaded::Refused { reason, set_aside: self.set_aside() },
-        };
-        match decode(&text) {
-            Ok(snapshot) => Loaded::Found(snapshot),
-            Err(reason) => Loaded::Refused { reason, set_aside: self.set_aside() },
+        match self.read() {
+            Loaded::Refused { reason, .. } => Loaded::Refused { reason, set_aside: self.set_aside() },
+            loaded => loaded,
         }
     }
 
     fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
         let text = encode(snapshot)?;
         // tempfile creates it 0600, in the same folder so that the rename stays within one file system.
-        let mut file = tempfile::Builder::new().prefix(".state-").suffix(".tmp").tempfile_in(self.folder())?;
+        let prefix = self.unfinished_prefix();
+        let mut file = tempfile::Builder::new().prefix(&prefix).suffix(UNFINISHED_END).tempfile_in(self.folder())?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
-        File::open(self.folder())?.sync_all()
+        sync_folder(self.folder())
     }
+}
+
+/// Some file systems know no such thing, and a folder may be closed to reading: the new file is in place all the same.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What was set aside because others could read it holds tokens still.
+fn close_to_others(path: &Path) {
+    let file = fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path);
+    let file = file.ok().filter(|file| file.metadata().is_ok_and(|facts| facts.is_file()));
+    if let Some(file) = file {
+        // It may be somebody else's file; then it was never ours to close.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    }
+}
+
+/// Neither follows a link nor waits on a pipe somebody has put there.
+pub(super) fn open_flags() -> i32 {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    i32::try_from(flags.bits()).unwrap_or(0)
 }
 
 /// The text, `None` if there is no file, or why it can't be trusted.
 fn read_trusted(path: &Path) -> Result<Option<String>, String> {
-    // Neither follows a link nor waits on a pipe somebody has put there.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -412,6 +488,45 @@ mod tests {
         assert!(found.entries == [Arc::new(entry())]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_a_killed_write_has_left_is_removed_and_nothing_else() {
+        let (folder, store) = store();
+        let path = |name: &str| folder.path().join(name);
+        let make = |name: &str, age: Duration| {
+            let file = File::create(path(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        };
+        let (now, old) = (Duration::ZERO, UNFINISHED_OLD * 2);
+        for (name, age) in [
+            (".state.json.unfinished-AbC123.tmp", now),
+            (".state.json.unfinished-xYz987.tmp", old),
+            (".other.json.unfinished-AbC123.tmp", old),
+            (".state.json.mine.tmp", old),
+            (".state-AbC123.tmp", now),
+            (".state-xYz987.tmp", old),
+            ("precious", old),
+        ] {
+            make(name, age);
+        }
+        fs::create_dir(path(".state.json.unfinished-folder.tmp")).unwrap();
+        std::os::unix::fs::symlink(path("precious"), path(".state.json.unfinished-link.tmp")).unwrap();
+        assert_eq!(store.remove_unfinished(false), 2, "without the lock only what is old");
+        assert!(path(".state.json.unfinished-AbC123.tmp").exists());
+        assert_eq!(store.remove_unfinished(true), 1);
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        let left = [
+            ".other.json.unfinished-AbC123.tmp",
+            ".state-AbC123.tmp",
+            ".state.json.mine.tmp",
+            ".state.json.unfinished-folder.tmp",
+            ".state.json.unfinished-link.tmp",
+            "precious",
+        ];
+        assert_eq!(names, left);
     }
 
     #[test]

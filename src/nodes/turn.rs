@@ -98,21 +98,26 @@ pub struct Moment {
     pub received_ms: BootMs,
 }
 
+/// Either clock has moved on by up to this since the millisecond it was read as, and the two have not moved on alike.
+const PHASE_MS: u64 = 1;
+
 impl Moment {
     /// An instant of the store's on our clock, rather too early than too late.
     pub fn to_boot_ms(&self, store_ms: StoreMs) -> BootMs {
-        match store_ms.checked_sub(self.store_ms) {
+        let at_ms = match store_ms.checked_sub(self.store_ms) {
             Some(ahead) => self.sent_ms.saturating_add(ahead),
             None => self.sent_ms.saturating_sub(self.store_ms - store_ms),
-        }
+        };
+        at_ms.saturating_sub(PHASE_MS)
     }
 
     /// An instant of ours on the store's clock, rather too early than too late.
     pub fn to_store_ms(&self, boot_ms: BootMs) -> StoreMs {
-        match boot_ms.checked_sub(self.received_ms) {
+        let at_ms = match boot_ms.checked_sub(self.received_ms) {
             Some(ahead) => self.store_ms.saturating_add(ahead),
             None => self.store_ms.saturating_sub(self.received_ms - boot_ms),
-        }
+        };
+        at_ms.saturating_sub(PHASE_MS)
     }
 }
 
@@ -125,7 +130,29 @@ mod tests {
         let moment = Moment { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
         for boot_ms in [0, 499, 500, 520, 540, 541, 9_000] {
             let back = moment.to_boot_ms(moment.to_store_ms(boot_ms));
-            assert!(back <= boot_ms && boot_ms - back <= 40, "{boot_ms} -> {back}");
+            assert!(back <= boot_ms && boot_ms - back <= 40 + 2 * PHASE_MS, "{boot_ms} -> {back}");
+        }
+    }
+
+    /// Clocks are read as whole milliseconds, and theirs begin at different times.
+    #[test]
+    fn an_instant_on_the_other_clock_is_never_later_than_it_is_wherever_in_a_millisecond_the_clocks_are() {
+        const STORE_AHEAD_US: u64 = 1_000_000_000;
+        let instants_us = [0, 250, 500, 999, 1_000, 7_200_000_500];
+        for phase_us in (0..1_000).step_by(50) {
+            for (sent_us, read_us, received_us) in [(500, 500, 500), (5_900, 5_950, 6_050), (5_001, 7_420, 9_999)] {
+                let store_us = |boot_us: u64| boot_us + STORE_AHEAD_US + phase_us;
+                let (sent_ms, received_ms) = (sent_us / 1_000, received_us / 1_000);
+                let moment = Moment { store_ms: store_us(read_us) / 1_000, sent_ms, received_ms };
+                let error_ms = (received_us - sent_us).div_ceil(1_000) + 2;
+                for boot_us in instants_us.map(|us| us + read_us) {
+                    let (here, there) = (boot_us / 1_000, store_us(boot_us) / 1_000);
+                    let to_here = moment.to_boot_ms(there);
+                    assert!(to_here <= here && here - to_here <= error_ms, "{phase_us}: {to_here} for {here}");
+                    let to_there = moment.to_store_ms(here);
+                    assert!(to_there <= there && there - to_there <= error_ms, "{phase_us}: {to_there} for {there}");
+                }
+            }
         }
     }
 

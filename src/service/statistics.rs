@@ -100,6 +100,10 @@ impl Service {
         stat(out, "request_timeouts", counts.request_timeouts);
         stat(out, "write_timeouts", counts.write_timeouts);
         stat(out, "in_flight_refusals", counts.in_flight_refusals);
+        if self.table.keeps_state.load(Relaxed) {
+            stat(out, "state_file_saved", u8::from(self.table.state_saved.load(Relaxed)));
+            stat(out, "state_file_failures", self.table.state_failures.load(Relaxed));
+        }
         if let Some(node) = self.table.sharing.node() {
             stat(out, "shared_state_node", node);
             stat(out, "shared_state_up", u8::from(self.table.sharing.is_up() == Some(true)));

@@ -12,6 +12,7 @@ mod check;
 mod clients;
 mod config;
 mod demo;
+mod dependencies;
 mod differential;
 #[cfg(feature = "redis")]
 mod engine;
@@ -37,6 +38,7 @@ mod refresher;
 mod rogue;
 mod sandbox;
 mod scale;
+mod scripts;
 mod side;
 #[cfg(feature = "redis")]
 mod sinks;
@@ -44,6 +46,7 @@ mod soak;
 mod splits;
 mod stalls;
 mod state;
+mod state_file;
 mod statistics;
 mod support;
 #[path = "interleavings/sync.rs"]

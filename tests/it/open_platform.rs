@@ -20,7 +20,7 @@ use tokencached::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{token, until, upstream};
-use crate::support::{Client, Node, Wechat, run_well, tokencached, wait_for, write};
+use crate::support::{Client, Node, Wechat, run, run_well, tokencached, wait_for, write};
 
 pub const COMPONENT: &str = "wxc000000000000001";
 pub const AUTH: &str = "wxa000000000000001";
@@ -356,6 +356,19 @@ async fn a_full_disk_does_not_keep_the_token_from_its_readers_and_is_caught_up_w
     assert_eq!(kept(folder.path()), sandbox.refresh_token(AUTH));
     stop.cancel();
     running.await.unwrap();
+}
+
+#[test]
+fn a_second_server_on_the_state_of_authorizers_does_not_start_and_no_refresh_token_is_lost() {
+    let wechat = Wechat::with(options(7200));
+    let node = start(&wechat, folder(&wechat));
+    value(&mut node.connect(), &key());
+    let config = node.path("tokencached.toml");
+    let (status, said) = run(tokencached().args(["-p", "-1", "--config"]).arg(config));
+    assert_eq!(status.code(), Some(69), "{said}");
+    assert!(said.contains(&format!("in use by process {}", node.pid())), "{said}");
+    let folder = node.stop();
+    assert_eq!(kept(folder.path()), wechat.refresh_token(AUTH));
 }
 
 #[tokio::test]

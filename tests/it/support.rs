@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
+pub mod disk;
 pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]

@@ -47,6 +47,10 @@ impl Driver {
         else {
             return Ok(());
         };
+        // Another process has written the state until now.
+        if let Some(calls) = self.refresher.saver.as_ref().and_then(|saver| saver.take_counted_elsewhere(id)) {
+            slot.ledger.merge(&calls);
+        }
         let charge = slot.ledger.may_call(&slot.quota, self.refresher.clock.unix_ms(), why);
         slot.charge = charge.as_ref().ok().copied();
         slot.show_ledger(u64::from(charge.is_err()));

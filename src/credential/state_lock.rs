@@ -1,0 +1,438 @@
+//! One process at a time writes a state file: two would write over each other, and a refresh token that one of them got
+//! would be lost.
+//!
+//! The lock (flock) is on a file beside the state, `<state>.lock`, because the state itself is replaced at each write. It
+//! lasts as long as its process, however that ends. The lock file is never removed: its name must mean one file to all
+//! processes. What stands in it is for people; only the lock decides.
+//!
+//! Where there are no such locks (some network file systems) that is said once, and nothing is locked.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::state::{self, FileStore, Loaded, Snapshot, Store};
+
+/// How long a start waits for a process that is ending.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Somebody who only looks holds the lock for a moment, too.
+const TRIES: usize = 5;
+/// Longer than anything we write into a lock file.
+const HOLDER_BYTES_MAX: u64 = 256;
+
+/// Where the lock of that state is.
+pub fn lock_path(state: &Path) -> PathBuf {
+    let mut path = state.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Who holds a lock, as far as the lock file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    pid: Option<u32>,
+    host: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) if self.host.is_empty() => write!(f, "process {pid}"),
+            Some(pid) => write!(f, "process {pid} on host {}", self.host),
+            None => f.write_str("another process"),
+        }
+    }
+}
+
+impl Holder {
+    fn this_process() -> Holder {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Holder { pid: Some(std::process::id()), host: plain(&host) }
+    }
+
+    /// Whatever stands there, it is shown to people.
+    fn read(mut file: &File) -> Holder {
+        let mut text = String::new();
+        let read = file.rewind().and_then(|()| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
+        if read.is_err() {
+            return Holder::default();
+        }
+        let mut words = text.split_whitespace();
+        let pid = words.next().and_then(|word| word.parse().ok());
+        Holder { pid, host: words.next().map(plain).unwrap_or_default() }
+    }
+
+    /// A full disk may leave nothing in the file, and never another's name.
+    fn write(&self, mut file: &File) -> io::Result<()> {
+        let facts = file.metadata()?;
+        // Not into a file that somebody has linked there.
+        if facts.nlink() > 1 || facts.len() > HOLDER_BYTES_MAX {
+            return Ok(());
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(format!("{} {}\n", self.pid.unwrap_or_default(), self.host).as_bytes())
+    }
+}
+
+fn plain(host: &str) -> String {
+    host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect()
+}
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+enum NotTaken {
+    Held(Holder),
+    /// There are no locks here.
+    Unsupported(io::Error),
+    /// The lock file cannot be made or opened.
+    Unavailable(io::Error),
+}
+
+/// The lock in hand; given back when dropped, or when the process ends.
+#[derive(Debug)]
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    fn take(state: &Path) -> Result<Lock, NotTaken> {
+        let path = lock_path(state);
+        for _ in 0..TRIES {
+            let file = open(&path).map_err(NotTaken::Unavailable)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(NotTaken::Held(Holder::read(&file))),
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => return Err(NotTaken::Unsupported(error)),
+                Err(TryLockError::Error(error)) => return Err(NotTaken::Unavailable(error)),
+            }
+            let lock = Lock { file, path: path.clone() };
+            // Somebody may have removed the file since it was opened, and another process have made it anew.
+            if lock.is_in_place() {
+                // Whoever is kept out is then told of no name.
+                let _ = Holder::this_process().write(&lock.file);
+                return Ok(lock);
+            }
+        }
+        Err(NotTaken::Unavailable(io::Error::other("the lock file is replaced over and over")))
+    }
+
+    /// As [`Lock::take`], past those who only look.
+    fn take_patiently(state: &Path) -> Result<Lock, NotTaken> {
+        let mut tries = 1;
+        loop {
+            match Lock::take(state) {
+                Err(NotTaken::Held(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
+                taken => return taken,
+            }
+            tries += 1;
+        }
+    }
+
+    /// False if the name means another file by now, or none: then it keeps nobody out.
+    fn is_in_place(&self) -> bool {
+        let id = |facts: fs::Metadata| (facts.dev(), facts.ino());
+        let now = fs::symlink_metadata(&self.path).map(id);
+        now.ok().zip(self.file.metadata().map(id).ok()).is_some_and(|(now, ours)| now == ours)
+    }
+}
+
+/// Opens the lock file, or makes it. One that cannot be written, in a folder that is read-only, can be locked still.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(state::open_flags());
+    let file = options.open(path).or_else(|error| {
+        let read_only = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(path);
+        read_only.map_err(|_| error)
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// What a file system without locks answers.
+fn is_unsupported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let unsupported = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
+    error.raw_os_error().is_some_and(|code| unsupported.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Who writes that state now; nobody as far as can be seen otherwise. Keeps nobody out for more than a moment.
+pub fn holder(state: &Path) -> Option<Holder> {
+    let file = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(lock_path(state)).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(Holder::read(&file)),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+    }
+}
+
+/// Waits for whoever holds the lock to end; who that is, if it has not ended after [`PATIENCE`]. Blocks.
+pub fn wait_until_free(state: &Path, waiting: impl FnOnce(&Holder)) -> Result<(), Holder> {
+    let begun = Instant::now();
+    let mut waiting = Some(waiting);
+    while let Some(holder) = holder(state) {
+        if begun.elapsed() >= PATIENCE {
+            return Err(holder);
+        }
+        if let Some(waiting) = waiting.take() {
+            waiting(&holder);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// A state file that only one process writes.
+pub struct LockedStore {
+    file: FileStore,
+    path: PathBuf,
+    hold: Mutex<Hold>,
+}
+
+enum Hold {
+    Ours(Lock),
+    /// There are no locks here: nothing keeps two processes apart.
+    Unsupported,
+    NotOurs(Holder),
+    /// The lock file could not be made: the disk is full, the folder read-only or not there.
+    Unavailable,
+}
+
+impl LockedStore {
+    /// Takes the lock if it is to be had.
+    pub fn open(path: &Path) -> LockedStore {
+        let hold = match Lock::take_patiently(path) {
+            Ok(lock) => Hold::Ours(lock),
+            Err(NotTaken::Held(holder)) => Hold::NotOurs(holder),
+            Err(NotTaken::Unsupported(error)) => {
+                say_unsupported(path, &error);
+                Hold::Unsupported
+            }
+            // Nothing can be written there now; that is said when it is tried.
+            Err(NotTaken::Unavailable(_)) => Hold::Unavailable,
+        };
+        let store = LockedStore { file: FileStore::new(path), path: path.to_owned(), hold: Mutex::new(hold) };
+        store.clean();
+        store
+    }
+
+    /// The process that has the file, if it is not this one.
+    pub fn other(&self) -> Option<Holder> {
+        match &*self.hold.lock() {
+            Hold::NotOurs(holder) => Some(holder.clone()),
+            Hold::Ours(_) | Hold::Unsupported | Hold::Unavailable => None,
+        }
+    }
+
+    fn clean(&self) {
+        let removed = match &*self.hold.lock() {
+            Hold::Ours(_) => self.file.remove_unfinished(true),
+            Hold::Unsupported => self.file.remove_unfinished(false),
+            Hold::NotOurs(_) | Hold::Unavailable => 0,
+        };
+        if removed > 0 {
+            info!(removed, "removed what a process left that was killed while it wrote the state");
+        }
+    }
+
+    /// True if the state is ours to read and write already.
+    fn has_claim(&self) -> bool {
+        match &*self.hold.lock() {
+            Hold::Ours(lock) => lock.is_in_place(),
+            Hold::Unsupported => true,
+            Hold::NotOurs(_) | Hold::Unavailable => false,
+        }
+    }
+}
+
+fn say_unsupported(path: &Path, error: &io::Error) {
+    warn!(
+        path = %path.display(),
+        %error,
+        "the state file cannot be locked on this file system; nothing keeps a second server from writing over it, so \
+         see that there is none"
+    );
+}
+
+impl Store for LockedStore {
+    /// Another process's file is read and left as it is.
+    fn load(&self) -> Loaded {
+        if self.has_claim() { self.file.load() } else { self.file.read() }
+    }
+
+    fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
+        self.file.save(snapshot)
+    }
+
+    fn claim(&self) -> io::Result<Option<Snapshot>> {
+        if self.has_claim() {
+            return Ok(None);
+        }
+        match Lock::take(&self.path) {
+            Ok(lock) => *self.hold.lock() = Hold::Ours(lock),
+            Err(NotTaken::Held(holder)) => {
+                let text = format!("the state file is in use by {holder}");
+                *self.hold.lock() = Hold::NotOurs(holder);
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+            }
+            Err(NotTaken::Unsupported(error)) => {
+                say_unsupported(&self.path, &error);
+                *self.hold.lock() = Hold::Unsupported;
+            }
+            Err(NotTaken::Unavailable(error)) => {
+                let text = format!("the lock file {}: {error}", lock_path(&self.path).display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+        }
+        self.clean();
+        Ok(match self.file.load() {
+            Loaded::Found(snapshot) => Some(snapshot),
+            Loaded::Empty => None,
+            Loaded::Refused { reason, .. } => {
+                warn!(reason, "what was in the state file is unusable; this process's own state takes its place");
+                None
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::credential::ledger::Ledger;
+    use crate::credential::state::{KeptLedger, Name};
+
+    fn snapshot(appid: &str) -> Snapshot {
+        let name = Name::of(&crate::kind::mp::STABLE, appid, "http://a");
+        let ledgers = vec![Arc::new(KeptLedger { name, calls: Ledger::default() })];
+        Snapshot { boot_id: appid.into(), ledgers, ..Snapshot::default() }
+    }
+
+    fn found(loaded: Loaded) -> String {
+        match loaded {
+            Loaded::Found(snapshot) => snapshot.boot_id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_has_the_lock_and_the_others_know_who() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state.json");
+        assert_eq!(holder(&state), None, "a look makes no file");
+        assert!(!lock_path(&state).exists());
+        let lock = Lock::take(&state).unwrap();
+        let NotTaken::Held(other) = Lock::take(&state).unwrap_err() else { panic!() };
+        assert_eq!(other, Holder::this_process());
+        assert_eq!(holder(&state), Some(other));
+        drop(lock);
+        assert_eq!(holder(&state), None);
+        Lock::take(&state).unwrap();
+    }
+
+    #[test]
+    fn what_stands_in_a_lock_file_is_shown_only_if_it_is_plain() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state.json");
+        let lock = Lock::take(&state).unwrap();
+        for (text, shown) in [
+            ("12 web-1.example\n", "process 12 on host web-1.example"),
+            ("12", "process 12"),
+            ("", "another process"),
+            ("\u{1b}[31m evil", "another process"),
+            ("7 \u{1b}[31mevil", "process 7 on host 31mevil"),
+        ] {
+            fs::write(lock_path(&state), text).unwrap();
+            assert_eq!(holder(&state).unwrap().to_string(), shown);
+        }
+        fs::write(lock_path(&state), b"\xff\xfe").unwrap();
+        assert_eq!(holder(&state).unwrap().to_string(), "another process");
+        drop(lock);
+    }
+
+    #[test]
+    fn a_link_a_pipe_or_a_folder_in_place_of_the_lock_file_is_not_taken_and_nothing_is_written_through_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, precious) = (folder.path().join("state.json"), folder.path().join("precious"));
+        fs::write(&precious, "mine").unwrap();
+        let unavailable = || {
+            assert!(matches!(Lock::take(&state), Err(NotTaken::Unavailable(_))));
+            assert_eq!(holder(&state), None);
+        };
+        std::os::unix::fs::symlink(&precious, lock_path(&state)).unwrap();
+        unavailable();
+        fs::remove_file(lock_path(&state)).unwrap();
+        fs::create_dir(lock_path(&state)).unwrap();
+        unavailable();
+        fs::remove_dir(lock_path(&state)).unwrap();
+        // A hard link is a file like any other, and keeps others out.
+        fs::hard_link(&precious, lock_path(&state)).unwrap();
+        let lock = Lock::take(&state).unwrap();
+        assert!(matches!(Lock::take(&state), Err(NotTaken::Held(_))));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
+        drop(lock);
+    }
+
+    #[test]
+    fn a_second_store_reads_and_touches_nothing_until_the_first_is_gone_and_then_gets_what_that_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state.json");
+        let first = LockedStore::open(&state);
+        assert!(first.other().is_none() && first.claim().unwrap().is_none());
+        first.save(&snapshot("one")).unwrap();
+        let second = LockedStore::open(&state);
+        assert_eq!(second.other(), Some(Holder::this_process()));
+        assert_eq!(found(second.load()), "one");
+        assert_eq!(second.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let good = fs::read(&state).unwrap();
+        fs::write(&state, "{").unwrap();
+        assert!(matches!(second.load(), Loaded::Refused { set_aside: None, .. }));
+        assert!(state.exists(), "it is for its owner to set it aside");
+        fs::write(&state, good).unwrap();
+        first.save(&snapshot("two")).unwrap();
+        drop(first);
+        assert_eq!(second.claim().unwrap().unwrap().boot_id, "two");
+        assert!(second.claim().unwrap().is_none(), "once");
+        assert!(second.other().is_none());
+    }
+
+    #[test]
+    fn a_lock_file_that_was_removed_keeps_nobody_out_and_whoever_made_it_anew_has_the_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state.json");
+        let first = LockedStore::open(&state);
+        first.save(&snapshot("one")).unwrap();
+        fs::remove_file(lock_path(&state)).unwrap();
+        let second = LockedStore::open(&state);
+        assert!(second.other().is_none());
+        assert_eq!(first.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(second);
+        assert_eq!(first.claim().unwrap().unwrap().boot_id, "one");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_locked_when_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("later/state.json");
+        let store = LockedStore::open(&state);
+        assert!(store.other().is_none() && matches!(store.load(), Loaded::Empty));
+        let error = store.claim().unwrap_err();
+        assert!(error.to_string().contains("state.json.lock"), "{error}");
+        fs::create_dir(folder.path().join("later")).unwrap();
+        assert!(store.claim().unwrap().is_none());
+        store.save(&snapshot("one")).unwrap();
+        assert!(LockedStore::open(&state).other().is_some());
+    }
+}

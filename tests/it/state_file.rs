@@ -1,0 +1,336 @@
+//! The state file of real servers: one process at a time writes it, a disk that fails loses nothing that could be saved,
+//! and nothing with tokens in it is left lying about.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use crate::support::disk::Disk;
+use crate::support::{APPID, Node, Wechat, run, tokencached, wait_for, write};
+
+const ALIAS: &str = "aliases = [\"access_token\"]";
+const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
+
+fn any_token(node: &Node) -> String {
+    let mut client = node.connect();
+    String::from_utf8(wait_for("a token", || client.get("access_token"))).unwrap()
+}
+
+fn stat(node: &Node, name: &str) -> u64 {
+    node.connect().stat("", name).unwrap().parse().unwrap()
+}
+
+fn is_saved(node: &Node) -> bool {
+    stat(node, "state_file_saved") == 1
+}
+
+/// A configuration whose state is that of another folder.
+fn config_on(wechat: &Wechat, app: &str, state: &Path) -> String {
+    wechat.config("", app).replace("{folder}/state.json", state.to_str().unwrap())
+}
+
+/// Waits until the state holds this token.
+fn persisted(state: &Path, token: &str) {
+    wait_for("the state to be written", || fs::read_to_string(state).ok()?.contains(token).then_some(()));
+}
+
+/// Files whose names have this in them.
+fn files(folder: &Path, part: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_string_lossy().contains(part)).collect()
+}
+
+#[test]
+fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_when_the_first_has_ended() {
+    let wechat = Wechat::start();
+    let first = Node::start(&wechat.config("", ALIAS), &[]);
+    let token = any_token(&first);
+    let state = first.path("state.json");
+    persisted(&state, &token);
+    let written = fs::metadata(&state).unwrap().ino();
+    // However it is spelled.
+    let links = tempfile::tempdir().unwrap();
+    symlink(first.folder.path(), links.path().join("link")).unwrap();
+    let spelled = links.path().join("link/./state.json");
+    let second = Node::start(&config_on(&wechat, ALIAS, &spelled), &[]);
+    assert_eq!(any_token(&second), token, "a stable token of the other's is as good as one's own");
+    assert_eq!((is_saved(&second), is_saved(&first)), (false, true));
+    let said = second.log();
+    let by = format!("process {}", first.pid());
+    assert!(said.contains("the state file is in use by another process") && said.contains(&by), "{said}");
+    assert_eq!(fs::metadata(&state).unwrap().ino(), written, "nobody else has written it");
+
+    let _folder = first.stop();
+    wait_for("the second to write", || is_saved(&second).then_some(()));
+    assert!(second.log().contains("the state can be written again"), "{}", second.log());
+    assert!(fs::read_to_string(&state).unwrap().contains(&token));
+    assert_eq!(stat(&second, "state_file_failures"), 0);
+    let calls = wechat.calls(APPID).total();
+    assert_eq!(calls, 1, "two servers, one call");
+}
+
+/// Starts servers that cannot do without a state that somebody has; gives what the last words were.
+fn refused(config: &str, flags: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "c.toml", config);
+    let (status, said) = run(tokencached().arg("-c").arg("64").args(flags).args(["-p", "-1", "--config"]).arg(file));
+    assert_eq!(status.code(), Some(69), "{said}");
+    said
+}
+
+#[test]
+fn a_second_server_with_a_classic_token_does_not_start_and_says_who_has_the_state() {
+    let wechat = Wechat::start();
+    let first = Node::start(&wechat.config("", CLASSIC), &[]);
+    let token = any_token(&first);
+    let config = config_on(&wechat, CLASSIC, &first.path("state.json"));
+    // In the background it is said as well, before the terminal is left.
+    let said = thread::scope(|scope| {
+        let ways: [&[&str]; 2] = [&[], &["-d"]];
+        ways.map(|flags| scope.spawn(|| refused(&config, flags))).map(|way| way.join().unwrap())
+    });
+    for said in said {
+        for part in ["waiting 10 s", &format!("process {} on host", first.pid()), "TOKENCACHED_STATE_PATH"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+    assert_eq!(any_token(&first), token);
+    assert_eq!(wechat.calls(APPID).total(), 1);
+}
+
+#[test]
+fn a_server_waits_for_one_that_is_ending_and_starts_with_its_state() {
+    let wechat = Wechat::start();
+    let first = Node::start(&wechat.config("", CLASSIC), &[]);
+    let token = any_token(&first);
+    let config = config_on(&wechat, CLASSIC, &first.path("state.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let starting = thread::spawn(move || Node::start_in(folder, &config, &[]));
+    wait_for("the second to wait", || fs::read_to_string(&log).ok()?.contains("waiting 10 s").then_some(()));
+    let _folder = first.stop();
+    let second = starting.join().unwrap();
+    assert_eq!(any_token(&second), token);
+    assert!(is_saved(&second));
+    assert_eq!(wechat.calls(APPID).total(), 1, "the first one's token lives on");
+}
+
+#[test]
+fn a_killed_server_keeps_nobody_out() {
+    let wechat = Wechat::start();
+    let config = wechat.config("", CLASSIC);
+    let node = Node::start(&config, &[]);
+    let token = any_token(&node);
+    let lock = node.path("state.json.lock");
+    assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o600);
+    let node = Node::start_in(node.kill(), &config, &[]);
+    assert_eq!(any_token(&node), token);
+    assert!(!node.log().contains("in use"), "{}", node.log());
+}
+
+#[test]
+fn check_says_who_has_the_state_file_and_keeps_nobody_from_it() {
+    let wechat = Wechat::start();
+    for (app, then) in [(ALIAS, "runs from memory"), (CLASSIC, "does not start")] {
+        let node = Node::start(&wechat.config("", app), &[]);
+        any_token(&node);
+        let check = || {
+            let (status, said) = run(tokencached().arg("check").arg("--config").arg(node.path("tokencached.toml")));
+            assert!(status.success(), "{said}");
+            said
+        };
+        let said = check();
+        assert!(said.contains(&format!("is in use by process {}", node.pid())) && said.contains(then), "{said}");
+        assert!(is_saved(&node));
+        let folder = node.stop();
+        let (_, said) = run(tokencached().arg("check").arg("--config").arg(folder.path().join("tokencached.toml")));
+        assert!(!said.contains("in use"), "{said}");
+    }
+}
+
+#[test]
+fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_first_is_left_alone() {
+    let wechat = Wechat::short_lived(2);
+    let first = Node::start(&wechat.config("", ALIAS), &[]);
+    let lock = first.path("state.json.lock");
+    any_token(&first);
+    fs::remove_file(&lock).unwrap();
+    wait_for("the lock file with the next write", || lock.exists().then_some(()));
+    // Somebody "clears a stale lock" and starts a second server.
+    fs::remove_file(&lock).unwrap();
+    let second = Node::start(&config_on(&wechat, ALIAS, &first.path("state.json")), &[]);
+    wait_for("one of them to write and the other not", || (is_saved(&first) != is_saved(&second)).then_some(()));
+    let (with, without) = if is_saved(&first) { (&first, &second) } else { (&second, &first) };
+    let by = format!("in use by process {}", with.pid());
+    let (token, said) = (any_token(without), without.log().replace("holder=", "in use by "));
+    assert!(said.contains(&by), "{said}");
+    assert_eq!(wechat.judge(&token), tokencached::sandbox::Verdict::Accepted);
+}
+
+#[test]
+fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
+    let wechat = Wechat::short_lived(2);
+    for errno in [Errno::NOLCK, Errno::OPNOTSUPP] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::of(folder.path());
+        disk.fail(&["flock"], errno);
+        let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
+        let first = any_token(&node);
+        let mut client = node.connect();
+        let next = wait_for("a renewal", || client.get("access_token").filter(|token| token != first.as_bytes()));
+        persisted(&node.path("state.json"), std::str::from_utf8(&next).unwrap());
+        assert_eq!(node.log().matches("cannot be locked on this file system").count(), 1, "{}", node.log());
+        assert!(is_saved(&node));
+    }
+}
+
+#[test]
+fn on_a_disk_that_is_read_only_the_state_is_used_and_the_server_runs() {
+    let wechat = Wechat::start();
+    let config = wechat.config("", CLASSIC);
+    let node = Node::start(&config, &[]);
+    let token = any_token(&node);
+    let folder = node.stop();
+    fs::remove_file(folder.path().join("state.json.lock")).unwrap();
+    let disk = Disk::of(folder.path());
+    disk.fail(&["open"], Errno::ROFS);
+    let node = Node::start_with(folder, &config, &[], &disk.variables());
+    assert_eq!(any_token(&node), token);
+    // What is counted is to be written, and the way there is open again before the end.
+    node.connect().expect("delete access_token\r\n", "DELETED\r\n");
+    disk.repair();
+    let folder = node.stop();
+    assert!(folder.path().join("state.json.lock").exists());
+    assert_eq!(wechat.calls(APPID).minted, 1);
+}
+
+/// The disk fails so long that it is tried seldom, and is good again just before the end.
+#[track_caller]
+fn is_written_at_the_end(call: &str, errno: Errno) {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::of(folder.path());
+    disk.fail(&[call], errno);
+    let node = Node::start_with(folder, &wechat.config("", ALIAS), &[], &disk.variables());
+    let token = any_token(&node);
+    wait_for("three failed writes", || (stat(&node, "state_file_failures") >= 3).then_some(()));
+    assert!(!node.path("state.json").exists() && !is_saved(&node));
+    disk.repair();
+    let folder = node.stop();
+    let state = fs::read_to_string(folder.path().join("state.json")).unwrap();
+    assert!(state.contains(&token), "{call} {errno}");
+    assert_eq!(files(folder.path(), ".unfinished-"), [] as [PathBuf; 0], "{call} {errno}");
+}
+
+#[test]
+fn a_disk_that_is_good_again_just_before_the_end_has_the_last_state() {
+    let faults = [
+        ("open", Errno::NOSPC),
+        ("write", Errno::NOSPC),
+        ("write", Errno::DQUOT),
+        ("fsync", Errno::IO),
+        ("open", Errno::ROFS),
+    ];
+    thread::scope(|scope| {
+        for (call, errno) in faults {
+            scope.spawn(move || is_written_at_the_end(call, errno));
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::of(folder.path());
+    disk.hang("fsync");
+    let mut node = Node::start_with(folder, &wechat.config("", ALIAS), &[], &disk.variables());
+    any_token(&node);
+    node.signal("TERM");
+    assert!(node.wait().success(), "{}", node.log());
+    assert!(node.log().contains("the state could not be written before the end"), "{}", node.log());
+}
+
+#[test]
+fn what_a_killed_write_has_left_is_removed_at_the_next_start() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::of(folder.path());
+    disk.hang("fsync");
+    let config = wechat.config("", ALIAS);
+    let node = Node::start_with(folder, &config, &[], &disk.variables());
+    let token = any_token(&node);
+    let left = wait_for("a write that hangs", || files(node.folder.path(), ".unfinished-").pop());
+    wait_for("a token on the disk", || fs::read_to_string(&left).ok()?.contains(&token).then_some(()));
+    let folder = node.kill();
+    assert!(left.exists());
+    let node = Node::start_in(folder, &config, &[]);
+    assert!(!left.exists() && node.log().contains("removed what a process left"), "{}", node.log());
+    any_token(&node);
+}
+
+#[test]
+fn a_second_server_leaves_the_writes_of_the_first_alone() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::of(folder.path());
+    disk.hang("fsync");
+    let first = Node::start_with(folder, &wechat.config("", ALIAS), &[], &disk.variables());
+    let token = any_token(&first);
+    let under_way = wait_for("a write that hangs", || files(first.folder.path(), ".unfinished-").pop());
+    let second = Node::start(&config_on(&wechat, ALIAS, &first.path("state.json")), &[]);
+    any_token(&second);
+    assert!(under_way.exists());
+    disk.repair();
+    persisted(&first.path("state.json"), &token);
+    assert!(is_saved(&first));
+}
+
+#[test]
+fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
+    let wechat = Wechat::short_lived(2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = wechat.config("", ALIAS).replace("{folder}/state.json", "{folder}/kept/state.json");
+    let node = Node::start_in(folder, &config, &[]);
+    let token = any_token(&node);
+    let (kept, away) = (node.path("kept"), node.path("away"));
+    persisted(&kept.join("state.json"), &token);
+    fs::rename(&kept, &away).unwrap();
+    wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
+    assert!(node.log().contains("the state cannot be written"), "{}", node.log());
+    // Not the same one.
+    fs::create_dir(&kept).unwrap();
+    wait_for("the state in the new folder", || kept.join("state.json").exists().then_some(()));
+    wait_for("the end of it to be said", || is_saved(&node).then_some(()));
+    let said = run(tokencached().arg("check").arg("--config").arg(node.path("tokencached.toml"))).1;
+    assert!(said.contains(&format!("in use by process {}", node.pid())), "{said}");
+    node.stop();
+}
+
+#[test]
+fn what_is_set_aside_because_others_could_read_it_is_closed_to_them() {
+    let wechat = Wechat::start();
+    let config = wechat.config("", ALIAS);
+    let node = Node::start(&config, &[]);
+    any_token(&node);
+    let folder = node.stop();
+    fs::set_permissions(folder.path().join("state.json"), fs::Permissions::from_mode(0o644)).unwrap();
+    let node = Node::start_in(folder, &config, &[]);
+    any_token(&node);
+    let aside = files(node.folder.path(), ".corrupt-").remove(0);
+    assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn servers_without_an_app_share_any_state_path_and_lock_nothing() {
+    let folder: TempDir = tempfile::tempdir().unwrap();
+    let config = format!("[state]\npath = \"{}\"\n", folder.path().join("state.json").display());
+    let (one, other) = (Node::start(&config, &[]), Node::start(&config, &[]));
+    one.connect().expect("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    other.connect().expect("get k\r\n", "END\r\n");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
