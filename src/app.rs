@@ -2,6 +2,8 @@
 //!
 //! The only module that knows all the others. Never reads arguments and never exits the process.
 
+mod needs;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
 use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
+use crate::descriptors::Wanted;
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process;
 use crate::service::{Service, Settings};
@@ -49,6 +52,15 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
         net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
     };
     config.listeners().into_iter().map(bind).collect()
+}
+
+/// The file descriptors that all of it would need.
+pub fn descriptors(config: &Config) -> Wanted {
+    Wanted {
+        clients: config.server.max_connections,
+        http: config.side.as_ref().map_or(0, |side| side.max_connections),
+        own: needs::descriptors(config),
+    }
 }
 
 /// Opens the side port, if there is to be one. Done at the same time.
