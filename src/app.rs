@@ -20,8 +20,11 @@ use crate::side::{self, Door};
 use crate::stats::Stats;
 use crate::telemetry;
 
-/// A command line must be whole after this long. Terminals send a line at once, so nobody types against it.
+/// A command line must be whole after this long when memory or connections are scarce.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// When they are not, a person may pause so long between two keys, and take so long in all: some telnets send each at once.
+const TYPING_PAUSE: Duration = Duration::from_secs(60);
+const TYPING_MAX: Duration = Duration::from_secs(600);
 /// A data block must be whole after this long, and longer if it is large; people type slowly.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Half-received requests may hold at least this much memory together, bytes.
@@ -136,6 +139,8 @@ impl App {
             value_bytes_max: server.item_size_max_bytes,
             idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
             line_timeout: LINE_TIMEOUT,
+            typing_pause: TYPING_PAUSE,
+            typing_max: TYPING_MAX,
             block_timeout: BLOCK_TIMEOUT,
             in_flight_bytes_max: in_flight_bytes_max(server),
             write_timeout: WRITE_TIMEOUT,

@@ -97,6 +97,7 @@ impl Service {
         stat(out, "client_checks", self.table.client_checks.load(Relaxed));
         stat(out, "client_checks_refused", self.table.client_checks_refused.load(Relaxed));
         stat(out, "access_denied", self.stats.access_denied.load(Relaxed));
+        stat(out, "auth_delays", counts.auth_delays);
         stat(out, "ssl_handshake_errors", counts.ssl_handshake_errors);
         stat(out, "foreign_protocols", counts.foreign_protocols);
         stat(out, "request_timeouts", counts.request_timeouts);

@@ -276,6 +276,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ),
     ("tokencached_access_denied", "access_denied", "Requests refused for want of rights."),
     ("tokencached_auth_errors", "auth_errors", "Logins that failed."),
+    ("tokencached_auth_delays", "auth_delays", "Logins that waited because passwords were guessed from their address."),
     ("tokencached_tls_handshake_errors", "ssl_handshake_errors", "TLS handshakes that failed."),
     ("tokencached_foreign_protocols", "foreign_protocols", "Connections that did not speak memcached's protocols."),
     ("tokencached_idle_kicks", "idle_kicks", "Connections closed for saying nothing."),

@@ -449,6 +449,27 @@ fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_b
 }
 
 #[test]
+fn a_value_for_which_the_system_has_no_memory_is_refused_and_the_server_goes_on() {
+    let node = Node::plain(&["-m", "1024", "-I", "512m", "-t", "1"]);
+    let mut neighbour = Neighbour::of(&node);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024;
+    let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap());
+    let all = Rlimit { current: Some(size + (96 << 20)), maximum: getrlimit(Resource::As).maximum };
+    prlimit(pid, Resource::As, all).unwrap();
+    let mut client = node.connect();
+    let part = vec![b'v'; 1 << 20];
+    for head in ["set big 0 0 209715200\r\n".to_owned(), "ms big 209715200\r\n".to_owned()] {
+        client.send(head);
+        (0..200).for_each(|_| client.send(&part));
+        client.expect("\r\nmn\r\n", "SERVER_ERROR out of memory storing object\r\nMN\r\n");
+    }
+    drop(client);
+    neighbour.is_well_and_alone();
+}
+
+#[test]
 fn above_the_connection_limit_clients_are_told_and_counted() {
     let node = Node::plain(&["-c", "3"]);
     let mut neighbour = Neighbour::of(&node);

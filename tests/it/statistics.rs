@@ -49,6 +49,7 @@ fn general_names_are_memcacheds_and_a_few_of_our_own() {
         "client_checks",
         "client_checks_refused",
         "access_denied",
+        "auth_delays",
         "ssl_handshake_errors",
         "foreign_protocols",
         "request_timeouts",
