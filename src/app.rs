@@ -2,6 +2,8 @@
 //!
 //! The only module that knows all the others. Never reads arguments and never exits the process.
 
+mod needs;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
 use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
+use crate::descriptors::Wanted;
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process::{self, systemd};
 use crate::service::{Service, Settings};
@@ -18,8 +21,11 @@ use crate::stats::Stats;
 use crate::supervision::{Alive, Supervisor};
 use crate::telemetry;
 
-/// A command line must be whole after this long. Terminals send a line at once, so nobody types against it.
+/// A command line must be whole after this long when memory or connections are scarce.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// When they are not, a person may pause so long between two keys, and take so long in all: some telnets send each at once.
+const TYPING_PAUSE: Duration = Duration::from_secs(60);
+const TYPING_MAX: Duration = Duration::from_secs(600);
 /// A data block must be whole after this long, and longer if it is large; people type slowly.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Half-received requests may hold at least this much memory together, bytes.
@@ -50,6 +56,15 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
         net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
     };
     config.listeners().into_iter().map(bind).collect()
+}
+
+/// The file descriptors that all of it would need.
+pub fn descriptors(config: &Config) -> Wanted {
+    Wanted {
+        clients: config.server.max_connections,
+        http: config.side.as_ref().map_or(0, |side| side.max_connections),
+        own: needs::descriptors(config),
+    }
 }
 
 /// Opens the side port, if there is to be one. Done at the same time.
@@ -129,6 +144,8 @@ impl App {
             value_bytes_max: server.item_size_max_bytes,
             idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
             line_timeout: LINE_TIMEOUT,
+            typing_pause: TYPING_PAUSE,
+            typing_max: TYPING_MAX,
             block_timeout: BLOCK_TIMEOUT,
             in_flight_bytes_max: in_flight_bytes_max(server),
             write_timeout: WRITE_TIMEOUT,

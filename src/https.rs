@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 pub use names::Names;
+use crate::descriptors;
 
 /// Whose certificates count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,22 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
         };
     }
     false
+}
+
+/// Whether it was for want of a file descriptor: this process's own fault, which passes.
+pub fn is_want_of_descriptors(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<std::io::Error>();
+        if io.is_some_and(descriptors::is_want_of) {
+            return true;
+        }
+        cause = match io.and_then(std::io::Error::get_ref) {
+            Some(content) => Some(content),
+            None => inner.source(),
+        };
+    }
+    error.is_connect() && descriptors::are_used_up()
 }
 
 /// An error and its causes in one line, without the URL, which may hold a secret.

@@ -25,6 +25,7 @@
 //! | `sink` | what is kept current, written to a Redis of the site's own as well |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
+//! | [`descriptors`] | file descriptors: how many clients fit, and which errors are their want |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
 //! | [`supervision`] | a part that ends before the server does ends the server |
 //! | [`sync`] | what the lock-free parts are built of |
@@ -52,6 +53,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod descriptors;
 #[cfg(feature = "redis")]
 pub mod engine;
 pub mod files;

@@ -12,7 +12,7 @@ use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironm
 use tokencached::net::Guard;
 use tokencached::side::{Door, Keeper};
 use tokencached::process::systemd;
-use tokencached::{check, demo, process, telemetry};
+use tokencached::{check, demo, descriptors, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -61,21 +61,21 @@ fn unavailable(what: &str) -> impl Fn(std::io::Error) -> Failure {
 /// The server. What needs privileges or must come before any thread is done first, in this order.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
-    let loaded = load(&args)?;
-    let config = &loaded.config;
+    let mut loaded = load(&args)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(config, |text| drop(writeln!(std::io::stderr(), "tokencached: {text}")))
+    app::await_state(&loaded.config, |text| drop(writeln!(std::io::stderr(), "tokencached: {text}")))
         .map_err(|text| (EXIT_UNAVAILABLE, text))?;
-    if config.server.daemonize {
+    if loaded.config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
             process::Side::Caller => return Ok(ExitCode::SUCCESS),
             process::Side::Background => {}
         }
     }
-    start_telemetry(&config.log);
+    start_telemetry(&loaded.config.log);
     core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    file_limit(config);
+    fit_below_file_limit(&mut loaded.config);
+    let config = &loaded.config;
     let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
     let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
@@ -154,20 +154,26 @@ fn core_dumps(wanted: bool) {
     }
 }
 
-/// Connections of both ports.
-fn files_wanted(config: &Config) -> usize {
-    config.server.max_connections + config.side.as_ref().map_or(0, |side| side.max_connections)
-}
-
-fn file_limit(config: &Config) {
-    match process::raise_file_limit(files_wanted(config)) {
-        Ok(fit) if fit >= files_wanted(config) => {}
-        Ok(fit) => tracing::warn!(
-            wanted = files_wanted(config),
-            fit,
-            "the limit on open files is too low for -c; raise LimitNOFILE or ulimit -n"
-        ),
-        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+/// Raises the limit on open files to what is needed. If that cannot be, there are fewer connections: clients must not
+/// take the descriptors that renewal needs.
+fn fit_below_file_limit(config: &mut Config) {
+    let wanted = app::descriptors(config);
+    let limit = process::raise_file_limit(wanted.total() as u64);
+    let fit = wanted.fit(limit);
+    if limit < wanted.total() as u64 {
+        tracing::warn!(
+            limit,
+            needed = wanted.total(),
+            max_connections = fit.clients,
+            instead_of = wanted.clients,
+            http_max_connections = fit.http,
+            "the limit on open files is too low for -c: fewer clients are let in, so that renewal keeps its descriptors; {}",
+            descriptors::REMEDY
+        );
+    }
+    config.server.max_connections = fit.clients;
+    if let Some(side) = &mut config.side {
+        side.max_connections = fit.http;
     }
 }
 

@@ -30,9 +30,6 @@ const MARK: &str = "TOKENCACHED_IN_BACKGROUND";
 /// How long a parent watches whether its child ends at once, as it does when an address is in use.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// Descriptors beside those of clients: listeners, state, upstream, logs.
-const SPARE_DESCRIPTORS: u64 = 64;
-
 /// Becomes another program, which the kernel kills when the thread of `parent` that has started it ends. Returns only
 /// if that fails.
 pub fn become_tied(parent: u32, command: &[OsString]) -> io::Error {
@@ -233,21 +230,22 @@ pub fn lock_memory() -> io::Result<()> {
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
 }
 
-/// Raises the limit of open files so that `-c` connections fit. Returns how many connections do fit.
-pub fn raise_file_limit(max_connections: usize) -> io::Result<usize> {
-    let wanted = max_connections as u64 + SPARE_DESCRIPTORS;
+/// Raises the limit of open files to `wanted`, or as far as it goes. Returns what it is now.
+pub fn raise_file_limit(wanted: u64) -> u64 {
     let now = getrlimit(Resource::Nofile);
     // None is no limit.
-    if now.current.is_none_or(|current| current >= wanted) {
-        return Ok(max_connections);
-    }
+    let Some(current) = now.current.filter(|current| *current < wanted) else {
+        return now.current.unwrap_or(u64::MAX);
+    };
     let hard = now.maximum.map(|maximum| maximum.max(wanted));
     if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: hard }).is_ok() {
-        return Ok(max_connections);
+        return wanted;
     }
     let most = now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: now.maximum })?;
-    Ok(most.saturating_sub(SPARE_DESCRIPTORS).min(max_connections as u64) as usize)
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: now.maximum }) {
+        Ok(()) => most,
+        Err(_) => current,
+    }
 }
 
 #[cfg(test)]
@@ -279,8 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn a_few_connections_always_fit() {
-        assert_eq!(raise_file_limit(8).unwrap(), 8);
+    fn a_file_limit_that_suffices_stays() {
+        let before = getrlimit(Resource::Nofile).current;
+        assert_eq!(raise_file_limit(8), before.unwrap_or(u64::MAX));
+        assert_eq!(getrlimit(Resource::Nofile).current, before);
     }
 
     #[test]

@@ -81,6 +81,8 @@ worker_stats! {
     auth_cmds,
     /// Attempts to log in that failed.
     auth_errors,
+    /// Logins that had to wait because passwords are being guessed from their address.
+    auth_delays,
     /// TLS handshakes that failed.
     ssl_handshake_errors,
     /// Connections closed for saying nothing for too long.

@@ -345,6 +345,7 @@ impl Reader<'_> {
         let source = SecretSource::File(path.to_owned());
         source.read().map_err(|fault| {
             let remedy = match fault {
+                SecretFault::NoDescriptor => crate::descriptors::REMEDY.to_owned(),
                 SecretFault::Unreadable(_) => "Check the name of the file and who may read it.".to_owned(),
                 _ => format!("Put {} into the file, and nothing else.", wanted.whose),
             };

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::SecretSource;
+use crate::descriptors;
 use crate::files::{self, Unopened};
 use crate::secret::Secret;
 
@@ -20,6 +21,9 @@ pub enum SecretFault {
     Absent,
     #[error("cannot be read: {0}")]
     Unreadable(String),
+    /// It may be as good as ever.
+    #[error("cannot be read now: the process has no file descriptor left")]
+    NoDescriptor,
     #[error("is not a regular file")]
     NotAFile,
     #[error("is empty")]
@@ -51,7 +55,10 @@ impl SecretSource {
 }
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
-    let unreadable = |error: std::io::Error| SecretFault::Unreadable(error.to_string());
+    let unreadable = |error: std::io::Error| match descriptors::is_want_of(&error) {
+        true => SecretFault::NoDescriptor,
+        false => SecretFault::Unreadable(error.to_string()),
+    };
     let file = files::open(path).map_err(|fault| match fault {
         Unopened::NotAFile => SecretFault::NotAFile,
         Unopened::Io(error) => unreadable(error),

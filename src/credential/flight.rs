@@ -188,6 +188,10 @@ impl Flight {
     async fn means(&self, landing: &mut Landing) -> Result<Means, Failure> {
         let read = read_secret(&self.source).await;
         landing.secret = read.as_ref().ok().cloned();
+        let read = match read {
+            Err(Unread { reason, no_descriptor: true }) => return Err(Failure::no_descriptor(&self.appid, reason)),
+            read => read.map_err(|unread| unread.reason),
+        };
         match &self.grant {
             // Not even with what is still kept from when it had one.
             _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
@@ -292,16 +296,28 @@ impl Flight {
     }
 }
 
-/// The secret as it is now. Reasons name the file, never its content.
-pub async fn read_secret(source: &SecretSource) -> Result<Secret, String> {
+/// Why there is no secret.
+pub struct Unread {
+    /// Names the file, never its content.
+    reason: String,
+    /// The process has no file descriptor left, which says nothing about the file.
+    no_descriptor: bool,
+}
+
+/// The secret as it is now.
+pub async fn read_secret(source: &SecretSource) -> Result<Secret, Unread> {
+    let unread = |reason| Unread { reason, no_descriptor: false };
     let path = match source {
-        SecretSource::Absent => return Err(SecretFault::Absent.to_string()),
+        SecretSource::Absent => return Err(unread(SecretFault::Absent.to_string())),
         SecretSource::Fixed(secret) => return Ok(secret.clone()),
         SecretSource::File(path) => path.display(),
     };
     let source = source.clone();
     match files::read_aside(move || source.read()).await {
-        Ok(read) => read.map_err(|fault| format!("secret file {path} {fault}")),
-        Err(hung) => Err(format!("secret file {path} {hung}")),
+        Ok(read) => read.map_err(|fault| Unread {
+            reason: format!("secret file {path} {fault}"),
+            no_descriptor: fault == SecretFault::NoDescriptor,
+        }),
+        Err(hung) => Err(unread(format!("secret file {path} {hung}"))),
     }
 }

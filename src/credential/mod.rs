@@ -7,6 +7,7 @@
 //! what a pushed ticket is and takes it in, `ticket_files` watches where one is written. `facts` and `journal` are what
 //! is told about credentials besides their values.
 
+mod check_budget;
 pub mod encoding;
 pub mod facts;
 mod flight;

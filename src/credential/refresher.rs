@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 use tracing::{error, info, warn};
 
+use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
 use super::saver::Saver;
@@ -25,7 +26,7 @@ use super::table::{CredentialId, Event, Published, Report, State, Table};
 use super::ticket_files::{self, TicketFile};
 use super::turn::Shown;
 use super::verify_ticket::Arrival;
-use crate::clock::{self, BootMs, Clock, Now};
+use crate::clock::{self, BootMs, Clock, Now, Spacing};
 use crate::config::SecretSource;
 use crate::kind::Renewal;
 use crate::nodes::{News, Unreachable};
@@ -140,6 +141,7 @@ impl Refresher {
         if let Some(Watch { shared, watched }) = self.watch.take() {
             self.spawn_lasting("the watch on the shared state", shared.watch(watched, told, listening));
         }
+        let client_checks = CheckBudget::new(self.clock.boot_ms());
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
             refresher: self,
@@ -148,6 +150,8 @@ impl Refresher {
             owners: HashMap::new(),
             cancel: shutdown.child_token(),
             watching_secrets: false,
+            client_checks,
+            refusal_logged: Spacing::default(),
             news,
         };
         driver.schedule_all();
@@ -175,6 +179,9 @@ struct Driver {
     owners: HashMap<Id, CredentialId>,
     cancel: CancellationToken,
     watching_secrets: bool,
+    /// Looks that clients may cause.
+    client_checks: CheckBudget,
+    refusal_logged: Spacing,
     news: mpsc::Receiver<News>,
 }
 
@@ -378,6 +385,7 @@ impl Driver {
         let Landing { purpose, calls, secret, refused_parent, ledger, shown, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.settle_charge(id, &outcome);
+        self.settle_client_check(id, &outcome);
         self.take_ledger(id, ledger);
         self.note_landing(id, purpose, &outcome);
         if let (Some(share), false) = (&mut self.refresher.slots[id].share, matches!(outcome, Outcome::Told { .. })) {

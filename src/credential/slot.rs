@@ -78,6 +78,8 @@ pub(super) struct Slot {
     pub(super) pending: Option<Published>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
     pub(super) checks: Checks,
+    /// The present flight was caused by a client.
+    pub(super) by_client: bool,
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
@@ -220,6 +222,7 @@ impl Slot {
             pending: None,
             waiters: Vec::new(),
             checks: Checks::default(),
+            by_client: false,
             probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
             blocked_with: None,
             quota: plan.quota,

@@ -528,6 +528,12 @@ pub struct Table {
     pub panics: AtomicU64,
     /// When the refresher's loop last came round, on the monotonic clock; 0 before it runs.
     pub heartbeat_ms: AtomicU64,
+    /// Clients' words that a token is dead, of all credentials.
+    pub reports_made: AtomicU64,
+    /// Looks into values that clients have caused.
+    pub client_checks: AtomicU64,
+    /// Those that were not made because clients had caused too many.
+    pub client_checks_refused: AtomicU64,
     /// There is a state file.
     pub keeps_state: AtomicBool,
     /// What has happened in the last day.
@@ -604,6 +610,9 @@ impl Table {
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             heartbeat_ms: AtomicU64::new(0),
+            reports_made: AtomicU64::new(0),
+            client_checks: AtomicU64::new(0),
+            client_checks_refused: AtomicU64::new(0),
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),
@@ -691,7 +700,7 @@ impl Table {
     /// Hands a client's report to the refresher. The receiver fires when the check is over;
     /// `None` if so many are under way that this one adds nothing.
     pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
-        credential.reports.fetch_add(1, Ordering::Relaxed);
+        self.count_report(credential);
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         self.report(credential, generation, Doubt::Refused)
@@ -702,7 +711,7 @@ impl Table {
         match credential.generation_of(token) {
             Some(generation) => self.report_dead(credential, Some(generation)),
             None => {
-                credential.reports.fetch_add(1, Ordering::Relaxed);
+                self.count_report(credential);
                 None
             }
         }
@@ -713,6 +722,11 @@ impl Table {
         credential.rival_writes.fetch_add(1, Ordering::Relaxed);
         // If the queue is full, a check is on its way anyhow.
         let _ = self.report(credential, None, Doubt::Rival);
+    }
+
+    fn count_report(&self, credential: &Credential) {
+        credential.reports.fetch_add(1, Ordering::Relaxed);
+        self.reports_made.fetch_add(1, Ordering::Relaxed);
     }
 
     fn report(&self, credential: &Credential, generation: Option<u64>, why: Doubt) -> Option<oneshot::Receiver<()>> {

@@ -38,6 +38,10 @@ use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 const LOG_SPACING_MS: u64 = 60_000;
 /// A client that has failed so often to log in is closed.
 const LOGIN_FAILURES_MAX: u32 = 3;
+/// What somebody may be typing is not longer than this, bytes: a command line, or one and its data block.
+const TYPED_BYTES_MAX: usize = 2048;
+/// While somebody seems to be typing, how often to see whether there is still time for that.
+const TYPING_LOOK: Duration = Duration::from_secs(2);
 /// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
@@ -56,6 +60,8 @@ struct Stranger {
     failures: u32,
     /// It has said that it will log in by SASL, and not yet who it is.
     sasl_begun: bool,
+    /// Its password has waited for its turn, and is to be looked at now.
+    has_waited: bool,
 }
 
 pub(super) struct Connection<S> {
@@ -86,10 +92,14 @@ pub(super) struct Connection<S> {
     pending: Pending,
     /// By when what is pending must be whole.
     due: Option<Instant>,
+    /// If somebody may be typing it: by when it must be whole while nothing is scarce.
+    typing: Option<Typing>,
     /// This connection's share in [`Shared::in_flight`].
     in_flight: u64,
     /// The request being executed lost its data block for want of memory.
     memory_short: bool,
+    /// The system had no memory for what was to be read next.
+    no_room: bool,
     descriptor: i32,
     info: Arc<ConnectionInfo>,
 }
@@ -104,6 +114,15 @@ enum Pending {
     Block,
 }
 
+/// How long there is for something that is typed by hand.
+#[derive(Clone, Copy)]
+struct Typing {
+    /// Nothing has come for too long then.
+    pause_ends: Instant,
+    /// However much has come, it has taken too long then.
+    ends: Instant,
+}
+
 /// What executing the buffered requests came to.
 enum Batch {
     /// Everything whole is executed; read on.
@@ -116,6 +135,8 @@ enum Batch {
     Hold(crate::service::Wait, usize),
     /// The reply is due once the check is over.
     HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
+    /// Passwords are being guessed from the client's address: look at its own after this long.
+    LoginWaits(Duration),
     /// A wrong password: say so after a while, and close if it was the last try.
     LoginFailed {
         last: bool,
@@ -134,8 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Origin { peer, descriptor, listen_addr } = origin;
         let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), clock::boot_ms());
         let info = shared.service.stats.connections.add(descriptor, info);
-        let stranger =
-            || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0, sasl_begun: false };
+        let stranger = || Stranger {
+            until: Instant::now() + shared.limits.login_timeout,
+            failures: 0,
+            sasl_begun: false,
+            has_waited: false,
+        };
         Connection {
             stranger: terms.login.then(stranger),
             tls: terms.tls,
@@ -155,8 +180,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             wanted: 0,
             pending: Pending::Nothing,
             due: None,
+            typing: None,
             in_flight: 0,
             memory_short: false,
+            no_room: false,
             descriptor,
             info,
         }
@@ -227,6 +254,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let _ = timeout(shared.limits.hold, check).await;
                     self.output.extend_from_slice(&reply);
                 }
+                Batch::LoginWaits(wait) => tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = shared.shutdown.cancelled() => return Ok(false),
+                },
                 Batch::LoginFailed { last, reply } => {
                     tokio::time::sleep(shared.limits.login_failure_delay).await;
                     self.output.extend_from_slice(&reply);
@@ -366,6 +397,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             LoginStep::HangUp(why) => return Some(self.hang_up(why, now)),
             LoginStep::Token { user, password, used } => {
                 self.whole();
+                if let Some(wait) = self.wait_to_log_in(user, password, now) {
+                    return Some(Batch::LoginWaits(wait));
+                }
                 self.start += used;
                 return match self.log_in(user, password, now) {
                     Ok(()) => {
@@ -393,15 +427,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         None
     }
 
+    /// How long the password must wait before it is looked at; none if it need not, or has.
+    fn wait_to_log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Option<Duration> {
+        let stranger = self.stranger.as_mut()?;
+        if std::mem::take(&mut stranger.has_waited) {
+            return None;
+        }
+        let wait_ms = self.shared.logins.take_turn(self.peer.ip(), user, password, now.boot_ms);
+        if wait_ms == 0 {
+            return None;
+        }
+        stranger.has_waited = true;
+        self.stats.auth_delays.add(1);
+        Some(Duration::from_millis(wait_ms))
+    }
+
     /// Lets a user in who knows the password, whatever protocol brings it. The error says whether it was the last try.
     fn log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Result<(), bool> {
         self.stats.auth_cmds.add(1);
         if let Some(rights) = self.shared.guard.authenticate(user, password) {
             self.rights = if self.rights.is_all() { rights } else { Arc::new(self.rights.and(&rights)) };
             self.stranger = None;
+            self.shared.logins.note_right(self.peer.ip(), user, password, now.boot_ms);
             return Ok(());
         }
         self.stats.auth_errors.add(1);
+        if self.shared.logins.note_wrong(self.peer.ip(), user, password, now.boot_ms)
+            && self.shared.guessing_logged.due(now.boot_ms, LOG_SPACING_MS)
+        {
+            tracing::warn!(
+                peer = %self.peer,
+                "ten different wrong passwords have come from this address: logins from there are slowed down"
+            );
+        }
         if self.shared.guard.failure_logged.due(now.boot_ms, LOG_SPACING_MS) {
             // Not the name either: people type passwords there.
             tracing::warn!(peer = %self.peer, "a client could not log in: wrong name or password");
@@ -457,7 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// counted, and the answer will say so.
     fn may_hold(&mut self, have: usize, total: usize, shared: &Shared) -> bool {
         let next = total.saturating_sub(have).clamp(BUFFER_BYTES / 4, READ_BYTES_MAX);
-        if shared.in_flight.resize(&mut self.in_flight, have + next) {
+        if !std::mem::take(&mut self.no_room) && shared.in_flight.resize(&mut self.in_flight, have + next) {
             return true;
         }
         self.stats.in_flight_refusals.add(1);
@@ -475,6 +533,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// line or block, not from the last; a peer that keeps sending whole requests never runs out of it.
     fn drained(&mut self, pending: Pending, bytes: u64, wanted: usize) -> Batch {
         self.wanted = wanted;
+        self.no_room = false;
+        self.note_typing(pending);
         if pending != self.pending {
             let limits = &self.shared.limits;
             let allowed = match pending {
@@ -491,6 +551,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.shared.in_flight.resize(&mut self.in_flight, 0);
         }
         Batch::Drained
+    }
+
+    /// Notes by when what somebody may be typing must go on, and end. The binary protocol nobody types.
+    fn note_typing(&mut self, pending: Pending) {
+        let by_hand =
+            pending != Pending::Nothing && self.binary != Some(true) && (1..=TYPED_BYTES_MAX).contains(&self.wanted);
+        self.typing = by_hand.then(|| {
+            let (now, limits) = (Instant::now(), &self.shared.limits);
+            let begun = self.typing.filter(|_| self.pending == pending);
+            let ends = begun.map_or_else(|| now + limits.typing_max, |typing| typing.ends);
+            Typing { pause_ends: now + limits.typing_pause, ends }
+        });
+    }
+
+    /// What is pending is late: until when somebody may go on typing it before this is asked again; none if its time is
+    /// over.
+    fn may_type_until(&self) -> Option<Instant> {
+        let Typing { pause_ends, ends } = self.typing?;
+        let last = self.stranger.as_ref().map(|stranger| stranger.until);
+        let last = last.into_iter().chain([pause_ends, ends]).min()?;
+        let now = Instant::now();
+        (now < last && !self.shared.note_pressure()).then(|| last.min(now + TYPING_LOOK))
     }
 
     /// The front request is whole; what comes next has its own time.
@@ -535,30 +617,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None => self.shared.limits.idle_timeout.map(|idle| Instant::now() + idle),
         };
         let stranger = self.stranger.as_ref().map(|stranger| stranger.until);
-        let read = match deadline.into_iter().chain(stranger).min() {
-            None => self.read().await?,
-            Some(deadline) => match timeout_at(deadline, self.read()).await {
-                Ok(read) => read?,
-                Err(_) => {
-                    let counter =
-                        if self.due.is_some() { &self.stats.request_timeouts } else { &self.stats.idle_kicks };
-                    counter.add(1);
-                    return Ok(false);
-                }
-            },
+        let mut deadline = deadline.into_iter().chain(stranger).min();
+        let read = loop {
+            let Some(until) = deadline else { break self.read().await? };
+            if let Ok(read) = timeout_at(until, self.read()).await {
+                break read?;
+            }
+            deadline = self.may_type_until();
+            if deadline.is_none() {
+                let counter = if self.due.is_some() { &self.stats.request_timeouts } else { &self.stats.idle_kicks };
+                counter.add(1);
+                return Ok(false);
+            }
         };
         self.stats.bytes_read.add(read as u64);
-        Ok(read > 0)
+        Ok(read > 0 || self.no_room)
     }
 
-    /// Reads into the input buffer. While there is nothing to read a connection holds no empty buffer.
+    /// Reads into the input buffer. While there is nothing to read a connection holds no empty buffer. Nothing is read
+    /// either if the buffer cannot grow; then the front request is told so.
     async fn read(&mut self) -> io::Result<usize> {
         poll_fn(|cx| {
             if self.input.capacity() == 0 {
                 self.input = buffers::take();
             }
             let missing = self.wanted.saturating_sub(self.input.len());
-            self.input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
+            if !make_room(&mut self.input, missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX)) {
+                self.no_room = true;
+                return Poll::Ready(Ok(0));
+            }
             let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
             if polled.is_pending() {
                 self.release_buffers();
@@ -637,6 +724,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             buffers::give_back(&mut self.input);
         }
     }
+}
+
+/// Makes room for so many more bytes; false if the system has no memory for them. How large a buffer gets is a client's
+/// choice, so this must not end the process.
+fn make_room(buffer: &mut Vec<u8>, bytes: usize) -> bool {
+    // Grows by half as much again as is there; if that is too much, by what is needed.
+    buffer.try_reserve(bytes).or_else(|_| buffer.try_reserve_exact(bytes)).is_ok()
 }
 
 impl<S> Drop for Connection<S> {

@@ -22,6 +22,11 @@ impl InFlight {
         InFlight { bytes: AtomicU64::new(0), bytes_max }
     }
 
+    /// More than half of what there may be is in use.
+    pub fn is_under_pressure(&self) -> bool {
+        self.bytes.load(Relaxed) > self.bytes_max / 2
+    }
+
     /// Makes a share as large as `bytes` of a buffer need; false, and nothing has changed, if that is too much for all
     /// together. What fits every connection's first buffer is not counted.
     pub fn resize(&self, share: &mut u64, bytes: usize) -> bool {

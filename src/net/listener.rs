@@ -17,6 +17,7 @@ use super::worker::{Accepted, Dealer, Peer, Stream, tcp_address};
 use super::{Shared, Terms};
 use crate::clock;
 use crate::config::ListenAt;
+use crate::descriptors;
 use crate::stats::ConnectionInfo;
 
 /// Pauses after an accept that failed for want of something.
@@ -194,10 +195,10 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
             Err(error) => {
                 if shared.accept_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
                     let remedy =
-                        if is_out_of_files(&error) { "; raise LimitNOFILE or ulimit -n, or lower -c" } else { "" };
-                    tracing::warn!(%error, "cannot accept a connection{remedy}");
+                        if descriptors::is_want_of(&error) { descriptors::REMEDY } else { "it is tried again" };
+                    tracing::warn!(%error, "cannot accept a connection; {remedy}");
                 }
-                if is_out_of_files(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
+                if descriptors::is_want_of(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
                     // One less is waiting, and nobody waits for those behind it.
                     pause = PAUSE_MIN;
                     continue;
@@ -235,12 +236,6 @@ impl Reserve {
         *self = Reserve::new();
         refused
     }
-}
-
-/// The process, or the whole system, has no file descriptor left.
-fn is_out_of_files(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The peer went away between connecting and being accepted.
@@ -350,13 +345,5 @@ mod tests {
         assert_eq!(rustix::net::sockopt::tcp_keepintvl(&stream).unwrap(), Duration::from_secs(10));
         assert_eq!(rustix::net::sockopt::tcp_keepcnt(&stream).unwrap(), 6);
         assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), 30_000);
-    }
-
-    #[test]
-    fn only_a_want_of_descriptors_spends_the_reserve() {
-        assert!(
-            is_out_of_files(&io::Error::from_raw_os_error(24)) && is_out_of_files(&io::Error::from_raw_os_error(23))
-        );
-        assert!(!is_out_of_files(&io::Error::from_raw_os_error(12)));
     }
 }

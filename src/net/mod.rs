@@ -8,16 +8,19 @@ mod connection;
 mod guard;
 mod in_flight;
 mod listener;
+mod login_limit;
 pub(crate) mod tls;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::in_flight::InFlight;
+use self::login_limit::LoginLimit;
 use crate::clock::Spacing;
 use crate::service::Service;
 use crate::supervision::Supervisor;
@@ -35,9 +38,14 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// A silent connection is closed after this long.
     pub idle_timeout: Option<Duration>,
-    /// A command line that has begun must end after this long.
+    /// A command line that has begun must end after this long while memory or connections are scarce.
     pub line_timeout: Duration,
-    /// A data block must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
+    /// While they are not, a line or a short data block that somebody may be typing ends when nothing has come of it for
+    /// this long...
+    pub typing_pause: Duration,
+    /// ...or when it is not whole after this long.
+    pub typing_max: Duration,
+    /// Any other data block must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
     pub block_timeout: Duration,
     /// Half-received requests may hold so many bytes, over all connections.
     pub in_flight_bytes_max: u64,
@@ -58,12 +66,20 @@ impl Limits {
     pub const REQUEST_BYTES_PER_S_MIN: u64 = 16 * 1024;
 }
 
+/// How long pressure is taken to last after it was seen, milliseconds; longer than the time between two looks.
+const PRESSURE_LASTS_MS: u64 = 5_000;
+
 /// What all connections share.
 pub(crate) struct Shared {
     pub service: Arc<Service>,
     pub guard: Arc<Guard>,
     pub limits: Limits,
     pub in_flight: InFlight,
+    /// Since when time counts for what is beside it, and until when there is pressure.
+    started: Instant,
+    strict_until_ms: AtomicU64,
+    /// Who has guessed passwords.
+    pub logins: LoginLimit,
     /// Set when the server is closing: connections finish their batch and end.
     pub closing: AtomicBool,
     /// A client's `shutdown`.
@@ -72,19 +88,41 @@ pub(crate) struct Shared {
     pub foreign_logged: Spacing,
     /// So is a failure to accept.
     pub accept_logged: Spacing,
+    /// And somebody who guesses passwords.
+    pub guessing_logged: Spacing,
 }
 
 impl Shared {
+    /// Memory or places for connections are getting scarce: whoever takes long loses what there is time for otherwise.
+    pub fn is_under_pressure(&self) -> bool {
+        let (open, most) = (self.service.stats.curr_connections.load(Relaxed), self.limits.max_connections as u64);
+        self.in_flight.is_under_pressure() || open.saturating_mul(4) > most.saturating_mul(3)
+    }
+
+    /// Whether there is pressure, or was a moment ago: what goes because of it goes whole, and does not come to rest where
+    /// the next client would make it scarce again.
+    pub fn note_pressure(&self) -> bool {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.is_under_pressure() {
+            self.strict_until_ms.store(now_ms.saturating_add(PRESSURE_LASTS_MS), Relaxed);
+        }
+        now_ms < self.strict_until_ms.load(Relaxed)
+    }
+
     fn new(service: Arc<Service>, guard: Arc<Guard>, limits: Limits, shutdown: CancellationToken) -> Shared {
         Shared {
             service,
             guard,
             in_flight: InFlight::new(limits.in_flight_bytes_max),
+            started: Instant::now(),
+            strict_until_ms: AtomicU64::new(0),
+            logins: LoginLimit::default(),
             limits,
             closing: AtomicBool::new(false),
             shutdown,
             foreign_logged: Spacing::default(),
             accept_logged: Spacing::default(),
+            guessing_logged: Spacing::default(),
         }
     }
 }

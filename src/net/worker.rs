@@ -3,7 +3,7 @@
 //! Connections never move between workers, so nothing on their path is shared but the cache and the table.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -53,6 +53,14 @@ pub(super) enum Peer {
 }
 
 impl Peer {
+    /// None of a client of a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
+
     /// As `stats conns` shows it.
     pub fn address(&self) -> String {
         match self {

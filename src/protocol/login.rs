@@ -5,6 +5,7 @@
 use memchr::memchr;
 
 use super::number::unsigned_32;
+use super::parse::is_http;
 use super::{HangUp, keys};
 
 /// A line without an end is given up at this length (proto_text.c, `try_read_command_asciiauth`).
@@ -47,7 +48,13 @@ pub fn login_step(buffer: &[u8]) -> LoginStep<'_> {
         };
     };
     let used = newline + 1;
-    let Some(length) = token_length(until_nul(&buffer[..newline])) else {
+    let line = until_nul(&buffer[..newline]);
+    let Some(length) = token_length(line) else {
+        // Whatever a browser was made to send behind this must not reach the reader of commands.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if is_http(line) {
+            return LoginStep::HangUp(HangUp::Http);
+        }
         return LoginStep::Refuse { error: UNAUTHENTICATED, used };
     };
     if length > TOKEN_BYTES_MAX {
@@ -128,6 +135,11 @@ mod tests {
         refused(b"set x 0 0 12\r\nalice secretXX", BAD_TERMINATION);
         assert_eq!(login_step(b"set x 0 0 100000\r\n"), LoginStep::RefuseAndClose { error: TOKEN_TOO_LONG });
         assert_eq!(login_step(&[b'x'; 2049]), LoginStep::HangUp(HangUp::EndlessLine));
+        for http in ["GET / HTTP/1.1\r\n", "POST /set HTTP/1.0\nset x", " GET / HTTP/1.1\r\n", "Host: cache\r\n"] {
+            assert_eq!(login_step(http.as_bytes()), LoginStep::HangUp(HangUp::Http), "{http:?}");
+        }
+        // As after the login: memcached's own words are no HTTP, whatever their last word is.
+        refused(b"delete HTTP/1\r\n", UNAUTHENTICATED);
         assert_eq!(login_step(b"\x80"), LoginStep::HangUp(HangUp::Binary));
         assert_eq!(login_step(b"\x16\x03\x01"), LoginStep::HangUp(HangUp::Tls));
     }

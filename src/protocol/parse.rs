@@ -130,14 +130,20 @@ fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
             hang_up => hang_up,
         };
     }
-    if command == b"Host:" || is_http(line, &words) {
+    if is_http(line) {
         return Step::HangUp(HangUp::Http);
     }
     whole(request(line, &words), used)
 }
 
-fn is_http(line: &[u8], words: &Words<'_>) -> bool {
-    words.count > 1 && keys(line).last().is_some_and(|word| word.starts_with(b"HTTP/")) && !is_known(words.word(0))
+/// Whether a line is the first of an HTTP request, or one of its headers that a browser cannot be made to leave out.
+pub(super) fn is_http(line: &[u8]) -> bool {
+    let mut words = keys(line);
+    match (words.next(), words.last()) {
+        (Some(b"Host:"), _) => true,
+        (Some(command), Some(last)) => last.starts_with(b"HTTP/") && !is_known(command),
+        _ => false,
+    }
 }
 
 /// Commands whose last word may happen to look like HTTP's version. Two letters with an m in front are a meta command

@@ -27,9 +27,13 @@ use tower_service::Service;
 
 use super::fault::Wire;
 use super::options::TlsFiles;
+use crate::clock::{self, Spacing};
 
 /// How long to wait after a failed accept: out of descriptors, it fails again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// A failure to accept is logged at most so often, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
 
 /// The connection a call came over; every request carries one in its extensions.
 #[derive(Clone, Debug)]
@@ -55,6 +59,7 @@ pub(super) async fn accept(
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
+    let failure_logged = Spacing::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -67,7 +72,9 @@ pub(super) async fn accept(
                 tracker.spawn(async move { stop.run_until_cancelled(connection).await });
             }
             Err(error) => {
-                tracing::warn!(%error, "sandbox: a connection could not be accepted");
+                if failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                    tracing::warn!(%error, "sandbox: a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }

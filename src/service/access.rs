@@ -19,6 +19,12 @@ const LOG_SPACING_MS: u64 = 60_000;
 const DENIED: &str = "CLIENT_ERROR permission denied";
 const NOT_FOUND: &str = "NOT_FOUND";
 
+/// Whether a client with these rights may have these statistics, in whatever protocol it asks: to reset them concerns
+/// everybody, and who else is connected is nobody's business.
+pub(super) fn may_read_statistics(argument: &[u8], rights: &Rights) -> bool {
+    rights.is_all() || !matches!(argument, b"reset" | b"conns")
+}
+
 impl Service {
     /// Whether this key is there for a client with these rights.
     pub(super) fn sees(&self, key: &[u8], rights: &Rights) -> bool {
@@ -73,13 +79,14 @@ impl Service {
             | Request::MetaDebug(_) => return self.refuse_meta(request, context),
             // What concerns everybody is for those who may do everything.
             Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
-            Request::RefreshCertificates | Request::Shutdown { .. } | Request::Stats { argument: b"reset", .. } => {
+            Request::RefreshCertificates | Request::Shutdown { .. } => (DENIED, false),
+            Request::Stats { argument, .. } => {
+                if may_read_statistics(argument, rights) {
+                    return None;
+                }
                 (DENIED, false)
             }
-            // Who else is there is nobody's business either.
-            Request::Stats { argument: b"conns", .. } => (DENIED, false),
-            Request::Stats { .. }
-            | Request::Maintenance { .. }
+            Request::Maintenance { .. }
             | Request::Version
             | Request::NoOperation
             | Request::Quit

@@ -3,6 +3,7 @@
 //! Quiet packets are answered as memcached does: no success, no miss of a get, but errors. A refusal for the sake of a
 //! managed key or of a client's rights is silent then, as with `noreply`. Logging in is the connection's business.
 
+use super::access::may_read_statistics;
 use super::managed::{Doubt, Read};
 use super::{Context, Outcome, Service, VERSION};
 use crate::cache::{Counted, Stored};
@@ -354,7 +355,7 @@ impl Service {
         };
         // memcached looks at the beginning of these words only.
         let word = [&b"reset"[..], b"settings"].into_iter().find(|known| word.starts_with(known)).unwrap_or(word);
-        if word == b"reset" && !context.rights.is_all() {
+        if !may_read_statistics(word, context.rights) {
             self.count_denial(context);
             return binary::status(context.out, packet, Status::AuthError);
         }

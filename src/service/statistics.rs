@@ -93,8 +93,12 @@ impl Service {
         stat(out, "managed_hits", counts.managed_hits);
         stat(out, "managed_misses", counts.managed_misses);
         stat(out, "managed_refused_writes", self.stats.refused_writes.load(Relaxed));
+        stat(out, "managed_reports", self.table.reports_made.load(Relaxed));
+        stat(out, "client_checks", self.table.client_checks.load(Relaxed));
+        stat(out, "client_checks_refused", self.table.client_checks_refused.load(Relaxed));
         stat(out, "access_denied", self.stats.access_denied.load(Relaxed));
         stat(out, "log_lines_dropped", self.stats.log_lines_dropped.load(Relaxed));
+        stat(out, "auth_delays", counts.auth_delays);
         stat(out, "ssl_handshake_errors", counts.ssl_handshake_errors);
         stat(out, "foreign_protocols", counts.foreign_protocols);
         stat(out, "request_timeouts", counts.request_timeouts);

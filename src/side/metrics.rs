@@ -267,8 +267,16 @@ fn of_class_commands<'s>(slabs: &Stats, class: &'s str) -> Vec<(Labels<'s>, f64)
 const OWN: &[(&str, &str, &str)] = &[
     ("tokencached_managed_hits", "managed_hits", "Reads of a managed key that found a live value."),
     ("tokencached_managed_misses", "managed_misses", "Reads of a managed key that found none."),
+    ("tokencached_managed_reports", "managed_reports", "Clients' words that a token is refused."),
+    ("tokencached_client_checks", "client_checks", "Looks into values that clients have caused."),
+    (
+        "tokencached_client_checks_refused",
+        "client_checks_refused",
+        "Looks not made because clients had caused too many for nothing.",
+    ),
     ("tokencached_access_denied", "access_denied", "Requests refused for want of rights."),
     ("tokencached_auth_errors", "auth_errors", "Logins that failed."),
+    ("tokencached_auth_delays", "auth_delays", "Logins that waited because passwords were guessed from their address."),
     ("tokencached_tls_handshake_errors", "ssl_handshake_errors", "TLS handshakes that failed."),
     ("tokencached_foreign_protocols", "foreign_protocols", "Connections that did not speak memcached's protocols."),
     ("tokencached_idle_kicks", "idle_kicks", "Connections closed for saying nothing."),

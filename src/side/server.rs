@@ -35,6 +35,7 @@ use super::problem::Problem;
 use super::{events, routes};
 use crate::clock::{self, Spacing};
 use crate::supervision::Supervisor;
+use crate::descriptors;
 
 /// A request's head must be whole after this long; a silent connection ends after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -142,9 +143,14 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
                 Some(place) => drop(tracker.spawn(connection(stream, peer, router.clone(), place))),
                 None => refuse(&stream, parts.keeper.tls.is_some()),
             },
+            // The peer went away before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
             Err(error) => {
                 if parts.connections.failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
-                    tracing::warn!(%error, "the side port could not accept a connection");
+                    let remedy =
+                        if descriptors::is_want_of(&error) { descriptors::REMEDY } else { "it is tried again" };
+                    tracing::warn!(%error, "the side port could not accept a connection; {remedy}");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }

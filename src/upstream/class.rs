@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use crate::descriptors;
+
 /// What the refresher should do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -70,6 +72,8 @@ pub enum Missing {
     Token,
     /// The state that several nodes share.
     SharedState,
+    /// A file descriptor, for a moment.
+    Descriptor,
 }
 
 impl Missing {
@@ -78,6 +82,7 @@ impl Missing {
             Missing::SharedState => {
                 "see why the shared state is out of reach; until it is back, the token is served to its end"
             }
+            Missing::Descriptor => descriptors::REMEDY,
             Missing::Secret => "see that a node with the app's secret runs and that this one reaches what they share",
             Missing::VerifyTicket => PUSHES,
             Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
@@ -150,6 +155,11 @@ impl Failure {
         let message = "there is no component_verify_ticket yet";
         let class = Class::Operator(Pace::Soon);
         Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// This process has used up its file descriptors; nothing was sent. That passes, and is nobody else's fault.
+    pub fn no_descriptor(appid: &str, message: impl Into<String>) -> Failure {
+        Failure { missing: Some(Missing::Descriptor), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
     /// The token it is asked with is not there; nothing was sent.

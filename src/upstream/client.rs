@@ -20,7 +20,7 @@ use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
 use crate::config;
-use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls};
+use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls, is_want_of_descriptors};
 use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -190,6 +190,7 @@ impl Client {
                     class: Class::Retry,
                     sent: Sent::Ambiguous,
                     by_tls: false,
+                    no_descriptor: false,
                     message: format!("the answer (HTTP status {status}) is larger than {BODY_BYTES_MAX} bytes"),
                 });
             }
@@ -276,19 +277,24 @@ struct Lost {
     sent: Sent,
     /// A certificate, or something that speaks no TLS: worth an operator's eye.
     by_tls: bool,
+    /// This process has no file descriptor left: says nothing about the host.
+    no_descriptor: bool,
     message: String,
 }
 
 impl Lost {
     fn into_failure(self, appid: &str, hidden: &[&str]) -> Failure {
         let message = scrub(&self.message, hidden);
+        if self.no_descriptor {
+            return Failure::no_descriptor(appid, message);
+        }
         Failure { class: self.class, ..Failure::transport(appid, self.sent, message) }
     }
 
     /// WeChat can't have seen it, so another host may have it at once. Not after trouble with TLS: somebody may sit in
     /// between, and an answer from elsewhere would hide that.
     fn may_move(&self) -> bool {
-        self.class == Class::Retry && self.sent == Sent::NotSent && !self.by_tls
+        self.class == Class::Retry && self.sent == Sent::NotSent && !self.by_tls && !self.no_descriptor
     }
 }
 
@@ -296,7 +302,8 @@ impl From<reqwest::Error> for Lost {
     fn from(error: reqwest::Error) -> Lost {
         let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
         let sent = if error.is_connect() || error.is_builder() { Sent::NotSent } else { Sent::Ambiguous };
-        Lost { class, sent, by_tls: is_by_tls(&error), message: chain(error) }
+        let no_descriptor = sent == Sent::NotSent && is_want_of_descriptors(&error);
+        Lost { class, sent, by_tls: is_by_tls(&error), no_descriptor, message: chain(error) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::class::{Class, Failure, MESSAGE_CHARS_MAX};
+use super::class::{Class, Failure, MESSAGE_CHARS_MAX, Missing};
 use crate::clock::BootMs;
 
 /// How long a host rests after its first fault; doubled with each further one.
@@ -102,7 +102,7 @@ impl Hosts {
 pub fn is_at_fault(failure: &Failure) -> bool {
     match failure.errcode {
         Some(code) => code == RETIRED_ENTRY,
-        None => failure.class == Class::Retry,
+        None => failure.class == Class::Retry && failure.missing != Some(Missing::Descriptor),
     }
 }
 
@@ -204,6 +204,7 @@ mod tests {
         assert!(is_at_fault(&Failure::transport("wx1", Sent::Ambiguous, "reset")));
         assert!(is_at_fault(&Failure::refused("wx1", 48017, String::new())));
         assert!(!is_at_fault(&Failure::unusable("wx1", "no secret")));
+        assert!(!is_at_fault(&Failure::no_descriptor("wx1", "too many open files")));
         for code in [-1, 40001, 40013, 40164, 45009, 45011, 89503, 12345] {
             assert!(!is_at_fault(&Failure::refused("wx1", code, String::new())), "{code}");
         }

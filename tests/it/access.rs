@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use tokencached::sandbox::{AppOptions, Options};
 
+use crate::binary::Packet;
 use crate::support::{APPID, Client, Node, PATIENCE, SECRET, Wechat, run, tokencached, wait_for, write};
 
 const USERS: &str = "alice:secret\nbob:pa:ss\ncarol:\n";
@@ -84,7 +85,6 @@ fn logging_in_is_as_with_memcached() {
         "mg\r\n",
         "\r\n",
         "a\r\n",
-        "GET / HTTP/1.1\r\n",
         LOGIN,
         "set x 0 0 12\r\nalice secret\r\nget a\r\nmn\r\n",
         "set x 0 0 12 noreply\r\nalice secret\r\nget a\r\n",
@@ -147,6 +147,67 @@ fn three_wrong_passwords_end_the_connection_and_are_counted() {
     let log = node.log();
     assert_eq!(log.matches("could not log in").count(), 1, "once a minute at most\n{log}");
     assert!(!log.contains("wrong12") && !log.contains("secret") && !log.contains("alice"), "{log}");
+}
+
+#[test]
+fn http_before_the_login_is_hung_up_on_and_nothing_behind_it_is_read() {
+    let node = guarded();
+    for (request, said) in [
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{LOGIN}mn\r\n"), ""),
+        (format!("POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n{LOGIN}mn\r\n"), ""),
+        (format!("POST /\r\nHost: a\r\n{LOGIN}mn\r\n"), "CLIENT_ERROR unauthenticated\\r\\n"),
+    ] {
+        assert_eq!(all_answers(node.address, request.as_bytes()), said, "{request:?}");
+    }
+    assert!(node.log().contains("it speaks HTTP"), "{}", node.log());
+    let mut client = node.connect();
+    client.expect(LOGIN, "STORED\r\n");
+    assert_eq!(client.stat("", "foreign_protocols").as_deref(), Some("3"));
+    assert_eq!(client.stat("", "auth_cmds").as_deref(), Some("1"), "no password behind it was looked at");
+}
+
+/// A login by SASL, and the status it is answered with.
+fn sasl(node: &Node, user: &str, password: &str) -> u16 {
+    let packet = Packet::new(0x21).key("PLAIN").value(format!("\0{user}\0{password}"));
+    let mut client = node.connect();
+    client.send(packet.bytes());
+    let head = client.read(24);
+    assert_eq!(head.len(), 24);
+    u16::from_be_bytes([head[6], head[7]])
+}
+
+#[test]
+fn guesses_count_over_all_connections_of_an_address_and_a_right_password_still_passes() {
+    let node = guarded();
+    node.connect().expect(LOGIN, "STORED\r\n");
+    // Each on a connection of its own, all at once, half of them in each protocol.
+    std::thread::scope(|scope| {
+        for guess in 10..22 {
+            let node = &node;
+            scope.spawn(move || {
+                if guess % 2 == 0 {
+                    let failure = "CLIENT_ERROR authentication failure\r\n";
+                    node.connect().expect(format!("set x 0 0 13\r\nalice guess{guess}\r\n"), failure);
+                } else {
+                    assert_eq!(sasl(node, "alice", &format!("guess{guess}")), 0x20);
+                }
+            });
+        }
+    });
+    let delays = |client: &mut Client| client.stat("", "auth_delays").unwrap().parse::<u32>().unwrap();
+    // Known to be right there: it does not even wait.
+    let mut client = node.connect();
+    client.expect(LOGIN, "STORED\r\n");
+    let before = delays(&mut client);
+    assert_eq!(sasl(&node, "alice", "secret"), 0);
+    assert_eq!(delays(&mut client), before);
+    // Right, though never heard from there: it waits its turn, in either protocol, and passes.
+    assert_eq!(sasl(&node, "bob", "pa:ss"), 0);
+    assert_eq!(delays(&mut client), before + 1);
+    node.connect().expect("set x 0 0 11\r\ncarol2 pa:s\r\n", "CLIENT_ERROR authentication failure\r\n");
+    assert_eq!(delays(&mut client), before + 2, "a new connection begins no new count");
+    assert_eq!(node.log().matches("logins from there are slowed down").count(), 1, "{}", node.log());
+    assert!(!node.log().contains("guess1") && !node.log().contains("pa:s"), "{}", node.log());
 }
 
 #[test]
@@ -348,6 +409,129 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
     // Those who may, can.
     shop.client("plain").expect("set k 0 0 1\r\n2\r\nincr k 1\r\nflush_all\r\n", "STORED\r\n3\r\nOK\r\n");
     shop.client("tokens").expect(format!("delete {token}\r\n"), "DELETED\r\n");
+}
+
+/// A command in each of the three forms, and what it needs to find something.
+struct Deed {
+    text: String,
+    meta: Option<String>,
+    packet: Packet,
+    before: &'static str,
+}
+
+/// Everything that a client may or may not do, as it is said in each protocol.
+fn deeds() -> Vec<Deed> {
+    let (there, gone) = ("set k 0 0 1\r\n1\r\n", "delete k\r\n");
+    let token = format!("access_token:{APPID}");
+    let deed = |text: &str, meta: &str, packet: Packet, before| {
+        let meta = (!meta.is_empty()).then(|| format!("{meta}\r\n"));
+        Deed { text: format!("{text}\r\n"), meta, packet, before }
+    };
+    let store = |opcode: u8, extras: usize| Packet::new(opcode).extras(vec![0; extras]).key("k").value("2");
+    let exptime = |opcode: u8, key: &str| Packet::new(opcode).extras([0, 0, 0, 60]).key(key);
+    let count = |opcode: u8| {
+        let mut extras = vec![0; 20];
+        extras[7] = 1;
+        extras[16..].fill(0xff);
+        Packet::new(opcode).extras(extras).key("k")
+    };
+    let mut all = vec![
+        deed("get k", "mg k v", Packet::new(0x00).key("k"), there),
+        deed("gets k", "mg k v c", Packet::new(0x0c).key("k"), there),
+        deed("gat 60 k", "mg k v T60", exptime(0x1d, "k"), there),
+        deed("gats 60 k", "mg k v c T60", exptime(0x23, "k"), there),
+        deed("touch k 60", "mg k T60", exptime(0x1c, "k"), there),
+        deed("set k 0 0 1\r\n2", "ms k 1\r\n2", store(0x01, 8), there),
+        deed("add k 0 0 1\r\n2", "ms k 1 ME\r\n2", store(0x02, 8), gone),
+        deed("replace k 0 0 1\r\n2", "ms k 1 MR\r\n2", store(0x03, 8), there),
+        deed("append k 0 0 1\r\n2", "ms k 1 MA\r\n2", store(0x0e, 0), there),
+        deed("prepend k 0 0 1\r\n2", "ms k 1 MP\r\n2", store(0x0f, 0), there),
+        deed("incr k 1", "ma k", count(0x05), there),
+        deed("decr k 1", "ma k MD", count(0x06), there),
+        deed("delete k", "md k", Packet::new(0x04).key("k"), there),
+        deed(&format!("get {token}"), &format!("mg {token} v"), Packet::new(0x00).key(&token), ""),
+        deed(&format!("gat 60 {token}"), &format!("mg {token} v T60"), exptime(0x1d, &token), ""),
+        deed(&format!("touch {token} 60"), &format!("mg {token} T60"), exptime(0x1c, &token), ""),
+        deed(&format!("delete {token}"), &format!("md {token}"), Packet::new(0x04).key(&token), ""),
+        deed("flush_all", "", Packet::new(0x08), there),
+        deed("version", "", Packet::new(0x0b), ""),
+        deed("stats", "", Packet::new(0x10), ""),
+    ];
+    for word in ["settings", "items", "slabs", "sizes", "tokens", "conns", "reset"] {
+        all.push(deed(&format!("stats {word}"), "", Packet::new(0x10).key(word), there));
+    }
+    all
+}
+
+/// Whether the answer of a text or meta command says that something was done or shown, and the names of figures in it.
+fn text_allows(client: &mut Client, command: &str) -> (bool, Vec<String>) {
+    let answer = String::from_utf8(client.ask(command)).unwrap();
+    let done = ["STORED", "DELETED", "TOUCHED", "VALUE ", "OK", "RESET", "HD", "VA ", "VERSION", "STAT "];
+    let done = done.iter().any(|word| answer.starts_with(word)) || answer.starts_with(|c: char| c.is_ascii_digit());
+    (done, figures(answer.lines().filter_map(|line| line.strip_prefix("STAT ")?.split(' ').next().map(str::to_owned))))
+}
+
+/// The same of a packet.
+fn packet_allows(client: &mut Client, packet: &Packet) -> (bool, Vec<String>) {
+    client.send([packet.bytes(), Packet::new(0x0a).bytes()].concat());
+    let (mut done, mut names) = (false, Vec::new());
+    loop {
+        let head = client.read(24);
+        assert_eq!((head.len(), head[0]), (24, 0x81), "{}", head.escape_ascii());
+        let length = u32::from_be_bytes(head[8..12].try_into().unwrap()) as usize;
+        let body = client.read(length);
+        if head[1] == 0x0a {
+            return (done, figures(names.into_iter()));
+        }
+        let key = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        // An empty figure only ends the others.
+        done |= head[6..8] == [0, 0] && (!packet.is(0x10) || key > 0 || packet.has_key("reset"));
+        if packet.is(0x10) && key > 0 {
+            names.push(String::from_utf8_lossy(&body[..key]).into_owned());
+        }
+    }
+}
+
+/// Names of figures, without the descriptors of whoever happens to be connected.
+fn figures(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.map(|name| name.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned()).collect()
+}
+
+#[test]
+fn both_protocols_decide_alike_on_every_command_whatever_the_rights() {
+    let shop = Shop::open("");
+    let mut owner = shop.client("all");
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for user in ["all", "plain", "tokens", "one", "reader"] {
+        let (mut text, mut binary) = (shop.client(user), shop.node.connect());
+        binary.send(Packet::new(0x21).key("PLAIN").value(format!("\0{user}\0p")).bytes());
+        assert_eq!(binary.read(24 + 13)[6..8], [0, 0]);
+        for Deed { text: line, meta, packet, before } in deeds() {
+            owner.ask(before);
+            let by_text = text_allows(&mut text, &line);
+            owner.ask(before);
+            let by_packet = packet_allows(&mut binary, &packet);
+            asked += 1;
+            let conns = line == "stats conns\r\n";
+            // Who is connected may change from one to the next.
+            if by_text.0 != by_packet.0 || by_text.1 != by_packet.1 && !conns {
+                wrong.push(format!("{user}: {line:?}: {by_text:?}, as a packet {by_packet:?}"));
+            }
+            if let Some(meta) = meta {
+                owner.ask(before);
+                let by_meta = text_allows(&mut text, &meta);
+                if by_text.0 != by_meta.0 {
+                    wrong.push(format!("{user}: {line:?}: {by_text:?}, {meta:?} {by_meta:?}"));
+                }
+            }
+            let for_all_only = conns || line == "stats reset\r\n";
+            if for_all_only && by_text.0 != (user == "all") {
+                wrong.push(format!("{user}: {line:?} is for those who may do everything"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(asked, 5 * 27);
 }
 
 #[test]

@@ -44,6 +44,14 @@ impl Packet {
         Packet { value: value.as_ref().to_vec(), ..self }
     }
 
+    pub fn is(&self, opcode: u8) -> bool {
+        self.opcode == opcode
+    }
+
+    pub fn has_key(&self, key: &str) -> bool {
+        self.key == key.as_bytes()
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let body = self.extras.len() + self.key.len() + self.value.len();
         let mut bytes = vec![0x80, self.opcode];

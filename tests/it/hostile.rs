@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-use crate::support::{APPID, Client, Node, Wechat, wait_for};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, wait_for};
 
 /// A neighbour that is connected before and served after whatever happens.
 struct Neighbour {
@@ -385,6 +385,87 @@ fn without_file_descriptors_clients_are_told_so_and_others_are_served() {
         client.send("mn\r\n");
         (client.read(4) == b"MN\r\n").then_some(())
     });
+    neighbour.is_well_and_alone();
+}
+
+#[test]
+fn clients_never_take_the_descriptors_that_renewal_needs() {
+    let wechat = Wechat::short_lived(4);
+    let node = Node::start_below(200, &wechat.config("", ""), &["-c", "1024"]);
+    let mut neighbour = node.connect();
+    let token = format!("access_token:{APPID}");
+    wait_for("a token", || neighbour.get(&token));
+    let fit = figure(&mut neighbour, "max_connections");
+    assert!((16..180).contains(&fit), "{fit}");
+    assert_eq!(neighbour.stat("settings", "maxconns"), Some(fit.to_string()));
+    let log = node.log();
+    assert_eq!(log.matches("the limit on open files is too low").count(), 1, "{log}");
+    assert!(log.contains("limit=200") && log.contains(&format!("max_connections={fit} instead_of=1024")), "{log}");
+    assert!(log.contains("raise LimitNOFILE"), "{log}");
+
+    // All there is room for, and many more that are told so and try again.
+    let mut let_in: Vec<Client> = (1..fit).map(|_| node.connect()).collect();
+    let_in.iter_mut().for_each(|client| client.expect("mn\r\n", "MN\r\n"));
+    let generation = |client: &mut Client| -> u64 {
+        client.stat("tokens", &format!("{APPID}:generation")).unwrap().parse().unwrap()
+    };
+    let before = generation(&mut neighbour);
+    wait_for("three renewals while clients have everything they can", || {
+        assert_eq!(node.connect().rest(), FULL);
+        (generation(&mut neighbour) >= before + 3).then_some(())
+    });
+    assert_eq!(neighbour.stat("tokens", &format!("{APPID}:failures")).as_deref(), Some("0"), "{}", node.log());
+    assert!(!node.log().contains("cannot accept a connection"), "{}", node.log());
+    drop(let_in);
+    wait_for("a place", || {
+        let mut client = node.connect();
+        client.send("mn\r\n");
+        (client.read(4) == b"MN\r\n").then_some(())
+    });
+}
+
+#[test]
+fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_blamed() {
+    let wechat = Wechat::short_lived(8);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), SECRET).unwrap();
+    let config = wechat.config("", "").replace(&format!("secret = \"{SECRET}\""), "secret_file = \"{folder}/secret\"");
+    let node = Node::start_in(folder, &config, &[]);
+    let mut client = node.connect();
+    let token = format!("access_token:{APPID}");
+    wait_for("a token", || client.get(&token));
+    // Not a single one is free any more.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap();
+    let highest = open.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok()).max().unwrap();
+    file_limit(&node, highest.min(8));
+    wait_for("a renewal that finds none", || node.log().contains("no new token").then_some(()));
+    let log = node.log();
+    assert!(log.contains("no file descriptor") || log.contains("Too many open files"), "{log}");
+    assert!(log.contains("advice=\"raise LimitNOFILE"), "{log}");
+    file_limit(&node, 1024);
+    wait_for("a token again", || client.get(&token));
+    wait_for("the next renewal", || node.log().contains("recovered").then_some(()));
+    assert!(!node.log().contains("secret in place"), "{}", node.log());
+}
+
+#[test]
+fn a_value_for_which_the_system_has_no_memory_is_refused_and_the_server_goes_on() {
+    let node = Node::plain(&["-m", "1024", "-I", "512m", "-t", "1"]);
+    let mut neighbour = Neighbour::of(&node);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024;
+    let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap());
+    let all = Rlimit { current: Some(size + (96 << 20)), maximum: getrlimit(Resource::As).maximum };
+    prlimit(pid, Resource::As, all).unwrap();
+    let mut client = node.connect();
+    let part = vec![b'v'; 1 << 20];
+    for head in ["set big 0 0 209715200\r\n".to_owned(), "ms big 209715200\r\n".to_owned()] {
+        client.send(head);
+        (0..200).for_each(|_| client.send(&part));
+        client.expect("\r\nmn\r\n", "SERVER_ERROR out of memory storing object\r\nMN\r\n");
+    }
+    drop(client);
     neighbour.is_well_and_alone();
 }
 

@@ -910,3 +910,53 @@ async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     assert_eq!((text.matches("no new token").count(), text.matches("recovered").count()), (1, 1), "{text}");
     assert!(text.contains("unsaid=3"), "{text}");
 }
+
+#[tokio::test]
+async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
+    let plain = Plain::start(Duration::ZERO, |request| {
+        // A probe is a GET and finds the token good.
+        let Some(body) = request.split_once("\r\n\r\n").map(|(_, body)| body).filter(|body| !body.is_empty()) else {
+            return http("200 OK", "", "{\"ip_list\":[]}");
+        };
+        let body: HashMap<String, serde_json::Value> = serde_json::from_str(body).unwrap();
+        http("200 OK", "", &serde_json::json!({"access_token": body["appid"], "expires_in": 7200}).to_string())
+    })
+    .await;
+    let apps: Vec<App> = (0..600).map(|n| app(&format!("wx{n}"), &mp::STABLE)).collect();
+    let node = Node::start(&upstream(&plain.base_url), &apps, None);
+    let table = &node.table;
+    until("600 values", || table.credentials().iter().all(|credential| token(credential).is_some())).await;
+    let before = plain.calls.load(Ordering::SeqCst);
+    for credential in table.credentials() {
+        for _ in 0..3 {
+            let done = table.report_dead(credential, None).expect("room for a report");
+            tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+        }
+    }
+    let (looks, refused) = (&table.client_checks, &table.client_checks_refused);
+    let (looks, refused) = (looks.load(Ordering::SeqCst) as usize, refused.load(Ordering::SeqCst));
+    assert!(looks < 600 && refused > 0, "{looks} looks, {refused} refused");
+    assert!(plain.calls.load(Ordering::SeqCst) - before <= 2 * looks, "two calls a look at most");
+    assert_eq!(table.reports_made.load(Ordering::SeqCst), 1800);
+    assert!(table.credentials().iter().all(|credential| token(credential).is_some()), "nothing is taken away");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn reports_that_are_true_are_looked_into_however_many_there_are() {
+    let appids: Vec<String> = (0..400).map(|n| format!("wx{n}")).collect();
+    let appids: Vec<&str> = appids.iter().map(String::as_str).collect();
+    let sandbox = sandbox_of(Options::default(), &appids).await;
+    let apps: Vec<App> = appids.iter().map(|appid| app(appid, &mp::STABLE)).collect();
+    let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
+    let table = &node.table;
+    until("400 values", || table.credentials().iter().all(|credential| token(credential).is_some())).await;
+    appids.iter().for_each(|appid| sandbox.kill_tokens(appid));
+    for credential in table.credentials() {
+        let done = table.report_dead(credential, None).expect("room for a report");
+        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+        assert_eq!(credential.status(boot_ms()).generation, 2, "{}", credential.appid);
+    }
+    assert_eq!(table.client_checks_refused.load(Ordering::SeqCst), 0);
+    node.stop().await;
+}

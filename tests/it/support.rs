@@ -47,6 +47,10 @@ pub struct Node {
     pub address: SocketAddr,
 }
 
+fn log_in(folder: &TempDir) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap()
+}
+
 impl Node {
     /// Starts a server from a configuration file; `{folder}` in it stands for the node's own folder.
     pub fn start(config: &str, flags: &[&str]) -> Node {
@@ -63,10 +67,24 @@ impl Node {
         Node::start_with(folder, config, flags, &[])
     }
 
+    /// With a limit on open files that it cannot raise.
+    pub fn start_below(files: u64, config: &str, flags: &[&str]) -> Node {
+        // Root could raise it.
+        let root = rustix::process::geteuid().is_root();
+        let unable = if root { "setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource --" } else { "" };
+        let mut command = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_tokencached");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.arg("-c").arg(format!("ulimit -n {files} && exec {unable} \"$0\" \"$@\"")).arg(binary);
+        let folder = tempfile::tempdir().unwrap();
+        let log = log_in(&folder);
+        Node::start_as(command, folder, config, flags, &[], log)
+    }
+
     /// With these further variables in its environment.
     pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
-        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
-        Node::start_logging_to(folder, config, flags, variables, log)
+        let log = log_in(&folder);
+        Node::start_as(tokencached(), folder, config, flags, variables, log)
     }
 
     /// With its log going there; [`Node::log`] has none of it then.
@@ -77,11 +95,22 @@ impl Node {
         variables: &[(&str, &str)],
         log: std::fs::File,
     ) -> Node {
+        Node::start_as(tokencached(), folder, config, flags, variables, log)
+    }
+
+    fn start_as(
+        mut command: Command,
+        folder: TempDir,
+        config: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        log: std::fs::File,
+    ) -> Node {
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
         let _ = std::fs::remove_file(&port_file);
-        let mut child = tokencached()
+        let mut child = command
             .arg("--config")
             .arg(&file)
             .args(["-p", "-1"])

@@ -5,16 +5,21 @@
 //! refuses, it is told to make another where that can be done, within a small budget. A withdrawn value is tried again,
 //! because refusals have been false alarms (`get_api_domain_ip` and others: refused, and accepted 30 s later).
 
+use std::sync::atomic::Ordering;
+
 use tokio::sync::oneshot;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::{Alarm, Driver, delay};
 use crate::clock::BootMs;
-use crate::credential::flight::Purpose;
+use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
 use crate::kind::Renewal;
-use crate::upstream::{Probe, Token};
+use crate::upstream::{Probe, Sent, Token};
+
+/// What clients provoke in a flood is logged at most so often, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
 const RESET_IT: &str =
@@ -28,10 +33,15 @@ impl Driver {
         let current = slot.credential.published().map_or(0, |published| published.generation);
         let late = report.generation.is_some_and(|seen| seen != current);
         let nothing_live = slot.standing.left_ms(now_ms) == 0;
-        if report.why == Doubt::Rival && slot.kind.renewal == Renewal::Mint {
+        if report.why == Doubt::Rival
+            && slot.kind.renewal == Renewal::Mint
+            && slot.probes.wanted_ms.is_none()
+            && self.take_check(report.why, now_ms)
+        {
+            let slot = &mut self.refresher.slots[report.id];
             // A rival's fetch ends our token only when its overlap is over.
             let then_ms = now_ms + slot.standing.overlap_ms();
-            slot.probes.wanted_ms.get_or_insert(then_ms);
+            slot.probes.wanted_ms = Some(then_ms);
             self.plan_probe(report.id);
         }
         let slot = &mut self.refresher.slots[report.id];
@@ -47,14 +57,58 @@ impl Driver {
         } else if late || nothing_live || !slot.may_check(report.why, current, now_ms, spacing_ms) {
             // Nothing to check, or it has just been checked. The reporter may have gone.
             let _ = report.done.send(());
+        } else if !self.take_check(report.why, now_ms) {
+            let _ = report.done.send(());
         } else {
+            let slot = &mut self.refresher.slots[report.id];
             slot.waiters.push(report.done);
+            slot.by_client = matches!(report.why, Doubt::Refused | Doubt::Rival);
             let purpose = match report.why {
                 Doubt::Refused if !slot.is_barred(now_ms) => Purpose::Check,
                 Doubt::Asked if !waiting => Purpose::Check,
                 Doubt::Refused | Doubt::Asked | Doubt::Rival | Doubt::Tried => Purpose::Probe,
             };
             self.start(report.id, purpose);
+        }
+    }
+
+    /// Counts a look into a value that a client causes; false if clients have caused too many of late.
+    fn take_check(&mut self, why: Doubt, now_ms: BootMs) -> bool {
+        if !matches!(why, Doubt::Refused | Doubt::Rival) {
+            return true;
+        }
+        let table = &self.refresher.table;
+        let taken = self.client_checks.try_take(now_ms);
+        let counter = if taken { &table.client_checks } else { &table.client_checks_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if !taken && self.refusal_logged.due(now_ms, LOG_SPACING_MS) {
+            warn!(
+                refused = table.client_checks_refused.load(Ordering::Relaxed),
+                "clients report so many good tokens as refused, or write so many of their own, that not each is looked \
+                 into: find out who does (reports and writers in stats tokens, writers in the status page)"
+            );
+        }
+        taken
+    }
+
+    /// A look that a client has caused is over; if it was right, it has cost nothing.
+    pub(super) fn settle_client_check(&mut self, id: CredentialId, outcome: &Outcome) {
+        let slot = &mut self.refresher.slots[id];
+        if !std::mem::take(&mut slot.by_client) {
+            return;
+        }
+        let was_right = match outcome {
+            Outcome::Probed { probe, .. } => matches!(probe, Probe::Dead(_)),
+            Outcome::Answered { token, probe, .. } => {
+                let held = slot.credential.published();
+                matches!(probe, Some(Probe::Dead(_))) || held.is_none_or(|held| held.value != token.value)
+            }
+            Outcome::Cancelled | Outcome::Denied(_) | Outcome::Late | Outcome::OutOfReach(_) => true,
+            Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
+            Outcome::Told { .. } | Outcome::Mended(_) => false,
+        };
+        if was_right {
+            self.client_checks.give_back();
         }
     }
 

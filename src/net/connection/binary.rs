@@ -47,8 +47,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return None;
                 }
                 Command::Login { first, mechanism, message } => {
+                    let begun = self.start;
                     self.start += used;
-                    return self.log_in_by_sasl(&packet, first, mechanism, message, now);
+                    let batch = self.log_in_by_sasl(&packet, first, mechanism, message, now);
+                    if matches!(batch, Some(Batch::LoginWaits(_))) {
+                        // It is looked at again after the wait.
+                        self.start = begun;
+                    }
+                    return batch;
                 }
                 _ => {}
             }
@@ -94,6 +100,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let token = binary::plain(message).filter(|_| plain);
         let (user, password) = token.unwrap_or_default();
+        if let Some(wait) = self.wait_to_log_in(user, password, now) {
+            return Some(Batch::LoginWaits(wait));
+        }
         match self.log_in(user, password, now) {
             Ok(()) => {
                 binary::value(&mut self.output, packet, b"Authenticated", 0);

@@ -27,6 +27,8 @@ fn limits() -> Limits {
         value_bytes_max: 1 << 20,
         idle_timeout: None,
         line_timeout: seconds(10),
+        typing_pause: seconds(60),
+        typing_max: seconds(600),
         block_timeout: seconds(60),
         in_flight_bytes_max: 8 << 20,
         write_timeout: seconds(30),
@@ -106,15 +108,102 @@ async fn trickle(client: &mut DuplexStream, byte: &[u8]) -> u64 {
     begun.elapsed().as_secs()
 }
 
+/// More than three quarters of the connections there may be.
+fn crowd(server: &Server) -> Vec<DuplexStream> {
+    (0..=server.lot.shared.limits.max_connections * 3 / 4).map(|_| server.connect(64)).collect()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_line_that_trickles_in_is_given_up_ten_seconds_after_its_first_byte() {
+async fn under_pressure_a_line_that_trickles_in_is_given_up_ten_seconds_after_its_first_byte() {
     let server = Server::new(limits());
+    let _crowd = crowd(&server);
     let mut client = server.connect(1024);
     sleep(seconds(3600)).await;
     expect(&mut client, "mn\r\n", "MN\r\n").await;
     assert!((10..=12).contains(&trickle(&mut client, b"g").await));
     assert_eq!(server.lot.stats.request_timeouts.get(), 1);
     assert_eq!(server.lot.stats.idle_kicks.get(), 0, "this is not idleness");
+}
+
+/// Types these bytes one by one, each after a pause.
+async fn type_slowly(client: &mut DuplexStream, text: &str, pause: Duration) {
+    for byte in text.as_bytes() {
+        client.write_all(&[*byte]).await.unwrap();
+        sleep(pause).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_types_has_all_the_time_in_the_world_while_nothing_is_scarce() {
+    let server = Server::new(limits());
+    let mut client = server.connect(1024);
+    type_slowly(&mut client, "get access_token:wx1\r", seconds(3)).await;
+    let token = "a token".repeat(70);
+    expect(&mut client, "\n", &format!("VALUE access_token:wx1 0 {}\r\n{token}\r\nEND\r\n", token.len())).await;
+    type_slowly(&mut client, "set k 0 0 26\r\nwhat a person has to say!!\r", seconds(5)).await;
+    expect(&mut client, "\n", "STORED\r\n").await;
+    // One pause to look something up.
+    type_slowly(&mut client, "get ", seconds(50)).await;
+    expect(&mut client, "nothing\r\n", "END\r\n").await;
+    assert_eq!(server.lot.stats.request_timeouts.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_typing_is_given_up_after_a_minute_and_who_never_ends_after_ten() {
+    let server = Server::new(limits());
+    let mut client = server.connect(1024);
+    type_slowly(&mut client, "get acc", seconds(3)).await;
+    let begun = Instant::now();
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(begun.elapsed().as_secs(), 57, "a minute after the last byte, of which three seconds are over");
+    assert_eq!(server.lot.stats.request_timeouts.get(), 1);
+
+    assert!((600..=602).contains(&trickle(&mut server.connect(1024), b"g").await));
+    // What is too long to have been typed keeps its old deadline.
+    let mut client = server.connect(8192);
+    client.write_all(format!("get {}", "k".repeat(2100)).as_bytes()).await.unwrap();
+    assert!((10..=12).contains(&trickle(&mut client, b"g").await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_half_typed_lines_are_all_gone_once_there_is_pressure() {
+    let server = Server::new(Limits { max_connections: 14_000, in_flight_bytes_max: 2 << 20, ..limits() });
+    let open = || server.lot.shared.service.stats.curr_connections.load(Relaxed);
+    let mut slow = Vec::new();
+    for _ in 0..10_000 {
+        let mut client = server.connect(64);
+        client.write_all(b"g").await.unwrap();
+        slow.push(client);
+    }
+    sleep(seconds(50)).await;
+    assert_eq!(open(), 10_000, "nobody is in need of what they have");
+    // Places get scarce...
+    let others: Vec<DuplexStream> = (0..600).map(|_| server.connect(64)).collect();
+    sleep(seconds(3)).await;
+    assert_eq!(open(), 600);
+    let mut client = server.connect(1024);
+    expect(&mut client, "mn\r\n", "MN\r\n").await;
+    drop((slow, others));
+    // ...or memory.
+    let mut slow = server.connect(64);
+    slow.write_all(b"g").await.unwrap();
+    sleep(seconds(50)).await;
+    let mut half = server.connect(2 << 20);
+    half.write_all(b"set k 0 0 1040000\r\n").await.unwrap();
+    for _ in 0..2 {
+        let mut other = server.connect(2 << 20);
+        other.write_all(b"set k 0 0 1040000\r\n").await.unwrap();
+        other.write_all(&[b'v'; 700_000]).await.unwrap();
+        sleep(seconds(1)).await;
+        if server.lot.shared.is_under_pressure() {
+            sleep(seconds(3)).await;
+            assert_eq!(slow.read(&mut [0; 8]).await.unwrap(), 0, "it has had its time");
+            return;
+        }
+        half = other;
+    }
+    drop(half);
+    panic!("there is never any pressure");
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +344,31 @@ async fn half_received_values_share_a_bounded_memory() {
     tokio::task::yield_now().await;
     expect(&mut late, &format!("set d 0 0 900000\r\n{block}\r\n"), "STORED\r\n").await;
     assert_eq!(server.in_flight(), 0, "every share came back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_the_system_has_no_memory_for_is_refused_in_step() {
+    let server = Server::new(limits());
+    let (client, stream) = duplex(1 << 20);
+    let mut client = client;
+    let mut connection = server.connection(stream);
+    let store = tokio::spawn(async move {
+        client.write_all(b"set k 0 0 500000\r\n").await.unwrap();
+        client.write_all(&[b'v'; 100_000]).await.unwrap();
+        client
+    });
+    assert!(timeout(seconds(1), connection.serve()).await.is_err(), "it waits for the rest");
+    // As the reader finds it out when its buffer cannot grow.
+    connection.no_room = true;
+    let serving = tokio::spawn(async move { connection.serve().await });
+    let mut client = store.await.unwrap();
+    client.write_all(&[b'v'; 1_000]).await.unwrap();
+    sleep(seconds(1)).await;
+    client.write_all(&[b'v'; 399_000]).await.unwrap();
+    expect(&mut client, "\r\nmn\r\n", "SERVER_ERROR out of memory storing object\r\nMN\r\n").await;
+    assert_eq!(server.lot.stats.in_flight_refusals.get(), 1);
+    drop(client);
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

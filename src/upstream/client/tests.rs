@@ -32,3 +32,30 @@ async fn every_call_looks_the_name_up_anew() {
         assert_eq!(*names.0.lock(), vec!["api.test"; calls]);
     }
 }
+
+/// A resolver that finds the process without a file descriptor.
+struct Exhausted;
+
+impl Resolve for Exhausted {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let error = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        Box::pin(std::future::ready(Err(error.into())))
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
+    let hosts = vec!["http://a.test".to_owned(), "http://b.test".to_owned()];
+    let config = config::Upstream { hosts, ..config::Upstream::at("http://a.test".to_owned()) };
+    let client = Client::with_resolver(&config, Some(Arc::new(Exhausted))).unwrap();
+    let secret = Secret::new("s".into());
+    let ask = Ask { base_url: "http://a.test", appid: "wx1", secret: &secret, token: "", component: "", force: false };
+    for _ in 0..3 {
+        let failure = client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap_err();
+        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::NotSent), "{failure}");
+        assert!(failure.message.starts_with("a.test: "), "the other host is not tried: {failure}");
+        assert!(failure.advice().contains("ulimit -n"), "{}", failure.advice());
+    }
+    let pick = client.groups[0].hosts.lock().pick(clock::boot_ms()).unwrap();
+    assert_eq!(&*pick.base_url, "http://a.test", "no host rests for it");
+}

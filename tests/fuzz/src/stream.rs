@@ -148,6 +148,8 @@ fn limits() -> Limits {
         value_bytes_max: super::ITEM_SIZE_MAX,
         idle_timeout: None,
         line_timeout: PATIENCE,
+        typing_pause: PATIENCE,
+        typing_max: PATIENCE,
         block_timeout: PATIENCE,
         in_flight_bytes_max: 1 << 30,
         write_timeout: PATIENCE,

@@ -1,0 +1,43 @@
+//! How many file descriptors the server itself needs beside those of its clients.
+//!
+//! Counts generously: one too many costs nothing, one too few a renewal.
+
+use crate::config::{Config, Nodes};
+
+/// Standard streams, the log's, systemd's socket, a pid file, signals.
+const PROCESS: usize = 16;
+/// A thread's runtime: its poll, its waker, its end of the signals' pipe.
+const PER_THREAD: usize = 4;
+/// A socket, the copy that is accepted from, and the one kept to refuse a client with.
+const PER_LISTENER: usize = 3;
+/// A connection to a platform, the look-up of its name, the secret's file.
+const PER_CALL: usize = 3;
+/// The state file, what it is written to first, its folder, its lock.
+const STATE: usize = 4;
+/// A connection to a Redis, and the one that replaces it.
+const PER_SINK: usize = 3;
+/// Connections to what nodes share, to its sentinels or the members of a cluster, and one to hear from.
+const NODES: usize = 16;
+/// For what is opened for a moment: certificates, a configuration that is read again, a client above the limit.
+const RESERVE: usize = 24;
+
+/// The descriptors that are needed whoever is connected.
+pub fn descriptors(config: &Config) -> usize {
+    // The one that renews, and that of the HTTP port.
+    let threads = config.server.threads + 2;
+    let http_listeners = config.side.as_ref().map_or(0, |side| side.listen.len());
+    let ticket_files = config.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
+    let nodes = match &config.nodes {
+        Some(Nodes::Redis(_) | Nodes::Upstream(_)) => NODES,
+        None => 0,
+    };
+    PROCESS
+        + threads * PER_THREAD
+        + (config.listeners().len() + http_listeners) * PER_LISTENER
+        + config.upstream.concurrency * PER_CALL
+        + STATE
+        + ticket_files.min(1)
+        + config.sinks.len() * PER_SINK
+        + nodes
+        + RESERVE
+}

@@ -1,0 +1,104 @@
+//! File descriptors: how many there may be, who gets them when they do not suffice, and whether an error is their want.
+//!
+//! Clients get what is left when renewal, state and the ports themselves have theirs. Changes no limit.
+
+use std::fs::File;
+use std::io;
+
+use rustix::io::Errno;
+
+/// What an operator can do about it.
+pub const REMEDY: &str = "raise LimitNOFILE= in the unit or ulimit -n, or lower -c";
+
+/// How many descriptors are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Clients of the memcached port at once.
+    pub clients: usize,
+    /// The same of the HTTP port.
+    pub http: usize,
+    /// What the server itself needs.
+    pub own: usize,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    pub clients: usize,
+    pub http: usize,
+}
+
+impl Wanted {
+    /// All of them together.
+    pub fn total(&self) -> usize {
+        self.clients.saturating_add(self.http).saturating_add(self.own)
+    }
+
+    /// How many connections fit below a limit beside what the server itself needs. At most a quarter of them is kept for
+    /// the HTTP port; one of each kind there is always.
+    pub fn fit(&self, limit: u64) -> Fit {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let left = limit.saturating_sub(self.own);
+        if self.clients.saturating_add(self.http) <= left {
+            return Fit { clients: self.clients, http: self.http };
+        }
+        let http = self.http.min((left / 4).max(1));
+        let clients = self.clients.min(left.saturating_sub(http).max(1));
+        Fit { clients, http: self.http.min(left.saturating_sub(clients).max(http)) }
+    }
+}
+
+/// Whether something failed because the process, or the whole system, has no file descriptor left. That passes.
+pub fn is_want_of(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
+pub fn are_used_up() -> bool {
+    File::open("/dev/null").is_err_and(|error| is_want_of(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit(clients: usize, http: usize, limit: u64) -> (usize, usize) {
+        let Fit { clients, http } = Wanted { clients, http, own: 100 }.fit(limit);
+        (clients, http)
+    }
+
+    #[test]
+    fn what_fits_is_as_asked_for() {
+        assert_eq!(fit(1024, 256, 1380), (1024, 256));
+        assert_eq!(fit(1024, 256, u64::MAX), (1024, 256));
+        assert_eq!(fit(1024, 0, 1124), (1024, 0));
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_the_server_its_own() {
+        for limit in 102..1380 {
+            let (clients, http) = fit(1024, 256, limit);
+            assert!((clients + http) as u64 <= limit - 100, "{limit}: {clients} and {http}");
+            assert!(clients >= 1 && http >= 1 && clients + http == limit as usize - 100, "{limit}: some are left over");
+        }
+        assert_eq!(fit(1024, 256, 500), (300, 100));
+        assert_eq!(fit(1024, 8, 500), (392, 8));
+        // The few clients of a small server do not take from the HTTP port what they do not need.
+        assert_eq!(fit(10, 1024, 500), (10, 390));
+        assert_eq!(fit(1024, 0, 500), (400, 0));
+    }
+
+    #[test]
+    fn below_what_the_server_needs_one_of_each_is_tried() {
+        assert_eq!((fit(1024, 256, 50), fit(1024, 0, 50)), ((1, 1), (1, 0)));
+    }
+
+    #[test]
+    fn both_wants_of_descriptors_are_told_from_other_errors() {
+        let is_want = |errno: Errno| is_want_of(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(
+            is_want(Errno::MFILE) && is_want(Errno::NFILE) && !is_want(Errno::NOMEM) && !is_want(Errno::CONNREFUSED)
+        );
+        assert!(!are_used_up());
+    }
+}

@@ -1,0 +1,243 @@
+//! Slows down whoever guesses passwords, by address: a new connection, or a hundred at once, gain nothing.
+//!
+//! Only a wrong password that is new counts, so a program that keeps sending an old one slows nobody down. Past the
+//! allowance every password from that address waits for its turn before it is looked at, right or wrong alike, so that
+//! the wait tells nothing; one that was right from there before does not wait. Nobody is ever refused unheard.
+//!
+//! A turn stays taken when its client has gone: otherwise whoever gets no answer at once could hang up and try the next.
+//! Pure: the time comes in as a value. Keeps keyed hashes, never a password, and bounded memory, whoever comes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+use crate::clock::BootMs;
+
+/// New wrong passwords from one address that cost nothing, and after how long there is one more.
+const GUESSES_MAX: f64 = 10.0;
+const GUESS_EVERY_MS: f64 = 10_000.0;
+/// Past them, one password from that address is looked at in so long.
+const TURN_MS: u64 = 50;
+/// Nobody waits longer for a turn, however many are waiting; less than the time a client has to log in.
+const WAIT_MS_MAX: u64 = 30_000;
+/// Passwords remembered for each address, right ones and wrong ones.
+const REMEMBERED_MAX: usize = 8;
+/// Addresses remembered at once; past that those heard of longest ago are forgotten.
+const ADDRESSES_MAX: usize = 10_000;
+
+/// What is known of each address. Clients of Unix sockets have none, and count as one.
+#[derive(Default)]
+pub(crate) struct LoginLimit {
+    addresses: Mutex<HashMap<Option<IpAddr>, Address>>,
+    hashing: RandomState,
+}
+
+struct Address {
+    /// Guesses left at [`Address::seen_ms`].
+    left: f64,
+    seen_ms: BootMs,
+    next_turn_ms: BootMs,
+    right: Remembered,
+    wrong: Remembered,
+}
+
+/// The latest few hashes.
+#[derive(Default)]
+struct Remembered {
+    hashes: [u64; REMEMBERED_MAX],
+    next: usize,
+}
+
+impl Remembered {
+    fn has(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
+    }
+
+    fn add(&mut self, hash: u64) {
+        if !self.has(hash) {
+            self.hashes[self.next % REMEMBERED_MAX] = hash;
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+}
+
+impl Address {
+    fn new(now_ms: BootMs) -> Address {
+        Address {
+            left: GUESSES_MAX,
+            seen_ms: now_ms,
+            next_turn_ms: 0,
+            right: Remembered::default(),
+            wrong: Remembered::default(),
+        }
+    }
+
+    fn refill(&mut self, now_ms: BootMs) {
+        let since_ms = now_ms.saturating_sub(self.seen_ms) as f64;
+        self.left = (self.left + since_ms / GUESS_EVERY_MS).min(GUESSES_MAX);
+        self.seen_ms = now_ms;
+    }
+}
+
+impl LoginLimit {
+    /// How long this password must wait before it is looked at, milliseconds. If that is not 0 its turn is taken: look at
+    /// it then, without asking again.
+    pub fn take_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
+        let hash = self.hash(user, password);
+        let mut addresses = self.addresses.lock();
+        let Some(address) = addresses.get_mut(&from.map(subscriber)) else { return 0 };
+        address.refill(now_ms);
+        if address.left >= 1.0 || address.right.has(hash) || address.wrong.has(hash) {
+            return 0;
+        }
+        let turn_ms = (address.next_turn_ms.max(now_ms) + TURN_MS).min(now_ms + WAIT_MS_MAX);
+        address.next_turn_ms = turn_ms;
+        turn_ms - now_ms
+    }
+
+    /// The password was right.
+    pub fn note_right(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) {
+        let hash = self.hash(user, password);
+        self.with(from, now_ms, |address| address.right.add(hash));
+    }
+
+    /// The password was wrong. True if that was one too many new ones: from now on this address is slowed down.
+    pub fn note_wrong(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> bool {
+        let hash = self.hash(user, password);
+        self.with(from, now_ms, |address| {
+            if address.wrong.has(hash) {
+                return false;
+            }
+            address.wrong.add(hash);
+            let before = address.left;
+            address.left = (before - 1.0).max(0.0);
+            before >= 1.0 && address.left < 1.0
+        })
+    }
+
+    fn with<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut Address) -> R) -> R {
+        let mut addresses = self.addresses.lock();
+        let key = from.map(subscriber);
+        if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {
+            forget_older_half(&mut addresses);
+        }
+        let address = addresses.entry(key).or_insert_with(|| Address::new(now_ms));
+        address.refill(now_ms);
+        change(address)
+    }
+
+    /// 0 stands for no password.
+    fn hash(&self, user: &[u8], password: &[u8]) -> u64 {
+        self.hashing.hash_one((user, password)).max(1)
+    }
+}
+
+fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, Address>) {
+    let mut seen: Vec<BootMs> = addresses.values().map(|address| address.seen_ms).collect();
+    let middle = seen.len() / 2;
+    let (_, median_ms, _) = seen.select_nth_unstable(middle);
+    let median_ms = *median_ms;
+    let mut room = addresses.len() - middle;
+    // Of many seen at that very instant some must go as well.
+    addresses.retain(|_, address| {
+        let goes = address.seen_ms <= median_ms && room > 0;
+        room -= usize::from(goes);
+        !goes
+    });
+}
+
+/// Who counts as one: an IPv4 address, or the network that one subscriber has of IPv6.
+fn subscriber(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    /// A limit that this address has used up at the instant 0.
+    fn used_up() -> LoginLimit {
+        let limit = LoginLimit::default();
+        for guess in 0..10 {
+            let word = format!("guess{guess}");
+            assert_eq!(limit.take_turn(HERE, b"alice", word.as_bytes(), 0), 0);
+            assert_eq!(limit.note_wrong(HERE, b"alice", word.as_bytes(), 0), guess == 9);
+        }
+        limit
+    }
+
+    #[test]
+    fn past_the_allowance_twenty_passwords_a_second_are_looked_at_however_many_come() {
+        let limit = used_up();
+        let waits: Vec<u64> = (0..20).map(|n: u64| limit.take_turn(HERE, b"alice", &n.to_be_bytes(), 1_000)).collect();
+        assert_eq!(waits, (1..=20).map(|n| n * 50).collect::<Vec<_>>());
+        let elsewhere = Some("192.0.2.1".parse().unwrap());
+        assert_eq!(limit.take_turn(elsewhere, b"alice", b"x", 1_000), 0, "another address is not slowed down");
+        // After a while of peace all is as it was.
+        assert_eq!(limit.take_turn(HERE, b"alice", b"y", 11_000), 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let limit = used_up();
+        let longest = (0..100_000_u64).map(|n| limit.take_turn(HERE, b"alice", &n.to_be_bytes(), 0)).max();
+        assert_eq!(longest, Some(WAIT_MS_MAX));
+    }
+
+    #[test]
+    fn a_password_that_was_right_from_there_before_does_not_wait() {
+        let limit = LoginLimit::default();
+        limit.note_right(HERE, b"alice", b"secret", 0);
+        for guess in 0..100_u64 {
+            limit.note_wrong(HERE, b"alice", &guess.to_be_bytes(), 0);
+        }
+        assert_eq!(limit.take_turn(HERE, b"alice", b"secret", 0), 0);
+        assert!(limit.take_turn(HERE, b"bob", b"secret", 0) > 0, "it is alice's");
+    }
+
+    #[test]
+    fn the_same_wrong_password_again_and_again_is_no_guess() {
+        let limit = LoginLimit::default();
+        for now_ms in 0..1_000 {
+            assert!(!limit.note_wrong(HERE, b"alice", b"last year's", now_ms));
+        }
+        assert_eq!(limit.take_turn(HERE, b"alice", b"new", 1_000), 0);
+    }
+
+    #[test]
+    fn the_clients_of_a_subscriber_of_ipv6_count_as_one() {
+        let limit = LoginLimit::default();
+        let address = |last: u64| Some(format!("2001:db8:1:2::{last:x}").parse().unwrap());
+        for guess in 0..10_u64 {
+            limit.note_wrong(address(guess), b"alice", &guess.to_be_bytes(), 0);
+        }
+        assert!(limit.take_turn(address(77), b"alice", b"x", 0) > 0);
+        assert_eq!(limit.take_turn(Some("2001:db8:1:3::1".parse().unwrap()), b"alice", b"x", 0), 0);
+    }
+
+    #[test]
+    fn a_crowd_of_addresses_takes_bounded_memory_and_the_latest_are_known() {
+        let limit = LoginLimit::default();
+        for n in 0..50_000_u32 {
+            limit.note_wrong(Some(IpAddr::from(n.to_be_bytes())), b"alice", b"x", u64::from(n / 100_000));
+        }
+        assert!(limit.addresses.lock().len() <= ADDRESSES_MAX);
+        for guess in 0..10_u64 {
+            limit.note_wrong(HERE, b"alice", &guess.to_be_bytes(), 1);
+        }
+        for n in 0..ADDRESSES_MAX as u32 / 3 {
+            limit.note_wrong(Some(IpAddr::from((n + 1_000_000).to_be_bytes())), b"alice", b"x", 2);
+        }
+        assert!(limit.take_turn(HERE, b"alice", b"x", 2) > 0);
+    }
+}
