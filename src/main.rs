@@ -136,7 +136,7 @@ fn start_telemetry(log: &config::Log) {
 
 /// Connections of both ports.
 fn files_wanted(config: &Config) -> usize {
-    config.server.max_connections + config.side.as_ref().map_or(0, |side| side.max_connections)
+    config.server.max_connections + config.side.as_ref().map_or(0, config::Side::connections_max)
 }
 
 fn file_limit(config: &Config) {
