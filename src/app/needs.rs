@@ -2,7 +2,7 @@
 //!
 //! Counts generously: one too many costs nothing, one too few a renewal.
 
-use crate::config::{Config, Nodes};
+use crate::config::{Config, Nodes, RESERVED_CONNECTIONS};
 
 /// Standard streams, the log's, systemd's socket, a pid file, signals.
 const PROCESS: usize = 16;
@@ -25,7 +25,7 @@ const RESERVE: usize = 24;
 pub fn descriptors(config: &Config) -> usize {
     // The one that renews, and that of the HTTP port.
     let threads = config.server.threads + 2;
-    let http_listeners = config.side.as_ref().map_or(0, |side| side.listen.len());
+    let http = config.side.as_ref().map_or(0, |side| side.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
     let ticket_files = config.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
     let nodes = match &config.nodes {
         Some(Nodes::Redis(_) | Nodes::Upstream(_)) => NODES,
@@ -33,7 +33,8 @@ pub fn descriptors(config: &Config) -> usize {
     };
     PROCESS
         + threads * PER_THREAD
-        + (config.listeners().len() + http_listeners) * PER_LISTENER
+        + config.listeners().len() * PER_LISTENER
+        + http
         + config.upstream.concurrency * PER_CALL
         + STATE
         + ticket_files.min(1)

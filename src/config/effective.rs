@@ -260,6 +260,7 @@ fn side(out: &mut String, side: &Side) {
     line(out, "max_connections", &side.max_connections.to_string());
     line(out, "max_connections_per_peer", &side.max_connections_per_peer.to_string());
     line(out, "requests_per_s", &side.requests_per_s.to_string());
+    line(out, "metrics_per_credential", &quoted(side.metrics_per_credential.word()));
     if let Some(seconds) = side.wechat_expires_in_min_s {
         line(out, "wechat_expires_in_min_s", &seconds.to_string());
     }

@@ -46,7 +46,7 @@ pub use nodes::{Nodes, RedisState, UpstreamNodes};
 pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
-pub use side::{Network, SIDE_PORT, Side};
+pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sinks::{Sink, SinkKey, Ttl};
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth

@@ -94,6 +94,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("side.max_connections"),
     plain("side.max_connections_per_peer"),
     plain("side.requests_per_s"),
+    plain("side.metrics_per_credential"),
     plain("side.wechat_expires_in_min_s"),
     plain("log.json"),
     with("log.verbosity", "-v"),

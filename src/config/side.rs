@@ -19,6 +19,9 @@ use crate::access::Keys;
 /// Where the side port is unless an address says otherwise.
 pub const SIDE_PORT: u16 = 2130;
 
+/// Connections besides `max_connections`, for health and short calls while all others are being answered.
+pub const RESERVED_CONNECTIONS: usize = 64;
+
 /// The side port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
@@ -37,6 +40,8 @@ pub struct Side {
     pub max_connections_per_peer: usize,
     /// Requests a second that one address, or one key, may go on making.
     pub requests_per_s: u32,
+    /// Which credentials have series of their own in `/metrics`.
+    pub metrics_per_credential: MetricsPerCredential,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call, see [`crate::side`].
     pub wechat_expires_in_min_s: Option<u32>,
 }
@@ -53,6 +58,7 @@ impl Side {
             max_connections: 256,
             max_connections_per_peer: 64,
             requests_per_s: 50,
+            metrics_per_credential: MetricsPerCredential::Auto,
             wechat_expires_in_min_s: None,
         }
     }
@@ -63,6 +69,28 @@ impl Side {
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
         let bytes = read_small_file(path).map_err(|error| fault(&error))?;
         Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
+    }
+}
+
+/// Which credentials have series of their own in `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsPerCredential {
+    /// All, or with very many apps those in trouble.
+    Auto,
+    All,
+    Troubled,
+}
+
+impl MetricsPerCredential {
+    const WORDS: &[(&str, MetricsPerCredential)] = &[
+        ("auto", MetricsPerCredential::Auto),
+        ("all", MetricsPerCredential::All),
+        ("troubled", MetricsPerCredential::Troubled),
+    ];
+
+    /// As the configuration spells it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
     }
 }
 
@@ -135,6 +163,9 @@ pub(super) fn asked(layers: &mut Layers<'_>) -> Asked {
             default.max_connections_per_peer,
         ) as usize,
         requests_per_s: layers.number("side.requests_per_s", 1..=1_000_000, default.requests_per_s.into()) as u32,
+        metrics_per_credential: layers
+            .pick("side.metrics_per_credential", |value, _| word(value, MetricsPerCredential::WORDS))
+            .unwrap_or(default.metrics_per_credential),
         wechat_expires_in_min_s: layers
             .pick("side.wechat_expires_in_min_s", |value, _| super::value::integer(value, 0..=7_000))
             .and_then(|seconds| u32::try_from(seconds).ok()),

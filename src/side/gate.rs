@@ -1,5 +1,8 @@
 //! Who may come in, and as whom: names this server goes by, proxies, rates, keys, sessions.
 //!
+//! A right key or session always passes: it is looked at first, and what others do from the same address does not count
+//! against it. Limits are for wrong keys and for those who come without one.
+//!
 //! A browser on this machine reaches loopback addresses for any page it shows. So a request must name this server by a
 //! name of its own (else a foreign name could be made to point here), must not come from another site's page, and what
 //! acts or gives a token away needs a header that such a page cannot send unasked.
@@ -11,21 +14,18 @@ use arc_swap::ArcSwap;
 use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 
-use super::limits::{Limit, neighbourhood};
+use super::attempts::{Attempts, Target, Verdict};
+use super::limits::{Limit, Rate, neighbourhood};
 use super::problem::Problem;
 use super::sessions::{LIFE_MS, Sessions};
 use crate::access::{KeyDigest, Keys, SideRights};
-use crate::clock::{BootMs, Spacing};
+use crate::clock::BootMs;
 use crate::config::{self, Network};
 
 /// Needed, as `1`, by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
-/// Wrong keys at once from one address, and one more in so many milliseconds.
-const FAILURES_BURST: u32 = 10;
-const FAILURE_EVERY_MS: f64 = 3_000.0;
 /// Seconds' worth of requests that may come at once.
 const BURST_S: u32 = 4;
-const LOG_SPACING_MS: u64 = 60_000;
 /// Marks of a request that somebody has passed on.
 const FORWARDED: &[&str] = &["forwarded", "via", "x-real-ip"];
 const FORWARDED_PREFIX: &str = "x-forwarded-";
@@ -38,10 +38,11 @@ pub struct Gate {
     sessions: Sessions,
     allowed_hosts: Vec<String>,
     trusted: Vec<Network>,
+    /// Requests without a key.
     by_peer: Limit<IpAddr>,
-    by_key: Limit<KeyDigest>,
-    failures: Limit<IpAddr>,
-    failure_logged: Spacing,
+    /// Requests with one. By address too: whoever shares a key is not held up by the others.
+    by_key: Limit<(KeyDigest, IpAddr)>,
+    pub attempts: Attempts,
 }
 
 /// The connection a request came over.
@@ -76,6 +77,18 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// Nobody, who may nothing.
+    fn nobody(peer: IpAddr) -> Visitor {
+        Visitor {
+            peer,
+            name: None,
+            rights: Arc::new(SideRights::NONE),
+            secure: false,
+            by: By::Nothing,
+            headered: false,
+        }
+    }
+
     /// Needs the right to see how things are.
     pub fn may_see_status(&self) -> Result<(), Problem> {
         if self.rights.status() { Ok(()) } else { Err(self.refusal("this needs the right status")) }
@@ -142,18 +155,19 @@ impl Visitor {
 
 impl Gate {
     pub fn new(side: &config::Side, keys: Option<Keys>) -> Gate {
-        let every_ms = 1_000.0 / f64::from(side.requests_per_s.max(1));
-        let burst = side.requests_per_s.saturating_mul(BURST_S);
+        let rate = Rate {
+            burst: side.requests_per_s.saturating_mul(BURST_S),
+            every_ms: 1_000.0 / f64::from(side.requests_per_s.max(1)),
+        };
         Gate {
             keyed: keys.is_some(),
             keys: ArcSwap::from_pointee(keys.unwrap_or_default()),
             sessions: Sessions::default(),
             allowed_hosts: side.allowed_hosts.clone(),
             trusted: side.trusted_proxies.clone(),
-            by_peer: Limit::new(burst, every_ms),
-            by_key: Limit::new(burst, every_ms),
-            failures: Limit::new(FAILURES_BURST, FAILURE_EVERY_MS),
-            failure_logged: Spacing::default(),
+            by_peer: Limit::new(rate),
+            by_key: Limit::new(rate),
+            attempts: Attempts::new(),
         }
     }
 
@@ -167,32 +181,36 @@ impl Gate {
         self.keyed
     }
 
-    /// Judges a request by its head.
+    /// Judges a request by its head. A bare question for health is always answered, to nobody if need be: whoever asks
+    /// it, such as a load balancer, may know neither this server's name nor a key, and is told nothing else.
     pub fn admit(&self, head: &Head, line: &Line, now_ms: BootMs) -> Result<Visitor, Problem> {
+        match self.judge(head, line, now_ms) {
+            Err(_) if is_bare_health(head) => Ok(Visitor::nobody(line.peer.ip().to_canonical())),
+            judged => judged,
+        }
+    }
+
+    fn judge(&self, head: &Head, line: &Line, now_ms: BootMs) -> Result<Visitor, Problem> {
         let headers = &head.headers;
         let via_proxy = self.is_trusted(line.peer.ip());
         let peer = self.peer(headers, line, via_proxy)?;
-        self.by_peer.take(neighbourhood(peer), now_ms).map_err(Problem::too_often)?;
         self.judge_host(head, line)?;
         judge_origin(head)?;
         let secure = line.tls || (via_proxy && one(headers, "x-forwarded-proto").is_some_and(|proto| proto == "https"));
-        let visitor = Visitor {
-            peer,
-            name: None,
-            rights: Arc::new(SideRights::NONE),
-            secure,
-            by: By::Nothing,
-            headered: headers.get(HEADER).is_some_and(|value| value == "1"),
-        };
+        let headered = headers.get(HEADER).is_some_and(|value| value == "1");
+        let visitor = Visitor { secure, headered, ..Visitor::nobody(peer) };
         if let Some(given) = headers.get(header::AUTHORIZATION) {
-            return self.bearer(visitor, given.as_bytes(), now_ms);
+            return self.bearer(head, visitor, given.as_bytes(), now_ms);
         }
         if let Some(digest) = session_of(headers, secure).and_then(|number| self.sessions.find(number, now_ms))
             && let Some(key) = self.keys.load().by_digest(&digest)
         {
-            self.by_key.take(digest, now_ms).map_err(Problem::too_often)?;
+            self.by_key.take((digest, neighbourhood(peer)), now_ms).map_err(Problem::too_often)?;
             let (name, rights) = (Some(key.name.clone()), key.rights.clone());
             return Ok(Visitor { name, rights, by: By::Session(digest), ..visitor });
+        }
+        if !has_limits_of_its_own(head) {
+            self.by_peer.take(neighbourhood(peer), now_ms).map_err(Problem::too_often)?;
         }
         let here = !self.keyed && !via_proxy && peer.is_loopback();
         if here {
@@ -201,29 +219,34 @@ impl Gate {
         Ok(visitor)
     }
 
-    fn bearer(&self, visitor: Visitor, given: &[u8], now_ms: BootMs) -> Result<Visitor, Problem> {
+    fn bearer(&self, head: &Head, visitor: Visitor, given: &[u8], now_ms: BootMs) -> Result<Visitor, Problem> {
         let (scheme, key) = given.split_at_checked("Bearer ".len()).unwrap_or((given, b""));
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {
             return Err(Problem::wrong_key());
         }
-        let (name, rights, digest) = self.key(key.trim_ascii(), visitor.peer, now_ms)?;
-        self.by_key.take(digest, now_ms).map_err(Problem::too_often)?;
+        let call = format!("{} {}", shown_method(&head.method), shown_path(head.uri.path()));
+        let (name, rights, digest) = self.key(key.trim_ascii(), visitor.peer, &call, Target::Key, now_ms)?;
+        self.by_key.take((digest, neighbourhood(visitor.peer)), now_ms).map_err(Problem::too_often)?;
         Ok(Visitor { name: Some(name), rights, by: By::Key(digest), ..visitor })
     }
 
-    /// Looks a key up. Whoever has come with wrong ones too often is not listened to for a while.
-    pub fn key(
+    /// Looks a key up. A wrong one is counted, and past some of them the answer says nothing but that.
+    fn key(
         &self,
         given: &[u8],
         peer: IpAddr,
+        call: &str,
+        target: Target,
         now_ms: BootMs,
     ) -> Result<(Arc<str>, Arc<SideRights>, KeyDigest), Problem> {
-        let asker = neighbourhood(peer);
-        self.failures.would(asker, now_ms).map_err(Problem::too_often)?;
         if let Some(key) = self.keys.load().find(given) {
             return Ok((key.name.clone(), key.rights.clone(), *key.digest()));
         }
-        self.note_failure(peer, now_ms);
+        let Verdict { answer, log_times } = self.attempts.count(peer, target, now_ms);
+        if let Some(times) = log_times.map(shown_times) {
+            tracing::warn!("{call}: wrong key from {peer} ({times}); it is not in keys_file: correct it there");
+        }
+        answer.map_err(Problem::too_often)?;
         Err(Problem::wrong_key())
     }
 
@@ -232,23 +255,32 @@ impl Gate {
         self.keys.load().find(given).map(|key| key.rights.clone())
     }
 
-    /// Somebody has come with something wrong.
-    pub fn note_failure(&self, peer: IpAddr, now_ms: BootMs) {
-        // Whether there was an allowance left does not matter any more.
-        let _ = self.failures.take(neighbourhood(peer), now_ms);
-        if self.failure_logged.due(now_ms, LOG_SPACING_MS) {
-            tracing::warn!(%peer, "the side port was asked with a key that is not in its file");
+    /// Counts a wrong secret of WeChat's own calls; the error says that there were too many. `app` is fit to be shown.
+    pub fn count_wrong_secret(
+        &self,
+        peer: IpAddr,
+        call: &str,
+        app: &str,
+        target: Target,
+        now_ms: BootMs,
+    ) -> Result<(), u64> {
+        let Verdict { answer, log_times } = self.attempts.count(peer, target, now_ms);
+        if let Some(times) = log_times.map(shown_times) {
+            match target {
+                Target::UnknownApp => tracing::warn!(
+                    "{call} for {app}: no such app here, from {peer} ({times}); correct the appid there, or add the app"
+                ),
+                _ => tracing::warn!(
+                    "{call} for app {app}: wrong secret from {peer} ({times}); correct it in the program there"
+                ),
+            }
         }
-    }
-
-    /// Whether the address may still try a key.
-    pub fn may_try(&self, peer: IpAddr, now_ms: BootMs) -> Result<(), Problem> {
-        self.failures.would(neighbourhood(peer), now_ms).map_err(Problem::too_often)
+        answer
     }
 
     /// Begins a session; the cookie that carries it.
     pub fn log_in(&self, visitor: &Visitor, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
-        let (name, _, digest) = self.key(key, visitor.peer, now_ms)?;
+        let (name, _, digest) = self.key(key, visitor.peer, "POST /login", Target::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
         let number = self.sessions.begin(digest, now_ms).ok_or_else(broken)?;
         tracing::info!(%name, peer = %visitor.peer, "logged in on the side port");
@@ -288,13 +320,11 @@ impl Gate {
             return if passed_on { Err(untrusted()) } else { Ok(peer) };
         }
         // The last address that no trusted proxy wrote about another trusted one.
-        let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let chain: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
-        for hop in chain.iter().rev() {
-            let ip: IpAddr =
-                hop.parse().map_err(|_| Problem::bad("X-Forwarded-For holds something that is no address"))?;
+        for hop in forwarded_for(headers).iter().rev() {
+            let ip =
+                hop.ok_or_else(|| Problem::bad("X-Forwarded-For or Forwarded holds something that is no address"))?;
             if !self.is_trusted(ip) {
-                return Ok(ip.to_canonical());
+                return Ok(ip);
             }
         }
         Ok(peer)
@@ -314,6 +344,82 @@ impl Gate {
         };
         if own || self.allowed_hosts.contains(&name) { Ok(()) } else { Err(wrong_host()) }
     }
+}
+
+/// Every address that proxies have written down, the nearest last: `X-Forwarded-For`, and `Forwarded` (RFC 7239) where
+/// there is none. `None` stands for what is no address.
+fn forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let hops = |name: &str| -> Vec<String> {
+        let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+        values.flat_map(|value| value.split(',')).map(|hop| hop.trim().to_owned()).collect()
+    };
+    let plain = hops("x-forwarded-for");
+    if !plain.is_empty() {
+        return plain.iter().map(|hop| address_of(hop)).collect();
+    }
+    let in_element = |element: &String| {
+        let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+        let named = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+        Some(address_of(named.1.trim_matches('"')))
+    };
+    hops("forwarded").iter().filter_map(in_element).collect()
+}
+
+/// `10.0.0.5`, `10.0.0.5:443`, `fd00::1`, `[fd00::1]`, `[fd00::1]:443`.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bracketed.parse::<IpAddr>().or_else(|_| with_port()).ok().map(|ip| ip.to_canonical())
+}
+
+/// `/livez` and `/readyz` and nothing more.
+pub fn is_bare_health(head: &Head) -> bool {
+    matches!(head.uri.path(), "/livez" | "/readyz") && head.uri.query().is_none()
+}
+
+/// What costs next to nothing, or counts wrong secrets by itself: there a right one must find its way, whatever else has
+/// come from the same address.
+fn has_limits_of_its_own(head: &Head) -> bool {
+    let path = head.uri.path();
+    is_bare_health(head)
+        || matches!(path, "/" | "/login")
+        || path.starts_with("/page/")
+        || path.starts_with("/cgi-bin/")
+}
+
+/// A path for the log: what clients may have put into it stays out.
+fn shown_path(path: &str) -> &'static str {
+    const KNOWN: &[&str] = &[
+        "/v1/apps",
+        "/v1/credentials",
+        "/v1/events",
+        "/v1/journal",
+        "/v1/openapi.json",
+        "/v1/session",
+        "/v1/status",
+        "/cgi-bin",
+        "/livez",
+        "/login",
+        "/logout",
+        "/metrics",
+        "/readyz",
+    ];
+    let begins =
+        |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    KNOWN.iter().find(begins).copied().unwrap_or("a path that is not known")
+}
+
+fn shown_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "another method on",
+    }
+}
+
+fn shown_times(times: u64) -> String {
+    if times == 1 { "once".to_owned() } else { format!("{times} times") }
 }
 
 fn wrong_host() -> Problem {
@@ -483,19 +589,60 @@ mod tests {
     }
 
     #[test]
-    fn wrong_keys_are_listened_to_only_so_often() {
-        let gate = gate(|_| {}, Some(&format!("web {KEY} status\n")));
+    fn wrong_keys_are_told_so_only_so_often_and_a_right_one_always_passes() {
+        let gate = gate(|side| side.requests_per_s = 1, Some(&format!("web {KEY} status\n")));
         let (host, wrong) = (("host", "127.0.0.1"), ("authorization", "Bearer wrong"));
-        for _ in 0..FAILURES_BURST {
+        for _ in 0..10 {
             assert_eq!(admit(&gate, "127.0.0.1", &[host, wrong]).err(), Some("key-unknown"));
         }
-        let bearer = format!("Bearer {KEY}");
-        for given in ["Bearer wrong", &bearer] {
-            let asked = admit(&gate, "127.0.0.1", &[host, ("authorization", given)]);
-            assert_eq!(asked.err(), Some("too-many-requests"), "not even whether it was right is told");
+        let nobody = gate.admit(&head("/login", &[host]), &line("127.0.0.1"), 1_000).unwrap();
+        for _ in 0..100 {
+            assert_eq!(admit(&gate, "127.0.0.1", &[host, wrong]).err(), Some("too-many-requests"));
+            let _ = gate.log_in(&nobody, b"wrong", 1_000);
+            let _ = admit(&gate, "127.0.0.1", &[host]);
         }
-        let other = admit(&gate, "10.0.0.9", &[("host", "10.0.0.1"), ("authorization", &bearer)]);
-        assert!(other.is_ok(), "others are not held up by it");
+        let bearer = format!("Bearer {KEY}");
+        let right = admit(&gate, "127.0.0.1", &[host, ("authorization", &bearer)]);
+        assert!(right.unwrap().may_see_status().is_ok());
+        assert!(
+            gate.admit(&head("/login", &[host]), &line("127.0.0.1"), 1_000).is_ok(),
+            "the way to the login is open"
+        );
+        let cookie = gate.log_in(&nobody, KEY.as_bytes(), 1_000).unwrap();
+        let session = admit(&gate, "127.0.0.1", &[host, ("cookie", cookie.split(';').next().unwrap())]);
+        assert!(session.unwrap().may_see_status().is_ok());
+    }
+
+    #[test]
+    fn a_key_that_several_share_has_its_rate_at_each_address() {
+        let gate = gate(|side| side.requests_per_s = 1, Some(&format!("web {KEY} status\n")));
+        let bearer = format!("Bearer {KEY}");
+        let ask = |peer| admit(&gate, peer, &[("host", "10.0.0.1"), ("authorization", &bearer)]).err();
+        assert_eq!([(); 5].map(|()| ask("10.0.0.8")), [None, None, None, None, Some("too-many-requests")]);
+        assert_eq!(ask("10.0.0.9"), None);
+    }
+
+    #[test]
+    fn health_is_told_to_anybody_and_its_details_to_nobody_unknown() {
+        let gate = gate(|side| side.requests_per_s = 1, None);
+        let asked = |uri: &str, headers: &[(&str, &str)]| gate.admit(&head(uri, headers), &line("127.0.0.1"), 1_000);
+        let strange: [&[(&str, &str)]; 5] = [
+            &[],
+            &[("host", "evil.example")],
+            &[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")],
+            &[("host", "localhost"), ("authorization", "Bearer old")],
+            &[("host", "localhost"), ("origin", "http://evil.example")],
+        ];
+        for path in ["/livez", "/readyz"] {
+            for headers in strange {
+                let visitor = asked(path, headers).unwrap();
+                assert!(!visitor.rights.status(), "{path} {headers:?}");
+                assert!(asked(&format!("{path}?app=wx1"), headers).is_err(), "{path} {headers:?}");
+            }
+            assert!(asked(path, &[("host", "localhost")]).unwrap().rights.status());
+            assert!((0..100).all(|_| asked(path, &[("host", "localhost")]).is_ok()), "and not counted");
+        }
+        assert!(asked("/livez/x", &[]).is_err());
     }
 
     #[test]
@@ -515,7 +662,33 @@ mod tests {
         assert_eq!(seen("127.0.0.1"), stranger("127.0.0.1"), "this machine is not who comes through a proxy");
         assert_eq!(seen("1.1.1.1, 203.0.113.7, 10.0.0.8"), stranger("203.0.113.7"), "the left is hearsay");
         assert_eq!(seen("nonsense").err(), Some("bad-request"));
+        assert_eq!(seen("203.0.113.7:4711"), stranger("203.0.113.7"), "some proxies add the port");
         assert_eq!(admit(&gate, "10.0.0.9", &[host]).unwrap().by, By::Nothing);
+        let forwarded = |value: &str| {
+            admit(&gate, "10.0.0.9", &[host, ("forwarded", value)]).map(|visitor| visitor.peer.to_string())
+        };
+        assert_eq!(forwarded("for=203.0.113.7;proto=https, For=10.0.0.8").as_deref(), Ok("203.0.113.7"));
+        assert_eq!(forwarded("proto=https;for=\"[2001:db8::7]:4711\"").as_deref(), Ok("2001:db8::7"));
+        assert_eq!(forwarded("for=unknown").err(), Some("bad-request"));
+    }
+
+    #[test]
+    fn behind_a_trusted_proxy_the_clients_address_counts() {
+        let keys = format!("web {KEY} status\n");
+        let gate = gate(|side| side.trusted_proxies = vec!["10.0.0.9".parse().unwrap()], Some(&keys));
+        let wrong = |client: &str| {
+            let headers = [("host", "10.0.0.1"), ("x-forwarded-for", client), ("authorization", "Bearer wrong")];
+            admit(&gate, "10.0.0.9", &headers).err()
+        };
+        assert_eq!([(); 11].map(|()| wrong("203.0.113.7"))[9..], [Some("key-unknown"), Some("too-many-requests")]);
+        assert_eq!(wrong("203.0.113.8"), Some("key-unknown"), "another client of the same proxy");
+    }
+
+    #[test]
+    fn a_path_for_the_log_has_nothing_of_the_clients() {
+        assert_eq!(shown_path("/v1/apps/wx1/credentials/secret"), "/v1/apps");
+        assert_eq!(shown_path("/metrics"), "/metrics");
+        assert_eq!(shown_path("/metrics5ec4e75e"), "a path that is not known");
     }
 
     #[test]

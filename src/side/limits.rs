@@ -1,4 +1,7 @@
-//! Who has asked too often of late. Pure: the time comes in as a value; bounded, whoever comes.
+//! Who has asked too often of late. Pure: the time comes in as a value.
+//!
+//! Memory is bounded whoever comes: whoever was seen longest ago is forgotten first. Nobody is refused because others
+//! are many.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,65 +11,86 @@ use parking_lot::Mutex;
 
 use crate::clock::BootMs;
 
-/// Askers remembered at once. Past that those with a full allowance are forgotten, which changes nothing for them.
+/// Askers remembered at once.
 const ASKERS_MAX: usize = 10_000;
 
-/// Allowances that fill again at a steady pace, one for each asker.
-pub struct Limit<K> {
-    /// Milliseconds for one.
-    every_ms: f64,
-    burst: f64,
-    askers: Mutex<HashMap<K, Allowance>>,
+/// A map that holds so many entries at most and then forgets those used longest ago, half of them at once.
+pub struct Recent<K, V> {
+    recent: HashMap<K, V>,
+    older: HashMap<K, V>,
+    half: usize,
 }
 
-struct Allowance {
+impl<K: Eq + Hash, V> Recent<K, V> {
+    pub fn with_at_most(entries: usize) -> Recent<K, V> {
+        Recent { recent: HashMap::new(), older: HashMap::new(), half: (entries / 2).max(1) }
+    }
+
+    /// The entry of that key; a new one if there is none, or none any more.
+    pub fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let mut known = None;
+        if !self.recent.contains_key(&key) {
+            known = self.older.remove(&key);
+            if self.recent.len() >= self.half {
+                self.older = std::mem::take(&mut self.recent);
+            }
+        }
+        self.recent.entry(key).or_insert_with(|| known.unwrap_or_else(new))
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.recent.len() + self.older.len()
+    }
+}
+
+/// How many at once, and how soon there is one more.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    pub burst: u32,
+    pub every_ms: f64,
+}
+
+/// What an asker has left; fills again at a steady pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
     left: f64,
     at_ms: BootMs,
 }
 
+impl Allowance {
+    pub fn full(rate: Rate, now_ms: BootMs) -> Allowance {
+        Allowance { left: f64::from(rate.burst), at_ms: now_ms }
+    }
+
+    /// Takes one, or says after how many seconds there will be one.
+    pub fn take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
+        let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
+        self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
+        self.at_ms = now_ms;
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Ok(());
+        }
+        Err((((1.0 - self.left) * rate.every_ms) / 1000.0).ceil().max(1.0) as u64)
+    }
+}
+
+/// An allowance for each asker.
+pub struct Limit<K> {
+    rate: Rate,
+    askers: Mutex<Recent<K, Allowance>>,
+}
+
 impl<K: Eq + Hash> Limit<K> {
-    /// So many at once, and one more in so many milliseconds.
-    pub fn new(burst: u32, every_ms: f64) -> Limit<K> {
-        Limit { every_ms, burst: f64::from(burst), askers: Mutex::new(HashMap::new()) }
+    pub fn new(rate: Rate) -> Limit<K> {
+        Limit { rate, askers: Mutex::new(Recent::with_at_most(ASKERS_MAX)) }
     }
 
     /// Takes one, or says after how many seconds there will be one.
     pub fn take(&self, asker: K, now_ms: BootMs) -> Result<(), u64> {
-        self.with(asker, now_ms, |allowance| {
-            if allowance.left < 1.0 {
-                return false;
-            }
-            allowance.left -= 1.0;
-            true
-        })
-    }
-
-    /// Takes nothing: whether there would be one.
-    pub fn would(&self, asker: K, now_ms: BootMs) -> Result<(), u64> {
-        self.with(asker, now_ms, |allowance| allowance.left >= 1.0)
-    }
-
-    fn with(&self, asker: K, now_ms: BootMs, take: impl FnOnce(&mut Allowance) -> bool) -> Result<(), u64> {
-        let (every_ms, burst) = (self.every_ms, self.burst);
-        let filled = |allowance: &Allowance| {
-            let since = now_ms.saturating_sub(allowance.at_ms) as f64;
-            (allowance.left + since / every_ms).min(burst)
-        };
-        let mut askers = self.askers.lock();
-        if askers.len() >= ASKERS_MAX && !askers.contains_key(&asker) {
-            askers.retain(|_, allowance| filled(allowance) < burst);
-            if askers.len() >= ASKERS_MAX {
-                return Err(1);
-            }
-        }
-        let allowance = askers.entry(asker).or_insert(Allowance { left: burst, at_ms: now_ms });
-        allowance.left = filled(allowance);
-        allowance.at_ms = now_ms;
-        if take(allowance) {
-            Ok(())
-        } else {
-            Err((((1.0 - allowance.left) * every_ms) / 1000.0).ceil().max(1.0) as u64)
-        }
+        let rate = self.rate;
+        self.askers.lock().entry(asker, || Allowance::full(rate, now_ms)).take(rate, now_ms)
     }
 }
 
@@ -85,21 +109,24 @@ pub fn neighbourhood(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const RATE: Rate = Rate { burst: 2, every_ms: 1_000.0 };
+
     #[test]
     fn an_allowance_runs_out_and_fills_again() {
-        let limit = Limit::new(2, 1_000.0);
+        let limit = Limit::new(RATE);
         assert_eq!([limit.take("a", 0), limit.take("a", 0), limit.take("a", 0)], [Ok(()), Ok(()), Err(1)]);
         assert_eq!(limit.take("b", 0), Ok(()), "another asker");
         assert_eq!((limit.take("a", 999), limit.take("a", 1_000), limit.take("a", 1_000)), (Err(1), Ok(()), Err(1)));
-        assert_eq!(limit.would("a", 1_000), Err(1));
-        assert_eq!((limit.would("a", 9_000), limit.would("a", 9_000)), (Ok(()), Ok(())));
+        assert_eq!([limit.take("a", 9_000), limit.take("a", 9_000), limit.take("a", 9_000)], [Ok(()), Ok(()), Err(1)]);
     }
 
     #[test]
-    fn a_crowd_takes_bounded_memory() {
-        let limit = Limit::new(2, 1_000.0);
+    fn a_crowd_takes_bounded_memory_and_shuts_nobody_out() {
+        let limit = Limit::new(RATE);
         for asker in 0..100_000_u64 {
-            let _ = limit.take(asker, asker);
+            assert_eq!(limit.take(asker, 0), Ok(()), "{asker}");
+            // Whoever goes on asking is remembered, however many others come.
+            assert_eq!(limit.take(u64::MAX, 0).is_ok(), asker < 2, "{asker}");
         }
         assert!(limit.askers.lock().len() <= ASKERS_MAX);
     }

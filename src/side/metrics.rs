@@ -3,38 +3,101 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Error, Formatter};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 
 use super::api::{Asker, Shared};
+use super::credential_metrics;
 use super::parts::Parts;
 use super::problem::Problem;
 use super::query::Params;
 use crate::clock::Now;
 use crate::credential::facts::DURATION_BOUNDS_MS;
-use crate::credential::table::{Credential, Reading, State as Condition, Status};
 
-/// `GET /metrics`.
+/// Scrapes at once that are being written or taken: each is held in memory until then.
+pub const SCRAPES_MAX: usize = 2;
+/// How long another waits for its turn.
+const TURN_MAX: Duration = Duration::from_secs(5);
+/// By then a scrape must have been taken. Prometheus gives up much earlier.
+const TAKE_MAX: Duration = Duration::from_secs(60);
+/// A scrape is handed over in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// `GET /metrics`. Written on a thread for such work: however many apps there are, others are answered meanwhile.
 pub async fn scrape(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri, &[])?;
     visitor.may_see_status()?;
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape(parts.clone())));
-    let mut out = String::with_capacity(64 * 1024);
-    let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the metrics could not be written");
-    text::encode(&mut out, &registry).map_err(broken)?;
-    let mut response = out.into_response();
+    let turn = tokio::time::timeout(TURN_MAX, parts.scrapes.clone().acquire_owned()).await;
+    let Ok(Ok(permit)) = turn else {
+        let detail = "other scrapes are still being written or taken";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        return Err(Problem { retry_after_s: Some(5), ..problem });
+    };
+    let written = tokio::task::spawn_blocking(move || written(&parts)).await;
+    let Ok(Ok(text)) = written else {
+        let detail = "the metrics could not be written";
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
+    };
+    let deadline = Box::pin(tokio::time::sleep(TAKE_MAX));
+    let mut response = Body::new(Text { left: Bytes::from(text), deadline, _permit: permit }).into_response();
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
+}
+
+fn written(parts: &Arc<Parts>) -> Result<String, Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(parts.clone())));
+    let mut out = String::with_capacity(PIECE_BYTES);
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+/// A scrape on its way to whoever asked.
+struct Text {
+    left: Bytes,
+    deadline: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl hyper::body::Body for Text {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
+        let piece = self.left.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
 }
 
 struct Scrape(Arc<Parts>);
@@ -45,8 +108,8 @@ impl Debug for Scrape {
     }
 }
 
-type Written = Result<(), Error>;
-type Labels<'l> = Vec<(&'static str, &'l str)>;
+pub(super) type Written = Result<(), Error>;
+pub(super) type Labels<'l> = Vec<(&'static str, &'l str)>;
 /// `stats` by name; of `items` and `slabs` by class and name.
 type Stats = BTreeMap<String, String>;
 
@@ -60,7 +123,8 @@ impl Collector for Scrape {
         of_commands(out, &general)?;
         of_classes(out, &stats(b"items"), &slabs)?;
         of_this(out, parts, &general, now)?;
-        of_credentials(out, parts, now)?;
+        let (table, per_credential) = (parts.table(), parts.settings.metrics_per_credential);
+        credential_metrics::encode(out, table.credentials(), per_credential, parts.apps.len(), now)?;
         of_calls(out, parts)
     }
 }
@@ -80,7 +144,7 @@ fn family<'e>(
 }
 
 /// One value without labels.
-fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
+pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
     family(out, name, help, MetricType::Gauge)?.encode_gauge(&value)
 }
 
@@ -90,7 +154,7 @@ fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) 
 }
 
 /// Values with labels.
-fn each<'l>(
+pub(super) fn each<'l>(
     out: &mut DescriptorEncoder<'_>,
     (name, help, kind): (&str, &str, MetricType),
     values: impl Iterator<Item = (Labels<'l>, f64)>,
@@ -174,8 +238,8 @@ fn of_commands(out: &mut DescriptorEncoder<'_>, general: &Stats) -> Written {
     each(out, family, values.into_iter())
 }
 
-const GAUGE: MetricType = MetricType::Gauge;
-const COUNTER: MetricType = MetricType::Counter;
+pub(super) const GAUGE: MetricType = MetricType::Gauge;
+pub(super) const COUNTER: MetricType = MetricType::Counter;
 
 /// Of `stats items`, by class.
 const OF_ITEMS: &[(&str, &str, MetricType, &str)] = &[
@@ -314,104 +378,13 @@ fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now:
     let total = side.total.load(Relaxed) as f64;
     counter(out, "tokencached_side_accepted_connections", "Connections the side port has accepted.", total)?;
     let rejected = side.rejected.load(Relaxed) as f64;
-    counter(out, "tokencached_side_rejected_connections", "Connections the side port has refused.", rejected)
-}
-
-const STATES: [Condition; 6] =
-    [Condition::Fresh, Condition::Renewing, Condition::Stale, Condition::Waiting, Condition::Blocked, Condition::Dead];
-
-/// A credential as it is at the scrape.
-struct Seen<'c> {
-    credential: &'c Credential,
-    status: Status,
-    kind: &'static str,
-    now: Now,
-}
-
-impl Seen<'_> {
-    fn labels(&self) -> Labels<'_> {
-        vec![("app", self.credential.app()), ("kind", self.kind)]
-    }
-
-    fn seconds_left(&self) -> f64 {
-        self.status.expires_boot_ms.saturating_sub(self.now.boot_ms) as f64 / 1000.0
-    }
-
-    fn used(&self) -> f64 {
-        if self.now.unix_ms < self.status.day_ends_unix_ms { self.status.calls_today as f64 } else { 0.0 }
-    }
-
-    fn is_live(&self) -> bool {
-        matches!(self.credential.read(self.now.boot_ms), Reading::Live(_))
-    }
-}
-
-/// Family, and what it says of a credential; none where there is nothing to say.
-type OfCredential = (&'static str, MetricType, &'static str, fn(&Seen<'_>) -> Option<f64>);
-
-const OF_CREDENTIALS: &[OfCredential] = &[
-    ("tokencached_credential_seconds_left", GAUGE, "Seconds until the value must not be served.", |of| {
-        Some(of.seconds_left())
-    }),
-    ("tokencached_credential_live", GAUGE, "Whether there is a live value.", |of| {
-        Some(f64::from(u8::from(of.is_live())))
-    }),
-    ("tokencached_credential_generation", GAUGE, "Counts the values there have been.", |of| {
-        Some(of.status.generation as f64)
-    }),
-    ("tokencached_quota_used", GAUGE, "Calls of today.", |of| Some(of.used())),
-    ("tokencached_quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
-        of.status.calls_quota.map(|calls| calls as f64)
-    }),
-    ("tokencached_calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| {
-        Some(of.status.calls_denied as f64)
-    }),
-    ("tokencached_calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
-    ("tokencached_checks", COUNTER, "Looks into a value that somebody doubted.", |of| Some(of.status.checks as f64)),
-    ("tokencached_forced", COUNTER, "Calls that told the platform to replace a live value.", |of| {
-        Some(of.status.forced as f64)
-    }),
-    ("tokencached_early_deaths", COUNTER, "Values refused before their time.", |of| {
-        Some(of.status.early_deaths as f64)
-    }),
-    ("tokencached_passive_refreshes", COUNTER, "Reports that the value is dead.", |of| {
-        Some(of.credential.reports.load(Relaxed) as f64)
-    }),
-    ("tokencached_refused_writes", COUNTER, "Clients' writes that were refused.", |of| {
-        Some(of.credential.refused_writes.load(Relaxed) as f64)
-    }),
-    ("tokencached_rival_writes", COUNTER, "Those of them that brought another token.", |of| {
-        Some(of.credential.rival_writes.load(Relaxed) as f64)
-    }),
-];
-
-fn of_credentials(out: &mut DescriptorEncoder<'_>, parts: &Parts, now: Now) -> Written {
-    let credentials = parts.table().credentials().iter();
-    let seen: Vec<Seen<'_>> = credentials
-        .map(|credential| Seen {
-            credential,
-            status: credential.status(now.boot_ms),
-            kind: credential.about().kind,
-            now,
-        })
-        .collect();
-    for (name, kind, help, value) in OF_CREDENTIALS {
-        each(out, (name, help, *kind), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
-    }
-    let states = seen.iter().flat_map(|of| {
-        STATES.map(|state| {
-            let labels = [of.labels(), vec![("state", state.name())]].concat();
-            (labels, f64::from(u8::from(of.status.state == state)))
-        })
-    });
-    each(out, ("tokencached_credential_state", "1 for the state it is in.", GAUGE), states)?;
-    let outcomes = seen.iter().flat_map(|of| {
-        of.status.outcomes.each().map(|(name, count)| {
-            let labels = [of.labels(), vec![("outcome", name)]].concat();
-            (labels, count as f64)
-        })
-    });
-    each(out, ("tokencached_fetches", "Fetches, by how they ended.", COUNTER), outcomes)
+    counter(out, "tokencached_side_rejected_connections", "Connections the side port has refused.", rejected)?;
+    let evicted = side.evicted.load(Relaxed) as f64;
+    let help = "Connections the HTTP port has closed before they had sent a request, to make room.";
+    counter(out, "tokencached_side_evicted_connections", help, evicted)?;
+    let wrong = parts.keeper.gate.attempts.totals().map(|(what, total)| (vec![("given", what)], total as f64));
+    let help = "Wrong secrets and keys on the HTTP port, by what they were.";
+    each(out, ("tokencached_http_wrong_secrets", help, COUNTER), wrong)
 }
 
 fn of_calls(out: &mut DescriptorEncoder<'_>, parts: &Parts) -> Written {
@@ -426,4 +399,31 @@ fn of_calls(out: &mut DescriptorEncoder<'_>, parts: &Parts) -> Written {
         encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use hyper::body::Body as _;
+
+    use super::*;
+
+    fn text(permit: OwnedSemaphorePermit) -> Text {
+        let left = Bytes::from(vec![b'x'; PIECE_BYTES + 1]);
+        Text { left, deadline: Box::pin(tokio::time::sleep(TAKE_MAX)), _permit: permit }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_that_is_not_taken_in_time_makes_room_for_another() {
+        let turns = Arc::new(tokio::sync::Semaphore::new(1));
+        let mut scrape = text(turns.clone().acquire_owned().await.unwrap());
+        let mut next = async || poll_fn(|cx| Pin::new(&mut scrape).poll_frame(cx)).await;
+        assert_eq!(next().await.unwrap().unwrap().into_data().unwrap().len(), PIECE_BYTES);
+        tokio::time::advance(TAKE_MAX).await;
+        assert!(next().await.unwrap().is_err());
+        assert_eq!(turns.available_permits(), 0);
+        drop(scrape);
+        assert_eq!(turns.available_permits(), 1);
+    }
 }

@@ -4,12 +4,17 @@
 //! the refresher publish, and hands wishes to the refresher by the table; never calls WeChat, and never shows a token
 //! but to a reader who has the right to it.
 //!
-//! `server` accepts and cuts off; `gate` decides who may what, on `limits` and `sessions`; `parts` is what handlers
-//! share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics`, `wechat` and `page`
+//! `server` accepts and cuts off, on `connections`; `gate` decides who may what, on `limits`, `attempts` and `sessions`;
+//! `parts` is what handlers share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics` with
+//! `credential_metrics`, `wechat` and `page`
 //! are what there is to see.
 
 mod api;
+mod app_secret;
 mod apps;
+mod attempts;
+mod connections;
+mod credential_metrics;
 mod credentials;
 mod events;
 mod gate;
@@ -102,6 +107,9 @@ impl Door {
     }
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let fault = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -113,6 +121,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     };
     let listener = TcpListener::bind(address).map_err(fault)?;
     listener.set_nonblocking(true).map_err(fault)?;
+    // The standard library's queue is so short that a burst of connections holds up those who ask for health.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| fault(error.into()))?;
     Ok(listener)
 }
 

@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Keeper;
+use super::app_secret::AppSecret;
+use super::connections::Connections;
 use super::events::Feed;
-use super::server::Count;
-use super::wechat::HandedOut;
-use crate::config::{self, SecretSource};
+use super::health::Readiness;
+use super::metrics::SCRAPES_MAX;
+use super::wechat::Bearers;
+use crate::clock;
+use crate::config;
 use crate::credential::table::{Credential, Table};
 use crate::service::Service;
 
@@ -20,12 +25,16 @@ pub struct Parts {
     pub keeper: Arc<Keeper>,
     pub apps: Vec<App>,
     by_id: HashMap<String, usize>,
+    by_appid: HashMap<String, Vec<usize>>,
     pub feed: Feed,
     /// Drawn at each start: marks what can be compared within one life of the process only.
     pub run: u64,
     /// Of the side port itself.
-    pub connections: Count,
-    pub handed_out: HandedOut,
+    pub connections: Arc<Connections>,
+    /// Turns to write a scrape.
+    pub scrapes: Arc<Semaphore>,
+    pub readiness: Readiness,
+    pub bearers: Bearers,
     pub shutdown: CancellationToken,
 }
 
@@ -36,7 +45,7 @@ pub struct App {
     pub appid: String,
     pub platform: &'static str,
     /// Its app secret; none for an authorizer, which has a refresh token in its place.
-    pub secret: Option<SecretSource>,
+    pub secret: Option<AppSecret>,
     /// Its access token first, then its tickets.
     pub credentials: Vec<Arc<Credential>>,
 }
@@ -71,11 +80,17 @@ impl Parts {
                 id: app.id(),
                 appid: app.appid.clone(),
                 platform: app.platform.name,
-                secret: (app.component.is_none() && !app.secret.is_absent()).then(|| app.secret.clone()),
+                secret: (app.component.is_none() && !app.secret.is_absent())
+                    .then(|| AppSecret::new(app.secret.clone())),
                 credentials: of.remove(app.id().as_str()).unwrap_or_default(),
             })
             .collect();
         let by_id = apps.iter().enumerate().map(|(at, app)| (app.id.clone(), at)).collect();
+        let mut by_appid: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, app) in apps.iter().enumerate() {
+            by_appid.entry(app.appid.clone()).or_default().push(at);
+        }
+        let bearers = Bearers::new(service.table.credentials().len());
         let feed = Feed::new();
         Parts {
             settings: side.clone(),
@@ -83,16 +98,25 @@ impl Parts {
             keeper,
             apps,
             by_id,
+            by_appid,
             feed,
             run: fastrand::u64(..),
-            connections: Count::default(),
-            handed_out: HandedOut::default(),
+            connections: Arc::new(Connections::new(side)),
+            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+            readiness: Readiness::new(clock::boot_ms()),
+            bearers,
             shutdown,
         }
     }
 
     pub fn table(&self) -> &Table {
         &self.service.table
+    }
+
+    /// The apps with that appid, with their numbers: several agents of a corporation have one.
+    pub fn of_appid(&self, appid: &str) -> impl Iterator<Item = (usize, &App)> {
+        let numbers = self.by_appid.get(appid).into_iter().flatten();
+        numbers.filter_map(|at| Some((*at, self.apps.get(*at)?)))
     }
 
     /// The app of that id.

@@ -18,6 +18,7 @@ pub fn all(parts: Arc<Parts>) -> Router {
     };
     let read = |routes| refusing(routes, "GET, HEAD");
     let act = |routes| refusing(routes, "POST");
+    let health = |routes| refusing(routes, "GET, HEAD, OPTIONS");
     Router::new()
         .route("/v1/status", read(get(api::server)))
         .route("/v1/events", read(get(api::stream)))
@@ -31,8 +32,9 @@ pub fn all(parts: Arc<Parts>) -> Router {
         .route("/v1/credentials", read(get(credentials::all)))
         .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
         .route("/v1/openapi.json", read(get(openapi::description)))
-        .route("/livez", read(get(health::live)))
-        .route("/readyz", read(get(health::ready)))
+        // Load balancers ask by OPTIONS as well as by GET and HEAD.
+        .route("/livez", health(get(health::live).options(health::live)))
+        .route("/readyz", health(get(health::ready).options(health::ready)))
         .route("/metrics", read(get(metrics::scrape)))
         .route("/cgi-bin/token", wechat::by_query(wechat::token))
         .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))

@@ -2,40 +2,39 @@
 //!
 //! Every answer leaves here with the headers that keep browsers from doing what they should not.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts as Head;
 use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::gate::Line;
-use super::limits::neighbourhood;
+use super::connections::{Answering, Connection, Cost, Place};
+use super::gate::{self, Line};
 use super::parts::Parts;
 use super::problem::Problem;
-use super::{events, routes};
-use crate::clock::{self, Spacing};
-use crate::supervision::Supervisor;
+use super::{events, routes, wechat};
+use crate::clock;
 use crate::descriptors;
+use crate::supervision::Supervisor;
 
 /// A request's head must be whole after this long; a silent connection ends after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,53 +54,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const LOG_SPACING_MS: u64 = 60_000;
 /// Answers under way at the end may take so long.
 const FINISH_MAX: Duration = Duration::from_secs(3);
-
-/// Connections there are, there were, and there were too many of.
-#[derive(Default)]
-pub struct Count {
-    pub current: AtomicU64,
-    pub total: AtomicU64,
-    pub rejected: AtomicU64,
-    by_peer: Mutex<HashMap<IpAddr, usize>>,
-    failure_logged: Spacing,
-}
-
-/// One connection's place in the count.
-struct Place {
-    parts: Arc<Parts>,
-    peer: IpAddr,
-}
-
-impl Place {
-    fn take(parts: &Arc<Parts>, peer: IpAddr) -> Option<Place> {
-        let (count, settings) = (&parts.connections, &parts.settings);
-        let peer = neighbourhood(peer);
-        let mut by_peer = count.by_peer.lock();
-        let of_peer = by_peer.get(&peer).copied().unwrap_or(0);
-        if count.current.load(Relaxed) >= settings.max_connections as u64
-            || of_peer >= settings.max_connections_per_peer
-        {
-            count.rejected.fetch_add(1, Relaxed);
-            return None;
-        }
-        by_peer.insert(peer, of_peer + 1);
-        count.current.fetch_add(1, Relaxed);
-        count.total.fetch_add(1, Relaxed);
-        Some(Place { parts: parts.clone(), peer })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let count = &self.parts.connections;
-        count.current.fetch_sub(1, Relaxed);
-        let mut by_peer = count.by_peer.lock();
-        match by_peer.get_mut(&self.peer) {
-            Some(number) if *number > 1 => *number -= 1,
-            _ => drop(by_peer.remove(&self.peer)),
-        }
-    }
-}
 
 /// Serves until the shutdown fires and what was under way has been answered.
 pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>, supervisor: &Supervisor) {
@@ -139,15 +91,21 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match Place::take(&parts, peer.ip()) {
-                Some(place) => drop(tracker.spawn(connection(stream, peer, router.clone(), place))),
-                None => refuse(&stream, parts.keeper.tls.is_some()),
-            },
+            Ok((stream, peer)) => {
+                match parts.connections.take(peer.ip(), clock::boot_ms()) {
+                    Some(place) => {
+                        drop(tracker.spawn(connection(stream, peer, router.clone(), parts.clone(), place)));
+                    }
+                    None => refuse(&stream, parts.keeper.tls.is_some()),
+                }
+                // In a burst each is looked at before the next comes: one whose request is there already keeps its place.
+                tokio::task::yield_now().await;
+            }
             // The peer went away before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) => {
-                if parts.connections.failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                if parts.connections.accept_failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
                     let remedy =
                         if descriptors::is_want_of(&error) { descriptors::REMEDY } else { "it is tried again" };
                     tracing::warn!(%error, "the side port could not accept a connection; {remedy}");
@@ -167,39 +125,53 @@ fn refuse(stream: &TcpStream, tls: bool) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, place: Place) {
-    let _ = stream.set_nodelay(true);
-    let Ok(local) = stream.local_addr() else { return };
-    let parts = place.parts.clone();
-    let ended = match &parts.keeper.tls {
-        None => speak(stream, Line { peer, local, tls: false }, router, &parts).await,
-        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => speak(stream, Line { peer, local, tls: true }, router, &parts).await,
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        },
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, parts: Arc<Parts>, place: Place) {
+    let evicted = place.connection.evicted.clone();
+    let ended = tokio::select! {
+        ended = converse(stream, peer, router, &parts, Arc::new(place)) => ended,
+        () = evicted.cancelled() => return,
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a connection of the side port ended with an error");
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    parts: &Arc<Parts>,
+    place: Arc<Place>,
+) -> io::Result<()> {
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr()?;
+    match &parts.keeper.tls {
+        None => speak(stream, Line { peer, local, tls: false }, router, parts, place).await,
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => speak(stream, Line { peer, local, tls: true }, router, parts, place).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        },
+    }
+}
 
-async fn speak<S>(stream: S, line: Line, router: Router, parts: &Arc<Parts>) -> io::Result<()>
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+async fn speak<S>(stream: S, line: Line, router: Router, parts: &Arc<Parts>, place: Arc<Place>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = Patient::new(stream, place.connection.clone());
     let service = service_fn(|request: Request<Incoming>| {
-        let answering: Answering = Box::pin(answer(request, line, router.clone(), parts.clone()));
-        answering
+        let answer: AnswerFuture = Box::pin(answer(request, line, router.clone(), parts.clone(), place.clone()));
+        answer
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -214,21 +186,79 @@ where
 async fn answer(
     request: Request<Incoming>,
     line: Line,
-    mut router: Router,
+    router: Router,
     parts: Arc<Parts>,
+    place: Arc<Place>,
 ) -> Result<Response<Body>, Infallible> {
-    let (mut head, body) = request.into_parts();
-    let response = match parts.keeper.gate.admit(&head, &line, clock::boot_ms()) {
+    let (head, body) = request.into_parts();
+    let mut response = match handled(head, body, line, router, &parts, &place).await {
+        Ok(response) => response,
         Err(problem) => problem.into_response(),
-        Ok(visitor) => match whole(body).await {
-            Err(problem) => problem.into_response(),
-            Ok(body) => {
-                head.extensions.insert(Arc::new(visitor));
-                router.call(Request::from_parts(head, body)).await?
-            }
-        },
     };
+    if place.connection.is_reserved {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(harden(response))
+}
+
+async fn handled(
+    mut head: Head,
+    body: Incoming,
+    line: Line,
+    mut router: Router,
+    parts: &Arc<Parts>,
+    place: &Place,
+) -> Result<Response<Body>, Problem> {
+    let visitor = parts.keeper.gate.admit(&head, &line, clock::boot_ms())?;
+    let cost = cost(&head);
+    // Health waits for no body: one that does not come would keep the place.
+    let body = if cost == Cost::Health { Body::empty() } else { whole(body).await? };
+    let Some(answering) = place.begin_answer(cost) else { return crowded(&head) };
+    head.extensions.insert(Arc::new(visitor));
+    let Ok(response) = router.call(Request::from_parts(head, body)).await;
+    Ok(response.map(|body| Body::new(AnswerBody { body, _answering: answering })))
+}
+
+fn cost(head: &Head) -> Cost {
+    match head.uri.path() {
+        _ if gate::is_bare_health(head) => Cost::Health,
+        "/metrics" => Cost::Short,
+        path if path.starts_with("/cgi-bin/") => Cost::Short,
+        _ => Cost::Other,
+    }
+}
+
+/// All places are taken by requests that are being answered.
+fn crowded(head: &Head) -> Result<Response<Body>, Problem> {
+    if head.uri.path().starts_with("/cgi-bin/") {
+        return Ok(wechat::busy());
+    }
+    let detail = "all connections are being answered; see max_connections and max_connections_per_peer under [side]";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+    Err(Problem { retry_after_s: Some(1), ..problem })
+}
+
+/// An answer's body: until it has been handed over, the connection is being answered.
+struct AnswerBody {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The body, if it is small and comes in time.
@@ -274,11 +304,12 @@ struct Patient<S> {
     stream: S,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    connection: Arc<Connection>,
 }
 
 impl<S: AsyncWrite + Unpin> Patient<S> {
-    fn new(stream: S) -> Patient<S> {
-        Patient { stream, deadline: None }
+    fn new(stream: S, connection: Arc<Connection>) -> Patient<S> {
+        Patient { stream, deadline: None, connection }
     }
 
     fn bounded<T>(
@@ -287,6 +318,7 @@ impl<S: AsyncWrite + Unpin> Patient<S> {
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.stream), cx);
+        self.connection.is_writing.store(written.is_pending(), Relaxed);
         if written.is_ready() {
             self.deadline = None;
             return written;

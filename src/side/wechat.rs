@@ -4,24 +4,26 @@
 //! force has the present token looked into. The secret must be the app's own, or a key of the side port that may read it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::http::{Response, Uri};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::api::{Asker, Shared};
+use super::attempts::Target;
 use super::gate::Visitor;
 use super::parts::{App, Parts};
 use crate::clock::{self, BootMs};
-use crate::credential::table::{Credential, Reading};
+use crate::credential::table::{Credential, Reading, Table};
 
 /// A call for a value whose first fetch is under way is held for so long.
 const FIRST_FETCH_MAX: Duration = Duration::from_secs(3);
@@ -32,8 +34,8 @@ const CHECK_MAX: Duration = Duration::from_secs(10);
 const CLASSIC_S_MIN: u64 = 1_560;
 /// The stable call says 300 at least at WeChat's, and SDKs know that.
 const STABLE_S_MIN: u64 = 360;
-/// Tokens handed out whose bearers may ask for tickets although a newer token is there.
-const HANDED_OUT_MAX: usize = 50_000;
+/// Tokens whose bearers may ask for tickets although a newer token is there, besides four of each credential.
+const BEARERS_MAX: usize = 50_000;
 
 /// A refusal in WeChat's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ type Outcome = Result<Value, Refusal>;
 
 fn reply(outcome: Outcome) -> Json<Value> {
     Json(outcome.unwrap_or_else(|refused| json!({ "errcode": refused.errcode, "errmsg": refused.errmsg })))
+}
+
+/// All connections are being answered: WeChat's word for it, on which SDKs try again.
+pub fn busy() -> Response<Body> {
+    reply(Err(refusal(-1, "system error: too many calls at once"))).into_response()
 }
 
 /// Parameters; an empty one counts as absent, as it does at WeChat's.
@@ -96,7 +103,8 @@ where
 /// `GET /cgi-bin/token`.
 pub async fn token(parts: Arc<Parts>, visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
     let words = Words::of_query(&uri);
-    reply(of_mp(&parts, &visitor, &words, CLASSIC_S_MIN, false).await)
+    let call = Call { name: "GET /cgi-bin/token", s_min: CLASSIC_S_MIN, force: false };
+    reply(of_mp(&parts, &visitor, &words, call).await)
 }
 
 /// `POST /cgi-bin/stable_token`.
@@ -105,7 +113,8 @@ pub async fn stable_token(parts: Arc<Parts>, visitor: Arc<Visitor>, body: Bytes)
         return reply(Err(refusal(47001, "data format error")));
     };
     let force = body.get("force_refresh").and_then(Value::as_bool).unwrap_or(false);
-    reply(of_mp(&parts, &visitor, &Words::of_json(&body), STABLE_S_MIN, force).await)
+    let call = Call { name: "POST /cgi-bin/stable_token", s_min: STABLE_S_MIN, force };
+    reply(of_mp(&parts, &visitor, &Words::of_json(&body), call).await)
 }
 
 /// `GET /cgi-bin/gettoken` of WeCom. `agentid` may tell a key which of the corporation's apps is meant.
@@ -139,23 +148,31 @@ pub async fn agent_ticket(parts: Arc<Parts>, _visitor: Arc<Visitor>, uri: Uri) -
     reply(ticket(&parts, &words, "agent_ticket", |platform| platform == "wecom").await)
 }
 
-async fn of_mp(parts: &Parts, visitor: &Visitor, words: &Words, s_min: u64, force: bool) -> Outcome {
+/// One of the calls for a token.
+struct Call {
+    /// For the log.
+    name: &'static str,
+    s_min: u64,
+    force: bool,
+}
+
+async fn of_mp(parts: &Parts, visitor: &Visitor, words: &Words, call: Call) -> Outcome {
     if words.get("grant_type") != Some("client_credential") {
         return Err(refusal(40002, "invalid grant_type"));
     }
     let appid = words.needed("appid", 41002, "appid missing")?;
     let secret = words.needed("secret", 41004, "appsecret missing")?;
-    let is_it = |app: &&App| app.appid == appid && matches!(app.platform, "mp" | "qq" | "component");
-    let app = admitted(parts, visitor, parts.apps.iter().filter(is_it).collect(), secret).await?;
-    let app = match app.as_slice() {
+    let is_it = |app: &App| matches!(app.platform, "mp" | "qq" | "component");
+    let given = Given { call: call.name, appid, secret, peer: visitor.peer };
+    let app = match admitted(parts, &given, is_it).await?.as_slice() {
         [app] => *app,
         _ => return Err(refusal(40125, "invalid appsecret")),
     };
     let credential = app.credential("access_token").ok_or_else(|| refusal(40013, "invalid appid"))?;
-    if force {
+    if call.force {
         look_into(parts, credential).await;
     }
-    let (token, expires_in) = live(parts, credential, s_min).await?;
+    let (token, expires_in) = live(parts, credential, call.s_min).await?;
     Ok(json!({ "access_token": token, "expires_in": expires_in }))
 }
 
@@ -163,12 +180,13 @@ async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words) -> Outcome {
     let corpid = words.needed("corpid", 41002, "corpid missing")?;
     let secret = words.needed("corpsecret", 41004, "corpsecret missing")?;
     let agent = words.get("agentid");
-    let is_it = |app: &&App| {
+    let is_it = |app: &App| {
         let named = agent
             .is_none_or(|agent| app.id.strip_prefix(corpid).and_then(|rest| rest.strip_prefix(':')) == Some(agent));
-        app.appid == corpid && app.platform == "wecom" && named
+        app.platform == "wecom" && named
     };
-    let apps = admitted(parts, visitor, parts.apps.iter().filter(is_it).collect(), secret).await?;
+    let given = Given { call: "GET /cgi-bin/gettoken", appid: corpid, secret, peer: visitor.peer };
+    let apps = admitted(parts, &given, is_it).await?;
     let [app] = apps.as_slice() else {
         return Err(refusal(
             40056,
@@ -180,40 +198,60 @@ async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words) -> Outcome {
     Ok(json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": expires_in }))
 }
 
-/// Those of the apps that this secret opens: it is theirs, or a key that may read them. Wrong ones are counted.
+/// What a call for a token has shown.
+struct Given<'g> {
+    call: &'static str,
+    appid: &'g str,
+    secret: &'g str,
+    peer: IpAddr,
+}
+
+/// Those of the appid's apps that the secret opens: it is theirs, or a key that may read them. It is looked at first,
+/// whatever has come before; only wrong ones are counted.
 async fn admitted<'p>(
     parts: &'p Parts,
-    visitor: &Visitor,
-    apps: Vec<&'p App>,
-    given: &str,
+    given: &Given<'_>,
+    is_it: impl Fn(&App) -> bool,
 ) -> Result<Vec<&'p App>, Refusal> {
-    let (gate, now_ms) = (&parts.keeper.gate, clock::boot_ms());
-    gate.may_try(visitor.peer, now_ms)
-        .map_err(|_| refusal(45011, "api minute-quota reach limit, too many wrong secrets"))?;
-    if apps.is_empty() {
-        gate.note_failure(visitor.peer, now_ms);
-        return Err(refusal(40013, "invalid appid"));
-    }
+    let now_ms = clock::boot_ms();
+    let apps: Vec<(usize, &App)> = parts.of_appid(given.appid).filter(|(_, app)| is_it(app)).collect();
+    let Some((first, app)) = apps.first() else {
+        let shown = if looks_like_an_appid(given.appid) { given.appid } else { "an appid" };
+        return Err(wrong(parts, given, Target::UnknownApp, shown, refusal(40013, "invalid appid")));
+    };
     let mut opened: Vec<&App> = Vec::new();
-    for app in &apps {
-        let Some(source) = app.secret.clone() else { continue };
-        let read = tokio::task::spawn_blocking(move || source.read()).await;
-        if let Ok(Ok(secret)) = read
-            && bool::from(secret.expose().as_bytes().ct_eq(given.as_bytes()))
+    for (_, app) in &apps {
+        if let Some(secret) = &app.secret
+            && secret.is(given.secret, now_ms).await
         {
             opened.push(app);
         }
     }
     if opened.is_empty()
-        && let Some(rights) = gate.rights_of(given.as_bytes())
+        && let Some(rights) = parts.keeper.gate.rights_of(given.secret.as_bytes())
     {
-        opened.extend(apps.iter().filter(|app| rights.read(&app.id)));
+        opened.extend(apps.iter().map(|(_, app)| *app).filter(|app| rights.read(&app.id)));
     }
     if opened.is_empty() {
-        gate.note_failure(visitor.peer, now_ms);
-        return Err(refusal(40125, "invalid appsecret"));
+        return Err(wrong(parts, given, Target::App(*first), &app.id, refusal(40125, "invalid appsecret")));
     }
     Ok(opened)
+}
+
+/// Counts a wrong secret and gives the refusal: past some of them in a while WeChat's word for too many calls, on which
+/// SDKs ask less often.
+fn wrong(parts: &Parts, given: &Given<'_>, target: Target, app: &str, refused: Refusal) -> Refusal {
+    let counted = parts.keeper.gate.count_wrong_secret(given.peer, given.call, app, target, clock::boot_ms());
+    match counted {
+        Ok(()) => refused,
+        Err(_) => refusal(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
+    }
+}
+
+/// Fit for a log: nothing that could be a secret in the wrong place.
+fn looks_like_an_appid(text: &str) -> bool {
+    let of_wechat = text.starts_with("wx") || text.starts_with("ww");
+    of_wechat && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// The live value, and what is told of its life, seconds.
@@ -228,7 +266,7 @@ async fn live(parts: &Parts, credential: &Credential, s_min: u64) -> Result<(Str
                 let value = String::from_utf8(shown.value.to_vec()).map_err(|_| none(credential))?;
                 let left_s = shown.expires_boot_ms.saturating_sub(now_ms) / 1000;
                 let s_min = parts.settings.wechat_expires_in_min_s.map_or(s_min, u64::from);
-                parts.handed_out.note(&value, credential, shown.expires_boot_ms, now_ms);
+                parts.bearers.note(&value, credential.id, shown.expires_boot_ms, now_ms);
                 return Ok((value, left_s.max(s_min)));
             }
             Reading::Absent => return Err(none(credential)),
@@ -273,38 +311,66 @@ async fn ticket(parts: &Parts, words: &Words, kind: &str, of_platform: fn(&str) 
     Ok(json!({ "errcode": 0, "errmsg": "ok", "ticket": ticket, "expires_in": expires_in }))
 }
 
-/// The app whose token that is: its live one, or one that was handed out here and has not ended. Looks at every app.
+/// The app whose token that is: its live one, or an earlier one that has not ended.
 fn bearer<'p>(parts: &'p Parts, token: &str) -> Option<&'p App> {
     let now_ms = clock::boot_ms();
-    let mut found = None;
-    for app in &parts.apps {
-        let Some(credential) = app.token() else { continue };
-        let Reading::Live(shown) = credential.read(now_ms) else { continue };
-        if shown.as_ref().is_some_and(|shown| shown.value.ct_eq(token.as_bytes()).into()) {
-            found = Some(app);
-        }
-    }
-    let earlier = parts.handed_out.whose(token, now_ms);
-    found.or_else(|| parts.apps.iter().find(|app| app.token().is_some_and(|token| Some(token.id) == earlier)))
+    parts.bearers.note_all(parts.table(), now_ms);
+    let id = parts.bearers.whose(token, now_ms)?;
+    parts.apps.iter().find(|app| app.token().is_some_and(|token| token.id == id))
 }
 
-/// Tokens that were handed out by these calls, by their digests.
-#[derive(Default)]
-pub struct HandedOut(Mutex<HashMap<[u8; 32], (usize, BootMs)>>);
+/// Whose tokens those are that clients come with, by their digests: the live ones, and earlier ones until their end. A
+/// wrong one costs a look into a map, so nobody needs to be kept from asking with it.
+pub struct Bearers(Mutex<Known>);
 
-impl HandedOut {
-    fn note(&self, value: &str, credential: &Credential, expires_ms: BootMs, now_ms: BootMs) {
-        let mut all = self.0.lock();
-        if all.len() >= HANDED_OUT_MAX {
-            all.retain(|_, (_, end_ms)| *end_ms > now_ms);
+struct Known {
+    /// That of [`Table::values`] up to which all values are here.
+    upto: u64,
+    /// Credential and end.
+    by_digest: HashMap<[u8; 32], (usize, BootMs)>,
+    max: usize,
+}
+
+impl Bearers {
+    pub fn new(credentials: usize) -> Bearers {
+        Bearers(Mutex::new(Known { upto: 0, by_digest: HashMap::new(), max: BEARERS_MAX + 4 * credentials }))
+    }
+
+    fn note(&self, value: &str, id: usize, expires_ms: BootMs, now_ms: BootMs) {
+        self.0.lock().note(value.as_bytes(), id, expires_ms, now_ms);
+    }
+
+    /// Takes up what has been published since the last time.
+    fn note_all(&self, table: &Table, now_ms: BootMs) {
+        let upto = *table.values().borrow();
+        let mut known = self.0.lock();
+        if known.upto == upto {
+            return;
         }
-        if all.len() < HANDED_OUT_MAX {
-            all.insert(Sha256::digest(value).into(), (credential.id, expires_ms));
+        let from = known.upto;
+        for credential in table.credentials().iter().filter(|credential| credential.value_version() > from) {
+            if let Reading::Live(shown) = credential.read(now_ms)
+                && let Some(shown) = shown.as_ref()
+            {
+                known.note(&shown.value, credential.id, shown.expires_boot_ms, now_ms);
+            }
         }
+        known.upto = upto;
     }
 
     fn whose(&self, value: &str, now_ms: BootMs) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(value).into();
-        self.0.lock().get(&digest).filter(|(_, end_ms)| *end_ms > now_ms).map(|(id, _)| *id)
+        self.0.lock().by_digest.get(&digest).filter(|(_, end_ms)| *end_ms > now_ms).map(|(id, _)| *id)
+    }
+}
+
+impl Known {
+    fn note(&mut self, value: &[u8], id: usize, expires_ms: BootMs, now_ms: BootMs) {
+        if self.by_digest.len() >= self.max {
+            self.by_digest.retain(|_, (_, end_ms)| *end_ms > now_ms);
+        }
+        if self.by_digest.len() < self.max {
+            self.by_digest.insert(Sha256::digest(value).into(), (id, expires_ms));
+        }
     }
 }

@@ -272,7 +272,7 @@ $("login-form").addEventListener("submit", async (event) => {
     await begin();
     $("apps").focus();
   } catch (error) {
-    fault(error.status === 429 ? t("login_often", error.retry_after_s ?? 60) : error.status === 401 ? t("login_wrong") : t("login_failed"));
+    fault(error.status === 429 ? t("login_often") : error.status === 401 ? t("login_wrong") : t("login_failed"));
     $("key").select();
   }
 });

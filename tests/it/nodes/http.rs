@@ -198,7 +198,7 @@ fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let wechat = Wechat::short_lived(8);
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", "tickets = [\"jsapi\"]");
     let both = vec![watched(TAG, APPID, "access_token"), watched("a ticket", APPID, "jsapi_ticket")];
-    wait_for("both", || (other.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("both", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut follower = Follower::of(&of(&[url(other.address)]), both);
     let (value, moment) = follower.value(0, |_| true);
     let end_ms = moment.to_boot_ms(value.expires_ms);
@@ -357,7 +357,7 @@ fn a_key_for_one_app_brings_that_app_and_says_what_is_missing() {
     let known = AppOptions { appid: "wxsecond".into(), secret: SECRET.into(), ..AppOptions::default() };
     let wechat = Wechat::with(Options { apps: vec![known], ..Options::default() });
     let other = keyed(&wechat, &format!("[[app]]\nappid = \"wxsecond\"\nsecret = \"{SECRET}\"\n"));
-    wait_for("both", || (other.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("both", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let both = vec![watched("second", "wxsecond", "access_token"), watched(TAG, APPID, "access_token")];
     let mut follower = Follower::of(&with_key(&other, "web"), both.clone());
     let (value, _) = follower.value(1, |_| true);
@@ -477,7 +477,7 @@ fn pages_of_apps_all_arrive() {
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_100).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", id(n))).collect();
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", &tables);
-    wait_for("all tokens", || (other.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("all tokens", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let all = (0..1_100).map(|n| watched(&format!("tag {n}"), &id(n), "access_token")).collect();
     let mut follower = Follower::of(&of(&[url(other.address)]), all);
     let mut seen = vec![false; 1_100];

@@ -96,7 +96,7 @@ fn what_acts_or_gives_a_token_away_is_meant() {
 fn a_name_that_points_here_is_not_enough() {
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
-    for path in ["/", "/v1/status", "/livez", "/metrics", "/cgi-bin/token"] {
+    for path in ["/", "/v1/status", "/livez?x", "/readyz?strict", "/metrics", "/cgi-bin/token"] {
         assert_eq!(side.get(path, &["Host: evil.example"]).problem(), "host-unknown", "{path}");
         assert_eq!(raw(side.address, "GET", path, &[], "").problem(), "host-unknown", "{path}");
     }
@@ -211,18 +211,25 @@ fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
 }
 
 #[test]
-fn whoever_tries_keys_is_not_listened_to_for_long() {
+fn wrong_keys_are_answered_only_so_often_and_a_right_one_always() {
     let wechat = Wechat::start();
     let side = Side::keyed(&wechat, "", "");
     let wrong = "Authorization: Bearer wrong-wrong-wrong-wrong";
     let answers: Vec<u16> = (0..10).map(|_| side.get("/v1/status", &[wrong]).status).collect();
     assert_eq!(answers, [401; 10]);
-    // One more is listened to every three seconds.
+    // One more is told so every three seconds.
     wait_for("a refusal", || (side.get("/v1/status", &[wrong]).status == 429).then_some(()));
-    let log_in = || side.post("/login", &[MEANT], "{\"key\":\"wrong\"}");
-    let put_off = wait_for("the same there", || Some(log_in()).filter(|answer| answer.status == 429));
+    let log_in = |key: &str| side.post("/login", &[MEANT], &format!("{{\"key\":\"{key}\"}}"));
+    let put_off = wait_for("the same there", || Some(log_in("wrong")).filter(|answer| answer.status == 429));
     assert_eq!(put_off.problem(), "too-many-requests");
     assert!(put_off.headers["retry-after"].parse::<u64>().unwrap() >= 1);
+    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
+    assert_eq!(side.get("/v1/credentials", &[&bearer("ops")]).status, 200);
+    assert_eq!(log_in(key("ops")).status, 204);
+    let log = side.node.log();
+    assert!(log.contains("GET /v1/status: wrong key from 127.0.0.1 (once)"), "{log}");
+    assert!(log.contains("POST /login: wrong key from 127.0.0.1 (once)"), "{log}");
+    assert!(!log.contains("wrong-wrong"), "{log}");
 }
 
 #[test]

@@ -185,21 +185,21 @@ fn the_journal_tells_who_tried_to_write_and_what_failed() {
 }
 
 #[test]
-fn ready_means_every_token_is_there_and_alive_means_the_server_answers() {
+fn strictly_ready_means_every_token_is_there_and_alive_means_the_server_answers() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
     let folder = tempfile::tempdir().unwrap();
     crate::support::write(folder.path(), "keys", super::KEYS);
     let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
     assert_eq!(side.get("/livez", &[]).json(), json!({ "status": "ok" }));
-    let named = side.get("/readyz", &[&bearer("monitor")]);
+    let named = side.get("/readyz?strict", &[&bearer("monitor")]);
     assert_eq!(named.status, 503);
     let missing = &named.json()["not_live"][0];
     assert_eq!((&missing["app"], &missing["kind"]), (&json!(APPID), &json!("access_token")));
-    let unnamed = side.get("/readyz", &[]);
+    let unnamed = side.get("/readyz?strict", &[]);
     assert_eq!((unnamed.status, unnamed.json()), (503, json!({ "status": "not ready" })));
     wechat.clear_fault(APPID);
-    wait_for("the token", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("the token", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_thousand_apps_are_listed_and_only_changes_are_told() {
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_000).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", apps(n))).collect();
     let side = Side::start(&wechat, "requests_per_s = 1000", "", &tables);
-    wait_for("all tokens", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("all tokens", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     assert_eq!(side.get("/v1/apps", &[]).json()["apps"].as_array().unwrap().len(), 1_001);
     let mut events = Events::listen(&side, &[]);
     events.wait("hello", |hello| hello["credentials"]["fresh"] == 1_001);

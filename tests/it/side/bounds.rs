@@ -1,10 +1,10 @@
 //! What clients of the side port cannot do: take it over, or hold up memcached's clients.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::{MEANT, Side, credential};
-use crate::support::{APPID, PATIENCE, Wechat, wait_for};
+use crate::support::{APPID, PATIENCE, SECRET, Wechat, wait_for};
 
 fn connect(side: &Side) -> TcpStream {
     let stream = TcpStream::connect(side.address).unwrap();
@@ -51,23 +51,71 @@ fn five_hundred_slow_clients_do_not_disturb_the_memcached_port() {
     assert!(current() > 1, "and they were there all the time");
 }
 
+/// From an address of this machine of one's choice.
+fn connect_from(side: &Side, ip: [u8; 4]) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+    connect(&socket, &side.address).unwrap();
+    TcpStream::from(socket)
+}
+
 #[test]
-fn there_are_only_so_many_connections_in_all_and_from_one_address() {
+fn when_all_connections_are_being_answered_health_and_short_calls_still_are() {
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "max_connections_per_peer = 3", "", "");
-    let held: Vec<TcpStream> = (0..3).map(|_| connect(&side)).collect();
-    let mut refused = String::new();
-    connect(&side).read_to_string(&mut refused).unwrap();
-    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    let (_, generation) = side.token(&[MEANT]);
+    let path = credential("access_token", &format!("?after={generation}&wait_s=60"));
+    let held: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut poll = connect(&side);
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{MEANT}\r\n\r\n", side.address);
+            poll.write_all(request.as_bytes()).unwrap();
+            poll
+        })
+        .collect();
+    let refused = wait_for("no more room", || Some(side.get("/v1/apps", &[])).filter(|answer| answer.status == 503));
+    assert_eq!((refused.problem().as_str(), refused.headers["retry-after"].as_str()), ("busy", "1"));
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(side.get(path, &[]).status, 200, "{path}");
+    }
+    let path = format!("/cgi-bin/token?grant_type=client_credential&appid={APPID}&secret={SECRET}");
+    assert!(side.get(&path, &[]).json()["access_token"].is_string());
     drop(held);
-    wait_for("room", || {
-        let mut stream = connect(&side);
-        let request = format!("GET /livez HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", side.address);
-        let _ = stream.write_all(request.as_bytes());
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer.starts_with("HTTP/1.1 200 ").then_some(())
-    });
+    wait_for("room", || (side.get("/v1/apps", &[]).status == 200).then_some(()));
+}
+
+#[test]
+fn half_sent_requests_do_not_take_the_place_of_whole_ones() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "");
+    let (_, generation) = side.token(&[MEANT]);
+    let mut poll = connect(&side);
+    let path = credential("access_token", &format!("?after={generation}&wait_s=1"));
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{MEANT}\r\n\r\n", side.address);
+    poll.write_all(head.as_bytes()).unwrap();
+    let mut half = Vec::new();
+    for n in 0..600_u16 {
+        // Half of them from one address, half from as many as they are.
+        let [high, low] = n.to_be_bytes();
+        let mut stream = connect_from(&side, if n % 2 == 0 { [127, 0, 0, 1] } else { [127, 1, high, low] });
+        let part = match n % 3 {
+            0 => "GET /livez HTTP/1.1\r\nHost: ".to_owned(),
+            1 => format!("POST /login HTTP/1.1\r\nHost: {}\r\nContent-Length: 99\r\n\r\n{{", side.address),
+            _ => String::new(),
+        };
+        let _ = stream.write_all(part.as_bytes());
+        half.push(stream);
+        if n % 100 == 99 {
+            for path in ["/livez", "/readyz", "/v1/status", "/metrics"] {
+                assert_eq!(side.get(path, &[]).status, 200, "{path} beside {n}");
+            }
+        }
+    }
+    let mut answer = String::new();
+    poll.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "whoever was being answered still is: {answer:?}");
+    assert!(side.node.log().contains("connections that have sent no whole request are closed to make room"));
 }
 
 #[test]
@@ -99,10 +147,12 @@ fn a_head_that_does_not_end_ends_the_connection() {
 fn whoever_asks_too_often_is_put_off() {
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "requests_per_s = 1", "", "");
-    let answers: Vec<u16> = (0..10).map(|_| side.get("/livez", &[]).status).collect();
+    let answers: Vec<u16> = (0..10).map(|_| side.get("/v1/session", &[]).status).collect();
     assert!(answers.starts_with(&[200; 4]), "{answers:?}");
-    let put_off = wait_for("a refusal", || Some(side.get("/livez", &[])).filter(|answer| answer.status == 429));
+    let put_off = wait_for("a refusal", || Some(side.get("/v1/session", &[])).filter(|answer| answer.status == 429));
     assert_eq!((put_off.problem().as_str(), put_off.headers["retry-after"].as_str()), ("too-many-requests", "1"));
+    // Health and the page's files are not counted: they cost nothing, and the first is asked for by machines.
+    assert!(["/livez", "/readyz", "/"].iter().all(|path| (0..20).all(|_| side.get(path, &[]).status == 200)));
 }
 
 #[test]

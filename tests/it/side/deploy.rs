@@ -54,10 +54,14 @@ const OF_THE_EXPORTER: &str = "up uptime_seconds time_seconds version process_us
     slab_chunks_used slab_chunks_free slab_chunks_free_end slab_mem_requested_bytes slab_commands_total";
 
 fn busy() -> (Wechat, Side) {
+    busy_with("")
+}
+
+fn busy_with(setting: &str) -> (Wechat, Side) {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]");
+    let side = Side::start(&wechat, setting, "", "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]");
     side.token(&[MEANT]);
-    wait_for("all", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut client = side.node.connect();
     client.expect("set k 0 0 1\r\nx\r\nget k\r\nget none\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\nEND\r\n");
     client.expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
@@ -125,6 +129,35 @@ fn each_credential_has_its_figures() {
     assert_eq!(all, counts.map(|(_, value)| value).sum::<f64>(), "buckets add up");
 }
 
+#[test]
+fn totals_are_always_there_and_series_of_healthy_credentials_only_if_they_are_wanted() {
+    let (_wechat, side) = busy_with("");
+    let of_platform = |scrape: &Scrape, name: &str, more: &str| {
+        scrape.value(&format!("tokencached_{name}{{platform=\"mp\",kind=\"access_token\"{more}}}"))
+    };
+    let judge_totals = |scrape: &Scrape| {
+        assert_eq!(of_platform(scrape, "credentials", ",state=\"fresh\""), 1.0);
+        assert_eq!(of_platform(scrape, "credentials_live", ""), 1.0);
+        assert_eq!(of_platform(scrape, "credentials_failing", ",class=\"operator\""), 0.0);
+        assert_eq!(of_platform(scrape, "platform_fetches_total", ",outcome=\"new\""), 1.0);
+        assert_eq!(of_platform(scrape, "platform_rival_writes_total", ""), 1.0);
+        let left = of_platform(scrape, "credentials_seconds_left_min", "");
+        assert!((7_000.0..=7_200.0).contains(&left), "{left}");
+    };
+    let live = |kind: &str| format!("tokencached_credential_live{{app=\"{APPID}\",kind=\"{kind}\"}}");
+    let all = Scrape::of(&side);
+    judge_totals(&all);
+    assert_eq!(all.value("tokencached_series_reduced"), 0.0);
+    assert_eq!((all.value(&live("access_token")), all.value(&live("jsapi_ticket"))), (1.0, 1.0));
+    let (_wechat, side) = busy_with("metrics_per_credential = \"troubled\"");
+    let reduced = Scrape::of(&side);
+    judge_totals(&reduced);
+    assert_eq!(reduced.value("tokencached_series_reduced"), 1.0);
+    assert_eq!(reduced.value("tokencached_series_left_out"), 0.0);
+    assert_eq!(reduced.value(&live("access_token")), 1.0, "somebody else has just written to it");
+    assert!(!reduced.series.contains_key(&live("jsapi_ticket")), "nothing is wrong with it");
+}
+
 /// Words of an expression that look like a metric of ours.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
@@ -133,8 +166,14 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
-    let (_wechat, side) = busy();
-    let scrape = Scrape::of(&side);
+    for setting in ["", "metrics_per_credential = \"all\"", "metrics_per_credential = \"troubled\""] {
+        // The rival's write is trouble, so the app has series in each case.
+        let (_wechat, side) = busy_with(setting);
+        judge_names(&Scrape::of(&side));
+    }
+}
+
+fn judge_names(scrape: &Scrape) {
     let names = scrape.names();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/tokencached.json"] {

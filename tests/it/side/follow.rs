@@ -171,7 +171,7 @@ fn a_thousand_apps_come_in_pages_none_twice_and_none_missing() {
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_200).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", id(n))).collect();
     let side = Side::start(&wechat, "", "", &tables);
-    wait_for("all tokens", || (side.get("/readyz", &[]).status == 200).then_some(()));
+    wait_for("all tokens", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     let (mut page, mut apps, mut pages) = (side.get(ALL, &[MEANT]).json(), Vec::new(), 1);
     loop {
         apps.extend(told(&page).into_iter().map(|(app, _)| app));

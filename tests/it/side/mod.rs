@@ -6,6 +6,7 @@ mod bounds;
 mod deploy;
 mod described;
 mod follow;
+mod health;
 mod page;
 mod wechat;
 

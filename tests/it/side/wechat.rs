@@ -56,19 +56,58 @@ fn errors_are_wechats() {
 }
 
 #[test]
-fn guessing_secrets_soon_leads_nowhere() {
+fn wrong_secrets_shut_out_no_right_ones() {
+    let wechat = Wechat::start();
+    // Whatever else is limited, a right secret passes: some programs ask for each page they show.
+    let side = Side::keyed(&wechat, "requests_per_s = 1", "");
+    let ask = |appid: &str, secret: &str| side.get(&token_path(appid, secret), &[]).json();
+    wait_for("a token", || ask(APPID, SECRET)["access_token"].is_string().then_some(()));
+    let wrong = || errcode(&ask(APPID, "5ec4e75ec4e75ec4e75ec4e75ec4e7ff"));
+    assert_eq!([(); 10].map(|()| wrong()), [40125; 10]);
+    wait_for("no more than too many", || (wrong() == 45011).then_some(()));
+    for _ in 0..100 {
+        wrong();
+        assert!(ask(APPID, SECRET)["access_token"].is_string());
+        assert!(ask(APPID, key("web"))["access_token"].is_string(), "a key in its place");
+        let stable = side.post("/cgi-bin/stable_token", &[], &stable(SECRET, false)).json();
+        assert!(stable["access_token"].is_string());
+    }
+    // Nor do they shut out keys, or the login.
+    assert_eq!(side.get("/v1/apps", &[&super::bearer("web")]).status, 200);
+    assert_eq!(side.post("/login", &[MEANT], &format!("{{\"key\":\"{}\"}}", key("ops"))).status, 204);
+    assert_eq!(errcode(&ask("wx00000000000000ff", SECRET)), 40013, "another appid is counted by itself");
+}
+
+#[test]
+fn the_log_says_which_program_has_an_old_secret() {
     let wechat = Wechat::start();
     let side = Side::start(&wechat, "", "", "");
     side.token(&[MEANT]);
-    let ask = |secret: &str| errcode(&side.get(&token_path(APPID, secret), &[]).json());
-    let answers: Vec<i64> = (0..10).map(|_| ask("wrong")).collect();
-    assert_eq!(answers, [40125; 10]);
-    wait_for("a refusal", || (ask("wrong") == 45011).then_some(()));
-    // Not even the right one is told from a wrong one; one more is listened to every three seconds.
-    wait_for("the same", || {
-        let answer = side.get(&token_path(APPID, SECRET), &[]).json();
-        (answer["errcode"] == 45011).then_some(())
-    });
+    for _ in 0..30 {
+        side.get(&token_path(APPID, "a-secret-of-last-year"), &[]);
+        side.post("/cgi-bin/stable_token", &[], &stable("a-secret-of-last-year", false));
+        side.get(&token_path("wxfedcba9876543210", SECRET), &[]);
+        side.get(&token_path(SECRET, APPID), &[]);
+    }
+    let log = side.node.log();
+    let wrong = format!("GET /cgi-bin/token for app {APPID}: wrong secret from 127.0.0.1 (once)");
+    assert_eq!(log.matches(&wrong).count(), 1, "{log}");
+    assert_eq!(log.matches("wrong secret from").count(), 1, "once a minute: {log}");
+    assert!(log.contains("GET /cgi-bin/token for wxfedcba9876543210: no such app here, from 127.0.0.1"), "{log}");
+    assert!(!log.contains("a-secret-of-last-year") && !log.contains(SECRET), "{log}");
+}
+
+#[test]
+fn a_wrong_token_is_always_told_so() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "requests_per_s = 1", "", "tickets = [\"jsapi\"]");
+    let ticket =
+        |token: &str| side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi"), &[]).json();
+    // Any other answer would keep a program from asking for the right one.
+    assert!((0..50).all(|_| errcode(&ticket("an-old-token")) == 40001));
+    let mut client = side.node.connect();
+    let token = wait_for("a token", || client.get(&format!("access_token:{APPID}")));
+    wait_for("its ticket", || ticket(std::str::from_utf8(&token).unwrap())["ticket"].is_string().then_some(()));
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Whether a given secret is an app's own. Compares digests, in the same time whatever is given.
+//!
+//! A file is read again as it may have been replaced, but not for every request: neither a load of right calls nor one
+//! of wrong ones becomes a load of reads.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::clock::BootMs;
+use crate::config::SecretSource;
+
+/// What was read is good for so long, if it is the one that is given.
+const FRESH_MS: u64 = 1_000;
+/// If it is another, the file may have been replaced just now.
+const FRESH_FOR_ANOTHER_MS: u64 = 50;
+/// A disk that does not answer: what was read last counts.
+const READ_MAX: Duration = Duration::from_secs(2);
+
+type SecretDigest = [u8; 32];
+
+/// The secret of one app.
+pub struct AppSecret {
+    source: SecretSource,
+    last: Mutex<Option<(SecretDigest, BootMs)>>,
+}
+
+impl AppSecret {
+    pub fn new(source: SecretSource) -> AppSecret {
+        AppSecret { source, last: Mutex::new(None) }
+    }
+
+    /// Whether it is this one. One that cannot be read is none.
+    pub async fn is(&self, given: &str, now_ms: BootMs) -> bool {
+        let given: SecretDigest = Sha256::digest(given).into();
+        let last = *self.last.lock();
+        if let Some((digest, read_ms)) = last {
+            let same = bool::from(digest.ct_eq(&given));
+            let fresh_ms = if same { FRESH_MS } else { FRESH_FOR_ANOTHER_MS };
+            if now_ms.saturating_sub(read_ms) < fresh_ms {
+                return same;
+            }
+        }
+        let known = last.map(|(digest, _)| digest);
+        self.read(known, now_ms).await.is_some_and(|digest| digest.ct_eq(&given).into())
+    }
+
+    async fn read(&self, known: Option<SecretDigest>, now_ms: BootMs) -> Option<SecretDigest> {
+        let source = self.source.clone();
+        let reading = tokio::task::spawn_blocking(move || source.read());
+        let digest = match tokio::time::timeout(READ_MAX, reading).await {
+            Ok(read) => read.ok()?.ok().map(|secret| Sha256::digest(secret.expose()).into()),
+            Err(_) => known,
+        };
+        *self.last.lock() = digest.map(|digest| (digest, now_ms));
+        digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replaced_file_counts_soon_and_a_missing_one_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "one\n").unwrap();
+        let secret = AppSecret::new(SecretSource::File(path.clone()));
+        assert!(secret.is("one", 0).await && !secret.is("two", 0).await);
+        std::fs::write(&path, "two\n").unwrap();
+        assert!(!secret.is("two", FRESH_FOR_ANOTHER_MS - 1).await, "not read for every wrong one");
+        assert!(secret.is("two", FRESH_FOR_ANOTHER_MS).await);
+        assert!(!secret.is("one", FRESH_MS).await);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!secret.is("two", 5 * FRESH_MS).await);
+    }
+}

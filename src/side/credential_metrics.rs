@@ -1,0 +1,369 @@
+//! What `/metrics` tells of credentials: totals always, and series for each of them, or with very many apps only for
+//! those in trouble: ten thousand healthy ones would be twenty megabytes a scrape that nobody looks at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use super::metrics::{COUNTER, GAUGE, Labels, Written, each, gauge};
+use crate::clock::Now;
+use crate::config::MetricsPerCredential;
+use crate::credential::facts::About;
+use crate::credential::table::{Credential, Reading, State, Status};
+
+/// With more apps than this, healthy credentials have no series unless the configuration asks for them.
+const APPS_MAX: usize = 1_000;
+/// Credentials in trouble that have series then, the worst ones: all may be in trouble at once.
+const TROUBLED_MAX: usize = 1_000;
+/// Another program's write is trouble for so long.
+const RIVAL_MS: i64 = 3_600_000;
+
+const STATES: [State; 6] = [State::Fresh, State::Renewing, State::Stale, State::Waiting, State::Blocked, State::Dead];
+const CLASSES: [&str; 4] = ["retry", "wait", "operator", "own-bug"];
+
+/// A credential as it is at the scrape.
+struct Seen<'c> {
+    credential: &'c Credential,
+    about: About,
+    status: Status,
+    is_live: bool,
+    now: Now,
+}
+
+impl Seen<'_> {
+    fn of(credential: &Credential, now: Now) -> Seen<'_> {
+        Seen {
+            credential,
+            about: credential.about(),
+            status: credential.status(now.boot_ms),
+            is_live: matches!(credential.read(now.boot_ms), Reading::Live(_)),
+            now,
+        }
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        vec![("app", self.credential.app()), ("kind", self.about.kind)]
+    }
+
+    fn seconds_left(&self) -> f64 {
+        self.status.expires_boot_ms.saturating_sub(self.now.boot_ms) as f64 / 1000.0
+    }
+
+    fn used(&self) -> u64 {
+        if self.now.unix_ms < self.status.day_ends_unix_ms { self.status.calls_today } else { 0 }
+    }
+
+    /// How bad it is; 0 is no trouble. Whatever an alert asks of a single credential must be trouble.
+    fn trouble(&self) -> u8 {
+        match self.status.state {
+            _ if !self.is_live => 4,
+            State::Blocked => 3,
+            State::Stale | State::Waiting | State::Dead => 2,
+            _ if self.status.last_error.is_some() || self.quota_runs_out() || self.has_rival() => 1,
+            State::Fresh | State::Renewing => 0,
+        }
+    }
+
+    fn quota_runs_out(&self) -> bool {
+        self.status.calls_quota.is_some_and(|quota| self.used().saturating_mul(4) > quota.saturating_mul(3))
+    }
+
+    fn has_rival(&self) -> bool {
+        let of_late = |at: Now| self.now.unix_ms.saturating_sub(at.unix_ms) < RIVAL_MS;
+        self.credential.rival_writes.load(Relaxed) > 0
+            && self.credential.writers.all().iter().any(|writer| writer.rival && of_late(writer.last))
+    }
+}
+
+/// Family, and what it says of a credential; none where there is nothing to say.
+type Family = (&'static str, MetricType, &'static str, fn(&Seen<'_>) -> Option<f64>);
+
+const LEVELS: &[Family] = &[
+    ("credential_seconds_left", GAUGE, "Seconds until the value must not be served.", |of| Some(of.seconds_left())),
+    ("credential_live", GAUGE, "Whether there is a live value.", |of| Some(f64::from(u8::from(of.is_live)))),
+    ("credential_generation", GAUGE, "Counts the values there have been.", |of| Some(of.status.generation as f64)),
+    ("quota_used", GAUGE, "Calls of today.", |of| Some(of.used() as f64)),
+    ("quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
+        of.status.calls_quota.map(|calls| calls as f64)
+    }),
+];
+
+const COUNTERS: &[Family] = &[
+    ("calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| Some(of.status.calls_denied as f64)),
+    ("calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
+    ("checks", COUNTER, "Looks into a value that somebody doubted.", |of| Some(of.status.checks as f64)),
+    ("forced", COUNTER, "Calls that told the platform to replace a live value.", |of| Some(of.status.forced as f64)),
+    ("early_deaths", COUNTER, "Values refused before their time.", |of| Some(of.status.early_deaths as f64)),
+    ("passive_refreshes", COUNTER, "Reports that the value is dead.", |of| {
+        Some(of.credential.reports.load(Relaxed) as f64)
+    }),
+    ("refused_writes", COUNTER, "Clients' writes that were refused.", |of| {
+        Some(of.credential.refused_writes.load(Relaxed) as f64)
+    }),
+    ("rival_writes", COUNTER, "Those of them that brought another token.", |of| {
+        Some(of.credential.rival_writes.load(Relaxed) as f64)
+    }),
+];
+
+/// All families about credentials.
+pub fn encode(
+    out: &mut DescriptorEncoder<'_>,
+    credentials: &[Arc<Credential>],
+    setting: MetricsPerCredential,
+    apps: usize,
+    now: Now,
+) -> Written {
+    let is_reduced = match setting {
+        MetricsPerCredential::All => false,
+        MetricsPerCredential::Troubled => true,
+        MetricsPerCredential::Auto => apps > APPS_MAX,
+    };
+    let mut seen: Vec<Seen<'_>> = credentials.iter().map(|credential| Seen::of(credential, now)).collect();
+    totals(out, &seen)?;
+    let mut left_out = 0;
+    if is_reduced {
+        seen.retain(|of| of.trouble() > 0);
+        // The sort is stable: of equals, the same ones have series at each scrape.
+        seen.sort_by_key(|of| std::cmp::Reverse(of.trouble()));
+        left_out = seen.len().saturating_sub(TROUBLED_MAX);
+        seen.truncate(TROUBLED_MAX);
+    }
+    let help = "Whether only credentials in trouble have series of their own.";
+    gauge(out, "tokencached_series_reduced", help, f64::from(u8::from(is_reduced)))?;
+    let help = "Credentials in trouble that have no series of their own, because too many are.";
+    gauge(out, "tokencached_series_left_out", help, left_out as f64)?;
+    each_credential(out, &seen)
+}
+
+fn each_credential(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
+    for (name, kind, help, value) in LEVELS.iter().chain(COUNTERS) {
+        let name = format!("tokencached_{name}");
+        each(out, (&name, help, *kind), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
+    }
+    let states = seen.iter().flat_map(|of| {
+        STATES.map(|state| {
+            let labels = [of.labels(), vec![("state", state.name())]].concat();
+            (labels, f64::from(u8::from(of.status.state == state)))
+        })
+    });
+    each(out, ("tokencached_credential_state", "1 for the state it is in.", GAUGE), states)?;
+    let outcomes = seen.iter().flat_map(|of| {
+        of.status.outcomes.each().map(|(name, count)| {
+            let labels = [of.labels(), vec![("outcome", name)]].concat();
+            (labels, count as f64)
+        })
+    });
+    each(out, ("tokencached_fetches", "Fetches, by how they ended.", COUNTER), outcomes)
+}
+
+/// Of all credentials of a platform and a kind.
+#[derive(Default)]
+struct Total {
+    live: u64,
+    seconds_left_min: Option<f64>,
+    states: BTreeMap<&'static str, u64>,
+    classes: BTreeMap<&'static str, u64>,
+    outcomes: BTreeMap<&'static str, u64>,
+    /// In the order of [`COUNTERS`].
+    counters: [f64; COUNTERS.len()],
+}
+
+impl Total {
+    fn add(&mut self, of: &Seen<'_>) {
+        if of.is_live {
+            self.live += 1;
+            let least = self.seconds_left_min.unwrap_or(f64::INFINITY);
+            self.seconds_left_min = Some(of.seconds_left().min(least));
+        }
+        *self.states.entry(of.status.state.name()).or_default() += 1;
+        if let Some(error) = &of.status.last_error {
+            *self.classes.entry(error.class).or_default() += 1;
+        }
+        for (name, count) in of.status.outcomes.each() {
+            *self.outcomes.entry(name).or_default() += count;
+        }
+        for (sum, (.., value)) in self.counters.iter_mut().zip(COUNTERS) {
+            *sum += value(of).unwrap_or(0.0);
+        }
+    }
+}
+
+fn totals(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
+    let mut totals: BTreeMap<(&'static str, &'static str), Total> = BTreeMap::new();
+    for of in seen {
+        totals.entry((of.about.platform, of.about.kind)).or_default().add(of);
+    }
+    let labels = |(platform, kind): &(&'static str, &'static str)| vec![("platform", *platform), ("kind", *kind)];
+    let by_word = |label: &'static str, words: &[&'static str], of: fn(&Total) -> &BTreeMap<&'static str, u64>| {
+        let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
+        for (whose, total) in &totals {
+            for word in words {
+                let value = of(total).get(word).copied().unwrap_or(0);
+                values.push(([labels(whose), vec![(label, *word)]].concat(), value as f64));
+            }
+        }
+        values.into_iter()
+    };
+    let states = by_word("state", &STATES.map(State::name), |total| &total.states);
+    each(out, ("tokencached_credentials", "Credentials, by the state they are in.", GAUGE), states)?;
+    let classes = by_word("class", &CLASSES, |total| &total.classes);
+    each(out, ("tokencached_credentials_failing", "Those whose last call failed, by the failure.", GAUGE), classes)?;
+    let live = totals.iter().map(|(whose, total)| (labels(whose), total.live as f64));
+    each(out, ("tokencached_credentials_live", "Those that have a live value.", GAUGE), live)?;
+    let left = totals.iter().filter_map(|(whose, total)| Some((labels(whose), total.seconds_left_min?)));
+    let help = "Seconds until the first of the live values must not be served.";
+    each(out, ("tokencached_credentials_seconds_left_min", help, GAUGE), left)?;
+    let words = Status::default().outcomes.each().map(|(name, _)| name);
+    let outcomes = by_word("outcome", &words, |total| &total.outcomes);
+    each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by how they ended.", COUNTER), outcomes)?;
+    for (at, (name, kind, help, _)) in COUNTERS.iter().enumerate() {
+        let (name, help) = (format!("tokencached_platform_{name}"), format!("Of all credentials: {help}"));
+        let sums = totals.iter().filter_map(|(whose, total)| Some((labels(whose), *total.counters.get(at)?)));
+        each(out, (&name, &help, *kind), sums)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::credential::table::{LastError, Published, Table};
+
+    /// So many apps, each with a token that lives.
+    fn table(apps: usize) -> Table {
+        let ids: Vec<String> = (0..apps).map(|n| format!("wx{n:016x}")).collect();
+        let (table, _) = Table::new(ids.iter().map(|id| (id, Vec::new())));
+        table.belong_to(ids.iter().map(String::as_str));
+        let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::default() };
+        table.describe(ids.iter().map(|_| about()));
+        for credential in table.credentials() {
+            credential.publish(Published {
+                value: Bytes::from_static(b"T"),
+                generation: 1,
+                expires_boot_ms: 7_200_000,
+            });
+            credential.update_status(|status| {
+                (status.state, status.generation, status.expires_boot_ms) = (State::Fresh, 1, 7_200_000);
+            });
+        }
+        table
+    }
+
+    fn block(credential: &Credential) {
+        credential.update_status(|status| {
+            status.state = State::Blocked;
+            status.last_error = Some(LastError {
+                errcode: Some(40164),
+                class: "operator",
+                rid: None,
+                text: "invalid ip".into(),
+                advice: "add it to the list".into(),
+                at_boot_ms: 1,
+            });
+        });
+    }
+
+    struct Scrape(Vec<Arc<Credential>>, MetricsPerCredential, usize);
+
+    impl std::fmt::Debug for Scrape {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Scrape")
+        }
+    }
+
+    impl Collector for Scrape {
+        fn encode(&self, mut out: DescriptorEncoder<'_>) -> Written {
+            encode(&mut out, &self.0, self.1, self.2, Now { boot_ms: 1_000, unix_ms: 1_000 })
+        }
+    }
+
+    fn scrape(table: &Table, setting: MetricsPerCredential) -> String {
+        let credentials = table.credentials().to_vec();
+        let apps = credentials.len();
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape(credentials, setting, apps)));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    fn count(text: &str, begin: &str) -> usize {
+        text.lines().filter(|line| line.starts_with(begin)).count()
+    }
+
+    #[test]
+    fn up_to_a_thousand_apps_each_has_its_series_and_above_that_those_in_trouble() {
+        let many = table(APPS_MAX);
+        block(&many.credentials()[7]);
+        let text = scrape(&many, MetricsPerCredential::Auto);
+        assert_eq!(count(&text, "tokencached_credential_live{"), APPS_MAX);
+        assert!(text.contains("\ntokencached_series_reduced 0.0\n"));
+        let more = table(APPS_MAX + 1);
+        block(&more.credentials()[7]);
+        let text = scrape(&more, MetricsPerCredential::Auto);
+        assert!(text.contains("\ntokencached_series_reduced 1.0\n"));
+        assert_eq!(count(&text, "tokencached_credential_live{"), 1);
+        let blocked = "app=\"wx0000000000000007\",kind=\"access_token\",state=\"blocked\"} 1.0";
+        assert!(text.contains(&format!("\ntokencached_credential_state{{{blocked}\n")));
+        let of_all = "tokencached_credentials{platform=\"mp\",kind=\"access_token\",state=";
+        assert!(text.contains(&format!("\n{of_all}\"fresh\"}} 1000.0\n")), "{text}");
+        assert!(text.contains(&format!("\n{of_all}\"blocked\"}} 1.0\n")));
+        let failing = "tokencached_credentials_failing{platform=\"mp\",kind=\"access_token\",class=\"operator\"} 1.0";
+        assert!(text.contains(failing));
+        let text = scrape(&more, MetricsPerCredential::All);
+        assert_eq!(count(&text, "tokencached_credential_live{"), APPS_MAX + 1);
+    }
+
+    #[test]
+    fn a_scrape_of_ten_thousand_apps_stays_small_even_if_all_are_in_trouble() {
+        let table = table(10_000);
+        assert!(scrape(&table, MetricsPerCredential::Auto).len() < 16 * 1024);
+        table.credentials().iter().for_each(|credential| block(credential));
+        // The worst come first: these have no live value either.
+        for credential in &table.credentials()[9_000..] {
+            credential.withdraw(1_000);
+        }
+        let text = scrape(&table, MetricsPerCredential::Auto);
+        assert!(text.len() < 4 * 1024 * 1024, "{}", text.len());
+        assert_eq!(count(&text, "tokencached_credential_live{"), TROUBLED_MAX);
+        assert!(text.contains("\ntokencached_series_left_out 9000.0\n"));
+        assert_eq!(count(&text, "tokencached_credential_live{app=\"wx0000000000002"), 1_000);
+    }
+
+    #[test]
+    fn whatever_an_alert_asks_of_a_single_credential_is_trouble() {
+        let of = |change: fn(&Credential)| {
+            let table = table(1);
+            change(&table.credentials()[0]);
+            Seen::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
+        };
+        assert_eq!(of(|_| {}), 0);
+        assert_eq!(of(|credential| drop(credential.withdraw(1_000))), 4);
+        assert_eq!(of(block), 3);
+        assert_eq!(of(|credential| credential.update_status(|status| status.state = State::Waiting)), 2);
+        let quota = |used| {
+            move |status: &mut Status| {
+                (status.calls_today, status.calls_quota, status.day_ends_unix_ms) = (used, Some(100), 2_000);
+            }
+        };
+        let after = |used| {
+            let table = table(1);
+            table.credentials()[0].update_status(quota(used));
+            Seen::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
+        };
+        assert_eq!((after(75), after(76)), (0, 1));
+        let rival = |credential: &Credential| {
+            credential.rival_writes.fetch_add(1, Relaxed);
+            credential.note_writer(&"10.0.0.5:1", true, Now { boot_ms: 500, unix_ms: 500 });
+        };
+        assert_eq!(of(rival), 1);
+    }
+}
