@@ -15,7 +15,7 @@ use tokencached::credential::table::{Key, Published, Table};
 use tokencached::protocol::Step;
 use tokencached::protocol::binary::{self, PacketStep};
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Service, Settings};
 use tokencached::stats::{Stats, WorkerStats};
 
 const ITEM_BYTES_MAX: usize = 1 << 20;
@@ -130,6 +130,7 @@ impl Bench {
             rights: &Rights::ALL,
             may_wait: true,
             memory_short: false,
+            keys_left: KEYS_PER_TURN,
             out: &mut self.out,
         };
         let outcome = if bytes[0] == binary::MAGIC {

@@ -11,12 +11,14 @@ mod binary;
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BufMut;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,9 +31,9 @@ use crate::access::Rights;
 use crate::clock::{self, Now};
 use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
-use crate::protocol::parse::step;
-use crate::protocol::{HangUp, Step, response};
-use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
+use crate::protocol::parse::{step, step_from};
+use crate::protocol::{HangUp, Request, Step, response};
+use crate::service::{Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Outcome};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
 /// What a stranger can provoke is logged at most so often, milliseconds.
@@ -73,15 +75,21 @@ pub(super) struct Connection<S> {
     protocol: Protocol,
     /// What is spoken, once the first byte has told: the binary protocol, or text.
     binary: Option<bool>,
-    /// Bytes read and not yet executed; `[start..]` of it.
+    /// Bytes read and not yet executed; `[start..]` of it. What is executed stays in front until more is to be read: to
+    /// move what is left after each turn would take longer than the turn.
     input: Vec<u8>,
     start: usize,
+    /// The `get` at the front, if it was answered in part.
+    broken_off: Option<BrokenOff>,
+    /// What may still be done before others have a turn, unless this one has to wait before: requests, and keys looked up.
+    requests_left: usize,
+    keys_left: usize,
     /// Bytes to be written.
     output: Vec<u8>,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
     discard: u64,
     after_discard: Vec<u8>,
-    /// What the front request needs to be whole.
+    /// What the front request needs to be whole; it is not looked at again before. 0 if nothing is pending.
     wanted: usize,
     pending: Pending,
     /// By when what is pending must be whole.
@@ -104,16 +112,40 @@ enum Pending {
     Block,
 }
 
+/// A `get` that was answered in part, as it was parsed: its line may be a megabyte long, and is neither parsed nor walked
+/// again. All places are counted from the front of what is buffered.
+struct BrokenOff {
+    keys: Range<usize>,
+    with_cas: bool,
+    touch_exptime: Option<i64>,
+    /// Length of the whole line.
+    used: usize,
+    /// The byte of its keys to go on from.
+    next: usize,
+}
+
+impl BrokenOff {
+    /// `None` for a request that does not take long to parse again.
+    fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<BrokenOff> {
+        let Request::Get { keys, with_cas, touch_exptime } = *request else { return None };
+        let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
+        Some(BrokenOff { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
+    }
+
+    fn request<'a>(&self, front: &'a [u8]) -> Option<Request<'a>> {
+        let keys = front.get(self.keys.clone())?;
+        Some(Request::Get { keys, with_cas: self.with_cas, touch_exptime: self.touch_exptime })
+    }
+}
+
 /// What executing the buffered requests came to.
 enum Batch {
     /// Everything whole is executed; read on.
     Drained,
     /// Enough was executed or queued: write, let others have a turn, then go on.
     Turn,
-    /// The front `get` has more keys than fit the output; write, then go on with this key.
-    MoreKeys(usize),
-    /// The front request must be held, and then goes on with the key of this number.
-    Hold(crate::service::Wait, usize),
+    /// The front request must be held, and is then tried again.
+    Hold(crate::service::Wait),
     /// The reply is due once the check is over.
     HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// A wrong password: say so after a while, and close if it was the last try.
@@ -136,6 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let info = shared.service.stats.connections.add(descriptor, info);
         let stranger =
             || Stranger { until: Instant::now() + shared.limits.login_timeout, failures: 0, sasl_begun: false };
+        let requests_left = shared.limits.requests_per_turn;
         Connection {
             stranger: terms.login.then(stranger),
             tls: terms.tls,
@@ -149,6 +182,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             busy,
             input: Vec::new(),
             start: 0,
+            broken_off: None,
+            requests_left,
+            keys_left: KEYS_PER_TURN,
             output: Vec::new(),
             discard: 0,
             after_discard: Vec::new(),
@@ -186,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             let now = Now::read_for_batch();
-            let batch = self.execute_batch(&shared, now, 0, true);
+            let batch = self.execute_batch(&shared, now, true);
             // Most often that is all: the socket takes the answers at once.
             let written = self.write_at_once().await?;
             let done = self.output.is_empty() && matches!(batch, Batch::Drained);
@@ -207,21 +243,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut hold_until = None;
         loop {
             self.flush(std::mem::take(&mut written)).await?;
-            let mut first_key = 0;
-            if !matches!(batch, Batch::Hold(..)) {
+            // One request is held for so long in all, however often it gives others a turn.
+            if !matches!(batch, Batch::Hold(_)) && self.broken_off.is_none() {
                 hold_until = None;
             }
             match batch {
                 Batch::Drained => return Ok(true),
                 Batch::Turn => {
                     self.stats.conn_yields.add(1);
+                    self.begin_turn();
                     tokio::task::yield_now().await;
                 }
-                Batch::MoreKeys(key) => first_key = key,
-                Batch::Hold(mut wait, key) => {
+                Batch::Hold(mut wait) => {
                     let until = *hold_until.get_or_insert_with(|| Instant::now() + shared.limits.hold);
                     let _ = timeout_at(until, wait.0.changed()).await;
-                    first_key = key;
                 }
                 Batch::HoldReply(check, reply) => {
                     let _ = timeout(shared.limits.hold, check).await;
@@ -243,36 +278,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
-            batch = self.execute_batch(shared, Now::read_for_batch(), first_key, may_wait);
+            batch = self.execute_batch(shared, Now::read_for_batch(), may_wait);
         }
     }
 
+    /// Others have had their turn.
+    fn begin_turn(&mut self) {
+        self.requests_left = self.shared.limits.requests_per_turn;
+        self.keys_left = KEYS_PER_TURN;
+    }
+
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
-    fn execute_batch(&mut self, shared: &Shared, now: Now, mut first_key: usize, may_wait: bool) -> Batch {
+    fn execute_batch(&mut self, shared: &Shared, now: Now, may_wait: bool) -> Batch {
         self.info.command_at(now.boot_ms);
         self.info.set_state(ConnectionState::ParseCmd);
         if self.output.capacity() == 0 {
             self.output = buffers::take();
         }
         let input = std::mem::take(&mut self.input);
-        let batch = self.execute_from(&input, shared, now, &mut first_key, may_wait);
+        let batch = self.execute_from(&input, shared, now, may_wait);
         self.input = input;
-        match std::mem::take(&mut self.start) {
-            all if all >= self.input.len() => self.input.clear(),
-            part => drop(self.input.drain(..part)),
+        if self.start >= self.input.len() {
+            self.input.clear();
+            self.start = 0;
+        } else if matches!(batch, Batch::Drained) {
+            self.input.drain(..std::mem::take(&mut self.start));
         }
         batch
     }
 
-    fn execute_from(
-        &mut self,
-        input: &[u8],
-        shared: &Shared,
-        now: Now,
-        first_key: &mut usize,
-        may_wait: bool,
-    ) -> Batch {
-        let mut executed = 0;
+    fn execute_from(&mut self, input: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Batch {
         loop {
             if self.discard > 0 && !self.discard_from(input) {
                 return self.drained(Pending::Block, self.discard, 0);
@@ -281,13 +316,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if rest.is_empty() {
                 return self.drained(Pending::Nothing, 0, 0);
             }
-            if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
+            if self.requests_left == 0 || self.keys_left == 0 || self.output.len() > OUTPUT_BYTES_MAX {
                 return Batch::Turn;
             }
             match self.speaks_binary(rest[0]) {
                 Err(why) => return self.hang_up(why, now),
                 Ok(true) => {
-                    executed += 1;
+                    self.requests_left -= 1;
                     match self.execute_packet(rest, shared, now, may_wait) {
                         Some(batch) => return batch,
                         None => continue,
@@ -296,8 +331,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(false) => {}
             }
             if self.stranger.is_some() {
-                executed += 1;
+                self.requests_left -= 1;
                 match self.meet_stranger(rest, now) {
+                    Some(batch) => return batch,
+                    None => continue,
+                }
+            }
+            if let Some(broken_off) = self.broken_off.take()
+                && let Some(request) = broken_off.request(rest)
+            {
+                let BrokenOff { used, next, .. } = broken_off;
+                match self.execute_text(&request, (used, 0), next, rest, shared, now, may_wait) {
                     Some(batch) => return batch,
                     None => continue,
                 }
@@ -308,22 +352,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Step::HangUp(why) => return self.hang_up(why, now),
             };
             self.whole();
-            executed += 1;
-            let first_key = std::mem::take(first_key);
-            let execute = |context: &mut Context<'_>| shared.service.execute(&request, first_key, context);
-            let outcome = self.execute_one(execute, now, discard, may_wait);
-            if let Some(batch) = self.conclude(outcome, used) {
+            if let Some(batch) = self.execute_text(&request, (used, discard), 0, rest, shared, now, may_wait) {
                 return batch;
             }
         }
+    }
+
+    /// Executes a request of the text protocol, which is at the front of `rest`; a `get` from byte `begin` of its keys on.
+    #[expect(clippy::too_many_arguments)]
+    fn execute_text(
+        &mut self,
+        request: &Request<'_>,
+        (used, discard): (usize, u64),
+        begin: usize,
+        rest: &[u8],
+        shared: &Shared,
+        now: Now,
+        may_wait: bool,
+    ) -> Option<Batch> {
+        self.requests_left = self.requests_left.saturating_sub(1);
+        let execute = |context: &mut Context<'_>| shared.service.execute(request, begin, context);
+        let outcome = self.execute_one(execute, now, discard, may_wait);
+        if let Outcome::MoreKeys(next) | Outcome::Wait(_, next) = outcome {
+            self.broken_off = BrokenOff::new(request, rest, used, next);
+        }
+        self.conclude(outcome, used)
     }
 
     /// What comes of an executed request of `used` bytes; `None` to go on with the next.
     fn conclude(&mut self, outcome: Outcome, used: usize) -> Option<Batch> {
         let batch = match outcome {
             Outcome::Done => None,
-            Outcome::MoreKeys(key) => return Some(Batch::MoreKeys(key)),
-            Outcome::Wait(wait, key) => return Some(Batch::Hold(wait, key)),
+            Outcome::MoreKeys(_) => return Some(Batch::Turn),
+            Outcome::Wait(wait, _) => return Some(Batch::Hold(wait)),
             Outcome::WaitThenReply(check, reply) => Some(Batch::HoldReply(check, reply)),
             Outcome::RefreshCertificates => Some(Batch::RefreshCertificates),
             Outcome::Close => return Some(Batch::Close),
@@ -349,9 +410,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             rights: &self.rights,
             may_wait,
             memory_short: std::mem::take(&mut self.memory_short),
+            keys_left: self.keys_left,
             out: &mut self.output,
         };
         let outcome = execute(&mut context);
+        self.keys_left = context.keys_left;
         if discard > 0 {
             self.discard = discard;
             self.after_discard = self.output.split_off(answer_at);
@@ -441,7 +504,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next request. One whose data block would be too much memory for all connections together loses the block,
     /// like one that is too large for the cache.
     fn bounded_step<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> Step<'a> {
-        let found = step(rest, shared.limits.value_bytes_max);
+        let found = if rest.len() < self.wanted {
+            Step::More { total: self.wanted }
+        } else {
+            step_from(rest, self.searched(), shared.limits.value_bytes_max)
+        };
         let Step::More { total } = found else { return found };
         if self.may_hold(rest.len(), total, shared) {
             return found;
@@ -467,8 +534,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The front request needs `total` bytes to be whole.
     fn more(&mut self, rest: &[u8], total: usize) -> Batch {
-        let pending = if memchr(b'\n', rest).is_some() { Pending::Block } else { Pending::Line };
-        self.drained(pending, total as u64, total)
+        let has_line = self.pending == Pending::Block || {
+            let unsearched = rest.get(self.searched()..).unwrap_or_default();
+            memchr(b'\n', unsearched).is_some()
+        };
+        self.drained(if has_line { Pending::Block } else { Pending::Line }, total as u64, total)
+    }
+
+    /// So many bytes of the front request are known to hold no line end.
+    fn searched(&self) -> usize {
+        if self.pending == Pending::Line { self.wanted.saturating_sub(1) } else { 0 }
     }
 
     /// Notes what the next read is for, and by when `bytes` must have come. The time counts from the first part of a
@@ -497,6 +572,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn whole(&mut self) {
         self.pending = Pending::Nothing;
         self.due = None;
+        self.wanted = 0;
     }
 
     fn waits_in(&self) -> ConnectionState {
@@ -559,8 +635,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let missing = self.wanted.saturating_sub(self.input.len());
             self.input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
-            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
+            let mut room = (&mut self.input).limit(READ_BYTES_MAX);
+            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut room);
             if polled.is_pending() {
+                self.begin_turn();
                 self.release_buffers();
             }
             polled

@@ -22,6 +22,11 @@ impl InFlight {
         InFlight { bytes: AtomicU64::new(0), bytes_max }
     }
 
+    /// Whether more than half of the memory is in use: time for connections to be held to their deadlines.
+    pub fn is_under_pressure(&self) -> bool {
+        self.bytes.load(Relaxed) > self.bytes_max / 2
+    }
+
     /// Makes a share as large as `bytes` of a buffer need; false, and nothing has changed, if that is too much for all
     /// together. What fits every connection's first buffer is not counted.
     pub fn resize(&self, share: &mut u64, bytes: usize) -> bool {

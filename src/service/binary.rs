@@ -359,6 +359,7 @@ impl Service {
             return binary::status(context.out, packet, Status::AuthError);
         }
         let mut text = Vec::new();
+        context.keys_left = 0;
         self.statistics(word, rest, &mut Context { out: &mut text, ..*context });
         let mut lines = text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\r"));
         for line in lines.by_ref() {

@@ -26,6 +26,9 @@ use crate::stats::{Stats, WorkerStats};
 /// Output queued for one connection past which it must be written before more is executed, bytes.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Keys looked up in a row before other connections get a turn, whether or not there is something under them.
+pub const KEYS_PER_TURN: usize = 1024;
+
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
 
@@ -84,6 +87,9 @@ pub struct Context<'a> {
     pub may_wait: bool,
     /// The data block was dropped because there was no memory to receive it, not because it is too large.
     pub memory_short: bool,
+    /// Keys that may still be looked up before other connections get a turn; counted down. A request that takes as long
+    /// as a whole turn leaves none.
+    pub keys_left: usize,
     pub out: &'a mut Vec<u8>,
 }
 
@@ -91,9 +97,9 @@ pub struct Context<'a> {
 pub enum Outcome {
     /// Answered in full.
     Done,
-    /// A `get` with more to say; write the output, then go on with the keys from this one on.
+    /// A `get` with more to say; write the output, give others a turn, then go on from this byte of its keys.
     MoreKeys(usize),
-    /// A read must wait: write what there is, and after the wait go on with the key of this number.
+    /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
     Wait(Wait, usize),
     /// Answered but for the wait: once it is over, append these bytes.
     WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
@@ -131,8 +137,8 @@ impl Service {
         self.settings.max_connections
     }
 
-    /// Carries a request out. `first_key` is where a `get` goes on that was broken off, otherwise 0.
-    pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
+    /// Carries a request out. `begin` is the byte of its keys from which a `get` goes on that was broken off, otherwise 0.
+    pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> Outcome {
         if !context.rights.is_all()
             && let Some(refused) = self.refuse_for_want_of_rights(request, context)
         {
@@ -140,7 +146,7 @@ impl Service {
         }
         match *request {
             Request::Get { keys, with_cas, touch_exptime } => {
-                return self.get(keys, first_key, with_cas, touch_exptime, context);
+                return self.get(keys, begin, with_cas, touch_exptime, context);
             }
             Request::Store { mode, key, flags, exptime, value, noreply } => {
                 let answer = match self.refuse_write(mode, key, value, context) {
@@ -230,7 +236,7 @@ impl Service {
     fn get(
         &self,
         list: &[u8],
-        first_key: usize,
+        begin: usize,
         with_cas: bool,
         touch_exptime: Option<i64>,
         context: &mut Context<'_>,
@@ -238,12 +244,16 @@ impl Service {
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
         let base = context.out.len();
-        for (index, key) in keys(list).enumerate().skip(first_key) {
-            if context.out.len() - base > OUTPUT_BYTES_MAX {
-                return Outcome::MoreKeys(index);
+        let mut rest = keys(list.get(begin..).unwrap_or_default());
+        loop {
+            let here = list.len() - rest.rest().len();
+            let Some(key) = rest.next() else { break };
+            if context.keys_left == 0 || context.out.len() - base > OUTPUT_BYTES_MAX {
+                return Outcome::MoreKeys(here);
             }
+            context.keys_left -= 1;
             if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
-                return Outcome::Wait(wait, index);
+                return Outcome::Wait(wait, here);
             }
         }
         context.out.extend_from_slice(b"END\r\n");

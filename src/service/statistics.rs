@@ -17,6 +17,8 @@ const PAGE_BYTES: u64 = 1024 * 1024;
 
 impl Service {
     pub(super) fn statistics(&self, argument: &[u8], rest: &[u8], context: &mut Context<'_>) {
+        // Each looks at all shards, workers or connections.
+        context.keys_left = 0;
         let out = &mut *context.out;
         match argument {
             b"" => self.general(context.now, context.rights, out),

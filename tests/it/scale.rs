@@ -14,7 +14,7 @@ use tokencached::clock::Now;
 use tokencached::credential::encoding::View;
 use tokencached::credential::table::{Credential, Key, Published, Table};
 use tokencached::protocol::{Step, parse::step};
-use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Service, Settings};
 use tokencached::stats::Stats;
 
 use crate::support::{APPID, Client, Node, PATIENCE, Wechat, wait_for};
@@ -249,6 +249,7 @@ impl Bare {
             rights: &Rights::ALL,
             may_wait: true,
             memory_short: false,
+            keys_left: KEYS_PER_TURN,
             out: &mut out,
         };
         assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));

@@ -44,11 +44,18 @@ struct Server {
 
 impl Server {
     fn new(limits: Limits) -> Server {
-        let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
-        let token = Key { name: "access_token:wx1".into(), spoken: None, view: View::RAW };
-        let (table, _reports) = Table::new([("wx1", vec![token])]);
+        let server = Server::with_first_fetch(limits);
         let value = "a token".repeat(70).into();
-        table.credentials()[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        let credentials = server.lot.shared.service.table.credentials();
+        credentials[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        server
+    }
+
+    /// One whose first fetches are all under way.
+    fn with_first_fetch(limits: Limits) -> Server {
+        let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
+        let token = |name: &str| vec![Key { name: name.into(), spoken: None, view: View::RAW }];
+        let (table, _reports) = Table::new([("wx1", token("access_token:wx1")), ("wx2", token("access_token:wx2"))]);
         let service =
             Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
@@ -278,6 +285,121 @@ async fn a_long_pipeline_gives_its_neighbours_a_turn() {
     assert!(server.lot.stats.conn_yields.get() > 4000);
 }
 
+/// Sends a request whose answer may be large, and gives the answer once it ends so.
+async fn ask(mut client: DuplexStream, request: String, end: &str) -> String {
+    let (mut answers, mut requests) = tokio::io::split(&mut client);
+    let mut answer = Vec::new();
+    let send = async { requests.write_all(request.as_bytes()).await.unwrap() };
+    let receive = async {
+        while !answer.ends_with(end.as_bytes()) {
+            let read = timeout(seconds(1000), answers.read_buf(&mut answer)).await;
+            assert!(read.expect("an answer that never ends").unwrap() > 0, "closed in mid-answer");
+        }
+    };
+    tokio::join!(send, receive);
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_of_half_a_million_keys_is_walked_once_and_gives_its_neighbours_turns() {
+    for (command, hit) in [("get", true), ("gets", true), ("get", false)] {
+        let server = Server::new(limits());
+        let (greedy, mut modest) = (server.connect(1 << 20), server.connect(1024));
+        if hit {
+            expect(&mut modest, "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+        }
+        let (keys_before, words_before) = (server.lot.stats.cmd_get.get(), crate::protocol::walked::words());
+        let request = format!("{command}{}\r\n", " k".repeat(500_000));
+        let answer = tokio::spawn(async move { ask(greedy, request, "END\r\n").await });
+        while server.lot.stats.cmd_get.get() == keys_before {
+            tokio::task::yield_now().await;
+        }
+        let mut keys = server.lot.stats.cmd_get.get();
+        for _ in 0..20 {
+            expect(&mut modest, "mn\r\n", "MN\r\n").await;
+            let now = server.lot.stats.cmd_get.get();
+            // The neighbour needs three turns: to send, to be served and to see the answer.
+            assert!(now - keys <= 4 * KEYS_PER_TURN as u64, "{command}: {} keys before a neighbour's turn", now - keys);
+            keys = now;
+        }
+        let (whole, value) =
+            (answer.await.unwrap(), if command == "gets" { "VALUE k 0 1 1\r\nx\r\n" } else { "VALUE k 0 1\r\nx\r\n" });
+        assert!(whole == if hit { value.repeat(500_000) + "END\r\n" } else { "END\r\n".into() });
+        assert_eq!(server.lot.stats.cmd_get.get() - keys_before, 500_000);
+        let walked = crate::protocol::walked::words() - words_before;
+        assert!(walked <= 500_000 + 1000, "{command}: {walked} words");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_touches_and_is_broken_off_goes_on_touching() {
+    let server = Server::new(limits());
+    expect(&mut server.connect(1024), "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+    // All of it comes at once: a longer `gat` line without its end is given up.
+    let request = format!("gat 100{}\r\nmn\r\n", " k".repeat(7000));
+    let answer = ask(server.connect(1 << 20), request, "MN\r\n").await;
+    assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(7000) + "END\r\nMN\r\n");
+    assert_eq!(server.lot.stats.touch_hits.get(), 7000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_is_held_in_its_midst_goes_on_where_it_was_and_is_held_once() {
+    let server = Server::with_first_fetch(limits());
+    expect(&mut server.connect(1024), "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+    let many = " k".repeat(20_000);
+    let request = format!("get{many} access_token:wx2{many} access_token:wx2{many}\r\n");
+    let (words_before, begun) = (crate::protocol::walked::words(), Instant::now());
+    let answer = ask(server.connect(1 << 20), request, "END\r\n").await;
+    assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(60_000) + "END\r\n");
+    assert_eq!(begun.elapsed(), server.lot.shared.limits.hold, "one request is held once");
+    let walked = crate::protocol::walked::words() - words_before;
+    assert!(walked <= 60_002 + 200, "{walked} words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive() {
+    let server = Server::new(limits());
+    // Each batch is whole and there is always another one: the connection never waits by itself.
+    for (batch, turns) in
+        [("mn\r\n".repeat(15), 60), (format!("get{}\r\n", " k".repeat(900)), 70), ("stats\r\n".into(), 99)]
+    {
+        let before = server.lot.stats.conn_yields.get();
+        let stream = Script { batch: batch.clone().into(), times: 100, paused: true, never_waits: true };
+        server.connection(stream).run().await;
+        let yields = server.lot.stats.conn_yields.get() - before;
+        assert!(yields >= turns, "{batch:.10}: {yields}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_does_not_move_what_is_left_for_the_next() {
+    let server = Server::new(limits());
+    let mut connection = server.connection(duplex(64).1);
+    connection.input = b"mn\r\n".repeat(50_000);
+    let shared = server.lot.shared.clone();
+    for turn in 1..=3 {
+        assert!(matches!(connection.execute_batch(&shared, Now::read(), true), Batch::Turn));
+        assert_eq!((connection.input.len(), connection.start), (200_000, turn * 20 * 4));
+        connection.begin_turn();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_parsed_again_before_it_is_whole() {
+    let server = Server::new(limits());
+    let mut client = server.connect(1 << 20);
+    let block = "v".repeat(1000);
+    client.write_all(format!("set{}k 0 0 100000\r\n", " ".repeat(1000)).as_bytes()).await.unwrap();
+    tokio::task::yield_now().await;
+    let before = crate::protocol::walked::words();
+    for _ in 0..100 {
+        client.write_all(block.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    expect(&mut client, "\r\n", "STORED\r\n").await;
+    assert!(crate::protocol::walked::words() - before <= 10);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_holds_no_buffer_and_is_small() {
     let server = Server::new(limits());
@@ -296,6 +418,8 @@ struct Script {
     batch: Vec<u8>,
     times: usize,
     paused: bool,
+    /// There is no pause.
+    never_waits: bool,
 }
 
 impl AsyncRead for Script {
@@ -305,7 +429,7 @@ impl AsyncRead for Script {
         buffer: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.paused = !self.paused;
-        if self.paused {
+        if self.paused && !self.never_waits {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -334,7 +458,7 @@ impl AsyncWrite for Script {
 /// Serves a batch so many times, and says how often memory was allocated meanwhile.
 fn allocations(server: &Server, batch: &str, times: usize) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let mut script = Some(Script { batch: batch.into(), times, paused: false });
+    let mut script = Some(Script { batch: batch.into(), times, paused: false, never_waits: false });
     let mut serve = || runtime.block_on(server.connection(script.take().unwrap()).run());
     allocation_counter::measure(&mut serve).count_total
 }
