@@ -2,7 +2,8 @@
 //!
 //! One read and one write a batch. A connection that waits for its peer holds no buffers and no timer, unless it
 //! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
-//! is bounded by [`OUTPUT_BYTES_MAX`] and one item; what all hold of half-received requests, by [`super::in_flight`].
+//! is bounded by [`OUTPUT_BYTES_MAX`] and one item, and large values are not copied; what all connections hold together
+//! of requests and answers is bounded by [`super::memory`].
 
 #[cfg(test)]
 mod tests;
@@ -10,12 +11,12 @@ mod tests;
 mod binary;
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
+use super::memory::{Holding, Share};
 use super::worker::{Busy, Origin, Peer};
 use super::{Limits, Shared, Terms};
 use crate::access::Rights;
@@ -33,7 +35,7 @@ use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::{step, step_from};
 use crate::protocol::{HangUp, Request, Step, response};
-use crate::service::{Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Outcome};
+use crate::service::{Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Outcome, Output};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
 /// What a stranger can provoke is logged at most so often, milliseconds.
@@ -42,6 +44,14 @@ const LOG_SPACING_MS: u64 = 60_000;
 const LOGIN_FAILURES_MAX: u32 = 3;
 /// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes written at once of answers with large values: the kernel copies them, and others wait for that.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Pieces written at once: text, a large value and so on.
+const PIECES_MAX: usize = 16;
+/// Memory is asked for in steps of this; a peer that sends less has not moved.
+const STEP_BYTES: usize = BUFFER_BYTES / 4;
+/// What TLS keeps of answers that its peer has not taken.
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the connections of a worker have in common.
 #[derive(Clone)]
@@ -84,8 +94,8 @@ pub(super) struct Connection<S> {
     /// What may still be done before others have a turn, unless this one has to wait before: requests, and keys looked up.
     requests_left: usize,
     keys_left: usize,
-    /// Bytes to be written.
-    output: Vec<u8>,
+    /// What is to be written.
+    output: Output,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
     discard: u64,
     after_discard: Vec<u8>,
@@ -94,8 +104,9 @@ pub(super) struct Connection<S> {
     pending: Pending,
     /// By when what is pending must be whole.
     due: Option<Instant>,
-    /// This connection's share in [`Shared::in_flight`].
-    in_flight: u64,
+    /// This connection's share in [`Shared::in_flight`], and what of it is for the half-received request.
+    share: Share,
+    requested: Holding,
     /// The request being executed lost its data block for want of memory.
     memory_short: bool,
     descriptor: i32,
@@ -185,13 +196,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             broken_off: None,
             requests_left,
             keys_left: KEYS_PER_TURN,
-            output: Vec::new(),
+            output: Output::default(),
             discard: 0,
             after_discard: Vec::new(),
             wanted: 0,
             pending: Pending::Nothing,
             due: None,
-            in_flight: 0,
+            share: Share::default(),
+            requested: Holding::default(),
             memory_short: false,
             descriptor,
             info,
@@ -223,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let now = Now::read_for_batch();
             let batch = self.execute_batch(&shared, now, true);
+            shared.in_flight.keep_bound();
             // Most often that is all: the socket takes the answers at once.
             let written = self.write_at_once().await?;
             let done = self.output.is_empty() && matches!(batch, Batch::Drained);
@@ -279,6 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
             batch = self.execute_batch(shared, Now::read_for_batch(), may_wait);
+            shared.in_flight.keep_bound();
         }
     }
 
@@ -293,8 +307,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.info.command_at(now.boot_ms);
         self.info.set_state(ConnectionState::ParseCmd);
         if self.output.capacity() == 0 {
-            self.output = buffers::take();
+            *self.output = buffers::take();
         }
+        let is_tight = shared.in_flight.is_under_pressure();
+        self.output.set_bytes_max(if is_tight { BUFFER_BYTES } else { OUTPUT_BYTES_MAX });
         let input = std::mem::take(&mut self.input);
         let batch = self.execute_from(&input, shared, now, may_wait);
         self.input = input;
@@ -316,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if rest.is_empty() {
                 return self.drained(Pending::Nothing, 0, 0);
             }
-            if self.requests_left == 0 || self.keys_left == 0 || self.output.len() > OUTPUT_BYTES_MAX {
+            if self.requests_left == 0 || self.keys_left == 0 || self.output.is_full() {
                 return Batch::Turn;
             }
             match self.speaks_binary(rest[0]) {
@@ -523,10 +539,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether there is memory for the next part of a request of `total` bytes of which `have` are here. If not, that is
     /// counted, and the answer will say so.
     fn may_hold(&mut self, have: usize, total: usize, shared: &Shared) -> bool {
-        let next = total.saturating_sub(have).clamp(BUFFER_BYTES / 4, READ_BYTES_MAX);
-        if shared.in_flight.resize(&mut self.in_flight, have + next) {
+        let next = next_read_bytes(have, total);
+        let moved = have - have % STEP_BYTES;
+        // What fits every connection's first buffer is not counted.
+        let bytes = (moved + next).saturating_sub(BUFFER_BYTES) as u64;
+        let requested = Holding { bytes, shared_bytes: 0, moved_bytes: moved as u64 };
+        if bytes == 0 && !self.share.is_held()
+            || requested == self.requested && !shared.in_flight.must_give_way(&self.share)
+        {
             return true;
         }
+        if shared.in_flight.ask(&mut self.share, requested, Instant::now()) {
+            self.requested = requested;
+            return true;
+        }
+        self.requested = Holding::default();
         self.stats.in_flight_refusals.add(1);
         self.memory_short = true;
         false
@@ -563,9 +590,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.pending = pending;
         }
         if wanted == 0 {
-            self.shared.in_flight.resize(&mut self.in_flight, 0);
+            self.release_share();
         }
         Batch::Drained
+    }
+
+    fn release_share(&mut self) {
+        self.shared.in_flight.release(&mut self.share);
+        self.requested = Holding::default();
     }
 
     /// The front request is whole; what comes next has its own time.
@@ -623,27 +655,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             },
         };
+        let Some(read) = read else { return Ok(true) };
         self.stats.bytes_read.add(read as u64);
         Ok(read > 0)
     }
 
-    /// Reads into the input buffer. While there is nothing to read a connection holds no empty buffer.
-    async fn read(&mut self) -> io::Result<usize> {
+    /// Reads into the input buffer; `None` if the half-received request has to give way. While there is nothing to read a
+    /// connection holds no empty buffer.
+    async fn read(&mut self) -> io::Result<Option<usize>> {
         poll_fn(|cx| {
             if self.input.capacity() == 0 {
                 self.input = buffers::take();
             }
-            let missing = self.wanted.saturating_sub(self.input.len());
-            self.input.reserve(missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX));
+            let next = next_read_bytes(self.input.len(), self.wanted);
+            if self.input.try_reserve(next).is_err() && !self.lacks_memory() {
+                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            }
+            if self.share.is_held() && self.shared.in_flight.poll_give_way(&self.share, cx) {
+                return Poll::Ready(Ok(None));
+            }
             let mut room = (&mut self.input).limit(READ_BYTES_MAX);
             let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut room);
             if polled.is_pending() {
                 self.begin_turn();
                 self.release_buffers();
             }
-            polled
+            polled.map_ok(Some)
         })
         .await
+    }
+
+    /// The system has no memory for the half-received request: it gives way as if the budget had none. False if it holds
+    /// none that it could give up.
+    fn lacks_memory(&mut self) -> bool {
+        self.shared.in_flight.revoke(&self.share);
+        self.share.is_held()
     }
 
     /// Writes as much as the socket takes without waiting, and says how much that is. The output is empty if it was all.
@@ -654,7 +700,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // TLS may keep the last of it back.
         let (tls, mut stream, output) = (self.tls, Pin::new(&mut self.stream), &self.output);
         let tried = poll_fn(|cx| {
-            let written = match stream.as_mut().poll_write(cx, output) {
+            let written = match poll_write(stream.as_mut(), cx, output, 0) {
                 Poll::Ready(written) => written?,
                 Poll::Pending => 0,
             };
@@ -662,43 +708,97 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(io::Result::Ok((written, sent)))
         });
         let (written, sent) = tried.await?;
-        if written == self.output.len() && sent {
+        if written == self.output.queued_bytes() && sent {
             self.stats.bytes_written.add(written as u64);
             self.output.clear();
         }
         Ok(written)
     }
 
-    /// Writes what is queued after the first `written` bytes. The timeout is for each step, so a slow reader of something
-    /// large is not cut off.
+    /// Writes what is queued after the first `written` bytes. A timeout is for each step, so a slow reader of something
+    /// large is not cut off; another is for the whole, so that nobody holds memory for ever by a few bytes now and then.
     async fn flush(&mut self, mut written: usize) -> io::Result<()> {
         if self.output.is_empty() {
             return Ok(());
         }
         self.info.set_state(ConnectionState::Mwrite);
-        while written < self.output.len() {
-            match timeout(self.shared.limits.write_timeout, self.stream.write(&self.output[written..])).await {
+        let (begun, step_timeout) = (Instant::now(), self.shared.limits.write_timeout);
+        let mut turn_ends = written + WRITE_BYTES_MAX;
+        while written < self.output.queued_bytes() {
+            if written >= turn_ends {
+                turn_ends = written + WRITE_BYTES_MAX;
+                self.stats.conn_yields.add(1);
+                tokio::task::yield_now().await;
+            }
+            let allowed = 2 * step_timeout + Duration::from_secs(written as u64 / Limits::ANSWER_BYTES_PER_S_MIN);
+            let until = (Instant::now() + step_timeout).min(begun + allowed);
+            match timeout_at(until, self.write_step(written)).await {
                 Ok(step) => match step? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     step => written += step,
                 },
                 Err(_) => return Err(self.does_not_read()),
             }
+            self.output.release_written(written);
         }
         if self.tls {
             self.send_all().await?;
         }
         self.stats.bytes_written.add(written as u64);
         self.output.clear();
+        if self.requested.bytes == 0 {
+            self.release_share();
+        } else {
+            // If it had to give way meanwhile, the request that has begun will be told.
+            self.shared.in_flight.count(&mut self.share, self.requested, Instant::now());
+        }
         Ok(())
+    }
+
+    /// Writes some of what is queued after the first `written` bytes. What waits for the peer is counted meanwhile.
+    async fn write_step(&mut self, written: usize) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let polled = poll_write(Pin::new(&mut self.stream), cx, &self.output, written);
+            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
+                return Poll::Ready(Err(self.gives_way()));
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Counts what waits for the peer to take what comes after the first `written` bytes. False if it has to give way.
+    fn may_wait_for_peer(&mut self, written: usize, cx: &mut task::Context<'_>) -> bool {
+        shrink(&mut self.input);
+        shrink(&mut self.output);
+        let memory = &self.shared.in_flight;
+        let holding = waiting(self.input.capacity(), &self.output, self.tls, written);
+        memory.count(&mut self.share, holding, Instant::now()) && !memory.poll_give_way(&self.share, cx)
     }
 
     /// TLS may have kept the last of it back.
     async fn send_all(&mut self) -> io::Result<()> {
-        match timeout(self.shared.limits.write_timeout, self.stream.flush()).await {
+        let (written, write_timeout) = (self.output.queued_bytes(), self.shared.limits.write_timeout);
+        let send = poll_fn(|cx| {
+            let polled = Pin::new(&mut self.stream).poll_flush(cx);
+            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
+                return Poll::Ready(Err(self.gives_way()));
+            }
+            polled
+        });
+        match timeout(write_timeout, send).await {
             Ok(sent) => sent,
             Err(_) => Err(self.does_not_read()),
         }
+    }
+
+    /// Others need the memory, and this peer is the furthest behind.
+    fn gives_way(&self) -> io::Error {
+        self.stats.answer_refusals.add(1);
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the peer takes its answers more slowly than others, who need the memory",
+        )
     }
 
     fn does_not_read(&self) -> io::Error {
@@ -722,8 +822,54 @@ impl<S> Drop for Connection<S> {
         let stats = &self.shared.service.stats;
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
-        self.shared.in_flight.resize(&mut self.in_flight, 0);
+        // First what is held, then its place: the next to give way is chosen when that is gone.
+        self.output.clear();
         buffers::give_back(&mut self.output);
         buffers::give_back(&mut self.input);
+        self.shared.in_flight.release(&mut self.share);
+    }
+}
+
+/// Writes what comes after the first `written` bytes, in one call.
+fn poll_write<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    context: &mut task::Context<'_>,
+    output: &Output,
+    written: usize,
+) -> Poll<io::Result<usize>> {
+    if !output.has_large() {
+        return stream.poll_write(context, output.get(written..).unwrap_or_default());
+    }
+    let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+    let count = output.slices(written, WRITE_BYTES_MAX, &mut slices);
+    stream.poll_write_vectored(context, &slices[..count])
+}
+
+/// How much is read next of a request of `total` bytes of which `have` are here: as much as is missing, and not much more
+/// than has come already, so that what a client announces costs nothing.
+fn next_read_bytes(have: usize, total: usize) -> usize {
+    total.saturating_sub(have).clamp(STEP_BYTES, (2 * have).clamp(BUFFER_BYTES, READ_BYTES_MAX))
+}
+
+/// Lets a buffer go, or what of it is not needed, before it waits for a peer.
+fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.is_empty() {
+        buffers::give_back(buffer);
+        return;
+    }
+    let needed = buffer.len().max(BUFFER_BYTES);
+    if buffer.capacity() > needed + STEP_BYTES {
+        buffer.shrink_to(needed);
+    }
+}
+
+/// What a connection holds while its peer takes what comes after the first `written` bytes.
+fn waiting(input_bytes: usize, output: &Output, tls: bool, written: usize) -> Holding {
+    let beyond = |bytes: usize| bytes.saturating_sub(BUFFER_BYTES);
+    let tls_bytes = if tls { TLS_BUFFER_BYTES } else { 0 };
+    Holding {
+        bytes: (beyond(input_bytes) + beyond(output.capacity()) + tls_bytes) as u64,
+        shared_bytes: output.shared_bytes() as u64,
+        moved_bytes: written as u64,
     }
 }

@@ -7,6 +7,7 @@ mod access;
 mod binary;
 mod managed;
 mod meta;
+mod output;
 mod statistics;
 
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::{oneshot, watch};
 
 use self::managed::Read;
+pub use self::output::Output;
 use crate::access::Rights;
-use crate::cache::{Cache, Counted, Stored};
+use crate::cache::{Cache, Counted, ItemView, Stored};
 use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
@@ -90,7 +92,7 @@ pub struct Context<'a> {
     /// Keys that may still be looked up before other connections get a turn; counted down. A request that takes as long
     /// as a whole turn leaves none.
     pub keys_left: usize,
-    pub out: &'a mut Vec<u8>,
+    pub out: &'a mut Output,
 }
 
 /// What became of a request.
@@ -243,12 +245,11 @@ impl Service {
     ) -> Outcome {
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
-        let base = context.out.len();
         let mut rest = keys(list.get(begin..).unwrap_or_default());
         loop {
             let here = list.len() - rest.rest().len();
             let Some(key) = rest.next() else { break };
-            if context.keys_left == 0 || context.out.len() - base > OUTPUT_BYTES_MAX {
+            if context.keys_left == 0 || context.out.is_full() {
                 return Outcome::MoreKeys(here);
             }
             context.keys_left -= 1;
@@ -277,8 +278,12 @@ impl Service {
             Read::Miss => false,
             Read::Ordinary => {
                 let out = &mut *context.out;
-                let show = |item: crate::cache::ItemView<'_>| {
-                    response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));
+                let show = |item: ItemView<'_>| {
+                    let cas = with_cas.then_some(item.cas);
+                    if item.is_shareable() {
+                        return append_large(out, &item, cas);
+                    }
+                    response::value(out, item.key, item.flags, item.value, cas);
                 };
                 match expiry {
                     None => self.cache.get(key, now, show).is_some(),
@@ -425,6 +430,14 @@ impl Service {
             }
         }
     }
+}
+
+/// Appends what a `get` answers, but for the data block, which is not copied.
+#[cold]
+fn append_large(out: &mut Output, item: &ItemView<'_>, cas: Option<u64>) {
+    response::value_line(out, item.key, item.flags, item.value.len(), cas);
+    out.push_value(item);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What becomes of a store whose data block was thrown away.

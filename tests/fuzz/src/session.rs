@@ -10,7 +10,7 @@ use tokencached::access::Rights;
 use tokencached::clock::Now;
 use tokencached::protocol::Step;
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Service};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service};
 use tokencached::stats::WorkerStats;
 
 use super::{ITEM_SIZE_MAX, MANAGED, TOKEN};
@@ -285,7 +285,7 @@ impl Run<'_> {
         assert_eq!(used as u64 + discard, send.len() as u64, "{}", send.escape_ascii());
         let ms = self.second * 1000;
         let now = Now { boot_ms: self.start.boot_ms + ms, unix_ms: self.start.unix_ms + ms as i64 };
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let (stats, rights) = (self.stats, &Rights::ALL);
         let mut context = Context {
             now,
@@ -302,7 +302,8 @@ impl Run<'_> {
             Outcome::WaitThenReply(_, reply) => out.extend(reply),
             _ => panic!("neither done nor to be waited for: {}", send.escape_ascii()),
         }
-        out
+        assert!(!out.has_large(), "no value is that long here");
+        out.to_vec()
     }
 }
 
