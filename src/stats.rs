@@ -91,8 +91,18 @@ worker_stats! {
     request_timeouts,
     /// Connections closed because their peer did not take its answers.
     write_timeouts,
-    /// Values refused because half-received ones already held all the memory they may.
+    /// Half-received requests given up because connections held all the memory they may.
     in_flight_refusals,
+    /// Connections closed for the same reason in the midst of an answer.
+    answer_refusals,
+}
+
+/// Memory that connections hold beyond their first buffers. On cache lines of its own: every batch looks at it.
+#[derive(Default, Debug)]
+#[repr(align(128))]
+pub struct ConnectionMemoryStats {
+    pub bytes: AtomicU64,
+    pub bytes_max: AtomicU64,
 }
 
 /// All counters of the server.
@@ -108,6 +118,7 @@ pub struct Stats {
     pub access_denied: AtomicU64,
     /// Log lines that could not be written in time, or at all.
     pub log_lines_dropped: Arc<AtomicU64>,
+    pub connection_memory: ConnectionMemoryStats,
     /// Who is connected.
     pub connections: Connections,
     sinks: Mutex<Vec<Arc<SinkStats>>>,

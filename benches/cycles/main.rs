@@ -15,7 +15,7 @@ use tokencached::credential::table::{Key, Published, Table};
 use tokencached::protocol::Step;
 use tokencached::protocol::binary::{self, PacketStep};
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service, Settings};
 use tokencached::stats::{Stats, WorkerStats};
 
 const ITEM_BYTES_MAX: usize = 1 << 20;
@@ -101,7 +101,7 @@ struct Bench {
     service: Service,
     stats: Arc<WorkerStats>,
     now: Now,
-    out: Vec<u8>,
+    out: Output,
 }
 
 impl Bench {
@@ -114,8 +114,7 @@ impl Bench {
         });
         let stats = Arc::new(Stats::default());
         let service = Service::new(cache, Arc::new(table()), stats.clone(), Settings::default());
-        let mut bench =
-            Bench { service, stats: stats.register_worker(), now: Now::read(), out: Vec::with_capacity(1 << 16) };
+        let mut bench = Bench { service, stats: stats.register_worker(), now: Now::read(), out: Output::default() };
         (0..SMALL_KEYS).for_each(|n| bench.execute(set(n).as_bytes()));
         bench.execute(format!("set {COUNT} 0 0 10\r\n1000000000\r\n").as_bytes());
         bench
@@ -130,6 +129,7 @@ impl Bench {
             rights: &Rights::ALL,
             may_wait: true,
             memory_short: false,
+            keys_left: KEYS_PER_TURN,
             out: &mut self.out,
         };
         let outcome = if bytes[0] == binary::MAGIC {

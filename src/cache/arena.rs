@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::large::{HEADER_BYTES, LargeData, Outlived};
 use super::shard::Trash;
 
 /// In front of the data of each slot: the index of its entry.
@@ -173,7 +174,23 @@ impl Bin {
 
 struct Large {
     owner: u32,
-    data: Box<[u8]>,
+    data: LargeData,
+}
+
+/// Memory on its way out.
+pub(super) enum Piece {
+    Page(Box<[u8]>),
+    Large(LargeData),
+}
+
+impl Piece {
+    /// What it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Piece::Page(page) => allocated(page.len()),
+            Piece::Large(data) => large_bytes(data.bytes().len()),
+        }
+    }
 }
 
 /// What was moved to fill a gap: the owner, and what [`Arena::free`] was given is now its place, but for the length.
@@ -195,6 +212,7 @@ pub(super) struct Arena {
     reach: usize,
     bins: Box<[Bin]>,
     large: Vec<Large>,
+    outlived: Arc<Outlived>,
     /// An empty page of each kind: a bin at the brink of a page does not go to the allocator each time.
     spare: [Option<Box<[u8]>>; PAGE_BYTES.len()],
     /// Of pages, spare ones included, and of large data as the allocator rounds it.
@@ -203,7 +221,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// With `evict`, there is another way to get memory than to use a slot that is far too large.
-    pub(super) fn new(layout: Arc<Layout>, evict: bool) -> Arena {
+    pub(super) fn new(layout: Arc<Layout>, evict: bool, outlived: Arc<Outlived>) -> Arena {
         let reach = if evict { NEAR_BINS } else { layout.bins.len() };
         let bin = |&(slot_bytes, kind): &(u32, u8)| Bin {
             slot_bytes,
@@ -213,7 +231,7 @@ impl Arena {
             pages: Vec::new(),
         };
         let bins = layout.bins.iter().map(bin).collect();
-        Arena { bins, layout, reach, large: Vec::new(), spare: Default::default(), bytes: 0 }
+        Arena { bins, layout, reach, large: Vec::new(), outlived, spare: Default::default(), bytes: 0 }
     }
 
     /// What it takes beside pages and data, whatever is kept.
@@ -228,16 +246,22 @@ impl Arena {
     #[inline]
     pub(super) fn get(&self, place: Place) -> &[u8] {
         if place.is_large() {
-            return &self.large[place.at as usize].data;
+            return self.large[place.at as usize].data.bytes();
         }
         let bin = &self.bins[place.bin()];
         let begin = place.slot() * bin.slot_bytes as usize + OWNER_BYTES;
         &bin.pages[place.page()][begin..begin + place.data_len()]
     }
 
+    /// What a reader may hold on to; none for data in a slot.
+    #[inline]
+    pub(super) fn large(&self, place: Place) -> Option<&LargeData> {
+        if place.is_large() { self.large.get(place.at as usize).map(|large| &large.data) } else { None }
+    }
+
     pub(super) fn get_mut(&mut self, place: Place) -> &mut [u8] {
         if place.is_large() {
-            return &mut self.large[place.at as usize].data;
+            return self.large[place.at as usize].data.bytes_mut();
         }
         let bin = &mut self.bins[place.bin()];
         let begin = place.slot() * bin.slot_bytes as usize + OWNER_BYTES;
@@ -247,7 +271,7 @@ impl Arena {
     /// Bytes a place takes.
     #[inline]
     pub(super) fn cost(&self, place: Place) -> u64 {
-        if place.is_large() { allocated(place.data_len()) } else { u64::from(self.bins[place.bin()].slot_bytes) }
+        if place.is_large() { large_bytes(place.data_len()) } else { u64::from(self.bins[place.bin()].slot_bytes) }
     }
 
     /// Bytes that data of a length would need beyond what is held.
@@ -255,7 +279,7 @@ impl Arena {
         match self.layout.bin_of(len) {
             None => {
                 let list = if self.large.len() == self.large.capacity() { self.large.len().max(4) } else { 0 };
-                allocated(len) + (list * size_of::<Large>()) as u64
+                large_bytes(len) + (list * size_of::<Large>()) as u64
             }
             Some(bin) if self.bins[bin].has_room() || self.spare[usize::from(self.bins[bin].kind)].is_some() => 0,
             Some(bin) => PAGE_BYTES[usize::from(self.bins[bin].kind)] as u64,
@@ -276,8 +300,8 @@ impl Arena {
     pub(super) fn put(&mut self, owner: u32, data: Data<'_>, short: bool) -> Place {
         let len = data.len();
         let Some(mut bin_number) = self.layout.bin_of(len) else {
-            let data = data.into_whole();
-            self.bytes += allocated(data.len());
+            self.bytes += large_bytes(len);
+            let data = LargeData::new(data.into_whole(), self.outlived.clone());
             self.large.push(Large { owner, data });
             return Place { at: self.large.len() as u32 - 1, form: LARGE | len as u32 };
         };
@@ -337,8 +361,8 @@ impl Arena {
     pub(super) fn free(&mut self, place: Place, trash: &mut Trash) -> Option<Moved> {
         if place.is_large() {
             let data = self.large.swap_remove(place.at as usize).data;
-            self.bytes -= allocated(data.len());
-            trash.push(data);
+            self.bytes -= large_bytes(data.bytes().len());
+            trash.push(Piece::Large(data));
             if self.large.len() * 4 < self.large.capacity() && self.large.capacity() > 64 {
                 self.large.shrink_to(self.large.len() * 2);
             }
@@ -375,7 +399,7 @@ impl Arena {
             self.spare[kind] = Some(page);
         } else {
             self.bytes -= page.len() as u64;
-            trash.push(page);
+            trash.push(Piece::Page(page));
         }
     }
 
@@ -387,7 +411,7 @@ impl Arena {
                 && let Some(page) = spare.take()
             {
                 self.bytes -= page.len() as u64;
-                trash.push(page);
+                trash.push(Piece::Page(page));
                 return true;
             }
         }
@@ -395,10 +419,12 @@ impl Arena {
     }
 
     /// Gives everything up at once; what comes back is to be dropped in small doses.
-    pub(super) fn take_all(&mut self) -> Vec<Box<[u8]>> {
-        let emptied = std::mem::replace(self, Arena::new(self.layout.clone(), self.reach == NEAR_BINS));
-        let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages);
-        pages.chain(emptied.spare.into_iter().flatten()).chain(emptied.large.into_iter().map(|l| l.data)).collect()
+    pub(super) fn take_all(&mut self) -> Vec<Piece> {
+        let empty = Arena::new(self.layout.clone(), self.reach == NEAR_BINS, self.outlived.clone());
+        let emptied = std::mem::replace(self, empty);
+        let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages).chain(emptied.spare.into_iter().flatten());
+        let large = emptied.large.into_iter().map(|large| Piece::Large(large.data));
+        pages.map(Piece::Page).chain(large).collect()
     }
 
     /// Recounts everything; for tests. `live` are the places entries have, with their indices.
@@ -411,7 +437,7 @@ impl Arena {
             }
         }
         let mut slots = self.large.len();
-        let mut bytes: u64 = self.large.iter().map(|large| allocated(large.data.len())).sum();
+        let mut bytes: u64 = self.large.iter().map(|large| large_bytes(large.data.bytes().len())).sum();
         bytes += self.spare.iter().flatten().map(|page| page.len() as u64).sum::<u64>();
         for bin in &self.bins {
             let full = bin.pages.len().saturating_sub(1) * bin.per_page as usize;
@@ -423,6 +449,11 @@ impl Arena {
         }
         Ok(())
     }
+}
+
+/// What data of `len` bytes takes with a place of its own.
+pub(super) fn large_bytes(len: usize) -> u64 {
+    allocated(len) + HEADER_BYTES
 }
 
 /// What the allocator takes for an allocation of `len` bytes. jemalloc's classes: 8 and 16 bytes, multiples of 16 up to
@@ -491,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_bin_has_no_holes_and_its_pages_go_back() {
-        let mut arena = Arena::new(Arc::new(Layout::new()), true);
+        let mut arena = Arena::new(Arc::new(Layout::new()), true, Arc::default());
         let mut rng = fastrand::Rng::with_seed(1);
         let mut places: Vec<Option<Place>> = Vec::new();
         let key = |owner: u32| [owner as u8; 16];

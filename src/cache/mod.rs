@@ -22,6 +22,7 @@
 mod arena;
 mod budget;
 mod class;
+mod large;
 mod queue;
 mod shard;
 mod slab;
@@ -45,7 +46,11 @@ use self::{
     class::Classes,
     shard::{Shard, Trash},
 };
-pub use self::{class::ClassTotals, slot::Slot};
+pub use self::{
+    class::ClassTotals,
+    large::{LargeData, Outlived, SHARED_BYTES_MIN, SharedValue},
+    slot::Slot,
+};
 
 /// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
 pub type Seconds = u32;
@@ -88,10 +93,38 @@ pub struct ItemView<'a> {
     pub token_sent: bool,
     /// Meta commands: the key came in base64, and is shown so.
     pub encoded_key: bool,
+    /// Where key and value are, if they have an allocation of their own.
+    pub large: Option<&'a LargeData>,
 }
 
-/// A new item's allocation, filled before its shard is locked.
-pub struct Ready(Option<Box<[u8]>>);
+impl ItemView<'_> {
+    /// Whether the value is long enough to be sent without a copy.
+    #[inline(always)]
+    pub fn is_shareable(&self) -> bool {
+        self.value.len() >= SHARED_BYTES_MIN
+    }
+
+    /// The value, to be held on to after the look.
+    pub fn share(&self) -> Option<SharedValue> {
+        let begin = self.key.len();
+        self.large.map(|data| SharedValue::new(data, begin, begin + self.value.len()))
+    }
+}
+
+/// A new item's allocation, made and filled before its shard is locked.
+pub enum Ready {
+    /// It is small, or not wanted: filled under the lock.
+    Later,
+    Packed(Box<[u8]>),
+    /// The allocator has none for it.
+    NoMemory,
+}
+
+impl Ready {
+    fn of(packed: Option<Box<[u8]>>) -> Ready {
+        packed.map_or(Ready::NoMemory, Ready::Packed)
+    }
+}
 
 /// How to store: the protocol's own words for it.
 pub use crate::protocol::StoreMode as Mode;
@@ -107,7 +140,7 @@ pub enum Stored {
     NotFound,
     /// Larger than the largest item; a `Set` has dropped the old value, as memcached does.
     TooLarge,
-    /// Only without eviction; a `Set` has dropped the old value, as memcached does.
+    /// Without eviction, or when the system has no memory; a `Set` has dropped the old value, as memcached does.
     OutOfMemory,
 }
 
@@ -158,6 +191,7 @@ pub struct Cache {
     hasher: RandomState,
     cas_ids: Alone,
     budget: Arc<Budget>,
+    outlived: Arc<Outlived>,
     item_size_max: usize,
 }
 
@@ -172,8 +206,10 @@ impl Cache {
         let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));
         let (layout, budget) = (Arc::new(Layout::new()), Arc::new(Budget::new(options.budget_bytes, count)));
+        let outlived = Arc::<Outlived>::default();
         let shard = |number| {
-            let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout.clone());
+            let (layout, outlived) = (layout.clone(), outlived.clone());
+            let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout, outlived);
             Padded(Mutex::new(shard))
         };
         Cache {
@@ -181,12 +217,18 @@ impl Cache {
             hasher: RandomState::default(),
             cas_ids: Alone(AtomicU64::new(1)),
             budget,
+            outlived,
             item_size_max: options.item_size_max_bytes,
         }
     }
 
-    /// Looks a key up as a client's read and marks it as used. `visit` runs under the shard's lock: it copies
-    /// bytes out and must not call the cache.
+    /// What readers hold of items that are gone. Not part of the budget: who gives it to readers must bound it.
+    pub fn outlived(&self) -> &Arc<Outlived> {
+        &self.outlived
+    }
+
+    /// Looks a key up as a client's read and marks it as used. `visit` runs under the shard's lock: it copies bytes
+    /// out, or shares them, and must not call the cache.
     pub fn get<R>(&self, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
         self.with(key, now, |slot| slot.fetch().map(visit))
     }
@@ -217,13 +259,13 @@ impl Cache {
 
     /// Allocates and fills what [`Slot::store_ready`] will put in place, so that it need not happen under the lock.
     pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> Ready {
-        Ready(match mode {
-            Mode::Append | Mode::Prepend => None,
-            _ if !self.fits(key.len(), flags, value.len()) => None,
+        match mode {
+            Mode::Append | Mode::Prepend => Ready::Later,
+            _ if !self.fits(key.len(), flags, value.len()) => Ready::Later,
             // What is small is copied under the lock: that is quicker than to allocate.
-            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => None,
-            _ => Some(slab::pack(key, [value, b""], flags)),
-        })
+            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => Ready::Later,
+            _ => Ready::of(slab::pack(key, [value, b""], flags)),
+        }
     }
 
     pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> Counted {

@@ -14,9 +14,10 @@ use hashbrown::HashTable;
 
 use super::{
     Seconds,
-    arena::{self, Arena, Data, Layout, Place},
+    arena::{self, Arena, Data, Layout, Piece, Place},
     budget::Budget,
     class::{ClassTotals, Classes, item_size},
+    large::{LargeData, Outlived},
     queue::{Ghost, Queue, Share},
     slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
@@ -31,14 +32,17 @@ const BURY_STEPS: usize = 8;
 /// Memory on its way out, dropped by the caller without the lock. Two places need no allocation.
 #[derive(Default)]
 pub(super) struct Trash {
-    first: Option<Box<[u8]>>,
-    second: Option<Box<[u8]>>,
-    rest: Vec<Box<[u8]>>,
+    first: Option<Piece>,
+    second: Option<Piece>,
+    rest: Vec<Piece>,
     chunks: Vec<Chunk>,
 }
 
 impl Trash {
-    pub(super) fn push(&mut self, data: Box<[u8]>) {
+    pub(super) fn push(&mut self, data: Piece) {
+        if let Piece::Large(data) = &data {
+            data.give_up();
+        }
         if self.first.is_none() {
             self.first = Some(data);
         } else if self.second.is_none() {
@@ -102,7 +106,7 @@ pub(super) struct Shard {
 #[derive(Default)]
 struct Graveyard {
     chunks: Vec<Chunk>,
-    data: Vec<Box<[u8]>>,
+    data: Vec<Piece>,
     bytes: u64,
 }
 
@@ -123,6 +127,7 @@ impl Shard {
         evict: bool,
         classes: Arc<Classes>,
         layout: Arc<Layout>,
+        outlived: Arc<Outlived>,
     ) -> Shard {
         let stats = (1..=classes.count())
             .map(|class| ClassTotals { chunk_size: classes.chunk_size(class as u8) as u64, ..ClassTotals::default() })
@@ -130,7 +135,7 @@ impl Shard {
         let mut shard = Shard {
             table: HashTable::new(),
             slab: Slab::new(),
-            arena: Arena::new(layout, evict),
+            arena: Arena::new(layout, evict, outlived),
             wheel: Wheel::new(),
             small: Queue::new(),
             main: Queue::new(),
@@ -180,6 +185,12 @@ impl Shard {
     #[inline]
     pub(super) fn data(&self, entry: &Entry) -> &[u8] {
         self.arena.get(entry.place)
+    }
+
+    /// The same where a reader may hold on to it.
+    #[inline]
+    pub(super) fn large(&self, entry: &Entry) -> Option<&LargeData> {
+        self.arena.large(entry.place)
     }
 
     /// An entry's value, to be changed in place; the length stays.
@@ -421,7 +432,7 @@ impl Shard {
     fn is_possible(&self, want: Option<Want>) -> bool {
         let Some(want) = want else { return true };
         let administration = self.fixed_bytes() * self.budget.shards() as u64 + CHUNK_BYTES + 1024;
-        administration + arena::allocated(want.data_len) <= self.budget.bytes()
+        administration + arena::large_bytes(want.data_len) <= self.budget.bytes()
     }
 
     /// Evicts, reclaims and shrinks until what is wanted fits the budget; never touches `keep`, whose index may
@@ -621,7 +632,7 @@ impl Shard {
     fn bury(&mut self, trash: &mut Trash) {
         self.changed = true;
         if let Some(data) = self.graveyard.data.pop() {
-            self.graveyard.bytes -= arena::allocated(data.len());
+            self.graveyard.bytes -= data.bytes();
             trash.push(data);
         } else if let Some(chunk) = self.graveyard.chunks.pop() {
             self.graveyard.bytes -= CHUNK_BYTES;
@@ -727,7 +738,7 @@ impl Shard {
             check(indices.iter().all(|&index| self.slab.get(index).is_live()), "a free slot in a queue")?;
         }
         check(self.small.len + self.main.len == self.slab.live_count(), "queue lengths")?;
-        let data: u64 = self.graveyard.data.iter().map(|data| arena::allocated(data.len())).sum();
+        let data: u64 = self.graveyard.data.iter().map(Piece::bytes).sum();
         let chunks = self.graveyard.chunks.len() as u64 * CHUNK_BYTES;
         check(data + chunks <= self.graveyard.bytes, "graveyard bytes")?;
         check(self.reported == self.used(), "reported bytes")?;

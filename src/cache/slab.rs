@@ -151,17 +151,18 @@ impl Entry {
     }
 }
 
-/// Key, value and flags in the one allocation an item has.
-pub(super) fn pack(key: &[u8], parts: [&[u8]; 2], flags: u32) -> Box<[u8]> {
+/// Key, value and flags in the one allocation an item has; none if there is no memory for it.
+pub(super) fn pack(key: &[u8], parts: [&[u8]; 2], flags: u32) -> Option<Box<[u8]>> {
     let flag_bytes = if flags == 0 { 0 } else { 4 };
-    let mut data = Vec::with_capacity(key.len() + parts[0].len() + parts[1].len() + flag_bytes);
+    let mut data = Vec::new();
+    data.try_reserve_exact(key.len() + parts[0].len() + parts[1].len() + flag_bytes).ok()?;
     data.extend_from_slice(key);
     data.extend_from_slice(parts[0]);
     data.extend_from_slice(parts[1]);
     if flags != 0 {
         data.extend_from_slice(&flags.to_ne_bytes());
     }
-    data.into_boxed_slice()
+    Some(data.into_boxed_slice())
 }
 
 /// The chunks, and the list of free slots among the first `len`.

@@ -6,7 +6,7 @@ use crate::protocol::number;
 
 use super::{
     Counted, ItemView, Mode, Ready, Seconds, Stored,
-    arena::Data,
+    arena::{Data, SLOT_DATA_BYTES_MAX},
     class::item_size,
     shard::{Leaves, NewData, Shard, Terms, Trash},
     slab::{self, ENCODED_KEY, Entry, FETCHED, HAS_FLAGS, STALE, TOKEN_SENT},
@@ -104,7 +104,7 @@ impl<'a> Slot<'a> {
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
     pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
-        self.put_item(value, 0, expiry, None, cas) == Stored::Stored
+        self.put_item(value, 0, expiry, Ready::Later, cas) == Stored::Stored
     }
 
     /// Gives the item this cas id, or a new one.
@@ -117,7 +117,7 @@ impl<'a> Slot<'a> {
 
     /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
     pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_ready(mode, flags, expiry, value, Ready(None), cas)
+        self.store_ready(mode, flags, expiry, value, Ready::Later, cas)
     }
 
     /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
@@ -127,7 +127,7 @@ impl<'a> Slot<'a> {
         flags: u32,
         expiry: Seconds,
         value: &[u8],
-        Ready(ready): Ready,
+        ready: Ready,
         cas: Option<u64>,
     ) -> Stored {
         let size = item_size(self.key.len(), flags, value.len());
@@ -195,7 +195,7 @@ impl<'a> Slot<'a> {
         if size > self.item_size_max {
             return Counted::TooLarge;
         }
-        match self.put_item(text, flags, expiry, None, cas) {
+        match self.put_item(text, flags, expiry, Ready::Later, cas) {
             Stored::Stored => Counted::Value(new),
             _ => {
                 self.count_no_memory(size);
@@ -221,26 +221,25 @@ impl<'a> Slot<'a> {
             return Stored::NotStored;
         }
         let parts = if mode == Mode::Append { [old, value] } else { [value, old] };
-        let data = slab::pack(self.key, parts, flags);
-        let outcome = self.put_item(b"", flags, expiry, Some(data), cas);
+        let ready = Ready::of(slab::pack(self.key, parts, flags));
+        let outcome = self.put_item(b"", flags, expiry, ready, cas);
         if outcome == Stored::OutOfMemory {
             self.count_no_memory(size);
         }
         outcome
     }
 
-    fn put_item(
-        &mut self,
-        value: &[u8],
-        flags: u32,
-        expiry: Seconds,
-        ready: Option<Box<[u8]>>,
-        cas: Option<u64>,
-    ) -> Stored {
+    fn put_item(&mut self, value: &[u8], flags: u32, expiry: Seconds, ready: Ready, cas: Option<u64>) -> Stored {
         let flag_bytes = flags.to_ne_bytes();
+        let is_large = self.key.len() + value.len() + flag_bytes.len() > SLOT_DATA_BYTES_MAX;
+        let ready = match ready {
+            Ready::Later if is_large => Ready::of(slab::pack(self.key, [value, b""], flags)),
+            ready => ready,
+        };
         let data = match ready {
-            Some(data) => Data::Whole(data),
-            None => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
+            Ready::Packed(data) => Data::Whole(data),
+            Ready::Later => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
+            Ready::NoMemory => return Stored::OutOfMemory,
         };
         let cas = cas.unwrap_or_else(|| self.next_cas());
         let terms = Terms { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
@@ -301,5 +300,6 @@ pub(super) fn view_of<'a>(shard: &'a Shard, entry: &Entry) -> ItemView<'a> {
         stale: entry.has(STALE),
         token_sent: entry.has(TOKEN_SENT),
         encoded_key: entry.has(ENCODED_KEY),
+        large: shard.large(entry),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One read and one write a batch. A connection that waits for its peer holds no buffers and no timer, unless it
 //! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
-//! is bounded by [`OUTPUT_BYTES_MAX`] and one item; what all hold of half-received requests, by [`super::in_flight`].
+//! is bounded by [`OUTPUT_BYTES_MAX`] and one item, and large values are not copied; what all connections hold together
+//! of requests and answers is bounded by [`super::memory`].
 
 #[cfg(test)]
 mod tests;
@@ -10,28 +11,31 @@ mod tests;
 mod binary;
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use bytes::BufMut;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
+use super::memory::{Holding, Share};
 use super::worker::{Busy, Origin, Peer};
 use super::{Limits, Shared, Terms};
 use crate::access::Rights;
 use crate::clock::{self, Now};
 use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
-use crate::protocol::parse::step;
-use crate::protocol::{HangUp, Step, response};
-use crate::service::{Context, OUTPUT_BYTES_MAX, Outcome};
+use crate::protocol::parse::{step, step_from};
+use crate::protocol::{HangUp, Request, Step, response};
+use crate::service::{Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Outcome, Output};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
 /// What a stranger can provoke is logged at most so often, milliseconds.
@@ -44,6 +48,14 @@ const TYPED_BYTES_MAX: usize = 2048;
 const TYPING_LOOK: Duration = Duration::from_secs(2);
 /// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes written at once of answers with large values: the kernel copies them, and others wait for that.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Pieces written at once: text, a large value and so on.
+const PIECES_MAX: usize = 16;
+/// Memory is asked for in steps of this; a peer that sends less has not moved.
+const STEP_BYTES: usize = BUFFER_BYTES / 4;
+/// What TLS keeps of answers that its peer has not taken.
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the connections of a worker have in common.
 #[derive(Clone)]
@@ -79,23 +91,30 @@ pub(super) struct Connection<S> {
     protocol: Protocol,
     /// What is spoken, once the first byte has told: the binary protocol, or text.
     binary: Option<bool>,
-    /// Bytes read and not yet executed; `[start..]` of it.
+    /// Bytes read and not yet executed; `[start..]` of it. What is executed stays in front until more is to be read: to
+    /// move what is left after each turn would take longer than the turn.
     input: Vec<u8>,
     start: usize,
-    /// Bytes to be written.
-    output: Vec<u8>,
+    /// The `get` at the front, if it was answered in part.
+    broken_off: Option<BrokenOff>,
+    /// What may still be done before others have a turn, unless this one has to wait before: requests, and keys looked up.
+    requests_left: usize,
+    keys_left: usize,
+    /// What is to be written.
+    output: Output,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
     discard: u64,
     after_discard: Vec<u8>,
-    /// What the front request needs to be whole.
+    /// What the front request needs to be whole; it is not looked at again before. 0 if nothing is pending.
     wanted: usize,
     pending: Pending,
     /// By when what is pending must be whole.
     due: Option<Instant>,
     /// If somebody may be typing it: by when it must be whole while nothing is scarce.
     typing: Option<Typing>,
-    /// This connection's share in [`Shared::in_flight`].
-    in_flight: u64,
+    /// This connection's share in [`Shared::in_flight`], and what of it is for the half-received request.
+    share: Share,
+    requested: Holding,
     /// The request being executed lost its data block for want of memory.
     memory_short: bool,
     /// The system had no memory for what was to be read next.
@@ -123,16 +142,40 @@ struct Typing {
     ends: Instant,
 }
 
+/// A `get` that was answered in part, as it was parsed: its line may be a megabyte long, and is neither parsed nor walked
+/// again. All places are counted from the front of what is buffered.
+struct BrokenOff {
+    keys: Range<usize>,
+    with_cas: bool,
+    touch_exptime: Option<i64>,
+    /// Length of the whole line.
+    used: usize,
+    /// The byte of its keys to go on from.
+    next: usize,
+}
+
+impl BrokenOff {
+    /// `None` for a request that does not take long to parse again.
+    fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<BrokenOff> {
+        let Request::Get { keys, with_cas, touch_exptime } = *request else { return None };
+        let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
+        Some(BrokenOff { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
+    }
+
+    fn request<'a>(&self, front: &'a [u8]) -> Option<Request<'a>> {
+        let keys = front.get(self.keys.clone())?;
+        Some(Request::Get { keys, with_cas: self.with_cas, touch_exptime: self.touch_exptime })
+    }
+}
+
 /// What executing the buffered requests came to.
 enum Batch {
     /// Everything whole is executed; read on.
     Drained,
     /// Enough was executed or queued: write, let others have a turn, then go on.
     Turn,
-    /// The front `get` has more keys than fit the output; write, then go on with this key.
-    MoreKeys(usize),
-    /// The front request must be held, and then goes on with the key of this number.
-    Hold(crate::service::Wait, usize),
+    /// The front request must be held, and is then tried again.
+    Hold(crate::service::Wait),
     /// The reply is due once the check is over.
     HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// Passwords are being guessed from the client's address: look at its own after this long.
@@ -161,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             sasl_begun: false,
             has_waited: false,
         };
+        let requests_left = shared.limits.requests_per_turn;
         Connection {
             stranger: terms.login.then(stranger),
             tls: terms.tls,
@@ -174,14 +218,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             busy,
             input: Vec::new(),
             start: 0,
-            output: Vec::new(),
+            broken_off: None,
+            requests_left,
+            keys_left: KEYS_PER_TURN,
+            output: Output::default(),
             discard: 0,
             after_discard: Vec::new(),
             wanted: 0,
             pending: Pending::Nothing,
             due: None,
             typing: None,
-            in_flight: 0,
+            share: Share::default(),
+            requested: Holding::default(),
             memory_short: false,
             no_room: false,
             descriptor,
@@ -213,7 +261,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             let now = Now::read_for_batch();
-            let batch = self.execute_batch(&shared, now, 0, true);
+            let batch = self.execute_batch(&shared, now, true);
+            shared.in_flight.keep_bound();
             // Most often that is all: the socket takes the answers at once.
             let written = self.write_at_once().await?;
             let done = self.output.is_empty() && matches!(batch, Batch::Drained);
@@ -234,21 +283,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut hold_until = None;
         loop {
             self.flush(std::mem::take(&mut written)).await?;
-            let mut first_key = 0;
-            if !matches!(batch, Batch::Hold(..)) {
+            // One request is held for so long in all, however often it gives others a turn.
+            if !matches!(batch, Batch::Hold(_)) && self.broken_off.is_none() {
                 hold_until = None;
             }
             match batch {
                 Batch::Drained => return Ok(true),
                 Batch::Turn => {
                     self.stats.conn_yields.add(1);
+                    self.begin_turn();
                     tokio::task::yield_now().await;
                 }
-                Batch::MoreKeys(key) => first_key = key,
-                Batch::Hold(mut wait, key) => {
+                Batch::Hold(mut wait) => {
                     let until = *hold_until.get_or_insert_with(|| Instant::now() + shared.limits.hold);
                     let _ = timeout_at(until, wait.0.changed()).await;
-                    first_key = key;
                 }
                 Batch::HoldReply(check, reply) => {
                     let _ = timeout(shared.limits.hold, check).await;
@@ -274,36 +322,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
-            batch = self.execute_batch(shared, Now::read_for_batch(), first_key, may_wait);
+            batch = self.execute_batch(shared, Now::read_for_batch(), may_wait);
+            shared.in_flight.keep_bound();
         }
     }
 
+    /// Others have had their turn.
+    fn begin_turn(&mut self) {
+        self.requests_left = self.shared.limits.requests_per_turn;
+        self.keys_left = KEYS_PER_TURN;
+    }
+
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
-    fn execute_batch(&mut self, shared: &Shared, now: Now, mut first_key: usize, may_wait: bool) -> Batch {
+    fn execute_batch(&mut self, shared: &Shared, now: Now, may_wait: bool) -> Batch {
         self.info.command_at(now.boot_ms);
         self.info.set_state(ConnectionState::ParseCmd);
         if self.output.capacity() == 0 {
-            self.output = buffers::take();
+            *self.output = buffers::take();
         }
+        let is_tight = shared.in_flight.is_under_pressure();
+        self.output.set_bytes_max(if is_tight { BUFFER_BYTES } else { OUTPUT_BYTES_MAX });
         let input = std::mem::take(&mut self.input);
-        let batch = self.execute_from(&input, shared, now, &mut first_key, may_wait);
+        let batch = self.execute_from(&input, shared, now, may_wait);
         self.input = input;
-        match std::mem::take(&mut self.start) {
-            all if all >= self.input.len() => self.input.clear(),
-            part => drop(self.input.drain(..part)),
+        if self.start >= self.input.len() {
+            self.input.clear();
+            self.start = 0;
+        } else if matches!(batch, Batch::Drained) {
+            self.input.drain(..std::mem::take(&mut self.start));
         }
         batch
     }
 
-    fn execute_from(
-        &mut self,
-        input: &[u8],
-        shared: &Shared,
-        now: Now,
-        first_key: &mut usize,
-        may_wait: bool,
-    ) -> Batch {
-        let mut executed = 0;
+    fn execute_from(&mut self, input: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Batch {
         loop {
             if self.discard > 0 && !self.discard_from(input) {
                 return self.drained(Pending::Block, self.discard, 0);
@@ -312,13 +363,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if rest.is_empty() {
                 return self.drained(Pending::Nothing, 0, 0);
             }
-            if executed >= shared.limits.requests_per_turn || self.output.len() > OUTPUT_BYTES_MAX {
+            if self.requests_left == 0 || self.keys_left == 0 || self.output.is_full() {
                 return Batch::Turn;
             }
             match self.speaks_binary(rest[0]) {
                 Err(why) => return self.hang_up(why, now),
                 Ok(true) => {
-                    executed += 1;
+                    self.requests_left -= 1;
                     match self.execute_packet(rest, shared, now, may_wait) {
                         Some(batch) => return batch,
                         None => continue,
@@ -327,8 +378,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(false) => {}
             }
             if self.stranger.is_some() {
-                executed += 1;
+                self.requests_left -= 1;
                 match self.meet_stranger(rest, now) {
+                    Some(batch) => return batch,
+                    None => continue,
+                }
+            }
+            if let Some(broken_off) = self.broken_off.take()
+                && let Some(request) = broken_off.request(rest)
+            {
+                let BrokenOff { used, next, .. } = broken_off;
+                match self.execute_text(&request, (used, 0), next, rest, shared, now, may_wait) {
                     Some(batch) => return batch,
                     None => continue,
                 }
@@ -339,22 +399,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Step::HangUp(why) => return self.hang_up(why, now),
             };
             self.whole();
-            executed += 1;
-            let first_key = std::mem::take(first_key);
-            let execute = |context: &mut Context<'_>| shared.service.execute(&request, first_key, context);
-            let outcome = self.execute_one(execute, now, discard, may_wait);
-            if let Some(batch) = self.conclude(outcome, used) {
+            if let Some(batch) = self.execute_text(&request, (used, discard), 0, rest, shared, now, may_wait) {
                 return batch;
             }
         }
+    }
+
+    /// Executes a request of the text protocol, which is at the front of `rest`; a `get` from byte `begin` of its keys on.
+    #[expect(clippy::too_many_arguments)]
+    fn execute_text(
+        &mut self,
+        request: &Request<'_>,
+        (used, discard): (usize, u64),
+        begin: usize,
+        rest: &[u8],
+        shared: &Shared,
+        now: Now,
+        may_wait: bool,
+    ) -> Option<Batch> {
+        self.requests_left = self.requests_left.saturating_sub(1);
+        let execute = |context: &mut Context<'_>| shared.service.execute(request, begin, context);
+        let outcome = self.execute_one(execute, now, discard, may_wait);
+        if let Outcome::MoreKeys(next) | Outcome::Wait(_, next) = outcome {
+            self.broken_off = BrokenOff::new(request, rest, used, next);
+        }
+        self.conclude(outcome, used)
     }
 
     /// What comes of an executed request of `used` bytes; `None` to go on with the next.
     fn conclude(&mut self, outcome: Outcome, used: usize) -> Option<Batch> {
         let batch = match outcome {
             Outcome::Done => None,
-            Outcome::MoreKeys(key) => return Some(Batch::MoreKeys(key)),
-            Outcome::Wait(wait, key) => return Some(Batch::Hold(wait, key)),
+            Outcome::MoreKeys(_) => return Some(Batch::Turn),
+            Outcome::Wait(wait, _) => return Some(Batch::Hold(wait)),
             Outcome::WaitThenReply(check, reply) => Some(Batch::HoldReply(check, reply)),
             Outcome::RefreshCertificates => Some(Batch::RefreshCertificates),
             Outcome::Close => return Some(Batch::Close),
@@ -380,9 +457,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             rights: &self.rights,
             may_wait,
             memory_short: std::mem::take(&mut self.memory_short),
+            keys_left: self.keys_left,
             out: &mut self.output,
         };
         let outcome = execute(&mut context);
+        self.keys_left = context.keys_left;
         if discard > 0 {
             self.discard = discard;
             self.after_discard = self.output.split_off(answer_at);
@@ -499,7 +578,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next request. One whose data block would be too much memory for all connections together loses the block,
     /// like one that is too large for the cache.
     fn bounded_step<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> Step<'a> {
-        let found = step(rest, shared.limits.value_bytes_max);
+        let found = if rest.len() < self.wanted {
+            Step::More { total: self.wanted }
+        } else {
+            step_from(rest, self.searched(), shared.limits.value_bytes_max)
+        };
         let Step::More { total } = found else { return found };
         if self.may_hold(rest.len(), total, shared) {
             return found;
@@ -514,10 +597,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether there is memory for the next part of a request of `total` bytes of which `have` are here. If not, that is
     /// counted, and the answer will say so.
     fn may_hold(&mut self, have: usize, total: usize, shared: &Shared) -> bool {
-        let next = total.saturating_sub(have).clamp(BUFFER_BYTES / 4, READ_BYTES_MAX);
-        if !std::mem::take(&mut self.no_room) && shared.in_flight.resize(&mut self.in_flight, have + next) {
+        if std::mem::take(&mut self.no_room) {
+            self.release_share();
+            return self.note_memory_short();
+        }
+        let next = next_read_bytes(have, total);
+        let moved = have - have % STEP_BYTES;
+        // What fits every connection's first buffer is not counted.
+        let bytes = (moved + next).saturating_sub(BUFFER_BYTES) as u64;
+        let requested = Holding { bytes, shared_bytes: 0, moved_bytes: moved as u64 };
+        if bytes == 0 && !self.share.is_held()
+            || requested == self.requested && !shared.in_flight.must_give_way(&self.share)
+        {
             return true;
         }
+        if shared.in_flight.ask(&mut self.share, requested, Instant::now()) {
+            self.requested = requested;
+            return true;
+        }
+        self.requested = Holding::default();
+        self.note_memory_short()
+    }
+
+    /// The front request loses its data block for want of memory; always false.
+    fn note_memory_short(&mut self) -> bool {
         self.stats.in_flight_refusals.add(1);
         self.memory_short = true;
         false
@@ -525,8 +628,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The front request needs `total` bytes to be whole.
     fn more(&mut self, rest: &[u8], total: usize) -> Batch {
-        let pending = if memchr(b'\n', rest).is_some() { Pending::Block } else { Pending::Line };
-        self.drained(pending, total as u64, total)
+        let has_line = self.pending == Pending::Block || {
+            let unsearched = rest.get(self.searched()..).unwrap_or_default();
+            memchr(b'\n', unsearched).is_some()
+        };
+        self.drained(if has_line { Pending::Block } else { Pending::Line }, total as u64, total)
+    }
+
+    /// So many bytes of the front request are known to hold no line end.
+    fn searched(&self) -> usize {
+        if self.pending == Pending::Line { self.wanted.saturating_sub(1) } else { 0 }
     }
 
     /// Notes what the next read is for, and by when `bytes` must have come. The time counts from the first part of a
@@ -548,7 +659,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.pending = pending;
         }
         if wanted == 0 {
-            self.shared.in_flight.resize(&mut self.in_flight, 0);
+            self.release_share();
         }
         Batch::Drained
     }
@@ -575,10 +686,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (now < last && !self.shared.note_pressure()).then(|| last.min(now + TYPING_LOOK))
     }
 
+    fn release_share(&mut self) {
+        self.shared.in_flight.release(&mut self.share);
+        self.requested = Holding::default();
+    }
+
     /// The front request is whole; what comes next has its own time.
     fn whole(&mut self) {
         self.pending = Pending::Nothing;
         self.due = None;
+        self.wanted = 0;
     }
 
     fn waits_in(&self) -> ConnectionState {
@@ -630,27 +747,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(false);
             }
         };
+        let Some(read) = read else { return Ok(true) };
         self.stats.bytes_read.add(read as u64);
         Ok(read > 0 || self.no_room)
     }
 
-    /// Reads into the input buffer. While there is nothing to read a connection holds no empty buffer. Nothing is read
-    /// either if the buffer cannot grow; then the front request is told so.
-    async fn read(&mut self) -> io::Result<usize> {
+    /// Reads into the input buffer; `None` if the half-received request has to give way. While there is nothing to read a
+    /// connection holds no empty buffer. Nothing is read either if the buffer cannot grow; then the front request is told
+    /// so.
+    async fn read(&mut self) -> io::Result<Option<usize>> {
         poll_fn(|cx| {
             if self.input.capacity() == 0 {
                 self.input = buffers::take();
             }
-            let missing = self.wanted.saturating_sub(self.input.len());
-            if !make_room(&mut self.input, missing.clamp(BUFFER_BYTES / 4, READ_BYTES_MAX)) {
+            if !make_room(&mut self.input, next_read_bytes(self.input.len(), self.wanted)) {
                 self.no_room = true;
-                return Poll::Ready(Ok(0));
+                return Poll::Ready(Ok(Some(0)));
             }
-            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
+            if self.share.is_held() && self.shared.in_flight.poll_give_way(&self.share, cx) {
+                return Poll::Ready(Ok(None));
+            }
+            let mut room = (&mut self.input).limit(READ_BYTES_MAX);
+            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut room);
             if polled.is_pending() {
+                self.begin_turn();
                 self.release_buffers();
             }
-            polled
+            polled.map_ok(Some)
         })
         .await
     }
@@ -663,7 +786,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // TLS may keep the last of it back.
         let (tls, mut stream, output) = (self.tls, Pin::new(&mut self.stream), &self.output);
         let tried = poll_fn(|cx| {
-            let written = match stream.as_mut().poll_write(cx, output) {
+            let written = match poll_write(stream.as_mut(), cx, output, 0) {
                 Poll::Ready(written) => written?,
                 Poll::Pending => 0,
             };
@@ -671,43 +794,97 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(io::Result::Ok((written, sent)))
         });
         let (written, sent) = tried.await?;
-        if written == self.output.len() && sent {
+        if written == self.output.queued_bytes() && sent {
             self.stats.bytes_written.add(written as u64);
             self.output.clear();
         }
         Ok(written)
     }
 
-    /// Writes what is queued after the first `written` bytes. The timeout is for each step, so a slow reader of something
-    /// large is not cut off.
+    /// Writes what is queued after the first `written` bytes. A timeout is for each step, so a slow reader of something
+    /// large is not cut off; another is for the whole, so that nobody holds memory for ever by a few bytes now and then.
     async fn flush(&mut self, mut written: usize) -> io::Result<()> {
         if self.output.is_empty() {
             return Ok(());
         }
         self.info.set_state(ConnectionState::Mwrite);
-        while written < self.output.len() {
-            match timeout(self.shared.limits.write_timeout, self.stream.write(&self.output[written..])).await {
+        let (begun, step_timeout) = (Instant::now(), self.shared.limits.write_timeout);
+        let mut turn_ends = written + WRITE_BYTES_MAX;
+        while written < self.output.queued_bytes() {
+            if written >= turn_ends {
+                turn_ends = written + WRITE_BYTES_MAX;
+                self.stats.conn_yields.add(1);
+                tokio::task::yield_now().await;
+            }
+            let allowed = 2 * step_timeout + Duration::from_secs(written as u64 / Limits::ANSWER_BYTES_PER_S_MIN);
+            let until = (Instant::now() + step_timeout).min(begun + allowed);
+            match timeout_at(until, self.write_step(written)).await {
                 Ok(step) => match step? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     step => written += step,
                 },
                 Err(_) => return Err(self.does_not_read()),
             }
+            self.output.release_written(written);
         }
         if self.tls {
             self.send_all().await?;
         }
         self.stats.bytes_written.add(written as u64);
         self.output.clear();
+        if self.requested.bytes == 0 {
+            self.release_share();
+        } else {
+            // If it had to give way meanwhile, the request that has begun will be told.
+            self.shared.in_flight.count(&mut self.share, self.requested, Instant::now());
+        }
         Ok(())
+    }
+
+    /// Writes some of what is queued after the first `written` bytes. What waits for the peer is counted meanwhile.
+    async fn write_step(&mut self, written: usize) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let polled = poll_write(Pin::new(&mut self.stream), cx, &self.output, written);
+            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
+                return Poll::Ready(Err(self.gives_way()));
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Counts what waits for the peer to take what comes after the first `written` bytes. False if it has to give way.
+    fn may_wait_for_peer(&mut self, written: usize, cx: &mut task::Context<'_>) -> bool {
+        shrink(&mut self.input);
+        shrink(&mut self.output);
+        let memory = &self.shared.in_flight;
+        let holding = waiting(self.input.capacity(), &self.output, self.tls, written);
+        memory.count(&mut self.share, holding, Instant::now()) && !memory.poll_give_way(&self.share, cx)
     }
 
     /// TLS may have kept the last of it back.
     async fn send_all(&mut self) -> io::Result<()> {
-        match timeout(self.shared.limits.write_timeout, self.stream.flush()).await {
+        let (written, write_timeout) = (self.output.queued_bytes(), self.shared.limits.write_timeout);
+        let send = poll_fn(|cx| {
+            let polled = Pin::new(&mut self.stream).poll_flush(cx);
+            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
+                return Poll::Ready(Err(self.gives_way()));
+            }
+            polled
+        });
+        match timeout(write_timeout, send).await {
             Ok(sent) => sent,
             Err(_) => Err(self.does_not_read()),
         }
+    }
+
+    /// Others need the memory, and this peer is the furthest behind.
+    fn gives_way(&self) -> io::Error {
+        self.stats.answer_refusals.add(1);
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the peer takes its answers more slowly than others, who need the memory",
+        )
     }
 
     fn does_not_read(&self) -> io::Error {
@@ -738,8 +915,54 @@ impl<S> Drop for Connection<S> {
         let stats = &self.shared.service.stats;
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
-        self.shared.in_flight.resize(&mut self.in_flight, 0);
+        // First what is held, then its place: the next to give way is chosen when that is gone.
+        self.output.clear();
         buffers::give_back(&mut self.output);
         buffers::give_back(&mut self.input);
+        self.shared.in_flight.release(&mut self.share);
+    }
+}
+
+/// Writes what comes after the first `written` bytes, in one call.
+fn poll_write<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    context: &mut task::Context<'_>,
+    output: &Output,
+    written: usize,
+) -> Poll<io::Result<usize>> {
+    if !output.has_large() {
+        return stream.poll_write(context, output.get(written..).unwrap_or_default());
+    }
+    let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+    let count = output.slices(written, WRITE_BYTES_MAX, &mut slices);
+    stream.poll_write_vectored(context, &slices[..count])
+}
+
+/// How much is read next of a request of `total` bytes of which `have` are here: as much as is missing, and not much more
+/// than has come already, so that what a client announces costs nothing.
+fn next_read_bytes(have: usize, total: usize) -> usize {
+    total.saturating_sub(have).clamp(STEP_BYTES, (2 * have).clamp(BUFFER_BYTES, READ_BYTES_MAX))
+}
+
+/// Lets a buffer go, or what of it is not needed, before it waits for a peer.
+fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.is_empty() {
+        buffers::give_back(buffer);
+        return;
+    }
+    let needed = buffer.len().max(BUFFER_BYTES);
+    if buffer.capacity() > needed + STEP_BYTES {
+        buffer.shrink_to(needed);
+    }
+}
+
+/// What a connection holds while its peer takes what comes after the first `written` bytes.
+fn waiting(input_bytes: usize, output: &Output, tls: bool, written: usize) -> Holding {
+    let beyond = |bytes: usize| bytes.saturating_sub(BUFFER_BYTES);
+    let tls_bytes = if tls { TLS_BUFFER_BYTES } else { 0 };
+    Holding {
+        bytes: (beyond(input_bytes) + beyond(output.capacity()) + tls_bytes) as u64,
+        shared_bytes: output.shared_bytes() as u64,
+        moved_bytes: written as u64,
     }
 }

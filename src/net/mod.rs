@@ -6,9 +6,9 @@
 mod buffers;
 mod connection;
 mod guard;
-mod in_flight;
 mod listener;
 mod login_limit;
+mod memory;
 pub(crate) mod tls;
 mod worker;
 
@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::in_flight::InFlight;
 use self::login_limit::LoginLimit;
+use self::memory::ConnectionMemory;
 use crate::clock::Spacing;
 use crate::service::Service;
 use crate::supervision::Supervisor;
@@ -47,9 +47,10 @@ pub struct Limits {
     pub typing_max: Duration,
     /// Any other data block must be whole after this long, plus its size at [`Limits::REQUEST_BYTES_PER_S_MIN`].
     pub block_timeout: Duration,
-    /// Half-received requests may hold so many bytes, over all connections.
+    /// Half-received requests and answers that wait for their peers may hold so many bytes, over all connections.
     pub in_flight_bytes_max: u64,
-    /// A peer that does not take its answers for this long is given up.
+    /// A peer that takes nothing of its answers for this long is given up; so is one that takes twice as long, plus their
+    /// size at [`Limits::ANSWER_BYTES_PER_S_MIN`].
     pub write_timeout: Duration,
     /// A client that must log in has so long to do it.
     pub login_timeout: Duration,
@@ -64,6 +65,8 @@ pub struct Limits {
 impl Limits {
     /// A data block that arrives more slowly than this, bytes per second, is given up after its timeout.
     pub const REQUEST_BYTES_PER_S_MIN: u64 = 16 * 1024;
+    /// Answers that are taken more slowly than this, bytes per second, do not hold memory for longer. A modem is quicker.
+    pub const ANSWER_BYTES_PER_S_MIN: u64 = 1024;
 }
 
 /// How long pressure is taken to last after it was seen, milliseconds; longer than the time between two looks.
@@ -74,7 +77,8 @@ pub(crate) struct Shared {
     pub service: Arc<Service>,
     pub guard: Arc<Guard>,
     pub limits: Limits,
-    pub in_flight: InFlight,
+    /// What connections hold of requests and answers, over all of them.
+    pub in_flight: ConnectionMemory,
     /// Since when time counts for what is beside it, and until when there is pressure.
     started: Instant,
     strict_until_ms: AtomicU64,
@@ -110,10 +114,11 @@ impl Shared {
     }
 
     fn new(service: Arc<Service>, guard: Arc<Guard>, limits: Limits, shutdown: CancellationToken) -> Shared {
+        let (outlived, stats) = (service.cache.outlived().clone(), service.stats.clone());
         Shared {
             service,
             guard,
-            in_flight: InFlight::new(limits.in_flight_bytes_max),
+            in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, outlived, stats),
             started: Instant::now(),
             strict_until_ms: AtomicU64::new(0),
             logins: LoginLimit::default(),

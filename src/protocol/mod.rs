@@ -166,6 +166,28 @@ pub struct Keys<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Keys<'a> {
+    /// What has not been walked yet.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+/// How many words the thread has walked over, for tests that bound the work.
+#[cfg(test)]
+pub(crate) mod walked {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static WORDS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn words() -> usize {
+        WORDS.get()
+    }
+}
+
 impl<'a> Iterator for Keys<'a> {
     type Item = &'a [u8];
 
@@ -177,6 +199,8 @@ impl<'a> Iterator for Keys<'a> {
         if self.rest.is_empty() {
             return None;
         }
+        #[cfg(test)]
+        walked::WORDS.set(walked::WORDS.get() + 1);
         let end = scan::find(b' ', self.rest).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;

@@ -2,6 +2,8 @@
 //!
 //! Never allocates; a length is checked before anybody reserves memory for it.
 
+use memchr::memrchr;
+
 use super::number::{signed, unsigned, unsigned_32};
 use super::scan::find;
 use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance, meta};
@@ -10,6 +12,8 @@ use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance,
 const LINE_BYTES_MAX: usize = 2048;
 /// A `get` of many keys may be this long. memcached sets no limit; a peer that sends more is not one.
 const GET_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Blanks in front of a `get` that long at most.
+const BLANKS_MAX: usize = 100;
 /// Longer data blocks are refused outright (`process_update_command`: `INT_MAX - 2`).
 const VALUE_LENGTH_MAX: i64 = i32::MAX as i64 - 2;
 
@@ -58,15 +62,25 @@ impl<'a> Words<'a> {
 
 /// The request at the front of `buffer`. `value_bytes_max` is the largest data block worth buffering.
 pub fn step(buffer: &[u8], value_bytes_max: usize) -> Step<'_> {
-    let Some(newline) = find(b'\n', buffer) else {
+    step_from(buffer, 0, value_bytes_max)
+}
+
+/// The same when the first `searched` bytes are known to hold no line end: a long line that arrives in pieces is not
+/// searched from its beginning for each of them.
+#[inline]
+pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> Step<'_> {
+    let Some(newline) = buffer.get(searched..).and_then(|unsearched| find(b'\n', unsearched)) else {
         return unfinished(buffer);
     };
+    let newline = searched + newline;
     let line = trim_line(&buffer[..newline]);
     let used = newline + 1;
     let command_end = find(b' ', line).unwrap_or(line.len());
     match &line[..command_end] {
         b"get" | b"bget" => whole(get(line, command_end, false), used),
         b"gets" => whole(get(line, command_end, true), used),
+        b"gat" => whole(get_and_touch(line, command_end, false), used),
+        b"gats" => whole(get_and_touch(line, command_end, true), used),
         b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => store(line, buffer, used, value_bytes_max),
         &[b'm', verb] => meta::step(verb, &line[command_end..], buffer, used, value_bytes_max)
             .unwrap_or_else(|| other(line, buffer, used, value_bytes_max)),
@@ -105,9 +119,9 @@ fn unfinished(buffer: &[u8]) -> Step<'_> {
     if buffer.len() <= LINE_BYTES_MAX {
         return Step::More { total: buffer.len() + 1 };
     }
-    let blanks = buffer.iter().take_while(|&&byte| byte == b' ').count();
+    let blanks = buffer.iter().take(BLANKS_MAX + 1).take_while(|&&byte| byte == b' ').count();
     let text = &buffer[blanks..];
-    let is_get = blanks <= 100 && (text.starts_with(b"get ") || text.starts_with(b"gets "));
+    let is_get = blanks <= BLANKS_MAX && (text.starts_with(b"get ") || text.starts_with(b"gets "));
     if is_get && buffer.len() <= GET_LINE_BYTES_MAX {
         Step::More { total: buffer.len() + 1 }
     } else {
@@ -120,10 +134,8 @@ fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     if let Some(why) = foreign(buffer) {
         return Step::HangUp(why);
     }
-    let words = Words::of(line);
-    let command = words.word(0);
-    if line.first() == Some(&b' ') && !command.is_empty() {
-        let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+    if 0 < blanks && blanks < line.len() {
         return match step(&buffer[blanks..], value_bytes_max) {
             Step::Request { request, used, discard } => Step::Request { request, used: used + blanks, discard },
             Step::More { total } => Step::More { total: total + blanks },
@@ -133,17 +145,22 @@ fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     if is_http(line) {
         return Step::HangUp(HangUp::Http);
     }
-    whole(request(line, &words), used)
+    whole(request(&Words::of(line)), used)
 }
 
 /// Whether a line is the first of an HTTP request, or one of its headers that a browser cannot be made to leave out.
 pub(super) fn is_http(line: &[u8]) -> bool {
-    let mut words = keys(line);
-    match (words.next(), words.last()) {
-        (Some(b"Host:"), _) => true,
-        (Some(command), Some(last)) => last.starts_with(b"HTTP/") && !is_known(command),
-        _ => false,
-    }
+    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+    let line = &line[blanks..];
+    let command = &line[..find(b' ', line).unwrap_or(line.len())];
+    let last = last_word(line);
+    command == b"Host:" || (last.starts_with(b"HTTP/") && last.as_ptr() != command.as_ptr() && !is_known(command))
+}
+
+fn last_word(line: &[u8]) -> &[u8] {
+    let blanks = line.iter().rev().take_while(|&&byte| byte == b' ').count();
+    let line = &line[..line.len() - blanks];
+    &line[memrchr(b' ', line).map_or(0, |blank| blank + 1)..]
 }
 
 /// Commands whose last word may happen to look like HTTP's version. Two letters with an m in front are a meta command
@@ -152,8 +169,6 @@ fn is_known(command: &[u8]) -> bool {
     matches!(
         command,
         [b'm', _]
-            | b"gat"
-            | b"gats"
             | b"incr"
             | b"decr"
             | b"delete"
@@ -168,10 +183,8 @@ fn is_known(command: &[u8]) -> bool {
     )
 }
 
-fn request<'a>(line: &'a [u8], words: &Words<'a>) -> Request<'a> {
+fn request<'a>(words: &Words<'a>) -> Request<'a> {
     match words.word(0) {
-        b"gat" => get_and_touch(line, words, false),
-        b"gats" => get_and_touch(line, words, true),
         b"incr" => arithmetic(words, true),
         b"decr" => arithmetic(words, false),
         b"delete" => delete(words),
@@ -199,33 +212,39 @@ fn get(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
 }
 
 fn checked_keys<'a>(list: &'a [u8], request: Request<'a>, if_none: &'static str) -> Request<'a> {
-    // A short list cannot hold a key that is too long.
-    let too_long = |list| keys(list).any(|key| key.len() > KEY_LENGTH_MAX);
     if list.iter().all(|&byte| byte == b' ') {
         Request::Invalid { error: if_none, noreply: false }
-    } else if list.len() > KEY_LENGTH_MAX && too_long(list) {
+    } else if has_too_long_key(list) {
         Request::Invalid { error: BAD_FORMAT, noreply: false }
     } else {
         request
     }
 }
 
-/// `gat <exptime> <key>*`; without a key memcached answers `END`.
-fn get_and_touch<'a>(line: &'a [u8], words: &Words<'a>, with_cas: bool) -> Request<'a> {
-    if words.count < 2 {
-        return Request::Invalid { error: ERROR, noreply: false };
+/// Whether more than [`KEY_LENGTH_MAX`] bytes stand together. Looks for a blank from the end of each stretch of that
+/// length, so a line of half a million keys takes some thousand steps and not one for each key.
+fn has_too_long_key(list: &[u8]) -> bool {
+    let mut rest = list;
+    while let Some(stretch) = rest.get(..=KEY_LENGTH_MAX) {
+        match memrchr(b' ', stretch) {
+            Some(blank) => rest = &rest[blank + 1..],
+            None => return true,
+        }
     }
-    let Some(exptime) = signed(words.word(1)) else {
-        return Request::Invalid { error: BAD_EXPTIME, noreply: false };
-    };
-    let list = after_word(after_word(line, words.word(0)), words.word(1));
-    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: Some(exptime) }, "END")
+    false
 }
 
-/// The rest of a line after its first word.
-fn after_word<'a>(line: &'a [u8], word: &[u8]) -> &'a [u8] {
-    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
-    line.get(blanks + word.len()..).unwrap_or_default()
+/// `gat <exptime> <key>*`; without a key memcached answers `END`.
+fn get_and_touch(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
+    let mut words = keys(&line[command_end..]);
+    let Some(word) = words.next() else {
+        return Request::Invalid { error: ERROR, noreply: false };
+    };
+    let Some(exptime) = signed(word) else {
+        return Request::Invalid { error: BAD_EXPTIME, noreply: false };
+    };
+    let list = words.rest();
+    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: Some(exptime) }, "END")
 }
 
 fn arithmetic<'a>(words: &Words<'a>, increase: bool) -> Request<'a> {
@@ -462,6 +481,37 @@ mod tests {
         assert_eq!(step(&long_get, 0), Step::More { total: 4005 });
         let endless_get = [b"get ".as_slice(), &vec![b'a'; GET_LINE_BYTES_MAX]].concat();
         assert_eq!(step(&endless_get, 0), Step::HangUp(HangUp::EndlessLine));
+    }
+
+    #[test]
+    fn a_line_that_grows_is_searched_only_where_it_has_grown() {
+        let line = b"get a\nget b\n";
+        let b = Request::Get { keys: b" a\nget b", with_cas: false, touch_exptime: None };
+        assert_eq!(step_from(line, 6, 0), Step::Request { request: b, used: line.len(), discard: 0 });
+        assert_eq!(step_from(&line[..11], 11, 0), Step::More { total: 12 });
+        assert_eq!(step_from(&line[..11], 99, 0), Step::More { total: 12 });
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_found_wherever_it_stands() {
+        for (before, length, after) in
+            [(0, 250, 0), (0, 251, 0), (0, 251, 900), (249, 251, 1), (251, 250, 3), (7000, 251, 0), (7000, 250, 7000)]
+        {
+            let fill = |bytes: usize| b"k ".repeat(bytes.div_ceil(2));
+            let list = [fill(before).as_slice(), &vec![b'x'; length], b" ", &fill(after)].concat();
+            assert_eq!(has_too_long_key(&list), length > 250, "{before} {length} {after}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_many_keys_is_parsed_without_walking_them() {
+        for command in ["get", "gets", "gat 100", "gats 100", "   get"] {
+            let line = format!("{command}{}\r\n", " k".repeat(500_000));
+            let before = crate::protocol::walked::words();
+            let Request::Get { keys: list, .. } = request(line.as_bytes()) else { panic!("{command}") };
+            assert_eq!(list.len(), 1_000_000);
+            assert!(crate::protocol::walked::words() - before <= 2, "{command}");
+        }
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, value: &[u8], cas: Optio
 #[inline]
 pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
     out.reserve(b"VALUE ".len() + key.len() + TAIL_BYTES + length + b"\r\n".len());
+    value_line(out, key, flags, length, cas);
+}
+
+/// The same where the data block is not to be copied behind it.
+#[inline]
+pub fn value_line(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
     let mut tail = Tail::default();

@@ -5,7 +5,7 @@
 
 use super::access::may_read_statistics;
 use super::managed::{Doubt, Read};
-use super::{Context, Outcome, Service, VERSION};
+use super::{Context, Outcome, Output, Service, VERSION};
 use crate::cache::{Counted, Stored};
 use crate::clock::Now;
 use crate::config::RefuseWith;
@@ -109,7 +109,7 @@ impl Service {
         let (now, out) = (self.seconds(context.now), &mut *context.out);
         let show = |item: crate::cache::ItemView<'_>| {
             binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
-            out.extend_from_slice(item.value);
+            out.push_value(&item);
         };
         let found = match exptime {
             None => self.cache.get(key, now, show),
@@ -359,7 +359,8 @@ impl Service {
             self.count_denial(context);
             return binary::status(context.out, packet, Status::AuthError);
         }
-        let mut text = Vec::new();
+        let mut text = Output::default();
+        context.keys_left = 0;
         self.statistics(word, rest, &mut Context { out: &mut text, ..*context });
         let mut lines = text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\r"));
         for line in lines.by_ref() {

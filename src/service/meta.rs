@@ -4,7 +4,7 @@
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
 use super::managed::Read;
-use super::{Context, NON_NUMERIC, Outcome, Service, lost};
+use super::{Context, NON_NUMERIC, Outcome, Output, Service, lost};
 use crate::cache::{Counted, ItemView, Slot, Stored};
 use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
@@ -158,7 +158,9 @@ impl Service {
             let recached = show_get(out, meta, key, facts, slot, now, &times);
             show_marks(out, slot, created || recached);
             if meta.has(b'v') {
-                out.extend_from_slice(slot.view().map_or(b"", |item| item.value));
+                if let Some(item) = slot.view() {
+                    out.push_value(&item);
+                }
                 out.extend_from_slice(b"\r\n");
             }
             // Only now, so that `h` and `l` tell of the time before.
@@ -198,7 +200,8 @@ impl Service {
             }
         };
         if code.is_empty() {
-            response::line(context.out, self.stored(mode, stored, context));
+            let answer = self.stored(mode, stored, context);
+            response::line(context.out, answer);
             return;
         }
         self.stored(mode, stored, context);
@@ -398,10 +401,10 @@ struct Times {
 /// Answers a plain `mg` of an item about whose recaching there is nothing to tell, at one look. False if there is no such
 /// item; then nothing was done.
 #[inline]
-fn read_plainly(out: &mut Vec<u8>, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
+fn read_plainly(out: &mut Output, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
     let Some(item) = slot.view().filter(|item| !item.stale && !item.token_sent) else { return false };
     let (facts, with_value) = (Facts::of_item(&item, now), meta.has(b'v'));
-    if with_value {
+    if with_value && !item.is_shareable() {
         out.reserve(item.value.len());
     }
     Facts::head(out, with_value, facts.length);
@@ -410,7 +413,7 @@ fn read_plainly(out: &mut Vec<u8>, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[
     }
     out.extend_from_slice(b"\r\n");
     if with_value {
-        out.extend_from_slice(item.value);
+        out.push_value(&item);
         out.extend_from_slice(b"\r\n");
     }
     // Only now, so that `h` and `l` tell of the time before.

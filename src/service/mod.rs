@@ -7,6 +7,7 @@ mod access;
 mod binary;
 mod managed;
 mod meta;
+mod output;
 mod statistics;
 
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::{oneshot, watch};
 
 use self::managed::Read;
+pub use self::output::Output;
 use crate::access::Rights;
-use crate::cache::{Cache, Counted, Stored};
+use crate::cache::{Cache, Counted, ItemView, Stored};
 use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
@@ -25,6 +27,9 @@ use crate::stats::{Stats, WorkerStats};
 
 /// Output queued for one connection past which it must be written before more is executed, bytes.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys looked up in a row before other connections get a turn, whether or not there is something under them.
+pub const KEYS_PER_TURN: usize = 1024;
 
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
@@ -84,16 +89,19 @@ pub struct Context<'a> {
     pub may_wait: bool,
     /// The data block was dropped because there was no memory to receive it, not because it is too large.
     pub memory_short: bool,
-    pub out: &'a mut Vec<u8>,
+    /// Keys that may still be looked up before other connections get a turn; counted down. A request that takes as long
+    /// as a whole turn leaves none.
+    pub keys_left: usize,
+    pub out: &'a mut Output,
 }
 
 /// What became of a request.
 pub enum Outcome {
     /// Answered in full.
     Done,
-    /// A `get` with more to say; write the output, then go on with the keys from this one on.
+    /// A `get` with more to say; write the output, give others a turn, then go on from this byte of its keys.
     MoreKeys(usize),
-    /// A read must wait: write what there is, and after the wait go on with the key of this number.
+    /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
     Wait(Wait, usize),
     /// Answered but for the wait: once it is over, append these bytes.
     WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
@@ -131,8 +139,8 @@ impl Service {
         self.settings.max_connections
     }
 
-    /// Carries a request out. `first_key` is where a `get` goes on that was broken off, otherwise 0.
-    pub fn execute(&self, request: &Request<'_>, first_key: usize, context: &mut Context<'_>) -> Outcome {
+    /// Carries a request out. `begin` is the byte of its keys from which a `get` goes on that was broken off, otherwise 0.
+    pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> Outcome {
         if !context.rights.is_all()
             && let Some(refused) = self.refuse_for_want_of_rights(request, context)
         {
@@ -140,7 +148,7 @@ impl Service {
         }
         match *request {
             Request::Get { keys, with_cas, touch_exptime } => {
-                return self.get(keys, first_key, with_cas, touch_exptime, context);
+                return self.get(keys, begin, with_cas, touch_exptime, context);
             }
             Request::Store { mode, key, flags, exptime, value, noreply } => {
                 let answer = match self.refuse_write(mode, key, value, context) {
@@ -230,20 +238,23 @@ impl Service {
     fn get(
         &self,
         list: &[u8],
-        first_key: usize,
+        begin: usize,
         with_cas: bool,
         touch_exptime: Option<i64>,
         context: &mut Context<'_>,
     ) -> Outcome {
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
-        let base = context.out.len();
-        for (index, key) in keys(list).enumerate().skip(first_key) {
-            if context.out.len() - base > OUTPUT_BYTES_MAX {
-                return Outcome::MoreKeys(index);
+        let mut rest = keys(list.get(begin..).unwrap_or_default());
+        loop {
+            let here = list.len() - rest.rest().len();
+            let Some(key) = rest.next() else { break };
+            if context.keys_left == 0 || context.out.is_full() {
+                return Outcome::MoreKeys(here);
             }
+            context.keys_left -= 1;
             if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
-                return Outcome::Wait(wait, index);
+                return Outcome::Wait(wait, here);
             }
         }
         context.out.extend_from_slice(b"END\r\n");
@@ -267,8 +278,12 @@ impl Service {
             Read::Miss => false,
             Read::Ordinary => {
                 let out = &mut *context.out;
-                let show = |item: crate::cache::ItemView<'_>| {
-                    response::value(out, item.key, item.flags, item.value, with_cas.then_some(item.cas));
+                let show = |item: ItemView<'_>| {
+                    let cas = with_cas.then_some(item.cas);
+                    if item.is_shareable() {
+                        return append_large(out, &item, cas);
+                    }
+                    response::value(out, item.key, item.flags, item.value, cas);
                 };
                 match expiry {
                     None => self.cache.get(key, now, show).is_some(),
@@ -415,6 +430,14 @@ impl Service {
             }
         }
     }
+}
+
+/// Appends what a `get` answers, but for the data block, which is not copied.
+#[cold]
+fn append_large(out: &mut Output, item: &ItemView<'_>, cas: Option<u64>) {
+    response::value_line(out, item.key, item.flags, item.value.len(), cas);
+    out.push_value(item);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What becomes of a store whose data block was thrown away.

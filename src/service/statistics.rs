@@ -17,6 +17,8 @@ const PAGE_BYTES: u64 = 1024 * 1024;
 
 impl Service {
     pub(super) fn statistics(&self, argument: &[u8], rest: &[u8], context: &mut Context<'_>) {
+        // Each looks at all shards, workers or connections.
+        context.keys_left = 0;
         let out = &mut *context.out;
         match argument {
             b"" => self.general(context.now, context.rights, out),
@@ -108,6 +110,9 @@ impl Service {
             stat(out, "state_file_saved", u8::from(self.table.state_saved.load(Relaxed)));
             stat(out, "state_file_failures", self.table.state_failures.load(Relaxed));
         }
+        let memory = &self.stats.connection_memory;
+        stat(out, "connection_memory_bytes", memory.bytes.load(Relaxed) + self.cache.outlived().bytes());
+        stat(out, "connection_memory_bytes_max", memory.bytes_max.load(Relaxed));
         if let Some(node) = self.table.sharing.node() {
             stat(out, "shared_state_node", node);
             stat(out, "shared_state_up", u8::from(self.table.sharing.is_up() == Some(true)));
@@ -133,21 +138,22 @@ impl Service {
 
     fn connections(&self, out: &mut Vec<u8>) {
         let stats = &self.stats;
+        let counts = stats.totals();
         stat(out, "max_connections", self.settings.max_connections);
         stat(out, "curr_connections", stats.curr_connections.load(Relaxed));
         stat(out, "total_connections", stats.total_connections.load(Relaxed));
         stat(out, "rejected_connections", stats.rejected_connections.load(Relaxed));
         stat(out, "connection_structures", stats.curr_connections.load(Relaxed));
-        for name in [
-            "response_obj_oom",
-            "response_obj_count",
-            "response_obj_bytes",
-            "read_buf_count",
-            "read_buf_bytes",
-            "read_buf_bytes_free",
-            "read_buf_oom",
+        for (name, value) in [
+            ("response_obj_oom", counts.answer_refusals),
+            ("response_obj_count", 0),
+            ("response_obj_bytes", 0),
+            ("read_buf_count", 0),
+            ("read_buf_bytes", 0),
+            ("read_buf_bytes_free", 0),
+            ("read_buf_oom", counts.in_flight_refusals),
         ] {
-            stat(out, name, 0);
+            stat(out, name, value);
         }
         stat(out, "reserved_fds", 0);
     }

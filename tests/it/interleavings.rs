@@ -12,21 +12,12 @@ use crate::sync::Arc;
 
 #[path = "../../src/clock.rs"]
 mod clock;
-#[path = "../../src/net/in_flight.rs"]
-mod in_flight;
 #[path = "../../src/credential/watched.rs"]
 mod watched;
 #[path = "../../src/stats/workers.rs"]
 mod workers;
 
-/// What `in_flight` takes from its neighbour.
-mod buffers {
-    pub const BUFFER_BYTES: usize = 16 * 1024;
-}
-
-use buffers::BUFFER_BYTES;
 use clock::Spacing;
-use in_flight::InFlight;
 use watched::{Look, Watched};
 use workers::{Counter, Counts, Workers};
 
@@ -154,64 +145,6 @@ fn generations_never_go_backwards() {
             before = generation;
         }
         writer.join().unwrap();
-    });
-}
-
-#[test]
-fn shares_add_up_and_come_back() {
-    every_order(|| {
-        let all = InFlight::new(100);
-        let (mut one, mut two) = (0, 0);
-        assert!(all.resize(&mut one, BUFFER_BYTES) && one == 0);
-        assert!(all.resize(&mut one, BUFFER_BYTES + 60));
-        assert!(!all.resize(&mut two, BUFFER_BYTES + 41) && two == 0);
-        assert!(all.resize(&mut two, BUFFER_BYTES + 40));
-        assert!(!all.resize(&mut one, BUFFER_BYTES + 61) && one == 60);
-        assert!(all.resize(&mut one, 0) && all.resize(&mut two, 0));
-        assert_nothing_is_held(&all);
-    });
-}
-
-fn assert_nothing_is_held(all: &InFlight) {
-    let mut share = 0;
-    assert!(all.resize(&mut share, BUFFER_BYTES + 100), "somebody has not given back all");
-    assert!(!all.resize(&mut 0, BUFFER_BYTES + 1), "somebody has given back more than he had");
-}
-
-#[test]
-fn shares_of_several_threads_never_exceed_the_bound_and_come_back() {
-    every_order(|| {
-        let all = Arc::new(InFlight::new(100));
-        let held = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let take = |bytes: usize| {
-            let (all, held) = (all.clone(), held.clone());
-            move || {
-                let mut share = 0;
-                if all.resize(&mut share, BUFFER_BYTES + bytes) {
-                    let before = held.fetch_add(share, std::sync::atomic::Ordering::SeqCst);
-                    assert!(before + share <= 100);
-                    held.fetch_sub(share, std::sync::atomic::Ordering::SeqCst);
-                    assert!(all.resize(&mut share, 0));
-                }
-            }
-        };
-        let threads = [thread::spawn(take(60)), thread::spawn(take(50))];
-        take(70)();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_nothing_is_held(&all);
-    });
-}
-
-#[test]
-fn what_is_refused_does_not_stand_in_the_way_of_what_fits() {
-    every_order(|| {
-        let all = Arc::new(InFlight::new(100));
-        let mut held = 0;
-        assert!(all.resize(&mut held, BUFFER_BYTES + 50));
-        let greedy = all.clone();
-        let greedy = thread::spawn(move || assert!(!greedy.resize(&mut 0, BUFFER_BYTES + 60)));
-        assert!(all.resize(&mut 0, BUFFER_BYTES + 40), "there was room for it at any time");
-        greedy.join().unwrap();
     });
 }
 

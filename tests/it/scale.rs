@@ -14,7 +14,7 @@ use tokencached::clock::Now;
 use tokencached::credential::encoding::View;
 use tokencached::credential::table::{Credential, Key, Published, Table};
 use tokencached::protocol::{Step, parse::step};
-use tokencached::service::{Context, Outcome, Service, Settings};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service, Settings};
 use tokencached::stats::Stats;
 
 use crate::support::{APPID, Client, Node, PATIENCE, Wechat, wait_for};
@@ -241,7 +241,7 @@ impl Bare {
 
     fn execute(&self, bytes: &[u8]) -> String {
         let Step::Request { request, .. } = step(bytes, 1 << 20) else { panic!("not a request") };
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let mut context = Context {
             now: Now::read(),
             stats: &self.service.stats.register_worker(),
@@ -249,10 +249,11 @@ impl Bare {
             rights: &Rights::ALL,
             may_wait: true,
             memory_short: false,
+            keys_left: KEYS_PER_TURN,
             out: &mut out,
         };
         assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.to_vec()).unwrap()
     }
 }
 

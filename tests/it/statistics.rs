@@ -56,6 +56,8 @@ fn general_names_are_memcacheds_and_a_few_of_our_own() {
         "request_timeouts",
         "write_timeouts",
         "in_flight_refusals",
+        "connection_memory_bytes",
+        "connection_memory_bytes_max",
     ];
     compare("", &[], &added);
 }

@@ -46,11 +46,18 @@ struct Server {
 
 impl Server {
     fn new(limits: Limits) -> Server {
-        let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
-        let token = Key { name: "access_token:wx1".into(), spoken: None, view: View::RAW };
-        let (table, _reports) = Table::new([("wx1", vec![token])]);
+        let server = Server::with_first_fetch(limits);
         let value = "a token".repeat(70).into();
-        table.credentials()[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        let credentials = server.lot.shared.service.table.credentials();
+        credentials[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        server
+    }
+
+    /// One whose first fetches are all under way.
+    fn with_first_fetch(limits: Limits) -> Server {
+        let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
+        let token = |name: &str| vec![Key { name: name.into(), spoken: None, view: View::RAW }];
+        let (table, _reports) = Table::new([("wx1", token("access_token:wx1")), ("wx2", token("access_token:wx2"))]);
         let service =
             Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
@@ -78,14 +85,7 @@ impl Server {
     }
 
     fn in_flight(&self) -> u64 {
-        let mut share = 0;
-        let max = self.lot.shared.limits.in_flight_bytes_max;
-        // The most that can still be had says what is taken.
-        let free = (0..=max).rev().step_by(1 << 10).find(|bytes| {
-            self.lot.shared.in_flight.resize(&mut share, usize::try_from(*bytes).unwrap() + BUFFER_BYTES)
-        });
-        self.lot.shared.in_flight.resize(&mut share, 0);
-        max - free.unwrap_or(0)
+        self.lot.shared.in_flight.bytes()
     }
 }
 
@@ -289,19 +289,21 @@ async fn a_client_that_never_reads_costs_little_and_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_slowly_gets_everything() {
+async fn a_client_behind_a_modem_gets_everything() {
     let server = Server::new(limits());
     let mut client = server.connect(4096);
-    let value = "v".repeat(500_000);
-    expect(&mut client, &format!("set k 0 0 500000\r\n{value}\r\n"), "STORED\r\n").await;
+    let value = "v".repeat(1_000_000);
+    expect(&mut client, &format!("set k 0 0 1000000\r\n{value}\r\n"), "STORED\r\n").await;
     client.write_all(b"get k\r\n").await.unwrap();
-    let whole = format!("VALUE k 0 500000\r\n{value}\r\nEND\r\n");
+    let whole = format!("VALUE k 0 1000000\r\n{value}\r\nEND\r\n");
     let mut answer = Vec::new();
     while answer.len() < whole.len() {
+        // 14,400 baud, in bursts.
         sleep(seconds(20)).await;
-        let mut part = vec![0; 4096];
-        let read = client.read(&mut part).await.unwrap();
-        answer.extend_from_slice(&part[..read]);
+        let mut part = vec![0; 36_000];
+        let until = part.len().min(whole.len() - answer.len());
+        client.read_exact(&mut part[..until]).await.unwrap();
+        answer.extend_from_slice(&part[..until]);
     }
     assert!(answer == whole.as_bytes());
 }
@@ -325,25 +327,185 @@ async fn half_received_values_share_a_bounded_memory() {
         let mut client = server.connect(1 << 20);
         client.write_all(b"set c 0 0 900000\r\n").await.unwrap();
         client.write_all(&[b'v'; 600_000]).await.unwrap();
+        sleep(seconds(1)).await;
+        assert!(server.in_flight() <= 2 << 20);
         halves.push(client);
     }
     let block = "v".repeat(900_000);
     let mut late = server.connect(1 << 20);
-    for (store, answer) in [
-        ("set d 0 0 900000\r\n", "SERVER_ERROR out of memory storing object\r\n"),
-        ("ms e 900000\r\n", "SERVER_ERROR out of memory storing object\r\n"),
-        ("set d 0 0 900000 noreply\r\n", ""),
-    ] {
-        expect(&mut late, &format!("{store}{block}\r\nmn\r\n"), &format!("{answer}MN\r\n")).await;
+    expect(&mut late, &format!("set d 0 0 900000\r\n{block}\r\n"), "STORED\r\n").await;
+    // Those who had to give way are told so, and stay in step. As with any store that fails, nobody reads what was to be
+    // replaced.
+    let rest = "v".repeat(300_000);
+    for client in &mut halves[..2] {
+        let answer = "SERVER_ERROR out of memory storing object\r\nMN\r\n";
+        expect(client, &format!("{rest}\r\nmn\r\n"), answer).await;
     }
-    assert!(server.lot.stats.in_flight_refusals.get() >= 3);
-    // As with any store that fails, nobody reads what was to be replaced; and small ones go on.
-    expect(&mut late, "get d\r\nset f 0 0 1\r\nx\r\n", "END\r\nSTORED\r\n").await;
+    expect(&mut late, "get c\r\n", "END\r\n").await;
+    expect(&mut halves[2], &format!("{rest}\r\nmn\r\n"), "STORED\r\nMN\r\n").await;
+    assert_eq!(server.lot.stats.in_flight_refusals.get(), 2);
     drop(halves);
     drop(boasters);
     tokio::task::yield_now().await;
-    expect(&mut late, &format!("set d 0 0 900000\r\n{block}\r\n"), "STORED\r\n").await;
+    expect(&mut late, &format!("ms d 900000\r\n{block}\r\n"), "HD\r\n").await;
     assert_eq!(server.in_flight(), 0, "every share came back");
+}
+
+/// Begins a value of a megabyte and stops.
+async fn half_send(server: &Server) -> DuplexStream {
+    let mut client = server.connect(1 << 20);
+    client.write_all(b"set half 0 0 1040000\r\n").await.unwrap();
+    client.write_all(&[b'v'; 1_030_000]).await.unwrap();
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_six_half_sent_values_keep_nobody_from_storing() {
+    let server = Server::new(Limits { in_flight_bytes_max: 64 << 20, ..limits() });
+    let mut halves = Vec::new();
+    for _ in 0..66 {
+        halves.push(half_send(&server).await);
+        tokio::task::yield_now().await;
+    }
+    let begun = Instant::now();
+    let block = "v".repeat(100_000);
+    for _ in 0..20 {
+        expect(&mut server.connect(1 << 20), &format!("set new 0 0 100000\r\n{block}\r\n"), "STORED\r\n").await;
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for a deadline");
+    assert!(server.in_flight() <= 64 << 20);
+    // Not one more than must has to give way: each new value needs a tenth of what that frees.
+    assert!((1..=5).contains(&server.lot.stats.in_flight_refusals.get()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_steady_sender_is_not_pushed_out_by_those_who_stop() {
+    let server = Server::new(Limits { in_flight_bytes_max: 4 << 20, ..limits() });
+    let mut steady = server.connect(1 << 20);
+    let mut halves = Vec::new();
+    steady.write_all(b"set steady 0 0 1000000\r\n").await.unwrap();
+    for _ in 0..10 {
+        steady.write_all(&[b'v'; 100_000]).await.unwrap();
+        halves.push(half_send(&server).await);
+        sleep(seconds(1)).await;
+        assert!(server.in_flight() <= 4 << 20);
+    }
+    expect(&mut steady, "\r\n", "STORED\r\n").await;
+    assert!(server.lot.stats.in_flight_refusals.get() >= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_sent_get_line_that_has_to_give_way_is_closed() {
+    let server = Server::new(Limits { in_flight_bytes_max: 2 << 20, ..limits() });
+    let mut line = server.connect(1 << 20);
+    line.write_all(format!("get{}", " k".repeat(400_000)).as_bytes()).await.unwrap();
+    sleep(seconds(1)).await;
+    let _halves = [half_send(&server).await, half_send(&server).await];
+    assert_eq!(timeout(seconds(1), line.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+}
+
+/// Asks for a key and reads nothing.
+async fn ask_and_read_nothing(server: &Server, key: &str) -> DuplexStream {
+    let mut client = server.connect(1024);
+    client.write_all(format!("get {key}\r\n").as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    client
+}
+
+async fn store(server: &Server, key: &str, length: usize) {
+    let block = "v".repeat(length);
+    let mut client = server.connect(2 << 20);
+    expect(&mut client, &format!("set {key} 0 0 {length}\r\n{block}\r\n"), "STORED\r\n").await;
+}
+
+async fn expect_value(client: &mut DuplexStream, key: &str, length: usize) {
+    let value = format!("VALUE {key} 0 {length}\r\n{}\r\nEND\r\n", "v".repeat(length));
+    expect(client, &format!("get {key}\r\n"), &value).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_read_nothing_cost_one_value_between_them() {
+    let server = Server::new(limits());
+    store(&server, "k", 1_000_000).await;
+    let mut readers = Vec::new();
+    for _ in 0..60 {
+        readers.push(ask_and_read_nothing(&server, "k").await);
+    }
+    assert_eq!(server.in_flight(), 0, "the value is in the cache and nowhere else");
+    store(&server, "k", 999_999).await;
+    assert!((1_000_000..1_001_000).contains(&server.in_flight()), "{}: once, not for each", server.in_flight());
+    expect_value(&mut server.connect(1024), "k", 999_999).await;
+    // Those who begin to read get the value they asked for, whole.
+    let value = format!("VALUE k 0 1000000\r\n{}\r\nEND\r\n", "v".repeat(1_000_000));
+    expect(&mut readers[0], "", &value).await;
+    drop(readers);
+    sleep(seconds(1)).await;
+    assert_eq!(server.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_readers_hold_of_values_that_are_gone_is_bounded() {
+    let server = Server::new(Limits { in_flight_bytes_max: 4 << 20, ..limits() });
+    let mut readers = Vec::new();
+    let (mut most, mut steady) = (0, server.connect(1024));
+    for _ in 0..20 {
+        store(&server, "k", 1_000_000).await;
+        for _ in 0..3 {
+            readers.push(ask_and_read_nothing(&server, "k").await);
+        }
+        expect_value(&mut steady, "k", 1_000_000).await;
+        most = most.max(server.in_flight());
+    }
+    assert!((3 << 20..=5 << 20).contains(&most), "{most}");
+    // The oldest had to give way, and no more of them than must: three hold each value.
+    let closed = server.lot.stats.answer_refusals.get();
+    assert!((45..=51).contains(&closed), "{closed}");
+    assert!(server.in_flight() <= 4 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_many_small_values_are_bounded_over_all_connections_and_all_are_served() {
+    let server = Server::new(Limits { in_flight_bytes_max: 2 << 20, ..limits() });
+    store(&server, "k", 2000).await;
+    let many = "k ".repeat(500);
+    let mut readers = Vec::new();
+    for _ in 0..50 {
+        readers.push(ask_and_read_nothing(&server, &many).await);
+        assert!(server.in_flight() <= 2 << 20, "{}", server.in_flight());
+    }
+    assert!(server.in_flight() > 1 << 20);
+    assert_eq!(server.lot.stats.answer_refusals.get(), 0, "they queue less, and nobody is closed");
+    let whole = format!("VALUE k 0 2000\r\n{}\r\n", "v".repeat(2000)).repeat(500) + "END\r\n";
+    expect(&mut server.connect(1024), &format!("get {many}\r\n"), &whole).await;
+    expect(&mut readers[0], "", &whole).await;
+    expect(&mut readers[49], "", &whole).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_a_few_bytes_now_and_then_is_given_up() {
+    let server = Server::new(limits());
+    store(&server, "k", 1_000_000).await;
+    let mut client = ask_and_read_nothing(&server, "k").await;
+    let begun = Instant::now();
+    while client.read(&mut [0; 10]).await.unwrap() > 0 {
+        sleep(seconds(25)).await;
+        assert!(begun.elapsed() < seconds(10_000), "it holds memory for ever");
+        if server.lot.stats.write_timeouts.get() > 0 {
+            break;
+        }
+    }
+    assert!((60..=90).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(server.lot.stats.write_timeouts.get(), 1);
+}
+
+#[test]
+fn what_waits_is_counted_beyond_the_first_buffers_and_tls_keeps_some_too() {
+    let mut output = Output::default();
+    output.extend_from_slice(&[b'x'; 100]);
+    assert_eq!(waiting(BUFFER_BYTES, &output, false, 7), Holding { bytes: 0, shared_bytes: 0, moved_bytes: 7 });
+    *output = Vec::with_capacity(3 * BUFFER_BYTES);
+    let bytes = |tls| waiting(2 * BUFFER_BYTES, &output, tls, 0).bytes;
+    assert_eq!((bytes(false), bytes(true)), (3 * 16_384, 3 * 16_384 + TLS_BUFFER_BYTES as u64));
 }
 
 #[tokio::test(start_paused = true)]
@@ -392,6 +554,121 @@ async fn a_long_pipeline_gives_its_neighbours_a_turn() {
     assert!(server.lot.stats.conn_yields.get() > 4000);
 }
 
+/// Sends a request whose answer may be large, and gives the answer once it ends so.
+async fn ask(mut client: DuplexStream, request: String, end: &str) -> String {
+    let (mut answers, mut requests) = tokio::io::split(&mut client);
+    let mut answer = Vec::new();
+    let send = async { requests.write_all(request.as_bytes()).await.unwrap() };
+    let receive = async {
+        while !answer.ends_with(end.as_bytes()) {
+            let read = timeout(seconds(1000), answers.read_buf(&mut answer)).await;
+            assert!(read.expect("an answer that never ends").unwrap() > 0, "closed in mid-answer");
+        }
+    };
+    tokio::join!(send, receive);
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_of_half_a_million_keys_is_walked_once_and_gives_its_neighbours_turns() {
+    for (command, hit) in [("get", true), ("gets", true), ("get", false)] {
+        let server = Server::new(limits());
+        let (greedy, mut modest) = (server.connect(1 << 20), server.connect(1024));
+        if hit {
+            expect(&mut modest, "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+        }
+        let (keys_before, words_before) = (server.lot.stats.cmd_get.get(), crate::protocol::walked::words());
+        let request = format!("{command}{}\r\n", " k".repeat(500_000));
+        let answer = tokio::spawn(async move { ask(greedy, request, "END\r\n").await });
+        while server.lot.stats.cmd_get.get() == keys_before {
+            tokio::task::yield_now().await;
+        }
+        let mut keys = server.lot.stats.cmd_get.get();
+        for _ in 0..20 {
+            expect(&mut modest, "mn\r\n", "MN\r\n").await;
+            let now = server.lot.stats.cmd_get.get();
+            // The neighbour needs three turns: to send, to be served and to see the answer.
+            assert!(now - keys <= 4 * KEYS_PER_TURN as u64, "{command}: {} keys before a neighbour's turn", now - keys);
+            keys = now;
+        }
+        let (whole, value) =
+            (answer.await.unwrap(), if command == "gets" { "VALUE k 0 1 1\r\nx\r\n" } else { "VALUE k 0 1\r\nx\r\n" });
+        assert!(whole == if hit { value.repeat(500_000) + "END\r\n" } else { "END\r\n".into() });
+        assert_eq!(server.lot.stats.cmd_get.get() - keys_before, 500_000);
+        let walked = crate::protocol::walked::words() - words_before;
+        assert!(walked <= 500_000 + 1000, "{command}: {walked} words");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_touches_and_is_broken_off_goes_on_touching() {
+    let server = Server::new(limits());
+    expect(&mut server.connect(1024), "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+    // All of it comes at once: a longer `gat` line without its end is given up.
+    let request = format!("gat 100{}\r\nmn\r\n", " k".repeat(7000));
+    let answer = ask(server.connect(1 << 20), request, "MN\r\n").await;
+    assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(7000) + "END\r\nMN\r\n");
+    assert_eq!(server.lot.stats.touch_hits.get(), 7000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_is_held_in_its_midst_goes_on_where_it_was_and_is_held_once() {
+    let server = Server::with_first_fetch(limits());
+    expect(&mut server.connect(1024), "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
+    let many = " k".repeat(20_000);
+    let request = format!("get{many} access_token:wx2{many} access_token:wx2{many}\r\n");
+    let (words_before, begun) = (crate::protocol::walked::words(), Instant::now());
+    let answer = ask(server.connect(1 << 20), request, "END\r\n").await;
+    assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(60_000) + "END\r\n");
+    assert_eq!(begun.elapsed(), server.lot.shared.limits.hold, "one request is held once");
+    let walked = crate::protocol::walked::words() - words_before;
+    assert!(walked <= 60_002 + 200, "{walked} words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive() {
+    let server = Server::new(limits());
+    // Each batch is whole and there is always another one: the connection never waits by itself.
+    for (batch, turns) in
+        [("mn\r\n".repeat(15), 60), (format!("get{}\r\n", " k".repeat(900)), 70), ("stats\r\n".into(), 99)]
+    {
+        let before = server.lot.stats.conn_yields.get();
+        let stream = Script { batch: batch.clone().into(), times: 100, paused: true, never_waits: true };
+        server.connection(stream).run().await;
+        let yields = server.lot.stats.conn_yields.get() - before;
+        assert!(yields >= turns, "{batch:.10}: {yields}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_does_not_move_what_is_left_for_the_next() {
+    let server = Server::new(limits());
+    let mut connection = server.connection(duplex(64).1);
+    connection.input = b"mn\r\n".repeat(50_000);
+    let shared = server.lot.shared.clone();
+    for turn in 1..=3 {
+        assert!(matches!(connection.execute_batch(&shared, Now::read(), true), Batch::Turn));
+        assert_eq!((connection.input.len(), connection.start), (200_000, turn * 20 * 4));
+        connection.begin_turn();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_parsed_again_before_it_is_whole() {
+    let server = Server::new(limits());
+    let mut client = server.connect(1 << 20);
+    let block = "v".repeat(1000);
+    client.write_all(format!("set{}k 0 0 100000\r\n", " ".repeat(1000)).as_bytes()).await.unwrap();
+    tokio::task::yield_now().await;
+    let before = crate::protocol::walked::words();
+    for _ in 0..100 {
+        client.write_all(block.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    expect(&mut client, "\r\n", "STORED\r\n").await;
+    assert!(crate::protocol::walked::words() - before <= 10);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_holds_no_buffer_and_is_small() {
     let server = Server::new(limits());
@@ -410,6 +687,8 @@ struct Script {
     batch: Vec<u8>,
     times: usize,
     paused: bool,
+    /// There is no pause.
+    never_waits: bool,
 }
 
 impl AsyncRead for Script {
@@ -419,7 +698,7 @@ impl AsyncRead for Script {
         buffer: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.paused = !self.paused;
-        if self.paused {
+        if self.paused && !self.never_waits {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -448,7 +727,7 @@ impl AsyncWrite for Script {
 /// Serves a batch so many times, and says how often memory was allocated meanwhile.
 fn allocations(server: &Server, batch: &str, times: usize) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let mut script = Some(Script { batch: batch.into(), times, paused: false });
+    let mut script = Some(Script { batch: batch.into(), times, paused: false, never_waits: false });
     let mut serve = || runtime.block_on(server.connection(script.take().unwrap()).run());
     allocation_counter::measure(&mut serve).count_total
 }
@@ -457,10 +736,14 @@ fn allocations(server: &Server, batch: &str, times: usize) -> u64 {
 fn a_hit_allocates_nothing() {
     let server = Server::new(limits());
     let value = "x".repeat(10_000);
+    let huge = "x".repeat(100_000);
+    let cache = &server.lot.shared.service.cache;
+    cache.store(cache::Mode::Set, b"huge", 0, 0, huge.as_bytes(), 1);
     let set = format!("set large 0 0 10000\r\n{value}\r\nset small 7 0 5\r\nvalue\r\n");
     allocations(&server, &set, 1);
     let batches = [
         "get large\r\n",
+        "get huge small huge\r\nmg huge v\r\n",
         "get small absent large small\r\n",
         "gets small\r\n",
         "mg large v\r\n",

@@ -10,7 +10,7 @@ use tokencached::access::Rights;
 use tokencached::clock::Now;
 use tokencached::protocol::Step;
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, Outcome, Service};
+use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service};
 use tokencached::stats::WorkerStats;
 
 use super::{ITEM_SIZE_MAX, MANAGED, TOKEN};
@@ -285,16 +285,25 @@ impl Run<'_> {
         assert_eq!(used as u64 + discard, send.len() as u64, "{}", send.escape_ascii());
         let ms = self.second * 1000;
         let now = Now { boot_ms: self.start.boot_ms + ms, unix_ms: self.start.unix_ms + ms as i64 };
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let (stats, rights) = (self.stats, &Rights::ALL);
-        let mut context =
-            Context { now, stats, peer: &"fuzz", rights, may_wait: true, memory_short: false, out: &mut out };
+        let mut context = Context {
+            now,
+            stats,
+            peer: &"fuzz",
+            rights,
+            may_wait: true,
+            memory_short: false,
+            keys_left: KEYS_PER_TURN,
+            out: &mut out,
+        };
         match self.service.execute(&request, 0, &mut context) {
             Outcome::Done => {}
             Outcome::WaitThenReply(_, reply) => out.extend(reply),
             _ => panic!("neither done nor to be waited for: {}", send.escape_ascii()),
         }
-        out
+        assert!(!out.has_large(), "no value is that long here");
+        out.to_vec()
     }
 }
 

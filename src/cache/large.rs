@@ -1,0 +1,106 @@
+//! Data too large for a slot: an allocation of its own. Readers may hold on to it while it is written to their peers, so
+//! that it is not copied for each of them.
+//!
+//! What the cache has given up while readers hold it is counted until the last of them lets go ([`Outlived`]). Never
+//! changes while a reader holds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Values from this length on are shared with readers; a shorter one is sooner copied.
+pub const SHARED_BYTES_MIN: usize = 16 * 1024;
+
+/// What each takes beside its bytes: the two counts of an `Arc`, and what it points to.
+pub(super) const HEADER_BYTES: u64 = (2 * size_of::<usize>() + size_of::<Inner>()) as u64;
+
+/// Bytes that readers hold of items which have been replaced, deleted or evicted since.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Outlived(AtomicU64);
+
+impl Outlived {
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// An item's key, value and flags.
+#[derive(Clone)]
+pub struct LargeData(Arc<Inner>);
+
+struct Inner {
+    bytes: Box<[u8]>,
+    outlived: Arc<Outlived>,
+    /// Counted in `outlived`.
+    given_up: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.given_up.get_mut() {
+            self.outlived.0.fetch_sub(self.bytes.len() as u64, Relaxed);
+        }
+    }
+}
+
+impl LargeData {
+    pub(super) fn new(bytes: Box<[u8]>, outlived: Arc<Outlived>) -> LargeData {
+        LargeData(Arc::new(Inner { bytes, outlived, given_up: AtomicBool::new(false) }))
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// To be changed in place. What a reader holds stays as it is: the item then gets a copy.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        if Arc::strong_count(&self.0) > 1 {
+            let copy = LargeData::new(self.0.bytes.clone(), self.0.outlived.clone());
+            std::mem::replace(self, copy).give_up();
+        }
+        Arc::get_mut(&mut self.0).map_or(&mut [], |inner| &mut inner.bytes)
+    }
+
+    /// The cache lets go of it, under the lock under which readers are given it.
+    pub(super) fn give_up(&self) {
+        if Arc::strong_count(&self.0) > 1 {
+            self.0.given_up.store(true, Relaxed);
+            self.0.outlived.0.fetch_add(self.0.bytes.len() as u64, Relaxed);
+        }
+    }
+}
+
+/// The length only: what is kept is nobody's business.
+impl fmt::Debug for LargeData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LargeData").field(&self.0.bytes.len()).finish()
+    }
+}
+
+impl PartialEq for LargeData {
+    fn eq(&self, other: &LargeData) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LargeData {}
+
+/// A large value, held by a reader.
+#[derive(Clone, Debug)]
+pub struct SharedValue {
+    data: LargeData,
+    begin: usize,
+    end: usize,
+}
+
+impl SharedValue {
+    pub(super) fn new(data: &LargeData, begin: usize, end: usize) -> SharedValue {
+        SharedValue { data: data.clone(), begin, end }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.data.bytes().get(self.begin..self.end).unwrap_or_default()
+    }
+}

@@ -1,0 +1,345 @@
+//! Memory that connections hold beyond their first buffers, over all of them: half-received requests, answers that wait
+//! for their peers, and values that the cache has given up while they were still being written. One budget for all.
+//!
+//! When it is used up, whoever asks is served and the one whose peer is furthest behind gives way ([`Holder::behind_ms`]).
+//! Counts what is there and the step being read, never what a client merely announces. Most connections never hold
+//! anything here, and then they only look at two counts that are seldom written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::cache::Outlived;
+use crate::stats::Stats;
+
+/// Whose peer keeps this pace is behind only by the time it has been silent, bytes per second.
+const PACE_BYTES_PER_S: u64 = 64 * 1024;
+
+/// The budget and who holds something of it.
+#[derive(Debug)]
+pub(crate) struct ConnectionMemory {
+    /// Shows what all holders have.
+    stats: Arc<Stats>,
+    bytes_max: u64,
+    outlived: Arc<Outlived>,
+    holders: Mutex<Holders>,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    all: BTreeMap<u64, Holder>,
+    last: u64,
+    bytes: u64,
+    /// Who has to give way and has not yet, and what of the cache it is still writing: that is as good as gone.
+    leaving: BTreeMap<u64, u64>,
+    leaving_bytes: u64,
+}
+
+/// What one connection holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holding {
+    /// Its own memory, bytes.
+    pub bytes: u64,
+    /// Values of the cache that it is writing, bytes. They count once they are nowhere else.
+    pub shared_bytes: u64,
+    /// What its peer has sent, or taken, since it holds something.
+    pub moved_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Holder {
+    holding: Holding,
+    since: Instant,
+    moved_at: Instant,
+    waker: Option<Waker>,
+}
+
+impl Holder {
+    /// How long the peer has been silent, or how much longer it took than at a fair pace: whichever is more.
+    fn behind_ms(&self, now: Instant) -> u64 {
+        let ms = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
+        let fair_ms = self.holding.moved_bytes.saturating_mul(1000) / PACE_BYTES_PER_S;
+        ms(self.moved_at).max(ms(self.since).saturating_sub(fair_ms))
+    }
+}
+
+/// A connection's place among the holders; none until it holds something.
+#[derive(Debug, Default)]
+pub(crate) struct Share(Option<u64>);
+
+impl Share {
+    pub fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl ConnectionMemory {
+    pub fn new(bytes_max: u64, outlived: Arc<Outlived>, stats: Arc<Stats>) -> ConnectionMemory {
+        stats.connection_memory.bytes_max.store(bytes_max, Relaxed);
+        ConnectionMemory { stats, bytes_max, outlived, holders: Mutex::default() }
+    }
+
+    /// What is in use.
+    pub fn bytes(&self) -> u64 {
+        self.stats.connection_memory.bytes.load(Relaxed) + self.outlived.bytes()
+    }
+
+    /// Whether more than half of the memory is in use: time to hold connections to their deadlines, and to let none queue
+    /// more than its first buffer takes.
+    pub fn is_under_pressure(&self) -> bool {
+        self.bytes() > self.bytes_max / 2
+    }
+
+    /// Lets others hold no more than the budget, when values that are still being written have left the cache.
+    #[inline]
+    pub fn keep_bound(&self) {
+        if self.bytes() > self.bytes_max {
+            let holders = &mut *self.holders.lock();
+            self.make_room(holders, None, 0, Instant::now());
+            self.show(holders);
+        }
+    }
+
+    /// Makes a connection's share what it asks for; others give way if that is too much for all together. False if it
+    /// would be too much even then, or if this one has had to give way itself: then it has no share any more.
+    pub fn ask(&self, share: &mut Share, holding: Holding, now: Instant) -> bool {
+        let holders = &mut *self.holders.lock();
+        let granted = holders.has(share)
+            && holding.bytes <= self.bytes_max
+            && self.make_room(holders, share.0, holding.bytes, now);
+        if granted {
+            holders.put(share, holding, now);
+        } else {
+            holders.remove(share);
+        }
+        self.show(holders);
+        granted
+    }
+
+    /// Counts what a connection holds already, and lets others give way if that is too much for all together. False if
+    /// this one has had to give way.
+    pub fn count(&self, share: &mut Share, holding: Holding, now: Instant) -> bool {
+        let holders = &mut *self.holders.lock();
+        let counted = holders.has(share);
+        if counted {
+            holders.put(share, holding, now);
+            self.make_room(holders, share.0, holding.bytes, now);
+        }
+        self.show(holders);
+        counted
+    }
+
+    /// Whether this connection has to give way; otherwise it is woken when it has to.
+    pub fn poll_give_way(&self, share: &Share, context: &mut Context<'_>) -> bool {
+        let holders = &mut *self.holders.lock();
+        match share.0.map(|id| holders.all.get_mut(&id)) {
+            None => false,
+            Some(None) => true,
+            Some(Some(holder)) => {
+                holder.waker = Some(context.waker().clone());
+                false
+            }
+        }
+    }
+
+    /// Whether this connection has to give way.
+    pub fn must_give_way(&self, share: &Share) -> bool {
+        share.is_held() && !self.holders.lock().has(share)
+    }
+
+    /// Takes the connection's memory away, as if it had to give way.
+    pub fn revoke(&self, share: &Share) {
+        let holders = &mut *self.holders.lock();
+        holders.revoke(share.0);
+        self.show(holders);
+    }
+
+    /// The connection holds nothing any more.
+    pub fn release(&self, share: &mut Share) {
+        if !share.is_held() {
+            return;
+        }
+        {
+            let holders = &mut *self.holders.lock();
+            holders.remove(share);
+            self.show(holders);
+        }
+        self.keep_bound();
+    }
+
+    /// Lets those furthest behind give way until this one can hold so much in all. The memory of those is taken as free at
+    /// once: they let go as soon as their workers have a moment.
+    fn make_room(&self, holders: &mut Holders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
+        let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
+        let outlived = self.outlived.bytes();
+        while holders.bytes - has + bytes + outlived.saturating_sub(holders.leaving_bytes) > self.bytes_max {
+            let Some(id) = holders.furthest_behind(asks, now) else { return false };
+            holders.revoke(Some(id));
+        }
+        true
+    }
+
+    fn show(&self, holders: &Holders) {
+        self.stats.connection_memory.bytes.store(holders.bytes, Relaxed);
+    }
+}
+
+impl Holders {
+    /// False if the share has been taken away.
+    fn has(&self, share: &Share) -> bool {
+        share.0.is_none_or(|id| self.all.contains_key(&id))
+    }
+
+    fn put(&mut self, share: &mut Share, holding: Holding, now: Instant) {
+        let id = *share.0.get_or_insert_with(|| {
+            self.last += 1;
+            self.last
+        });
+        let holder = self.all.entry(id).or_insert(Holder {
+            holding: Holding::default(),
+            since: now,
+            moved_at: now,
+            waker: None,
+        });
+        if holding.moved_bytes < holder.holding.moved_bytes {
+            // The other direction now, or the next request.
+            (holder.since, holder.moved_at) = (now, now);
+        } else if holding.moved_bytes > holder.holding.moved_bytes {
+            holder.moved_at = now;
+        }
+        self.bytes = self.bytes - holder.holding.bytes + holding.bytes;
+        holder.holding = holding;
+    }
+
+    fn remove(&mut self, share: &mut Share) {
+        let Some(id) = share.0.take() else { return };
+        self.bytes -= self.all.remove(&id).map_or(0, |holder| holder.holding.bytes);
+        self.leaving_bytes -= self.leaving.remove(&id).unwrap_or(0);
+    }
+
+    /// The connection keeps its number, and finds nothing under it.
+    fn revoke(&mut self, id: Option<u64>) {
+        let Some((id, holder)) = id.and_then(|id| self.all.remove_entry(&id)) else { return };
+        self.bytes -= holder.holding.bytes;
+        self.leaving_bytes += holder.holding.shared_bytes;
+        self.leaving.insert(id, holder.holding.shared_bytes);
+        if let Some(waker) = holder.waker {
+            waker.wake();
+        }
+    }
+
+    /// One look at each, and each gives way once.
+    fn furthest_behind(&self, but: Option<u64>, now: Instant) -> Option<u64> {
+        let others = self.all.iter().filter(|(id, _)| Some(**id) != but);
+        // Of several the oldest.
+        others.rev().max_by_key(|(_, holder)| holder.behind_ms(now)).map(|(id, _)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn memory(bytes_max: u64) -> ConnectionMemory {
+        ConnectionMemory::new(bytes_max, Arc::default(), Arc::default())
+    }
+
+    fn holding(bytes: u64) -> Holding {
+        Holding { bytes, shared_bytes: 0, moved_bytes: bytes }
+    }
+
+    #[test]
+    fn shares_add_up_and_come_back() {
+        let memory = memory(100);
+        let (mut one, mut two, now) = (Share::default(), Share::default(), Instant::now());
+        assert!(memory.ask(&mut one, holding(30), now) && memory.ask(&mut two, holding(20), now));
+        assert!(memory.bytes() == 50 && !memory.is_under_pressure());
+        assert!(memory.ask(&mut one, holding(80), now) && memory.is_under_pressure());
+        assert!(memory.ask(&mut one, holding(10), now) && memory.count(&mut two, holding(5), now));
+        assert_eq!(memory.bytes(), 15);
+        memory.release(&mut one);
+        memory.release(&mut two);
+        memory.release(&mut two);
+        assert_eq!(memory.bytes(), 0);
+        assert!(!memory.ask(&mut one, holding(101), now), "more than there is");
+        assert_eq!(memory.bytes(), 0);
+    }
+
+    #[test]
+    fn who_is_furthest_behind_gives_way_and_is_woken_and_never_who_asks() {
+        let memory = memory(3 << 20);
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let [mut steady, mut silent, mut slow, mut newcomer] = [(); 4].map(|()| Share::default());
+        let part = |bytes, moved_bytes| Holding { bytes, shared_bytes: 0, moved_bytes };
+        assert!(memory.ask(&mut steady, part(1 << 20, 100_000), at(0)));
+        assert!(memory.ask(&mut silent, part(1 << 20, 1_000_000), at(1)));
+        assert!(memory.ask(&mut slow, part(1 << 20, 10), at(0)));
+        assert!(memory.ask(&mut steady, part(1 << 20, 2_000_000), at(20)));
+        assert!(memory.ask(&mut slow, part(1 << 20, 100), at(20)));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        assert!(!memory.poll_give_way(&slow, &mut Context::from_waker(&waker)));
+        assert!(memory.ask(&mut newcomer, part(100_000, 100_000), at(20)));
+        assert_eq!(woken.0.load(Relaxed), 1);
+        assert!(memory.must_give_way(&slow) && !memory.must_give_way(&silent));
+        assert!(memory.ask(&mut newcomer, part(2 << 20, 150_000), at(20)));
+        assert!(memory.must_give_way(&silent) && !memory.must_give_way(&steady));
+        assert_eq!(memory.bytes(), 3 << 20);
+        assert!(!memory.ask(&mut slow, part(10, 200), at(20)), "what was taken away does not come back");
+        assert!(memory.ask(&mut slow, part(10, 10), at(20)), "but the next request is a new one");
+    }
+
+    #[test]
+    fn what_is_held_already_is_counted_and_others_give_way() {
+        let memory = memory(100);
+        let (mut waits, mut writes, now) = (Share::default(), Share::default(), Instant::now());
+        assert!(memory.ask(&mut waits, holding(90), now));
+        assert!(memory.count(&mut writes, holding(40), now));
+        assert!(memory.must_give_way(&waits) && memory.bytes() == 40);
+        assert!(memory.count(&mut writes, holding(400), now), "it is alone, and there already");
+        assert_eq!(memory.bytes(), 400);
+        assert!(!memory.count(&mut waits, holding(1), now));
+        memory.release(&mut writes);
+        memory.release(&mut waits);
+        assert_eq!(memory.bytes(), 0);
+        assert!(memory.count(&mut waits, holding(1), now), "the next answer is a new one");
+    }
+
+    #[test]
+    fn shares_of_several_threads_never_exceed_the_bound_and_come_back() {
+        let memory = memory(100);
+        std::thread::scope(|scope| {
+            for bytes in [40, 50, 60, 70] {
+                let memory = &memory;
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        let mut share = Share::default();
+                        assert!(memory.ask(&mut share, holding(bytes), Instant::now()), "others give way");
+                        assert!(memory.bytes() <= 100);
+                        memory.release(&mut share);
+                    }
+                });
+            }
+        });
+        assert_eq!(memory.bytes(), 0);
+    }
+}
