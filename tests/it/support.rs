@@ -34,9 +34,22 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// The binary under test.
 pub fn tokencached() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokencached"));
+    command(Path::new(env!("CARGO_BIN_EXE_tokencached")))
+}
+
+fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// The binary of the version before this one, if the environment names it; says so if it does not.
+pub fn tokencached_before() -> Option<Command> {
+    let binary = std::env::var_os("TOKENCACHED_BEFORE").map(PathBuf::from).filter(|binary| binary.is_file());
+    if binary.is_none() {
+        eprintln!("skipped: TOKENCACHED_BEFORE names no binary of the version before this one");
+    }
+    binary.map(|binary| command(&binary))
 }
 
 /// A server process with a folder of its own. Killed when dropped.
@@ -64,12 +77,23 @@ impl Node {
 
     /// With these further variables in its environment.
     pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
+        Node::start_binary(tokencached(), folder, config, flags, variables)
+    }
+
+    /// Another binary than the one under test.
+    pub fn start_binary(
+        mut binary: Command,
+        folder: TempDir,
+        config: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Node {
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
         let _ = std::fs::remove_file(&port_file);
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
-        let mut child = tokencached()
+        let mut child = binary
             .arg("--config")
             .arg(&file)
             .args(["-p", "-1"])
