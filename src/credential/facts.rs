@@ -147,6 +147,8 @@ pub fn host_of(peer: &dyn std::fmt::Display) -> String {
 #[derive(Default)]
 pub struct SharedFacts {
     seen: Mutex<Option<(bool, BootMs)>>,
+    /// This node was last in touch with those who renew; none if it has not been.
+    as_of: Mutex<Option<BootMs>>,
     node: OnceLock<String>,
 }
 
@@ -170,10 +172,21 @@ impl SharedFacts {
         before.map(|(up, _)| up)
     }
 
-    /// It has told something.
+    /// It has told something that was so at that instant.
     pub(super) fn heard(&self, now_ms: BootMs) {
         let mut known = self.seen.lock();
         *known = Some((known.is_none_or(|(up, _)| up), now_ms));
+        drop(known);
+        *self.as_of.lock() = Some(now_ms);
+    }
+
+    /// How long this node has been out of touch with those who renew: 0 where it is alone, and the machine's whole life
+    /// where it has not been in touch since it started.
+    pub fn behind_ms(&self, now_ms: BootMs) -> u64 {
+        match self.node() {
+            None => 0,
+            Some(_) => now_ms.saturating_sub(self.as_of.lock().unwrap_or(0)),
+        }
     }
 
     /// Whether it answers; none without one, or before it has been asked.

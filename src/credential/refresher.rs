@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::generation;
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
 use super::saver::Saver;
 use super::slot::Slot;
@@ -298,9 +299,9 @@ impl Driver {
         let only_probes = purpose.only_probes(self.refresher.slots[id].kind);
         let intent = if only_probes { None } else { self.note_intent(id) };
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
-        let (now_ms, total_timeout_ms) = (self.refresher.clock.boot_ms(), self.refresher.total_timeout_ms);
+        let (now, total_timeout_ms) = (self.refresher.clock.now(), self.refresher.total_timeout_ms);
         let slot = &mut self.refresher.slots[id];
-        let sharing = if only_probes { None } else { slot.sharing(purpose, total_timeout_ms, now_ms) };
+        let sharing = if only_probes { None } else { slot.sharing(purpose, total_timeout_ms, now) };
         slot.flying = true;
         slot.credential.update_status(|status| {
             status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe));
@@ -487,7 +488,8 @@ impl Driver {
         let answer = Answer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.told, same };
         let next_ms = slot.standing.answered(&answer, fastrand::f64());
         slot.blocked_with = None;
-        let own = held.as_ref().map_or(0, |held| held.generation) + u64::from(!same);
+        let known = held.as_ref().map_or(0, |held| held.generation);
+        let own = if same { known } else { generation::next(known, generation::first(self.refresher.clock.unix_ms())) };
         let (generation, unreachable) = generation.unwrap_or((own, None));
         let expires_boot_ms = slot.standing.expires_ms.unwrap_or(sent_ms);
         slot.credential.update_status(|status| status.same_answers += u64::from(same));

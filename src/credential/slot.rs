@@ -13,6 +13,7 @@ use tokio_util::time::delay_queue;
 use tracing::{debug, error, info, warn};
 
 use super::flight::Purpose;
+use super::generation;
 use super::grants::{Grant, GrantName};
 use super::ledger::{Charge, Ledger};
 use super::policy::{Standing, ms_to_next_day};
@@ -253,10 +254,13 @@ impl Slot {
         if let Some(share) = &mut self.share {
             share.ours = entry.ours;
         }
-        self.standing.longest_ms = entry.longest_ms;
+        // What another node once said of it may have been wrong.
+        let life_ms_max = self.own_kind.life_ms_max;
+        self.standing.longest_ms = entry.longest_ms.min(life_ms_max);
         self.standing.learned_ms = entry.learned_ms;
-        self.standing.life_ms = entry.life_ms;
+        self.standing.life_ms = entry.life_ms.min(life_ms_max);
         let Worth { left_ms, suspicious } = worth;
+        let left_ms = left_ms.min(life_ms_max);
         self.standing.expires_ms = Some(now.boot_ms + left_ms);
         if let Some(intent) = entry.intent_unix_ms {
             // A classic call was begun and nobody saw its end: it may have doomed this value.
@@ -273,7 +277,7 @@ impl Slot {
         self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
         let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
-        let generation = entry.generation.max(1);
+        let generation = generation::kept(entry.generation, now.unix_ms);
         let life_ms = self.standing.life_ms;
         self.credential.update_status(|status| {
             status.generation = generation;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::generation;
 use super::ledger::{Denied, Ledger, Use};
 use super::policy::Standing;
 use super::policy::together::{Alone, others_wait_ms};
@@ -27,6 +28,8 @@ pub struct Sharing {
     pub knows: u64,
     /// The generation of the present value.
     pub held: u64,
+    /// That of a value before which none is known.
+    pub first: u64,
     pub spacing_ms: u64,
     pub lease_ms: u64,
     /// How long the lease is kept after an answer that brought nothing new, for the next ask.
@@ -99,7 +102,7 @@ impl Turn {
             sharing.ledger.merge(&calls);
         }
         if let Some(value) = sharing.mends_with.take().filter(|_| !lease.settles) {
-            let value = Value { generation: lease.next_generation(sharing.held), ..value };
+            let value = Value { generation: lease.next_generation(sharing.held, sharing.first), ..value };
             return Err(match lease.publish(&value, false, 0, None).await {
                 Publication::Published(generation) => Held::Mended(generation),
                 Publication::Refused(answer) => Held::Told(answer, Next::Adopt),
@@ -180,7 +183,7 @@ impl Turn {
         let held = sharing.held;
         let Some(lease) = &self.lease else {
             return match self.unreachable.take() {
-                Some(unreachable) if !same => Shown::Unpublished(held + 1, unreachable),
+                Some(unreachable) if !same => Shown::Unpublished(generation::next(held, sharing.first), unreachable),
                 _ => Shown::Published(held),
             };
         };
@@ -190,7 +193,7 @@ impl Turn {
             self.close(Ended::Answered, false, 0, keep_ms).await;
             return Shown::Published(held);
         }
-        let generation = if same { held } else { lease.next_generation(held) };
+        let generation = if same { held } else { lease.next_generation(held, sharing.first) };
         let told_ms = token.expires_in_s.saturating_mul(1000);
         let remaining_is_told = matches!(standing.renewal, Renewal::Window { .. } | Renewal::AtEnd);
         let expires_ms = match (same, standing.expires_ms) {

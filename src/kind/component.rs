@@ -42,6 +42,7 @@ pub static COMPONENT: Kind = Kind {
     id: "component_token",
     key: "component_access_token",
     renewal: Renewal::Mint,
+    life_ms_max: super::TWO_HOURS,
     shape: Shape::of("component_access_token"),
     needs_token: false,
     request: component,
@@ -57,6 +58,7 @@ pub static AUTHORIZER: Kind = Kind {
     id: "authorizer_token",
     key: "access_token",
     renewal: Renewal::Mint,
+    life_ms_max: super::TWO_HOURS,
     shape: Shape {
         value: "authorizer_access_token",
         refresh: Some("authorizer_refresh_token"),

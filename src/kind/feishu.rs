@@ -21,6 +21,7 @@ pub static TOKEN: Kind = Kind {
     id: "feishu_tenant_token",
     key: "access_token",
     renewal: Renewal::Window { window_ms: 1_800_000 },
+    life_ms_max: super::TWO_HOURS,
     shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg", refresh: None },
     needs_token: false,
     request: token,

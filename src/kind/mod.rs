@@ -41,6 +41,8 @@ pub struct Kind {
     /// The built-in key is `<key>:<appid>`.
     pub key: &'static str,
     pub renewal: Renewal,
+    /// No value lives longer, whatever another node or a kept state says of it.
+    pub life_ms_max: u64,
     pub shape: Shape,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
@@ -52,6 +54,9 @@ pub struct Kind {
     /// How often it may be asked.
     pub quota: Quota,
 }
+
+/// Tokens and tickets of two hours, and ten minutes for clocks and roundings.
+const TWO_HOURS: u64 = 7_800_000;
 
 /// How many calls of an endpoint one app may make; `None` where nothing is published. Days are those of UTC+8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +95,8 @@ impl Kind {
     /// A ticket: had with the access token, polled.
     const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing, quota: Quota) -> Kind {
         let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
-        Kind { id, key, renewal, shape, needs_token: true, request, probe: None, can_force: false, quota }
+        let (life_ms_max, needs_token, probe, can_force) = (TWO_HOURS, true, None, false);
+        Kind { id, key, renewal, life_ms_max, shape, needs_token, request, probe, can_force, quota }
     }
 }
 

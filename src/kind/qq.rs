@@ -17,6 +17,7 @@ pub static TOKEN: Kind = Kind {
     id: "qq_token",
     key: "access_token",
     renewal: Renewal::Mint,
+    life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
     needs_token: false,
     request: token,

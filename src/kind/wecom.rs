@@ -19,6 +19,7 @@ pub static TOKEN: Kind = Kind {
     id: "wecom_token",
     key: "access_token",
     renewal: Renewal::AtEnd,
+    life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
     needs_token: false,
     request: token,

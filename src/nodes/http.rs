@@ -3,6 +3,9 @@
 //! Never calls WeChat and changes nothing at the node it follows; a wish has that node look into a value. What is heard
 //! is judged like an answer of WeChat's, sealed with a secret of this process alone, and handed on as a record.
 //!
+//! What the other node lists counts, whatever it listed before (`known`). Now and then everything is asked for again,
+//! so that nothing wrong lasts until the next renewal.
+//!
 //! The question waits at the other node until there is something to tell, and not longer than `poll_every_ms`: that is
 //! the hint of a change and the safety net at once, and a node that hangs is noticed as soon.
 
@@ -21,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Asked, Moment, News, Op, Shared, Unreachable, Verdict, Watched, Why};
-use crate::clock::{self, Repeated};
+use crate::clock::{self, BootMs, Repeated};
 use crate::config::UpstreamNodes;
 use crate::https::TlsFault;
 use crate::secret::Secret;
@@ -42,6 +45,10 @@ const WELL: Duration = Duration::from_secs(10);
 const SPACING: Duration = Duration::from_millis(200);
 /// The same trouble is logged at most so often.
 const LOG_AGAIN_MS: u64 = 60_000;
+/// Everything is asked for again after about so long.
+const LIST_AGAIN: Duration = Duration::from_secs(600);
+/// A node that has been out of touch with those who renew for so long is left, if there is another to follow.
+const CUT_OFF_MS: u64 = 180_000;
 /// Answers in which everything has been told, or never will be.
 const PAGES_MAX: usize = 2_000;
 
@@ -82,6 +89,11 @@ struct Watching {
     news: mpsc::Sender<News>,
 }
 
+/// What is said of a node that is left for another.
+const CUT_OFF: Fault = Fault::of(
+    "has not heard from a node that renews for minutes",
+    "see what that node follows, and whether the network lets it through",
+);
 /// What is said of a store whose watching has not begun.
 const NOT_YET: &str = "has not been asked yet";
 
@@ -130,47 +142,56 @@ impl HttpStore {
     async fn follow_one(&self, at: usize, teller: &mut Teller) -> Result<(), Fault> {
         let Some(url) = self.urls.get(at) else { return Ok(()) };
         let (mut after, mut pages): (Option<String>, usize) = (None, 0);
-        // Everything is being told.
-        let mut listing = false;
+        // Everything is being told, for the first time or again.
+        let (mut listing, mut first) = (false, true);
+        let mut list_again = Instant::now();
         loop {
             let begun = Instant::now();
             let (page, moment) = self.ask_page(url, None, after.as_deref()).await?;
             if page.from_start {
                 (listing, pages) = (true, 0);
+                list_again = Instant::now() + LIST_AGAIN.mul_f64(0.8 + fastrand::f64() * 0.4);
                 self.with_known(Known::begin_listing);
             }
             pages = if page.more { pages + 1 } else { 0 };
             if pages >= PAGES_MAX {
                 return Err(Fault::of("never ends telling what it has", "see whether it is a tokencached"));
             }
-            let told = self.with_known(|known| known.take(&page, url, moment, listing)).unwrap_or_default();
+            let told = self.with_known(|known| known.take(&page, url, moment, listing, None)).unwrap_or_default();
             if !teller.seen(told).await {
                 return Ok(());
             }
             if !page.more {
-                if std::mem::take(&mut listing) && !self.listed(url, moment, teller).await {
+                if std::mem::take(&mut listing) && !self.listed(url, moment, std::mem::take(&mut first), teller).await {
                     return Ok(());
+                }
+                if !teller.complete(moment.sent_ms.saturating_sub(page.age_ms)).await {
+                    return Ok(());
+                }
+                if self.urls.len() > 1 && page.age_ms >= CUT_OFF_MS {
+                    return Err(CUT_OFF);
                 }
                 self.pace(begun.elapsed(), page.credentials.is_empty()).await;
             }
-            after = Some(page.cursor);
+            let again = !page.more && Instant::now() >= list_again;
+            after = Some(page.cursor).filter(|_| !again);
         }
     }
 
     /// Everything has been told: so nobody waits for what was not among it.
-    async fn listed(&self, url: &str, moment: Moment, teller: &mut Teller) -> bool {
+    async fn listed(&self, url: &str, moment: Moment, first: bool, teller: &mut Teller) -> bool {
         let missing = self.with_known(|known| {
             let missing: Vec<usize> = known.unlisted().collect();
-            let first = missing.first().map(|index| known.watched(*index).clone());
+            let one = missing.first().map(|index| known.watched(*index).clone());
             let told: Vec<Told> = missing.into_iter().map(|index| known.as_it_is(index, moment)).collect();
-            (told, first)
+            (told, one)
         });
-        let Some((told, first)) = missing else { return false };
+        let Some((told, one)) = missing else { return false };
         let count = told.len();
         if !teller.seen(told).await {
             return false;
         }
-        let standing = match first {
+        let standing = match one {
             None => Ok(()),
             Some(Watched { app, kind, .. }) => {
                 let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
@@ -181,7 +202,9 @@ impl HttpStore {
                 })
             }
         };
-        tracing::info!(url, missing = count, "follows another node");
+        if first {
+            tracing::info!(url, missing = count, "follows another node");
+        }
         teller.reachable(standing).await
     }
 
@@ -252,7 +275,8 @@ impl HttpStore {
         }
         let (page, moment) = self.ask_page(url, Some(&watched.app), None).await?;
         let told = self.with_watching(|watching| {
-            (watching.known.take(&page, url, moment, true), Teller::new(watching.news.clone()))
+            let asked_for = watching.known.index(&watched.tag).filter(|_| matches!(wish, Wish::Refresh(_)));
+            (watching.known.take(&page, url, moment, true, asked_for), Teller::new(watching.news.clone()))
         });
         if let Some((told, teller)) = told {
             teller.seen(told).await;
@@ -341,8 +365,12 @@ impl Teller {
         true
     }
 
+    /// All that is known there has been told, as of that instant.
+    async fn complete(&self, as_of_ms: BootMs) -> bool {
+        self.news.send(News::Complete { as_of_ms }).await.is_ok()
+    }
+
     async fn reachable(&mut self, standing: Result<(), Unreachable>) -> bool {
-        // Each good answer is told: it says how old the picture is.
         if standing.is_err() && self.last.as_ref() == Some(&standing) {
             return true;
         }

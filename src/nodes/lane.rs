@@ -150,9 +150,9 @@ impl Lease {
         Ok(Some(call_ms).filter(|call_ms| answer.verdict == super::Verdict::Done && *call_ms > 0))
     }
 
-    /// The generation of a new value.
-    pub fn next_generation(&self, held: u64) -> u64 {
-        turn::next_generation(&self.record, held)
+    /// The generation of a new value; `first` if none is known, neither here nor in the store.
+    pub fn next_generation(&self, held: u64, first: u64) -> u64 {
+        turn::next_generation(&self.record, held, first)
     }
 
     /// Publishes. A lost answer is asked after: what was done already must not be taken for a refusal.

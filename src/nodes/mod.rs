@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 pub use record::{Ended, NodeId, Op, Record, Verdict};
 pub use turn::Moment;
 
+use crate::clock::BootMs;
+
 /// Something under way.
 pub type Asked<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -84,6 +86,8 @@ pub enum News {
     Wish { index: usize, generation: Option<u64>, why: Why, done: oneshot::Sender<()> },
     /// Whether the store answers.
     Reachable(Result<(), Unreachable>),
+    /// From a node that is followed: what has been told is all that those who renew had made at that instant.
+    Complete { as_of_ms: BootMs },
 }
 
 /// A store that nodes share.

@@ -54,9 +54,12 @@ pub fn after_publish(verdict: Verdict) -> Published {
     if verdict == Verdict::Done { Published::Yes } else { Published::No }
 }
 
-/// The generation of a value that is to follow both the store's and one's own.
-pub fn next_generation<V>(record: &Record<V>, held: u64) -> u64 {
-    record.generation.max(held).saturating_add(1)
+/// The generation of a value that is to follow both the store's and one's own; `first` if there is neither.
+pub fn next_generation<V>(record: &Record<V>, held: u64, first: u64) -> u64 {
+    match record.generation.max(held) {
+        0 => first,
+        known => known.saturating_add(1),
+    }
 }
 
 /// How long a lease is asked for. Its end is what others wait for when its holder has died in mid-call, and then the

@@ -33,6 +33,8 @@ pub type Answer = Result<Json<Value>, Problem>;
 /// Entries of the journal in one answer.
 const ENTRIES_MAX: usize = 4096;
 const GENERATION_MAX: u64 = 1 << 53;
+/// How long a node among others waits for a generation that another one may have told already.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// The longest wait for a next value, seconds.
 pub(super) const WAIT_S_MAX: u64 = 60;
 /// The longest wait for a check to end.
@@ -151,7 +153,7 @@ fn found<'p>(parts: &'p Parts, visitor: &Visitor, id: &str, kind: &str) -> Resul
     seen(parts, visitor, id)?.credential(kind).ok_or_else(Problem::not_found)
 }
 
-/// `GET /v1/apps/{app}/credentials/{kind}`: the token itself. With `after`, waits for a later generation.
+/// `GET /v1/apps/{app}/credentials/{kind}`: the token itself. With `after`, waits while that is the present generation.
 pub async fn credential(
     State(parts): Shared,
     Extension(visitor): Asker,
@@ -166,14 +168,20 @@ pub async fn credential(
     if wait_s > WAIT_S_MAX {
         return Err(Problem::bad("the parameter wait_s is larger than 60"));
     }
-    let until = Instant::now() + Duration::from_secs(wait_s);
+    let asked = Instant::now();
+    let until = asked + Duration::from_secs(wait_s);
+    // Of several nodes another one may have said it a moment ago.
+    let catch_up = if parts.table().sharing.node().is_some() { CATCH_UP } else { Duration::ZERO };
+    let lower_from = asked + catch_up.min(Duration::from_secs(wait_s));
     let mut changes = credential.subscribe();
     loop {
-        if let Some(value) = value(credential, &kind, after) {
+        let lower = Instant::now() >= lower_from;
+        if let Some(value) = value(credential, &kind, after, lower) {
             return Ok(Json(value));
         }
         let waited = tokio::select! {
             () = parts.shutdown.cancelled() => false,
+            () = tokio::time::sleep_until(lower_from), if !lower => true,
             () = tokio::time::sleep_until(until) => false,
             changed = changes.changed() => changed.is_ok(),
         };
@@ -183,12 +191,13 @@ pub async fn credential(
     }
 }
 
-/// The live value, if it is later than that.
-fn value(credential: &Credential, kind: &str, after: Option<u64>) -> Option<Value> {
+/// The live value, if it is another than the one that is named. Whoever names a generation above the present one knows
+/// it from before this server lost its state and would wait for ever: so a lower one is given too, if `lower`.
+fn value(credential: &Credential, kind: &str, after: Option<u64>, lower: bool) -> Option<Value> {
     let now = Now::read();
     let Reading::Live(shown) = credential.read(now.boot_ms) else { return None };
     let shown: &Published = shown.as_ref()?;
-    if after.is_some_and(|after| shown.generation <= after) {
+    if after.is_some_and(|after| shown.generation == after || (shown.generation < after && !lower)) {
         return None;
     }
     let left_ms = shown.expires_boot_ms.saturating_sub(now.boot_ms);
@@ -326,7 +335,8 @@ fn after_check(credential: &Credential, generation: u64, before: &Status) -> Val
     // By their number: of two looks in one millisecond the clock tells nothing.
     let check = status.last_check.filter(|_| status.looks > before.looks);
     let word = match check.map(|check| check.verdict) {
-        _ if status.generation > generation => "renewed",
+        // Lower, too: of a node that follows another which has lost its state.
+        _ if status.generation != generation => "renewed",
         Some(Verdict::Accepted) => "accepted",
         Some(Verdict::Refused) => "refused",
         Some(Verdict::HandedOut) => "handed_out",

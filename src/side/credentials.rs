@@ -135,6 +135,7 @@ impl<'p> Page<'p> {
         json!({
             "now_ms": now.unix_ms,
             "waited_ms": u64::try_from(waited_ms).unwrap_or(0),
+            "age_ms": parts.table().sharing.behind_ms(now.boot_ms),
             "run": format!("{:016x}", parts.run),
             "from_start": from_start,
             "cursor": cursor.text(),

@@ -26,6 +26,16 @@ pub struct Token {
     pub refresh: Option<Secret>,
 }
 
+impl Token {
+    /// The same, of a type that lives so long at most: a wrong lifetime must not be believed for a month.
+    pub fn within(self, life_ms_max: u64) -> Token {
+        if self.expires_in_s.saturating_mul(1000) <= life_ms_max {
+            return self;
+        }
+        Token { expires_in_s: LIFE_S_USUAL, told: Told::TooLong, ..self }
+    }
+}
+
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token")
@@ -46,7 +56,7 @@ pub enum Told {
     Missing,
     /// Negative or no number; 60 s assumed.
     Unusable,
-    /// Over 30 days; 7200 s assumed.
+    /// Over 30 days, or longer than values of its type live; 7200 s assumed.
     TooLong,
 }
 
@@ -58,7 +68,9 @@ impl Told {
             Told::Zero => Some("expires_in was 0; assuming 60 s"),
             Told::Missing => Some("expires_in was missing; assuming 6900 s"),
             Told::Unusable => Some("expires_in was not a usable number; assuming 60 s"),
-            Told::TooLong => Some("expires_in was over 30 days; assuming 7200 s"),
+            Told::TooLong => Some(
+                "expires_in was longer than any value of this type lives; assuming 7200 s: see what answers at base_url",
+            ),
         }
     }
 }
@@ -77,6 +89,7 @@ pub enum Probe {
 pub const TOKEN_BYTES_MAX: usize = 2048;
 
 const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
+const LIFE_S_USUAL: u64 = 7_200;
 
 /// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
 pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
@@ -252,7 +265,7 @@ fn life(expires_in: Option<&Value>) -> (u64, Told) {
         Some(_) => None,
     };
     match seconds {
-        Some(seconds) if seconds > LIFE_S_MAX => (7200, Told::TooLong),
+        Some(seconds) if seconds > LIFE_S_MAX => (LIFE_S_USUAL, Told::TooLong),
         // Rounded down, as WeChat does: a token must never be thought to live longer than it does.
         Some(seconds) if seconds >= 1.0 => (seconds as u64, Told::AsGiven),
         Some(seconds) if (0.0..1.0).contains(&seconds) => (60, Told::Zero),
@@ -342,6 +355,17 @@ mod tests {
             assert_eq!((got, how), (seconds, told), "{given}");
         }
         assert_eq!(accepted(r#"{"access_token":"T"}"#).2, Told::Missing);
+    }
+
+    #[test]
+    fn no_value_is_believed_to_live_longer_than_its_type_does() {
+        let life_ms_max = crate::kind::mp::STABLE.life_ms_max;
+        let told = |seconds: u64| {
+            let token = read(&format!(r#"{{"access_token":"T","expires_in":{seconds}}}"#)).unwrap().within(life_ms_max);
+            (token.expires_in_s, token.told)
+        };
+        assert_eq!([told(7_200), told(7_800)], [(7_200, Told::AsGiven), (7_800, Told::AsGiven)]);
+        assert_eq!([told(7_801), told(2_592_000)], [(7_200, Told::TooLong); 2]);
     }
 
     #[test]

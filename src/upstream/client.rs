@@ -119,6 +119,7 @@ impl Client {
         let (turn, answered) = self.reach(&caller, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
             answer::token(&kind.shape, ask.appid, &hidden, status, &body)
+                .map(|token| token.within(kind.life_ms_max))
                 .map_err(|failure| turn.refused(hosts::named(failure, &turn.pick.base_url)))
         });
         if result.is_ok() {

@@ -88,11 +88,12 @@ fn serialized_values_have_pecl_memcacheds_mark_unless_told_otherwise() {
     let node = Node::start(&wechat.config("", app), &[]);
     let mut client = node.connect();
     let token = String::from_utf8(client.get(&format!("access_token:{APPID}")).unwrap()).unwrap();
+    let cas = client.stat("tokens", &format!("{APPID}:generation")).unwrap();
     client.expect(
         "gets a b c\r\n",
         format!(
-            "VALUE a 4 145 1\r\ns:136:\"{token}\";\r\nVALUE b 0 138 1\r\n\"{token}\"\r\n\
-             VALUE c 6 138 1\r\n\"{token}\"\r\nEND\r\n"
+            "VALUE a 4 145 {cas}\r\ns:136:\"{token}\";\r\nVALUE b 0 138 {cas}\r\n\"{token}\"\r\n\
+             VALUE c 6 138 {cas}\r\n\"{token}\"\r\nEND\r\n"
         ),
     );
 }

@@ -145,20 +145,25 @@ fn start(wechat: &Wechat, server: &str) -> (Node, Client, Client, String) {
     (node, text, binary, String::from_utf8(token).unwrap())
 }
 
+fn generation(text: &mut Client) -> u64 {
+    text.stat("tokens", &format!("{APPID}:generation")).unwrap().parse().unwrap()
+}
+
 #[test]
 fn reads_of_a_managed_key() {
     let wechat = Wechat::start();
-    let (_node, _, mut client, token) = start(&wechat, "");
+    let (_node, mut text, mut client, token) = start(&wechat, "");
+    let cas = generation(&mut text);
     for key in ["access_token", &managed_key()] {
         for opcode in [0x00, 0x09, 0x0c, 0x0d, 0x1d, 0x1e, 0x23, 0x24] {
             let answer = ask(&mut client, &get(opcode, key));
-            assert_eq!((answer.status, answer.cas, answer.text()), (0, 1, token.clone()), "{opcode:#x}");
+            assert_eq!((answer.status, answer.cas, answer.text()), (0, cas, token.clone()), "{opcode:#x}");
             assert_eq!(answer.extras, [0; 4]);
             let with_key = matches!(opcode, 0x0c | 0x0d | 0x23 | 0x24);
             assert_eq!(answer.key, if with_key { key.as_bytes() } else { b"" });
         }
         let touched = ask(&mut client, &Packet::new(0x1c).key(key).extras([0, 0, 0, 1]));
-        assert_eq!((touched.status, touched.cas, touched.text()), (0, 1, String::new()));
+        assert_eq!((touched.status, touched.cas, touched.text()), (0, cas, String::new()));
     }
     assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), 1);
 }
@@ -167,13 +172,14 @@ fn reads_of_a_managed_key() {
 fn writes_to_a_managed_key_are_refused() {
     let wechat = Wechat::start();
     let (node, mut text, mut client, token) = start(&wechat, "");
+    let cas = generation(&mut text);
     let huge = "x".repeat(3 << 20);
     for key in ["access_token", &managed_key()] {
         for value in ["other", "", &huge] {
             for &opcode in STORES {
                 let answer = ask(&mut client, &store(opcode, key, value));
                 assert_eq!((answer.status, answer.text()), (0x05, "Not stored.".into()), "{opcode:#x}");
-                let answer = ask(&mut client, &store(opcode, key, value).cas(1));
+                let answer = ask(&mut client, &store(opcode, key, value).cas(cas));
                 assert_eq!((answer.status, answer.text()), (0x02, "Data exists for key.".into()), "{opcode:#x}");
             }
         }
@@ -226,7 +232,8 @@ fn a_delete_has_the_token_checked() {
     let stale = ask(&mut client, &get(0x04, "access_token").cas(99));
     assert_eq!((stale.status, stale.text()), (0x02, "Data exists for key.".into()));
     assert_eq!(reports(&mut text), "0", "about another value there is nothing to check");
-    for packet in [get(0x04, "access_token"), get(0x04, "access_token").cas(1)] {
+    let cas = generation(&mut text);
+    for packet in [get(0x04, "access_token"), get(0x04, "access_token").cas(cas)] {
         assert_eq!(ask(&mut client, &packet).status, 0);
     }
     ask_in_vain(&mut client, &get(0x14, "access_token"));

@@ -80,7 +80,7 @@ async fn a_denial_is_a_wait_that_says_which_quota_and_what_to_do_and_serves_the_
     let error = node.status().last_error.unwrap();
     assert_eq!((error.class, error.errcode, node.status().state), ("wait", None, State::Waiting));
     assert!(error.text.contains("1 calls for renewals") && error.advice.contains("daily_quota"), "{error:?}");
-    until("the reserve's renewal", || node.status().generation == 2).await;
+    until("the reserve's renewal", || node.values() == 2).await;
     assert_eq!(node.status().calls_today, 2);
     node.stop().await;
 }

@@ -157,6 +157,10 @@ fn start(wechat: &Wechat, server: &str) -> (Node, Client, String) {
     (node, client, String::from_utf8(token).unwrap())
 }
 
+fn generation(client: &mut Client) -> u64 {
+    client.stat("tokens", &format!("{APPID}:generation")).unwrap().parse().unwrap()
+}
+
 /// Every writing of every name of the token, with the flag it needs.
 fn writings() -> Vec<(String, &'static str)> {
     let names = ["access_token".to_owned(), format!("access_token:{APPID}")];
@@ -167,16 +171,18 @@ fn writings() -> Vec<(String, &'static str)> {
 }
 
 /// Sends each line about each writing of each name, expects the answer, and the value unharmed. `{key}` stands for the
-/// name, `{b}` for the flag it needs, `{k}` for what `k` answers.
+/// name, `{b}` for the flag it needs, `{k}` for what `k` answers, `{cas}` for the token's generation.
 #[track_caller]
 fn check_managed(server: &str, exchanges: &[(&str, &str)]) {
     let wechat = Wechat::start();
     let (_node, mut client, token) = start(&wechat, server);
+    let cas = generation(&mut client).to_string();
     for (key, flag) in writings() {
         let clean = key.replace(['-', '%'], "");
         for (send, expected) in exchanges {
-            let send = send.replace("{key}", &key).replace("{b}", flag);
+            let send = send.replace("{key}", &key).replace("{b}", flag).replace("{cas}", &cas);
             let expected = expected.replace("{k}", &format!("k{clean}{flag}")).replace("{token}", &token);
+            let expected = expected.replace("{cas}", &cas);
             client.expect(&send, expected);
             client.expect("mn\r\n", "MN\r\n");
             assert_eq!(client.get("access_token").unwrap(), token.as_bytes(), "after {send}");
@@ -193,10 +199,10 @@ fn a_managed_get_answers_the_token_and_changes_nothing() {
         &[
             ("mg {key}{b}\r\n", "HD\r\n"),
             ("mg {key}{b} v\r\n", "VA 136\r\n{token}\r\n"),
-            ("mg {key}{b} f c s h l k O1 v q\r\n", "VA 136 f0 c1 s136 h1 l0 {k} O1\r\n{token}\r\n"),
+            ("mg {key}{b} f c s h l k O1 v q\r\n", "VA 136 f0 c{cas} s136 h1 l0 {k} O1\r\n{token}\r\n"),
             // Neither touched, nor vivified, nor to be recached by anybody but the refresher.
             ("mg {key}{b} T-1 N0 R2147483647 u s\r\n", "HD s136\r\n"),
-            ("mg {key}{b} T0 c\r\n", "HD c1\r\n"),
+            ("mg {key}{b} T0 c\r\n", "HD c{cas}\r\n"),
         ],
     );
 }
@@ -238,11 +244,11 @@ fn managed_writes_are_refused_in_every_mode() {
             ("ms {key} 5 MP{b}\r\nother\r\n", "NS\r\n"),
             ("ms {key} 5 MR{b}\r\nother\r\n", "NS\r\n"),
             ("ms {key} 5 MS E9{b}\r\nother\r\n", "NS\r\n"),
-            ("ms {key} 5 C1{b}\r\nother\r\n", "EX\r\n"),
+            ("ms {key} 5 C{cas}{b}\r\nother\r\n", "EX\r\n"),
             ("ms {key} 5 C0 I{b}\r\nother\r\n", "EX\r\n"),
             ("ms {key} 5 MA C9{b}\r\nother\r\n", "EX\r\n"),
             ("ms {key} 5 q{b}\r\nother\r\n", ""),
-            ("ms {key} 5 C1 q{b}\r\nother\r\n", ""),
+            ("ms {key} 5 C{cas} q{b}\r\nother\r\n", ""),
             // A data block that looks like commands is still data.
             ("ms {key} 10{b}\r\nget a\r\nEND\r\n", "NS\r\n"),
             ("ma {key}{b}\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
@@ -254,7 +260,7 @@ fn managed_writes_are_refused_in_every_mode() {
         "refuse_with = \"client_error\"",
         &[
             ("ms {key} 5 k{b}\r\nother\r\n", "CLIENT_ERROR managed key\r\n"),
-            ("ms {key} 5 C1{b}\r\nother\r\n", "CLIENT_ERROR managed key\r\n"),
+            ("ms {key} 5 C{cas}{b}\r\nother\r\n", "CLIENT_ERROR managed key\r\n"),
             ("ms {key} 5 q{b}\r\nother\r\n", ""),
         ],
     );
@@ -286,10 +292,16 @@ fn managed_writes_are_counted_and_may_be_large() {
 fn a_managed_debug_line_shows_no_value() {
     let wechat = Wechat::start();
     let (_node, mut client, token) = start(&wechat, "");
+    let cas = generation(&mut client);
     for (key, flag) in writings() {
         let answer = String::from_utf8(client.ask(format!("me {key}{flag}\r\n"))).unwrap();
         let head = format!("ME {} exp=-", key.replace(['-', '%'], ""));
-        assert!(answer.starts_with(&head) && answer.ends_with(" la=0 cas=1 fetch=yes cls=0 size=136\r\n"), "{answer}");
+        assert!(
+            answer.starts_with(&head)
+                && answer.ends_with(" fetch=yes cls=0 size=136\r\n")
+                && answer.contains(&format!(" la=0 cas={cas} ")),
+            "{answer}"
+        );
         assert!(!answer.contains(&token));
     }
 }
@@ -298,6 +310,7 @@ fn a_managed_debug_line_shows_no_value() {
 fn a_managed_delete_checks_and_keeps_a_good_token() {
     let wechat = Wechat::start();
     let (_node, mut client, token) = start(&wechat, "");
+    let cas_flag = format!(" C{}", generation(&mut client));
     let mut reports = 0;
     for (key, flag) in writings() {
         let shown = key.replace(['-', '%'], "");
@@ -305,7 +318,7 @@ fn a_managed_delete_checks_and_keeps_a_good_token() {
             ("", "HD\r\n".to_owned()),
             (" k Oo", format!("HD k{shown}{flag} Oo\r\n")),
             (" I T0", "HD\r\n".to_owned()),
-            (" C1", "HD\r\n".to_owned()),
+            (cas_flag.as_str(), "HD\r\n".to_owned()),
             (" q", String::new()),
         ] {
             client.expect(format!("md {key}{flag}{flags}\r\nmn\r\n"), format!("{answer}MN\r\n"));
@@ -322,9 +335,10 @@ fn a_managed_delete_checks_and_keeps_a_good_token() {
 fn a_managed_delete_of_another_generation_asks_nobody() {
     let wechat = Wechat::start();
     let (_node, mut client, _) = start(&wechat, "");
+    let later = generation(&mut client) + 1;
     wechat.kill_tokens(APPID);
     for (key, flag) in writings() {
-        client.expect(format!("md {key}{flag} C2\r\n"), "EX\r\n");
+        client.expect(format!("md {key}{flag} C{later}\r\n"), "EX\r\n");
         client.expect(format!("md {key}{flag} C0 q O1\r\n"), "EX O1\r\n");
     }
     assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).unwrap(), "0");
@@ -335,14 +349,15 @@ fn a_managed_delete_of_another_generation_asks_nobody() {
 fn a_managed_delete_of_a_dead_token_brings_a_new_one() {
     let wechat = Wechat::start();
     let (_node, mut client, dead) = start(&wechat, "first_get_wait_ms = 900");
+    let first = generation(&mut client);
     wechat.kill_tokens(APPID);
-    client.expect("md access_token C1 k\r\n", "HD kaccess_token\r\n");
+    client.expect(format!("md access_token C{first} k\r\n"), "HD kaccess_token\r\n");
     let alive = wait_for("a new token", || client.get("access_token").filter(|token| *token != dead.as_bytes()));
     let alive = String::from_utf8(alive).unwrap();
     assert_eq!(wechat.judge(&alive), tokencached::sandbox::Verdict::Accepted);
-    client.expect("mg access_token c v\r\n", format!("VA 136 c2\r\n{alive}\r\n"));
+    client.expect("mg access_token c v\r\n", format!("VA 136 c{}\r\n{alive}\r\n", first + 1));
     // The word about the first value comes too late.
-    client.expect("md access_token C1\r\n", "EX\r\n");
+    client.expect(format!("md access_token C{first}\r\n"), "EX\r\n");
 }
 
 #[test]

@@ -77,9 +77,11 @@ impl Scene {
     /// What everybody else has seen as this generation.
     fn token_of(&self, generation: u64, token: &[u8]) -> Vec<u8> {
         assert_eq!(token.len(), TOKEN_BYTES);
-        let minted = self.wechat.calls(APPID).minted;
-        assert!(generation <= minted, "generation {generation} of {minted} tokens that were made");
-        self.tokens.lock().unwrap().entry(generation).or_insert_with(|| token.to_vec()).clone()
+        let mut tokens = self.tokens.lock().unwrap();
+        let known = tokens.entry(generation).or_insert_with(|| token.to_vec()).clone();
+        let (seen, minted) = (tokens.len() as u64, self.wechat.calls(APPID).minted);
+        assert!(seen <= minted, "{seen} generations of {minted} tokens that were made");
+        known
     }
 
     /// Keys of its own, each as likely as the other; every answer is known beforehand.

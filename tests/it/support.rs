@@ -35,9 +35,22 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// The binary under test.
 pub fn tokencached() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokencached"));
+    command(Path::new(env!("CARGO_BIN_EXE_tokencached")))
+}
+
+fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// The binary of the version before this one, if the environment names it; says so if it does not.
+pub fn tokencached_before() -> Option<Command> {
+    let binary = std::env::var_os("TOKENCACHED_BEFORE").map(PathBuf::from).filter(|binary| binary.is_file());
+    if binary.is_none() {
+        eprintln!("skipped: TOKENCACHED_BEFORE names no binary of the version before this one");
+    }
+    binary.map(|binary| command(&binary))
 }
 
 /// A server process with a folder of its own. Killed when dropped.
@@ -85,6 +98,18 @@ impl Node {
     pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
         let log = log_in(&folder);
         Node::start_as(tokencached(), folder, config, flags, variables, log)
+    }
+
+    /// Another binary than the one under test.
+    pub fn start_binary(
+        binary: Command,
+        folder: TempDir,
+        config: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Node {
+        let log = log_in(&folder);
+        Node::start_as(binary, folder, config, flags, variables, log)
     }
 
     /// With its log going there; [`Node::log`] has none of it then.

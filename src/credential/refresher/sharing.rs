@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::Driver;
 use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
+use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, Published, Report};
@@ -45,8 +46,33 @@ impl Slot {
         self.credential.published().map_or(0, |published| published.generation)
     }
 
+    /// True of a node that follows another by its HTTP port: it has what that one lists.
+    pub(super) fn mirrors(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| !share.lane.shared.leases())
+    }
+
+    /// When another node's value ends: no value lives longer than its type does, whatever is said of it.
+    fn end_of(&mut self, value: &Value, moment: Moment, now_ms: BootMs) -> BootMs {
+        let (theirs_ms, latest_ms) = (moment.to_boot_ms(value.expires_ms), now_ms + self.own_kind.life_ms_max);
+        if theirs_ms <= latest_ms {
+            return theirs_ms;
+        }
+        let said = self.share.as_mut().and_then(|share| share.log.say("too long", now_ms, LOG_AGAIN_MS));
+        if said.is_some() {
+            let (appid, kind, by) = (&self.credential.appid, self.own_kind.key, &value.by);
+            let (said_s, at_most_s) = (theirs_ms.saturating_sub(now_ms) / 1000, self.own_kind.life_ms_max / 1000);
+            let advice = "look at the node that is named: what it has is wrong, or it runs against another API";
+            warn!(
+                appid,
+                kind, by, said_s, at_most_s, advice, "another node says that a value lives longer than any does"
+            );
+        }
+        latest_ms
+    }
+
     /// What a flight takes along; none without other nodes.
-    pub(super) fn sharing(&mut self, purpose: Purpose, total_timeout_ms: u64, now_ms: BootMs) -> Option<Box<Sharing>> {
+    pub(super) fn sharing(&mut self, purpose: Purpose, total_timeout_ms: u64, now: Now) -> Option<Box<Sharing>> {
+        let now_ms = now.boot_ms;
         let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
         let charged_as = self.charged_as(purpose, now_ms);
         let mends_with = self.mends_with(purpose, now_ms);
@@ -63,6 +89,7 @@ impl Slot {
             asking,
             knows: knows.max(share.useless),
             held,
+            first: generation::first(now.unix_ms),
             spacing_ms,
             lease_ms,
             keep_ms,
@@ -113,8 +140,11 @@ impl Driver {
             News::Seen { index, record, moment } if index < self.refresher.slots.len() => {
                 self.seen(index, &record, moment);
                 let now_ms = self.refresher.clock.boot_ms();
-                self.refresher.table.sharing.heard(now_ms);
                 let slot = &self.refresher.slots[index];
+                // Of a node that is followed, `Complete` says how old its word is.
+                if !slot.mirrors() {
+                    self.refresher.table.sharing.heard(now_ms);
+                }
                 // Somebody may be making the first one; a record without a value says that nobody has yet.
                 if slot.follows && !slot.is_live(now_ms) {
                     slot.credential.settle();
@@ -131,12 +161,16 @@ impl Driver {
                 self.reported(Report { id: index, generation, why, done });
             }
             News::Reachable(reachable) => self.reachable(reachable),
+            News::Complete { as_of_ms } => self.refresher.table.sharing.heard(as_of_ms),
         }
     }
 
     fn reachable(&mut self, reachable: Result<(), Unreachable>) {
         let now_ms = self.refresher.clock.boot_ms();
         let before = self.refresher.table.sharing.set(reachable.is_ok(), now_ms);
+        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(Slot::mirrors) {
+            self.refresher.table.sharing.heard(now_ms);
+        }
         match reachable {
             Err(unreachable) => {
                 if before != Some(false) {
@@ -185,7 +219,11 @@ impl Driver {
                 Some(Ok(value)) if slot.flying && value.node == share.lane.node => share.sealed = None,
                 Some(Ok(value)) => {
                     (share.broken, share.mended_ms) = (None, None);
-                    self.compare(id, value, moment);
+                    if slot.mirrors() {
+                        self.mirror(id, value, moment);
+                    } else {
+                        self.compare(id, value, moment);
+                    }
                 }
                 Some(Err(unsealable)) => {
                     if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
@@ -213,7 +251,7 @@ impl Driver {
         let published = slot.credential.published();
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
-        let theirs_ms = moment.to_boot_ms(value.expires_ms);
+        let theirs_ms = slot.end_of(&value, moment, now_ms);
         let beside = Beside { held, theirs: value.generation, same, theirs_ms, withdrawn: value.withdrawn };
         match slot.standing.compare(&beside, now_ms) {
             Means::Over => {
@@ -224,19 +262,8 @@ impl Driver {
                     self.offer(id);
                 }
             }
-            // A node that is followed may count otherwise after a restart: there the value that ends later is the later one.
-            Means::Offer if !slot.share.as_ref().is_some_and(|share| share.lane.shared.leases()) => {
-                if slot.standing.expires_ms.is_some_and(|ours_ms| theirs_ms > ours_ms) {
-                    self.adopt(id, value, moment);
-                }
-            }
             Means::Offer => self.offer(id),
-            Means::Withdraw => {
-                info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
-                slot.standing.withdraw(now_ms);
-                slot.credential.withdraw(now_ms);
-                slot.credential.settle();
-            }
+            Means::Withdraw => self.withdraw_with_others(id),
             Means::Nothing => debug!(
                 appid = slot.credential.appid,
                 "the shared state has the token that WeChat refuses, or one before it"
@@ -244,6 +271,50 @@ impl Driver {
             Means::Agree => self.agree(id, value.generation, theirs_ms),
             Means::Conflict => self.conflict(id, value, moment),
             Means::Adopt => self.adopt(id, value, moment),
+        }
+    }
+
+    /// What the node that is followed lists: ours is that, whatever ours was.
+    fn mirror(&mut self, id: CredentialId, value: Value, moment: Moment) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let expires_ms = slot.end_of(&value, moment, now_ms);
+        let same = slot.credential.published().is_some_and(|ours| *ours.value == *value.value.as_bytes());
+        let live = slot.is_live(now_ms);
+        if expires_ms <= now_ms {
+            return;
+        }
+        match (value.withdrawn, same) {
+            (true, true) if live => self.withdraw_with_others(id),
+            (true, _) => {}
+            (false, true) if live => self.correct(id, &value, expires_ms),
+            (false, _) => self.adopt(id, value, moment),
+        }
+    }
+
+    /// The same live value under another number, or with another end.
+    fn correct(&mut self, id: CredentialId, value: &Value, expires_boot_ms: BootMs) {
+        let slot = &mut self.refresher.slots[id];
+        let Some(old) = slot.credential.published() else { return };
+        slot.standing.expires_ms = Some(expires_boot_ms);
+        if (old.generation, old.expires_boot_ms) == (value.generation, expires_boot_ms) {
+            return;
+        }
+        let published = Published { value: old.value.clone(), generation: value.generation, expires_boot_ms };
+        self.persist(id, &published);
+        self.refresher.slots[id].put(published);
+    }
+
+    /// Another node has found that WeChat refuses what is served here.
+    fn withdraw_with_others(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+        slot.standing.withdraw(now_ms);
+        let withdrawn = slot.credential.withdraw(now_ms);
+        slot.credential.settle();
+        if let Some(withdrawn) = withdrawn {
+            self.persist(id, &withdrawn);
         }
     }
 
@@ -317,9 +388,11 @@ impl Driver {
     fn adopt(&mut self, id: CredentialId, value: Value, moment: Moment) {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let expires_boot_ms = moment.to_boot_ms(value.expires_ms);
+        let expires_boot_ms = slot.end_of(&value, moment, now.boot_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
-        slot.standing.adopt(expires_boot_ms, value.life_ms, value.longest_ms, value.learned_ms);
+        let life_ms_max = slot.own_kind.life_ms_max;
+        let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
+        slot.standing.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;

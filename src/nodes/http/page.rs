@@ -2,6 +2,8 @@
 //!
 //! Pure. Whatever the bytes are, what comes out can be served: tokens are printable, ends are near, numbers fit.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::link::Fault;
@@ -12,6 +14,10 @@ const TOKEN_BYTES_MAX: usize = 2048;
 const LEFT_MS_MAX: u64 = 31 * 24 * 3_600_000;
 /// JSON's numbers are exact up to there.
 const NUMBER_MAX: u64 = 1 << 53;
+/// Generations stay below this everywhere: one that did not could not be counted on from.
+const GENERATION_END: u64 = 1_000_000_000_000_000;
+/// Credentials in one answer; 500 are told.
+const ENTRIES_MAX: usize = 5_000;
 /// Cursors and runs are shorter.
 const WORD_BYTES_MAX: usize = 64;
 
@@ -22,7 +28,10 @@ pub struct Page {
     pub now_ms: u64,
     /// How long the other node held the answer back.
     pub waited_ms: u64,
-    /// Generations can be compared while it is the same.
+    /// How long it has been out of touch with those who renew. Versions before this one did not say.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// Names the process that answers.
     pub run: String,
     /// It begins with everything.
     pub from_start: bool,
@@ -64,8 +73,18 @@ impl Page {
             && goes_on
             && (after.is_some() || page.from_start)
             && page.now_ms <= NUMBER_MAX
-            && page.credentials.iter().all(Entry::is_sound);
+            && page.credentials.len() <= ENTRIES_MAX
+            && page.credentials.iter().all(Entry::is_sound)
+            && page.names_each_once();
         if sound { Ok(page) } else { Err(RUBBISH) }
+    }
+}
+
+impl Page {
+    /// Of two values for one credential nobody could say which is meant.
+    fn names_each_once(&self) -> bool {
+        let mut names = HashSet::with_capacity(self.credentials.len());
+        self.credentials.iter().all(|entry| names.insert((entry.app.as_str(), entry.kind.as_str())))
     }
 }
 
@@ -75,7 +94,7 @@ impl Entry {
             (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
         };
         let live = self.token.as_ref().is_none_or(|token| plain(token) && self.generation > 0);
-        live && self.generation <= NUMBER_MAX
+        live && self.generation < GENERATION_END
             && self.expires_in_ms <= LEFT_MS_MAX
             && self.lifetime_ms.is_none_or(|life_ms| life_ms <= LEFT_MS_MAX)
     }
@@ -125,6 +144,7 @@ mod tests {
             ("token", json!(7)),
             ("generation", json!(-1)),
             ("generation", json!(0)),
+            ("generation", json!(GENERATION_END)),
             ("generation", json!(u64::MAX)),
             ("expires_in_ms", json!(u64::MAX)),
             ("expires_in_ms", json!("7200")),
@@ -138,6 +158,7 @@ mod tests {
         for (name, wrong) in [
             ("now_ms", json!(-1)),
             ("now_ms", json!(u64::MAX)),
+            ("age_ms", json!(-1)),
             ("cursor", json!("")),
             ("cursor", json!("a\nb")),
             ("cursor", json!("x".repeat(65))),
@@ -153,6 +174,35 @@ mod tests {
         for text in ["", "{", "[]", "null", "{}", "\u{feff}"] {
             assert!(Page::parse(text.as_bytes(), None).is_err());
         }
+    }
+
+    #[test]
+    fn an_answer_of_a_version_that_did_not_say_how_old_it_is_is_of_this_moment() {
+        let mut page = page();
+        assert_eq!(Page::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(0));
+        page["age_ms"] = json!(70_000);
+        assert_eq!(Page::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(70_000));
+    }
+
+    #[test]
+    fn an_answer_that_names_a_credential_twice_or_thousands_of_them_is_refused() {
+        let mut page = page();
+        page["credentials"] = json!([entry(), entry()]);
+        assert!(!parse(&page, None));
+        page["credentials"][1]["kind"] = json!("jsapi_ticket");
+        assert!(parse(&page, None));
+        let many = |count: usize| {
+            let one = |n: usize| {
+                let mut one = entry();
+                one["app"] = json!(n.to_string());
+                one
+            };
+            (0..count).map(one).collect::<Vec<Value>>()
+        };
+        page["credentials"] = json!(many(ENTRIES_MAX));
+        assert!(parse(&page, None));
+        page["credentials"] = json!(many(ENTRIES_MAX + 1));
+        assert!(!parse(&page, None));
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn what_does_not_live_there_is_told_as_nothing_and_comes_when_it_does() {
     follower.well();
     wechat.clear_fault(APPID);
     other.post(&credential("access_token", "/refresh"), &[MEANT], "");
-    follower.value(0, |value| value.generation == 1);
+    follower.value(0, |value| value.generation > 0);
 }
 
 #[test]
@@ -287,13 +287,12 @@ fn a_node_that_has_lost_its_state_is_followed_all_the_same() {
     }
     let (address, mut follower) = (other.address, Follower::start(&of(&[url(other.address)])));
     let (before, _) = follower.value(0, |_| true);
-    assert_eq!(before.generation, 3);
     drop(other);
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, address, "", "");
     let (token, generation) = renew(&wechat, &other, &[MEANT]);
     let (value, _) = follower.value(0, |value| value.value == token);
-    assert!(value.generation > before.generation && generation < before.generation, "{generation}");
-    // A wish goes by the value, because the counts differ.
+    assert!(value.generation > before.generation, "the count goes on without the state");
+    assert_eq!(value.generation, generation);
     wechat.kill_tokens(APPID);
     follower.there(0);
     follower.wish(TAG, Some(value.generation), Why::Refused).unwrap();
@@ -485,22 +484,23 @@ fn pages_of_apps_all_arrive() {
         match follower.next() {
             News::Seen { index, record, .. } => seen[index] |= follower.open(index, &record).is_some(),
             News::Reachable(said) => break said.unwrap(),
+            News::Complete { .. } => {}
             News::Wish { .. } => panic!("nobody wishes"),
         }
     }
     assert!(seen.iter().all(|seen| *seen), "everything is there before the other node counts as reachable");
 }
 
-/// Something that listens and is no tokencached: every request gets the bytes for its number, without an end if
-/// `endless`.
-struct Impostor {
-    address: SocketAddr,
+/// Something that listens and is no tokencached: every request gets the bytes for its number and its head, without an
+/// end if `endless`.
+pub struct Impostor {
+    pub address: SocketAddr,
     ended: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Impostor {
-    fn start(answer: impl Fn(usize) -> Vec<u8> + Send + 'static, endless: bool) -> Impostor {
+    pub fn start(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static, endless: bool) -> Impostor {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, ended) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let over = ended.clone();
@@ -509,13 +509,13 @@ impl Impostor {
                 if over.load(Ordering::Acquire) {
                     return;
                 }
-                let _ = Impostor::answer(stream.unwrap(), &answer(number), endless);
+                let _ = Impostor::answer(stream.unwrap(), |head| answer(number, head), endless);
             }
         });
         Impostor { address, ended, thread: Some(thread) }
     }
 
-    fn answer(mut stream: TcpStream, answer: &[u8], endless: bool) -> std::io::Result<()> {
+    fn answer(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<u8>, endless: bool) -> std::io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -523,7 +523,10 @@ impl Impostor {
             stream.read_exact(&mut byte)?;
             head.extend(byte);
         }
-        stream.write_all(answer)?;
+        let head = String::from_utf8_lossy(&head).to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        stream.read_exact(&mut vec![0; length])?;
+        stream.write_all(&answer(&head))?;
         if !endless {
             return Ok(());
         }
@@ -541,7 +544,7 @@ impl Drop for Impostor {
     }
 }
 
-fn http(body: &str) -> Vec<u8> {
+pub fn http(body: &str) -> Vec<u8> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
@@ -558,13 +561,14 @@ fn page(token: &str, more: &str) -> String {
 
 #[test]
 fn an_impostor_whose_answer_would_do_is_believed_so_that_the_next_test_means_something() {
-    let impostor = Impostor::start(|_| http(&page("\"TOKEN\"", "false")), false);
+    let impostor = Impostor::start(|_, _| http(&page("\"TOKEN\"", "false")), false);
     let mut follower = Follower::start(&of(&[url(impostor.address)]));
     let (_, moment) = follower.value(0, |value| value.value == "TOKEN");
     assert_eq!(moment.store_ms, 1);
     // What the other node waited for had passed before it read its clock; nobody is believed to have waited longer
     // than the answer took.
-    let late = |_| http(&page("\"TOKEN\"", "false").replace("\"waited_ms\":0", "\"waited_ms\":99999999"));
+    let late =
+        |_: usize, _: &str| http(&page("\"TOKEN\"", "false").replace("\"waited_ms\":0", "\"waited_ms\":99999999"));
     let impostor = Impostor::start(late, false);
     let (_, moment) = Follower::start(&of(&[url(impostor.address)])).value(0, |_| true);
     assert_eq!(moment.sent_ms, moment.received_ms);
@@ -597,7 +601,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
     ];
     for (what, words, answer) in rubbish {
         let endless = what.contains("endless");
-        let impostor = Impostor::start(move |_| answer.clone(), endless);
+        let impostor = Impostor::start(move |_, _| answer.clone(), endless);
         let nodes = UpstreamNodes { timeout_ms: 2_000, ..of(&[url(impostor.address)]) };
         let mut follower = Follower::start(&nodes);
         match follower.next() {
@@ -618,7 +622,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
 #[test]
 fn one_that_tells_without_end_is_left_in_the_end() {
     // Each answer is sound, and there is always more.
-    let answer = |number: usize| {
+    let answer = |number: usize, _: &str| {
         let body = page("\"TOKEN\"", "true").replace("\"c\"", &format!("\"c{number}\""));
         http(&if number == 0 { body } else { body.replace("\"from_start\":true", "\"from_start\":false") })
     };

@@ -1,0 +1,74 @@
+//! How the values of a credential are counted.
+//!
+//! A later value has a higher generation. Clients see it as the cas of a managed key and wait for a higher one, so it
+//! must go up even where the last one is not known any more: the state file was lost, the app was moved to another
+//! endpoint, there is no state file. So the first one is read off the wall clock, in milliseconds: values do not come
+//! that fast, so whatever was counted before is lower. From then on each value counts one, as before.
+//!
+//! Pure. Several nodes count on from what their store has; nodes that follow another have that one's generations.
+
+/// Generations stay below this: what nodes share goes through doubles, and is taken only below it.
+pub const GENERATION_END: u64 = 1_000_000_000_000_000;
+/// A wall clock that shows an instant outside of these years (2020 to 2100) has not been set.
+const CLOCK_IS_SET_MS: std::ops::Range<u64> = 1_577_836_800_000..4_102_444_800_000;
+/// Where nothing is known and the clock has not been set. Clients that know a higher one are answered at once.
+const FIRST_WITHOUT_CLOCK: u64 = 1;
+
+/// The generation of a credential's first value, by the wall clock.
+pub fn first(unix_ms: i64) -> u64 {
+    u64::try_from(unix_ms).ok().filter(|ms| CLOCK_IS_SET_MS.contains(ms)).unwrap_or(FIRST_WITHOUT_CLOCK)
+}
+
+/// The generation of a value that follows this one; `first` where that is 0, because none is known.
+pub fn next(known: u64, first: u64) -> u64 {
+    match known {
+        0 => first,
+        known => known.saturating_add(1),
+    }
+}
+
+/// A generation that was kept. One that no server has given out (a damaged or hand-made state) begins anew, or every
+/// later one would be out of range too.
+pub fn kept(generation: u64, unix_ms: i64) -> u64 {
+    if (1..GENERATION_END - 1).contains(&generation) { generation } else { first(unix_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_795_839_604_000;
+
+    #[test]
+    fn a_first_generation_is_above_all_that_were_given_out_before() {
+        let now = first(NOW_MS);
+        // A server that began a year ago and has had a value a minute since.
+        let year_ago = next(0, first(NOW_MS - 365 * 86_400_000));
+        let last = (0..365 * 1_440).fold(year_ago, |known, _| next(known, now));
+        assert!(now > last);
+        assert!(now > next(first(NOW_MS - 2), now), "a restart within the second");
+    }
+
+    #[test]
+    fn what_is_known_counts_on_by_one_whatever_the_clock_says() {
+        for unix_ms in [NOW_MS, 0, -1, i64::MAX] {
+            assert_eq!([next(1, first(unix_ms)), next(57, first(unix_ms))], [2, 58]);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_not_set_begins_at_one() {
+        for unix_ms in [i64::MIN, -1, 0, 1_000_000_000, 1_577_836_799_999, 4_102_444_800_000, i64::MAX] {
+            assert_eq!(next(0, first(unix_ms)), 1, "{unix_ms}");
+        }
+        assert!(CLOCK_IS_SET_MS.end < GENERATION_END);
+    }
+
+    #[test]
+    fn a_kept_generation_out_of_range_begins_anew() {
+        assert_eq!(kept(7, NOW_MS), 7);
+        for wrong in [0, GENERATION_END - 1, GENERATION_END, 1 << 53, u64::MAX] {
+            assert_eq!(kept(wrong, NOW_MS), first(NOW_MS), "{wrong}");
+        }
+    }
+}
