@@ -1,7 +1,11 @@
 //! Attacks on several nodes: whoever can write to their Redis, and a leader that has lied once.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, FromRedisValue};
@@ -9,9 +13,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::attack::{Attack, Figure, Goal, Measured};
-use crate::client::{Client, PATIENCE};
+use crate::client::{Client, PATIENCE, local};
 use crate::server::Server;
-use crate::subject::{APPID, Plan, Subject, TOKEN_KEY, Wechat, comes_true, wait_for, wait_for_token};
+use crate::subject::{APPID, Plan, Subject, TOKEN_KEY, Wechat, comes_true, free_port, wait_for, wait_for_token};
 
 pub const ATTACKS: &[Attack] = &[
     Attack {
@@ -45,6 +49,16 @@ pub const ATTACKS: &[Attack] = &[
             Figure { what: "both nodes have one token at the end", goal: Goal::Yes },
         ],
         run: huge_generation,
+    },
+    Attack {
+        name: "leader-lied-once",
+        what: "a node that follows another: one wrong answer with a later generation and a later end, then right ones",
+        on_memcached: false,
+        figures: &[
+            Figure { what: "right again 10 s after the leader has another token", goal: Goal::Yes },
+            Figure { what: "right after a `delete` and a restart", goal: Goal::Yes },
+        ],
+        run: leader_lied_once,
     },
 ];
 
@@ -154,7 +168,7 @@ impl Pair {
     }
 
     fn token(&self, node: usize) -> Option<Vec<u8>> {
-        Client::connect(self.nodes[node].port(), PATIENCE).ok()?.get(TOKEN_KEY).ok()?
+        read(&self.nodes[node])
     }
 
     fn set_fields(&self, fields: &[(&str, String)]) {
@@ -221,4 +235,107 @@ fn huge_generation(subject: &Subject) -> Measured {
     let (reads, wrong) = pair.read_while(Duration::from_secs(16), forge);
     let agree = comes_true(Duration::from_secs(3), || pair.token(0).is_some() && pair.token(0) == pair.token(1));
     vec![json!(reads), json!(wrong), json!(agree)]
+}
+
+/// Between a node and its leader: while it lies every token on the way is another, of a later generation and end.
+struct Liar {
+    port: u16,
+    lies: Arc<AtomicBool>,
+}
+
+impl Liar {
+    fn start(leader: u16) -> Liar {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (port, lies) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
+        let lying = lies.clone();
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(local(leader)) else { continue };
+                let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let lying = lying.clone();
+                std::thread::spawn(move || pass(client, server, |_| ()));
+                std::thread::spawn(move || {
+                    pass(from, to, |bytes| {
+                        if lying.load(Relaxed) {
+                            change_answer(bytes);
+                        }
+                    });
+                });
+            }
+        });
+        Liar { port, lies }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, change: impl Fn(&mut [u8])) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        change(&mut bytes[..read]);
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Byte by byte, so that its length stays.
+fn change_answer(bytes: &mut [u8]) {
+    for (name, with) in [("\"token\":\"", b'L'), ("\"generation\":", b'9'), ("\"expires_in_ms\":", b'9')] {
+        for at in ends_of(bytes, name.as_bytes()) {
+            let end = if with == b'L' { at + 20 } else { at + 1 };
+            if let Some(part) = bytes.get_mut(at..end) {
+                part.fill(with);
+            }
+        }
+    }
+}
+
+/// Where what follows each of these begins.
+fn ends_of(bytes: &[u8], name: &[u8]) -> Vec<usize> {
+    let found = bytes.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
+    found.map(|(at, _)| at + name.len()).collect()
+}
+
+fn leader_lied_once(subject: &Subject) -> Measured {
+    const KEY: &str = "right-0123456789abcdef0123456789abcdef";
+    let (wechat, http_port) = (Wechat::start(), free_port());
+    let liar = Liar::start(http_port);
+    let tables = format!("[side]\nlisten = [\"127.0.0.1:{http_port}\"]\nkeys_file = \"{{folder}}/keys\"");
+    let keys = ("keys", format!("ops {KEY} status read refresh\n"));
+    let leader = subject.node(&wechat, Plan { tables, files: vec![keys], ..Plan::default() });
+    let plan = || Plan {
+        state: format!(
+            "path = \"{{folder}}/state.json\"\nupstream = \"http://127.0.0.1:{}\"\nupstream_key_file = \"{{folder}}/key\"",
+            liar.port
+        ),
+        files: vec![("key", KEY.to_owned())],
+        follows: true,
+        ..Plan::default()
+    };
+    let follower = subject.start(&wechat, plan());
+    let lied_to = || read(&follower).is_some_and(|token| !wechat.accepts(&token));
+    assert!(comes_true(PATIENCE, lied_to), "the lie does not arrive");
+    liar.lies.store(false, Relaxed);
+    let first = read(&leader);
+    wechat.kill_tokens(APPID);
+    report(&leader);
+    assert!(comes_true(PATIENCE, || read(&leader).is_some() && read(&leader) != first), "the leader does not renew");
+    let is_right = |follower: &Server| read(follower).is_some_and(|token| wechat.accepts(&token));
+    let by_itself = comes_true(Duration::from_secs(10), || is_right(&follower));
+    report(&follower);
+    // What it knows is in its state file by then.
+    std::thread::sleep(Duration::from_secs(2));
+    let follower = subject.start_in(follower.into_folder(), &wechat, plan());
+    vec![json!(by_itself), json!(comes_true(Duration::from_secs(10), || is_right(&follower)))]
+}
+
+fn read(server: &Server) -> Option<Vec<u8>> {
+    Client::connect(server.port(), PATIENCE).ok()?.get(TOKEN_KEY).ok()?
+}
+
+/// That the token is refused.
+fn report(server: &Server) {
+    let client = Client::connect(server.port(), PATIENCE);
+    let _ = client.and_then(|mut client| client.ask(format!("delete {TOKEN_KEY}\r\n")));
 }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub stderr: Option<Stdio>,
     /// As many descriptors as it may have.
     pub open_files: Option<u64>,
+    /// It follows another node, which has the secrets.
+    pub follows: bool,
 }
 
 impl Subject {
@@ -112,7 +114,8 @@ impl Plan {
         let mut text =
             format!("[server]\n{server}\n[state]\n{state}\n[upstream]\nbase_url = \"{base_url}\"\n{tables}\n");
         for appid in &wechat.appids {
-            text += &format!("[[app]]\nappid = \"{appid}\"\nsecret = \"{SECRET}\"\n{app}\n");
+            let secret = if self.follows { String::new() } else { format!("secret = \"{SECRET}\"") };
+            text += &format!("[[app]]\nappid = \"{appid}\"\n{secret}\n{app}\n");
         }
         text
     }

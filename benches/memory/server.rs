@@ -57,7 +57,9 @@ impl Server {
                 return server;
             }
             let ended = server.child.try_wait().unwrap();
-            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "{command:?} does not come up");
+            let comes_up = ended.is_none() && begun.elapsed() < PATIENCE;
+            let log = || std::fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+            assert!(comes_up, "{command:?} does not come up:\n{}", log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
