@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use attack::{Attack, Measured};
 use options::{Chosen, Options, RUN_FLAG};
 use report::Row;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use subject::Subject;
 
 /// After this an attack is given up.
@@ -81,7 +81,9 @@ fn run(attack: &Attack, kind: &str, binary: &Path) -> Option<Measured> {
     command.args([RUN_FLAG, attack.name, kind]).arg(binary).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.process_group(0).spawn().unwrap();
     let group = Pid::from_child(&child);
-    while child.try_wait().unwrap().is_none() && begun.elapsed() < ATTACK_MAX {
+    // Looked at and not yet waited for: so its number, which is the group's, is nobody else's.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    while waitid(WaitId::Pid(group), look).unwrap().is_none() && begun.elapsed() < ATTACK_MAX {
         std::thread::sleep(Duration::from_millis(20));
     }
     // Whatever is left of it: the bench itself if it took too long, a server if it failed.
