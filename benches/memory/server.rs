@@ -2,7 +2,7 @@
 //!
 //! Knows how to start both servers; measures nothing but memory. Ends its process when dropped.
 
-#![allow(dead_code, reason = "two benches use it, each a part")]
+#![allow(dead_code, reason = "several benches use it, each a part")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     child: Child,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -28,7 +28,7 @@ impl Server {
         let config = folder.path().join("tokencached.toml");
         std::fs::write(&config, "[state]\npath = \"none\"\n").unwrap();
         let mut command = Command::new(binary.unwrap_or(Path::new(env!("CARGO_BIN_EXE_tokencached"))));
-        command.arg("--config").arg(config).args(flags);
+        command.arg("--config").arg(config).args(flags).stdout(Stdio::null()).stderr(Stdio::null());
         Server::start(command, folder)
     }
 
@@ -39,23 +39,58 @@ impl Server {
         if rustix::process::geteuid().is_root() {
             command.args(["-u", "root"]);
         }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         Server::start(command, folder)
     }
 
-    fn start(mut command: Command, folder: TempDir) -> Server {
+    /// Either of them, and waits until it listens. Where its outputs go is the caller's choice.
+    pub fn start(mut command: Command, folder: TempDir) -> Server {
         let file = folder.path().join("port");
-        command.args(["-p", "-1"]).env("MEMCACHED_PORT_FILENAME", &file);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let _ = std::fs::remove_file(&file);
+        command.args(["-p", "-1"]).env("MEMCACHED_PORT_FILENAME", &file).stdin(Stdio::null());
+        let mut server = Server { child: command.spawn().unwrap(), port: 0, folder };
         let begun = Instant::now();
         loop {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
             if let Some(port) = text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse().ok()) {
-                return Server { child, port, _folder: folder };
+                server.port = port;
+                return server;
             }
-            let ended = child.try_wait().unwrap();
-            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "{command:?} does not come up");
+            let ended = server.child.try_wait().unwrap();
+            let comes_up = ended.is_none() && begun.elapsed() < PATIENCE;
+            let log = || std::fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+            assert!(comes_up, "{command:?} does not come up:\n{}", log());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// True if the process ends within this time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            if begun.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it and hands its folder on.
+    pub fn into_folder(mut self) -> TempDir {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
     pub fn connect(&self) -> Wire {
