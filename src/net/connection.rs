@@ -760,7 +760,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.input.capacity() == 0 {
                 self.input = buffers::take();
             }
-            if !make_room(&mut self.input, next_read_bytes(self.input.len(), self.wanted)) {
+            let next = next_read_bytes(self.input.len(), self.wanted);
+            if !make_room(&mut self.input, next) {
                 self.no_room = true;
                 return Poll::Ready(Ok(Some(0)));
             }

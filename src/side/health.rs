@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use super::api::{Asker, Shared, seen};
 use super::gate::Visitor;
-use super::parts::Parts;
 use super::problem::Problem;
 use super::query::Params;
 use crate::clock::{self, BootMs};
