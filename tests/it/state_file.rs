@@ -8,9 +8,11 @@ use std::thread;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
+use tokencached::config::{self, Flags, ProcessEnvironment};
+use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{APPID, Node, Wechat, run, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, run, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -102,6 +104,42 @@ fn a_second_server_with_a_classic_token_does_not_start_and_says_who_has_the_stat
     assert_eq!(wechat.calls(APPID).total(), 1);
 }
 
+/// Both have found the file free.
+#[test]
+fn of_two_servers_that_start_at_once_with_a_classic_token_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let text =
+        support::config("http://127.0.0.1:9", "", CLASSIC).replace("{folder}/state.json", path.to_str().unwrap());
+    let file = write(folder.path(), "c.toml", &text);
+    let loaded = config::load(Some(&file), &ProcessEnvironment, &Flags::default()).unwrap();
+    let first = credential::build(&loaded.config).unwrap();
+    let reason = credential::build(&loaded.config).err().unwrap();
+    assert!(reason.contains(&format!("in use by process {}", std::process::id())), "{reason}");
+    drop(first);
+    assert!(credential::build(&loaded.config).is_ok());
+}
+
+#[test]
+fn with_another_user_the_state_and_its_lock_are_that_users() {
+    // Only root can become somebody else.
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return;
+    }
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let config = wechat.config("", CLASSIC).replace("{folder}/state.json", "{folder}/kept/state.json");
+    let start = |folder| Node::start_in(folder, &config, &["-u", "nobody"]);
+    let node = start(folder);
+    let token = any_token(&node);
+    let owner = |name: &str| fs::metadata(node.path("kept").join(name)).unwrap().uid();
+    assert!(owner("state.json") != 0 && owner("state.json.lock") == owner("state.json"));
+    let node = start(node.stop());
+    assert_eq!(any_token(&node), token);
+    assert!(is_saved(&node));
+}
+
 #[test]
 fn a_server_waits_for_one_that_is_ending_and_starts_with_its_state() {
     let wechat = Wechat::start();
@@ -179,10 +217,11 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         let disk = Disk::of(folder.path());
         disk.fail(&["flock"], errno);
         let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
-        let first = any_token(&node);
-        let mut client = node.connect();
-        let next = wait_for("a renewal", || client.get("access_token").filter(|token| token != first.as_bytes()));
-        persisted(&node.path("state.json"), std::str::from_utf8(&next).unwrap());
+        any_token(&node);
+        // Each write makes another file.
+        let written = || fs::metadata(node.path("state.json")).ok().map(|facts| facts.ino());
+        let first = wait_for("the state", written);
+        wait_for("another write", || written().filter(|now| *now != first));
         assert_eq!(node.log().matches("cannot be locked on this file system").count(), 1, "{}", node.log());
         assert!(is_saved(&node));
     }
@@ -296,9 +335,9 @@ fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     let folder = tempfile::tempdir().unwrap();
     let config = wechat.config("", ALIAS).replace("{folder}/state.json", "{folder}/kept/state.json");
     let node = Node::start_in(folder, &config, &[]);
-    let token = any_token(&node);
+    any_token(&node);
     let (kept, away) = (node.path("kept"), node.path("away"));
-    persisted(&kept.join("state.json"), &token);
+    wait_for("the state", || kept.join("state.json").exists().then_some(()));
     fs::rename(&kept, &away).unwrap();
     wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
     assert!(node.log().contains("the state cannot be written"), "{}", node.log());

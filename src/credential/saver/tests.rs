@@ -145,6 +145,16 @@ async fn at_the_end_a_disk_that_is_good_again_is_written_to_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_the_end_it_is_tried_at_once_though_it_was_tried_a_moment_ago() {
+    let running = Running::failing_for_long(ErrorKind::StorageFull).await;
+    running.saver.at_once();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    running.repair();
+    assert!(running.saver.flush(Duration::from_millis(100)).await);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_end_a_disk_that_fails_is_tried_until_the_time_is_over() {
     let running = Running::failing_for_long(ErrorKind::StorageFull).await;
     let store = running.store.clone();
