@@ -2,7 +2,7 @@
 //!
 //! Only a wrong password that is new counts, so a program that keeps sending an old one slows nobody down. Past the
 //! allowance every password from that address waits for its turn before it is looked at, right or wrong alike, so that
-//! the wait tells nothing; one that was right from there before does not wait. Nobody is ever refused unheard.
+//! the wait tells nothing; one that was right from there before does not wait. None is refused without a look.
 //!
 //! A turn stays taken when its client has gone: otherwise whoever gets no answer at once could hang up and try the next.
 //! Pure: the time comes in as a value. Keeps keyed hashes, never a password, and bounded memory, whoever comes.

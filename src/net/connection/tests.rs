@@ -134,7 +134,7 @@ async fn type_slowly(client: &mut DuplexStream, text: &str, pause: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_person_who_types_has_all_the_time_in_the_world_while_nothing_is_scarce() {
+async fn a_person_may_type_slowly_while_nothing_is_scarce() {
     let server = Server::new(limits());
     let mut client = server.connect(1024);
     type_slowly(&mut client, "get access_token:wx1\r", seconds(3)).await;
