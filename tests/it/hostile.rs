@@ -1,8 +1,8 @@
 //! Hostile and unlucky clients against a real server: what they send, how they leave, how many they are. After each the
 //! server is well, its books are right, and its neighbours have noticed nothing.
 //!
-//! Deadlines (a line or a value that trickles in, a peer that never reads, idleness), fairness and the bound on
-//! half-received values are shown in virtual time in `src/net/connection/tests.rs`; keepalive in `src/net/listener.rs`.
+//! Deadlines (a line or a value that trickles in, a peer that never reads, idleness), fairness and who has to give way when
+//! connections hold too much are shown in virtual time in `src/net/connection/tests.rs`; keepalive in `src/net/listener.rs`.
 //! What clients do to managed keys is in `managed.rs`, `meta.rs` and `aliases.rs`; to logins and TLS, in `access.rs` and
 //! `tls.rs`; how requests may be cut into packets, in `splits.rs`.
 
@@ -605,7 +605,7 @@ fn a_hot_key_loses_no_update() {
 // Row 7, over real sockets: the bound itself is in `src/net/connection/tests.rs`.
 
 #[test]
-fn a_hundred_half_sent_values_are_bounded_and_the_last_is_refused_in_step() {
+fn a_hundred_half_sent_values_are_bounded_and_those_that_give_way_stay_in_step() {
     let node = Node::plain(&["-m", "64"]);
     let mut neighbour = Neighbour::of(&node);
     let before = rss(&node);
@@ -631,9 +631,82 @@ fn a_hundred_half_sent_values_are_bounded_and_the_last_is_refused_in_step() {
             "{answer}"
         );
     }
-    assert!(answers[0].starts_with("STORED"), "the first had room");
+    assert!(answers[99].starts_with("STORED"), "the last had room");
     drop(halves);
     neighbour.client.ask("delete half\r\n");
+    neighbour.is_well_and_alone();
+}
+
+// Row 66: what is half-sent keeps nobody from storing.
+
+#[test]
+fn while_sixty_six_values_are_half_sent_every_other_set_is_stored() {
+    let node = Node::plain(&["-m", "64"]);
+    let mut neighbour = Neighbour::of(&node);
+    let part = [b"set half 0 0 1040000\r\n".as_slice(), &vec![b'v'; 1_030_000]].concat();
+    let halves: Vec<Client> = (0..66)
+        .map(|_| {
+            let mut client = node.connect();
+            client.send(&part);
+            client
+        })
+        .collect();
+    wait_for("the values", || (figure(&mut neighbour.client, "bytes_read") > 66 * 1_030_000).then_some(()));
+    let new = format!("set new 0 0 100000\r\n{}\r\n", "v".repeat(100_000));
+    (0..50).for_each(|_| node.connect().expect(&new, "STORED\r\n"));
+    let [held, most] =
+        ["connection_memory_bytes", "connection_memory_bytes_max"].map(|name| figure(&mut neighbour.client, name));
+    assert!(most == 64 << 20 && held <= most, "{held} of {most}");
+    drop(halves);
+    neighbour.client.ask("delete new\r\ndelete half\r\n");
+    neighbour.is_well_and_alone();
+}
+
+// Row 64: readers that take nothing of large answers.
+
+#[test]
+fn sixty_readers_that_take_nothing_cost_one_value_and_no_neighbour_waits() {
+    let node = Node::plain(&["-m", "256", "-I", "64m", "-c", "200"]);
+    let mut neighbour = Neighbour::of(&node);
+    let length = 60 << 20;
+    let set = [format!("set big 0 0 {length}\r\n").as_bytes(), &vec![b'v'; length], b"\r\n"].concat();
+    node.connect().expect(set, "STORED\r\n");
+    let before = rss(&node);
+    let readers: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut client = node.connect();
+            client.send("get big\r\n");
+            client
+        })
+        .collect();
+    wait_for("the readers", || (figure(&mut neighbour.client, "get_hits") >= 60).then_some(()));
+    let grown = rss(&node).saturating_sub(before);
+    assert!(grown < length as u64 / 2, "{grown} bytes");
+    // Nor do they hold on to more than the budget of what is replaced under them.
+    let set = [format!("set big 0 0 {}\r\n", length - 1).as_bytes(), &vec![b'v'; length - 1], b"\r\n"].concat();
+    node.connect().expect(set, "STORED\r\n");
+    assert!(figure(&mut neighbour.client, "connection_memory_bytes") >= length as u64);
+    drop(readers);
+    let client = &mut neighbour.client;
+    wait_for("the memory", || (figure(client, "connection_memory_bytes") == 0).then_some(()));
+    neighbour.client.ask("delete big\r\n");
+    neighbour.is_well_and_alone();
+}
+
+// Row 65: one line of half a million keys.
+
+#[test]
+fn a_line_of_half_a_million_keys_is_answered_whole_beside_a_neighbour() {
+    let node = Node::plain(&["-t", "1"]);
+    let mut neighbour = Neighbour::of(&node);
+    let line = format!("get{}\r\n", " k".repeat(500_000));
+    let mut client = node.connect();
+    client.send(&line);
+    wait_for("the first keys", || (figure(&mut neighbour.client, "cmd_get") > 0).then_some(()));
+    neighbour.client.expect("get neighbour\r\n", "VALUE neighbour 0 5\r\nhello\r\nEND\r\n");
+    client.expect("", "END\r\n");
+    assert_eq!(figure(&mut neighbour.client, "get_misses"), 500_000);
+    drop(client);
     neighbour.is_well_and_alone();
 }
 
