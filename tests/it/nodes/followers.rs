@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokencached::sandbox::Verdict;
 
 use super::http::{Impostor, http};
+use crate::side::{MEANT, Side};
 use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, tokencached_before, wait_for};
 
 /// An address that was free a moment ago.
@@ -33,9 +34,11 @@ fn following(upstream: SocketAddr, side: SocketAddr) -> Node {
 }
 
 /// One that keeps its state in that folder.
-fn following_in(folder: TempDir, upstream: SocketAddr) -> Node {
+fn following_in(folder: TempDir, upstreams: &[SocketAddr]) -> Node {
+    let urls: Vec<String> = upstreams.iter().map(|upstream| format!("\"http://{upstream}\"")).collect();
+    let urls = urls.join(", ");
     let config = format!(
-        "[state]\npath = \"{{folder}}/state.json\"\nupstream = \"http://{upstream}\"\npoll_every_ms = 1000\n\
+        "[state]\npath = \"{{folder}}/state.json\"\nupstream = [{urls}]\npoll_every_ms = 1000\n\
          [upstream]\nbase_url = \"http://127.0.0.1:1\"\n[[app]]\nappid = \"{APPID}\"\n"
     );
     Node::start_in(folder, &config, &[])
@@ -139,7 +142,7 @@ fn a_wrong_answer_of_the_node_that_is_followed_lasts_until_its_next_one() {
     for run in ["run", "another run"] {
         let truth = page(&run.replace(' ', "-"), "c2", 7, "TRUE", 5_000_000);
         let leader = Leader::start(vec![lie("c1"), truth]);
-        let follower = following_in(tempfile::tempdir().unwrap(), leader.impostor.address);
+        let follower = following_in(tempfile::tempdir().unwrap(), &[leader.impostor.address]);
         let mut client = follower.connect();
         wait_for("the wrong token", || shows(&mut client, 999_999_999_999_999, "WRONG"));
         leader.choose(1);
@@ -150,7 +153,7 @@ fn a_wrong_answer_of_the_node_that_is_followed_lasts_until_its_next_one() {
 #[test]
 fn a_wrong_answer_does_not_outlast_a_restart() {
     let leader = Leader::start(vec![lie("c1"), page("run", "c2", 7, "TRUE", 5_000_000)]);
-    let follower = following_in(tempfile::tempdir().unwrap(), leader.impostor.address);
+    let follower = following_in(tempfile::tempdir().unwrap(), &[leader.impostor.address]);
     let kept = |folder: &Path, token| {
         std::fs::read_to_string(folder.join("state.json")).is_ok_and(|state| state.contains(token)).then_some(())
     };
@@ -158,7 +161,7 @@ fn a_wrong_answer_does_not_outlast_a_restart() {
     let folder = follower.kill();
     std::fs::remove_file(folder.path().join("log")).unwrap();
     leader.choose(1);
-    let follower = following_in(folder, leader.impostor.address);
+    let follower = following_in(folder, &[leader.impostor.address]);
     wait_for("the true one", || shows(&mut follower.connect(), 7, "TRUE"));
     wait_for("the state", || kept(follower.folder.path(), "TRUE"));
 }
@@ -167,7 +170,7 @@ fn a_wrong_answer_does_not_outlast_a_restart() {
 fn a_delete_at_a_follower_brings_what_the_node_that_is_followed_has_now() {
     // It lied in an answer, and knows of nothing that has changed since.
     let leader = Leader::start(vec![lie("c1"), page("run", "c1", 7, "TRUE", 5_000_000)]);
-    let follower = following_in(tempfile::tempdir().unwrap(), leader.impostor.address);
+    let follower = following_in(tempfile::tempdir().unwrap(), &[leader.impostor.address]);
     let mut client = follower.connect();
     wait_for("the wrong token", || shows(&mut client, 999_999_999_999_999, "WRONG"));
     leader.choose(1);
@@ -178,13 +181,40 @@ fn a_delete_at_a_follower_brings_what_the_node_that_is_followed_has_now() {
 #[test]
 fn no_token_is_believed_to_live_longer_than_its_type_does() {
     let leader = Leader::start(vec![lie("c1")]);
-    let follower = following_in(tempfile::tempdir().unwrap(), leader.impostor.address);
+    let follower = following_in(tempfile::tempdir().unwrap(), &[leader.impostor.address]);
     let mut client = follower.connect();
     wait_for("the token", || shows(&mut client, 999_999_999_999_999, "WRONG"));
     let answer = String::from_utf8(client.ask(format!("mg access_token:{APPID} t\r\n"))).unwrap();
     let left_s: u64 = answer.trim().strip_prefix("HD t").unwrap().parse().unwrap();
     assert!((7_000..=7_800).contains(&left_s), "{left_s}");
     wait_for("a warning", || follower.log().contains("lives longer than any does").then_some(()));
+}
+
+#[test]
+fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
+    let mut cut_off = page("cut-off", "c1", 7, "OLD", 5_000_000);
+    cut_off["age_ms"] = json!(200_000);
+    let (cut_off, well) = (Leader::start(vec![cut_off]), Leader::start(vec![page("well", "c1", 6, "NEW", 4_000_000)]));
+    let follower = following_in(tempfile::tempdir().unwrap(), &[cut_off.impostor.address, well.impostor.address]);
+    let mut client = follower.connect();
+    wait_for("what the other one has", || shows(&mut client, 6, "NEW"));
+    wait_for("word of it", || follower.log().contains("has not heard from a node that renews").then_some(()));
+}
+
+#[test]
+fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
+    let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
+    let renews = Side { node: renewing(&wechat, sides[0]), address: sides[0] };
+    let _second = following(sides[0], sides[1]);
+    let third = Side { node: following(sides[1], sides[2]), address: sides[2] };
+    let age_ms = |side: &Side| side.get("/v1/credentials", &[MEANT]).json()["age_ms"].as_u64().unwrap();
+    let (token, _) = third.token(&[MEANT]);
+    assert_eq!(age_ms(&renews), 0, "it renews by itself");
+    wait_for("a fresh picture", || (age_ms(&third) < 6_000).then_some(()));
+    drop(renews);
+    // The second answers the third as before, and has nothing new.
+    wait_for("an older picture", || (age_ms(&third) > 6_000).then_some(()));
+    assert_eq!(third.token(&[MEANT]).0, token);
 }
 
 /// A node of one version renews, one of another follows it.
