@@ -116,7 +116,7 @@ impl App {
         let (table, refresher) = crate::credential::build(config)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
-            refresher = refresher.feeding(period / 4, systemd::feed_watchdog);
+            refresher = refresher.with_watchdog(period / 4, systemd::feed_watchdog);
         }
         let server = &config.server;
         let cache = Cache::new(&cache::Options {
@@ -274,7 +274,7 @@ mod tests {
         let config = config::load(None, &environment, &config::Flags::default()).unwrap().config;
         let guard = guard(&config).unwrap();
         let mut app = App::new(&config, Vec::new(), None, guard, CancellationToken::new()).unwrap();
-        app.refresher = app.refresher.feeding(Duration::from_secs(1), || panic!("as a bug would"));
+        app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));
         assert_eq!(app.run().await, Err("the refresher has ended".to_owned()));
     }
 }

@@ -10,8 +10,8 @@ use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
 use tokencached::net::Guard;
-use tokencached::side::{Door, Keeper};
 use tokencached::process::systemd;
+use tokencached::side::{Door, Keeper};
 use tokencached::{check, demo, descriptors, process, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -263,7 +263,9 @@ async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
 async fn end_in_time(shutdown: CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(END_MAX).await;
-    tracing::error!("something that was under way has not ended in time, such as a write to a disk that hangs; leaving it");
+    tracing::error!(
+        "something that was under way has not ended in time, such as a write to a disk that hangs; leaving it"
+    );
     telemetry::flush();
     std::process::exit(EXIT_SOFTWARE.into());
 }

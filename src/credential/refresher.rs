@@ -107,7 +107,7 @@ impl Refresher {
     }
 
     /// Calls this about so often for as long as the loop goes round, and from the loop itself: it must not wait.
-    pub fn feeding(self, every: Duration, feed: impl FnMut() + Send + 'static) -> Refresher {
+    pub fn with_watchdog(self, every: Duration, feed: impl FnMut() + Send + 'static) -> Refresher {
         Refresher { watchdog: Some(Watchdog { every, due_ms: 0, feed: Box::new(feed) }), ..self }
     }
 

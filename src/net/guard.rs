@@ -51,8 +51,9 @@ impl Guard {
         self.rules.store(Arc::new(access.certificates.clone()));
         match access.read_users() {
             Ok(Some(users)) => {
-                tracing::info!(lines = users.len(), "users and passwords are read again");
+                let lines = users.len();
                 self.users.store(Arc::new(users));
+                tracing::info!(lines, "users and passwords are read again");
             }
             Ok(None) => {}
             Err(error) => tracing::error!("{error}; the users stay as they were"),

@@ -63,8 +63,9 @@ impl Keeper {
         match side.read_keys() {
             Ok(_) if !self.gate.is_keyed() => {}
             Ok(Some(keys)) => {
-                tracing::info!(keys = keys.len(), "the side port's keys are read again");
+                let count = keys.len();
                 self.gate.set_keys(keys);
+                tracing::info!(keys = count, "the side port's keys are read again");
             }
             Ok(None) => {}
             Err(error) => tracing::error!("{error}; the side port's keys stay as they were"),
@@ -133,12 +134,7 @@ pub struct Side {
 
 impl Side {
     /// Starts serving; ends when the shutdown fires.
-    pub fn start(
-        door: Door,
-        config: &Config,
-        service: Arc<Service>,
-        supervisor: &Supervisor,
-    ) -> std::io::Result<Side> {
+    pub fn start(door: Door, config: &Config, service: Arc<Service>, supervisor: &Supervisor) -> std::io::Result<Side> {
         let Some(side) = &config.side else { return Err(std::io::Error::other("the side port is not configured")) };
         let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;

@@ -58,12 +58,8 @@ impl Queue {
     where
         W: Write + AsFd + Send + 'static,
     {
-        let queue = Arc::new(Queue {
-            state: Mutex::default(),
-            filled: Condvar::new(),
-            emptied: Condvar::new(),
-            dropped,
-        });
+        let queue =
+            Arc::new(Queue { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), dropped });
         let writer = queue.clone();
         // Never joined: it may be waiting for a reader that will not come.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out, tell_dropped))?;

@@ -48,7 +48,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("engine", &["config", "files", "secret"]),
-    ("sink", &["clock", "config", "credential/encoding", "credential/table", "engine", "secret", "stats", "supervision"]),
+    (
+        "sink",
+        &["clock", "config", "credential/encoding", "credential/table", "engine", "secret", "stats", "supervision"],
+    ),
     ("sandbox", &["clock", "secret"]),
     ("telemetry", &["config"]),
     ("process", &["config"]),

@@ -19,9 +19,9 @@ use rustix::thread::UnshareFlags;
 use tempfile::TempDir;
 use tokencached::sandbox::AppOptions;
 
+use crate::support::netns::Namespace;
 #[cfg(feature = "redis")]
 use crate::support::redis::Redis;
-use crate::support::netns::Namespace;
 use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
@@ -121,6 +121,8 @@ fn a_reader_of_the_log_that_stops_holds_up_nobody_and_reads_on_later() {
     let missing = lines.find(|line| line.contains("log lines are missing here")).unwrap();
     let count = missing.split("lines=").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
     assert_ne!(count, "0", "{missing}");
+    // Its end comes with that of the process, which holds the last writer's end then.
+    drop(pipe.filler);
     let reading = std::thread::spawn(move || lines.last());
     assert!(ends(&mut node).success());
     assert!(reading.join().unwrap().unwrap().contains("stopped"), "the last line is that of the end");
@@ -237,7 +239,9 @@ fn secret_files_on_a_disk_that_hangs_hold_up_no_other_app_nor_the_end() {
     }
     let (mut node, slow_while) = start_on_a_slow_disk(&config);
     let mut client = node.connect();
-    wait_for("all tokens", || slow.iter().all(|appid| client.get(&format!("access_token:{appid}")).is_some()).then_some(()));
+    wait_for("all tokens", || {
+        slow.iter().all(|appid| client.get(&format!("access_token:{appid}")).is_some()).then_some(())
+    });
     fs::write(slow_while, "").unwrap();
     wait_for("the disk to be noticed", || node.log().contains("does not answer").then_some(()));
     renews(&mut client);
@@ -291,7 +295,9 @@ fn a_name_server_that_never_answers_holds_up_no_other_app_nor_the_end() {
     let wechat = namespace.inside(wechat);
     let mut config = wechat.config("first_get_wait_ms = 0", ALIAS);
     for n in 0..40 {
-        config += &format!("[[app]]\nappid = \"wxfar{n:011}\"\nsecret = \"{SECRET}\"\nbase_url = \"https://api.weixin.qq.com\"\n");
+        config += &format!(
+            "[[app]]\nappid = \"wxfar{n:011}\"\nsecret = \"{SECRET}\"\nbase_url = \"https://api.weixin.qq.com\"\n"
+        );
     }
     let (mut node, name_server) = start_with_a_silent_name_server(&namespace, &config);
     name_server.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::sys::ptrace;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::net::{Shutdown, getsockname, shutdown, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -40,15 +40,16 @@ fn a_listener_that_is_gone_ends_the_server_with_an_error() {
     assert!(fs::read_to_string(node.path("state.json")).unwrap().contains(APPID), "the state was written");
 }
 
-/// One of a process's threads, stopped until the process ends. Belongs to the thread of the test that has stopped it.
-fn stop_thread(node: &Node, name: &str) {
+/// Stops one of a process's threads until the process ends. Gives its id: whoever has stopped it has to wait for it.
+fn stop_thread(node: &Node, name: &str) -> Pid {
     let threads = fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap().map(|entry| entry.unwrap().path());
     let named = |path: &PathBuf| fs::read_to_string(path.join("comm")).unwrap().trim() == name;
     let thread = threads.into_iter().find(named).unwrap_or_else(|| panic!("no thread {name}"));
     let id = Pid::from_raw(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
     ptrace::seize(id, ptrace::Options::empty()).unwrap_or_else(|error| panic!("{error}; this test has to run as root"));
     ptrace::interrupt(id).unwrap();
-    waitpid(id, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    waitpid(id, Some(WaitPidFlag::__WALL)).unwrap();
+    id
 }
 
 #[test]
@@ -64,10 +65,18 @@ fn a_refresher_that_stands_still_is_seen_by_systemd_and_livez_and_the_process_ca
     systemd.until("WATCHDOG=1");
     assert_eq!(status_of(http, "/livez"), 200);
 
-    stop_thread(&node, "control");
+    let control = stop_thread(&node, "control");
     while systemd.message().is_some() {}
     wait_for("/livez to say so", || (status_of(http, "/livez") == 503).then_some(()));
     assert_eq!(systemd.message(), None, "nobody else feeds the watchdog");
     serves(&mut client);
-    assert_eq!(ends(&mut node).code(), Some(70), "{}", node.log());
+    let begun = std::time::Instant::now();
+    node.signal("TERM");
+    // Until then the process is not quite gone.
+    wait_for("the thread to end", || {
+        let state = waitpid(control, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
+        (state != Ok(WaitStatus::StillAlive)).then_some(())
+    });
+    assert_eq!(node.wait().code(), Some(70), "{}", node.log());
+    assert!(begun.elapsed() < END_MAX, "it took {:?} to end", begun.elapsed());
 }

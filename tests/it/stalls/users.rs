@@ -26,6 +26,13 @@ fn open_folder() -> TempDir {
     folder
 }
 
+/// A folder that others may write in as well, as `/tmp` is.
+fn shared_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    folder
+}
+
 fn config(wechat: &Wechat, state: &str) -> String {
     wechat.config("", ALIAS).replace("{folder}/state.json", state)
 }
@@ -41,7 +48,7 @@ fn refused(folder: &Path, config: &str) -> String {
 
 #[test]
 fn folders_that_the_start_makes_are_given_to_the_user() {
-    let (wechat, folder) = (Wechat::start(), open_folder());
+    let (wechat, folder) = (Wechat::start(), shared_folder());
     let node = Node::start_in(folder, &config(&wechat, "{folder}/a/b/state.json"), &["-u", USER]);
     let mut client = node.connect();
     wait_for("a token", || client.get("access_token"));
@@ -64,8 +71,7 @@ fn a_folder_that_was_there_before_is_not_given_away_and_the_start_says_what_to_d
     assert!(said.contains(&format!("user {USER} (-u) may not write in {path}")), "{said}");
     assert!(said.contains(&format!("install -d -m 700 -o {USER}")) && said.contains(&format!("chown {USER}: {path}")));
     // Nor by a link from a folder that may be written in.
-    let shared = open_folder();
-    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let shared = shared_folder();
     std::os::unix::fs::symlink(folder.path(), shared.path().join("link")).unwrap();
     refused(shared.path(), &config(&wechat, "{folder}/link/state.json"));
     for touched in [&folder, &shared] {
@@ -106,9 +112,9 @@ fn core_dumps_are_off_unless_they_are_asked_for() {
     drop(node);
     let config = "[state]\npath = \"none\"\n";
     // The files of a process that may not be dumped are root's.
-    let hidden = Node::start_in(open_folder(), config, &["-u", USER]);
+    let hidden = Node::start_in(shared_folder(), config, &["-u", USER]);
     assert_eq!((limit(&hidden).as_str(), owner(&hidden)), ("0", 0));
-    let asked = Node::start_in(open_folder(), config, &["-u", USER, "-r"]);
+    let asked = Node::start_in(shared_folder(), config, &["-u", USER, "-r"]);
     assert_eq!(owner(&asked), user_id());
     assert!(asked.log().contains("a core dump of this process holds every token"), "{}", asked.log());
 }
