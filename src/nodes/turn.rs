@@ -54,9 +54,10 @@ pub fn after_publish(verdict: Verdict) -> Published {
     if verdict == Verdict::Done { Published::Yes } else { Published::No }
 }
 
-/// The generation of a value that is to follow both the store's and one's own.
-pub fn next_generation<V>(record: &Record<V>, held: u64) -> u64 {
-    record.generation.max(held).saturating_add(1)
+/// The generation of a value that is to follow both the store's and one's own. `proven`: the generation of the store's
+/// value as that itself says under its seal, 0 without one. The number beside it may be anybody's.
+pub fn next_generation(proven: u64, held: u64) -> u64 {
+    proven.max(held).saturating_add(1)
 }
 
 /// How long a lease is asked for. Its end is what others wait for when its holder has died in mid-call, and then the

@@ -64,12 +64,23 @@ impl Node {
 
     /// With these further variables in its environment.
     pub fn start_with(folder: TempDir, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Node {
+        Node::start_program(tokencached(), folder, config, flags, variables)
+    }
+
+    /// Of whatever version that program is.
+    pub fn start_program(
+        mut program: Command,
+        folder: TempDir,
+        config: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Node {
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
         let _ = std::fs::remove_file(&port_file);
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
-        let mut child = tokencached()
+        let mut child = program
             .arg("--config")
             .arg(&file)
             .args(["-p", "-1"])
