@@ -179,6 +179,9 @@ fn redis(out: &mut String, server: &RedisServer) {
     if let Some(origin) = &server.password_origin {
         secret(out, "password", origin);
     }
+    if !server.trusted_hosts.is_empty() {
+        line(out, "trusted_hosts", &list(server.trusted_hosts.iter().map(|host| quoted(&host.text()))));
+    }
     line(out, "timeout_ms", &server.timeout_ms.to_string());
 }
 

@@ -31,6 +31,7 @@ mod secret_source;
 mod settings;
 mod side;
 mod sinks;
+mod trusted_hosts;
 mod upstream;
 mod value;
 mod words;
@@ -48,6 +49,7 @@ pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sinks::{Sink, SinkKey, Ttl};
+pub use trusted_hosts::TrustedHost;
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
 /// should be one write.

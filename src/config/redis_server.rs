@@ -12,6 +12,7 @@ use super::apps::{Origin, Reader};
 use super::authorizers::Wanted;
 use super::fault::Problem;
 use super::file::{Document, RawTable};
+use super::trusted_hosts::{TrustedHost, trusted_hosts};
 use super::value::{Reading, Value, integer, text};
 use super::{SecretSource, access, upstream};
 
@@ -64,6 +65,9 @@ pub struct RedisServer {
     pub password: Option<SecretSource>,
     /// Where the password came from, for `check`.
     pub password_origin: Option<Origin>,
+    /// Where else than to `at` the password may go, if a sentinel or a cluster says that the master is there; empty: to
+    /// what is near.
+    pub trusted_hosts: Vec<TrustedHost>,
     /// Longest wait for a connection and for each answer, ms.
     pub timeout_ms: u64,
 }
@@ -112,6 +116,7 @@ pub(super) struct Fields {
     ca_file: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    trusted_hosts: Option<Vec<TrustedHost>>,
     timeout_ms: Option<u64>,
 }
 
@@ -125,6 +130,7 @@ impl Reader<'_> {
             ca_file: self.field(raw, "ca_file", |value| upstream::ca_file(value, base)),
             cert: self.field(raw, "cert_file", |value| upstream::ca_file(value, base)),
             key: self.field(raw, "key_file", |value| access::pem(value, base)),
+            trusted_hosts: self.field(raw, "trusted_hosts", trusted_hosts),
             timeout_ms: self.field(raw, "timeout_ms", |value| integer(value, 100..=60_000)),
         }
     }
@@ -152,7 +158,8 @@ impl Reader<'_> {
         let identity = fields.cert.zip(fields.key);
         let tls = tls.then_some(TlsFiles { ca_file: fields.ca_file, identity });
         let timeout_ms = fields.timeout_ms.unwrap_or(timeout_ms);
-        Some(RedisServer { at, tls, db, user: fields.user, password, password_origin, timeout_ms })
+        let trusted_hosts = fields.trusted_hosts.unwrap_or_default();
+        Some(RedisServer { at, tls, db, user: fields.user, password, password_origin, trusted_hosts, timeout_ms })
     }
 
     fn one_db(&mut self, raw: &RawTable, db: Option<u64>, address: Option<&Address>) -> u32 {

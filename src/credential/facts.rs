@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use crate::clock::{BootMs, Now};
+use crate::clock::{BootMs, Now, Spacing};
 
 /// What a credential is; fixed once the configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +151,16 @@ pub struct SharedFacts {
     /// This node was last in touch with those who renew; none if it has not been.
     as_of: Mutex<Option<BootMs>>,
     node: OnceLock<String>,
+    pub forged: Forged,
+    /// When counts that are not believed were last spoken of.
+    pub(super) counts_said: Spacing,
+}
+
+/// What was found in the shared state that no node can have written, each time it was.
+#[derive(Default)]
+pub struct Forged {
+    pub values: AtomicU64,
+    pub counts: AtomicU64,
 }
 
 impl SharedFacts {

@@ -119,8 +119,6 @@ pub enum Outcome {
     Denied(Denied),
     /// Nothing is fetched without the store.
     OutOfReach(Unreachable),
-    /// The store has the present value again, under this generation.
-    Mended(u64),
 }
 
 impl From<Held> for Outcome {
@@ -130,7 +128,6 @@ impl From<Held> for Outcome {
             Held::Late => Outcome::Late,
             Held::Denied(denied) => Outcome::Denied(denied),
             Held::OutOfReach(unreachable) => Outcome::OutOfReach(unreachable),
-            Held::Mended(generation) => Outcome::Mended(generation),
         }
     }
 }

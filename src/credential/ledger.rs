@@ -13,7 +13,6 @@
 //! wrong one), and the count is carried over, never cleared. A clock that leaps forward starts a new day.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -154,14 +153,12 @@ impl Ledger {
         self.minute.give_back(charge.minute);
     }
 
-    /// As nodes share it.
-    pub fn to_text(&self) -> Option<Arc<str>> {
-        serde_json::to_string(self).ok().map(Arc::from)
-    }
-
-    /// What [`Ledger::to_text`] has made; none of anything else.
-    pub fn from_text(text: &str) -> Option<Ledger> {
-        serde_json::from_str(text).ok()
+    /// Whether it can be what nodes have counted until that instant, if all of them together count no more than so many
+    /// in a day. The day after is possible: clocks differ.
+    pub fn is_possible(&self, unix_ms: i64, most: u64) -> bool {
+        let tomorrow = index(unix_ms, DAY_MS).saturating_add(1);
+        let most_used = self.day.used.max(self.day.before).max(self.checks).max(self.forced);
+        self.day.index <= tomorrow && most_used <= most
     }
 
     /// Takes over what another node has counted, where that is more: of each period the later one counts, and of the

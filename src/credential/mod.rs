@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod policy;
 pub mod refresher;
 mod saver;
+mod shared_counts;
 mod slot;
 pub mod state;
 pub mod state_lock;

@@ -417,10 +417,6 @@ impl Driver {
             Outcome::Told { answer, next } => return self.told(id, &answer, next),
             Outcome::Denied(denied) => return self.denied(id, purpose, &denied),
             Outcome::OutOfReach(unreachable) => self.out_of_reach(id, purpose, &unreachable),
-            Outcome::Mended(generation) => {
-                self.mended(id, generation);
-                false
-            }
             Outcome::Late => {
                 self.late(id);
                 false
@@ -497,6 +493,7 @@ impl Driver {
         if !same {
             // Whatever was to be found out was about the old one.
             slot.probes.wanted_ms = None;
+            slot.note_replaced(received_ms);
             let received_ago = self.refresher.clock.boot_ms().saturating_sub(received_ms);
             slot.fetched =
                 Some(Now { boot_ms: received_ms, unix_ms: self.refresher.clock.unix_ms() - received_ago as i64 });

@@ -151,13 +151,17 @@ pub(super) struct Share {
     pub(super) ours: bool,
     /// The store does not have the present value yet; it is offered when the flight is over.
     pub(super) unpublished: bool,
-    /// What was last read from the store: the same is not opened twice.
-    pub(super) sealed: Option<Arc<str>>,
-    /// The generation of a value in the store that is of no use: it is over, or cannot be opened.
+    /// What was last read from the store, and the generation beside it: the same is not opened twice.
+    pub(super) sealed: Option<(u64, Arc<str>)>,
+    /// The generation of a value in the store that is of no use any more.
     pub(super) useless: u64,
-    /// The store's value cannot be opened: its generation, and when it was last replaced.
-    pub(super) broken: Option<u64>,
-    pub(super) mended_ms: Option<BootMs>,
+    /// When what could not be opened there was last taken out.
+    pub(super) discarded_ms: Option<BootMs>,
+    /// How many values in a row were replaced long before their end.
+    pub(super) early: u32,
+    /// When the platform was last asked although the nodes' own count forbade it; and that the next flight may.
+    pub(super) asked_anyway_ms: Option<BootMs>,
+    pub(super) asks_anyway: bool,
     /// The present value is about to be offered to the store.
     pub(super) offering: Option<AbortHandle>,
     /// Another node's word has come while a flight was under way: that has nothing left to do.
@@ -177,8 +181,10 @@ impl Share {
             unpublished: false,
             sealed: None,
             useless: 0,
-            broken: None,
-            mended_ms: None,
+            discarded_ms: None,
+            early: 0,
+            asked_anyway_ms: None,
+            asks_anyway: false,
             offering: None,
             overtaken: false,
             told: 0,

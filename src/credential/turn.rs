@@ -3,6 +3,7 @@
 //!
 //! Decides nothing about schedules and publishes nothing to readers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +12,13 @@ use super::generation;
 use super::ledger::{Denied, Ledger, Use};
 use super::policy::Standing;
 use super::policy::together::{Alone, others_wait_ms};
+use super::shared_counts::Counts;
 use crate::clock::BootMs;
 use crate::kind::{Quota, Renewal};
 use crate::nodes::lane::{Lane, Lease, Publication, Taken};
 use crate::nodes::seal::Value;
 use crate::nodes::turn::{Asking, Next};
-use crate::nodes::{Answer, Ended, Unreachable};
+use crate::nodes::{Answer, Ended, Moment, Record, Unreachable, Verdict};
 use crate::upstream::answer::Told;
 use crate::upstream::{Failure, Sent, Token};
 
@@ -30,17 +32,61 @@ pub struct Sharing {
     pub held: u64,
     /// That of a value before which none is known.
     pub first: u64,
+    /// The present value is of use.
+    pub live: bool,
     pub spacing_ms: u64,
     pub lease_ms: u64,
     /// How long the lease is kept after an answer that brought nothing new, for the next ask.
     pub keep_ms: u64,
     pub alone: Alone,
-    /// The present value under a new generation, for a store whose own cannot be opened.
-    pub mends_with: Option<Value>,
     pub ledger: Ledger,
     pub quota: Quota,
     /// What the call is for; `None`: it is not counted.
     pub charged_as: Option<Use>,
+}
+
+/// Longer than that nobody is put off on the word of a record that is not under a seal.
+const UNSEALED_WAIT_MS_MAX: u64 = 600_000;
+
+impl Sharing {
+    /// Asks for the lease. Being put off for long is believed under a seal alone.
+    async fn take(&self) -> Result<Taken, Unreachable> {
+        let taken = self.lane.take(self.lease_ms, self.knows, self.spacing_ms).await?;
+        match taken {
+            Taken::Told(Answer { verdict: Verdict::Later { left_ms }, record, moment }, _)
+                if left_ms > UNSEALED_WAIT_MS_MAX
+                    && left_ms > self.put_off_ms(&record, moment)
+                    && self.fetched_long_ago(&record, moment) =>
+            {
+                self.lane.take(self.lease_ms, self.knows, 0).await
+            }
+            taken => Ok(taken),
+        }
+    }
+
+    fn counts(&self, record: &Record, moment: Moment) -> Option<Counts> {
+        Counts::from_text(record.calls.as_deref()?, &self.lane.seal, &self.quota, moment.store_ms).ok()
+    }
+
+    /// For how long whoever called last has said, under its seal, that nobody needs to ask.
+    fn put_off_ms(&self, record: &Record, moment: Moment) -> u64 {
+        self.counts(record, moment).map_or(0, |counts| counts.not_before_ms.saturating_sub(moment.store_ms))
+    }
+
+    fn fetched_long_ago(&self, record: &Record, moment: Moment) -> bool {
+        let Some(Ok(value)) = self.lane.open(record) else { return true };
+        moment.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
+    }
+
+    /// True if the record has a value that is later than the one we had, and can be opened.
+    fn has_later(&self, answer: &Answer) -> bool {
+        self.lane.open(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
+    }
+
+    /// What we have counted, for the other nodes, and for how long they need not ask.
+    fn counted(&self, lease: &Lease, wait_ms: u64) -> Option<Arc<str>> {
+        Counts::after_call(&self.ledger, lease.moment.store_ms, wait_ms).to_text(&self.lane.seal)
+    }
 }
 
 /// Why a flight ends before it has called.
@@ -51,8 +97,6 @@ pub enum Held {
     Late,
     Denied(Denied),
     OutOfReach(Unreachable),
-    /// The store has the present value again, under this generation.
-    Mended(u64),
 }
 
 /// How the value of an answered call was shared.
@@ -83,7 +127,7 @@ impl Turn {
     pub async fn begin(sharing: Option<Box<Sharing>>, alive: impl AsyncFnOnce() -> bool) -> Result<Turn, Held> {
         let alone = Turn { sharing: None, lease: None, charge: None, unreachable: None, ended: true };
         let Some(sharing) = sharing else { return Ok(alone) };
-        let taken = sharing.lane.take(sharing.lease_ms, sharing.knows, sharing.spacing_ms).await;
+        let taken = sharing.take().await;
         let unreachable = match taken {
             Ok(Taken::Lease(lease)) => return Turn::with(sharing, lease).await,
             Ok(Taken::Told(answer, next)) => return Err(Held::Told(answer, next)),
@@ -98,18 +142,33 @@ impl Turn {
     }
 
     async fn with(mut sharing: Box<Sharing>, lease: Box<Lease>) -> Result<Turn, Held> {
-        if let Some(calls) = lease.record.calls.as_deref().and_then(Ledger::from_text) {
-            sharing.ledger.merge(&calls);
+        if let Some(counts) = sharing.counts(&lease.record, lease.moment) {
+            sharing.ledger.merge(&counts.calls);
         }
-        if let Some(value) = sharing.mends_with.take().filter(|_| !lease.settles) {
-            let value = Value { generation: lease.next_generation(sharing.held, sharing.first), ..value };
-            return Err(match lease.publish(&value, false, 0, None).await {
-                Publication::Published(generation) => Held::Mended(generation),
-                Publication::Refused(answer) => Held::Told(answer, Next::Adopt),
-                Publication::Unpublished(_, unreachable) => Held::OutOfReach(unreachable),
-            });
+        let forged = lease.is_forged();
+        let mut turn =
+            Turn { sharing: Some(sharing), lease: Some(lease), charge: None, unreachable: None, ended: false };
+        if forged {
+            turn.discard().await?;
         }
-        Ok(Turn { sharing: Some(sharing), lease: Some(lease), charge: None, unreachable: None, ended: false })
+        Ok(turn)
+    }
+
+    /// Takes out of the record what cannot be opened, so that something can be published.
+    async fn discard(&mut self) -> Result<(), Held> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let discarded = lease.discard().await;
+        match discarded {
+            Ok(answer) if answer.verdict == Verdict::Done => Ok(()),
+            Ok(answer) => {
+                self.unsent().await;
+                Err(Held::Told(answer, Next::Adopt))
+            }
+            Err(unreachable) => {
+                self.unsent().await;
+                Err(Held::OutOfReach(unreachable))
+            }
+        }
     }
 
     /// Last before the call: counts it, and writes the intent. How long the call may take at most.
@@ -216,14 +275,17 @@ impl Turn {
             node: sharing.lane.node,
         };
         let minted = sharing.asking == Asking::Mints && !same;
-        let calls = sharing.ledger.to_text();
+        let calls = sharing.counted(lease, 0);
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {
             Publication::Published(generation) => Shown::Published(generation),
-            Publication::Refused(_) if !minted => Shown::Unpublished(
-                generation,
-                Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
-            ),
+            // With nothing else to serve, and nothing later published, ours is better than none. The doubt stands.
+            Publication::Refused(answer) if !minted || (!sharing.live && !sharing.has_later(&answer)) => {
+                Shown::Unpublished(
+                    generation,
+                    Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
+                )
+            }
             Publication::Refused(answer) => Shown::Refused(Box::new(answer)),
             Publication::Unpublished(generation, unreachable) => Shown::Unpublished(generation, unreachable),
         }
@@ -242,7 +304,7 @@ impl Turn {
             return;
         }
         if let (Some(lease), Some(sharing)) = (&self.lease, &self.sharing) {
-            lease.close(ended, failed, wait_ms, keep_ms, sharing.ledger.to_text()).await;
+            lease.close(ended, failed, wait_ms, keep_ms, sharing.counted(lease, wait_ms)).await;
         }
     }
 }

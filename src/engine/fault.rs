@@ -24,6 +24,8 @@ pub enum Fault {
     Cluster,
     /// The sentinels know none of that name.
     NoMaster,
+    /// A sentinel or a cluster has named a server that the password is not for.
+    Untrusted,
     Protocol,
     Other,
 }
@@ -85,6 +87,7 @@ impl Fault {
             Fault::Busy => "busy",
             Fault::Cluster => "cluster",
             Fault::NoMaster => "master",
+            Fault::Untrusted => "untrusted",
             Fault::Protocol => "protocol",
             Fault::Other => "other",
         }
@@ -125,6 +128,10 @@ impl Fault {
                                the keys, with one {hash tag} in all of an app's keys"
             }
             Fault::NoMaster => "see that url ends in the name that `sentinel monitor` gives the master",
+            Fault::Untrusted => {
+                "if that server is yours, add it to trusted_hosts; if it is not, find out who answers for the sentinels \
+                 or the Redis, or has changed what they say"
+            }
             Fault::Protocol => {
                 "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; \
                                 sentinels want redis+sentinel:// before them"
@@ -157,6 +164,7 @@ impl fmt::Display for Fault {
             Fault::Disk => "it takes no writes",
             Fault::Busy => "it is busy",
             Fault::NoMaster => "its sentinels know no master of that name",
+            Fault::Untrusted => "its master is said to be on a host that the password may not be sent to",
             Fault::Cluster => "it is a cluster node that does not have these keys",
             Fault::Protocol => "it does not answer as a Redis does",
             Fault::Other => "it refused",

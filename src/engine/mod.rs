@@ -1,12 +1,14 @@
 //! The connection to a Redis: where it is, how to get in, and what its refusals mean.
 //!
-//! Sinks write by it, and nodes share their state by it. Connects and knows nothing of what is said afterwards. Never
+//! Sinks write by it, and nodes share their state by it. `trust` says which of the servers that others name may have
+//! the password. Connects and knows nothing of what is said afterwards. Never
 //! logs; no error of the client library gets out of here, because it may quote keys and addresses.
 
 mod client;
 mod fault;
 mod sentinel;
 mod subscriber;
+mod trust;
 
 use std::time::Duration;
 
@@ -128,6 +130,9 @@ impl Engine {
     /// Connects there, or to where a cluster sends us from there.
     async fn follow(&self, mut place: Place) -> Result<MultiplexedConnection, Fault> {
         for _ in 0..=MOVES_MAX {
+            if !trust::may_have_password(&self.server, &place) {
+                return Err(Fault::Untrusted);
+            }
             let mut connection = client::connect(&self.server, &place).await?;
             match self.look(&mut connection).await? {
                 Some(to) => {

@@ -4,12 +4,13 @@
 //! Knows no schedule and calls no WeChat. An answer that never came is asked after before anything is done twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{Ended, NodeId, Op, Record};
+use super::record::{COUNT_MAX, Ended, NodeId, Op, Record};
 use super::seal::{Seal, Unsealable, Value};
 use super::turn::{self, Moment, Next};
 use super::{Answer, Shared, Unreachable};
+use crate::clock;
 use crate::secret::Secret;
 
 /// How often a publication is tried before the value is kept for later.
@@ -32,38 +33,61 @@ pub struct Lane {
 /// would take each value for rubbish, and would end their tokens by calls of its own.
 pub struct SameSecret {
     seal: Seal,
-    seen: AtomicBool,
+    /// When that was last known, on the boot clock; 0: never.
+    seen_ms: AtomicU64,
 }
 
 /// Names the record that is sealed by whoever comes first.
 const SAME_SECRET_TAG: &str = "same_secret";
+const CHECK_AGAIN_MS: u64 = 60_000;
 
 impl SameSecret {
     /// For nodes with that secret.
     pub fn new(secret: &Secret) -> SameSecret {
-        SameSecret { seal: Seal::new(secret, SAME_SECRET_TAG), seen: AtomicBool::new(false) }
+        SameSecret { seal: Seal::new(secret, SAME_SECRET_TAG), seen_ms: AtomicU64::new(0) }
     }
 
-    /// Leaves a sealed word in the store, or opens the one that is there. Once it has, it is believed.
-    async fn check(&self, shared: &dyn Shared) -> Result<(), Unreachable> {
-        if self.seen.load(Ordering::Acquire) {
+    /// Leaves a sealed word in the store, or opens the one that is there. Once it has, it is believed; it is looked at
+    /// again from time to time all the same, and put right for nodes that come later if somebody has overwritten it.
+    async fn check(&self, lane: &Lane) -> Result<(), Unreachable> {
+        let (now_ms, seen_ms) = (clock::boot_ms().max(1), self.seen_ms.load(Ordering::Acquire));
+        if seen_ms > 0 && now_ms < seen_ms.saturating_add(CHECK_AGAIN_MS) {
             return Ok(());
         }
-        let word = Value { value: SAME_SECRET_TAG.to_owned(), generation: 1, ..Value::default() };
-        let Some(value) = self.seal.close(&word) else { return Err(no_random_numbers()) };
-        let answer = shared.ask(SAME_SECRET_TAG, Op::Offer { generation: 1, value }).await?;
-        match answer.record.value.map(|sealed| self.seal.open(&sealed)) {
-            Some(Ok(_)) => {
-                self.seen.store(true, Ordering::Release);
-                Ok(())
-            }
-            _ => Err(Unreachable {
-                text: "is sealed with another secret than this node's".into(),
-                advice: "give all nodes the same secret in [state]; if it was changed on all of them on purpose, delete \
-                         the keys that begin with {prefix}: once",
-                unknown: false,
-            }),
+        let record = self.offer(lane, 1).await?;
+        let known = seen_ms > 0 || self.is_ours(&record) || self.is_shown_by(lane).await?;
+        if known && !self.is_ours(&record) {
+            lane.shared
+                .ask(SAME_SECRET_TAG, Op::Discard { generation: record.generation, value: record.value })
+                .await?;
+            self.offer(lane, 1).await?;
         }
+        if known {
+            self.seen_ms.store(now_ms, Ordering::Release);
+            return Ok(());
+        }
+        Err(Unreachable {
+            text: "is sealed with another secret than this node's".into(),
+            advice: "give all nodes the same secret in [state]; if it was changed on all of them on purpose, or somebody \
+                     has overwritten {prefix}:r:same_secret, delete the keys that begin with {prefix}: once",
+            unknown: false,
+        })
+    }
+
+    async fn offer(&self, lane: &Lane, generation: u64) -> Result<Record, Unreachable> {
+        let word = Value { value: SAME_SECRET_TAG.to_owned(), generation, ..Value::default() };
+        let Some(value) = self.seal.close(&word) else { return Err(no_random_numbers()) };
+        Ok(lane.shared.ask(SAME_SECRET_TAG, Op::Offer { generation, value }).await?.record)
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        record.value.as_ref().is_some_and(|sealed| self.seal.open(sealed).is_ok())
+    }
+
+    /// The others' secret is ours too if it opens what they have published.
+    async fn is_shown_by(&self, lane: &Lane) -> Result<bool, Unreachable> {
+        let record = lane.ask(Op::Read).await?.record;
+        Ok(lane.open(&record).is_some_and(|opened| opened.is_ok()))
     }
 }
 
@@ -97,12 +121,17 @@ impl Lane {
 
     /// Asks for the lease.
     pub async fn take(&self, lease_ms: u64, knows: u64, spacing_ms: u64) -> Result<Taken, Unreachable> {
-        self.secret.check(self.shared.as_ref()).await?;
+        self.secret.check(self).await?;
         let answer = self.ask(Op::Take { node: self.node, lease_ms, knows, spacing_ms }).await?;
         Ok(match turn::after_take(answer.verdict, &answer.record) {
             Next::Call { settles } => {
                 let Answer { record, moment, .. } = answer;
-                Taken::Lease(Box::new(Lease { lane: self.clone(), record, moment, lease_ms, settles }))
+                let proven = match self.open(&record) {
+                    Some(Ok(value)) => Some(value.generation),
+                    Some(Err(_)) => None,
+                    None => Some(0).filter(|none| *none == record.generation),
+                };
+                Taken::Lease(Box::new(Lease { lane: self.clone(), record, moment, lease_ms, settles, proven }))
             }
             next => Taken::Told(answer, next),
         })
@@ -115,15 +144,30 @@ impl Lane {
         }
     }
 
+    /// Takes out of the record what cannot be opened there, whatever it is by now: all who have a value offer it then.
+    pub async fn discard_forged(&self) -> Result<(), Unreachable> {
+        let record = self.ask(Op::Read).await?.record;
+        if self.open(&record).is_some_and(|opened| opened.is_err()) {
+            self.discard(record.generation, record.value).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes out just that. A node that has another secret than the others could open nothing of theirs, and takes
+    /// nothing out.
+    async fn discard(&self, generation: u64, value: Option<Arc<str>>) -> Result<Answer, Unreachable> {
+        self.secret.check(self).await?;
+        self.ask(Op::Discard { generation, value }).await
+    }
+
     /// The value of a record, if there is one.
     pub fn open(&self, record: &Record) -> Option<Result<Value, Unsealable>> {
         let opened = self.seal.open(record.value.as_ref()?);
         // An old value under a new number opens, and is as good as forged.
-        Some(opened.and_then(
-            |value| {
-                if value.generation == record.generation { Ok(value) } else { Err(Unsealable::Broken) }
-            },
-        ))
+        Some(opened.and_then(|value| match value.generation {
+            generation if generation == record.generation && generation <= COUNT_MAX => Ok(value),
+            _ => Err(Unsealable::Misplaced),
+        }))
     }
 }
 
@@ -136,6 +180,8 @@ pub struct Lease {
     lease_ms: u64,
     /// A call before ours is not accounted for.
     pub settles: bool,
+    /// The generation that the store's value proves by its seal, 0 without one; none if what is there proves nothing.
+    proven: Option<u64>,
 }
 
 impl Lease {
@@ -152,7 +198,18 @@ impl Lease {
 
     /// The generation of a new value; `first` if none is known, neither here nor in the store.
     pub fn next_generation(&self, held: u64, first: u64) -> u64 {
-        turn::next_generation(&self.record, held, first)
+        turn::next_generation(self.proven.unwrap_or(0), held, first)
+    }
+
+    /// What the record has of a value cannot be believed: nothing could be published over the number that it stands
+    /// under.
+    pub fn is_forged(&self) -> bool {
+        self.proven.is_none()
+    }
+
+    /// Takes that out.
+    pub async fn discard(&self) -> Result<Answer, Unreachable> {
+        self.lane.discard(self.record.generation, self.record.value.clone()).await
     }
 
     /// Publishes. A lost answer is asked after: what was done already must not be taken for a refusal.

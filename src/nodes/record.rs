@@ -19,6 +19,9 @@ pub type NodeId = u64;
 pub const LEASE_MS_MAX: u64 = 120_000;
 /// The same for how long a failure keeps everybody from asking again.
 pub const WAIT_MS_MAX: u64 = 3_600_000;
+/// Epochs and generations beyond this cannot be counted by every store. None comes near it, unless somebody else has
+/// written it; it is refused then.
+pub const COUNT_MAX: u64 = 999_999_999_999_999;
 /// Holds the rest of a lease whose call was lost: the call may still be on its way.
 pub const NOBODY: NodeId = u64::MAX;
 
@@ -42,7 +45,7 @@ pub struct Record<V = Arc<str>> {
     pub not_before_ms: StoreMs,
     /// Calls in a row, of all nodes, that brought no value.
     pub failures: u64,
-    /// The calls counted against the quota, as the last caller knew them.
+    /// The calls counted against the quota, as the last caller knew them, under its seal.
     pub calls: Option<Arc<str>>,
 }
 
@@ -112,6 +115,9 @@ pub enum Op<V = Arc<str>> {
     Offer { generation: u64, value: V },
     /// Another value of that generation has been published: it is not known which of the two is the later one.
     Doubt { generation: u64 },
+    /// What cannot be opened, or stands under a generation that is not its own, is taken out if it is still as it was
+    /// read. It counts as lost then: whoever has a value offers it.
+    Discard { generation: u64, value: Option<V> },
 }
 
 /// What came of it.
@@ -143,8 +149,16 @@ impl<V: Clone + PartialEq> Record<V> {
         self.epoch == 0 && self.generation == 0
     }
 
+    /// None of us sets a mark that the next lease would not settle: such a one would stand for ever. True if there was
+    /// one.
+    pub fn refuse_impossible_mark(&mut self) -> bool {
+        let found = self.open.take_if(|open| open.settled_by > self.epoch.saturating_add(1));
+        found.is_some()
+    }
+
     /// Does it, or says why not.
     pub fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> Verdict {
+        self.refuse_impossible_mark();
         match op {
             Op::Read => Verdict::Done,
             Op::Take { node, lease_ms, knows, spacing_ms } => self.take(*node, *lease_ms, *knows, *spacing_ms, now_ms),
@@ -204,6 +218,13 @@ impl<V: Clone + PartialEq> Record<V> {
                     return Verdict::Refused;
                 }
                 self.tangle(now_ms);
+                Verdict::Done
+            }
+            Op::Discard { generation, value } => {
+                if (*generation, value) != (self.generation, &self.value) {
+                    return Verdict::Refused;
+                }
+                (self.generation, self.value) = (0, None);
                 Verdict::Done
             }
         }

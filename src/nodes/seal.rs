@@ -3,7 +3,7 @@
 //!
 //! ChaCha20-Poly1305 with a random nonce, under a key derived from the operator's secret for each credential, so that
 //! a value moved to another credential's place does not open. An older value put back opens, and is refused by its
-//! generation. Never logs; `Debug` shows no value.
+//! generation. What nodes count is sealed likewise, and opens as nothing else. Never logs; `Debug` shows no value.
 
 use std::sync::Arc;
 
@@ -54,12 +54,15 @@ pub enum Unsealable {
     Form,
     #[error("its seal is broken: it was written with another secret, or tampered with")]
     Broken,
+    #[error("it was sealed for another generation than it stands under")]
+    Misplaced,
 }
 
 /// Seals and opens the values of one credential.
 pub struct Seal {
     key: LessSafeKey,
     tag: Box<str>,
+    counts_tag: Box<str>,
 }
 
 impl Seal {
@@ -71,22 +74,42 @@ impl Seal {
         let key = UnboundKey::new(&CHACHA20_POLY1305, derived.as_ref()).map(LessSafeKey::new);
         #[expect(clippy::expect_used, reason = "both lengths are constants")]
         let key = key.expect("a key of 32 bytes");
-        Seal { key, tag: tag.into() }
+        // No credential's tag has such a character.
+        Seal { key, tag: tag.into(), counts_tag: format!("{tag}\0counts").into() }
     }
 
     /// The sealed text; none if the machine gives no random numbers.
     pub fn close(&self, value: &Value) -> Option<Arc<str>> {
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).ok()?;
-        let mut sealed = Zeroizing::new(serde_json::to_vec(value).ok()?);
-        let aad = Aad::from(self.tag.as_bytes());
-        let proof = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
-        let all = [&[FORM], nonce.as_slice(), sealed.as_slice(), proof.as_ref()].concat();
-        Some(STANDARD.encode(&all).into())
+        self.close_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
     }
 
     /// The value, if the seal is whole.
     pub fn open(&self, sealed: &str) -> Result<Value, Unsealable> {
+        let opened = self.open_as(&self.tag, sealed)?;
+        serde_json::from_slice(&opened).map_err(|_| Unsealable::Form)
+    }
+
+    /// Seals what nodes count together; none if the machine gives no random numbers.
+    pub fn close_counts(&self, counts: &[u8]) -> Option<Arc<str>> {
+        self.close_as(&self.counts_tag, Zeroizing::new(counts.to_vec()))
+    }
+
+    /// What [`Seal::close_counts`] has sealed, if the seal is whole.
+    pub fn open_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        self.open_as(&self.counts_tag, sealed)
+    }
+
+    /// `what` is bound to the text: it opens as nothing else.
+    fn close_as(&self, what: &str, mut text: Zeroizing<Vec<u8>>) -> Option<Arc<str>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let (nonce_used, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(what.as_bytes()));
+        let proof = self.key.seal_in_place_separate_tag(nonce_used, aad, &mut text).ok()?;
+        let all = [&[FORM], nonce.as_slice(), text.as_slice(), proof.as_ref()].concat();
+        Some(STANDARD.encode(&all).into())
+    }
+
+    fn open_as(&self, what: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
         if sealed.len() > SEALED_BYTES_MAX {
             return Err(Unsealable::Form);
         }
@@ -97,10 +120,11 @@ impl Seal {
             return Err(Unsealable::Form);
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealable::Form)?;
-        let mut sealed = Zeroizing::new(sealed.to_vec());
-        let aad = Aad::from(self.tag.as_bytes());
-        let opened = self.key.open_in_place(nonce, aad, &mut sealed).map_err(|_| Unsealable::Broken)?;
-        serde_json::from_slice(opened).map_err(|_| Unsealable::Form)
+        let mut text = Zeroizing::new(sealed.to_vec());
+        let aad = Aad::from(what.as_bytes());
+        let opened = self.key.open_in_place(nonce, aad, &mut text).map_err(|_| Unsealable::Broken)?.len();
+        text.truncate(opened);
+        Ok(text)
     }
 }
 
@@ -141,6 +165,15 @@ mod tests {
     fn a_value_moved_to_another_credentials_place_does_not_open() {
         let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
         assert_eq!(seal("one secret, long enough", "t2").open(&sealed).err(), Some(Unsealable::Broken));
+    }
+
+    #[test]
+    fn what_nodes_count_opens_as_that_alone() {
+        let seal = seal("one secret, long enough", "t1");
+        let (value, counts) = (seal.close(&value()).unwrap(), seal.close_counts(b"{}").unwrap());
+        assert_eq!(seal.open_counts(&counts).unwrap().as_slice(), b"{}");
+        assert_eq!(seal.open(&counts).err(), Some(Unsealable::Broken));
+        assert_eq!(seal.open_counts(&value).err(), Some(Unsealable::Broken));
     }
 
     #[test]

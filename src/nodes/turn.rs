@@ -54,9 +54,11 @@ pub fn after_publish(verdict: Verdict) -> Published {
     if verdict == Verdict::Done { Published::Yes } else { Published::No }
 }
 
-/// The generation of a value that is to follow both the store's and one's own; `first` if there is neither.
-pub fn next_generation<V>(record: &Record<V>, held: u64, first: u64) -> u64 {
-    match record.generation.max(held) {
+/// The generation of a value that is to follow both the store's and one's own; `first` if there is neither. `proven`: the
+/// generation of the store's value as that itself says under its seal, 0 without one. The number beside it may be
+/// anybody's.
+pub fn next_generation(proven: u64, held: u64, first: u64) -> u64 {
+    match proven.max(held) {
         0 => first,
         known => known.saturating_add(1),
     }

@@ -117,6 +117,9 @@ impl Service {
             stat(out, "shared_state_node", node);
             stat(out, "shared_state_up", u8::from(self.table.sharing.is_up() == Some(true)));
             let age_s = self.table.sharing.age_ms(now.boot_ms).map(|ms| ms / 1000);
+            let forged = &self.table.sharing.forged;
+            stat(out, "shared_state_forged_values", forged.values.load(Relaxed));
+            stat(out, "shared_state_forged_counts", forged.counts.load(Relaxed));
             stat(out, "shared_state_age_s", age_s.map_or("never".to_owned(), |seconds| seconds.to_string()));
         }
         self.stats.sinks().iter().enumerate().for_each(|(number, figures)| sink(number, figures, out));

@@ -371,6 +371,11 @@ fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now:
     let age_ms = table.sharing.age_ms(now.boot_ms).unwrap_or(0);
     let help = "How long ago it was last heard of, seconds: how far this node may be behind the others.";
     gauge(out, "tokencached_shared_state_age_seconds", help, age_ms as f64 / 1000.0)?;
+    let forged = &table.sharing.forged;
+    let help = "Values in the shared state that no node can have put there: they were not believed, and replaced.";
+    counter(out, "tokencached_shared_state_forged_values", help, forged.values.load(Relaxed) as f64)?;
+    let help = "Counts of calls in the shared state that no node can have put there: they were not believed.";
+    counter(out, "tokencached_shared_state_forged_counts", help, forged.counts.load(Relaxed) as f64)?;
     let panics = table.panics.load(Relaxed) as f64;
     counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
     let current = side.current.load(Relaxed) as f64;

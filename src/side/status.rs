@@ -129,6 +129,8 @@ pub fn shown(parts: &Parts, now: Now) -> Value {
             "node": node,
             "up": table.sharing.is_up().unwrap_or(false),
             "age_ms": table.sharing.age_ms(now.boot_ms),
+            "forged_values": table.sharing.forged.values.load(Relaxed),
+            "forged_counts": table.sharing.forged.counts.load(Relaxed),
         })),
         "figures": figures,
         "history": parts.feed.history.lock().shown(),

@@ -237,6 +237,7 @@ fn every_setting_has_a_variable() {
         ("state.ca_file", ca.path().to_str().unwrap()),
         ("state.cert_file", ca.path().to_str().unwrap()),
         ("state.key_file", keyed.path().to_str().unwrap()),
+        ("state.trusted_hosts", "10.0.0.0/24, *.db.internal, redis-2"),
         ("state.timeout_ms", "1616"),
         ("state.secret_env", "WX_SECRET"),
         ("state.prefix", "shop"),

@@ -2,12 +2,14 @@
 //! what becomes of it when they die, hang or change places.
 
 use std::future::Future;
+use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, cmd};
-use tokencached::config::{RedisAt, RedisServer, SecretSource, TlsFiles};
+use tokencached::config::{RedisAt, RedisServer, SecretSource, TlsFiles, TrustedHost};
 use tokencached::engine::{Engine, Fault};
 
 use crate::support::redis::{Authority, Redis, Sentinel, free_port};
@@ -16,7 +18,16 @@ use crate::support::{APPID, Node, PATIENCE, Wechat, run, tokencached, wait_for, 
 pub const KEY: &str = "{tokencached}";
 
 fn server(at: RedisAt) -> RedisServer {
-    RedisServer { at, tls: None, db: 0, user: None, password: None, password_origin: None, timeout_ms: 2_000 }
+    RedisServer {
+        at,
+        tls: None,
+        db: 0,
+        user: None,
+        password: None,
+        password_origin: None,
+        trusted_hosts: Vec::new(),
+        timeout_ms: 2_000,
+    }
 }
 
 fn on_port(port: u16) -> RedisServer {
@@ -318,6 +329,60 @@ async fn where_a_cluster_sent_us_is_left_again_when_it_is_gone() {
     one.ask::<()>(&["CLUSTER", "ADDSLOTS", &slot]);
     write_until(&engine, "2").await;
     assert_eq!(one.get(KEY).as_deref(), Some("2"));
+}
+
+/// Answers as a server with a password does that sends its clients elsewhere, or as a sentinel; notes what comes.
+fn impostor(host: &str, elsewhere: u16) -> (u16, Arc<Mutex<String>>) {
+    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+    let (port, heard) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(String::new())));
+    let noted = heard.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let noted = noted.clone();
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                    let words = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                    let answers: String = words.split("\r\n").map(|word| answer(word, elsewhere)).collect();
+                    noted.lock().unwrap().push_str(&words);
+                    stream.write_all(answers.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (port, heard)
+}
+
+fn answer(word: &str, elsewhere: u16) -> String {
+    match word {
+        "AUTH" => "+OK\r\n".to_owned(),
+        "PING" => "+PONG\r\n".to_owned(),
+        "ROLE" => "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".to_owned(),
+        "EXISTS" => format!("-MOVED 1 127.0.0.2:{elsewhere}\r\n"),
+        "GET-MASTER-ADDR-BY-NAME" => format!("*2\r\n$9\r\n127.0.0.2\r\n$5\r\n{elsewhere:05}\r\n"),
+        _ => String::new(),
+    }
+}
+
+#[tokio::test]
+async fn neither_a_sentinels_answer_nor_a_clusters_decides_where_the_password_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "password", "hunter22");
+    let (elsewhere, heard) = impostor("127.0.0.2", 1);
+    let (named, _) = impostor("127.0.0.1", elsewhere);
+    let by_sentinel = RedisAt::Sentinel { sentinels: vec![("127.0.0.1".into(), named)], master: "mymaster".into() };
+    for at in [by_sentinel, RedisAt::Tcp { host: "127.0.0.1".into(), port: named }] {
+        let trusting = |hosts: &[&str]| {
+            let trusted_hosts = hosts.iter().map(|host| TrustedHost::parse(host).unwrap()).collect();
+            master(RedisServer { trusted_hosts, ..with_password(server(at.clone()), &file) })
+        };
+        assert_eq!(refused(&trusting(&["10.0.0.0/8", "redis.internal"])).await, Fault::Untrusted);
+        assert_eq!(*heard.lock().unwrap(), "", "nothing was sent there, least of all the password");
+        // It sends us on in its turn, to nobody.
+        assert_ne!(refused(&trusting(&["127.0.0.0/8"])).await, Fault::Untrusted);
+        assert!(heard.lock().unwrap().contains("hunter22"), "where it may go it goes");
+        heard.lock().unwrap().clear();
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ mod search;
 mod steps;
 mod world;
 
+use proptest::prelude::*;
+use proptest::sample::select;
+use tokencached::nodes::record::{COUNT_MAX, LEASE_MS_MAX, Open};
 use tokencached::nodes::{Ended, Op, Record, Verdict};
 
 use self::broken::Broken;
@@ -187,4 +190,63 @@ fn a_call_from_before_a_flush_leaves_a_doubt_when_it_is_published_to_an_empty_st
     assert_eq!(record.apply(&publish, NOW_MS), Verdict::Done);
     assert_eq!((record.epoch, record.generation, record.value), (3, 2, Some(3)));
     assert_eq!(record.open.map(|open| open.settled_by), Some(4));
+}
+
+/// What opens is this, under this number.
+const HELD: (u64, u8) = (5, 50);
+/// How long a node lets itself be put off by what is not under a seal.
+const PUT_OFF_MS_MAX: u64 = 600_000;
+
+/// What somebody may write into the fields.
+fn forged() -> impl Strategy<Value = Record<u8>> {
+    let near_ms = NOW_MS.saturating_sub(200_000)..NOW_MS + 4_000_000;
+    let ms = move || prop_oneof![near_ms.clone(), select(vec![0, COUNT_MAX])];
+    let count = || select(vec![0, 1, 4, 5, 6, COUNT_MAX - 1, COUNT_MAX]);
+    let open =
+        prop::option::of((count(), count(), ms()).prop_map(|(by, settled_by, at_ms)| Open { by, settled_by, at_ms }));
+    let value = prop::option::of(select(vec![HELD.1, 7, 255]));
+    let lease = (count(), prop_oneof![Just(0), 1_u64..4, Just(u64::MAX)], ms());
+    (lease, open, (count(), value), [ms(), ms()], count()).prop_map(
+        |(lease, open, held, [asked_ms, not_before_ms], failures)| {
+            let ((epoch, holder, until_ms), (generation, value)) = (lease, held);
+            Record { epoch, holder, until_ms, open, generation, value, asked_ms, not_before_ms, failures, calls: None }
+        },
+    )
+}
+
+/// A node's whole renewal. When the call was sent, if the lease was to be had.
+fn renew(record: &mut Record<u8>, made: (u64, u8), mut now_ms: u64) -> u64 {
+    let (generation, value) = (record.generation, record.value);
+    if (generation, value) != (made.0 - 1, Some(made.1 - 1)) {
+        record.apply(&Op::Discard { generation, value }, now_ms);
+    }
+    let mut spacing_ms = 60_000;
+    loop {
+        match record.apply(&Op::Take { node: 9, lease_ms: 11_000, knows: made.0 - 1, spacing_ms }, now_ms) {
+            Verdict::Done => break,
+            Verdict::Later { left_ms } if left_ms > PUT_OFF_MS_MAX => spacing_ms = 0,
+            Verdict::Held { left_ms } | Verdict::Later { left_ms } => now_ms += left_ms,
+            other => panic!("{other:?} of {record:?}"),
+        }
+    }
+    let epoch = record.epoch;
+    assert_eq!(record.apply(&Op::Announce { node: 9, epoch, need_ms: 5_000 }, now_ms), Verdict::Done, "{record:?}");
+    let (generation, value) = made;
+    let publish = Op::Publish { node: 9, epoch, generation, value, calls: None, minted: true, keep_ms: 0 };
+    assert_eq!(record.apply(&publish, now_ms), Verdict::Done, "{record:?}");
+    now_ms
+}
+
+proptest! {
+    /// Nothing that stands in a record keeps a node from renewing for longer than a lease and a pause, and after the
+    /// next call but one nothing of it is left.
+    #[test]
+    fn whatever_stands_in_a_record_it_is_renewed_in_time_and_good_again(mut record in forged()) {
+        record.refuse_impossible_mark();
+        let called_ms = renew(&mut record, (HELD.0 + 1, HELD.1 + 1), NOW_MS);
+        prop_assert!(called_ms <= NOW_MS + LEASE_MS_MAX + PUT_OFF_MS_MAX, "{}", called_ms - NOW_MS);
+        renew(&mut record, (HELD.0 + 2, HELD.1 + 2), called_ms + 60_000);
+        prop_assert_eq!((record.generation, record.value, record.open), (HELD.0 + 2, Some(HELD.1 + 2), None));
+        prop_assert_eq!((record.failures, record.not_before_ms), (0, 0));
+    }
 }

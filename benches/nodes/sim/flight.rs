@@ -234,7 +234,7 @@ impl Sim {
         };
         let (epoch, id, keep_ms, sent_ms) = (record.epoch, node as u64 + 1, flight.keep_ms, flight.sent_ms);
         if !same {
-            came.generation = turn::next_generation(&record, held, 1);
+            came.generation = turn::next_generation(record.generation, held, 1);
         }
         flight.came = Some(came);
         if same && !polled && record.generation == held {

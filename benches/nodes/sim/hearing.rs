@@ -41,10 +41,8 @@ impl Sim {
         let slot = &mut self.nodes[node];
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
         let same = slot.token != 0 && slot.token == value.token;
-        match slot.standing.compare(
-            &Beside { held: slot.generation, theirs: value.generation, same, theirs_ms, withdrawn: false },
-            now_ms,
-        ) {
+        let (held, theirs, older) = (slot.generation, value.generation, false);
+        match slot.standing.compare(&Beside { held, theirs, same, theirs_ms, older, withdrawn: false }, now_ms) {
             Means::Over => {
                 slot.useless = value.generation;
                 if slot.standing.left_ms(now_ms) > 0 {

@@ -62,6 +62,8 @@ pub struct Beside {
     pub same: bool,
     /// When the store's value ends.
     pub theirs_ms: BootMs,
+    /// The store's value was fetched no later than the node's own.
+    pub older: bool,
     /// WeChat refused the store's value in a probe.
     pub withdrawn: bool,
 }
@@ -75,6 +77,9 @@ impl Standing {
             Means::Over
         } else if theirs < held && live && !same {
             Means::Offer
+        } else if theirs < held && beside.older && !same {
+            // Somebody has put it back, or an old copy was restored; ours that followed it is over.
+            Means::Over
         } else if beside.withdrawn {
             if same && live { Means::Withdraw } else { Means::Nothing }
         } else if same && (live || withdrawn) {
@@ -139,6 +144,16 @@ impl Standing {
     /// How long whoever has announced a call is left to it before another settles what became of it.
     pub fn settle_ms(&self, lease_left_ms: u64, random: f64) -> u64 {
         lease_left_ms + super::part(self.overlap_ms() / 8, random)
+    }
+
+    /// The least time from one value to the next that is made because of a mark in the record, if so many in a row were
+    /// replaced early: whoever writes marks there by hand must neither use up the quota nor end tokens one after the
+    /// other.
+    pub fn settle_spacing_ms(&self, early: u32) -> u64 {
+        match early.checked_sub(1) {
+            None => 0,
+            Some(doublings) => (turn::spacing_ms(self.overlap_ms()) << doublings.min(10)).min(self.longest_ms / 4),
+        }
     }
 
     /// How long until a value is offered to a store that lacks it. `ours`: this node has fetched it. Whoever has goes

@@ -2,12 +2,15 @@
 //! what nodes tell each other of verify tickets.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::{Driver, Home};
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::policy::together::OFFER_SPREAD_MS;
 use crate::credential::table::CredentialId;
 use crate::credential::verify_ticket::Arrival;
 use crate::nodes::lane::Lane;
@@ -73,13 +76,27 @@ impl Driver {
     pub(super) fn ticket_seen(&mut self, index: usize, record: &Record) {
         let Some(shared) = self.refresher.tickets.get_mut(index - self.refresher.slots.len()) else { return };
         let (id, lane) = (shared.id, shared.lane.clone());
-        shared.generation = shared.generation.max(record.generation);
         match lane.open(record) {
+            // Somebody has put an old one back.
+            Some(Ok(value)) if value.generation < shared.generation => {
+                let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
+                if let Some(ticket) = ticket {
+                    self.share_ticket(id, ticket);
+                }
+            }
             Some(Ok(value)) => {
+                shared.generation = value.generation;
                 let ticket = Secret::new(value.value);
                 self.take_ticket(&Arrival { id, ticket, from_file: false });
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => {
+                self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
+                let wait = Duration::from_millis(fastrand::u64(0..=OFFER_SPREAD_MS));
+                self.refresher.spawn_aside(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = lane.discard_forged().await;
+                });
+            }
             None => {
                 let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
                 if let Some(ticket) = ticket {

@@ -1,13 +1,17 @@
 //! The driver's dealings with quotas: counts a call before it is sent, takes back what was never sent, and plans what
 //! becomes of a call that a quota forbids.
 
+use tracing::warn;
+
 use super::Driver;
 use crate::clock::BootMs;
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::ledger::{Denied, Ledger, Limit, Use};
 use crate::credential::policy::BACKOFF_FLOOR_MS;
+use crate::credential::shared_counts::{Counts, Unbelieved};
 use crate::credential::slot::Slot;
 use crate::credential::table::CredentialId;
+use crate::nodes::record::StoreMs;
 use crate::upstream::{Failure, Sent};
 
 impl Slot {
@@ -26,14 +30,29 @@ impl Slot {
         })
     }
 
-    /// What other nodes have counted.
-    pub(super) fn count_others(&mut self, calls: &str) {
-        if let Some(calls) = Ledger::from_text(calls) {
-            self.ledger.merge(&calls);
-            self.show_ledger(0);
+    /// What other nodes have counted, if that can be believed.
+    pub(super) fn count_others(&mut self, text: &str, store_ms: StoreMs) -> Result<(), Unbelieved> {
+        let Some(share) = &self.share else { return Ok(()) };
+        let counts = Counts::from_text(text, &share.lane.seal, &self.quota, store_ms)?;
+        self.ledger.merge(&counts.calls);
+        self.show_ledger(0);
+        Ok(())
+    }
+
+    /// The calls that nodes have counted are their own word, and the platform's is the one that counts: where there is
+    /// soon nothing left to serve it is asked itself, now and then.
+    fn may_ask_anyway(&mut self, now_ms: BootMs) -> bool {
+        let dying = self.standing.left_ms(now_ms) <= self.dying_ms();
+        let Some(share) = self.share.as_mut().filter(|_| dying) else { return false };
+        let may = share.asked_anyway_ms.is_none_or(|asked_ms| now_ms >= asked_ms + ASK_ANYWAY_EVERY_MS);
+        if may {
+            (share.asked_anyway_ms, share.asks_anyway) = (Some(now_ms), true);
         }
+        may
     }
 }
+
+const ASK_ANYWAY_EVERY_MS: u64 = 600_000;
 
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
@@ -67,7 +86,6 @@ impl Driver {
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
             Outcome::Answered { .. } => false,
             Outcome::Told { .. } | Outcome::Late | Outcome::Denied(_) | Outcome::OutOfReach(_) => true,
-            Outcome::Mended(_) => true,
         };
         if unsent {
             slot.ledger.give_back(charge);
@@ -117,6 +135,14 @@ impl Driver {
             Purpose::Renew | Purpose::Replace => {
                 if matches!(denied.limit, Limit::Day | Limit::Renewals) && slot.begin_stand_in(now.unix_ms) {
                     self.note_stand_in(id);
+                    return self.start(id, purpose);
+                }
+                if slot.may_ask_anyway(now.boot_ms) {
+                    let appid = &slot.credential.appid;
+                    warn!(
+                        appid,
+                        "by the nodes' own count {denied}; nothing is left to serve, so the platform is asked"
+                    );
                     return self.start(id, purpose);
                 }
                 let reserve_ms = left_ms.checked_sub(slot.dying_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);

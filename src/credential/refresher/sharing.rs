@@ -3,6 +3,7 @@
 //!
 //! Followers go by the generation alone. Nothing here decides who may call: that is the lease's part.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +14,12 @@ use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
 use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
+use crate::credential::shared_counts::Unbelieved;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, Published, Report};
 use crate::credential::turn::{Sharing, value_of};
 use crate::kind::Renewal;
-use crate::nodes::seal::Value;
+use crate::nodes::seal::{Unsealable, Value};
 use crate::nodes::turn::Asking;
 use crate::nodes::{Moment, News, Op, Record, Unreachable, Why};
 use crate::secret::fingerprint;
@@ -75,13 +77,13 @@ impl Slot {
         let now_ms = now.boot_ms;
         let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
         let charged_as = self.charged_as(purpose, now_ms);
-        let mends_with = self.mends_with(purpose, now_ms);
         let spacing_ms = self.spacing_ms(purpose, now_ms);
         let keep_ms = self.standing.keep_ms(now_ms);
         let lease_ms = self.standing.lease_ms(total_timeout_ms, now_ms);
         let alone = self.standing.alone(asking, self.is_ours(), now_ms);
         let share = self.share.as_mut()?;
         share.overtaken = false;
+        let charged_as = if std::mem::take(&mut share.asks_anyway) { None } else { charged_as };
         // A withdrawn value is of no use, but its like is: only what is later can replace it.
         let knows = if live || self.standing.is_withdrawn() { held } else { 0 };
         Some(Box::new(Sharing {
@@ -90,11 +92,11 @@ impl Slot {
             knows: knows.max(share.useless),
             held,
             first: generation::first(now.unix_ms),
+            live,
             spacing_ms,
             lease_ms,
             keep_ms,
             alone,
-            mends_with,
             ledger: self.ledger.clone(),
             quota: self.quota,
             charged_as,
@@ -102,9 +104,6 @@ impl Slot {
     }
 
     fn spacing_ms(&self, purpose: Purpose, now_ms: BootMs) -> u64 {
-        if self.share.as_ref().is_some_and(|share| share.broken.is_some()) {
-            return 0;
-        }
         let scheduled = !matches!(purpose, Purpose::Replace | Purpose::Force | Purpose::Check);
         self.standing.others_spacing_ms(scheduled && self.waiters.is_empty(), now_ms)
     }
@@ -114,11 +113,21 @@ impl Slot {
         self.share.as_ref().is_some_and(|share| share.ours)
     }
 
-    /// The present value once more, for a store whose own cannot be opened.
-    fn mends_with(&mut self, purpose: Purpose, now_ms: BootMs) -> Option<Value> {
-        let sound = purpose == Purpose::Renew && self.is_live(now_ms) && !self.standing.has_lost();
-        self.share.as_ref()?.broken.filter(|_| sound)?;
-        self.value(now_ms)
+    /// A new value has come. Whether its predecessor had lived for long decides how soon the next one may be made
+    /// because of a mark.
+    pub(super) fn note_replaced(&mut self, fetched_ms: BootMs) {
+        let Some(old_ms) = self.fetched.map(|old| old.boot_ms) else { return };
+        let early = fetched_ms.saturating_sub(old_ms) < self.standing.longest_ms / 2;
+        if let Some(share) = &mut self.share {
+            share.early = if early { share.early.saturating_add(1) } else { 0 };
+        }
+    }
+
+    /// A mark may be anybody's. The first is settled at once; where values are replaced early again and again, the next
+    /// is left alone for a while.
+    fn settles_from_ms(&self) -> BootMs {
+        let (Some(share), Some(fetched)) = (&self.share, self.fetched) else { return 0 };
+        fetched.boot_ms.saturating_add(self.standing.settle_spacing_ms(share.early))
     }
 
     /// The present value as all nodes may have it, if it is of use.
@@ -203,37 +212,32 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let Some(slot) = self.refresher.slots.get_mut(id) else { return };
         if let Some(calls) = record.calls.as_deref() {
-            slot.count_others(calls);
+            let counted = slot.count_others(calls, moment.store_ms);
+            self.note_counts(id, counted);
         }
+        let slot = &mut self.refresher.slots[id];
         let live = slot.is_live(now_ms);
         let held = slot.generation();
         let Some(share) = slot.share.as_mut() else { return };
         share.moment = Some(moment);
-        let known = share.sealed == record.value && record.value.is_some();
+        let told = record.value.clone().map(|sealed| (record.generation, sealed));
+        let known = share.sealed == told && told.is_some();
         if !known {
-            share.sealed.clone_from(&record.value);
+            share.sealed = told;
             match share.lane.open(record) {
                 None if live => self.offer(id),
                 None => {}
                 // Our own word, faster than the answer to it: the flight brings it home.
                 Some(Ok(value)) if slot.flying && value.node == share.lane.node => share.sealed = None,
                 Some(Ok(value)) => {
-                    (share.broken, share.mended_ms) = (None, None);
+                    (share.discarded_ms, share.useless) = (None, 0);
                     if slot.mirrors() {
                         self.mirror(id, value, moment);
                     } else {
                         self.compare(id, value, moment);
                     }
                 }
-                Some(Err(unsealable)) => {
-                    if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
-                        let appid = &slot.credential.appid;
-                        let advice = "see that all nodes have the same state secret, and who else can write to that \
-                                      Redis; the nodes put a good value there";
-                        warn!(appid, advice, "what the shared state has cannot be opened: {unsealable}");
-                    }
-                    self.mend(id, record.generation);
-                }
+                Some(Err(unsealable)) => self.discard(id, unsealable),
             }
         } else if record.generation < held && live {
             self.offer(id);
@@ -252,7 +256,9 @@ impl Driver {
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
         let theirs_ms = slot.end_of(&value, moment, now_ms);
-        let beside = Beside { held, theirs: value.generation, same, theirs_ms, withdrawn: value.withdrawn };
+        let older = slot.fetched.is_some_and(|ours| moment.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
+        let withdrawn = value.withdrawn;
+        let beside = Beside { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
         match slot.standing.compare(&beside, now_ms) {
             Means::Over => {
                 if let Some(share) = &mut slot.share {
@@ -394,6 +400,7 @@ impl Driver {
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
         slot.standing.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
+        slot.note_replaced(fetched_ms);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
         slot.probes.wanted_ms = None;
         slot.blocked_with = None;
@@ -449,35 +456,76 @@ impl Driver {
         share.offering = Some(offering.abort_handle());
     }
 
-    /// The store has what nobody can open: a good value is put there, ours or a new one.
-    fn mend(&mut self, id: CredentialId, generation: u64) {
+    /// The store has what nobody can open. It is taken out; whoever has a value offers it then.
+    fn discard(&mut self, id: CredentialId, unsealable: Unsealable) {
         let now_ms = self.refresher.clock.boot_ms();
+        self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.refresher.slots[id];
-        let spacing_ms = slot.standing.check_spacing_ms();
+        let (appid, live) = (&slot.credential.appid, slot.is_live(now_ms));
         let Some(share) = slot.share.as_mut() else { return };
-        (share.broken, share.useless) = (Some(generation), generation);
-        let at_ms = share.mended_ms.map_or(now_ms, |mended| (mended + spacing_ms).max(now_ms));
-        share.mended_ms = Some(at_ms);
-        if !slot.flying && !slot.follows && at_ms < slot.next_try_ms {
-            self.arm(id, at_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
+        if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
+            let advice = "see that all nodes have the same state secret, and who else can write to that Redis; the \
+                          nodes put a good value there";
+            warn!(appid, advice, "what the shared state has cannot be opened: {unsealable}");
+        }
+        if !share.lane.shared.leases() {
+            return;
+        }
+        // One that is under way looks at what is there then.
+        if share.discarded_ms.is_some_and(|at_ms| at_ms > now_ms) {
+            return;
+        }
+        let at_ms = share.discarded_ms.map_or(now_ms, |discarded_ms| (discarded_ms + OFFER_SPREAD_MS).max(now_ms));
+        share.discarded_ms = Some(at_ms);
+        // Whatever comes of it is to be looked at again.
+        share.sealed = None;
+        let (lane, wait) = (share.lane.clone(), Duration::from_millis(at_ms - now_ms));
+        self.refresher.spawn_aside(async move {
+            tokio::time::sleep(wait).await;
+            // If the store is out of reach all is read again when it is back.
+            let _ = lane.discard_forged().await;
+        });
+        // The others' offers come first, if they have one.
+        let slot = &self.refresher.slots[id];
+        let again_ms = at_ms + 2 * OFFER_SPREAD_MS + fastrand::u64(0..=OFFER_SPREAD_MS);
+        if !live && !slot.flying && !slot.follows && slot.next_try_ms < again_ms {
+            self.arm(id, again_ms);
+        }
+    }
+
+    /// Counts that are not believed change nothing.
+    fn note_counts(&mut self, id: CredentialId, counted: Result<(), Unbelieved>) {
+        let Err(unbelieved) = counted else { return };
+        let (facts, now_ms) = (&self.refresher.table.sharing, self.refresher.clock.boot_ms());
+        if unbelieved != Unbelieved::Unsealed {
+            facts.forged.counts.fetch_add(1, Ordering::Relaxed);
+        }
+        if facts.counts_said.due(now_ms, LOG_AGAIN_MS) {
+            let advice = "nothing while nodes of an older version run; else see who can write to that Redis";
+            let appid = &self.refresher.slots[id].credential.appid;
+            warn!(appid, advice, "the calls counted in the shared state are not believed: {unbelieved}");
         }
     }
 
     /// A call that is not accounted for may have doomed the present value. Whoever has announced it gets the time of
-    /// its lease; then somebody settles it.
+    /// its lease; then somebody settles it. Nothing says who has written the mark, so it ends no value: that is left to
+    /// the platform, which is asked when the value would have ended. And a mark that comes again and again is settled
+    /// ever less often.
     fn note_open(&mut self, id: CredentialId, record: &Record, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let Some(open) = record.open.filter(|_| !slot.flying && slot.kind.renewal == Renewal::Mint) else { return };
+        let (live, overlap_ms) = (slot.is_live(now_ms), slot.standing.overlap_ms());
         let lease_left_ms = record.lease_left_ms(moment.store_ms);
-        if lease_left_ms == 0 && slot.is_live(now_ms) {
-            slot.standing.lost(moment.to_boot_ms(open.at_ms));
-            if let Some(published) = slot.adjust_end() {
-                self.persist(id, &published);
-            }
+        if lease_left_ms == 0 && live {
+            let last_ms = slot.probes.last_ms.map_or(0, |last_ms| last_ms + slot.standing.check_spacing_ms());
+            let end_ms = moment.to_boot_ms(open.at_ms).saturating_add(overlap_ms).min(now_ms + overlap_ms);
+            slot.probes.wanted_ms.get_or_insert(end_ms.max(last_ms).max(now_ms));
+            self.plan_probe(id);
         }
-        let slot = &self.refresher.slots[id];
-        let at_ms = now_ms + slot.standing.settle_ms(lease_left_ms, fastrand::f64());
+        let slot = &mut self.refresher.slots[id];
+        let settle_ms = now_ms + slot.standing.settle_ms(lease_left_ms, fastrand::f64());
+        let at_ms = if live { settle_ms.max(slot.settles_from_ms()) } else { settle_ms };
         if !slot.follows && at_ms < slot.next_try_ms {
             self.arm(id, at_ms);
         }

@@ -3,7 +3,7 @@
 //!
 //! The counterpart of a landing with a value, which is the driver's own part.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Driver;
 use crate::clock::BootMs;
@@ -96,18 +96,6 @@ impl Driver {
             self.arm(id, from_ms);
         }
         goes_on
-    }
-
-    /// The store has our value again, under another number.
-    pub(super) fn mended(&mut self, id: CredentialId, generation: u64) {
-        let slot = &mut self.refresher.slots[id];
-        if let Some(share) = &mut slot.share {
-            (share.broken, share.ours) = (None, true);
-        }
-        info!(appid = slot.credential.appid, generation, "the shared state has a good value again");
-        self.agree(id, generation, 0);
-        self.calm(id);
-        self.resume(id);
     }
 
     /// The call's value was refused by the store, because somebody has published beside us: theirs is served, ours is

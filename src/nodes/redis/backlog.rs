@@ -62,6 +62,13 @@ impl Backlog {
         }
     }
 
+    /// What has come of a record is not believed: it is read.
+    pub fn doubt(&mut self, index: usize) {
+        if index < self.next && index < self.seqs.len() {
+            self.dirty.insert(index);
+        }
+    }
+
     /// A changed record has come by itself. False if it belongs to another sequence than is followed.
     pub fn push(&mut self, index: usize, born: &str, stored: Stored, moment: Moment) -> bool {
         if self.born.as_deref().is_some_and(|known| known != born) {

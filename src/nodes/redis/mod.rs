@@ -93,6 +93,7 @@ impl RedisStore {
     }
 
     async fn apply(&self, tag: &str, op: &Op) -> Result<Answer, Failed> {
+        let op = &script::arguments(op).ok_or(Failed { fault: Fault::Other, unknown: false })?;
         let mut answers = self.link.ask(&self.call("EVALSHA", &self.script.sha, tag, op)).await?;
         if matches!(answers.values.first(), Some(Value::ServerError(error)) if error.code() == "NOSCRIPT") {
             answers = self.link.ask(&self.call("EVAL", &self.script.text, tag, op)).await?;
@@ -108,11 +109,11 @@ impl RedisStore {
         Ok(Answer { verdict: applied.verdict, record: applied.stored.record, moment })
     }
 
-    fn call(&self, command: &str, script: &str, tag: &str, op: &Op) -> Pipeline {
+    fn call(&self, command: &str, script: &str, tag: &str, op: &[String]) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.ignore_errors().cmd(command).arg(script).arg(3);
         pipeline.arg(self.keys.record(tag)).arg(&self.keys.changes).arg(&self.keys.seq);
-        pipeline.arg(&self.keys.news).arg(tag).arg(script::arguments(op));
+        pipeline.arg(&self.keys.news).arg(tag).arg(op);
         pipeline
     }
 

@@ -59,6 +59,10 @@ if by and settled_by and at_ms then
 elseif by or settled_by or at_ms then
   bad = FIELDS[4]
 end
+-- None of us sets a mark that the next lease would not settle. Such a one would stand for ever.
+if r.open and r.open.settled_by > r.epoch + 1 then
+  r.open, bad = nil, FIELDS[4]
+end
 
 local function flat()
   local open = r.open
@@ -182,6 +186,13 @@ end
 function operations.doubt(generation)
   if tonumber(generation) ~= r.generation then return REFUSED, 0 end
   tangle()
+  return DONE, 0
+end
+
+function operations.discard(generation, value)
+  local given = string.sub(value, 1, 1) == '+' and string.sub(value, 2) or nil
+  if tonumber(generation) ~= r.generation or given ~= r.value then return REFUSED, 0 end
+  r.generation, r.value = 0, nil
   return DONE, 0
 end
 

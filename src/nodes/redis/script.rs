@@ -7,12 +7,12 @@ use std::sync::Arc;
 use redis::Value;
 use sha1::{Digest, Sha1};
 
-use crate::nodes::record::{Ended, LEASE_MS_MAX, NOBODY, Op, Open, Record, StoreMs, Verdict, WAIT_MS_MAX};
+use crate::nodes::record::{COUNT_MAX, Ended, LEASE_MS_MAX, NOBODY, Op, Open, Record, StoreMs, Verdict, WAIT_MS_MAX};
 
 /// A record that nobody has written for so long is forgotten.
 const KEEP_S: u64 = 90 * 86_400;
 /// Lua counts in doubles, and nothing of what is counted comes near this.
-const NUMBER_MAX: u64 = 999_999_999_999_999;
+const NUMBER_MAX: u64 = COUNT_MAX;
 
 /// The fields of a record, in the order in which they are read; the last is the sequence number of its last change.
 pub const FIELDS: [&str; 13] = [
@@ -69,11 +69,23 @@ impl Script {
     }
 }
 
-/// An operation as the script takes it, after the channel and the tag.
-pub fn arguments(op: &Op) -> Vec<String> {
+/// An operation as the script takes it, after the channel and the tag; none of one with an epoch or a generation that
+/// the script cannot count: another number in its place would stand for another value.
+pub fn arguments(op: &Op) -> Option<Vec<String>> {
+    let counted = match op {
+        Op::Read | Op::Take { .. } => 0,
+        Op::Announce { epoch, .. } | Op::Close { epoch, .. } => *epoch,
+        Op::Publish { epoch, generation, .. } => (*epoch).max(*generation),
+        Op::Offer { generation, .. } | Op::Doubt { generation } | Op::Discard { generation, .. } => *generation,
+    };
+    (counted <= NUMBER_MAX).then(|| words(op))
+}
+
+fn words(op: &Op) -> Vec<String> {
+    // What is left to bound are lengths of time, and what the asker knows.
     let number = |number: &u64| (*number).min(NUMBER_MAX).to_string();
     let flag = |flag: &bool| u8::from(*flag).to_string();
-    let calls = |calls: &Option<Arc<str>>| calls.as_ref().map_or_else(|| "-".to_owned(), |calls| format!("+{calls}"));
+    let text = |text: &Option<Arc<str>>| text.as_ref().map_or_else(|| "-".to_owned(), |text| format!("+{text}"));
     match op {
         Op::Read => vec!["read".into()],
         Op::Take { node, lease_ms, knows, spacing_ms } => {
@@ -88,7 +100,7 @@ pub fn arguments(op: &Op) -> Vec<String> {
             number(epoch),
             number(generation),
             value.to_string(),
-            calls(counted),
+            text(counted),
             flag(minted),
             number(keep_ms),
         ],
@@ -106,11 +118,12 @@ pub fn arguments(op: &Op) -> Vec<String> {
                 flag(failed),
                 number(wait_ms),
                 number(keep_ms),
-                calls(counted),
+                text(counted),
             ]
         }
         Op::Offer { generation, value } => vec!["offer".into(), number(generation), value.to_string()],
         Op::Doubt { generation } => vec!["doubt".into(), number(generation)],
+        Op::Discard { generation, value } => vec!["discard".into(), number(generation), text(value)],
     }
 }
 
@@ -198,7 +211,7 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> Stored {
         value
     };
     let open = (get(3, number), get(4, number), get(5, number));
-    let record = Record {
+    let mut record = Record {
         epoch: get(0, number).unwrap_or(0),
         holder: get(1, node).unwrap_or(0),
         until_ms: get(2, number).unwrap_or(0),
@@ -214,7 +227,7 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> Stored {
         calls: field(11).map(Arc::from),
     };
     let seq = get(12, number).unwrap_or(0);
-    if record.open.is_none() && open != (None, None, None) {
+    if record.refuse_impossible_mark() || (record.open.is_none() && open != (None, None, None)) {
         bad = Some(FIELDS[3]);
     }
     Stored { record, seq, bad }

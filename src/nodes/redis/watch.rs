@@ -26,6 +26,8 @@ use crate::nodes::{Asked, Moment, News, Unreachable, Watched};
 const BATCH: (usize, usize) = (16, 256);
 /// What takes longer is not quick.
 const QUICK_MS: u64 = 20;
+/// A message is no further ahead of the store's clock, as known from the last poll.
+const AHEAD_MS_MAX: u64 = 5_000;
 /// Wishes taken at once.
 const TAKEN_MAX: usize = 64;
 /// Between two attempts to listen, or two looks at whether one may be made.
@@ -350,6 +352,11 @@ impl Watch {
         let Some(change) = script::change(payload) else { return };
         let Some(index) = self.index_of.get(change.tag.as_str()).copied() else { return };
         self.store.look_for_rubbish(&change.tag, &change.stored);
+        // Of a time to come: it would have values end early. Somebody else has sent it, or the clock was set.
+        if change.now_ms > self.clock.to_store_ms(received_ms).saturating_add(AHEAD_MS_MAX) {
+            self.backlog.doubt(index);
+            return;
+        }
         let moment = heard_at(&self.clock, change.now_ms, received_ms);
         if !self.backlog.push(index, &change.born, change.stored, moment) {
             self.poll_at = Instant::now();

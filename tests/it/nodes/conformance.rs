@@ -43,7 +43,8 @@ impl Step {
             7..=9 => Op::Publish { node, epoch, generation, value, calls, minted, keep_ms: first },
             10..=12 => Op::Close { node, epoch, ended: self.ended, failed, wait_ms: first, keep_ms: second, calls },
             13 => Op::Offer { generation, value },
-            _ => Op::Doubt { generation },
+            14 => Op::Doubt { generation },
+            _ => Op::Discard { generation, value: record.value.clone().filter(|_| minted).or(calls) },
         }
     }
 }
@@ -55,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ms = || select(vec![0, 0, 1, 400, 1_000, 11_000, 60_000, 120_000, 120_001, 3_600_000, 3_600_001, 10_000_000]);
     let ended = select(vec![Ended::Unsent, Ended::Answered, Ended::Lost]);
     let text = prop::option::of(select(vec![Arc::from(""), Arc::from("{\"a\":1}"), Arc::from("+-")]));
-    let step = (wait_ms, 0_u8..15, node, near(), near(), [ms(), ms()], ended, any::<[bool; 2]>(), text).prop_map(
+    let step = (wait_ms, 0_u8..16, node, near(), near(), [ms(), ms()], ended, any::<[bool; 2]>(), text).prop_map(
         |(wait_ms, what, node, epoch, generation, ms, ended, flags, text)| Step {
             wait_ms,
             what,
@@ -126,7 +127,7 @@ impl Bench {
     fn apply(&mut self, key: &str, op: &Op, now_ms: StoreMs) -> script::Applied {
         let mut call = redis::cmd("EVALSHA");
         call.arg(&self.script.sha).arg(3).arg(key).arg(&KEYS).arg("{c}:news").arg("t");
-        call.arg(script::arguments(op)).arg(now_ms);
+        call.arg(script::arguments(op).unwrap()).arg(now_ms);
         script::applied(&self.ask(&call)).unwrap()
     }
 

@@ -6,6 +6,8 @@ mod conformance;
 #[cfg(feature = "redis")]
 mod faults;
 mod followers;
+#[cfg(feature = "redis")]
+mod forged;
 mod http;
 #[cfg(feature = "redis")]
 mod killing;
@@ -13,3 +15,5 @@ mod scale;
 #[cfg(feature = "redis")]
 mod store;
 mod together;
+#[cfg(feature = "redis")]
+mod upgrade;

@@ -29,6 +29,7 @@ fn state(redis: &Redis, poll_every_ms: u64) -> RedisState {
         user: None,
         password: None,
         password_origin: None,
+        trusted_hosts: Vec::new(),
         timeout_ms: 500,
     };
     RedisState {

@@ -396,7 +396,7 @@ fn takes(world: &mut World, index: usize, way: Way, broken: Broken) -> Phase {
         Next::Wait { .. } => Phase::Idle,
         Next::Call { settles } => {
             let held = if broken == Broken::OwnGenerationIsNotCounted { 0 } else { node.generation };
-            let generation = turn::next_generation(&world.record, held, 1);
+            let generation = turn::next_generation(world.record.generation, held, 1);
             let flight = Flight { epoch: world.record.epoch, generation, ..Flight::default() };
             // It may have come for something that others have settled meanwhile.
             if settles || world.wants(index) { Phase::Announces(flight) } else { Phase::ClosesUnsent(flight) }

@@ -1,0 +1,131 @@
+//! What nodes tell each other beside a value: the calls that they have counted together, and for how long the platform
+//! wants to be left alone. Both would do harm if anybody could write them, so they are believed under a seal alone.
+//!
+//! The text has the ledger in the clear as well, for nodes of the version before, which read nothing else. It is not
+//! believed here. Pure; never logs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::Ledger;
+use crate::kind::Quota;
+use crate::nodes::record::{LEASE_MS_MAX, StoreMs};
+use crate::nodes::seal::Seal;
+
+/// Nodes may have other quotas than this one, and count beside each other while their store is away.
+const QUOTAS_MAX: u64 = 100;
+
+/// What a node has told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub calls: Ledger,
+    /// Nobody needs to ask before, on the store's clock; 0: whenever.
+    #[serde(default)]
+    pub not_before_ms: StoreMs,
+}
+
+/// Why what a record says of calls is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unbelieved {
+    #[error("it has no seal: a node of an older version has written it, or somebody else")]
+    Unsealed,
+    #[error("its seal is broken")]
+    Broken,
+    #[error("it is of a day to come, or more than all nodes may use")]
+    Impossible,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    sealed: Option<String>,
+}
+
+impl Counts {
+    /// After a call under a lease that was granted at that instant. `wait_ms`: nobody needs to ask for so long.
+    pub fn after_call(calls: &Ledger, granted_ms: StoreMs, wait_ms: u64) -> Counts {
+        // The call is over when the lease is, at the latest.
+        let over_ms = granted_ms.saturating_add(LEASE_MS_MAX);
+        let not_before_ms = if wait_ms == 0 { 0 } else { over_ms.saturating_add(wait_ms) };
+        Counts { calls: calls.clone(), not_before_ms }
+    }
+
+    /// As it stands in a record.
+    pub fn to_text(&self, seal: &Seal) -> Option<Arc<str>> {
+        let mut text = serde_json::to_value(&self.calls).ok()?;
+        let sealed = seal.close_counts(&serde_json::to_vec(self).ok()?)?;
+        text.as_object_mut()?.insert("sealed".to_owned(), serde_json::Value::from(&*sealed));
+        Some(text.to_string().into())
+    }
+
+    /// What [`Counts::to_text`] has made, and can be on that store at that instant.
+    pub fn from_text(text: &str, seal: &Seal, quota: &Quota, store_ms: StoreMs) -> Result<Counts, Unbelieved> {
+        let told: Told = serde_json::from_str(text).map_err(|_| Unbelieved::Broken)?;
+        let sealed = told.sealed.ok_or(Unbelieved::Unsealed)?;
+        let opened = seal.open_counts(&sealed).map_err(|_| Unbelieved::Broken)?;
+        let counts: Counts = serde_json::from_slice(&opened).map_err(|_| Unbelieved::Broken)?;
+        let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));
+        let unix_ms = i64::try_from(store_ms).unwrap_or(i64::MAX);
+        match counts.calls.is_possible(unix_ms, most) {
+            true => Ok(counts),
+            false => Err(Unbelieved::Impossible),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::ledger::Use;
+    use crate::secret::Secret;
+
+    const DAY_MS: u64 = 86_400_000;
+    const NOW_MS: u64 = 20_000 * DAY_MS;
+    const QUOTA: Quota = Quota { per_day: Some(10), ..Quota::NONE };
+
+    fn seal(tag: &str) -> Seal {
+        Seal::new(&Secret::new("one secret, long enough".into()), tag)
+    }
+
+    fn counted(times: u64, at_ms: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        for _ in 0..times {
+            ledger.may_call(&Quota::NONE, i64::try_from(at_ms).unwrap(), Use::Renewal).unwrap();
+        }
+        ledger
+    }
+
+    fn read(text: &str) -> Result<Counts, Unbelieved> {
+        Counts::from_text(text, &seal("t1"), &QUOTA, NOW_MS)
+    }
+
+    #[test]
+    fn what_one_node_has_counted_another_reads_and_so_does_the_version_before() {
+        let counts = Counts::after_call(&counted(3, NOW_MS), NOW_MS, 5_000);
+        let text = counts.to_text(&seal("t1")).unwrap();
+        assert_eq!(read(&text), Ok(counts.clone()));
+        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), counts.calls, "the version before reads so");
+        assert_eq!(counts.not_before_ms, NOW_MS + LEASE_MS_MAX + 5_000);
+    }
+
+    #[test]
+    fn counts_without_a_seal_of_ours_are_not_believed() {
+        let counts = Counts::after_call(&counted(3, NOW_MS), NOW_MS, 0);
+        let plain = serde_json::to_string(&counts.calls).unwrap();
+        assert_eq!(read(&plain), Err(Unbelieved::Unsealed));
+        assert_eq!(read(&counts.to_text(&seal("t2")).unwrap()), Err(Unbelieved::Broken), "another credential's");
+        for rubbish in ["", "{", "[]", "{\"sealed\":1}", "{\"sealed\":\"\"}", "{\"sealed\":\"AAAA\"}"] {
+            assert!(read(rubbish).is_err(), "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_not_believed_under_a_seal_either() {
+        let too_many = Counts { calls: counted(1_001, NOW_MS), not_before_ms: 0 };
+        assert_eq!(read(&too_many.to_text(&seal("t1")).unwrap()), Err(Unbelieved::Impossible));
+        let to_come = Counts { calls: counted(1, NOW_MS + 2 * DAY_MS), not_before_ms: 0 };
+        assert_eq!(read(&to_come.to_text(&seal("t1")).unwrap()), Err(Unbelieved::Impossible));
+        let long_past = Counts { calls: counted(1_000, NOW_MS - 9 * DAY_MS), not_before_ms: 0 };
+        assert!(read(&long_past.to_text(&seal("t1")).unwrap()).is_ok());
+    }
+}

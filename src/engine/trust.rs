@@ -1,0 +1,138 @@
+//! Where a password may go. A sentinel and a cluster's node name other servers, and whoever answers in their place may
+//! name any: the operator decides, not the answer.
+//!
+//! Pure: nothing is looked up.
+
+use std::net::IpAddr;
+
+use super::client::Place;
+use crate::config::{RedisAt, RedisServer};
+
+/// Whether a server that was named by another may be connected to and given the password.
+///
+/// What the operator has written is: the hosts of `url` and of `trusted_hosts`. Without `trusted_hosts`, a server whose
+/// certificate an authority of the operator's own vouches for, and one that is near: on a private network, or in the
+/// domain or the network of a host of `url`.
+pub(super) fn may_have_password(server: &RedisServer, place: &Place) -> bool {
+    let Place::Tcp(host, _) = place else { return true };
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if hosts(&server.at).any(|known| known.eq_ignore_ascii_case(&host)) {
+        return true;
+    }
+    if !server.trusted_hosts.is_empty() {
+        return server.trusted_hosts.iter().any(|trusted| trusted.covers(&host));
+    }
+    let vouched_for = server.tls.as_ref().is_some_and(|files| files.ca_file.is_some());
+    server.password.is_none() || vouched_for || is_near(&server.at, &host)
+}
+
+fn hosts(at: &RedisAt) -> impl Iterator<Item = &str> {
+    let (one, many) = match at {
+        RedisAt::Tcp { host, .. } => (Some(host.as_str()), [].as_slice()),
+        RedisAt::Unix(_) => (None, [].as_slice()),
+        RedisAt::Sentinel { sentinels, .. } => (None, sentinels.as_slice()),
+    };
+    one.into_iter().chain(many.iter().map(|(host, _)| host.as_str()))
+}
+
+fn is_near(at: &RedisAt, host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => {
+            let mut known = hosts(at).filter_map(|known| known.parse::<IpAddr>().ok());
+            is_private(address) || known.any(|known| is_beside(known, address))
+        }
+        // A name without a dot is found in the local domain alone.
+        Err(_) if !host.contains('.') => true,
+        Err(_) => hosts(at).filter_map(domain).any(|domain| host.ends_with(&domain)),
+    }
+}
+
+/// In one /16, or one /48.
+fn is_beside(one: IpAddr, other: IpAddr) -> bool {
+    match (one.to_canonical(), other.to_canonical()) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..2] == other.octets()[..2],
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.segments()[..3] == other.segments()[..3],
+        _ => false,
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            // 100.64.0.0/10 is for networks of providers and clouds.
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// The domain that a host's name is in, with a dot before it; none of a top level one.
+fn domain(host: &str) -> Option<String> {
+    let (_, domain) = host.trim_end_matches('.').split_once('.')?;
+    let plain = host.parse::<IpAddr>().is_err() && domain.contains('.');
+    plain.then(|| format!(".{}", domain.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SecretSource, TlsFiles, TrustedHost};
+    use crate::secret::Secret;
+
+    fn sentinels(hosts: &[&str]) -> RedisServer {
+        let sentinels = hosts.iter().map(|host| ((*host).to_owned(), 26379)).collect();
+        RedisServer {
+            at: RedisAt::Sentinel { sentinels, master: "m".into() },
+            tls: None,
+            db: 0,
+            user: None,
+            password: Some(SecretSource::Fixed(Secret::new("a password".into()))),
+            password_origin: None,
+            trusted_hosts: Vec::new(),
+            timeout_ms: 1_000,
+        }
+    }
+
+    #[track_caller]
+    fn judged(server: &RedisServer, host: &str, expected: bool) {
+        assert_eq!(may_have_password(server, &Place::Tcp(host.into(), 6379)), expected, "{host}");
+    }
+
+    #[test]
+    fn without_a_list_a_password_goes_to_what_is_near_and_no_further() {
+        let server = sentinels(&["10.0.0.1", "one.redis.example.com", "203.0.113.7"]);
+        for near in ["10.0.0.1", "10.9.0.2", "192.168.1.1", "127.0.0.1", "::1", "fd00::7", "100.64.1.1", "redis-2"] {
+            judged(&server, near, true);
+        }
+        for near in ["two.redis.example.com", "One.Redis.Example.Com.", "203.0.44.1"] {
+            judged(&server, near, true);
+        }
+        for far in ["198.51.100.9", "2001:db8::1", "evil.example.org", "redis.example.com.evil.org", "203.1.0.1"] {
+            judged(&server, far, false);
+        }
+        judged(&sentinels(&["redis.com"]), "evil.com", false);
+        judged(&RedisServer { password: None, ..server }, "198.51.100.9", true);
+    }
+
+    #[test]
+    fn with_a_list_it_goes_nowhere_else() {
+        let trusted = |text: &str| TrustedHost::parse(text).unwrap();
+        let trusted_hosts = vec![trusted("10.1.0.0/24"), trusted("*.db.example.com"), trusted("198.51.100.9")];
+        let server = RedisServer { trusted_hosts, ..sentinels(&["10.0.0.1"]) };
+        for listed in ["10.0.0.1", "10.1.0.200", "::ffff:10.1.0.3", "a.db.example.com", "198.51.100.9"] {
+            judged(&server, listed, true);
+        }
+        for other in ["10.0.0.2", "10.1.1.1", "127.0.0.1", "redis-2", "db.example.com", "198.51.100.10"] {
+            judged(&server, other, false);
+        }
+    }
+
+    #[test]
+    fn an_authority_of_ones_own_vouches_for_whatever_it_has_signed() {
+        let own = Some(TlsFiles { ca_file: Some("/ca.pem".into()), identity: None });
+        judged(&RedisServer { tls: own, ..sentinels(&["10.0.0.1"]) }, "198.51.100.9", true);
+        let public = Some(TlsFiles::default());
+        judged(&RedisServer { tls: public, ..sentinels(&["10.0.0.1"]) }, "evil.example.org", false);
+    }
+}
