@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         }
     };
     let code = done.unwrap_or_else(|(code, text)| {
-        telemetry::say_at_the_end(&text);
+        telemetry::say(&text);
         ExitCode::from(code)
     });
     telemetry::flush();
@@ -63,7 +63,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
     let mut loaded = load(&args)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(&loaded.config, |text| drop(writeln!(std::io::stderr(), "tokencached: {text}")))
+    app::await_state(&loaded.config, |text| telemetry::say(text))
         .map_err(|text| (EXIT_UNAVAILABLE, text))?;
     if loaded.config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
@@ -142,7 +142,7 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
 
 fn start_telemetry(log: &config::Log) {
     if let Err(error) = telemetry::init(log) {
-        telemetry::say_at_the_end(&format!("logs cannot be set up: {error}"));
+        telemetry::say(&format!("logs cannot be set up: {error}"));
     }
 }
 

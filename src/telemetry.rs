@@ -67,8 +67,8 @@ pub fn dropped_lines() -> Arc<AtomicU64> {
     DROPPED.clone()
 }
 
-/// Says a last sentence on standard error, with or without a log. Waits a second at most.
-pub fn say_at_the_end(text: &str) {
+/// Says a sentence on standard error, with or without a log: before there is one, or last. Waits a second at most.
+pub fn say(text: &str) {
     let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Log { verbosity: 0, json: false })), Ok);
     match queue {
         Ok(queue) => queue.push(format!("tokencached: {text}\n").as_bytes()),

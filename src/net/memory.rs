@@ -151,13 +151,6 @@ impl ConnectionMemory {
         share.is_held() && !self.holders.lock().has(share)
     }
 
-    /// Takes the connection's memory away, as if it had to give way.
-    pub fn revoke(&self, share: &Share) {
-        let holders = &mut *self.holders.lock();
-        holders.revoke(share.0);
-        self.show(holders);
-    }
-
     /// The connection holds nothing any more.
     pub fn release(&self, share: &mut Share) {
         if !share.is_held() {

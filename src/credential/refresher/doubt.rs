@@ -105,7 +105,7 @@ impl Driver {
             }
             Outcome::Cancelled | Outcome::Denied(_) | Outcome::Late | Outcome::OutOfReach(_) => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
-            Outcome::Told { .. } | Outcome::Mended(_) => false,
+            Outcome::Told { .. } => false,
         };
         if was_right {
             self.client_checks.give_back();
