@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::neighbourhood;
 use crate::clock::{self, BootMs, Spacing};
-use crate::config::{self, RESERVED_CONNECTIONS as RESERVED};
+use crate::config::{self, Network, RESERVED_CONNECTIONS as RESERVED};
 
 /// Of those, as many as requests for something else than health may have.
 const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
@@ -26,6 +26,8 @@ const LOG_SPACING_MS: u64 = 60_000;
 pub struct Connections {
     max: usize,
     max_per_peer: usize,
+    /// Proxies stand for many clients, so no more than all connections are too many from one.
+    proxies: Vec<Network>,
     open: Mutex<Open>,
     pub current: AtomicU64,
     pub total: AtomicU64,
@@ -113,6 +115,7 @@ impl Connections {
         Connections {
             max: side.max_connections,
             max_per_peer: side.max_connections_per_peer,
+            proxies: side.trusted_proxies.clone(),
             open: Mutex::default(),
             current: AtomicU64::new(0),
             total: AtomicU64::new(0),
@@ -129,7 +132,8 @@ impl Connections {
         let network = neighbourhood(peer);
         let mut open = self.open.lock();
         let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
-        let peer_is_full = of_peer >= self.max_per_peer;
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(peer));
+        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
         let is_full = peer_is_full || open.by_id.len() - open.reserved >= self.max;
         let is_reserved = is_full && {
             self.log_crowd(peer, peer_is_full, now_ms);
@@ -270,6 +274,18 @@ mod tests {
         assert!(!is_evicted(&other));
         assert_eq!(own.iter().filter(|place| !is_evicted(place)).count(), 2);
         assert_eq!(own.drain(..).filter(is_evicted).count(), 48);
+    }
+
+    #[test]
+    fn a_trusted_proxy_may_have_the_connections_of_many_clients() {
+        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let side = config::Side { trusted_proxies: proxies, max_connections_per_peer: 2, ..config::Side::at(vec![]) };
+        let connections = Arc::new(Connections::new(&side));
+        let take = |peer: &str| connections.take(peer.parse().unwrap(), 1_000).unwrap();
+        let reserved = |peer| (0..3).map(|_| take(peer)).map(|place| (place.connection.is_reserved, place)).collect();
+        let (proxy, client): (Vec<_>, Vec<_>) = (reserved("10.0.0.9"), reserved("11.0.0.9"));
+        assert_eq!(proxy.iter().filter(|(is_reserved, _)| *is_reserved).count(), 0);
+        assert_eq!(client.iter().filter(|(is_reserved, _)| *is_reserved).count(), 1);
     }
 
     #[test]
