@@ -51,7 +51,7 @@ pub(super) const FAMILIES: &[&[&str]] =
 #[derive(Clone, Debug)]
 pub enum Nodes {
     /// All share a Redis.
-    Redis(RedisState),
+    Redis(Box<RedisState>),
     /// This one follows another by its side port and calls nobody else.
     Upstream(UpstreamNodes),
 }
@@ -163,7 +163,7 @@ impl Reader<'_> {
                 self.fault("upstream", Problem::new(what, "Keep one of the two."), &given.place);
                 None
             }
-            (Some(_), None) => self.redis_state(raw, document, fields).map(Nodes::Redis),
+            (Some(_), None) => self.redis_state(raw, document, fields).map(|state| Nodes::Redis(Box::new(state))),
             (None, Some(_)) => self.upstream_nodes(raw, document, fields).map(Nodes::Upstream),
             (None, None) => {
                 let remedy = "Add url = \"redis://...\" or upstream = \"http://...\", or remove the key.";
