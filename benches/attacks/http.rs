@@ -25,7 +25,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "wrong-key-addresses",
-        what: "10,000 addresses, each with four wrong keys",
+        what: "10,000 addresses, each with eight wrong keys",
         on_memcached: false,
         figures: &[
             Figure { what: "of 20 new addresses with a right key, refused", goal: Goal::AtMost(0.0) },
@@ -178,12 +178,12 @@ fn address(n: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 1 + high, low, 9)
 }
 
-/// Four on one connection, faster than an answer comes.
+/// Eight on one connection, faster than an answer comes.
 fn send_wrong_keys(from: Ipv4Addr, port: u16) {
     let wrong = bearer("wrong-0123456789abcdef0123456789abcdef");
     let one = format!("GET /v1/apps HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{wrong}\r\n");
     let last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-    let _ = stream_from(from, local(port), PATIENCE).and_then(|stream| exchange(stream, &(one.repeat(3) + &last)));
+    let _ = stream_from(from, local(port), PATIENCE).and_then(|stream| exchange(stream, &(one.repeat(7) + &last)));
 }
 
 fn half_sent_requests(subject: &Subject) -> Measured {
