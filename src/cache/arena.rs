@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::large::{HEADER_BYTES, LargeData, Outlived};
+use super::large::{HEADER_BYTES, LargeData, Outlived, SHARED_BYTES_MIN};
 use super::shard::Trash;
 
 /// In front of the data of each slot: the index of its entry.
@@ -174,21 +174,41 @@ impl Bin {
 
 struct Large {
     owner: u32,
-    data: LargeData,
+    data: Piece,
 }
 
-/// Memory on its way out.
+/// An allocation of its own: a page, or an item's data.
 pub(super) enum Piece {
-    Page(Box<[u8]>),
-    Large(LargeData),
+    Own(Box<[u8]>),
+    /// Readers may hold on to it.
+    Shared(LargeData),
 }
 
 impl Piece {
+    fn of_item(data: Box<[u8]>, outlived: &Arc<Outlived>) -> Piece {
+        if data.len() < SHARED_BYTES_MIN {
+            Piece::Own(data)
+        } else {
+            Piece::Shared(LargeData::new(data, outlived.clone()))
+        }
+    }
+
     /// What it takes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(super) fn cost(&self) -> u64 {
+        large_bytes(self.bytes().len())
+    }
+
+    fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Page(page) => allocated(page.len()),
-            Piece::Large(data) => large_bytes(data.bytes().len()),
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(data) => data.bytes(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(data) => data.bytes_mut(),
         }
     }
 }
@@ -256,7 +276,10 @@ impl Arena {
     /// What a reader may hold on to; none for data in a slot.
     #[inline]
     pub(super) fn large(&self, place: Place) -> Option<&LargeData> {
-        if place.is_large() { self.large.get(place.at as usize).map(|large| &large.data) } else { None }
+        match self.large.get(place.at as usize).map(|large| &large.data) {
+            Some(Piece::Shared(data)) if place.is_large() => Some(data),
+            _ => None,
+        }
     }
 
     pub(super) fn get_mut(&mut self, place: Place) -> &mut [u8] {
@@ -301,7 +324,7 @@ impl Arena {
         let len = data.len();
         let Some(mut bin_number) = self.layout.bin_of(len) else {
             self.bytes += large_bytes(len);
-            let data = LargeData::new(data.into_whole(), self.outlived.clone());
+            let data = Piece::of_item(data.into_whole(), &self.outlived);
             self.large.push(Large { owner, data });
             return Place { at: self.large.len() as u32 - 1, form: LARGE | len as u32 };
         };
@@ -361,8 +384,8 @@ impl Arena {
     pub(super) fn free(&mut self, place: Place, trash: &mut Trash) -> Option<Moved> {
         if place.is_large() {
             let data = self.large.swap_remove(place.at as usize).data;
-            self.bytes -= large_bytes(data.bytes().len());
-            trash.push(Piece::Large(data));
+            self.bytes -= data.cost();
+            trash.push(data);
             if self.large.len() * 4 < self.large.capacity() && self.large.capacity() > 64 {
                 self.large.shrink_to(self.large.len() * 2);
             }
@@ -399,7 +422,7 @@ impl Arena {
             self.spare[kind] = Some(page);
         } else {
             self.bytes -= page.len() as u64;
-            trash.push(Piece::Page(page));
+            trash.push(Piece::Own(page));
         }
     }
 
@@ -411,7 +434,7 @@ impl Arena {
                 && let Some(page) = spare.take()
             {
                 self.bytes -= page.len() as u64;
-                trash.push(Piece::Page(page));
+                trash.push(Piece::Own(page));
                 return true;
             }
         }
@@ -423,8 +446,7 @@ impl Arena {
         let empty = Arena::new(self.layout.clone(), self.reach == NEAR_BINS, self.outlived.clone());
         let emptied = std::mem::replace(self, empty);
         let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages).chain(emptied.spare.into_iter().flatten());
-        let large = emptied.large.into_iter().map(|large| Piece::Large(large.data));
-        pages.map(Piece::Page).chain(large).collect()
+        pages.map(Piece::Own).chain(emptied.large.into_iter().map(|large| large.data)).collect()
     }
 
     /// Recounts everything; for tests. `live` are the places entries have, with their indices.
@@ -437,7 +459,7 @@ impl Arena {
             }
         }
         let mut slots = self.large.len();
-        let mut bytes: u64 = self.large.iter().map(|large| large_bytes(large.data.bytes().len())).sum();
+        let mut bytes: u64 = self.large.iter().map(|large| large.data.cost()).sum();
         bytes += self.spare.iter().flatten().map(|page| page.len() as u64).sum::<u64>();
         for bin in &self.bins {
             let full = bin.pages.len().saturating_sub(1) * bin.per_page as usize;
@@ -453,7 +475,7 @@ impl Arena {
 
 /// What data of `len` bytes takes with a place of its own.
 pub(super) fn large_bytes(len: usize) -> u64 {
-    allocated(len) + HEADER_BYTES
+    allocated(len) + if len < SHARED_BYTES_MIN { 0 } else { HEADER_BYTES }
 }
 
 /// What the allocator takes for an allocation of `len` bytes. jemalloc's classes: 8 and 16 bytes, multiples of 16 up to

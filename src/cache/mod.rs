@@ -111,18 +111,15 @@ impl ItemView<'_> {
     }
 }
 
-/// A new item's allocation, made and filled before its shard is locked.
-pub enum Ready {
-    /// It is small, or not wanted: filled under the lock.
-    Later,
-    Packed(Box<[u8]>),
-    /// The allocator has none for it.
-    NoMemory,
-}
+/// A new item's allocation, made and filled before its shard is locked. None for a small one, which is filled under the
+/// lock; empty if there was no memory for it.
+pub struct Ready(Option<Box<[u8]>>);
 
 impl Ready {
+    const LATER: Ready = Ready(None);
+
     fn of(packed: Option<Box<[u8]>>) -> Ready {
-        packed.map_or(Ready::NoMemory, Ready::Packed)
+        Ready(Some(packed.unwrap_or_default()))
     }
 }
 
@@ -260,10 +257,10 @@ impl Cache {
     /// Allocates and fills what [`Slot::store_ready`] will put in place, so that it need not happen under the lock.
     pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> Ready {
         match mode {
-            Mode::Append | Mode::Prepend => Ready::Later,
-            _ if !self.fits(key.len(), flags, value.len()) => Ready::Later,
+            Mode::Append | Mode::Prepend => Ready::LATER,
+            _ if !self.fits(key.len(), flags, value.len()) => Ready::LATER,
             // What is small is copied under the lock: that is quicker than to allocate.
-            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => Ready::Later,
+            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => Ready::LATER,
             _ => Ready::of(slab::pack(key, [value, b""], flags)),
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct Trash {
 
 impl Trash {
     pub(super) fn push(&mut self, data: Piece) {
-        if let Piece::Large(data) = &data {
+        if let Piece::Shared(data) = &data {
             data.give_up();
         }
         if self.first.is_none() {
@@ -632,7 +632,7 @@ impl Shard {
     fn bury(&mut self, trash: &mut Trash) {
         self.changed = true;
         if let Some(data) = self.graveyard.data.pop() {
-            self.graveyard.bytes -= data.bytes();
+            self.graveyard.bytes -= data.cost();
             trash.push(data);
         } else if let Some(chunk) = self.graveyard.chunks.pop() {
             self.graveyard.bytes -= CHUNK_BYTES;
@@ -738,7 +738,7 @@ impl Shard {
             check(indices.iter().all(|&index| self.slab.get(index).is_live()), "a free slot in a queue")?;
         }
         check(self.small.len + self.main.len == self.slab.live_count(), "queue lengths")?;
-        let data: u64 = self.graveyard.data.iter().map(Piece::bytes).sum();
+        let data: u64 = self.graveyard.data.iter().map(Piece::cost).sum();
         let chunks = self.graveyard.chunks.len() as u64 * CHUNK_BYTES;
         check(data + chunks <= self.graveyard.bytes, "graveyard bytes")?;
         check(self.reported == self.used(), "reported bytes")?;

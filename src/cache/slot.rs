@@ -6,7 +6,7 @@ use crate::protocol::number;
 
 use super::{
     Counted, ItemView, Mode, Ready, Seconds, Stored,
-    arena::{Data, SLOT_DATA_BYTES_MAX},
+    arena::Data,
     class::item_size,
     shard::{Leaves, NewData, Shard, Terms, Trash},
     slab::{self, ENCODED_KEY, Entry, FETCHED, HAS_FLAGS, STALE, TOKEN_SENT},
@@ -104,7 +104,7 @@ impl<'a> Slot<'a> {
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
     pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
-        self.put_item(value, 0, expiry, Ready::Later, cas) == Stored::Stored
+        self.put_item(value, 0, expiry, Ready::LATER, cas) == Stored::Stored
     }
 
     /// Gives the item this cas id, or a new one.
@@ -117,7 +117,7 @@ impl<'a> Slot<'a> {
 
     /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
     pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_ready(mode, flags, expiry, value, Ready::Later, cas)
+        self.store_ready(mode, flags, expiry, value, Ready::LATER, cas)
     }
 
     /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
@@ -195,7 +195,7 @@ impl<'a> Slot<'a> {
         if size > self.item_size_max {
             return Counted::TooLarge;
         }
-        match self.put_item(text, flags, expiry, Ready::Later, cas) {
+        match self.put_item(text, flags, expiry, Ready::LATER, cas) {
             Stored::Stored => Counted::Value(new),
             _ => {
                 self.count_no_memory(size);
@@ -231,15 +231,10 @@ impl<'a> Slot<'a> {
 
     fn put_item(&mut self, value: &[u8], flags: u32, expiry: Seconds, ready: Ready, cas: Option<u64>) -> Stored {
         let flag_bytes = flags.to_ne_bytes();
-        let is_large = self.key.len() + value.len() + flag_bytes.len() > SLOT_DATA_BYTES_MAX;
-        let ready = match ready {
-            Ready::Later if is_large => Ready::of(slab::pack(self.key, [value, b""], flags)),
-            ready => ready,
-        };
-        let data = match ready {
-            Ready::Packed(data) => Data::Whole(data),
-            Ready::Later => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
-            Ready::NoMemory => return Stored::OutOfMemory,
+        let data = match ready.0 {
+            Some(data) if data.is_empty() => return Stored::OutOfMemory,
+            Some(data) => Data::Whole(data),
+            None => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
         };
         let cas = cas.unwrap_or_else(|| self.next_cas());
         let terms = Terms { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };

@@ -107,14 +107,16 @@ impl Service {
             return managed;
         }
         let (now, out) = (self.seconds(context.now), &mut *context.out);
-        let show = |item: crate::cache::ItemView<'_>| {
-            binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
-            out.push_value(&item);
-        };
-        let found = match exptime {
-            None => self.cache.get(key, now, show),
-            Some(exptime) => self.cache.get_and_touch(key, self.binary_expiry(exptime, context.now), now, show),
-        };
+        let expiry = exptime.map(|exptime| self.binary_expiry(exptime, context.now));
+        let found = self.cache.with(key, now, |slot| {
+            if let Some(expiry) = expiry {
+                slot.touch(expiry);
+            }
+            slot.fetch().map(|item| {
+                binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
+                out.push_value(&item);
+            })
+        });
         if found.is_some() { Read::Hit } else { Read::Miss }
     }
 
