@@ -163,6 +163,7 @@ fn a_killed_server_keeps_nobody_out() {
     let config = wechat.config("", CLASSIC);
     let node = Node::start(&config, &[]);
     let token = any_token(&node);
+    persisted(&node.path("state.json"), &token);
     let lock = node.path("state.json.lock");
     assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o600);
     let node = Node::start_in(node.kill(), &config, &[]);
@@ -218,8 +219,11 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         disk.fail(&["flock"], errno);
         let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
         any_token(&node);
-        // Each write makes another file.
-        let written = || fs::metadata(node.path("state.json")).ok().map(|facts| facts.ino());
+        // Each write makes another file; its number may have been that of the one before the last.
+        let written = || {
+            let facts = fs::metadata(node.path("state.json")).ok()?;
+            Some((facts.ino(), facts.modified().ok()?))
+        };
         let first = wait_for("the state", written);
         wait_for("another write", || written().filter(|now| *now != first));
         assert_eq!(node.log().matches("cannot be locked on this file system").count(), 1, "{}", node.log());

@@ -190,7 +190,8 @@ fn what_one_node_publishes_another_hears_at_once() {
     // Both nodes run under one boot clock, so an instant of the store's is the same on both, and never too late.
     let (here, there) = (moment.to_boot_ms(published.moment.store_ms), published.moment.received_ms);
     assert!(here <= there, "{here} {there}");
-    assert_eq!(moment.store_ms, published.moment.store_ms);
+    // Told by a message of that very moment, or found by the look around after the connection was made.
+    assert!(moment.store_ms >= published.moment.store_ms);
     // An announcement is news as well: followers know that the value may be doomed.
     one.ask("t1", Op::Doubt { generation: 1 });
     other.sees(1, "the doubt", |record| record.open.is_some_and(|open| open.by == 0));
