@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-pub use names::Names;
 use crate::descriptors;
+pub use names::Names;
 
 /// Whose certificates count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,8 +63,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
     let mut loaded = load(&args)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(&loaded.config, |text| telemetry::say(text))
-        .map_err(|text| (EXIT_UNAVAILABLE, text))?;
+    app::await_state(&loaded.config, telemetry::say).map_err(|text| (EXIT_UNAVAILABLE, text))?;
     if loaded.config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
             process::Side::Caller => return Ok(ExitCode::SUCCESS),
