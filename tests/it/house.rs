@@ -29,7 +29,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("credential", &["clock", "config", "files", "kind", "nodes", "secret", "stats", "supervision", "upstream"]),
     ("upstream", &["clock", "config", "descriptors", "https", "kind", "secret", "stats"]),
     ("service", &["access", "cache", "clock", "config", "credential/table", "protocol", "secret", "stats"]),
-    ("net", &["access", "cache", "clock", "descriptors", "protocol", "service", "stats", "supervision", "sync", "config"]),
+    (
+        "net",
+        &["access", "cache", "clock", "descriptors", "protocol", "service", "stats", "supervision", "sync", "config"],
+    ),
     (
         "side",
         &[

@@ -181,7 +181,7 @@ fn a_generation_near_the_bound_is_refused_and_the_count_goes_on_from_the_sealed_
     ground.group.join(ground.plan.start());
     ground.group.agreed(&[]);
     assert_eq!(ground.group.refused(), vec![0; 4]);
-    assert!(ground.generation().unwrap() < 100);
+    assert!(ground.generation().unwrap() < 999_999_999_999_998, "it counts on from what values say under their seals");
 }
 
 #[test]
@@ -298,7 +298,8 @@ fn whatever_stands_in_a_record_no_live_token_is_dropped_and_the_record_is_mended
     ground.renews();
     ground.group.agreed(&[]);
     let key = format!("{APPID}:generation");
-    assert!(ground.group.members[0].node.connect().stat("tokens", &key).unwrap().parse::<u64>().unwrap() < 100);
+    let generation: u64 = ground.group.members[0].node.connect().stat("tokens", &key).unwrap().parse().unwrap();
+    assert!(generation < 999_999_999_999_999, "it counts on from what values say under their seals");
     let forged = ground.group.members[0].node.connect().stat("", "shared_state_forged_values");
     assert!(forged.is_some());
 }
