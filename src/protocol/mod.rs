@@ -174,20 +174,6 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// How many words the thread has walked over, for tests that bound the work.
-#[cfg(test)]
-pub(crate) mod walked {
-    use std::cell::Cell;
-
-    thread_local! {
-        pub(super) static WORDS: Cell<usize> = const { Cell::new(0) };
-    }
-
-    pub(crate) fn words() -> usize {
-        WORDS.get()
-    }
-}
-
 impl<'a> Iterator for Keys<'a> {
     type Item = &'a [u8];
 
@@ -205,5 +191,19 @@ impl<'a> Iterator for Keys<'a> {
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(word)
+    }
+}
+
+/// How many words the thread has walked over, for tests that bound the work.
+#[cfg(test)]
+pub(crate) mod walked {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static WORDS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn words() -> usize {
+        WORDS.get()
     }
 }
