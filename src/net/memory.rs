@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cache::Outlived;
+use crate::service::Outlived;
 use crate::stats::Stats;
 
 /// Whose peer keeps this pace is behind only by the time it has been silent, bytes per second.
