@@ -52,8 +52,10 @@ struct Open {
 pub struct Connection {
     /// The network it comes from.
     peer: IpAddr,
+    /// It is a trusted proxy's, which may have those of many clients.
+    is_proxy: bool,
     /// In a place besides `max_connections`.
-    pub is_reserved: bool,
+    is_reserved: AtomicBool,
     /// Since when a request is waited for; 0 while one is being answered.
     waiting_since_ms: AtomicU64,
     has_asked: AtomicBool,
@@ -64,6 +66,10 @@ pub struct Connection {
 }
 
 impl Connection {
+    pub fn is_reserved(&self) -> bool {
+        self.is_reserved.load(Relaxed)
+    }
+
     /// Whether it may be closed in favour of another.
     fn is_waiting(&self) -> bool {
         self.waiting_since_ms.load(Relaxed) != 0 && !self.is_writing.load(Relaxed)
@@ -78,7 +84,7 @@ impl Connection {
 impl Open {
     fn insert(&mut self, connection: Arc<Connection>) -> u64 {
         self.last_id += 1;
-        if connection.is_reserved {
+        if connection.is_reserved() {
             self.reserved += 1;
         } else {
             *self.by_peer.entry(connection.peer).or_default() += 1;
@@ -89,7 +95,7 @@ impl Open {
 
     fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
         let connection = self.by_id.remove(&id)?;
-        if connection.is_reserved {
+        if connection.is_reserved() {
             self.reserved -= 1;
         } else if let Some(number) = self.by_peer.get_mut(&connection.peer) {
             *number -= 1;
@@ -131,17 +137,15 @@ impl Connections {
     pub fn take(self: &Arc<Connections>, peer: IpAddr, now_ms: BootMs) -> Option<Place> {
         let network = neighbourhood(peer);
         let mut open = self.open.lock();
-        let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(peer));
-        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
-        let is_full = peer_is_full || open.by_id.len() - open.reserved >= self.max;
+        let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);
         let is_reserved = is_full && {
             self.log_crowd(peer, peer_is_full, now_ms);
-            let in_the_way = |of: &Connection| !of.is_reserved && (!peer_is_full || of.peer == network);
+            let in_the_way = |of: &Connection| !of.is_reserved() && (!peer_is_full || of.peer == network);
             let is_old = |of: &Connection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
             let no_reserve = open.reserved >= RESERVED;
             let has_place = open.evict(|of| in_the_way(of) && is_old(of)) || (no_reserve && open.evict(in_the_way));
-            let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved);
+            let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved());
             if has_place || has_reserved {
                 self.evicted.fetch_add(1, Relaxed);
             } else if no_reserve {
@@ -152,7 +156,8 @@ impl Connections {
         };
         let connection = Arc::new(Connection {
             peer: network,
-            is_reserved,
+            is_proxy,
+            is_reserved: AtomicBool::new(is_reserved),
             waiting_since_ms: AtomicU64::new(now_ms.max(1)),
             has_asked: AtomicBool::new(false),
             is_writing: AtomicBool::new(false),
@@ -162,6 +167,35 @@ impl Connections {
         self.total.fetch_add(1, Relaxed);
         self.current.store(open.by_id.len() as u64, Relaxed);
         Some(Place { connections: self.clone(), connection, id })
+    }
+
+    /// Whether a connection of that network has no place without taking another's, and whether that is because the network
+    /// has as many as one may.
+    fn is_full(&self, open: &Open, network: IpAddr, is_proxy: bool) -> (bool, bool) {
+        let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
+        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
+        (peer_is_full || open.by_id.len() - open.reserved >= self.max, peer_is_full)
+    }
+
+    /// Moves a connection that has sent a whole request out of the reserve, if need be into the place of one that has
+    /// not, however young that is. False if all others are being answered.
+    fn leave_reserve(&self, connection: &Connection, id: u64) -> bool {
+        let mut open = self.open.lock();
+        if !open.by_id.contains_key(&id) {
+            return false;
+        }
+        let (is_full, peer_is_full) = self.is_full(&open, connection.peer, connection.is_proxy);
+        if is_full {
+            let in_the_way = |of: &Connection| !of.is_reserved() && (!peer_is_full || of.peer == connection.peer);
+            if !open.evict(in_the_way) {
+                return false;
+            }
+            self.evicted.fetch_add(1, Relaxed);
+        }
+        connection.is_reserved.store(false, Relaxed);
+        open.reserved -= 1;
+        *open.by_peer.entry(connection.peer).or_default() += 1;
+        true
     }
 
     fn log_crowd(&self, peer: IpAddr, peer_is_full: bool, now_ms: BootMs) {
@@ -191,7 +225,9 @@ pub struct Place {
 impl Place {
     /// Marks the connection as being answered; `None` if it may not be, because the place is kept for others.
     pub fn begin_answer(&self, cost: Cost) -> Option<Answering> {
-        let is_counted = self.connection.is_reserved && cost != Cost::Health;
+        let is_counted = self.connection.is_reserved()
+            && cost != Cost::Health
+            && !self.connections.leave_reserve(&self.connection, self.id);
         if is_counted {
             let one_more = |number| (cost == Cost::Short && number < RESERVED_FOR_SHORT_CALLS).then_some(number + 1);
             self.connections.short_calls.fetch_update(Relaxed, Relaxed, one_more).ok()?;
@@ -259,7 +295,7 @@ mod tests {
         let places: Vec<Place> = (0..3).map(|n| connections.take(from(n), 1_000 + u64::from(n)).unwrap()).collect();
         let _answering = places[0].begin_answer(Cost::Other).unwrap();
         let one = connections.take(from(9), 2_000).unwrap();
-        assert!(!one.connection.is_reserved);
+        assert!(!one.connection.is_reserved());
         assert_eq!(places.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(connections.current.load(Relaxed), 3);
         drop(places);
@@ -282,7 +318,7 @@ mod tests {
         let side = config::Side { trusted_proxies: proxies, max_connections_per_peer: 2, ..config::Side::at(vec![]) };
         let connections = Arc::new(Connections::new(&side));
         let take = |peer: &str| connections.take(peer.parse().unwrap(), 1_000).unwrap();
-        let reserved = |peer| (0..3).map(|_| take(peer)).map(|place| (place.connection.is_reserved, place)).collect();
+        let reserved = |peer| (0..3).map(|_| take(peer)).map(|place| (place.connection.is_reserved(), place)).collect();
         let (proxy, client): (Vec<_>, Vec<_>) = (reserved("10.0.0.9"), reserved("11.0.0.9"));
         assert_eq!(proxy.iter().filter(|(is_reserved, _)| *is_reserved).count(), 0);
         assert_eq!(client.iter().filter(|(is_reserved, _)| *is_reserved).count(), 1);
@@ -293,9 +329,24 @@ mod tests {
         let connections = connections(4, 4);
         let burst: Vec<Place> = (0..4 + RESERVED).map(|_| connections.take(from(1), 1_000).unwrap()).collect();
         assert!(!burst.iter().any(is_evicted));
-        assert_eq!(burst.iter().filter(|place| place.connection.is_reserved).count(), RESERVED);
+        assert_eq!(burst.iter().filter(|place| place.connection.is_reserved()).count(), RESERVED);
         assert!(connections.take(from(1), 1_000).is_some(), "and then the first of them goes");
         assert_eq!(burst.iter().filter(|place| is_evicted(place)).count(), 1);
+    }
+
+    #[test]
+    fn a_whole_request_gets_the_place_of_a_half_sent_one_however_young() {
+        let connections = connections(4, 4);
+        let half: Vec<Place> = (0..4).map(|_| connections.take(from(1), 1_000).unwrap()).collect();
+        let whole = connections.take(from(1), 1_000).unwrap();
+        assert!(whole.connection.is_reserved() && !half.iter().any(is_evicted));
+        let _answering = whole.begin_answer(Cost::Other).unwrap();
+        assert!(!whole.connection.is_reserved());
+        assert_eq!(half.iter().filter(|place| is_evicted(place)).count(), 1);
+        drop(half);
+        drop((_answering, whole));
+        let open = connections.open.lock();
+        assert!(open.by_peer.is_empty() && open.by_id.is_empty() && open.reserved == 0);
     }
 
     #[test]

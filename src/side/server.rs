@@ -195,7 +195,7 @@ async fn answer(
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
-    if place.connection.is_reserved {
+    if place.connection.is_reserved() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(harden(response))
