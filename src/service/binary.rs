@@ -6,7 +6,7 @@
 use super::access::may_read_statistics;
 use super::managed::{Doubt, Read};
 use super::{Context, Outcome, Output, Service, VERSION};
-use crate::cache::{Counted, Stored};
+use crate::cache::{Counted, ItemView, Stored};
 use crate::clock::Now;
 use crate::config::RefuseWith;
 use crate::credential::table::Found;
@@ -107,16 +107,14 @@ impl Service {
             return managed;
         }
         let (now, out) = (self.seconds(context.now), &mut *context.out);
-        let expiry = exptime.map(|exptime| self.binary_expiry(exptime, context.now));
-        let found = self.cache.with(key, now, |slot| {
-            if let Some(expiry) = expiry {
-                slot.touch(expiry);
-            }
-            slot.fetch().map(|item| {
-                binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
-                out.push_value(&item);
-            })
-        });
+        let show = |item: ItemView<'_>| {
+            binary::item(out, packet, shown, item.flags, item.value.len(), item.cas);
+            out.push_value(&item);
+        };
+        let found = match exptime {
+            None => self.cache.get(key, now, show),
+            Some(exptime) => self.cache.get_and_touch(key, self.binary_expiry(exptime, context.now), now, show),
+        };
         if found.is_some() { Read::Hit } else { Read::Miss }
     }
 
