@@ -241,12 +241,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn run(mut self) {
         tracing::debug!(peer = %self.peer, "connected");
         let ended = self.serve().await;
+        let clean = ended.is_ok();
         if let Err(error) = ended
             && !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
         {
             tracing::debug!(peer = %self.peer, %error, "connection lost");
         }
-        if self.tls {
+        // First: a peer that reads nothing must not hold it for as long as the farewell may take.
+        self.let_go();
+        if self.tls && clean {
             // Without it a TLS client cannot tell an end from an attack.
             let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
@@ -773,6 +776,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if polled.is_pending() {
                 self.begin_turn();
                 self.release_buffers();
+                self.fit_input();
             }
             polled.map_ok(Some)
         })
@@ -902,13 +906,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             buffers::give_back(&mut self.input);
         }
     }
+
+    /// The half-received request keeps no buffer that has grown for an earlier one: only what it needs itself is counted.
+    fn fit_input(&mut self) {
+        let counted = BUFFER_BYTES + usize::try_from(self.requested.bytes).unwrap_or(usize::MAX / 4);
+        // Growing may have doubled it.
+        if self.input.is_empty() || self.input.capacity() <= 2 * counted.max(self.input.len()) {
+            return;
+        }
+        let mut fitting = Vec::new();
+        if fitting.try_reserve_exact(counted.max(self.input.len())).is_ok() {
+            fitting.extend_from_slice(&self.input);
+            buffers::give_back(&mut std::mem::replace(&mut self.input, fitting));
+        }
+    }
 }
 
 /// Makes room for so many more bytes; false if the system has no memory for them. How large a buffer gets is a client's
 /// choice, so this must not end the process.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) -> bool {
-    // Grows by half as much again as is there; if that is too much, by what is needed.
+    // Doubles what is there; if that is too much, grows by what is needed.
     buffer.try_reserve(bytes).or_else(|_| buffer.try_reserve_exact(bytes)).is_ok()
+}
+
+impl<S> Connection<S> {
+    /// First what is held, then its place: the next to give way is chosen when that is gone.
+    fn let_go(&mut self) {
+        self.output.clear();
+        buffers::give_back(&mut self.output);
+        buffers::give_back(&mut self.input);
+        self.shared.in_flight.release(&mut self.share);
+    }
 }
 
 impl<S> Drop for Connection<S> {
@@ -916,11 +944,7 @@ impl<S> Drop for Connection<S> {
         let stats = &self.shared.service.stats;
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
-        // First what is held, then its place: the next to give way is chosen when that is gone.
-        self.output.clear();
-        buffers::give_back(&mut self.output);
-        buffers::give_back(&mut self.input);
-        self.shared.in_flight.release(&mut self.share);
+        self.let_go();
     }
 }
 
