@@ -46,7 +46,8 @@ const LOGIN_FAILURES_MAX: u32 = 3;
 const TYPED_BYTES_MAX: usize = 2048;
 /// While somebody seems to be typing, how often to see whether there is still time for that.
 const TYPING_LOOK: Duration = Duration::from_secs(2);
-/// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
+/// Most bytes read at once, and before others have a turn; a large data block is read in steps of this, so memory grows
+/// with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes written at once of answers with large values: the kernel copies them, and others wait for that.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -97,9 +98,11 @@ pub(super) struct Connection<S> {
     start: usize,
     /// The `get` at the front, if it was answered in part.
     broken_off: Option<BrokenOff>,
-    /// What may still be done before others have a turn, unless this one has to wait before: requests, and keys looked up.
+    /// What may still be done before others have a turn, unless this one has to wait before: requests, keys looked up, and
+    /// bytes read.
     requests_left: usize,
     keys_left: usize,
+    read_bytes_left: usize,
     /// What is to be written.
     output: Output,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
@@ -221,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             broken_off: None,
             requests_left,
             keys_left: KEYS_PER_TURN,
+            read_bytes_left: READ_BYTES_MAX,
             output: Output::default(),
             discard: 0,
             after_discard: Vec::new(),
@@ -334,6 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn begin_turn(&mut self) {
         self.requests_left = self.shared.limits.requests_per_turn;
         self.keys_left = KEYS_PER_TURN;
+        self.read_bytes_left = READ_BYTES_MAX;
     }
 
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
@@ -732,6 +737,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads once. False if the peer is done, or has been silent for too long.
     async fn fill(&mut self) -> io::Result<bool> {
+        if self.read_bytes_left == 0 {
+            // Large values are few requests, and others wait all the same.
+            self.stats.conn_yields.add(1);
+            self.begin_turn();
+            tokio::task::yield_now().await;
+        }
         let deadline = match self.due {
             Some(due) => Some(due),
             None => self.shared.limits.idle_timeout.map(|idle| Instant::now() + idle),
@@ -752,6 +763,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let Some(read) = read else { return Ok(true) };
         self.stats.bytes_read.add(read as u64);
+        self.read_bytes_left = self.read_bytes_left.saturating_sub(read);
         Ok(read > 0 || self.no_room)
     }
 

@@ -641,6 +641,17 @@ async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_large_values_gives_its_neighbours_a_turn_for_every_so_many_bytes() {
+    let server = Server::new(limits());
+    let batch = [b"set k 0 0 200000\r\n".as_slice(), &[b'v'; 200_000], b"\r\n"].concat();
+    let stream = Large { batch, at: 0, times: 100 };
+    server.connection(stream).run().await;
+    assert_eq!(server.lot.stats.bytes_read.get(), 100 * 200_020);
+    let yields = server.lot.stats.conn_yields.get();
+    assert!(yields >= 100 * 200_020 / (2 * READ_BYTES_MAX as u64), "{yields} turns");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_turn_does_not_move_what_is_left_for_the_next() {
     let server = Server::new(limits());
     let mut connection = server.connection(duplex(64).1);
@@ -785,6 +796,43 @@ impl AsyncRead for Script {
 }
 
 impl AsyncWrite for Script {
+    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A peer that sends the same batch so many times, as fast as it is read.
+struct Large {
+    batch: Vec<u8>,
+    at: usize,
+    times: usize,
+}
+
+impl AsyncRead for Large {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.times > 0 {
+            let end = self.batch.len().min(self.at + buffer.remaining());
+            buffer.put_slice(&self.batch[self.at..end]);
+            self.at = end % self.batch.len();
+            self.times -= usize::from(self.at == 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Large {
     fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
