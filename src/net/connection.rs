@@ -46,7 +46,8 @@ const LOGIN_FAILURES_MAX: u32 = 3;
 const TYPED_BYTES_MAX: usize = 2048;
 /// While somebody seems to be typing, how often to see whether there is still time for that.
 const TYPING_LOOK: Duration = Duration::from_secs(2);
-/// Most bytes read at once; a large data block is read in steps of this, so memory grows with what really arrives.
+/// Most bytes read at once, and before others have a turn; a large data block is read in steps of this, so memory grows
+/// with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes written at once of answers with large values: the kernel copies them, and others wait for that.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -97,9 +98,11 @@ pub(super) struct Connection<S> {
     start: usize,
     /// The `get` at the front, if it was answered in part.
     broken_off: Option<BrokenOff>,
-    /// What may still be done before others have a turn, unless this one has to wait before: requests, and keys looked up.
+    /// What may still be done before others have a turn, unless this one has to wait before: requests, keys looked up, and
+    /// bytes read.
     requests_left: usize,
     keys_left: usize,
+    read_bytes_left: usize,
     /// What is to be written.
     output: Output,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
@@ -221,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             broken_off: None,
             requests_left,
             keys_left: KEYS_PER_TURN,
+            read_bytes_left: READ_BYTES_MAX,
             output: Output::default(),
             discard: 0,
             after_discard: Vec::new(),
@@ -241,12 +245,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn run(mut self) {
         tracing::debug!(peer = %self.peer, "connected");
         let ended = self.serve().await;
+        let clean = ended.is_ok();
         if let Err(error) = ended
             && !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
         {
             tracing::debug!(peer = %self.peer, %error, "connection lost");
         }
-        if self.tls {
+        // First: a peer that reads nothing must not hold it for as long as the farewell may take.
+        self.let_go();
+        if self.tls && clean {
             // Without it a TLS client cannot tell an end from an attack.
             let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
@@ -331,6 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn begin_turn(&mut self) {
         self.requests_left = self.shared.limits.requests_per_turn;
         self.keys_left = KEYS_PER_TURN;
+        self.read_bytes_left = READ_BYTES_MAX;
     }
 
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
@@ -729,6 +737,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads once. False if the peer is done, or has been silent for too long.
     async fn fill(&mut self) -> io::Result<bool> {
+        if self.read_bytes_left == 0 {
+            // Large values are few requests, and others wait all the same.
+            self.stats.conn_yields.add(1);
+            self.begin_turn();
+            tokio::task::yield_now().await;
+        }
         let deadline = match self.due {
             Some(due) => Some(due),
             None => self.shared.limits.idle_timeout.map(|idle| Instant::now() + idle),
@@ -749,6 +763,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let Some(read) = read else { return Ok(true) };
         self.stats.bytes_read.add(read as u64);
+        self.read_bytes_left = self.read_bytes_left.saturating_sub(read);
         Ok(read > 0 || self.no_room)
     }
 
@@ -773,6 +788,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if polled.is_pending() {
                 self.begin_turn();
                 self.release_buffers();
+                self.fit_input();
             }
             polled.map_ok(Some)
         })
@@ -902,13 +918,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             buffers::give_back(&mut self.input);
         }
     }
+
+    /// The half-received request keeps no buffer that has grown for an earlier one: only what it needs itself is counted.
+    fn fit_input(&mut self) {
+        let counted = BUFFER_BYTES + usize::try_from(self.requested.bytes).unwrap_or(usize::MAX / 4);
+        // Growing may have doubled it.
+        if self.input.is_empty() || self.input.capacity() <= 2 * counted.max(self.input.len()) {
+            return;
+        }
+        let mut fitting = Vec::new();
+        if fitting.try_reserve_exact(counted.max(self.input.len())).is_ok() {
+            fitting.extend_from_slice(&self.input);
+            buffers::give_back(&mut std::mem::replace(&mut self.input, fitting));
+        }
+    }
 }
 
 /// Makes room for so many more bytes; false if the system has no memory for them. How large a buffer gets is a client's
 /// choice, so this must not end the process.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) -> bool {
-    // Grows by half as much again as is there; if that is too much, by what is needed.
+    // Doubles what is there; if that is too much, grows by what is needed.
     buffer.try_reserve(bytes).or_else(|_| buffer.try_reserve_exact(bytes)).is_ok()
+}
+
+impl<S> Connection<S> {
+    /// First what is held, then its place: the next to give way is chosen when that is gone.
+    fn let_go(&mut self) {
+        self.output.clear();
+        buffers::give_back(&mut self.output);
+        buffers::give_back(&mut self.input);
+        self.shared.in_flight.release(&mut self.share);
+    }
 }
 
 impl<S> Drop for Connection<S> {
@@ -916,11 +956,7 @@ impl<S> Drop for Connection<S> {
         let stats = &self.shared.service.stats;
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
-        // First what is held, then its place: the next to give way is chosen when that is gone.
-        self.output.clear();
-        buffers::give_back(&mut self.output);
-        buffers::give_back(&mut self.input);
-        self.shared.in_flight.release(&mut self.share);
+        self.let_go();
     }
 }
 

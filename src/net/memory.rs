@@ -5,7 +5,8 @@
 //! Counts what is there and the step being read, never what a client merely announces. Most connections never hold
 //! anything here, and then they only look at two counts that are seldom written.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Waker};
@@ -61,9 +62,21 @@ struct Holder {
 impl Holder {
     /// How long the peer has been silent, or how much longer it took than at a fair pace: whichever is more.
     fn behind_ms(&self, now: Instant) -> u64 {
+        #[cfg(test)]
+        looks::COUNT.set(looks::COUNT.get() + 1);
         let ms = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
         let fair_ms = self.holding.moved_bytes.saturating_mul(1000) / PACE_BYTES_PER_S;
         ms(self.moved_at).max(ms(self.since).saturating_sub(fair_ms))
+    }
+}
+
+/// How often the thread has looked at a holder, for tests that bound the work.
+#[cfg(test)]
+mod looks {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static COUNT: Cell<usize> = const { Cell::new(0) };
     }
 }
 
@@ -169,11 +182,23 @@ impl ConnectionMemory {
     fn make_room(&self, holders: &mut Holders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
         let outlived = self.outlived.bytes();
-        while holders.bytes - has + bytes + outlived.saturating_sub(holders.leaving_bytes) > self.bytes_max {
-            let Some(id) = holders.furthest_behind(asks, now) else { return false };
-            holders.revoke(Some(id));
+        let is_enough = |holders: &Holders| {
+            holders.bytes - has + bytes + outlived.saturating_sub(holders.leaving_bytes) <= self.bytes_max
+        };
+        if is_enough(holders) {
+            return true;
         }
-        true
+        // All are looked at once, however many have to give way.
+        let mut others = holders.by_how_far_behind(asks, now);
+        while let Some((_, Reverse(id))) = others.pop() {
+            if holders.would_free(id, outlived) {
+                holders.revoke(id);
+            }
+            if is_enough(holders) {
+                return true;
+            }
+        }
+        false
     }
 
     fn show(&self, holders: &Holders) {
@@ -215,8 +240,8 @@ impl Holders {
     }
 
     /// The connection keeps its number, and finds nothing under it.
-    fn revoke(&mut self, id: Option<u64>) {
-        let Some((id, holder)) = id.and_then(|id| self.all.remove_entry(&id)) else { return };
+    fn revoke(&mut self, id: u64) {
+        let Some(holder) = self.all.remove(&id) else { return };
         self.bytes -= holder.holding.bytes;
         self.leaving_bytes += holder.holding.shared_bytes;
         self.leaving.insert(id, holder.holding.shared_bytes);
@@ -225,11 +250,16 @@ impl Holders {
         }
     }
 
-    /// One look at each, and each gives way once.
-    fn furthest_behind(&self, but: Option<u64>, now: Instant) -> Option<u64> {
+    /// Whether there is more memory when this one gives way. A value that the cache still has stays where it is.
+    fn would_free(&self, id: u64, outlived: u64) -> bool {
+        let Some(Holder { holding, .. }) = self.all.get(&id) else { return false };
+        holding.bytes > 0 || (holding.shared_bytes > 0 && outlived > self.leaving_bytes)
+    }
+
+    /// The furthest behind first, of several the oldest.
+    fn by_how_far_behind(&self, but: Option<u64>, now: Instant) -> BinaryHeap<(u64, Reverse<u64>)> {
         let others = self.all.iter().filter(|(id, _)| Some(**id) != but);
-        // Of several the oldest.
-        others.rev().max_by_key(|(_, holder)| holder.behind_ms(now)).map(|(id, _)| *id)
+        others.map(|(id, holder)| (holder.behind_ms(now), Reverse(*id))).collect()
     }
 }
 
@@ -315,6 +345,34 @@ mod tests {
         memory.release(&mut waits);
         assert_eq!(memory.bytes(), 0);
         assert!(memory.count(&mut waits, holding(1), now), "the next answer is a new one");
+    }
+
+    #[test]
+    fn whoever_would_free_nothing_does_not_give_way() {
+        let memory = memory(100);
+        let begun = Instant::now();
+        let [mut idle, mut reader, mut half_sent, mut newcomer] = [(); 4].map(|()| Share::default());
+        // A short answer, and a value that the cache has itself: nothing of either is this connection's.
+        assert!(memory.count(&mut idle, Holding::default(), begun));
+        assert!(memory.count(&mut reader, Holding { shared_bytes: 1 << 20, ..Holding::default() }, begun));
+        let later = begun + Duration::from_secs(10);
+        assert!(memory.ask(&mut half_sent, holding(90), later));
+        assert!(memory.ask(&mut newcomer, holding(90), later));
+        assert!(memory.must_give_way(&half_sent));
+        assert!(!memory.must_give_way(&idle) && !memory.must_give_way(&reader));
+    }
+
+    #[test]
+    fn ten_thousand_who_give_way_at_once_are_looked_at_once() {
+        let memory = memory(20_000);
+        let now = Instant::now();
+        let mut shares: Vec<Share> = std::iter::repeat_with(Share::default).take(20_000).collect();
+        shares.iter_mut().for_each(|share| assert!(memory.count(share, holding(1), now)));
+        looks::COUNT.set(0);
+        let mut newcomer = Share::default();
+        assert!(memory.ask(&mut newcomer, holding(10_000), now));
+        assert_eq!(shares.iter().filter(|share| memory.must_give_way(share)).count(), 10_000);
+        assert_eq!(looks::COUNT.get(), 20_000);
     }
 
     #[test]

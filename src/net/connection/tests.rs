@@ -641,6 +641,17 @@ async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_large_values_gives_its_neighbours_a_turn_for_every_so_many_bytes() {
+    let server = Server::new(limits());
+    let batch = [b"set k 0 0 200000\r\n".as_slice(), &[b'v'; 200_000], b"\r\n"].concat();
+    let stream = Large { batch, at: 0, times: 100 };
+    server.connection(stream).run().await;
+    assert_eq!(server.lot.stats.bytes_read.get(), 100 * 200_020);
+    let yields = server.lot.stats.conn_yields.get();
+    assert!(yields >= 100 * 200_020 / (2 * READ_BYTES_MAX as u64), "{yields} turns");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_turn_does_not_move_what_is_left_for_the_next() {
     let server = Server::new(limits());
     let mut connection = server.connection(duplex(64).1);
@@ -681,6 +692,80 @@ async fn an_idle_connection_holds_no_buffer_and_is_small() {
     assert!(task < 2048, "{task} bytes");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_half_sent_request_does_not_keep_a_buffer_that_grew_for_an_earlier_one() {
+    let server = Server::new(limits());
+    let large = format!("set k 0 0 1000000\r\n{}\r\n", "v".repeat(1_000_000));
+    // In its own connection, before or in the same read...
+    for tail in ["", "g"] {
+        let (mut client, stream) = duplex(2 << 20);
+        let mut connection = server.connection(stream);
+        client.write_all(format!("{large}{tail}").as_bytes()).await.unwrap();
+        assert!(timeout(seconds(1), connection.serve()).await.is_err());
+        client.write_all(b"et").await.unwrap();
+        assert!(timeout(seconds(1), connection.serve()).await.is_err());
+        assert_eq!(connection.input, format!("{tail}et").as_bytes());
+        assert!(connection.input.capacity() <= 2 * BUFFER_BYTES, "{} bytes", connection.input.capacity());
+    }
+    // ...or in another, whose buffer the worker has kept.
+    for part in ["g".into(), format!("set k 0 0 90000\r\n{}", "v".repeat(20_000))] {
+        let (mut client, stream) = duplex(2 << 20);
+        let mut connection = server.connection(stream);
+        client.write_all(part.as_bytes()).await.unwrap();
+        assert!(timeout(seconds(1), connection.serve()).await.is_err());
+        assert!(connection.input.capacity() < 200_000, "{} bytes", connection.input.capacity());
+    }
+}
+
+/// A peer to whom nothing more can be written, not a farewell either.
+struct Stuck(DuplexStream);
+
+impl AsyncRead for Stuck {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_to_give_way_on_tls_lets_go_at_once() {
+    let server = Server::new(Limits { in_flight_bytes_max: 3 << 20, ..limits() });
+    let mut readers = Vec::new();
+    let mut writer = server.connect(2 << 20);
+    for _ in 0..20 {
+        let set = format!("set k 0 0 1000000\r\n{}\r\n", "v".repeat(1_000_000));
+        expect(&mut writer, &set, "STORED\r\n").await;
+        let (mut client, stream) = duplex(1024);
+        let mut connection = server.connection(Stuck(stream));
+        connection.tls = true;
+        tokio::spawn(connection.run());
+        client.write_all(b"get k\r\n").await.unwrap();
+        readers.push(client);
+        sleep(Duration::from_millis(10)).await;
+    }
+    let outlived = server.lot.shared.service.cache.outlived().bytes();
+    assert!(outlived <= 3 << 20, "{outlived} bytes");
+    let open = server.lot.shared.service.stats.curr_connections.load(Relaxed);
+    assert!(open <= 5, "{open}: to a peer that takes nothing no farewell can be said");
+}
+
 /// A peer that sends the same batch so many times, each time after a pause, takes every answer at once, and then goes
 /// away.
 struct Script {
@@ -711,6 +796,43 @@ impl AsyncRead for Script {
 }
 
 impl AsyncWrite for Script {
+    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A peer that sends the same batch so many times, as fast as it is read.
+struct Large {
+    batch: Vec<u8>,
+    at: usize,
+    times: usize,
+}
+
+impl AsyncRead for Large {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.times > 0 {
+            let end = self.batch.len().min(self.at + buffer.remaining());
+            buffer.put_slice(&self.batch[self.at..end]);
+            self.at = end % self.batch.len();
+            self.times -= usize::from(self.at == 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Large {
     fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
