@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokencached::app::{self, App};
 use tokencached::cli::{self, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
+use tokencached::credential::state_lock::lock_path;
 use tokencached::net::Guard;
 use tokencached::process::systemd;
 use tokencached::side::{Door, Keeper};
@@ -189,7 +190,7 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     let Some(user) = &config.server.user else { return Ok(()) };
     process::switch_user(user, &made).map_err(unavailable("cannot switch the user (-u)"))?;
     if let Some(path) = &config.state_path {
-        process::judge_state_file(path, user).map_err(|fault| (EXIT_CONFIG, fault))?;
+        process::judge_state_file(path, &lock_path(path), user).map_err(|fault| (EXIT_CONFIG, fault))?;
     }
     for app in &config.apps {
         if !app.secret.is_absent()

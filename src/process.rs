@@ -180,12 +180,13 @@ fn give(folder: &Path, user: &User) -> io::Result<()> {
     std::os::unix::fs::fchown(opened, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
 }
 
-/// Why `user`, which this process is by now, cannot keep the state in that file: a sentence with what to do about it.
-pub fn judge_state_file(path: &Path, user: &str) -> Result<(), String> {
+/// Why `user`, which this process is by now, cannot keep the state in that file, locked by the other: a sentence with what
+/// to do about it.
+pub fn judge_state_file(path: &Path, lock: &Path, user: &str) -> Result<(), String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (shown_folder, shown) = (folder.display(), path.display());
-    let rights = Access::WRITE_OK | Access::EXEC_OK;
-    if rustix::fs::access(folder, rights) == Err(rustix::io::Errno::ACCESS) {
+    let (shown_folder, shown, shown_lock) = (folder.display(), path.display(), lock.display());
+    let is_denied = |path: &Path, rights| rustix::fs::access(path, rights) == Err(rustix::io::Errno::ACCESS);
+    if is_denied(folder, Access::WRITE_OK | Access::EXEC_OK) {
         return Err(format!(
             "user {user} (-u) may not write in {shown_folder}, where the state file is to be. The folder was there before \
              this start, so it is not given away. Make one for it (install -d -m 700 -o {user} FOLDER) and name a file in \
@@ -195,8 +196,14 @@ pub fn judge_state_file(path: &Path, user: &str) -> Result<(), String> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_file() && found.uid() != rustix::process::geteuid().as_raw() => Err(format!(
             "the state file {shown} is of user {}, who ran this server before, and not of {user} (-u), who would have to \
-             start without it. Give it away, if what is in it can be trusted: chown {user}: {shown}; or remove it",
+             start without it. Give it and its lock file away, if what is in it can be trusted: chown {user}: {shown}*; or \
+             remove both",
             found.uid()
+        )),
+        // Nothing could be written without the lock.
+        _ if is_denied(lock, Access::READ_OK) => Err(format!(
+            "user {user} (-u) cannot open {shown_lock}, which keeps a second server from writing the state file; another \
+             user has run this server before. Give it away: chown {user}: {shown_lock}"
         )),
         _ => Ok(()),
     }

@@ -99,6 +99,29 @@ fn a_state_file_of_another_user_is_not_given_away_and_the_start_says_what_to_do(
 }
 
 #[test]
+fn a_lock_file_of_another_user_is_named_before_the_state_cannot_be_written() {
+    let (wechat, folder) = (Wechat::start(), open_folder());
+    let (user, group) = nix_user();
+    let config = config(&wechat, "{folder}/state.json");
+    // Root has run it, and then only the state was given away.
+    let folder = Node::start_in(folder, &config, &[]).stop();
+    for name in ["", "state.json"] {
+        chown(folder.path().join(name), Some(user), Some(group)).unwrap();
+    }
+    let said = refused(folder.path(), &config);
+    let lock = folder.path().join("state.json.lock");
+    assert!(said.contains(&format!("chown {USER}: {}", lock.display())), "{said}");
+    // What it says helps.
+    chown(lock, Some(user), Some(group)).unwrap();
+    let node = Node::start_in(folder, &config, &["-u", USER]);
+    let mut client = node.connect();
+    wait_for("a token", || client.get("access_token"));
+    let log = node.log();
+    assert!(!log.contains("cannot be written"), "{log}");
+    node.stop();
+}
+
+#[test]
 fn core_dumps_are_off_unless_they_are_asked_for() {
     let limit = |node: &Node| {
         let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
