@@ -274,7 +274,7 @@ impl Arena {
     }
 
     /// What a reader may hold on to; none for data in a slot.
-    #[inline]
+    #[cold]
     pub(super) fn large(&self, place: Place) -> Option<&LargeData> {
         match self.large.get(place.at as usize).map(|large| &large.data) {
             Some(Piece::Shared(data)) if place.is_large() => Some(data),

@@ -4,7 +4,6 @@
 //! What the cache has given up while readers hold it is counted until the last of them lets go ([`Outlived`]). Never
 //! changes while a reader holds it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -27,7 +26,7 @@ impl Outlived {
 
 /// An item's key, value and flags.
 #[derive(Clone)]
-pub struct LargeData(Arc<Inner>);
+pub(super) struct LargeData(Arc<Inner>);
 
 struct Inner {
     bytes: Box<[u8]>,
@@ -72,23 +71,8 @@ impl LargeData {
     }
 }
 
-/// The length only: what is kept is nobody's business.
-impl fmt::Debug for LargeData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LargeData").field(&self.0.bytes.len()).finish()
-    }
-}
-
-impl PartialEq for LargeData {
-    fn eq(&self, other: &LargeData) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for LargeData {}
-
 /// A large value, held by a reader.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedValue {
     data: LargeData,
     begin: usize,
@@ -102,5 +86,12 @@ impl SharedValue {
 
     pub fn bytes(&self) -> &[u8] {
         self.data.bytes().get(self.begin..self.end).unwrap_or_default()
+    }
+}
+
+/// The length only: what is kept is nobody's business.
+impl std::fmt::Debug for SharedValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SharedValue").field(&self.bytes().len()).finish()
     }
 }

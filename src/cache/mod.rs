@@ -41,14 +41,14 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use self::{
-    arena::Layout,
+    arena::{Arena, Layout, Place},
     budget::{Alone, Budget},
     class::Classes,
     shard::{Shard, Trash},
 };
 pub use self::{
     class::ClassTotals,
-    large::{LargeData, Outlived, SHARED_BYTES_MIN, SharedValue},
+    large::{Outlived, SHARED_BYTES_MIN, SharedValue},
     slot::Slot,
 };
 
@@ -93,9 +93,30 @@ pub struct ItemView<'a> {
     pub token_sent: bool,
     /// Meta commands: the key came in base64, and is shown so.
     pub encoded_key: bool,
-    /// Where key and value are, if they have an allocation of their own.
-    pub large: Option<&'a LargeData>,
+    /// Where it lies.
+    source: Source<'a>,
 }
+
+/// A place in the arena: looked at only for what is large, so that no other read pays for it.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    arena: &'a Arena,
+    place: Place,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.place.fmt(f)
+    }
+}
+
+impl PartialEq for Source<'_> {
+    fn eq(&self, other: &Source<'_>) -> bool {
+        std::ptr::eq(self.arena, other.arena) && self.place == other.place
+    }
+}
+
+impl Eq for Source<'_> {}
 
 impl ItemView<'_> {
     /// Whether the value is long enough to be sent without a copy.
@@ -107,7 +128,8 @@ impl ItemView<'_> {
     /// The value, to be held on to after the look.
     pub fn share(&self) -> Option<SharedValue> {
         let begin = self.key.len();
-        self.large.map(|data| SharedValue::new(data, begin, begin + self.value.len()))
+        let data = self.source.arena.large(self.source.place)?;
+        Some(SharedValue::new(data, begin, begin + self.value.len()))
     }
 }
 

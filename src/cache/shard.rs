@@ -17,7 +17,7 @@ use super::{
     arena::{self, Arena, Data, Layout, Piece, Place},
     budget::Budget,
     class::{ClassTotals, Classes, item_size},
-    large::{LargeData, Outlived},
+    large::Outlived,
     queue::{Ghost, Queue, Share},
     slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
@@ -76,7 +76,7 @@ pub(super) struct ShardCounters {
 pub(super) struct Shard {
     table: HashTable<u32>,
     pub(super) slab: Slab,
-    arena: Arena,
+    pub(super) arena: Arena,
     wheel: Wheel,
     small: Queue,
     main: Queue,
@@ -185,12 +185,6 @@ impl Shard {
     #[inline]
     pub(super) fn data(&self, entry: &Entry) -> &[u8] {
         self.arena.get(entry.place)
-    }
-
-    /// The same where a reader may hold on to it.
-    #[inline]
-    pub(super) fn large(&self, entry: &Entry) -> Option<&LargeData> {
-        self.arena.large(entry.place)
     }
 
     /// An entry's value, to be changed in place; the length stays.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::protocol::number;
 
 use super::{
-    Counted, ItemView, Mode, Ready, Seconds, Stored,
+    Counted, ItemView, Mode, Ready, Seconds, Source, Stored,
     arena::Data,
     class::item_size,
     shard::{Leaves, NewData, Shard, Terms, Trash},
@@ -295,6 +295,6 @@ pub(super) fn view_of<'a>(shard: &'a Shard, entry: &Entry) -> ItemView<'a> {
         stale: entry.has(STALE),
         token_sent: entry.has(TOKEN_SENT),
         encoded_key: entry.has(ENCODED_KEY),
-        large: shard.large(entry),
+        source: Source { arena: &shard.arena, place: entry.place },
     }
 }

@@ -246,16 +246,15 @@ impl Service {
     ) -> Outcome {
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
-        let mut rest = keys(list.get(begin..).unwrap_or_default());
-        loop {
-            let here = list.len() - rest.rest().len();
-            let Some(key) = rest.next() else { break };
+        // Only where it is broken off: a key is a part of the list.
+        let place_of = |key: &[u8]| key.as_ptr().addr().saturating_sub(list.as_ptr().addr());
+        for key in keys(list.get(begin..).unwrap_or_default()) {
             if context.keys_left == 0 || context.out.is_full() {
-                return Outcome::MoreKeys(here);
+                return Outcome::MoreKeys(place_of(key));
             }
             context.keys_left -= 1;
             if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
-                return Outcome::Wait(wait, here);
+                return Outcome::Wait(wait, place_of(key));
             }
         }
         context.out.extend_from_slice(b"END\r\n");
