@@ -53,6 +53,13 @@ pub fn is_want_of(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// Whether a listening socket will never accept anything any more.
+pub fn is_of_a_dead_listener(error: &io::Error) -> bool {
+    [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
 pub fn are_used_up() -> bool {
     File::open("/dev/null").is_err_and(|error| is_want_of(&error))
