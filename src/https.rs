@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::descriptors;
+use crate::files;
 pub use names::Names;
 
 /// Whose certificates count.
@@ -56,7 +57,8 @@ pub fn tls(trust: Trust<'_>) -> Result<rustls::ClientConfig, TlsFault> {
 
 fn add(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), String> {
     let mut found = 0;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+    let pem = files::read(path, files::PEM_BYTES_MAX).map_err(|fault| fault.to_string())?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
         roots.add(certificate).map_err(|error| error.to_string())?;
         found += 1;
@@ -84,7 +86,8 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 pub fn is_want_of_descriptors(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let io = inner.downcast_ref::<std::io::Error>();
+        let shared = inner.downcast_ref::<Arc<std::io::Error>>().map(AsRef::as_ref);
+        let io = inner.downcast_ref::<std::io::Error>().or(shared);
         if io.is_some_and(descriptors::is_want_of) {
             return true;
         }
@@ -107,4 +110,18 @@ pub fn chain(error: reqwest::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_authorities_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let fault = tls(Trust::OnlyOr(Some(&pipe))).map(drop);
+        assert_eq!(fault, Err(TlsFault::CaFile("it is not a regular file".to_owned())));
+    }
 }
