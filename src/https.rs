@@ -84,19 +84,7 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 
 /// Whether it was for want of a file descriptor: this process's own fault, which passes.
 pub fn is_want_of_descriptors(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let shared = inner.downcast_ref::<Arc<std::io::Error>>().map(AsRef::as_ref);
-        let io = inner.downcast_ref::<std::io::Error>().or(shared);
-        if io.is_some_and(descriptors::is_want_of) {
-            return true;
-        }
-        cause = match io.and_then(std::io::Error::get_ref) {
-            Some(content) => Some(content),
-            None => inner.source(),
-        };
-    }
-    error.is_connect() && descriptors::are_used_up()
+    error.source().is_some_and(descriptors::is_caused_by_want) || (error.is_connect() && descriptors::are_used_up())
 }
 
 /// An error and its causes in one line, without the URL, which may hold a secret.

@@ -173,7 +173,7 @@ fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
 fn is_want_of_descriptors(error: &RedisError) -> bool {
     let source = std::error::Error::source(error);
     let inner = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
-    inner.and_then(|inner| inner.downcast_ref()).is_some_and(descriptors::is_want_of)
+    inner.is_some_and(|inner| descriptors::is_caused_by_want(&**inner))
 }
 
 /// The library hands on what TLS says as a text.
