@@ -2,8 +2,10 @@
 //!
 //! Clients get what is left when renewal, state and the ports themselves have theirs. Changes no limit.
 
+use std::error::Error;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -48,9 +50,27 @@ impl Wanted {
     }
 }
 
-/// Whether something failed because the process, or the whole system, has no file descriptor left. That passes.
+/// Whether something failed because the process, or the whole system, has no file descriptor left. That passes. Looks
+/// into errors that others have put words around.
 pub fn is_want_of(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    let itself = [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    itself || error.get_ref().is_some_and(|inner| is_caused_by_want(inner))
+}
+
+/// The same of any error.
+pub fn is_caused_by_want(error: &(dyn Error + 'static)) -> bool {
+    let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<io::Error>().or(shared) {
+        Some(io) => is_want_of(io),
+        None => error.source().is_some_and(is_caused_by_want),
+    }
+}
+
+/// Whether a listening socket will never accept anything any more.
+pub fn is_of_a_dead_listener(error: &io::Error) -> bool {
+    [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
@@ -99,6 +119,11 @@ mod tests {
         assert!(
             is_want(Errno::MFILE) && is_want(Errno::NFILE) && !is_want(Errno::NOMEM) && !is_want(Errno::CONNREFUSED)
         );
+        for around in
+            [io::Error::other(io::Error::from(Errno::MFILE)), io::Error::other(Arc::new(io::Error::from(Errno::MFILE)))]
+        {
+            assert!(is_want_of(&around), "with words around it: {around}");
+        }
         assert!(!are_used_up());
     }
 }

@@ -1,30 +1,45 @@
-//! Small files that others write: secrets, keys, tickets. Reads them so that nothing else waits for it.
+//! Small files that others write: secrets, keys, certificates, tickets. Reads them so that nothing else waits for it.
 //!
 //! A pipe in a file's place waits for a writer, and a file on a network disk for its server, for ever if it is gone.
 //! Never writes.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
 
 /// Reads under way at once. Those that hang keep their threads; all others must find some left.
-const READS_MAX: usize = 16;
+pub const READS_MAX: usize = 16;
 /// What takes longer is taken for hung.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A file of certificates of all the authorities there are is some hundred KiB.
+pub const PEM_BYTES_MAX: usize = 16 << 20;
+/// Most of these files are smaller and need no second buffer.
+const CAPACITY: usize = 1024;
 
 static READS: Semaphore = Semaphore::const_new(READS_MAX);
+/// The files being read aside. Each is read by one thread at a time, so one that hangs keeps one thread, however often
+/// it is asked for.
+static UNDER_WAY: LazyLock<Mutex<HashMap<PathBuf, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
 
-/// Why a file was not opened.
-#[derive(Debug)]
-pub enum Unopened {
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
     /// A folder, a pipe, a device.
+    #[error("it is not a regular file")]
     NotAFile,
-    Io(io::Error),
+    #[error("it is too large for what it should be")]
+    TooLarge,
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// A read that has not ended in time; it may go on for ever.
@@ -32,24 +47,57 @@ pub enum Unopened {
 #[error("cannot be read: the disk it is on does not answer")]
 pub struct Hung;
 
-/// Opens a regular file and nothing else. Does not wait for the writer of a pipe.
-pub fn open(path: &Path) -> Result<File, Unopened> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(Unopened::Io)?;
-    if file.metadata().map_err(Unopened::Io)?.is_file() { Ok(file) } else { Err(Unopened::NotAFile) }
+/// The content of a regular file and of nothing else. Does not wait for the writer of a pipe.
+pub fn read(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let file = open(path)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(CAPACITY.min(bytes_max + 1)));
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max { Err(Unread::TooLarge) } else { Ok(bytes) }
 }
 
-/// Does this on a thread that may block, and gives it up after a while.
-pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, Hung> {
+fn open(path: &Path) -> Result<File, Unread> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(Unread::NotAFile) }
+}
+
+/// Reads this file on a thread that may block, and gives it up after a while.
+pub async fn read_aside<T: Send + 'static>(path: &Path, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Hung> {
     let reading = async {
+        let turn = Turn::take(path).await?;
         let place = READS.acquire().await.map_err(|_| Hung)?;
         let read = move || {
-            let _place = place;
+            let _kept_until_it_is_read = (turn, place);
             read()
         };
         tokio::task::spawn_blocking(read).await.map_err(|_| Hung)
     };
     tokio::time::timeout(WAIT_MAX, reading).await.unwrap_or(Err(Hung))
+}
+
+/// The right to read one file. Whoever else wants to waits for it.
+struct Turn {
+    path: PathBuf,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    async fn take(path: &Path) -> Result<Turn, Hung> {
+        let one_at_a_time =
+            UNDER_WAY.lock().entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+        let permit = one_at_a_time.acquire_owned().await.map_err(|_| Hung)?;
+        Ok(Turn { path: path.to_owned(), permit: Some(permit) })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.permit = None;
+        let mut under_way = UNDER_WAY.lock();
+        if under_way.get(&self.path).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            under_way.remove(&self.path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,8 +109,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert!(matches!(open(&pipe), Err(Unopened::NotAFile)));
-        assert!(matches!(open(folder.path()), Err(Unopened::NotAFile)));
-        assert!(matches!(open(&folder.path().join("none")), Err(Unopened::Io(_))));
+        assert!(matches!(read(&pipe, 10), Err(Unread::NotAFile)));
+        assert!(matches!(read(folder.path(), 10), Err(Unread::NotAFile)));
+        assert!(matches!(read(&folder.path().join("none"), 10), Err(Unread::Io(_))));
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read(&path, 10).unwrap().as_slice(), b"0123456789");
+        assert!(matches!(read(&path, 9), Err(Unread::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_keeps_one_thread_however_often_it_is_asked_for() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        let hung_path = Path::new("/hangs");
+        let tries: Vec<_> = (0..2 * READS_MAX)
+            .map(|_| {
+                let hangs = hangs.clone();
+                tokio::spawn(read_aside(hung_path, move || hangs.lock().recv()))
+            })
+            .collect();
+        while !UNDER_WAY.lock().contains_key(hung_path) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read_aside(Path::new("/good"), || 1).await, Ok(1));
+        drop(release);
+        for tried in tries {
+            assert!(tried.await.unwrap().is_ok());
+        }
+        assert!(!UNDER_WAY.lock().contains_key(hung_path), "nothing is kept of a file that has been read");
     }
 }

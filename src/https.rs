@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::descriptors;
+use crate::files;
 pub use names::Names;
 
 /// Whose certificates count.
@@ -56,7 +57,8 @@ pub fn tls(trust: Trust<'_>) -> Result<rustls::ClientConfig, TlsFault> {
 
 fn add(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), String> {
     let mut found = 0;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+    let pem = files::read(path, files::PEM_BYTES_MAX).map_err(|fault| fault.to_string())?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
         roots.add(certificate).map_err(|error| error.to_string())?;
         found += 1;
@@ -82,18 +84,7 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 
 /// Whether it was for want of a file descriptor: this process's own fault, which passes.
 pub fn is_want_of_descriptors(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let io = inner.downcast_ref::<std::io::Error>();
-        if io.is_some_and(descriptors::is_want_of) {
-            return true;
-        }
-        cause = match io.and_then(std::io::Error::get_ref) {
-            Some(content) => Some(content),
-            None => inner.source(),
-        };
-    }
-    error.is_connect() && descriptors::are_used_up()
+    error.source().is_some_and(descriptors::is_caused_by_want) || (error.is_connect() && descriptors::are_used_up())
 }
 
 /// An error and its causes in one line, without the URL, which may hold a secret.
@@ -107,4 +98,18 @@ pub fn chain(error: reqwest::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_authorities_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let fault = tls(Trust::OnlyOr(Some(&pipe))).map(drop);
+        assert_eq!(fault, Err(TlsFault::CaFile("it is not a regular file".to_owned())));
+    }
 }

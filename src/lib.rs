@@ -18,6 +18,7 @@
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
 //! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`address_group`] | which addresses count as one client |
 //! | [`files`] | reads secrets, keys and tickets so that a disk that hangs holds up nothing else |
 //! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
@@ -45,6 +46,7 @@
 //! {cache, credential::table, nodes} -> {protocol, kind, clock, stats, secret} -> sync. `tests/it/house.rs` holds them.
 
 pub mod access;
+pub mod address_group;
 pub mod app;
 pub mod cache;
 pub mod check;

@@ -1,22 +1,19 @@
 //! Who may connect and what they may do there: users, certificates, and listeners with terms of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
 use super::{App, Config};
 use crate::access::{Rights, Users, Whose};
-use crate::files::{self, Unopened};
+use crate::files;
 
 /// A file of passwords is read whole; one of this size is something else.
-const AUTH_FILE_BYTES_MAX: u64 = 16 << 20;
+pub(super) const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
 /// The entry about everybody without one of their own.
 const ANYBODY: &str = "*";
 
@@ -87,7 +84,7 @@ impl Access {
     pub fn read_users(&self) -> Result<Option<Users>, String> {
         let Some(path) = &self.auth_file else { return Ok(None) };
         let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
-        let bytes = read_small_file(path).map_err(|error| fault(&error))?;
+        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
         let rights_of = |name: &[u8]| self.rights_of(name).map(Arc::new);
         Users::parse(&bytes, rights_of).map(Some).map_err(|error| fault(&error))
     }
@@ -104,20 +101,6 @@ impl Access {
     pub(super) fn requires_certificates(&self) -> bool {
         matches!(&self.tls, Some(Tls { clients: ClientCertificates::Required(_), .. }))
     }
-}
-
-/// A regular file of passwords or keys, whole.
-pub(super) fn read_small_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let file = files::open(path).map_err(|fault| match fault {
-        Unopened::NotAFile => std::io::Error::other("it is not a regular file"),
-        Unopened::Io(error) => error,
-    })?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    file.take(AUTH_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > AUTH_FILE_BYTES_MAX {
-        return Err(std::io::Error::other("it is too large for a file of passwords"));
-    }
-    Ok(bytes)
 }
 
 /// Rights as one word or a list of words.

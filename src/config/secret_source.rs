@@ -1,15 +1,14 @@
 //! Reading an app secret. Never echoes any part of it.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::SecretSource;
 use crate::descriptors;
-use crate::files::{self, Unopened};
+use crate::files::{self, Hung, Unread};
 use crate::secret::Secret;
 
 /// A secret is 32 digits; a file of this size is something else.
-const SECRET_BYTES_MAX: u64 = 1024;
+const SECRET_BYTES_MAX: usize = 1024;
 
 /// What `check` prints in place of a secret; refused as a secret, so that its output is not taken for real.
 pub(super) const HIDDEN: &str = "<hidden>";
@@ -26,6 +25,8 @@ pub enum SecretFault {
     NoDescriptor,
     #[error("is not a regular file")]
     NotAFile,
+    #[error(transparent)]
+    Hung(#[from] Hung),
     #[error("is empty")]
     Empty,
     #[error("is not valid UTF-8")]
@@ -52,22 +53,22 @@ impl SecretSource {
             SecretSource::Fixed(secret) => Ok(secret.clone()),
         }
     }
+
+    /// The same for whoever must not wait for a disk.
+    pub async fn read_aside(&self) -> Result<Secret, SecretFault> {
+        let SecretSource::File(path) = self else { return self.read() };
+        let here = path.clone();
+        files::read_aside(path, move || of_file(&here)).await?
+    }
 }
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
-    let unreadable = |error: std::io::Error| match descriptors::is_want_of(&error) {
-        true => SecretFault::NoDescriptor,
-        false => SecretFault::Unreadable(error.to_string()),
-    };
-    let file = files::open(path).map_err(|fault| match fault {
-        Unopened::NotAFile => SecretFault::NotAFile,
-        Unopened::Io(error) => unreadable(error),
+    let bytes = files::read(path, SECRET_BYTES_MAX).map_err(|fault| match fault {
+        Unread::NotAFile => SecretFault::NotAFile,
+        Unread::TooLarge => SecretFault::TooLarge,
+        Unread::Io(error) if descriptors::is_want_of(&error) => SecretFault::NoDescriptor,
+        Unread::Io(error) => SecretFault::Unreadable(error.to_string()),
     })?;
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(64));
-    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(SecretFault::TooLarge);
-    }
     of_text(std::str::from_utf8(&bytes).map_err(|_| SecretFault::NotUtf8)?)
 }
 
@@ -77,7 +78,7 @@ pub(super) fn of_text(text: &str) -> Result<Secret, SecretFault> {
     match text {
         "" => Err(SecretFault::Empty),
         HIDDEN => Err(SecretFault::Placeholder),
-        _ if text.len() as u64 > SECRET_BYTES_MAX => Err(SecretFault::TooLarge),
+        _ if text.len() > SECRET_BYTES_MAX => Err(SecretFault::TooLarge),
         _ if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}') => Err(SecretFault::Blank),
         _ => Ok(Secret::new(text.to_owned())),
     }

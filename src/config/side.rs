@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::access::{Tls, pem, read_small_file};
+use super::access::{AUTH_FILE_BYTES_MAX, Tls, pem};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::open_to_others;
@@ -15,6 +15,7 @@ use super::upstream::ca_file;
 use super::value::{Reading, Value, kind, path, quoted, text, word};
 use super::{ClientCertificates, TlsVersion};
 use crate::access::Keys;
+use crate::files;
 
 /// Where the side port is unless an address says otherwise.
 pub const SIDE_PORT: u16 = 2130;
@@ -67,7 +68,7 @@ impl Side {
     pub fn read_keys(&self) -> Result<Option<Keys>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
-        let bytes = read_small_file(path).map_err(|error| fault(&error))?;
+        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
         Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
     }
 }

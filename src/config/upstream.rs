@@ -8,6 +8,7 @@ use url::{Host, Url};
 use super::fault::Problem;
 use super::secret_source::HIDDEN;
 use super::value::{Reading, Value, kind, path, text};
+use crate::files;
 use crate::kind::mp;
 
 /// `https://host[:port][/path]`; plain http only to this machine, because the secret is in the request.
@@ -96,7 +97,7 @@ pub(super) fn proxy_shown(proxy: &str) -> String {
 /// A PEM file with at least one certificate.
 pub(super) fn ca_file(value: &Value, base: &Path) -> Reading<PathBuf> {
     let path = path(value, base)?;
-    let bytes = std::fs::read(&path).map_err(|error| {
+    let bytes = files::read(&path, files::PEM_BYTES_MAX).map_err(|error| {
         let what = format!("{} cannot be read: {error}", path.display());
         Problem::new(what, "Check the name of the file and who may read it.")
     })?;

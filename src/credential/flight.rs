@@ -17,7 +17,6 @@ use super::table::{Credential, Reading};
 use super::turn::{Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
 use crate::config::{SecretFault, SecretSource};
-use crate::files;
 use crate::kind::{Ask, Kind, Renewal};
 use crate::nodes::turn::Next;
 use crate::nodes::{Answer, Unreachable};
@@ -303,18 +302,11 @@ pub struct Unread {
 
 /// The secret as it is now.
 pub async fn read_secret(source: &SecretSource) -> Result<Secret, Unread> {
-    let unread = |reason| Unread { reason, no_descriptor: false };
-    let path = match source {
-        SecretSource::Absent => return Err(unread(SecretFault::Absent.to_string())),
-        SecretSource::Fixed(secret) => return Ok(secret.clone()),
-        SecretSource::File(path) => path.display(),
-    };
-    let source = source.clone();
-    match files::read_aside(move || source.read()).await {
-        Ok(read) => read.map_err(|fault| Unread {
-            reason: format!("secret file {path} {fault}"),
-            no_descriptor: fault == SecretFault::NoDescriptor,
-        }),
-        Err(hung) => Err(unread(format!("secret file {path} {hung}"))),
-    }
+    source.read_aside().await.map_err(|fault| Unread {
+        no_descriptor: fault == SecretFault::NoDescriptor,
+        reason: match source {
+            SecretSource::File(path) => format!("secret file {} {fault}", path.display()),
+            _ => fault.to_string(),
+        },
+    })
 }

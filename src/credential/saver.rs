@@ -21,6 +21,7 @@ use super::ledger::Ledger;
 use super::state::{Entry, KeptLedger, Name, Snapshot, Store};
 use super::table::Table;
 use crate::clock::Clock;
+use crate::descriptors;
 
 /// The refresher's end: what is to be written, and whether it has been.
 #[derive(Clone)]
@@ -66,6 +67,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Between two tries on a disk that fails, whoever hurries; and without that.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The same while this process has no file descriptor left, which passes and says nothing about the disk.
+const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(5);
 /// The same when the process ends: the disk may be good again in a moment.
 const BACKOFF_AT_THE_END: Duration = Duration::from_millis(250);
 /// How often it is tried whether another process has given up the store.
@@ -205,6 +208,10 @@ impl Saver {
                 () = end.cancelled() => return,
                 written = self.write() => written,
             };
+            let longest = match &written {
+                Err(error) if descriptors::is_want_of(error) => BACKOFF_WITHOUT_DESCRIPTOR,
+                _ => BACKOFF_MAX,
+            };
             let pause = async {
                 match self.note(written, version, &table) {
                     Ok(()) => {
@@ -213,7 +220,7 @@ impl Saver {
                     }
                     Err(io::ErrorKind::WouldBlock) => self.back_off(ELSEWHERE_WAIT).await,
                     Err(_) => {
-                        backoff = (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+                        backoff = (backoff * 2).clamp(BACKOFF_MIN, longest);
                         self.back_off(backoff).await;
                     }
                 }
@@ -240,8 +247,9 @@ impl Saver {
         match written {
             Ok(()) if !was_saved => info!("the state can be written again"),
             Err(reason) if was_saved => {
+                let remedy = descriptors::is_want_of(&reason).then_some(descriptors::REMEDY);
                 let reason = reason.to_string();
-                warn!(reason, "the state cannot be written; running from memory, a restart would fetch anew");
+                warn!(reason, remedy, "the state cannot be written; running from memory, a restart would fetch anew");
             }
             _ => {}
         }

@@ -290,8 +290,8 @@ impl Store for LockedStore {
                 *self.hold.lock() = Hold::Unsupported;
             }
             Err(NotTaken::Unavailable(error)) => {
-                let text = format!("the lock file {}: {error}", lock_path(&self.path).display());
-                return Err(io::Error::new(error.kind(), text));
+                let kind = error.kind();
+                return Err(io::Error::new(kind, LockFileFault { path: lock_path(&self.path), source: error }));
             }
         }
         self.clean();
@@ -304,6 +304,14 @@ impl Store for LockedStore {
             }
         })
     }
+}
+
+/// With its cause, which tells what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("the lock file {}: {source}", path.display())]
+struct LockFileFault {
+    path: PathBuf,
+    source: io::Error,
 }
 
 #[cfg(test)]

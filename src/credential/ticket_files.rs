@@ -2,7 +2,6 @@
 //!
 //! Hands in what is whole and new; what is missing, empty, half-written or no ticket changes nothing. Never writes.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use super::table::Table;
 use super::verify_ticket::{TEXT_BYTES_MAX, TicketFault, parse};
-use crate::files::{self, Unopened};
+use crate::files::{self, Unread};
 use crate::secret::Secret;
 
 /// A ticket is used within seconds of its arrival.
@@ -86,24 +85,17 @@ impl TicketFile {
 
 /// The ticket in the file; `Err(None)` if there is no file.
 async fn read(path: &Path) -> Result<Secret, Option<String>> {
-    let path = path.to_owned();
-    files::read_aside(move || read_now(&path)).await.unwrap_or_else(|hung| Err(Some(hung.to_string())))
+    let here = path.to_owned();
+    files::read_aside(path, move || read_now(&here)).await.unwrap_or_else(|hung| Err(Some(hung.to_string())))
 }
 
 fn read_now(path: &Path) -> Result<Secret, Option<String>> {
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => None,
-        _ => Some(format!("cannot be read: {error}")),
-    };
-    let file = files::open(path).map_err(|fault| match fault {
-        Unopened::NotAFile => Some("is not a regular file".to_owned()),
-        Unopened::Io(error) => unreadable(error),
+    let bytes = files::read(path, TEXT_BYTES_MAX).map_err(|fault| match fault {
+        Unread::NotAFile => Some("is not a regular file".to_owned()),
+        Unread::TooLarge => Some(TicketFault::Size.to_string()),
+        Unread::Io(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Unread::Io(error) => Some(format!("cannot be read: {error}")),
     })?;
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(512));
-    file.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() > TEXT_BYTES_MAX {
-        return Err(Some(TicketFault::Size.to_string()));
-    }
     let text = std::str::from_utf8(&bytes).map_err(|_| Some("is not text".to_owned()))?;
     parse(text).map_err(|fault| Some(fault.to_string()))
 }

@@ -2,6 +2,7 @@
 //! mean.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -13,9 +14,9 @@ use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::subscriber::Subscriber;
-use crate::config::{RedisServer, TlsFiles};
-use crate::files::read_aside;
-use crate::secret::Secret;
+use crate::config::{RedisServer, SecretFault, TlsFiles};
+use crate::descriptors;
+use crate::files::{self, Unread, read_aside};
 
 /// Where one server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,8 +93,8 @@ async fn read_client(server: &RedisServer, place: &Place, log_in: LogIn) -> Resu
     if let (Some(user), LogIn::AsConfigured) = (&server.user, log_in) {
         settings = settings.set_username(user);
     }
-    if let (Some(source), LogIn::AsConfigured | LogIn::OnlyPassword) = (server.password.clone(), log_in) {
-        settings = settings.set_password(blocking(move || source.read().ok()).await?.expose());
+    if let (Some(source), LogIn::AsConfigured | LogIn::OnlyPassword) = (&server.password, log_in) {
+        settings = settings.set_password(source.read_aside().await.map_err(unread_password)?.expose());
     }
     let address = match (place, &server.tls) {
         (Place::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
@@ -105,26 +106,36 @@ async fn read_client(server: &RedisServer, place: &Place, log_in: LogIn) -> Resu
     let info = address.into_connection_info().map_err(|_| Fault::Protocol)?.set_redis_settings(settings);
     match (&server.tls, place) {
         (Some(files), Place::Tcp(..)) => {
-            let files = files.clone();
-            let certificates = read_aside(move || certificates(&files)).await.map_err(|_| Fault::Files)??;
+            let certificates = certificates(files).await?;
             Client::build_with_tls(info, certificates).map_err(|_| Fault::Files)
         }
         _ => Client::open(info).map_err(|_| Fault::Protocol),
     }
 }
 
-async fn blocking(read: impl FnOnce() -> Option<Secret> + Send + 'static) -> Result<Secret, Fault> {
-    let secret = read_aside(read).await.ok().flatten();
-    secret.ok_or(Fault::PasswordUnreadable)
-}
-
-fn certificates(files: &TlsFiles) -> Result<TlsCertificates, Fault> {
-    let read = |path: &Path| std::fs::read(path).map_err(|_| Fault::Files);
+async fn certificates(files: &TlsFiles) -> Result<TlsCertificates, Fault> {
     let client_tls = match &files.identity {
-        Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        Some((cert, key)) => Some(ClientTlsConfig { client_cert: pem(cert).await?, client_key: pem(key).await? }),
         None => None,
     };
-    Ok(TlsCertificates { client_tls, root_cert: files.ca_file.as_deref().map(read).transpose()? })
+    let root_cert = match &files.ca_file {
+        Some(path) => Some(pem(path).await?),
+        None => None,
+    };
+    Ok(TlsCertificates { client_tls, root_cert })
+}
+
+async fn pem(path: &Path) -> Result<Vec<u8>, Fault> {
+    let here = path.to_owned();
+    let read = read_aside(path, move || files::read(&here, files::PEM_BYTES_MAX)).await.map_err(|_| Fault::Files)?;
+    read.map(|mut bytes| std::mem::take(&mut *bytes)).map_err(|fault| match fault {
+        Unread::Io(error) if descriptors::is_want_of(&error) => Fault::NoDescriptor,
+        _ => Fault::Files,
+    })
+}
+
+fn unread_password(fault: SecretFault) -> Fault {
+    if fault == SecretFault::NoDescriptor { Fault::NoDescriptor } else { Fault::PasswordUnreadable }
 }
 
 /// The fault behind an error on a live connection.
@@ -148,6 +159,8 @@ pub(super) fn fault_of(error: &RedisError) -> Fault {
 fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
     let tls = server.tls.is_some();
     match fault_of(error) {
+        // The library's error does not always tell: a look-up that fails for want of one names another reason.
+        Fault::Dropped if is_want_of_descriptors(error) || descriptors::are_used_up() => Fault::NoDescriptor,
         Fault::Dropped if error.is_connection_refusal() => Fault::Unreachable,
         Fault::Dropped if tls && is_of_tls(error) => Fault::Tls,
         Fault::Dropped if error.is_connection_dropped() => Fault::Dropped,
@@ -155,6 +168,12 @@ fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
         Fault::Protocol if tls => Fault::Tls,
         other => other,
     }
+}
+
+fn is_want_of_descriptors(error: &RedisError) -> bool {
+    let source = std::error::Error::source(error);
+    let inner = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
+    inner.is_some_and(|inner| descriptors::is_caused_by_want(&**inner))
 }
 
 /// The library hands on what TLS says as a text.
@@ -179,5 +198,25 @@ mod tests {
             assert_eq!(here.moved(nowhere), None, "{nowhere}");
         }
         assert_eq!(Place::Unix("/r.sock".into()).moved(":7"), None);
+    }
+
+    #[test]
+    fn without_a_file_descriptor_a_redis_is_not_blamed_and_no_other_is_gone_to() {
+        let of = |errno: rustix::io::Errno| RedisError::from(std::io::Error::from(errno));
+        let server = RedisServer {
+            at: crate::config::RedisAt::Unix("/r.sock".into()),
+            tls: None,
+            db: 0,
+            user: None,
+            password: None,
+            password_origin: None,
+            trusted_hosts: Vec::new(),
+            timeout_ms: 500,
+        };
+        for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+            let fault = fault_at_the_start(&of(errno), &server);
+            assert_eq!((fault, fault.advice()), (Fault::NoDescriptor, descriptors::REMEDY));
+        }
+        assert_eq!(fault_at_the_start(&of(rustix::io::Errno::CONNREFUSED), &server), Fault::Unreachable);
     }
 }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::descriptors;
+
 /// Why a Redis could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -15,6 +17,8 @@ pub enum Fault {
     Password,
     PasswordUnreadable,
     Files,
+    /// This process has used up its file descriptors. That passes, and says nothing about any server.
+    NoDescriptor,
     Permission,
     Database,
     ReadOnly,
@@ -79,6 +83,7 @@ impl Fault {
             Fault::Tls => "tls",
             Fault::NoPassword | Fault::Password | Fault::PasswordUnreadable => "password",
             Fault::Files => "files",
+            Fault::NoDescriptor => "descriptors",
             Fault::Permission => "permission",
             Fault::Database => "database",
             Fault::ReadOnly => "readonly",
@@ -109,6 +114,7 @@ impl Fault {
                 "see that the file in password_file is there and that this process may read it"
             }
             Fault::Files => "see that ca_file, cert_file and key_file are good PEM files that this process may read",
+            Fault::NoDescriptor => descriptors::REMEDY,
             Fault::Permission => {
                 "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and \
                                   these keys"
@@ -157,6 +163,7 @@ impl fmt::Display for Fault {
             Fault::Password => "it refuses our user or password",
             Fault::PasswordUnreadable => "the password cannot be read",
             Fault::Files => "a certificate or key of ours cannot be used",
+            Fault::NoDescriptor => "this process has no file descriptor left for it",
             Fault::Permission => "its ACL forbids what is needed",
             Fault::Database => "it has no such database",
             Fault::ReadOnly => "it is a read-only replica",

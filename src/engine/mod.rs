@@ -67,6 +67,8 @@ impl Engine {
         if let Some(place) = learnt {
             match self.follow(place).await {
                 Ok(connection) => return Ok(connection),
+                // That says nothing about where it is.
+                Err(Fault::NoDescriptor) => return Err(Fault::NoDescriptor),
                 // What is configured may know better.
                 Err(_) => *self.moved_to.lock() = None,
             }
@@ -75,6 +77,7 @@ impl Engine {
         for (at, place) in self.places().await?.into_iter().enumerate() {
             match self.follow(place).await {
                 Ok(connection) => return Ok(connection),
+                Err(Fault::NoDescriptor) => return Err(Fault::NoDescriptor),
                 Err(fault) if at == 0 => first = fault,
                 Err(_) => {}
             }

@@ -34,6 +34,8 @@ pub(super) async fn masters(
                     break;
                 }
             }
+            // Whom we could not ask might have named another: a few of them must not decide.
+            Err(Fault::NoDescriptor) => return Err(Fault::NoDescriptor),
             // What can be mended is worth more than that one of them is down.
             Err(other) if fault == Fault::Unreachable => fault = other,
             Err(_) => {}

@@ -188,7 +188,7 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
                 admit(stream, peer, &bound, &shared, &dealer);
             }
             Err(error) if is_peers_fault(&error) => {}
-            Err(error) if is_sockets_fault(&error) => {
+            Err(error) if descriptors::is_of_a_dead_listener(&error) => {
                 tracing::error!(%error, address = bound.address(), "the listening socket is gone");
                 return;
             }
@@ -244,14 +244,6 @@ fn is_peers_fault(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// It will not accept anything any more.
-fn is_sockets_fault(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn admit(stream: Stream, peer: Peer, bound: &Bound, shared: &Shared, dealer: &Dealer) {

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
+use crate::address_group::address_group;
 use crate::clock::BootMs;
 
 /// New wrong passwords from one address that cost nothing, and after how long there is one more.
@@ -87,7 +88,7 @@ impl LoginLimit {
     pub fn take_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
         let hash = self.hash(user, password);
         let mut addresses = self.addresses.lock();
-        let Some(address) = addresses.get_mut(&from.map(subscriber)) else { return 0 };
+        let Some(address) = addresses.get_mut(&from.map(address_group)) else { return 0 };
         address.refill(now_ms);
         if address.left >= 1.0 || address.right.has(hash) || address.wrong.has(hash) {
             return 0;
@@ -119,7 +120,7 @@ impl LoginLimit {
 
     fn with<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut Address) -> R) -> R {
         let mut addresses = self.addresses.lock();
-        let key = from.map(subscriber);
+        let key = from.map(address_group);
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {
             forget_older_half(&mut addresses);
         }
@@ -146,17 +147,6 @@ fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, Address>) {
         room -= usize::from(goes);
         !goes
     });
-}
-
-/// Who counts as one: an IPv4 address, or the network that one subscriber has of IPv6.
-fn subscriber(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]

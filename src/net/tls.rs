@@ -15,9 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::access::CertificateName;
 use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
+use crate::files;
 
 /// Certificates of the common authorities are renewed a month before their end.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
@@ -69,7 +71,8 @@ fn names_in(certificate: &[u8]) -> Vec<CertificateName> {
 fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
     let chain = certificates(&files.cert)?;
     warn_of_the_end(&files.cert, &chain);
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| bad_file(&files.key, "private key", &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem(&files.key)?);
+    let key = key.map_err(|error| bad_file(&files.key, "private key", &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -114,7 +117,7 @@ fn warn_of_the_end(path: &Path, chain: &[CertificateDer<'_>]) {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
     let chain = read.map_err(|error| bad_file(path, "certificate", &error))?;
     if chain.is_empty() {
         return Err(format!("{} holds no certificate in PEM format", path.display()));
@@ -122,11 +125,39 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
+/// Refuses a pipe, which would hold up a start or a reload until somebody writes into it.
+fn pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    files::read(path, files::PEM_BYTES_MAX).map_err(|fault| format!("{} cannot be read: {fault}", path.display()))
+}
+
 /// The parser's own words never quote the file.
 fn bad_file(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
     match error {
-        rustls::pki_types::pem::Error::Io(error) => format!("{} cannot be read: {error}", path.display()),
         rustls::pki_types::pem::Error::NoItemsFound => format!("{} holds no {what} in PEM format", path.display()),
         _ => format!("{} is not a {what} in PEM format", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_a_certificate_key_or_authority_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(path("cert"), made.cert.pem()).unwrap();
+        std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        let with = |cert: &str, key: &str, ca: &str| {
+            let clients = ClientCertificates::Required(path(ca));
+            Tls::new(&Files { cert: path(cert), key: path(key), clients, min_version: TlsVersion::Tls12 }).map(drop)
+        };
+        assert_eq!(with("cert", "key", "cert"), Ok(()));
+        for [cert, key, ca] in [["pipe", "key", "cert"], ["cert", "pipe", "cert"], ["cert", "key", "pipe"]] {
+            let fault = with(cert, key, ca).unwrap_err();
+            assert!(fault.ends_with("pipe cannot be read: it is not a regular file"), "{fault}");
+        }
     }
 }

@@ -39,6 +39,8 @@ const WISHES_MAX: usize = 16;
 /// Between rounds in which no node answered, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The same when the fault is this process's own and passes.
+const PAUSE_OF_OURS: Duration = Duration::from_secs(1);
 /// A node that was followed for so long is not in the same trouble as before.
 const WELL: Duration = Duration::from_secs(10);
 /// Between two questions at the least, once everything has been told: many changes in a row come together.
@@ -121,6 +123,13 @@ impl HttpStore {
             let Err(fault) = self.follow_one(at, &mut teller).await else { return };
             if begun.elapsed() >= WELL {
                 (failed, pause) = (Vec::new(), PAUSE_MIN);
+            }
+            if fault.is_ours {
+                if !teller.reachable(Err(self.all_failed(&[(at, fault)]))).await {
+                    return;
+                }
+                sleep(PAUSE_OF_OURS).await;
+                continue;
             }
             // Of a single one the receiver is told.
             if self.urls.len() > 1 && log.say((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some() {
@@ -252,7 +261,7 @@ impl HttpStore {
             match self.look_there(url, &watched, &body).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => {
-                    let refused = fault.refused.is_some();
+                    let refused = fault.refused.is_some() || fault.is_ours;
                     last = unreachable(url, fault);
                     if refused {
                         break;
@@ -427,5 +436,52 @@ impl Shared for HttpStore {
 
     fn leases(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptors;
+
+    /// A resolver that finds the process without a file descriptor.
+    struct Exhausted;
+
+    impl reqwest::dns::Resolve for Exhausted {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            let error = std::io::Error::from(rustix::io::Errno::MFILE);
+            Box::pin(std::future::ready(Err(error.into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_file_descriptor_a_followed_node_is_not_left_for_another() {
+        let nodes = UpstreamNodes {
+            urls: vec!["http://a.test".to_owned(), "http://b.test".to_owned()],
+            key: None,
+            key_origin: None,
+            ca_file: None,
+            timeout_ms: 1_000,
+            poll_every_ms: 1_000,
+            node: "follower".into(),
+        };
+        let store = HttpStore {
+            urls: nodes.urls.clone(),
+            at: AtomicUsize::new(0),
+            link: Link::with_resolver(&nodes, Arc::new(Exhausted)).unwrap(),
+            wait: Duration::from_secs(1),
+            seal_secret: Secret::new("s".into()),
+            watching: Mutex::new(None),
+            wishes: Semaphore::new(WISHES_MAX),
+        };
+        let (sender, mut told) = mpsc::channel(1);
+        let told = tokio::select! {
+            () = store.follow(sender) => panic!("it ends"),
+            told = told.recv() => told,
+        };
+        let Some(News::Reachable(Err(fault))) = told else { panic!("something else is told") };
+        assert!(fault.text.starts_with("at http://a.test cannot be asked"), "{}", fault.text);
+        assert_eq!(fault.advice, descriptors::REMEDY);
+        assert_eq!(store.at.load(Relaxed), 0);
     }
 }

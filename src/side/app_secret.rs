@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::clock::BootMs;
-use crate::config::SecretSource;
+use crate::config::{SecretFault, SecretSource};
 
 /// What was read is good for so long, if it is the one that is given.
 const FRESH_MS: u64 = 1_000;
@@ -48,11 +48,11 @@ impl AppSecret {
     }
 
     async fn read(&self, known: Option<SecretDigest>, now_ms: BootMs) -> Option<SecretDigest> {
-        let source = self.source.clone();
-        let reading = tokio::task::spawn_blocking(move || source.read());
-        let digest = match tokio::time::timeout(READ_MAX, reading).await {
-            Ok(read) => read.ok()?.ok().map(|secret| Sha256::digest(secret.expose()).into()),
-            Err(_) => known,
+        let digest = match tokio::time::timeout(READ_MAX, self.source.read_aside()).await {
+            Ok(Ok(secret)) => Some(Sha256::digest(secret.expose()).into()),
+            // Neither says anything about the secret.
+            Ok(Err(SecretFault::Hung(_) | SecretFault::NoDescriptor)) | Err(_) => known,
+            Ok(Err(_)) => None,
         };
         *self.last.lock() = digest.map(|digest| (digest, now_ms));
         digest
@@ -76,5 +76,23 @@ mod tests {
         assert!(!secret.is("one", FRESH_MS).await);
         std::fs::remove_file(&path).unwrap();
         assert!(!secret.is("two", 5 * FRESH_MS).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_does_not_make_a_known_secret_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "one\n").unwrap();
+        let secret = AppSecret::new(SecretSource::File(path.clone()));
+        assert!(secret.is("one", 0).await);
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let hung = tokio::spawn(async move { crate::files::read_aside(&path, move || hangs.recv()).await });
+        tokio::task::yield_now().await;
+        let asked = tokio::spawn(async move { (secret.is("one", FRESH_MS).await, secret.is("two", FRESH_MS).await) });
+        tokio::task::yield_now().await;
+        tokio::time::advance(READ_MAX).await;
+        assert_eq!(asked.await.unwrap(), (true, false));
+        drop(release);
+        assert!(hung.await.unwrap().is_ok());
     }
 }

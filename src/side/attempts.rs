@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::limits::{Allowance, Rate, Recent, neighbourhood};
+use super::limits::{Allowance, Rate, Recent};
+use crate::address_group::address_group;
 use crate::clock::BootMs;
 
 /// Wrong ones that are answered with what is wrong; past that with nothing but "too many".
@@ -84,7 +85,7 @@ impl Attempts {
             total.fetch_add(1, Relaxed);
         }
         let mut pairs = self.pairs.lock();
-        let pair = pairs.entry((neighbourhood(peer), target), || Pair {
+        let pair = pairs.entry((address_group(peer), target), || Pair {
             allowance: Allowance::full(RATE, now_ms),
             unlogged: 0,
             logged_ms: None,

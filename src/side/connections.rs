@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::neighbourhood;
+use crate::address_group::address_group;
 use crate::clock::{self, BootMs, Spacing};
 use crate::config::{self, Network, RESERVED_CONNECTIONS as RESERVED};
 
@@ -135,7 +135,7 @@ impl Connections {
 
     /// A place for a new connection, if need be that of another; `None` if all others are being answered.
     pub fn take(self: &Arc<Connections>, peer: IpAddr, now_ms: BootMs) -> Option<Place> {
-        let network = neighbourhood(peer);
+        let network = address_group(peer);
         let mut open = self.open.lock();
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(peer));
         let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);

@@ -15,10 +15,11 @@ use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 
 use super::attempts::{Attempts, Target, Verdict};
-use super::limits::{Limit, Rate, neighbourhood};
+use super::limits::{Limit, Rate};
 use super::problem::Problem;
 use super::sessions::{LIFE_MS, Sessions};
 use crate::access::{KeyDigest, Keys, SideRights};
+use crate::address_group::address_group;
 use crate::clock::BootMs;
 use crate::config::{self, Network};
 
@@ -205,12 +206,12 @@ impl Gate {
         if let Some(digest) = session_of(headers, secure).and_then(|number| self.sessions.find(number, now_ms))
             && let Some(key) = self.keys.load().by_digest(&digest)
         {
-            self.by_key.take((digest, neighbourhood(peer)), now_ms).map_err(Problem::too_often)?;
+            self.by_key.take((digest, address_group(peer)), now_ms).map_err(Problem::too_often)?;
             let (name, rights) = (Some(key.name.clone()), key.rights.clone());
             return Ok(Visitor { name, rights, by: By::Session(digest), ..visitor });
         }
         if !has_limits_of_its_own(head) {
-            self.by_peer.take(neighbourhood(peer), now_ms).map_err(Problem::too_often)?;
+            self.by_peer.take(address_group(peer), now_ms).map_err(Problem::too_often)?;
         }
         let here = !self.keyed && !via_proxy && peer.is_loopback();
         if here {
@@ -226,7 +227,7 @@ impl Gate {
         }
         let call = format!("{} {}", shown_method(&head.method), shown_path(head.uri.path()));
         let (name, rights, digest) = self.key(key.trim_ascii(), visitor.peer, &call, Target::Key, now_ms)?;
-        self.by_key.take((digest, neighbourhood(visitor.peer)), now_ms).map_err(Problem::too_often)?;
+        self.by_key.take((digest, address_group(visitor.peer)), now_ms).map_err(Problem::too_often)?;
         Ok(Visitor { name: Some(name), rights, by: By::Key(digest), ..visitor })
     }
 

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
@@ -94,17 +93,6 @@ impl<K: Eq + Hash> Limit<K> {
     }
 }
 
-/// Who counts as one: an IPv4 address, or the network that one subscriber has of IPv6.
-pub fn neighbourhood(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,14 +117,5 @@ mod tests {
             assert_eq!(limit.take(u64::MAX, 0).is_ok(), asker < 2, "{asker}");
         }
         assert!(limit.askers.lock().len() <= ASKERS_MAX);
-    }
-
-    #[test]
-    fn a_subscriber_of_ipv6_is_one_asker() {
-        let of = |text: &str| neighbourhood(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 }

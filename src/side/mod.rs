@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::{self, Config};
+use crate::files;
 use crate::net::tls::Tls;
 use crate::service::Service;
 use crate::supervision::Supervisor;
@@ -110,6 +111,8 @@ impl Door {
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// Those that secret files on a disk that hangs may take, and some for what else is written aside.
+const BLOCKING_THREADS: usize = files::READS_MAX + 4;
 
 fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let fault = |error: std::io::Error| match error.kind() {
@@ -137,7 +140,10 @@ impl Side {
     pub fn start(door: Door, config: &Config, service: Arc<Service>, supervisor: &Supervisor) -> std::io::Result<Side> {
         let Some(side) = &config.side else { return Err(std::io::Error::other("the side port is not configured")) };
         let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, supervisor.shutdown().clone()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
         let (listeners, supervisor) = (door.listeners, supervisor.clone());
         let alive = supervisor.watch("the HTTP port");
         let thread = std::thread::Builder::new().name("side".to_owned()).spawn(move || {

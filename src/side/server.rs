@@ -104,6 +104,10 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
             // The peer went away before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
+            Err(error) if descriptors::is_of_a_dead_listener(&error) => {
+                tracing::error!(%error, "the HTTP port's listening socket is gone");
+                return;
+            }
             Err(error) => {
                 if parts.connections.accept_failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
                     let remedy =

@@ -37,6 +37,8 @@ const AT_ONCE: usize = 32;
 const LOOKS: usize = 32;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The same while this process has no file descriptor left, which passes.
+const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(2);
 /// The last changes may take so long to get out when the server ends.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 const LOG_AGAIN_MS: u64 = 60_000;
@@ -405,6 +407,9 @@ impl Sink {
 
     fn failed(&mut self, fault: Fault) {
         self.stats.failed(fault.class());
+        if fault == Fault::NoDescriptor {
+            self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
+        }
         let Some(unsaid) = self.log.say(fault, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, advice) = (fault.class(), fault.advice());
         warn!(sink = %self.config, class, unsaid, advice, "the sink cannot be written: {fault}");

@@ -292,3 +292,36 @@ async fn a_value_is_taken_over_where_there_is_none_and_a_refresh_token_in_use_is
     let kept = saved.grants.iter().find(|kept| kept.name.authorizer == "wxa").unwrap();
     assert_eq!(kept.value, "refresh-1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_file_descriptor_the_state_is_tried_again_within_seconds() {
+    /// A process that has none left.
+    #[derive(Default)]
+    struct Exhausted(AtomicU64);
+    impl Store for Exhausted {
+        fn load(&self) -> Loaded {
+            Loaded::Empty
+        }
+        fn save(&self, _: &Snapshot) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            // As the library for temporary files says it.
+            Err(io::Error::other(io::Error::from(rustix::io::Errno::MFILE)))
+        }
+        fn blocks(&self) -> bool {
+            false
+        }
+    }
+    let store = Arc::new(Exhausted::default());
+    let saver = Saver::new(store.clone(), vec![None], vec![], Arc::new(crate::clock::System), "b1");
+    let (table, _reports) = Table::new([("wx1", vec![])]);
+    let end = CancellationToken::new();
+    let task = tokio::spawn(saver.clone().run(Arc::new(table), end.clone()));
+    saver.change(0, |kept| *kept = Some(entry("TOKEN-1", 1)));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = store.0.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tries = store.0.load(Ordering::SeqCst) - before;
+    assert!(tries >= 10, "{tries} tries in a minute");
+    end.cancel();
+    task.await.unwrap();
+}

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicI32;
 
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -880,4 +880,41 @@ fn a_hit_allocates_nothing() {
         let (few, many) = (allocations(&server, &batch, 3), allocations(&server, &batch, 303));
         assert_eq!(few, many, "300 times {batch:?}");
     }
+}
+
+/// A stream that panics when it is read from, as a bug would.
+struct Panics(DuplexStream);
+
+impl AsyncRead for Panics {
+    fn poll_read(self: Pin<&mut Self>, _: &mut task::Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        panic!("as a bug would");
+    }
+}
+
+impl AsyncWrite for Panics {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_connection_ends_that_one_alone_and_gives_back_what_it_held() {
+    let server = Server::new(limits());
+    let mut other = server.connect(1 << 16);
+    expect(&mut other, "set k 0 0 1\r\nv\r\n", "STORED\r\n").await;
+    let (mut client, end) = duplex(1 << 16);
+    let ended = tokio::spawn(server.connection(Panics(end)).run()).await;
+    assert!(ended.is_err_and(|error| error.is_panic()));
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is hung up on");
+    assert_eq!(server.lot.shared.service.stats.curr_connections.load(Relaxed), 1);
+    assert_eq!(server.in_flight(), 0);
+    expect(&mut other, "get k\r\n", "VALUE k 0 1\r\nv\r\nEND\r\n").await;
 }

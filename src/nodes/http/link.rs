@@ -3,17 +3,19 @@
 //! Never follows a redirect, uses no proxy of the environment, and quotes neither an answer nor the key in what it says
 //! about a failure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::Resolve;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::BuildError;
-use crate::config::{SecretSource, UpstreamNodes};
-use crate::files::read_aside;
-use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, tls};
+use crate::config::{SecretFault, SecretSource, UpstreamNodes};
+use crate::descriptors;
+use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, is_want_of_descriptors, tls};
 
 /// The largest answer read: a page of 500 values of 2 KiB is far below.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -31,15 +33,23 @@ pub struct Fault {
     pub advice: &'static str,
     /// The other node has judged the request; another one need not be asked the same.
     pub refused: Option<StatusCode>,
+    /// It is this process's own fault and passes: no node is worse than another for it.
+    pub is_ours: bool,
 }
 
 impl Fault {
     pub const fn of(text: &'static str, advice: &'static str) -> Fault {
-        Fault { text: std::borrow::Cow::Borrowed(text), advice, refused: None }
+        Fault { text: std::borrow::Cow::Borrowed(text), advice, refused: None, is_ours: false }
     }
 }
 
 const RUNS: &str = "see whether that node runs and the network lets this one through";
+const NO_DESCRIPTOR: Fault = Fault {
+    text: std::borrow::Cow::Borrowed("cannot be asked: this process has no file descriptor left"),
+    advice: descriptors::REMEDY,
+    refused: None,
+    is_ours: true,
+};
 const SLOW: Fault = Fault::of("did not answer in time", RUNS);
 const LARGE: Fault = Fault::of("answers with more than any tokencached says", "check the address");
 
@@ -53,6 +63,10 @@ pub struct Link {
 impl Link {
     /// Reads `ca_file`; connects nowhere.
     pub fn new(nodes: &UpstreamNodes) -> Result<Link, BuildError> {
+        Link::with_resolver(nodes, Arc::new(Names::of_system()))
+    }
+
+    pub(super) fn with_resolver(nodes: &UpstreamNodes, names: Arc<impl Resolve + 'static>) -> Result<Link, BuildError> {
         let patience = Duration::from_millis(nodes.timeout_ms);
         let tls = tls(Trust::OnlyOr(nodes.ca_file.as_deref())).map_err(|fault| BuildError::of(fault, nodes))?;
         let http = reqwest::Client::builder()
@@ -66,7 +80,7 @@ impl Link {
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(IDLE)
             .no_proxy()
-            .dns_resolver(std::sync::Arc::new(Names::of_system()))
+            .dns_resolver(names)
             .build()
             .map_err(|error| BuildError::of(TlsFault::Tls(chain(error)), nodes))?;
         Ok(Link { http, key: nodes.key.clone(), patience })
@@ -111,10 +125,10 @@ impl Link {
 async fn bearer(source: &SecretSource) -> Result<HeaderValue, Fault> {
     const ADVICE: &str = "see upstream_key and its like in [state]";
     let unusable = |what: String| Fault { text: what.into(), ..Fault::of("", ADVICE) };
-    let source = source.clone();
-    let read = read_aside(move || source.read()).await;
-    let read = read.map_err(|hung| unusable(format!("cannot be asked: the key for it {hung}")))?;
-    let key = read.map_err(|fault| unusable(format!("cannot be asked: the key for it {fault}")))?;
+    let key = source.read_aside().await.map_err(|fault| match fault {
+        SecretFault::NoDescriptor => NO_DESCRIPTOR,
+        fault => unusable(format!("cannot be asked: the key for it {fault}")),
+    })?;
     let header = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
     let mut header = HeaderValue::try_from(header.as_str())
         .map_err(|_| unusable("cannot be asked: the key for it has characters that no key has".into()))?;
@@ -123,6 +137,9 @@ async fn bearer(source: &SecretSource) -> Result<HeaderValue, Fault> {
 }
 
 fn lost(error: reqwest::Error) -> Fault {
+    if is_want_of_descriptors(&error) {
+        return NO_DESCRIPTOR;
+    }
     if error.is_timeout() {
         return SLOW;
     }

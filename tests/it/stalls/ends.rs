@@ -40,6 +40,20 @@ fn a_listener_that_is_gone_ends_the_server_with_an_error() {
     assert!(fs::read_to_string(node.path("state.json")).unwrap().contains(APPID), "the state was written");
 }
 
+#[test]
+fn an_http_listener_that_is_gone_ends_the_server_with_an_error() {
+    let wechat = wechat();
+    let config = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
+    let mut node = Node::start(&config, &[]);
+    let http = http_port(&node);
+    assert_eq!(status_of(http, "/livez"), 200);
+    shutdown(listening_socket(&node, http), Shutdown::Both).unwrap();
+    let status = node.wait();
+    let log = node.log();
+    assert_eq!(status.code(), Some(70), "{log}");
+    assert!(log.contains("the HTTP port's listener"), "{log}");
+}
+
 /// Stops one of a process's threads until the process ends. Gives its id: whoever has stopped it has to wait for it.
 fn stop_thread(node: &Node, name: &str) -> Pid {
     let threads = fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap().map(|entry| entry.unwrap().path());
