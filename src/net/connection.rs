@@ -251,8 +251,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             tracing::debug!(peer = %self.peer, %error, "connection lost");
         }
-        // First: a peer that reads nothing must not hold it for as long as the farewell may take.
-        self.let_go();
+        // First: a peer that reads nothing must not hold it for as long as closing may take.
+        self.release_memory();
         if self.tls && clean {
             // Without it a TLS client cannot tell an end from an attack.
             let _ = timeout(self.shared.limits.write_timeout, self.stream.shutdown()).await;
@@ -943,7 +943,7 @@ fn make_room(buffer: &mut Vec<u8>, bytes: usize) -> bool {
 
 impl<S> Connection<S> {
     /// First what is held, then its place: the next to give way is chosen when that is gone.
-    fn let_go(&mut self) {
+    fn release_memory(&mut self) {
         self.output.clear();
         buffers::give_back(&mut self.output);
         buffers::give_back(&mut self.input);
@@ -956,7 +956,7 @@ impl<S> Drop for Connection<S> {
         let stats = &self.shared.service.stats;
         stats.curr_connections.fetch_sub(1, Relaxed);
         stats.connections.remove(self.descriptor);
-        self.let_go();
+        self.release_memory();
     }
 }
 

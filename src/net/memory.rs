@@ -35,9 +35,9 @@ struct Holders {
     all: BTreeMap<u64, Holder>,
     last: u64,
     bytes: u64,
-    /// Who has to give way and has not yet, and what of the cache it is still writing: that is as good as gone.
-    leaving: BTreeMap<u64, u64>,
-    leaving_bytes: u64,
+    /// Who has to give way and has not yet, and what of the cache's values it is still writing: they are taken as free.
+    revoked: BTreeMap<u64, u64>,
+    revoked_shared_bytes: u64,
 }
 
 /// What one connection holds.
@@ -183,7 +183,7 @@ impl ConnectionMemory {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
         let outlived = self.outlived.bytes();
         let is_enough = |holders: &Holders| {
-            holders.bytes - has + bytes + outlived.saturating_sub(holders.leaving_bytes) <= self.bytes_max
+            holders.bytes - has + bytes + outlived.saturating_sub(holders.revoked_shared_bytes) <= self.bytes_max
         };
         if is_enough(holders) {
             return true;
@@ -236,15 +236,15 @@ impl Holders {
     fn remove(&mut self, share: &mut Share) {
         let Some(id) = share.0.take() else { return };
         self.bytes -= self.all.remove(&id).map_or(0, |holder| holder.holding.bytes);
-        self.leaving_bytes -= self.leaving.remove(&id).unwrap_or(0);
+        self.revoked_shared_bytes -= self.revoked.remove(&id).unwrap_or(0);
     }
 
     /// The connection keeps its number, and finds nothing under it.
     fn revoke(&mut self, id: u64) {
         let Some(holder) = self.all.remove(&id) else { return };
         self.bytes -= holder.holding.bytes;
-        self.leaving_bytes += holder.holding.shared_bytes;
-        self.leaving.insert(id, holder.holding.shared_bytes);
+        self.revoked_shared_bytes += holder.holding.shared_bytes;
+        self.revoked.insert(id, holder.holding.shared_bytes);
         if let Some(waker) = holder.waker {
             waker.wake();
         }
@@ -253,7 +253,7 @@ impl Holders {
     /// Whether there is more memory when this one gives way. A value that the cache still has stays where it is.
     fn would_free(&self, id: u64, outlived: u64) -> bool {
         let Some(Holder { holding, .. }) = self.all.get(&id) else { return false };
-        holding.bytes > 0 || (holding.shared_bytes > 0 && outlived > self.leaving_bytes)
+        holding.bytes > 0 || (holding.shared_bytes > 0 && outlived > self.revoked_shared_bytes)
     }
 
     /// The furthest behind first, of several the oldest.

@@ -717,7 +717,7 @@ async fn a_half_sent_request_does_not_keep_a_buffer_that_grew_for_an_earlier_one
     }
 }
 
-/// A peer to whom nothing more can be written, not a farewell either.
+/// A peer to whom nothing more can be written, nor can the connection be closed.
 struct Stuck(DuplexStream);
 
 impl AsyncRead for Stuck {
@@ -763,7 +763,7 @@ async fn who_has_to_give_way_on_tls_lets_go_at_once() {
     let outlived = server.lot.shared.service.cache.outlived().bytes();
     assert!(outlived <= 3 << 20, "{outlived} bytes");
     let open = server.lot.shared.service.stats.curr_connections.load(Relaxed);
-    assert!(open <= 5, "{open}: to a peer that takes nothing no farewell can be said");
+    assert!(open <= 5, "{open}: nobody waits for a peer that takes nothing to close");
 }
 
 /// A peer that sends the same batch so many times, each time after a pause, takes every answer at once, and then goes
