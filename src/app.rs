@@ -87,8 +87,8 @@ fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
 }
 
 /// Waits for a server that is ending to give up the state file, where this one cannot start without it.
-pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), String> {
-    crate::credential::await_state(config, waiting)
+pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
+    crate::credential::await_state(config, is_given_up, waiting)
 }
 
 /// The parts, wired and ready to run.

@@ -4,6 +4,7 @@ mod allocator;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokencached::app::{self, App};
@@ -59,12 +60,19 @@ fn unavailable(what: &str) -> impl Fn(std::io::Error) -> Failure {
     move |error| (EXIT_UNAVAILABLE, format!("{what}: {error}"))
 }
 
-/// The server. What needs privileges or must come before any thread is done first, in this order.
+/// The server. What needs privileges is done first, in this order. Threads are there by then, that of signals and that of
+/// the log: limits and the user are the whole process's.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let args = absolute(args);
     let mut loaded = load(&args)?;
+    let shutdown = CancellationToken::new();
+    let reloading = watch_signals_of_server(&shutdown)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(&loaded.config, telemetry::say).map_err(|text| (EXIT_UNAVAILABLE, text))?;
+    app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::say)
+        .map_err(|text| (EXIT_UNAVAILABLE, text))?;
+    if shutdown.is_cancelled() {
+        return Ok(ExitCode::SUCCESS);
+    }
     if loaded.config.server.daemonize {
         match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
             process::Side::Caller => return Ok(ExitCode::SUCCESS),
@@ -98,9 +106,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     let runtime = runtime()?;
     let code = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
         let guarded = guard.clone();
-        watch_signals(&shutdown, move || reload(&args, &guarded, keeper.as_deref()))?;
+        // It is set once, here.
+        let _ = reloading.set(Box::new(move || reload(&args, &guarded, keeper.as_deref())));
         let app = App::new(config, bound, door, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
@@ -221,6 +229,21 @@ fn runtime() -> Result<Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(unavailable("cannot start the runtime"))
+}
+
+/// What SIGHUP has done, from when the server runs.
+type Reloading = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
+
+/// From the beginning on: the start may wait, and neither a container's first process, which no signal ends that it does
+/// not watch for, nor a SIGHUP may then do what nobody wants.
+fn watch_signals_of_server(shutdown: &CancellationToken) -> Result<Reloading, Failure> {
+    let reloading = Reloading::default();
+    let running = reloading.clone();
+    watch_signals(shutdown, move || match running.get() {
+        Some(reload) => reload(),
+        None => tracing::info!("SIGHUP: still starting; there is nothing to read again"),
+    })?;
+    Ok(reloading)
 }
 
 /// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once. SIGHUP, which by

@@ -89,8 +89,8 @@ pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
 
 /// Waits for the process that has the state file to end, where this one cannot do without: one that is being replaced
 /// may be ending. To be called before anything is served, so that nobody waits for an answer meanwhile; [`build`] takes
-/// the lock. Blocks; `waiting` is to say so.
-pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), String> {
+/// the lock. Blocks, but no longer than until `is_given_up`; `waiting` is to say so.
+pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let Some(path) = config.state_path.as_deref().filter(|_| mints_alone(config)) else { return Ok(()) };
     let say = |holder: &Holder| {
         let patience_s = state_lock::PATIENCE.as_secs();
@@ -99,7 +99,7 @@ pub fn await_state(config: &Config, waiting: impl FnOnce(&str)) -> Result<(), St
             path.display()
         ));
     };
-    state_lock::wait_until_free(path, say).map_err(|holder| in_use(path, &holder))
+    state_lock::wait_until_free(path, is_given_up, say).map_err(|holder| in_use(path, &holder))
 }
 
 /// Who has the state file that this configuration names, and what a server would do that is started with it now.

@@ -176,11 +176,16 @@ pub fn holder(state: &Path) -> Option<Holder> {
     }
 }
 
-/// Waits for whoever holds the lock to end; who that is, if it has not ended after [`PATIENCE`]. Blocks.
-pub fn wait_until_free(state: &Path, waiting: impl FnOnce(&Holder)) -> Result<(), Holder> {
+/// Waits for whoever holds the lock to end; who that is, if it has not ended after [`PATIENCE`]. Given up as soon as
+/// `is_given_up`. Blocks.
+pub fn wait_until_free(
+    state: &Path,
+    is_given_up: impl Fn() -> bool,
+    waiting: impl FnOnce(&Holder),
+) -> Result<(), Holder> {
     let begun = Instant::now();
     let mut waiting = Some(waiting);
-    while let Some(holder) = holder(state) {
+    while let Some(holder) = holder(state).filter(|_| !is_given_up()) {
         if begun.elapsed() >= PATIENCE {
             return Err(holder);
         }

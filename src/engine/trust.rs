@@ -20,7 +20,8 @@ pub(super) fn may_have_password(server: &RedisServer, place: &Place) -> bool {
         return true;
     }
     if !server.trusted_hosts.is_empty() {
-        return server.trusted_hosts.iter().any(|trusted| trusted.covers(&host));
+        let is_known_form = host.parse::<IpAddr>().is_ok() || is_name(&host);
+        return is_known_form && server.trusted_hosts.iter().any(|trusted| trusted.covers(&host));
     }
     let vouched_for = server.tls.as_ref().is_some_and(|files| files.ca_file.is_some());
     server.password.is_none() || vouched_for || is_near(&server.at, &host)
@@ -41,10 +42,23 @@ fn is_near(at: &RedisAt, host: &str) -> bool {
             let mut known = hosts(at).filter_map(|known| known.parse::<IpAddr>().ok());
             is_private(address) || known.any(|known| is_beside(known, address))
         }
+        // An address in a form that only the resolver takes for one, such as 3325256713, is not known to be near.
+        Err(_) if !is_name(host) => false,
         // A name without a dot is found in the local domain alone.
         Err(_) if !host.contains('.') => true,
         Err(_) => hosts(at).filter_map(domain).any(|domain| host.ends_with(&domain)),
     }
+}
+
+/// A host's name, and nothing that the resolver reads as an address: it takes a number for one, and what follows a `%` for
+/// the interface of one.
+fn is_name(host: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_number = |label: &str| match label.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    host.bytes().all(plain) && !host.rsplit('.').next().is_none_or(is_number)
 }
 
 /// In one /16, or one /48.
@@ -116,6 +130,20 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_only_the_resolver_knows_as_one_is_not_taken_for_a_name_nearby() {
+        let server = sentinels(&["10.0.0.1", "one.redis.example.com"]);
+        for far in ["3325256713", "0xc6336409", "0XC6336409", "030614662011", "2001:db8::1%1", "198.51.25609", ""] {
+            judged(&server, far, false);
+        }
+        for far in ["198.51.100.9 .redis.example.com", "2001:db8::1%.redis.example.com", "198.51.100.9\0"] {
+            judged(&server, far, false);
+        }
+        for near in ["2redis", "redis_2", "0xredis", "7.redis.example.com"] {
+            judged(&server, near, true);
+        }
+    }
+
+    #[test]
     fn with_a_list_it_goes_nowhere_else() {
         let trusted = |text: &str| TrustedHost::parse(text).unwrap();
         let trusted_hosts = vec![trusted("10.1.0.0/24"), trusted("*.db.example.com"), trusted("198.51.100.9")];
@@ -124,6 +152,9 @@ mod tests {
             judged(&server, listed, true);
         }
         for other in ["10.0.0.2", "10.1.1.1", "127.0.0.1", "redis-2", "db.example.com", "198.51.100.10"] {
+            judged(&server, other, false);
+        }
+        for other in ["192.0.2.1 .db.example.com", "2001:db8::1%.db.example.com"] {
             judged(&server, other, false);
         }
     }

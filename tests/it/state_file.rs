@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use tokencached::config::{self, Flags, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{self, APPID, Node, Wechat, run, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, run, run_well, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -138,6 +139,27 @@ fn with_another_user_the_state_and_its_lock_are_that_users() {
     let node = start(node.stop());
     assert_eq!(any_token(&node), token);
     assert!(is_saved(&node));
+}
+
+#[test]
+fn a_start_that_waits_for_the_state_outlives_a_hangup_and_ends_when_it_is_told_to() {
+    let wechat = Wechat::start();
+    let first = Node::start(&wechat.config("", CLASSIC), &[]);
+    any_token(&first);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tokencached.toml", &config_on(&wechat, CLASSIC, &first.path("state.json")));
+    let log = folder.path().join("log");
+    let mut second = tokencached();
+    second.arg("--config").arg(config).args(["-p", "-1"]).stderr(fs::File::create(&log).unwrap());
+    let mut second = second.spawn().unwrap();
+    let signal = |pid: u32, name: &str| run_well(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
+    wait_for("the second to wait", || fs::read_to_string(&log).ok()?.contains("waiting 10 s").then_some(()));
+    for name in ["HUP", "TERM"] {
+        signal(second.id(), name);
+    }
+    let status = second.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", fs::read_to_string(&log).unwrap());
+    assert!(first.connect().get("access_token").is_some());
 }
 
 #[test]
