@@ -49,13 +49,13 @@ impl Wanted {
 }
 
 /// Whether something failed because the process, or the whole system, has no file descriptor left. That passes.
-pub fn is_want_of(error: &io::Error) -> bool {
+pub fn is_exhausted(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
 pub fn are_used_up() -> bool {
-    File::open("/dev/null").is_err_and(|error| is_want_of(&error))
+    File::open("/dev/null").is_err_and(|error| is_exhausted(&error))
 }
 
 #[cfg(test)]
@@ -95,9 +95,12 @@ mod tests {
 
     #[test]
     fn both_wants_of_descriptors_are_told_from_other_errors() {
-        let is_want = |errno: Errno| is_want_of(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        let exhausted = |errno: Errno| is_exhausted(&io::Error::from_raw_os_error(errno.raw_os_error()));
         assert!(
-            is_want(Errno::MFILE) && is_want(Errno::NFILE) && !is_want(Errno::NOMEM) && !is_want(Errno::CONNREFUSED)
+            exhausted(Errno::MFILE)
+                && exhausted(Errno::NFILE)
+                && !exhausted(Errno::NOMEM)
+                && !exhausted(Errno::CONNREFUSED)
         );
         assert!(!are_used_up());
     }

@@ -81,11 +81,11 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 }
 
 /// Whether it was for want of a file descriptor: this process's own fault, which passes.
-pub fn is_want_of_descriptors(error: &reqwest::Error) -> bool {
+pub fn is_out_of_descriptors(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
         let io = inner.downcast_ref::<std::io::Error>();
-        if io.is_some_and(descriptors::is_want_of) {
+        if io.is_some_and(descriptors::is_exhausted) {
             return true;
         }
         cause = match io.and_then(std::io::Error::get_ref) {

@@ -55,7 +55,7 @@ impl SecretSource {
 }
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
-    let unreadable = |error: std::io::Error| match descriptors::is_want_of(&error) {
+    let unreadable = |error: std::io::Error| match descriptors::is_exhausted(&error) {
         true => SecretFault::NoDescriptor,
         false => SecretFault::Unreadable(error.to_string()),
     };

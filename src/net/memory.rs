@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cache::Outlived;
+use crate::cache::DetachedBytes;
 use crate::stats::Stats;
 
 /// Whose peer keeps this pace is behind only by the time it has been silent, bytes per second.
@@ -25,7 +25,7 @@ pub(crate) struct ConnectionMemory {
     /// Shows what all holders have.
     stats: Arc<Stats>,
     bytes_max: u64,
-    outlived: Arc<Outlived>,
+    detached: Arc<DetachedBytes>,
     holders: Mutex<Holders>,
 }
 
@@ -78,14 +78,14 @@ impl Share {
 }
 
 impl ConnectionMemory {
-    pub fn new(bytes_max: u64, outlived: Arc<Outlived>, stats: Arc<Stats>) -> ConnectionMemory {
+    pub fn new(bytes_max: u64, detached: Arc<DetachedBytes>, stats: Arc<Stats>) -> ConnectionMemory {
         stats.connection_memory.bytes_max.store(bytes_max, Relaxed);
-        ConnectionMemory { stats, bytes_max, outlived, holders: Mutex::default() }
+        ConnectionMemory { stats, bytes_max, detached, holders: Mutex::default() }
     }
 
     /// What is in use.
     pub fn bytes(&self) -> u64 {
-        self.stats.connection_memory.bytes.load(Relaxed) + self.outlived.bytes()
+        self.stats.connection_memory.bytes.load(Relaxed) + self.detached.bytes()
     }
 
     /// Whether more than half of the memory is in use: time to hold connections to their deadlines, and to let none queue
@@ -168,8 +168,8 @@ impl ConnectionMemory {
     /// once: they let go as soon as their workers have a moment.
     fn make_room(&self, holders: &mut Holders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
-        let outlived = self.outlived.bytes();
-        while holders.bytes - has + bytes + outlived.saturating_sub(holders.leaving_bytes) > self.bytes_max {
+        let detached = self.detached.bytes();
+        while holders.bytes - has + bytes + detached.saturating_sub(holders.leaving_bytes) > self.bytes_max {
             let Some(id) = holders.furthest_behind(asks, now) else { return false };
             holders.revoke(Some(id));
         }
