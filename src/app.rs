@@ -184,7 +184,7 @@ impl App {
             (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
         let refresher = self.refresher.run(self.supervisor.shutdown().clone());
-        let refresher = tokio::spawn(lasting(refresher, self.supervisor.watch("the refresher")));
+        let refresher = tokio::spawn(supervised(refresher, self.supervisor.watch("the refresher")));
         self.server.run().await;
         if let Some(side) = self.side {
             side.join().await;
@@ -202,7 +202,7 @@ impl App {
     }
 }
 
-async fn lasting(work: impl Future<Output = ()>, alive: Alive) {
+async fn supervised(work: impl Future<Output = ()>, alive: Alive) {
     let _alive = alive;
     work.await;
 }

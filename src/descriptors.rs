@@ -52,17 +52,17 @@ impl Wanted {
 
 /// Whether something failed because the process, or the whole system, has no file descriptor left. That passes. Looks
 /// into errors that others have put words around.
-pub fn is_want_of(error: &io::Error) -> bool {
+pub fn is_exhausted(error: &io::Error) -> bool {
     let itself = [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-    itself || error.get_ref().is_some_and(|inner| is_caused_by_want(inner))
+    itself || error.get_ref().is_some_and(|inner| is_caused_by_exhaustion(inner))
 }
 
 /// The same of any error.
-pub fn is_caused_by_want(error: &(dyn Error + 'static)) -> bool {
+pub fn is_caused_by_exhaustion(error: &(dyn Error + 'static)) -> bool {
     let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
     match error.downcast_ref::<io::Error>().or(shared) {
-        Some(io) => is_want_of(io),
-        None => error.source().is_some_and(is_caused_by_want),
+        Some(io) => is_exhausted(io),
+        None => error.source().is_some_and(is_caused_by_exhaustion),
     }
 }
 
@@ -75,7 +75,7 @@ pub fn is_of_a_dead_listener(error: &io::Error) -> bool {
 
 /// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
 pub fn are_used_up() -> bool {
-    File::open("/dev/null").is_err_and(|error| is_want_of(&error))
+    File::open("/dev/null").is_err_and(|error| is_exhausted(&error))
 }
 
 #[cfg(test)]
@@ -115,14 +115,17 @@ mod tests {
 
     #[test]
     fn both_wants_of_descriptors_are_told_from_other_errors() {
-        let is_want = |errno: Errno| is_want_of(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        let exhausted = |errno: Errno| is_exhausted(&io::Error::from_raw_os_error(errno.raw_os_error()));
         assert!(
-            is_want(Errno::MFILE) && is_want(Errno::NFILE) && !is_want(Errno::NOMEM) && !is_want(Errno::CONNREFUSED)
+            exhausted(Errno::MFILE)
+                && exhausted(Errno::NFILE)
+                && !exhausted(Errno::NOMEM)
+                && !exhausted(Errno::CONNREFUSED)
         );
         for around in
             [io::Error::other(io::Error::from(Errno::MFILE)), io::Error::other(Arc::new(io::Error::from(Errno::MFILE)))]
         {
-            assert!(is_want_of(&around), "with words around it: {around}");
+            assert!(is_exhausted(&around), "with words around it: {around}");
         }
         assert!(!are_used_up());
     }

@@ -287,7 +287,7 @@ async fn end_in_time(shutdown: CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(END_MAX).await;
     tracing::error!(
-        "something that was under way has not ended in time, such as a write to a disk that hangs; leaving it"
+        "the shutdown takes too long, something hangs (such as a write to a disk); exiting without waiting for it"
     );
     telemetry::flush();
     std::process::exit(EXIT_SOFTWARE.into());

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::large::{HEADER_BYTES, LargeData, Outlived, SHARED_BYTES_MIN};
+use super::large::{DetachedBytes, HEADER_BYTES, LargeData, SHARED_BYTES_MIN};
 use super::shard::Trash;
 
 /// In front of the data of each slot: the index of its entry.
@@ -185,11 +185,11 @@ pub(super) enum Piece {
 }
 
 impl Piece {
-    fn of_item(data: Box<[u8]>, outlived: &Arc<Outlived>) -> Piece {
+    fn of_item(data: Box<[u8]>, detached: &Arc<DetachedBytes>) -> Piece {
         if data.len() < SHARED_BYTES_MIN {
             Piece::Own(data)
         } else {
-            Piece::Shared(LargeData::new(data, outlived.clone()))
+            Piece::Shared(LargeData::new(data, detached.clone()))
         }
     }
 
@@ -232,7 +232,7 @@ pub(super) struct Arena {
     reach: usize,
     bins: Box<[Bin]>,
     large: Vec<Large>,
-    outlived: Arc<Outlived>,
+    detached: Arc<DetachedBytes>,
     /// An empty page of each kind: a bin at the brink of a page does not go to the allocator each time.
     spare: [Option<Box<[u8]>>; PAGE_BYTES.len()],
     /// Of pages, spare ones included, and of large data as the allocator rounds it.
@@ -241,7 +241,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// With `evict`, there is another way to get memory than to use a slot that is far too large.
-    pub(super) fn new(layout: Arc<Layout>, evict: bool, outlived: Arc<Outlived>) -> Arena {
+    pub(super) fn new(layout: Arc<Layout>, evict: bool, detached: Arc<DetachedBytes>) -> Arena {
         let reach = if evict { NEAR_BINS } else { layout.bins.len() };
         let bin = |&(slot_bytes, kind): &(u32, u8)| Bin {
             slot_bytes,
@@ -251,7 +251,7 @@ impl Arena {
             pages: Vec::new(),
         };
         let bins = layout.bins.iter().map(bin).collect();
-        Arena { bins, layout, reach, large: Vec::new(), outlived, spare: Default::default(), bytes: 0 }
+        Arena { bins, layout, reach, large: Vec::new(), detached, spare: Default::default(), bytes: 0 }
     }
 
     /// What it takes beside pages and data, whatever is kept.
@@ -266,11 +266,17 @@ impl Arena {
     #[inline]
     pub(super) fn get(&self, place: Place) -> &[u8] {
         if place.is_large() {
-            return self.large[place.at as usize].data.bytes();
+            return self.get_large(place);
         }
         let bin = &self.bins[place.bin()];
         let begin = place.slot() * bin.slot_bytes as usize + OWNER_BYTES;
         &bin.pages[place.page()][begin..begin + place.data_len()]
+    }
+
+    /// Apart, so that reads of small values stay as cheap as they can be.
+    #[inline(never)]
+    fn get_large(&self, place: Place) -> &[u8] {
+        self.large[place.at as usize].data.bytes()
     }
 
     /// What a reader may hold on to; none for data in a slot.
@@ -324,7 +330,7 @@ impl Arena {
         let len = data.len();
         let Some(mut bin_number) = self.layout.bin_of(len) else {
             self.bytes += large_bytes(len);
-            let data = Piece::of_item(data.into_whole(), &self.outlived);
+            let data = Piece::of_item(data.into_whole(), &self.detached);
             self.large.push(Large { owner, data });
             return Place { at: self.large.len() as u32 - 1, form: LARGE | len as u32 };
         };
@@ -443,7 +449,7 @@ impl Arena {
 
     /// Gives everything up at once; what comes back is to be dropped in small doses.
     pub(super) fn take_all(&mut self) -> Vec<Piece> {
-        let empty = Arena::new(self.layout.clone(), self.reach == NEAR_BINS, self.outlived.clone());
+        let empty = Arena::new(self.layout.clone(), self.reach == NEAR_BINS, self.detached.clone());
         let emptied = std::mem::replace(self, empty);
         let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages).chain(emptied.spare.into_iter().flatten());
         pages.map(Piece::Own).chain(emptied.large.into_iter().map(|large| large.data)).collect()

@@ -1,7 +1,7 @@
 //! Data too large for a slot: an allocation of its own. Readers may hold on to it while it is written to their peers, so
 //! that it is not copied for each of them.
 //!
-//! What the cache has given up while readers hold it is counted until the last of them lets go ([`Outlived`]). Never
+//! What the cache has given up while readers hold it is counted until the last of them lets go ([`DetachedBytes`]). Never
 //! changes while a reader holds it.
 
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub(super) const HEADER_BYTES: u64 = (2 * size_of::<usize>() + size_of::<Inner>(
 /// Bytes that readers hold of items which have been replaced, deleted or evicted since.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Outlived(AtomicU64);
+pub struct DetachedBytes(AtomicU64);
 
-impl Outlived {
+impl DetachedBytes {
     pub fn bytes(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -30,22 +30,22 @@ pub(super) struct LargeData(Arc<Inner>);
 
 struct Inner {
     bytes: Box<[u8]>,
-    outlived: Arc<Outlived>,
-    /// Counted in `outlived`.
+    detached: Arc<DetachedBytes>,
+    /// Counted in `detached`.
     given_up: AtomicBool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         if *self.given_up.get_mut() {
-            self.outlived.0.fetch_sub(self.bytes.len() as u64, Relaxed);
+            self.detached.0.fetch_sub(self.bytes.len() as u64, Relaxed);
         }
     }
 }
 
 impl LargeData {
-    pub(super) fn new(bytes: Box<[u8]>, outlived: Arc<Outlived>) -> LargeData {
-        LargeData(Arc::new(Inner { bytes, outlived, given_up: AtomicBool::new(false) }))
+    pub(super) fn new(bytes: Box<[u8]>, detached: Arc<DetachedBytes>) -> LargeData {
+        LargeData(Arc::new(Inner { bytes, detached, given_up: AtomicBool::new(false) }))
     }
 
     #[inline]
@@ -56,7 +56,7 @@ impl LargeData {
     /// To be changed in place. What a reader holds stays as it is: the item then gets a copy.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         if Arc::strong_count(&self.0) > 1 {
-            let copy = LargeData::new(self.0.bytes.clone(), self.0.outlived.clone());
+            let copy = LargeData::new(self.0.bytes.clone(), self.0.detached.clone());
             std::mem::replace(self, copy).give_up();
         }
         Arc::get_mut(&mut self.0).map_or(&mut [], |inner| &mut inner.bytes)
@@ -66,7 +66,7 @@ impl LargeData {
     pub(super) fn give_up(&self) {
         if Arc::strong_count(&self.0) > 1 {
             self.0.given_up.store(true, Relaxed);
-            self.0.outlived.0.fetch_add(self.0.bytes.len() as u64, Relaxed);
+            self.0.detached.0.fetch_add(self.0.bytes.len() as u64, Relaxed);
         }
     }
 }

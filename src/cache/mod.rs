@@ -48,7 +48,7 @@ use self::{
 };
 pub use self::{
     class::ClassTotals,
-    large::{Outlived, SHARED_BYTES_MIN, SharedValue},
+    large::{DetachedBytes, SHARED_BYTES_MIN, SharedValue},
     slot::Slot,
 };
 
@@ -210,7 +210,7 @@ pub struct Cache {
     hasher: RandomState,
     cas_ids: Alone,
     budget: Arc<Budget>,
-    outlived: Arc<Outlived>,
+    detached: Arc<DetachedBytes>,
     item_size_max: usize,
 }
 
@@ -225,10 +225,10 @@ impl Cache {
         let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));
         let (layout, budget) = (Arc::new(Layout::new()), Arc::new(Budget::new(options.budget_bytes, count)));
-        let outlived = Arc::<Outlived>::default();
+        let detached = Arc::<DetachedBytes>::default();
         let shard = |number| {
-            let (layout, outlived) = (layout.clone(), outlived.clone());
-            let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout, outlived);
+            let (layout, detached) = (layout.clone(), detached.clone());
+            let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout, detached);
             Padded(Mutex::new(shard))
         };
         Cache {
@@ -236,14 +236,14 @@ impl Cache {
             hasher: RandomState::default(),
             cas_ids: Alone(AtomicU64::new(1)),
             budget,
-            outlived,
+            detached,
             item_size_max: options.item_size_max_bytes,
         }
     }
 
     /// What readers hold of items that are gone. Not part of the budget: who gives it to readers must bound it.
-    pub fn outlived(&self) -> &Arc<Outlived> {
-        &self.outlived
+    pub fn detached(&self) -> &Arc<DetachedBytes> {
+        &self.detached
     }
 
     /// Looks a key up as a client's read and marks it as used. `visit` runs under the shard's lock: it copies bytes

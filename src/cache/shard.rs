@@ -17,7 +17,7 @@ use super::{
     arena::{self, Arena, Data, Layout, Piece, Place},
     budget::Budget,
     class::{ClassTotals, Classes, item_size},
-    large::Outlived,
+    large::DetachedBytes,
     queue::{Ghost, Queue, Share},
     slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
     wheel::{NO_SLOT, Step, Wheel},
@@ -127,7 +127,7 @@ impl Shard {
         evict: bool,
         classes: Arc<Classes>,
         layout: Arc<Layout>,
-        outlived: Arc<Outlived>,
+        detached: Arc<DetachedBytes>,
     ) -> Shard {
         let stats = (1..=classes.count())
             .map(|class| ClassTotals { chunk_size: classes.chunk_size(class as u8) as u64, ..ClassTotals::default() })
@@ -135,7 +135,7 @@ impl Shard {
         let mut shard = Shard {
             table: HashTable::new(),
             slab: Slab::new(),
-            arena: Arena::new(layout, evict, outlived),
+            arena: Arena::new(layout, evict, detached),
             wheel: Wheel::new(),
             small: Queue::new(),
             main: Queue::new(),

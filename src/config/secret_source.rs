@@ -66,7 +66,7 @@ fn of_file(path: &Path) -> Result<Secret, SecretFault> {
     let bytes = files::read(path, SECRET_BYTES_MAX).map_err(|fault| match fault {
         Unread::NotAFile => SecretFault::NotAFile,
         Unread::TooLarge => SecretFault::TooLarge,
-        Unread::Io(error) if descriptors::is_want_of(&error) => SecretFault::NoDescriptor,
+        Unread::Io(error) if descriptors::is_exhausted(&error) => SecretFault::NoDescriptor,
         Unread::Io(error) => SecretFault::Unreadable(error.to_string()),
     })?;
     of_text(std::str::from_utf8(&bytes).map_err(|_| SecretFault::NotUtf8)?)

@@ -112,7 +112,7 @@ impl Refresher {
     }
 
     /// A task that must run for as long as this does.
-    fn spawn_lasting(&self, part: &str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    fn spawn_supervised(&self, part: &str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let alive = self.supervisor.as_ref().map(|supervisor| supervisor.watch(part));
         tokio::spawn(async move {
             let _alive = alive;
@@ -126,21 +126,21 @@ impl Refresher {
         let writing = CancellationToken::new();
         let _end_writer = writing.clone().drop_guard();
         let writer = self.saver.clone().map(|saver| {
-            self.spawn_lasting("the writer of the state file", saver.run(self.table.clone(), writing.clone()))
+            self.spawn_supervised("the writer of the state file", saver.run(self.table.clone(), writing.clone()))
         });
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
         let ticket_files = std::mem::take(&mut self.ticket_files);
         if !ticket_files.is_empty() {
             let watch = ticket_files::watch(ticket_files, self.table.clone(), watching);
-            self.spawn_lasting("the watch on verify ticket files", watch);
+            self.spawn_supervised("the watch on verify ticket files", watch);
         }
         let saver = self.saver.clone();
         let (told, news) = mpsc::channel(NEWS_MAX);
         let listening = CancellationToken::new();
         let _end_listening = listening.clone().drop_guard();
         if let Some(Watch { shared, watched }) = self.watch.take() {
-            self.spawn_lasting("the watch on the shared state", shared.watch(watched, told, listening));
+            self.spawn_supervised("the watch on the shared state", shared.watch(watched, told, listening));
         }
         let client_checks = CheckBudget::new(self.clock.boot_ms());
         let mut driver = Driver {

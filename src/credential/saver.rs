@@ -209,7 +209,7 @@ impl Saver {
                 written = self.write() => written,
             };
             let longest = match &written {
-                Err(error) if descriptors::is_want_of(error) => BACKOFF_WITHOUT_DESCRIPTOR,
+                Err(error) if descriptors::is_exhausted(error) => BACKOFF_WITHOUT_DESCRIPTOR,
                 _ => BACKOFF_MAX,
             };
             let pause = async {
@@ -247,7 +247,7 @@ impl Saver {
         match written {
             Ok(()) if !was_saved => info!("the state can be written again"),
             Err(reason) if was_saved => {
-                let remedy = descriptors::is_want_of(&reason).then_some(descriptors::REMEDY);
+                let remedy = descriptors::is_exhausted(&reason).then_some(descriptors::REMEDY);
                 let reason = reason.to_string();
                 warn!(reason, remedy, "the state cannot be written; running from memory, a restart would fetch anew");
             }

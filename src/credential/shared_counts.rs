@@ -27,7 +27,7 @@ pub struct Counts {
 
 /// Why what a record says of calls is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unbelieved {
+pub enum CountsRejected {
     #[error("it has no seal: a node of an older version has written it, or somebody else")]
     Unsealed,
     #[error("its seal is broken")]
@@ -59,16 +59,16 @@ impl Counts {
     }
 
     /// What [`Counts::to_text`] has made, and can be on that store at that instant.
-    pub fn from_text(text: &str, seal: &Seal, quota: &Quota, store_ms: StoreMs) -> Result<Counts, Unbelieved> {
-        let told: Told = serde_json::from_str(text).map_err(|_| Unbelieved::Broken)?;
-        let sealed = told.sealed.ok_or(Unbelieved::Unsealed)?;
-        let opened = seal.open_counts(&sealed).map_err(|_| Unbelieved::Broken)?;
-        let counts: Counts = serde_json::from_slice(&opened).map_err(|_| Unbelieved::Broken)?;
+    pub fn from_text(text: &str, seal: &Seal, quota: &Quota, store_ms: StoreMs) -> Result<Counts, CountsRejected> {
+        let told: Told = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
+        let sealed = told.sealed.ok_or(CountsRejected::Unsealed)?;
+        let opened = seal.open_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
+        let counts: Counts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
         let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));
         let unix_ms = i64::try_from(store_ms).unwrap_or(i64::MAX);
         match counts.calls.is_possible(unix_ms, most) {
             true => Ok(counts),
-            false => Err(Unbelieved::Impossible),
+            false => Err(CountsRejected::Impossible),
         }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
         ledger
     }
 
-    fn read(text: &str) -> Result<Counts, Unbelieved> {
+    fn read(text: &str) -> Result<Counts, CountsRejected> {
         Counts::from_text(text, &seal("t1"), &QUOTA, NOW_MS)
     }
 
@@ -112,8 +112,8 @@ mod tests {
     fn counts_without_a_seal_of_ours_are_not_believed() {
         let counts = Counts::after_call(&counted(3, NOW_MS), NOW_MS, 0);
         let plain = serde_json::to_string(&counts.calls).unwrap();
-        assert_eq!(read(&plain), Err(Unbelieved::Unsealed));
-        assert_eq!(read(&counts.to_text(&seal("t2")).unwrap()), Err(Unbelieved::Broken), "another credential's");
+        assert_eq!(read(&plain), Err(CountsRejected::Unsealed));
+        assert_eq!(read(&counts.to_text(&seal("t2")).unwrap()), Err(CountsRejected::Broken), "another credential's");
         for rubbish in ["", "{", "[]", "{\"sealed\":1}", "{\"sealed\":\"\"}", "{\"sealed\":\"AAAA\"}"] {
             assert!(read(rubbish).is_err(), "{rubbish}");
         }
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn counts_that_cannot_be_are_not_believed_under_a_seal_either() {
         let too_many = Counts { calls: counted(1_001, NOW_MS), not_before_ms: 0 };
-        assert_eq!(read(&too_many.to_text(&seal("t1")).unwrap()), Err(Unbelieved::Impossible));
+        assert_eq!(read(&too_many.to_text(&seal("t1")).unwrap()), Err(CountsRejected::Impossible));
         let to_come = Counts { calls: counted(1, NOW_MS + 2 * DAY_MS), not_before_ms: 0 };
-        assert_eq!(read(&to_come.to_text(&seal("t1")).unwrap()), Err(Unbelieved::Impossible));
+        assert_eq!(read(&to_come.to_text(&seal("t1")).unwrap()), Err(CountsRejected::Impossible));
         let long_past = Counts { calls: counted(1_000, NOW_MS - 9 * DAY_MS), not_before_ms: 0 };
         assert!(read(&long_past.to_text(&seal("t1")).unwrap()).is_ok());
     }

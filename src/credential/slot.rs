@@ -160,8 +160,8 @@ pub(super) struct Share {
     /// How many values in a row were replaced long before their end.
     pub(super) early: u32,
     /// When the platform was last asked although the nodes' own count forbade it; and that the next flight may.
-    pub(super) asked_anyway_ms: Option<BootMs>,
-    pub(super) asks_anyway: bool,
+    pub(super) quota_overruled_ms: Option<BootMs>,
+    pub(super) overrules_quota: bool,
     /// The present value is about to be offered to the store.
     pub(super) offering: Option<AbortHandle>,
     /// Another node's word has come while a flight was under way: that has nothing left to do.
@@ -183,8 +183,8 @@ impl Share {
             useless: 0,
             discarded_ms: None,
             early: 0,
-            asked_anyway_ms: None,
-            asks_anyway: false,
+            quota_overruled_ms: None,
+            overrules_quota: false,
             offering: None,
             overtaken: false,
             told: 0,

@@ -246,7 +246,7 @@ impl LockedStore {
             Hold::NotOurs(_) | Hold::Unavailable => 0,
         };
         if removed > 0 {
-            info!(removed, "removed what a process left that was killed while it wrote the state");
+            info!(removed, "removed unfinished state files of a process that was killed");
         }
     }
 
@@ -304,7 +304,10 @@ impl Store for LockedStore {
             Loaded::Found(snapshot) => Some(snapshot),
             Loaded::Empty => None,
             Loaded::Refused { reason, .. } => {
-                warn!(reason, "what was in the state file is unusable; this process's own state takes its place");
+                warn!(
+                    reason,
+                    "the state file cannot be used and is set aside; this process's own state takes its place"
+                );
                 None
             }
         })

@@ -129,7 +129,7 @@ async fn pem(path: &Path) -> Result<Vec<u8>, Fault> {
     let here = path.to_owned();
     let read = read_aside(path, move || files::read(&here, files::PEM_BYTES_MAX)).await.map_err(|_| Fault::Files)?;
     read.map(|mut bytes| std::mem::take(&mut *bytes)).map_err(|fault| match fault {
-        Unread::Io(error) if descriptors::is_want_of(&error) => Fault::NoDescriptor,
+        Unread::Io(error) if descriptors::is_exhausted(&error) => Fault::NoDescriptor,
         _ => Fault::Files,
     })
 }
@@ -160,7 +160,7 @@ fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
     let tls = server.tls.is_some();
     match fault_of(error) {
         // The library's error does not always tell: a look-up that fails for want of one names another reason.
-        Fault::Dropped if is_want_of_descriptors(error) || descriptors::are_used_up() => Fault::NoDescriptor,
+        Fault::Dropped if is_out_of_descriptors(error) || descriptors::are_used_up() => Fault::NoDescriptor,
         Fault::Dropped if error.is_connection_refusal() => Fault::Unreachable,
         Fault::Dropped if tls && is_of_tls(error) => Fault::Tls,
         Fault::Dropped if error.is_connection_dropped() => Fault::Dropped,
@@ -170,10 +170,10 @@ fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
     }
 }
 
-fn is_want_of_descriptors(error: &RedisError) -> bool {
+fn is_out_of_descriptors(error: &RedisError) -> bool {
     let source = std::error::Error::source(error);
     let inner = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
-    inner.is_some_and(|inner| descriptors::is_caused_by_want(&**inner))
+    inner.is_some_and(|inner| descriptors::is_caused_by_exhaustion(&**inner))
 }
 
 /// The library hands on what TLS says as a text.

@@ -14,7 +14,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::service::Outlived;
+use crate::service::DetachedBytes;
 use crate::stats::Stats;
 
 /// Whose peer keeps this pace is behind only by the time it has been silent, bytes per second.
@@ -26,7 +26,7 @@ pub(crate) struct ConnectionMemory {
     /// Shows what all holders have.
     stats: Arc<Stats>,
     bytes_max: u64,
-    outlived: Arc<Outlived>,
+    detached: Arc<DetachedBytes>,
     holders: Mutex<Holders>,
 }
 
@@ -91,14 +91,14 @@ impl Share {
 }
 
 impl ConnectionMemory {
-    pub fn new(bytes_max: u64, outlived: Arc<Outlived>, stats: Arc<Stats>) -> ConnectionMemory {
+    pub fn new(bytes_max: u64, detached: Arc<DetachedBytes>, stats: Arc<Stats>) -> ConnectionMemory {
         stats.connection_memory.bytes_max.store(bytes_max, Relaxed);
-        ConnectionMemory { stats, bytes_max, outlived, holders: Mutex::default() }
+        ConnectionMemory { stats, bytes_max, detached, holders: Mutex::default() }
     }
 
     /// What is in use.
     pub fn bytes(&self) -> u64 {
-        self.stats.connection_memory.bytes.load(Relaxed) + self.outlived.bytes()
+        self.stats.connection_memory.bytes.load(Relaxed) + self.detached.bytes()
     }
 
     /// Whether more than half of the memory is in use: time to hold connections to their deadlines, and to let none queue
@@ -181,9 +181,9 @@ impl ConnectionMemory {
     /// once: they let go as soon as their workers have a moment.
     fn make_room(&self, holders: &mut Holders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
-        let outlived = self.outlived.bytes();
+        let detached = self.detached.bytes();
         let is_enough = |holders: &Holders| {
-            holders.bytes - has + bytes + outlived.saturating_sub(holders.revoked_shared_bytes) <= self.bytes_max
+            holders.bytes - has + bytes + detached.saturating_sub(holders.revoked_shared_bytes) <= self.bytes_max
         };
         if is_enough(holders) {
             return true;
@@ -191,7 +191,7 @@ impl ConnectionMemory {
         // All are looked at once, however many have to give way.
         let mut others = holders.by_how_far_behind(asks, now);
         while let Some((_, Reverse(id))) = others.pop() {
-            if holders.would_free(id, outlived) {
+            if holders.would_free(id, detached) {
                 holders.revoke(id);
             }
             if is_enough(holders) {
@@ -251,9 +251,9 @@ impl Holders {
     }
 
     /// Whether there is more memory when this one gives way. A value that the cache still has stays where it is.
-    fn would_free(&self, id: u64, outlived: u64) -> bool {
+    fn would_free(&self, id: u64, detached: u64) -> bool {
         let Some(Holder { holding, .. }) = self.all.get(&id) else { return false };
-        holding.bytes > 0 || (holding.shared_bytes > 0 && outlived > self.revoked_shared_bytes)
+        holding.bytes > 0 || (holding.shared_bytes > 0 && detached > self.revoked_shared_bytes)
     }
 
     /// The furthest behind first, of several the oldest.

@@ -114,11 +114,11 @@ impl Shared {
     }
 
     fn new(service: Arc<Service>, guard: Arc<Guard>, limits: Limits, shutdown: CancellationToken) -> Shared {
-        let (outlived, stats) = (service.cache.outlived().clone(), service.stats.clone());
+        let (detached, stats) = (service.cache.detached().clone(), service.stats.clone());
         Shared {
             service,
             guard,
-            in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, outlived, stats),
+            in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, detached, stats),
             started: Instant::now(),
             strict_until_ms: AtomicU64::new(0),
             logins: LoginLimit::default(),

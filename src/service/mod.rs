@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use self::managed::Read;
 pub use self::output::Output;
 use crate::access::Rights;
-pub use crate::cache::Outlived;
+pub use crate::cache::DetachedBytes;
 use crate::cache::{Cache, Counted, ItemView, Stored};
 use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;

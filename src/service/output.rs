@@ -213,21 +213,21 @@ mod tests {
     #[test]
     fn a_value_that_is_replaced_while_it_is_written_stays_whole_and_is_counted_until_then() {
         let (cache, mut output, plain) = output();
-        assert_eq!(cache.outlived().bytes(), 0);
+        assert_eq!(cache.detached().bytes(), 0);
         cache.store(Mode::Set, b"a", 0, 0, b"other", 1);
         cache.flush(1, 1);
         // Flushed memory goes with the next operations.
         (0..10).for_each(|_| assert!(cache.get(b"x", 1, |_| ()).is_none()));
         cache.validate().unwrap();
         // Each with its key and its flags.
-        assert_eq!(cache.outlived().bytes(), 37_000 + 2 + 8);
+        assert_eq!(cache.detached().bytes(), 37_000 + 2 + 8);
         let mut slices = [IoSlice::new(&[]); 16];
         let count = output.slices(0, usize::MAX, &mut slices);
         assert!(slices[..count].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>() == plain);
         output.release_written(20_007);
-        assert_eq!(cache.outlived().bytes(), 17_000 + 1 + 4);
+        assert_eq!(cache.detached().bytes(), 17_000 + 1 + 4);
         output.clear();
-        assert_eq!(cache.outlived().bytes(), 0);
+        assert_eq!(cache.detached().bytes(), 0);
     }
 
     #[test]
@@ -242,9 +242,9 @@ mod tests {
         assert_eq!(output.slices(0, usize::MAX, &mut slices), 1);
         assert!(*slices[0] == *padded);
         assert!(cache.get(b"n", 1, |item| item.value.starts_with(b"42 ")).unwrap());
-        assert_eq!(cache.outlived().bytes(), 20_003);
+        assert_eq!(cache.detached().bytes(), 20_003);
         drop(output);
-        assert_eq!(cache.outlived().bytes(), 0);
+        assert_eq!(cache.detached().bytes(), 0);
         cache.validate().unwrap();
     }
 }

@@ -111,7 +111,7 @@ impl Service {
             stat(out, "state_file_failures", self.table.state_failures.load(Relaxed));
         }
         let memory = &self.stats.connection_memory;
-        stat(out, "connection_memory_bytes", memory.bytes.load(Relaxed) + self.cache.outlived().bytes());
+        stat(out, "connection_memory_bytes", memory.bytes.load(Relaxed) + self.cache.detached().bytes());
         stat(out, "connection_memory_bytes_max", memory.bytes_max.load(Relaxed));
         if let Some(node) = self.table.sharing.node() {
             stat(out, "shared_state_node", node);

@@ -111,7 +111,7 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
             Err(error) => {
                 if parts.connections.accept_failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
                     let remedy =
-                        if descriptors::is_want_of(&error) { descriptors::REMEDY } else { "it is tried again" };
+                        if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
                     tracing::warn!(%error, "the side port could not accept a connection; {remedy}");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;

@@ -20,7 +20,7 @@ use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
 use crate::config;
-use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls, is_want_of_descriptors};
+use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors};
 use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -303,7 +303,7 @@ impl From<reqwest::Error> for Lost {
     fn from(error: reqwest::Error) -> Lost {
         let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
         let sent = if error.is_connect() || error.is_builder() { Sent::NotSent } else { Sent::Ambiguous };
-        let no_descriptor = sent == Sent::NotSent && is_want_of_descriptors(&error);
+        let no_descriptor = sent == Sent::NotSent && is_out_of_descriptors(&error);
         Lost { class, sent, by_tls: is_by_tls(&error), no_descriptor, message: chain(error) }
     }
 }

@@ -519,3 +519,36 @@ fn the_differences_listed_are_those_there_are() {
     let _ = client.stream.write_all(endless.as_bytes());
     assert_eq!(client.rest(), b"");
 }
+
+/// The headings of a page, as links name them.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = split(markdown).1;
+    let headings = headings
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    headings.map(|text| text.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let in_folder = |folder: &str| {
+        let names =
+            fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let pages = names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}"));
+        pages.collect::<Vec<_>>()
+    };
+    let pages = ["README.md", "README.zh-CN.md", "CHANGELOG.md"].map(str::to_owned);
+    for page in pages.into_iter().chain(in_folder("docs")).chain(in_folder("tests")) {
+        let prose = split(&text(&page)).1;
+        let links = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let to = if path.is_empty() { root().join(&page) } else { root().join(&page).parent().unwrap().join(path) };
+            assert!(to.exists(), "{page}: {link} leads to no file");
+            let is_page = to.extension().is_some_and(|extension| extension == "md");
+            let known = anchor.is_empty() || !is_page || anchors(&fs::read_to_string(&to).unwrap()).contains(anchor);
+            assert!(known, "{page}: {link} leads to no heading");
+        }
+    }
+}

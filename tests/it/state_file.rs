@@ -334,7 +334,7 @@ fn what_a_killed_write_has_left_is_removed_at_the_next_start() {
     let folder = node.kill();
     assert!(left.exists());
     let node = Node::start_in(folder, &config, &[]);
-    assert!(!left.exists() && node.log().contains("removed what a process left"), "{}", node.log());
+    assert!(!left.exists() && node.log().contains("removed unfinished state files"), "{}", node.log());
     any_token(&node);
 }
 

@@ -84,8 +84,8 @@ impl Driver {
         if !taken && self.refusal_logged.due(now_ms, LOG_SPACING_MS) {
             warn!(
                 refused = table.client_checks_refused.load(Ordering::Relaxed),
-                "clients report so many good tokens as refused, or write so many of their own, that not each is looked \
-                 into: find out who does (reports and writers in stats tokens, writers in the status page)"
+                "clients report too many good tokens as refused, or write too many of their own, so not every report is \
+                 checked: find out who does it (reports and writers in stats tokens, writers on the status page)"
             );
         }
         taken

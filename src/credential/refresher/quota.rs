@@ -8,7 +8,7 @@ use crate::clock::BootMs;
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::ledger::{Denied, Ledger, Limit, Use};
 use crate::credential::policy::BACKOFF_FLOOR_MS;
-use crate::credential::shared_counts::{Counts, Unbelieved};
+use crate::credential::shared_counts::{Counts, CountsRejected};
 use crate::credential::slot::Slot;
 use crate::credential::table::CredentialId;
 use crate::nodes::record::StoreMs;
@@ -31,7 +31,7 @@ impl Slot {
     }
 
     /// What other nodes have counted, if that can be believed.
-    pub(super) fn count_others(&mut self, text: &str, store_ms: StoreMs) -> Result<(), Unbelieved> {
+    pub(super) fn count_others(&mut self, text: &str, store_ms: StoreMs) -> Result<(), CountsRejected> {
         let Some(share) = &self.share else { return Ok(()) };
         let counts = Counts::from_text(text, &share.lane.seal, &self.quota, store_ms)?;
         self.ledger.merge(&counts.calls);
@@ -39,20 +39,20 @@ impl Slot {
         Ok(())
     }
 
-    /// The calls that nodes have counted are their own word, and the platform's is the one that counts: where there is
-    /// soon nothing left to serve it is asked itself, now and then.
-    fn may_ask_anyway(&mut self, now_ms: BootMs) -> bool {
+    /// The platform decides whether the quota is used up, not what nodes have counted. Where the token is about to end,
+    /// or is gone, the platform is asked in spite of the count, once in a while. True if now.
+    fn try_overrule_quota(&mut self, now_ms: BootMs) -> bool {
         let dying = self.standing.left_ms(now_ms) <= self.dying_ms();
         let Some(share) = self.share.as_mut().filter(|_| dying) else { return false };
-        let may = share.asked_anyway_ms.is_none_or(|asked_ms| now_ms >= asked_ms + ASK_ANYWAY_EVERY_MS);
+        let may = share.quota_overruled_ms.is_none_or(|asked_ms| now_ms >= asked_ms + OVERRULE_QUOTA_EVERY_MS);
         if may {
-            (share.asked_anyway_ms, share.asks_anyway) = (Some(now_ms), true);
+            (share.quota_overruled_ms, share.overrules_quota) = (Some(now_ms), true);
         }
         may
     }
 }
 
-const ASK_ANYWAY_EVERY_MS: u64 = 600_000;
+const OVERRULE_QUOTA_EVERY_MS: u64 = 600_000;
 
 /// Longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
@@ -137,11 +137,11 @@ impl Driver {
                     self.note_stand_in(id);
                     return self.start(id, purpose);
                 }
-                if slot.may_ask_anyway(now.boot_ms) {
+                if slot.try_overrule_quota(now.boot_ms) {
                     let appid = &slot.credential.appid;
                     warn!(
                         appid,
-                        "by the nodes' own count {denied}; nothing is left to serve, so the platform is asked"
+                        "by the nodes' own count {denied}; the token is about to end or is gone, so the platform is asked all the same"
                     );
                     return self.start(id, purpose);
                 }

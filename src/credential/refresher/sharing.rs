@@ -14,7 +14,7 @@ use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
 use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
-use crate::credential::shared_counts::Unbelieved;
+use crate::credential::shared_counts::CountsRejected;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, Published, Report};
 use crate::credential::turn::{Sharing, value_of};
@@ -66,7 +66,7 @@ impl Slot {
             let advice = "look at the node that is named: what it has is wrong, or it runs against another API";
             warn!(
                 appid,
-                kind, by, said_s, at_most_s, advice, "another node says that a value lives longer than any does"
+                kind, by, said_s, at_most_s, advice, "another node says that a value lives longer than its type can"
             );
         }
         latest_ms
@@ -83,7 +83,7 @@ impl Slot {
         let alone = self.standing.alone(asking, self.is_ours(), now_ms);
         let share = self.share.as_mut()?;
         share.overtaken = false;
-        let charged_as = if std::mem::take(&mut share.asks_anyway) { None } else { charged_as };
+        let charged_as = if std::mem::take(&mut share.overrules_quota) { None } else { charged_as };
         // A withdrawn value is of no use, but its like is: only what is later can replace it.
         let knows = if live || self.standing.is_withdrawn() { held } else { 0 };
         Some(Box::new(Sharing {
@@ -494,16 +494,16 @@ impl Driver {
     }
 
     /// Counts that are not believed change nothing.
-    fn note_counts(&mut self, id: CredentialId, counted: Result<(), Unbelieved>) {
-        let Err(unbelieved) = counted else { return };
+    fn note_counts(&mut self, id: CredentialId, counted: Result<(), CountsRejected>) {
+        let Err(rejected) = counted else { return };
         let (facts, now_ms) = (&self.refresher.table.sharing, self.refresher.clock.boot_ms());
-        if unbelieved != Unbelieved::Unsealed {
+        if rejected != CountsRejected::Unsealed {
             facts.forged.counts.fetch_add(1, Ordering::Relaxed);
         }
         if facts.counts_said.due(now_ms, LOG_AGAIN_MS) {
             let advice = "nothing while nodes of an older version run; else see who can write to that Redis";
             let appid = &self.refresher.slots[id].credential.appid;
-            warn!(appid, advice, "the calls counted in the shared state are not believed: {unbelieved}");
+            warn!(appid, advice, "the calls counted in the shared state are not believed: {rejected}");
         }
     }
 

@@ -760,8 +760,8 @@ async fn who_has_to_give_way_on_tls_lets_go_at_once() {
         readers.push(client);
         sleep(Duration::from_millis(10)).await;
     }
-    let outlived = server.lot.shared.service.cache.outlived().bytes();
-    assert!(outlived <= 3 << 20, "{outlived} bytes");
+    let detached = server.lot.shared.service.cache.detached().bytes();
+    assert!(detached <= 3 << 20, "{detached} bytes");
     let open = server.lot.shared.service.stats.curr_connections.load(Relaxed);
     assert!(open <= 5, "{open}: nobody waits for a peer that takes nothing to close");
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::BuildError;
 use crate::config::{SecretFault, SecretSource, UpstreamNodes};
 use crate::descriptors;
-use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, is_want_of_descriptors, tls};
+use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors, tls};
 
 /// The largest answer read: a page of 500 values of 2 KiB is far below.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -137,7 +137,7 @@ async fn bearer(source: &SecretSource) -> Result<HeaderValue, Fault> {
 }
 
 fn lost(error: reqwest::Error) -> Fault {
-    if is_want_of_descriptors(&error) {
+    if is_out_of_descriptors(&error) {
         return NO_DESCRIPTOR;
     }
     if error.is_timeout() {
