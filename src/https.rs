@@ -84,7 +84,8 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 
 /// Whether it was for want of a file descriptor: this process's own fault, which passes.
 pub fn is_out_of_descriptors(error: &reqwest::Error) -> bool {
-    error.source().is_some_and(descriptors::is_caused_by_exhaustion) || (error.is_connect() && descriptors::are_used_up())
+    error.source().is_some_and(descriptors::is_caused_by_exhaustion)
+        || (error.is_connect() && descriptors::are_used_up())
 }
 
 /// An error and its causes in one line, without the URL, which may hold a secret.

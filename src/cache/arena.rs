@@ -263,7 +263,7 @@ impl Arena {
         self.bytes + (self.large.capacity() * size_of::<Large>()) as u64
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, place: Place) -> &[u8] {
         if place.is_large() {
             return self.get_large(place);

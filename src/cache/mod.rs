@@ -125,11 +125,27 @@ impl ItemView<'_> {
         self.value.len() >= SHARED_BYTES_MIN
     }
 
-    /// The value, to be held on to after the look.
-    pub fn share(&self) -> Option<SharedValue> {
-        let begin = self.key.len();
+    /// Where the value can be held on to after the look. A small value of its own, so that a reader that takes its
+    /// address does not make all of the view be made.
+    #[inline(always)]
+    pub fn holdable(&self) -> Holdable<'_> {
+        Holdable { source: self.source, begin: self.key.len(), end: self.key.len() + self.value.len() }
+    }
+}
+
+/// A value that a reader may want to hold on to.
+#[derive(Clone, Copy)]
+pub struct Holdable<'a> {
+    source: Source<'a>,
+    begin: usize,
+    end: usize,
+}
+
+impl Holdable<'_> {
+    /// Holds on to it; none if it is too short for that.
+    pub fn share(self) -> Option<SharedValue> {
         let data = self.source.arena.large(self.source.place)?;
-        Some(SharedValue::new(data, begin, begin + self.value.len()))
+        Some(SharedValue::new(data, self.begin, self.end))
     }
 }
 

@@ -19,7 +19,7 @@ use self::managed::Read;
 pub use self::output::Output;
 use crate::access::Rights;
 pub use crate::cache::DetachedBytes;
-use crate::cache::{Cache, Counted, ItemView, Stored};
+use crate::cache::{Cache, Counted, Holdable, ItemView, Stored};
 use crate::clock::{Now, Spacing};
 use crate::config::RefuseWith;
 use crate::credential::table::Table;
@@ -281,7 +281,7 @@ impl Service {
                 let show = |item: ItemView<'_>| {
                     let cas = with_cas.then_some(item.cas);
                     if item.is_shareable() {
-                        return append_large(out, &item, cas);
+                        return append_large(out, (item.key, item.flags, item.value), cas, item.holdable());
                     }
                     response::value(out, item.key, item.flags, item.value, cas);
                 };
@@ -434,9 +434,9 @@ impl Service {
 
 /// Appends what a `get` answers, but for the data block, which is not copied.
 #[cold]
-fn append_large(out: &mut Output, item: &ItemView<'_>, cas: Option<u64>) {
-    response::value_line(out, item.key, item.flags, item.value.len(), cas);
-    out.push_value(item);
+fn append_large(out: &mut Output, (key, flags, value): (&[u8], u32, &[u8]), cas: Option<u64>, holdable: Holdable<'_>) {
+    response::value_line(out, key, flags, value.len(), cas);
+    out.push_large(value, holdable);
     out.extend_from_slice(b"\r\n");
 }
 

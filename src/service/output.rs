@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::ops::{Deref, DerefMut};
 
 use super::OUTPUT_BYTES_MAX;
-use crate::cache::{ItemView, SharedValue};
+use crate::cache::{Holdable, ItemView, SharedValue};
 
 /// What is queued for one connection.
 #[derive(Debug)]
@@ -88,19 +88,20 @@ impl Output {
     }
 
     /// Appends an item's value: one that is long enough as it is, without a copy.
-    #[inline]
+    #[inline(always)]
     pub fn push_value(&mut self, item: &ItemView<'_>) {
         match item.is_shareable() {
-            true => self.push_large(item),
+            true => self.push_large(item.value, item.holdable()),
             false => self.bytes.extend_from_slice(item.value),
         }
     }
 
+    /// The same of a value that is long enough. Takes no view: one whose address is taken has to be made whole.
     #[cold]
-    fn push_large(&mut self, item: &ItemView<'_>) {
-        let Some(value) = item.share() else { return self.bytes.extend_from_slice(item.value) };
-        let (at, length) = (self.bytes.len(), item.value.len());
-        self.large.push(LargeValue { at, length, value: Some(value) });
+    pub fn push_large(&mut self, value: &[u8], holdable: Holdable<'_>) {
+        let Some(shared) = holdable.share() else { return self.bytes.extend_from_slice(value) };
+        let (at, length) = (self.bytes.len(), value.len());
+        self.large.push(LargeValue { at, length, value: Some(shared) });
         self.large_bytes += length;
     }
 
