@@ -185,6 +185,7 @@ pub(super) enum Piece {
 }
 
 impl Piece {
+    #[inline]
     fn of_item(data: Box<[u8]>, detached: &Arc<DetachedBytes>) -> Piece {
         if data.len() < SHARED_BYTES_MIN {
             Piece::Own(data)
@@ -194,10 +195,12 @@ impl Piece {
     }
 
     /// What it takes.
+    #[inline]
     pub(super) fn cost(&self) -> u64 {
         large_bytes(self.bytes().len())
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match self {
             Piece::Own(bytes) => bytes,
@@ -205,6 +208,7 @@ impl Piece {
         }
     }
 
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Piece::Own(bytes) => bytes,
@@ -480,6 +484,7 @@ impl Arena {
 }
 
 /// What data of `len` bytes takes with a place of its own.
+#[inline]
 pub(super) fn large_bytes(len: usize) -> u64 {
     allocated(len) + if len < SHARED_BYTES_MIN { 0 } else { HEADER_BYTES }
 }

@@ -54,7 +54,8 @@ impl<'a> Slot<'a> {
     /// What is there; leaves no trace.
     #[inline(always)]
     pub fn view(&self) -> Option<ItemView<'_>> {
-        self.index.map(|index| view_of(self.shard, self.shard.slab.get(index)))
+        let index = self.index?;
+        Some(view_of(self.shard, self.shard.slab.get(index)))
     }
 
     /// A client's read: marks the item as used and counts the hit. The view shows `fetched` and `last_access`

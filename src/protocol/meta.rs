@@ -74,8 +74,14 @@ pub struct Meta<'a> {
 
 impl<'a> Meta<'a> {
     /// The flags in their order: the letter, and the whole word.
+    #[inline]
     pub fn flags(&self) -> impl Iterator<Item = (u8, &'a [u8])> {
-        keys(self.text).filter_map(|word| Some((*word.first()?, word)))
+        let mut words = keys(self.text);
+        // No word is empty.
+        std::iter::from_fn(move || {
+            let word = words.next()?;
+            Some((*word.first()?, word))
+        })
     }
 
     #[inline]

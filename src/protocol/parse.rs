@@ -93,6 +93,7 @@ fn whole(request: Request<'_>, used: usize) -> Step<'_> {
 }
 
 /// A line ends in \r\n or \n; a NUL ends it for memcached, whose lines are C strings.
+#[inline]
 fn trim_line(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match find(0, line) {

@@ -28,7 +28,7 @@ impl Facts {
         slot.view().map(|item| Facts::of_item(&item, now))
     }
 
-    #[inline]
+    #[inline(always)]
     fn of_item(item: &ItemView<'_>, now: u32) -> Facts {
         Facts {
             length: item.value.len(),
@@ -402,7 +402,10 @@ struct Times {
 /// item; then nothing was done.
 #[inline]
 fn read_plainly(out: &mut Output, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
-    let Some(item) = slot.view().filter(|item| !item.stale && !item.token_sent) else { return false };
+    let Some(item) = slot.view() else { return false };
+    if item.stale || item.token_sent {
+        return false;
+    }
     let (facts, with_value) = (Facts::of_item(&item, now), meta.has(b'v'));
     if with_value && !item.is_shareable() {
         out.reserve(item.value.len());
