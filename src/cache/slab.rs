@@ -4,7 +4,7 @@
 //! is free, the shard moves the last entry down (see `Shard::compact_step`) until the last chunk can go, so a
 //! shard that once held many small items does not keep their records for ever.
 
-use super::{Seconds, arena::Place};
+use super::{Seconds, arena::Place, large::SHARED_BYTES_MIN};
 
 /// Entries in a chunk: 6 KiB, small enough for a shard of a few hundred KiB.
 pub(super) const CHUNK_ENTRIES: usize = 128;
@@ -151,11 +151,17 @@ impl Entry {
     }
 }
 
-/// Key, value and flags in the one allocation an item has; none if there is no memory for it.
+/// Key, value and flags in the one allocation an item has; none if there is no memory for a large one.
 pub(super) fn pack(key: &[u8], parts: [&[u8]; 2], flags: u32) -> Option<Box<[u8]>> {
     let flag_bytes = if flags == 0 { 0 } else { 4 };
+    let length = key.len() + parts[0].len() + parts[1].len() + flag_bytes;
     let mut data = Vec::new();
-    data.try_reserve_exact(key.len() + parts[0].len() + parts[1].len() + flag_bytes).ok()?;
+    if length < SHARED_BYTES_MIN {
+        // As likely to fail as all the small ones that nobody asks for.
+        data = Vec::with_capacity(length);
+    } else {
+        data.try_reserve_exact(length).ok()?;
+    }
     data.extend_from_slice(key);
     data.extend_from_slice(parts[0]);
     data.extend_from_slice(parts[1]);

@@ -144,6 +144,7 @@ fn three_wrong_passwords_end_the_connection_and_are_counted() {
     client.expect(LOGIN, "STORED\r\n");
     assert_eq!(client.stat("", "auth_cmds").as_deref(), Some("6"));
     assert_eq!(client.stat("", "auth_errors").as_deref(), Some("5"));
+    node.await_log("could not log in");
     let log = node.log();
     assert_eq!(log.matches("could not log in").count(), 1, "once a minute at most\n{log}");
     assert!(!log.contains("wrong12") && !log.contains("secret") && !log.contains("alice"), "{log}");
@@ -159,7 +160,7 @@ fn http_before_the_login_is_hung_up_on_and_nothing_behind_it_is_read() {
     ] {
         assert_eq!(all_answers(node.address, request.as_bytes()), said, "{request:?}");
     }
-    assert!(node.log().contains("it speaks HTTP"), "{}", node.log());
+    node.await_log("it speaks HTTP");
     let mut client = node.connect();
     client.expect(LOGIN, "STORED\r\n");
     assert_eq!(client.stat("", "foreign_protocols").as_deref(), Some("3"));
@@ -206,6 +207,7 @@ fn guesses_count_over_all_connections_of_an_address_and_a_right_password_still_p
     assert_eq!(delays(&mut client), before + 1);
     node.connect().expect("set x 0 0 11\r\ncarol2 pa:s\r\n", "CLIENT_ERROR authentication failure\r\n");
     assert_eq!(delays(&mut client), before + 2, "a new connection begins no new count");
+    node.await_log("logins from there are slowed down");
     assert_eq!(node.log().matches("logins from there are slowed down").count(), 1, "{}", node.log());
     assert!(!node.log().contains("guess1") && !node.log().contains("pa:s"), "{}", node.log());
 }
@@ -405,6 +407,7 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
     assert_eq!(client.stat("tokens", &format!("{APPID}:rival_writes")).as_deref(), Some("0"));
     assert_eq!(shop.wechat.calls(APPID).total(), calls);
     assert!(client.stat("", "access_denied").unwrap().parse::<u32>().unwrap() > 50);
+    shop.node.await_log("has no right to");
     assert_eq!(shop.node.log().matches("has no right to").count(), 1, "{}", shop.node.log());
     // Those who may, can.
     shop.client("plain").expect("set k 0 0 1\r\n2\r\nincr k 1\r\nflush_all\r\n", "STORED\r\n3\r\nOK\r\n");

@@ -286,7 +286,8 @@ fn wecom_has_keys_of_its_own() {
     assert_eq!(value("wechatpy:ww2222222222222222_agent_jsapi_ticket"), format!("\"{ticket}\""));
     assert!(value("wechatpy:ww2222222222222222_jsapi_ticket_expires_at").parse::<u64>().is_ok());
     client.expect(format!("set {key} 0 0 1\r\nx\r\nget WCH_access_token\r\n"), "NOT_STORED\r\nEND\r\n");
-    assert!(node.log().contains("_{secret10}_access_token") && !node.log().contains(&SECRET[..10]), "{}", node.log());
+    node.await_log("_{secret10}_access_token");
+    assert!(!node.log().contains(&SECRET[..10]), "{}", node.log());
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn writes_to_a_managed_key_are_refused() {
     }
     // 30 loud and 10 quiet ones for each name.
     assert_eq!(text.stat("", "managed_refused_writes").unwrap(), "80");
-    assert!(node.log().contains("refused a client's write to a managed key"), "{}", node.log());
+    node.await_log("refused a client's write to a managed key");
     assert_eq!(ask(&mut client, &Packet::new(0x08)).status, 0);
     assert_eq!(ask(&mut client, &get(0x00, "access_token")).text(), token, "flush is about ordinary keys");
     assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), 1);
@@ -370,7 +370,7 @@ fn a_stranger_gets_nothing_else() {
     };
     assert_eq!(figure(b"auth_cmds"), "4");
     assert_eq!(figure(b"auth_errors"), "3");
-    assert!(node.log().contains("a client could not log in"), "{}", node.log());
+    node.await_log("a client could not log in");
     assert!(!node.log().contains("secret"));
 }
 

@@ -76,6 +76,7 @@ fn documented(library: &str, seen: &Map<String, Value>, wechat: &Wechat, node: &
     let row = format!("| {library} | {} |", TRIED.iter().map(cell).collect::<Vec<_>>().join(" | "));
     let documentation = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
     assert!(documentation.lines().any(|line| line == row), "not in docs/clients.md:\n{row}");
+    node.await_log("refused a client's write");
     let log = node.log();
     assert!(log.contains("refused a client's write") && !log.contains(SECRET) && !log.contains(fresh), "{log}");
 }

@@ -74,7 +74,7 @@ fn ends_well_with_an_answer_in_flight(signal: &str) {
     let state = node.path("state.json");
     assert!(fs::read_to_string(&state).unwrap().contains(&token));
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(node.log().contains("stopped"), "{}", node.log());
+    node.await_log("stopped");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_state_that_others_can_read_is_not_trusted() {
     fs::set_permissions(folder.path().join("state.json"), fs::Permissions::from_mode(0o644)).unwrap();
     let node = start_in(folder, &wechat);
     any_token(&node);
-    assert!(node.log().contains("is open to others"), "{}", node.log());
+    node.await_log("is open to others");
     assert_eq!(set_aside(node.folder.path()).len(), 1);
 }
 
@@ -280,7 +280,7 @@ fn without_an_app_it_is_a_plain_cache_and_says_so() {
     let mut client = node.connect();
     client.expect("set access_token 0 0 2\r\nmy\r\n", "STORED\r\n");
     client.expect("get access_token\r\n", "VALUE access_token 0 2\r\nmy\r\nEND\r\n");
-    assert!(node.log().contains("no app is configured"), "{}", node.log());
+    node.await_log("no app is configured");
     let folder = node.stop();
     assert!(!folder.path().join("state.json").exists());
 }

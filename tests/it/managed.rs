@@ -332,6 +332,7 @@ fn refused_writes_are_counted_and_logged_once_with_the_peer() {
     }
     assert_eq!(second.stat("tokens", &format!("{APPID}:refused_writes")).unwrap(), "9");
     assert_eq!(second.stat("", "managed_refused_writes").unwrap(), "9");
+    node.await_log("refused a client's write");
     let log = node.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused a client's write")).collect();
     assert_eq!(lines.len(), 1, "{log}");

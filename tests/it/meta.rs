@@ -280,6 +280,7 @@ fn managed_writes_are_counted_and_may_be_large() {
     assert_eq!(rivals(&mut client), "0");
     client.expect(format!("ms {} 20 b C1 MA\r\nANOTHER-ONES-SECRET!\r\n", encoded("access_token")), "EX\r\n");
     assert_eq!(rivals(&mut client), "1", "who brings another token has fetched it");
+    node.await_log("refused a client's write");
     let log = node.log();
     assert_eq!(log.matches("refused a client's write").count(), 1, "{log}");
     assert!(

@@ -419,7 +419,7 @@ fn a_wrong_refresh_token_in_the_configuration_costs_one_call_and_the_kept_one_wo
     write(folder.path(), "refresh", "refreshtoken@@@of-another-account-altogether");
     let node = start(&wechat, folder);
     renew(&wechat, &mut node.connect());
-    assert!(node.log().contains("refuses the configured refresh token"), "{}", node.log());
+    node.await_log("refuses the configured refresh token");
     renew_after_restart(&wechat, node);
     assert_eq!(refused(&wechat), 1);
 }
@@ -560,6 +560,7 @@ fn a_state_that_cannot_be_used_is_said_loudly_with_what_that_means() {
     write(folder.path(), "state.json", "{");
     let node = start(&wechat, folder);
     value(&mut node.connect(), &key());
+    node.await_log("authorise again");
     let log = node.log();
     assert!(log.contains("ERROR") && log.contains("refresh tokens") && log.contains("authorise again"), "{log}");
 }

@@ -44,6 +44,7 @@ fn a_rival_of_a_stable_app_is_counted_named_and_harmless() {
     let calls = wechat.calls(APPID);
     assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (1, 1), "{calls:?}");
     assert_eq!(stat(&mut client, "early_deaths"), "0");
+    node.await_log("rival=true");
     let log = node.log();
     assert!(log.contains("rival=true") && log.contains("peer=127.0.0.1"), "{log}");
     assert!(!log.contains(&theirs) && !log.contains(&ours));
@@ -75,6 +76,7 @@ fn a_classic_token_that_a_rival_has_killed_is_found_dead_and_renewed() {
     assert_eq!(stat(&mut client, "early_deaths"), "1");
     // Ours, the rival's, and one renewal: suspicion alone spends nothing.
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 3);
+    node.await_log("a token died early");
     let log = node.log();
     assert!(log.contains("a token died early") && log.contains("stable_token"), "{log}");
 }

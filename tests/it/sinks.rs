@@ -177,7 +177,7 @@ fn a_redis_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
     assert!(token(&mut node.connect()).is_some());
     redis.start_again();
     wait_until_written(&redis, &token_key(), &node);
-    assert!(node.log().contains("the sink is written again"), "{}", node.log());
+    node.await_log("the sink is written again");
     says_nothing_secret(&node, &[]);
 }
 
@@ -249,13 +249,13 @@ fn a_password_is_read_at_each_connection_and_never_said() {
     let file = write(redis.folder(), "password", "another-word\n");
     let node = start(&wechat, "", &sink(&redis, &format!("password_file = \"{}\"", file.display())));
     wait_for_error(&node, "password");
-    assert!(node.log().contains("it refuses our user or password"), "{}", node.log());
+    node.await_log("it refuses our user or password");
     write(redis.folder(), "password", &format!("{PASSWORD}\n"));
     wait_until_written(&redis, &token_key(), &node);
     says_nothing_secret(&node, &[PASSWORD, "another-word"]);
     let bare = start(&wechat, "", &sink(&redis, ""));
     wait_for_error(&bare, "password");
-    assert!(bare.log().contains("it wants a password"), "{}", bare.log());
+    bare.await_log("it wants a password");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_user_with_a_narrow_acl_writes_what_it_may_and_is_told_the_rest() {
     wait_for_error(&node, "permission");
     wait_until_written(&redis, "ours", &node);
     wait_for("the connection to be kept", || (figure(&node, "connected") == "1").then_some(()));
-    assert!(node.log().contains("+eval"), "{}", node.log());
+    node.await_log("+eval");
 }
 
 #[test]
@@ -315,6 +315,7 @@ fn a_foreign_overwrite_is_noticed_mended_and_taken_for_a_rival() {
         wait_for("a rival", || (figure(&node, "rival_writes") == rivals).then_some(()));
     }
     assert_eq!(node.connect().stat("tokens", &format!("{APPID}:rival_writes")).as_deref(), Some("2"));
+    node.await_log("somebody else has written a token of its own over ours");
     let log = node.log();
     assert_eq!(log.matches("somebody else has written a token of its own over ours").count(), 1, "{log}");
     assert!(log.contains("key=\"WCH_access_token\"") && log.contains(&redis.url()), "{log}");
@@ -356,7 +357,7 @@ fn refusal(arguments: &[&str], lines: &str, class: &str, mend: &[&str]) {
     let (wechat, redis) = (Wechat::start(), Redis::start(arguments));
     let node = start(&wechat, "", &sink(&redis, lines));
     wait_for_error(&node, class);
-    assert!(node.log().contains("advice="), "{}", node.log());
+    node.await_log("advice=");
     if !mend.is_empty() {
         redis.ask::<()>(mend);
         wait_until_written(&redis, &token_key(), &node);

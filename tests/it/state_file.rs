@@ -62,6 +62,7 @@ fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_
     let second = Node::start(&config_on(&wechat, ALIAS, &spelled), &[]);
     assert_eq!(any_token(&second), token, "a stable token of the other's is as good as one's own");
     assert_eq!((is_saved(&second), is_saved(&first)), (false, true));
+    second.await_log("the state file is in use by another process");
     let said = second.log();
     let by = format!("process {}", first.pid());
     assert!(said.contains("the state file is in use by another process") && said.contains(&by), "{said}");
@@ -69,7 +70,7 @@ fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_
 
     let _folder = first.stop();
     wait_for("the second to write", || is_saved(&second).then_some(()));
-    assert!(second.log().contains("the state can be written again"), "{}", second.log());
+    second.await_log("the state can be written again");
     assert!(fs::read_to_string(&state).unwrap().contains(&token));
     assert_eq!(stat(&second, "state_file_failures"), 0);
     let calls = wechat.calls(APPID).total();
@@ -248,6 +249,7 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         };
         let first = wait_for("the state", written);
         wait_for("another write", || written().filter(|now| *now != first));
+        node.await_log("cannot be locked on this file system");
         assert_eq!(node.log().matches("cannot be locked on this file system").count(), 1, "{}", node.log());
         assert!(is_saved(&node));
     }
@@ -317,7 +319,7 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     any_token(&node);
     node.signal("TERM");
     assert!(node.wait().success(), "{}", node.log());
-    assert!(node.log().contains("the state could not be written before the end"), "{}", node.log());
+    node.await_log("the state could not be written before the end");
 }
 
 #[test]
@@ -366,7 +368,7 @@ fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     wait_for("the state", || kept.join("state.json").exists().then_some(()));
     fs::rename(&kept, &away).unwrap();
     wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
-    assert!(node.log().contains("the state cannot be written"), "{}", node.log());
+    node.await_log("the state cannot be written");
     // Not the same one.
     fs::create_dir(&kept).unwrap();
     wait_for("the state in the new folder", || kept.join("state.json").exists().then_some(()));

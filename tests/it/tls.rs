@@ -126,7 +126,7 @@ fn openssl_and_python_agree() {
     let ca = node.path("ca.pem");
     let address = node.address.to_string();
     let common = ["s_client", "-connect", &address, "-servername", "localhost", "-verify_return_error", "-CAfile"];
-    assert!(node.log().contains("anybody can read the private key"), "{}", node.log());
+    node.await_log("anybody can read the private key");
     let (status, said) = run(Command::new("openssl").args(common).arg(&ca).arg("-tls1_3"));
     assert!(said.contains("Verify return code: 0 (ok)") && said.contains("TLSv1.3"), "{status} {said}");
     let (_, said) = run(Command::new("openssl").args(common).arg(&ca).arg("-tls1_2"));
@@ -182,7 +182,7 @@ fn new_certificates_are_taken_without_dropping_anybody() {
     write(node.folder.path(), "server.key", &key);
     ask(&mut there, "refresh_certs\r\n", "SERVER_ERROR the certificates").unwrap();
     assert_eq!(shown(node.address, &authority), "second");
-    assert!(node.log().contains("do not go together"), "{}", node.log());
+    node.await_log("do not go together");
     assert!(!node.log().contains("PRIVATE KEY"), "{}", node.log());
 
     authority.sign_server(node.folder.path(), "first");
@@ -214,6 +214,7 @@ fn who_does_not_speak_tls_is_closed_and_nobody_else_notices() {
     // A client that trusts somebody else goes by itself.
     let mut wary = connect(node.address, Authority::new().client(None));
     assert!(ask(&mut wary, "get k\r\n", "").is_err());
+    node.await_log("no TLS with it");
     assert_eq!(node.log().matches("no TLS with it").count(), 1, "{}", node.log());
     wait_for("connections to be given back", || {
         tls.write_all(b"stats\r\n").unwrap();
@@ -284,6 +285,7 @@ rights = \"all\"
         assert!(ask(&mut open(file), "mn\r\n", "MN\r\n").is_err(), "{file}");
     }
     assert!(ask(&mut connect(node.address, authority.client(None)), "mn\r\n", "MN\r\n").is_err());
+    node.await_log("no TLS with it");
     assert_eq!(node.log().matches("no TLS with it").count(), 1, "once a minute at most\n{}", node.log());
 }
 

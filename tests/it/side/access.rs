@@ -226,6 +226,7 @@ fn wrong_keys_are_answered_only_so_often_and_a_right_one_always() {
     assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
     assert_eq!(side.get("/v1/credentials", &[&bearer("ops")]).status, 200);
     assert_eq!(log_in(key("ops")).status, 204);
+    side.node.await_log("POST /login: wrong key from 127.0.0.1 (once)");
     let log = side.node.log();
     assert!(log.contains("GET /v1/status: wrong key from 127.0.0.1 (once)"), "{log}");
     assert!(log.contains("POST /login: wrong key from 127.0.0.1 (once)"), "{log}");

@@ -115,7 +115,7 @@ fn half_sent_requests_do_not_take_the_place_of_whole_ones() {
     let mut answer = String::new();
     poll.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 "), "whoever was being answered still is: {answer:?}");
-    assert!(side.node.log().contains("connections that have sent no whole request are closed to make room"));
+    side.node.await_log("connections that have sent no whole request are closed to make room");
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn the_log_says_which_program_has_an_old_secret() {
         side.get(&token_path("wxfedcba9876543210", SECRET), &[]);
         side.get(&token_path(SECRET, APPID), &[]);
     }
+    side.node.await_log("GET /cgi-bin/token for wxfedcba9876543210: no such app here, from 127.0.0.1");
     let log = side.node.log();
     let wrong = format!("GET /cgi-bin/token for app {APPID}: wrong secret from 127.0.0.1 (once)");
     assert_eq!(log.matches(&wrong).count(), 1, "{log}");

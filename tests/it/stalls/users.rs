@@ -139,5 +139,5 @@ fn core_dumps_are_off_unless_they_are_asked_for() {
     assert_eq!((limit(&hidden).as_str(), owner(&hidden)), ("0", 0));
     let asked = Node::start_in(shared_folder(), config, &["-u", USER, "-r"]);
     assert_eq!(owner(&asked), user_id());
-    assert!(asked.log().contains("a core dump of this process holds every token"), "{}", asked.log());
+    asked.await_log("a core dump of this process holds every token");
 }

@@ -82,7 +82,7 @@ fn a_node_with_another_secret_file_says_so_and_both_serve() {
     group.forget();
     group.join(Plan { secret: "what-another-group-seals-with".to_owned(), ..plan }.start());
     group.until_said(&[1], CANNOT_BE_OPENED);
-    assert!(group.members[1].node.log().contains(ADVICE), "{}", group.members[1].node.log());
+    group.members[1].node.await_log(ADVICE);
     assert_eq!(group.agreed(&[]), token);
     assert_eq!((group.misses()[0], group.refused()), (0, vec![0, 0]));
 }
