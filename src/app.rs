@@ -18,7 +18,7 @@ use crate::process::{self, systemd};
 use crate::service::{Service, Settings};
 use crate::side::{self, Door};
 use crate::stats::Stats;
-use crate::supervision::{Alive, Supervisor};
+use crate::supervision::Supervisor;
 use crate::telemetry;
 
 /// A command line must be whole after this long when memory or connections are scarce.
@@ -184,7 +184,7 @@ impl App {
             (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
         let refresher = self.refresher.run(self.supervisor.shutdown().clone());
-        let refresher = tokio::spawn(supervised(refresher, self.supervisor.watch("the refresher")));
+        let refresher = tokio::spawn(self.supervisor.watch("the refresher").during(refresher));
         self.server.run().await;
         if let Some(side) = self.side {
             side.join().await;
@@ -200,11 +200,6 @@ impl App {
         }
         self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
     }
-}
-
-async fn supervised(work: impl Future<Output = ()>, alive: Alive) {
-    let _alive = alive;
-    work.await;
 }
 
 /// A quarter of the cache, and never less than a few of the largest items.

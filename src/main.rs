@@ -27,7 +27,7 @@ const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_SOFTWARE: u8 = 70;
 
 /// The process ends so long after it was told to at the latest; calls under way, the state and the last answers have
-/// limits of their own that are shorter together. Less than the unit's TimeoutStopSec.
+/// limits of their own that are shorter together, unless WeChat and the disk hang both. Less than the unit's TimeoutStopSec.
 const END_MAX: Duration = Duration::from_secs(15);
 
 /// What is said before leaving, and with which code.

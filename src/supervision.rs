@@ -44,6 +44,14 @@ pub struct Alive {
     supervisor: Supervisor,
 }
 
+impl Alive {
+    /// Holds it for as long as this work runs.
+    pub async fn during(self, work: impl Future<Output = ()>) {
+        let _alive = self;
+        work.await;
+    }
+}
+
 impl Drop for Alive {
     fn drop(&mut self) {
         let Supervisor { shutdown, failed } = &self.supervisor;

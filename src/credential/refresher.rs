@@ -114,10 +114,10 @@ impl Refresher {
     /// A task that must run for as long as this does.
     fn spawn_supervised(&self, part: &str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let alive = self.supervisor.as_ref().map(|supervisor| supervisor.watch(part));
-        tokio::spawn(async move {
-            let _alive = alive;
-            work.await;
-        })
+        match alive {
+            Some(alive) => tokio::spawn(alive.during(work)),
+            None => tokio::spawn(work),
+        }
     }
 
     /// Runs until `shutdown`. Then lets calls already sent come home (8 s at most), writes the state, and returns.

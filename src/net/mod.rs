@@ -163,10 +163,7 @@ impl Server {
         for bound in std::mem::take(&mut self.bound) {
             let alive = self.supervisor.watch(format!("the listener at {}", bound.address()));
             let accept = listener::accept(bound, self.shared.clone(), dealer.clone());
-            accepting.spawn(async move {
-                let _alive = alive;
-                accept.await;
-            });
+            accepting.spawn(alive.during(accept));
         }
         self.shared.shutdown.cancelled().await;
         accepting.shutdown().await;

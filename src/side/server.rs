@@ -60,19 +60,13 @@ pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>, supervisor: &
     let tracker = TaskTracker::new();
     let router = routes::all(parts.clone());
     let (alive, watching) = (supervisor.watch("the HTTP port's events"), events::watch(parts.clone()));
-    tracker.spawn(async move {
-        let _alive = alive;
-        watching.await;
-    });
+    tracker.spawn(alive.during(watching));
     for listener in listeners {
         let alive = supervisor.watch("the HTTP port's listener");
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
                 let accepting = accept(listener, router.clone(), parts.clone(), tracker.clone());
-                tracker.spawn(async move {
-                    let _alive = alive;
-                    accepting.await;
-                });
+                tracker.spawn(alive.during(accepting));
             }
             Err(error) => tracing::error!(%error, "the side port cannot listen"),
         }

@@ -72,10 +72,7 @@ pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervis
     let mut tasks = JoinSet::new();
     for sink in sinks {
         let (alive, running) = (supervisor.watch(format!("the sink {}", sink.config)), sink.run(end.clone()));
-        tasks.spawn(async move {
-            let _alive = alive;
-            running.await;
-        });
+        tasks.spawn(alive.during(running));
     }
     let all = async {
         while let Some(ended) = tasks.join_next().await {
