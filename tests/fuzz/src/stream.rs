@@ -59,14 +59,9 @@ impl Side {
         let at = ListenAt::Unix { path: folder.path().join("x"), mode: 0o700, group: None };
         let bound = bind(&at, Owner::default(), terms, 64).unwrap_or_else(|error| panic!("{error}"));
         let guard = Guard::new(&Default::default()).unwrap_or_else(|error| panic!("{error}"));
-        // Its seconds begin with it; only a start within one millisecond tells when they tick.
-        let (service, started_boot_ms) = loop {
-            let before = boot_ms();
-            let service = super::service(64 << 20);
-            if boot_ms() == before {
-                break (service, before);
-            }
-        };
+        let service = super::service(64 << 20);
+        // Its seconds begin with it.
+        let started_boot_ms = service.started().boot_ms;
         let shutdown = CancellationToken::new();
         let supervisor = Supervisor::new(shutdown.clone());
         let server = Server::new(vec![bound], service.into(), guard.into(), limits(), 1, &supervisor);
