@@ -1,6 +1,6 @@
 //! The program's allocator and its settings. Only the binary has them; whoever uses the library brings an own one.
 //!
-//! jemalloc, because resident memory follows the budget with it and did not with mimalloc (`docs/cache.md`, "Memory").
+//! jemalloc, because resident memory follows the budget with it and did not with mimalloc (`docs/design/cache.md`, "Memory").
 //! The one `unsafe` of the crate is here: jemalloc looks for its settings under a name that no language can vouch for.
 //! What must hold: nothing else defines that name, the type is what jemalloc declares (`const char *`, a pointer to text
 //! that ends in NUL and lives for ever), and nobody writes to it. A test reads back what the allocator made of it.

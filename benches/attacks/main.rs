@@ -2,7 +2,7 @@
 //! build, this one and memcached side by side.
 //!
 //! `cargo bench --bench attacks`; `-- --help` says what can be chosen. Real servers, the simulated WeChat. Prints
-//! Markdown; ends with 1 if an attack on this build succeeded. docs/attacks.md says what each row shows.
+//! Markdown; ends with 1 if an attack on this build succeeded. docs/design/attacks.md says what each row shows.
 //!
 //! Each attack on each server is a process of its own, which starts the server, attacks it and prints the figures as
 //! JSON. It is killed with all it has started if it does not end in time.

@@ -39,7 +39,7 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Measured on the machine that docs/scale.md is about, for when no redis-server is there.
+    /// Measured on the machine that docs/design/scale.md is about, for when no redis-server is there.
     pub const KNOWN: Costs = Costs {
         take_us: 33.0,
         announce_us: 46.0,

@@ -1,4 +1,4 @@
-//! Many nodes on one Redis, in numbers: `cargo bench --bench nodes`; `-- --help` says what can be chosen. docs/scale.md
+//! Many nodes on one Redis, in numbers: `cargo bench --bench nodes`; `-- --help` says what can be chosen. docs/design/scale.md
 //! has the result and reads it.
 //!
 //! What a node decides is decided by the server's own code, WeChat is the sandbox's rules, and time is virtual
@@ -72,7 +72,7 @@ fn main() {
     let begun = Instant::now();
     let measured = costs::measure();
     if measured.is_none() {
-        println!("No redis-server on PATH: its times are those of docs/scale.md.\n");
+        println!("No redis-server on PATH: its times are those of docs/design/scale.md.\n");
     }
     let costs = measured.unwrap_or(Costs::KNOWN);
     let tables: [(&str, Print); 8] = [

@@ -3,7 +3,7 @@
 //! [`Cache`] is a thin shell: hash the key once, lock its shard, call. All policy is in `shard`, which is
 //! single-threaded. The parts: `slab` (entries), `arena` (keys and values), `budget` (what all shards share), `queue`
 //! (eviction), `wheel` (expiry), `class` (memcached's slab classes, as statistics), `number` (what `incr` accepts).
-//! `docs/cache.md` has the figures, and what was tried and lost.
+//! `docs/design/cache.md` has the figures, and what was tried and lost.
 //!
 //! What holds:
 //! - after every operation all shards together use at most the budget, counting pages whether full or not, large

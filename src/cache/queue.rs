@@ -6,7 +6,7 @@
 //! How much the small queue gets is learnt: a key that comes back right after it has left the small queue would have
 //! been kept by a larger small queue, one right after it has left the main queue by a larger main queue, and either
 //! moves the share. So the order is close to that of last use while popularity moves, and close to that of frequency
-//! while it stands still. What was tried beside it is in `docs/cache.md`.
+//! while it stands still. What was tried beside it is in `docs/design/cache.md`.
 
 use super::slab::{Link, NIL, Slab};
 

@@ -2,7 +2,7 @@
 //! has values of its own, in [`binary`].
 //!
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
-//! memcached 1.6 does. `docs/differences.md` lists what differs on purpose.
+//! memcached 1.6 does. `docs/en/differences.md` lists what differs on purpose.
 
 pub mod base64;
 pub mod binary;

@@ -309,7 +309,7 @@ fn two_apps_share_doctrines_key_and_nothing_else() {
 fn the_examples_of_the_documentation_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let mut seen = 0;
-    for name in ["docs/sdk.md", "docs/configuration.md"] {
+    for name in ["docs/en/sdk.md", "docs/en/configuration.md"] {
         let text = std::fs::read_to_string(root().join(name)).unwrap();
         let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
         // That of the open platform has two apps, that of several nodes is about none: `open_platform.rs` and `nodes`
@@ -328,7 +328,7 @@ fn the_examples_of_the_documentation_are_accepted() {
 
 #[test]
 fn the_documentation_knows_every_preset() {
-    let documentation = std::fs::read_to_string(root().join("docs/sdk.md")).unwrap();
+    let documentation = std::fs::read_to_string(root().join("docs/en/sdk.md")).unwrap();
     for name in ALL_PRESETS.split("presets").nth(1).unwrap().split('"').skip(1).step_by(2) {
         assert!(documentation.contains(&format!("`{name}`")), "{name}");
     }

@@ -2,7 +2,7 @@
 //!
 //! The seed is fixed; `DIFFERENTIAL_SESSIONS` and `DIFFERENTIAL_SEED` widen the search as in `differential.rs`. Each session
 //! is a connection: valid packets and broken ones, quiet and loud, cut into writes at random places, perhaps without an
-//! end. What differs on purpose is left out and listed in `docs/differences.md`.
+//! end. What differs on purpose is left out and listed in `docs/en/differences.md`.
 
 use std::net::{Shutdown, SocketAddr};
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Real client libraries of other languages against the real server: Python, Node.js, Rust.
 //!
 //! Each does everything it can with ordinary keys, then finds its writes to a managed key refused in its own way, goes
-//! on on the same connection, and gets the new token after a dead one. What each sees is a row of `docs/clients.md`.
+//! on on the same connection, and gets the new token after a dead one. What each sees is a row of `docs/en/clients.md`.
 //! PHP has its own module. `tests/run` installs the libraries; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokencached::sandbox::Verdict;
 
 use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
 
-/// What is tried on a managed key, in the order of the table in `docs/clients.md`.
+/// What is tried on a managed key, in the order of the table in `docs/en/clients.md`.
 const TRIED: [&str; 9] = ["set", "add", "replace", "append", "prepend", "cas", "incr", "touch", "delete"];
 
 fn root() -> PathBuf {
@@ -74,8 +74,8 @@ fn documented(library: &str, seen: &Map<String, Value>, wechat: &Wechat, node: &
         None => "-".to_owned(),
     };
     let row = format!("| {library} | {} |", TRIED.iter().map(cell).collect::<Vec<_>>().join(" | "));
-    let documentation = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
-    assert!(documentation.lines().any(|line| line == row), "not in docs/clients.md:\n{row}");
+    let documentation = std::fs::read_to_string(root().join("docs/en/clients.md")).unwrap();
+    assert!(documentation.lines().any(|line| line == row), "not in docs/en/clients.md:\n{row}");
     node.await_log("refused a client's write");
     let log = node.log();
     assert!(log.contains("refused a client's write") && !log.contains(SECRET) && !log.contains(fresh), "{log}");

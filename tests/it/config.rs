@@ -772,7 +772,7 @@ fn a_sink_beyond_this_machine_without_tls_is_warned_about() {
 
 #[test]
 fn the_manual_names_every_key_variable_and_flag() {
-    let manual = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let manual = std::fs::read_to_string(root().join("docs/en/configuration.md")).unwrap();
     for setting in SETTINGS {
         let (section, key) = setting.key.split_once('.').unwrap();
         let part = manual.split(&format!("## `[{section}]`")).nth(1).unwrap().split("\n## ").next().unwrap();

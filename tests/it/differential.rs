@@ -1,7 +1,7 @@
 //! Random sessions against a real memcached and against us: the answers must be the same, byte for byte.
 //!
 //! The seed is fixed, so a failure repeats; `DIFFERENTIAL_SESSIONS` and `DIFFERENTIAL_SEED` widen the search.
-//! What differs on purpose is left out of the sessions and listed in `docs/differences.md`.
+//! What differs on purpose is left out of the sessions and listed in `docs/en/differences.md`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};

@@ -1,6 +1,6 @@
 //! The simulated month: every kind of credential for 30 days in virtual time, beside the classic scripts.
 //!
-//! Nothing sleeps: tokio's clock is paused and jumps from one timer to the next. `docs/month.md` has the result of a whole
+//! Nothing sleeps: tokio's clock is paused and jumps from one timer to the next. `docs/design/month.md` has the result of a whole
 //! run and reads it.
 //!
 //! It is the server's own refresher that runs, with its table, its policy, its state and its reader of WeChat's answers.

@@ -540,7 +540,7 @@ fn nothing_secret_is_in_logs_and_statistics() {
 
 #[test]
 fn the_example_of_the_documentation_is_accepted() {
-    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/configuration.md");
     let manual = std::fs::read_to_string(manual).unwrap();
     let blocks = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let example = blocks.into_iter().find(|block| block.contains("[[app.authorizer]]")).unwrap();

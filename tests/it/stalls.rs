@@ -1,5 +1,5 @@
 //! What stands still outside (a reader of the log, a disk, a Redis, a name server, systemd) or dies inside: clients are
-//! answered meanwhile, renewal goes on where it can, and the process ends when it is told to. `docs/blocking-calls.md`
+//! answered meanwhile, renewal goes on where it can, and the process ends when it is told to. `docs/design/blocking-calls.md`
 //! has the list.
 
 mod ends;

@@ -372,6 +372,6 @@ fn an_idle_connection_costs_what_the_manual_says() {
     let _idle: Vec<Tls> = (0..CLIENTS).map(|_| connect()).collect();
     let each = memory().saturating_sub(before) / CLIENTS;
     println!("{CLIENTS} idle TLS connections, {each} bytes each");
-    // docs/configuration.md, "New passwords and certificates".
+    // docs/en/configuration.md, "New passwords and certificates".
     assert!(each < 24 * 1024, "{each} bytes");
 }

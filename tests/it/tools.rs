@@ -68,7 +68,7 @@ fn statistics_and_errors() {
     assert!(tools.well("memcstat", &["--args=settings"]).contains("item_size_max: "));
     let said = tools.well("memcstat", &["--server-version"]);
     assert!(said.contains("127.0.0.1"), "{said}");
-    // Keys are not told (docs/differences.md); the tool ends well with none.
+    // Keys are not told (docs/en/differences.md); the tool ends well with none.
     tools.0.connect().expect("set k 0 0 1\r\nx\r\n", "STORED\r\n");
     assert_eq!(tools.well("memcdump", &[]), "");
     let (status, said) = run(Command::new("memcerror").arg("14"));

@@ -38,7 +38,7 @@ impl From<Failed> for Unreachable {
 pub(super) fn advice(fault: Fault) -> &'static str {
     match fault {
         Fault::Permission => {
-            "the user's ACL is too narrow: docs/many-nodes.md has the commands, keys and channels that it takes"
+            "the user's ACL is too narrow: docs/en/many-nodes.md has the commands, keys and channels that it takes"
         }
         Fault::Cluster => "see that all nodes of the cluster can be reached from here under the names that they tell",
         Fault::Protocol => "see that it is a Redis 5 or newer, or one that is compatible, that listens there",

@@ -246,7 +246,7 @@ fn an_app_without_a_secret_is_never_asked_for() {
 #[cfg(feature = "redis")]
 #[test]
 fn the_manuals_example_is_accepted() {
-    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/en/configuration.md");
     let manual = std::fs::read_to_string(manual).unwrap();
     let blocks = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let of_state: Vec<&str> = blocks.filter(|block| block.starts_with("[state]")).collect();

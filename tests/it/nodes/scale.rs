@@ -1,4 +1,4 @@
-//! A hundred nodes in virtual time, a few credentials of them: the simulation behind docs/scale.md, which
+//! A hundred nodes in virtual time, a few credentials of them: the simulation behind docs/design/scale.md, which
 //! `cargo bench --bench nodes` plays at length.
 
 #[allow(dead_code)]

@@ -509,7 +509,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
-/// What docs/many-nodes.md names.
+/// What docs/en/many-nodes.md names.
 const RIGHTS: &[&str] = &[
     "+ping",
     "+role",

@@ -152,7 +152,7 @@ fn the_page_says_when_the_server_is_away_and_comes_back_with_it() {
 #[test]
 fn the_page_is_there_to_be_looked_at() {
     let shots = root().join("target/status-page");
-    let picture = root().join("docs/status-page.png");
+    let picture = root().join("docs/en/status-page.png");
     let mut more = vec![("SHOTS", shots.to_str().unwrap())];
     if std::env::var_os("STATUS_PAGE_PICTURE").is_some() {
         more.push(("PICTURE", picture.to_str().unwrap()));
