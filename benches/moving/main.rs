@@ -27,6 +27,7 @@ const HELP: &str = "cargo bench --bench moving -- [OPTIONS]
   --views N          page views a second of each web server (2)
   --overlap N        milliseconds that a token lives on after the next one (in proportion, as at WeChat)
   --phases NAMES     before,half,after
+  --same-endpoint    while half of the servers have moved, the node uses the call that the site uses, against the manual
   --server PATH      another build of the server";
 
 fn plan() -> Option<Plan> {
@@ -37,6 +38,7 @@ fn plan() -> Option<Plan> {
         renewals: 10,
         views_per_s: 2,
         phases: vec![Phase::Before, Phase::Half, Phase::After],
+        apart: true,
         rows: Vec::new(),
     };
     let (mut only, mut endpoints) = (Vec::new(), vec![Endpoint::Stable, Endpoint::Classic]);
@@ -59,6 +61,7 @@ fn plan() -> Option<Plan> {
                 let wanted = words(value()).join(",");
                 plan.phases.retain(|phase| wanted.contains(&format!("{phase:?}").to_lowercase()));
             }
+            "--same-endpoint" => plan.apart = false,
             "--server" => plan.binary = value().into(),
             "--list" => {
                 WAYS.iter().for_each(|way| println!("{:20} {}", way.name, way.title));

@@ -28,6 +28,10 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+#[path = "../moving/mod.rs"]
+mod moving;
+#[path = "moving.rs"]
+mod moving_in;
 mod nodes;
 mod nodes_model;
 mod open_platform;

@@ -33,6 +33,8 @@ pub struct Plan {
     /// Page views a second, of each web server.
     pub views_per_s: u32,
     pub phases: Vec<Phase>,
+    /// While a web server still fetches by itself, the node uses the other of WeChat's two calls, as the manual says.
+    pub apart: bool,
     pub rows: Vec<(&'static Way, Endpoint)>,
 }
 

@@ -90,6 +90,8 @@ struct Site<'a> {
     stores: Stores,
     servers: [Option<WebServer>; 2],
     node: Option<Node>,
+    /// What the node was started with.
+    pasted: String,
     /// The node's ports, which it keeps when it is started again.
     ports: [u16; 2],
     counted: Tally,
@@ -107,6 +109,7 @@ impl<'a> Site<'a> {
             stores: Stores::start(way.store, at, database),
             servers: [None, None],
             node: None,
+            pasted: String::new(),
             ports: [free_port(), free_port()],
             counted: Tally::default(),
         }
@@ -129,37 +132,24 @@ impl<'a> Site<'a> {
             }
             Phase::Half => {
                 self.begin_counting();
-                if self.way.moves == Move::Sink && self.way.store.is_shared() {
-                    self.ensure_servers(false);
-                    self.start_node(phase)?;
-                } else {
+                self.run_node(phase)?;
+                if self.way.moves != Move::Sink {
                     self.stop(0);
-                    self.start_node(phase)?;
-                    self.ensure(1, false);
-                    self.start(0, true);
                 }
+                self.ensure(0, true);
+                self.ensure(1, false);
             }
             Phase::After => {
-                if self.way.moves == Move::Sink && self.way.store.is_shared() {
-                    self.ensure_servers(false);
-                    if self.node.is_none() {
-                        self.start_node(phase)?;
-                    }
-                } else {
-                    self.stop(0);
+                self.run_node(phase)?;
+                if self.way.moves != Move::Sink {
                     self.stop(1);
-                    self.start_node(phase)?;
-                    self.start(0, true);
-                    self.start(1, true);
                 }
+                self.ensure(0, true);
+                self.ensure(1, true);
                 self.begin_counting();
             }
         }
         Ok(())
-    }
-
-    fn ensure_servers(&mut self, moved: bool) {
-        (0..2).for_each(|server| self.ensure(server, moved));
     }
 
     fn ensure(&mut self, server: usize, moved: bool) {
@@ -198,24 +188,37 @@ impl<'a> Site<'a> {
         self.servers[server] = Some(WebServer::start(self.way, &variables));
     }
 
-    /// Starts the node, or starts it again with what this phase needs.
-    fn start_node(&mut self, phase: Phase) -> Result<(), String> {
-        let folder = self.node.take().map_or_else(|| tempfile::tempdir().unwrap(), Node::stop);
+    /// Starts the node, or starts it again if this phase needs another configuration. Nobody who asks it shows a page
+    /// meanwhile.
+    fn run_node(&mut self, phase: Phase) -> Result<(), String> {
         let config = self.config(phase);
+        if self.node.as_ref().is_some_and(|_| config == self.pasted) {
+            return Ok(());
+        }
+        if self.node.is_some() && self.way.moves != Move::Sink {
+            (0..2).for_each(|server| self.stop(server));
+        }
+        let folder = self.node.take().map_or_else(|| tempfile::tempdir().unwrap(), Node::stop);
         super::site::check(&self.plan.binary, folder.path(), &config)?;
         let binary = std::process::Command::new(&self.plan.binary);
         let port = self.ports[0].to_string();
         let node = Node::start_binary(binary, folder, &config, &["-p", &port], &[]);
         let key = format!("access_token:{}", self.appid);
         wait_for("the node's first token", || node.connect().get(&key));
-        self.node = Some(node);
+        for sink in 0..config.matches("[[sink]]").count() {
+            let writes = format!("sink_{sink}_writes");
+            wait_for("a sink's first write", || (node.connect().stat("", &writes)? != "0").then_some(()));
+        }
+        (self.node, self.pasted) = (Some(node), config);
         Ok(())
     }
 
     fn config(&self, phase: Phase) -> String {
-        // While others still fetch classic tokens, ours is one that they cannot end.
-        let shared = self.way.moves == Move::Sink && self.way.store.is_shared();
-        let endpoint = if phase == Phase::Half && !shared { Endpoint::Stable } else { self.endpoint };
+        // As long as a web server fetches by itself, ours is the call that it does not use: neither ends the other's
+        // tokens then, nor makes them older than their readers think.
+        let all_at_once = self.way.moves == Move::Sink && self.way.store.is_shared();
+        let apart = phase == Phase::Half && !all_at_once && self.plan.apart;
+        let endpoint = if apart { self.endpoint.other() } else { self.endpoint };
         let sinks = match (self.way.moves, self.way.store.is_shared(), phase) {
             (Move::Sink, true, _) | (Move::Sink, false, Phase::Half) => self.sink(0),
             (Move::Sink, false, _) => self.sink(0) + &self.sink(1),
@@ -229,16 +232,9 @@ impl<'a> Site<'a> {
             self.ports[1],
             self.way.side,
             self.appid,
-            self.endpoint_word(endpoint),
+            endpoint.path(),
             self.way.app,
         )
-    }
-
-    fn endpoint_word(&self, endpoint: Endpoint) -> &'static str {
-        match endpoint {
-            Endpoint::Stable => "stable_token",
-            Endpoint::Classic => "token",
-        }
     }
 
     fn sink(&self, server: usize) -> String {

@@ -122,5 +122,6 @@ pub(super) fn check(binary: &Path, folder: &Path, config: &str) -> Result<(), St
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned())
+    // The first line says how many faults there are, the next which.
+    Err(said.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect::<Vec<_>>().join(" "))
 }

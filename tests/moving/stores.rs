@@ -1,4 +1,4 @@
-//! Where a site keeps its token before it moves: a memcached, a Redis, a database, files, or nowhere.
+//! Where a site keeps its token before it moves: a memcached, a Redis, a database or files.
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -12,11 +12,13 @@ use crate::support::wait_for;
 /// The stores of one site.
 pub(super) enum Stores {
     Memcached(Memcached),
-    Redis(Redis, u16),
+    Redis {
+        port: u16,
+        _server: Redis,
+    },
     Table(String),
     /// A folder for each web server.
     Files([TempDir; 2]),
-    Memory,
 }
 
 impl Stores {
@@ -25,11 +27,10 @@ impl Stores {
             Store::Memcached => Stores::Memcached(Memcached::start()),
             Store::Redis => {
                 let (redis, port) = Redis::on_tcp(&[]);
-                Stores::Redis(redis, port)
+                Stores::Redis { port, _server: redis }
             }
             Store::Table(sql) => Stores::Table(database.unwrap().create(row, sql)),
             Store::Files => Stores::Files([(); 2].map(|()| tempfile::tempdir().unwrap())),
-            Store::Memory => Stores::Memory,
         }
     }
 
@@ -37,10 +38,9 @@ impl Stores {
     pub fn address(&self, server: usize) -> String {
         match self {
             Stores::Memcached(memcached) => format!("127.0.0.1:{}", memcached.port),
-            Stores::Redis(_, port) => format!("127.0.0.1:{port}"),
+            Stores::Redis { port, .. } => format!("127.0.0.1:{port}"),
             Stores::Table(address) => address.clone(),
             Stores::Files(folders) => folders[server].path().display().to_string(),
-            Stores::Memory => String::new(),
         }
     }
 }

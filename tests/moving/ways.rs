@@ -8,6 +8,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    pub fn other(self) -> Endpoint {
+        match self {
+            Endpoint::Stable => Endpoint::Classic,
+            Endpoint::Classic => Endpoint::Stable,
+        }
+    }
+
+    /// The end of its path, which the setting `endpoint` takes as well.
     pub fn path(self) -> &'static str {
         match self {
             Endpoint::Stable => "stable_token",
@@ -41,7 +49,6 @@ pub enum Store {
     Table(&'static str),
     /// A folder of each web server's own.
     Files,
-    Memory,
 }
 
 impl Store {
