@@ -162,7 +162,7 @@ mod tests {
 
     fn item() -> Item {
         let mut item = Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))));
-        for (name, form) in [("token", Form::JsonString), ("at", Form::Raw(Fact::ExpiresAt))] {
+        for (name, form) in [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))] {
             let view = View { form, flags: 0, at_least_s: 0 };
             let key = SinkKey { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, view };
             item.keys.push(Key::new(&key));
