@@ -421,8 +421,10 @@ impl Reader<'_> {
                 Err((problem, place)) => self.fault("keys", problem, &place),
             }
         }
-        let prefix = self.field(raw, "prefix", |value| text(value).map(str::to_owned)).unwrap_or_default();
-        if let (Some(given), false) = (raw.fields.get("prefix"), raw.fields.contains_key("presets")) {
+        let prefix = self.field(raw, "prefix", prefix).unwrap_or_default();
+        if let (Some(given), false, false) =
+            (raw.fields.get("prefix"), raw.fields.contains_key("presets"), prefix.is_empty())
+        {
             let what = "there are no presets for it to stand before";
             let remedy = "Add presets = [...], or write the prefix into each key.";
             self.fault("prefix", Problem::new(what, remedy), &given.place);
@@ -549,7 +551,9 @@ impl Template {
     fn kinds(&self, app: &App, kept: &[AliasOf]) -> Vec<AliasOf> {
         // Nobody looks under an authorizer's secret: it has none.
         let fits = |preset: &Preset| {
-            preset.agents == app.platform.has_agents && (has_secret(app) || !self.key.contains("{secret"))
+            preset.agents == app.platform.has_agents
+                && (has_secret(app) || !self.key.contains("{secret"))
+                && (app.agent.is_some() || !self.key.contains("{agent}"))
         };
         if !self.preset.as_ref().is_none_or(fits) {
             return Vec::new();
@@ -651,6 +655,14 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         return Err((problem, place.clone()));
     }
     Ok(Template { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
+}
+
+/// What stands before the keys of presets; some frameworks put nothing there.
+fn prefix(value: &Value) -> Reading<String> {
+    match value {
+        Value::Text(empty) if empty.is_empty() => Ok(String::new()),
+        value => text(value).map(str::to_owned),
+    }
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {

@@ -19,6 +19,7 @@ use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
 use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
+use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, Now, Spacing};
 
 /// Index of a credential, stable while the process lives.
@@ -516,6 +517,8 @@ pub struct Table {
     names: ReadOnlyView<Box<[u8]>, Name, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
+    /// Names with `{any}` in them; none in most servers.
+    wildcards: Option<Box<Wildcards<Name>>>,
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<Report>,
     /// Where verify tickets go; none without a component.
@@ -574,7 +577,7 @@ impl Table {
     pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        let (mut lengths, mut all) = ([0; 4], Vec::new());
+        let (mut lengths, mut all, mut wildcards) = ([0; 4], Vec::new(), Vec::new());
         let (ticks, values) = (watch::Sender::new(0), watch::Sender::new(0));
         for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
@@ -593,7 +596,9 @@ impl Table {
             credential.spoken.get_or_init(|| spoken.collect());
             let credential = Arc::new(credential);
             for (key, view) in keys.into_iter().zip(indices) {
-                if note_length(&mut lengths, key.name.len()) {
+                if has_wildcard(&key.name) {
+                    wildcards.push(name(key, view, &credential));
+                } else if note_length(&mut lengths, key.name.len()) {
                     let (key, name) = name(key, view, &credential);
                     names.insert(key, name);
                 }
@@ -603,6 +608,7 @@ impl Table {
         let table = Table {
             names: names.into_read_only(),
             lengths,
+            wildcards: Wildcards::new(wildcards).map(Box::new),
             credentials: all,
             reports,
             inbox: None,
@@ -645,10 +651,12 @@ impl Table {
     #[inline]
     pub fn name(&self, key: &[u8]) -> Option<&Name> {
         let word = self.lengths.get(key.len() / 64)?;
-        if word & (1 << (key.len() % 64)) == 0 {
-            return None;
+        if word & (1 << (key.len() % 64)) != 0
+            && let Some(name) = self.names.get(key)
+        {
+            return Some(name);
         }
-        self.names.get(key)
+        self.wildcards.as_ref()?.find(key)
     }
 
     /// True if clients may not write this key.
@@ -771,6 +779,21 @@ mod tests {
         assert!(!table.is_managed(&[b'x'; 300]));
     }
 
+    #[test]
+    fn a_wildcard_is_looked_up_only_where_the_key_itself_is_not_managed() {
+        let key = |name: &str| Key { name: name.to_owned(), spoken: None, view: View::RAW };
+        let first = vec![key("{any}:access_token"), key("access_token:wx1")];
+        let second = vec![key("v1:access_token")];
+        let (table, _receiver) = Table::new([("wx1", first), ("wx2", second)]);
+        let app = |key: &str| table.name(key.as_bytes()).map(|name| name.credential.app().to_owned());
+        assert_eq!(app("v2:access_token").as_deref(), Some("wx1"));
+        assert_eq!(app("v1:access_token").as_deref(), Some("wx2"));
+        assert_eq!(app("{any}:access_token").as_deref(), Some("wx1"));
+        assert_eq!(app(":access_token"), None);
+        assert_eq!(app("v1:access_tokem"), None);
+        assert_eq!(table.name(b"v2:access_token").unwrap().spoken(b"v2:access_token"), b"v2:access_token");
+    }
+
     /// What is under a key now, and its cas.
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
         let found = table.name(key.as_bytes()).map(|name| {
@@ -794,10 +817,10 @@ mod tests {
             view: View { form, flags, at_least_s: 0 },
         };
         let keys = vec![
-            key("json", Form::JsonString, 6),
-            key("json too", Form::JsonString, 6),
+            key("json", Form::JSON_STRING, 6),
+            key("json too", Form::JSON_STRING, 6),
             key("at", Form::Raw(Fact::ExpiresAt), 1),
-            key("one", Form::Constant(1), 0),
+            key("one", Form::Constant("1".into()), 0),
             key("empty", Form::Nothing, 0),
         ];
         let (table, _receiver) = Table::new([("wx1", keys)]);

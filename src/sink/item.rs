@@ -165,7 +165,7 @@ mod tests {
             let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
             SinkEntry { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, content }
         };
-        let entries = [("token", Form::JsonString), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
+        let entries = [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
         Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
     }
 
