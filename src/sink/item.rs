@@ -144,7 +144,7 @@ impl Item {
 impl Key {
     fn render(&self, published: &Published, now: Now) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let times = Times::new(now, published.expires_boot_ms, self.view.at_least_s);
+        let times = Times::new(now, published.reliable_until(now.boot_ms), self.view.at_least_s);
         self.view.render(&published.value).write(&mut bytes, &times);
         bytes
     }
@@ -172,7 +172,7 @@ mod tests {
 
     fn publish(item: &Item, token: &str, expires_boot_ms: BootMs) {
         let value = Bytes::copy_from_slice(token.as_bytes());
-        item.credential.publish(Published { value, generation: 1, expires_boot_ms });
+        item.credential.publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn write(item: &mut Item) {
