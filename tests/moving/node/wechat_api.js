@@ -6,7 +6,7 @@ const API = require('wechat-api');
 
 const { AGENT, APPID, SECRET, STORE, VIEWS_PER_S, WECHAT } = process.env;
 const memcached = new Memcached(STORE);
-const key = `access_token:${APPID}`;
+const key = `access_token_${APPID}`;
 
 const api = new API(
   APPID,

@@ -22,6 +22,6 @@ return new class extends Framework {
             $number = (string) random_int(1, 1 << 30);
             $memcached->add('wp_:flush_number', $number);
         }
-        return "$number:wp_:transient:access_token";
+        return "$number:wp_:transient:wechat_access_token";
     }
 };
