@@ -147,7 +147,7 @@ impl Item {
 }
 
 fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
-    Current { value: published.value.clone(), now, end_ms: published.reliable_until(now.boot_ms), at_least_s }
+    Current { value: published.value.clone(), now, end_ms: published.expires_boot_ms, at_least_s }
 }
 
 #[cfg(test)]

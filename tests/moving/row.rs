@@ -158,8 +158,15 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// Ends a web server between two pages: nobody stops one in the middle of a fetch.
     fn stop(&mut self, server: usize) {
-        self.servers[server] = None;
+        if let Some(mut server) = self.servers[server].take() {
+            let views = server.views();
+            wait_for("the end of a page", || {
+                server.must_run();
+                (server.views() > views).then_some(())
+            });
+        }
     }
 
     /// Starts a web server's script, in its old way or after the move.
@@ -246,7 +253,7 @@ impl<'a> Site<'a> {
         for server in self.servers.iter_mut().flatten() {
             wait_for("a page view", || {
                 server.must_run();
-                server.has_viewed().then_some(())
+                (server.views() > 0).then_some(())
             });
         }
     }

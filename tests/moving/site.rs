@@ -70,8 +70,8 @@ impl WebServer {
         WebServer { name: way.name.to_owned(), child, seen, log }
     }
 
-    pub fn has_viewed(&self) -> bool {
-        self.seen.lock().unwrap().views > 0
+    pub fn views(&self) -> u64 {
+        self.seen.lock().unwrap().views
     }
 
     /// What has been seen since the last time.

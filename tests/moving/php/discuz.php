@@ -12,6 +12,7 @@ return new class {
             $kept = ['token' => $wechat->fetch()['access_token'], 'expiration' => time() + $wechat->scaled(6200)];
             $memcache->set('wechatat_' . $wechat->appid, $kept, 0, 0);
         }
+        $memcache->close();
         return $kept['token'];
     }
 };

@@ -14,7 +14,7 @@ abstract class Framework
         $token = $this->get($memcached, $wechat);
         if (!is_string($token) || $token === '') {
             $token = $wechat->fetch()['access_token'];
-            $this->put($memcached, $wechat, $token, $wechat->scaled(static::LIFETIME_S));
+            $this->put($memcached, $wechat, $token, $wechat->ttl(static::LIFETIME_S));
         }
         return $token;
     }

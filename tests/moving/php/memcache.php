@@ -10,8 +10,9 @@ return new class {
         $token = $memcache->get('access_token');
         if (!$token) {
             $token = $wechat->fetch()['access_token'];
-            $memcache->set('access_token', $token, 0, $wechat->scaled(7000));
+            $memcache->set('access_token', $token, 0, $wechat->ttl(7000));
         }
+        $memcache->close();
         return $token;
     }
 };

@@ -10,7 +10,7 @@ return new class {
         $token = $memcached->get($wechat->appid);
         if (!$token) {
             $token = $wechat->fetch()['access_token'];
-            $memcached->set($wechat->appid, $token, $wechat->scaled(7000));
+            $memcached->set($wechat->appid, $token, $wechat->ttl(7000));
         }
         return $token;
     }

@@ -38,13 +38,22 @@ final class WeChat
         return $this->call(getenv('WECHAT') . '/cgi-bin/menu/get?' . http_build_query(['access_token' => $token]))['errcode'] ?? 0;
     }
 
-    /** A time that the site believes in, such as 7000 s, in proportion to the life of a token here. */
+    /**
+     * A time that the site believes in, such as 7000 s, in proportion to the life of a token here. Whoever compares whole
+     * seconds waits for up to one more, which is minutes in proportion: rounded so that it is never too late for that.
+     */
     public function scaled(int $seconds): int
     {
-        return max(1, (int) round($seconds * $this->scale));
+        return max(1, (int) ceil($seconds * $this->scale) - 1);
     }
 
-    /** What a site writes as the time of a fetch that it will look at as "plus $lifetime": the site's own lifetime is in proportion too. */
+    /** The same for memcached, which may end an item up to a second too early. */
+    public function ttl(int $seconds): int
+    {
+        return $this->scaled($seconds) + 1;
+    }
+
+    /** What a site writes as the time of a fetch, to which it will add its own lifetime: that is in proportion too. */
     public function fetched_at(int $lifetime): int
     {
         return time() - $lifetime + $this->scaled($lifetime);
@@ -91,8 +100,10 @@ $pause_us = intdiv(1_000_000, (int) getenv('VIEWS_PER_S'));
 for (;; usleep(random_int(intdiv($pause_us, 2), intdiv($pause_us * 3, 2)))) {
     $token = $way->token($wechat);
     $errcode = $wechat->use($token);
-    printf("%d %d %s\n", (int) (microtime(true) * 1000), $errcode, substr($token, -12));
+    $at_ms = (int) (microtime(true) * 1000);
     if ($errcode !== 0 && method_exists($way, 'refused')) {
         $way->refused($wechat, $token);
     }
+    // Nothing is under way after this, until the next page.
+    printf("%d %d %s\n", $at_ms, $errcode, substr($token, -12));
 }
