@@ -16,6 +16,7 @@ mod dependencies;
 mod differential;
 #[cfg(feature = "redis")]
 mod engine;
+mod frameworks;
 mod fuzz;
 mod hostile;
 mod hosts;
