@@ -5,6 +5,7 @@
 //! somebody else writes tokens. Nobody ever waits for a sink, and of several changes only the latest is written.
 //! Never shows a value, a password or a key with a secret.
 
+mod command;
 mod item;
 mod link;
 
