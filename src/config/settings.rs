@@ -166,6 +166,7 @@ pub const SINK_KEYS: &[&str] = &[
     "timeout_ms",
     "file",
     "command",
+    "timeout_s",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

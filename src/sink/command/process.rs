@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::super::target::Place;
 
 /// Programs that run at once, over all sinks of the process.
 pub const AT_ONCE: usize = 4;
@@ -29,7 +31,8 @@ const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 4096;
 
-static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
+/// Room for programs.
+pub static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), has_ended: false });
 
 /// What to run.
@@ -61,21 +64,8 @@ pub enum End {
     NotStarted(io::Error),
 }
 
-/// The right to run one program.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read")] SemaphorePermit<'static>);
-
-/// Waits until fewer than [`AT_ONCE`] programs run.
-pub async fn await_place() -> Place {
-    match PLACES.acquire().await {
-        Ok(permit) => Place(permit),
-        // It is never closed.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Runs it. Given up in the middle, its group is killed.
-pub async fn run(place: Place, program: &Program, input: &[u8]) -> Outcome {
+/// Runs it. Given up in the middle, its group is killed. The place is kept until the program is gone.
+pub async fn run(place: Option<Place>, program: &Program, input: &[u8]) -> Outcome {
     let mut output = Vec::new();
     let deadline = tokio::time::sleep(program.timeout);
     tokio::pin!(deadline);
@@ -198,7 +188,7 @@ fn kill(group: Pid) {
 type Starting = oneshot::Receiver<io::Result<Started>>;
 
 /// Starts it on a thread that may block, which then waits for it.
-fn start(place: Place, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
+fn start(place: Option<Place>, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
     let (tell_started, started) = oneshot::channel();
     let (tell_ended, ended) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -299,7 +289,7 @@ mod tests {
     }
 
     async fn run_shell(script: &str, input: &[u8]) -> Outcome {
-        run(await_place().await, &shell(script, LONG), input).await
+        run(None, &shell(script, LONG), input).await
     }
 
     fn text(outcome: &Outcome) -> &str {
@@ -349,7 +339,7 @@ mod tests {
     async fn at_the_deadline_everything_it_has_started_is_killed() {
         let script = "trap '' TERM; (trap '' TERM; sleep 1000; sleep 1000) & echo $!; wait";
         let program = shell(script, Duration::from_millis(300));
-        let outcome = run(await_place().await, &program, b"").await;
+        let outcome = run(None, &program, b"").await;
         assert!(matches!(outcome.end, End::Timeout), "{outcome:?}");
         await_end(text(&outcome).trim()).await;
     }
@@ -383,10 +373,9 @@ mod tests {
                 }
             }
         };
-        let place = await_place().await;
         let pid = tokio::select! {
             pid = pid => pid,
-            outcome = run(place, &program, b"") => panic!("{outcome:?}"),
+            outcome = run(None, &program, b"") => panic!("{outcome:?}"),
         };
         await_end(pid.trim()).await;
     }
@@ -402,7 +391,7 @@ mod tests {
         };
         let kind = async |path: &Path| {
             let program = Program { path: path.to_owned(), arguments: Vec::new(), timeout: LONG };
-            match run(await_place().await, &program, b"").await.end {
+            match run(None, &program, b"").await.end {
                 End::NotStarted(error) => error.kind(),
                 end => panic!("{end:?}"),
             }
