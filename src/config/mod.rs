@@ -36,6 +36,7 @@ mod sink_command;
 mod sink_file;
 mod sink_sql;
 mod sinks;
+pub mod trusted_file;
 mod trusted_hosts;
 mod upstream;
 mod value;
@@ -54,6 +55,7 @@ pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
+pub use sink_command::SinkCommand;
 pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
 pub use trusted_hosts::TrustedHost;
 

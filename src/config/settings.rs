@@ -168,6 +168,7 @@ pub const SINK_KEYS: &[&str] = &[
     "timeout_ms",
     "file",
     "command",
+    "timeout_s",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

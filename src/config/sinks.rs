@@ -13,7 +13,7 @@ use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::{self, closest};
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, SecretSource, View, sink_command, sink_file, sink_sql};
+use super::{AliasOf, App, RedisServer, SecretSource, SinkCommand, View, sink_command, sink_file, sink_sql};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -70,6 +70,8 @@ pub struct Sink {
 pub enum SinkTo {
     /// Keys of a Redis.
     Redis { server: RedisServer, ttl: Ttl },
+    /// A program that is run.
+    Command(SinkCommand),
 }
 
 impl Sink {
@@ -77,14 +79,14 @@ impl Sink {
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } => 0,
+            SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
         }
     }
 
     /// Times are told as if at least so many seconds were left.
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
-            SinkTo::Redis { .. } => 0,
+            SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
         }
     }
 
@@ -92,6 +94,15 @@ impl Sink {
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
+            SinkTo::Command(_) => None,
+        }
+    }
+
+    /// One word for statistics.
+    pub fn type_name(&self) -> &'static str {
+        match &self.to {
+            SinkTo::Redis { .. } => "redis",
+            SinkTo::Command(_) => "command",
         }
     }
 }
@@ -101,6 +112,7 @@ impl fmt::Display for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
+            SinkTo::Command(command) => command.program.display().fmt(f),
         }
     }
 }
@@ -213,6 +225,11 @@ impl Type {
         }
     }
 
+    /// How often all is written again without a change, unless the table says it.
+    fn rewrite_every_s(self) -> u64 {
+        if self == Type::Command { 0 } else { 300 }
+    }
+
     fn noun(self) -> &'static str {
         match self {
             Type::Redis => "a Redis",
@@ -314,7 +331,7 @@ impl Reader<'_> {
     fn sink(&mut self, mut raw: RawTable, document: &Document, apps: &[App]) -> Option<Draft> {
         let of_type = self.sink_type(&raw)?;
         let check_every_ms = self.seconds(&raw, "check_every_s", 1, 5) * 1000;
-        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, 300) * 1000;
+        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, of_type.rewrite_every_s()) * 1000;
         let scope = self.scope(&raw, apps);
         let made = match of_type {
             Type::Redis => self.redis_sink(&mut raw, document, scope.as_ref()),
@@ -494,7 +511,7 @@ impl Reader<'_> {
     fn written_twice(&mut self, drafts: &[Draft]) {
         let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
         for draft in drafts {
-            let SinkTo::Redis { .. } = &draft.sink.to;
+            let SinkTo::Redis { .. } = &draft.sink.to else { continue };
             let database = draft.sink.to_string();
             let mut own = Vec::new();
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {

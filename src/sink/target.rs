@@ -1,6 +1,6 @@
 //! What every kind of sink does: the one trait, what goes in and out of it, and how a failure reads.
 //!
-//! A target never logs and never retries: the runner does. It shows no value, no password and no key with a secret.
+//! A target never retries and logs no failure: the runner does. It shows no value, no password and no key with a secret.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::item::Entry;
 use crate::clock::{BootMs, Now};
@@ -26,6 +27,21 @@ pub(super) trait Target: Send + Sync + 'static {
     /// Whether one entry that is gone means that others will be: somebody has flushed it, or it has lost its memory.
     fn loses_all_at_once(&self) -> bool {
         false
+    }
+
+    /// Whether what was written may be gone when the target is opened again: it may have been restarted, or be another.
+    fn may_have_lost(&self) -> bool {
+        true
+    }
+
+    /// Whether [`Target::read`] tells anything.
+    fn is_readable(&self) -> bool {
+        true
+    }
+
+    /// What limits how much is under way over all sinks of its type. A value is read when there is room for it.
+    fn limit(&self) -> Option<&'static Semaphore> {
+        None
     }
 
     /// Writes all entries of one credential; what stood at each before, as far as that can be known.
@@ -66,8 +82,20 @@ impl Current {
     }
 }
 
+/// Room for one more below a [`Target::limit`], for as long as a clone of it lives.
+#[derive(Clone, Debug)]
+pub(super) struct Place(#[expect(dead_code, reason = "held, not read")] Arc<SemaphorePermit<'static>>);
+
+impl Place {
+    pub fn new(permit: SemaphorePermit<'static>) -> Place {
+        Place(Arc::new(permit))
+    }
+}
+
 /// One credential to be written.
 pub(super) struct Write {
+    /// Where there is a limit.
+    pub place: Option<Place>,
     pub entries: Arc<[Entry]>,
     /// What [`Target::content`] has made of each.
     pub contents: Vec<Vec<u8>>,
@@ -117,5 +145,16 @@ impl Fault {
     /// Nothing can be written before the target is opened again.
     pub fn is_about_the_connection(&self) -> bool {
         self.scope != Scope::Entry
+    }
+
+    /// Whose it is, by its class: `configuration`, `target`, `network` or `server`, which is this one.
+    pub fn whose(&self) -> &'static str {
+        match self.class {
+            "cluster" | "database" | "files" | "format" | "master" | "not_found" | "password" | "permission"
+            | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            "unreachable" => "network",
+            "descriptors" | "resources" => "server",
+            _ => "target",
+        }
     }
 }

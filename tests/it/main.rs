@@ -10,6 +10,7 @@ mod binary_differential;
 mod cache_model;
 mod check;
 mod clients;
+mod commands;
 mod config;
 mod demo;
 mod dependencies;
