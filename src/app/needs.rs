@@ -2,7 +2,7 @@
 //!
 //! Counts generously: one too many costs nothing, one too few a renewal.
 
-use crate::config::{Config, Nodes, RESERVED_CONNECTIONS};
+use crate::config::{Config, Nodes, RESERVED_CONNECTIONS, SinkTo};
 
 /// Standard streams, the log's, systemd's socket, a pid file, signals.
 const PROCESS: usize = 16;
@@ -16,6 +16,8 @@ const PER_CALL: usize = 3;
 const STATE: usize = 4;
 /// A connection to a Redis, and the one that replaces it.
 const PER_SINK: usize = 3;
+/// The ends of three pipes of each command that runs, of which there are four at most, and the look at its file.
+const COMMANDS: usize = 4 * 7;
 /// Connections to what nodes share, to its sentinels or the members of a cluster, and one to hear from.
 const NODES: usize = 16;
 /// For what is opened for a moment: certificates, a configuration that is read again, a client above the limit.
@@ -31,6 +33,7 @@ pub fn descriptors(config: &Config) -> usize {
         Some(Nodes::Redis(_) | Nodes::Upstream(_)) => NODES,
         None => 0,
     };
+    let has_commands = config.sinks.iter().any(|sink| matches!(sink.to, SinkTo::Command(_)));
     PROCESS
         + threads * PER_THREAD
         + config.listeners().len() * PER_LISTENER
@@ -39,6 +42,7 @@ pub fn descriptors(config: &Config) -> usize {
         + STATE
         + ticket_files.min(1)
         + config.sinks.len() * PER_SINK
+        + if has_commands { COMMANDS } else { 0 }
         + nodes
         + RESERVE
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::aliases::{Template, fits_in_a_key};
+use super::aliases::{Owner, Template, fits_in_a_key};
 use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
@@ -120,7 +120,9 @@ impl Reader<'_> {
             }
         };
         let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
-        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), platform, &kept);
+        let owner =
+            Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
+        let templates = self.templates(&raw, &owner);
         let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
         let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
         let appid = appid?;

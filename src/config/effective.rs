@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, TlsFiles, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkTo, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -147,17 +147,42 @@ impl Loaded {
 
 fn sink(out: &mut String, sink: &Sink) {
     out.push_str("\n[[sink]]\n");
-    redis(out, &sink.server);
-    line(out, "keys", &list(sink.keys.iter().map(|key| key.as_toml(quoted))));
-    match sink.ttl {
-        Ttl::None => line(out, "ttl", &quoted("none")),
-        Ttl::Left { margin_s } => {
-            line(out, "ttl", &quoted("left"));
-            line(out, "ttl_margin_s", &margin_s.to_string());
+    match &sink.to {
+        SinkTo::Redis { server, ttl } => {
+            redis(out, server);
+            line(out, "keys", &list(sink.entries.iter().map(|key| key.as_toml(quoted))));
+            match ttl {
+                Ttl::None => line(out, "ttl", &quoted("none")),
+                Ttl::Left { margin_s } => {
+                    line(out, "ttl", &quoted("left"));
+                    line(out, "ttl_margin_s", &margin_s.to_string());
+                }
+            }
+        }
+        SinkTo::Command(of) => command(out, sink, of),
+    }
+    if !matches!(sink.to, SinkTo::Command(_)) {
+        line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
+    }
+    line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
+}
+
+fn command(out: &mut String, sink: &Sink, command: &SinkCommand) {
+    let program = std::iter::once(quoted_path(&command.program));
+    line(out, "command", &list(program.chain(command.arguments.iter().map(|word| quoted(word)))));
+    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
+    for entry in &sink.entries {
+        // An app's entries stand together.
+        if apps.last() != Some(&entry.app.as_str()) {
+            apps.push(&entry.app);
+        }
+        if !kinds.contains(&entry.of.word()) {
+            kinds.push(entry.of.word());
         }
     }
-    line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
-    line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
+    line(out, "apps", &list(apps.into_iter().map(quoted)));
+    line(out, "kinds", &list(kinds.into_iter().map(quoted)));
+    line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
 }
 
 /// Which Redis, of a sink and of the state.

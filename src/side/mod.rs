@@ -30,6 +30,7 @@ mod query;
 mod routes;
 mod server;
 mod sessions;
+mod sink_metrics;
 mod status;
 mod wechat;
 
