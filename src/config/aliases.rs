@@ -202,6 +202,8 @@ impl Reader<'_> {
         let secret = secret.as_ref().map_or("", |secret| secret.expose());
         let (mut aliases, mut places): (Vec<Alias>, Vec<Place>) = Default::default();
         let mut presets: Vec<Option<&str>> = Vec::new();
+        // Two presets have many keys in common; one fault will do.
+        let mut told: Vec<(Option<&str>, Option<&str>)> = Vec::new();
         for template in templates {
             let list = template.list();
             let Template { key, of, view, preset, place } = template;
@@ -229,8 +231,12 @@ impl Reader<'_> {
                     presets.push(preset);
                 }
                 Some((known, first)) => {
-                    if let Some(problem) = disagreement(known, first, &alias, preset) {
+                    let pair = (first, preset);
+                    if let Some(problem) = disagreement(known, first, &alias, preset)
+                        && (preset.is_none() || !told.contains(&pair))
+                    {
                         self.fault(list, problem, &place);
+                        told.push(pair);
                     }
                 }
             }

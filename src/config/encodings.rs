@@ -21,17 +21,30 @@ pub enum ClientLibrary {
     Memcached,
     /// PHP's extension memcache.
     Memcache,
+    /// The package memcached of Node.js, given objects and not texts.
+    NodeMemcached,
 }
 
 impl ClientLibrary {
-    pub(super) const WORDS: [(&str, ClientLibrary); 2] =
-        [("memcached", ClientLibrary::Memcached), ("memcache", ClientLibrary::Memcache)];
+    pub(super) const WORDS: [(&str, ClientLibrary); 3] = [
+        ("memcached", ClientLibrary::Memcached),
+        ("memcache", ClientLibrary::Memcache),
+        ("node-memcached", ClientLibrary::NodeMemcached),
+    ];
 
     /// Its mark of a value that `serialize()` wrote.
     pub fn serialized_flags(self) -> u32 {
         match self {
-            ClientLibrary::Memcached => 4,
+            ClientLibrary::Memcached | ClientLibrary::NodeMemcached => 4,
             ClientLibrary::Memcache => 1,
+        }
+    }
+
+    /// Its mark of an object in JSON; in PHP that is a string like any.
+    pub fn object_flags(self) -> u32 {
+        match self {
+            ClientLibrary::NodeMemcached => 2,
+            ClientLibrary::Memcached | ClientLibrary::Memcache => 0,
         }
     }
 }
@@ -78,10 +91,13 @@ impl<'g> Fields<'g> {
             fields: self.read("fields", |value| fields(value, 0))?,
             constant: self.read("constant", constant)?,
         };
-        let serialized = wish.is_serialized();
+        let usual = match wish.encoding {
+            Some(Encoding::Php | Encoding::PhpString | Encoding::PhpArray) => client.serialized_flags(),
+            Some(Encoding::JsonObject) => client.object_flags(),
+            _ => 0,
+        };
         let form = wish.form(of).map_err(|problem| (problem, place.clone()))?;
         let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
-        let usual = if serialized { client.serialized_flags() } else { 0 };
         let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
         let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
         let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
@@ -129,11 +145,6 @@ struct Wish {
 }
 
 impl Wish {
-    /// Whether a client library would mark it as serialized.
-    fn is_serialized(&self) -> bool {
-        matches!(self.encoding, Some(Encoding::Php | Encoding::PhpString | Encoding::PhpArray))
-    }
-
     fn form(self, of: AliasOf) -> Reading<Form> {
         let encoding = self.encoding.unwrap_or(Encoding::Raw);
         if let Some(constant) = self.constant {

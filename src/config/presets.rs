@@ -103,7 +103,12 @@ const FRESH_S: u32 = 7200;
 
 impl Shape {
     fn view(self, client: ClientLibrary) -> View {
-        let named = |entries: &[Entry]| Field::named(entries.iter().copied());
+        let named = |entries: &[Entry]| {
+            let mut entries = entries.to_vec();
+            // As the fields of a TOML table come.
+            entries.sort_unstable();
+            Field::named(entries)
+        };
         let with_null = |field| Form::Php(Field::Listed(vec![field, Field::Constant(Constant::Null)]));
         let form = match self {
             Shape::Raw => Form::Raw(Fact::Value),
@@ -126,6 +131,7 @@ impl Shape {
         };
         let flags = match self {
             Shape::PhpArray(_) | Shape::FreshPhpArray(_) | Shape::PhpValueTimeLife => client.serialized_flags(),
+            Shape::FreshJson(_) => client.object_flags(),
             _ => 0,
         };
         let at_least_s = match self {

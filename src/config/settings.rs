@@ -134,6 +134,7 @@ pub const AUTHORIZER_KEYS: &[&str] = &[
     "refresh_token_credential",
     "aliases",
     "client",
+    "client",
     "daily_quota",
     "presets",
     "prefix",

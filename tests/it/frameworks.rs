@@ -31,18 +31,24 @@ fn site(framework: &'static str, extension: &'static str, prefix: &'static str, 
 /// What the site saw of so many tokens in a row, and how often it asked WeChat by itself.
 #[track_caller]
 fn seen(site: &Site, tokens: &str) -> (serde_json::Value, u64) {
-    let wechat = Wechat::short_lived(4);
-    let node = Node::start(&wechat.config("", &site.app), &["-v"]);
-    for ticket in ["jsapi_ticket", "wx_card_ticket"] {
-        wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
-    }
     let mut command = Command::new("php");
     command.arg(root().join("tests/php/framework_reads.php"));
     command.args([site.framework, site.extension, site.prefix, tokens]);
+    command.env("WORDPRESS", root().join("target/wordpress/usr/share/wordpress"));
+    seen_by(&mut command, &site.app)
+}
+
+/// The same of any script.
+#[track_caller]
+fn seen_by(command: &mut Command, app: &str) -> (serde_json::Value, u64) {
+    let wechat = Wechat::short_lived(4);
+    let node = Node::start(&wechat.config("", app), &["-v"]);
+    for ticket in ["jsapi_ticket", "wx_card_ticket"] {
+        wait_for(ticket, || node.connect().get(&format!("{ticket}:{APPID}")));
+    }
     command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
     command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
-    command.env("WORDPRESS", root().join("target/wordpress/usr/share/wordpress"));
-    let said = run_well(&mut command);
+    let said = run_well(command);
     assert!(!node.log().contains(SECRET), "{}", node.log());
     let seen: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
     (seen, wechat.calls(APPID).of(Endpoint::Token))
@@ -51,7 +57,11 @@ fn seen(site: &Site, tokens: &str) -> (serde_json::Value, u64) {
 /// The site never fetched, but where the script made it; and nothing it used was refused.
 #[track_caller]
 fn only_reads(site: Site) {
-    let (seen, fetches) = seen(&site, "3");
+    no_fetch(seen(&site, "3"));
+}
+
+#[track_caller]
+fn no_fetch((seen, fetches): (serde_json::Value, u64)) {
     assert_eq!(seen["fetched"], 0, "{seen}");
     assert_eq!(seen["refused"], 0, "{seen}");
     assert_eq!(seen["forced"].as_u64(), Some(fetches), "{seen}");
@@ -133,4 +143,15 @@ fn wordpress_only_reads_and_its_flush_works() {
 #[test]
 fn wordpress_without_versions_only_reads_and_its_flush_works() {
     only_reads(site("wordpress", "memcached", "", "presets = [\"wordpress\"]"));
+}
+
+#[test]
+fn nodes_wechat_api_only_reads() {
+    for (stores, client) in [("text", "memcached"), ("object", "node-memcached")] {
+        let mut command = Command::new("node");
+        command.arg(root().join("tests/node/wechat_api.js")).args([stores, "3"]);
+        command.env("NODE_PATH", root().join("target/node/node_modules"));
+        let app = format!("tickets = [\"jsapi\", \"wx_card\"]\nclient = \"{client}\"\npresets = [\"node-wechat-api\"]");
+        no_fetch(seen_by(&mut command, &app));
+    }
 }
