@@ -221,12 +221,18 @@ impl Standing {
     }
 
     /// After a lost call that may have made a token the value has the overlap left, and another token would end it at
-    /// once: so it is not made before half of that is over, when those who were told to rely on the value are done.
+    /// once: so it is not made before most of that is over, when those who were told to rely on the value are done.
     pub fn repeat_from_ms(&self, now_ms: BootMs) -> BootMs {
         match self.lost.first() {
-            Some(lost) if self.left_ms(now_ms) > 0 => lost.first_ms + self.overlap_ms() / 2,
+            Some(lost) if self.left_ms(now_ms) > 0 => lost.first_ms + self.promised_ms(),
             _ => now_ms,
         }
+    }
+
+    /// What clients are told to rely on of a value that a renewal ends: not all of the overlap, so that a call that was
+    /// lost can be repeated before that is over.
+    fn promised_ms(&self) -> u64 {
+        self.overlap_ms() / 4 * 3
     }
 
     /// How long a call may take: a stalled one must not outlast the value it is to replace.
@@ -254,9 +260,9 @@ impl Standing {
     pub fn reliable(&self) -> Reliable {
         let Some(expires) = self.expires_ms else { return Reliable::TO_THE_END };
         // What has been told ends before a lost call is repeated, because the second token ends the value at once. A call
-        // that is under way may have ended it already: a quarter of the overlap is longer than any call and the way of its
-        // answer to all readers.
-        let (promised_ms, at_least_ms) = (self.overlap_ms() / 2, self.overlap_ms() / 4);
+        // that is under way may be making one: the quarter between the two is longer than any call and the way of its answer
+        // to all readers.
+        let (promised_ms, at_least_ms) = (self.promised_ms(), self.overlap_ms() / 2);
         if let Some(lost) = self.lost.first() {
             return Reliable { until_boot_ms: lost.first_ms.saturating_add(promised_ms), at_least_ms: 0 };
         }

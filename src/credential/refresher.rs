@@ -245,8 +245,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            let repeat_from_ms = slot.standing.repeat_from_ms(now_ms);
-            self.arm(id, at_ms.max(now_ms + patience_ms).max(repeat_from_ms));
+            self.arm(id, at_ms.max(now_ms + patience_ms));
             self.set_next_probe(id);
             self.plan_probe(id);
         }

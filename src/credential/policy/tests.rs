@@ -164,7 +164,7 @@ fn an_ambiguous_classic_call_dooms_the_old_value_in_the_overlap_and_is_repeated_
     let (sent, now) = (4_800_000, at(4_808_000));
     let next = standing.failed(Class::Retry, Sent::Ambiguous, sent, now, 1.0);
     assert_eq!(standing.expires_ms, Some(sent + 300_000));
-    assert!((sent + 150_000..=sent + 210_000).contains(&next), "{next}: a second token would end the value at once");
+    assert!((sent + 225_000..=sent + 285_000).contains(&next), "{next}: a second token would end the value at once");
     let mut standing = fetched(Renewal::Mint, 7200);
     standing.failed(Class::Retry, Sent::NotSent, sent, now, 1.0);
     assert_eq!(standing.expires_ms, Some(7_200_000), "a call that never left changes nothing");
