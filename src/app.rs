@@ -96,7 +96,6 @@ pub struct App {
     server: net::Server,
     side: Option<side::Side>,
     refresher: crate::credential::refresher::Refresher,
-    #[cfg(feature = "redis")]
     sinks: Vec<crate::sink::Sink>,
     supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
@@ -135,7 +134,6 @@ impl App {
             set_verbosity: telemetry::set_verbosity,
         };
         let stats = Arc::new(Stats::with_log(telemetry::dropped_lines()));
-        #[cfg(feature = "redis")]
         let sinks = crate::sink::build(&config.sinks, &table, &stats);
         let service = Arc::new(Service::new(cache, table, stats, settings));
         let limits = Limits {
@@ -158,15 +156,7 @@ impl App {
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
         let server = net::Server::new(bound, service, guard, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App {
-            server,
-            side,
-            refresher,
-            #[cfg(feature = "redis")]
-            sinks,
-            supervisor,
-            addresses,
-        })
+        Ok(App { server, side, refresher, sinks, supervisor, addresses })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -177,7 +167,6 @@ impl App {
     /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written. The
     /// error names a part that ended before its time, which is why the server has ended.
     pub async fn run(self) -> Result<(), String> {
-        #[cfg(feature = "redis")]
         let (end_sinks, sinks) = {
             let (end, supervisor) = (CancellationToken::new(), self.supervisor.clone());
             let ended = end.clone();
@@ -193,11 +182,8 @@ impl App {
             tracing::error!("the refresher ended badly; the state file may be behind");
         }
         // Last: a call that came home at the end has brought a value, too.
-        #[cfg(feature = "redis")]
-        {
-            end_sinks.cancel();
-            let _ = sinks.await;
-        }
+        end_sinks.cancel();
+        let _ = sinks.await;
         self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
     }
 }

@@ -6,9 +6,9 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-#[cfg(feature = "redis")]
-use crate::config::Nodes;
 use crate::config::{App, Config, Loaded, Upstream};
+#[cfg(feature = "redis")]
+use crate::config::{Nodes, SinkTo};
 use crate::credential;
 #[cfg(feature = "redis")]
 use crate::engine::{self, Engine};
@@ -49,7 +49,8 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     }
     #[cfg(feature = "redis")]
     for sink in &config.sinks {
-        let tried = engine::try_out(&Engine::new(sink.server.clone())).await;
+        let SinkTo::Redis { server, .. } = &sink.to;
+        let tried = engine::try_out(&Engine::new(server.clone())).await;
         all_well &= tried.is_ok();
         let text = tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"));
         writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;

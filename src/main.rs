@@ -209,7 +209,7 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
         }
     }
     for sink in &config.sinks {
-        if let Some(Err(fault)) = sink.server.password.as_ref().map(|password| password.read()) {
+        if let Some(Err(fault)) = sink.password().map(|password| password.read()) {
             return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} cannot be read: {fault}")));
         }
     }

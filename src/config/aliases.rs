@@ -25,13 +25,6 @@ const SECRET_BEGINNING: usize = 10;
 const AT_LEAST_S_MAX: u64 = 86_400;
 
 const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
-const FACTS: [(&str, Fact); 4] = [
-    ("value", Fact::Value),
-    ("expires_at", Fact::ExpiresAt),
-    ("expires_in", Fact::ExpiresIn),
-    ("fetched_at", Fact::FetchedAt),
-];
-
 /// Which of an app's credentials a key shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AliasOf {
@@ -374,7 +367,7 @@ impl<'g> Fields<'g> {
             ("php_array", Encoding::PhpArray),
         ];
         let encoding = self.read("encoding", |value| word(value, &encodings))?;
-        let mut showable = FACTS.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
+        let mut showable = Fact::ALL.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
         showable.push(("nothing", Shows::Nothing));
         let shows = self.read("shows", |value| word(value, &showable))?;
         let layout = self.read("fields", layout)?;
@@ -413,7 +406,7 @@ fn of(value: &Value, kept: &[AliasOf]) -> Reading<AliasOf> {
 }
 
 fn layout(value: &Value) -> Reading<Layout> {
-    let fact = |given: &Given| word(&given.value, &FACTS);
+    let fact = |given: &Given| word(&given.value, &Fact::ALL);
     match value {
         Value::Table(fields) => {
             let named = |(name, given): &(String, Given)| Ok((name.clone(), fact(given)?));
@@ -507,7 +500,7 @@ pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String 
 
 /// The fields of a table that say so.
 pub(super) fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
-    let name = |fact: &Fact| FACTS.iter().find(|(_, known)| known == fact).map_or("", |(name, _)| *name);
+    let name = |fact: &Fact| fact.word();
     let named = |fields: &[(String, Fact)]| {
         let each = |(field, fact): &(String, Fact)| format!("{} = \"{}\"", quoted(field), name(fact));
         format!("{{ {} }}", fields.iter().map(each).collect::<Vec<_>>().join(", "))

@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, TlsFiles, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkTo, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -147,13 +147,17 @@ impl Loaded {
 
 fn sink(out: &mut String, sink: &Sink) {
     out.push_str("\n[[sink]]\n");
-    redis(out, &sink.server);
-    line(out, "keys", &list(sink.keys.iter().map(|key| key.as_toml(quoted))));
-    match sink.ttl {
-        Ttl::None => line(out, "ttl", &quoted("none")),
-        Ttl::Left { margin_s } => {
-            line(out, "ttl", &quoted("left"));
-            line(out, "ttl_margin_s", &margin_s.to_string());
+    match &sink.to {
+        SinkTo::Redis { server, ttl } => {
+            redis(out, server);
+            line(out, "keys", &list(sink.entries.iter().map(|key| key.as_toml(quoted))));
+            match ttl {
+                Ttl::None => line(out, "ttl", &quoted("none")),
+                Ttl::Left { margin_s } => {
+                    line(out, "ttl", &quoted("left"));
+                    line(out, "ttl_margin_s", &margin_s.to_string());
+                }
+            }
         }
     }
     line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());

@@ -30,6 +30,9 @@ mod redis_server;
 mod secret_source;
 mod settings;
 mod side;
+mod sink_command;
+mod sink_file;
+mod sink_sql;
 mod sinks;
 mod trusted_hosts;
 mod upstream;
@@ -48,7 +51,7 @@ pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
-pub use sinks::{Sink, SinkKey, Ttl};
+pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
 pub use trusted_hosts::TrustedHost;
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth

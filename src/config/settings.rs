@@ -164,6 +164,8 @@ pub const SINK_KEYS: &[&str] = &[
     "check_every_s",
     "rewrite_every_s",
     "timeout_ms",
+    "file",
+    "command",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

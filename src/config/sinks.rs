@@ -1,18 +1,19 @@
-//! `[[sink]]` tables -> the Redis servers that what is kept current is written to, and under which keys.
+//! `[[sink]]` tables -> the places of the site's own that what is kept current is written to as well.
 //!
-//! A key may hold an app's secret, as an alias may: it is never spoken.
+//! What a table names says of which type it is: `url`, `file` or `command`. Here is what all types have in common, and
+//! the keys of a Redis; `sink_file`, `sink_sql` and `sink_command` read what is theirs. A key may hold an app's secret,
+//! as an alias may: it is never spoken.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
 use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
-use super::settings::closest;
+use super::settings::{self, closest};
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, View};
+use super::{AliasOf, App, RedisServer, SecretSource, View, sink_command, sink_file, sink_sql};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -21,6 +22,28 @@ const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields",
 const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{kind}:{id}";
+
+/// The keys of a table that every type has.
+const COMMON_KEYS: &[&str] = &["apps", "kinds", "presets", "check_every_s", "rewrite_every_s"];
+/// Those of a Redis.
+const REDIS_KEYS: &[&str] = &[
+    "url",
+    "db",
+    "user",
+    "password",
+    "password_file",
+    "password_env",
+    "password_credential",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "trusted_hosts",
+    "keys",
+    "prefix",
+    "ttl",
+    "ttl_margin_s",
+    "timeout_ms",
+];
 
 /// How long a key lives in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,38 +54,94 @@ pub enum Ttl {
     None,
 }
 
-/// A Redis that managed keys are written to.
+/// A place that managed keys are written to.
 #[derive(Clone, Debug)]
 pub struct Sink {
-    pub server: RedisServer,
-    pub keys: Vec<SinkKey>,
-    pub ttl: Ttl,
-    /// How often is looked whether the keys are still there, ms.
+    pub to: SinkTo,
+    pub entries: Vec<SinkEntry>,
+    /// How often is looked whether the entries are still there, ms.
     pub check_every_ms: u64,
-    /// How often everything is written again, ms.
+    /// How often everything is written again, ms; 0: on change only.
     pub rewrite_every_ms: u64,
 }
 
-impl fmt::Display for Sink {
-    /// The address, without user and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.server.fmt(f)
+/// Where a sink writes.
+#[derive(Clone, Debug)]
+pub enum SinkTo {
+    /// Keys of a Redis.
+    Redis { server: RedisServer, ttl: Ttl },
+}
+
+impl Sink {
+    /// How long before the end of a value its entries are to be gone.
+    pub fn margin_ms(&self) -> u64 {
+        match &self.to {
+            SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
+            SinkTo::Redis { .. } => 0,
+        }
+    }
+
+    /// Times are told as if at least so many seconds were left.
+    pub fn at_least_s(&self) -> u32 {
+        match &self.to {
+            SinkTo::Redis { .. } => 0,
+        }
+    }
+
+    /// The password it needs, if it needs one.
+    pub fn password(&self) -> Option<&SecretSource> {
+        match &self.to {
+            SinkTo::Redis { server, .. } => server.password.as_ref(),
+        }
     }
 }
 
-/// One key in a Redis. `Debug` never shows a secret in it.
+impl fmt::Display for Sink {
+    /// Where it writes, without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            SinkTo::Redis { server, .. } => server.fmt(f),
+        }
+    }
+}
+
+/// One thing that a sink writes: a key in a Redis, a file, a row. `Debug` never shows a secret in it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SinkKey {
+pub struct SinkEntry {
     /// The app's id.
     pub app: String,
     pub of: AliasOf,
+    /// The key in a Redis, the path of a file; otherwise what tells it from the sink's other entries.
     pub name: String,
     /// What stands for the name wherever people read it, if the name holds the secret.
     pub spoken: Option<String>,
-    pub view: View,
+    pub content: SinkContent,
 }
 
-impl SinkKey {
+/// What is written of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkContent {
+    /// As an alias shows it.
+    View(View),
+    /// The value; what becomes of it is the sink's matter.
+    Value,
+}
+
+impl SinkContent {
+    /// Whether the value can be found in it.
+    pub fn holds_value(&self) -> bool {
+        match self {
+            SinkContent::View(view) => view.holds_value(),
+            SinkContent::Value => true,
+        }
+    }
+
+    fn is_constant(&self) -> bool {
+        matches!(self, SinkContent::View(view) if view.is_constant())
+    }
+}
+
+impl SinkEntry {
     /// The name as people may read it.
     pub fn spoken(&self) -> &str {
         self.spoken.as_deref().unwrap_or(&self.name)
@@ -73,7 +152,7 @@ impl SinkKey {
         format!("{}:{}", self.of.word(), self.app)
     }
 
-    /// As the file could have it.
+    /// A key of a Redis as the file could have it.
     pub(super) fn as_toml(&self, quoted: impl Fn(&str) -> String) -> String {
         // A hash tag of a cluster would be taken for a word in braces.
         let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
@@ -81,8 +160,9 @@ impl SinkKey {
         let tagged = words.iter().filter(|(_, value)| !value.is_empty()).fold(self.spoken().to_owned(), |key, word| {
             key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
         });
-        let (key, app, form) = (quoted(&tagged), quoted(&self.app), form_as_toml(&self.view.form, &quoted));
-        let at_least = match self.view.at_least_s {
+        let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
+        let (key, app, form) = (quoted(&tagged), quoted(&self.app), form_as_toml(&view.form, &quoted));
+        let at_least = match view.at_least_s {
             0 => String::new(),
             seconds => format!(", at_least = {seconds}"),
         };
@@ -90,15 +170,65 @@ impl SinkKey {
     }
 }
 
-impl fmt::Debug for SinkKey {
+impl fmt::Debug for SinkEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SinkKey")
+        f.debug_struct("SinkEntry")
             .field("app", &self.app)
             .field("of", &self.of)
             .field("name", &self.spoken())
-            .field("view", &self.view)
+            .field("content", &self.content)
             .finish()
     }
+}
+
+/// The types, by what a table names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Redis,
+    Sql,
+    File,
+    Command,
+}
+
+impl Type {
+    const NAMING: [&str; 3] = ["url", "file", "command"];
+
+    /// By the key that names the place.
+    fn of(raw: &RawTable) -> Option<Type> {
+        let url = raw.fields.get("url").map(|given| match &given.value {
+            Value::Text(url) if sink_sql::is_sql(url) => Type::Sql,
+            _ => Type::Redis,
+        });
+        let has = |key: &str| raw.fields.contains_key(key);
+        url.or(has("file").then_some(Type::File)).or(has("command").then_some(Type::Command))
+    }
+
+    /// Which keys it has beside [`COMMON_KEYS`].
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Type::Redis => REDIS_KEYS,
+            Type::Sql => sink_sql::KEYS,
+            Type::File => sink_file::KEYS,
+            Type::Command => sink_command::KEYS,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Type::Redis => "a Redis",
+            Type::Sql => "a database",
+            Type::File => "a file",
+            Type::Command => "a command",
+        }
+    }
+}
+
+/// What a type has read of a table.
+pub(super) struct Made {
+    pub to: SinkTo,
+    pub entries: Vec<SinkEntry>,
+    /// Where in the configuration each entry stands.
+    pub places: Vec<Place>,
 }
 
 /// A key before it is known whose.
@@ -135,8 +265,8 @@ impl Views {
 }
 
 /// Which apps and kinds a sink is about.
-struct Scope<'a> {
-    apps: Vec<&'a App>,
+pub(super) struct Scope<'a> {
+    pub apps: Vec<&'a App>,
     /// Of these apps.
     ids: HashSet<String>,
     kinds: Option<Vec<AliasOf>>,
@@ -144,9 +274,25 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     /// What is kept of an app, and wanted here.
-    fn kept(&self, app: &App) -> Vec<AliasOf> {
+    pub fn kept(&self, app: &App) -> Vec<AliasOf> {
         let wanted = |of: &AliasOf| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
         app.kinds().filter_map(AliasOf::of).filter(wanted).collect()
+    }
+
+    /// One entry for each credential, named as memcached's clients name it.
+    pub fn credentials(&self) -> Vec<SinkEntry> {
+        let of_app = |app: &&App| {
+            let app: &App = app;
+            let entry = |of: AliasOf| SinkEntry {
+                app: app.id(),
+                of,
+                name: format!("{}:{}", of.word(), app.id()),
+                spoken: None,
+                content: SinkContent::Value,
+            };
+            self.kept(app).into_iter().map(entry).collect::<Vec<_>>()
+        };
+        self.apps.iter().flat_map(of_app).collect()
     }
 }
 
@@ -166,31 +312,66 @@ impl Reader<'_> {
     }
 
     fn sink(&mut self, mut raw: RawTable, document: &Document, apps: &[App]) -> Option<Draft> {
+        let of_type = self.sink_type(&raw)?;
+        let check_every_ms = self.seconds(&raw, "check_every_s", 1, 5) * 1000;
+        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, 300) * 1000;
+        let scope = self.scope(&raw, apps);
+        let made = match of_type {
+            Type::Redis => self.redis_sink(&mut raw, document, scope.as_ref()),
+            Type::Sql => self.sql_sink(&mut raw, document, scope.as_ref()),
+            Type::File => self.file_sink(&mut raw, document, scope.as_ref()),
+            Type::Command => self.command_sink(&mut raw, document, scope.as_ref()),
+        };
+        let Made { to, entries, places } = made?;
+        let sink = Sink { to, entries, check_every_ms, rewrite_every_ms };
+        if sink.entries.is_empty() && self.faults.is_empty() {
+            self.warnings.push(format!("{}: nothing is kept that this sink would write", raw.place));
+        }
+        Some(Draft { sink, places })
+    }
+
+    /// One type, and no keys of another.
+    fn sink_type(&mut self, raw: &RawTable) -> Option<Type> {
+        let mut naming = Type::NAMING.iter().filter_map(|key| Some((*key, raw.fields.get(*key)?)));
+        if let (Some((first, _)), Some((second, given))) = (naming.next(), naming.next()) {
+            let what = format!("{first} and {second} name two places");
+            self.fault(second, Problem::new(what, "Write a [[sink]] for each."), &given.place);
+            return None;
+        }
+        let Some(of_type) = Type::of(raw) else {
+            let remedy =
+                "Write url = \"redis://127.0.0.1:6379\", file = \"/path/{appid}.php\" or command = [\"/path\"].";
+            self.faults.push(Problem::new("a sink has no url, file or command", remedy).at(&raw.place));
+            return None;
+        };
+        let known = |key: &str| COMMON_KEYS.contains(&key) || of_type.keys().contains(&key);
+        let unknown = settings::SINK_KEYS.iter().filter(|key| !known(key));
+        let unknown: Vec<_> = unknown.filter_map(|key| Some((*key, raw.fields.get(*key)?))).collect();
+        for (key, given) in unknown {
+            let what = format!("{} has no {key}", of_type.noun());
+            self.fault(key, Problem::new(what, "Remove it, or see which of the table's keys is wrong."), &given.place);
+        }
+        Some(of_type)
+    }
+
+    fn seconds(&mut self, raw: &RawTable, key: &'static str, min: u64, default: u64) -> u64 {
+        let max = if min == 0 { 86_400 } else { 3_600 };
+        self.field(raw, key, |value| integer(value, min..=max)).unwrap_or(default)
+    }
+
+    fn redis_sink(&mut self, raw: &mut RawTable, document: &Document, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the table.";
             self.faults.push(Problem::new("this build cannot write to a Redis", remedy).at(&raw.place));
             return None;
         }
-        if !raw.fields.contains_key("url") {
-            let problem = Problem::new("a sink has no url", "Write url = \"redis://127.0.0.1:6379\".");
-            self.faults.push(problem.at(&raw.place));
-        }
-        let fields = self.redis_fields(&raw, &document.folder);
-        let server = self.redis_server(&mut raw, document, fields, TIMEOUT_MS);
-        let ttl = self.ttl(&raw);
-        let mut number = |key, range: RangeInclusive<u64>, default| {
-            self.field(&raw, key, |value| integer(value, range.clone())).unwrap_or(default)
-        };
-        let check_every_ms = number("check_every_s", 1..=3_600, 5) * 1000;
-        let rewrite_every_ms = number("rewrite_every_s", 10..=86_400, 300) * 1000;
-        let scope = self.scope(&raw, apps)?;
-        let templates = self.sink_templates(&raw, &scope);
-        let (keys, places) = self.sink_keys(&templates, &scope);
-        let sink = Sink { server: server?, keys, ttl, check_every_ms, rewrite_every_ms };
-        if sink.keys.is_empty() && self.faults.is_empty() {
-            self.warnings.push(format!("{}: nothing is kept that this sink would write", raw.place));
-        }
-        Some(Draft { sink, places })
+        let fields = self.redis_fields(raw, &document.folder);
+        let server = self.redis_server(raw, document, fields, TIMEOUT_MS);
+        let ttl = self.ttl(raw);
+        let scope = scope?;
+        let templates = self.sink_templates(raw, scope);
+        let (entries, places) = self.sink_keys(&templates, scope);
+        Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
     }
 
     fn ttl(&mut self, raw: &RawTable) -> Ttl {
@@ -271,7 +452,7 @@ impl Reader<'_> {
     }
 
     /// Every key of every app, with its place.
-    fn sink_keys(&mut self, templates: &[Template], scope: &Scope<'_>) -> (Vec<SinkKey>, Vec<Place>) {
+    fn sink_keys(&mut self, templates: &[Template], scope: &Scope<'_>) -> (Vec<SinkEntry>, Vec<Place>) {
         let mut claimed = Claimed::default();
         // One fault a key will do, however many apps it is about.
         let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
@@ -309,11 +490,12 @@ impl Reader<'_> {
 
     /// Two sinks of one database must not fight for a key.
     fn written_twice(&mut self, drafts: &[Draft]) {
-        let mut seen: HashMap<(String, &str), &SinkKey> = HashMap::new();
+        let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
         for draft in drafts {
+            let SinkTo::Redis { .. } = &draft.sink.to;
             let database = draft.sink.to_string();
             let mut own = Vec::new();
-            for (key, place) in draft.sink.keys.iter().zip(&draft.places) {
+            for (key, place) in draft.sink.entries.iter().zip(&draft.places) {
                 match seen.get(&(database.clone(), key.name.as_str())) {
                     Some(_) => {
                         let what = format!("another sink writes {} to that database already", quoted(key.spoken()));
@@ -331,7 +513,7 @@ impl Reader<'_> {
 /// The keys of one sink.
 #[derive(Default)]
 struct Claimed {
-    keys: Vec<SinkKey>,
+    keys: Vec<SinkEntry>,
     places: Vec<Place>,
     /// Where each stands.
     known: HashMap<String, usize>,
@@ -339,7 +521,7 @@ struct Claimed {
 
 impl Claimed {
     /// What is written out comes first, and wins over a preset.
-    fn claim(&mut self, key: SinkKey, template: &Template) -> Reading<()> {
+    fn claim(&mut self, key: SinkEntry, template: &Template) -> Reading<()> {
         match self.known.get(&key.name).and_then(|at| self.keys.get(*at)) {
             None => {
                 self.known.insert(key.name.clone(), self.keys.len());
@@ -380,7 +562,7 @@ impl Template {
         }
     }
 
-    fn key(&self, app: &App, of: AliasOf, secret: &str) -> Reading<SinkKey> {
+    fn key(&self, app: &App, of: AliasOf, secret: &str) -> Reading<SinkEntry> {
         if app.agent.is_none() && self.key.contains("{agent}") {
             let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
@@ -401,7 +583,7 @@ impl Template {
             return Err(Problem::new(what, "Write a key such as \"{kind}:{appid}\"."));
         }
         let spoken = (spoken != name).then_some(spoken);
-        Ok(SinkKey { app: app.id(), of, name, spoken, view: self.views.of(of) })
+        Ok(SinkEntry { app: app.id(), of, name, spoken, content: SinkContent::View(self.views.of(of)) })
     }
 }
 
@@ -423,11 +605,11 @@ fn has_secret(app: &App) -> bool {
     app.component.is_none() && !app.secret.is_absent()
 }
 
-fn same(first: &SinkKey, second: &SinkKey) -> bool {
-    first == second || first.view.is_constant() && first.view == second.view
+fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
+    first == second || first.content.is_constant() && first.content == second.content
 }
 
-fn twice(first: &SinkKey, second: &SinkKey) -> Problem {
+fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
     let key = quoted(second.spoken());
     if first.app == second.app {
         return Problem::new(format!("the key {key} is given twice, with different contents"), "Keep one of the two.");

@@ -21,6 +21,30 @@ pub enum Fact {
     ExpiresIn,
     /// Its end less [`NOMINAL_LIFE_S`], seconds since 1970.
     FetchedAt,
+    /// [`Fact::ExpiresAt`] in milliseconds, as JavaScript and Java count.
+    ExpiresAtMs,
+    /// [`Fact::ExpiresIn`] in milliseconds.
+    ExpiresInMs,
+    /// [`Fact::FetchedAt`] in milliseconds.
+    FetchedAtMs,
+}
+
+impl Fact {
+    /// Every fact, with its word in the configuration.
+    pub const ALL: [(&str, Fact); 7] = [
+        ("value", Fact::Value),
+        ("expires_at", Fact::ExpiresAt),
+        ("expires_in", Fact::ExpiresIn),
+        ("fetched_at", Fact::FetchedAt),
+        ("expires_at_ms", Fact::ExpiresAtMs),
+        ("expires_in_ms", Fact::ExpiresInMs),
+        ("fetched_at_ms", Fact::FetchedAtMs),
+    ];
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        Fact::ALL.iter().find(|(_, fact)| *fact == self).map_or("", |(word, _)| *word)
+    }
 }
 
 /// How facts are written.
@@ -115,8 +139,10 @@ enum Piece {
 /// The times of one credential at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    unix_s: i64,
-    left_s: i64,
+    /// The end, as it is told.
+    end_unix_ms: i64,
+    /// What is left until then.
+    left_ms: i64,
     /// Seconds that are really left; none if there is no end.
     truly_left_s: Option<u32>,
 }
@@ -125,19 +151,15 @@ impl Times {
     /// `at_least_s` is the view's.
     pub fn new(now: Now, expires_boot_ms: BootMs, at_least_s: u32) -> Times {
         let left_ms = i64::try_from(expires_boot_ms.saturating_sub(now.boot_ms)).unwrap_or(i64::MAX);
-        let at_least = i64::from(at_least_s);
         let truly_left_s = Some(u32::try_from(left_ms / 1000).unwrap_or(u32::MAX));
-        if left_ms / 1000 < at_least {
-            return Times { unix_s: now.unix_s().saturating_add(at_least), left_s: at_least, truly_left_s };
-        }
-        // From milliseconds: the same end whenever it is asked for.
-        let unix_s = now.unix_ms.saturating_add(left_ms).div_euclid(1000);
-        Times { unix_s, left_s: left_ms / 1000, truly_left_s }
+        let at_least = i64::from(at_least_s);
+        let told_ms = if left_ms / 1000 < at_least { at_least * 1000 } else { left_ms };
+        Times { end_unix_ms: now.unix_ms.saturating_add(told_ms), left_ms: told_ms, truly_left_s }
     }
 
     /// The times of what never ends.
     pub fn endless(now: Now) -> Times {
-        Times { unix_s: now.unix_s(), left_s: 0, truly_left_s: None }
+        Times { end_unix_ms: now.unix_ms, left_ms: 0, truly_left_s: None }
     }
 
     /// Whole seconds until the value must not be served, whatever the view makes of them; none if it never ends.
@@ -145,13 +167,24 @@ impl Times {
         self.truly_left_s
     }
 
-    fn of(&self, fact: Fact) -> i64 {
+    /// A time as readers are told it; none for what is no time. Seconds are cut off from milliseconds, so that the end
+    /// is the same whenever it is asked for.
+    pub fn get(&self, fact: Fact) -> Option<i64> {
+        const NOMINAL_LIFE_MS: i64 = NOMINAL_LIFE_S * 1000;
         match fact {
-            Fact::ExpiresAt => self.unix_s,
-            Fact::ExpiresIn => self.left_s,
-            Fact::FetchedAt => self.unix_s.saturating_sub(NOMINAL_LIFE_S),
-            Fact::Value => 0,
+            Fact::ExpiresAt => Some(self.end_unix_ms.div_euclid(1000)),
+            Fact::ExpiresIn => Some(self.left_ms / 1000),
+            Fact::FetchedAt => Some(self.end_unix_ms.saturating_sub(NOMINAL_LIFE_MS).div_euclid(1000)),
+            Fact::ExpiresAtMs => Some(self.end_unix_ms),
+            Fact::ExpiresInMs => Some(self.left_ms),
+            Fact::FetchedAtMs => Some(self.end_unix_ms.saturating_sub(NOMINAL_LIFE_MS)),
+            Fact::Value => None,
         }
+    }
+
+    /// The same where the fact is known to be a time.
+    fn of(&self, fact: Fact) -> i64 {
+        self.get(fact).unwrap_or_default()
     }
 }
 
@@ -343,11 +376,33 @@ mod tests {
     fn the_same_end_at_any_moment() {
         let at = |ms: u64| {
             let now = Now { boot_ms: NOW.boot_ms + ms, unix_ms: NOW.unix_ms + ms as i64 };
-            Times::new(now, 150_400, 0).unix_s
+            let times = Times::new(now, 150_400, 0);
+            [Fact::ExpiresAt, Fact::ExpiresAtMs, Fact::FetchedAt, Fact::FetchedAtMs].map(|fact| times.get(fact))
         };
         assert!((0..100_000).step_by(97).all(|ms| at(ms) == at(0)));
         let past = Times::new(Now { boot_ms: 200_000, unix_ms: 0 }, 150_400, 0);
-        assert_eq!(past.left_s, 0);
+        assert_eq!((past.get(Fact::ExpiresIn), past.get(Fact::ExpiresInMs)), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn milliseconds_are_told_where_the_reader_counts_in_them() {
+        assert_eq!(shown(Form::Raw(Fact::ExpiresAtMs), "", 0), "1700000101300");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresInMs), "", 0), "100400");
+        assert_eq!(shown(Form::Raw(Fact::FetchedAtMs), "", 0), "1699992901300");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresInMs), "", 7200), "7200000");
+        assert_eq!(shown(Form::Raw(Fact::ExpiresAtMs), "", 7200), "1700007200900");
+        let fields = vec![("accessToken".to_owned(), Fact::Value), ("expireTime".to_owned(), Fact::ExpiresAtMs)];
+        assert_eq!(shown(Form::JsonObject(fields), "tk", 0), r#"{"accessToken":"tk","expireTime":1700000101300}"#);
+    }
+
+    #[test]
+    fn each_fact_has_one_word_and_all_but_the_value_are_times() {
+        let times = Times::new(NOW, 150_400, 0);
+        for (word, fact) in Fact::ALL {
+            assert_eq!(fact.word(), word);
+            assert_eq!(times.get(fact).is_none(), fact == Fact::Value, "{word}");
+        }
+        assert_eq!(times.left_s(), Some(100));
     }
 
     #[test]

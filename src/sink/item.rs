@@ -6,55 +6,60 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::target::{Current, Retract};
 use crate::clock::{BootMs, Now, Spacing};
-use crate::config::{SinkKey, Ttl};
-use crate::credential::encoding::View;
-use crate::credential::table::{Credential, Published, Times};
+use crate::config::{SinkContent, SinkEntry};
+use crate::credential::table::{Credential, Published};
 
 /// What is shorter is no token.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Tokens of ours that may still lie in a Redis: one, the one before, and one that a Redis has loaded from its disk.
+/// Tokens of ours that may still lie in a store: one, the one before, and one that a Redis has loaded from its disk.
 const OURS_MAX: usize = 3;
 
-/// One credential, and its keys in one Redis.
+/// One credential, and what one sink writes of it.
 pub(super) struct Item {
     pub credential: Arc<Credential>,
-    pub keys: Vec<Key>,
-    /// When what is in Redis ends.
+    pub entries: Arc<[Entry]>,
+    /// When what is there ends.
     pub end_ms: Option<BootMs>,
     /// At most one line a minute about rivals.
     pub rival_logged: Spacing,
+    /// What we have written last to each entry, unless we have taken it back since.
+    written: Vec<Option<Vec<u8>>>,
     /// The newest last.
     ours: Vec<Bytes>,
 }
 
-/// A key of an [`Item`].
-pub(super) struct Key {
-    pub name: String,
-    spoken: Option<String>,
-    view: View,
-    /// What we have written last, unless we have deleted it since.
-    written: Option<Vec<u8>>,
-}
+/// One thing that is written: a key, a file, a row.
+pub(super) struct Entry(SinkEntry);
 
-impl Key {
-    pub fn new(key: &SinkKey) -> Key {
-        Key { name: key.name.clone(), spoken: key.spoken.clone(), view: key.view.clone(), written: None }
+impl Entry {
+    /// The key or the path. May hold a secret.
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// The name for a log: never a secret, though the key may hold one.
     pub fn spoken(&self) -> &str {
-        self.spoken.as_deref().unwrap_or(&self.name)
+        self.0.spoken()
     }
-}
 
-/// What should be in Redis now.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// These bytes of that token, in the order of the keys, for so many milliseconds; none: without an end.
-    Values { token: Bytes, values: Vec<Vec<u8>>, ttl_ms: Option<u64>, until_ms: BootMs },
-    /// Nothing of ours.
-    Nothing,
+    /// What it is about, and what is written of it.
+    pub fn config(&self) -> &SinkEntry {
+        &self.0
+    }
+
+    /// The bytes that an alias would answer with.
+    pub fn render(&self, current: &Current) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match &self.0.content {
+            SinkContent::View(view) => {
+                view.render(&current.value).write(&mut bytes, &current.times(view.at_least_s));
+            }
+            SinkContent::Value => bytes.extend_from_slice(&current.value),
+        }
+        bytes
+    }
 }
 
 /// What was under a key.
@@ -69,24 +74,23 @@ pub(super) enum Found {
 }
 
 impl Item {
-    pub fn new(credential: Arc<Credential>) -> Item {
-        Item { credential, keys: Vec::new(), end_ms: None, rival_logged: Spacing::default(), ours: Vec::new() }
+    pub fn new(credential: Arc<Credential>, entries: Vec<SinkEntry>) -> Item {
+        Item {
+            credential,
+            written: vec![None; entries.len()],
+            entries: entries.into_iter().map(Entry).collect(),
+            end_ms: None,
+            rival_logged: Spacing::default(),
+            ours: Vec::new(),
+        }
     }
 
-    /// What should be in Redis at this instant.
-    pub fn wanted(&self, ttl: Ttl, now: Now) -> Wanted {
-        let Some(published) = self.credential.published() else { return Wanted::Nothing };
-        let margin_ms = match ttl {
-            Ttl::Left { margin_s } => margin_s * 1000,
-            Ttl::None => 0,
-        };
+    /// The value to be written at this instant, and when it has to go; none if there is none that is good for longer
+    /// than the margin.
+    pub fn wanted(&self, margin_ms: u64, now: Now, at_least_s: u32) -> Option<(Current, BootMs)> {
+        let published = self.credential.published()?;
         let until_ms = published.expires_boot_ms.saturating_sub(margin_ms);
-        if until_ms <= now.boot_ms {
-            return Wanted::Nothing;
-        }
-        let values = self.keys.iter().map(|key| key.render(&published, now)).collect();
-        let ttl_ms = (ttl != Ttl::None).then(|| until_ms - now.boot_ms);
-        Wanted::Values { token: published.value.clone(), values, ttl_ms, until_ms }
+        (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
     /// From now on this token is ours wherever it is found.
@@ -98,76 +102,71 @@ impl Item {
         }
     }
 
-    /// Judges what was under a key; `None` if nothing was. In whatever encoding: a node beside this one writes the same
+    /// Judges what was at an entry; `None` if nothing was. In whatever encoding: a node beside this one writes the same
     /// token with other times.
-    pub fn judge(&self, key: usize, found: Option<&[u8]>) -> Found {
-        let (Some(found), Some(key)) = (found, self.keys.get(key)) else { return Found::Absent };
-        let same = key.written.as_deref() == Some(found);
+    pub fn judge(&self, entry: usize, found: Option<&[u8]>) -> Found {
+        let (Some(found), Some(known), Some(written)) = (found, self.entries.get(entry), self.written.get(entry))
+        else {
+            return Found::Absent;
+        };
+        let same = written.as_deref() == Some(found);
         let holds = |token: &Bytes| memchr::memmem::find(found, token).is_some();
-        if same || !key.view.holds_value() || self.ours.iter().any(holds) {
+        if same || !known.0.content.holds_value() || self.ours.iter().any(holds) {
             return Found::Ours;
         }
         // The first time whatever was there may be long abandoned.
-        let was_ours = key.written.is_some();
-        if was_ours && found.len() >= TOKEN_BYTES_MIN { Found::Rival } else { Found::Foreign }
+        if written.is_some() && found.len() >= TOKEN_BYTES_MIN { Found::Rival } else { Found::Foreign }
     }
 
     /// They are there now.
-    pub fn written(&mut self, values: Vec<Vec<u8>>) {
-        for (key, value) in self.keys.iter_mut().zip(values) {
-            key.written = Some(value);
-        }
+    pub fn written(&mut self, contents: Vec<Vec<u8>>) {
+        self.written = contents.into_iter().map(Some).collect();
     }
 
-    /// What may be deleted: each key's name, and the bytes that must be found there. After a restart that is what a
-    /// former process will have written, as far as it can be known.
-    pub fn deletable(&self, now: Now) -> Vec<(String, Vec<u8>)> {
-        let published = self.credential.published();
-        let expected = |key: &Key| {
-            let guess = || published.as_ref().filter(|_| key.view.holds_value()).map(|old| key.render(old, now));
-            Some((key.name.clone(), key.written.clone().or_else(guess)?))
+    /// What may be taken back. After a restart the expected bytes are what a former process will have written, as far as
+    /// it can be known.
+    pub fn retraction(&self, now: Now) -> Retract {
+        let last = self.credential.published().map(|published| current(&published, now, 0));
+        let expected = |(entry, written): (&Entry, &Option<Vec<u8>>)| {
+            let guess = || last.as_ref().filter(|_| entry.0.content.holds_value()).map(|last| entry.render(last));
+            written.clone().or_else(guess)
         };
-        self.keys.iter().filter_map(expected).collect()
+        let expected = self.entries.iter().zip(&self.written).map(expected).collect();
+        Retract { entries: self.entries.clone(), expected, last }
     }
 
     /// None of ours is there now.
-    pub fn deleted(&mut self) {
-        self.keys.iter_mut().for_each(|key| key.written = None);
+    pub fn retracted(&mut self) {
+        self.written.fill(None);
     }
 
     /// Whether something of ours should be there at present, as far as we know.
     pub fn is_written(&self) -> bool {
-        self.keys.iter().any(|key| key.written.is_some())
+        self.written.iter().any(Option::is_some)
     }
 }
 
-impl Key {
-    fn render(&self, published: &Published, now: Now) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let times = Times::new(now, published.expires_boot_ms, self.view.at_least_s);
-        self.view.render(&published.value).write(&mut bytes, &times);
-        bytes
-    }
+fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
+    Current { value: published.value.clone(), now, end_ms: published.expires_boot_ms, at_least_s }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::AliasOf;
-    use crate::credential::encoding::{Fact, Form};
+    use crate::credential::encoding::{Fact, Form, View};
 
     const TOKEN: &str = "token-of-ours-0123456789";
     const OTHER: &str = "token-of-another-0123456789";
     const NOW: Now = Now { boot_ms: 10_000, unix_ms: 1_700_000_000_000 };
 
     fn item() -> Item {
-        let mut item = Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))));
-        for (name, form) in [("token", Form::JsonString), ("at", Form::Raw(Fact::ExpiresAt))] {
-            let view = View { form, flags: 0, at_least_s: 0 };
-            let key = SinkKey { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, view };
-            item.keys.push(Key::new(&key));
-        }
-        item
+        let entry = |(name, form): (&str, Form)| {
+            let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
+            SinkEntry { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, content }
+        };
+        let entries = [("token", Form::JsonString), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
+        Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
     }
 
     fn publish(item: &Item, token: &str, expires_boot_ms: BootMs) {
@@ -176,26 +175,37 @@ mod tests {
     }
 
     fn write(item: &mut Item) {
-        let Wanted::Values { token, values, .. } = item.wanted(Ttl::None, NOW) else { panic!() };
-        item.own(token);
-        item.written(values);
+        let (current, _) = item.wanted(0, NOW, 0).unwrap();
+        item.written(item.entries.iter().map(|entry| entry.render(&current)).collect());
+        item.own(current.value);
     }
 
     #[test]
-    fn the_time_to_live_is_what_is_left_less_the_margin() {
+    fn a_value_is_written_until_its_end_less_the_margin() {
         let item = item();
-        assert_eq!(item.wanted(Ttl::None, NOW), Wanted::Nothing);
-        publish(&item, TOKEN, 70_500);
-        let values = vec![format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()];
-        let token = Bytes::from_static(TOKEN.as_bytes());
         let wanted =
-            |ttl_ms, until_ms| Wanted::Values { token: token.clone(), values: values.clone(), ttl_ms, until_ms };
-        assert_eq!(item.wanted(Ttl::Left { margin_s: 0 }, NOW), wanted(Some(60_500), 70_500));
-        assert_eq!(item.wanted(Ttl::Left { margin_s: 60 }, NOW), wanted(Some(500), 10_500));
-        assert_eq!(item.wanted(Ttl::Left { margin_s: 61 }, NOW), Wanted::Nothing);
-        assert_eq!(item.wanted(Ttl::None, NOW), wanted(None, 70_500));
+            |margin_ms| item.wanted(margin_ms, NOW, 0).map(|(current, until_ms)| (current.left_ms(), until_ms));
+        assert_eq!(wanted(0), None);
+        publish(&item, TOKEN, 70_500);
+        assert_eq!(wanted(0), Some((60_500, 70_500)));
+        assert_eq!(wanted(60_000), Some((60_500, 10_500)));
+        assert_eq!(wanted(61_000), None);
+        let (current, _) = item.wanted(0, NOW, 0).unwrap();
+        let contents: Vec<_> = item.entries.iter().map(|entry| entry.render(&current)).collect();
+        assert_eq!(contents, [format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()]);
         item.credential.withdraw(NOW.boot_ms);
-        assert_eq!(item.wanted(Ttl::None, NOW), Wanted::Nothing);
+        assert_eq!(item.wanted(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
+    }
+
+    #[test]
+    fn a_value_that_is_over_is_told_with_a_time_in_the_past() {
+        let item = item();
+        publish(&item, TOKEN, 9_000);
+        let last = item.retraction(NOW).last.unwrap();
+        assert_eq!(item.entries[1].render(&last), b"1699999999");
+        let later = Now { boot_ms: NOW.boot_ms + 60_000, unix_ms: NOW.unix_ms + 60_000 };
+        let last = item.retraction(later).last.unwrap();
+        assert_eq!(item.entries[1].render(&last), b"1699999999", "the same whenever it is told");
     }
 
     #[test]
@@ -224,16 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_written_is_deleted() {
+    fn only_what_was_written_is_taken_back() {
         let mut item = item();
-        assert!(item.deletable(NOW).is_empty());
+        assert_eq!(item.retraction(NOW).expected, [None, None]);
         publish(&item, TOKEN, 70_500);
-        let token = ("token".to_owned(), format!("\"{TOKEN}\"").into_bytes());
-        assert_eq!(item.deletable(NOW), std::slice::from_ref(&token), "a former process will have written it");
+        let token = Some(format!("\"{TOKEN}\"").into_bytes());
+        let expected = [token.clone(), None];
+        assert_eq!(item.retraction(NOW).expected, expected, "a former process will have written it");
         write(&mut item);
-        assert_eq!(item.deletable(NOW), [token, ("at".to_owned(), b"1700000060".to_vec())]);
+        assert_eq!(item.retraction(NOW).expected, [token, Some(b"1700000060".to_vec())]);
         assert!(item.is_written());
-        item.deleted();
+        item.retracted();
         assert!(!item.is_written());
     }
 }

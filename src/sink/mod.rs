@@ -1,20 +1,22 @@
-//! Sinks: what is kept current is written to a Redis of the site's own as well, for readers who look there.
+//! Sinks: what is kept current is written to a store of the site's own as well, for readers who look there.
 //!
-//! One task a sink, beside the refresher. `item` says what to write and judges what is found, `link` talks to the
-//! Redis. The table is only read; the one thing a sink tells the refresher is that
-//! somebody else writes tokens. Nobody ever waits for a sink, and of several changes only the latest is written.
-//! Never shows a value, a password or a key with a secret.
+//! One task a sink, beside the refresher: the runner, which is the same for every type. `target` is what a type does, a
+//! file each; `item` says what to write and judges what is found; `queue` says what is next. The table is only read; the
+//! one thing a sink tells the refresher is that somebody else writes tokens. Nobody ever waits for a sink, and of
+//! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
 mod item;
-mod link;
+mod queue;
+#[cfg(feature = "redis")]
+mod redis;
+mod target;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,19 +24,21 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::item::{Found, Item, Key, Wanted};
-use self::link::Link;
+use self::item::{Entry, Found, Item};
+use self::queue::{Queue, Task};
+use self::target::{Fault, Retract, Scope, Target, Write};
 use crate::clock::{BootMs, Now, Repeated, boot_ms};
-use crate::config;
+use crate::config::{self, SinkEntry, SinkTo};
 use crate::credential::table::Table;
-use crate::engine::{Engine, Fault};
 use crate::stats::{SinkStats, Stats};
 use crate::supervision::Supervisor;
 
-/// Credentials written at once.
+/// Credentials under way at once.
 const AT_ONCE: usize = 32;
 /// Credentials looked at in one check; the next check goes on behind them.
 const LOOKS: usize = 32;
+/// What is written again though nothing has changed is written no faster than so many times a second.
+const REWRITES_PER_S: u64 = 50;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The same while this process has no file descriptor left, which passes.
@@ -46,25 +50,40 @@ const LOG_AGAIN_MS: u64 = 60_000;
 /// One sink, ready to run.
 pub struct Sink {
     config: config::Sink,
-    engine: Engine,
+    target: Arc<dyn Target>,
     table: Arc<Table>,
     items: Vec<Item>,
     stats: Arc<SinkStats>,
-    /// Items that Redis does not know the present state of.
-    dirty: BTreeSet<usize>,
-    /// When what is in Redis ends.
+    /// What is to be done.
+    queue: Queue,
+    /// When what is there ends.
     ends: BTreeSet<(BootMs, usize)>,
     /// Where the next check begins.
     look_from: usize,
+    /// What is written again next.
+    rewrite_next: usize,
     /// Where the last check found what we do not know: with several nodes another one may be a moment ahead of us.
     suspects: BTreeSet<usize>,
+    /// What one credential met is tried again then, while the others go on.
+    again: Option<(Instant, BTreeSet<usize>)>,
     backoff: Duration,
     log: Repeated<Fault>,
 }
 
 /// One sink for each that is configured, on the table's credentials.
 pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
-    sinks.iter().map(|sink| Sink::new(sink, table, stats.register_sink())).collect()
+    let sink = |config: &config::Sink| Some(Sink::new(config, target(config)?, table, stats.register_sink()));
+    sinks.iter().filter_map(sink).collect()
+}
+
+/// What writes to the place that is configured; none in a build that cannot, which the configuration has refused.
+fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
+    match &config.to {
+        #[cfg(feature = "redis")]
+        SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
+        #[cfg(not(feature = "redis"))]
+        SinkTo::Redis { .. } => None,
+    }
 }
 
 /// Runs them all until `end`, after the shutdown, then lets each write its last changes, for a second at most.
@@ -77,13 +96,13 @@ pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervis
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             if ended.is_err() {
-                error!("a sink ended badly; its Redis is written no longer");
+                error!("a sink ended badly; it is written no longer");
             }
         }
     };
     tokio::select! {
         () = all => {}
-        // A Redis that does not answer holds up nobody's end.
+        // A store that does not answer holds up nobody's end.
         () = async { end.cancelled().await; tokio::time::sleep(2 * LAST_WRITES).await } => {}
     }
 }
@@ -115,9 +134,9 @@ impl Changes {
     }
 
     /// Those that have changed already.
-    fn pending(&mut self, dirty: &mut BTreeSet<usize>) {
+    fn pending(&mut self, queue: &mut Queue) {
         while let Some(index) = self.next().now_or_never() {
-            dirty.insert(index);
+            queue.changed(index);
         }
     }
 }
@@ -126,48 +145,54 @@ fn change(index: usize, mut receiver: watch::Receiver<u64>) -> Change {
     async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
 }
 
+/// What is under way.
+type UnderWay = FuturesUnordered<BoxFuture<'static, (Job, Result<Outcome, Fault>)>>;
+
 impl Sink {
-    fn new(config: &config::Sink, table: &Arc<Table>, stats: Arc<SinkStats>) -> Sink {
-        let mut items: Vec<Item> = Vec::new();
+    fn new(config: &config::Sink, target: Arc<dyn Target>, table: &Arc<Table>, stats: Arc<SinkStats>) -> Sink {
+        let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
-        for key in &config.keys {
-            let Some(name) = table.name(key.managed_key().as_bytes()) else { continue };
-            let index = *known.entry(name.credential.id).or_insert_with(|| {
-                items.push(Item::new(name.credential.clone()));
-                items.len() - 1
+        for entry in &config.entries {
+            let Some(name) = table.name(entry.managed_key().as_bytes()) else { continue };
+            let id = name.credential.id;
+            let index = *known.entry(id).or_insert_with(|| {
+                of_credential.push((id, Vec::new()));
+                of_credential.len() - 1
             });
-            if let Some(item) = items.get_mut(index) {
-                item.keys.push(Key::new(key));
-            }
+            of_credential[index].1.push(entry.clone());
         }
+        let item =
+            |(id, entries): (usize, Vec<SinkEntry>)| Some(Item::new(table.credentials().get(id)?.clone(), entries));
         Sink {
             config: config.clone(),
-            engine: Engine::new(config.server.clone()),
+            target,
             table: table.clone(),
-            items,
+            items: of_credential.into_iter().filter_map(item).collect(),
             stats,
-            dirty: BTreeSet::new(),
+            queue: Queue::default(),
             ends: BTreeSet::new(),
             look_from: 0,
+            rewrite_next: 0,
             suspects: BTreeSet::new(),
+            again: None,
             backoff: Duration::ZERO,
             log: Repeated::default(),
         }
     }
 
-    /// Keeps the Redis current until `end`.
+    /// Keeps the target current until `end`.
     async fn run(mut self, end: CancellationToken) {
         // Before the first write: a change in between must not be slept through.
         let mut changes = Changes::of(&self.items);
         while !end.is_cancelled() {
-            let connecting = Link::connect(&self.engine);
-            let connected = tokio::select! {
+            let target = self.target.clone();
+            let opened = tokio::select! {
                 biased;
                 () = end.cancelled() => return,
-                connected = connecting => connected,
+                opened = target.open() => opened,
             };
-            let fault = match connected {
-                Ok(link) => match self.serve(link, &mut changes, &end).await {
+            let fault = match opened {
+                Ok(()) => match self.serve(&mut changes, &end).await {
                     Some(fault) => fault,
                     None => return,
                 },
@@ -184,127 +209,142 @@ impl Sink {
     }
 
     /// Writes what changes for as long as the connection is good; `None` at the end of it all.
-    async fn serve(&mut self, mut link: Link, changes: &mut Changes, end: &CancellationToken) -> Option<Fault> {
+    async fn serve(&mut self, changes: &mut Changes, end: &CancellationToken) -> Option<Fault> {
         // Whatever it was, it may have been restarted, flushed or swapped for another.
-        self.dirty.extend(0..self.items.len());
-        let mut check = every(self.config.check_every_ms);
-        let mut rewrite = every(self.config.rewrite_every_ms);
-        // What one credential met is tried again then, while the others go on.
-        let mut again: Option<(Instant, BTreeSet<usize>)> = None;
+        self.queue = Queue::default();
+        self.queue.all_stale(self.items.len());
+        self.again = None;
+        let mut under_way = UnderWay::new();
+        let mut check = every(Duration::from_millis(self.config.check_every_ms));
+        let mut rewrite = self.rewrite_pace().map(every);
         loop {
-            changes.pending(&mut self.dirty);
-            if let Some(fault) = match self.write_dirty(&mut link).await {
-                Ok(refused) if refused.is_empty() => {
-                    if again.is_none() {
-                        self.all_is_well();
-                    }
-                    None
+            changes.pending(&mut self.queue);
+            self.start_jobs(&mut under_way);
+            if under_way.is_empty() {
+                self.stats.connected.store(true, Relaxed);
+                if self.again.is_none() {
+                    self.all_is_well();
                 }
-                Ok(refused) => {
-                    let (_, waiting) =
-                        again.get_or_insert_with(|| (Instant::now() + self.next_backoff(), BTreeSet::new()));
-                    waiting.extend(refused);
-                    None
-                }
-                Err(fault) => Some(fault),
-            } {
-                return Some(fault);
             }
-            self.stats.connected.store(true, Relaxed);
             let next_end = self.next_end();
-            let next_try = again.as_ref().map(|(at, _)| *at);
+            let next_try = self.again.as_ref().map(|(at, _)| *at);
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    changes.pending(&mut self.dirty);
-                    let _ = tokio::time::timeout(LAST_WRITES, self.write_dirty(&mut link)).await;
+                    changes.pending(&mut self.queue);
+                    let _ = tokio::time::timeout(LAST_WRITES, self.write_rest(&mut under_way)).await;
                     return None;
                 }
-                index = changes.next() => { self.dirty.insert(index); }
-                () = until(next_end) => self.note_ended(),
-                () = until(next_try) => self.dirty.extend(again.take().map(|(_, waiting)| waiting).unwrap_or_default()),
-                // A node that is cut off from the others may be behind them.
-                _ = check.tick(), if !self.is_cut_off() => match self.look(&mut link).await {
-                    Ok(()) => {}
-                    Err(fault) if fault.is_about_the_connection() => return Some(fault),
-                    Err(fault) => self.failed(fault),
-                },
-                _ = rewrite.tick(), if !self.is_cut_off() => self.dirty.extend(0..self.items.len()),
-            }
-        }
-    }
-
-    /// Brings Redis up to date; gives back those that it refused. The error is one of the connection.
-    async fn write_dirty(&mut self, link: &mut Link) -> Result<Vec<usize>, Fault> {
-        let mut refused = Vec::new();
-        while !self.dirty.is_empty() {
-            let some: Vec<usize> = self.dirty.iter().copied().take(AT_ONCE).collect();
-            for index in &some {
-                // The value is taken after this: a change from now on makes it dirty again.
-                self.dirty.remove(index);
-            }
-            let jobs: Vec<Job> = some.into_iter().filter_map(|index| self.job(index)).collect();
-            let done = join_all(jobs.into_iter().map(|job| job.run(link.clone()))).await;
-            let mut broken = None;
-            for (job, outcome) in done {
-                let index = job.index;
-                match outcome {
-                    Ok(outcome) => self.landed(job, outcome),
-                    Err(fault) if fault.is_about_the_connection() => {
-                        self.dirty.insert(index);
-                        broken = Some(fault);
-                    }
-                    Err(fault) => {
-                        self.failed(fault);
-                        refused.push(index);
+                index = changes.next() => self.queue.changed(index),
+                Some((job, outcome)) = under_way.next(), if !under_way.is_empty() => {
+                    if let Err(fault) = self.finish(job, outcome) {
+                        return Some(fault);
                     }
                 }
-            }
-            if let Some(fault) = broken {
-                self.dirty.extend(refused);
-                return Err(fault);
+                () = until(next_end) => self.note_ended(),
+                () = until(next_try) => self.retry(),
+                // A node that is cut off from the others may be behind them.
+                _ = check.tick(), if !self.is_cut_off() => self.ask_for_looks(),
+                () = tick(&mut rewrite), if !self.is_cut_off() => self.ask_for_rewrite(),
             }
         }
-        Ok(refused)
     }
 
-    fn job(&mut self, index: usize) -> Option<Job> {
-        let (now, ttl) = (Now::read(), self.config.ttl);
-        let item = self.items.get_mut(index)?;
+    /// What has not been written yet, at the end.
+    async fn write_rest(&mut self, under_way: &mut UnderWay) {
+        self.queue.forget_looks();
+        self.start_jobs(under_way);
+        while let Some((job, outcome)) = under_way.next().await {
+            if self.finish(job, outcome).is_err() {
+                return;
+            }
+            self.start_jobs(under_way);
+        }
+    }
+
+    fn start_jobs(&mut self, under_way: &mut UnderWay) {
+        while under_way.len() < AT_ONCE {
+            let Some((index, task)) = self.queue.take() else { return };
+            match self.job(index, task) {
+                Ok(job) => under_way.push(job.run(self.target.clone()).boxed()),
+                Err(fault) => {
+                    self.queue.done(index);
+                    self.refused(index, fault);
+                }
+            }
+        }
+    }
+
+    fn job(&mut self, index: usize, task: Task) -> Result<Job, Fault> {
+        let now = Now::read();
+        let Some(item) = self.items.get_mut(index) else { return Ok(Job { index, work: Work::Nothing }) };
+        if task == Task::Look {
+            let work = if item.is_written() { Work::Look(item.entries.clone()) } else { Work::Nothing };
+            return Ok(Job { index, work });
+        }
         if let Some(end_ms) = item.end_ms.take() {
             self.ends.remove(&(end_ms, index));
         }
-        let work = match item.wanted(ttl, now) {
-            Wanted::Values { token, values, ttl_ms, until_ms } => {
-                item.end_ms = Some(until_ms);
-                self.ends.insert((until_ms, index));
-                let keys = item.keys.iter().map(|key| key.name.clone()).collect();
-                Work::Write { token, keys, values, ttl_ms }
-            }
-            Wanted::Nothing => Work::Delete(item.deletable(now)),
+        let Some((current, until_ms)) = item.wanted(self.config.margin_ms(), now, self.config.at_least_s()) else {
+            return Ok(Job { index, work: Work::Retract(item.retraction(now)) });
         };
-        Some(Job { index, work })
+        item.end_ms = Some(until_ms);
+        self.ends.insert((until_ms, index));
+        let contents =
+            item.entries.iter().map(|entry| self.target.content(entry, &current)).collect::<Result<_, _>>()?;
+        Ok(Job { index, work: Work::Write(Write { entries: item.entries.clone(), contents, current }) })
     }
 
-    /// What has come of a job.
+    /// What has come of a job. The error is one of the connection.
+    fn finish(&mut self, job: Job, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
+        let index = job.index;
+        self.queue.done(index);
+        match outcome {
+            Ok(outcome) => self.landed(job, outcome),
+            Err(fault) if fault.is_about_the_connection() => return Err(fault),
+            // Looked at again with the next check.
+            Err(fault) if matches!(job.work, Work::Look(_)) => self.failed(fault),
+            Err(fault) => self.refused(index, fault),
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, index: usize, fault: Fault) {
+        self.failed(fault);
+        if self.again.is_none() {
+            self.again = Some((Instant::now() + self.next_backoff(), BTreeSet::new()));
+        }
+        if let Some((_, waiting)) = &mut self.again {
+            waiting.insert(index);
+        }
+    }
+
+    fn retry(&mut self) {
+        for index in self.again.take().map(|(_, waiting)| waiting).unwrap_or_default() {
+            self.queue.stale(index);
+        }
+    }
+
     fn landed(&mut self, job: Job, outcome: Outcome) {
+        let index = job.index;
         match (job.work, outcome) {
-            (Work::Write { token, values, .. }, Outcome::Written(before)) => {
-                self.stats.writes.fetch_add(values.len() as u64, Relaxed);
-                let Some(item) = self.items.get_mut(job.index) else { return };
-                item.own(token);
-                self.judge(job.index, &before);
-                if let Some(item) = self.items.get_mut(job.index) {
-                    item.written(values);
+            (Work::Write(Write { contents, current, .. }), Outcome::Written(before)) => {
+                self.stats.writes.fetch_add(contents.len() as u64, Relaxed);
+                let Some(item) = self.items.get_mut(index) else { return };
+                item.own(current.value);
+                self.judge(index, &before);
+                if let Some(item) = self.items.get_mut(index) {
+                    item.written(contents);
                 }
             }
-            (_, Outcome::Deleted(deleted)) => {
-                self.stats.deletes.fetch_add(deleted, Relaxed);
-                if let Some(item) = self.items.get_mut(job.index) {
-                    item.deleted();
+            (Work::Retract(_), Outcome::Retracted(count)) => {
+                self.stats.deletes.fetch_add(count, Relaxed);
+                if let Some(item) = self.items.get_mut(index) {
+                    item.retracted();
                 }
             }
-            (Work::Delete(_), Outcome::Written(_)) => {}
+            (Work::Look(_), Outcome::Seen(Some(found))) => self.seen(index, &found),
+            _ => {}
         }
     }
 
@@ -313,7 +353,7 @@ impl Sink {
         let Some(item) = self.items.get(index) else { return };
         let found: Vec<Found> =
             before.iter().enumerate().map(|(key, found)| item.judge(key, found.as_deref())).collect();
-        let key = |of: Found| found.iter().position(|found| *found == of).and_then(|at| item.keys.get(at));
+        let key = |of: Found| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
         let (sink, appid) = (&self.config, &item.credential.appid);
         if let Some(key) = key(Found::Rival) {
             self.stats.rival_writes.fetch_add(1, Relaxed);
@@ -333,40 +373,51 @@ impl Sink {
         }
     }
 
-    /// Looks at some of the keys, at others the next time. What is missing tells of a flush, so all is written again.
-    async fn look(&mut self, link: &mut Link) -> Result<(), Fault> {
+    /// Looks at some of the items, at others the next time.
+    fn ask_for_looks(&mut self) {
         let count = self.items.len();
-        let some: Vec<usize> = (0..count.min(LOOKS)).map(|step| (self.look_from + step) % count).collect();
-        self.look_from = some.last().map_or(0, |last| (last + 1) % count.max(1));
-        let written = |index: &usize| self.items.get(*index).is_some_and(Item::is_written);
-        let some: Vec<usize> = some.into_iter().filter(written).collect();
-        let keys = |index: &usize| self.items.get(*index).map_or(&[][..], |item| &item.keys);
-        let names: Vec<&str> = some.iter().flat_map(keys).map(|key| key.name.as_str()).collect();
-        let found = link.look(&names).await?;
-        let mut found = found.iter();
-        let (mut missing, mut overwritten) = (false, Vec::new());
-        for index in some {
-            let Some(item) = self.items.get(index) else { continue };
-            for (key, found) in (0..item.keys.len()).zip(found.by_ref()) {
-                match item.judge(key, found.as_deref()) {
-                    Found::Ours => {}
-                    Found::Absent => missing = true,
-                    // Judged again, and reported, when it is written.
-                    Found::Rival | Found::Foreign => overwritten.push(index),
-                }
+        for step in 0..count.min(LOOKS) {
+            self.queue.look((self.look_from + step) % count);
+        }
+        self.look_from = (self.look_from + LOOKS) % count.max(1);
+    }
+
+    /// What is missing or another's is written again.
+    fn seen(&mut self, index: usize, found: &[Option<Vec<u8>>]) {
+        let Some(item) = self.items.get(index).filter(|item| item.is_written()) else { return };
+        let found: Vec<Found> = found.iter().enumerate().map(|(at, found)| item.judge(at, found.as_deref())).collect();
+        if found.iter().any(|found| matches!(found, Found::Rival | Found::Foreign)) {
+            let is_first = self.suspects.insert(index);
+            // Judged again, and reported, when it is written.
+            if !is_first || self.table.sharing.node().is_none() {
+                self.queue.changed(index);
             }
-            if overwritten.last() != Some(&index) {
-                self.suspects.remove(&index);
-            } else if self.table.sharing.node().is_some() && self.suspects.insert(index) {
-                overwritten.retain(|one| *one != index);
+        } else {
+            self.suspects.remove(&index);
+        }
+        if found.contains(&Found::Absent) {
+            self.queue.changed(index);
+            if self.target.loses_all_at_once() {
+                debug!(sink = %self.config, "entries of ours are gone; all are written again");
+                self.queue.all_stale(self.items.len());
             }
         }
-        self.dirty.extend(overwritten);
-        if missing {
-            debug!(sink = %self.config, "keys of ours are gone; all are written again");
-            self.dirty.extend(0..count);
+    }
+
+    /// How long after one item the next is written again though it has not changed; none: never.
+    fn rewrite_pace(&self) -> Option<Duration> {
+        let entries: usize = self.items.iter().map(|item| item.entries.len()).sum();
+        let (items, entries) = (self.items.len() as u64, entries as u64);
+        if items == 0 || self.config.rewrite_every_ms == 0 {
+            return None;
         }
-        Ok(())
+        let round_us = (self.config.rewrite_every_ms * 1000).max(entries * 1_000_000 / REWRITES_PER_S);
+        Some(Duration::from_micros((round_us / items).max(1)))
+    }
+
+    fn ask_for_rewrite(&mut self) {
+        self.queue.stale(self.rewrite_next);
+        self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
     }
 
     /// True of one of several nodes that does not hear of the others.
@@ -374,7 +425,7 @@ impl Sink {
         self.table.sharing.node().is_some() && self.table.sharing.is_up() != Some(true)
     }
 
-    /// When the next value in Redis ends, on the runtime's clock.
+    /// When the next value there ends, on the runtime's clock.
     fn next_end(&self) -> Option<Instant> {
         let (end_ms, _) = self.ends.first()?;
         Some(Instant::now() + Duration::from_millis(end_ms.saturating_sub(boot_ms())))
@@ -384,13 +435,13 @@ impl Sink {
         let now_ms = boot_ms();
         while let Some((_, index)) = self.ends.first().copied().filter(|(end_ms, _)| *end_ms <= now_ms) {
             self.ends.pop_first();
-            self.dirty.insert(index);
+            self.queue.changed(index);
         }
     }
 
     fn next_backoff(&mut self) -> Duration {
         self.backoff = (self.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-        // Never at once, or a Redis that refuses would be asked without a pause.
+        // Never at once, or a store that refuses would be asked without a pause.
         self.backoff.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
     }
 
@@ -398,56 +449,58 @@ impl Sink {
         self.backoff = Duration::ZERO;
         self.stats.good();
         if let Some((fault, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after = fault.class(), unsaid, "the sink is written again");
+            info!(sink = %self.config, after = fault.class, unsaid, "the sink is written again");
         }
     }
 
     fn failed(&mut self, fault: Fault) {
-        self.stats.failed(fault.class());
-        if fault == Fault::NoDescriptor {
+        self.stats.failed(fault.class);
+        if fault.scope == Scope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
-        let Some(unsaid) = self.log.say(fault, boot_ms(), LOG_AGAIN_MS) else { return };
-        let (class, advice) = (fault.class(), fault.advice());
+        let Some(unsaid) = self.log.say(fault.clone(), boot_ms(), LOG_AGAIN_MS) else { return };
+        let (class, advice) = (fault.class, &*fault.advice);
         warn!(sink = %self.config, class, unsaid, advice, "the sink cannot be written: {fault}");
     }
 }
 
-/// What to do about one credential.
+/// What is done about one credential.
 struct Job {
     index: usize,
     work: Work,
 }
 
 enum Work {
-    Write { token: Bytes, keys: Vec<String>, values: Vec<Vec<u8>>, ttl_ms: Option<u64> },
-    Delete(Vec<(String, Vec<u8>)>),
+    Write(Write),
+    Retract(Retract),
+    Look(Arc<[Entry]>),
+    Nothing,
 }
 
 enum Outcome {
-    /// What was under each key before.
+    /// What stood at each entry before.
     Written(Vec<Option<Vec<u8>>>),
-    /// How many were deleted.
-    Deleted(u64),
+    /// How many were taken back.
+    Retracted(u64),
+    /// What stands there, if that can be known.
+    Seen(Option<Vec<Option<Vec<u8>>>>),
+    Nothing,
 }
 
 impl Job {
-    async fn run(self, mut link: Link) -> (Job, Result<Outcome, Fault>) {
+    async fn run(self, target: Arc<dyn Target>) -> (Job, Result<Outcome, Fault>) {
         let outcome = match &self.work {
-            Work::Write { keys, values, ttl_ms, .. } => {
-                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-                link.write(&keys, values, *ttl_ms).await.map(Outcome::Written)
-            }
-            Work::Delete(expected) if expected.is_empty() => Ok(Outcome::Deleted(0)),
-            Work::Delete(expected) => link.delete_ours(expected).await.map(Outcome::Deleted),
+            Work::Write(write) => target.write(write).await.map(Outcome::Written),
+            Work::Retract(retract) => target.retract(retract).await.map(Outcome::Retracted),
+            Work::Look(entries) => target.read(entries).await.map(Outcome::Seen),
+            Work::Nothing => Ok(Outcome::Nothing),
         };
         (self, outcome)
     }
 }
 
 /// Ticks from one period on.
-fn every(period_ms: u64) -> Interval {
-    let period = Duration::from_millis(period_ms);
+fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
@@ -457,6 +510,14 @@ fn every(period_ms: u64) -> Interval {
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never, without an interval.
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
 }

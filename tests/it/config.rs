@@ -722,7 +722,7 @@ fn what_check_prints_of_sinks_is_the_same_sinks_and_no_password() {
     let shown = |loaded: &Loaded| format!("{:?}", loaded.config.sinks);
     assert_eq!(shown(&first), shown(&second));
     let keys = |at: usize| -> Vec<(&str, &str)> {
-        first.config.sinks[at].keys.iter().map(|key| (key.app.as_str(), key.spoken())).collect()
+        first.config.sinks[at].entries.iter().map(|key| (key.app.as_str(), key.spoken())).collect()
     };
     let (one, agent) = (APPID, "ww0123456789abcdef:1000002");
     let everything = [
@@ -866,7 +866,7 @@ fn ten_thousand_apps_load_in_a_moment() {
     {
         let first = given(Some(&format!("{file}[[sink]]\nurl = \"redis://localhost\"\n")), &[], "").unwrap();
         let second = given(Some(&first.effective()), &[], "").unwrap();
-        assert_eq!((first.config.sinks[0].keys.len(), second.config.sinks[0].keys.len()), (10_000, 10_000));
+        assert_eq!((first.config.sinks[0].entries.len(), second.config.sinks[0].entries.len()), (10_000, 10_000));
     }
 }
 

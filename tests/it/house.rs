@@ -102,6 +102,7 @@ const PURE: &[&str] = &[
     "service",
     "engine/fault.rs",
     "sink/item.rs",
+    "sink/queue.rs",
     "clock.rs",
     "secret.rs",
     "stats.rs",

@@ -220,7 +220,7 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
     );
     let names = |name: &&String| name.contains("official_account") || name.contains("{secret");
     assert_eq!(loaded.config.apps[0].names().iter().filter(names).count(), 0);
-    assert!(loaded.config.sinks[0].keys.iter().all(|key| key.name.starts_with("WCH_")), "{:?}", loaded.config.sinks);
+    assert!(loaded.config.sinks[0].entries.iter().all(|key| key.name.starts_with("WCH_")), "{:?}", loaded.config.sinks);
 }
 
 #[test]

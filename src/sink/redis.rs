@@ -1,33 +1,111 @@
-//! What is said to one Redis: writes, looks, deletes, each under a deadline.
-//!
-//! Never logs.
+//! Keys of a Redis: writes, looks, deletes, each under a deadline.
 
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
+use super::item::Entry;
+use super::target::{self, Retract, Scope, Target, Write};
+use crate::config::{RedisServer, Ttl};
 use crate::engine::{Engine, Fault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
 const DELETE_OURS: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
+/// A Redis of the site's own.
+pub(super) struct Redis {
+    engine: Engine,
+    ttl: Ttl,
+    link: Mutex<Option<Link>>,
+}
+
+impl Redis {
+    pub fn new(server: RedisServer, ttl: Ttl) -> Redis {
+        Redis { engine: Engine::new(server), ttl, link: Mutex::default() }
+    }
+
+    fn link(&self) -> Result<Link, Fault> {
+        self.link.lock().clone().ok_or(Fault::Dropped)
+    }
+}
+
+impl Target for Redis {
+    fn open(&self) -> BoxFuture<'_, Result<(), target::Fault>> {
+        async {
+            let link = Link::connect(&self.engine).await.map_err(told)?;
+            *self.link.lock() = Some(link);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn loses_all_at_once(&self) -> bool {
+        true
+    }
+
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, target::Fault>> {
+        async {
+            let keys = names(&write.entries);
+            let ttl_ms = match self.ttl {
+                Ttl::Left { margin_s } => Some(write.current.left_ms().saturating_sub(margin_s * 1000)),
+                Ttl::None => None,
+            };
+            self.link().map_err(told)?.write(&keys, &write.contents, ttl_ms).await.map_err(told)
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, target::Fault>> {
+        async { self.link().map_err(told)?.look(&names(entries)).await.map(Some).map_err(told) }.boxed()
+    }
+
+    /// Deletes what holds exactly the bytes that we have written.
+    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, target::Fault>> {
+        async {
+            let expected = retract.entries.iter().zip(&retract.expected);
+            let ours: Vec<_> = expected.filter_map(|(entry, value)| Some((entry.name(), value.as_deref()?))).collect();
+            match &ours[..] {
+                [] => Ok(0),
+                ours => self.link().map_err(told)?.delete_ours(ours).await.map_err(told),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn names(entries: &[Entry]) -> Vec<&str> {
+    entries.iter().map(Entry::name).collect()
+}
+
+/// A Redis' fault as any sink's.
+fn told(fault: Fault) -> target::Fault {
+    let scope = match fault {
+        Fault::NoDescriptor => Scope::Descriptors,
+        fault if fault.is_about_the_connection() => Scope::Target,
+        _ => Scope::Entry,
+    };
+    target::Fault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
+}
+
 /// A live connection. Clones share it.
 #[derive(Clone)]
-pub(super) struct Link {
+struct Link {
     connection: MultiplexedConnection,
     timeout: Duration,
 }
 
 impl Link {
     /// Finds the Redis and logs in.
-    pub async fn connect(engine: &Engine) -> Result<Link, Fault> {
+    async fn connect(engine: &Engine) -> Result<Link, Fault> {
         Ok(Link { connection: engine.connect().await?, timeout: engine.timeout() })
     }
 
     /// Writes all keys of one credential at once; gives back what was under each before.
-    pub async fn write(
+    async fn write(
         &mut self,
         keys: &[&str],
         values: &[Vec<u8>],
@@ -56,7 +134,7 @@ impl Link {
     }
 
     /// What is under these keys now.
-    pub async fn look(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+    async fn look(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
         let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
         pipeline.ignore_errors();
         for key in keys {
@@ -72,11 +150,11 @@ impl Link {
     }
 
     /// Deletes those keys that hold exactly these bytes; how many did.
-    pub async fn delete_ours(&mut self, expected: &[(String, Vec<u8>)]) -> Result<u64, Fault> {
+    async fn delete_ours(&mut self, expected: &[(&str, &[u8])]) -> Result<u64, Fault> {
         let mut pipeline = Pipeline::with_capacity(expected.len());
         pipeline.ignore_errors();
         for (key, value) in expected {
-            pipeline.cmd("EVAL").arg(DELETE_OURS).arg(1).arg(key).arg(value);
+            pipeline.cmd("EVAL").arg(DELETE_OURS).arg(1).arg(*key).arg(*value);
         }
         let answers: Vec<Value> = self.ask(&pipeline).await?;
         let deleted = |answer: &Value| match answer {

@@ -1,0 +1,17 @@
+//! `[[sink]]` tables with `command`: the program that is handed each value.
+
+use super::apps::Reader;
+use super::fault::Problem;
+use super::file::{Document, RawTable};
+use super::sinks::{Made, Scope};
+
+/// The keys of a table beside those that all sinks have.
+pub(super) const KEYS: &[&str] = &["command"];
+
+impl Reader<'_> {
+    pub(super) fn command_sink(&mut self, raw: &mut RawTable, _: &Document, _: Option<&Scope<'_>>) -> Option<Made> {
+        let problem = Problem::new("this build cannot write to a command", "Remove the table.");
+        self.faults.push(problem.at(&raw.place));
+        None
+    }
+}

@@ -1,0 +1,121 @@
+//! What every kind of sink does: the one trait, what goes in and out of it, and how a failure reads.
+//!
+//! A target never logs and never retries: the runner does. It shows no value, no password and no key with a secret.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::item::Entry;
+use crate::clock::{BootMs, Now};
+use crate::credential::encoding::Times;
+
+/// A store that values are written to.
+pub(super) trait Target: Send + Sync + 'static {
+    /// Connects, or opens what the calls below need. Called again after a fault of the connection.
+    fn open(&self) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The bytes of one entry at this instant: what [`Target::write`] will put there.
+    fn content(&self, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
+        Ok(entry.render(current))
+    }
+
+    /// Whether one entry that is gone means that others will be: somebody has flushed it, or it has lost its memory.
+    fn loses_all_at_once(&self) -> bool {
+        false
+    }
+
+    /// Writes all entries of one credential; what stood at each before, as far as that can be known.
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>>;
+
+    /// What stands at each entry now; `None` from a target that cannot be read.
+    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>>;
+
+    /// There is no good value any more: takes away, or marks as expired, what is ours and nothing else; how many were.
+    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>>;
+}
+
+/// A value at one instant.
+#[derive(Clone)]
+pub(super) struct Current {
+    pub value: Bytes,
+    pub now: Now,
+    /// When the value is over.
+    pub end_ms: BootMs,
+    /// Times are told as if at least so many seconds were left.
+    pub at_least_s: u32,
+}
+
+impl Current {
+    /// How long it is still good, ms.
+    pub fn left_ms(&self) -> u64 {
+        self.end_ms.saturating_sub(self.now.boot_ms)
+    }
+
+    /// The times that are told, with at least so many seconds left if it is not over; then they lie in the past.
+    pub fn times(&self, at_least_s: u32) -> Times {
+        if self.end_ms > self.now.boot_ms {
+            return Times::new(self.now, self.end_ms, at_least_s.max(self.at_least_s));
+        }
+        let ago_ms = i64::try_from(self.now.boot_ms - self.end_ms).unwrap_or(i64::MAX);
+        let end = Now { boot_ms: self.end_ms, unix_ms: self.now.unix_ms.saturating_sub(ago_ms) };
+        Times::new(end, self.end_ms, 0)
+    }
+}
+
+/// One credential to be written.
+pub(super) struct Write {
+    pub entries: Arc<[Entry]>,
+    /// What [`Target::content`] has made of each.
+    pub contents: Vec<Vec<u8>>,
+    pub current: Current,
+}
+
+/// One credential that has no good value.
+pub(super) struct Retract {
+    pub entries: Arc<[Entry]>,
+    /// What we have written to each last; after a restart what a former process will have written, as far as it can be
+    /// known.
+    pub expected: Vec<Option<Vec<u8>>>,
+    /// Its last value, which is over; none if there never was one.
+    pub last: Option<Current>,
+}
+
+/// Why something could not be written: fit for a log, and without anything secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// One word for statistics and logs.
+    pub class: &'static str,
+    /// What is wrong, and with whom: "it is out of memory".
+    pub what: Cow<'static, str>,
+    /// What to do about it.
+    pub advice: Cow<'static, str>,
+    pub scope: Scope,
+}
+
+/// Whom a fault concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The connection: nothing can be written before it is opened again.
+    Target,
+    /// The same, for want of a file descriptor in this process, which passes soon.
+    Descriptors,
+    /// What was to be written; the others may fare better.
+    Entry,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Fault {
+    /// Nothing can be written before the target is opened again.
+    pub fn is_about_the_connection(&self) -> bool {
+        self.scope != Scope::Entry
+    }
+}
