@@ -1,6 +1,7 @@
 //! Managed keys: what the server keeps current by itself.
 //!
 //! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
+//! `reliable` how long a client can rely on a value, and
 //! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it, under
 //! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `ledger` counts calls before they
 //! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `generation` says how values are counted. `grants` are what a component
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod policy;
 pub mod probing;
 pub mod refresher;
+mod reliable;
 mod saver;
 mod shared_counts;
 mod slot;

@@ -259,7 +259,8 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.arm(id, at_ms.max(now_ms + patience_ms));
+            let repeat_from_ms = slot.standing.repeat_from_ms(now_ms);
+            self.arm(id, at_ms.max(now_ms + patience_ms).max(repeat_from_ms));
             self.set_next_probe(id);
             self.plan_probe(id);
         }
@@ -525,7 +526,7 @@ impl Driver {
             self.note_shown(id, unreachable.as_ref());
         }
         let slot = &mut self.refresher.slots[id];
-        let published = Published { value: token.value, generation, expires_boot_ms };
+        let published = slot.published(token.value, generation, expires_boot_ms);
         let waits = !same && slot.kind.renewal == Renewal::Mint && self.refresher.saver.is_some();
         let version = self.persist(id, &published);
         self.calm(id);

@@ -278,6 +278,7 @@ impl Slot {
         self.standing.longest_ms = entry.longest_ms.min(life_ms_max);
         self.standing.learned_ms = entry.learned_ms;
         self.standing.life_ms = entry.life_ms.min(life_ms_max);
+        self.standing.reliable_lead_ms = entry.reliable_lead_ms;
         let Worth { left_ms, suspicious } = worth;
         let left_ms = left_ms.min(life_ms_max);
         self.standing.expires_ms = Some(now.boot_ms + left_ms);
@@ -305,11 +306,12 @@ impl Slot {
             status.fetched_unix_ms = Some(entry.fetched_unix_ms);
             status.state = State::Fresh;
         });
+        let published = self.published(value, generation, expires_boot_ms);
         if self.standing.left_ms(now.boot_ms) > 0 {
-            self.publish(Published { value, generation, expires_boot_ms });
+            self.publish(published);
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
-            self.credential.remember(Published { value, generation, expires_boot_ms });
+            self.credential.remember(published);
         }
     }
 
@@ -384,6 +386,11 @@ impl Slot {
         });
     }
 
+    /// The present value as readers will see it.
+    pub(super) fn published(&self, value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
+        Published { value, generation, expires_boot_ms, reliable: self.standing.reliable() }
+    }
+
     /// The table's swap.
     pub(super) fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
@@ -409,7 +416,7 @@ impl Slot {
     pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
         let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
-        self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.put(self.published(old.value.clone(), old.generation, expires_boot_ms));
         self.credential.published()
     }
 
@@ -432,6 +439,7 @@ impl Slot {
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
             withdrawn: withdrawn_ms.is_some(),
+            reliable_lead_ms: self.standing.reliable_lead_ms,
             ours: self.share.as_ref().is_none_or(|share| share.ours),
         })
     }

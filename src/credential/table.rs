@@ -17,6 +17,7 @@ use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
 use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
+pub use super::reliable::Reliable;
 use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
 use crate::clock::{BootMs, Now, Spacing};
@@ -32,6 +33,21 @@ pub struct Published {
     pub generation: u64,
     /// The boot-clock instant from which the value must not be served.
     pub expires_boot_ms: BootMs,
+    /// What our own plan leaves of that.
+    pub reliable: Reliable,
+}
+
+impl Published {
+    /// A value that no renewal ends ahead of its time.
+    pub fn to_the_end(value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
+        Published { value, generation, expires_boot_ms, reliable: Reliable::TO_THE_END }
+    }
+
+    /// Until when a client that asks now can rely on the value: what every client is told as its end.
+    #[inline]
+    pub fn reliable_until(&self, now_ms: BootMs) -> BootMs {
+        self.reliable.end(self.expires_boot_ms, now_ms)
+    }
 }
 
 impl std::fmt::Debug for Published {
@@ -409,7 +425,7 @@ impl Credential {
         let old = self.published()?;
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
-        self.publish_until_next(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.publish_until_next(Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms));
         self.withdrawn.store(true, Ordering::Release);
         self.tick_value();
         self.published()
@@ -507,7 +523,6 @@ impl Name {
     /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
     pub fn read<R>(&self, now: Now, then: impl FnOnce(Found<'_>) -> R) -> R {
         let flags = self.flags;
-        let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
                 return then(Found::Bytes(Value { rendered, times: Times::endless(now), flags, cas: 1 }));
@@ -523,7 +538,7 @@ impl Name {
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
                 shown.note_read();
-                let times = times(shown.expires_boot_ms);
+                let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
                 then(Found::Bytes(Value { rendered, times, flags, cas: shown.generation }))
             }
             None => then(Found::Absent),
@@ -781,7 +796,7 @@ mod tests {
     use crate::credential::encoding::Fact;
 
     fn published(generation: u64, expires_boot_ms: BootMs) -> Published {
-        Published { value: Bytes::from_static(b"TOKEN"), generation, expires_boot_ms }
+        Published::to_the_end(Bytes::from_static(b"TOKEN"), generation, expires_boot_ms)
     }
 
     #[test]

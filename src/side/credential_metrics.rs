@@ -249,11 +249,7 @@ mod tests {
         let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::default() };
         table.describe(ids.iter().map(|_| about()));
         for credential in table.credentials() {
-            credential.publish(Published {
-                value: Bytes::from_static(b"T"),
-                generation: 1,
-                expires_boot_ms: 7_200_000,
-            });
+            credential.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));
             credential.update_status(|status| {
                 (status.state, status.generation, status.expires_boot_ms) = (State::Fresh, 1, 7_200_000);
             });

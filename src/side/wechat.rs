@@ -264,7 +264,7 @@ async fn live(parts: &Parts, credential: &Credential, s_min: u64) -> Result<(Str
             Reading::Live(shown) => {
                 let shown = shown.as_ref().ok_or_else(|| none(credential))?;
                 let value = String::from_utf8(shown.value.to_vec()).map_err(|_| none(credential))?;
-                let left_s = shown.expires_boot_ms.saturating_sub(now_ms) / 1000;
+                let left_s = shown.reliable_until(now_ms).saturating_sub(now_ms) / 1000;
                 let s_min = parts.settings.wechat_expires_in_min_s.map_or(s_min, u64::from);
                 parts.bearers.note(&value, credential.id, shown.expires_boot_ms, now_ms);
                 return Ok((value, left_s.max(s_min)));

@@ -171,7 +171,7 @@ mod tests {
 
     fn publish(item: &Item, token: &str, expires_boot_ms: BootMs) {
         let value = Bytes::copy_from_slice(token.as_bytes());
-        item.credential.publish(Published { value, generation: 1, expires_boot_ms });
+        item.credential.publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn write(item: &mut Item) {
