@@ -246,7 +246,8 @@ pub struct App {
     pub daily_quota: Option<u64>,
     /// Asked for the rest of a day whose quota is used up.
     pub stand_in: Option<&'static Kind>,
-    /// How often the access token is tried on a cheap read, doubted or not; `None` for only when doubted.
+    /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
+    /// minutes as long as there are few apps.
     pub probe_every_ms: Option<u64>,
     /// Overrides how often a day the platform may be told to replace a live token.
     pub forced_per_day: Option<u64>,

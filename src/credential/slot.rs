@@ -43,7 +43,7 @@ pub(super) struct Plan {
     pub quota: Quota,
     /// Asked in place of `kind` for the rest of a day whose quota is used up.
     pub stand_in: Option<&'static Kind>,
-    /// How often to try the value on a cheap read, doubted or not.
+    /// How often to try the value on a cheap read, doubted or not; 0 for never, `None` for when its turn comes.
     pub probe_every_ms: Option<u64>,
     /// What it is asked with besides its secret.
     pub grant: Option<GrantName>,
@@ -136,7 +136,16 @@ impl Checks {
 #[derive(Default)]
 pub(super) struct Probes {
     pub(super) timer: Option<delay_queue::Key>,
+    /// As configured for this app alone.
     pub(super) every_ms: Option<u64>,
+    /// Otherwise: it is tried when its turn among all apps comes.
+    pub(super) takes_turns: bool,
+    /// When that is expected.
+    pub(super) turn_ms: Option<BootMs>,
+    /// The flight under way is such a turn.
+    pub(super) is_turn: bool,
+    /// The platform does not answer the call; with the errcode.
+    pub(super) withheld: Repeated<i64>,
     /// The next of those every so often.
     pub(super) next_ms: Option<BootMs>,
     /// Because of a rival, or to see whether a refusal was a false alarm.
@@ -230,7 +239,11 @@ impl Slot {
             waiters: Vec::new(),
             checks: Checks::default(),
             by_client: false,
-            probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
+            probes: Probes {
+                every_ms: plan.probe_every_ms.filter(|every_ms| *every_ms > 0),
+                takes_turns: plan.probe_every_ms.is_none(),
+                ..Probes::default()
+            },
             blocked_with: None,
             quota: plan.quota,
             grant: None,
@@ -369,6 +382,7 @@ impl Slot {
             (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
             status.calls_quota = self.quota.per_day;
             status.calls_denied += denied;
+            status.probes_today = self.ledger.probes_today();
         });
     }
 

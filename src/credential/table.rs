@@ -65,6 +65,18 @@ pub struct Shown {
     published: Arc<Published>,
     /// In the order of [`Credential::views`].
     rendered: Box<[Rendered]>,
+    /// Somebody has read it since [`Credential::take_read`]. Beside what each reader reads anyway.
+    was_read: AtomicBool,
+}
+
+impl Shown {
+    /// Somebody gets the value now. Stored only if it is news, so that readers share the cache line.
+    #[inline]
+    pub fn note_read(&self) {
+        if !self.was_read.load(Ordering::Relaxed) {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl std::ops::Deref for Shown {
@@ -151,6 +163,10 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// Calls sent to WeChat since the start, probes included.
     pub calls: u64,
+    /// Of them, those that tried the value on a cheap read.
+    pub probes: u64,
+    /// The same of the day that ends at `day_ends_unix_ms`.
+    pub probes_today: u64,
     /// Answers that brought the value we had.
     pub same_answers: u64,
     pub failures: u64,
@@ -184,6 +200,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Calls and probes of the day that it is now.
+    pub fn today(&self, unix_ms: i64) -> (u64, u64) {
+        if unix_ms < self.day_ends_unix_ms { (self.calls_today, self.probes_today) } else { (0, 0) }
+    }
+
     /// What comes at `next_try_boot_ms`, in two words at most.
     pub fn next_action(&self) -> &'static str {
         match self.state {
@@ -227,9 +248,26 @@ pub struct Credential {
     values: watch::Sender<u64>,
     /// WeChat refused the published value.
     withdrawn: AtomicBool,
+    /// Values are handed on to readers that this process does not see.
+    has_distant_readers: AtomicBool,
 }
 
 impl Credential {
+    /// Its values are handed on, to another node or into a store of the site's own: who reads them there is not seen
+    /// here, so it counts as read all the time.
+    pub fn note_distant_readers(&self) {
+        self.has_distant_readers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the value has been read since this was last asked.
+    pub fn take_read(&self) -> bool {
+        let shown = self.shown.shown();
+        let was_read = shown.as_ref().is_some_and(|shown| {
+            shown.was_read.load(Ordering::Relaxed) && shown.was_read.swap(false, Ordering::Relaxed)
+        });
+        was_read || self.has_distant_readers.load(Ordering::Relaxed)
+    }
+
     /// A credential without a value, to be shown in these ways.
     pub fn new(id: CredentialId, appid: &str, views: Box<[View]>) -> Credential {
         Credential {
@@ -252,6 +290,7 @@ impl Credential {
             value_version: AtomicU64::new(0),
             values: watch::Sender::new(0),
             withdrawn: AtomicBool::new(false),
+            has_distant_readers: AtomicBool::new(false),
         }
     }
 
@@ -347,7 +386,7 @@ impl Credential {
 
     fn dressed(&self, published: Published) -> Shown {
         let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
-        Shown { published: Arc::new(published), rendered }
+        Shown { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 
     /// The generation of the published value, live or not, if it is this one. Takes as long for a wrong one.
@@ -499,6 +538,7 @@ impl Name {
         };
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
+                shown.note_read();
                 let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
                 then(Found::Bytes(Value { rendered, times, flags, cas: shown.generation }))
             }

@@ -380,9 +380,12 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
     show("next_probe_in_s", &status.next_probe_boot_ms.map_or("none".into(), |at| seconds_to(at).to_string()));
     show("calls", &status.calls);
-    show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
+    let (calls_today, probes_today) = status.today(now.unix_ms);
+    show("calls_today", &calls_today);
     show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));
     show("calls_denied", &status.calls_denied);
+    show("probes", &status.probes);
+    show("probes_today", &probes_today);
     show("same_answers", &status.same_answers);
     show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));

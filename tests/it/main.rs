@@ -38,6 +38,7 @@ mod nodes;
 mod nodes_model;
 mod open_platform;
 mod php;
+mod probing;
 mod protocol;
 mod readme;
 mod refresher;
