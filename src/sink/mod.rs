@@ -38,6 +38,8 @@ use crate::supervision::Supervisor;
 const AT_ONCE: usize = 32;
 /// Credentials looked at in one check; the next check goes on behind them.
 const LOOKS: usize = 32;
+/// Credentials tried again at once of those that have failed.
+const RETRIES: usize = 32;
 /// What is written again though nothing has changed is written no faster than so many times a second.
 const REWRITES_PER_S: u64 = 50;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -67,6 +69,9 @@ pub struct Sink {
     suspects: BTreeSet<usize>,
     /// What one credential met is tried again then, while the others go on.
     again: Option<(Instant, BTreeSet<usize>)>,
+    /// Where the next try of these begins, and those that are being tried.
+    retry_from: usize,
+    retried: BTreeSet<usize>,
     /// Room for the next job, where there is a limit.
     place: Option<Place>,
     is_begun: bool,
@@ -190,6 +195,8 @@ impl Sink {
             rewrite_next: 0,
             suspects: BTreeSet::new(),
             again: None,
+            retry_from: 0,
+            retried: BTreeSet::new(),
             place: None,
             is_begun: false,
             backoff: Duration::ZERO,
@@ -236,9 +243,9 @@ impl Sink {
             changes.pending(&mut self.queue);
             self.start_jobs(&mut under_way);
             self.tell_waiting();
-            if under_way.is_empty() && !self.queue.has_next() {
+            if under_way.is_empty() {
                 self.stats.connected.store(true, Relaxed);
-                if self.again.is_none() {
+                if self.again.is_none() && !self.queue.has_next() {
                     self.all_is_well();
                 }
             }
@@ -277,7 +284,9 @@ impl Sink {
             self.again = None;
         } else {
             self.queue.give_up();
-            self.retry();
+            if let Some((at, _)) = &mut self.again {
+                *at = Instant::now();
+            }
         }
         self.is_begun = true;
     }
@@ -368,9 +377,29 @@ impl Sink {
         }
     }
 
+    /// Some of what has failed, others the next time. Where everything fails, that is enough to see when it no longer does.
     fn retry(&mut self) {
-        for index in self.again.take().map(|(_, waiting)| waiting).unwrap_or_default() {
+        let Some((_, mut waiting)) = self.again.take() else { return };
+        self.retried.clear();
+        while self.retried.len() < RETRIES {
+            let next = waiting.range(self.retry_from..).next().or(waiting.first()).copied();
+            let Some(index) = next else { return };
+            waiting.remove(&index);
+            self.retried.insert(index);
             self.queue.stale(index);
+            self.retry_from = index + 1;
+        }
+        if !waiting.is_empty() {
+            self.again = Some((Instant::now() + self.next_backoff(), waiting));
+        }
+    }
+
+    /// This one is written. If it had failed, the others that have need not wait any longer.
+    fn hasten_retry(&mut self, index: usize) {
+        if self.retried.remove(&index)
+            && let Some((at, _)) = &mut self.again
+        {
+            *at = Instant::now();
         }
     }
 
@@ -383,6 +412,7 @@ impl Sink {
                     self.stats.record_write(as_written(entry), contents.len() as u64);
                 }
                 item.own(current.value);
+                self.hasten_retry(index);
                 self.judge(index, &before);
                 if let Some(item) = self.items.get_mut(index) {
                     item.written(contents);

@@ -259,7 +259,68 @@ const SERVER = {
   "nothing, if it passes; if it stays, check what sits between this machine and WeChat": "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
   "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com": "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",
   "unknown error": "未知错误",
+  "it cannot be reached": "无法连接",
+  "it did not answer in time": "没有及时响应",
+  "it closed the connection": "连接被对方关闭",
+  "there is no trust in its certificate, or it does not speak TLS": "其证书不受信任，或对方不支持 TLS",
+  "it wants a password": "需要密码",
+  "it refuses our user or password": "用户名或密码被拒绝",
+  "the password cannot be read": "无法读取密码",
+  "a certificate or key of ours cannot be used": "我方的证书或密钥无法使用",
+  "this process has no file descriptor left for it": "本进程的文件描述符已用完",
+  "its ACL forbids what is needed": "其 ACL 不允许所需的操作",
+  "it has no such database": "没有这个数据库",
+  "it is a read-only replica": "这是只读副本",
+  "it is out of memory": "内存已满",
+  "it takes no writes": "拒绝写入",
+  "it is busy": "暂时繁忙",
+  "its sentinels know no master of that name": "哨兵不认识这个名称的主节点",
+  "its master is said to be on a host that the password may not be sent to": "所报的主节点在不允许发送密码的主机上",
+  "it is a cluster node that does not have these keys": "这是集群节点，这些键不在其上",
+  "it does not answer as a Redis does": "对方的响应不像 Redis",
+  "it refused": "操作被拒绝",
+  "see that the Redis runs, that url is right and that no firewall is between": "请确认 Redis 正在运行、url 正确、中间没有防火墙",
+  "the Redis or the network is slow: see its slowlog, or raise timeout_ms": "Redis 或网络较慢：请查看其 slowlog，或调大 timeout_ms",
+  "nothing, if it passes: the Redis was restarted or closes idle connections": "若自行恢复则无需处理：Redis 重启过，或会关闭空闲连接",
+  "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate and that the certificate names the host in url; give cert_file and key_file if it asks for them": "请确认 Redis 在该端口使用 TLS、ca_file 是其证书的签发机构、证书包含 url 中的主机名；若对方要求客户端证书，请设置 cert_file 和 key_file",
+  "this Redis wants a password: give password_file, and user if it has ACLs": "此 Redis 需要密码：请设置 password_file；若使用 ACL，还要设置 user",
+  "the Redis refuses the user or the password: put the right one into password_file": "Redis 拒绝了用户名或密码：请在 password_file 中写入正确的密码",
+  "see that the file in password_file is there and that this process may read it": "请确认 password_file 指定的文件存在，且本进程有权读取",
+  "see that ca_file, cert_file and key_file are good PEM files that this process may read": "请确认 ca_file、cert_file、key_file 是有效的 PEM 文件，且本进程有权读取",
+  "raise LimitNOFILE= in the unit or ulimit -n, or lower -c": "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
+  "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and these keys": "该用户的 ACL 权限不足：请允许 +get +set +del +eval +multi +exec +ping +select 以及这些键",
+  "the Redis has no database of that number: lower db, or raise databases in redis.conf": "Redis 没有这个编号的数据库：请调小 db，或调大 redis.conf 中的 databases",
+  "this is a replica: url must name the master, or an address that follows it": "这是副本：url 必须指向主节点，或指向跟随主节点的地址",
+  "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy": "Redis 内存已满且不淘汰：请调大 maxmemory，或换一种 maxmemory-policy",
+  "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log": "Redis 因无法写盘或副本不足而拒绝写入：请查看其日志",
+  "nothing, if it passes: the Redis is loading, failing over, running a script or out of connections": "若自行恢复则无需处理：Redis 正在加载、切换主节点、执行脚本，或连接数已满",
+  "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has the keys, with one {hash tag} in all of an app's keys": "这是集群：请在 url 中指定代理或独立的 Redis，或指定存放这些键的节点，并让同一应用的所有键带同一个 {hash tag}",
+  "see that url ends in the name that `sentinel monitor` gives the master": "请确认 url 以 `sentinel monitor` 中主节点的名称结尾",
+  "if that server is yours, add it to trusted_hosts; if it is not, find out who answers for the sentinels or the Redis, or has changed what they say": "若那台服务器是您的，请加入 trusted_hosts；否则请查清是谁在冒充或篡改哨兵或 Redis 的回答",
+  "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; sentinels want redis+sentinel:// before them": "请确认那里监听的是 2.6.12 以上或兼容的 Redis；哨兵地址前要写 redis+sentinel://",
+  "see the Redis' own log": "请查看 Redis 的日志",
+  "see what it has said in the log, and try it by hand as the server's user: echo test | the command; it is run again by and by": "请在日志中查看它的输出，并以服务器的用户手动尝试：echo test | 该命令；稍后会自动再次运行",
+  "see what it waits for, or raise timeout_s": "请查明它在等待什么，或调大 timeout_s",
+  "if it is there, what stands behind #! in its first line is not: install that": "若文件存在，则是首行 #! 后面的解释器不存在：请安装",
+  "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run": "请使其可执行（chmod a+x），并确认单元文件和所在磁盘（noexec）允许运行",
+  "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine": "脚本的首行需要 #!/bin/sh 之类；二进制文件必须适合本机",
+  "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u": "若自行恢复则无需处理；否则请调大单元文件中的 TasksMax= 和 MemoryMax=，或 ulimit -u",
+  "nothing, if it passes: somebody is writing the program's file": "若自行恢复则无需处理：有人正在写该程序的文件",
+  "see the system's log": "请查看系统日志",
 };
+
+/** Sentences with something in them. */
+const FORMS = [
+  [/^the command ended with code (\d+)$/, (code) => `命令以退出码 ${code} 结束`],
+  [/^the command was ended by signal (\d+)$/, (signal) => `命令被信号 ${signal} 终止`],
+  [/^the command had not ended after (\d+) s and was killed$/, (seconds) => `命令在 ${seconds} 秒内没有结束，已被终止`],
+  [/^the command is not there: (.+)$/, (why) => `命令不存在：${why}`],
+  [/^the command cannot be run: (.+)$/, (why) => `命令无法运行：${why}`],
+  [/^others could change the command: (.+)$/, (why) => `其他用户可以改动该命令：${why}`],
+  [/^the command (\S+) cannot be started: (.+)$/, (command, why) => `命令 ${command} 无法启动：${why}`],
+  [/^Take that away: (.+)\.$/, (what) => `请取消该权限：${what}`],
+  [/^Give it to root: (.+)\.$/, (what) => `请改为 root 所有：${what}`],
+];
 
 export const TEXTS = { en, zh };
 
@@ -277,6 +338,10 @@ export function server(text) {
   if (!chinese() || !text) return text ?? "";
   const seen = /^WeChat saw IP (\S+); add it to the IP allow-list of app (\S+) at/.exec(text);
   if (seen) return `微信看到的 IP 是 ${seen[1]}；请在 mp.weixin.qq.com 把它加入 ${seen[2]} 的 IP 白名单（5 至 10 分钟生效）`;
+  for (const [form, chinese] of FORMS) {
+    const found = form.exec(text);
+    if (found) return chinese(...found.slice(1));
+  }
   return SERVER[text] ?? text;
 }
 
