@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkTo, TlsFiles, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkFile, SinkTo, TimeShown, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -159,9 +159,37 @@ fn sink(out: &mut String, sink: &Sink) {
                 }
             }
         }
+        SinkTo::File(file) => {
+            sink_file(out, file);
+            scope(out, sink);
+        }
     }
     line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
     line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
+}
+
+fn sink_file(out: &mut String, file: &SinkFile) {
+    line(out, "file", &quoted(&file.path));
+    file.lines.iter().for_each(|of| {
+        let _ = writeln!(out, "{of}");
+    });
+    line(out, "at_least", &file.at_least_s.to_string());
+    line(out, "mode", &quoted(&format!("{:04o}", file.mode)));
+    if let Some(TimeShown { fact, add }) = file.mtime {
+        let add = if add == 0 { String::new() } else { format!("{add:+}") };
+        line(out, "mtime", &quoted(&format!("{{{}{add}}}", fact.word())));
+    }
+}
+
+/// Whose credentials a sink is about, and which.
+fn scope(out: &mut String, sink: &Sink) {
+    let mut apps: Vec<&str> = sink.entries.iter().map(|entry| entry.app.as_str()).collect();
+    apps.dedup();
+    let mut kinds: Vec<&str> = sink.entries.iter().map(|entry| entry.of.word()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    line(out, "apps", &list(apps.into_iter().map(quoted)));
+    line(out, "kinds", &list(kinds.into_iter().map(quoted)));
 }
 
 /// Which Redis, of a sink and of the state.

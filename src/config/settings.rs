@@ -165,6 +165,14 @@ pub const SINK_KEYS: &[&str] = &[
     "rewrite_every_s",
     "timeout_ms",
     "file",
+    "template",
+    "encoding",
+    "fields",
+    "shows",
+    "escape",
+    "at_least",
+    "mode",
+    "mtime",
     "command",
 ];
 

@@ -5,11 +5,13 @@
 //! one thing a sink tells the refresher is that somebody else writes tokens. Nobody ever waits for a sink, and of
 //! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
+mod file;
 mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
 mod target;
+pub mod unit;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -67,7 +69,8 @@ pub struct Sink {
     /// What one credential met is tried again then, while the others go on.
     again: Option<(Instant, BTreeSet<usize>)>,
     backoff: Duration,
-    log: Repeated<Fault>,
+    /// By class: each of many files may have a folder of its own.
+    log: Repeated<&'static str>,
 }
 
 /// One sink for each that is configured, on the table's credentials.
@@ -81,6 +84,7 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
     match &config.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
+        SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
     }
@@ -448,8 +452,8 @@ impl Sink {
     fn all_is_well(&mut self) {
         self.backoff = Duration::ZERO;
         self.stats.good();
-        if let Some((fault, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after = fault.class, unsaid, "the sink is written again");
+        if let Some((class, unsaid)) = self.log.end() {
+            info!(sink = %self.config, after = class, unsaid, "the sink is written again");
         }
     }
 
@@ -458,7 +462,7 @@ impl Sink {
         if fault.scope == Scope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
-        let Some(unsaid) = self.log.say(fault.clone(), boot_ms(), LOG_AGAIN_MS) else { return };
+        let Some(unsaid) = self.log.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, advice) = (fault.class, &*fault.advice);
         warn!(sink = %self.config, class, unsaid, advice, "the sink cannot be written: {fault}");
     }
@@ -521,3 +525,6 @@ async fn tick(interval: &mut Option<Interval>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
