@@ -6,11 +6,13 @@
 //! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
 mod command;
+mod file;
 mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
 mod target;
+pub mod unit;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -76,7 +78,8 @@ pub struct Sink {
     place: Option<Place>,
     is_begun: bool,
     backoff: Duration,
-    log: Repeated<Fault>,
+    /// By class: each of many files may have a folder of its own.
+    log: Repeated<&'static str>,
 }
 
 /// One sink for each that is configured, on the table's credentials.
@@ -93,6 +96,7 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
     match &config.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
+        SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
         SinkTo::Command(command) => Some(Arc::new(command::Command::new(command.clone()))),
@@ -529,8 +533,8 @@ impl Sink {
     fn all_is_well(&mut self) {
         self.backoff = Duration::ZERO;
         self.stats.clear_error();
-        if let Some((fault, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after = fault.class, unsaid, "the sink is written again");
+        if let Some((class, unsaid)) = self.log.end() {
+            info!(sink = %self.config, after = class, unsaid, "the sink is written again");
         }
     }
 
@@ -547,7 +551,7 @@ impl Sink {
         if fault.scope == Scope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
-        let Some(unsaid) = self.log.say(fault.clone(), boot_ms(), LOG_AGAIN_MS) else { return };
+        let Some(unsaid) = self.log.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, whose, advice) = (fault.class, fault.whose(), &*fault.advice);
         let about = entry.map(|entry| entry.config().managed_key());
         warn!(sink = %self.config, about, class, whose, unsaid, advice, "the sink cannot be written: {fault}");
@@ -634,3 +638,6 @@ async fn tick(interval: &mut Option<Interval>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
