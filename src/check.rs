@@ -3,17 +3,22 @@
 //!
 //! Never forces a new token, never shows a token or a secret.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::Access;
 
 #[cfg(feature = "redis")]
 use crate::config::Nodes;
-use crate::config::{App, Config, Loaded, SinkTo, Upstream};
+use crate::config::{App, Config, Loaded, SinkEntry, SinkTo, Upstream};
 use crate::credential;
 #[cfg(feature = "redis")]
 use crate::engine::{self, Engine};
 use crate::kind::{Ask, component};
 use crate::secret::fingerprint;
+use crate::sink::unit;
 use crate::upstream::Client;
 
 /// Prints the warnings and the effective settings, secrets hidden.
@@ -23,6 +28,31 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "# the settings in effect")?;
     out.write_all(loaded.effective().as_bytes())
+}
+
+/// Folders of one sink that are spoken of; sites with a folder an app have thousands.
+const FOLDERS_MAX: usize = 5;
+
+/// Says what the shipped systemd unit needs to write the files of sinks, and whether this process may.
+pub fn files(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for sink in config.sinks.iter().filter(|sink| matches!(sink.to, SinkTo::File(_))) {
+        let folder = |entry: &SinkEntry| Path::new(&entry.name).parent().map(Path::to_owned);
+        let folders: BTreeSet<PathBuf> = sink.entries.iter().filter_map(folder).collect();
+        for folder in folders.iter().take(FOLDERS_MAX) {
+            let state = match rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+                Ok(()) => "this process may write there".to_owned(),
+                Err(errno) => format!("this process may not write there: {}", io::Error::from(errno)),
+            };
+            writeln!(out, "# sink {sink}: {}: {state}", folder.display())?;
+            writeln!(out, "#   files there get its group if it was made by: {}", unit::command(folder))?;
+            writeln!(out, "#   the systemd unit needs a drop-in (systemctl edit tokencached):")?;
+            unit::lines(folder).iter().try_for_each(|line| writeln!(out, "#     {line}"))?;
+        }
+        if folders.len() > FOLDERS_MAX {
+            writeln!(out, "#   and so on for {} more folders", folders.len() - FOLDERS_MAX)?;
+        }
+    }
+    Ok(())
 }
 
 /// Says it if a server has the state file now, as is usual beside one that runs. Keeps nobody from it.
@@ -57,6 +87,8 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
             }
             #[cfg(not(feature = "redis"))]
             SinkTo::Redis { .. } => "not tried: this build cannot write to a Redis".to_owned(),
+            // `check` has said above what there is to say.
+            SinkTo::File(_) => continue,
             // The configuration has been refused otherwise.
             SinkTo::Command(_) => "not run; it is there, and nobody else can change it".to_owned(),
         };

@@ -1,7 +1,7 @@
-//! Small files that others write: secrets, keys, certificates, tickets. Reads them so that nothing else waits for it.
+//! Small files that others write: secrets, keys, certificates, tickets. Reads them so that nothing else waits for it,
+//! and has the threads for whoever else may have to wait for a disk.
 //!
 //! A pipe in a file's place waits for a writer, and a file on a network disk for its server, for ever if it is gone.
-//! Never writes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,10 +25,7 @@ pub const PEM_BYTES_MAX: usize = 16 << 20;
 /// Most of these files are smaller and need no second buffer.
 const CAPACITY: usize = 1024;
 
-static READS: Semaphore = Semaphore::const_new(READS_MAX);
-/// The files being read aside. Each is read by one thread at a time, so one that hangs keeps one thread, however often
-/// it is asked for.
-static UNDER_WAY: LazyLock<Mutex<HashMap<PathBuf, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+static READS: LazyLock<Aside> = LazyLock::new(|| Aside::new(READS_MAX));
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -63,37 +60,64 @@ fn open(path: &Path) -> Result<File, Unread> {
 
 /// Reads this file on a thread that may block, and gives it up after a while.
 pub async fn read_aside<T: Send + 'static>(path: &Path, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Hung> {
-    let reading = async {
-        let turn = Turn::take(path).await?;
-        let place = READS.acquire().await.map_err(|_| Hung)?;
-        let read = move || {
-            let _kept_until_it_is_read = (turn, place);
-            read()
-        };
-        tokio::task::spawn_blocking(read).await.map_err(|_| Hung)
-    };
-    tokio::time::timeout(WAIT_MAX, reading).await.unwrap_or(Err(Hung))
+    READS.run(path, read).await
 }
 
-/// The right to read one file. Whoever else wants to waits for it.
+/// Threads that may block, for one purpose. What hangs keeps its thread; all others must find some left.
+pub struct Aside {
+    threads: Arc<Semaphore>,
+    /// The paths that are worked on. Each is worked on by one thread at a time, so one that hangs keeps one thread,
+    /// however often it is asked for.
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+type UnderWay = HashMap<PathBuf, Arc<Semaphore>>;
+
+impl Aside {
+    /// So many threads at once.
+    pub fn new(threads_max: usize) -> Aside {
+        Aside { threads: Arc::new(Semaphore::new(threads_max)), under_way: Arc::default() }
+    }
+
+    /// Does this with the path, and gives it up after a while; it may then go on for ever.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Hung> {
+        let working = async {
+            let turn = Turn::take(&self.under_way, path).await?;
+            let place = self.threads.clone().acquire_owned().await.map_err(|_| Hung)?;
+            let work = move || {
+                let _kept_until_it_is_done = (turn, place);
+                work()
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| Hung)
+        };
+        tokio::time::timeout(WAIT_MAX, working).await.unwrap_or(Err(Hung))
+    }
+}
+
+/// The right to work on one path. Whoever else wants to waits for it.
 struct Turn {
     path: PathBuf,
+    under_way: Arc<Mutex<UnderWay>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Turn {
-    async fn take(path: &Path) -> Result<Turn, Hung> {
+    async fn take(under_way: &Arc<Mutex<UnderWay>>, path: &Path) -> Result<Turn, Hung> {
         let one_at_a_time =
-            UNDER_WAY.lock().entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+            under_way.lock().entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
         let permit = one_at_a_time.acquire_owned().await.map_err(|_| Hung)?;
-        Ok(Turn { path: path.to_owned(), permit: Some(permit) })
+        Ok(Turn { path: path.to_owned(), under_way: under_way.clone(), permit: Some(permit) })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         self.permit = None;
-        let mut under_way = UNDER_WAY.lock();
+        let mut under_way = self.under_way.lock();
         if under_way.get(&self.path).is_some_and(|turns| Arc::strong_count(turns) == 1) {
             under_way.remove(&self.path);
         }
@@ -134,7 +158,7 @@ mod tests {
                 tokio::spawn(read_aside(hung_path, move || hangs.lock().recv()))
             })
             .collect();
-        while !UNDER_WAY.lock().contains_key(hung_path) {
+        while !READS.under_way.lock().contains_key(hung_path) {
             tokio::task::yield_now().await;
         }
         assert_eq!(read_aside(Path::new("/good"), || 1).await, Ok(1));
@@ -142,6 +166,6 @@ mod tests {
         for tried in tries {
             assert!(tried.await.unwrap().is_ok());
         }
-        assert!(!UNDER_WAY.lock().contains_key(hung_path), "nothing is kept of a file that has been read");
+        assert!(!READS.under_way.lock().contains_key(hung_path), "nothing is kept of a file that has been read");
     }
 }

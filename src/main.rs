@@ -330,6 +330,7 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
         Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
     }
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
+    check::files(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
     check::state(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
     if !live {
         return Ok(ExitCode::SUCCESS);

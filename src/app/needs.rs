@@ -2,7 +2,7 @@
 //!
 //! Counts generously: one too many costs nothing, one too few a renewal.
 
-use crate::config::{Config, Nodes, RESERVED_CONNECTIONS, SinkTo};
+use crate::config::{Config, Nodes, RESERVED_CONNECTIONS, Sink, SinkTo};
 
 /// Standard streams, the log's, systemd's socket, a pid file, signals.
 const PROCESS: usize = 16;
@@ -15,7 +15,9 @@ const PER_CALL: usize = 3;
 /// The state file, what it is written to first, its folder, its lock.
 const STATE: usize = 4;
 /// A connection to a Redis, and the one that replaces it.
-const PER_SINK: usize = 3;
+const PER_REDIS_SINK: usize = 3;
+/// A folder, a file and the one it replaces, of each thread that writes.
+const PER_FILE_SINK: usize = 12;
 /// The ends of three pipes of each command that runs, of which there are four at most, and the look at its file.
 const COMMANDS: usize = 4 * 7;
 /// Connections to what nodes share, to its sentinels or the members of a cluster, and one to hear from.
@@ -41,8 +43,17 @@ pub fn descriptors(config: &Config) -> usize {
         + config.upstream.concurrency * PER_CALL
         + STATE
         + ticket_files.min(1)
-        + config.sinks.len() * PER_SINK
+        + config.sinks.iter().map(of_sink).sum::<usize>()
         + if has_commands { COMMANDS } else { 0 }
         + nodes
         + RESERVE
+}
+
+fn of_sink(sink: &Sink) -> usize {
+    match sink.to {
+        SinkTo::Redis { .. } => PER_REDIS_SINK,
+        SinkTo::File(_) => PER_FILE_SINK,
+        // They have their places together.
+        SinkTo::Command(_) => 0,
+    }
 }

@@ -10,7 +10,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkTo, TlsFiles, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkFile, SinkTo, TimeShown, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -159,7 +159,14 @@ fn sink(out: &mut String, sink: &Sink) {
                 }
             }
         }
-        SinkTo::Command(of) => command(out, sink, of),
+        SinkTo::File(file) => {
+            sink_file(out, file);
+            scope(out, sink);
+        }
+        SinkTo::Command(of) => {
+            command(out, of);
+            scope(out, sink);
+        }
     }
     if !matches!(sink.to, SinkTo::Command(_)) {
         line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
@@ -167,22 +174,34 @@ fn sink(out: &mut String, sink: &Sink) {
     line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
 }
 
-fn command(out: &mut String, sink: &Sink, command: &SinkCommand) {
+fn command(out: &mut String, command: &SinkCommand) {
     let program = std::iter::once(quoted_path(&command.program));
     line(out, "command", &list(program.chain(command.arguments.iter().map(|word| quoted(word)))));
-    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
-    for entry in &sink.entries {
-        // An app's entries stand together.
-        if apps.last() != Some(&entry.app.as_str()) {
-            apps.push(&entry.app);
-        }
-        if !kinds.contains(&entry.of.word()) {
-            kinds.push(entry.of.word());
-        }
+    line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
+}
+
+fn sink_file(out: &mut String, file: &SinkFile) {
+    line(out, "file", &quoted(&file.path));
+    file.lines.iter().for_each(|of| {
+        let _ = writeln!(out, "{of}");
+    });
+    line(out, "at_least", &file.at_least_s.to_string());
+    line(out, "mode", &quoted(&format!("{:04o}", file.mode)));
+    if let Some(TimeShown { fact, add }) = file.mtime {
+        let add = if add == 0 { String::new() } else { format!("{add:+}") };
+        line(out, "mtime", &quoted(&format!("{{{}{add}}}", fact.word())));
     }
+}
+
+/// Whose credentials a sink is about, and which.
+fn scope(out: &mut String, sink: &Sink) {
+    let mut apps: Vec<&str> = sink.entries.iter().map(|entry| entry.app.as_str()).collect();
+    apps.dedup();
+    let mut kinds: Vec<&str> = sink.entries.iter().map(|entry| entry.of.word()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
     line(out, "apps", &list(apps.into_iter().map(quoted)));
     line(out, "kinds", &list(kinds.into_iter().map(quoted)));
-    line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
 }
 
 /// Which Redis, of a sink and of the state.

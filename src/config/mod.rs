@@ -34,6 +34,7 @@ mod sink_command;
 mod sink_file;
 mod sink_sql;
 mod sinks;
+mod template;
 pub mod trusted_file;
 mod trusted_hosts;
 mod upstream;
@@ -53,7 +54,9 @@ pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sink_command::SinkCommand;
+pub use sink_file::SinkFile;
 pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
+pub use template::{Escape, Piece, Template, TimeShown};
 pub use trusted_hosts::TrustedHost;
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth

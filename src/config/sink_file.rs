@@ -1,17 +1,374 @@
 //! `[[sink]]` tables with `file`: which files, and what stands in them.
+//!
+//! No path is built from anything but the configuration and names that are letters, digits, `_` and `-`. Judges paths
+//! and opens nothing.
 
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::aliases::{Fields, form_as_toml, known_words};
 use super::apps::Reader;
-use super::fault::Problem;
+use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
-use super::sinks::{Made, Scope};
+use super::settings::closest;
+use super::sinks::{Made, Scope, SinkContent, SinkEntry, SinkTo, twice};
+use super::template::{Escape, Piece, Source, Template, TimeShown, time};
+use super::value::{Given, Reading, Value, integer, mode, path, quoted, text, word};
+use super::{AliasOf, App, View};
+use crate::credential::encoding::{Fact, Form};
 
 /// The keys of a table beside those that all sinks have.
-pub(super) const KEYS: &[&str] = &["file"];
+pub(super) const KEYS: &[&str] =
+    &["file", "template", "encoding", "fields", "shows", "escape", "at_least", "mode", "mtime"];
+const VIEW_KEYS: &[&str] = &["encoding", "fields", "shows"];
+const PATH_BYTES_MAX: usize = 4000;
+/// A file's longest name, less what stands around it while it is written.
+const FILE_NAME_BYTES_MAX: usize = 200;
+/// The site's own programs write the file too, where they have to fetch for themselves again.
+const MODE: u32 = 0o660;
+/// A reader is told of at least so many rounds of writing.
+const ROUNDS_TOLD: u64 = 3;
+
+/// Files that are written.
+#[derive(Clone, Debug)]
+pub struct SinkFile {
+    /// The path as configured, with `{appid}` and the like.
+    pub path: String,
+    /// Access rights of the file.
+    pub mode: u32,
+    /// Times are told as if at least so many seconds were left.
+    pub at_least_s: u32,
+    /// When the file was changed last, as it is told; none: when it was.
+    pub mtime: Option<TimeShown>,
+    /// The lines of the table that say what is in it.
+    pub(super) lines: Vec<String>,
+}
+
+#[cfg(test)]
+impl SinkFile {
+    /// A path with the defaults.
+    pub(crate) fn plain(path: &str) -> SinkFile {
+        SinkFile { path: path.to_owned(), mode: MODE, at_least_s: 0, mtime: None, lines: Vec::new() }
+    }
+}
+
+/// What a well-known script reads, by the file's usual name or the script's.
+struct Preset {
+    name: &'static str,
+    layout: Layout,
+}
+
+enum Layout {
+    Text(&'static str, Escape),
+    /// `serialize()` of an array with the file's own name, the value and its end.
+    NamedArray,
+}
+
+/// Each after what such scripts do: they take the file as it is until the time in it has come.
+const PRESETS: &[Preset] = &[
+    // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
+    Preset {
+        name: "jssdk",
+        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    // The older one: access_token.json and jsapi_ticket.json.
+    Preset {
+        name: "jssdk-json",
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    Preset {
+        name: "access_token.php",
+        layout: Layout::Text(
+            "<?php return array('{kind}' => '{value}', 'expire_time' => {expires_at});\n",
+            Escape::Php,
+        ),
+    },
+    // Despite its name the time of the fetch: the script adds 3600.
+    Preset {
+        name: "access_token.json",
+        layout: Layout::Text("{\"{kind}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
+    },
+    Preset {
+        name: "access_token.txt",
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    // The cache of WeChatDeveloper and ThinkAdmin without another driver.
+    Preset { name: "zoujingli", layout: Layout::NamedArray },
+];
+
+/// What is written, before it is known of whom.
+enum Content {
+    Template(Source),
+    NamedArray,
+    Views(Vec<(AliasOf, View)>),
+}
+
+impl Content {
+    fn of(&self, app: &App, of: AliasOf) -> Option<SinkContent> {
+        Some(match self {
+            Content::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
+            Content::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
+            Content::Views(views) => SinkContent::View(views.iter().find(|(kind, _)| *kind == of)?.1.clone()),
+        })
+    }
+
+    /// What `{name}` stands for.
+    fn file_name(&self, app: &App, of: AliasOf) -> Option<String> {
+        match (self, of) {
+            (Content::NamedArray, AliasOf::AccessToken) => Some(format!("{}_access_token", app.appid)),
+            (Content::NamedArray, AliasOf::JsapiTicket) => Some(format!("{}_ticket_jsapi", app.appid)),
+            (Content::NamedArray, AliasOf::WxCardTicket) => Some(format!("{}_ticket_wx_card", app.appid)),
+            (Content::NamedArray, _) => None,
+            _ => Some(of.word().to_owned()),
+        }
+    }
+}
+
+fn named_array(name: &str) -> Template {
+    let begin = format!("a:3:{{s:4:\"name\";s:{}:\"{name}\";s:5:\"value\";", name.len());
+    let end = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: 0 });
+    let text = |text: &str| Piece::Text(text.to_owned());
+    let pieces = vec![text(&begin), Piece::SerializedValue, text("s:7:\"expired\";i:"), end, text(";}")];
+    Template { pieces, escape: Escape::None }
+}
 
 impl Reader<'_> {
-    pub(super) fn file_sink(&mut self, raw: &mut RawTable, _: &Document, _: Option<&Scope<'_>>) -> Option<Made> {
-        let problem = Problem::new("this build cannot write to a file", "Remove the table.");
-        self.faults.push(problem.at(&raw.place));
-        None
+    pub(super) fn file_sink(
+        &mut self,
+        raw: &mut RawTable,
+        document: &Document,
+        scope: Option<&Scope<'_>>,
+        rewrite_every_ms: u64,
+    ) -> Option<Made> {
+        let file = self.field(raw, "file", |value| file_path(value, &document.folder));
+        let mode = self.field(raw, "mode", mode).unwrap_or(MODE);
+        let at_least = self.field(raw, "at_least", |value| integer(value, 0..=86_400));
+        let at_least = at_least.unwrap_or((rewrite_every_ms / 1000 * ROUNDS_TOLD).min(86_400));
+        let mtime = self.field(raw, "mtime", file_time);
+        let (content, lines) = self.file_content(raw)?;
+        let (path, scope) = (file?, scope?);
+        let (entries, places) = self.file_entries(raw, &path, &content, scope);
+        self.judge_place(raw, &path, &entries);
+        let at_least_s = u32::try_from(at_least).unwrap_or(u32::MAX);
+        Some(Made { to: SinkTo::File(SinkFile { path, mode, at_least_s, mtime, lines }), entries, places })
     }
+
+    /// What is in the files, and the lines that say so.
+    fn file_content(&mut self, raw: &mut RawTable) -> Option<(Content, Vec<String>)> {
+        let escape = self.field(raw, "escape", |value| word(value, &Escape::WORDS));
+        let preset = self.file_preset(raw);
+        let has = |key: &str| raw.fields.contains_key(key);
+        let given: Vec<&str> = ["presets", "template", "encoding"].into_iter().filter(|key| has(key)).collect();
+        match given[..] {
+            [] | [_] => {}
+            [first, second, ..] => {
+                let what = format!("{first} and {second} say both what is in the file");
+                self.fault("file", Problem::new(what, "Keep one of the two."), &raw.place);
+                return None;
+            }
+        }
+        if let Some(given) = raw.fields.get("escape")
+            && !has("template")
+        {
+            let problem = Problem::new("there is no template whose value it could escape", "Remove it.");
+            self.fault("escape", problem, &given.place);
+        }
+        if has("presets") {
+            let preset = preset?;
+            let line = vec![format!("presets = [\"{}\"]", preset.name)];
+            return match preset.layout {
+                Layout::Text(text, escape) => Source::new(text, escape).ok().map(|of| (Content::Template(of), line)),
+                Layout::NamedArray => Some((Content::NamedArray, line)),
+            };
+        }
+        if has("template") {
+            let escape = escape.unwrap_or(Escape::None);
+            let source = self.field(raw, "template", |value| Source::new(text(value)?, escape))?;
+            let template = format!("template = {}", as_toml(source.text()));
+            let lines = vec![template, format!("escape = \"{}\"", escape.word())];
+            return Some((Content::Template(source), lines));
+        }
+        let has_fields = has("fields");
+        let views = self.file_views(raw)?;
+        let form = views.first().map(|(_, view)| form_as_toml(&view.form, as_toml)).unwrap_or_default();
+        let lines = match form.split_once(", fields = ") {
+            Some((encoding, fields)) if has_fields => vec![encoding.to_owned(), format!("fields = {fields}")],
+            // Each kind has names of its own for them.
+            Some((encoding, _)) => vec![encoding.to_owned()],
+            None => vec![form],
+        };
+        Some((Content::Views(views), lines))
+    }
+
+    /// One preset and no more: a file has one content.
+    fn file_preset(&mut self, raw: &RawTable) -> Option<&'static Preset> {
+        match self.list(raw, "presets", "presets = [\"jssdk\"]") {
+            [] => None,
+            [one] => match file_preset(&one.value) {
+                Ok(preset) => Some(preset),
+                Err(problem) => {
+                    self.fault("presets", problem, &one.place);
+                    None
+                }
+            },
+            [_, second, ..] => {
+                let problem = Problem::new("a file has the content of one preset", "Write a [[sink]] for each.");
+                self.fault("presets", problem, &second.place);
+                None
+            }
+        }
+    }
+
+    /// What an alias with these fields would answer with.
+    fn file_views(&mut self, raw: &mut RawTable) -> Option<Vec<(AliasOf, View)>> {
+        let given = VIEW_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), raw.fields.remove(key)?)));
+        let given: Vec<(String, Given)> = given.collect();
+        let view = |of: AliasOf| Ok((of, Fields::of(&given, VIEW_KEYS, "a file")?.view(of, &raw.place)?));
+        let views: Result<Vec<_>, (Problem, Place)> = AliasOf::ALL.into_iter().map(view).collect();
+        match views {
+            Ok(views) if views.iter().any(|(_, view)| view.form == Form::Nothing) => {
+                self.fault("shows", Problem::new("a file has something in it", "Remove shows."), &raw.place);
+                None
+            }
+            Ok(views) => Some(views),
+            Err((problem, place)) => {
+                self.fault("encoding", problem, &place);
+                None
+            }
+        }
+    }
+
+    fn file_entries(
+        &mut self,
+        raw: &RawTable,
+        path: &str,
+        content: &Content,
+        scope: &Scope<'_>,
+    ) -> (Vec<SinkEntry>, Vec<Place>) {
+        let place = raw.fields.get("file").map_or(&raw.place, |given| &given.place);
+        let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
+        let of_each_kind = path.contains("{kind}") || path.contains("{name}");
+        for app in &scope.apps {
+            let mut kept = scope.kept(app);
+            kept.truncate(if of_each_kind { usize::MAX } else { 1 });
+            for of in kept {
+                let (Some(name), Some(content)) = (content.file_name(app, of), content.of(app, of)) else { continue };
+                match file_entry(path, &name, app, of, content) {
+                    Ok(entry) => match known.get(&entry.name).and_then(|at| entries.get(*at)) {
+                        None => {
+                            known.insert(entry.name.clone(), entries.len());
+                            entries.push(entry);
+                        }
+                        Some(first) => {
+                            self.fault("file", twice(first, &entry), place);
+                            return (entries, Vec::new());
+                        }
+                    },
+                    Err(problem) => {
+                        self.fault("file", problem, place);
+                        return (entries, Vec::new());
+                    }
+                }
+            }
+        }
+        let places = vec![place.clone(); entries.len()];
+        (entries, places)
+    }
+
+    /// A token that anybody could ask the web server for.
+    fn judge_place(&mut self, raw: &RawTable, path: &str, entries: &[SinkEntry]) {
+        let Some(root) = document_root(Path::new(path)) else { return };
+        let place = raw.fields.get("file").map_or(&raw.place, |given| &given.place);
+        let is_php = path.ends_with(".php");
+        let begins_as_php = |entry: &SinkEntry| match &entry.content {
+            SinkContent::Template(template) => {
+                matches!(template.pieces.first(), Some(Piece::Text(text)) if text.starts_with("<?php"))
+            }
+            _ => false,
+        };
+        let root = root.display();
+        if !is_php {
+            self.warnings.push(format!(
+                "{place}: {path} lies below {root}, which web servers hand out, and does not end in .php: whoever knows \
+                 the address reads the token; write it elsewhere, or have the web server refuse it"
+            ));
+        } else if !entries.iter().all(begins_as_php) {
+            self.warnings.push(format!(
+                "{place}: {path} lies below {root}, which web servers hand out, and does not begin with <?php: whoever \
+                 knows the address reads the token; write it elsewhere, or use a preset or template that begins so"
+            ));
+        }
+    }
+}
+
+fn file_preset(value: &Value) -> Reading<&'static Preset> {
+    let name = text(value)?;
+    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        let names = || PRESETS.iter().map(|preset| preset.name);
+        let remedy = match closest(name, names()) {
+            Some(close) => format!("Did you mean {close:?}?"),
+            None => format!("Known for files are {}.", names().collect::<Vec<_>>().join(", ")),
+        };
+        Problem::new(format!("{} is not known", quoted(name)), remedy)
+    })
+}
+
+fn file_path(value: &Value, base: &Path) -> Reading<String> {
+    let given = text(value)?;
+    known_words(given, &["appid", "id", "kind", "name"])?;
+    let remedy = "Write a path such as \"/var/www/site/cache/{kind}.php\".";
+    if given.ends_with('/') || given.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+        return Err(Problem::new(format!("{} is not the path of a file", quoted(given)), remedy));
+    }
+    let path = path(value, base)?;
+    match path.to_str() {
+        Some(path) if path.len() <= PATH_BYTES_MAX => Ok(path.to_owned()),
+        _ => Err(Problem::new("the path is too long, or not UTF-8", remedy)),
+    }
+}
+
+fn file_time(value: &Value) -> Reading<TimeShown> {
+    let remedy = "Write mtime = \"{expires_at-7200}\", with the lifetime that the script takes a file for good.";
+    match time(text(value)?) {
+        Some(time) if matches!(time.fact, Fact::ExpiresAt | Fact::FetchedAt) => Ok(time),
+        _ => Err(Problem::new("it is not a time in seconds since 1970", remedy)),
+    }
+}
+
+fn file_entry(path: &str, name: &str, app: &App, of: AliasOf, content: SinkContent) -> Reading<SinkEntry> {
+    let plain = |text: &str, more: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || more.contains(c))
+    };
+    if !plain(&app.appid, "") || !plain(&app.id(), ":") {
+        let what = format!("the app {} cannot stand in a path", quoted(&app.id()));
+        return Err(Problem::new(what, "Letters, digits, _ and - can. Name the apps of this sink."));
+    }
+    let file = path.replace("{kind}", of.word()).replace("{name}", name);
+    let file = file.replace("{appid}", &app.appid).replace("{id}", &app.id());
+    let last = Path::new(&file).components().next_back();
+    match last {
+        Some(Component::Normal(last)) if last.len() <= FILE_NAME_BYTES_MAX => {
+            Ok(SinkEntry { app: app.id(), of, name: file, spoken: None, content })
+        }
+        _ => {
+            let what = format!("{} does not end in a file's name of up to {FILE_NAME_BYTES_MAX} bytes", quoted(&file));
+            Err(Problem::new(what, "Write a path such as \"/var/www/site/cache/{kind}.php\"."))
+        }
+    }
+}
+
+/// The folder above that web servers usually hand out, if one has such a name.
+fn document_root(path: &Path) -> Option<PathBuf> {
+    const NAMES: [&str; 6] = ["public_html", "htdocs", "httpdocs", "wwwroot", "webroot", "public"];
+    let named = |folder: &&Path| {
+        let name = |of: &Path| of.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let above = folder.parent().map(name).unwrap_or_default();
+        NAMES.contains(&name(folder).as_str()) || name(folder) == "html" && ["www", "nginx"].contains(&above.as_str())
+    };
+    path.ancestors().skip(1).find(named).map(Path::to_owned)
+}
+
+fn as_toml(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }

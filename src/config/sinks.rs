@@ -12,8 +12,9 @@ use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::{self, closest};
+use super::template::Template;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, SecretSource, SinkCommand, View, sink_command, sink_file, sink_sql};
+use super::{AliasOf, App, RedisServer, SecretSource, SinkCommand, SinkFile, View, sink_command, sink_file, sink_sql};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -70,6 +71,8 @@ pub struct Sink {
 pub enum SinkTo {
     /// Keys of a Redis.
     Redis { server: RedisServer, ttl: Ttl },
+    /// Files.
+    File(SinkFile),
     /// A program that is run.
     Command(SinkCommand),
 }
@@ -79,7 +82,7 @@ impl Sink {
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
+            SinkTo::Redis { .. } | SinkTo::File(_) | SinkTo::Command(_) => 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Sink {
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
             SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
+            SinkTo::File(file) => file.at_least_s,
         }
     }
 
@@ -94,7 +98,7 @@ impl Sink {
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
-            SinkTo::Command(_) => None,
+            SinkTo::File(_) | SinkTo::Command(_) => None,
         }
     }
 
@@ -102,6 +106,7 @@ impl Sink {
     pub fn type_name(&self) -> &'static str {
         match &self.to {
             SinkTo::Redis { .. } => "redis",
+            SinkTo::File(_) => "file",
             SinkTo::Command(_) => "command",
         }
     }
@@ -112,6 +117,7 @@ impl fmt::Display for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
+            SinkTo::File(file) => f.write_str(&file.path),
             SinkTo::Command(command) => command.program.display().fmt(f),
         }
     }
@@ -135,6 +141,8 @@ pub struct SinkEntry {
 pub enum SinkContent {
     /// As an alias shows it.
     View(View),
+    /// In a text of the site's own.
+    Template(Template),
     /// The value; what becomes of it is the sink's matter.
     Value,
 }
@@ -144,6 +152,7 @@ impl SinkContent {
     pub fn holds_value(&self) -> bool {
         match self {
             SinkContent::View(view) => view.holds_value(),
+            SinkContent::Template(template) => template.holds_value(),
             SinkContent::Value => true,
         }
     }
@@ -249,7 +258,7 @@ pub(super) struct Made {
 }
 
 /// A key before it is known whose.
-struct Template {
+struct KeyTemplate {
     key: String,
     /// For this app alone.
     app: Option<String>,
@@ -336,7 +345,7 @@ impl Reader<'_> {
         let made = match of_type {
             Type::Redis => self.redis_sink(&mut raw, document, scope.as_ref()),
             Type::Sql => self.sql_sink(&mut raw, document, scope.as_ref()),
-            Type::File => self.file_sink(&mut raw, document, scope.as_ref()),
+            Type::File => self.file_sink(&mut raw, document, scope.as_ref(), rewrite_every_ms),
             Type::Command => self.command_sink(&mut raw, document, scope.as_ref()),
         };
         let Made { to, entries, places } = made?;
@@ -430,7 +439,7 @@ impl Reader<'_> {
     }
 
     /// The keys as written, then those of the presets.
-    fn sink_templates(&mut self, raw: &RawTable, scope: &Scope<'_>) -> Vec<Template> {
+    fn sink_templates(&mut self, raw: &RawTable, scope: &Scope<'_>) -> Vec<KeyTemplate> {
         let mut templates = Vec::new();
         for item in self.list(raw, "keys", "keys = [\"{kind}:{appid}\"]") {
             match template(item, scope) {
@@ -449,7 +458,7 @@ impl Reader<'_> {
                 Ok(preset) => {
                     for agents in [false, true] {
                         let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);
-                        templates.extend(written.map(|(of, key, view)| Template {
+                        templates.extend(written.map(|(of, key, view)| KeyTemplate {
                             key: format!("{prefix}{key}"),
                             app: None,
                             of: Some(of),
@@ -463,13 +472,13 @@ impl Reader<'_> {
             }
         }
         if !raw.fields.contains_key("keys") && !raw.fields.contains_key("presets") {
-            templates.push(Template::raw(KEY_DEFAULT, raw.place.clone()));
+            templates.push(KeyTemplate::raw(KEY_DEFAULT, raw.place.clone()));
         }
         templates
     }
 
     /// Every key of every app, with its place.
-    fn sink_keys(&mut self, templates: &[Template], scope: &Scope<'_>) -> (Vec<SinkEntry>, Vec<Place>) {
+    fn sink_keys(&mut self, templates: &[KeyTemplate], scope: &Scope<'_>) -> (Vec<SinkEntry>, Vec<Place>) {
         let mut claimed = Claimed::default();
         // One fault a key will do, however many apps it is about.
         let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
@@ -505,19 +514,23 @@ impl Reader<'_> {
         (claimed.keys, claimed.places)
     }
 
-    /// Two sinks of one database must not fight for a key.
+    /// Two sinks of one database must not fight for a key, nor for a file.
     fn written_twice(&mut self, drafts: &[Draft]) {
         let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
         for draft in drafts {
-            let SinkTo::Redis { .. } = &draft.sink.to else { continue };
-            let database = draft.sink.to_string();
+            let (database, list, whereto) = match &draft.sink.to {
+                SinkTo::Redis { .. } => (draft.sink.to_string(), "keys", " to that database"),
+                SinkTo::File(_) => ("file".to_owned(), "file", ""),
+                // What a command does with a value is its own.
+                SinkTo::Command(_) => continue,
+            };
             let mut own = Vec::new();
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {
                 match seen.get(&(database.clone(), key.name.as_str())) {
                     Some(_) => {
-                        let what = format!("another sink writes {} to that database already", quoted(key.spoken()));
-                        let problem = Problem::new(what, "Keep the key in one of the two.");
-                        self.fault("keys", problem, place);
+                        let what = format!("another sink writes {}{whereto} already", quoted(key.spoken()));
+                        let problem = Problem::new(what, "Keep it in one of the two.");
+                        self.fault(list, problem, place);
                     }
                     None => own.push(((database.clone(), key.name.as_str()), key)),
                 }
@@ -538,7 +551,7 @@ struct Claimed {
 
 impl Claimed {
     /// What is written out comes first, and wins over a preset.
-    fn claim(&mut self, key: SinkEntry, template: &Template) -> Reading<()> {
+    fn claim(&mut self, key: SinkEntry, template: &KeyTemplate) -> Reading<()> {
         match self.known.get(&key.name).and_then(|at| self.keys.get(*at)) {
             None => {
                 self.known.insert(key.name.clone(), self.keys.len());
@@ -552,9 +565,9 @@ impl Claimed {
     }
 }
 
-impl Template {
-    fn raw(key: &str, place: Place) -> Template {
-        Template { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), preset: None, place }
+impl KeyTemplate {
+    fn raw(key: &str, place: Place) -> KeyTemplate {
+        KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), preset: None, place }
     }
 
     /// The configuration's key it came from.
@@ -626,7 +639,7 @@ fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
     first == second || first.content.is_constant() && first.content == second.content
 }
 
-fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
+pub(super) fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
     let key = quoted(second.spoken());
     if first.app == second.app {
         return Problem::new(format!("the key {key} is given twice, with different contents"), "Keep one of the two.");
@@ -635,10 +648,10 @@ fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
     Problem::new(what, "Name one app in apps, or put {appid} into the key.")
 }
 
-fn template(item: &Given, scope: &Scope<'_>) -> Result<Template, (Problem, Place)> {
+fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Place)> {
     let place = &item.place;
     let template = match &item.value {
-        Value::Text(key) => Template::raw(key, place.clone()),
+        Value::Text(key) => KeyTemplate::raw(key, place.clone()),
         Value::Table(fields) => table(fields, place, scope)?,
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
@@ -649,7 +662,7 @@ fn template(item: &Given, scope: &Scope<'_>) -> Result<Template, (Problem, Place
     Ok(template)
 }
 
-fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<Template, (Problem, Place)> {
+fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Place)> {
     let fields = Fields::of(given, TABLE_KEYS, "a sink's key")?;
     let Some(key) = fields.read("key", text)? else {
         let problem = Problem::new("a table has no key", "Write { key = \"...\", ... }.");
@@ -667,7 +680,7 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         let problem = Problem::new("a sink writes something or nothing", "Remove the key from the list.");
         return Err((problem, place.clone()));
     }
-    Ok(Template { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
+    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {

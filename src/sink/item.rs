@@ -56,7 +56,7 @@ impl Entry {
             SinkContent::View(view) => {
                 view.render(&current.value).write(&mut bytes, &current.times(view.at_least_s));
             }
-            SinkContent::Value => bytes.extend_from_slice(&current.value),
+            SinkContent::Value | SinkContent::Template(_) => bytes.extend_from_slice(&current.value),
         }
         bytes
     }

@@ -6,11 +6,13 @@
 //! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
 mod command;
+mod file;
 mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
 mod target;
+pub mod unit;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -76,7 +78,7 @@ pub struct Sink {
     place: Option<Place>,
     is_begun: bool,
     backoff: Duration,
-    /// By class: what is wrong may be about each of ten thousand files.
+    /// By class: each of many files may have a folder of its own.
     log: Repeated<&'static str>,
 }
 
@@ -94,6 +96,7 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
     match &config.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
+        SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
         SinkTo::Command(command) => Some(Arc::new(command::Command::new(command.clone()))),
@@ -657,3 +660,6 @@ async fn tick(interval: &mut Option<Interval>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

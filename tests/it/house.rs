@@ -80,6 +80,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "credential/table",
             "descriptors",
             "engine",
+            "files",
             "secret",
             "stats",
             "supervision",

@@ -41,6 +41,7 @@ mod sandbox;
 mod scale;
 mod scripts;
 mod side;
+mod sink_files;
 #[cfg(feature = "redis")]
 mod sinks;
 mod soak;

@@ -1,5 +1,6 @@
 /* A disk with faults, by LD_PRELOAD. The file that DISK_FAULTS names has a fault a line: a call (open, write, fsync, flock)
- * and the errno it gives, or 0 to hang until the line is gone. open and write fail for files of the state alone. */
+ * and the errno it gives, or 0 to hang until the line is gone. open and write fail for files of the state alone; sink is a
+ * write of a sink's file. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -56,6 +57,7 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     ssize_t length = readlink(link, path, sizeof path - 1);
     path[length > 0 ? length : 0] = 0;
     if (is_of_the_state(path) && fails("write")) return -1;
+    if (strstr(path, ".tokencached") && fails("sink")) return -1;
     return real(fd, bytes, count);
 }
 

@@ -24,7 +24,7 @@ impl Disk {
         [("LD_PRELOAD", self.library.to_str().unwrap()), ("DISK_FAULTS", self.faults.to_str().unwrap())]
     }
 
-    /// From now on these calls fail so: `open`, `write`, `fsync`, `flock`.
+    /// From now on these calls fail so: `open`, `write`, `fsync`, `flock`, `sink`.
     pub fn fail(&self, calls: &[&str], errno: Errno) {
         self.put(calls, errno.raw_os_error());
     }

@@ -1,0 +1,227 @@
+//! The text of a file with what changes left open: `template` of a `[[sink]]` -> pieces.
+//!
+//! `{value}` may only stand where its escaping holds: in single quotes for PHP, in double quotes for JSON.
+
+use super::fault::Problem;
+use super::value::{Reading, quoted};
+use crate::credential::encoding::Fact;
+
+/// How a value is made fit for where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escape {
+    /// Inside a string of PHP in single quotes.
+    Php,
+    /// Inside a string of JSON, which may be part of a file that PHP reads.
+    Json,
+    /// As it is; it may have nothing in it that could mean anything anywhere.
+    None,
+}
+
+impl Escape {
+    pub(super) const WORDS: [(&str, Escape); 3] =
+        [("php", Escape::Php), ("json", Escape::Json), ("none", Escape::None)];
+
+    pub fn word(self) -> &'static str {
+        Escape::WORDS.iter().find(|(_, escape)| *escape == self).map_or("", |(word, _)| *word)
+    }
+}
+
+/// A time, moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeShown {
+    pub fact: Fact,
+    /// In the fact's own unit.
+    pub add: i64,
+}
+
+/// Part of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Text(String),
+    Value,
+    /// `serialize($value)` of PHP.
+    SerializedValue,
+    Time(TimeShown),
+}
+
+/// A file's content for one credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pub pieces: Vec<Piece>,
+    pub escape: Escape,
+}
+
+impl Template {
+    /// Whether the value is in it.
+    pub fn holds_value(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Value | Piece::SerializedValue))
+    }
+}
+
+/// The words that are filled in before the value is known.
+pub(super) const NAMES: [&str; 3] = ["kind", "appid", "id"];
+
+/// A template as written, without the names.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    text: String,
+    pub escape: Escape,
+}
+
+impl Source {
+    /// Checked: what it says can be filled in whatever the value.
+    pub fn new(text: &str, escape: Escape) -> Reading<Source> {
+        let mut holds_value = false;
+        for (at, word) in words(text) {
+            match word_of(word) {
+                Some(Word::Value) => {
+                    holds_value = true;
+                    stands_in_quotes(text, at, escape)?;
+                }
+                Some(_) => {}
+                None => {
+                    let times = Fact::ALL.iter().skip(1).map(|(word, _)| format!("{{{word}}}")).collect::<Vec<_>>();
+                    let remedy = format!(
+                        "Known are {{value}}, {{kind}}, {{appid}}, {{id}}, {} and those with a number added, such as {{expires_at-7000}}.",
+                        times.join(", ")
+                    );
+                    return Err(Problem::new(format!("{} is not known in a template", quoted(word)), remedy));
+                }
+            }
+        }
+        if !holds_value {
+            return Err(Problem::new("the template has no {value}", "Write {value} where the token is to stand."));
+        }
+        Ok(Source { text: text.to_owned(), escape })
+    }
+
+    /// For one credential. The names are plain: nothing in them means anything in the file.
+    pub fn of(&self, kind: &str, appid: &str, id: &str) -> Template {
+        let (mut pieces, mut open, mut rest) = (Vec::new(), String::new(), 0);
+        for (at, word) in words(&self.text) {
+            open.push_str(&self.text[rest..at]);
+            rest = at + word.len() + 2;
+            let piece = match word_of(word) {
+                Some(Word::Value) => Piece::Value,
+                Some(Word::Time(time)) => Piece::Time(time),
+                Some(Word::Name(name)) => {
+                    open.push_str(match name {
+                        "kind" => kind,
+                        "appid" => appid,
+                        _ => id,
+                    });
+                    continue;
+                }
+                None => continue,
+            };
+            if !open.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut open)));
+            }
+            pieces.push(piece);
+        }
+        open.push_str(&self.text[rest..]);
+        if !open.is_empty() {
+            pieces.push(Piece::Text(open));
+        }
+        Template { pieces, escape: self.escape }
+    }
+
+    /// As the file has it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A time alone, such as `{expires_at-7200}`.
+pub(super) fn time(text: &str) -> Option<TimeShown> {
+    match word_of(text.strip_prefix('{')?.strip_suffix('}')?)? {
+        Word::Time(time) => Some(time),
+        _ => None,
+    }
+}
+
+enum Word {
+    Value,
+    Time(TimeShown),
+    Name(&'static str),
+}
+
+/// Each `{word}` and where its brace stands; other braces are part of the text.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.match_indices('{').filter_map(|(at, _)| {
+        let (inner, _) = text[at + 1..].split_once('}')?;
+        let is_word = inner.starts_with(|c: char| c.is_ascii_lowercase())
+            && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-'));
+        is_word.then_some((at, inner))
+    })
+}
+
+fn word_of(word: &str) -> Option<Word> {
+    if word == "value" {
+        return Some(Word::Value);
+    }
+    if let Some(name) = NAMES.iter().find(|name| **name == word) {
+        return Some(Word::Name(name));
+    }
+    let (name, add) = match word.find(['+', '-']) {
+        Some(at) => (&word[..at], word[at..].parse().ok()?),
+        None => (word, 0),
+    };
+    let (_, fact) = Fact::ALL.iter().find(|(known, fact)| *known == name && *fact != Fact::Value)?;
+    Some(Word::Time(TimeShown { fact: *fact, add }))
+}
+
+fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Reading<()> {
+    let (before, after) = (&text[..at], &text[at + "{value}".len()..]);
+    let (quote, language) = match escape {
+        Escape::None => return Ok(()),
+        Escape::Php => ('\'', "PHP"),
+        Escape::Json => ('"', "JSON"),
+    };
+    let in_quotes = before.ends_with(quote) && after.starts_with(quote);
+    // Single quotes inside of double ones protect nothing in PHP.
+    let inside_others = escape == Escape::Php && before.matches('"').count() % 2 == 1;
+    if in_quotes && !inside_others {
+        return Ok(());
+    }
+    let what = format!("{{value}} does not stand in the quotes that escape = \"{}\" is for", escape.word());
+    Err(Problem::new(what, format!("Write {quote}{{value}}{quote}, a string of {language}, or escape = \"none\".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_filled_in_and_other_braces_are_text() {
+        let source = Source::new("{\"{kind}\":\"{value}\",\"t\":{expires_at-7000},\"u\":{}}", Escape::Json).unwrap();
+        let text = |text: &str| Piece::Text(text.to_owned());
+        let time = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: -7000 });
+        let expected = [text("{\"access_token\":\""), Piece::Value, text("\",\"t\":"), time, text(",\"u\":{}}")];
+        assert_eq!(source.of("access_token", "wx1", "wx1").pieces, expected);
+    }
+
+    #[test]
+    fn what_is_not_known_or_stands_outside_of_its_quotes_is_refused() {
+        for (text, escape) in [
+            ("{token}", Escape::None),
+            ("{expires_at-}{value}", Escape::None),
+            ("{value+1}", Escape::None),
+            ("no word", Escape::None),
+            ("<?php return {value};", Escape::Php),
+            ("<?php return \"'{value}'\";", Escape::Php),
+            ("<?php return \"{value}\";", Escape::Php),
+            ("<?php // '{value}", Escape::Php),
+            ("{\"a\":'{value}'}", Escape::Json),
+        ] {
+            assert!(Source::new(text, escape).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_alone_can_be_moved() {
+        assert_eq!(time("{expires_at_ms+5}"), Some(TimeShown { fact: Fact::ExpiresAtMs, add: 5 }));
+        assert_eq!(time("{value}"), None);
+        assert_eq!(time("expires_at"), None);
+    }
+}

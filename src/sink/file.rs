@@ -1,0 +1,356 @@
+//! Files: written whole and renamed into place, so that a reader finds one content or the other.
+//!
+//! Never follows a link in a file's own place, changes no owner, and keeps the runtime's threads out of what may block:
+//! a disk that hangs holds up its own folder's files and nothing else.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::item::Entry;
+use super::target::{Current, Fault, Retract, Scope, Target, Write};
+use super::unit;
+use crate::config::{Escape, Piece, SinkContent, SinkFile, Template, TimeShown};
+use crate::credential::encoding::{Form, View};
+use crate::descriptors;
+use crate::files::Aside;
+
+/// Folders that are written at once. One that hangs keeps one thread.
+const FOLDERS_AT_ONCE: usize = 4;
+/// More is not what we or such a script have written.
+const READ_BYTES_MAX: u64 = 64 << 10;
+
+/// Files of the site's own.
+pub(super) struct Files {
+    mode: u32,
+    mtime: Option<TimeShown>,
+    aside: Aside,
+}
+
+impl Files {
+    pub fn new(config: &SinkFile) -> Files {
+        Files { mode: config.mode, mtime: config.mtime, aside: Aside::new(FOLDERS_AT_ONCE) }
+    }
+
+    /// Does this to a file where it may block.
+    async fn in_folder<T: Send + 'static>(
+        &self,
+        path: &str,
+        work: impl FnOnce(&Place<'_>) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let path = path.to_owned();
+        let folder = Path::new(&path).parent().unwrap_or(Path::new("/")).to_owned();
+        let doing = {
+            let path = path.clone();
+            move || Place::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
+        };
+        self.aside.run(&folder, doing).await.unwrap_or_else(|_| Err(hung(&path)))
+    }
+
+    async fn write_one(&self, path: &str, content: Vec<u8>, current: &Current) -> Result<Option<Vec<u8>>, Fault> {
+        let (mode, mtime_s) = (self.mode, self.told_mtime_s(current));
+        self.in_folder(path, move |place| place.write(&content, mode, mtime_s)).await
+    }
+
+    /// Marks a file of ours as over; true if there was one.
+    async fn retract_one(&self, entry: &Entry, expected: Option<Vec<u8>>, last: &Current) -> Result<bool, Fault> {
+        let (mode, mtime_s) = (self.mode, self.told_mtime_s(last));
+        let (content, value) = (self.content(entry, last)?, last.value.clone());
+        let holds_value = entry.config().content.holds_value();
+        self.in_folder(entry.name(), move |place| {
+            let Some(found) = place.read()? else { return Ok(false) };
+            let holds = || holds_value && memchr::memmem::find(&found, &value).is_some();
+            let is_marked = found == content && place.mtime_s()? == mtime_s;
+            if is_marked || !(expected.as_ref() == Some(&found) || holds()) {
+                return Ok(false);
+            }
+            place.write(&content, mode, mtime_s).map(|_| true)
+        })
+        .await
+    }
+
+    /// For readers who take the time of the last change for the time of a fetch. Of a value that is over it lies in the
+    /// past in any case.
+    fn told_mtime_s(&self, current: &Current) -> Option<i64> {
+        let is_over = current.left_ms() == 0;
+        let usual = is_over.then_some(TimeShown { fact: crate::credential::encoding::Fact::FetchedAt, add: 0 });
+        let time = self.mtime.or(usual)?;
+        Some(current.times(0).get(time.fact)?.saturating_add(time.add))
+    }
+}
+
+impl Target for Files {
+    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn content(&self, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
+        match &entry.config().content {
+            SinkContent::Template(template) => fill_in(template, current),
+            SinkContent::View(view) => shown(view, entry, current),
+            SinkContent::Value => Ok(escaped(&current.value, Escape::None)?),
+        }
+    }
+
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+        async {
+            let mut before = Vec::new();
+            for (entry, content) in write.entries.iter().zip(&write.contents) {
+                before.push(self.write_one(entry.name(), content.clone(), &write.current).await?);
+            }
+            Ok(before)
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+        async move {
+            let mut found = Vec::new();
+            for entry in entries {
+                found.push(self.in_folder(entry.name(), |place| place.read()).await?);
+            }
+            Ok(Some(found))
+        }
+        .boxed()
+    }
+
+    /// Times in the past, and the value as it was: whoever includes a file that is not there is warned, and the reader
+    /// fetches for itself as it did before.
+    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+        async {
+            let Some(last) = &retract.last else { return Ok(0) };
+            let mut count = 0;
+            for (entry, expected) in retract.entries.iter().zip(&retract.expected) {
+                count += u64::from(self.retract_one(entry, expected.clone(), last).await?);
+            }
+            Ok(count)
+        }
+        .boxed()
+    }
+}
+
+/// The folder of a file, opened, and the file's name in it.
+struct Place<'p> {
+    folder: OwnedFd,
+    name: &'p OsStr,
+}
+
+impl Place<'_> {
+    /// Links in the folder's path are followed: deployers switch releases by them.
+    fn open(path: &Path) -> Result<Place<'_>, Errno> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().ok_or(Errno::ISDIR)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Place { folder: rustix::fs::open(folder, flags, Mode::empty())?, name })
+    }
+
+    /// What stands there; none if nothing does. What cannot be read or is too large was written by somebody else.
+    fn read(&self) -> Result<Option<Vec<u8>>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = match rustix::fs::openat(&self.folder, self.name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ACCESS) => return Ok(Some(Vec::new())),
+            Err(errno) => return Err(errno),
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(Errno::ISDIR);
+        }
+        let mut bytes = Vec::new();
+        File::from(file).take(READ_BYTES_MAX).read_to_end(&mut bytes).map_err(errno_of)?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts a new file in its place; what stood there before, read at the last moment.
+    fn write(&self, content: &[u8], mode: u32, mtime_s: Option<i64>) -> Result<Option<Vec<u8>>, Errno> {
+        self.must_be_a_file_or_nothing()?;
+        let temporary = self.temporary_name();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, &*temporary, flags, Mode::from_raw_mode(0o600))?;
+        let written = fill(file, content, mode, mtime_s).and_then(|()| {
+            let before = self.read()?;
+            rustix::fs::renameat(&self.folder, &*temporary, &self.folder, self.name).map(|()| before)
+        });
+        if written.is_err() {
+            let _ = rustix::fs::unlinkat(&self.folder, &*temporary, AtFlags::empty());
+        }
+        written
+    }
+
+    fn mtime_s(&self) -> Result<Option<i64>, Errno> {
+        Ok(Some(rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?.st_mtime))
+    }
+
+    fn must_be_a_file_or_nothing(&self) -> Result<(), Errno> {
+        match rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+            Ok(found) => match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile => Ok(()),
+                FileType::Symlink => Err(Errno::LOOP),
+                _ => Err(Errno::ISDIR),
+            },
+        }
+    }
+
+    /// Hidden, and no script's business.
+    fn temporary_name(&self) -> String {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Relaxed);
+        format!(".{}.{}.{count}.tokencached", self.name.to_string_lossy(), std::process::id())
+    }
+}
+
+fn fill(file: OwnedFd, content: &[u8], mode: u32, mtime_s: Option<i64>) -> Result<(), Errno> {
+    let mut file = File::from(file);
+    file.write_all(content).map_err(errno_of)?;
+    // Whatever the umask says.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    if let Some(tv_sec) = mtime_s {
+        let time = Timespec { tv_sec, tv_nsec: 0 };
+        rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+    }
+    // Not every file system writes the bytes before the name: after a power cut the file would be empty.
+    rustix::fs::fdatasync(&file)
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+fn fill_in(template: &Template, current: &Current) -> Result<Vec<u8>, Fault> {
+    let (times, mut bytes) = (current.times(0), Vec::new());
+    for piece in &template.pieces {
+        match piece {
+            Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Piece::Value => bytes.extend(escaped(&current.value, template.escape)?),
+            Piece::SerializedValue => {
+                let value = escaped(&current.value, Escape::None)?;
+                bytes.extend_from_slice(format!("s:{}:\"", value.len()).as_bytes());
+                bytes.extend(value);
+                bytes.extend_from_slice(b"\";");
+            }
+            Piece::Time(time) => {
+                let told = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
+                bytes.extend_from_slice(told.to_string().as_bytes());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// As an alias shows it, but for values that could mean something to whoever reads the file as something else.
+fn shown(view: &View, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
+    match &view.form {
+        Form::JsonString | Form::JsonObject(_) | Form::JsonList(_) => {
+            escaped(&current.value, Escape::Json)?;
+            // In JSON they stand in strings only.
+            Ok(entry.render(current).into_iter().fold(Vec::new(), without_tags))
+        }
+        _ if view.holds_value() => escaped(&current.value, Escape::None).map(|_| entry.render(current)),
+        _ => Ok(entry.render(current)),
+    }
+}
+
+/// `<?php` and `</script>` in a string of JSON would end it for PHP and for browsers.
+fn without_tags(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
+    match byte {
+        b'<' => bytes.extend_from_slice(b"\\u003c"),
+        b'>' => bytes.extend_from_slice(b"\\u003e"),
+        byte => bytes.push(byte),
+    }
+    bytes
+}
+
+/// A value, fit for where it stands. It comes from the platform, a leader or a Redis, and a quote in it would be code.
+fn escaped(value: &[u8], escape: Escape) -> Result<Vec<u8>, Fault> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(byte);
+    let is_printable = |byte: &u8| (0x20..0x7f).contains(byte);
+    let fits = match escape {
+        Escape::None => value.iter().all(is_plain),
+        Escape::Php | Escape::Json => value.iter().all(is_printable),
+    };
+    if value.is_empty() || !fits {
+        return Err(unfit(escape));
+    }
+    Ok(match escape {
+        Escape::None => value.to_vec(),
+        Escape::Php => value.iter().fold(Vec::new(), |bytes, byte| with_backslash(bytes, *byte, b'\'')),
+        Escape::Json => {
+            let quoted = value.iter().fold(Vec::new(), |bytes, byte| with_backslash(bytes, *byte, b'"'));
+            quoted.into_iter().fold(Vec::new(), without_tags)
+        }
+    })
+}
+
+fn with_backslash(mut bytes: Vec<u8>, byte: u8, quote: u8) -> Vec<u8> {
+    if byte == quote || byte == b'\\' {
+        bytes.push(b'\\');
+    }
+    bytes.push(byte);
+    bytes
+}
+
+fn unfit(escape: Escape) -> Fault {
+    let advice = match escape {
+        Escape::None => {
+            "see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with \
+             escape = \"php\" or \"json\""
+        }
+        Escape::Php | Escape::Json => "see where the value comes from: the platform, a leader or a Redis",
+    };
+    let what = "the value has bytes that no token has, and is written to no file".into();
+    Fault { class: "value", what, advice: advice.into(), scope: Scope::Entry }
+}
+
+fn hung(path: &str) -> Fault {
+    Fault {
+        class: "timeout",
+        what: format!("{path} is not written: the disk does not answer").into(),
+        advice: "see the disk or the file server that the folder is on".into(),
+        scope: Scope::Entry,
+    }
+}
+
+/// What an error of the system means, and whose it is.
+fn fault(path: &str, errno: Errno) -> Fault {
+    let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
+    let shown = folder.display();
+    let unit = || unit::advice(folder).into();
+    let (class, what, advice) = match errno {
+        Errno::NOENT | Errno::NOTDIR => ("folder", format!("the folder {shown} is not there"), unit()),
+        Errno::ACCESS | Errno::PERM => ("permission", format!("this process may not write in {shown}"), unit()),
+        Errno::ROFS => ("readonly", format!("{shown} is read-only for this process"), unit()),
+        Errno::LOOP => (
+            "link",
+            format!("{path} is a symbolic link, and whoever set it could have us write anywhere"),
+            "name the file itself in the configuration, or remove the link; links in the folder's path are followed"
+                .into(),
+        ),
+        Errno::ISDIR => {
+            ("file", format!("{path} is no regular file"), "name a file, and remove what is in its place".into())
+        }
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
+            ("disk", format!("the disk that {shown} is on is full"), "make room on it, or raise the quota".into())
+        }
+        Errno::MFILE | Errno::NFILE => {
+            ("descriptors", "this process has no file descriptor left for it".to_owned(), descriptors::REMEDY.into())
+        }
+        errno => (
+            "other",
+            format!("{path} cannot be written: {}", io::Error::from(errno)),
+            "see the system's log about the disk that it is on".into(),
+        ),
+    };
+    Fault { class, what: what.into(), advice, scope: Scope::Entry }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The runner with a target that counts, in virtual time.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::config::{AliasOf, SinkContent, SinkFile};
+use crate::credential::encoding::View;
+use crate::credential::table::{Key, Published};
+
+/// Remembers what is written and when.
+#[derive(Default)]
+struct Counting {
+    /// Of each write, in order: the entry's name and the second.
+    writes: Mutex<Vec<(String, u64)>>,
+    begun: Mutex<Option<Instant>>,
+    /// Entries whose write never ends.
+    hung: Mutex<Vec<String>>,
+    refuses: AtomicBool,
+    written: Notify,
+}
+
+impl Counting {
+    fn second(&self) -> u64 {
+        self.begun.lock().get_or_insert_with(Instant::now).elapsed().as_secs()
+    }
+
+    fn count(&self) -> usize {
+        self.writes.lock().len()
+    }
+
+    async fn wait_for(&self, count: usize) {
+        while self.count() < count {
+            self.written.notified().await;
+        }
+    }
+}
+
+impl Target for Counting {
+    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.second();
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+        async {
+            let name = write.entries[0].name().to_owned();
+            if self.hung.lock().contains(&name) {
+                std::future::pending::<()>().await;
+            }
+            if self.refuses.load(Relaxed) {
+                let (what, advice) = ("it refuses".into(), "wait".into());
+                return Err(Fault { class: "other", what, advice, scope: Scope::Entry });
+            }
+            self.writes.lock().push((name, self.second()));
+            self.written.notify_one();
+            Ok(vec![None; write.entries.len()])
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+        std::future::ready(Ok(0)).boxed()
+    }
+}
+
+fn key(app: usize) -> String {
+    format!("access_token:wx{app}")
+}
+
+fn publish(table: &Table, app: usize, value: &str) {
+    let value = bytes::Bytes::copy_from_slice(value.as_bytes());
+    let published = Published { value, generation: 1, expires_boot_ms: boot_ms() + 7_200_000 };
+    table.name(key(app).as_bytes()).unwrap().credential.publish(published);
+}
+
+/// So many apps, each with a value, and the sink's task.
+fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<Counting>, CancellationToken) {
+    let keys = |app: usize| vec![Key { name: key(app), spoken: None, view: View::RAW }];
+    let (table, _) = Table::new((0..apps).map(|app| (format!("wx{app}"), keys(app))));
+    let table = Arc::new(table);
+    (0..apps).for_each(|app| publish(&table, app, "a-token"));
+    let entry = |app: usize| SinkEntry {
+        app: format!("wx{app}"),
+        of: AliasOf::AccessToken,
+        name: key(app),
+        spoken: None,
+        content: SinkContent::Value,
+    };
+    let config = config::Sink {
+        to: SinkTo::File(SinkFile::plain("/nowhere")),
+        entries: (0..apps).map(entry).collect(),
+        check_every_ms: 5_000,
+        rewrite_every_ms,
+    };
+    let target = Arc::new(Counting::default());
+    let sink = Sink::new(&config, target.clone(), &table, Arc::default());
+    let end = CancellationToken::new();
+    tokio::spawn(sink.run(end.clone()));
+    (table, target, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_apps_are_written_again_within_the_interval_and_no_more_than_fifty_a_second() {
+    const APPS: usize = 10_000;
+    let (_table, target, end) = start(APPS, 300_000);
+    target.wait_for(APPS).await;
+    assert_eq!(target.second(), 0, "the first time they are written at once");
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    end.cancel();
+    let writes = target.writes.lock();
+    let (mut of_second, mut of_app): (HashMap<u64, u64>, HashMap<&str, u64>) = Default::default();
+    for (name, second) in writes.iter().skip(APPS) {
+        *of_second.entry(*second).or_default() += 1;
+        *of_app.entry(name).or_default() += 1;
+    }
+    assert!(of_second.values().all(|count| *count <= REWRITES_PER_S), "{:?}", of_second.values().max());
+    assert_eq!(of_app.len(), APPS, "each has been written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_apps_than_fifty_a_second_take_longer() {
+    const APPS: usize = 1_000;
+    let (_table, target, end) = start(APPS, 1_000);
+    target.wait_for(APPS).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    end.cancel();
+    let again = target.count() - APPS;
+    assert!((490..=500).contains(&again), "{again}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_written_at_once_and_without_an_interval_nothing_else_is() {
+    let (table, target, end) = start(100, 0);
+    target.wait_for(100).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(target.count(), 100);
+    publish(&table, 42, "another-token");
+    target.wait_for(101).await;
+    assert_eq!(*target.writes.lock().last().unwrap(), (key(42), 3_600));
+    end.cancel();
+}
+
+/// Each has a place of its own, so those that hang hold up none of the others.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_hangs_holds_up_no_other() {
+    let (table, target, end) = start(100, 0);
+    target.wait_for(100).await;
+    target.hung.lock().push(key(1));
+    publish(&table, 1, "a-token-that-is-never-written");
+    for app in 2..100 {
+        publish(&table, app, "another-token");
+    }
+    target.wait_for(198).await;
+    end.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_tried_again_and_rarer() {
+    let (table, target, end) = start(10, 0);
+    target.wait_for(10).await;
+    target.refuses.store(true, Relaxed);
+    publish(&table, 3, "another-token");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(target.count(), 10);
+    target.refuses.store(false, Relaxed);
+    target.wait_for(11).await;
+    assert!(target.second() <= 90, "{}", target.second());
+    end.cancel();
+}
