@@ -305,6 +305,14 @@ const SERVER = {
   "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u": "若自行恢复则无需处理；否则请调大单元文件中的 TasksMax= 和 MemoryMax=，或 ulimit -u",
   "nothing, if it passes: somebody is writing the program's file": "若自行恢复则无需处理：有人正在写该程序的文件",
   "see the system's log": "请查看系统日志",
+  "the value has bytes that no token has, and is written to no file": "该值含有 token 中不会出现的字节，不写入任何文件",
+  "see where the value comes from: the platform, a leader or a Redis": "请查明该值的来源：平台、上级节点或 Redis",
+  'see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with escape = "php" or "json"': '请查明该值的来源：平台、上级节点或 Redis；若值无误，请使用 escape = "php" 或 "json" 的模板',
+  "name the file itself in the configuration, or remove the link; links in the folder's path are followed": "请在配置中写文件本身，或去掉链接；目录路径中的链接会被跟随",
+  "name a file, and remove what is in its place": "请指定文件，并移走占据其位置的东西",
+  "make room on it, or raise the quota": "请腾出空间，或调大配额",
+  "see the system's log about the disk that it is on": "请查看系统日志中有关其磁盘的内容",
+  "see the disk or the file server that the folder is on": "请检查该目录所在的磁盘或文件服务器",
 };
 
 /** Sentences with something in them. */
@@ -316,6 +324,15 @@ const FORMS = [
   [/^the command cannot be run: (.+)$/, (why) => `命令无法运行：${why}`],
   [/^others could change the command: (.+)$/, (why) => `其他用户可以改动该命令：${why}`],
   [/^the command (\S+) cannot be started: (.+)$/, (command, why) => `命令 ${command} 无法启动：${why}`],
+  [/^the folder (.+) is not there$/, (folder) => `目录 ${folder} 不存在`],
+  [/^this process may not write in (.+)$/, (folder) => `本进程无权写入 ${folder}`],
+  [/^(.+) is read-only for this process$/, (folder) => `${folder} 对本进程只读`],
+  [/^(.+) is a symbolic link, and whoever set it could have us write anywhere$/, (file) => `${file} 是符号链接，设置它的人可以让本服务器写到任何地方`],
+  [/^(.+) is no regular file$/, (file) => `${file} 不是普通文件`],
+  [/^the disk that (.+) is on is full$/, (folder) => `${folder} 所在的磁盘已满`],
+  [/^(.+) cannot be written: (.+)$/, (file, why) => `${file} 无法写入：${why}`],
+  [/^(.+) is not written: the disk does not answer$/, (file) => `${file} 没有写入：磁盘没有响应`],
+  [/^run: (.+); and under systemd add a drop-in with: (.+)$/, (command, lines) => `请执行：${command}；若由 systemd 运行，再在 drop-in 中加入：${lines}`],
   [/^Take that away: (.+)\.$/, (what) => `请取消该权限：${what}`],
   [/^Give it to root: (.+)\.$/, (what) => `请改为 root 所有：${what}`],
 ];
