@@ -87,7 +87,7 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
             }
             #[cfg(not(feature = "redis"))]
             SinkTo::Redis { .. } => "not tried: this build cannot write to a Redis".to_owned(),
-            // Looked at before.
+            // `check` has said above what there is to say.
             SinkTo::File(_) => continue,
             // The configuration has been refused otherwise.
             SinkTo::Command(_) => "not run; it is there, and nobody else can change it".to_owned(),

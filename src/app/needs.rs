@@ -53,6 +53,7 @@ fn of_sink(sink: &Sink) -> usize {
     match sink.to {
         SinkTo::Redis { .. } => PER_REDIS_SINK,
         SinkTo::File(_) => PER_FILE_SINK,
+        // They have their places together.
         SinkTo::Command(_) => 0,
     }
 }

@@ -71,10 +71,10 @@ pub struct Sink {
 pub enum SinkTo {
     /// Keys of a Redis.
     Redis { server: RedisServer, ttl: Ttl },
-    /// A program that is run.
-    Command(SinkCommand),
     /// Files.
     File(SinkFile),
+    /// A program that is run.
+    Command(SinkCommand),
 }
 
 impl Sink {
@@ -117,8 +117,8 @@ impl fmt::Display for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
-            SinkTo::Command(command) => command.program.display().fmt(f),
             SinkTo::File(file) => f.write_str(&file.path),
+            SinkTo::Command(command) => command.program.display().fmt(f),
         }
     }
 }
@@ -523,6 +523,7 @@ impl Reader<'_> {
             let (database, list, whereto) = match &draft.sink.to {
                 SinkTo::Redis { .. } => (draft.sink.to_string(), "keys", " to that database"),
                 SinkTo::File(_) => ("file".to_owned(), "file", ""),
+                // What a command does with a value is its own.
                 SinkTo::Command(_) => continue,
             };
             let mut own = Vec::new();

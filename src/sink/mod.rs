@@ -219,8 +219,9 @@ impl Sink {
                 () = end.cancelled() => return,
                 opened = target.open() => opened,
             };
+            let mut under_way = UnderWay::new();
             let fault = match opened {
-                Ok(()) => match self.serve(&mut changes, &end).await {
+                Ok(()) => match self.serve(&mut changes, &mut under_way, &end).await {
                     Some(fault) => fault,
                     None => return,
                 },
@@ -229,6 +230,7 @@ impl Sink {
             self.stats.connected.store(false, Relaxed);
             self.failed(None, fault);
             self.tell_waiting();
+            self.settle(under_way, &end).await;
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
@@ -238,14 +240,18 @@ impl Sink {
     }
 
     /// Writes what changes for as long as the connection is good; `None` at the end of it all.
-    async fn serve(&mut self, changes: &mut Changes, end: &CancellationToken) -> Option<Fault> {
+    async fn serve(
+        &mut self,
+        changes: &mut Changes,
+        under_way: &mut UnderWay,
+        end: &CancellationToken,
+    ) -> Option<Fault> {
         self.begin();
-        let mut under_way = UnderWay::new();
         let mut check = every(Duration::from_millis(self.config.check_every_ms));
         let mut rewrite = self.rewrite_pace().map(every);
         loop {
             changes.pending(&mut self.queue);
-            self.start_jobs(&mut under_way);
+            self.start_jobs(under_way);
             self.tell_waiting();
             if under_way.is_empty() {
                 self.stats.connected.store(true, Relaxed);
@@ -259,7 +265,7 @@ impl Sink {
                 biased;
                 () = end.cancelled() => {
                     changes.pending(&mut self.queue);
-                    let _ = tokio::time::timeout(LAST_WRITES, self.write_rest(&mut under_way)).await;
+                    let _ = tokio::time::timeout(LAST_WRITES, self.write_rest(under_way)).await;
                     return None;
                 }
                 index = changes.next() => self.queue.changed(index),
@@ -293,6 +299,22 @@ impl Sink {
             }
         }
         self.is_begun = true;
+    }
+
+    /// What is under way beside a fault of the target is given up with its connection; where there is none, it is waited
+    /// for, and nothing is done twice.
+    async fn settle(&mut self, mut under_way: UnderWay, end: &CancellationToken) {
+        while !self.target.may_have_lost() {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                done = under_way.next() => match done {
+                    // A fault like the first.
+                    Some((job, outcome)) => drop(self.finish(job, outcome)),
+                    None => return,
+                },
+            }
+        }
     }
 
     fn tell_waiting(&self) {
@@ -533,8 +555,8 @@ impl Sink {
     fn all_is_well(&mut self) {
         self.backoff = Duration::ZERO;
         self.stats.clear_error();
-        if let Some((class, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after = class, unsaid, "the sink is written again");
+        if let Some((after, unsaid)) = self.log.end() {
+            info!(sink = %self.config, after, unsaid, "the sink is written again");
         }
     }
 

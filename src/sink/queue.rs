@@ -102,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_is_still_to_be_done() {
+        let mut queue = Queue::default();
+        queue.all_stale(2);
+        assert_eq!((queue.take(), queue.waiting(), queue.has_next()), (Some((0, Task::Write)), 1, true));
+        queue.stale(0);
+        assert_eq!(queue.take(), Some((1, Task::Write)));
+        assert_eq!((queue.waiting(), queue.has_next()), (1, false), "it waits until it is done");
+        queue.give_up();
+        assert_eq!((queue.waiting(), queue.has_next()), (2, true));
+    }
+
+    #[test]
     fn what_changes_while_it_is_written_is_written_again_afterwards() {
         let mut queue = Queue::default();
         queue.changed(1);

@@ -147,11 +147,13 @@ impl Fault {
         self.scope != Scope::Entry
     }
 
-    /// Whose it is, by its class: `configuration`, `target`, `network` or `server`, which is this one.
+    /// Whose it is, by its class: of the `configuration`, the `target`, the `network`, the `upstream` that gave the value, or
+    /// this `server`.
     pub fn whose(&self) -> &'static str {
         match self.class {
-            "cluster" | "database" | "files" | "format" | "master" | "not_found" | "password" | "permission"
-            | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found" | "password"
+            | "permission" | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            "value" => "upstream",
             "unreachable" => "network",
             "descriptors" | "resources" => "server",
             _ => "target",

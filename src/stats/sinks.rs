@@ -41,7 +41,7 @@ struct Recent {
 pub struct SinkError {
     /// One word.
     pub class: &'static str,
-    /// Whose fault it is: `configuration`, `target`, `network` or `server`.
+    /// Whose fault it is: `configuration`, `target`, `network`, `upstream` or `server`.
     pub whose: &'static str,
     /// What is wrong.
     pub what: Cow<'static, str>,

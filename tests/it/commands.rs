@@ -359,6 +359,23 @@ fn a_command_that_fails_is_run_again_and_the_sink_recovers() {
     assert_eq!(figure(&node, "writes").as_deref(), Some("1"));
 }
 
+#[test]
+fn a_command_that_runs_is_not_killed_because_another_cannot_be_started() {
+    let late = others(1);
+    let wechat = wechat_of(&late, 7200);
+    wechat.set_fault(&late[0], Fault::new(FaultKind::Reset));
+    let node = start(&wechat, GATED, &tables(&late));
+    wait_for("the first", || (count(node.path("running")) == 1).then_some(()));
+    fs::rename(node.path("put"), node.path("elsewhere")).unwrap();
+    wechat.clear_fault(&late[0]);
+    wait_for_error(&node, "not_found");
+    write(node.folder.path(), "go", "");
+    wait_for("the first to be done", || (done(&node, APPID) == [token(&node)?]).then_some(()));
+    fs::rename(node.path("elsewhere"), node.path("put")).unwrap();
+    wait_for("the other", || (done(&node, &late[0]) == [token_of(&node, &late[0])?]).then_some(()));
+    assert_eq!(done(&node, APPID).len(), 1);
+}
+
 /// Where everything fails, few are tried again; once one succeeds, all are.
 #[test]
 fn of_many_that_fail_few_are_tried_again_until_one_succeeds() {

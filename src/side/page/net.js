@@ -41,7 +41,7 @@ const SILENCE_MS = 4_000;
 /** Then the connection is taken for dead and another is made. */
 const DEAD_MS = 12_000;
 const PAUSE_MS_MAX = 15_000;
-const NAMES = ["hello", "server", "credential", "journal", "lagged"];
+const NAMES = ["hello", "server", "credential", "journal", "sinks", "lagged"];
 
 /** The stream of events. Comes back by itself, and says how it is doing. */
 export class Stream {

@@ -235,7 +235,12 @@ fn wait(mut child: Child) -> io::Result<ExitStatus> {
     kill(group);
     running.groups.retain(|other| *other != group);
     drop(running);
-    child.wait()
+    let status = child.wait();
+    // The first process of a container inherits what others have left behind, and nobody else waits for it.
+    if std::process::id() == 1 {
+        while waitid(WaitId::Pgid(Some(group)), WaitIdOptions::EXITED).is_ok() {}
+    }
+    status
 }
 
 fn end_of(status: ExitStatus) -> End {
