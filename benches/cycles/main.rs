@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::encoding::View;
+use tokencached::credential::encoding::{ANY, View};
 use tokencached::credential::table::{Key, Published, Table};
 use tokencached::protocol::Step;
 use tokencached::protocol::binary::{self, PacketStep};
@@ -31,7 +31,7 @@ fn main() {
         return println!("cycles CASE ROUNDS; benches/cycles/check has the cases");
     };
     let requests = requests(&case);
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(case.starts_with("wildcard"));
     counted(&mut bench, &requests, rounds.parse().unwrap());
 }
 
@@ -46,6 +46,9 @@ fn requests(case: &str) -> Vec<Vec<u8>> {
     let each = |count: usize, request: &dyn Fn(usize) -> String| (0..count).map(|n| request(n).into_bytes()).collect();
     match case {
         "get" => each(SMALL_KEYS, &|n| format!("get {}\r\n", small_key(n))),
+        // Ordinary keys where some keys are known by their end.
+        "wildcard-get" => each(SMALL_KEYS, &|n| format!("get {}\r\n", small_key(n))),
+        "wildcard-managed" => each(APPS, &|n| format!("get 1:{}\r\n", token_key(n))),
         "miss" => each(SMALL_KEYS, &|n| format!("get absent:{n:06}\r\n")),
         "managed" => each(APPS, &|n| format!("get {}\r\n", token_key(n))),
         "meta" => each(SMALL_KEYS, &|n| format!("mg {} v\r\n", small_key(n))),
@@ -105,7 +108,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Bench {
+    fn new(wildcards: bool) -> Bench {
         let cache = Cache::new(&Options {
             budget_bytes: 64 << 20,
             item_size_max_bytes: ITEM_BYTES_MAX,
@@ -113,7 +116,7 @@ impl Bench {
             shards: 64,
         });
         let stats = Arc::new(Stats::default());
-        let service = Service::new(cache, Arc::new(table()), stats.clone(), Settings::default());
+        let service = Service::new(cache, Arc::new(table(wildcards)), stats.clone(), Settings::default());
         let mut bench = Bench { service, stats: stats.register_worker(), now: Now::read(), out: Output::default() };
         (0..SMALL_KEYS).for_each(|n| bench.execute(set(n).as_bytes()));
         bench.execute(format!("set {COUNT} 0 0 10\r\n1000000000\r\n").as_bytes());
@@ -148,10 +151,11 @@ impl Bench {
     }
 }
 
-fn table() -> Table {
+fn table(wildcards: bool) -> Table {
+    let key = |name| Key { name, spoken: None, view: View::RAW };
     let names = (0..APPS).map(|n| {
-        let key = Key { name: token_key(n), spoken: None, view: View::RAW };
-        (token_key(n), vec![key])
+        let by_its_end = wildcards.then(|| key(format!("{ANY}:{}", token_key(n))));
+        (token_key(n), std::iter::once(key(token_key(n))).chain(by_its_end).collect())
     });
     let (table, _) = Table::new(names);
     for credential in table.credentials() {

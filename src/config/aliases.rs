@@ -3,6 +3,7 @@
 //! A key may hold the app's secret, because some clients put it into theirs. Such a key is never spoken: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::apps::Reader;
@@ -98,12 +99,14 @@ pub(super) struct Template {
     view: View,
     /// The preset it comes from.
     preset: Option<&'static str>,
+    /// See [`Preset::guesses`].
+    guessed: bool,
     place: Place,
 }
 
 impl Template {
     pub fn raw(key: impl Into<String>, place: Place) -> Template {
-        Template { key: key.into(), of: AliasOf::AccessToken, view: View::RAW, preset: None, place }
+        Template { key: key.into(), of: AliasOf::AccessToken, view: View::RAW, preset: None, guessed: false, place }
     }
 
     /// The configuration's key it came from.
@@ -195,6 +198,30 @@ impl Reader<'_> {
         &[]
     }
 
+    /// Of several apps with the same preset none has the keys that do not say whose they are.
+    pub(super) fn drop_guesses<'t>(&mut self, apps: impl Iterator<Item = &'t mut Vec<Template>>) {
+        let mut apps: Vec<_> = apps.collect();
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for template in apps.iter().flat_map(|templates| templates.iter()).filter(|template| template.guessed) {
+            *counts.entry(template.key.clone()).or_default() += 1;
+        }
+        let is_shared = |template: &Template| template.guessed && counts.get(&template.key).is_some_and(|n| *n > 1);
+        let Some(first) = apps.iter().flat_map(|templates| templates.iter()).find(|template| is_shared(template))
+        else {
+            return;
+        };
+        let count = counts.values().filter(|apps| **apps > 1).count();
+        self.warnings.push(format!(
+            "{}: several apps have this preset, so of its keys those that do not name the app are left to clients, {count} in \
+             all, first {}; write the key that an app's clients read into its aliases",
+            first.place,
+            quoted(&first.key)
+        ));
+        for templates in &mut apps {
+            templates.retain(|template| !is_shared(template));
+        }
+    }
+
     /// The keys themselves, with their places. What is written out wins over a preset.
     pub(super) fn expand(&mut self, templates: Vec<Template>, secret: &SecretSource) -> (Vec<Alias>, Vec<Place>) {
         let absent = secret.is_absent();
@@ -206,7 +233,7 @@ impl Reader<'_> {
         let mut told: Vec<(Option<&str>, Option<&str>)> = Vec::new();
         for template in templates {
             let list = template.list();
-            let Template { key, of, view, preset, place } = template;
+            let Template { key, of, view, preset, place, .. } = template;
             if absent && wants_secret(&key) {
                 // Under a preset's key nobody is answered, as without the preset.
                 if preset.is_none() {
@@ -261,6 +288,7 @@ fn preset_templates<'a>(
             of,
             view: view.clone(),
             preset: Some(preset.name),
+            guessed: preset.guesses(key),
             place: place.clone(),
         })
     })
@@ -333,7 +361,7 @@ fn table(
     };
     let of = fields.read("of", |value| of(value, kept))?.unwrap_or(usual(kept));
     let view = fields.view_for(client, of, place)?;
-    Ok(Template { key: key.to_owned(), of, view, preset: None, place: place.clone() })
+    Ok(Template { key: key.to_owned(), of, view, preset: None, guessed: false, place: place.clone() })
 }
 
 /// What a key shows unless it says so: the app's token, which stands first.

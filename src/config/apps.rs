@@ -63,6 +63,7 @@ impl Reader<'_> {
         let raw = std::mem::take(&mut document.apps);
         let mut entries: Vec<Entry> = raw.into_iter().flat_map(|app| self.app_and_authorizers(app, document)).collect();
         self.quick_start(&mut entries);
+        self.drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates));
         for entry in &mut entries {
             let templates = std::mem::take(&mut entry.templates);
             // A refresh token is no part of any key.

@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 use super::apps::shown;
 use super::fault::Problem;
 use super::value::{Reading, quoted};
-use crate::credential::wildcards::{ANY, END_BYTES_MIN};
+use crate::credential::encoding::{ANY, END_BYTES_MIN};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;

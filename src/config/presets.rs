@@ -5,8 +5,7 @@
 
 use super::encodings::ClientLibrary;
 use super::{AliasOf, View};
-use crate::credential::encoding::{Constant, Fact, Field, Form, NOMINAL_LIFE_S};
-use crate::credential::wildcards::ANY;
+use crate::credential::encoding::{ANY, Constant, Fact, Field, Form, NOMINAL_LIFE_S};
 
 /// The keys of one client.
 pub(super) struct Preset {
@@ -20,6 +19,8 @@ pub(super) struct Preset {
 enum Store {
     /// Nothing that matters here.
     Plain,
+    /// A framework's cache, under keys of the site's own choosing.
+    Framework,
     /// Laravel's cache, which puts its prefix before every key, and up to version 10 a colon between the two. What it
     /// keeps in a Redis is serialized.
     Laravel,
@@ -54,8 +55,14 @@ impl Preset {
     pub fn prefixes(&self, prefix: &str) -> Vec<String> {
         match self.store {
             Store::Laravel if !prefix.is_empty() => vec![prefix.to_owned(), format!("{prefix}:")],
-            Store::Laravel | Store::Plain => vec![prefix.to_owned()],
+            Store::Laravel | Store::Framework | Store::Plain => vec![prefix.to_owned()],
         }
+    }
+
+    /// Whether the preset only guesses that the site has this key: it does not say whose it is, and sites with several
+    /// apps have others.
+    pub fn guesses(&self, template: &str) -> bool {
+        self.store != Store::Plain && !["{appid}", "{secret", "{agent}"].iter().any(|word| template.contains(word))
     }
 }
 
@@ -318,7 +325,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "thinkphp5",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             // ThinkPHP 5 hands strings to memcached as they are.
             token("access_token", Shape::Raw),
@@ -342,7 +349,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "thinkphp6",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             // ThinkPHP 6 and 8 serialize by themselves; what cannot be unserialized counts as missing.
             token("access_token", Shape::PhpString),
@@ -455,7 +462,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "yii2",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             // Yii 2 keeps the value beside what it depends on, under a digest of the key unless that is short and plain.
             token("{md5:access_token}", Shape::PhpStringWithNull),
@@ -481,7 +488,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "codeigniter2",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             token("access_token", Shape::PhpValueTimeLife),
             token("{appid}", Shape::PhpValueTimeLife),
@@ -504,7 +511,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "codeigniter3",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             token("access_token", Shape::PhpValueTimeLife),
             token("{appid}", Shape::PhpValueTimeLife),
@@ -532,7 +539,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "node-wechat-api",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             token("access_token", NODE_TOKEN),
             token("{appid}", NODE_TOKEN),
@@ -547,7 +554,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "symfony",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             // MemcachedAdapter puts a version before every key; it serializes by itself.
             token("{any}:access_token_{appid}", Shape::PhpString),
@@ -588,7 +595,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "wordpress",
-        store: Store::Plain,
+        store: Store::Framework,
         keys: &[
             // With a drop-in for memcached, transients are objects of a group, behind a salt, a version and a blog's prefix.
             token("{any}transient:weixin_access_token", Shape::Raw),

@@ -10,6 +10,11 @@ use crate::clock::{BootMs, Now};
 /// What WeChat grants, seconds. A time of fetching is told as this long before the end: readers add it again.
 pub const NOMINAL_LIFE_S: i64 = 7200;
 
+/// In a key: whatever a framework puts there, one byte at least.
+pub const ANY: &str = "{any}";
+/// As much is behind it in every key, so that it can be told from ordinary ones at little cost.
+pub const END_BYTES_MIN: usize = 8;
+
 /// A fact about a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fact {

@@ -31,7 +31,7 @@ mod ticket_files;
 mod turn;
 pub mod verify_ticket;
 mod watched;
-pub mod wildcards;
+mod wildcards;
 
 use std::collections::HashMap;
 use std::path::Path;

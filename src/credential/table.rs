@@ -304,6 +304,11 @@ impl Credential {
         self.spoken.get().map_or(&[], Vec::as_slice)
     }
 
+    /// Those of them that are known by their end.
+    pub fn wildcard_names(&self) -> impl Iterator<Item = &str> {
+        self.spoken_names().iter().map(String::as_str).filter(|name| has_wildcard(name))
+    }
+
     /// What [`Table::changes`] showed at its last change.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

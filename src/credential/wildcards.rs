@@ -5,10 +5,8 @@
 
 use std::collections::HashMap;
 
-/// Stands for one byte at least, of any kind.
-pub const ANY: &str = "{any}";
-/// As much is behind it in every key: the filter looks at so many bytes.
-pub const END_BYTES_MIN: usize = 8;
+use super::encoding::{ANY, END_BYTES_MIN};
+
 /// Of the filter for each key: one ordinary key in so many passes it.
 const FILTER_BITS_PER_KEY: usize = 16;
 

@@ -9,7 +9,6 @@ use crate::access::Rights;
 use crate::cache::{ClassTotals, Totals};
 use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
-use crate::credential::wildcards::ANY;
 use crate::protocol::response::{line, stat};
 use crate::stats::SinkStats;
 
@@ -394,10 +393,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("refused_writes", &credential.refused_writes.load(Relaxed));
     show("rival_writes", &credential.rival_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);
-    let by_their_end = credential.spoken_names().iter().filter(|name| name.contains(ANY));
-    let by_their_end = by_their_end.map(String::as_str).collect::<Vec<_>>().join(" ");
-    if !by_their_end.is_empty() {
-        show("wildcard_keys", &by_their_end);
+    let wildcards = credential.wildcard_names().collect::<Vec<_>>().join(" ");
+    if !wildcards.is_empty() {
+        show("wildcard_keys", &wildcards);
     }
     if let Some(error) = &status.last_error {
         show("last_error_class", &error.class);
