@@ -14,6 +14,7 @@
 mod books;
 mod ground;
 mod node;
+mod polite;
 mod scripts;
 mod timeline;
 mod wechat;

@@ -141,9 +141,16 @@ async fn errors_come_with_http_200() {
     for (path, errcode) in cases {
         assert_eq!(get_json(&sandbox, path).await["errcode"], errcode, "{path}");
     }
-    let refused = post_json(&sandbox, TOKEN_PATH, json!({})).await;
+    let refused = post_json(&sandbox, "/cgi-bin/menu/get?access_token=x", json!({})).await;
     assert_eq!(refused["errcode"], 43001);
     assert_eq!(get(&sandbox, "/no/such/path").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_classic_token_may_be_asked_for_by_post_too() {
+    let sandbox = start().await;
+    let posted = post_json(&sandbox, TOKEN_PATH, json!({ "appid": "another" })).await;
+    assert!(posted["access_token"].is_string(), "the parameters are in the query: {posted}");
 }
 
 #[tokio::test]

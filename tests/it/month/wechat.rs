@@ -209,7 +209,7 @@ fn over_quota(text: &str) -> bool {
 }
 
 /// The call as the sandbox's rules take it. A new platform's paths go here, beside their rules.
-fn parse(request: &Outgoing) -> rules::Ask {
+pub fn parse(request: &Outgoing) -> rules::Ask {
     let body: serde_json::Value =
         request.body.as_deref().map_or_else(Default::default, |body| serde_json::from_str(body).unwrap_or_default());
     let get = |name: &str| {
