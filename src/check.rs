@@ -22,7 +22,11 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "# warning: {warning}")?;
     }
     writeln!(out, "# the settings in effect")?;
-    out.write_all(loaded.effective().as_bytes())
+    out.write_all(loaded.effective().as_bytes())?;
+    for hint in loaded.config.apps.iter().filter_map(App::moving_hint) {
+        writeln!(out, "# {hint}")?;
+    }
+    Ok(())
 }
 
 /// Says it if a server has the state file now, as is usual beside one that runs. Keeps nobody from it.

@@ -29,7 +29,8 @@ use self::queue::{Queue, Task};
 use self::target::{Fault, Retract, Scope, Target, Write};
 use crate::clock::{BootMs, Now, Repeated, boot_ms};
 use crate::config::{self, SinkEntry, SinkTo};
-use crate::credential::table::Table;
+use crate::credential::adopt::{Source, Stored};
+use crate::credential::table::{CredentialId, Table};
 use crate::stats::{SinkStats, Stats};
 use crate::supervision::Supervisor;
 
@@ -83,6 +84,45 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
+    }
+}
+
+/// Where the sinks write a credential, to be read before the first write of ours; none without such a sink.
+pub fn source(sinks: &[Sink], id: CredentialId) -> Option<Arc<dyn Source>> {
+    let place = |sink: &Sink| {
+        let item = sink.items.iter().find(|item| item.credential.id == id)?;
+        Some(Place { spoken: sink.config.to_string(), target: sink.target.clone(), entries: item.entries.clone() })
+    };
+    let places: Vec<Place> = sinks.iter().filter_map(place).collect();
+    (!places.is_empty()).then(|| Arc::new(Places(places)) as Arc<dyn Source>)
+}
+
+struct Place {
+    spoken: String,
+    target: Arc<dyn Target>,
+    entries: Arc<[Entry]>,
+}
+
+struct Places(Vec<Place>);
+
+impl Source for Places {
+    fn place(&self) -> String {
+        let places: Vec<String> = self.0.iter().map(|place| format!("the sink {}", place.spoken)).collect();
+        places.join(", ")
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+        async {
+            let mut stored = Vec::new();
+            for Place { target, entries, .. } in &self.0 {
+                target.open().await.map_err(|fault| fault.to_string())?;
+                let found = target.read(entries).await.map_err(|fault| fault.to_string())?;
+                let found = found.ok_or_else(|| "it cannot be read".to_owned())?;
+                stored.extend(found.into_iter().flatten().map(|bytes| Stored { bytes, ..Stored::default() }));
+            }
+            Ok(stored)
+        }
+        .boxed()
     }
 }
 
@@ -161,6 +201,12 @@ impl Sink {
             });
             of_credential[index].1.push(entry.clone());
         }
+        let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
+            if let Some(credential) = table.credentials().get(*id) {
+                credential.note_distant_readers();
+            }
+        };
+        of_credential.iter().for_each(note_readers);
         let item =
             |(id, entries): (usize, Vec<SinkEntry>)| Some(Item::new(table.credentials().get(id)?.clone(), entries));
         Sink {
