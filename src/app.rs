@@ -135,6 +135,7 @@ impl App {
         };
         let stats = Arc::new(Stats::with_log(telemetry::dropped_lines()));
         let sinks = crate::sink::build(&config.sinks, &table, &stats);
+        adopt_from_sinks(&mut refresher, &sinks);
         let service = Arc::new(Service::new(cache, table, stats, settings));
         let limits = Limits {
             max_connections: server.max_connections,
@@ -185,6 +186,19 @@ impl App {
         end_sinks.cancel();
         let _ = sinks.await;
         self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
+    }
+}
+
+/// Tells the refresher where the site keeps what is to be taken over from there.
+fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::Sink]) {
+    for id in refresher.adopts_from_sinks() {
+        match crate::sink::source(sinks, id) {
+            Some(source) => refresher.adopt_from(id, source),
+            None => tracing::warn!(
+                advice = "name the place itself, as adopt = { file = \"/path\" }, or add a sink for the app",
+                "adopt = \"sink\" for an app that no sink writes: its first token is fetched"
+            ),
+        }
     }
 }
 

@@ -27,7 +27,11 @@ pub fn settings(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "# warning: {warning}")?;
     }
     writeln!(out, "# the settings in effect")?;
-    out.write_all(loaded.effective().as_bytes())
+    out.write_all(loaded.effective().as_bytes())?;
+    for hint in loaded.config.apps.iter().filter_map(App::moving_hint) {
+        writeln!(out, "# {hint}")?;
+    }
+    Ok(())
 }
 
 /// Folders of one sink that are spoken of; sites with a folder an app have thousands.

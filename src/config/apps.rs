@@ -112,6 +112,7 @@ impl Reader<'_> {
         let stand_in = self.fallback(&raw, platform, token);
         let probe_every_ms = self.probe_every(&raw, platform, token);
         let forced_per_day = self.forced_per_day(&raw, platform, token);
+        let adopt = self.adopt(&raw, token, document);
         let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
         let appid = match raw.fields.contains_key("appid") {
             true => self.field(&raw, "appid", appid),
@@ -147,6 +148,7 @@ impl Reader<'_> {
             daily_quota,
             stand_in,
             probe_every_ms,
+            adopt,
             forced_per_day,
             verify_ticket_file,
             component: component.map(|app| app.appid.clone()),

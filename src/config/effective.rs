@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::access::{ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
+use super::adopt;
 use super::aliases::as_toml;
 use super::apps::Origin;
 use super::load::Loaded;
@@ -52,6 +53,9 @@ impl Loaded {
             }
             if let Some(every_ms) = app.probe_every_ms {
                 line(&mut out, "probe_every_s", &(every_ms / 1000).to_string());
+            }
+            if let Some(from) = &app.adopt {
+                line(&mut out, "adopt", &adopt::as_toml(from, quoted));
             }
             if let Some(forced_per_day) = app.forced_per_day {
                 line(&mut out, "forced_per_day", &forced_per_day.to_string());

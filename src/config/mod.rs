@@ -13,6 +13,7 @@ use crate::kind::{Kind, Platform, component, mp};
 use crate::secret::Secret;
 
 mod access;
+mod adopt;
 mod aliases;
 mod apps;
 mod authorizers;
@@ -252,12 +253,27 @@ pub struct App {
     /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
     /// minutes as long as there are few apps.
     pub probe_every_ms: Option<u64>,
+    /// Where the site keeps a token that it has fetched itself: served to its end, before this server fetches one.
+    pub adopt: Option<Adopt>,
     /// Overrides how often a day the platform may be told to replace a live token.
     pub forced_per_day: Option<u64>,
     /// Of a component: where the receiver of WeChat's pushes writes the verify ticket.
     pub verify_ticket_file: Option<PathBuf>,
     /// Of an authorizer: its component's appid. `secret` is its refresh token then, as configured.
     pub component: Option<String>,
+}
+
+/// Where a site keeps the token that it has fetched itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// In what the app's sink writes.
+    Sink,
+    /// Under a key of the memcached that it uses until now. An address that begins with `/` is a Unix socket.
+    Memcached {
+        address: String,
+        key: String,
+    },
+    File(PathBuf),
 }
 
 impl App {
@@ -275,6 +291,7 @@ impl App {
             daily_quota: None,
             stand_in: None,
             probe_every_ms: None,
+            adopt: None,
             forced_per_day: None,
             verify_ticket_file: None,
             component: None,

@@ -118,6 +118,7 @@ pub const APP_KEYS: &[&str] = &[
     "fallback",
     "forced_per_day",
     "probe_every_s",
+    "adopt",
     "presets",
     "prefix",
     "tickets",

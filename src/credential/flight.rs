@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::adopt::{self, Found, Source};
 use super::grants::{Grant, Means};
 use super::ledger::{Denied, Ledger};
-use super::policy::Standing;
+use super::policy::{ADOPTED_TOLD_LIFE_MS, Adopted, Standing};
 use super::saver::Saver;
 use super::table::{Credential, Reading};
 use super::turn::{Held, Sharing, Shown, Turn};
@@ -21,7 +22,7 @@ use crate::kind::{Ask, Kind, Renewal};
 use crate::nodes::turn::Next;
 use crate::nodes::{Answer, Unreachable};
 use crate::secret::Secret;
-use crate::upstream::{Class, Failure, Probe, Token, Upstream};
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Flight {
     pub upstream: Arc<dyn Upstream>,
     pub clock: Arc<dyn Clock>,
     pub permits: Arc<Semaphore>,
+    /// Where the site keeps a value that it has fetched itself, for as long as this server has fetched none.
+    pub adopts_from: Option<Arc<dyn Source>>,
     /// How long a call may take at most, whatever else bounds it.
     pub patience: Duration,
     pub cancel: CancellationToken,
@@ -81,6 +84,8 @@ pub struct Landing {
     pub calls: u64,
     /// Of them, the probes.
     pub probes: u64,
+    /// What has become of taking over the site's own value.
+    pub adoption: Option<Adoption>,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
@@ -143,6 +148,21 @@ impl From<Held> for Outcome {
     }
 }
 
+/// What has become of taking over the site's own value.
+pub enum Adoption {
+    Done {
+        place: String,
+        adopted: Adopted,
+    },
+    /// It is not to be had; a value is fetched instead.
+    Refused {
+        place: String,
+        reason: String,
+    },
+}
+
+/// The site's own store gets so long to answer.
+const ADOPT_WAIT: Duration = Duration::from_secs(2);
 /// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
 const INTENT_WAIT: Duration = Duration::from_millis(250);
 
@@ -153,6 +173,7 @@ impl Flight {
             purpose: self.purpose,
             calls: 0,
             probes: 0,
+            adoption: None,
             secret: None,
             refused_parent: None,
             ledger: None,
@@ -229,6 +250,9 @@ impl Flight {
         if self.cancel.is_cancelled() {
             return Outcome::Cancelled;
         }
+        if let Some(outcome) = self.adopt(turn, landing).await {
+            return outcome;
+        }
         let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
             let sent_ms = self.clock.boot_ms();
             let whose = if self.grant.is_some() { "its component" } else { "the app" };
@@ -265,7 +289,8 @@ impl Flight {
         }
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
-        landing.shown = turn.answered(&token, same, sent_ms, received_ms, &self.standing, refresh).await;
+        let life_ms = token.expires_in_s.saturating_mul(1000);
+        landing.shown = turn.answered(&token, same, sent_ms, received_ms, &self.standing, refresh, life_ms).await;
         let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
         let probe = if same && doubted && self.kind.probe.is_some() {
             landing.count_probe(self.kind);
@@ -274,6 +299,57 @@ impl Flight {
             None
         };
         Outcome::Answered { token, sent_ms, received_ms, probe }
+    }
+
+    /// Instead of a fetch: the value that the site has, if that is another than the present one and is accepted.
+    async fn adopt(&self, turn: &mut Turn, landing: &mut Landing) -> Option<Outcome> {
+        let source = self.adopts_from.as_ref()?;
+        let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
+        let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(reason)) => {
+                landing.adoption = refused(reason);
+                return None;
+            }
+            Err(_) => {
+                landing.adoption = refused("it does not answer".to_owned());
+                return None;
+            }
+        };
+        let Some(found) = adopt::find(&stored, self.clock.unix_ms()) else {
+            landing.adoption = refused("no token is there, or by its own times it is over".to_owned());
+            return None;
+        };
+        if self.held.as_ref() == Some(&found.value) {
+            return None;
+        }
+        let sent_ms = self.clock.boot_ms();
+        landing.count_probe(self.kind);
+        let probe = self.upstream.probe(self.kind, &self.base_url, &found.value, self.deadline()).await;
+        match probe {
+            Probe::Alive => {}
+            Probe::Dead(errcode) => {
+                landing.adoption = refused(format!("WeChat refuses the token that is there, errcode {errcode}"));
+                return None;
+            }
+            Probe::Withheld(errcode) => {
+                landing.adoption = refused(format!("WeChat does not let the token be tried, errcode {errcode}"));
+                return None;
+            }
+            // A fetch could end it, so it is not given up for that.
+            Probe::Unknown => {
+                let failure = Failure::transport(&self.appid, Sent::NotSent, "the site's own token could not be tried");
+                return Some(Outcome::Failed { failure, sent_ms });
+            }
+        }
+        let received_ms = self.clock.boot_ms();
+        let Found { value, left_ms, is_end_known } = found;
+        let token = Token { value, expires_in_s: left_ms / 1000, told: Told::AsGiven, refresh: None };
+        let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
+        landing.shown = turn.answered(&token, false, sent_ms, received_ms, &self.standing, None, life_ms).await;
+        let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
+        landing.adoption = Some(Adoption::Done { place: source.place(), adopted });
+        Some(Outcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
     }
 
     fn ask<'a>(&'a self, means: &'a Means, parent_token: &'a str) -> Ask<'a> {

@@ -4,11 +4,13 @@
 //! `reliable` how long a client can rely on a value, and
 //! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it, under
 //! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `ledger` counts calls before they
-//! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `generation` says how values are counted. `grants` are what a component
+//! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `adopt` takes over a value that the
+//! site has fetched itself. `generation` says how values are counted. `grants` are what a component
 //! and its authorizers ask with besides a secret; `verify_ticket` says what a pushed ticket is and takes it in,
 //! `ticket_files` watches where one is written. `facts` and `journal` are what is told about credentials besides their
 //! values.
 
+pub mod adopt;
 mod check_budget;
 pub mod encoding;
 pub mod facts;
@@ -345,6 +347,7 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             quota: quota(app, kind),
             stand_in: app.stand_in.filter(|_| kind == app.token),
             probe_every_ms: app.probe_every_ms.filter(|_| kind == app.token),
+            adopt: app.adopt.clone().filter(|_| kind == app.token),
         };
         let parent = plans.len();
         components.insert(&app.appid, parent);

@@ -13,6 +13,8 @@
 //! A failure never takes a live value away; it only moves the next try.
 
 use super::reliable::Reliable;
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{BootMs, Now};
 use crate::kind::Renewal;
 use crate::nodes::turn;
@@ -51,6 +53,8 @@ pub struct Standing {
     /// By the word of the node that is followed and renews: so long before its end the value is not to be relied on any
     /// more.
     pub reliable_lead_ms: Option<u64>,
+    /// The site has fetched the present value, before this server did.
+    pub adopted: Option<Adopted>,
 }
 
 /// Calls close together whose answers never came.
@@ -70,6 +74,23 @@ pub struct Answer {
     /// The value is the one we have.
     pub same: bool,
 }
+
+/// What is known of a value that the site has fetched itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adopted {
+    /// Its end.
+    WithEnd,
+    /// It may end at any time, and by then at the latest.
+    WithoutEnd,
+}
+
+/// Of a value whose age is not known, a client may rely on so much: it is tried twice as often.
+const ADOPTED_RELIABLE_MS: u64 = 60_000;
+/// How often an adopted value is tried: others still fetch, and each fetch ends it.
+pub const ADOPTED_PROBE_MS: u64 = 30_000;
+/// Told to other nodes as the life of an adopted value, so that none of them renews it long before its end.
+pub const ADOPTED_TOLD_LIFE_MS: u64 = 580_000;
 
 /// Real figures, of which shorter lifetimes take their share.
 const WHOLE_LIFE_MS: u64 = 7_200_000;
@@ -113,6 +134,7 @@ impl Standing {
             undoubted_ms: None,
             withdrawn_ms: None,
             reliable_lead_ms: None,
+            adopted: None,
         }
     }
 
@@ -163,6 +185,13 @@ impl Standing {
         let begun = answer.same && self.due_ms(0.0) <= now;
         let next = if self.left_ms(now) > 0 && due > now && !begun { due } else { now + self.ask_gap_ms(now) };
         next.max(now + self.caution_ms())
+    }
+
+    /// The value that was just answered is one that the site has fetched: how old it is, is not known. When the first one
+    /// of our own is fetched.
+    pub fn note_adopted(&mut self, adopted: Adopted, now_ms: BootMs) -> BootMs {
+        (self.adopted, self.life_ms, self.longest_ms) = (Some(adopted), WHOLE_LIFE_MS, WHOLE_LIFE_MS);
+        self.first_try_ms(now_ms, 0.0)
     }
 
     /// Takes over what another node knows of a value that it has fetched.
@@ -266,6 +295,9 @@ impl Standing {
         if let Some(lost) = self.lost.first() {
             return Reliable { until_boot_ms: lost.first_ms.saturating_add(promised_ms), at_least_ms: 0 };
         }
+        if self.adopted == Some(Adopted::WithoutEnd) {
+            return Reliable { until_boot_ms: 0, at_least_ms: ADOPTED_RELIABLE_MS };
+        }
         match (self.renewal, self.reliable_lead_ms) {
             // The platform replaces it at a time of its own, which is seen at the next poll; how long the old one still
             // works is not published.
@@ -362,6 +394,7 @@ impl Standing {
 
     fn new_value(&mut self, answer: &Answer) {
         (self.withdrawn_ms, self.undoubted_ms, self.reliable_lead_ms) = (None, None, None);
+        self.adopted = None;
         self.lost.clear();
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {
@@ -424,6 +457,8 @@ impl Standing {
                 start - part(start, 0.02 * random)
             }
             Renewal::AtEnd | Renewal::Poll => 0,
+            // The value after it dooms the one that others still hold: that is left its time.
+            Renewal::Mint if self.adopted.is_some() => self.overlap_ms() - self.overlap_ms() / 30,
             Renewal::Mint => {
                 let lead = (self.life_ms / 3).max(CLASSIC_LEAD_MS).min(self.life_ms / 2);
                 lead + part(lead, 0.03 * random)

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::generation;
-use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
+use super::policy::{Adopted, Answer, BACKOFF_FLOOR_MS, POLL_MS};
 use super::probing::{Rounds, UNDER_WAY_MAX};
 use super::saver::Saver;
 use super::slot::Slot;
@@ -342,6 +342,7 @@ impl Driver {
             upstream: self.refresher.upstream.clone(),
             clock: self.refresher.clock.clone(),
             permits: if is_turn { self.turn_permits.clone() } else { self.permits.clone() },
+            adopts_from: slot.adopts_from.clone().filter(|_| matches!(purpose, Purpose::Renew | Purpose::Replace)),
             patience: Duration::from_millis(patience_ms),
             cancel: self.cancel.clone(),
             intent,
@@ -403,14 +404,17 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, probes, secret, refused_parent, ledger, shown, outcome } = landing;
+        let Landing { purpose, calls, probes, adoption, secret, refused_parent, ledger, shown, outcome } = landing;
+        let adopted = self.note_adoption(id, adoption, &outcome);
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.end_turn(id);
-        self.settle_charge(id, &outcome);
+        self.settle_charge(id, &outcome, adopted.is_some());
         self.settle_client_check(id, &outcome);
         self.take_ledger(id, ledger);
         self.count_probes(id, probes);
-        self.note_landing(id, purpose, &outcome);
+        if adopted.is_none() {
+            self.note_landing(id, purpose, &outcome);
+        }
         if let (Some(share), false) = (&mut self.refresher.slots[id].share, matches!(outcome, Outcome::Told { .. })) {
             share.told = 0;
         }
@@ -428,7 +432,7 @@ impl Driver {
                     Shown::Published(generation) => Some((generation, None)),
                     Shown::Unpublished(generation, unreachable) => Some((generation, Some(unreachable))),
                 };
-                self.answered(id, Came { purpose, token, sent_ms, received_ms, probe, generation })
+                self.answered(id, Came { purpose, token, sent_ms, received_ms, probe, generation, adopted })
             }
             Outcome::Failed { failure, sent_ms } => {
                 let goes_on = self.failed(id, purpose, secret, &failure, sent_ms);
@@ -495,7 +499,7 @@ impl Driver {
 
     /// True if the flight goes on: the value is still on its way to the disk, or another call is needed.
     fn answered(&mut self, id: CredentialId, came: Came) -> bool {
-        let Came { purpose, token, sent_ms, received_ms, probe, generation } = came;
+        let Came { purpose, token, sent_ms, received_ms, probe, generation, adopted } = came;
         let slot = &mut self.refresher.slots[id];
         let held = slot.credential.published();
         let same = held.as_ref().is_some_and(|held| held.value == token.value);
@@ -504,7 +508,10 @@ impl Driver {
         }
         let slot = &mut self.refresher.slots[id];
         let answer = Answer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.told, same };
-        let next_ms = slot.standing.answered(&answer, fastrand::f64());
+        let mut next_ms = slot.standing.answered(&answer, fastrand::f64());
+        if let Some(adopted) = adopted {
+            next_ms = slot.standing.note_adopted(adopted, received_ms);
+        }
         slot.blocked_with = None;
         let known = held.as_ref().map_or(0, |held| held.generation);
         let own = if same { known } else { generation::next(known, generation::first(self.refresher.clock.unix_ms())) };
@@ -705,6 +712,8 @@ struct Came {
     sent_ms: BootMs,
     received_ms: BootMs,
     probe: Option<Probe>,
+    /// It is the site's own.
+    adopted: Option<Adopted>,
     /// Its number among all nodes, and why they do not have it yet; none without other nodes.
     generation: Option<(u64, Option<Unreachable>)>,
 }
@@ -723,6 +732,7 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
 
 pub use following::{SharedTicket, Watch};
 
+mod adopting;
 mod arrivals;
 mod doubt;
 mod following;

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::time::delay_queue;
 use tracing::{debug, error, info, warn};
 
+use super::adopt::{self, Source};
 use super::flight::Purpose;
 use super::generation;
 use super::grants::{Grant, GrantName};
@@ -20,7 +21,7 @@ use super::policy::{Standing, ms_to_next_day};
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State};
 use crate::clock::{BootMs, Now, Repeated};
-use crate::config::SecretSource;
+use crate::config::{Adopt, SecretSource};
 use crate::kind::{Kind, Quota, Renewal};
 use crate::nodes::Moment;
 use crate::nodes::lane::Lane;
@@ -45,6 +46,8 @@ pub(super) struct Plan {
     pub stand_in: Option<&'static Kind>,
     /// How often to try the value on a cheap read, doubted or not; 0 for never, `None` for when its turn comes.
     pub probe_every_ms: Option<u64>,
+    /// Where the site keeps a value that it has fetched itself.
+    pub adopt: Option<Adopt>,
     /// What it is asked with besides its secret.
     pub grant: Option<GrantName>,
     pub ticket_file: Option<PathBuf>,
@@ -60,6 +63,10 @@ pub(super) struct Slot {
     /// What is asked now: the configured kind, or its stand-in.
     pub(super) kind: &'static Kind,
     pub(super) own_kind: &'static Kind,
+    /// Where the first value is read, until this server has fetched one.
+    pub(super) adopts_from: Option<Arc<dyn Source>>,
+    /// That is the app's own sink, if there is one.
+    pub(super) adopts_from_sink: bool,
     pub(super) stand_in: Option<&'static Kind>,
     /// The stand-in's last instant, wall time.
     pub(super) stands_in_until_unix_ms: Option<i64>,
@@ -224,6 +231,8 @@ impl Slot {
             base_url: plan.base_url,
             kind: plan.kind,
             own_kind: plan.kind,
+            adopts_from: plan.adopt.as_ref().and_then(adopt::source),
+            adopts_from_sink: plan.adopt == Some(Adopt::Sink),
             stand_in: plan.stand_in,
             stands_in_until_unix_ms: None,
             appid: plan.appid,
@@ -279,6 +288,7 @@ impl Slot {
         self.standing.learned_ms = entry.learned_ms;
         self.standing.life_ms = entry.life_ms.min(life_ms_max);
         self.standing.reliable_lead_ms = entry.reliable_lead_ms;
+        self.standing.adopted = entry.adopted;
         let Worth { left_ms, suspicious } = worth;
         let left_ms = left_ms.min(life_ms_max);
         self.standing.expires_ms = Some(now.boot_ms + left_ms);
@@ -440,6 +450,7 @@ impl Slot {
             intent_unix_ms: None,
             withdrawn: withdrawn_ms.is_some(),
             reliable_lead_ms: self.standing.reliable_lead_ms,
+            adopted: self.standing.adopted,
             ours: self.share.as_ref().is_none_or(|share| share.ours),
         })
     }

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 
 use super::grants::KeptGrant;
 use super::ledger::Ledger;
+use super::policy::Adopted;
 use crate::clock::{BootMs, Now};
 use crate::kind::Kind;
 
@@ -126,6 +127,9 @@ pub struct Entry {
     /// WeChat refused the value in a probe: it is known, and not served. Files of former versions have no such field.
     #[serde(default)]
     pub withdrawn: bool,
+    /// The site has fetched it, before this server did. Files of former versions have no such field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// So long before its end it is not to be relied on any more, by the word of the node that renews it. Files of former
     /// versions have no such field.
     #[serde(default)]
@@ -445,6 +449,7 @@ mod tests {
             intent_unix_ms: None,
             withdrawn: false,
             reliable_lead_ms: None,
+            adopted: None,
             ours: true,
         }
     }

@@ -237,6 +237,7 @@ impl Turn {
         received_ms: BootMs,
         standing: &Standing,
         refresh: Option<String>,
+        life_ms: u64,
     ) -> Shown {
         let Some(sharing) = &self.sharing else { return Shown::NotShared };
         let held = sharing.held;
@@ -266,7 +267,7 @@ impl Turn {
             generation,
             expires_ms: lease.moment.to_store_ms(expires_ms),
             fetched_ms: lease.moment.to_store_ms(received_ms),
-            life_ms: told_ms,
+            life_ms,
             longest_ms: told_ms.max(standing.longest_ms / 2),
             learned_ms: standing.learned_so_far_ms(),
             withdrawn: false,

@@ -11,9 +11,11 @@ mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
+mod stored;
 mod target;
 pub mod unit;
 
+pub use self::stored::source;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -185,6 +187,12 @@ impl Sink {
             });
             of_credential[index].1.push(entry.clone());
         }
+        let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
+            if let Some(credential) = table.credentials().get(*id) {
+                credential.note_distant_readers();
+            }
+        };
+        of_credential.iter().for_each(note_readers);
         let item =
             |(id, entries): (usize, Vec<SinkEntry>)| Some(Item::new(table.credentials().get(id)?.clone(), entries));
         Sink {

@@ -151,8 +151,8 @@ impl Fault {
     /// this `server`.
     pub fn whose(&self) -> &'static str {
         match self.class {
-            "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found" | "password"
-            | "permission" | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
+            | "password" | "permission" | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
             "value" => "upstream",
             "unreachable" => "network",
             "descriptors" | "resources" => "server",

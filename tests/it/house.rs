@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["access", "descriptors", "files", "kind", "secret", "credential/encoding"]),
     ("credential/encoding", &["clock"]),
     ("credential/table", &["clock", "secret"]),
+    ("credential/adopt", &["config", "files"]),
     ("credential/watched", &["sync"]),
     ("credential/ledger", &["kind"]),
     ("credential/policy", &["clock", "kind", "nodes/turn", "upstream/answer", "upstream/class"]),
@@ -76,6 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "clock",
             "config",
+            "credential/adopt",
             "credential/encoding",
             "credential/table",
             "descriptors",

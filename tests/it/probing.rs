@@ -1,4 +1,5 @@
-//! Values that die before their time and nobody says so: how long they are served, in virtual time.
+//! Values that die before their time and nobody says so, and values that a site has fetched before this server did: how
+//! long they are served, in virtual time.
 //!
 //! It is the server's own refresher that runs, on a paused clock. The platform is a few lines: a token each, of the
 //! classic kind or the stable one, that may be revoked at any instant, and a call on which it can be tried.
@@ -9,9 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokencached::clock::{Clock, Now};
 use tokencached::config::{self, App, SecretSource};
+use tokencached::credential::adopt::{Source, Stored};
+use tokencached::credential::state::{Loaded, Snapshot, Store};
 use tokencached::credential::table::{Found, Table};
 use tokencached::credential::{Ground, Joined, build_joined};
 use tokencached::kind::{Ask, Kind, Renewal, feishu, mp, qq, wecom};
@@ -80,8 +84,26 @@ impl Platform {
     /// Somebody is shown this value now.
     fn note_shown(&self, token: &str) {
         if let Some(since_ms) = self.world.lock().dead.get(token) {
-            self.longest_dead_ms.fetch_max(self.clock.boot_ms() - since_ms, Relaxed);
+            self.longest_dead_ms.fetch_max(self.clock.boot_ms().saturating_sub(*since_ms), Relaxed);
         }
+    }
+
+    fn refuses(&self, token: &str) -> bool {
+        self.world.lock().dead.get(token).is_some_and(|since_ms| *since_ms <= self.clock.boot_ms())
+    }
+
+    /// Another token than the current one; that is refused when the overlap is over.
+    fn mint(&self, appid: &str) -> Value {
+        let (now_ms, mut world) = (self.clock.boot_ms(), self.world.lock());
+        world.minted += 1;
+        // As long as WeChat's are.
+        let value = Value { token: format!("{appid}_{:a>120}", world.minted), ends_ms: now_ms + LIFE_MS };
+        world.dead.insert(value.token.clone(), value.ends_ms);
+        if let Some(before) = world.current.insert(appid.to_owned(), value.clone()) {
+            let end_ms = before.ends_ms.min(now_ms + 5 * MINUTE);
+            world.dead.insert(before.token, end_ms);
+        }
+        value
     }
 
     fn take_longest_dead_ms(&self) -> u64 {
@@ -98,7 +120,7 @@ impl Upstream for Platform {
         Box::pin(async move {
             tokio::time::sleep(CALL / 2).await;
             let (now_ms, appid) = (self.clock.boot_ms(), ask.appid.to_owned());
-            let value = {
+            let kept = {
                 let mut world = self.world.lock();
                 world.fetches += 1;
                 let window_ms = match kind.renewal {
@@ -106,14 +128,9 @@ impl Upstream for Platform {
                     Renewal::Mint => LIFE_MS,
                     _ => 0,
                 };
-                let kept = world.current.get(&appid).filter(|value| value.ends_ms > now_ms + window_ms).cloned();
-                kept.unwrap_or_else(|| {
-                    world.minted += 1;
-                    let value = Value { token: format!("{appid}.{}", world.minted), ends_ms: now_ms + LIFE_MS };
-                    world.current.insert(appid, value.clone());
-                    value
-                })
+                world.current.get(&appid).filter(|value| value.ends_ms > now_ms + window_ms).cloned()
             };
+            let value = kept.unwrap_or_else(|| self.mint(&appid));
             tokio::time::sleep(CALL / 2).await;
             let expires_in_s = (value.ends_ms - now_ms) / 1000;
             Ok(Token { value: Bytes::from(value.token), expires_in_s, told: Told::AsGiven, refresh: None })
@@ -125,7 +142,7 @@ impl Upstream for Platform {
             let token = String::from_utf8_lossy(value).into_owned();
             let lost = {
                 let mut world = self.world.lock();
-                let appid = token.split('.').next().unwrap_or_default().to_owned();
+                let appid = token.split('_').next().unwrap_or_default().to_owned();
                 *world.probes.entry(appid).or_default() += 1;
                 world.probes_come_to
             };
@@ -137,8 +154,7 @@ impl Upstream for Platform {
                 Some(Lost::Withheld(errcode)) => return Probe::Withheld(errcode),
                 None => tokio::time::sleep(CALL).await,
             }
-            let is_dead = self.world.lock().dead.contains_key(&token);
-            if is_dead { Probe::Dead(40_001) } else { Probe::Alive }
+            if self.refuses(&token) { Probe::Dead(40_001) } else { Probe::Alive }
         })
     }
 }
@@ -170,9 +186,24 @@ impl Node {
     }
 
     fn join(platform: &Arc<Platform>, apps: Vec<App>, upstream: &config::Upstream, joined: Option<Joined>) -> Node {
+        Node::with(platform, apps, upstream, joined, None, None)
+    }
+
+    fn with(
+        platform: &Arc<Platform>,
+        apps: Vec<App>,
+        upstream: &config::Upstream,
+        joined: Option<Joined>,
+        disk: Option<&Disk>,
+        site: Option<&Site>,
+    ) -> Node {
         let ground =
             Ground { upstream: platform.clone(), clock: platform.clock.clone(), boot_id: "this boot".to_owned() };
-        let (table, refresher) = build_joined(&ground, upstream, &apps, None, joined);
+        let store = disk.map(|disk| Arc::new(disk.clone()) as Arc<dyn Store>);
+        let (table, mut refresher) = build_joined(&ground, upstream, &apps, store, joined);
+        if let Some(site) = site {
+            refresher.adopt_from(0, Arc::new(site.clone()));
+        }
         let end = CancellationToken::new();
         tokio::spawn(refresher.run(end.clone()));
         let apps = apps.iter().map(|app| app.appid.clone()).collect();
@@ -209,6 +240,40 @@ impl Node {
 
     fn status(&self, n: usize) -> tokencached::credential::table::Status {
         self.table.credentials()[n].status(self.platform.clock.boot_ms())
+    }
+}
+
+/// Where the site keeps its token, and the script's own idea of its end.
+#[derive(Clone, Default)]
+struct Site(Arc<Mutex<String>>);
+
+impl Source for Site {
+    fn place(&self) -> String {
+        "the site's file".to_owned()
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+        let text = self.0.lock().clone();
+        let stored = vec![Stored { bytes: text.into_bytes(), ..Stored::default() }];
+        Box::pin(async move { if stored[0].bytes.is_empty() { Err("it is gone".to_owned()) } else { Ok(stored) } })
+    }
+}
+
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<Option<Snapshot>>>);
+
+impl Store for Disk {
+    fn load(&self) -> Loaded {
+        self.0.lock().clone().map_or(Loaded::Empty, Loaded::Found)
+    }
+
+    fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
+        *self.0.lock() = Some(snapshot.clone());
+        Ok(())
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 }
 
@@ -391,5 +456,146 @@ fn no_reading_of_the_table_that_no_client_does_counts_as_use() {
         assert!(!credential.take_read());
         credential.note_distant_readers();
         assert!(credential.take_read() && credential.take_read());
+    });
+}
+
+/// A script fetched 20 minutes ago and holds its token until its own 7000 s are over, then fetches again. Our node starts
+/// meanwhile. The calls of the script that are refused before that, and our own fetches.
+async fn move_beside_a_script(adopts: bool) -> (u64, u64) {
+    let (platform, site) = (platform(), Site::default());
+    let held = platform.mint(&app(1, &mp::CLASSIC).appid).token;
+    let expires_s = platform.clock.unix_ms() / 1000 + 7_000;
+    *site.0.lock() = format!("<?php exit();?>{{\"access_token\":\"{held}\",\"expire_time\":{expires_s}}}");
+    tokio::time::sleep(Duration::from_millis(20 * MINUTE)).await;
+    let source = adopts.then_some(&site);
+    let node = Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), None, None, source);
+    let mut refused = 0;
+    while platform.clock.unix_ms() / 1000 < expires_s {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        refused += u64::from(platform.refuses(&held));
+        let ours = node.get(&node.apps[0]).expect("a token at any time");
+        assert!(!platform.refuses(&ours), "what is served here is refused");
+        assert!(!adopts || ours == held || expires_s - platform.clock.unix_ms() / 1000 < 300, "fetched too early");
+    }
+    assert_ne!(node.get(&node.apps[0]), Some(held), "our own by then");
+    (refused, platform.world.lock().fetches)
+}
+
+#[test]
+fn a_script_that_has_not_moved_meets_no_refused_call_when_our_node_adopts_its_token() {
+    in_virtual_time(async {
+        let (refused, fetches) = move_beside_a_script(false).await;
+        assert!(refused > 3_600, "without adopt the script is refused for an hour: {refused} calls, {fetches} fetches");
+        assert_eq!(move_beside_a_script(true).await, (0, 1));
+    });
+}
+
+#[test]
+fn an_adopted_token_of_unknown_age_is_served_while_it_is_accepted() {
+    in_virtual_time(async {
+        let (platform, site) = (platform(), Site::default());
+        let appid = app(1, &mp::CLASSIC).appid;
+        let held = platform.mint(&appid).token;
+        *site.0.lock() = held.clone();
+        tokio::time::sleep(Duration::from_millis(40 * MINUTE)).await;
+        let node = Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), None, None, Some(&site));
+        let mut refused = 0;
+        for _ in 0..100 * 60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let ours = node.get(&appid).expect("a token at any time");
+            refused += u64::from(platform.refuses(&ours));
+        }
+        // It ended 80 minutes after the start, which nobody could know.
+        assert!(refused <= 31, "a dead token was served for {refused} s");
+        assert_ne!(node.get(&appid), Some(held));
+        assert_eq!(platform.world.lock().fetches, 1);
+    });
+}
+
+#[test]
+fn a_script_that_fetches_again_is_followed_for_as_long_as_nothing_was_fetched_here() {
+    in_virtual_time(async {
+        let (platform, site) = (platform(), Site::default());
+        let appid = app(1, &mp::CLASSIC).appid;
+        *site.0.lock() = platform.mint(&appid).token;
+        let node = Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), None, None, Some(&site));
+        tokio::time::sleep(Duration::from_millis(10 * MINUTE)).await;
+        let theirs = platform.mint(&appid).token;
+        site.0.lock().clone_from(&theirs);
+        tokio::time::sleep(Duration::from_millis(6 * MINUTE)).await;
+        assert_eq!(node.get(&appid), Some(theirs.clone()), "theirs is taken over, not ended");
+        assert_eq!((platform.world.lock().fetches, platform.refuses(&theirs)), (0, false));
+    });
+}
+
+#[test]
+fn what_cannot_be_adopted_is_fetched_as_ever() {
+    in_virtual_time(async {
+        let dead = |platform: &Platform| {
+            let dead = platform.mint(&app(1, &mp::CLASSIC).appid).token;
+            platform.kill(&app(1, &mp::CLASSIC).appid);
+            dead
+        };
+        for what in ["gone", "no token here", "dead"] {
+            let (platform, site) = (platform(), Site::default());
+            *site.0.lock() = match what {
+                "gone" => String::new(),
+                "dead" => dead(&platform),
+                text => text.to_owned(),
+            };
+            let node = Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), None, None, Some(&site));
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let ours = node.get(&node.apps[0]).unwrap_or_else(|| panic!("{what}: no token"));
+            assert!(!platform.refuses(&ours), "{what}");
+            assert_eq!(platform.world.lock().fetches, 1, "{what}");
+        }
+    });
+}
+
+#[test]
+fn an_adopted_token_is_ours_after_a_restart_and_the_site_is_not_asked_again() {
+    in_virtual_time(async {
+        let (platform, site, disk) = (platform(), Site::default(), Disk::default());
+        let apps = || vec![app(1, &mp::CLASSIC)];
+        let held = platform.mint(&apps()[0].appid).token;
+        let expires_s = platform.clock.unix_ms() / 1000 + 6_000;
+        *site.0.lock() = format!("{{\"access_token\":\"{held}\",\"expires_at\":{expires_s}}}");
+        let node = Node::with(&platform, apps(), &upstream(), None, Some(&disk), Some(&site));
+        tokio::time::sleep(Duration::from_millis(10 * MINUTE)).await;
+        assert_eq!(node.get(&node.apps[0]), Some(held.clone()));
+        assert_eq!((node.status(0).calls_today, node.status(0).failures), (0, 0));
+        drop(node);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        *site.0.lock() = platform.mint("wx9999999999999999").token;
+        let node = Node::with(&platform, apps(), &upstream(), None, Some(&disk), Some(&site));
+        tokio::time::sleep(Duration::from_millis(70 * MINUTE)).await;
+        assert_eq!(node.get(&node.apps[0]), Some(held), "to its end, as before");
+        assert_eq!(platform.world.lock().fetches, 0);
+        tokio::time::sleep(Duration::from_millis(30 * MINUTE)).await;
+        assert!(node.get(&node.apps[0]).is_some_and(|ours| !platform.refuses(&ours)));
+    });
+}
+
+#[test]
+fn of_several_nodes_one_adopts_and_none_fetches() {
+    in_virtual_time(async {
+        let (platform, site) = (platform(), Site::default());
+        let appid = app(1, &mp::CLASSIC).appid;
+        let held = platform.mint(&appid).token;
+        let expires_s = platform.clock.unix_ms() / 1000 + 7_000;
+        *site.0.lock() = format!("{held} {expires_s}");
+        let store = Memory::new(platform.clock.clone());
+        let nodes: Vec<Node> = (1..=3)
+            .map(|node| {
+                let secret = Secret::new("sealed with this".into());
+                let joined = Joined { shared: store.clone(), secret, name: format!("node-{node}"), node };
+                Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), Some(joined), None, Some(&site))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(110 * MINUTE)).await;
+        assert!(nodes.iter().all(|node| node.get(&appid) == Some(held.clone())));
+        assert_eq!((platform.world.lock().fetches, platform.refuses(&held)), (0, false));
+        tokio::time::sleep(Duration::from_millis(10 * MINUTE)).await;
+        assert!(nodes.iter().all(|node| node.get(&appid).is_some_and(|ours| !platform.refuses(&ours))));
     });
 }

@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::{Alarm, Driver, delay};
 use crate::clock::BootMs;
 use crate::credential::flight::{Outcome, Purpose};
+use crate::credential::policy::ADOPTED_PROBE_MS;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
 use crate::kind::Renewal;
@@ -151,7 +152,8 @@ impl Driver {
             probes.next_ms = None;
             return;
         }
-        probes.next_ms = probes.every_ms.map(|every| now_ms + every - (every as f64 * 0.1 * fastrand::f64()) as u64);
+        let every_ms = slot.standing.adopted.map(|_| ADOPTED_PROBE_MS).or(probes.every_ms);
+        probes.next_ms = every_ms.map(|every| now_ms + every - (every as f64 * 0.1 * fastrand::f64()) as u64);
     }
 
     pub(super) fn probe_due(&mut self, id: CredentialId) {

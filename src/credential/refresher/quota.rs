@@ -78,13 +78,13 @@ impl Driver {
     }
 
     /// A call that was never sent is not counted: probes, which are no calls of this endpoint, and failures before.
-    pub(super) fn settle_charge(&mut self, id: CredentialId, outcome: &Outcome) {
+    pub(super) fn settle_charge(&mut self, id: CredentialId, outcome: &Outcome, is_adopted: bool) {
         let slot = &mut self.refresher.slots[id];
         let Some(charge) = slot.charge.take() else { return };
         let unsent = match outcome {
             Outcome::Probed { .. } | Outcome::Cancelled => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
-            Outcome::Answered { .. } => false,
+            Outcome::Answered { .. } => is_adopted,
             Outcome::Told { .. } | Outcome::Late | Outcome::Denied(_) | Outcome::OutOfReach(_) => true,
         };
         if unsent {

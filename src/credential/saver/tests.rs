@@ -61,6 +61,7 @@ fn entry(value: &str, generation: u64) -> Entry {
         intent_unix_ms: None,
         withdrawn: false,
         reliable_lead_ms: None,
+        adopted: None,
         ours: true,
     }
 }

@@ -1,0 +1,126 @@
+//! A key of the memcached that the site uses until now: one question on a connection of its own.
+//!
+//! Asked with `mg`, which tells for how long the key is kept; a server that is too old for that is asked with `get`.
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{Source, Stored};
+
+const BYTES_MAX: usize = 64 * 1024;
+
+pub struct MemcachedSource {
+    address: String,
+    key: String,
+}
+
+impl MemcachedSource {
+    /// A path is a Unix socket.
+    pub fn new(address: &str, key: &str) -> MemcachedSource {
+        MemcachedSource { address: address.to_owned(), key: key.to_owned() }
+    }
+
+    async fn ask(&self) -> Result<Vec<Stored>, String> {
+        let refused = |error: std::io::Error| format!("it cannot be reached: {error}");
+        match self.address.starts_with('/') {
+            true => ask(UnixStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
+            false => ask(TcpStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
+        }
+    }
+}
+
+impl Source for MemcachedSource {
+    fn place(&self) -> String {
+        format!("the key {} of the memcached at {}", self.key, self.address)
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+        self.ask().boxed()
+    }
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Result<Vec<Stored>, String> {
+    for command in [format!("mg {key} t v\r\n"), format!("get {key}\r\n")] {
+        stream.write_all(command.as_bytes()).await.map_err(|error| format!("it does not answer: {error}"))?;
+        let mut answer = Vec::new();
+        loop {
+            if let Some(read) = read(&answer)? {
+                match read {
+                    Answer::Stored(stored) => return Ok(vec![stored]),
+                    Answer::Nothing => return Ok(Vec::new()),
+                    Answer::Unknown => break,
+                }
+            }
+            let more = stream.read_buf(&mut answer).await.map_err(|error| format!("it does not answer: {error}"))?;
+            if more == 0 || answer.len() > BYTES_MAX {
+                return Err("it does not answer as a memcached does".to_owned());
+            }
+        }
+    }
+    Err("it does not answer as a memcached does".to_owned())
+}
+
+enum Answer {
+    Stored(Stored),
+    Nothing,
+    /// It does not know the command.
+    Unknown,
+}
+
+/// None while the answer is not whole.
+fn read(answer: &[u8]) -> Result<Option<Answer>, String> {
+    let Some(end) = answer.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
+    let (line, rest) = answer.split_at(end);
+    let line = String::from_utf8_lossy(line).into_owned();
+    let mut words = line.split(' ');
+    let (length, left_ms) = match words.next() {
+        Some("EN" | "END") => return Ok(Some(Answer::Nothing)),
+        Some("VA") => {
+            let length = words.next();
+            // -1: for ever.
+            let left_s = words.find_map(|word| word.strip_prefix('t')).and_then(|left| left.parse::<u64>().ok());
+            (length, left_s.map(|left_s| left_s.saturating_mul(1000)))
+        }
+        Some("VALUE") => (words.nth(2), None),
+        Some("ERROR" | "CLIENT_ERROR") => return Ok(Some(Answer::Unknown)),
+        _ => return Err("it does not answer as a memcached does, or wants a password".to_owned()),
+    };
+    let length: usize =
+        length.and_then(|length| length.parse().ok()).ok_or("it does not answer as a memcached does")?;
+    let data = rest.get(2..).and_then(|data| data.get(..length.min(BYTES_MAX)));
+    Ok(data.map(|data| Answer::Stored(Stored { bytes: data.to_vec(), left_ms, written_unix_ms: None })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn asked(answers: &'static [&'static str]) -> Result<Vec<(String, Option<u64>)>, String> {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            for answer in answers {
+                let mut question = [0; 256];
+                let _ = theirs.read(&mut question).await;
+                // In two pieces: answers come as they like.
+                let (first, second) = answer.split_at(answer.len() / 2);
+                let _ = theirs.write_all(first.as_bytes()).await;
+                tokio::task::yield_now().await;
+                let _ = theirs.write_all(second.as_bytes()).await;
+            }
+        });
+        let stored = ask(ours, "access_token").await?;
+        Ok(stored.into_iter().map(|one| (String::from_utf8(one.bytes).unwrap(), one.left_ms)).collect())
+    }
+
+    #[tokio::test]
+    async fn a_new_memcached_tells_how_long_it_keeps_the_key_and_an_old_one_does_not() {
+        assert_eq!(asked(&["VA 5 t1200\r\ntoken\r\n"]).await, Ok(vec![("token".into(), Some(1_200_000))]));
+        assert_eq!(asked(&["VA 5 t-1\r\ntoken\r\n"]).await, Ok(vec![("token".into(), None)]));
+        let old = asked(&["ERROR\r\n", "VALUE access_token 0 5\r\ntoken\r\nEND\r\n"]).await;
+        assert_eq!(old, Ok(vec![("token".into(), None)]));
+        assert_eq!(asked(&["EN\r\n"]).await, Ok(vec![]));
+        assert!(asked(&["HTTP/1.1 400 Bad Request\r\n"]).await.is_err());
+        assert!(asked(&[]).await.is_err());
+    }
+}
