@@ -43,7 +43,7 @@ pub struct Side {
     pub requests_per_s: u32,
     /// Which credentials have series of their own in `/metrics`.
     pub metrics_per_credential: MetricsPerCredential,
-    /// The least `expires_in` of WeChat's own calls, seconds; none: by the call, see [`crate::side`].
+    /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::side`].
     pub wechat_expires_in_min_s: Option<u32>,
 }
 

@@ -136,16 +136,17 @@ fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
     let side = Side::start(&wechat, "", "", &format!("endpoint = \"token\"\n{aliases}"));
     side.token(&[MEANT]);
     // 7200 s less 2472 s at the earliest, and 225 of the 300 s that WeChat leaves the token before.
-    let reliable = |told_s: u64| (4_800..=4_953).contains(&told_s);
+    // And a second more where a clock's second has turned meanwhile.
+    let reliable = |told_s: u64| (4_800..=4_954).contains(&told_s);
     let value = side.get(&credential("access_token", ""), &[MEANT]).json();
     assert!(reliable(value["expires_in"].as_u64().unwrap()), "{value}");
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(reliable(value["expires_at"].as_u64().unwrap() - now_s + 1), "{value}");
+    assert!(reliable(value["expires_at"].as_u64().unwrap() - now_s), "{value}");
     let mut client = side.node.connect();
     let text = |answer: Vec<u8>| String::from_utf8(answer).unwrap();
     let told = |answer| text(answer).lines().nth(1).unwrap().parse::<u64>().unwrap();
     assert!(reliable(told(client.ask("get in\r\n"))));
-    assert!(reliable(told(client.ask("get at\r\n")) - now_s + 1));
+    assert!(reliable(told(client.ask("get at\r\n")) - now_s));
     let meta = text(client.ask(format!("mg access_token:{APPID} t\r\n")));
     assert!(reliable(meta.trim().strip_prefix("HD t").unwrap().parse().unwrap()), "{meta}");
     let agent = |agent: &str| {
