@@ -13,7 +13,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokencached::cache::{Cache, Mode, Options, Stored};
 use tokencached::clock::Now;
-use tokencached::credential::encoding::{Fact, Form, Times, View};
+use tokencached::credential::encoding::{Fact, Field, Form, Times, View};
 use tokencached::credential::table::{Found, Key, Published, Table};
 use tokencached::protocol::parse::step;
 use tokencached::protocol::{Step, binary, response, scan};
@@ -89,11 +89,11 @@ fn respond(criterion: &mut Criterion) {
 
 fn read_table(criterion: &mut Criterion) {
     let object = [("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn), ("expires_at", Fact::ExpiresAt)];
-    let object = object.map(|(name, fact)| (name.to_owned(), fact)).to_vec();
+    let object = Field::named(object);
     let views = [
         ("raw", View::RAW),
-        ("JSON", View { form: Form::JsonObject(object.clone()), ..View::RAW }),
-        ("PHP array", View { form: Form::PhpArray(object), ..View::RAW }),
+        ("JSON", View { form: Form::Json(object.clone()), ..View::RAW }),
+        ("PHP array", View { form: Form::Php(object), ..View::RAW }),
     ];
     let keys = views.iter().map(|(name, view)| Key { name: (*name).to_owned(), spoken: None, view: view.clone() });
     let (table, _receiver) = Table::new([("wx1", keys.collect())]);
