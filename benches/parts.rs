@@ -98,7 +98,7 @@ fn read_table(criterion: &mut Criterion) {
     let keys = views.iter().map(|(name, view)| Key { name: (*name).to_owned(), spoken: None, view: view.clone() });
     let (table, _receiver) = Table::new([("wx1", keys.collect())]);
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
-    let published = |generation| Published { value: value.clone(), generation, expires_boot_ms: u64::MAX };
+    let published = |generation| Published::to_the_end(value.clone(), generation, u64::MAX);
     table.credentials()[0].publish(published(1));
     let now = Now::read();
     let mut out = Vec::with_capacity(16 * 1024);
@@ -166,7 +166,7 @@ fn share(criterion: &mut Criterion) {
     let name = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
     let (table, _receiver) = Table::new([("wx1", vec![name])]);
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
-    table.credentials()[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+    table.credentials()[0].publish(Published::to_the_end(value, 1, u64::MAX));
     let now = Now::read();
     let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, Found::Bytes(_))));
     let pick = || keys[fastrand::usize(..KEYS)].as_slice();

@@ -77,12 +77,21 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
         all_well &= well;
         writeln!(out, "# {}: {text}", app.id()).map_err(|error| format!("cannot print: {error}"))?;
     }
-    #[cfg(feature = "redis")]
     for sink in &config.sinks {
-        let SinkTo::Redis { server, .. } = &sink.to else { continue };
-        let tried = engine::try_out(&Engine::new(server.clone())).await;
-        all_well &= tried.is_ok();
-        let text = tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"));
+        let text = match &sink.to {
+            #[cfg(feature = "redis")]
+            SinkTo::Redis { server, .. } => {
+                let tried = engine::try_out(&Engine::new(server.clone())).await;
+                all_well &= tried.is_ok();
+                tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"))
+            }
+            #[cfg(not(feature = "redis"))]
+            SinkTo::Redis { .. } => "not tried: this build cannot write to a Redis".to_owned(),
+            // Said without --live.
+            SinkTo::File(_) => continue,
+            // The configuration has been refused otherwise.
+            SinkTo::Command(_) => "not run; it is there, and nobody else can change it".to_owned(),
+        };
         writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;
     }
     #[cfg(feature = "redis")]

@@ -14,7 +14,7 @@ use tokencached::credential::state_lock::lock_path;
 use tokencached::net::Guard;
 use tokencached::process::systemd;
 use tokencached::side::{Door, Keeper};
-use tokencached::{check, demo, descriptors, process, telemetry};
+use tokencached::{check, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -273,6 +273,7 @@ fn watch_signals(shutdown: &CancellationToken, at_hangup: impl Fn() + Clone + Se
 async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
     while signals.recv().await.is_some() {
         if shutdown.is_cancelled() {
+            sink::kill_commands();
             telemetry::flush();
             std::process::exit(130);
         }
@@ -289,6 +290,7 @@ async fn end_in_time(shutdown: CancellationToken) {
     tracing::error!(
         "the shutdown takes too long, something hangs (such as a write to a disk); exiting without waiting for it"
     );
+    sink::kill_commands();
     telemetry::flush();
     std::process::exit(EXIT_SOFTWARE.into());
 }

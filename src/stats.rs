@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 pub use connections::{ConnectionInfo, ConnectionState, Connections};
-pub use sinks::SinkStats;
+pub use sinks::{SinkError, SinkStats, SinkWrite};
 pub use workers::Counter;
 
 use workers::{Counts, Workers};
@@ -136,8 +136,8 @@ impl Stats {
     }
 
     /// The next sink's own figures.
-    pub fn register_sink(&self) -> Arc<SinkStats> {
-        let sink = Arc::new(SinkStats::default());
+    pub fn register_sink(&self, of_type: &'static str, target: String) -> Arc<SinkStats> {
+        let sink = Arc::new(SinkStats::new(of_type, target));
         self.sinks.lock().push(sink.clone());
         sink
     }

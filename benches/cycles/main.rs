@@ -156,7 +156,7 @@ fn table() -> Table {
     let (table, _) = Table::new(names);
     for credential in table.credentials() {
         let value = vec![b't'; 512].into();
-        credential.publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        credential.publish(Published::to_the_end(value, 1, u64::MAX));
     }
     table
 }

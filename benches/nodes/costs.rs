@@ -186,6 +186,7 @@ fn sealed() -> Arc<str> {
         longest_ms: 7_200_000,
         learned_ms: None,
         withdrawn: false,
+        reliable_lead_ms: None,
         refresh: None,
         by: "node-1.example.com".into(),
         node: u64::MAX / 3,

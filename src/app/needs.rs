@@ -18,6 +18,8 @@ const STATE: usize = 4;
 const PER_REDIS_SINK: usize = 3;
 /// A folder, a file and the one it replaces, of each thread that writes.
 const PER_FILE_SINK: usize = 12;
+/// The ends of three pipes of each command that runs, of which there are four at most, and the look at its file.
+const COMMANDS: usize = 4 * 7;
 /// Connections to what nodes share, to its sentinels or the members of a cluster, and one to hear from.
 const NODES: usize = 16;
 /// For what is opened for a moment: certificates, a configuration that is read again, a client above the limit.
@@ -33,6 +35,7 @@ pub fn descriptors(config: &Config) -> usize {
         Some(Nodes::Redis(_) | Nodes::Upstream(_)) => NODES,
         None => 0,
     };
+    let has_commands = config.sinks.iter().any(|sink| matches!(sink.to, SinkTo::Command(_)));
     PROCESS
         + threads * PER_THREAD
         + config.listeners().len() * PER_LISTENER
@@ -41,6 +44,7 @@ pub fn descriptors(config: &Config) -> usize {
         + STATE
         + ticket_files.min(1)
         + config.sinks.iter().map(of_sink).sum::<usize>()
+        + if has_commands { COMMANDS } else { 0 }
         + nodes
         + RESERVE
 }
@@ -49,5 +53,6 @@ fn of_sink(sink: &Sink) -> usize {
     match sink.to {
         SinkTo::Redis { .. } => PER_REDIS_SINK,
         SinkTo::File(_) => PER_FILE_SINK,
+        SinkTo::Command(_) => 0,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::aliases::{Template, fits_in_a_key};
+use super::aliases::{Owner, Template, fits_in_a_key};
 use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
@@ -20,8 +20,9 @@ use crate::secret::Secret;
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
-/// Between two probes; each is a call of a business interface.
-const PROBE_EVERY_S: RangeInclusive<u64> = 10..=86_400;
+/// Between two probes; each is a call of a business interface. 0: none.
+const PROBE_EVERY_S: RangeInclusive<u64> = 0..=86_400;
+const PROBE_EVERY_S_MIN: u64 = 10;
 /// WeChat's own bound (page "获取稳定版接口调用凭据").
 const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
 
@@ -120,7 +121,9 @@ impl Reader<'_> {
             }
         };
         let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
-        let templates = self.templates(&raw, appid.as_deref().unwrap_or_default(), platform, &kept);
+        let owner =
+            Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
+        let templates = self.templates(&raw, &owner);
         let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
         let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
         let appid = appid?;
@@ -169,7 +172,13 @@ impl Reader<'_> {
                 let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
                 return Err(Problem::new(what, "Remove the key."));
             }
-            integer(value, PROBE_EVERY_S).map(|seconds| seconds * 1000)
+            match integer(value, PROBE_EVERY_S)? {
+                1..PROBE_EVERY_S_MIN => {
+                    let what = "the token would be tried more often than its call has a quota for".to_owned();
+                    Err(Problem::new(what, "Write 0 for never, or 10 to 86400."))
+                }
+                seconds => Ok(seconds * 1000),
+            }
         })
     }
 

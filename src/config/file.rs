@@ -225,6 +225,10 @@ impl Walk<'_> {
                 Err(_) => Value::Other("a number of that length"),
             },
             DeValue::Boolean(on) => Value::Bool(*on),
+            DeValue::Float(number) => match number.as_str().parse() {
+                Ok(number) => Value::Fraction(number),
+                Err(_) => Value::Other(kind_of(value.get_ref())),
+            },
             DeValue::Array(items) => {
                 let given = |item| Given { value: self.value(item), place: self.place(item.span()) };
                 Value::List(items.iter().map(given).collect())

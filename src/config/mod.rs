@@ -17,10 +17,12 @@ mod aliases;
 mod apps;
 mod authorizers;
 mod effective;
+mod encodings;
 mod environment;
 mod fault;
 mod file;
 mod flags;
+mod key_words;
 mod listen;
 mod listeners;
 mod load;
@@ -35,6 +37,7 @@ mod sink_file;
 mod sink_sql;
 mod sinks;
 mod template;
+pub mod trusted_file;
 mod trusted_hosts;
 mod upstream;
 mod value;
@@ -43,6 +46,7 @@ mod words;
 pub use access::{Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
+pub use encodings::ClientLibrary;
 pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
 pub use flags::Flags;
@@ -52,6 +56,7 @@ pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
+pub use sink_command::SinkCommand;
 pub use sink_file::SinkFile;
 pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
 pub use template::{Escape, Piece, Template, TimeShown};
@@ -244,7 +249,8 @@ pub struct App {
     pub daily_quota: Option<u64>,
     /// Asked for the rest of a day whose quota is used up.
     pub stand_in: Option<&'static Kind>,
-    /// How often the access token is tried on a cheap read, doubted or not; `None` for only when doubted.
+    /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
+    /// minutes as long as there are few apps.
     pub probe_every_ms: Option<u64>,
     /// Overrides how often a day the platform may be told to replace a live token.
     pub forced_per_day: Option<u64>,

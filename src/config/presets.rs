@@ -3,20 +3,59 @@
 //! Taken from those clients' sources. Each says beside it why a client that finds our value never decides by itself
 //! that it needs another.
 
+use super::encodings::ClientLibrary;
 use super::{AliasOf, View};
-use crate::credential::encoding::{Fact, Form};
+use crate::credential::encoding::{Constant, Fact, Field, Form, NOMINAL_LIFE_S};
+use crate::credential::wildcards::ANY;
 
 /// The keys of one client.
 pub(super) struct Preset {
     pub name: &'static str,
+    store: Store,
     keys: &'static [Key],
 }
 
+/// What lies between the client and memcached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// Nothing that matters here.
+    Plain,
+    /// Laravel's cache, which puts its prefix before every key, and up to version 10 a colon between the two. What it
+    /// keeps in a Redis is serialized.
+    Laravel,
+}
+
 impl Preset {
-    /// Every key with what is under it. A corporation with many agents has keys of its own.
-    pub fn keys(&self, agents: bool) -> impl Iterator<Item = (AliasOf, &'static str, View)> {
+    /// Every key with what is under it, as PHP's extension memcached reads it. A corporation with many agents has keys
+    /// of its own.
+    pub fn keys_for(
+        &self,
+        agents: bool,
+        client: ClientLibrary,
+    ) -> impl Iterator<Item = (AliasOf, &'static str, View)> + use<> {
         let keys = self.keys.iter().filter(move |key| key.agents == agents);
-        keys.map(|key| (key.of, key.template, key.shape.view()))
+        keys.map(move |key| (key.of, key.template, key.shape.view(client)))
+    }
+
+    /// Every key with what is under it in a Redis, where nothing has flags and no version is put before keys.
+    pub fn keys(&self, agents: bool) -> impl Iterator<Item = (AliasOf, &'static str, View)> {
+        self.keys_for(agents, ClientLibrary::default()).map(|(of, template, view)| {
+            let template = template.strip_prefix(ANY).map_or(template, |end| end.trim_start_matches(':'));
+            let form = match view.form {
+                Form::Raw(Fact::Value) if self.store == Store::Laravel => Form::PHP_STRING,
+                form => form,
+            };
+            (of, template, View { form, ..view })
+        })
+    }
+
+    /// What may stand before the keys, given what the site has configured there. With and without Laravel's colon:
+    /// whichever version reads, it finds its key.
+    pub fn prefixes(&self, prefix: &str) -> Vec<String> {
+        match self.store {
+            Store::Laravel if !prefix.is_empty() => vec![prefix.to_owned(), format!("{prefix}:")],
+            Store::Laravel | Store::Plain => vec![prefix.to_owned()],
+        }
     }
 }
 
@@ -28,10 +67,31 @@ struct Key {
     shape: Shape,
 }
 
+/// A place in an array: its name, and what is there.
+type Entry = (&'static str, Fact);
+
 #[derive(Clone, Copy)]
 enum Shape {
     Raw,
     JsonString,
+    /// An object of JSON whose times are always a whole lifetime away.
+    FreshJson(&'static [Entry]),
+    /// `serialize($value)`, handed to the library as a string: for it there is nothing special about that.
+    PhpString,
+    /// The same of an array.
+    PhpStringOf(&'static [Entry]),
+    /// The same of `[$value, null]`.
+    PhpStringWithNull,
+    /// The same of `[[...], null]`.
+    PhpStringOfWithNull(&'static [Entry]),
+    /// An array, handed to the library, which serializes and marks it.
+    PhpArray(&'static [Entry]),
+    /// The same, its times always a whole lifetime away.
+    FreshPhpArray(&'static [Entry]),
+    /// The value, when it was fetched, and for how long it was good then.
+    PhpValueTimeLife,
+    /// A time as it is.
+    Time(Fact),
     /// A time that is always a whole lifetime away, flags 0: what the reader looks at on each page view.
     AlwaysFresh(Fact),
     Nothing,
@@ -42,15 +102,43 @@ enum Shape {
 const FRESH_S: u32 = 7200;
 
 impl Shape {
-    fn view(self) -> View {
-        let (form, at_least_s) = match self {
-            Shape::Raw => (Form::Raw(Fact::Value), 0),
-            Shape::JsonString => (Form::JsonString, 0),
-            Shape::AlwaysFresh(fact) => (Form::Raw(fact), FRESH_S),
-            Shape::Nothing => (Form::Nothing, 0),
-            Shape::Constant(number) => (Form::Constant(number), 0),
+    fn view(self, client: ClientLibrary) -> View {
+        let named = |entries: &[Entry]| {
+            let mut entries = entries.to_vec();
+            // As the fields of a TOML table come.
+            entries.sort_unstable();
+            Field::named(entries)
         };
-        View { form, flags: 0, at_least_s }
+        let with_null = |field| Form::Php(Field::Listed(vec![field, Field::Constant(Constant::Null)]));
+        let form = match self {
+            Shape::Raw => Form::Raw(Fact::Value),
+            Shape::JsonString => Form::JSON_STRING,
+            Shape::FreshJson(entries) => Form::Json(named(entries)),
+            Shape::PhpString => Form::PHP_STRING,
+            Shape::PhpStringOf(entries) | Shape::PhpArray(entries) | Shape::FreshPhpArray(entries) => {
+                Form::Php(named(entries))
+            }
+            Shape::PhpStringWithNull => with_null(Field::Fact(Fact::Value)),
+            Shape::PhpStringOfWithNull(entries) => with_null(named(entries)),
+            Shape::PhpValueTimeLife => Form::Php(Field::Listed(vec![
+                Field::Fact(Fact::Value),
+                Field::Fact(Fact::FetchedAt),
+                Field::Constant(Constant::Number(NOMINAL_LIFE_S)),
+            ])),
+            Shape::Time(fact) | Shape::AlwaysFresh(fact) => Form::Raw(fact),
+            Shape::Nothing => Form::Nothing,
+            Shape::Constant(number) => Form::Constant(number.to_string()),
+        };
+        let flags = match self {
+            Shape::PhpArray(_) | Shape::FreshPhpArray(_) | Shape::PhpValueTimeLife => client.serialized_flags(),
+            Shape::FreshJson(_) => client.object_flags(),
+            _ => 0,
+        };
+        let at_least_s = match self {
+            Shape::AlwaysFresh(_) | Shape::FreshJson(_) | Shape::FreshPhpArray(_) => FRESH_S,
+            _ => 0,
+        };
+        View { form, flags, at_least_s }
     }
 }
 
@@ -74,10 +162,49 @@ const fn wecom(of: AliasOf, template: &'static str, shape: Shape) -> Key {
     Key { agents: true, of, template, shape }
 }
 
+/// EasyWeChat 4 and 5: the array that their PSR-16 cache is given.
+const EASYWECHAT_TOKEN: &[Entry] = &[("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn)];
+const EASYWECHAT_TICKET: &[Entry] = &[("ticket", Fact::Value), ("expires_in", Fact::ExpiresIn)];
+/// Discuz's own WeChat plug-in asks whether this time lies ahead.
+const DISCUZ_TOKEN: Shape = Shape::FreshPhpArray(&[("token", Fact::Value), ("expiration", Fact::ExpiresAt)]);
+const DISCUZ_TICKET: Shape = Shape::FreshPhpArray(&[("ticket", Fact::Value), ("expiration", Fact::ExpiresAt)]);
+/// co-wechat-api and wechat-api ask whether this time, milliseconds, lies ahead.
+const NODE_TOKEN: Shape = Shape::FreshJson(&[("accessToken", Fact::Value), ("expireTime", Fact::ExpiresAtMs)]);
+const NODE_TICKET: Shape = Shape::FreshJson(&[("ticket", Fact::Value), ("expireTime", Fact::ExpiresAtMs)]);
+/// yii2-wechat-sdk keeps WeChat's answer and the end beside it.
+const YII2_SDK_TOKEN: Shape = Shape::PhpStringOfWithNull(&[
+    ("access_token", Fact::Value),
+    ("expires_in", Fact::ExpiresIn),
+    ("expire", Fact::ExpiresAt),
+]);
+const YII2_SDK_TICKET: Shape = Shape::PhpStringOfWithNull(&[
+    ("ticket", Fact::Value),
+    ("expires_in", Fact::ExpiresIn),
+    ("expire", Fact::ExpiresAt),
+]);
+
+/// The key of EasyWeChat 4 and 5 is a digest of what is sent to WeChat.
+macro_rules! easywechat_token {
+    ($before:literal) => {
+        concat!(
+            $before,
+            "easywechat.kernel.access_token.",
+            r#"{md5:{"grant_type":"client_credential","appid":"{appid}","secret":"{secret}"}}"#
+        )
+    };
+}
+
+macro_rules! easywechat_wecom_token {
+    ($before:literal) => {
+        concat!($before, "easywechat.kernel.access_token.", r#"{md5:{"corpid":"{appid}","corpsecret":"{secret}"}}"#)
+    };
+}
+
 /// All of them. Clients that look at nothing but the value need no reason: they take what is there.
 pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "tutorial",
+        store: Store::Plain,
         keys: &[
             token("access_token", Shape::Raw),
             token("{appid}", Shape::Raw),
@@ -92,6 +219,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "dodgepudding",
+        store: Store::Plain,
         keys: &[
             token("wechat_access_token{appid}", Shape::Raw),
             jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
@@ -102,15 +230,17 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "zoujingli",
+        store: Store::Plain,
         keys: &[
             token("{appid}_access_token", Shape::Raw),
             jsapi("{appid}_ticket_jsapi", Shape::Raw),
             wx_card("{appid}_ticket_wx_card", Shape::Raw),
         ],
     },
-    Preset { name: "fastwego", keys: &[token("{appid}", Shape::Raw)] },
+    Preset { name: "fastwego", store: Store::Plain, keys: &[token("{appid}", Shape::Raw)] },
     Preset {
         name: "easywechat3",
+        store: Store::Plain,
         keys: &[
             // Doctrine puts the version of its namespace into every key. Kept at 1, the keys below stay right.
             token("DoctrineNamespaceCacheKey[]", Shape::Constant(1)),
@@ -120,6 +250,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "easywechat6-laravel",
+        store: Store::Laravel,
         // The last part is 1 where EasyWeChat is told to use stable tokens.
         keys: &[
             token("official_account.access_token.{appid}.{secret}.0", Shape::Raw),
@@ -128,11 +259,14 @@ pub(super) const PRESETS: &[Preset] = &[
             token("mini_app.access_token.{appid}.{secret}.1", Shape::Raw),
             jsapi("official_account.jsapi_ticket.{appid}", Shape::Raw),
             wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::Raw),
+            wecom(AliasOf::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::Raw),
+            wecom(AliasOf::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::Raw),
             component("open_platform.component_access_token.{appid}", Shape::Raw),
         ],
     },
     Preset {
         name: "wechatpy",
+        store: Store::Plain,
         keys: &[
             token("wechatpy:{appid}_access_token", Shape::JsonString),
             // Version 2 fetches 60 s before this time, and uses the token as it is where there is no time. Left to
@@ -162,6 +296,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "silenceper",
+        store: Store::Plain,
         // Its leads of 300 and 1500 s are in the TTL it writes; it reads no time.
         keys: &[
             token("gowechat_officialaccount__access_token_{appid}", Shape::JsonString),
@@ -174,10 +309,299 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "workerman",
+        store: Store::Plain,
         keys: &[
             token("WCH_access_token", Shape::Raw),
             // "Is it later than now?": it always is while there is a token. Despite its name a time, not a duration.
             token("WCH_expires_in", Shape::AlwaysFresh(Fact::ExpiresAt)),
+        ],
+    },
+    Preset {
+        name: "thinkphp5",
+        store: Store::Plain,
+        keys: &[
+            // ThinkPHP 5 hands strings to memcached as they are.
+            token("access_token", Shape::Raw),
+            token("{appid}", Shape::Raw),
+            token("access_token_{appid}", Shape::Raw),
+            token("wechat_access_token", Shape::Raw),
+            token("wechat_access_token{appid}", Shape::Raw),
+            token("{appid}_access_token", Shape::Raw),
+            jsapi("jsapi_ticket", Shape::Raw),
+            jsapi("jsapi_ticket_{appid}", Shape::Raw),
+            jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
+            jsapi("{appid}_ticket_jsapi", Shape::Raw),
+            wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
+            wx_card("{appid}_ticket_wx_card", Shape::Raw),
+            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
+        ],
+    },
+    Preset {
+        name: "thinkphp6",
+        store: Store::Plain,
+        keys: &[
+            // ThinkPHP 6 and 8 serialize by themselves; what cannot be unserialized counts as missing.
+            token("access_token", Shape::PhpString),
+            token("{appid}", Shape::PhpString),
+            token("access_token_{appid}", Shape::PhpString),
+            token("wechat_access_token", Shape::PhpString),
+            token("wechat_access_token{appid}", Shape::PhpString),
+            token("{appid}_access_token", Shape::PhpString),
+            jsapi("jsapi_ticket", Shape::PhpString),
+            jsapi("jsapi_ticket_{appid}", Shape::PhpString),
+            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpString),
+            jsapi("{appid}_ticket_jsapi", Shape::PhpString),
+            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpString),
+            wx_card("{appid}_ticket_wx_card", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "access_token", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpString),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpString),
+            token(easywechat_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
+            wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
+            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            wecom(
+                AliasOf::JsapiTicket,
+                "easywechat.work.jssdk.ticket.config.{appid}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            wecom(
+                AliasOf::AgentTicket,
+                "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            token("official_account.access_token.{appid}.{secret}.0", Shape::PhpString),
+            token("official_account.access_token.{appid}.{secret}.1", Shape::PhpString),
+            token("mini_app.access_token.{appid}.{secret}.0", Shape::PhpString),
+            token("mini_app.access_token.{appid}.{secret}.1", Shape::PhpString),
+            jsapi("official_account.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::PhpString),
+            wecom(AliasOf::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(AliasOf::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
+            component("open_platform.component_access_token.{appid}", Shape::PhpString),
+        ],
+    },
+    Preset {
+        name: "laravel",
+        store: Store::Laravel,
+        keys: &[
+            // Strings are handed to memcached as they are.
+            token("access_token", Shape::Raw),
+            token("{appid}", Shape::Raw),
+            token("access_token_{appid}", Shape::Raw),
+            token("wechat_access_token", Shape::Raw),
+            token("wechat_access_token{appid}", Shape::Raw),
+            token("{appid}_access_token", Shape::Raw),
+            jsapi("jsapi_ticket", Shape::Raw),
+            jsapi("jsapi_ticket_{appid}", Shape::Raw),
+            jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
+            jsapi("{appid}_ticket_jsapi", Shape::Raw),
+            wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
+            wx_card("{appid}_ticket_wx_card", Shape::Raw),
+            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
+        ],
+    },
+    Preset {
+        name: "easywechat4-laravel",
+        store: Store::Laravel,
+        keys: &[
+            // Whatever the array says of its time is not looked at.
+            token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
+            wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
+            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            wecom(
+                AliasOf::JsapiTicket,
+                "easywechat.work.jssdk.ticket.config.{appid}",
+                Shape::PhpArray(EASYWECHAT_TICKET),
+            ),
+            wecom(
+                AliasOf::AgentTicket,
+                "easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}",
+                Shape::PhpArray(EASYWECHAT_TICKET),
+            ),
+        ],
+    },
+    Preset {
+        name: "easywechat5-laravel",
+        store: Store::Laravel,
+        keys: &[
+            // As 4, but for the key of an agent's ticket.
+            token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
+            wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
+            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            wecom(
+                AliasOf::JsapiTicket,
+                "easywechat.work.jssdk.ticket.config.{appid}",
+                Shape::PhpArray(EASYWECHAT_TICKET),
+            ),
+            wecom(
+                AliasOf::AgentTicket,
+                "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
+                Shape::PhpArray(EASYWECHAT_TICKET),
+            ),
+        ],
+    },
+    Preset {
+        name: "yii2",
+        store: Store::Plain,
+        keys: &[
+            // Yii 2 keeps the value beside what it depends on, under a digest of the key unless that is short and plain.
+            token("{md5:access_token}", Shape::PhpStringWithNull),
+            token("{appid}", Shape::PhpStringWithNull),
+            token("{md5:access_token_{appid}}", Shape::PhpStringWithNull),
+            token("{md5:wechat_access_token}", Shape::PhpStringWithNull),
+            token("{md5:wechat_access_token{appid}}", Shape::PhpStringWithNull),
+            token("{md5:{appid}_access_token}", Shape::PhpStringWithNull),
+            jsapi("{md5:jsapi_ticket}", Shape::PhpStringWithNull),
+            jsapi("{md5:jsapi_ticket_{appid}}", Shape::PhpStringWithNull),
+            jsapi("{md5:wechat_jsapi_ticket{appid}}", Shape::PhpStringWithNull),
+            jsapi("{md5:{appid}_ticket_jsapi}", Shape::PhpStringWithNull),
+            wx_card("{md5:wechat_api_ticket_wxcard{appid}}", Shape::PhpStringWithNull),
+            wx_card("{md5:{appid}_ticket_wx_card}", Shape::PhpStringWithNull),
+            wecom(AliasOf::AccessToken, "{md5:access_token}", Shape::PhpStringWithNull),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpStringWithNull),
+            wecom(AliasOf::AccessToken, "{md5:access_token_{appid}}", Shape::PhpStringWithNull),
+            wecom(AliasOf::AccessToken, "{md5:qywechat_access_token{appid}}", Shape::PhpStringWithNull),
+            wecom(AliasOf::JsapiTicket, "{md5:qywechat_jsapi_ticket{appid}}", Shape::PhpStringWithNull),
+            token("{md5:cache_wechat_sdk_mp_{appid}_access_token}", YII2_SDK_TOKEN),
+            jsapi("{md5:cache_wechat_sdk_mp_{appid}_js_api_ticket}", YII2_SDK_TICKET),
+        ],
+    },
+    Preset {
+        name: "codeigniter2",
+        store: Store::Plain,
+        keys: &[
+            token("access_token", Shape::PhpValueTimeLife),
+            token("{appid}", Shape::PhpValueTimeLife),
+            token("access_token_{appid}", Shape::PhpValueTimeLife),
+            token("wechat_access_token", Shape::PhpValueTimeLife),
+            token("wechat_access_token{appid}", Shape::PhpValueTimeLife),
+            token("{appid}_access_token", Shape::PhpValueTimeLife),
+            jsapi("jsapi_ticket", Shape::PhpValueTimeLife),
+            jsapi("jsapi_ticket_{appid}", Shape::PhpValueTimeLife),
+            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
+            jsapi("{appid}_ticket_jsapi", Shape::PhpValueTimeLife),
+            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpValueTimeLife),
+            wx_card("{appid}_ticket_wx_card", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "access_token", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
+        ],
+    },
+    Preset {
+        name: "codeigniter3",
+        store: Store::Plain,
+        keys: &[
+            token("access_token", Shape::PhpValueTimeLife),
+            token("{appid}", Shape::PhpValueTimeLife),
+            token("access_token_{appid}", Shape::PhpValueTimeLife),
+            token("wechat_access_token", Shape::PhpValueTimeLife),
+            token("wechat_access_token{appid}", Shape::PhpValueTimeLife),
+            token("{appid}_access_token", Shape::PhpValueTimeLife),
+            jsapi("jsapi_ticket", Shape::PhpValueTimeLife),
+            jsapi("jsapi_ticket_{appid}", Shape::PhpValueTimeLife),
+            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
+            jsapi("{appid}_ticket_jsapi", Shape::PhpValueTimeLife),
+            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpValueTimeLife),
+            wx_card("{appid}_ticket_wx_card", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "access_token", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpValueTimeLife),
+            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
+        ],
+    },
+    Preset {
+        name: "discuz",
+        store: Store::Plain,
+        keys: &[token("wechatat_{appid}", DISCUZ_TOKEN), jsapi("wechatjs_{appid}", DISCUZ_TICKET)],
+    },
+    Preset {
+        name: "node-wechat-api",
+        store: Store::Plain,
+        keys: &[
+            token("access_token", NODE_TOKEN),
+            token("{appid}", NODE_TOKEN),
+            token("access_token_{appid}", NODE_TOKEN),
+            token("wechat_access_token", NODE_TOKEN),
+            token("{appid}_access_token", NODE_TOKEN),
+            jsapi("jsapi_ticket", NODE_TICKET),
+            jsapi("jsapi_ticket_{appid}", NODE_TICKET),
+            jsapi("{appid}_jsapi_ticket", NODE_TICKET),
+            wx_card("wx_card_ticket_{appid}", NODE_TICKET),
+        ],
+    },
+    Preset {
+        name: "symfony",
+        store: Store::Plain,
+        keys: &[
+            // MemcachedAdapter puts a version before every key; it serializes by itself.
+            token("{any}:access_token_{appid}", Shape::PhpString),
+            token("{any}:wechat_access_token", Shape::PhpString),
+            jsapi("{any}:jsapi_ticket_{appid}", Shape::PhpString),
+            token(easywechat_token!("{any}:"), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            jsapi("{any}:easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
+            wx_card(
+                "{any}:easywechat.basic_service.jssdk.ticket.wx_card.{appid}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            wecom(AliasOf::AccessToken, easywechat_wecom_token!("{any}:"), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            wecom(
+                AliasOf::JsapiTicket,
+                "{any}:easywechat.work.jssdk.ticket.config.{appid}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            wecom(
+                AliasOf::AgentTicket,
+                "{any}:easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            wecom(
+                AliasOf::AgentTicket,
+                "{any}:easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
+                Shape::PhpStringOf(EASYWECHAT_TICKET),
+            ),
+            token("{any}:official_account.access_token.{appid}.{secret}.0", Shape::PhpString),
+            token("{any}:official_account.access_token.{appid}.{secret}.1", Shape::PhpString),
+            token("{any}:mini_app.access_token.{appid}.{secret}.0", Shape::PhpString),
+            token("{any}:mini_app.access_token.{appid}.{secret}.1", Shape::PhpString),
+            jsapi("{any}:official_account.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(AliasOf::AccessToken, "{any}:work.access_token.{appid}.{secret}", Shape::PhpString),
+            wecom(AliasOf::JsapiTicket, "{any}:work.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(AliasOf::AgentTicket, "{any}:work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
+            component("{any}:open_platform.component_access_token.{appid}", Shape::PhpString),
+        ],
+    },
+    Preset {
+        name: "wordpress",
+        store: Store::Plain,
+        keys: &[
+            // With a drop-in for memcached, transients are objects of a group, behind a salt, a version and a blog's prefix.
+            token("{any}transient:weixin_access_token", Shape::Raw),
+            token("{any}transient:weixin_robot_access_token", Shape::Raw),
+            token("{any}transient:wechat_access_token", Shape::Raw),
+            token("{any}transient:wx_access_token", Shape::Raw),
+            token("{any}transient:access_token_{appid}", Shape::Raw),
+            token("{any}transient:{appid}_access_token", Shape::Raw),
+            token("{any}transient:weixin_access_token_expires", Shape::Time(Fact::ExpiresAt)),
+            jsapi("{any}transient:weixin_js_api_ticket", Shape::Raw),
+            jsapi("{any}transient:weixin_js_api_ticket_expires", Shape::Time(Fact::ExpiresAt)),
+            jsapi("{any}transient:wechat_jsapi_ticket", Shape::Raw),
+            jsapi("{any}transient:jsapi_ticket_{appid}", Shape::Raw),
         ],
     },
 ];
@@ -188,13 +612,48 @@ mod tests {
 
     use super::*;
 
+    /// What is under each key of a preset.
+    fn keys(preset: &Preset) -> HashMap<(bool, &'static str), (AliasOf, View)> {
+        let mut keys = HashMap::new();
+        for agents in [false, true] {
+            for (of, template, view) in preset.keys_for(agents, ClientLibrary::default()) {
+                let first = keys.insert((agents, template), (of, view));
+                assert!(first.is_none(), "{}: {template} is there twice", preset.name);
+            }
+        }
+        keys
+    }
+
     #[test]
-    fn no_two_presets_disagree_about_a_key() {
+    fn presets_that_agree_on_a_key_agree_on_whose_it_is() {
         let mut seen = HashMap::new();
         for preset in PRESETS {
-            for (of, template, view) in preset.keys(false).chain(preset.keys(true)) {
-                let first = seen.entry(template).or_insert_with(|| (of, view.clone()));
-                assert_eq!(*first, (of, view), "{}: {template}", preset.name);
+            for (key, (of, _)) in keys(preset) {
+                assert_eq!(*seen.entry(key).or_insert(of), of, "{}: {}", preset.name, key.1);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let names: std::collections::HashSet<_> = PRESETS.iter().map(|preset| preset.name).collect();
+        assert_eq!(names.len(), PRESETS.len());
+    }
+
+    #[test]
+    fn laravel_finds_its_key_with_its_colon_and_without() {
+        let preset = |name| PRESETS.iter().find(|preset| preset.name == name).unwrap();
+        assert_eq!(preset("laravel").prefixes("laravel_cache"), ["laravel_cache", "laravel_cache:"]);
+        assert_eq!(preset("laravel").prefixes(""), [""]);
+        assert_eq!(preset("tutorial").prefixes("shop_"), ["shop_"]);
+    }
+
+    #[test]
+    fn a_redis_gets_no_wildcard_and_what_laravel_reads_there() {
+        for preset in PRESETS {
+            for (_, template, view) in preset.keys(false).chain(preset.keys(true)) {
+                assert!(!template.contains(ANY), "{}: {template}", preset.name);
+                assert!(preset.store != Store::Laravel || view.form != Form::Raw(Fact::Value), "{template}");
             }
         }
     }

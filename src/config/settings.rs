@@ -113,6 +113,7 @@ pub const APP_KEYS: &[&str] = &[
     "agent",
     "base_url",
     "aliases",
+    "client",
     "daily_quota",
     "fallback",
     "forced_per_day",
@@ -132,6 +133,8 @@ pub const AUTHORIZER_KEYS: &[&str] = &[
     "refresh_token_env",
     "refresh_token_credential",
     "aliases",
+    "client",
+    "client",
     "daily_quota",
     "presets",
     "prefix",
@@ -174,6 +177,7 @@ pub const SINK_KEYS: &[&str] = &[
     "mode",
     "mtime",
     "command",
+    "timeout_s",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

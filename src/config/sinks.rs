@@ -14,7 +14,7 @@ use super::file::{Document, RawTable};
 use super::settings::{self, closest};
 use super::template::Template;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, SecretSource, SinkFile, View, sink_command, sink_file, sink_sql};
+use super::{AliasOf, App, RedisServer, SecretSource, SinkCommand, SinkFile, View, sink_command, sink_file, sink_sql};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -73,6 +73,8 @@ pub enum SinkTo {
     Redis { server: RedisServer, ttl: Ttl },
     /// Files.
     File(SinkFile),
+    /// A program that is run.
+    Command(SinkCommand),
 }
 
 impl Sink {
@@ -80,14 +82,14 @@ impl Sink {
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::File(_) => 0,
+            SinkTo::Redis { .. } | SinkTo::File(_) | SinkTo::Command(_) => 0,
         }
     }
 
     /// Times are told as if at least so many seconds were left.
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
-            SinkTo::Redis { .. } => 0,
+            SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
             SinkTo::File(file) => file.at_least_s,
         }
     }
@@ -96,7 +98,16 @@ impl Sink {
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
-            SinkTo::File(_) => None,
+            SinkTo::File(_) | SinkTo::Command(_) => None,
+        }
+    }
+
+    /// One word for statistics.
+    pub fn type_name(&self) -> &'static str {
+        match &self.to {
+            SinkTo::Redis { .. } => "redis",
+            SinkTo::File(_) => "file",
+            SinkTo::Command(_) => "command",
         }
     }
 }
@@ -107,6 +118,7 @@ impl fmt::Display for Sink {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
             SinkTo::File(file) => f.write_str(&file.path),
+            SinkTo::Command(command) => command.program.display().fmt(f),
         }
     }
 }
@@ -222,6 +234,11 @@ impl Type {
         }
     }
 
+    /// How often all is written again without a change, unless the table says it.
+    fn rewrite_every_s(self) -> u64 {
+        if self == Type::Command { 0 } else { 300 }
+    }
+
     fn noun(self) -> &'static str {
         match self {
             Type::Redis => "a Redis",
@@ -323,7 +340,7 @@ impl Reader<'_> {
     fn sink(&mut self, mut raw: RawTable, document: &Document, apps: &[App]) -> Option<Draft> {
         let of_type = self.sink_type(&raw)?;
         let check_every_ms = self.seconds(&raw, "check_every_s", 1, 5) * 1000;
-        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, 300) * 1000;
+        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, of_type.rewrite_every_s()) * 1000;
         let scope = self.scope(&raw, apps);
         let made = match of_type {
             Type::Redis => self.redis_sink(&mut raw, document, scope.as_ref()),
@@ -430,8 +447,10 @@ impl Reader<'_> {
                 Err((problem, place)) => self.fault("keys", problem, &place),
             }
         }
-        let prefix = self.field(raw, "prefix", |value| text(value).map(str::to_owned)).unwrap_or_default();
-        if let (Some(given), false) = (raw.fields.get("prefix"), raw.fields.contains_key("presets")) {
+        let prefix = self.field(raw, "prefix", prefix).unwrap_or_default();
+        if let (Some(given), false, false) =
+            (raw.fields.get("prefix"), raw.fields.contains_key("presets"), prefix.is_empty())
+        {
             let what = "there are no presets for it to stand before";
             let remedy = "Add presets = [...], or write the prefix into each key.";
             self.fault("prefix", Problem::new(what, remedy), &given.place);
@@ -504,6 +523,7 @@ impl Reader<'_> {
             let (database, list, whereto) = match &draft.sink.to {
                 SinkTo::Redis { .. } => (draft.sink.to_string(), "keys", " to that database"),
                 SinkTo::File(_) => ("file".to_owned(), "file", ""),
+                SinkTo::Command(_) => continue,
             };
             let mut own = Vec::new();
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {
@@ -560,7 +580,9 @@ impl KeyTemplate {
     fn kinds(&self, app: &App, kept: &[AliasOf]) -> Vec<AliasOf> {
         // Nobody looks under an authorizer's secret: it has none.
         let fits = |preset: &Preset| {
-            preset.agents == app.platform.has_agents && (has_secret(app) || !self.key.contains("{secret"))
+            preset.agents == app.platform.has_agents
+                && (has_secret(app) || !self.key.contains("{secret"))
+                && (app.agent.is_some() || !self.key.contains("{agent}"))
         };
         if !self.preset.as_ref().is_none_or(fits) {
             return Vec::new();
@@ -662,6 +684,14 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         return Err((problem, place.clone()));
     }
     Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
+}
+
+/// What stands before the keys of presets; some frameworks put nothing there.
+fn prefix(value: &Value) -> Reading<String> {
+    match value {
+        Value::Text(empty) if empty.is_empty() => Ok(String::new()),
+        value => text(value).map(str::to_owned),
+    }
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {

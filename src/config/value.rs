@@ -16,12 +16,14 @@ pub(super) enum Value {
         octal: bool,
     },
     Bool(bool),
+    /// A constant of an alias may be one.
+    Fraction(f64),
     List(Vec<Given>),
     /// `-m`: a number without a unit counts mebibytes there.
     Mebibytes(String),
     /// An alias may be one.
     Table(Vec<(String, Given)>),
-    /// A float or a date: no setting is one.
+    /// A date, or a number beyond all bounds: no setting is one.
     Other(&'static str),
 }
 
@@ -166,6 +168,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Text(_) | Value::Mebibytes(_) => "a text",
         Value::Integer { .. } => "a number",
         Value::Bool(_) => "a switch",
+        Value::Fraction(_) => "a fraction",
         Value::List(_) => "a list",
         Value::Table(_) => "a table",
         Value::Other(kind) => kind,

@@ -47,27 +47,75 @@ impl Fact {
     }
 }
 
+/// A value that never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Constant {
+    Null,
+    Bool(bool),
+    Number(i64),
+    /// A number with a point, in its shortest decimal form.
+    Decimal(String),
+    Text(String),
+}
+
+/// What stands at one place of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    Fact(Fact),
+    Constant(Constant),
+    /// An object of JSON, an array with these keys of PHP.
+    Named(Vec<(String, Field)>),
+    /// An array without names.
+    Listed(Vec<Field>),
+}
+
+impl From<Fact> for Field {
+    fn from(fact: Fact) -> Field {
+        Field::Fact(fact)
+    }
+}
+
+impl Field {
+    /// Named facts and nothing else.
+    pub fn named(fields: impl IntoIterator<Item = (impl Into<String>, Fact)>) -> Field {
+        Field::Named(fields.into_iter().map(|(name, fact)| (name.into(), Field::Fact(fact))).collect())
+    }
+
+    /// Facts in a row.
+    pub fn listed(facts: impl IntoIterator<Item = Fact>) -> Field {
+        Field::Listed(facts.into_iter().map(Field::Fact).collect())
+    }
+
+    fn holds_value(&self) -> bool {
+        match self {
+            Field::Fact(fact) => *fact == Fact::Value,
+            Field::Constant(_) => false,
+            Field::Named(fields) => fields.iter().any(|(_, field)| field.holds_value()),
+            Field::Listed(fields) => fields.iter().any(Field::holds_value),
+        }
+    }
+}
+
 /// How facts are written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// The fact as it is: the value byte for byte, a time in decimal digits (which is JSON too).
+    /// The fact as it is: the value byte for byte, a time in decimal digits.
     Raw(Fact),
-    /// The value as a JSON string.
-    JsonString,
-    /// `serialize($value)` of PHP.
-    PhpString,
-    /// A JSON object of these fields.
-    JsonObject(Vec<(String, Fact)>),
-    /// A JSON array of these facts.
-    JsonList(Vec<Fact>),
-    /// `serialize()` of a PHP array with these keys.
-    PhpArray(Vec<(String, Fact)>),
-    /// `serialize()` of a PHP list.
-    PhpList(Vec<Fact>),
-    /// Always this number, value or no value.
-    Constant(u64),
+    /// As `json_encode()` of PHP and `JSON.stringify()` write it.
+    Json(Field),
+    /// As `serialize()` of PHP writes it.
+    Php(Field),
+    /// Always these bytes, value or no value.
+    Constant(String),
     /// Never there, and nobody may put something there.
     Nothing,
+}
+
+impl Form {
+    /// The value as a JSON string.
+    pub const JSON_STRING: Form = Form::Json(Field::Fact(Fact::Value));
+    /// `serialize($value)` of PHP.
+    pub const PHP_STRING: Form = Form::Php(Field::Fact(Fact::Value));
 }
 
 /// What a managed key answers with.
@@ -89,9 +137,7 @@ impl View {
     pub fn holds_value(&self) -> bool {
         match &self.form {
             Form::Raw(fact) => *fact == Fact::Value,
-            Form::JsonString | Form::PhpString => true,
-            Form::JsonObject(fields) | Form::PhpArray(fields) => fields.iter().any(|(_, fact)| *fact == Fact::Value),
-            Form::JsonList(facts) | Form::PhpList(facts) => facts.contains(&Fact::Value),
+            Form::Json(field) | Form::Php(field) => field.holds_value(),
             Form::Constant(_) | Form::Nothing => false,
         }
     }
@@ -107,25 +153,27 @@ impl View {
         match &self.form {
             Form::Raw(Fact::Value) => return Rendered(Box::new([Piece::Bytes(value.clone())])),
             Form::Raw(fact) => pieces.time(*fact),
-            Form::JsonString => json_string(&mut pieces.open, value),
-            Form::PhpString => php_string(&mut pieces.open, value),
-            Form::JsonObject(fields) => json(&mut pieces, b'{', b'}', fields.iter().map(named), value),
-            Form::JsonList(facts) => json(&mut pieces, b'[', b']', facts.iter().map(unnamed), value),
-            Form::PhpArray(fields) => php(&mut pieces, fields.iter().map(named), value),
-            Form::PhpList(facts) => php(&mut pieces, facts.iter().map(unnamed), value),
-            Form::Constant(number) => pieces.number(*number),
+            Form::Json(field) => pieces.json(field, value),
+            Form::Php(field) => pieces.php(field, value),
+            Form::Constant(bytes) => pieces.open.extend_from_slice(bytes.as_bytes()),
             Form::Nothing => {}
         }
         pieces.close()
     }
 }
 
-fn named((name, fact): &(String, Fact)) -> (Option<&str>, Fact) {
-    (Some(name), *fact)
-}
+impl Constant {
+    /// As `json_encode()` writes it.
+    pub fn json(&self) -> String {
+        let field = Field::Constant(self.clone());
+        Pieces::text(|pieces| pieces.json(&field, &[]))
+    }
 
-fn unnamed(fact: &Fact) -> (Option<&'static str>, Fact) {
-    (None, *fact)
+    /// As `serialize()` writes it.
+    pub fn php(&self) -> String {
+        let field = Field::Constant(self.clone());
+        Pieces::text(|pieces| pieces.php(&field, &[]))
+    }
 }
 
 /// A view of one value, ready but for the time.
@@ -223,7 +271,7 @@ impl Pieces {
         self.done.push(Piece::Time(fact));
     }
 
-    fn number(&mut self, number: u64) {
+    fn number(&mut self, number: i64) {
         self.open.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
@@ -233,30 +281,88 @@ impl Pieces {
         }
         Rendered(self.done.into_boxed_slice())
     }
-}
 
-fn json<'f>(
-    pieces: &mut Pieces,
-    begin: u8,
-    end: u8,
-    fields: impl Iterator<Item = (Option<&'f str>, Fact)>,
-    value: &[u8],
-) {
-    pieces.open.push(begin);
-    for (index, (name, fact)) in fields.enumerate() {
-        if index > 0 {
-            pieces.open.push(b',');
-        }
-        if let Some(name) = name {
-            json_string(&mut pieces.open, name.as_bytes());
-            pieces.open.push(b':');
-        }
-        match fact {
-            Fact::Value => json_string(&mut pieces.open, value),
-            time => pieces.time(time),
+    /// What has no time in it, as a text.
+    fn text(write: impl FnOnce(&mut Pieces)) -> String {
+        let mut pieces = Pieces::default();
+        write(&mut pieces);
+        String::from_utf8_lossy(&pieces.open).into_owned()
+    }
+
+    fn json(&mut self, field: &Field, value: &[u8]) {
+        match field {
+            Field::Fact(Fact::Value) => json_string(&mut self.open, value),
+            Field::Fact(time) => self.time(*time),
+            Field::Constant(Constant::Null) => self.open.extend_from_slice(b"null"),
+            Field::Constant(Constant::Bool(on)) => self.open.extend_from_slice(if *on { b"true" } else { b"false" }),
+            Field::Constant(Constant::Number(number)) => self.number(*number),
+            Field::Constant(Constant::Decimal(number)) => self.open.extend_from_slice(number.as_bytes()),
+            Field::Constant(Constant::Text(text)) => json_string(&mut self.open, text.as_bytes()),
+            Field::Named(fields) => {
+                self.json_items(b"{}", fields, |pieces, (name, field)| {
+                    json_string(&mut pieces.open, name.as_bytes());
+                    pieces.open.push(b':');
+                    pieces.json(field, value);
+                });
+            }
+            Field::Listed(fields) => self.json_items(b"[]", fields, |pieces, field| pieces.json(field, value)),
         }
     }
-    pieces.open.push(end);
+
+    fn json_items<T>(&mut self, brackets: &[u8; 2], items: &[T], write: impl Fn(&mut Pieces, &T)) {
+        self.open.push(brackets[0]);
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.open.push(b',');
+            }
+            write(self, item);
+        }
+        self.open.push(brackets[1]);
+    }
+
+    fn php(&mut self, field: &Field, value: &[u8]) {
+        match field {
+            Field::Fact(Fact::Value) => php_string(&mut self.open, value),
+            Field::Fact(time) => {
+                self.open.extend_from_slice(b"i:");
+                self.time(*time);
+                self.open.push(b';');
+            }
+            Field::Constant(Constant::Null) => self.open.extend_from_slice(b"N;"),
+            Field::Constant(Constant::Bool(on)) => self.open.extend_from_slice(if *on { b"b:1;" } else { b"b:0;" }),
+            Field::Constant(Constant::Number(number)) => self.php_number(*number),
+            Field::Constant(Constant::Decimal(number)) => {
+                self.open.extend_from_slice(b"d:");
+                self.open.extend_from_slice(number.as_bytes());
+                self.open.push(b';');
+            }
+            Field::Constant(Constant::Text(text)) => php_string(&mut self.open, text.as_bytes()),
+            Field::Named(fields) => self.php_items(fields, |pieces, _, (name, field)| {
+                php_string(&mut pieces.open, name.as_bytes());
+                pieces.php(field, value);
+            }),
+            Field::Listed(fields) => self.php_items(fields, |pieces, index, field| {
+                pieces.php_number(i64::try_from(index).unwrap_or(i64::MAX));
+                pieces.php(field, value);
+            }),
+        }
+    }
+
+    fn php_number(&mut self, number: i64) {
+        self.open.extend_from_slice(b"i:");
+        self.number(number);
+        self.open.push(b';');
+    }
+
+    fn php_items<T>(&mut self, items: &[T], write: impl Fn(&mut Pieces, usize, &T)) {
+        self.open.extend_from_slice(b"a:");
+        self.number(i64::try_from(items.len()).unwrap_or(i64::MAX));
+        self.open.extend_from_slice(b":{");
+        for (index, item) in items.iter().enumerate() {
+            write(self, index, item);
+        }
+        self.open.push(b'}');
+    }
 }
 
 /// The bytes are UTF-8: WeChat's answer was.
@@ -274,31 +380,6 @@ fn json_string(out: &mut Vec<u8>, text: &[u8]) {
         }
     }
     out.push(b'"');
-}
-
-fn php<'f>(pieces: &mut Pieces, fields: impl ExactSizeIterator<Item = (Option<&'f str>, Fact)>, value: &[u8]) {
-    pieces.open.extend_from_slice(b"a:");
-    pieces.number(fields.len() as u64);
-    pieces.open.extend_from_slice(b":{");
-    for (index, (name, fact)) in fields.enumerate() {
-        match name {
-            Some(name) => php_string(&mut pieces.open, name.as_bytes()),
-            None => {
-                pieces.open.extend_from_slice(b"i:");
-                pieces.number(index as u64);
-                pieces.open.push(b';');
-            }
-        }
-        match fact {
-            Fact::Value => php_string(&mut pieces.open, value),
-            time => {
-                pieces.open.extend_from_slice(b"i:");
-                pieces.time(time);
-                pieces.open.push(b';');
-            }
-        }
-    }
-    pieces.open.push(b'}');
 }
 
 /// PHP counts bytes and escapes nothing.
@@ -327,38 +408,61 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn fields() -> Vec<(String, Fact)> {
-        [("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn), ("at", Fact::ExpiresAt)]
-            .map(|(name, fact)| (name.to_owned(), fact))
-            .into()
+    fn fields() -> Field {
+        Field::named([("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn), ("at", Fact::ExpiresAt)])
     }
 
     #[test]
     fn each_form_is_written_as_its_reader_wants_it() {
         assert_eq!(shown(Form::Raw(Fact::Value), "a\"\\b", 0), "a\"\\b");
-        assert_eq!(shown(Form::JsonString, "a\"\\b/\n\u{1f}~", 0), r#""a\"\\b/\u000a\u001f~""#);
-        assert_eq!(shown(Form::PhpString, "a\"\\b", 0), "s:4:\"a\"\\b\";");
+        assert_eq!(shown(Form::JSON_STRING, "a\"\\b/\n\u{1f}~", 0), r#""a\"\\b/\u000a\u001f~""#);
+        assert_eq!(shown(Form::PHP_STRING, "a\"\\b", 0), "s:4:\"a\"\\b\";");
         assert_eq!(
-            shown(Form::JsonObject(fields()), "t\"k", 0),
+            shown(Form::Json(fields()), "t\"k", 0),
             r#"{"access_token":"t\"k","expires_in":100,"at":1700000101}"#
         );
         assert_eq!(
-            shown(Form::PhpArray(fields()), "t\"k", 0),
+            shown(Form::Php(fields()), "t\"k", 0),
             "a:3:{s:12:\"access_token\";s:3:\"t\"k\";s:10:\"expires_in\";i:100;s:2:\"at\";i:1700000101;}"
         );
-        let list = vec![Fact::Value, Fact::FetchedAt, Fact::ExpiresIn];
-        assert_eq!(shown(Form::PhpList(list.clone()), "tk", 0), "a:3:{i:0;s:2:\"tk\";i:1;i:1699992901;i:2;i:100;}");
-        assert_eq!(shown(Form::JsonList(list), "tk", 0), r#"["tk",1699992901,100]"#);
-        assert_eq!(shown(Form::Constant(1), "tk", 0), "1");
+        let list = Field::listed([Fact::Value, Fact::FetchedAt, Fact::ExpiresIn]);
+        assert_eq!(shown(Form::Php(list.clone()), "tk", 0), "a:3:{i:0;s:2:\"tk\";i:1;i:1699992901;i:2;i:100;}");
+        assert_eq!(shown(Form::Json(list), "tk", 0), r#"["tk",1699992901,100]"#);
+        assert_eq!(shown(Form::Constant("1".into()), "tk", 0), "1");
         assert_eq!(shown(Form::Nothing, "tk", 0), "");
-        assert_eq!(shown(Form::JsonObject(Vec::new()), "tk", 0), "{}");
-        assert_eq!(shown(Form::PhpList(Vec::new()), "tk", 0), "a:0:{}");
+        assert_eq!(shown(Form::Json(Field::Named(Vec::new())), "tk", 0), "{}");
+        assert_eq!(shown(Form::Php(Field::Listed(Vec::new())), "tk", 0), "a:0:{}");
+    }
+
+    #[test]
+    fn constants_stand_beside_the_value() {
+        let errors = [("errcode", Constant::Number(0)), ("errmsg", Constant::Text("o\"k".to_owned()))];
+        let mut fields: Vec<_> = errors.map(|(name, constant)| (name.to_owned(), Field::Constant(constant))).into();
+        fields.push(("token".to_owned(), Field::Fact(Fact::Value)));
+        let nested = Field::Listed(vec![
+            Field::Named(fields),
+            Field::Constant(Constant::Null),
+            Field::Constant(Constant::Bool(true)),
+            Field::Constant(Constant::Decimal("0.5".to_owned())),
+        ]);
+        assert_eq!(
+            shown(Form::Json(nested.clone()), "tk", 0),
+            r#"[{"errcode":0,"errmsg":"o\"k","token":"tk"},null,true,0.5]"#
+        );
+        assert_eq!(
+            shown(Form::Php(nested.clone()), "tk", 0),
+            "a:4:{i:0;a:3:{s:7:\"errcode\";i:0;s:6:\"errmsg\";s:3:\"o\"k\";s:5:\"token\";s:2:\"tk\";}i:1;N;i:2;b:1;i:3;d:0.5;}"
+        );
+        assert!(View { form: Form::Php(nested), ..View::RAW }.holds_value());
+        assert_eq!(shown(Form::Php(Field::Fact(Fact::ExpiresAt)), "", 0), "i:1700000101;");
+        assert_eq!(Constant::Text("a/b".to_owned()).json(), "\"a/b\"");
+        assert_eq!(Constant::Bool(false).php(), "b:0;");
     }
 
     #[test]
     fn every_printable_character_survives_json() {
         let all: String = (0x20..0x7f).map(char::from).collect();
-        let written = shown(Form::JsonString, &all, 0);
+        let written = shown(Form::JSON_STRING, &all, 0);
         assert_eq!(serde_json::from_str::<String>(&written).unwrap(), all);
     }
 
@@ -391,8 +495,8 @@ mod tests {
         assert_eq!(shown(Form::Raw(Fact::FetchedAtMs), "", 0), "1699992901300");
         assert_eq!(shown(Form::Raw(Fact::ExpiresInMs), "", 7200), "7200000");
         assert_eq!(shown(Form::Raw(Fact::ExpiresAtMs), "", 7200), "1700007200900");
-        let fields = vec![("accessToken".to_owned(), Fact::Value), ("expireTime".to_owned(), Fact::ExpiresAtMs)];
-        assert_eq!(shown(Form::JsonObject(fields), "tk", 0), r#"{"accessToken":"tk","expireTime":1700000101300}"#);
+        let fields = Field::named([("accessToken", Fact::Value), ("expireTime", Fact::ExpiresAtMs)]);
+        assert_eq!(shown(Form::Json(fields), "tk", 0), r#"{"accessToken":"tk","expireTime":1700000101300}"#);
     }
 
     #[test]
@@ -408,10 +512,16 @@ mod tests {
     #[test]
     fn what_speaks_of_the_value() {
         let holds = |form| View { form, ..View::RAW }.holds_value();
-        for form in [Form::JsonString, Form::PhpString, Form::PhpArray(fields()), Form::JsonList(vec![Fact::Value])] {
+        for form in [Form::JSON_STRING, Form::PHP_STRING, Form::Php(fields()), Form::Json(Field::listed([Fact::Value]))]
+        {
             assert!(holds(form));
         }
-        for form in [Form::Raw(Fact::ExpiresAt), Form::Constant(1), Form::Nothing, Form::PhpList(Vec::new())] {
+        for form in [
+            Form::Raw(Fact::ExpiresAt),
+            Form::Constant("1".into()),
+            Form::Nothing,
+            Form::Php(Field::Listed(Vec::new())),
+        ] {
             assert!(!holds(form));
         }
     }

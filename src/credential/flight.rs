@@ -65,6 +65,8 @@ pub struct Flight {
     pub upstream: Arc<dyn Upstream>,
     pub clock: Arc<dyn Clock>,
     pub permits: Arc<Semaphore>,
+    /// How long a call may take at most, whatever else bounds it.
+    pub patience: Duration,
     pub cancel: CancellationToken,
     /// Classic only: the note in the state that a call is about to be made.
     pub intent: Option<(Saver, u64)>,
@@ -77,6 +79,8 @@ pub struct Landing {
     pub purpose: Purpose,
     /// Calls sent, probes included.
     pub calls: u64,
+    /// Of them, the probes.
+    pub probes: u64,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
     /// The generation of the access token WeChat refused while it was used for this call.
@@ -86,6 +90,14 @@ pub struct Landing {
     /// How the answer's value was shared.
     pub shown: Shown,
     pub outcome: Outcome,
+}
+
+impl Landing {
+    fn count_probe(&mut self, kind: &Kind) {
+        let sent = u64::from(kind.probe.is_some());
+        self.calls += sent;
+        self.probes += sent;
+    }
 }
 
 pub enum Outcome {
@@ -140,6 +152,7 @@ impl Flight {
         let mut landing = Landing {
             purpose: self.purpose,
             calls: 0,
+            probes: 0,
             secret: None,
             refused_parent: None,
             ledger: None,
@@ -203,7 +216,7 @@ impl Flight {
     }
 
     async fn probe(&self, held: &[u8], landing: &mut Landing) -> Outcome {
-        landing.calls += u64::from(self.kind.probe.is_some());
+        landing.count_probe(self.kind);
         let sent_ms = self.clock.boot_ms();
         let probe = self.upstream.probe(self.kind, &self.base_url, held, self.deadline()).await;
         Outcome::Probed { probe, sent_ms }
@@ -255,7 +268,7 @@ impl Flight {
         landing.shown = turn.answered(&token, same, sent_ms, received_ms, &self.standing, refresh).await;
         let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
         let probe = if same && doubted && self.kind.probe.is_some() {
-            landing.calls += 1;
+            landing.count_probe(self.kind);
             Some(self.upstream.probe(self.kind, &self.base_url, &token.value, self.deadline()).await)
         } else {
             None
@@ -288,7 +301,8 @@ impl Flight {
     }
 
     fn deadline(&self) -> Duration {
-        Duration::from_millis(self.standing.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms))
+        let deadline_ms = self.standing.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms);
+        Duration::from_millis(deadline_ms).min(self.patience)
     }
 }
 

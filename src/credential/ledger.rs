@@ -95,6 +95,8 @@ pub struct Ledger {
     checks: u64,
     /// Of the day's calls, the forced ones.
     forced: u64,
+    /// Tries of the value on a cheap read in the same day. They are calls of another interface, with a quota of its own.
+    probes: u64,
     /// When the last forced one was counted, wall time.
     forced_unix_ms: Option<i64>,
     /// Since when, by the wall clock itself, it has been more than a day behind.
@@ -142,6 +144,12 @@ impl Ledger {
         })
     }
 
+    /// Counts tries of the value on a cheap read.
+    pub fn count_probes(&mut self, unix_ms: i64, probes: u64) {
+        self.turn(unix_ms);
+        self.probes = self.probes.saturating_add(probes);
+    }
+
     /// Takes back a call that was never sent.
     pub fn give_back(&mut self, charge: Charge) {
         if self.day.index == charge.day.0 {
@@ -169,6 +177,7 @@ impl Ledger {
             let newer = theirs > today;
             self.checks = if newer { other.checks } else { self.checks.max(other.checks) };
             self.forced = if newer { other.forced } else { self.forced.max(other.forced) };
+            self.probes = if newer { other.probes } else { self.probes.max(other.probes) };
         }
         self.forced_unix_ms = self.forced_unix_ms.max(other.forced_unix_ms);
         self.day.merge(&other.day);
@@ -181,6 +190,11 @@ impl Ledger {
         self.day.used
     }
 
+    /// Tries of the value on a cheap read in the ledger's day; see [`Ledger::day_ends_unix_ms`].
+    pub fn probes_today(&self) -> u64 {
+        self.probes
+    }
+
     /// The wall time at which the ledger's day ends.
     pub fn day_ends_unix_ms(&self) -> i64 {
         self.day.ends_unix_ms(DAY_MS)
@@ -190,7 +204,7 @@ impl Ledger {
     fn turn(&mut self, unix_ms: i64) {
         let today = index(unix_ms, DAY_MS);
         if today > self.day.index {
-            (self.checks, self.forced) = (0, 0);
+            (self.checks, self.forced, self.probes) = (0, 0, 0);
         }
         if today < self.day.index.saturating_sub(1) {
             let since = self.behind_unix_ms.map_or(unix_ms, |since| since.min(unix_ms));

@@ -1,9 +1,10 @@
 //! Managed keys: what the server keeps current by itself.
 //!
 //! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
+//! `reliable` how long a client can rely on a value, and
 //! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it, under
 //! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `ledger` counts calls before they
-//! are sent and holds back what a quota forbids. `generation` says how values are counted. `grants` are what a component
+//! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `generation` says how values are counted. `grants` are what a component
 //! and its authorizers ask with besides a secret; `verify_ticket` says what a pushed ticket is and takes it in,
 //! `ticket_files` watches where one is written. `facts` and `journal` are what is told about credentials besides their
 //! values.
@@ -17,7 +18,9 @@ pub mod grants;
 pub mod journal;
 pub mod ledger;
 pub mod policy;
+pub mod probing;
 pub mod refresher;
+mod reliable;
 mod saver;
 mod shared_counts;
 mod slot;
@@ -28,6 +31,7 @@ mod ticket_files;
 mod turn;
 pub mod verify_ticket;
 mod watched;
+pub mod wildcards;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -12,6 +12,7 @@
 //! Both windows are taken in proportion to the lifetime (300 of 7200 s), so any lifetime from seconds to weeks works.
 //! A failure never takes a live value away; it only moves the next try.
 
+use super::reliable::Reliable;
 use crate::clock::{BootMs, Now};
 use crate::kind::Renewal;
 use crate::nodes::turn;
@@ -47,6 +48,9 @@ pub struct Standing {
     undoubted_ms: Option<BootMs>,
     /// WeChat refuses the value; its end if that should turn out to be a false alarm.
     withdrawn_ms: Option<BootMs>,
+    /// By the word of the node that is followed and renews: so long before its end the value is not to be relied on any
+    /// more.
+    pub reliable_lead_ms: Option<u64>,
 }
 
 /// Calls close together whose answers never came.
@@ -71,6 +75,9 @@ pub struct Answer {
 const WHOLE_LIFE_MS: u64 = 7_200_000;
 /// WeChat advises none; a ticket changes every two hours or so, and how often it may be asked is not published.
 pub const POLL_MS: u64 = 600_000;
+/// A ticket can be relied on for so many polls from any moment on: half an hour. Those replaced by WeChat were seen to
+/// work for an hour more.
+const POLLS_RELIABLE: u64 = 3;
 /// Pause between asks for a value that can be had only when its predecessor is dead.
 const AT_END_GAP_MS: u64 = 150;
 const OVERLAP_MS: u64 = 300_000;
@@ -105,6 +112,7 @@ impl Standing {
             lost: Vec::new(),
             undoubted_ms: None,
             withdrawn_ms: None,
+            reliable_lead_ms: None,
         }
     }
 
@@ -135,7 +143,7 @@ impl Standing {
         if self.left_ms(now_ms) == 0 || self.renewal == Renewal::Poll {
             return now_ms;
         }
-        self.due_ms(random).max(now_ms)
+        self.due_ms(random).max(now_ms).max(self.repeat_from_ms(now_ms))
     }
 
     /// Takes in an answer; returns when to ask next.
@@ -209,7 +217,22 @@ impl Standing {
             Class::Operator(Pace::Slow) | Class::OwnBug => self.paced_ms(10 * MINUTE_MS, 3, left, random),
         };
         let delay = if doubtful && left > 0 { delay.min(MINUTE_MS).min(self.overlap_ms() / 5) } else { delay };
-        now.boot_ms + delay.max(BACKOFF_FLOOR_MS)
+        (now.boot_ms + delay.max(BACKOFF_FLOOR_MS)).max(self.repeat_from_ms(now.boot_ms))
+    }
+
+    /// After a lost call that may have made a token the value has the overlap left, and another token would end it at
+    /// once: so it is not made before most of that is over, when those who were told to rely on the value are done.
+    pub fn repeat_from_ms(&self, now_ms: BootMs) -> BootMs {
+        match self.lost.first() {
+            Some(lost) if self.left_ms(now_ms) > 0 => lost.first_ms + self.promised_ms(),
+            _ => now_ms,
+        }
+    }
+
+    /// What clients are told to rely on of a value that a renewal ends: not all of the overlap, so that a call that was
+    /// lost can be repeated before that is over.
+    fn promised_ms(&self) -> u64 {
+        self.overlap_ms() / 4 * 3
     }
 
     /// How long a call may take: a stalled one must not outlast the value it is to replace.
@@ -231,6 +254,28 @@ impl Standing {
     /// How long a classic value lives on once another has been minted.
     pub fn overlap_ms(&self) -> u64 {
         OVERLAP_MS.min(self.life_ms / 24)
+    }
+
+    /// What our plan leaves of the present value.
+    pub fn reliable(&self) -> Reliable {
+        let Some(expires) = self.expires_ms else { return Reliable::TO_THE_END };
+        // What has been told ends before a lost call is repeated, because the second token ends the value at once. A call
+        // that is under way may be making one: the quarter between the two is longer than any call and the way of its answer
+        // to all readers.
+        let (promised_ms, at_least_ms) = (self.promised_ms(), self.overlap_ms() / 2);
+        if let Some(lost) = self.lost.first() {
+            return Reliable { until_boot_ms: lost.first_ms.saturating_add(promised_ms), at_least_ms: 0 };
+        }
+        match (self.renewal, self.reliable_lead_ms) {
+            // The platform replaces it at a time of its own, which is seen at the next poll; how long the old one still
+            // works is not published.
+            (Renewal::Poll, _) => Reliable { until_boot_ms: 0, at_least_ms: POLLS_RELIABLE * self.poll_ms },
+            (_, Some(0)) | (Renewal::Window { .. } | Renewal::AtEnd, None) => Reliable::TO_THE_END,
+            (_, Some(lead_ms)) => Reliable { until_boot_ms: expires.saturating_sub(lead_ms), at_least_ms },
+            (Renewal::Mint, None) => {
+                Reliable { until_boot_ms: self.due_ms(1.0).saturating_add(promised_ms), at_least_ms }
+            }
+        }
     }
 
     /// A classic call was sent whose answer never came. WeChat may have minted a token we never saw; then ours has only
@@ -316,7 +361,7 @@ impl Standing {
     }
 
     fn new_value(&mut self, answer: &Answer) {
-        (self.withdrawn_ms, self.undoubted_ms) = (None, None);
+        (self.withdrawn_ms, self.undoubted_ms, self.reliable_lead_ms) = (None, None, None);
         self.lost.clear();
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {

@@ -14,13 +14,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tokio_util::time::DelayQueue;
+use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{error, info, warn};
 
 use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::generation;
 use super::policy::{Answer, BACKOFF_FLOOR_MS, POLL_MS};
+use super::probing::{Rounds, UNDER_WAY_MAX};
 use super::saver::Saver;
 use super::slot::Slot;
 use super::table::{CredentialId, Event, Published, Report, State, Table};
@@ -70,6 +71,8 @@ pub(super) struct Watchdog {
 enum Alarm {
     Try(CredentialId),
     Probe(CredentialId),
+    /// The next one whose turn it is.
+    Round,
 }
 
 /// What a spawned task brings home.
@@ -145,6 +148,10 @@ impl Refresher {
         let client_checks = CheckBudget::new(self.clock.boot_ms());
         let mut driver = Driver {
             permits: Arc::new(Semaphore::new(self.concurrency.max(1))),
+            rounds: Rounds::new(self.turn_takers(), self.clock.boot_ms()),
+            round_timer: None,
+            turns_under_way: 0,
+            turn_permits: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
             refresher: self,
             queue: DelayQueue::new(),
             tasks: JoinSet::new(),
@@ -174,6 +181,12 @@ impl Refresher {
 struct Driver {
     refresher: Refresher,
     permits: Arc<Semaphore>,
+    /// Who is tried when, if nobody doubts the value.
+    rounds: Rounds,
+    round_timer: Option<delay_queue::Key>,
+    turns_under_way: usize,
+    /// Apart from `permits`: a try that gets no answer must not hold up a renewal.
+    turn_permits: Arc<Semaphore>,
     queue: DelayQueue<Alarm>,
     tasks: JoinSet<Home>,
     /// Whose task it is; also known when it panics.
@@ -201,6 +214,7 @@ impl Driver {
                 Some(due) = poll_fn(|cx| self.queue.poll_expired(cx)) => match due.into_inner() {
                     Alarm::Try(id) => self.due(id),
                     Alarm::Probe(id) => self.probe_due(id),
+                    Alarm::Round => self.round_due(),
                 },
                 _ = tick.tick() => {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
@@ -249,6 +263,7 @@ impl Driver {
             self.set_next_probe(id);
             self.plan_probe(id);
         }
+        self.plan_round();
     }
 
     fn arm(&mut self, id: CredentialId, at_ms: BootMs) {
@@ -268,6 +283,7 @@ impl Driver {
                 self.plan_probe(id);
             }
         }
+        self.plan_round();
     }
 
     fn due(&mut self, id: CredentialId) {
@@ -303,8 +319,10 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let sharing = if only_probes { None } else { slot.sharing(purpose, total_timeout_ms, now) };
         slot.flying = true;
+        let is_turn = slot.probes.is_turn && purpose == Purpose::Probe;
+        let patience_ms = if is_turn { slot.next_try_ms.saturating_sub(now.boot_ms) } else { total_timeout_ms };
         slot.credential.update_status(|status| {
-            status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe));
+            status.checks += u64::from(matches!(purpose, Purpose::Check | Purpose::Probe) && !is_turn);
             status.forced += u64::from(purpose == Purpose::Force);
             if !only_probes && !matches!(status.state, State::Blocked | State::Waiting) {
                 status.state = State::Renewing;
@@ -323,7 +341,8 @@ impl Driver {
             total_timeout_ms: self.refresher.total_timeout_ms,
             upstream: self.refresher.upstream.clone(),
             clock: self.refresher.clock.clone(),
-            permits: self.permits.clone(),
+            permits: if is_turn { self.turn_permits.clone() } else { self.permits.clone() },
+            patience: Duration::from_millis(patience_ms),
             cancel: self.cancel.clone(),
             intent,
             sharing,
@@ -374,6 +393,7 @@ impl Driver {
 
     fn crashed(&mut self, id: CredentialId, error: &JoinError) {
         self.refresher.table.panics.fetch_add(1, Ordering::Relaxed);
+        self.end_turn(id);
         error!(appid = self.refresher.slots[id].credential.appid, %error, "a fetch task crashed; this is a bug");
         let appid = self.refresher.slots[id].credential.appid.clone();
         let failure = Failure::transport(&appid, Sent::Ambiguous, "the fetch task crashed");
@@ -383,11 +403,13 @@ impl Driver {
     }
 
     fn landed(&mut self, id: CredentialId, landing: Landing) {
-        let Landing { purpose, calls, secret, refused_parent, ledger, shown, outcome } = landing;
+        let Landing { purpose, calls, probes, secret, refused_parent, ledger, shown, outcome } = landing;
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
+        self.end_turn(id);
         self.settle_charge(id, &outcome);
         self.settle_client_check(id, &outcome);
         self.take_ledger(id, ledger);
+        self.count_probes(id, probes);
         self.note_landing(id, purpose, &outcome);
         if let (Some(share), false) = (&mut self.refresher.slots[id].share, matches!(outcome, Outcome::Told { .. })) {
             share.told = 0;
@@ -503,7 +525,7 @@ impl Driver {
             self.note_shown(id, unreachable.as_ref());
         }
         let slot = &mut self.refresher.slots[id];
-        let published = Published { value: token.value, generation, expires_boot_ms };
+        let published = slot.published(token.value, generation, expires_boot_ms);
         let waits = !same && slot.kind.renewal == Renewal::Mint && self.refresher.saver.is_some();
         let version = self.persist(id, &published);
         self.calm(id);
@@ -706,6 +728,7 @@ mod doubt;
 mod following;
 mod notes;
 mod quota;
+mod rounds;
 mod sharing;
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ pub(super) struct Plan {
     pub quota: Quota,
     /// Asked in place of `kind` for the rest of a day whose quota is used up.
     pub stand_in: Option<&'static Kind>,
-    /// How often to try the value on a cheap read, doubted or not.
+    /// How often to try the value on a cheap read, doubted or not; 0 for never, `None` for when its turn comes.
     pub probe_every_ms: Option<u64>,
     /// What it is asked with besides its secret.
     pub grant: Option<GrantName>,
@@ -136,7 +136,16 @@ impl Checks {
 #[derive(Default)]
 pub(super) struct Probes {
     pub(super) timer: Option<delay_queue::Key>,
+    /// As configured for this app alone.
     pub(super) every_ms: Option<u64>,
+    /// Otherwise: it is tried when its turn among all apps comes.
+    pub(super) takes_turns: bool,
+    /// When that is expected.
+    pub(super) turn_ms: Option<BootMs>,
+    /// The flight under way is such a turn.
+    pub(super) is_turn: bool,
+    /// The platform does not answer the call; with the errcode.
+    pub(super) withheld: Repeated<i64>,
     /// The next of those every so often.
     pub(super) next_ms: Option<BootMs>,
     /// Because of a rival, or to see whether a refusal was a false alarm.
@@ -230,7 +239,11 @@ impl Slot {
             waiters: Vec::new(),
             checks: Checks::default(),
             by_client: false,
-            probes: Probes { every_ms: plan.probe_every_ms, ..Probes::default() },
+            probes: Probes {
+                every_ms: plan.probe_every_ms.filter(|every_ms| *every_ms > 0),
+                takes_turns: plan.probe_every_ms.is_none(),
+                ..Probes::default()
+            },
             blocked_with: None,
             quota: plan.quota,
             grant: None,
@@ -265,6 +278,7 @@ impl Slot {
         self.standing.longest_ms = entry.longest_ms.min(life_ms_max);
         self.standing.learned_ms = entry.learned_ms;
         self.standing.life_ms = entry.life_ms.min(life_ms_max);
+        self.standing.reliable_lead_ms = entry.reliable_lead_ms;
         let Worth { left_ms, suspicious } = worth;
         let left_ms = left_ms.min(life_ms_max);
         self.standing.expires_ms = Some(now.boot_ms + left_ms);
@@ -292,11 +306,12 @@ impl Slot {
             status.fetched_unix_ms = Some(entry.fetched_unix_ms);
             status.state = State::Fresh;
         });
+        let published = self.published(value, generation, expires_boot_ms);
         if self.standing.left_ms(now.boot_ms) > 0 {
-            self.publish(Published { value, generation, expires_boot_ms });
+            self.publish(published);
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
-            self.credential.remember(Published { value, generation, expires_boot_ms });
+            self.credential.remember(published);
         }
     }
 
@@ -367,7 +382,13 @@ impl Slot {
             (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
             status.calls_quota = self.quota.per_day;
             status.calls_denied += denied;
+            status.probes_today = self.ledger.probes_today();
         });
+    }
+
+    /// The present value as readers will see it.
+    pub(super) fn published(&self, value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
+        Published { value, generation, expires_boot_ms, reliable: self.standing.reliable() }
     }
 
     /// The table's swap.
@@ -395,7 +416,7 @@ impl Slot {
     pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
         let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
-        self.put(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.put(self.published(old.value.clone(), old.generation, expires_boot_ms));
         self.credential.published()
     }
 
@@ -418,6 +439,7 @@ impl Slot {
             learned_ms: self.standing.learned_so_far_ms(),
             intent_unix_ms: None,
             withdrawn: withdrawn_ms.is_some(),
+            reliable_lead_ms: self.standing.reliable_lead_ms,
             ours: self.share.as_ref().is_none_or(|share| share.ours),
         })
     }

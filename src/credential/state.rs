@@ -126,6 +126,10 @@ pub struct Entry {
     /// WeChat refused the value in a probe: it is known, and not served. Files of former versions have no such field.
     #[serde(default)]
     pub withdrawn: bool,
+    /// So long before its end it is not to be relied on any more, by the word of the node that renews it. Files of former
+    /// versions have no such field.
+    #[serde(default)]
+    pub reliable_lead_ms: Option<u64>,
     /// This node has fetched it. Files of former versions are of nodes that were alone.
     #[serde(default = "yes")]
     pub ours: bool,
@@ -440,6 +444,7 @@ mod tests {
             learned_ms: Some(5),
             intent_unix_ms: None,
             withdrawn: false,
+            reliable_lead_ms: None,
             ours: true,
         }
     }

@@ -17,8 +17,10 @@ use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
 use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
+pub use super::reliable::Reliable;
 use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
+use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, Now, Spacing};
 
 /// Index of a credential, stable while the process lives.
@@ -32,6 +34,21 @@ pub struct Published {
     pub generation: u64,
     /// The boot-clock instant from which the value must not be served.
     pub expires_boot_ms: BootMs,
+    /// What our own plan leaves of that.
+    pub reliable: Reliable,
+}
+
+impl Published {
+    /// A value that no renewal ends ahead of its time.
+    pub fn to_the_end(value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
+        Published { value, generation, expires_boot_ms, reliable: Reliable::TO_THE_END }
+    }
+
+    /// Until when a client that asks now can rely on the value: what every client is told as its end.
+    #[inline]
+    pub fn reliable_until(&self, now_ms: BootMs) -> BootMs {
+        self.reliable.end(self.expires_boot_ms, now_ms)
+    }
 }
 
 impl std::fmt::Debug for Published {
@@ -48,6 +65,18 @@ pub struct Shown {
     published: Arc<Published>,
     /// In the order of [`Credential::views`].
     rendered: Box<[Rendered]>,
+    /// Somebody has read it since [`Credential::take_read`]. Beside what each reader reads anyway.
+    was_read: AtomicBool,
+}
+
+impl Shown {
+    /// Somebody gets the value now. Stored only if it is news, so that readers share the cache line.
+    #[inline]
+    pub fn note_read(&self) {
+        if !self.was_read.load(Ordering::Relaxed) {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl std::ops::Deref for Shown {
@@ -134,6 +163,10 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// Calls sent to WeChat since the start, probes included.
     pub calls: u64,
+    /// Of them, those that tried the value on a cheap read.
+    pub probes: u64,
+    /// The same of the day that ends at `day_ends_unix_ms`.
+    pub probes_today: u64,
     /// Answers that brought the value we had.
     pub same_answers: u64,
     pub failures: u64,
@@ -167,6 +200,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Calls and probes of the day that it is now.
+    pub fn today(&self, unix_ms: i64) -> (u64, u64) {
+        if unix_ms < self.day_ends_unix_ms { (self.calls_today, self.probes_today) } else { (0, 0) }
+    }
+
     /// What comes at `next_try_boot_ms`, in two words at most.
     pub fn next_action(&self) -> &'static str {
         match self.state {
@@ -210,9 +248,26 @@ pub struct Credential {
     values: watch::Sender<u64>,
     /// WeChat refused the published value.
     withdrawn: AtomicBool,
+    /// Values are handed on to readers that this process does not see.
+    has_distant_readers: AtomicBool,
 }
 
 impl Credential {
+    /// Its values are handed on, to another node or into a store of the site's own: who reads them there is not seen
+    /// here, so it counts as read all the time.
+    pub fn note_distant_readers(&self) {
+        self.has_distant_readers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the value has been read since this was last asked.
+    pub fn take_read(&self) -> bool {
+        let shown = self.shown.shown();
+        let was_read = shown.as_ref().is_some_and(|shown| {
+            shown.was_read.load(Ordering::Relaxed) && shown.was_read.swap(false, Ordering::Relaxed)
+        });
+        was_read || self.has_distant_readers.load(Ordering::Relaxed)
+    }
+
     /// A credential without a value, to be shown in these ways.
     pub fn new(id: CredentialId, appid: &str, views: Box<[View]>) -> Credential {
         Credential {
@@ -235,6 +290,7 @@ impl Credential {
             value_version: AtomicU64::new(0),
             values: watch::Sender::new(0),
             withdrawn: AtomicBool::new(false),
+            has_distant_readers: AtomicBool::new(false),
         }
     }
 
@@ -330,7 +386,7 @@ impl Credential {
 
     fn dressed(&self, published: Published) -> Shown {
         let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
-        Shown { published: Arc::new(published), rendered }
+        Shown { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 
     /// The generation of the published value, live or not, if it is this one. Takes as long for a wrong one.
@@ -370,7 +426,7 @@ impl Credential {
         let old = self.published()?;
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
-        self.publish_until_next(Published { value: old.value.clone(), generation: old.generation, expires_boot_ms });
+        self.publish_until_next(Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms));
         self.withdrawn.store(true, Ordering::Release);
         self.tick_value();
         self.published()
@@ -468,7 +524,6 @@ impl Name {
     /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
     pub fn read<R>(&self, now: Now, then: impl FnOnce(Found<'_>) -> R) -> R {
         let flags = self.flags;
-        let times = |expires_boot_ms| Times::new(now, expires_boot_ms, self.at_least_s);
         match &self.kind {
             NameKind::Constant(rendered) => {
                 return then(Found::Bytes(Value { rendered, times: Times::endless(now), flags, cas: 1 }));
@@ -483,7 +538,8 @@ impl Name {
         };
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
-                let times = times(shown.expires_boot_ms);
+                shown.note_read();
+                let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
                 then(Found::Bytes(Value { rendered, times, flags, cas: shown.generation }))
             }
             None => then(Found::Absent),
@@ -516,6 +572,8 @@ pub struct Table {
     names: ReadOnlyView<Box<[u8]>, Name, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
+    /// Names with `{any}` in them; none in most servers.
+    wildcards: Option<Box<Wildcards<Name>>>,
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<Report>,
     /// Where verify tickets go; none without a component.
@@ -574,7 +632,7 @@ impl Table {
     pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        let (mut lengths, mut all) = ([0; 4], Vec::new());
+        let (mut lengths, mut all, mut wildcards) = ([0; 4], Vec::new(), Vec::new());
         let (ticks, values) = (watch::Sender::new(0), watch::Sender::new(0));
         for (id, (label, keys)) in credentials.into_iter().enumerate() {
             let mut views: Vec<View> = Vec::new();
@@ -593,7 +651,9 @@ impl Table {
             credential.spoken.get_or_init(|| spoken.collect());
             let credential = Arc::new(credential);
             for (key, view) in keys.into_iter().zip(indices) {
-                if note_length(&mut lengths, key.name.len()) {
+                if has_wildcard(&key.name) {
+                    wildcards.push(name(key, view, &credential));
+                } else if note_length(&mut lengths, key.name.len()) {
                     let (key, name) = name(key, view, &credential);
                     names.insert(key, name);
                 }
@@ -603,6 +663,7 @@ impl Table {
         let table = Table {
             names: names.into_read_only(),
             lengths,
+            wildcards: Wildcards::new(wildcards).map(Box::new),
             credentials: all,
             reports,
             inbox: None,
@@ -645,10 +706,12 @@ impl Table {
     #[inline]
     pub fn name(&self, key: &[u8]) -> Option<&Name> {
         let word = self.lengths.get(key.len() / 64)?;
-        if word & (1 << (key.len() % 64)) == 0 {
-            return None;
+        if word & (1 << (key.len() % 64)) != 0
+            && let Some(name) = self.names.get(key)
+        {
+            return Some(name);
         }
-        self.names.get(key)
+        self.wildcards.as_ref()?.find(key)
     }
 
     /// True if clients may not write this key.
@@ -741,7 +804,7 @@ mod tests {
     use crate::credential::encoding::Fact;
 
     fn published(generation: u64, expires_boot_ms: BootMs) -> Published {
-        Published { value: Bytes::from_static(b"TOKEN"), generation, expires_boot_ms }
+        Published::to_the_end(Bytes::from_static(b"TOKEN"), generation, expires_boot_ms)
     }
 
     #[test]
@@ -771,6 +834,21 @@ mod tests {
         assert!(!table.is_managed(&[b'x'; 300]));
     }
 
+    #[test]
+    fn a_wildcard_is_looked_up_only_where_the_key_itself_is_not_managed() {
+        let key = |name: &str| Key { name: name.to_owned(), spoken: None, view: View::RAW };
+        let first = vec![key("{any}:access_token"), key("access_token:wx1")];
+        let second = vec![key("v1:access_token")];
+        let (table, _receiver) = Table::new([("wx1", first), ("wx2", second)]);
+        let app = |key: &str| table.name(key.as_bytes()).map(|name| name.credential.app().to_owned());
+        assert_eq!(app("v2:access_token").as_deref(), Some("wx1"));
+        assert_eq!(app("v1:access_token").as_deref(), Some("wx2"));
+        assert_eq!(app("{any}:access_token").as_deref(), Some("wx1"));
+        assert_eq!(app(":access_token"), None);
+        assert_eq!(app("v1:access_tokem"), None);
+        assert_eq!(table.name(b"v2:access_token").unwrap().spoken(b"v2:access_token"), b"v2:access_token");
+    }
+
     /// What is under a key now, and its cas.
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
         let found = table.name(key.as_bytes()).map(|name| {
@@ -794,10 +872,10 @@ mod tests {
             view: View { form, flags, at_least_s: 0 },
         };
         let keys = vec![
-            key("json", Form::JsonString, 6),
-            key("json too", Form::JsonString, 6),
+            key("json", Form::JSON_STRING, 6),
+            key("json too", Form::JSON_STRING, 6),
             key("at", Form::Raw(Fact::ExpiresAt), 1),
-            key("one", Form::Constant(1), 0),
+            key("one", Form::Constant("1".into()), 0),
             key("empty", Form::Nothing, 0),
         ];
         let (table, _receiver) = Table::new([("wx1", keys)]);

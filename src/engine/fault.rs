@@ -35,6 +35,30 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every one there is, for those who have words for each.
+    pub const ALL: [Fault; 20] = [
+        Fault::Unreachable,
+        Fault::Timeout,
+        Fault::Dropped,
+        Fault::Tls,
+        Fault::NoPassword,
+        Fault::Password,
+        Fault::PasswordUnreadable,
+        Fault::Files,
+        Fault::NoDescriptor,
+        Fault::Permission,
+        Fault::Database,
+        Fault::ReadOnly,
+        Fault::Full,
+        Fault::Disk,
+        Fault::Busy,
+        Fault::Cluster,
+        Fault::NoMaster,
+        Fault::Untrusted,
+        Fault::Protocol,
+        Fault::Other,
+    ];
+
     /// By the code that a server's error begins with.
     pub fn of_code(code: &str) -> Option<Fault> {
         Some(match code {

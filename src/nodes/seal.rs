@@ -38,6 +38,9 @@ pub struct Value {
     /// WeChat refused it in a probe.
     #[serde(default)]
     pub withdrawn: bool,
+    /// So long before its end it is not to be relied on any more; none if that follows from how it is renewed.
+    #[serde(default)]
+    pub reliable_lead_ms: Option<u64>,
     /// What the next renewal of an authorizer is made with.
     #[serde(default)]
     pub refresh: Option<String>,
@@ -142,6 +145,7 @@ mod tests {
             longest_ms: 8,
             learned_ms: None,
             withdrawn: false,
+            reliable_lead_ms: None,
             refresh: Some("REFRESH".into()),
             by: "node-a".into(),
             node: 1,

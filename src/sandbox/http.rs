@@ -21,7 +21,7 @@ use super::state::Shared;
 /// Routes of both APIs; their paths do not clash.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/cgi-bin/token", by_query(Endpoint::Token, classic))
+        .route("/cgi-bin/token", by_query_or_post(Endpoint::Token, classic))
         .route("/cgi-bin/stable_token", by_body(Endpoint::StableToken, stable))
         .route("/cgi-bin/gettoken", by_query(Endpoint::Gettoken, wecom))
         .route("/cgi-bin/component/api_component_token", by_body(Endpoint::ComponentToken, component))
@@ -135,6 +135,15 @@ fn by_query(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> MethodRouter<A
     })
 }
 
+/// The same, by GET or by POST: the body of the latter is not looked at.
+fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> MethodRouter<Arc<Shared>> {
+    by_query(endpoint, parse).post(
+        move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri| async move {
+            serve(shared, line, parse(&mut params_of(&uri))).await
+        },
+    )
+}
+
 /// A POST call with its parameters in the body; any other method is 43002.
 fn by_body(endpoint: Endpoint, parse: fn(Params, &[u8]) -> Ask) -> MethodRouter<Arc<Shared>> {
     post(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri, body: Bytes| async move {
@@ -151,7 +160,7 @@ fn params_of(uri: &Uri) -> Params {
 
 /// One call from arrival to answer.
 async fn serve(shared: Arc<Shared>, line: Line, ask: Ask) -> Response {
-    let (_flight, fate) = shared.arrive(&ask, line.peer);
+    let (_flight, fate) = shared.arrive(&ask, &line);
     let reply = match fate {
         Ok(answer) => Reply::from_answer(&answer),
         Err(fault) => misbehave(&shared, &line, &ask, &fault).await,

@@ -9,6 +9,7 @@ use crate::access::Rights;
 use crate::cache::{ClassTotals, Totals};
 use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
+use crate::credential::wildcards::ANY;
 use crate::protocol::response::{line, stat};
 use crate::stats::SinkStats;
 
@@ -122,7 +123,7 @@ impl Service {
             stat(out, "shared_state_forged_counts", forged.counts.load(Relaxed));
             stat(out, "shared_state_age_s", age_s.map_or("never".to_owned(), |seconds| seconds.to_string()));
         }
-        self.stats.sinks().iter().enumerate().for_each(|(number, figures)| sink(number, figures, out));
+        self.stats.sinks().iter().enumerate().for_each(|(number, figures)| sink(number, figures, now, rights, out));
     }
 
     fn process(&self, now: Now, out: &mut Vec<u8>) {
@@ -329,15 +330,40 @@ fn items(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
     }
 }
 
-/// Figures of one of the Redis servers that are written to.
-fn sink(number: usize, figures: &SinkStats, out: &mut Vec<u8>) {
+/// Figures of one of the places that are written to beside the cache.
+fn sink(number: usize, figures: &SinkStats, now: Now, rights: &Rights, out: &mut Vec<u8>) {
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("sink_{number}_{name}"), value);
+    let seconds_ago = |unix_ms: i64| now.unix_ms.saturating_sub(unix_ms).max(0) / 1000;
+    show("type", &figures.of_type);
+    show("target", &one_line(&figures.target));
     show("connected", &u8::from(figures.connected.load(Relaxed)));
+    show("waiting", &figures.waiting.load(Relaxed));
     show("writes", &figures.writes.load(Relaxed));
     show("deletes", &figures.deletes.load(Relaxed));
-    show("failures", &figures.failures.load(Relaxed));
-    show("rival_writes", &figures.rival_writes.load(Relaxed));
-    show("last_error", &figures.last_error().unwrap_or("none"));
+    show("failures", &figures.failures_total());
+    let foreign_writes = figures.foreign_writes.load(Relaxed);
+    show("foreign_writes", &foreign_writes);
+    // Its name of before.
+    show("rival_writes", &foreign_writes);
+    if let Some(write) = figures.last_write().filter(|write| rights.app(&write.app)) {
+        show("last_write_app", &write.app);
+        show("last_write_kind", &write.kind);
+        show("last_write_entry", &one_line(&write.entry));
+        show("last_write_s_ago", &seconds_ago(write.at_unix_ms));
+    }
+    let error = figures.last_error();
+    show("last_error", &error.as_ref().map_or("none", |error| error.class));
+    if let Some(error) = error {
+        show("last_error_text", &error.what);
+        show("last_error_whose", &error.whose);
+        show("last_error_s_ago", &seconds_ago(error.at_unix_ms));
+        show("what_to_do", &error.advice);
+    }
+}
+
+/// A path may have any character in it, an answer's line may not.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 /// `stats tokens`: what the refresher knows of a credential, never the value.
@@ -354,9 +380,12 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("next_call_in_s", &seconds_to(status.next_try_boot_ms));
     show("next_probe_in_s", &status.next_probe_boot_ms.map_or("none".into(), |at| seconds_to(at).to_string()));
     show("calls", &status.calls);
-    show("calls_today", &if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 });
+    let (calls_today, probes_today) = status.today(now.unix_ms);
+    show("calls_today", &calls_today);
     show("calls_quota", &status.calls_quota.map_or("none".into(), |calls| calls.to_string()));
     show("calls_denied", &status.calls_denied);
+    show("probes", &status.probes);
+    show("probes_today", &probes_today);
     show("same_answers", &status.same_answers);
     show("failures", &status.failures);
     show("reports", &credential.reports.load(Relaxed));
@@ -365,6 +394,11 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("refused_writes", &credential.refused_writes.load(Relaxed));
     show("rival_writes", &credential.rival_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);
+    let by_their_end = credential.spoken_names().iter().filter(|name| name.contains(ANY));
+    let by_their_end = by_their_end.map(String::as_str).collect::<Vec<_>>().join(" ");
+    if !by_their_end.is_empty() {
+        show("wildcard_keys", &by_their_end);
+    }
     if let Some(error) = &status.last_error {
         show("last_error_class", &error.class);
         show("last_error_errcode", &error.errcode.unwrap_or(0));

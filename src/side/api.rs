@@ -200,7 +200,7 @@ fn value(credential: &Credential, kind: &str, after: Option<u64>, lower: bool) -
     if after.is_some_and(|after| shown.generation == after || (shown.generation < after && !lower)) {
         return None;
     }
-    let left_ms = shown.expires_boot_ms.saturating_sub(now.boot_ms);
+    let left_ms = shown.reliable_until(now.boot_ms).saturating_sub(now.boot_ms);
     Some(json!({
         "app": credential.app(),
         "kind": kind,

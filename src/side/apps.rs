@@ -40,7 +40,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     let published = credential.published();
     let live = matches!(credential.read(now.boot_ms), Reading::Live(_));
     let had = status.generation > 0;
-    let today = if now.unix_ms < status.day_ends_unix_ms { status.calls_today } else { 0 };
+    let (calls_today, probes_today) = status.today(now.unix_ms);
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     put("app", json!(credential.app()));
@@ -59,10 +59,12 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     put("next_try_at_ms", json!(unix_ms(status.next_try_boot_ms, now)));
     put("next_try_in_ms", json!(status.next_try_boot_ms.saturating_sub(now.boot_ms)));
     put("next_probe_at_ms", json!(status.next_probe_boot_ms.map(|at| unix_ms(at, now))));
-    put("calls_today", json!(today));
+    put("calls_today", json!(calls_today));
     put("calls_quota", json!(status.calls_quota));
     put("day_ends_at_ms", json!(status.day_ends_unix_ms));
     put("calls_denied", json!(status.calls_denied));
+    put("probes", json!(status.probes));
+    put("probes_today", json!(probes_today));
     put("calls", json!(status.calls));
     put(
         "outcomes",

@@ -53,7 +53,7 @@ impl Seen<'_> {
     }
 
     fn used(&self) -> u64 {
-        if self.now.unix_ms < self.status.day_ends_unix_ms { self.status.calls_today } else { 0 }
+        self.status.today(self.now.unix_ms).0
     }
 
     /// How bad it is; 0 is no trouble. Whatever an alert asks of a single credential must be trouble.
@@ -86,6 +86,9 @@ const LEVELS: &[Family] = &[
     ("credential_live", GAUGE, "Whether there is a live value.", |of| Some(f64::from(u8::from(of.is_live)))),
     ("credential_generation", GAUGE, "Counts the values there have been.", |of| Some(of.status.generation as f64)),
     ("quota_used", GAUGE, "Calls of today.", |of| Some(of.used() as f64)),
+    ("probes_today", GAUGE, "Tries of the value today, on a call with a quota of its own.", |of| {
+        of.about.can_probe.then(|| of.status.today(of.now.unix_ms).1 as f64)
+    }),
     ("quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
         of.status.calls_quota.map(|calls| calls as f64)
     }),
@@ -94,6 +97,7 @@ const LEVELS: &[Family] = &[
 const COUNTERS: &[Family] = &[
     ("calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| Some(of.status.calls_denied as f64)),
     ("calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
+    ("probes", COUNTER, "Calls that tried the value and fetched none.", |of| Some(of.status.probes as f64)),
     ("checks", COUNTER, "Looks into a value that somebody doubted.", |of| Some(of.status.checks as f64)),
     ("forced", COUNTER, "Calls that told the platform to replace a live value.", |of| Some(of.status.forced as f64)),
     ("early_deaths", COUNTER, "Values refused before their time.", |of| Some(of.status.early_deaths as f64)),
@@ -245,11 +249,7 @@ mod tests {
         let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::default() };
         table.describe(ids.iter().map(|_| about()));
         for credential in table.credentials() {
-            credential.publish(Published {
-                value: Bytes::from_static(b"T"),
-                generation: 1,
-                expires_boot_ms: 7_200_000,
-            });
+            credential.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));
             credential.update_status(|status| {
                 (status.state, status.generation, status.expires_boot_ms) = (State::Fresh, 1, 7_200_000);
             });

@@ -163,6 +163,7 @@ fn shown(credential: &Credential, now: Now) -> Value {
         "generation": generation,
         "token": live.and_then(|of| std::str::from_utf8(&of.value).ok()),
         "expires_in_ms": live.map_or(0, |of| of.expires_boot_ms.saturating_sub(now.boot_ms)),
+        "reliable_lead_ms": live.and_then(|of| of.reliable.lead_ms(of.expires_boot_ms)),
         "lifetime_ms": had.then_some(status.life_ms),
         "fetched_at_ms": status.fetched_unix_ms,
         "withdrawn": withdrawn && live.is_none(),

@@ -81,6 +81,7 @@ pub async fn watch(parts: Arc<Parts>) {
 /// What has been told already.
 struct Seen {
     figures: Figures,
+    sinks: Value,
     seconds: u64,
     sampled: Instant,
     version: u64,
@@ -92,6 +93,7 @@ impl Seen {
     fn new(parts: &Parts) -> Seen {
         Seen {
             figures: Vec::new(),
+            sinks: Value::Null,
             seconds: 0,
             sampled: Instant::now(),
             version: *parts.table().changes().borrow(),
@@ -118,6 +120,11 @@ impl Seen {
             }
             self.tell(parts, "server", &told);
             self.expiries(parts, now);
+            let sinks = status::sinks(parts);
+            if sinks != self.sinks {
+                self.tell(parts, "sinks", &sinks);
+                self.sinks = sinks;
+            }
         }
         self.figures = figures;
         self.looked_ms = now.boot_ms;

@@ -27,6 +27,7 @@ use super::credential_metrics;
 use super::parts::Parts;
 use super::problem::Problem;
 use super::query::Params;
+use super::sink_metrics;
 use crate::clock::Now;
 use crate::credential::facts::DURATION_BOUNDS_MS;
 
@@ -125,7 +126,8 @@ impl Collector for Scrape {
         of_this(out, parts, &general, now)?;
         let (table, per_credential) = (parts.table(), parts.settings.metrics_per_credential);
         credential_metrics::encode(out, table.credentials(), per_credential, parts.apps.len(), now)?;
-        of_calls(out, parts)
+        of_calls(out, parts)?;
+        sink_metrics::encode(out, &parts.service.stats.sinks())
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! `server` accepts and cuts off, on `connections`; `gate` decides who may what, on `limits`, `attempts` and `sessions`;
 //! `parts` is what handlers share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics` with
-//! `credential_metrics`, `wechat` and `page`
-//! are what there is to see.
+//! `credential_metrics`, `wechat` (which tells the time of `wechat_time`) and `page`
+//! are what there is to see; `unreadable` is what is said of a request that cannot be read.
 
 mod api;
 mod app_secret;
@@ -30,8 +30,11 @@ mod query;
 mod routes;
 mod server;
 mod sessions;
+mod sink_metrics;
 mod status;
+mod unreadable;
 mod wechat;
+mod wechat_time;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -24,6 +24,7 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("/page/dom.js", SCRIPT, include_bytes!("page/dom.js")),
     ("/page/list.js", SCRIPT, include_bytes!("page/list.js")),
     ("/page/net.js", SCRIPT, include_bytes!("page/net.js")),
+    ("/page/sinks.js", SCRIPT, include_bytes!("page/sinks.js")),
     ("/page/timeline.js", SCRIPT, include_bytes!("page/timeline.js")),
     ("/page/words.js", SCRIPT, include_bytes!("page/words.js")),
 ];

@@ -36,7 +36,7 @@ pub fn all(parts: Arc<Parts>) -> Router {
         .route("/livez", health(get(health::live).options(health::live)))
         .route("/readyz", health(get(health::ready).options(health::ready)))
         .route("/metrics", read(get(metrics::scrape)))
-        .route("/cgi-bin/token", wechat::by_query(wechat::token))
+        .route("/cgi-bin/token", wechat::by_query_or_post(wechat::token))
         .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))
         .route("/cgi-bin/gettoken", wechat::by_query(wechat::gettoken))
         .route("/cgi-bin/ticket/getticket", wechat::by_query(wechat::getticket))
@@ -49,6 +49,9 @@ pub fn all(parts: Arc<Parts>) -> Router {
 }
 
 async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    if wechat::is_wechats(uri.path()) {
+        return Ok(wechat::unknown_call());
+    }
     match method {
         Method::GET | Method::HEAD => page::file(uri.path(), &headers),
         _ => Err(Problem::not_found()),

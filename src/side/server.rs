@@ -31,7 +31,7 @@ use super::connections::{Answering, Connection, Cost, Place};
 use super::gate::{self, Line};
 use super::parts::Parts;
 use super::problem::Problem;
-use super::{events, routes, wechat};
+use super::{events, routes, unreadable, wechat};
 use crate::clock;
 use crate::descriptors;
 use crate::supervision::Supervisor;
@@ -114,12 +114,14 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
     }
 }
 
-/// Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
+/// Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet. For what the
+/// request is meant is not known yet, so the body is what WeChat says when it is busy.
 fn refuse(stream: &TcpStream, tls: bool) {
+    const BODY: &str = r#"{"errcode":-1,"errmsg":"system error: too many connections"}"#;
     if !tls {
-        let _ = stream.try_write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
-        );
+        let head =
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close";
+        let _ = stream.try_write(format!("{head}\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len()).as_bytes());
     }
 }
 
@@ -189,8 +191,10 @@ async fn answer(
     place: Arc<Place>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
+    let for_wechat = wechat::is_wechats(head.uri.path());
     let mut response = match handled(head, body, line, router, &parts, &place).await {
         Ok(response) => response,
+        Err(problem) if for_wechat => wechat::refused(&problem),
         Err(problem) => problem.into_response(),
     };
     if place.connection.is_reserved() {
@@ -211,7 +215,7 @@ async fn handled(
     let cost = cost(&head);
     // Health waits for no body: one that does not come would keep the place.
     let body = if cost == Cost::Health { Body::empty() } else { whole(body).await? };
-    let Some(answering) = place.begin_answer(cost) else { return crowded(&head) };
+    let answering = place.begin_answer(cost).ok_or_else(crowded)?;
     head.extensions.insert(Arc::new(visitor));
     let Ok(response) = router.call(Request::from_parts(head, body)).await;
     Ok(response.map(|body| Body::new(AnswerBody { body, _answering: answering })))
@@ -221,19 +225,16 @@ fn cost(head: &Head) -> Cost {
     match head.uri.path() {
         _ if gate::is_bare_health(head) => Cost::Health,
         "/metrics" => Cost::Short,
-        path if path.starts_with("/cgi-bin/") => Cost::Short,
+        path if wechat::is_wechats(path) => Cost::Short,
         _ => Cost::Other,
     }
 }
 
 /// All places are taken by requests that are being answered.
-fn crowded(head: &Head) -> Result<Response<Body>, Problem> {
-    if head.uri.path().starts_with("/cgi-bin/") {
-        return Ok(wechat::busy());
-    }
+fn crowded() -> Problem {
     let detail = "all connections are being answered; see max_connections and max_connections_per_peer under [side]";
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-    Err(Problem { retry_after_s: Some(1), ..problem })
+    Problem { retry_after_s: Some(1), ..problem }
 }
 
 /// An answer's body: until it has been handed over, the connection is being answered.
@@ -302,12 +303,14 @@ struct Patient<S> {
     stream: S,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Written in place of what hyper has said of a request that it could not read; and how much of it has been.
+    instead: Option<(Vec<u8>, usize)>,
     connection: Arc<Connection>,
 }
 
 impl<S: AsyncWrite + Unpin> Patient<S> {
     fn new(stream: S, connection: Arc<Connection>) -> Patient<S> {
-        Patient { stream, deadline: None, connection }
+        Patient { stream, deadline: None, instead: None, connection }
     }
 
     fn bounded<T>(
@@ -330,6 +333,34 @@ impl<S: AsyncWrite + Unpin> Patient<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Patient<S> {
+    /// True once all of the replacement has been written.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((bytes, at)) = self.instead.take() {
+            let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { break };
+            let written = self.bounded(cx, |stream, cx| stream.poll_write(cx, rest));
+            match written {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(more)) => self.instead = Some((bytes, at + more)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.instead = Some((bytes, at));
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the replacement of such an answer; `None` of any other.
+    fn poll_replace(&mut self, cx: &mut Context<'_>, answer: &[u8], length: usize) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            self.instead = Some((unreadable::replacement(answer)?, 0));
+        }
+        Some(self.poll_instead(cx).map_ok(|()| length))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
@@ -338,6 +369,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(replaced) = self.poll_replace(cx, bytes, bytes.len()) {
+            return replaced;
+        }
         self.bounded(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
@@ -354,6 +388,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bytes.iter().map(|part| part.len()).sum();
+        let first = bytes.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+        if let Some(replaced) = self.poll_replace(cx, first, length) {
+            return replaced;
+        }
         self.bounded(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
     }
 

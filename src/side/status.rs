@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::parts::Parts;
 use crate::clock::Now;
 use crate::credential::table::State;
+use crate::stats::SinkStats;
 
 /// A figure's name and what it is now.
 pub type Figures = Vec<(&'static str, u64)>;
@@ -132,8 +133,38 @@ pub fn shown(parts: &Parts, now: Now) -> Value {
             "forged_values": table.sharing.forged.values.load(Relaxed),
             "forged_counts": table.sharing.forged.counts.load(Relaxed),
         })),
+        "sinks": sinks(parts),
         "figures": figures,
         "history": parts.feed.history.lock().shown(),
+    })
+}
+
+/// Where values are written to beside the cache, in the configuration's order.
+pub fn sinks(parts: &Parts) -> Value {
+    parts.service.stats.sinks().iter().map(|sink| self::sink(sink)).collect()
+}
+
+fn sink(sink: &SinkStats) -> Value {
+    json!({
+        "type": sink.of_type,
+        "target": sink.target,
+        "connected": sink.connected.load(Relaxed),
+        "waiting": sink.waiting.load(Relaxed),
+        "writes": sink.writes.load(Relaxed),
+        "deletes": sink.deletes.load(Relaxed),
+        "foreign_writes": sink.foreign_writes.load(Relaxed),
+        "failures": sink.failures(),
+        "last_write": sink.last_write().map(|write| json!({
+            "app": write.app, "kind": write.kind, "entry": write.entry, "at_ms": write.at_unix_ms,
+        })),
+        "last_error": sink.last_error().map(|error| json!({
+            "class": error.class,
+            "whose": error.whose,
+            "text": error.what,
+            "advice": error.advice,
+            "about": error.about,
+            "at_ms": error.at_unix_ms,
+        })),
     })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::{Response, Uri};
+use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ use super::api::{Asker, Shared};
 use super::attempts::Target;
 use super::gate::Visitor;
 use super::parts::{App, Parts};
+use super::problem::Problem;
+use super::wechat_time::{self, Client};
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading, Table};
 
@@ -29,11 +31,6 @@ use crate::credential::table::{Credential, Reading, Table};
 const FIRST_FETCH_MAX: Duration = Duration::from_secs(3);
 /// And one by force for the check.
 const CHECK_MAX: Duration = Duration::from_secs(10);
-/// SDKs subtract up to 1500 s from what the classic call says (silenceper/wechat, EasyWeChat 3), which says 7200 at
-/// WeChat's; one that comes out at nothing or less makes some caches keep a token for ever and others fail.
-const CLASSIC_S_MIN: u64 = 1_560;
-/// The stable call says 300 at least at WeChat's, and SDKs know that.
-const STABLE_S_MIN: u64 = 360;
 /// Tokens whose bearers may ask for tickets although a newer token is there, besides four of each credential.
 const BEARERS_MAX: usize = 50_000;
 
@@ -59,6 +56,34 @@ pub fn busy() -> Response<Body> {
     reply(Err(refusal(-1, "system error: too many calls at once"))).into_response()
 }
 
+/// Whether a request was meant for WeChat: whatever comes of it is answered as WeChat would.
+pub fn is_wechats(path: &str) -> bool {
+    let path = path.trim_start_matches('/');
+    path == "cgi-bin" || path.starts_with("cgi-bin/")
+}
+
+/// A call that is not answered here.
+pub fn unknown_call() -> Response<Body> {
+    let errmsg =
+        "invalid url: only the calls for tokens and tickets are answered here, make this one at WeChat's own host";
+    reply(Err(refusal(40066, errmsg))).into_response()
+}
+
+/// What keeps a request from being looked at, in WeChat's form: its SDKs know no other.
+pub fn refused(problem: &Problem) -> Response<Body> {
+    let (errcode, what) = match problem.kind {
+        "host-unknown" => (40066, "invalid url"),
+        "too-many-requests" => (45011, "api minute-quota reach limit"),
+        "key-needed" | "key-unknown" => (40001, "invalid credential"),
+        "too-large" => (45002, "content size out of limit"),
+        "too-slow" => (44002, "empty post data"),
+        "bad-request" => (47001, "data format error"),
+        "busy" => return busy(),
+        _ => (48001, "api unauthorized"),
+    };
+    reply(Err(Refusal { errcode, errmsg: format!("{what}: {}", problem.detail) })).into_response()
+}
+
 /// Parameters; an empty one counts as absent, as it does at WeChat's.
 struct Words(HashMap<String, String>);
 
@@ -82,79 +107,116 @@ impl Words {
     }
 }
 
+/// Who asks, and with what.
+pub struct Asked<What> {
+    parts: Arc<Parts>,
+    visitor: Arc<Visitor>,
+    what: What,
+    client: Client,
+}
+
+fn client(headers: &HeaderMap, uri: &Uri) -> Client {
+    let agent = headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
+    Client::of(agent, uri.query().unwrap_or_default())
+}
+
 /// A call with its parameters in the URL.
-pub fn by_query<A>(ask: fn(Arc<Parts>, Arc<Visitor>, Uri) -> A) -> MethodRouter<Arc<Parts>>
+pub fn by_query<A>(ask: fn(Asked<Uri>) -> A) -> MethodRouter<Arc<Parts>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    get(move |State(parts): Shared, Extension(visitor): Asker, uri: Uri| ask(parts, visitor, uri))
-        .fallback(async || reply(Err(refusal(43001, "require GET method"))))
+    let asked = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri| {
+        let client = client(&headers, &uri);
+        ask(Asked { parts, visitor, what: uri, client })
+    };
+    get(asked).fallback(async || reply(Err(refusal(43001, "require GET method"))))
+}
+
+/// The same, asked for by GET or by POST: the body of the latter is not looked at.
+pub fn by_query_or_post<A>(ask: fn(Asked<Uri>) -> A) -> MethodRouter<Arc<Parts>>
+where
+    A: Future<Output = Json<Value>> + Send + 'static,
+{
+    let posted = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri| {
+        let client = client(&headers, &uri);
+        ask(Asked { parts, visitor, what: uri, client })
+    };
+    by_query(ask).post(posted)
 }
 
 /// A call with its parameters in a JSON body.
-pub fn by_body<A>(ask: fn(Arc<Parts>, Arc<Visitor>, Bytes) -> A) -> MethodRouter<Arc<Parts>>
+pub fn by_body<A>(ask: fn(Asked<Bytes>) -> A) -> MethodRouter<Arc<Parts>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    post(move |State(parts): Shared, Extension(visitor): Asker, body: Bytes| ask(parts, visitor, body))
-        .fallback(async || reply(Err(refusal(43002, "require POST method"))))
+    let asked = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri, body: Bytes| {
+        let client = client(&headers, &uri);
+        ask(Asked { parts, visitor, what: body, client })
+    };
+    post(asked).fallback(async || reply(Err(refusal(43002, "require POST method"))))
 }
 
-/// `GET /cgi-bin/token`.
-pub async fn token(parts: Arc<Parts>, visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
-    let words = Words::of_query(&uri);
-    let call = Call { name: "GET /cgi-bin/token", s_min: CLASSIC_S_MIN, force: false };
-    reply(of_mp(&parts, &visitor, &words, call).await)
+/// `/cgi-bin/token`, by GET or by POST.
+pub async fn token(asked: Asked<Uri>) -> Json<Value> {
+    let words = Words::of_query(&asked.what);
+    let call = Call { name: "GET /cgi-bin/token", told: Told(wechat_time::Call::Token, asked.client), force: false };
+    reply(of_mp(&asked.parts, &asked.visitor, &words, call).await)
 }
 
 /// `POST /cgi-bin/stable_token`.
-pub async fn stable_token(parts: Arc<Parts>, visitor: Arc<Visitor>, body: Bytes) -> Json<Value> {
-    let Ok(body) = serde_json::from_slice::<Value>(&body) else {
+pub async fn stable_token(asked: Asked<Bytes>) -> Json<Value> {
+    let Ok(body) = serde_json::from_slice::<Value>(&asked.what) else {
         return reply(Err(refusal(47001, "data format error")));
     };
     let force = body.get("force_refresh").and_then(Value::as_bool).unwrap_or(false);
-    let call = Call { name: "POST /cgi-bin/stable_token", s_min: STABLE_S_MIN, force };
-    reply(of_mp(&parts, &visitor, &Words::of_json(&body), call).await)
+    let told = Told(wechat_time::Call::StableToken, asked.client);
+    let call = Call { name: "POST /cgi-bin/stable_token", told, force };
+    reply(of_mp(&asked.parts, &asked.visitor, &Words::of_json(&body), call).await)
 }
 
 /// `GET /cgi-bin/gettoken` of WeCom. `agentid` may tell a key which of the corporation's apps is meant.
-pub async fn gettoken(parts: Arc<Parts>, visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
-    let words = Words::of_query(&uri);
-    reply(of_wecom(&parts, &visitor, &words).await)
+pub async fn gettoken(asked: Asked<Uri>) -> Json<Value> {
+    let words = Words::of_query(&asked.what);
+    reply(of_wecom(&asked.parts, &asked.visitor, &words, asked.client).await)
 }
 
 /// `GET /cgi-bin/ticket/getticket`.
-pub async fn getticket(parts: Arc<Parts>, _visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
-    let words = Words::of_query(&uri);
+pub async fn getticket(asked: Asked<Uri>) -> Json<Value> {
+    let words = Words::of_query(&asked.what);
     let kind = match words.get("type") {
         Some("jsapi") => "jsapi_ticket",
         Some("wx_card") => "wx_card_ticket",
         _ => return reply(Err(refusal(40097, "invalid args: type is neither jsapi nor wx_card"))),
     };
-    reply(ticket(&parts, &words, kind, |platform| platform != "wecom").await)
+    reply(ticket(&asked, &words, kind, |platform| platform != "wecom").await)
 }
 
 /// `GET /cgi-bin/get_jsapi_ticket` of WeCom.
-pub async fn get_jsapi_ticket(parts: Arc<Parts>, _visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
-    reply(ticket(&parts, &Words::of_query(&uri), "jsapi_ticket", |platform| platform == "wecom").await)
+pub async fn get_jsapi_ticket(asked: Asked<Uri>) -> Json<Value> {
+    let words = Words::of_query(&asked.what);
+    reply(ticket(&asked, &words, "jsapi_ticket", |platform| platform == "wecom").await)
 }
 
 /// `GET /cgi-bin/ticket/get` of WeCom.
-pub async fn agent_ticket(parts: Arc<Parts>, _visitor: Arc<Visitor>, uri: Uri) -> Json<Value> {
-    let words = Words::of_query(&uri);
+pub async fn agent_ticket(asked: Asked<Uri>) -> Json<Value> {
+    let words = Words::of_query(&asked.what);
     if words.get("type") != Some("agent_config") {
         return reply(Err(refusal(40097, "invalid args: type is not agent_config")));
     }
-    reply(ticket(&parts, &words, "agent_ticket", |platform| platform == "wecom").await)
+    reply(ticket(&asked, &words, "agent_ticket", |platform| platform == "wecom").await)
 }
 
 /// One of the calls for a token.
 struct Call {
     /// For the log.
     name: &'static str,
-    s_min: u64,
+    told: Told,
     force: bool,
 }
+
+/// Which call tells a time, and to whom.
+#[derive(Clone, Copy)]
+struct Told(wechat_time::Call, Client);
 
 async fn of_mp(parts: &Parts, visitor: &Visitor, words: &Words, call: Call) -> Outcome {
     if words.get("grant_type") != Some("client_credential") {
@@ -172,11 +234,11 @@ async fn of_mp(parts: &Parts, visitor: &Visitor, words: &Words, call: Call) -> O
     if call.force {
         look_into(parts, credential).await;
     }
-    let (token, expires_in) = live(parts, credential, call.s_min).await?;
+    let (token, expires_in) = live(parts, credential, call.told).await?;
     Ok(json!({ "access_token": token, "expires_in": expires_in }))
 }
 
-async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words) -> Outcome {
+async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words, client: Client) -> Outcome {
     let corpid = words.needed("corpid", 41002, "corpid missing")?;
     let secret = words.needed("corpsecret", 41004, "corpsecret missing")?;
     let agent = words.get("agentid");
@@ -194,7 +256,7 @@ async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words) -> Outcome {
         ));
     };
     let credential = app.credential("access_token").ok_or_else(|| refusal(40013, "invalid corpid"))?;
-    let (token, expires_in) = live(parts, credential, STABLE_S_MIN).await?;
+    let (token, expires_in) = live(parts, credential, Told(wechat_time::Call::Gettoken, client)).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": expires_in }))
 }
 
@@ -255,7 +317,7 @@ fn looks_like_an_appid(text: &str) -> bool {
 }
 
 /// The live value, and what is told of its life, seconds.
-async fn live(parts: &Parts, credential: &Credential, s_min: u64) -> Result<(String, u64), Refusal> {
+async fn live(parts: &Parts, credential: &Credential, told: Told) -> Result<(String, u64), Refusal> {
     let mut changes = credential.subscribe();
     let until = tokio::time::Instant::now() + FIRST_FETCH_MAX;
     loop {
@@ -264,10 +326,10 @@ async fn live(parts: &Parts, credential: &Credential, s_min: u64) -> Result<(Str
             Reading::Live(shown) => {
                 let shown = shown.as_ref().ok_or_else(|| none(credential))?;
                 let value = String::from_utf8(shown.value.to_vec()).map_err(|_| none(credential))?;
-                let left_s = shown.expires_boot_ms.saturating_sub(now_ms) / 1000;
-                let s_min = parts.settings.wechat_expires_in_min_s.map_or(s_min, u64::from);
+                let reliable_s = shown.reliable_until(now_ms).saturating_sub(now_ms) / 1000;
+                let min_s = parts.settings.wechat_expires_in_min_s;
                 parts.bearers.note(&value, credential.id, shown.expires_boot_ms, now_ms);
-                return Ok((value, left_s.max(s_min)));
+                return Ok((value, wechat_time::told_s(reliable_s, told.0, told.1, min_s)));
             }
             Reading::Absent => return Err(none(credential)),
             Reading::FirstFetch => {
@@ -299,7 +361,8 @@ async fn look_into(parts: &Parts, credential: &Credential) {
     }
 }
 
-async fn ticket(parts: &Parts, words: &Words, kind: &str, of_platform: fn(&str) -> bool) -> Outcome {
+async fn ticket(asked: &Asked<Uri>, words: &Words, kind: &str, of_platform: fn(&str) -> bool) -> Outcome {
+    let parts = &asked.parts;
     let token = words.needed("access_token", 41001, "access_token missing")?;
     let invalid = || refusal(40001, "invalid credential, access_token is invalid or not latest");
     let app = bearer(parts, token).filter(|app| of_platform(app.platform)).ok_or_else(invalid)?;
@@ -307,7 +370,7 @@ async fn ticket(parts: &Parts, words: &Words, kind: &str, of_platform: fn(&str) 
         let what = format!("api unauthorized: {kind} is not among the app's tickets in the configuration");
         return Err(Refusal { errcode: 48001, errmsg: what });
     };
-    let (ticket, expires_in) = live(parts, credential, CLASSIC_S_MIN).await?;
+    let (ticket, expires_in) = live(parts, credential, Told(wechat_time::Call::Ticket, asked.client)).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "ticket": ticket, "expires_in": expires_in }))
 }
 

@@ -249,7 +249,7 @@ fn fill_in(template: &Template, current: &Current) -> Result<Vec<u8>, Fault> {
 /// As an alias shows it, but for values that could mean something to whoever reads the file as something else.
 fn shown(view: &View, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
     match &view.form {
-        Form::JsonString | Form::JsonObject(_) | Form::JsonList(_) => {
+        Form::Json(_) => {
             escaped(&current.value, Escape::Json)?;
             // In JSON they stand in strings only.
             Ok(entry.render(current).into_iter().fold(Vec::new(), without_tags))

@@ -147,7 +147,13 @@ impl Item {
 }
 
 fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
-    Current { value: published.value.clone(), now, end_ms: published.expires_boot_ms, at_least_s }
+    Current {
+        value: published.value.clone(),
+        now,
+        end_ms: published.expires_boot_ms,
+        told_end_ms: published.reliable_until(now.boot_ms),
+        at_least_s,
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +161,7 @@ mod tests {
     use super::*;
     use crate::config::AliasOf;
     use crate::credential::encoding::{Fact, Form, View};
+    use crate::credential::table::Reliable;
 
     const TOKEN: &str = "token-of-ours-0123456789";
     const OTHER: &str = "token-of-another-0123456789";
@@ -165,13 +172,13 @@ mod tests {
             let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
             SinkEntry { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, content }
         };
-        let entries = [("token", Form::JsonString), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
+        let entries = [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
         Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
     }
 
     fn publish(item: &Item, token: &str, expires_boot_ms: BootMs) {
         let value = Bytes::copy_from_slice(token.as_bytes());
-        item.credential.publish(Published { value, generation: 1, expires_boot_ms });
+        item.credential.publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn write(item: &mut Item) {
@@ -195,6 +202,17 @@ mod tests {
         assert_eq!(contents, [format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()]);
         item.credential.withdraw(NOW.boot_ms);
         assert_eq!(item.wanted(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
+    }
+
+    #[test]
+    fn the_time_told_is_the_time_that_the_value_can_be_relied_on() {
+        let item = item();
+        let reliable = Reliable { until_boot_ms: 40_000, at_least_ms: 0 };
+        let published = Published { reliable, ..Published::to_the_end(Bytes::from_static(b"token"), 1, 70_500) };
+        item.credential.publish(published);
+        let (current, until_ms) = item.wanted(0, NOW, 0).unwrap();
+        assert_eq!((current.left_ms(), until_ms), (60_500, 70_500), "it is there to its true end");
+        assert_eq!(item.entries[1].render(&current), b"1700000030");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! one thing a sink tells the refresher is that somebody else writes tokens. Nobody ever waits for a sink, and of
 //! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
+mod command;
 mod file;
 mod item;
 mod queue;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -28,17 +29,19 @@ use tracing::{debug, error, info, warn};
 
 use self::item::{Entry, Found, Item};
 use self::queue::{Queue, Task};
-use self::target::{Fault, Retract, Scope, Target, Write};
-use crate::clock::{BootMs, Now, Repeated, boot_ms};
+use self::target::{Fault, Place, Retract, Scope, Target, Write};
+use crate::clock::{BootMs, Now, Repeated, boot_ms, unix_ms};
 use crate::config::{self, SinkEntry, SinkTo};
 use crate::credential::table::Table;
-use crate::stats::{SinkStats, Stats};
+use crate::stats::{SinkError, SinkStats, SinkWrite, Stats};
 use crate::supervision::Supervisor;
 
 /// Credentials under way at once.
 const AT_ONCE: usize = 32;
 /// Credentials looked at in one check; the next check goes on behind them.
 const LOOKS: usize = 32;
+/// Credentials tried again at once of those that have failed.
+const RETRIES: usize = 32;
 /// What is written again though nothing has changed is written no faster than so many times a second.
 const REWRITES_PER_S: u64 = 50;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -68,6 +71,12 @@ pub struct Sink {
     suspects: BTreeSet<usize>,
     /// What one credential met is tried again then, while the others go on.
     again: Option<(Instant, BTreeSet<usize>)>,
+    /// Where the next try of these begins, and those that are being tried.
+    retry_from: usize,
+    retried: BTreeSet<usize>,
+    /// Room for the next job, where there is a limit.
+    place: Option<Place>,
+    is_begun: bool,
     backoff: Duration,
     /// By class: each of many files may have a folder of its own.
     log: Repeated<&'static str>,
@@ -75,7 +84,10 @@ pub struct Sink {
 
 /// One sink for each that is configured, on the table's credentials.
 pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
-    let sink = |config: &config::Sink| Some(Sink::new(config, target(config)?, table, stats.register_sink()));
+    let sink = |config: &config::Sink| {
+        let target = target(config)?;
+        Some(Sink::new(config, target, table, stats.register_sink(config.type_name(), config.to_string())))
+    };
     sinks.iter().filter_map(sink).collect()
 }
 
@@ -87,6 +99,7 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
         SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
+        SinkTo::Command(command) => Some(Arc::new(command::Command::new(command.clone()))),
     }
 }
 
@@ -109,6 +122,13 @@ pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervis
         // A store that does not answer holds up nobody's end.
         () = async { end.cancelled().await; tokio::time::sleep(2 * LAST_WRITES).await } => {}
     }
+    kill_commands();
+}
+
+/// Ends every command that a sink has started, with all that it has started itself; no other starts. For whoever ends the
+/// process.
+pub fn kill_commands() {
+    command::kill_all();
 }
 
 /// Wakes with the index of each item that changes.
@@ -179,6 +199,10 @@ impl Sink {
             rewrite_next: 0,
             suspects: BTreeSet::new(),
             again: None,
+            retry_from: 0,
+            retried: BTreeSet::new(),
+            place: None,
+            is_begun: false,
             backoff: Duration::ZERO,
             log: Repeated::default(),
         }
@@ -203,7 +227,8 @@ impl Sink {
                 Err(fault) => fault,
             };
             self.stats.connected.store(false, Relaxed);
-            self.failed(fault);
+            self.failed(None, fault);
+            self.tell_waiting();
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
@@ -214,19 +239,17 @@ impl Sink {
 
     /// Writes what changes for as long as the connection is good; `None` at the end of it all.
     async fn serve(&mut self, changes: &mut Changes, end: &CancellationToken) -> Option<Fault> {
-        // Whatever it was, it may have been restarted, flushed or swapped for another.
-        self.queue = Queue::default();
-        self.queue.all_stale(self.items.len());
-        self.again = None;
+        self.begin();
         let mut under_way = UnderWay::new();
         let mut check = every(Duration::from_millis(self.config.check_every_ms));
         let mut rewrite = self.rewrite_pace().map(every);
         loop {
             changes.pending(&mut self.queue);
             self.start_jobs(&mut under_way);
+            self.tell_waiting();
             if under_way.is_empty() {
                 self.stats.connected.store(true, Relaxed);
-                if self.again.is_none() {
+                if self.again.is_none() && !self.queue.has_next() {
                     self.all_is_well();
                 }
             }
@@ -245,31 +268,63 @@ impl Sink {
                         return Some(fault);
                     }
                 }
+                place = room(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
                 () = until(next_end) => self.note_ended(),
                 () = until(next_try) => self.retry(),
                 // A node that is cut off from the others may be behind them.
-                _ = check.tick(), if !self.is_cut_off() => self.ask_for_looks(),
+                _ = check.tick(), if self.target.is_readable() && !self.is_cut_off() => self.ask_for_looks(),
                 () = tick(&mut rewrite), if !self.is_cut_off() => self.ask_for_rewrite(),
             }
         }
     }
 
+    /// All is written at first, and again where it may be gone: the target may have been restarted, flushed or swapped for
+    /// another.
+    fn begin(&mut self) {
+        self.place = None;
+        if !self.is_begun || self.target.may_have_lost() {
+            self.queue = Queue::default();
+            self.queue.all_stale(self.items.len());
+            self.again = None;
+        } else {
+            self.queue.give_up();
+            if let Some((at, _)) = &mut self.again {
+                *at = Instant::now();
+            }
+        }
+        self.is_begun = true;
+    }
+
+    fn tell_waiting(&self) {
+        let put_off = self.again.as_ref().map_or(0, |(_, waiting)| waiting.len());
+        self.stats.waiting.store((self.queue.waiting() + put_off) as u64, Relaxed);
+    }
+
     /// What has not been written yet, at the end.
     async fn write_rest(&mut self, under_way: &mut UnderWay) {
         self.queue.forget_looks();
-        self.start_jobs(under_way);
-        while let Some((job, outcome)) = under_way.next().await {
-            if self.finish(job, outcome).is_err() {
-                return;
-            }
+        loop {
             self.start_jobs(under_way);
+            tokio::select! {
+                Some((job, outcome)) = under_way.next(), if !under_way.is_empty() => {
+                    if self.finish(job, outcome).is_err() {
+                        return;
+                    }
+                }
+                place = room(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
+                else => return,
+            }
         }
     }
 
     fn start_jobs(&mut self, under_way: &mut UnderWay) {
         while under_way.len() < AT_ONCE {
+            let place = self.place.take();
+            if self.target.limit().is_some() && place.is_none() {
+                return;
+            }
             let Some((index, task)) = self.queue.take() else { return };
-            match self.job(index, task) {
+            match self.job(index, task, place) {
                 Ok(job) => under_way.push(job.run(self.target.clone()).boxed()),
                 Err(fault) => {
                     self.queue.done(index);
@@ -279,7 +334,7 @@ impl Sink {
         }
     }
 
-    fn job(&mut self, index: usize, task: Task) -> Result<Job, Fault> {
+    fn job(&mut self, index: usize, task: Task, place: Option<Place>) -> Result<Job, Fault> {
         let now = Now::read();
         let Some(item) = self.items.get_mut(index) else { return Ok(Job { index, work: Work::Nothing }) };
         if task == Task::Look {
@@ -296,7 +351,7 @@ impl Sink {
         self.ends.insert((until_ms, index));
         let contents =
             item.entries.iter().map(|entry| self.target.content(entry, &current)).collect::<Result<_, _>>()?;
-        Ok(Job { index, work: Work::Write(Write { entries: item.entries.clone(), contents, current }) })
+        Ok(Job { index, work: Work::Write(Write { place, entries: item.entries.clone(), contents, current }) })
     }
 
     /// What has come of a job. The error is one of the connection.
@@ -305,16 +360,19 @@ impl Sink {
         self.queue.done(index);
         match outcome {
             Ok(outcome) => self.landed(job, outcome),
-            Err(fault) if fault.is_about_the_connection() => return Err(fault),
+            Err(fault) if fault.is_about_the_connection() => {
+                self.queue.changed(index);
+                return Err(fault);
+            }
             // Looked at again with the next check.
-            Err(fault) if matches!(job.work, Work::Look(_)) => self.failed(fault),
+            Err(fault) if matches!(job.work, Work::Look(_)) => self.failed(Some(index), fault),
             Err(fault) => self.refused(index, fault),
         }
         Ok(())
     }
 
     fn refused(&mut self, index: usize, fault: Fault) {
-        self.failed(fault);
+        self.failed(Some(index), fault);
         if self.again.is_none() {
             self.again = Some((Instant::now() + self.next_backoff(), BTreeSet::new()));
         }
@@ -323,9 +381,29 @@ impl Sink {
         }
     }
 
+    /// Some of what has failed, others the next time. Where everything fails, that is enough to see when it no longer does.
     fn retry(&mut self) {
-        for index in self.again.take().map(|(_, waiting)| waiting).unwrap_or_default() {
+        let Some((_, mut waiting)) = self.again.take() else { return };
+        self.retried.clear();
+        while self.retried.len() < RETRIES {
+            let next = waiting.range(self.retry_from..).next().or(waiting.first()).copied();
+            let Some(index) = next else { return };
+            waiting.remove(&index);
+            self.retried.insert(index);
             self.queue.stale(index);
+            self.retry_from = index + 1;
+        }
+        if !waiting.is_empty() {
+            self.again = Some((Instant::now() + self.next_backoff(), waiting));
+        }
+    }
+
+    /// This one is written. If it had failed, the others that have need not wait any longer.
+    fn hasten_retry(&mut self, index: usize) {
+        if self.retried.remove(&index)
+            && let Some((at, _)) = &mut self.again
+        {
+            *at = Instant::now();
         }
     }
 
@@ -333,9 +411,12 @@ impl Sink {
         let index = job.index;
         match (job.work, outcome) {
             (Work::Write(Write { contents, current, .. }), Outcome::Written(before)) => {
-                self.stats.writes.fetch_add(contents.len() as u64, Relaxed);
                 let Some(item) = self.items.get_mut(index) else { return };
+                if let Some(entry) = item.entries.first() {
+                    self.stats.record_write(as_written(entry), contents.len() as u64);
+                }
                 item.own(current.value);
+                self.hasten_retry(index);
                 self.judge(index, &before);
                 if let Some(item) = self.items.get_mut(index) {
                     item.written(contents);
@@ -360,14 +441,14 @@ impl Sink {
         let key = |of: Found| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
         let (sink, appid) = (&self.config, &item.credential.appid);
         if let Some(key) = key(Found::Rival) {
-            self.stats.rival_writes.fetch_add(1, Relaxed);
+            self.stats.foreign_writes.fetch_add(1, Relaxed);
             self.table.report_rival(&item.credential);
             if item.rival_logged.due(boot_ms(), LOG_AGAIN_MS) {
                 warn!(
                     %sink,
                     appid,
                     key = key.spoken(),
-                    rivals = self.stats.rival_writes.load(Relaxed),
+                    rivals = self.stats.foreign_writes.load(Relaxed),
                     "somebody else has written a token of its own over ours: another program still fetches for this app; \
                      stop it, or its fetches may kill this server's token"
                 );
@@ -451,20 +532,29 @@ impl Sink {
 
     fn all_is_well(&mut self) {
         self.backoff = Duration::ZERO;
-        self.stats.good();
+        self.stats.clear_error();
         if let Some((class, unsaid)) = self.log.end() {
             info!(sink = %self.config, after = class, unsaid, "the sink is written again");
         }
     }
 
-    fn failed(&mut self, fault: Fault) {
-        self.stats.failed(fault.class);
+    fn failed(&mut self, index: Option<usize>, fault: Fault) {
+        let entry = index.and_then(|index| self.items.get(index)?.entries.first());
+        self.stats.record_failure(SinkError {
+            class: fault.class,
+            whose: fault.whose(),
+            what: fault.what.clone(),
+            advice: fault.advice.clone(),
+            about: entry.map(|entry| entry.config().managed_key()),
+            at_unix_ms: unix_ms(),
+        });
         if fault.scope == Scope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
         let Some(unsaid) = self.log.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
-        let (class, advice) = (fault.class, &*fault.advice);
-        warn!(sink = %self.config, class, unsaid, advice, "the sink cannot be written: {fault}");
+        let (class, whose, advice) = (fault.class, fault.whose(), &*fault.advice);
+        let about = entry.map(|entry| entry.config().managed_key());
+        warn!(sink = %self.config, about, class, whose, unsaid, advice, "the sink cannot be written: {fault}");
     }
 }
 
@@ -508,6 +598,29 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// What has been written, for people.
+fn as_written(entry: &Entry) -> SinkWrite {
+    let config = entry.config();
+    SinkWrite {
+        app: config.app.clone(),
+        kind: config.of.word(),
+        entry: entry.spoken().to_owned(),
+        at_unix_ms: unix_ms(),
+    }
+}
+
+/// Room for one more below a limit; never, without one.
+async fn room(limit: Option<&'static Semaphore>) -> Place {
+    match limit {
+        Some(limit) => match limit.acquire().await {
+            Ok(permit) => Place::new(permit),
+            // It is never closed.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Never, without an instant.

@@ -63,6 +63,24 @@ impl Queue {
         Some((index, task))
     }
 
+    /// Whether there is one to be handed out.
+    pub fn has_next(&self) -> bool {
+        let Queue { changed, stale, looks, under_way } = self;
+        changed.iter().chain(stale).chain(looks).any(|index| !under_way.contains(index))
+    }
+
+    /// How many wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.changed.len() + self.stale.len()
+    }
+
+    /// What was under way has been given up: it is still to be done.
+    pub fn give_up(&mut self) {
+        for index in std::mem::take(&mut self.under_way) {
+            self.changed(index);
+        }
+    }
+
     pub fn done(&mut self, index: usize) {
         self.under_way.remove(&index);
     }

@@ -1,6 +1,6 @@
 //! What every kind of sink does: the one trait, what goes in and out of it, and how a failure reads.
 //!
-//! A target never logs and never retries: the runner does. It shows no value, no password and no key with a secret.
+//! A target never retries and logs no failure: the runner does. It shows no value, no password and no key with a secret.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::item::Entry;
 use crate::clock::{BootMs, Now};
@@ -28,6 +29,21 @@ pub(super) trait Target: Send + Sync + 'static {
         false
     }
 
+    /// Whether what was written may be gone when the target is opened again: it may have been restarted, or be another.
+    fn may_have_lost(&self) -> bool {
+        true
+    }
+
+    /// Whether [`Target::read`] tells anything.
+    fn is_readable(&self) -> bool {
+        true
+    }
+
+    /// What limits how much is under way over all sinks of its type. A value is read when there is room for it.
+    fn limit(&self) -> Option<&'static Semaphore> {
+        None
+    }
+
     /// Writes all entries of one credential; what stood at each before, as far as that can be known.
     fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>>;
 
@@ -45,6 +61,8 @@ pub(super) struct Current {
     pub now: Now,
     /// When the value is over.
     pub end_ms: BootMs,
+    /// Until when it can be relied on: what is told as its end.
+    pub told_end_ms: BootMs,
     /// Times are told as if at least so many seconds were left.
     pub at_least_s: u32,
 }
@@ -58,7 +76,7 @@ impl Current {
     /// The times that are told, with at least so many seconds left if it is not over; then they lie in the past.
     pub fn times(&self, at_least_s: u32) -> Times {
         if self.end_ms > self.now.boot_ms {
-            return Times::new(self.now, self.end_ms, at_least_s.max(self.at_least_s));
+            return Times::new(self.now, self.told_end_ms, at_least_s.max(self.at_least_s));
         }
         let ago_ms = i64::try_from(self.now.boot_ms - self.end_ms).unwrap_or(i64::MAX);
         let end = Now { boot_ms: self.end_ms, unix_ms: self.now.unix_ms.saturating_sub(ago_ms) };
@@ -66,8 +84,20 @@ impl Current {
     }
 }
 
+/// Room for one more below a [`Target::limit`], for as long as a clone of it lives.
+#[derive(Clone, Debug)]
+pub(super) struct Place(#[expect(dead_code, reason = "held, not read")] Arc<SemaphorePermit<'static>>);
+
+impl Place {
+    pub fn new(permit: SemaphorePermit<'static>) -> Place {
+        Place(Arc::new(permit))
+    }
+}
+
 /// One credential to be written.
 pub(super) struct Write {
+    /// Where there is a limit.
+    pub place: Option<Place>,
     pub entries: Arc<[Entry]>,
     /// What [`Target::content`] has made of each.
     pub contents: Vec<Vec<u8>>,
@@ -117,5 +147,17 @@ impl Fault {
     /// Nothing can be written before the target is opened again.
     pub fn is_about_the_connection(&self) -> bool {
         self.scope != Scope::Entry
+    }
+
+    /// Whose it is, by its class: `configuration`, `target`, `network`, `server`, which is this one, or `upstream`, whose value it is.
+    pub fn whose(&self) -> &'static str {
+        match self.class {
+            "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
+            | "password" | "permission" | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            "unreachable" => "network",
+            "value" => "upstream",
+            "descriptors" | "resources" => "server",
+            _ => "target",
+        }
     }
 }

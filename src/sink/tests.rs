@@ -77,7 +77,7 @@ fn key(app: usize) -> String {
 
 fn publish(table: &Table, app: usize, value: &str) {
     let value = bytes::Bytes::copy_from_slice(value.as_bytes());
-    let published = Published { value, generation: 1, expires_boot_ms: boot_ms() + 7_200_000 };
+    let published = Published::to_the_end(value, 1, boot_ms() + 7_200_000);
     table.name(key(app).as_bytes()).unwrap().credential.publish(published);
 }
 

@@ -81,7 +81,10 @@ pub enum Probe {
     Alive,
     /// Refused as invalid, not the newest, or expired; with the errcode.
     Dead(i64),
-    /// No telling: network trouble, or an errcode about something else.
+    /// The call is not answered for this app, which says nothing of the token: its quota is used up, or a right is
+    /// lacking; with the errcode.
+    Withheld(i64),
+    /// No telling: network trouble, or a platform that is busy.
     Unknown,
 }
 
@@ -118,6 +121,9 @@ pub fn probe(status: u16, body: &[u8]) -> Probe {
     match fields.code() {
         Code::Value(code @ (40001 | 40014 | 42001)) => Probe::Dead(code),
         Code::Absent | Code::Value(0) if status == 200 && fields.get(SHAPE.value).is_some() => Probe::Alive,
+        // Busy, or an address that is not in service any more.
+        Code::Value(-1 | 0 | 48_017) => Probe::Unknown,
+        Code::Value(code) => Probe::Withheld(code),
         _ => Probe::Unknown,
     }
 }
@@ -441,8 +447,11 @@ mod tests {
         for code in [40001, 40014, 42001] {
             assert_eq!(probe(200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
         }
-        for body in ["", "{}", "<html>", r#"{"errcode":45009}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
+        for body in ["", "{}", "<html>", r#"{"errcode":48017}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
             assert_eq!(probe(200, body.as_bytes()), Probe::Unknown, "{body}");
+        }
+        for code in [45_009, 45_011, 48_001, 60_020, 61_007, 99_999] {
+            assert_eq!(probe(200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
         }
         assert_eq!(probe(502, br#"{"ip_list":[]}"#), Probe::Unknown);
     }

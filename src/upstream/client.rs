@@ -135,7 +135,7 @@ impl Client {
         match self.reach(&caller, |base_url| probe(base_url, value), deadline).await {
             (turn, Ok((status, body))) => {
                 let probe = answer::probe(status, &body);
-                if probe == Probe::Unknown
+                if matches!(probe, Probe::Unknown | Probe::Withheld(_))
                     && let Err(failure) = answer::token(&kind.shape, "", &[value], status, &body)
                 {
                     // It says nothing of the token, but perhaps of the host.

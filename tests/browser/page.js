@@ -147,6 +147,34 @@ const scenarios = {
     await leave(window);
   },
 
+  /** Where values are also written to: what was written last, what fails and what to do, and that it is well again. */
+  async sinks(browser) {
+    const token = await value(`access_token:${APP}`);
+    const [good, bad] = ['#sinks-list > li:nth-child(1)', '#sinks-list > li:nth-child(2)'];
+    let window = await visit(browser, { locale: 'zh-CN' });
+    await reads(window.page, '#sinks-title', /^同时写入$/);
+    await reads(window.page, good, /^已写入\s+命令\s+\/bin\/true[^]*最近写入：\s*access_token · wx0123456789abcdef · \d\d:\d\d:\d\d[^]*写入 1 次$/);
+    await reads(window.page, bad, /^写入失败[^]*尚未写入任何内容。[^]*命令以退出码 1 结束[^]*目标的问题[^]*请在日志中查看它的输出/);
+    await contrasts(window.page);
+    for (const width of [360, 820, 1280]) {
+      await window.page.setViewportSize({ width, height: 760 });
+      assert.ok(await window.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${width} scrolls sideways`);
+    }
+    await leave(window);
+    window = await visit(browser);
+    const { page } = window;
+    await reads(page, good, /^Written\s+Command\s+\/bin\/true[^]*Last written:\s*access_token · wx0123456789abcdef · \d\d:\d\d:\d\d[^]*1 write$/);
+    await reads(page, bad, /^Failing\s+Command\s+\/bin\/sh[^]*Nothing has been written yet\.[^]*\d+ failures?[^]*exit[^]*The command ended with code 1[^]*the place's fault[^]*See what it has said in the log/);
+    await reads(page, '#sinks-found', /^1 of 2 places that are also written to fails$/);
+    await reads(page, '#subline', /· 1 of 2 places that are also written to fails$/);
+    const all = await everything(window);
+    for (const part of [token, token.slice(0, 16), token.slice(-16)]) assert.ok(!all.includes(part), 'a token is on the page');
+    fs.writeFileSync(process.env.GO, '');
+    await reads(page, bad, /^Written[^]*1 write · \d+ failures?$/);
+    await reads(page, '#sinks-found', /^2 places$/);
+    await leave(window);
+  },
+
   /** Languages, colours, screens of every width. */
   async everybody(browser) {
     let window = await visit(browser, { locale: 'zh-CN' });

@@ -252,12 +252,25 @@ fn what_check_prints_says_the_same_again() {
         let output = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         let line = printed.lines().find(|line| line.starts_with("aliases = ")).expect(&printed).to_owned();
-        assert!(line.contains("at_least = 7200") && line.contains("constant = 1"), "{line}");
         (printed, line)
     };
-    let (printed, first) = aliases("first.toml", &text);
-    let second = aliases("second.toml", &printed.replace("<hidden>", SECRET));
-    assert_eq!(second.1, first);
+    let same_again = |text: &str| {
+        let (printed, first) = aliases("first.toml", text);
+        let second = aliases("second.toml", &printed.replace("<hidden>", SECRET));
+        assert_eq!(second.1, first);
+        first
+    };
+    let line = same_again(&text);
+    assert!(line.contains("at_least = 7200") && line.contains("constant = 1"), "{line}");
+    for name in preset_names() {
+        let app = format!("tickets = [\"jsapi\", \"wx_card\"]\npresets = [\"{name}\"]\nprefix = \"p_\"");
+        let line = same_again(&wechat.config("", &app));
+        assert!(line.contains("\"p_"), "{line}");
+    }
+    let constants = r#"aliases = [{ key = "a", constant = "s:1:\"a\";" }, { key = "b", constant = 0.5, encoding = "php" },
+        { key = "c", encoding = "json_object", fields = { a = [true, "null", 1.0, { constant = "x" }, "expires_at_ms"] } },
+        { key = "d", shows = "expires_in_ms", encoding = "php" }]"#;
+    same_again(&wechat.config("", constants));
 }
 
 #[test]
@@ -326,10 +339,225 @@ fn the_examples_of_the_documentation_are_accepted() {
     assert!(seen > 5, "{seen}");
 }
 
+/// The names of all presets, as the fault about an unknown one lists them.
+fn preset_names() -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\npresets = [\"nobody's client\"]\n");
+    let file = write(folder.path(), "tokencached.toml", &config);
+    let output = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    let known = said.split("Known are ").nth(1).and_then(|rest| rest.split('.').next()).expect(&said);
+    known.split(", ").map(|name| name.trim().to_owned()).collect()
+}
+
 #[test]
 fn the_documentation_knows_every_preset() {
     let documentation = std::fs::read_to_string(root().join("docs/en/sdk.md")).unwrap();
-    for name in ALL_PRESETS.split("presets").nth(1).unwrap().split('"').skip(1).step_by(2) {
+    let names = preset_names();
+    assert!(names.len() > 20 && names.contains(&"node-wechat-api".to_owned()), "{names:?}");
+    for name in names {
         assert!(documentation.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// A node whose app has these lines, with its first token, and that token.
+fn with_token(wechat: &Wechat, app: &str) -> (Node, Client, String) {
+    let node = Node::start(&wechat.config("", app), &["-vvv"]);
+    let mut client = node.connect();
+    let token = String::from_utf8(client.get(&format!("access_token:{APPID}")).expect("a token")).unwrap();
+    (node, client, token)
+}
+
+#[test]
+fn constants_have_an_encoding_and_stand_among_fields() {
+    let wechat = Wechat::start();
+    let app = r#"aliases = [{ key = "text", constant = "a \"text\"" }, { key = "json", constant = "a/b", encoding = "json_string" },
+        { key = "php", constant = "abc", encoding = "php_string" }, { key = "on", constant = true, encoding = "php" },
+        { key = "half", constant = 0.5, encoding = "php" }, { key = "off", constant = false, encoding = "json" },
+        { key = "end", shows = "expires_at", encoding = "php", flags = 0 },
+        { key = "list", encoding = "php_array", flags = 0, fields = ["value", "null", 7200, true, 0.5, { constant = "ok" }] },
+        { key = "deep", encoding = "json_object", fields = { a = { b = "value" }, c = [1] } }]"#;
+    let (node, mut client, token) = with_token(&wechat, app);
+    client.expect(
+        "get text json php on half off\r\n",
+        "VALUE text 0 8\r\na \"text\"\r\nVALUE json 0 5\r\n\"a/b\"\r\nVALUE php 4 10\r\ns:3:\"abc\";\r\n\
+         VALUE on 4 4\r\nb:1;\r\nVALUE half 4 6\r\nd:0.5;\r\nVALUE off 0 5\r\nfalse\r\nEND\r\n",
+    );
+    let mut get = |key: &str| String::from_utf8(client.get(key).unwrap()).unwrap();
+    let list = format!("a:6:{{i:0;s:136:\"{token}\";i:1;N;i:2;i:7200;i:3;b:1;i:4;d:0.5;i:5;s:2:\"ok\";}}");
+    assert_eq!(get("list"), list);
+    assert_eq!(get("deep"), format!("{{\"a\":{{\"b\":\"{token}\"}},\"c\":[1]}}"));
+    let end = get("end");
+    assert!(end.starts_with("i:1") && end.ends_with(';'), "{end}");
+    drop(node);
+}
+
+/// What memcache and memcached mark as serialized; strings that a framework has serialized have no mark.
+#[test]
+fn flags_are_those_of_the_app_s_client_library() {
+    let wechat = Wechat::start();
+    for (client, flags) in [("memcached", 4), ("memcache", 1)] {
+        let app = format!(
+            "client = \"{client}\"\npresets = [\"discuz\", \"thinkphp6\"]\n\
+             aliases = [{{ key = \"array\", encoding = \"php_array\" }}, {{ key = \"own\", encoding = \"php\", flags = 7 }}]"
+        );
+        let (_node, mut client, _) = with_token(&wechat, &app);
+        let mut flags_of = |key: &str| {
+            let answer = String::from_utf8(client.ask(format!("get {key}\r\n"))).unwrap();
+            answer.split(' ').nth(2).unwrap().to_owned()
+        };
+        let serialized = flags.to_string();
+        let discuz = format!("wechatat_{APPID}");
+        for (key, expected) in [
+            ("array", serialized.as_str()),
+            ("own", "7"),
+            ("access_token", "0"),
+            (discuz.as_str(), serialized.as_str()),
+        ] {
+            assert_eq!(flags_of(key), expected, "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_digest_of_the_secret_is_a_key_and_never_shown() {
+    let wechat = Wechat::start();
+    let app = "presets = [\"easywechat5-laravel\"]\nprefix = \"laravel_cache\"\naliases = [\"a.{md5:{appid}}\", \"b.{md5:{secret}}\"]";
+    let (node, mut client, token) = with_token(&wechat, app);
+    let php = |code: &str| {
+        let mut command = Command::new("php");
+        run_well(command.args(["-r", code]).env("APPID", APPID).env("SECRET", SECRET)).trim().to_owned()
+    };
+    let credentials = php(
+        "echo md5(json_encode(['grant_type' => 'client_credential', 'appid' => getenv('APPID'), 'secret' => getenv('SECRET')]));",
+    );
+    for colon in ["", ":"] {
+        let key = format!("laravel_cache{colon}easywechat.kernel.access_token.{credentials}");
+        let value = String::from_utf8(client.get(&key).expect(&key)).unwrap();
+        assert!(value.contains(&format!("s:12:\"access_token\";s:136:\"{token}\";")), "{value}");
+        client.expect(format!("set {key} 0 0 1\r\nx\r\n"), "NOT_STORED\r\n");
+    }
+    for of in ["APPID", "SECRET"] {
+        let key = format!("{}.{}", if of == "APPID" { "a" } else { "b" }, php(&format!("echo md5(getenv('{of}'));")));
+        assert_eq!(String::from_utf8(client.get(&key).expect(&key)).unwrap(), token);
+    }
+    node.await_log("refused a client's write");
+    let mut shown = node.log();
+    let folder = tempfile::tempdir().unwrap();
+    let config = wechat.config("", app).replace("{folder}", "/nonexistent");
+    let file = write(folder.path(), "tokencached.toml", &config);
+    let check = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    shown += &String::from_utf8(check.stdout).unwrap();
+    let digest_of_secret = php("echo md5(getenv('SECRET'));");
+    for hidden in [SECRET, &credentials, &digest_of_secret] {
+        assert!(!shown.contains(hidden), "{hidden} in {shown}");
+    }
+    assert!(shown.contains("b.{md5:{secret}}"), "{shown}");
+    assert!(shown.contains(&format!("a.{}", php("echo md5(getenv('APPID'));"))), "{shown}");
+}
+
+#[test]
+fn wecoms_tickets_have_the_agent_in_easywechats_keys() {
+    let corp = |secret: &str| AppOptions {
+        appid: "ww2222222222222222".into(),
+        secret: secret.into(),
+        kind: AppKind::Wecom,
+        ..AppOptions::default()
+    };
+    let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
+    let app = |agent: &str| {
+        format!(
+            "[[app]]\nappid = \"ww2222222222222222\"\nkind = \"wecom\"\nsecret = \"{SECRET}\"\n{agent}\n\
+             tickets = [\"jsapi\", \"agent\"]\n\
+             presets = [\"easywechat4-laravel\", \"easywechat5-laravel\", \"easywechat6-laravel\"]"
+        )
+    };
+    let node = Node::start(&wechat.config("", &app("agent = \"1000002\"")), &[]);
+    let mut client = fetched(&node);
+    let corpid = "ww2222222222222222";
+    let mut value = |key: &str| String::from_utf8(wait_for(key, || client.get(key))).unwrap();
+    let token = value(&format!("access_token:{corpid}:1000002"));
+    let jsapi = value(&format!("jsapi_ticket:{corpid}:1000002"));
+    let agent = value(&format!("agent_ticket:{corpid}:1000002"));
+    assert_eq!(value(&format!("work.access_token.{corpid}.{SECRET}")), token);
+    assert_eq!(value(&format!("work.jsapi_ticket.{corpid}")), jsapi);
+    assert_eq!(value(&format!("work.jsapi_ticket.{corpid}.1000002")), agent);
+    let array = |ticket: &str| format!("a:2:{{s:6:\"ticket\";s:{}:\"{ticket}\";s:10:\"expires_in\";i:", ticket.len());
+    assert!(value(&format!("easywechat.work.jssdk.ticket.config.{corpid}")).starts_with(&array(&jsapi)));
+    for key in ["agent_config.ww2222222222222222.1000002", "1000002.agent_config.ww2222222222222222"] {
+        assert!(value(&format!("easywechat.work.jssdk.ticket.{key}")).starts_with(&array(&agent)), "{key}");
+    }
+    let mut command = Command::new("php");
+    command
+        .args(["-r", "echo md5(json_encode(['corpid' => 'ww2222222222222222', 'corpsecret' => getenv('SECRET')]));"]);
+    let key = format!("easywechat.kernel.access_token.{}", run_well(command.env("SECRET", SECRET)).trim());
+    assert!(value(&key).contains(&token), "{key}");
+    // Without an agent there are no such keys, and that is no fault.
+    let node = Node::start(&wechat.config("", &app("")), &[]);
+    assert!(fetched(&node).get(&format!("work.access_token.{corpid}.{SECRET}")).is_some());
+}
+
+#[test]
+fn a_wildcard_is_managed_in_the_text_and_the_meta_protocol() {
+    let wechat = Wechat::start();
+    let app = "presets = [\"symfony\"]\naliases = [\"shop:{any}:access_token\"]";
+    let (node, mut client, token) = with_token(&wechat, app);
+    let serialized = format!("s:136:\"{token}\";");
+    let key = format!("Kx9-aB2c_d:AbCdE:official_account.access_token.{APPID}.{SECRET}.0");
+    let cas = client.stat("tokens", &format!("{APPID}:generation")).unwrap();
+    client.expect(
+        format!("get ordinary {key} shop:7:access_token access_token:{APPID}\r\n"),
+        format!(
+            "VALUE {key} 0 {}\r\n{serialized}\r\nVALUE shop:7:access_token 0 136\r\n{token}\r\n\
+             VALUE access_token:{APPID} 0 136\r\n{token}\r\nEND\r\n",
+            serialized.len()
+        ),
+    );
+    client.expect(
+        format!("gets {key}\r\n"),
+        format!("VALUE {key} 0 {} {cas}\r\n{serialized}\r\nEND\r\n", serialized.len()),
+    );
+    client.expect(format!("mg {key} f c v\r\n"), format!("VA {} f0 c{cas}\r\n{serialized}\r\n", serialized.len()));
+    client.expect(format!("set {key} 0 0 1\r\nx\r\nadd {key} 0 0 1\r\nx\r\n"), "NOT_STORED\r\nNOT_STORED\r\n");
+    client.expect(format!("ms {key} 1\r\nx\r\n"), "NS\r\n");
+    client.expect(format!("incr {key} 1\r\n"), "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n");
+    client.expect(format!("touch {key} 1\r\ndelete {key}\r\n"), "TOUCHED\r\nDELETED\r\n");
+    assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).unwrap(), "1");
+    assert_eq!(client.get("shop:8:access_token").as_deref(), Some(token.as_bytes()));
+    // Nearly the same keys are ordinary ones, version keys among them.
+    for ordinary in [":Kx9-aB2c_d:", "shop::access_token", "xshop:7:access_token", "shop:7:access_tokens"] {
+        client.expect(
+            format!("set {ordinary} 0 0 1\r\nx\r\nget {ordinary}\r\n"),
+            format!("STORED\r\nVALUE {ordinary} 0 1\r\nx\r\nEND\r\n"),
+        );
+    }
+    let keys = client.stat("tokens", &format!("{APPID}:wildcard_keys")).unwrap();
+    assert!(keys.contains("shop:{any}:access_token"), "{keys}");
+    assert!(keys.contains(&format!("{{any}}:official_account.access_token.{APPID}.{{secret}}.0")), "{keys}");
+    assert!(!keys.contains(SECRET), "{keys}");
+    node.await_log("refused a client's write");
+    assert!(!node.log().contains(SECRET), "{}", node.log());
+    let folder = tempfile::tempdir().unwrap();
+    let config = wechat.config("", app).replace("{folder}", "/nonexistent");
+    let file = write(folder.path(), "tokencached.toml", &config);
+    let printed = run_well(tokencached().arg("check").arg("--config").arg(&file));
+    assert!(printed.contains("\"shop:{any}:access_token\""), "{printed}");
+    assert!(!printed.contains(SECRET), "{printed}");
+}
+
+#[test]
+fn version_keys_stay_ordinary_with_the_presets_that_have_wildcards() {
+    let wechat = Wechat::start();
+    let (_node, mut client, _) = with_token(&wechat, "presets = [\"symfony\", \"wordpress\"]");
+    for key in [
+        ":",
+        ":Kx9-aB2c_d:",
+        "salt_:wp_:WP_Object_Cache:flush_number_v4",
+        "salt_::WP_Object_Cache_global:flush_number_v4",
+    ] {
+        client.expect(
+            format!("set {key} 0 0 1\r\n1\r\nincr {key} 1\r\nget {key}\r\ndelete {key}\r\n"),
+            format!("STORED\r\n2\r\nVALUE {key} 0 1\r\n2\r\nEND\r\nDELETED\r\n"),
+        );
     }
 }

@@ -10,12 +10,14 @@ mod binary_differential;
 mod cache_model;
 mod check;
 mod clients;
+mod commands;
 mod config;
 mod demo;
 mod dependencies;
 mod differential;
 #[cfg(feature = "redis")]
 mod engine;
+mod frameworks;
 mod fuzz;
 mod hostile;
 mod hosts;
@@ -28,10 +30,15 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+#[path = "../moving/mod.rs"]
+mod moving;
+#[path = "moving.rs"]
+mod moving_in;
 mod nodes;
 mod nodes_model;
 mod open_platform;
 mod php;
+mod probing;
 mod protocol;
 mod readme;
 mod refresher;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::books::{CAUSES, Cause, Counts};
-use self::node::Row;
+use self::node::{Habits, Row};
 use self::scripts::{SCRIPTS, Tally};
 use self::timeline::{DAY, SECOND, START, Timeline, Weather};
 
@@ -44,7 +44,7 @@ fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
     let seed = number("MONTH_SEED", SEED);
     let line = Arc::new(Timeline::new(days, seed));
     let sample_ms = number("MONTH_SAMPLE_MS", if apps > 100 { 1_000 } else { 10_000 });
-    let (rows, samples) = node::run(&line, apps as usize, sample_ms, seed);
+    let (rows, samples) = node::run(&line, apps as usize, sample_ms, seed, Habits::Usual);
     println!("samples: {samples:?}");
     (line, rows)
 }
@@ -60,12 +60,56 @@ fn the_month() {
     let tallies = SCRIPTS.map(|(script, name)| (name, scripts::run(script, &line, script_apps, SEED)));
     println!("{apps} apps, {days} days: {took:?}; the scripts ({script_apps} apps each): {:?}", began.elapsed() - took);
     print_weather(&line);
-    print_table(&rows, &tallies, days, script_apps);
+    let dead = Habitual::run(apps, days);
+    print_table(&rows, &tallies, days, script_apps, &dead);
     print_details(&rows);
     if std::env::var_os("MONTH_FAULTS").is_some() {
         rows.iter().flat_map(|row| &row.counts.faults).for_each(|fault| println!("fault: {fault}"));
     }
     rows.iter().for_each(check);
+    dead.check();
+}
+
+/// The longest time that a dead token is served if nobody reports it, by kind: with probing by default, and without.
+struct Habitual {
+    probed: Vec<Row>,
+    not_probed: Vec<Row>,
+}
+
+/// A probe every five minutes, and a call or two.
+const DEAD_MOST_MS: u64 = 300 * SECOND + 20 * SECOND;
+
+impl Habitual {
+    fn run(apps: u64, days: u64) -> Habitual {
+        let (days, seed) = (number("MONTH_DEAD_DAYS", days.min(10)), number("MONTH_SEED", SEED));
+        let line = Arc::new(Timeline::new(days, seed));
+        let rows = |habits| node::run(&line, number("MONTH_DEAD_APPS", apps.min(600)) as usize, DAY, seed, habits).0;
+        Habitual { probed: rows(Habits::NoReports), not_probed: rows(Habits::NoReportsNoProbes) }
+    }
+
+    fn longest_ms(rows: &[Row], name: &str) -> u64 {
+        let all = rows.iter().filter(|row| row.name == name || name.contains("all access tokens"));
+        all.map(|row| row.counts.longest_dead_ms).max().unwrap_or(0)
+    }
+
+    /// As a table has it: with, and without.
+    fn shown(&self, name: &str) -> String {
+        let minutes = |rows| (Habitual::longest_ms(rows, name) as f64 / 60_000.0).ceil();
+        match name {
+            // Nothing takes one, so none is judged.
+            "tickets" => "| ".to_owned(),
+            _ => format!("{} min | {} min", minutes(&self.probed), minutes(&self.not_probed)),
+        }
+    }
+
+    fn check(&self) {
+        for name in ["stable_token", "classic token", "WeCom token"] {
+            let with_ms = Habitual::longest_ms(&self.probed, name);
+            assert!(with_ms <= DEAD_MOST_MS, "{name}: a dead token was served for {with_ms} ms");
+            let without_ms = Habitual::longest_ms(&self.not_probed, name);
+            assert!(without_ms > 4 * with_ms, "{name}: {without_ms} ms without probing");
+        }
+    }
 }
 
 fn check(row: &Row) {
@@ -118,11 +162,11 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.3} %", (part as f64 / whole as f64 * 100_000.0).floor() / 1_000.0)
 }
 
-fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: u64) {
+fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: u64, dead: &Habitual) {
     println!(
-        "\n| | reads served, WeChat within reach | all reads served | first reads refused a day | without, out of reach, a day | without, for another reason, a day | known dead | calls a day | probes a day | days over quota |"
+        "\n| | reads served, WeChat within reach | all reads served | first reads refused a day | without, out of reach, a day | without, for another reason, a day | known dead | longest a dead token is served if nobody reports it | the same without probing | calls a day | probes a day | days over quota |"
     );
-    println!("|---|{}", "---:|".repeat(9));
+    println!("|---|{}", "---:|".repeat(11));
     let mut all =
         Row { name: "**tokencached**, all access tokens", credentials: 0, counts: Counts::default(), least_calls: 0.0 };
     for row in rows.iter().filter(|row| row.name != "tickets") {
@@ -134,7 +178,7 @@ fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: 
         let counts = &row.counts;
         let day = (row.credentials * days) as f64;
         println!(
-            "| {} | {} | {} | {:.2} | {:.1} | {:.1} | {} | {:.1} ({:.1} x) | {:.1} | {} |",
+            "| {} | {} | {} | {:.2} | {:.1} | {:.1} | {} | {} | {:.1} ({:.1} x) | {:.1} | {} |",
             row.name,
             percent(counts.good(), counts.in_reach()),
             percent(counts.good(), counts.reads),
@@ -142,6 +186,7 @@ fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: 
             counts.excused as f64 / day,
             (counts.none_to_give + counts.after_start + counts.at_its_end) as f64 / day,
             counts.known_dead,
+            dead.shown(row.name),
             counts.calls as f64 / day,
             counts.calls as f64 / row.least_calls,
             counts.probes as f64 / day,
@@ -151,7 +196,7 @@ fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: 
     for (name, tally) in tallies {
         let day = (script_apps * days) as f64;
         println!(
-            "| {name} | {} | {} | {:.2} | {:.1} | 0 | | {:.1} ({:.1} x) | 0 | {} |",
+            "| {name} | {} | {} | {:.2} | {:.1} | 0 | | | | {:.1} ({:.1} x) | 0 | {} |",
             percent(tally.accepted, tally.accepted + tally.lost),
             percent(tally.accepted, tally.reads),
             tally.refused as f64 / day,

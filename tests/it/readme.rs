@@ -17,6 +17,16 @@ const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 /// The section with the table of settings and that of flags, counted from 0.
 const SETTINGS_SECTION: usize = 4;
 
+/// The pages for movers of one language, by their place in the project.
+fn pages_for_movers(language: &str) -> Vec<String> {
+    let folder = format!("docs/{language}/moving");
+    let names = fs::read_dir(root().join(&folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut pages: Vec<String> = names.map(|name| format!("{folder}/{}", name.to_str().unwrap())).collect();
+    pages.push(format!("docs/{language}/moving-in.md"));
+    pages.sort_unstable();
+    pages
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -100,6 +110,28 @@ fn both_readmes_name_the_same_things_section_by_section() {
     assert_eq!(english.len(), chinese.len());
     for (section, (ours, theirs)) in english.iter().zip(&chinese).enumerate() {
         assert_eq!(named(ours), named(theirs), "section {section}");
+    }
+}
+
+/// A mover reads one language: nothing may be in the other only.
+#[test]
+fn pages_for_movers_say_the_same_in_both_languages() {
+    let [english, chinese] = ["en", "zh"].map(pages_for_movers);
+    let names = |pages: &[String]| pages.iter().map(|page| page[8..].to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&english), names(&chinese));
+    for (ours, theirs) in english.iter().zip(&chinese) {
+        let [ours_text, theirs_text] = [text(ours), text(theirs)];
+        let codes = |markdown: &str| -> Vec<String> {
+            blocks(markdown).iter().map(|block| block.body.lines().map(code).collect::<Vec<_>>().join("\n")).collect()
+        };
+        assert_eq!(codes(&ours_text), codes(&theirs_text), "{ours}");
+        assert_eq!(sections(&ours_text).len(), sections(&theirs_text).len(), "{ours}");
+        for (section, (our, their)) in sections(&ours_text).iter().zip(sections(&theirs_text)).enumerate() {
+            assert_eq!(named(our), named(their), "{ours}: section {section}");
+        }
+        let index = text(&format!("docs/{}/moving-in.md", &ours[5..7]));
+        let name = Path::new(ours).file_name().unwrap().to_str().unwrap();
+        assert!(ours.ends_with("moving-in.md") || index.contains(&format!("(moving/{name})")), "{ours} is in no table");
     }
 }
 
@@ -274,10 +306,11 @@ fn the_configuration_shown_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();
     let environment: BTreeMap<String, String> = [("HOME".to_owned(), home.clone())].into();
-    for name in READMES {
-        let markdown = text(name);
+    let pages = [pages_for_movers("en"), pages_for_movers("zh")].concat();
+    for name in READMES.map(str::to_owned).into_iter().chain(pages) {
+        let markdown = text(&name);
         let shown: Vec<Block> = blocks(&markdown).into_iter().filter(|block| block.language == "toml").collect();
-        assert!(!shown.is_empty(), "{name}");
+        assert!(!shown.is_empty() || name.ends_with("moving-in.md"), "{name}");
         for block in shown {
             let body = block.body.replace("/etc/tokencached", &home);
             for line in body.lines().filter(|line| line.contains("_file = ")) {
@@ -300,7 +333,8 @@ fn runs(program: &str, arguments: &[&str]) -> Option<Output> {
 #[test]
 fn what_is_shown_is_well_formed() {
     let folder = tempfile::tempdir().unwrap();
-    for block in READMES.iter().flat_map(|name| blocks(&text(name))) {
+    let pages = [pages_for_movers("en"), pages_for_movers("zh")].concat();
+    for block in READMES.map(str::to_owned).into_iter().chain(pages).flat_map(|name| blocks(&text(&name))) {
         let file = folder.path().join("block");
         fs::write(&file, &block.body).unwrap();
         let path = file.display().to_string();
@@ -508,8 +542,11 @@ fn every_link_of_the_documentation_leads_somewhere() {
         pages.collect::<Vec<_>>()
     };
     let pages = ["README.md", "README.zh-CN.md", "CHANGELOG.md"].map(str::to_owned);
-    for page in pages.into_iter().chain(["docs/en", "docs/zh", "docs/design", "tests"].into_iter().flat_map(in_folder))
-    {
+    for page in pages.into_iter().chain(
+        ["docs/en", "docs/en/moving", "docs/zh", "docs/zh/moving", "docs/design", "tests"]
+            .into_iter()
+            .flat_map(in_folder),
+    ) {
         let prose = split(&text(&page)).1;
         let links = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
         for link in links.filter(|link| !link.starts_with("http")) {

@@ -260,7 +260,7 @@ impl Bare {
 }
 
 fn value(generation: u64) -> Published {
-    Published { value: Bytes::from_static(b"TOKEN"), generation, expires_boot_ms: u64::MAX }
+    Published::to_the_end(Bytes::from_static(b"TOKEN"), generation, u64::MAX)
 }
 
 fn answer(generation: u64) -> String {
@@ -320,7 +320,7 @@ fn readers_do_not_wait_for_a_writer_that_is_stuck_in_the_swap() {
     let bare = Bare::new();
     let ((freeing, begun), (free, freed)) = (mpsc::channel(), mpsc::channel());
     let stuck = Bytes::from_owner(Stuck { freeing, freed: Mutex::new(freed) });
-    bare.credential.publish(Published { value: stuck, generation: 2, expires_boot_ms: u64::MAX });
+    bare.credential.publish(Published::to_the_end(stuck, 2, u64::MAX));
     assert_eq!(bare.get(), answer(2));
     let writer = {
         let bare = bare.clone();

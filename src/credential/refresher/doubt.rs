@@ -135,7 +135,8 @@ impl Driver {
         let doubt = slot.standing.doubt_probe_ms(now_ms).map(|at_ms| at_ms.max(spaced));
         let reasons = [slot.probes.wanted_ms, slot.probes.next_ms, doubt];
         let at_ms = reasons.into_iter().flatten().min();
-        slot.credential.update_status(|status| status.next_probe_boot_ms = at_ms);
+        let next_ms = reasons.into_iter().chain([slot.probes.turn_ms]).flatten().min();
+        slot.credential.update_status(|status| status.next_probe_boot_ms = next_ms);
         slot.probes.timer = at_ms.map(|at_ms| self.queue.insert(Alarm::Probe(id), delay(at_ms, now_ms)));
     }
 
@@ -176,6 +177,8 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         slot.probes.last_ms = Some(now_ms);
+        self.rounds.answered(id, matches!(probe, Probe::Withheld(_)));
+        let slot = &mut self.refresher.slots[id];
         debug!(appid = slot.credential.appid, ?probe, "the token was tried");
         match probe {
             Probe::Alive => self.found_alive(id, sent_ms),
@@ -188,6 +191,7 @@ impl Driver {
                 }
                 slot.credential.settle();
             }
+            Probe::Withheld(errcode) => self.say_withheld(id, errcode),
             Probe::Dead(_) | Probe::Unknown => {}
         }
         self.look_again(id);
@@ -253,7 +257,7 @@ impl Driver {
                 self.refused_and_handed_out(id, purpose, errcode);
                 false
             }
-            None | Some(Probe::Unknown) if slot.standing.is_withdrawn() => {
+            None | Some(Probe::Unknown | Probe::Withheld(_)) if slot.standing.is_withdrawn() => {
                 self.wait_for_another(id, None);
                 false
             }

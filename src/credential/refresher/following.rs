@@ -120,6 +120,7 @@ impl Driver {
             longest_ms: 0,
             learned_ms: None,
             withdrawn: false,
+            reliable_lead_ms: None,
             refresh: None,
             by: lane.name.to_string(),
             node: lane.node,

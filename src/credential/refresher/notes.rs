@@ -56,7 +56,7 @@ fn verdict(purpose: Purpose, outcome: &Outcome, same: bool) -> Option<Verdict> {
     let of_probe = |probe: &Probe| match probe {
         Probe::Alive => Verdict::Accepted,
         Probe::Dead(_) => Verdict::Refused,
-        Probe::Unknown => Verdict::Unknown,
+        Probe::Unknown | Probe::Withheld(_) => Verdict::Unknown,
     };
     match outcome {
         Outcome::Cancelled => None,

@@ -16,7 +16,7 @@ use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
 use crate::credential::shared_counts::CountsRejected;
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Doubt, Event, Published, Report};
+use crate::credential::table::{CredentialId, Doubt, Event, Report};
 use crate::credential::turn::{Sharing, value_of};
 use crate::kind::Renewal;
 use crate::nodes::seal::{Unsealable, Value};
@@ -303,10 +303,12 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let Some(old) = slot.credential.published() else { return };
         slot.standing.expires_ms = Some(expires_boot_ms);
-        if (old.generation, old.expires_boot_ms) == (value.generation, expires_boot_ms) {
+        slot.standing.reliable_lead_ms = value.reliable_lead_ms;
+        let published = slot.published(old.value.clone(), value.generation, expires_boot_ms);
+        let known = (old.generation, old.expires_boot_ms, old.reliable);
+        if known == (published.generation, published.expires_boot_ms, published.reliable) {
             return;
         }
-        let published = Published { value: old.value.clone(), generation: value.generation, expires_boot_ms };
         self.persist(id, &published);
         self.refresher.slots[id].put(published);
     }
@@ -335,7 +337,7 @@ impl Driver {
             share.stop_offering();
         }
         if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
-            let published = Published { value: old.value.clone(), generation, expires_boot_ms };
+            let published = slot.published(old.value.clone(), generation, expires_boot_ms);
             self.persist(id, &published);
             self.refresher.slots[id].put(published);
         }
@@ -399,6 +401,7 @@ impl Driver {
         let life_ms_max = slot.own_kind.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
         slot.standing.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
+        slot.standing.reliable_lead_ms = value.reliable_lead_ms;
         let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
         slot.note_replaced(fetched_ms);
         slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
@@ -417,7 +420,7 @@ impl Driver {
         info!(appid, token, generation = value.generation, expires_in_s, by = value.by, "new token from another node");
         let (generation, from) = (value.generation, Some(value.by));
         self.note_event(id, Event::Renewed { generation, expires_in_s, from });
-        let published = Published { value: Bytes::from(value.value), generation, expires_boot_ms };
+        let published = self.refresher.slots[id].published(Bytes::from(value.value), generation, expires_boot_ms);
         self.persist(id, &published);
         self.calm(id);
         self.refresher.slots[id].put(published);

@@ -60,6 +60,7 @@ fn entry(value: &str, generation: u64) -> Entry {
         learned_ms: None,
         intent_unix_ms: None,
         withdrawn: false,
+        reliable_lead_ms: None,
         ours: true,
     }
 }

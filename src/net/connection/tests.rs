@@ -49,7 +49,7 @@ impl Server {
         let server = Server::with_first_fetch(limits);
         let value = "a token".repeat(70).into();
         let credentials = server.lot.shared.service.table.credentials();
-        credentials[0].publish(Published { value, generation: 1, expires_boot_ms: u64::MAX });
+        credentials[0].publish(Published::to_the_end(value, 1, u64::MAX));
         server
     }
 

@@ -262,7 +262,8 @@ impl Copy {
             } else if same && held.listed_as == generation {
                 generation = held.value.generation;
             }
-            if same && generation == held.value.generation && end_ms.abs_diff(held.end_ms) <= SAME_END_MS {
+            let as_long = held.value.reliable_lead_ms == entry.reliable_lead_ms;
+            if same && generation == held.value.generation && end_ms.abs_diff(held.end_ms) <= SAME_END_MS && as_long {
                 (held.listed_as, held.seen) = (entry.generation, heard.seen());
                 return false;
             }
@@ -278,6 +279,7 @@ impl Copy {
             life_ms,
             longest_ms: life_ms,
             learned_ms: None,
+            reliable_lead_ms: entry.reliable_lead_ms,
             refresh: None,
             withdrawn: false,
             by: heard.by.to_owned(),
@@ -349,6 +351,7 @@ mod tests {
                 generation,
                 token: token.map(str::to_owned),
                 expires_in_ms: left_s * 1000,
+                reliable_lead_ms: None,
                 lifetime_ms: Some(7_200_000),
                 fetched_at_ms: Some(900_000),
                 withdrawn: token.is_none(),

@@ -49,6 +49,9 @@ pub struct Entry {
     /// None that lives.
     pub token: Option<String>,
     pub expires_in_ms: u64,
+    /// Versions before this one did not say.
+    #[serde(default)]
+    pub reliable_lead_ms: Option<u64>,
     pub lifetime_ms: Option<u64>,
     pub fetched_at_ms: Option<i64>,
     pub withdrawn: bool,
@@ -96,6 +99,7 @@ impl Entry {
         let live = self.token.as_ref().is_none_or(|token| plain(token) && self.generation > 0);
         live && self.generation < GENERATION_END
             && self.expires_in_ms <= LEFT_MS_MAX
+            && self.reliable_lead_ms.is_none_or(|lead_ms| lead_ms <= LEFT_MS_MAX)
             && self.lifetime_ms.is_none_or(|life_ms| life_ms <= LEFT_MS_MAX)
     }
 
@@ -149,6 +153,8 @@ mod tests {
             ("expires_in_ms", json!(u64::MAX)),
             ("expires_in_ms", json!("7200")),
             ("lifetime_ms", json!(u64::MAX)),
+            ("reliable_lead_ms", json!(u64::MAX)),
+            ("reliable_lead_ms", json!(-1)),
             ("withdrawn", json!(null)),
         ] {
             let mut page = page();

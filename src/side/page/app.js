@@ -5,6 +5,7 @@ import { Charts } from "./charts.js";
 import { $, h, keep, kept, mark, say, shape, throttled } from "./dom.js";
 import { List, STATES } from "./list.js";
 import { get, post, Stream } from "./net.js";
+import { Sinks } from "./sinks.js";
 import { Timeline } from "./timeline.js";
 import { clock, num, span, t, translate } from "./words.js";
 
@@ -19,6 +20,7 @@ const ask = new Ask({ done: (answer) => answer.credential && changed(answer.cred
 const timeline = new Timeline(clockNow);
 const list = new List({ clockNow, ask, history: (app, kind) => timeline.of(app, kind) });
 const charts = new Charts($("charts"));
+const sinks = new Sinks();
 const stream = new Stream({ heard, changed: showLink, refused: () => begin() });
 
 const drawTimeline = throttled(() => timeline.draw());
@@ -39,6 +41,7 @@ function heard(name, data) {
     if (data.sample || Object.keys(data.figures).length > 0) drawCharts();
   } else if (name === "credential") changed(data);
   else if (name === "journal") happened(data);
+  else if (name === "sinks") sinksChanged(data);
   else if (name === "lagged") fetchAll();
 }
 
@@ -49,6 +52,7 @@ function hello(status) {
   showVersion();
   charts.begin(status.history);
   timeline.suit(status.uptime_s * 1000);
+  sinks.set(status.sinks);
   tick();
   drawCharts();
   fetchAll();
@@ -88,6 +92,11 @@ function happened(entry) {
   drawTimeline();
 }
 
+function sinksChanged(all) {
+  sinks.set(all);
+  drawSummary();
+}
+
 /** The answer to "is all well?", and how many are in which state. */
 function summary() {
   const all = list.all();
@@ -120,6 +129,7 @@ function soonest(all) {
   if (file?.kept && !file.healthy) parts.push(t("sub_state_bad"));
   else if (file && !file.kept) parts.push(t("sub_state_off"));
   if (here.status?.shared_state?.up === false) parts.push(t("sub_shared_down"));
+  if (sinks.failing()) parts.push(t("sinks_failing", sinks.failing(), sinks.all.length));
   say($("subline"), parts.join(" · "));
 }
 
@@ -188,6 +198,7 @@ function everything() {
     $("headline").replaceChildren();
     summary();
     timeline.draw();
+    sinks.draw();
     drawCharts();
   }
 }
@@ -228,6 +239,7 @@ async function begin() {
   } else {
     $("timeline").hidden = true;
     $("charts").hidden = true;
+    sinks.set([]);
     show("board");
     here.poll = setInterval(poll, POLL_MS);
     showLink();
@@ -240,6 +252,7 @@ function forget() {
   here.status = null;
   list.set([]);
   timeline.set([]);
+  sinks.set([]);
   for (const id of ["headline", "subline", "share", "moment", "lanes-svg", "version", "uptime"]) $(id).replaceChildren();
   document.title = "tokencached";
   document.documentElement.removeAttribute("data-ready");

@@ -190,6 +190,7 @@ class Row {
     this.next = h("span", { class: "mono" });
     this.generation = h("span", { class: "mono generation" });
     this.calls = h("span", { class: "mono" });
+    this.probes = h("span", { class: "muted", title: t("probes_means") });
     this.quota = h("span", { class: "mono muted" });
     this.meter = h("i", { class: "fill" });
     this.meterBox = h("div", { class: "meter" }, this.meter);
@@ -206,7 +207,7 @@ class Row {
         cell("remaining", t("col_life"), this.life, this.left),
         cell("next", t("col_next"), h("span", {}, this.nextWord, " ", this.next)),
         cell("gen", t("col_generation"), this.generation),
-        cell("calls", t("col_calls"), h("span", {}, this.calls, " ", this.quota), this.meterBox),
+        cell("calls", t("col_calls"), h("span", {}, this.calls, " ", this.quota), this.probes, this.meterBox),
         h("div", { class: "cell acts" }, item.app.may.refresh ? this.probe : null, item.app.may.refresh ? this.refresh : null)),
       this.trouble, this.panel);
     this.panel.hidden = true;
@@ -235,6 +236,7 @@ class Row {
     say(this.generation, credential.generation ? num(credential.generation) : "–");
     if (before && before.generation !== credential.generation) this.flash();
     say(this.calls, num(credential.calls_today));
+    say(this.probes, credential.can_probe ? t("probes_today", credential.probes_today) : "");
     say(this.quota, credential.calls_quota === null ? t("no_quota") : `/ ${num(credential.calls_quota)}`);
     const used = credential.calls_quota ? credential.calls_today / credential.calls_quota : 0;
     this.meterBox.hidden = !credential.calls_quota;

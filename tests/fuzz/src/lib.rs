@@ -62,7 +62,7 @@ fn service(budget_bytes: u64) -> tokencached::service::Service {
     let key = Key { name: MANAGED.to_owned(), spoken: None, view: View::RAW };
     let (table, _) = Table::new([("wx1", vec![key])]);
     let value = bytes::Bytes::from_static(TOKEN.as_bytes());
-    table.credentials()[0].publish(Published { value, generation: 7, expires_boot_ms: u64::MAX });
+    table.credentials()[0].publish(Published::to_the_end(value, 7, u64::MAX));
     let cache = Cache::new(&Options { budget_bytes, item_size_max_bytes: ITEM_SIZE_MAX, evict: true, shards: 1 });
     tokencached::service::Service::new(cache, table.into(), Default::default(), Default::default())
 }

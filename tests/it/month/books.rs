@@ -81,6 +81,8 @@ pub struct Counts {
     /// or held in vain at the end of a value that can be had anew only then: WeChat tells that end to the second.
     pub at_its_end: u64,
     pub known_dead: u64,
+    /// The longest time, WeChat being within reach, that a value was served which WeChat refused.
+    pub longest_dead_ms: u64,
     /// Milliseconds readers were held.
     pub held_ms: u64,
     /// The longest time from the end of a trouble to the next good value.
@@ -211,7 +213,7 @@ impl Book {
 
     /// Something else is shown from `t` on, which WeChat refuses from `dies` on.
     pub fn turn(&mut self, t: u64, next: Shown, dies: u64, sky: &Sky<'_>) -> Option<Chain> {
-        self.end_value(t);
+        self.end_value(t, sky);
         if self.shown == Shown::Waiting && next == Shown::Waiting {
             return None;
         }
@@ -221,7 +223,7 @@ impl Book {
             Shown::Waiting => self.gap((self.from, t), true, good_next, sky),
             Shown::Nothing => self.gap((self.from, t), false, good_next, sky),
             Shown::Value { .. } => {
-                self.close_value(t);
+                self.close_value(t, sky);
                 if matches!(next, Shown::Waiting | Shown::Nothing) && self.trouble.is_none() {
                     // Taken away before its end: a probe has found it dead before any reader did.
                     let why = Why::Dead { in_reach: self.calm_around(t, sky) };
@@ -247,11 +249,11 @@ impl Book {
     }
 
     /// A value that was over before `t` has been followed by what comes without anybody's doing.
-    fn end_value(&mut self, t: u64) {
+    fn end_value(&mut self, t: u64, sky: &Sky<'_>) {
         if let Shown::Value { ends, then_waits, .. } = self.shown
             && ends < t
         {
-            self.close_value(ends);
+            self.close_value(ends, sky);
             (self.from, self.shown) = (ends.max(self.from), if then_waits { Shown::Waiting } else { Shown::Nothing });
         }
     }
@@ -261,8 +263,13 @@ impl Book {
         self.trouble.get_or_insert(Trouble { since: t, why: Why::Start });
     }
 
-    fn close_value(&mut self, to: u64) {
+    fn close_value(&mut self, to: u64, sky: &Sky<'_>) {
         let to = to.max(self.from);
+        let dead_from = self.dies.max(self.from);
+        if self.judged && dead_from < to {
+            let dead_ms = longest_clear(dead_from, to, self.bad(sky));
+            self.counts.longest_dead_ms = self.counts.longest_dead_ms.max(dead_ms);
+        }
         let all = self.reads(self.from, to);
         let dead = if self.judged { self.reads(self.dies.clamp(self.from, to), to) } else { 0 };
         self.counts.reads += all;
@@ -420,6 +427,7 @@ impl Counts {
         self.after_start += other.after_start;
         self.at_its_end += other.at_its_end;
         self.known_dead += other.known_dead;
+        self.longest_dead_ms = self.longest_dead_ms.max(other.longest_dead_ms);
         self.held_ms += other.held_ms;
         self.longest_tail_ms = self.longest_tail_ms.max(other.longest_tail_ms);
         self.longest_start_ms = self.longest_start_ms.max(other.longest_start_ms);

@@ -115,6 +115,8 @@ pub struct Sim {
     pub line: Arc<Timeline>,
     accounts: Vec<Account>,
     slots: Vec<Slot>,
+    /// Readers report what WeChat refuses.
+    reports: bool,
     /// Counts the processes and the suspends.
     life: AtomicU32,
     table: Mutex<Option<Arc<Table>>>,
@@ -144,14 +146,7 @@ fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
     let prefix = if kind == AppKind::Mp { "wx" } else { "ww" };
     let secret = format!("secret-{n}-{:08x}", rng.u32(..));
     let source = SecretSource::Fixed(Secret::new(secret.clone()));
-    // A few are tried every hour whether anybody complains or not.
-    let probe_every_ms = (n % 10 == 4).then_some(HOUR);
-    let config = config::App {
-        platform,
-        tickets,
-        probe_every_ms,
-        ..config::App::mp(&format!("{prefix}{n:016x}"), source, token)
-    };
+    let config = config::App { platform, tickets, ..config::App::mp(&format!("{prefix}{n:016x}"), source, token) };
     Account { config, kind, secret, rogue: n % 4 == 3 && kind == AppKind::Mp, slot: 0 }
 }
 
@@ -165,24 +160,38 @@ fn lead_ms(renewal: Renewal) -> u64 {
     }
 }
 
+/// What is done about dead tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Habits {
+    /// Readers report what WeChat refuses, and probing is as it is by default.
+    Usual,
+    /// Nobody reports anything.
+    NoReports,
+    /// Nor are tokens tried.
+    NoReportsNoProbes,
+}
+
 /// Runs the month to its end.
-pub fn run(line: &Arc<Timeline>, apps: usize, sample_ms: u64, seed: u64) -> (Vec<Row>, Samples) {
+pub fn run(line: &Arc<Timeline>, apps: usize, sample_ms: u64, seed: u64, habits: Habits) -> (Vec<Row>, Samples) {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let sim = Arc::new(Sim::new(line.clone(), apps, seed));
+        let sim = Arc::new(Sim::new(line.clone(), apps, seed, habits));
         Director::new(sim.clone(), sample_ms, seed).direct().await;
         (sim.rows(), *sim.samples.lock())
     })
 }
 
 impl Sim {
-    fn new(line: Arc<Timeline>, apps: usize, seed: u64) -> Sim {
+    fn new(line: Arc<Timeline>, apps: usize, seed: u64, habits: Habits) -> Sim {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut accounts: Vec<Account> = (0..apps).map(|n| account(n, &mut rng)).collect();
         let (mut slots, mut books, mut by_name) = (Vec::new(), Vec::new(), HashMap::new());
         for account in &mut accounts {
             account.slot = slots.len();
+            if habits == Habits::NoReportsNoProbes {
+                account.config.probe_every_ms = Some(0);
+            }
             let config = &account.config;
             for kind in std::iter::once(config.token).chain(config.tickets.iter().copied()) {
                 by_name.insert((kind.id, config.appid.clone()), slots.len());
@@ -206,6 +215,7 @@ impl Sim {
             line,
             accounts,
             slots,
+            reports: habits == Habits::Usual,
             life: AtomicU32::new(0),
             table: Mutex::new(None),
             wechat: Mutex::new(Wechat::new(World::new(&options, seed), by_name, seed + 1)),
@@ -307,7 +317,9 @@ impl Sim {
         };
         self.judge(slot, &first);
         let credential = table.credentials()[slot].clone();
-        if let Some(check) = table.report_dead(&credential, None) {
+        if self.reports
+            && let Some(check) = table.report_dead(&credential, None)
+        {
             // As the connection does: an answer or no answer, the client gets its `DELETED`.
             let _ = timeout(Duration::from_millis(HOLD_MS), check).await;
         }
@@ -559,6 +571,7 @@ impl Director {
             self.sim.befall(app.slot, Some(Cause::Rogue), t);
         }
         if self.rng.bool()
+            && self.sim.reports
             && let Some(table) = self.sim.table()
         {
             table.report_rival(&table.credentials()[app.slot]);

@@ -53,16 +53,21 @@ const OF_THE_EXPORTER: &str = "up uptime_seconds time_seconds version process_us
     slab_lru_hits_total slab_chunk_size_bytes slab_chunks_per_page slab_current_pages slab_current_chunks \
     slab_chunks_used slab_chunks_free slab_chunks_free_end slab_mem_requested_bytes slab_commands_total";
 
+/// One that is written and one that fails.
+const SINKS: &str = "[[sink]]\ncommand = [\"/bin/true\"]\n[[sink]]\nkinds = [\"access_token\"]\ncommand = [\"/bin/false\", \"{kind}\"]\n";
+
 fn busy() -> (Wechat, Side) {
     busy_with("")
 }
 
 fn busy_with(setting: &str) -> (Wechat, Side) {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, setting, "", "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]");
+    let app = "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]";
+    let side = Side::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
     side.token(&[MEANT]);
     wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut client = side.node.connect();
+    wait_for("a failure", || (client.stat("", "sink_1_last_error")? == "exit").then_some(()));
     client.expect("set k 0 0 1\r\nx\r\nget k\r\nget none\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\nEND\r\n");
     client.expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
     client.get("access_token").unwrap();
@@ -127,6 +132,39 @@ fn each_credential_has_its_figures() {
     let all: f64 = buckets.map(|(_, value)| value).sum();
     let counts = second.series.iter().filter(|(name, _)| name.starts_with("tokencached_fetch_duration_seconds_count"));
     assert_eq!(all, counts.map(|(_, value)| value).sum::<f64>(), "buckets add up");
+}
+
+#[test]
+fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", SINKS);
+    let (token, _) = side.token(&[MEANT]);
+    let shown = wait_for("both to have run", || {
+        let status = side.get("/v1/status", &[]);
+        assert!(!status.body.contains(&token[..16]), "{}", status.body);
+        let sinks = status.json()["sinks"].clone();
+        (sinks[0]["writes"] == 1 && !sinks[1]["last_error"].is_null()).then_some(sinks)
+    });
+    let (good, bad) = (&shown[0], &shown[1]);
+    assert_eq!((&good["type"], &good["target"]), (&"command".into(), &"/bin/true".into()));
+    assert_eq!((&good["connected"], &good["waiting"], &good["last_error"]), (&true.into(), &0.into(), &().into()));
+    let write = &good["last_write"];
+    assert_eq!((&write["app"], &write["kind"]), (&APPID.into(), &"access_token".into()));
+    let error = &bad["last_error"];
+    assert_eq!((&error["class"], &error["whose"]), (&"exit".into(), &"target".into()));
+    assert_eq!(error["about"], format!("access_token:{APPID}"));
+    assert_eq!(error["text"], "the command ended with code 1");
+    assert!(error["advice"].as_str().unwrap().contains("try it by hand"), "{error}");
+    assert_eq!((&bad["waiting"], &bad["last_write"], &bad["writes"]), (&1.into(), &().into(), &0.into()));
+    let scrape = Scrape::of(&side);
+    let of =
+        |name: &str, sink: u32| scrape.value(&format!("tokencached_sink_{name}{{sink=\"{sink}\",type=\"command\"}}"));
+    assert_eq!(scrape.value("tokencached_sink_info{sink=\"1\",type=\"command\",target=\"/bin/false\"}"), 1.0);
+    assert_eq!((of("writes_total", 0), of("failing", 0), of("waiting", 0), of("connected", 0)), (1.0, 0.0, 0.0, 1.0));
+    assert_eq!((of("writes_total", 1), of("failing", 1), of("waiting", 1)), (0.0, 1.0, 1.0));
+    assert!(of("last_write_timestamp_seconds", 0) > 1.6e9 && of("last_write_timestamp_seconds", 1) == 0.0);
+    let failures = "tokencached_sink_failures_total{sink=\"1\",type=\"command\",class=\"exit\"}";
+    assert!(scrape.value(failures) >= 1.0);
 }
 
 #[test]

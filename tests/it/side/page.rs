@@ -167,6 +167,33 @@ fn the_page_is_there_to_be_looked_at() {
     assert!(fs::metadata(shot).unwrap().len() > 20_000);
 }
 
+/// One place that is written to and one that fails until a file is there.
+#[test]
+fn the_page_shows_where_values_are_also_written_to_and_why_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let sinks = format!(
+        "[[sink]]\ncommand = [\"/bin/true\"]\n\
+         [[sink]]\ncommand = [\"/bin/sh\", \"-c\", \"test -e {}\"]\n",
+        go.display()
+    );
+    let scene = Scene::start(Wechat::start(), "", &[], &sinks);
+    wait_for("a token", || scene.node.connect().get(&format!("access_token:{APPID}")));
+    scene.browse("sinks", &[("GO", go.to_str().unwrap())]);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_a_redis_refuses_is_said_in_chinese_too() {
+    use tokencached::engine::Fault;
+    let words = fs::read_to_string(root().join("src/side/page/words.js")).unwrap();
+    for fault in Fault::ALL {
+        for text in [fault.to_string(), fault.advice().to_owned()] {
+            assert!(words.contains(&format!("  \"{text}\": ")), "words.js has no Chinese for: {text}");
+        }
+    }
+}
+
 #[test]
 fn what_wechat_means_is_said_in_chinese_too() {
     let words = fs::read_to_string(root().join("src/side/page/words.js")).unwrap();

@@ -1,0 +1,67 @@
+//! Metrics of the sinks, by their number in the configuration and their type. Where nothing is configured, none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use super::metrics::{COUNTER, GAUGE, Labels, Written, each};
+use crate::stats::SinkStats;
+
+type Figure = fn(&SinkStats) -> f64;
+
+/// Name, help, kind, figure.
+const FAMILIES: &[(&str, &str, MetricType, Figure)] = &[
+    ("tokencached_sink_connected", "Whether its target can be used at present.", GAUGE, |sink| {
+        f64::from(u8::from(sink.connected.load(Relaxed)))
+    }),
+    ("tokencached_sink_waiting", "Credentials that are still to be written.", GAUGE, |sink| {
+        sink.waiting.load(Relaxed) as f64
+    }),
+    ("tokencached_sink_failing", "Whether something has failed and not everything is written since.", GAUGE, |sink| {
+        f64::from(u8::from(sink.last_error().is_some()))
+    }),
+    ("tokencached_sink_writes", "Keys, files and rows written, and commands run.", COUNTER, |sink| {
+        sink.writes.load(Relaxed) as f64
+    }),
+    ("tokencached_sink_deletes", "Those taken away or marked as expired.", COUNTER, |sink| {
+        sink.deletes.load(Relaxed) as f64
+    }),
+    (
+        "tokencached_sink_foreign_writes",
+        "Tokens found there that another program had written over ours.",
+        COUNTER,
+        |sink| sink.foreign_writes.load(Relaxed) as f64,
+    ),
+    (
+        "tokencached_sink_last_write_timestamp_seconds",
+        "When something was written last, seconds since 1970; 0: never.",
+        GAUGE,
+        |sink| sink.last_write().map_or(0.0, |write| write.at_unix_ms as f64 / 1000.0),
+    ),
+];
+
+/// All of them.
+pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> Written {
+    let numbers: Vec<String> = (0..sinks.len()).map(|number| number.to_string()).collect();
+    let all = || numbers.iter().map(String::as_str).zip(sinks);
+    let labels = |number, sink: &Arc<SinkStats>| -> Labels<'_> { vec![("sink", number), ("type", sink.of_type)] };
+    let help = "Where values are written to beside the cache.";
+    let mut targets = out.encode_descriptor("tokencached_sink", help, None, MetricType::Info)?;
+    for (number, sink) in all() {
+        let mut labels = labels(number, sink);
+        labels.push(("target", sink.target.as_str()));
+        targets.encode_info(&labels)?;
+    }
+    for (name, help, kind, figure) in FAMILIES {
+        each(out, (name, help, *kind), all().map(|(number, sink)| (labels(number, sink), figure(sink))))?;
+    }
+    let failures = all().flat_map(|(number, sink)| {
+        let of_class = move |(class, count): (&'static str, u64)| {
+            (vec![("sink", number), ("type", sink.of_type), ("class", class)], count as f64)
+        };
+        sink.failures().into_iter().map(of_class)
+    });
+    each(out, ("tokencached_sink_failures", "What failed, by class.", COUNTER), failures)
+}

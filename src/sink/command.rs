@@ -1,0 +1,189 @@
+//! A program that is run for each value: the value on its standard input, whose it is in its arguments.
+//!
+//! It is run when a value changes, at most four at once over all sinks. What it has done cannot be looked at, so nothing
+//! is checked, and it is not told when there is no value any more: its arguments say when the one it has is over. What it
+//! says goes to the log, without the value.
+
+mod output;
+mod process;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use self::process::{End, Outcome, Program};
+use super::item::Entry;
+use super::target::{Current, Fault, Retract, Scope, Target, Write};
+use crate::clock::{Spacing, boot_ms};
+use crate::config::{SinkCommand, trusted_file};
+use crate::credential::encoding::Fact;
+use crate::descriptors;
+
+pub(super) use self::process::kill_all;
+
+/// What programs say is logged at most so often, for each sink.
+const LOG_OUTPUT_EVERY_MS: u64 = 1000;
+
+pub(super) struct Command {
+    config: SinkCommand,
+    log: Spacing,
+}
+
+impl Command {
+    pub fn new(config: SinkCommand) -> Command {
+        if let Err(error) = process::close_inherited() {
+            tracing::warn!(%error, "what this process was given open cannot be listed: commands get it, too");
+        }
+        Command { config, log: Spacing::default() }
+    }
+
+    async fn judge(&self) -> Result<(), Fault> {
+        let path = self.config.program.clone();
+        match tokio::task::spawn_blocking(move || trusted_file::judge(&path)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(untrusted(&why)),
+            Err(_) => Err(fault_of(&io::Error::other("its thread is gone"), &self.config.program)),
+        }
+    }
+
+    async fn run(&self, write: &Write, entry: &Entry, content: &[u8]) -> Result<(), Fault> {
+        // Whoever may have changed it since the start must not have it run.
+        self.judge().await?;
+        let program = Program {
+            path: self.config.program.clone(),
+            arguments: self.config.arguments.iter().map(|word| fill(word, entry, &write.current).into()).collect(),
+            timeout: Duration::from_millis(self.config.timeout_ms),
+        };
+        let outcome = process::run(write.place.clone(), &program, content).await;
+        self.log_output(entry, &outcome, &[content, &write.current.value]);
+        judge_end(&outcome.end, &self.config)
+    }
+
+    fn log_output(&self, entry: &Entry, outcome: &Outcome, values: &[&[u8]]) {
+        if outcome.output.is_empty() || !self.log.due(boot_ms(), LOG_OUTPUT_EVERY_MS) {
+            return;
+        }
+        let output = output::scrub(&outcome.output, values);
+        let about = entry.config().managed_key();
+        info!(sink = %self.config.program.display(), about, output, "the command has said");
+    }
+}
+
+impl Target for Command {
+    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.judge().boxed()
+    }
+
+    fn may_have_lost(&self) -> bool {
+        false
+    }
+
+    fn is_readable(&self) -> bool {
+        false
+    }
+
+    fn limit(&self) -> Option<&'static Semaphore> {
+        Some(&process::PLACES)
+    }
+
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+        async {
+            for (entry, content) in write.entries.iter().zip(&write.contents) {
+                self.run(write, entry, content).await?;
+            }
+            Ok(vec![None; write.entries.len()])
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+        async { Ok(0) }.boxed()
+    }
+}
+
+/// An argument with what its placeholders stand for.
+fn fill(word: &str, entry: &Entry, current: &Current) -> String {
+    if !word.contains('{') {
+        return word.to_owned();
+    }
+    let id = entry.config().app.as_str();
+    let appid = id.split_once(':').map_or(id, |(appid, _)| appid);
+    let times = current.times(0);
+    let time = |fact| times.get(fact).unwrap_or_default().to_string();
+    let facts = [
+        ("{appid}", appid.to_owned()),
+        ("{id}", id.to_owned()),
+        ("{kind}", entry.config().of.word().to_owned()),
+        ("{expires_at}", time(Fact::ExpiresAt)),
+        ("{expires_in}", time(Fact::ExpiresIn)),
+    ];
+    facts.iter().fold(word.to_owned(), |word, (placeholder, fact)| word.replace(placeholder, fact))
+}
+
+fn judge_end(end: &End, config: &SinkCommand) -> Result<(), Fault> {
+    const ADVICE: &str = "see what it has said in the log, and try it by hand as the server's user: echo test | the command; \
+                          it is run again by and by";
+    let fault = |class, what: String, advice: &'static str| {
+        Err(Fault { class, what: what.into(), advice: advice.into(), scope: Scope::Entry })
+    };
+    match end {
+        End::Code(0) => Ok(()),
+        End::Code(code) => fault("exit", format!("the command ended with code {code}"), ADVICE),
+        End::Signal(signal) => fault("signal", format!("the command was ended by signal {signal}"), ADVICE),
+        End::Timeout => {
+            let what = format!("the command had not ended after {} s and was killed", config.timeout_ms / 1000);
+            fault("timeout", what, "see what it waits for, or raise timeout_s")
+        }
+        End::NotStarted(error) => Err(fault_of(error, &config.program)),
+    }
+}
+
+fn untrusted(why: &trusted_file::Untrusted) -> Fault {
+    let (class, what) = match why {
+        trusted_file::Untrusted::Unseen { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            ("not_found", format!("the command is not there: {why}"))
+        }
+        trusted_file::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
+        _ => ("untrusted", format!("others could change the command: {why}")),
+    };
+    Fault { class, what: what.into(), advice: why.remedy().into(), scope: Scope::Target }
+}
+
+/// Why it could not be started.
+fn fault_of(error: &io::Error, program: &Path) -> Fault {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    let (class, advice, scope) = match errno {
+        Some(Errno::NOENT) => {
+            ("not_found", "if it is there, what stands behind #! in its first line is not: install that", Scope::Target)
+        }
+        Some(Errno::ACCESS | Errno::PERM) => {
+            let advice =
+                "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run";
+            ("permission", advice, Scope::Target)
+        }
+        Some(Errno::NOEXEC) => (
+            "format",
+            "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine",
+            Scope::Target,
+        ),
+        Some(Errno::MFILE | Errno::NFILE) => ("descriptors", descriptors::REMEDY, Scope::Descriptors),
+        Some(Errno::AGAIN | Errno::NOMEM) => (
+            "resources",
+            "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u",
+            Scope::Target,
+        ),
+        Some(Errno::TXTBSY) => ("busy", "nothing, if it passes: somebody is writing the program's file", Scope::Target),
+        _ => ("other", "see the system's log", Scope::Target),
+    };
+    let what = format!("the command {} cannot be started: {error}", program.display());
+    Fault { class, what: what.into(), advice: advice.into(), scope }
+}
