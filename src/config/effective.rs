@@ -197,13 +197,25 @@ fn sink_file(out: &mut String, file: &SinkFile) {
     }
 }
 
+fn command(out: &mut String, sink: &Sink, command: &SinkCommand) {
+    let program = std::iter::once(quoted_path(&command.program));
+    line(out, "command", &list(program.chain(command.arguments.iter().map(|word| quoted(word)))));
+    scope(out, sink);
+    line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
+}
+
 /// Whose credentials a sink is about, and which.
 fn scope(out: &mut String, sink: &Sink) {
-    let mut apps: Vec<&str> = sink.entries.iter().map(|entry| entry.app.as_str()).collect();
-    apps.dedup();
-    let mut kinds: Vec<&str> = sink.entries.iter().map(|entry| entry.of.word()).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
+    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
+    for entry in &sink.entries {
+        // An app's entries stand together.
+        if apps.last() != Some(&entry.app.as_str()) {
+            apps.push(&entry.app);
+        }
+        if !kinds.contains(&entry.of.word()) {
+            kinds.push(entry.of.word());
+        }
+    }
     line(out, "apps", &list(apps.into_iter().map(quoted)));
     line(out, "kinds", &list(kinds.into_iter().map(quoted)));
 }

@@ -94,7 +94,7 @@ impl Item {
         let goes_ms = published.expires_boot_ms.saturating_sub(margin_ms);
         let current = current(&published, now, at_least_s);
         // While a renewal is late the time told goes on with the clock: it is told anew before it has come.
-        let told_ms = current.end_ms.saturating_sub(margin_ms);
+        let told_ms = current.told_end_ms.saturating_sub(margin_ms);
         let ahead_ms = told_ms.saturating_sub(now.boot_ms) / 10;
         let again_ms = (told_ms - ahead_ms).max(now.boot_ms + TELL_AGAIN_MS_MIN);
         let until_ms = if told_ms < goes_ms { again_ms.min(goes_ms) } else { goes_ms };
@@ -155,8 +155,13 @@ impl Item {
 }
 
 fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
-    let end_ms = published.reliable_until(now.boot_ms);
-    Current { value: published.value.clone(), now, end_ms, at_least_s }
+    Current {
+        value: published.value.clone(),
+        now,
+        end_ms: published.expires_boot_ms,
+        told_end_ms: published.reliable_until(now.boot_ms),
+        at_least_s,
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +169,7 @@ mod tests {
     use super::*;
     use crate::config::AliasOf;
     use crate::credential::encoding::{Fact, Form, View};
+    use crate::credential::table::Reliable;
 
     const TOKEN: &str = "token-of-ours-0123456789";
     const OTHER: &str = "token-of-another-0123456789";
@@ -204,6 +210,17 @@ mod tests {
         assert_eq!(contents, [format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()]);
         item.credential.withdraw(NOW.boot_ms);
         assert_eq!(item.wanted(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
+    }
+
+    #[test]
+    fn the_time_told_is_the_time_that_the_value_can_be_relied_on() {
+        let item = item();
+        let reliable = Reliable { until_boot_ms: 40_000, at_least_ms: 0 };
+        let published = Published { reliable, ..Published::to_the_end(Bytes::from_static(b"token"), 1, 70_500) };
+        item.credential.publish(published);
+        let (current, until_ms) = item.wanted(0, NOW, 0).unwrap();
+        assert_eq!((current.left_ms(), until_ms), (60_500, 70_500), "it is there to its true end");
+        assert_eq!(item.entries[1].render(&current), b"1700000030");
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub(super) struct Current {
     pub now: Now,
     /// When the value is over.
     pub end_ms: BootMs,
+    /// Until when it can be relied on: what is told as its end.
+    pub told_end_ms: BootMs,
     /// Times are told as if at least so many seconds were left.
     pub at_least_s: u32,
 }
@@ -77,7 +79,7 @@ impl Current {
     /// The times that are told, with at least so many seconds left if it is not over; then they lie in the past.
     pub fn times(&self, at_least_s: u32) -> Times {
         if self.end_ms > self.now.boot_ms {
-            return Times::new(self.now, self.end_ms, at_least_s.max(self.at_least_s));
+            return Times::new(self.now, self.told_end_ms, at_least_s.max(self.at_least_s));
         }
         let ago_ms = i64::try_from(self.now.boot_ms - self.end_ms).unwrap_or(i64::MAX);
         let end = Now { boot_ms: self.end_ms, unix_ms: self.now.unix_ms.saturating_sub(ago_ms) };

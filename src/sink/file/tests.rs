@@ -35,7 +35,7 @@ fn file(sink: &Sink) -> (Files, Arc<[Entry]>) {
 
 fn current(value: &[u8]) -> Current {
     let now = Now { boot_ms: 10_000, unix_ms: 1_700_000_000_000 };
-    Current { value: Bytes::copy_from_slice(value), now, end_ms: 7_210_000, at_least_s: 900 }
+    Current { value: Bytes::copy_from_slice(value), now, end_ms: 7_210_000, told_end_ms: 7_210_000, at_least_s: 900 }
 }
 
 /// Bytes that mean something somewhere, and others; half of them of printable characters alone.
@@ -135,7 +135,8 @@ fn a_value_that_is_nearly_over_is_told_for_as_long_as_we_need_to_write_it_again(
     let lines = "[[sink]]\nfile = \"/nowhere/file\"\nrewrite_every_s = 100\ntemplate = '{value} {expires_at} {expires_in_ms} {fetched_at+200}'\n";
     let sinks = sinks(folder.path(), lines);
     let (files, entries) = file(&sinks[0]);
-    let mut current = Current { end_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
+    let mut current =
+        Current { end_ms: 20_000, told_end_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
     let shown = |current: &Current| String::from_utf8(files.content(&entries[0], current).unwrap()).unwrap();
     assert_eq!(shown(&current), "tk 1700000300 300000 1699993300");
     current.end_ms = 9_000;
