@@ -15,8 +15,6 @@ use crate::credential::table::{Credential, Published};
 const TOKEN_BYTES_MIN: usize = 16;
 /// Tokens of ours that may still lie in a store: one, the one before, and one that a Redis has loaded from its disk.
 const OURS_MAX: usize = 3;
-/// The shortest pause before a time that a late renewal has moved is told again.
-const TELL_AGAIN_MS_MIN: u64 = 1_000;
 
 /// One credential, and what one sink writes of it.
 pub(super) struct Item {
@@ -87,18 +85,12 @@ impl Item {
         }
     }
 
-    /// The value to be written at this instant, and when it has to go or be written again; none if there is none that
-    /// is good for longer than the margin.
+    /// The value to be written at this instant, and when it has to go; none if there is none that is good for longer
+    /// than the margin.
     pub fn wanted(&self, margin_ms: u64, now: Now, at_least_s: u32) -> Option<(Current, BootMs)> {
         let published = self.credential.published()?;
-        let goes_ms = published.expires_boot_ms.saturating_sub(margin_ms);
-        let current = current(&published, now, at_least_s);
-        // While a renewal is late the time told goes on with the clock: it is told anew before it has come.
-        let told_ms = current.told_end_ms.saturating_sub(margin_ms);
-        let ahead_ms = told_ms.saturating_sub(now.boot_ms) / 10;
-        let again_ms = (told_ms - ahead_ms).max(now.boot_ms + TELL_AGAIN_MS_MIN);
-        let until_ms = if told_ms < goes_ms { again_ms.min(goes_ms) } else { goes_ms };
-        (goes_ms > now.boot_ms).then_some((current, until_ms))
+        let until_ms = published.expires_boot_ms.saturating_sub(margin_ms);
+        (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
     /// From now on this token is ours wherever it is found.
