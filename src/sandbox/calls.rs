@@ -9,12 +9,20 @@ use super::rules::Endpoint;
 
 /// How many calls are kept in full.
 const RECENT_MAX: usize = 100;
+/// Programs counted apart, and how much of a name is kept; calls of further ones are counted under an empty name.
+const AGENTS_MAX: usize = 16;
+const AGENT_BYTES_MAX: usize = 64;
+
+/// How many calls of each endpoint ended how: `ok`, `errcode 40001`, `fault hang`.
+pub type Counts = BTreeMap<Endpoint, BTreeMap<String, u64>>;
 
 /// The calls of one app since the sandbox started. Calls that name no known app are under the empty name.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Calls {
-    /// How many calls of each endpoint ended how: `ok`, `errcode 40001`, `fault hang`.
-    pub counts: BTreeMap<Endpoint, BTreeMap<String, u64>>,
+    /// All calls.
+    pub counts: Counts,
+    /// The same by program: what its `User-Agent` says before the first slash.
+    pub by_agent: BTreeMap<String, Counts>,
     /// Tokens minted for the app.
     pub minted: u64,
     /// Calls now being answered.
@@ -38,6 +46,14 @@ pub struct Call {
     pub outcome: String,
     /// Who called.
     pub peer: SocketAddr,
+    /// With which program.
+    pub agent: String,
+}
+
+/// The name of the program in a `User-Agent`, such as `curl` of `curl/8.0`.
+pub(super) fn agent_name(user_agent: &str) -> String {
+    let name = user_agent.split('/').next().unwrap_or_default().trim();
+    name.chars().filter(char::is_ascii).take(AGENT_BYTES_MAX).collect()
 }
 
 impl Calls {
@@ -57,7 +73,11 @@ impl Calls {
     }
 
     pub(super) fn record(&mut self, call: Call) {
-        *self.counts.entry(call.endpoint).or_default().entry(call.outcome.clone()).or_default() += 1;
+        let known = self.by_agent.len() < AGENTS_MAX || self.by_agent.contains_key(&call.agent);
+        let agent = if known { call.agent.clone() } else { String::new() };
+        for counts in [&mut self.counts, self.by_agent.entry(agent).or_default()] {
+            *counts.entry(call.endpoint).or_default().entry(call.outcome.clone()).or_default() += 1;
+        }
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
@@ -84,10 +104,22 @@ mod tests {
         for at in 0..150 {
             let outcome = if at % 2 == 0 { "ok" } else { "errcode 40001" };
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-            calls.record(Call { unix_ms: at, endpoint: Endpoint::Token, errcode: None, outcome: outcome.into(), peer });
+            let agent = format!("agent-{}", at % 30);
+            let outcome = outcome.into();
+            calls.record(Call { unix_ms: at, endpoint: Endpoint::Token, errcode: None, outcome, peer, agent });
         }
         assert_eq!((calls.total(), calls.of(Endpoint::Token), calls.of(Endpoint::Ticket)), (150, 150, 0));
         assert_eq!(calls.ended(Endpoint::Token, "errcode 40001"), 75);
         assert_eq!((calls.recent.len(), calls.recent[0].unix_ms), (100, 50));
+        let of = |agent: &str| calls.by_agent.get(agent).map_or(0, |counts| counts[&Endpoint::Token].values().sum());
+        assert_eq!((calls.by_agent.len(), of("agent-15"), of("agent-16"), of("")), (17, 5, 0, 70));
+    }
+
+    #[test]
+    fn a_program_is_known_by_what_stands_before_the_slash() {
+        assert_eq!(agent_name("tokencached/0.1.0"), "tokencached");
+        assert_eq!(agent_name("Mozilla/5.0 (X11)"), "Mozilla");
+        assert_eq!(agent_name(&"x".repeat(100)).len(), AGENT_BYTES_MAX);
+        assert_eq!(agent_name(""), "");
     }
 }

@@ -151,7 +151,7 @@ fn params_of(uri: &Uri) -> Params {
 
 /// One call from arrival to answer.
 async fn serve(shared: Arc<Shared>, line: Line, ask: Ask) -> Response {
-    let (_flight, fate) = shared.arrive(&ask, line.peer);
+    let (_flight, fate) = shared.arrive(&ask, &line);
     let reply = match fate {
         Ok(answer) => Reply::from_answer(&answer),
         Err(fault) => misbehave(&shared, &line, &ask, &fault).await,

@@ -49,7 +49,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use self::calls::{Call, Calls};
+pub use self::calls::{Call, Calls, Counts};
 pub use self::fault::{ALL_APPS, Fault, FaultKind, Scope};
 pub use self::options::{AppKind, AppOptions, Options, Quotas, TlsFiles};
 use self::rules::World;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::USER_AGENT;
 use axum::http::{Request, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::calls::agent_name;
 use super::fault::Wire;
 use super::options::TlsFiles;
 use crate::clock::{self, Spacing};
@@ -39,6 +41,8 @@ const LOG_SPACING_MS: u64 = 60_000;
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) peer: SocketAddr,
+    /// The program that calls.
+    pub(super) agent: String,
     wire: mpsc::Sender<Wire>,
 }
 
@@ -101,9 +105,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (wire, mut taken_over) = mpsc::channel(1);
-    let line = Line { peer, wire };
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(line.clone());
+        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(agent_name);
+        let line = Line { peer, agent: agent.unwrap_or_default(), wire: wire.clone() };
+        request.extensions_mut().insert(line);
         let answer: Answering = Box::pin(router.clone().call(request));
         answer
     });

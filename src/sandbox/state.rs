@@ -11,6 +11,7 @@ use super::calls::{Call, Calls};
 use super::fault::{Fault, Faults};
 use super::options::Options;
 use super::rules::{Answer, Ask, World};
+use super::server::Line;
 use crate::clock::Now;
 
 /// Calls that name no known app are recorded under this name.
@@ -40,8 +41,8 @@ impl Shared {
     }
 
     /// A call comes in: it is recorded, and either a fault strikes it or it has its answer.
-    pub(super) fn arrive(self: &Arc<Shared>, ask: &Ask, peer: SocketAddr) -> (Flight, Result<Answer, Fault>) {
-        let now = Now::read();
+    pub(super) fn arrive(self: &Arc<Shared>, ask: &Ask, line: &Line) -> (Flight, Result<Answer, Fault>) {
+        let (now, peer) = (Now::read(), line.peer);
         let mut inner = self.inner.lock();
         let appid = inner.world.app_of(ask).unwrap_or_else(|| NO_APP.to_owned());
         let endpoint = ask.endpoint();
@@ -55,7 +56,7 @@ impl Shared {
             Err(fault) => (fault.errcode(), fault.outcome().to_owned()),
         };
         let calls = inner.calls.entry(appid.clone()).or_default();
-        calls.record(Call { unix_ms: now.unix_ms, endpoint, errcode, outcome, peer });
+        calls.record(Call { unix_ms: now.unix_ms, endpoint, errcode, outcome, peer, agent: line.agent.clone() });
         calls.enter();
         (Flight { shared: Arc::clone(self), appid }, fate)
     }

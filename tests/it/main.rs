@@ -28,6 +28,12 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+#[cfg(feature = "redis")]
+#[path = "../moving/mod.rs"]
+mod moving;
+#[cfg(feature = "redis")]
+#[path = "moving.rs"]
+mod moving_in;
 mod nodes;
 mod nodes_model;
 mod open_platform;
