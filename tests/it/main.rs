@@ -31,8 +31,10 @@ mod managed;
 mod memccapable;
 mod meta;
 mod month;
+#[cfg(feature = "redis")]
 #[path = "../moving/mod.rs"]
 mod moving;
+#[cfg(feature = "redis")]
 #[path = "moving.rs"]
 mod moving_in;
 mod nodes;

@@ -12,6 +12,9 @@ use super::{Plan, SECRET, appid};
 use crate::support::redis::free_port;
 use crate::support::{Node, wait_for};
 
+/// The least `expires_in` that most clients are told: they subtract 200 s.
+const LEAST_TOLD_S: u64 = 210;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// As it was.
@@ -27,7 +30,7 @@ pub enum Phase {
 pub struct Tally {
     /// Calls of the site's for a token or a ticket.
     pub requests: u64,
-    /// Its calls with a token that were refused.
+    /// Its calls with a token that were refused, and pages for which there was no token.
     pub refused: u64,
     /// The longest that a web server went on with a token after the first refusal.
     pub stalest: Duration,
@@ -65,6 +68,8 @@ pub(super) fn run(plan: &Plan, at: usize, sandbox: &Sandbox, database: Option<&D
     let mut row = Row { way, endpoint, phases: Vec::new(), failed: None };
     // The other rows go on.
     let ended = catch_unwind(AssertUnwindSafe(|| {
+        // A hundred processes at one instant would slow each other down.
+        std::thread::sleep(Duration::from_millis(200) * u32::try_from(at).unwrap_or(0));
         let mut site = Site::new(plan, at, sandbox, database);
         for &phase in &plan.phases {
             let outcome = match site.enter(phase) {
@@ -140,6 +145,13 @@ impl<'a> Site<'a> {
                 self.ensure(1, false);
             }
             Phase::After => {
+                if self.way.moves == Move::Host && self.node.is_some() {
+                    // It goes on with the token that it has fetched itself, so that has to run out before a fetch of
+                    // ours may end it.
+                    self.stop(1);
+                    self.ensure(1, true);
+                    std::thread::sleep(Duration::from_secs(self.plan.life_s));
+                }
                 self.run_node(phase)?;
                 if self.way.moves != Move::Sink {
                     self.stop(1);
@@ -226,6 +238,9 @@ impl<'a> Site<'a> {
         let all_at_once = self.way.moves == Move::Sink && self.way.store.is_shared();
         let apart = phase == Phase::Half && !all_at_once && self.plan.apart;
         let endpoint = if apart { self.endpoint.other() } else { self.endpoint };
+        // What the site keeps is served to its end, if a fetch of ours would end it.
+        let adopts = all_at_once && self.endpoint == Endpoint::Classic;
+        let adopt = if adopts { "adopt = \"sink\"" } else { "" };
         let sinks = match (self.way.moves, self.way.store.is_shared(), phase) {
             (Move::Sink, true, _) | (Move::Sink, false, Phase::Half) => self.sink(0),
             (Move::Sink, false, _) => self.sink(0) + &self.sink(1),
@@ -234,10 +249,10 @@ impl<'a> Site<'a> {
         format!(
             "[server]\nthreads = 1\n[state]\npath = \"{{folder}}/state.json\"\n[upstream]\nbase_url = \"{}\"\n\
              [side]\nlisten = [\"127.0.0.1:{}\"]\n{}\n[[app]]\nappid = \"{}\"\nsecret = \"{SECRET}\"\n\
-             endpoint = \"{}\"\n{}\n{sinks}\n",
+             endpoint = \"{}\"\n{adopt}\n{}\n{sinks}\n",
             self.sandbox.base_url(),
             self.ports[1],
-            self.way.side,
+            self.way.side.replace("{least_s}", &(LEAST_TOLD_S * self.plan.life_s / 7200).to_string()),
             self.appid,
             endpoint.path(),
             self.way.app,
@@ -293,7 +308,7 @@ impl<'a> Site<'a> {
         let seen = [0, 1].map(|server| self.servers[server].as_mut().map_or_else(Seen::default, WebServer::take_seen));
         Tally {
             requests: now.requests - self.counted.requests,
-            refused: now.refused - self.counted.refused,
+            refused: now.refused - self.counted.refused + seen.iter().map(|seen| seen.without).sum::<u64>(),
             stalest: seen.iter().map(|seen| seen.stalest).max().unwrap_or_default(),
             views: seen.iter().map(|seen| seen.views).sum(),
             tokens: seen.map(|seen| seen.tokens.len()),

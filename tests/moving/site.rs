@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use super::ways::{Script, Way};
@@ -13,6 +13,8 @@ use super::ways::{Script, Way};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub views: u64,
+    /// Pages for which there was no token at all.
+    pub without: u64,
     pub tokens: HashSet<String>,
     /// When the refusals began that go on now, in milliseconds of the script's clock.
     refused_since: Option<u64>,
@@ -20,7 +22,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// A line of the script's: when, the errcode, the end of the token.
+    /// A line of the script's: when, the errcode, the end of the token or `-`.
     fn add(&mut self, line: &str) {
         let mut words = line.split_whitespace();
         let (Some(Ok(at)), Some(errcode), Some(token)) =
@@ -29,7 +31,11 @@ impl Seen {
             panic!("a script says {line:?}");
         };
         self.views += 1;
-        self.tokens.insert(token.to_owned());
+        if token == "-" {
+            self.without += 1;
+        } else {
+            self.tokens.insert(token.to_owned());
+        }
         // A refusal lasts until the first page view that is well.
         if let Some(since) = self.refused_since {
             self.stalest = self.stalest.max(Duration::from_millis(at.saturating_sub(since)));
@@ -53,7 +59,7 @@ impl WebServer {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         match way.script {
-            Script::Php(_) => {}
+            Script::Php(_) | Script::Mono => {}
             Script::Node(_) => drop(command.env("NODE_PATH", root().join("target/node/node_modules"))),
             Script::Python(_, packages) => drop(command.env("PYTHONPATH", root().join("target/python").join(packages))),
         }
@@ -107,10 +113,25 @@ fn command(script: Script) -> Command {
         Script::Php(way) => ("php", vec![folder.join("php/site.php"), folder.join("php").join(way)]),
         Script::Node(way) => ("node", vec![folder.join("node").join(way)]),
         Script::Python(way, _) => ("python3", vec![folder.join("python").join(way)]),
+        Script::Mono => ("mono", vec![compiled()]),
     };
     let mut command = Command::new(program);
     command.args(arguments);
     command
+}
+
+/// The C# program, built once for each run.
+fn compiled() -> PathBuf {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let program = root().join("target/moving-site.exe");
+        let mut command = Command::new("mcs");
+        command.arg(format!("-out:{}", program.display())).arg("-r:System.Data");
+        command.arg(root().join("tests/moving/mono/Site.cs"));
+        let output = command.output().unwrap_or_else(|error| panic!("mcs: {error}; tests/run installs what is needed"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        program
+    });
+    PROGRAM.clone()
 }
 
 /// Whether this build takes the configuration; what it says if not.

@@ -119,10 +119,11 @@ impl Database {
         database
     }
 
-    /// A database for one row with these tables; how to reach it.
+    /// A database for one row with these tables; how to reach it, with the password `site`.
     fn create(&self, row: usize, sql: &str) -> String {
+        let sql = sql.replace("{appid}", &super::appid(row)).replace("{secret}", super::SECRET);
         self.execute(&format!("CREATE DATABASE row{row}; USE row{row}; {sql}")).unwrap();
-        format!("mysql://site:site@127.0.0.1:{}/row{row}", self.port)
+        format!("mysql://site@127.0.0.1:{}/row{row}", self.port)
     }
 
     fn execute(&self, sql: &str) -> Result<(), String> {

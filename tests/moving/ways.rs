@@ -38,6 +38,8 @@ pub enum Script {
     Node(&'static str),
     /// With the packages in that folder below `target/python`.
     Python(&'static str, &'static str),
+    /// The one in C#.
+    Mono,
 }
 
 /// Where the token is before the move.
@@ -45,7 +47,7 @@ pub enum Script {
 pub enum Store {
     Memcached,
     Redis,
-    /// A database with what this makes in it.
+    /// A database with what this makes in it, of the `{appid}` and `{secret}`.
     Table(&'static str),
     /// A folder of each web server's own.
     Files,
@@ -105,6 +107,10 @@ const TABLE: &str = "CREATE TABLE wx_token (id int NOT NULL PRIMARY KEY, type va
     expire varchar(16) NOT NULL, value varchar(600) NOT NULL); \
     INSERT INTO wx_token VALUES (1, 'access_token', '0', ''), (2, 'jsapi_ticket', '0', '')";
 
+const SWX_CONFIG: &str = "CREATE TABLE SWX_Config (UserName varchar(50) NOT NULL PRIMARY KEY, AppID varchar(50), \
+    AppSecret varchar(50), access_token varchar(600)); \
+    INSERT INTO SWX_Config VALUES ('admin', '{appid}', '{secret}', '')";
+
 pub const WAYS: &[Way] = &[
     cached("memcache", "memcache, raw (pecl memcache)", "memcache.php", "presets = [\"tutorial\"]"),
     cached("memcached", "memcache, raw (pecl memcached)", "memcached.php", "presets = [\"tutorial\"]"),
@@ -142,8 +148,13 @@ pub const WAYS: &[Way] = &[
         "file = \"{store}/{appid}_access_token\"\npresets = [\"zoujingli\"]",
     ),
     Way {
-        sink: "url = \"{store}\"\npresets = [\"wx_token\"]",
+        sink: "url = \"{store}\"\npassword = \"site\"\npresets = [\"wx_token\"]",
         ..way("sql", "MySQL table `wx_token`", Script::Php("wx_token.php"), Store::Table(TABLE), Move::Sink)
+    },
+    Way {
+        endpoints: CLASSIC,
+        sink: "url = \"{store}\"\npassword = \"site\"\npresets = [\"SWX_Config\"]",
+        ..way("csharp", "C# class with table `SWX_Config`", Script::Mono, Store::Table(SWX_CONFIG), Move::Sink)
     },
     Way {
         sink: "url = \"redis://{store}\"\npresets = [\"workerman\"]",
@@ -185,7 +196,17 @@ pub const WAYS: &[Way] = &[
             Move::Address,
         )
     },
-    way("http", "HTTP client that believes `expires_in`", Script::Php("http_expires_in.php"), Store::Files, Move::Host),
+    Way {
+        // The least that is told is in proportion too.
+        side: "wechat_expires_in_min_s = {least_s}",
+        ..way(
+            "http",
+            "HTTP client that believes `expires_in`",
+            Script::Php("http_expires_in.php"),
+            Store::Files,
+            Move::Host,
+        )
+    },
     Way {
         sink: "file = \"{store}/wechat.json\"\ntemplate = '{\"token\": \"{value}\", \"time\": {expires_at-7000}}'\nescape = \"json\"",
         ..way(

@@ -19,10 +19,9 @@ api.setOpts({ headers: { 'User-Agent': `${AGENT}/1` } });
 
 function view() {
   api.getMenu((error) => {
-    if (error && error.code === undefined) {
-      throw error;
-    }
-    console.log(`${Date.now()} ${error ? error.code : 0} ${api.token.accessToken.slice(-12)}`);
+    // Without a code it is none of WeChat's: the page has no token.
+    const [errcode, token] = error && error.code === undefined ? [-1, '-'] : [error ? error.code : 0, api.token.accessToken];
+    console.log(`${Date.now()} ${errcode} ${token.slice(-12)}`);
     setTimeout(view, (1000 / VIEWS_PER_S) * (0.5 + Math.random()));
   });
 }

@@ -9,7 +9,7 @@ return new class {
         $kept = is_file($file) ? json_decode(file_get_contents($file), true) : null;
         if ($kept === null || $kept['until'] <= microtime(true)) {
             $answer = $wechat->fetch();
-            $until = microtime(true) + $answer['expires_in'] - $wechat->scaled(200);
+            $until = microtime(true) + $answer['expires_in'] - 200 * (int) getenv('LIFE_S') / 7200;
             $kept = ['token' => $answer['access_token'], 'until' => $until];
             file_put_contents($file, json_encode($kept));
         }

@@ -1,7 +1,7 @@
 <?php
 // One web server of a site: it shows page after page, and each needs the token. Argument: the way it is kept, a file
 // that returns an object with token(WeChat): string and perhaps refused(WeChat, string): void, which is what this way
-// does when WeChat refuses the token. Prints a line a page: the time, the errcode, the end of the token.
+// does when WeChat refuses the token. Prints a line a page: the time, the errcode, the end of the token or `-` if it has none.
 declare(strict_types=1);
 
 error_reporting(E_ALL & ~E_DEPRECATED);
@@ -47,10 +47,10 @@ final class WeChat
         return max(1, (int) ceil($seconds * $this->scale) - 1);
     }
 
-    /** The same for memcached, which may end an item up to a second too early. */
+    /** The same for memcached, which may end an item up to a second too early, and is not to outlive a token by one. */
     public function ttl(int $seconds): int
     {
-        return $this->scaled($seconds) + 1;
+        return min($this->scaled($seconds) + 1, (int) getenv('LIFE_S') - 1);
     }
 
     /** What a site writes as the time of a fetch, to which it will add its own lifetime: that is in proportion too. */
@@ -98,11 +98,17 @@ $way = require $argv[1];
 $pause_us = intdiv(1_000_000, (int) getenv('VIEWS_PER_S'));
 // Visitors do not come in step.
 for (;; usleep(random_int(intdiv($pause_us, 2), intdiv($pause_us * 3, 2)))) {
-    $token = $way->token($wechat);
-    $errcode = $wechat->use($token);
-    $at_ms = (int) (microtime(true) * 1000);
-    if ($errcode !== 0 && method_exists($way, 'refused')) {
-        $way->refused($wechat, $token);
+    try {
+        $token = $way->token($wechat);
+        $errcode = $wechat->use($token);
+        $at_ms = (int) (microtime(true) * 1000);
+        if ($errcode !== 0 && method_exists($way, 'refused')) {
+            $way->refused($wechat, $token);
+        }
+    } catch (RuntimeException $without) {
+        // A page without a token.
+        [$token, $errcode, $at_ms] = ['-', -1, (int) (microtime(true) * 1000)];
+        fwrite(STDERR, $without->getMessage() . "\n");
     }
     // Nothing is under way after this, until the next page.
     printf("%d %d %s\n", $at_ms, $errcode, substr($token, -12));

@@ -6,7 +6,7 @@ return new class {
     public function token(WeChat $wechat): string
     {
         $at = parse_url(store());
-        $database = new mysqli($at['host'], $at['user'], $at['pass'], ltrim($at['path'], '/'), $at['port']);
+        $database = new mysqli($at['host'], $at['user'], 'site', ltrim($at['path'], '/'), $at['port']);
         $row = $database->query("SELECT * FROM wx_token WHERE type = 'access_token'")->fetch_assoc();
         if (time() > (int) $row['expire'] + 3600) {
             $row['value'] = $wechat->fetch()['access_token'];

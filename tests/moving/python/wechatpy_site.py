@@ -49,12 +49,13 @@ def new_client():
 
 
 def view(client):
-    token = client.access_token
-    try:
-        client.menu.get()
-        errcode = 0
-    except WeChatClientException as error:
-        errcode = error.errcode
+    token, errcode = client.access_token or "-", -1
+    if token != "-":
+        try:
+            client.menu.get()
+            errcode = 0
+        except WeChatClientException as error:
+            errcode = error.errcode
     print(int(time.time() * 1000), errcode, token[-12:], flush=True)
 
 
