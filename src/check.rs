@@ -6,9 +6,9 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::config::{App, Config, Loaded, Upstream};
 #[cfg(feature = "redis")]
-use crate::config::{Nodes, SinkTo};
+use crate::config::Nodes;
+use crate::config::{self, App, Config, Loaded, SinkTo, Upstream};
 use crate::credential;
 #[cfg(feature = "redis")]
 use crate::engine::{self, Engine};
@@ -47,10 +47,8 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
         all_well &= well;
         writeln!(out, "# {}: {text}", app.id()).map_err(|error| format!("cannot print: {error}"))?;
     }
-    #[cfg(feature = "redis")]
     for sink in &config.sinks {
-        let SinkTo::Redis { server, .. } = &sink.to;
-        let tried = engine::try_out(&Engine::new(server.clone())).await;
+        let tried = try_sink(sink).await;
         all_well &= tried.is_ok();
         let text = tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"));
         writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;
@@ -67,6 +65,18 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
             .map_err(|error| format!("cannot print: {error}"))?;
     }
     Ok(all_well)
+}
+
+/// Whether a sink lets us in, and would take what is written there.
+async fn try_sink(sink: &config::Sink) -> Result<(), String> {
+    match &sink.to {
+        #[cfg(feature = "redis")]
+        SinkTo::Redis { server, .. } => engine::try_out(&Engine::new(server.clone())).await,
+        #[cfg(feature = "sql")]
+        SinkTo::Sql(_) => crate::sink::try_sql(sink).await,
+        #[allow(unreachable_patterns)]
+        _ => Ok(()),
+    }
 }
 
 async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration) -> (bool, String) {

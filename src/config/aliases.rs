@@ -57,7 +57,7 @@ impl AliasOf {
     }
 
     /// The word in the configuration; a kind's `key` too.
-    pub(super) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             AliasOf::AccessToken => "access_token",
             AliasOf::JsapiTicket => "jsapi_ticket",

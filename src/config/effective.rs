@@ -1,5 +1,6 @@
 //! The settings in effect, as a file that could have said so. Secrets are hidden.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkTo, TlsFiles, Ttl};
+use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkTo, SqlAt, SqlSink, SqlTls, TlsFiles, Ttl};
 use crate::access::Rights;
 
 impl Loaded {
@@ -159,9 +160,50 @@ fn sink(out: &mut String, sink: &Sink) {
                 }
             }
         }
+        SinkTo::Sql(to) => sql(out, sink, to),
     }
     line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
     line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
+}
+
+/// A database, and what is run there.
+fn sql(out: &mut String, sink: &Sink, SqlSink { server, plans, preset }: &SqlSink) {
+    line(out, "url", &quoted(&server.url()));
+    if let SqlAt::Unix { path, .. } = &server.at {
+        line(out, "socket", &quoted_path(path));
+    }
+    if let Some(user) = &server.user {
+        line(out, "user", &quoted(user));
+    }
+    if let Some(origin) = &server.password_origin {
+        secret(out, "password", origin);
+    }
+    match &server.tls {
+        SqlTls::Verified { ca_file } => {
+            line(out, "tls", &quoted("verify"));
+            ca_file.iter().for_each(|path| line(out, "ca_file", &quoted_path(path)));
+        }
+        SqlTls::Unverified => line(out, "tls", &quoted("encrypt")),
+        SqlTls::Off => line(out, "tls", &quoted("off")),
+        SqlTls::IfOffered => {}
+    }
+    line(out, "timeout_ms", &server.timeout_ms.to_string());
+    if let Some((name, prefix)) = preset {
+        line(out, "presets", &list([quoted(name)].into_iter()));
+        if !prefix.is_empty() {
+            line(out, "prefix", &quoted(prefix));
+        }
+    }
+    for plan in plans.iter().filter(|_| preset.is_none()) {
+        line(out, "statement", &list(plan.write.iter().map(|statement| quoted(&statement.written))));
+        for (key, statement) in [("insert", &plan.insert), ("read", &plan.read), ("retract", &plan.retract)] {
+            statement.iter().for_each(|statement| line(out, key, &quoted(&statement.written)));
+        }
+    }
+    let apps: BTreeSet<&str> = sink.entries.iter().map(|entry| entry.app.as_str()).collect();
+    let kinds: BTreeSet<&str> = sink.entries.iter().map(|entry| entry.of.word()).collect();
+    line(out, "apps", &list(apps.into_iter().map(quoted)));
+    line(out, "kinds", &list(kinds.into_iter().map(quoted)));
 }
 
 /// Which Redis, of a sink and of the state.

@@ -34,6 +34,8 @@ mod sink_command;
 mod sink_file;
 mod sink_sql;
 mod sinks;
+mod sql_presets;
+mod sql_statement;
 mod trusted_hosts;
 mod upstream;
 mod value;
@@ -51,7 +53,9 @@ pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
+pub use sink_sql::{SqlAt, SqlPlan, SqlServer, SqlSink, SqlTls};
 pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
+pub use sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 pub use trusted_hosts::TrustedHost;
 
 /// Default of [`Server::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth

@@ -166,6 +166,12 @@ pub const SINK_KEYS: &[&str] = &[
     "timeout_ms",
     "file",
     "command",
+    "socket",
+    "tls",
+    "statement",
+    "insert",
+    "read",
+    "retract",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

@@ -13,7 +13,7 @@ use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::{self, closest};
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, SecretSource, View, sink_command, sink_file, sink_sql};
+use super::{AliasOf, App, RedisServer, SecretSource, SqlSink, View, sink_command, sink_file, sink_sql};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -70,6 +70,8 @@ pub struct Sink {
 pub enum SinkTo {
     /// Keys of a Redis.
     Redis { server: RedisServer, ttl: Ttl },
+    /// Rows of a database.
+    Sql(SqlSink),
 }
 
 impl Sink {
@@ -77,7 +79,7 @@ impl Sink {
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } => 0,
+            SinkTo::Redis { .. } | SinkTo::Sql(_) => 0,
         }
     }
 
@@ -85,6 +87,7 @@ impl Sink {
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
             SinkTo::Redis { .. } => 0,
+            SinkTo::Sql(_) => u32::try_from(3 * self.rewrite_every_ms / 1000).unwrap_or(u32::MAX),
         }
     }
 
@@ -92,6 +95,7 @@ impl Sink {
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
+            SinkTo::Sql(sql) => sql.server.password.as_ref(),
         }
     }
 }
@@ -101,6 +105,7 @@ impl fmt::Display for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
+            SinkTo::Sql(sql) => sql.server.fmt(f),
         }
     }
 }
@@ -492,7 +497,7 @@ impl Reader<'_> {
     fn written_twice(&mut self, drafts: &[Draft]) {
         let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
         for draft in drafts {
-            let SinkTo::Redis { .. } = &draft.sink.to;
+            let SinkTo::Redis { .. } = &draft.sink.to else { continue };
             let database = draft.sink.to_string();
             let mut own = Vec::new();
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {

@@ -9,6 +9,8 @@ mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sql")]
+mod sql;
 mod target;
 
 use std::collections::{BTreeSet, HashMap};
@@ -83,7 +85,19 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
+        #[cfg(feature = "sql")]
+        SinkTo::Sql(config) => Some(Arc::new(sql::Sql::new(config))),
+        #[cfg(not(feature = "sql"))]
+        SinkTo::Sql(_) => None,
     }
+}
+
+/// Connects to the database of a sink and has it judge the statements without running them.
+#[cfg(feature = "sql")]
+pub async fn try_sql(config: &config::Sink) -> Result<(), String> {
+    let SinkTo::Sql(to) = &config.to else { return Ok(()) };
+    let tried = sql::Sql::new(to).try_out(&config.entries).await;
+    tried.map_err(|fault| format!("{fault}\n#   what to do: {}", fault.advice))
 }
 
 /// Runs them all until `end`, after the shutdown, then lets each write its last changes, for a second at most.

@@ -72,7 +72,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["config", "descriptors", "files", "secret"]),
     (
         "sink",
-        &["clock", "config", "credential/encoding", "credential/table", "engine", "secret", "stats", "supervision"],
+        &[
+            "clock",
+            "config",
+            "credential/encoding",
+            "credential/table",
+            "descriptors",
+            "engine",
+            "secret",
+            "stats",
+            "supervision",
+        ],
     ),
     ("sandbox", &["clock", "secret"]),
     ("telemetry", &["config"]),

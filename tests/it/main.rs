@@ -42,6 +42,8 @@ mod scripts;
 mod side;
 #[cfg(feature = "redis")]
 mod sinks;
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod sinks_sql;
 mod soak;
 mod splits;
 mod stalls;
