@@ -12,7 +12,7 @@ use rustix::fs::Access;
 
 #[cfg(feature = "redis")]
 use crate::config::Nodes;
-use crate::config::{App, Config, Loaded, SinkEntry, SinkTo, Upstream};
+use crate::config::{self, App, Config, Loaded, SinkEntry, SinkTo, Upstream};
 use crate::credential;
 #[cfg(feature = "redis")]
 use crate::engine::{self, Engine};
@@ -83,18 +83,15 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     }
     for sink in &config.sinks {
         let text = match &sink.to {
-            #[cfg(feature = "redis")]
-            SinkTo::Redis { server, .. } => {
-                let tried = engine::try_out(&Engine::new(server.clone())).await;
-                all_well &= tried.is_ok();
-                tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"))
-            }
-            #[cfg(not(feature = "redis"))]
-            SinkTo::Redis { .. } => "not tried: this build cannot write to a Redis".to_owned(),
             // `check` has said above what there is to say.
             SinkTo::File(_) => continue,
             // The configuration has been refused otherwise.
             SinkTo::Command(_) => "not run; it is there, and nobody else can change it".to_owned(),
+            SinkTo::Redis { .. } | SinkTo::Sql(_) => {
+                let tried = try_sink(sink).await;
+                all_well &= tried.is_ok();
+                tried.err().map_or("good: it lets us in".to_owned(), |fault| format!("no: {fault}"))
+            }
         };
         writeln!(out, "# sink {sink}: {text}").map_err(|error| format!("cannot print: {error}"))?;
     }
@@ -110,6 +107,18 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
             .map_err(|error| format!("cannot print: {error}"))?;
     }
     Ok(all_well)
+}
+
+/// Whether a sink lets us in, and would take what is written there.
+async fn try_sink(sink: &config::Sink) -> Result<(), String> {
+    match &sink.to {
+        #[cfg(feature = "redis")]
+        SinkTo::Redis { server, .. } => engine::try_out(&Engine::new(server.clone())).await,
+        #[cfg(feature = "sql")]
+        SinkTo::Sql(_) => crate::sink::try_sql(sink).await,
+        #[allow(unreachable_patterns)]
+        _ => Ok(()),
+    }
 }
 
 async fn ask(client: &Client, app: &App, upstream: &Upstream, deadline: Duration) -> (bool, String) {

@@ -23,7 +23,7 @@
 //! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
 //! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
 //! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
-//! | [`sink`] | what is kept current, written to a store of the site's own as well |
+//! | [`sink`] | what is kept current, written to a store of the site's own as well: a Redis, a database |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`descriptors`] | file descriptors: how many clients fit, and which errors are their want |

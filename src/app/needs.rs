@@ -16,6 +16,8 @@ const PER_CALL: usize = 3;
 const STATE: usize = 4;
 /// A connection to a Redis, and the one that replaces it.
 const PER_REDIS_SINK: usize = 3;
+/// Connections to a database, and what SQLite keeps beside its file.
+const PER_SQL_SINK: usize = 16;
 /// A folder, a file and the one it replaces, of each thread that writes.
 const PER_FILE_SINK: usize = 12;
 /// The ends of three pipes of each command that runs, of which there are four at most, and the look at its file.
@@ -52,6 +54,7 @@ pub fn descriptors(config: &Config) -> usize {
 fn of_sink(sink: &Sink) -> usize {
     match sink.to {
         SinkTo::Redis { .. } => PER_REDIS_SINK,
+        SinkTo::Sql(_) => PER_SQL_SINK,
         SinkTo::File(_) => PER_FILE_SINK,
         // They have their places together.
         SinkTo::Command(_) => 0,

@@ -11,7 +11,10 @@ use super::load::Loaded;
 use super::secret_source::HIDDEN;
 use super::upstream::proxy_shown;
 use super::value::size_text;
-use super::{Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkFile, SinkTo, TimeShown, TlsFiles, Ttl};
+use super::{
+    Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkFile, SinkTo, SqlAt, SqlSink, SqlTls, TimeShown,
+    TlsFiles, Ttl,
+};
 use crate::access::Rights;
 
 impl Loaded {
@@ -163,6 +166,7 @@ fn sink(out: &mut String, sink: &Sink) {
                 }
             }
         }
+        SinkTo::Sql(to) => sql(out, sink, to),
         SinkTo::File(file) => {
             sink_file(out, file);
             scope(out, sink);
@@ -197,11 +201,41 @@ fn sink_file(out: &mut String, file: &SinkFile) {
     }
 }
 
-fn command(out: &mut String, sink: &Sink, command: &SinkCommand) {
-    let program = std::iter::once(quoted_path(&command.program));
-    line(out, "command", &list(program.chain(command.arguments.iter().map(|word| quoted(word)))));
+/// A database, and what is run there.
+fn sql(out: &mut String, sink: &Sink, SqlSink { server, plans, preset }: &SqlSink) {
+    line(out, "url", &quoted(&server.url()));
+    if let SqlAt::Unix { path, .. } = &server.at {
+        line(out, "socket", &quoted_path(path));
+    }
+    if let Some(user) = &server.user {
+        line(out, "user", &quoted(user));
+    }
+    if let Some(origin) = &server.password_origin {
+        secret(out, "password", origin);
+    }
+    match &server.tls {
+        SqlTls::Verified { ca_file } => {
+            line(out, "tls", &quoted("verify"));
+            ca_file.iter().for_each(|path| line(out, "ca_file", &quoted_path(path)));
+        }
+        SqlTls::Unverified => line(out, "tls", &quoted("encrypt")),
+        SqlTls::Off => line(out, "tls", &quoted("off")),
+        SqlTls::IfOffered => {}
+    }
+    line(out, "timeout_ms", &server.timeout_ms.to_string());
+    if let Some((name, prefix)) = preset {
+        line(out, "presets", &list([quoted(name)].into_iter()));
+        if !prefix.is_empty() {
+            line(out, "prefix", &quoted(prefix));
+        }
+    }
+    for plan in plans.iter().filter(|_| preset.is_none()) {
+        line(out, "statement", &list(plan.write.iter().map(|statement| quoted(&statement.written))));
+        for (key, statement) in [("insert", &plan.insert), ("read", &plan.read), ("retract", &plan.retract)] {
+            statement.iter().for_each(|statement| line(out, key, &quoted(&statement.written)));
+        }
+    }
     scope(out, sink);
-    line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
 }
 
 /// Whose credentials a sink is about, and which.

@@ -37,6 +37,8 @@ mod sink_command;
 mod sink_file;
 mod sink_sql;
 mod sinks;
+mod sql_presets;
+mod sql_statement;
 mod template;
 pub mod trusted_file;
 mod trusted_hosts;
@@ -59,7 +61,9 @@ pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTING
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sink_command::SinkCommand;
 pub use sink_file::SinkFile;
+pub use sink_sql::{SqlAt, SqlPlan, SqlServer, SqlSink, SqlTls};
 pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
+pub use sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 pub use template::{Escape, Piece, Template, TimeShown};
 pub use trusted_hosts::TrustedHost;
 

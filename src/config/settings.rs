@@ -179,6 +179,12 @@ pub const SINK_KEYS: &[&str] = &[
     "mtime",
     "command",
     "timeout_s",
+    "socket",
+    "tls",
+    "statement",
+    "insert",
+    "read",
+    "retract",
 ];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.

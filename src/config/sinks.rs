@@ -14,7 +14,9 @@ use super::file::{Document, RawTable};
 use super::settings::{self, closest};
 use super::template::Template;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{AliasOf, App, RedisServer, SecretSource, SinkCommand, SinkFile, View, sink_command, sink_file, sink_sql};
+use super::{
+    AliasOf, App, RedisServer, SecretSource, SinkCommand, SinkFile, SqlSink, View, sink_command, sink_file, sink_sql,
+};
 use crate::credential::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
@@ -71,6 +73,8 @@ pub struct Sink {
 pub enum SinkTo {
     /// Keys of a Redis.
     Redis { server: RedisServer, ttl: Ttl },
+    /// Rows of a database.
+    Sql(SqlSink),
     /// Files.
     File(SinkFile),
     /// A program that is run.
@@ -82,7 +86,7 @@ impl Sink {
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::File(_) | SinkTo::Command(_) => 0,
+            SinkTo::Redis { .. } | SinkTo::Sql(_) | SinkTo::File(_) | SinkTo::Command(_) => 0,
         }
     }
 
@@ -90,6 +94,7 @@ impl Sink {
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
             SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
+            SinkTo::Sql(_) => u32::try_from(3 * self.rewrite_every_ms / 1000).unwrap_or(u32::MAX),
             SinkTo::File(file) => file.at_least_s,
         }
     }
@@ -98,6 +103,7 @@ impl Sink {
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
+            SinkTo::Sql(sql) => sql.server.password.as_ref(),
             SinkTo::File(_) | SinkTo::Command(_) => None,
         }
     }
@@ -106,6 +112,7 @@ impl Sink {
     pub fn type_name(&self) -> &'static str {
         match &self.to {
             SinkTo::Redis { .. } => "redis",
+            SinkTo::Sql(_) => "sql",
             SinkTo::File(_) => "file",
             SinkTo::Command(_) => "command",
         }
@@ -117,6 +124,7 @@ impl fmt::Display for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             SinkTo::Redis { server, .. } => server.fmt(f),
+            SinkTo::Sql(sql) => sql.server.fmt(f),
             SinkTo::File(file) => f.write_str(&file.path),
             SinkTo::Command(command) => command.program.display().fmt(f),
         }
@@ -523,8 +531,8 @@ impl Reader<'_> {
             let (database, list, whereto) = match &draft.sink.to {
                 SinkTo::Redis { .. } => (draft.sink.to_string(), "keys", " to that database"),
                 SinkTo::File(_) => ("file".to_owned(), "file", ""),
-                // What a command does with a value is its own.
-                SinkTo::Command(_) => continue,
+                // What a command does with a value is its own, and a statement says more than where.
+                SinkTo::Command(_) | SinkTo::Sql(_) => continue,
             };
             let mut own = Vec::new();
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {

@@ -11,6 +11,8 @@ mod item;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sql")]
+mod sql;
 mod stored;
 mod target;
 pub mod unit;
@@ -101,8 +103,20 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
         SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
+        #[cfg(feature = "sql")]
+        SinkTo::Sql(config) => Some(Arc::new(sql::Sql::new(config))),
+        #[cfg(not(feature = "sql"))]
+        SinkTo::Sql(_) => None,
         SinkTo::Command(command) => Some(Arc::new(command::Command::new(command.clone()))),
     }
+}
+
+/// Connects to the database of a sink and has it judge the statements without running them.
+#[cfg(feature = "sql")]
+pub async fn try_sql(config: &config::Sink) -> Result<(), String> {
+    let SinkTo::Sql(to) = &config.to else { return Ok(()) };
+    let tried = sql::Sql::new(to).try_out(&config.entries).await;
+    tried.map_err(|fault| format!("{fault}\n#   what to do: {}", fault.advice))
 }
 
 /// Runs them all until `end`, after the shutdown, then lets each write its last changes, for a second at most.

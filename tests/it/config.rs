@@ -86,7 +86,7 @@ fn each_file_has_the_faults_it_names() {
             continue;
         }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.contains("sink") && !name.contains("file") && !cfg!(feature = "redis") {
+        if name.contains("sink") && !name.contains("file") && !cfg!(all(feature = "redis", feature = "sql")) {
             continue;
         }
         seen += 1;
@@ -771,6 +771,31 @@ fn an_appid_that_is_no_plain_name_gets_into_no_path() {
         let shown = fault(Some(&format!("{app}[[sink]]\nfile = \"/srv/{{appid}}\"\n")), &[], "");
         assert!(shown.contains("cannot stand in a path"), "{shown}");
     }
+}
+
+/// The same of databases.
+#[cfg(feature = "sql")]
+#[test]
+fn what_check_prints_of_sinks_of_databases_is_the_same_sinks_and_no_password() {
+    let path = configs().join("fine-sinks-sql.toml");
+    let first = load(Some(&path), &environment(&[]), &Flags::default()).unwrap_or_else(|faults| panic!("{faults}"));
+    let printed = first.effective();
+    assert!(!printed.contains(SECRET) && !format!("{:?}", first.config).contains(SECRET), "{printed}");
+    let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{faults}\n{printed}"));
+    let shown = |loaded: &Loaded| format!("{:?}", loaded.config.sinks);
+    assert_eq!(shown(&first), shown(&second));
+    let credentials =
+        |at: usize| -> Vec<String> { first.config.sinks[at].entries.iter().map(|entry| entry.managed_key()).collect() };
+    let (one, other) = (APPID, "wxfedcba9876543210");
+    let both = vec![format!("access_token:{one}"), format!("jsapi_ticket:{one}")];
+    let tokens = vec![format!("access_token:{one}"), format!("access_token:{other}")];
+    assert_eq!(credentials(0), both, "rows of both types");
+    assert_eq!(credentials(1), [both, vec![format!("access_token:{other}")]].concat(), "every type, by {{kind}}");
+    assert_eq!((credentials(2), credentials(4)), (tokens.clone(), tokens), "the apps' tokens");
+    assert_eq!(credentials(3), [format!("access_token:{other}")]);
+    let warnings = first.warnings.join("\n");
+    assert!(warnings.contains("nobody looks whether it is 10.0.0.1"), "{warnings}");
+    assert!(!warnings.contains("db.internal"), "TLS is verified there without a word: {warnings}");
 }
 
 #[cfg(feature = "redis")]

@@ -57,11 +57,17 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// Crates that are linked in more than one version, each because of a crate that we want.
 const TWICE: &[(&str, &str)] = &[
+    ("base64", "sqlx has the older one"),
+    ("block-buffer", "sqlx has the older one"),
+    ("cpufeatures", "sqlx has the older one"),
+    ("crypto-common", "sqlx has the older one"),
+    ("digest", "sqlx has the older one"),
     ("getrandom", "ring has the older one"),
-    ("hashbrown", "dashmap has the older one"),
+    ("hashbrown", "dashmap and sqlx have older ones"),
     ("lock_api", "dashmap has the older one"),
     ("parking_lot", "prometheus-client has the older one"),
     ("parking_lot_core", "dashmap has the older one"),
+    ("sha2", "sqlx has the older one"),
     ("syn", "of macros, which are not in the program"),
     ("synstructure", "of macros, which are not in the program"),
 ];

@@ -53,6 +53,8 @@ mod side;
 mod sink_files;
 #[cfg(feature = "redis")]
 mod sinks;
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod sinks_sql;
 mod soak;
 mod splits;
 mod stalls;

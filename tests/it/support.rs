@@ -17,6 +17,8 @@ pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(all(feature = "redis", feature = "sql"))]
+pub mod sql;
 
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,304 @@
+//! A statement of a `[[sink]]` with placeholders such as `{value}` and `{expires_at-3600}`.
+//!
+//! What stands for a placeholder is bound as a parameter, always: nothing of a value, an appid or a time ever becomes a
+//! part of the statement's text. Pure.
+
+use std::fmt::Write;
+
+use super::fault::Problem;
+use super::value::{Reading, quoted};
+use crate::credential::encoding::Fact;
+
+/// Longest time that may be added or subtracted, seconds.
+const SHIFT_S_MAX: i64 = 86_400 * 366;
+const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N for \
+                     seconds), {appid}, {id}, {agent}, {kind}";
+
+/// Whose way of writing parameters it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlDialect {
+    /// MySQL and MariaDB.
+    MySql,
+    Postgres,
+    Sqlite,
+}
+
+/// What is bound for a placeholder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlParameter {
+    Value,
+    /// A time, with what is added to it in its own unit.
+    Time {
+        fact: Fact,
+        plus: i64,
+    },
+    AppId,
+    /// `<corpid>:<agent>`, or the appid.
+    Id,
+    Agent,
+    Kind,
+}
+
+/// A statement that can be run: its text as the database reads it, and what is bound in which order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlStatement {
+    /// As it was written in the configuration.
+    pub written: String,
+    pub text: String,
+    pub parameters: Vec<SqlParameter>,
+}
+
+impl SqlStatement {
+    /// Whether it binds that.
+    pub fn has(&self, parameter: SqlParameter) -> bool {
+        self.parameters.contains(&parameter)
+    }
+
+    /// Whether it binds a time.
+    pub fn has_time(&self) -> bool {
+        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time { .. }))
+    }
+
+    /// Whether it says which app it is about.
+    pub fn names_app(&self) -> bool {
+        self.has(SqlParameter::AppId) || self.has(SqlParameter::Id)
+    }
+
+    pub(super) fn parse(written: &str, dialect: SqlDialect) -> Reading<SqlStatement> {
+        let written = written.trim().trim_end_matches(';').trim_end();
+        let mut statement = SqlStatement { written: written.to_owned(), text: String::new(), parameters: Vec::new() };
+        let mut rest = written;
+        while let Some(first) = rest.chars().next() {
+            let verbatim = verbatim_len(rest, dialect);
+            let taken = match first {
+                _ if verbatim > 0 => {
+                    let text = rest.get(..verbatim).unwrap_or(rest);
+                    no_placeholder_in(text)?;
+                    statement.text.push_str(text);
+                    verbatim
+                }
+                '{' => statement.placeholder(rest, dialect)?,
+                _ => {
+                    refuse_plain(rest, dialect)?;
+                    statement.text.push(first);
+                    first.len_utf8()
+                }
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(statement)
+    }
+
+    /// Reads the placeholder that the rest begins with; how long it is.
+    fn placeholder(&mut self, rest: &str, dialect: SqlDialect) -> Reading<usize> {
+        let end = rest
+            .find('}')
+            .ok_or_else(|| Problem::new("the statement has a { without a }", format!("Write one of {WORDS}.")))?;
+        let word = rest.get(1..end).unwrap_or_default();
+        let parameter = parameter(word).ok_or_else(|| {
+            Problem::new(
+                format!("the statement has an unknown placeholder {}", quoted(word)),
+                format!("Write one of {WORDS}."),
+            )
+        })?;
+        self.parameters.push(parameter);
+        match dialect {
+            SqlDialect::Postgres => drop(write!(self.text, "${}", self.parameters.len())),
+            SqlDialect::MySql | SqlDialect::Sqlite => self.text.push('?'),
+        }
+        Ok(end + 1)
+    }
+}
+
+/// What a word in braces stands for.
+fn parameter(word: &str) -> Option<SqlParameter> {
+    match word {
+        "value" => return Some(SqlParameter::Value),
+        "appid" => return Some(SqlParameter::AppId),
+        "id" => return Some(SqlParameter::Id),
+        "agent" => return Some(SqlParameter::Agent),
+        "kind" => return Some(SqlParameter::Kind),
+        _ => {}
+    }
+    let (name, shift) = word.split_at(word.find(['+', '-']).unwrap_or(word.len()));
+    let fact = Fact::ALL.iter().find(|(known, fact)| *known == name && *fact != Fact::Value)?.1;
+    let digits = shift.get(1..).unwrap_or_default();
+    let seconds = match shift {
+        "" => 0,
+        _ if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) => return None,
+        _ => digits.parse::<i64>().ok().filter(|seconds| *seconds <= SHIFT_S_MAX)?,
+    };
+    let unit = if name.ends_with("_ms") { 1000 } else { 1 };
+    let sign = if shift.starts_with('-') { -1 } else { 1 };
+    Some(SqlParameter::Time { fact, plus: sign * seconds * unit })
+}
+
+/// How much of the rest is a quoted text or a comment, in which nothing is a placeholder.
+fn verbatim_len(rest: &str, dialect: SqlDialect) -> usize {
+    let until = |begin: usize, end: &str| {
+        rest.get(begin..).and_then(|rest| rest.find(end)).map_or(rest.len(), |at| begin + at + end.len())
+    };
+    match rest.as_bytes() {
+        // A doubled quote ends one text and begins the next, which comes to the same.
+        [quote @ (b'\'' | b'"' | b'`'), ..] => quoted_len(rest, *quote, dialect),
+        [b'-', b'-', ..] => until(2, "\n"),
+        [b'#', ..] if dialect == SqlDialect::MySql => until(1, "\n"),
+        [b'/', b'*', ..] => until(2, "*/"),
+        [b'$', ..] if dialect == SqlDialect::Postgres => match dollar_tag(rest) {
+            Some(tag) => until(tag.len(), tag),
+            None => 0,
+        },
+        _ => 0,
+    }
+}
+
+fn quoted_len(rest: &str, quote: u8, dialect: SqlDialect) -> usize {
+    let mut escaped = false;
+    for (at, byte) in rest.bytes().enumerate().skip(1) {
+        match byte {
+            _ if std::mem::take(&mut escaped) => {}
+            b'\\' if dialect == SqlDialect::MySql && quote != b'`' => escaped = true,
+            byte if byte == quote => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// `$$` or `$name$`, at the beginning.
+fn dollar_tag(rest: &str) -> Option<&str> {
+    let end = rest.get(1..)?.find('$')? + 2;
+    let tag = rest.get(..end)?;
+    let name = tag.trim_matches('$');
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (is_name && !name.starts_with(|c: char| c.is_ascii_digit())).then_some(tag)
+}
+
+/// A parameter is no text: between quotes the database would take it for the text `?`.
+fn no_placeholder_in(text: &str) -> Reading<()> {
+    for part in text.split('{').skip(1) {
+        if let Some((word, _)) = part.split_once('}')
+            && parameter(word).is_some()
+        {
+            let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
+            return Err(Problem::new(what, "Remove the quotes: it is bound as a parameter and needs none."));
+        }
+    }
+    Ok(())
+}
+
+/// What would not mean what it seems to.
+fn refuse_plain(rest: &str, dialect: SqlDialect) -> Reading<()> {
+    let bytes = rest.as_bytes();
+    let digit_next = bytes.get(1).is_some_and(u8::is_ascii_digit);
+    match bytes.first() {
+        Some(b';') => {
+            let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
+            Err(Problem::new("there is more than one statement in one text", remedy))
+        }
+        Some(b'?') if dialect != SqlDialect::Postgres => Err(own_parameter("?")),
+        Some(b'$') if dialect == SqlDialect::Postgres && digit_next => Err(own_parameter("$1")),
+        Some(b':') if dialect == SqlDialect::Sqlite => Err(own_parameter(":name")),
+        Some(b'@' | b'$') if dialect == SqlDialect::Sqlite => Err(own_parameter("@name")),
+        Some(b'\0') => Err(Problem::new("the statement holds a NUL byte", "Remove it.")),
+        _ => Ok(()),
+    }
+}
+
+fn own_parameter(form: &str) -> Problem {
+    Problem::new(format!("the statement has a parameter of the form {form}"), format!("Write one of {WORDS}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [SqlDialect; 3] = [SqlDialect::MySql, SqlDialect::Postgres, SqlDialect::Sqlite];
+
+    fn parsed(text: &str, dialect: SqlDialect) -> SqlStatement {
+        SqlStatement::parse(text, dialect).unwrap_or_else(|problem| panic!("{text}: {problem:?}"))
+    }
+
+    fn time(fact: Fact, plus: i64) -> SqlParameter {
+        SqlParameter::Time { fact, plus }
+    }
+
+    #[test]
+    fn placeholders_become_parameters_in_the_way_of_each_database() {
+        let text =
+            " UPDATE t SET v = {value}, e={expires_at-3600},f = {fetched_at_ms+5} WHERE a = {appid} AND v <> {value}; ";
+        let expected = [
+            SqlParameter::Value,
+            time(Fact::ExpiresAt, -3600),
+            time(Fact::FetchedAtMs, 5000),
+            SqlParameter::AppId,
+            SqlParameter::Value,
+        ];
+        for dialect in ALL {
+            let statement = parsed(text, dialect);
+            assert_eq!(statement.parameters, expected);
+            let marks = if dialect == SqlDialect::Postgres { ["$1", "$2", "$3", "$4", "$5"] } else { ["?"; 5] };
+            let [a, b, c, d, e] = marks;
+            assert_eq!(statement.text, format!("UPDATE t SET v = {a}, e={b},f = {c} WHERE a = {d} AND v <> {e}"));
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_or_a_comment_stays_as_it_is() {
+        for text in [
+            r#"INSERT INTO t VALUES ('{"a": "it''s; ?"}', {value})"#,
+            r#"INSERT INTO "a;?" VALUES ({value}) -- what? ;"#,
+            "INSERT INTO t /* ; ? {x} */ VALUES ({value})",
+        ] {
+            for dialect in ALL {
+                let statement = parsed(text, dialect);
+                let mark = if dialect == SqlDialect::Postgres { "$1" } else { "?" };
+                assert_eq!(statement.text, text.replace("{value}", mark), "{dialect:?}");
+                assert_eq!(statement.parameters, [SqlParameter::Value]);
+            }
+        }
+        let statement = parsed(r"UPDATE `t` SET a = 'it\'s; ?', b = {value} # ;", SqlDialect::MySql);
+        assert_eq!(statement.text, r"UPDATE `t` SET a = 'it\'s; ?', b = ? # ;");
+        let statement = parsed("SELECT $x$ ; {a} $x$, {value}::text, a ? 'b'", SqlDialect::Postgres);
+        assert_eq!(statement.text, "SELECT $x$ ; {a} $x$, $1::text, a ? 'b'");
+    }
+
+    #[test]
+    fn what_would_not_be_bound_is_refused_with_a_way_out() {
+        for (text, what) in [
+            ("UPDATE t SET v = '{value}'", "quotes"),
+            ("UPDATE t SET v = \"{expires_at+1}\"", "quotes"),
+            ("UPDATE t SET v = {value} -- {appid}", "quotes or in a comment"),
+            ("UPDATE t SET v = {token}", "unknown placeholder \"token\""),
+            ("UPDATE t SET v = {expires_at+}", "unknown placeholder"),
+            ("UPDATE t SET v = {expires_at-1-1}", "unknown placeholder"),
+            ("UPDATE t SET v = {value+1}", "unknown placeholder"),
+            ("UPDATE t SET v = {expires_at+99999999999999999999}", "unknown placeholder"),
+            ("UPDATE t SET v = {value", "without a }"),
+            ("UPDATE t SET v = {value}; DROP TABLE t", "more than one statement"),
+        ] {
+            for dialect in ALL {
+                let problem = SqlStatement::parse(text, dialect).expect_err(text);
+                assert!(problem.what.contains(what), "{text}: {problem:?}");
+            }
+        }
+        for (text, dialect) in [
+            ("UPDATE t SET v = ?", SqlDialect::MySql),
+            ("UPDATE t SET v = ?", SqlDialect::Sqlite),
+            ("UPDATE t SET v = :value", SqlDialect::Sqlite),
+            ("UPDATE t SET v = $1", SqlDialect::Postgres),
+        ] {
+            assert!(SqlStatement::parse(text, dialect).is_err(), "{text}");
+        }
+    }
+
+    /// Whatever text it is, an opened quote or comment that never ends included.
+    #[test]
+    fn no_text_makes_it_panic() {
+        for text in ["", ";", "'", "'\\", "\"é", "/*", "--", "$", "$é$", "$$", "{", "{}", "é{value}é", "`{", "#"] {
+            for dialect in ALL {
+                let _ = SqlStatement::parse(text, dialect);
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! One connection to a database: opened, asked under a deadline, dropped when it may be out of step.
+//!
+//! Never logs, and never puts a value into a statement's text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, Row, SqlSafeStr, Type};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::fault::{SqlFault, of_error};
+use crate::config::{SqlAt, SqlDialect, SqlServer, SqlTls};
+use crate::secret::Secret;
+
+/// Statements that are kept prepared: those of a sink are few.
+const PREPARED_MAX: usize = 16;
+/// The database itself gives up waiting for a lock after our patience, which MySQL rounds up to a second; only one that
+/// does not answer at all is left alone.
+const LOCK_WAIT_EXTRA: Duration = Duration::from_secs(2);
+/// How long a server is given to notice that we hang up.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
+
+/// A database that may be connected.
+pub(super) struct Database {
+    server: SqlServer,
+    /// None while it is used: a call that is given up leaves nothing half asked behind.
+    connection: Mutex<Option<Connection>>,
+}
+
+enum Connection {
+    MySql(MySqlConnection),
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// What is bound.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Bound {
+    Text(String),
+    Integer(i64),
+}
+
+impl Bound {
+    fn type_in_postgres(&self) -> PgTypeInfo {
+        match self {
+            Bound::Text(_) => <String as Type<Postgres>>::type_info(),
+            Bound::Integer(_) => <i64 as Type<Postgres>>::type_info(),
+        }
+    }
+}
+
+/// A statement with what is bound in it.
+#[derive(Clone)]
+pub(super) struct Query {
+    pub text: Arc<str>,
+    pub bound: Vec<Bound>,
+}
+
+/// Statements that change rows.
+pub(super) struct Change {
+    pub queries: Vec<Query>,
+    /// What is run if the first of them has changed no row.
+    pub instead: Option<Query>,
+    /// Whether each of them has to change one.
+    pub must_change: bool,
+}
+
+impl Database {
+    pub fn new(server: SqlServer) -> Database {
+        Database { server, connection: Mutex::new(None) }
+    }
+
+    /// Connects and logs in, with the password as it is now.
+    pub async fn open(&self) -> Result<(), SqlFault> {
+        let mut place = self.connection.lock().await;
+        if let Some(old) = place.take() {
+            let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
+        }
+        let password = match &self.server.password {
+            Some(source) => Some(source.read_aside().await.map_err(SqlFault::of_password)?),
+            None => None,
+        };
+        let connecting = connect(&self.server, password.as_ref());
+        let connected = tokio::time::timeout(self.patience(), connecting).await.map_err(|_| SqlFault::Timeout)?;
+        *place = Some(connected.map_err(|error| of_error(&error).while_connecting())?);
+        Ok(())
+    }
+
+    /// Changes rows: how many. All statements or none: what one of them meets, undoes the others.
+    pub async fn change(&self, change: &Change) -> Result<u64, SqlFault> {
+        let (mut place, mut connection) = self.take().await?;
+        let changing = connection.change(change, self.server.timeout_ms);
+        let changed = tokio::time::timeout(2 * self.patience() + LOCK_WAIT_EXTRA, changing)
+            .await
+            .map_err(|_| SqlFault::Timeout)?;
+        if changed.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
+            *place = Some(connection);
+        }
+        changed
+    }
+
+    /// The first column of the first row, as bytes.
+    pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
+        let (mut place, mut connection) = self.take().await?;
+        let reading = connection.read(query);
+        let read = tokio::time::timeout(self.patience(), reading).await.map_err(|_| SqlFault::Timeout)?;
+        if read.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
+            *place = Some(connection);
+        }
+        read
+    }
+
+    /// Has the database judge a statement without running it.
+    pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
+        let (mut place, mut connection) = self.take().await?;
+        let preparing = connection.prepare(query);
+        let prepared = tokio::time::timeout(self.patience(), preparing).await.map_err(|_| SqlFault::Timeout)?;
+        *place = Some(connection);
+        prepared
+    }
+
+    async fn take(&self) -> Result<(MutexGuard<'_, Option<Connection>>, Connection), SqlFault> {
+        let mut place = self.connection.lock().await;
+        let connection = place.take().ok_or(SqlFault::Dropped)?;
+        Ok((place, connection))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.server.timeout_ms)
+    }
+}
+
+async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<Connection, sqlx::Error> {
+    match server.dialect {
+        SqlDialect::MySql => {
+            let mut connection = mysql(server, password).connect().await?;
+            // A row that is locked is waited for no longer than this, and then the connection is still good. A value
+            // that is too long for its column is an error; without this word it would be cut.
+            let wait_s = server.timeout_ms.div_ceil(1000);
+            let settings = format!(
+                "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = {wait_s}, \
+                 lock_wait_timeout = {wait_s}"
+            );
+            connection.execute(AssertSqlSafe(settings)).await?;
+            Ok(Connection::MySql(connection))
+        }
+        SqlDialect::Postgres => Ok(Connection::Postgres(postgres(server, password).connect().await?)),
+        SqlDialect::Sqlite => Ok(Connection::Sqlite(sqlite(server).connect().await?)),
+    }
+}
+
+fn mysql(server: &SqlServer, password: Option<&Secret>) -> MySqlConnectOptions {
+    let mut options = MySqlConnectOptions::new()
+        .database(&server.database)
+        .username(server.user.as_deref().unwrap_or_default())
+        .statement_cache_capacity(PREPARED_MAX)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .disable_statement_logging();
+    options = match &server.at {
+        SqlAt::Tcp { host, port } => options.host(host).port(*port),
+        SqlAt::Unix { path, .. } => options.socket(path),
+        SqlAt::File(_) => options,
+    };
+    if let Some(password) = password {
+        options = options.password(password.expose());
+    }
+    match &server.tls {
+        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(file),
+        SqlTls::Verified { ca_file: None } => options.ssl_mode(MySqlSslMode::VerifyIdentity),
+        SqlTls::Unverified => options.ssl_mode(MySqlSslMode::Required),
+        SqlTls::IfOffered => options.ssl_mode(MySqlSslMode::Preferred),
+        SqlTls::Off => options.ssl_mode(MySqlSslMode::Disabled),
+    }
+}
+
+fn postgres(server: &SqlServer, password: Option<&Secret>) -> PgConnectOptions {
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .database(&server.database)
+        .username(server.user.as_deref().unwrap_or_default())
+        .application_name("tokencached")
+        .extra_float_digits(None)
+        .disable_statement_logging();
+    options = match &server.at {
+        SqlAt::Tcp { host, port } => options.host(host).port(*port),
+        SqlAt::Unix { path, port } => options.socket(path).port(*port),
+        SqlAt::File(_) => options,
+    };
+    if let Some(password) = password {
+        options = options.password(password.expose());
+    }
+    match &server.tls {
+        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(file),
+        SqlTls::Verified { ca_file: None } => options.ssl_mode(PgSslMode::VerifyFull),
+        SqlTls::Unverified => options.ssl_mode(PgSslMode::Require),
+        SqlTls::IfOffered => options.ssl_mode(PgSslMode::Prefer),
+        SqlTls::Off => options.ssl_mode(PgSslMode::Disable),
+    }
+}
+
+fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .create_if_missing(false)
+        .foreign_keys(false)
+        .busy_timeout(Duration::from_millis(server.timeout_ms))
+        .statement_cache_capacity(PREPARED_MAX)
+        .disable_statement_logging();
+    match &server.at {
+        SqlAt::File(path) => options.filename(path),
+        SqlAt::Tcp { .. } | SqlAt::Unix { .. } => options,
+    }
+}
+
+/// A query with what is bound in it, for whichever database. A pooler between us and a PostgreSQL may hand each statement
+/// to another session, so none is kept prepared there.
+macro_rules! bound {
+    ($query:expr, $is_kept:expr) => {
+        $query.bound.iter().fold(
+            sqlx::query(AssertSqlSafe($query.text.clone())).persistent($is_kept),
+            |query, bound| match bound {
+                Bound::Text(text) => query.bind(text.as_str()),
+                Bound::Integer(number) => query.bind(*number),
+            },
+        )
+    };
+}
+
+impl Connection {
+    async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Connection::MySql(connection) => connection.close().await,
+            Connection::Postgres(connection) => connection.close().await,
+            Connection::Sqlite(connection) => connection.close().await,
+        }
+    }
+
+    async fn change(&mut self, change: &Change, timeout_ms: u64) -> Result<u64, SqlFault> {
+        let begin = match self {
+            // For this transaction alone: a session may be others' too, by a pooler.
+            Connection::Postgres(_) => Some(format!(
+                "BEGIN; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms}"
+            )),
+            Connection::MySql(_) if change.queries.len() > 1 => Some("START TRANSACTION".to_owned()),
+            Connection::Sqlite(_) if change.queries.len() > 1 => Some("BEGIN IMMEDIATE".to_owned()),
+            Connection::MySql(_) | Connection::Sqlite(_) => None,
+        };
+        let Some(begin) = begin else { return self.change_each(change).await };
+        self.plain(begin).await?;
+        let changed = self.change_each(change).await;
+        match &changed {
+            Ok(_) => self.plain("COMMIT".to_owned()).await?,
+            Err(fault) if fault.is_about_the_connection() => {}
+            Err(_) => self.plain("ROLLBACK".to_owned()).await?,
+        }
+        changed
+    }
+
+    async fn change_each(&mut self, change: &Change) -> Result<u64, SqlFault> {
+        let mut changed = 0;
+        for (at, query) in change.queries.iter().enumerate() {
+            let mut rows = self.execute(query).await?;
+            if let (0, 0, Some(instead)) = (at, rows, &change.instead) {
+                rows = self.execute(instead).await?;
+            }
+            if rows == 0 && change.must_change {
+                return Err(SqlFault::NoRow);
+            }
+            changed += rows;
+        }
+        Ok(changed)
+    }
+
+    async fn execute(&mut self, query: &Query) -> Result<u64, SqlFault> {
+        let rows = match self {
+            Connection::MySql(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
+            Connection::Postgres(to) => bound!(query, false).execute(to).await.map(|done| done.rows_affected()),
+            Connection::Sqlite(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
+        };
+        rows.map_err(|error| of_error(&error))
+    }
+
+    async fn read(&mut self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
+        macro_rules! first {
+            ($from:expr, $is_kept:expr) => {
+                match bound!(query, $is_kept).fetch_optional($from).await {
+                    Ok(Some(row)) => row.try_get_unchecked::<Option<Vec<u8>>, _>(0),
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            };
+        }
+        let value = match self {
+            Connection::MySql(from) => first!(from, true),
+            Connection::Postgres(from) => first!(from, false),
+            Connection::Sqlite(from) => first!(from, true),
+        };
+        value.map_err(|error| of_error(&error))
+    }
+
+    async fn prepare(&mut self, query: &Query) -> Result<(), SqlFault> {
+        let text = AssertSqlSafe(query.text.clone()).into_sql_str();
+        let done = match self {
+            Connection::MySql(connection) => connection.prepare(text).await.map(drop),
+            Connection::Sqlite(connection) => connection.prepare(text).await.map(drop),
+            Connection::Postgres(connection) => {
+                let types: Vec<PgTypeInfo> = query.bound.iter().map(Bound::type_in_postgres).collect();
+                connection.prepare_with(text, &types).await.map(drop)
+            }
+        };
+        done.map_err(|error| of_error(&error))
+    }
+
+    /// One of our own, without anything bound.
+    async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
+        let done = match self {
+            Connection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+            Connection::Postgres(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+            Connection::Sqlite(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+        };
+        done.map_err(|error| of_error(&error))
+    }
+}
