@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -258,7 +257,7 @@ impl Sinks {
     fn publish(&self, at: usize, value: &str) {
         let expires_boot_ms = boot_ms() + 7_200_000;
         let value = Bytes::copy_from_slice(value.as_bytes());
-        self.table.credentials()[at].publish(Published { value, generation: 1, expires_boot_ms });
+        self.table.credentials()[at].publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn stop(self) {
@@ -281,11 +280,11 @@ fn whatever_the_value_is_it_is_a_parameter(store: Store) {
         wait_for(hostile, || (row(&store) == hostile.trim_end_matches('\n')).then_some(()));
     }
     for no_text in ["a line\nbreak", "a\u{1b}[31mcolour", "a\0byte"] {
-        let failures = || sinks.stats.sinks()[0].failures.load(Relaxed);
+        let failures = || sinks.stats.sinks()[0].failures_total();
         let before = failures();
         sinks.publish(0, no_text);
         wait_for("a refusal", || (failures() > before).then_some(()));
-        assert_eq!(sinks.stats.sinks()[0].last_error(), Some("value"));
+        assert_eq!(sinks.stats.sinks()[0].last_error().map(|error| error.class), Some("value"));
         assert_eq!(row(&store), "' OR '1'='1", "it is written nowhere");
     }
     assert_eq!(store.ask("SELECT COUNT(*) FROM tokens"), "1");
