@@ -15,7 +15,7 @@ use super::ledger::{Denied, Ledger};
 use super::policy::{ADOPTED_TOLD_LIFE_MS, Adopted, Standing};
 use super::saver::Saver;
 use super::table::{Credential, Reading};
-use super::turn::{Held, Sharing, Shown, Turn};
+use super::turn::{Arrival, Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
 use crate::config::{SecretFault, SecretSource};
 use crate::kind::{Ask, Kind, Renewal};
@@ -290,7 +290,8 @@ impl Flight {
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
         let life_ms = token.expires_in_s.saturating_mul(1000);
-        landing.shown = turn.answered(&token, same, sent_ms, received_ms, &self.standing, refresh, life_ms).await;
+        landing.shown =
+            turn.answered(&token, Arrival { same, sent_ms, received_ms, life_ms }, &self.standing, refresh).await;
         let doubted = self.purpose != Purpose::Renew || self.standing.is_withdrawn();
         let probe = if same && doubted && self.kind.probe.is_some() {
             landing.count_probe(self.kind);
@@ -346,7 +347,8 @@ impl Flight {
         let Found { value, left_ms, is_end_known } = found;
         let token = Token { value, expires_in_s: left_ms / 1000, told: Told::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
-        landing.shown = turn.answered(&token, false, sent_ms, received_ms, &self.standing, None, life_ms).await;
+        let arrival = Arrival { same: false, sent_ms, received_ms, life_ms };
+        landing.shown = turn.answered(&token, arrival, &self.standing, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         landing.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(Outcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })

@@ -122,6 +122,16 @@ pub struct Turn {
     ended: bool,
 }
 
+/// How a value came.
+pub struct Arrival {
+    /// It is the one that we have.
+    pub same: bool,
+    pub sent_ms: BootMs,
+    pub received_ms: BootMs,
+    /// How long it is to live, ms.
+    pub life_ms: u64,
+}
+
 impl Turn {
     /// Asks for the turn. `alive` is asked where the answer depends on whether the present value is accepted.
     pub async fn begin(sharing: Option<Box<Sharing>>, alive: impl AsyncFnOnce() -> bool) -> Result<Turn, Held> {
@@ -232,13 +242,11 @@ impl Turn {
     pub async fn answered(
         &mut self,
         token: &Token,
-        same: bool,
-        sent_ms: BootMs,
-        received_ms: BootMs,
+        arrival: Arrival,
         standing: &Standing,
         refresh: Option<String>,
-        life_ms: u64,
     ) -> Shown {
+        let Arrival { same, sent_ms, received_ms, life_ms } = arrival;
         let Some(sharing) = &self.sharing else { return Shown::NotShared };
         let held = sharing.held;
         let Some(lease) = &self.lease else {

@@ -621,7 +621,7 @@ enum Outcome {
     /// How many were taken back.
     Retracted(u64),
     /// What stands there, if that can be known.
-    Seen(Option<Vec<Option<Vec<u8>>>>),
+    Seen(Option<target::Contents>),
     Nothing,
 }
 

@@ -14,8 +14,8 @@ use super::item::Entry;
 use crate::clock::{BootMs, Now};
 use crate::credential::encoding::Times;
 
-/// What stands at each of several entries; none where that cannot be known.
-pub(super) type Seen = Option<Vec<Option<Vec<u8>>>>;
+/// What stands at each of some entries; none where nothing does.
+pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
 /// A store that values are written to.
 pub(super) trait Target: Send + Sync + 'static {
@@ -48,10 +48,10 @@ pub(super) trait Target: Send + Sync + 'static {
     }
 
     /// Writes all entries of one credential; what stood at each before, as far as that can be known.
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>>;
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, Fault>>;
 
     /// What stands at each entry now; `None` from a target that cannot be read.
-    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Seen, Fault>>;
+    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Contents>, Fault>>;
 
     /// There is no good value any more: takes away, or marks as expired, what is ours and nothing else; how many were.
     fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>>;

@@ -152,11 +152,7 @@ mod tests {
             ),
             format!("{{\"expires\":{end}123,\"access_token\":\"{token}\"}}"),
         ] {
-            assert_eq!(
-                found(&text).map(|(found, left_s, known)| (found, left_s, known)),
-                Some((token.clone(), 3_000, true)),
-                "{text}"
-            );
+            assert_eq!(found(&text), Some((token.clone(), 3_000, true)), "{text}");
         }
     }
 
