@@ -120,6 +120,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     });
+    sink::kill_commands();
     runtime.shutdown_background();
     code
 }

@@ -171,10 +171,7 @@ fn sink(out: &mut String, sink: &Sink) {
             sink_file(out, file);
             scope(out, sink);
         }
-        SinkTo::Command(of) => {
-            command(out, of);
-            scope(out, sink);
-        }
+        SinkTo::Command(of) => command(out, sink, of),
     }
     if !matches!(sink.to, SinkTo::Command(_)) {
         line(out, "check_every_s", &(sink.check_every_ms / 1000).to_string());
@@ -182,9 +179,10 @@ fn sink(out: &mut String, sink: &Sink) {
     line(out, "rewrite_every_s", &(sink.rewrite_every_ms / 1000).to_string());
 }
 
-fn command(out: &mut String, command: &SinkCommand) {
+fn command(out: &mut String, sink: &Sink, command: &SinkCommand) {
     let program = std::iter::once(quoted_path(&command.program));
     line(out, "command", &list(program.chain(command.arguments.iter().map(|word| quoted(word)))));
+    scope(out, sink);
     line(out, "timeout_s", &(command.timeout_ms / 1000).to_string());
 }
 

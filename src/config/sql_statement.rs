@@ -247,7 +247,7 @@ mod tests {
     fn what_is_quoted_or_a_comment_stays_as_it_is() {
         for text in [
             r#"INSERT INTO t VALUES ('{"a": "it''s; ?"}', {value})"#,
-            r#"INSERT INTO "a;?" VALUES ({value}) -- what? ;"#,
+            r#"INSERT INTO "a;?" VALUES ({value}) -- what? ; x"#,
             "INSERT INTO t /* ; ? {x} */ VALUES ({value})",
         ] {
             for dialect in ALL {
@@ -257,8 +257,8 @@ mod tests {
                 assert_eq!(statement.parameters, [SqlParameter::Value]);
             }
         }
-        let statement = parsed(r"UPDATE `t` SET a = 'it\'s; ?', b = {value} # ;", SqlDialect::MySql);
-        assert_eq!(statement.text, r"UPDATE `t` SET a = 'it\'s; ?', b = ? # ;");
+        let statement = parsed(r"UPDATE `t` SET a = 'it\'s; ?', b = {value} # ; x", SqlDialect::MySql);
+        assert_eq!(statement.text, r"UPDATE `t` SET a = 'it\'s; ?', b = ? # ; x");
         let statement = parsed("SELECT $x$ ; {a} $x$, {value}::text, a ? 'b'", SqlDialect::Postgres);
         assert_eq!(statement.text, "SELECT $x$ ; {a} $x$, $1::text, a ? 'b'");
     }

@@ -138,7 +138,6 @@ pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervis
         // A store that does not answer holds up nobody's end.
         () = async { end.cancelled().await; tokio::time::sleep(2 * LAST_WRITES).await } => {}
     }
-    kill_commands();
 }
 
 /// Ends every command that a sink has started, with all that it has started itself; no other starts. For whoever ends the

@@ -47,7 +47,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("lazy_static", "std::sync::LazyLock"),
     ("libc", "rustix"),
     ("log", "tracing"),
-    ("md-5", "crc32fast, sha1 and sha2"),
     ("once_cell", "std::sync::OnceLock"),
     ("rand", "fastrand, and ring where it must not be guessed"),
     ("signal-hook", "tokio"),
