@@ -115,7 +115,7 @@ fn adopt_is_a_setting_of_the_classic_call_and_check_says_when_it_is_lacking() {
 mod sink {
     use super::*;
     use crate::sink_files::{WAYS, view_page};
-    use tokencached::sandbox::{Fault, FaultKind, Verdict};
+    use tokencached::sandbox::Verdict;
 
     fn start(wechat: &Wechat, sinks: &str) -> Node {
         let app = format!("endpoint = \"token\"\nadopt = \"sink\"\naliases = [\"access_token\"]\n{sinks}");
@@ -173,22 +173,6 @@ mod sink {
             .find_map(|word| word.parse().ok().filter(|told| *told > 1_600_000_000))
             .unwrap();
         assert!(told_s > now_s() && told_s <= end_s, "{told_s} of {end_s}");
-    }
-
-    #[test]
-    fn while_the_token_cannot_be_tried_nothing_is_written_over_it_and_none_is_fetched() {
-        let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
-        let path = folder.path().join("access_token.php");
-        let (held, _) = view_page(&wechat, "jssdk", &path);
-        let before = std::fs::read_to_string(&path).unwrap();
-        wechat.set_fault(APPID, Fault::new(FaultKind::Reset));
-        let node = start(&wechat, &of_file(&path, "presets = [\"jssdk\"]"));
-        node.await_log("the site's own token could not be tried");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
-        assert_eq!(figure(&node, "writes"), "0");
-        wechat.clear_fault(APPID);
-        takes_over(&node, &wechat, &held);
-        assert_eq!(view_page(&wechat, "jssdk", &path), (held, false));
     }
 
     #[test]
