@@ -189,15 +189,13 @@ impl App {
     }
 }
 
-/// Tells the refresher where the site keeps what is to be taken over from there.
+/// Tells the refresher where the site keeps what is to be taken over. A sink writes nothing before there is a value of
+/// this server's, and there is none before that place has been read.
 fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::Sink]) {
     for id in refresher.adopts_from_sinks() {
-        match crate::sink::source(sinks, id) {
-            Some(source) => refresher.adopt_from(id, source),
-            None => tracing::warn!(
-                advice = "name the place itself, as adopt = { file = \"/path\" }, or add a sink for the app",
-                "adopt = \"sink\" for an app that no sink writes: its first token is fetched"
-            ),
+        // The configuration is refused where there is none.
+        if let Some(source) = crate::sink::source(sinks, id) {
+            refresher.adopt_from(id, source);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::apps::Reader;
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::value::{Value, quoted, text};
-use super::{Adopt, App};
+use super::{Adopt, App, Sink};
 use crate::kind::{Kind, Renewal};
 
 const KEYS: &[&str] = &["memcached", "key", "file"];
@@ -77,6 +77,17 @@ pub(super) fn as_toml(adopt: &Adopt, quoted: impl Fn(&str) -> String) -> String 
 }
 
 impl App {
+    /// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
+    pub(super) fn adopts_from_no_sink(&self, sinks: &[Sink]) -> Option<Problem> {
+        if self.adopt != Some(Adopt::Sink) || sinks.iter().any(|sink| sink.keeps_token_of(&self.id())) {
+            return None;
+        }
+        let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", self.id());
+        let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
+                      adopt = { file = \"/path\" }.";
+        Some(Problem::new(what, remedy))
+    }
+
     /// What whoever moves a site should know before the first fetch, if anything.
     pub fn moving_hint(&self) -> Option<String> {
         let ends_others = self.token.renewal == Renewal::Mint && self.token.probe.is_some();

@@ -78,6 +78,11 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let nodes = reader.nodes(nodes, &document);
     let (apps, origins) = reader.apps(&mut document);
     let sinks = reader.sinks(&mut document, &apps);
+    // What is wrong with a sink is said already.
+    if faults.is_empty() {
+        let adrift = apps.iter().filter_map(|app| app.adopts_from_no_sink(&sinks));
+        faults.extend(adrift.map(|problem| problem.at(&Place::Default)));
+    }
     if apps.is_empty() && faults.is_empty() {
         warnings.push(
             "no app is configured: this is a plain cache and keeps no access token current \

@@ -99,6 +99,22 @@ impl Sink {
         }
     }
 
+    /// Whether what stands there can be read: a program cannot be asked, and a statement may have none beside it that reads.
+    pub fn is_readable(&self) -> bool {
+        match &self.to {
+            SinkTo::Redis { .. } | SinkTo::File(_) => true,
+            SinkTo::Sql(sql) => sql.plan(AliasOf::AccessToken).is_some_and(|plan| plan.read.is_some()),
+            SinkTo::Command(_) => false,
+        }
+    }
+
+    /// Whether an app's token can be read where it writes it.
+    pub fn keeps_token_of(&self, app: &str) -> bool {
+        let is_token =
+            |entry: &SinkEntry| entry.app == app && entry.of == AliasOf::AccessToken && entry.content.holds_value();
+        self.is_readable() && self.entries.iter().any(is_token)
+    }
+
     /// The password it needs, if it needs one.
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {

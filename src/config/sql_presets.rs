@@ -55,7 +55,8 @@ macro_rules! wx_token {
                 $type,
                 "', {expires_at-3600}, {value} FROM {prefix}wx_token"
             )),
-            read: concat!("SELECT value FROM {prefix}wx_token WHERE type = '", $type, "'"),
+            // The time is for whoever takes over what the class has fetched.
+            read: concat!("SELECT value, CAST(expire AS CHAR(16)) FROM {prefix}wx_token WHERE type = '", $type, "'"),
             retract: concat!(
                 "UPDATE {prefix}wx_token SET expire = {expires_at-3600} WHERE type = '",
                 $type,

@@ -18,6 +18,7 @@ use super::item::Entry;
 use super::target::{Current, Fault, Retract, Scope, Target, Write};
 use super::unit;
 use crate::config::{Escape, Piece, SinkContent, SinkFile, Template, TimeShown};
+use crate::credential::adopt::Stored;
 use crate::credential::encoding::{Form, View};
 use crate::descriptors;
 use crate::files::Aside;
@@ -117,6 +118,23 @@ impl Target for Files {
                 found.push(self.in_folder(entry.name(), |place| place.read()).await?);
             }
             Ok(Some(found))
+        }
+        .boxed()
+    }
+
+    /// When it was written tells how old what is in it can be at most.
+    fn read_with_times<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Stored>>, Fault>> {
+        async move {
+            let mut stored = Vec::new();
+            for entry in entries {
+                let reading = self.in_folder(entry.name(), |place| {
+                    let Some(bytes) = place.read()? else { return Ok(None) };
+                    let written_unix_ms = place.mtime_s()?.map(|written_s| written_s.saturating_mul(1000));
+                    Ok(Some(Stored { bytes, left_ms: None, written_unix_ms }))
+                });
+                stored.extend(reading.await?);
+            }
+            Ok(Some(stored))
         }
         .boxed()
     }

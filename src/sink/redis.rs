@@ -10,6 +10,7 @@ use redis::{Pipeline, Value};
 use super::item::Entry;
 use super::target::{self, Retract, Scope, Target, Write};
 use crate::config::{RedisServer, Ttl};
+use crate::credential::adopt::Stored;
 use crate::engine::{Engine, Fault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
@@ -61,6 +62,13 @@ impl Target for Redis {
 
     fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, target::Fault>> {
         async { self.link().map_err(told)?.look(&names(entries)).await.map(Some).map_err(told) }.boxed()
+    }
+
+    fn read_with_times<'a>(
+        &'a self,
+        entries: &'a [Entry],
+    ) -> BoxFuture<'a, Result<Option<Vec<Stored>>, target::Fault>> {
+        async { self.link().map_err(told)?.look_with_times(&names(entries)).await.map(Some).map_err(told) }.boxed()
     }
 
     /// Deletes what holds exactly the bytes that we have written.
@@ -147,6 +155,26 @@ impl Link {
             Some(fault) => Err(fault),
             None => answers.iter().map(found).collect(),
         }
+    }
+
+    /// What is under these keys now, and for how long Redis keeps it.
+    async fn look_with_times(&mut self, keys: &[&str]) -> Result<Vec<Stored>, Fault> {
+        let contents = self.look(keys).await?;
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        pipeline.ignore_errors();
+        for key in keys {
+            pipeline.cmd("PTTL").arg(*key);
+        }
+        let left = |answer: &Value| match answer {
+            // -1: for ever. A user whose rights do not cover it is not told.
+            Value::Int(left_ms) => u64::try_from(*left_ms).ok(),
+            _ => None,
+        };
+        let answers = self.ask(&pipeline).await?;
+        let stored = |(bytes, answer): (Option<Vec<u8>>, &Value)| {
+            Some(Stored { bytes: bytes?, left_ms: left(answer), written_unix_ms: None })
+        };
+        Ok(contents.into_iter().zip(&answers).filter_map(stored).collect())
     }
 
     /// Deletes those keys that hold exactly these bytes; how many did.

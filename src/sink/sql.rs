@@ -15,6 +15,7 @@ use self::fault::SqlFault;
 use super::item::Entry;
 use super::target::{Current, Fault, Retract, Target, Write};
 use crate::config::{SinkEntry, SqlParameter, SqlPlan, SqlSink, SqlStatement};
+use crate::credential::adopt::Stored;
 
 /// A database of the site's own.
 pub(super) struct Sql {
@@ -110,6 +111,21 @@ impl Target for Sql {
                 }
             }
             Ok(Some(found))
+        }
+        .boxed()
+    }
+
+    /// Further columns of the same row may tell a time.
+    fn read_with_times<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Stored>>, Fault>> {
+        async move {
+            let mut stored = Vec::new();
+            for entry in entries {
+                let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
+                let facts = Facts { entry: entry.config(), value: None, current: None };
+                let columns = self.database.read_row(&facts.query(read)).await?;
+                stored.extend(columns.into_iter().flatten().map(Stored::from));
+            }
+            Ok(Some(stored))
         }
         .boxed()
     }

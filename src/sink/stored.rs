@@ -1,8 +1,9 @@
 //! What stands where sinks write, before the first write of ours: for `adopt`. Never writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Sink;
 use super::item::Entry;
@@ -10,13 +11,18 @@ use super::target::Target;
 use crate::credential::adopt::{Source, Stored};
 use crate::credential::table::CredentialId;
 
-/// Where the sinks write a credential, to be read before the first write of ours; none without such a sink.
+/// Each place gets so long: whoever waits for them all gives up a little later, and one that hangs must not cost what the
+/// others have.
+const WAIT: Duration = Duration::from_millis(1500);
+
+/// Where the sinks write a credential, to be read before the first write of ours; none without a sink that can be read.
 pub fn source(sinks: &[Sink], id: CredentialId) -> Option<Arc<dyn Source>> {
     let place = |sink: &Sink| {
         let item = sink.items.iter().find(|item| item.credential.id == id)?;
         Some(Origin { spoken: sink.config.to_string(), target: sink.target.clone(), entries: item.entries.clone() })
     };
-    let places: Vec<Origin> = sinks.iter().filter_map(place).collect();
+    let readable = sinks.iter().filter(|sink| sink.config.is_readable());
+    let places: Vec<Origin> = readable.filter_map(place).collect();
     (!places.is_empty()).then(|| Arc::new(Origins(places)) as Arc<dyn Source>)
 }
 
@@ -27,6 +33,27 @@ struct Origin {
     entries: Arc<[Entry]>,
 }
 
+impl Origin {
+    async fn read(&self) -> Result<Vec<Stored>, String> {
+        let reading = async {
+            let fault = match self.target.read_with_times(&self.entries).await {
+                // The sink may not have connected yet, or no longer.
+                Err(fault) if fault.is_about_the_connection() => fault,
+                read => return read,
+            };
+            self.target.open().await.map_err(|again| if again == fault { fault } else { again })?;
+            self.target.read_with_times(&self.entries).await
+        };
+        let reason = match tokio::time::timeout(WAIT, reading).await {
+            Ok(Ok(Some(stored))) => return Ok(stored),
+            Ok(Ok(None)) => "it cannot be read".to_owned(),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Err(format!("{}: {reason}", self.spoken))
+    }
+}
+
 struct Origins(Vec<Origin>);
 
 impl Source for Origins {
@@ -35,17 +62,90 @@ impl Source for Origins {
         places.join(", ")
     }
 
+    /// What those have that can be read; an error only if none can.
     fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
         async {
-            let mut stored = Vec::new();
-            for Origin { target, entries, .. } in &self.0 {
-                target.open().await.map_err(|fault| fault.to_string())?;
-                let found = target.read(entries).await.map_err(|fault| fault.to_string())?;
-                let found = found.ok_or_else(|| "it cannot be read".to_owned())?;
-                stored.extend(found.into_iter().flatten().map(|bytes| Stored { bytes, ..Stored::default() }));
+            let (mut stored, mut reasons) = (Vec::new(), Vec::new());
+            for read in join_all(self.0.iter().map(Origin::read)).await {
+                match read {
+                    Ok(found) => stored.extend(found),
+                    Err(reason) => reasons.push(reason),
+                }
+            }
+            if stored.is_empty() && !reasons.is_empty() {
+                return Err(reasons.join("; "));
             }
             Ok(stored)
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::target::{Contents, Fault, Retract, Scope, Write};
+    use super::*;
+
+    /// What becomes of a question to it.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Asked {
+        Answers(&'static str),
+        Unreadable,
+        Refuses,
+        Hangs,
+    }
+
+    impl Target for Asked {
+        fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+            std::future::ready(Ok(())).boxed()
+        }
+
+        fn write<'a>(&'a self, _: &'a Write) -> BoxFuture<'a, Result<Contents, Fault>> {
+            unreachable!("nothing is written")
+        }
+
+        fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Contents>, Fault>> {
+            async move {
+                match *self {
+                    Asked::Answers(text) => Ok(Some(vec![Some(text.as_bytes().to_vec()), None])),
+                    Asked::Unreadable => Ok(None),
+                    Asked::Refuses => {
+                        let (what, advice) = ("it is down".into(), "wait".into());
+                        Err(Fault { class: "unreachable", what, advice, scope: Scope::Target })
+                    }
+                    Asked::Hangs => std::future::pending().await,
+                }
+            }
+            .boxed()
+        }
+
+        fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+            unreachable!("nothing is taken back")
+        }
+    }
+
+    async fn read(targets: &[Asked]) -> Result<Vec<String>, String> {
+        let origin = |(at, target): (usize, &Asked)| Origin {
+            spoken: format!("sink {at}"),
+            target: Arc::new(*target),
+            entries: Arc::new([]),
+        };
+        let origins = Origins(targets.iter().enumerate().map(origin).collect());
+        let stored = origins.read().await?;
+        Ok(stored.into_iter().map(|stored| String::from_utf8(stored.bytes).unwrap()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_sink_has_is_found_whatever_becomes_of_the_others() {
+        let all = [Asked::Hangs, Asked::Refuses, Asked::Unreadable, Asked::Answers("a token"), Asked::Hangs];
+        assert_eq!(read(&all).await, Ok(vec!["a token".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_that_hang_cost_no_more_time_than_one() {
+        let begun = tokio::time::Instant::now();
+        let said = read(&[Asked::Hangs, Asked::Hangs, Asked::Refuses]).await.unwrap_err();
+        assert_eq!(said, "sink 0: it does not answer; sink 1: it does not answer; sink 2: it is down");
+        assert_eq!(begun.elapsed(), WAIT);
     }
 }

@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::item::Entry;
 use crate::clock::{BootMs, Now};
+use crate::credential::adopt::Stored;
 use crate::credential::encoding::Times;
 
 /// What stands at each of some entries; none where nothing does.
@@ -52,6 +53,15 @@ pub(super) trait Target: Send + Sync + 'static {
 
     /// What stands at each entry now; `None` from a target that cannot be read.
     fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Contents>, Fault>>;
+
+    /// The same with what the place knows of times, for a value that was there before any of ours.
+    fn read_with_times<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Stored>>, Fault>> {
+        async move {
+            let stored = |contents: Contents| contents.into_iter().flatten().map(Stored::from).collect();
+            Ok(self.read(entries).await?.map(stored))
+        }
+        .boxed()
+    }
 
     /// There is no good value any more: takes away, or marks as expired, what is ours and nothing else; how many were.
     fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>>;

@@ -16,7 +16,7 @@ use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokenca
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
 
 /// Each way of keeping a token that a page view of `tests/php/sink_files.php` knows, and its sink.
-const WAYS: [(&str, &str, &str); 7] = [
+pub const WAYS: [(&str, &str, &str); 7] = [
     ("jssdk", "access_token.php", "presets = [\"jssdk\"]"),
     ("jssdk-json", "jssdk.json", "presets = [\"jssdk-json\"]"),
     ("access_token.php", "included.php", "presets = [\"access_token.php\"]"),
@@ -68,7 +68,7 @@ fn wait_for_error(node: &Node, class: &str) {
 
 /// A page view; the token it uses, and whether it has fetched it.
 #[track_caller]
-fn view_page(wechat: &Wechat, way: &str, path: &Path) -> (String, bool) {
+pub fn view_page(wechat: &Wechat, way: &str, path: &Path) -> (String, bool) {
     let mut command = Command::new("php");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/sink_files.php"));
     command.env("FILE", path).env("WAY", way).env("WECHAT", wechat.base_url());

@@ -440,7 +440,7 @@ fn check_live_judges_the_statements_and_writes_nothing(store: Store) {
 }
 
 /// The class's table, with the rows it is made with.
-fn wx_token(store: &Store, table: &str) {
+pub fn wx_token(store: &Store, table: &str) {
     store.ask(&format!(
         "CREATE TABLE {table} (id INT NOT NULL PRIMARY KEY, type VARCHAR(20) NOT NULL, expire VARCHAR(16) NOT NULL, \
          value VARCHAR(600) NOT NULL)"
@@ -640,19 +640,28 @@ fn a_file_that_is_no_database_is_named_and_left_alone() {
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("a page of notes"));
 }
 
+/// The class of the table `wx_token` in PHP, until it has seen so many tokens: what it has fetched and what was refused.
+#[track_caller]
+pub fn php_class(wechat: &Wechat, store: &Store, tokens: &str) -> String {
+    let dsn = match store {
+        Store::Sqlite(folder) => format!("sqlite:{}/site.db", folder.path().display()),
+        store => {
+            let (server, name) = store.server().unwrap();
+            format!("mysql:host=127.0.0.1;port={};dbname={name}", server.port)
+        }
+    };
+    let mut command = Command::new("php");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/wx_token.php")).arg(tokens);
+    command.env("DSN", dsn).env("USER", "tokencached").env("PASSWORD", crate::support::sql::PASSWORD);
+    command.env("TABLE", "wx_token").env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
+    run_well(&mut command)
+}
+
 /// The class of the table goes on as it is, beside the sink.
 fn the_php_class_never_fetches(app: &str) {
     let (wechat, store) = (Wechat::short_lived(6), Store::shared(Kind::MariaDb));
     wx_token(&store, "wx_token");
-    let (server, name) = store.server().unwrap();
-    let class = |tokens: &str| {
-        let mut command = Command::new("php");
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/wx_token.php")).arg(tokens);
-        let dsn = format!("mysql:host=127.0.0.1;port={};dbname={name}", server.port);
-        command.env("DSN", dsn).env("USER", "tokencached").env("PASSWORD", crate::support::sql::PASSWORD);
-        command.env("TABLE", "wx_token").env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
-        run_well(&mut command)
-    };
+    let class = |tokens: &str| php_class(&wechat, &store, tokens);
     assert_eq!(class("1"), "fetched 2 refused 0\n", "without the sink it fetches token and ticket");
     let lines = format!("tickets = [\"jsapi\"]\n{app}\n{}", sink(&store, "presets = [\"wx_token\"]"));
     let node = start(&wechat, "", &lines);

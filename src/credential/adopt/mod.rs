@@ -38,6 +38,12 @@ pub struct Stored {
     pub written_unix_ms: Option<i64>,
 }
 
+impl From<Vec<u8>> for Stored {
+    fn from(bytes: Vec<u8>) -> Stored {
+        Stored { bytes, ..Stored::default() }
+    }
+}
+
 /// A value that was found. Whether it is accepted is another question.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Found {

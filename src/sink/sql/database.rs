@@ -104,6 +104,11 @@ impl Database {
 
     /// The first column of the first row, as bytes.
     pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
+        Ok(self.read_row(query).await?.into_iter().next().flatten())
+    }
+
+    /// The columns of the first row, as bytes; none where there is no row.
+    pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
         let (mut place, mut connection) = self.take().await?;
         let reading = connection.read(query);
         let read = tokio::time::timeout(self.patience(), reading).await.map_err(|_| SqlFault::Timeout)?;
@@ -283,22 +288,22 @@ impl Connection {
         rows.map_err(|error| of_error(&error))
     }
 
-    async fn read(&mut self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
+    async fn read(&mut self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
         macro_rules! first {
             ($from:expr, $is_kept:expr) => {
                 match bound!(query, $is_kept).fetch_optional($from).await {
-                    Ok(Some(row)) => row.try_get_unchecked::<Option<Vec<u8>>, _>(0),
-                    Ok(None) => Ok(None),
+                    Ok(Some(row)) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
+                    Ok(None) => Ok(Vec::new()),
                     Err(error) => Err(error),
                 }
             };
         }
-        let value = match self {
+        let columns = match self {
             Connection::MySql(from) => first!(from, true),
             Connection::Postgres(from) => first!(from, false),
             Connection::Sqlite(from) => first!(from, true),
         };
-        value.map_err(|error| of_error(&error))
+        columns.map_err(|error| of_error(&error))
     }
 
     async fn prepare(&mut self, query: &Query) -> Result<(), SqlFault> {
