@@ -368,6 +368,13 @@ impl Reader<'_> {
             let problem = Problem::new("no statement has {value}", "Write it where the token belongs.");
             self.fault("statement", problem, &given.place);
         }
+        let place = raw.fields.get("statement").map_or(&raw.place, |given| &given.place);
+        if write.iter().chain(&retract).any(SqlStatement::changes_every_row) {
+            self.warnings.push(format!(
+                "{place}: an UPDATE without WHERE writes this token into every row of its table, other apps' too; add \
+                 WHERE unless the table has one row"
+            ));
+        }
         (self.faults.len() == before).then_some(SqlPlan { of: None, write, insert, read, retract })
     }
 

@@ -64,6 +64,14 @@ impl SqlStatement {
         self.has(SqlParameter::AppId) || self.has(SqlParameter::Id)
     }
 
+    /// Whether it changes every row of its table. A subquery or a text may hold the word too: this finds what is plainly so.
+    pub(super) fn changes_every_row(&self) -> bool {
+        let is_part_of_a_word = |char: char| char.is_alphanumeric() || char == '_';
+        let mut words = self.text.split(|char| !is_part_of_a_word(char)).filter(|word| !word.is_empty());
+        let chooses = |word: &str| word.eq_ignore_ascii_case("where") || word.eq_ignore_ascii_case("limit");
+        words.next().is_some_and(|first| first.eq_ignore_ascii_case("update")) && !words.any(chooses)
+    }
+
     pub(super) fn parse(written: &str, dialect: SqlDialect) -> Reading<SqlStatement> {
         let written = written.trim().trim_end_matches(';').trim_end();
         let mut statement = SqlStatement { written: written.to_owned(), text: String::new(), parameters: Vec::new() };
@@ -293,6 +301,16 @@ mod tests {
     }
 
     /// Whatever text it is, an opened quote or comment that never ends included.
+    #[test]
+    fn an_update_without_where_changes_every_row() {
+        let changes = |text: &str| parsed(text, SqlDialect::Sqlite).changes_every_row();
+        assert!(changes("UPDATE tokens SET token = {value}"));
+        assert!(changes("update\ttokens set token={value},somewhere={expires_at}"));
+        assert!(!changes("UPDATE tokens SET token = {value} where(app = {appid})"));
+        assert!(!changes("INSERT INTO tokens (token) VALUES ({value}) ON CONFLICT DO UPDATE SET token = {value}"));
+        assert!(!changes("REPLACE INTO tokens VALUES ({appid}, {value})"));
+    }
+
     #[test]
     fn no_text_makes_it_panic() {
         for text in ["", ";", "'", "'\\", "\"é", "/*", "--", "$", "$é$", "$$", "{", "{}", "é{value}é", "`{", "#"] {

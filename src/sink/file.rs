@@ -3,15 +3,17 @@
 //! Never follows a link in a file's own place, changes no owner, and keeps the runtime's threads out of what may block:
 //! a disk that hangs holds up its own folder's files and nothing else.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::item::Entry;
@@ -27,17 +29,23 @@ use crate::files::Aside;
 const FOLDERS_AT_ONCE: usize = 4;
 /// More is not what we or such a script have written.
 const READ_BYTES_MAX: u64 = 64 << 10;
+/// What the name of a file begins with that is not in its place yet.
+const UNFINISHED: &str = ".tokencached.";
+/// Such a file is nobody's any more after that time.
+const UNFINISHED_OLD: Duration = Duration::from_secs(600);
 
 /// Files of the site's own.
 pub(super) struct Files {
     mode: u32,
     mtime: Option<TimeShown>,
     aside: Aside,
+    /// The folders that have been rid of what a killed process had left.
+    tidied: Mutex<HashSet<PathBuf>>,
 }
 
 impl Files {
     pub fn new(config: &SinkFile) -> Files {
-        Files { mode: config.mode, mtime: config.mtime, aside: Aside::new(FOLDERS_AT_ONCE) }
+        Files { mode: config.mode, mtime: config.mtime, aside: Aside::new(FOLDERS_AT_ONCE), tidied: Mutex::default() }
     }
 
     /// Does this to a file where it may block.
@@ -57,7 +65,14 @@ impl Files {
 
     async fn write_one(&self, path: &str, content: Vec<u8>, current: &Current) -> Result<Option<Vec<u8>>, Fault> {
         let (mode, mtime_s) = (self.mode, self.told_mtime_s(current));
-        self.in_folder(path, move |place| place.write(&content, mode, mtime_s)).await
+        let is_first = Path::new(path).parent().is_some_and(|folder| self.tidied.lock().insert(folder.to_owned()));
+        let before = self.in_folder(path, move |place| {
+            if is_first {
+                place.remove_unfinished();
+            }
+            place.write(&content, mode, mtime_s)
+        });
+        before.await
     }
 
     /// Marks a file of ours as over; true if there was one.
@@ -218,11 +233,27 @@ impl Place<'_> {
         }
     }
 
-    /// Hidden, and no script's business.
+    /// Hidden, and it ends as the file does: a web server that would run the one must not hand out the other.
     fn temporary_name(&self) -> String {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Relaxed);
-        format!(".{}.{}.{count}.tokencached", self.name.to_string_lossy(), std::process::id())
+        format!("{UNFINISHED}{:016x}.{}", fastrand::u64(..), self.name.to_string_lossy())
+    }
+
+    /// Removes what a process left that was killed while it wrote: there are tokens in it. Another process's that is
+    /// being written is young.
+    fn remove_unfinished(&self) {
+        let me = rustix::process::geteuid().as_raw();
+        let Ok(entries) = Dir::read_from(&self.folder) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(UNFINISHED.as_bytes())) {
+            let Ok(found) = rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let is_ours = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_uid == me;
+            let changed_at = UNIX_EPOCH + Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
+            let age = SystemTime::now().duration_since(changed_at);
+            if is_ours && age.is_ok_and(|age| age > UNFINISHED_OLD) {
+                let _ = rustix::fs::unlinkat(&self.folder, entry.file_name(), AtFlags::empty());
+            }
+        }
     }
 }
 

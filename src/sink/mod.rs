@@ -340,7 +340,9 @@ impl Sink {
 
     fn tell_waiting(&self) {
         let put_off = self.again.as_ref().map_or(0, |(_, waiting)| waiting.len());
-        self.stats.waiting.store((self.queue.waiting() + put_off) as u64, Relaxed);
+        // Until it could be opened for the first time, nothing is written.
+        let waiting = if self.is_begun { self.queue.waiting() + put_off } else { self.items.len() };
+        self.stats.waiting.store(waiting as u64, Relaxed);
     }
 
     /// What has not been written yet, at the end.
@@ -407,8 +409,7 @@ impl Sink {
                 self.queue.changed(index);
                 return Err(fault);
             }
-            // Looked at again with the next check.
-            Err(fault) if matches!(job.work, Work::Look(_)) => self.failed(Some(index), fault),
+            // What cannot be looked at may not be ours any more: only a write tells whether it can still be written.
             Err(fault) => self.refused(index, fault),
         }
         Ok(())

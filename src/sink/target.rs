@@ -167,7 +167,9 @@ impl Fault {
     pub fn whose(&self) -> &'static str {
         match self.class {
             "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
-            | "password" | "permission" | "protocol" | "readonly" | "tls" | "untrusted" => "configuration",
+            | "password" | "permission" | "protocol" | "readonly" | "syntax" | "table" | "tls" | "untrusted" => {
+                "configuration"
+            }
             "value" => "upstream",
             "unreachable" => "network",
             "descriptors" | "resources" => "server",

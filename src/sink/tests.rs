@@ -52,8 +52,7 @@ impl Target for Counting {
                 std::future::pending::<()>().await;
             }
             if self.refuses.load(Relaxed) {
-                let (what, advice) = ("it refuses".into(), "wait".into());
-                return Err(Fault { class: "other", what, advice, scope: Scope::Entry });
+                return Err(refusal());
             }
             self.writes.lock().push((name, self.second()));
             self.written.notify_one();
@@ -63,12 +62,17 @@ impl Target for Counting {
     }
 
     fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
-        std::future::ready(Ok(None)).boxed()
+        let seen = if self.refuses.load(Relaxed) { Err(refusal()) } else { Ok(None) };
+        std::future::ready(seen).boxed()
     }
 
     fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
         std::future::ready(Ok(0)).boxed()
     }
+}
+
+fn refusal() -> Fault {
+    Fault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: Scope::Entry }
 }
 
 fn key(app: usize) -> String {
@@ -83,6 +87,14 @@ fn publish(table: &Table, app: usize, value: &str) {
 
 /// So many apps, each with a value, and the sink's task.
 fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<Counting>, CancellationToken) {
+    let (table, target, end, _) = start_with_stats(apps, rewrite_every_ms);
+    (table, target, end)
+}
+
+fn start_with_stats(
+    apps: usize,
+    rewrite_every_ms: u64,
+) -> (Arc<Table>, Arc<Counting>, CancellationToken, Arc<SinkStats>) {
     let keys = |app: usize| vec![Key { name: key(app), spoken: None, view: View::RAW }];
     let (table, _) = Table::new((0..apps).map(|app| (format!("wx{app}"), keys(app))));
     let table = Arc::new(table);
@@ -101,10 +113,11 @@ fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<Counting>, Canc
         rewrite_every_ms,
     };
     let target = Arc::new(Counting::default());
-    let sink = Sink::new(&config, target.clone(), &table, Arc::default());
+    let stats = Arc::<SinkStats>::default();
+    let sink = Sink::new(&config, target.clone(), &table, stats.clone());
     let end = CancellationToken::new();
     tokio::spawn(sink.run(end.clone()));
-    (table, target, end)
+    (table, target, end, stats)
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,5 +186,23 @@ async fn what_is_refused_is_tried_again_and_rarer() {
     target.refuses.store(false, Relaxed);
     target.wait_for(11).await;
     assert!(target.second() <= 90, "{}", target.second());
+    end.cancel();
+}
+
+/// A link or a folder may have been put in a file's place.
+#[tokio::test(start_paused = true)]
+async fn what_can_no_longer_be_looked_at_is_a_failure_until_it_is_written_again() {
+    let (_table, target, end, stats) = start_with_stats(1, 0);
+    target.wait_for(1).await;
+    target.refuses.store(true, Relaxed);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for second in 0..60 {
+        assert!(stats.last_error().is_some(), "said to be well after {second} s");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    target.refuses.store(false, Relaxed);
+    target.wait_for(2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(stats.last_error().is_none());
     end.cancel();
 }

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -166,6 +167,42 @@ fn a_file_has_the_rights_that_are_configured_and_nothing_is_left_beside_it() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::remove_file(&path).unwrap();
     }
+}
+
+#[test]
+fn what_a_killed_process_left_beside_a_file_is_removed() {
+    let (wechat, folder) = (Wechat::start(), folder());
+    let path = folder.path().join("token.php");
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let left = |name: &str, changed_at: SystemTime| {
+        let path = write(folder.path(), name, FOREIGN);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed_at).unwrap();
+        path
+    };
+    let dead = left(".tokencached.00000000000000aa.token.php", hour_ago);
+    let anothers = left(".tokencached.00000000000000bb.token.php", SystemTime::now());
+    let the_sites = left(".other.token.php", hour_ago);
+    let node = start(&wechat, "", &sink(&path, ""));
+    wait_until_written(&path, &node);
+    assert_eq!([dead, anothers, the_sites].map(|path| path.exists()), [false, true, true]);
+}
+
+#[test]
+fn what_is_put_into_a_files_place_later_is_a_failure_until_it_is_gone() {
+    let (wechat, folder) = (Wechat::start(), folder());
+    let path = folder.path().join("token");
+    let rare = sink(&path, "").replace("rewrite_every_s = 1", "");
+    let node = start(&wechat, "", &rare);
+    wait_until_written(&path, &node);
+    std::fs::remove_file(&path).unwrap();
+    symlink("/etc/passwd", &path).unwrap();
+    wait_for_error(&node, "link");
+    wait_for("another try", || (figure(&node, "failures").parse::<u64>().ok()? > 3).then_some(()));
+    assert_eq!(figure(&node, "last_error"), "link");
+    assert!(!node.log().contains("the sink is written again"), "{}", node.log());
+    std::fs::remove_file(&path).unwrap();
+    wait_until_written(&path, &node);
+    node.await_log("the sink is written again");
 }
 
 #[test]
