@@ -11,6 +11,8 @@ use crate::credential::encoding::{ANY, Constant, Fact, Field, Form, NOMINAL_LIFE
 pub(super) struct Preset {
     pub name: &'static str,
     store: Store,
+    /// How the [`USUAL`] keys are stored, if the client's code may have chosen any of them.
+    usual: Option<Shape>,
     keys: &'static [Key],
 }
 
@@ -34,8 +36,9 @@ impl Preset {
         agents: bool,
         client: ClientLibrary,
     ) -> impl Iterator<Item = (AliasOf, &'static str, View)> + use<> {
-        let keys = self.keys.iter().filter(move |key| key.agents == agents);
-        keys.map(move |key| (key.of, key.template, key.shape.view(client)))
+        let stored = |shape: Shape| USUAL.iter().map(move |key| Key { shape, ..*key });
+        let keys = self.usual.into_iter().flat_map(stored).chain(self.keys.iter().copied());
+        keys.filter(move |key| key.agents == agents).map(move |key| (key.of, key.template, key.shape.view(client)))
     }
 
     /// Every key with what is under it in a Redis, where nothing has flags and no version is put before keys.
@@ -66,6 +69,7 @@ impl Preset {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Key {
     /// For WeCom, where an id has many secrets.
     agents: bool,
@@ -207,11 +211,33 @@ macro_rules! easywechat_wecom_token {
     };
 }
 
+/// The keys that a site's own code chooses, in a framework's cache too. The shape is that of the preset.
+const USUAL: &[Key] = &[
+    token("access_token", Shape::Raw),
+    token("{appid}", Shape::Raw),
+    token("access_token_{appid}", Shape::Raw),
+    token("wechat_access_token", Shape::Raw),
+    token("wechat_access_token{appid}", Shape::Raw),
+    token("{appid}_access_token", Shape::Raw),
+    jsapi("jsapi_ticket", Shape::Raw),
+    jsapi("jsapi_ticket_{appid}", Shape::Raw),
+    jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
+    jsapi("{appid}_ticket_jsapi", Shape::Raw),
+    wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
+    wx_card("{appid}_ticket_wx_card", Shape::Raw),
+    wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
+    wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
+    wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
+    wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+    wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
+];
+
 /// All of them. Clients that look at nothing but the value need no reason: they take what is there.
 pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "tutorial",
         store: Store::Plain,
+        usual: None,
         keys: &[
             token("access_token", Shape::Raw),
             token("{appid}", Shape::Raw),
@@ -227,6 +253,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "dodgepudding",
         store: Store::Plain,
+        usual: None,
         keys: &[
             token("wechat_access_token{appid}", Shape::Raw),
             jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
@@ -238,16 +265,18 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "zoujingli",
         store: Store::Plain,
+        usual: None,
         keys: &[
             token("{appid}_access_token", Shape::Raw),
             jsapi("{appid}_ticket_jsapi", Shape::Raw),
             wx_card("{appid}_ticket_wx_card", Shape::Raw),
         ],
     },
-    Preset { name: "fastwego", store: Store::Plain, keys: &[token("{appid}", Shape::Raw)] },
+    Preset { name: "fastwego", store: Store::Plain, usual: None, keys: &[token("{appid}", Shape::Raw)] },
     Preset {
         name: "easywechat3",
         store: Store::Plain,
+        usual: None,
         keys: &[
             // Doctrine puts the version of its namespace into every key. Kept at 1, the keys below stay right.
             token("DoctrineNamespaceCacheKey[]", Shape::Constant(1)),
@@ -258,6 +287,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "easywechat6-laravel",
         store: Store::Laravel,
+        usual: None,
         // The last part is 1 where EasyWeChat is told to use stable tokens.
         keys: &[
             token("official_account.access_token.{appid}.{secret}.0", Shape::Raw),
@@ -274,6 +304,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "wechatpy",
         store: Store::Plain,
+        usual: None,
         keys: &[
             token("wechatpy:{appid}_access_token", Shape::JsonString),
             // Version 2 fetches 60 s before this time, and uses the token as it is where there is no time. Left to
@@ -304,6 +335,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "silenceper",
         store: Store::Plain,
+        usual: None,
         // Its leads of 300 and 1500 s are in the TTL it writes; it reads no time.
         keys: &[
             token("gowechat_officialaccount__access_token_{appid}", Shape::JsonString),
@@ -317,6 +349,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "workerman",
         store: Store::Plain,
+        usual: None,
         keys: &[
             token("WCH_access_token", Shape::Raw),
             // "Is it later than now?": it always is while there is a token. Despite its name a time, not a duration.
@@ -326,49 +359,17 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "thinkphp5",
         store: Store::Framework,
+        usual: Some(Shape::Raw),
         keys: &[
             // ThinkPHP 5 hands strings to memcached as they are.
-            token("access_token", Shape::Raw),
-            token("{appid}", Shape::Raw),
-            token("access_token_{appid}", Shape::Raw),
-            token("wechat_access_token", Shape::Raw),
-            token("wechat_access_token{appid}", Shape::Raw),
-            token("{appid}_access_token", Shape::Raw),
-            jsapi("jsapi_ticket", Shape::Raw),
-            jsapi("jsapi_ticket_{appid}", Shape::Raw),
-            jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
-            jsapi("{appid}_ticket_jsapi", Shape::Raw),
-            wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
-            wx_card("{appid}_ticket_wx_card", Shape::Raw),
-            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
         ],
     },
     Preset {
         name: "thinkphp6",
         store: Store::Framework,
+        usual: Some(Shape::PhpString),
         keys: &[
             // ThinkPHP 6 and 8 serialize by themselves; what cannot be unserialized counts as missing.
-            token("access_token", Shape::PhpString),
-            token("{appid}", Shape::PhpString),
-            token("access_token_{appid}", Shape::PhpString),
-            token("wechat_access_token", Shape::PhpString),
-            token("wechat_access_token{appid}", Shape::PhpString),
-            token("{appid}_access_token", Shape::PhpString),
-            jsapi("jsapi_ticket", Shape::PhpString),
-            jsapi("jsapi_ticket_{appid}", Shape::PhpString),
-            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpString),
-            jsapi("{appid}_ticket_jsapi", Shape::PhpString),
-            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpString),
-            wx_card("{appid}_ticket_wx_card", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "access_token", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpString),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpString),
             token(easywechat_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
             jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
             wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
@@ -397,30 +398,15 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "laravel",
         store: Store::Laravel,
+        usual: Some(Shape::Raw),
         keys: &[
             // Strings are handed to memcached as they are.
-            token("access_token", Shape::Raw),
-            token("{appid}", Shape::Raw),
-            token("access_token_{appid}", Shape::Raw),
-            token("wechat_access_token", Shape::Raw),
-            token("wechat_access_token{appid}", Shape::Raw),
-            token("{appid}_access_token", Shape::Raw),
-            jsapi("jsapi_ticket", Shape::Raw),
-            jsapi("jsapi_ticket_{appid}", Shape::Raw),
-            jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
-            jsapi("{appid}_ticket_jsapi", Shape::Raw),
-            wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
-            wx_card("{appid}_ticket_wx_card", Shape::Raw),
-            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
         ],
     },
     Preset {
         name: "easywechat4-laravel",
         store: Store::Laravel,
+        usual: None,
         keys: &[
             // Whatever the array says of its time is not looked at.
             token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
@@ -442,6 +428,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "easywechat5-laravel",
         store: Store::Laravel,
+        usual: None,
         keys: &[
             // As 4, but for the key of an agent's ticket.
             token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
@@ -463,6 +450,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "yii2",
         store: Store::Framework,
+        usual: None,
         keys: &[
             // Yii 2 keeps the value beside what it depends on, under a digest of the key unless that is short and plain.
             token("{md5:access_token}", Shape::PhpStringWithNull),
@@ -486,60 +474,18 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("{md5:cache_wechat_sdk_mp_{appid}_js_api_ticket}", YII2_SDK_TICKET),
         ],
     },
-    Preset {
-        name: "codeigniter2",
-        store: Store::Framework,
-        keys: &[
-            token("access_token", Shape::PhpValueTimeLife),
-            token("{appid}", Shape::PhpValueTimeLife),
-            token("access_token_{appid}", Shape::PhpValueTimeLife),
-            token("wechat_access_token", Shape::PhpValueTimeLife),
-            token("wechat_access_token{appid}", Shape::PhpValueTimeLife),
-            token("{appid}_access_token", Shape::PhpValueTimeLife),
-            jsapi("jsapi_ticket", Shape::PhpValueTimeLife),
-            jsapi("jsapi_ticket_{appid}", Shape::PhpValueTimeLife),
-            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
-            jsapi("{appid}_ticket_jsapi", Shape::PhpValueTimeLife),
-            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpValueTimeLife),
-            wx_card("{appid}_ticket_wx_card", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "access_token", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
-        ],
-    },
-    Preset {
-        name: "codeigniter3",
-        store: Store::Framework,
-        keys: &[
-            token("access_token", Shape::PhpValueTimeLife),
-            token("{appid}", Shape::PhpValueTimeLife),
-            token("access_token_{appid}", Shape::PhpValueTimeLife),
-            token("wechat_access_token", Shape::PhpValueTimeLife),
-            token("wechat_access_token{appid}", Shape::PhpValueTimeLife),
-            token("{appid}_access_token", Shape::PhpValueTimeLife),
-            jsapi("jsapi_ticket", Shape::PhpValueTimeLife),
-            jsapi("jsapi_ticket_{appid}", Shape::PhpValueTimeLife),
-            jsapi("wechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
-            jsapi("{appid}_ticket_jsapi", Shape::PhpValueTimeLife),
-            wx_card("wechat_api_ticket_wxcard{appid}", Shape::PhpValueTimeLife),
-            wx_card("{appid}_ticket_wx_card", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "access_token", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::PhpValueTimeLife),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::PhpValueTimeLife),
-        ],
-    },
+    Preset { name: "codeigniter2", store: Store::Framework, usual: Some(Shape::PhpValueTimeLife), keys: &[] },
+    Preset { name: "codeigniter3", store: Store::Framework, usual: Some(Shape::PhpValueTimeLife), keys: &[] },
     Preset {
         name: "discuz",
         store: Store::Plain,
+        usual: None,
         keys: &[token("wechatat_{appid}", DISCUZ_TOKEN), jsapi("wechatjs_{appid}", DISCUZ_TICKET)],
     },
     Preset {
         name: "node-wechat-api",
         store: Store::Framework,
+        usual: None,
         keys: &[
             token("access_token", NODE_TOKEN),
             token("{appid}", NODE_TOKEN),
@@ -555,6 +501,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "symfony",
         store: Store::Framework,
+        usual: None,
         keys: &[
             // MemcachedAdapter puts a version before every key; it serializes by itself.
             token("{any}:access_token_{appid}", Shape::PhpString),
@@ -596,6 +543,7 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "wordpress",
         store: Store::Framework,
+        usual: None,
         keys: &[
             // With a drop-in for memcached, transients are objects of a group, behind a salt, a version and a blog's prefix.
             token("{any}transient:weixin_access_token", Shape::Raw),

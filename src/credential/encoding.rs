@@ -196,28 +196,26 @@ pub struct Times {
     end_unix_ms: i64,
     /// What is left until then.
     left_ms: i64,
-    /// Seconds that are really left; none if there is no end.
-    truly_left_s: Option<u32>,
+    /// Milliseconds that are really left; none if there is no end.
+    truly_left_ms: Option<i64>,
 }
 
 impl Times {
     /// `at_least_s` is the view's.
     pub fn new(now: Now, expires_boot_ms: BootMs, at_least_s: u32) -> Times {
         let left_ms = i64::try_from(expires_boot_ms.saturating_sub(now.boot_ms)).unwrap_or(i64::MAX);
-        let truly_left_s = Some(u32::try_from(left_ms / 1000).unwrap_or(u32::MAX));
-        let at_least = i64::from(at_least_s);
-        let told_ms = if left_ms / 1000 < at_least { at_least * 1000 } else { left_ms };
-        Times { end_unix_ms: now.unix_ms.saturating_add(told_ms), left_ms: told_ms, truly_left_s }
+        let told_ms = left_ms.max(i64::from(at_least_s) * 1000);
+        Times { end_unix_ms: now.unix_ms.saturating_add(told_ms), left_ms: told_ms, truly_left_ms: Some(left_ms) }
     }
 
     /// The times of what never ends.
     pub fn endless(now: Now) -> Times {
-        Times { end_unix_ms: now.unix_ms, left_ms: 0, truly_left_s: None }
+        Times { end_unix_ms: now.unix_ms, left_ms: 0, truly_left_ms: None }
     }
 
     /// Whole seconds until the value must not be served, whatever the view makes of them; none if it never ends.
     pub fn left_s(&self) -> Option<u32> {
-        self.truly_left_s
+        self.truly_left_ms.map(|left_ms| u32::try_from(left_ms / 1000).unwrap_or(u32::MAX))
     }
 
     /// A time as readers are told it; none for what is no time. Seconds are cut off from milliseconds, so that the end

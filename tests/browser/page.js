@@ -48,7 +48,7 @@ const scenarios = {
     await reads(page, `${row(APP)} .state`, /^Fresh$/);
     const next = (await generationOf(page, APP)) + 1;
     await reads(page, `${row(APP)} .next`, /renews in [\d:]+$/);
-    await reads(page, `${row(APP)} .calls`, /^\D*1 \/ 500,000$/);
+    await reads(page, `${row(APP)} .calls`, /^\D*1 \/ 500,000\D+\d+ probes?$/);
     await reads(page, `[data-app="${APP}"] .head`, /access_token, WCH_access_token/);
     const left = () => page.locator(`${row(APP)} .life .fill`).evaluate((fill) => fill.style.transform);
     const before = await left();

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -305,6 +306,9 @@ fn every_log_line_quoted_is_in_the_source() {
 fn the_configuration_shown_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();
+    let program = folder.path().join("put-token");
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
     let environment: BTreeMap<String, String> = [("HOME".to_owned(), home.clone())].into();
     let pages = [pages_for_movers("en"), pages_for_movers("zh")].concat();
     for name in READMES.map(str::to_owned).into_iter().chain(pages) {
@@ -312,7 +316,7 @@ fn the_configuration_shown_is_accepted() {
         let shown: Vec<Block> = blocks(&markdown).into_iter().filter(|block| block.language == "toml").collect();
         assert!(!shown.is_empty() || name.ends_with("moving-in.md"), "{name}");
         for block in shown {
-            let body = block.body.replace("/etc/tokencached", &home);
+            let body = block.body.replace("/etc/tokencached", &home).replace("/usr/local/sbin", &home);
             for line in body.lines().filter(|line| line.contains("_file = ")) {
                 let path = line.split('"').nth(1).unwrap();
                 fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();

@@ -112,6 +112,11 @@ pub fn upstream(base_url: &str) -> config::Upstream {
     config::Upstream { concurrency: 8, ..config::Upstream::at(base_url.to_owned()) }
 }
 
+/// For tests that count every call.
+fn without_probes(appid: &str) -> App {
+    App { probe_every_ms: Some(0), ..app(appid, &mp::STABLE) }
+}
+
 pub fn app(appid: &str, token: &'static Kind) -> App {
     App::mp(appid, SecretSource::Fixed(Secret::new(SECRET.to_owned())), token)
 }
@@ -667,7 +672,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
         http("200 OK", "", &token.to_string())
     })
     .await;
-    let apps: Vec<App> = (0..500).map(|n| app(&format!("wx{n}"), &mp::STABLE)).collect();
+    let apps: Vec<App> = (0..500).map(|n| without_probes(&format!("wx{n}"))).collect();
     let upstream = config::Upstream { concurrency: 4, ..upstream(&plain.base_url) };
     let node = Node::start(&upstream, &apps, None);
     until("500 values", || node.table.credentials().iter().all(|credential| token(credential).is_some())).await;
@@ -935,7 +940,7 @@ async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
         http("200 OK", "", &serde_json::json!({"access_token": body["appid"], "expires_in": 7200}).to_string())
     })
     .await;
-    let apps: Vec<App> = (0..600).map(|n| app(&format!("wx{n}"), &mp::STABLE)).collect();
+    let apps: Vec<App> = (0..600).map(|n| without_probes(&format!("wx{n}"))).collect();
     let node = Node::start(&upstream(&plain.base_url), &apps, None);
     let table = &node.table;
     until("600 values", || table.credentials().iter().all(|credential| token(credential).is_some())).await;
