@@ -242,7 +242,10 @@ impl Place<'_> {
     /// being written is young.
     fn remove_unfinished(&self) {
         let me = rustix::process::geteuid().as_raw();
-        let Ok(entries) = Dir::read_from(&self.folder) else { return };
+        // Of its own: what is open to name files by cannot be listed.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(listed) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) else { return };
+        let Ok(entries) = Dir::new(listed) else { return };
         for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(UNFINISHED.as_bytes())) {
             let Ok(found) = rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
