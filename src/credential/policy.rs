@@ -190,7 +190,10 @@ impl Standing {
     /// The value that was just answered is one that the site has fetched: how old it is, is not known. When the first one
     /// of our own is fetched.
     pub fn note_adopted(&mut self, adopted: Adopted, now_ms: BootMs) -> BootMs {
-        (self.adopted, self.life_ms, self.longest_ms) = (Some(adopted), WHOLE_LIFE_MS, WHOLE_LIFE_MS);
+        // How long it was to live is not known. Taken for less where little of it is left, so that our own fetch comes near
+        // its end all the same, and not at once.
+        let life_ms = WHOLE_LIFE_MS.min(6 * self.left_ms(now_ms));
+        (self.adopted, self.life_ms, self.longest_ms) = (Some(adopted), life_ms, WHOLE_LIFE_MS);
         self.first_try_ms(now_ms, 0.0)
     }
 

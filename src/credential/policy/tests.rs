@@ -561,3 +561,15 @@ fn a_same_answer_at_the_edge_of_the_window_is_not_asked_again_a_moment_later() {
     let run = simulate(&mut wechat, 5_053_000 * 40, &[], 1_900_487_365_413_236_419, 0);
     assert!(run.calls_per_value[12..].iter().all(|calls| *calls <= 3), "{:?}", run.calls_per_value);
 }
+
+/// Our own fetch ends the site's token as soon as the platform's overlap is over.
+#[test]
+fn an_adopted_value_is_served_nearly_to_its_end_however_little_is_left_of_it() {
+    for (left_s, lead_s) in [(7_000, 280..=290), (400, 90..=100), (24, 5..=6)] {
+        let mut standing = Standing::new(Renewal::Mint);
+        standing.answered(&answer(0, left_s, false), 0.5);
+        let next_ms = standing.note_adopted(Adopted::WithEnd, 0);
+        let left_then_s = (left_s * 1000 - next_ms) / 1000;
+        assert!(lead_s.contains(&left_then_s), "{left_then_s} of {left_s}");
+    }
+}
