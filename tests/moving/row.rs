@@ -236,10 +236,13 @@ impl<'a> Site<'a> {
         // As long as a web server fetches by itself, ours is the call that it does not use: neither ends the other's
         // tokens then, nor makes them older than their readers think.
         let all_at_once = self.way.moves == Move::Sink && self.way.store.is_shared();
-        let apart = phase == Phase::Half && !all_at_once && self.plan.apart;
+        // What the site keeps is served to its end, if a fetch of ours would end it. A row that has the time of the fetch
+        // alone does not tell that end here: a script whose hour is some seconds makes that time up.
+        let is_told = self.way.name != "sql";
+        let adopts = all_at_once && self.endpoint == Endpoint::Classic && is_told;
+        let disturbs = if all_at_once { self.endpoint == Endpoint::Classic && !adopts } else { true };
+        let apart = phase == Phase::Half && disturbs && self.plan.apart;
         let endpoint = if apart { self.endpoint.other() } else { self.endpoint };
-        // What the site keeps is served to its end, if a fetch of ours would end it.
-        let adopts = all_at_once && self.endpoint == Endpoint::Classic;
         let adopt = if adopts { "adopt = \"sink\"" } else { "" };
         let sinks = match (self.way.moves, self.way.store.is_shared(), phase) {
             (Move::Sink, true, _) | (Move::Sink, false, Phase::Half) => self.sink(0),
