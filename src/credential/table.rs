@@ -577,6 +577,8 @@ pub struct Table {
     names: ReadOnlyView<Box<[u8]>, Name, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
+    /// The same of all keys that may be managed: with wildcards, of any length.
+    candidates: [u64; 4],
     /// Names with `{any}` in them; none in most servers.
     wildcards: Option<Box<Wildcards<Name>>>,
     credentials: Vec<Arc<Credential>>,
@@ -613,6 +615,12 @@ pub struct Table {
 fn note_length(lengths: &mut [u64; 4], length: usize) -> bool {
     let word = lengths.get_mut(length / 64);
     word.map(|word| *word |= 1 << (length % 64)).is_some()
+}
+
+/// Whether the bit of a length is set.
+#[inline]
+fn has_length(lengths: &[u64; 4], length: usize) -> bool {
+    lengths.get(length / 64).is_some_and(|word| word & (1 << (length % 64)) != 0)
 }
 
 /// A key as the table holds it; `view` is its index among the credential's.
@@ -665,10 +673,12 @@ impl Table {
             }
             all.push(credential);
         }
+        let wildcards = Wildcards::new(wildcards).map(Box::new);
         let table = Table {
             names: names.into_read_only(),
             lengths,
-            wildcards: Wildcards::new(wildcards).map(Box::new),
+            candidates: if wildcards.is_some() { [u64::MAX; 4] } else { lengths },
+            wildcards,
             credentials: all,
             reports,
             inbox: None,
@@ -710,13 +720,14 @@ impl Table {
     /// What is behind a key, if the key is managed. Takes no lock.
     #[inline]
     pub fn name(&self, key: &[u8]) -> Option<&Name> {
-        let word = self.lengths.get(key.len() / 64)?;
-        if word & (1 << (key.len() % 64)) != 0
-            && let Some(name) = self.names.get(key)
-        {
-            return Some(name);
-        }
-        self.wildcards.as_ref()?.find(key)
+        if has_length(&self.candidates, key.len()) { self.find_name(key) } else { None }
+    }
+
+    /// The same for a key that has the length of one. Not inlined: most keys end at their length.
+    #[inline(never)]
+    fn find_name(&self, key: &[u8]) -> Option<&Name> {
+        let name = if has_length(&self.lengths, key.len()) { self.names.get(key) } else { None };
+        name.or_else(|| self.wildcards.as_ref()?.find(key))
     }
 
     /// True if clients may not write this key.
