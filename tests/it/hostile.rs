@@ -7,7 +7,6 @@
 //! `tls.rs`; how requests may be cut into packets, in `splits.rs`.
 
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -41,20 +40,6 @@ impl Neighbour {
         wait_for("the others to be gone", || (figure(client, "curr_connections") == connections).then_some(()));
         assert_eq!(figure(client, "curr_items"), 1);
     }
-}
-
-/// The process's memory, bytes.
-fn rss(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(Path::new("/proc").join(node.pid().to_string()).join("status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
-/// The most it has been, bytes.
-fn peak_rss(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(Path::new("/proc").join(node.pid().to_string()).join("status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// Closes with a reset in place of a farewell, as a crashed or impatient peer does.
@@ -100,7 +85,7 @@ fn a_key_too_long_or_with_control_bytes_costs_its_block_and_nothing_else() {
 fn length_bombs_are_refused_before_any_memory_is_taken() {
     let node = Node::plain(&["-c", "200"]);
     let mut neighbour = Neighbour::of(&node);
-    let before = rss(&node);
+    let before = node.memory_bytes();
     let bad = "CLIENT_ERROR bad command line format\r\n";
     for length in [
         "-1",
@@ -134,7 +119,7 @@ fn length_bombs_are_refused_before_any_memory_is_taken() {
     let mut boasters: Vec<Client> = (0..100).map(|_| node.connect()).collect();
     boasters.iter_mut().for_each(|client| client.send("set a 0 0 2147483645\r\n0123456789"));
     neighbour.client.expect("mn\r\n", "MN\r\n");
-    assert!(rss(&node) < before + (16 << 20), "{before} bytes before, {} after", rss(&node));
+    assert!(node.memory_bytes() < before + (16 << 20), "{before} bytes before, {} after", node.memory_bytes());
     drop(boasters);
     neighbour.is_well_and_alone();
 }
@@ -302,7 +287,7 @@ fn clients_that_never_read_cost_a_bounded_memory() {
     let mut neighbour = Neighbour::of(&node);
     let value = vec![b'v'; 1_000_000];
     neighbour.client.expect([b"set large 0 0 1000000\r\n".as_slice(), &value, b"\r\n"].concat(), "STORED\r\n");
-    let before = rss(&node);
+    let before = node.memory_bytes();
     // Sixteen ask for two gigabytes.
     let greedy: Vec<Client> = (0..16)
         .map(|_| {
@@ -316,7 +301,7 @@ fn clients_that_never_read_cost_a_bounded_memory() {
         std::io::Read::read_exact(&mut client, &mut [0; 1000]).unwrap();
     }
     neighbour.client.expect("mn\r\n", "MN\r\n");
-    let grown = rss(&node).saturating_sub(before);
+    let grown = node.memory_bytes().saturating_sub(before);
     assert!(grown < 16 * (3 << 20), "{grown} bytes for sixteen clients");
     drop(greedy);
     neighbour.client.expect("delete large\r\n", "DELETED\r\n");
@@ -501,7 +486,7 @@ fn ten_thousand_idle_connections_cost_under_four_kibibytes_each() {
     assert!(fit >= 1000, "the limit on open files is too low to try");
     let node = Node::plain(&["-c", "10100"]);
     let mut neighbour = Neighbour::of(&node);
-    let before = rss(&node);
+    let before = node.memory_bytes();
     let idle: Vec<TcpStream> = (0..fit)
         .map(|_| {
             let mut client = node.connect();
@@ -510,7 +495,7 @@ fn ten_thousand_idle_connections_cost_under_four_kibibytes_each() {
             client.stream
         })
         .collect();
-    let each = rss(&node).saturating_sub(before) / fit;
+    let each = node.memory_bytes().saturating_sub(before) / fit;
     println!("{fit} idle connections, {each} bytes each");
     assert_eq!(figure(&mut neighbour.client, "curr_connections"), fit + 1);
     assert!(each < 4096, "{each} bytes for each of {fit}");
@@ -525,8 +510,8 @@ fn ten_thousand_idle_connections_cost_under_four_kibibytes_each() {
 fn memory_under_churn_of_small_and_large_items_stays_within_bounds() {
     const MEMORY: u64 = 48 << 20;
     let node = Node::plain(&["-m", "48", "-t", "2"]);
-    let before = rss(&node);
     let mut client = node.connect();
+    let mut peak = 0;
     let (small, large) = (vec![b's'; 100], vec![b'l'; 900_000]);
     let mut rng = fastrand::Rng::with_seed(18);
     for round in 0..300 {
@@ -536,14 +521,14 @@ fn memory_under_churn_of_small_and_large_items_stays_within_bounds() {
         }
         batch.extend([format!("set l{} 0 0 900000\r\n", rng.u32(..200)).as_bytes(), &large, b"\r\n"].concat());
         client.expect(&batch, "STORED\r\n".repeat(201));
+        peak = peak.max(node.memory_bytes());
         if round % 50 == 49 {
             assert!(figure(&mut client, "bytes") <= MEMORY);
         }
     }
     assert!(figure(&mut client, "evictions") > 100);
     assert_eq!(figure(&mut client, "store_no_memory"), 0);
-    let peak = peak_rss(&node);
-    assert!(peak <= MEMORY * 11 / 10 + (30 << 20), "{peak} bytes at the peak, {before} before");
+    assert!(peak <= MEMORY * 11 / 10 + (8 << 20), "{peak} bytes at the peak");
 }
 
 // Row 19: many writers of one key.
@@ -612,7 +597,7 @@ fn a_hot_key_loses_no_update() {
 fn a_hundred_half_sent_values_are_bounded_and_those_that_give_way_stay_in_step() {
     let node = Node::plain(&["-m", "64"]);
     let mut neighbour = Neighbour::of(&node);
-    let before = rss(&node);
+    let before = node.memory_bytes();
     let part = [b"set half 0 0 1000000\r\n".as_slice(), &vec![b'v'; 900_000]].concat();
     let mut halves: Vec<Client> = (0..100)
         .map(|_| {
@@ -622,7 +607,7 @@ fn a_hundred_half_sent_values_are_bounded_and_those_that_give_way_stay_in_step()
         })
         .collect();
     wait_for("refusals", || (figure(&mut neighbour.client, "in_flight_refusals") > 0).then_some(()));
-    let grown = rss(&node).saturating_sub(before);
+    let grown = node.memory_bytes().saturating_sub(before);
     assert!(grown < 160 << 20, "{grown} bytes");
     let mut answers: Vec<String> = Vec::new();
     for client in &mut halves {
@@ -635,7 +620,9 @@ fn a_hundred_half_sent_values_are_bounded_and_those_that_give_way_stay_in_step()
             "{answer}"
         );
     }
-    assert!(answers[99].starts_with("STORED"), "the last had room");
+    let stored = answers.iter().filter(|answer| answer.starts_with("STORED")).count();
+    // Who gives way is whoever was behind when it was read, which is not always the first to send.
+    assert!(stored >= 60, "{stored} of 100 had room");
     drop(halves);
     neighbour.client.ask("delete half\r\n");
     neighbour.is_well_and_alone();
@@ -675,7 +662,7 @@ fn sixty_readers_that_take_nothing_cost_one_value_and_no_neighbour_waits() {
     let length = 60 << 20;
     let set = [format!("set big 0 0 {length}\r\n").as_bytes(), &vec![b'v'; length], b"\r\n"].concat();
     node.connect().expect(set, "STORED\r\n");
-    let before = rss(&node);
+    let before = node.memory_bytes();
     let readers: Vec<Client> = (0..60)
         .map(|_| {
             let mut client = node.connect();
@@ -684,7 +671,7 @@ fn sixty_readers_that_take_nothing_cost_one_value_and_no_neighbour_waits() {
         })
         .collect();
     wait_for("the readers", || (figure(&mut neighbour.client, "get_hits") >= 60).then_some(()));
-    let grown = rss(&node).saturating_sub(before);
+    let grown = node.memory_bytes().saturating_sub(before);
     assert!(grown < length as u64 / 2, "{grown} bytes");
     // Nor do they hold on to more than the budget of what is replaced under them.
     let set = [format!("set big 0 0 {}\r\n", length - 1).as_bytes(), &vec![b'v'; length - 1], b"\r\n"].concat();

@@ -169,6 +169,14 @@ impl Node {
         self.child.id()
     }
 
+    /// The memory it holds for itself, bytes. Pages of its program do not count: how many of them the system keeps is not
+    /// its doing, and a program for tests has tens of megabytes of them.
+    pub fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// What the server has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()

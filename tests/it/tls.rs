@@ -357,20 +357,15 @@ fn an_idle_connection_costs_what_the_manual_says() {
     const CLIENTS: u64 = 400;
     let authority = Authority::new();
     let node = start(&authority, "");
-    let memory = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    };
     let connect = || {
         let mut tls = connect(node.address, authority.client(None));
         ask(&mut tls, "mn\r\n", "MN\r\n").unwrap();
         tls
     };
     let _first: Vec<Tls> = (0..20).map(|_| connect()).collect();
-    let before = memory();
+    let before = node.memory_bytes();
     let _idle: Vec<Tls> = (0..CLIENTS).map(|_| connect()).collect();
-    let each = memory().saturating_sub(before) / CLIENTS;
+    let each = node.memory_bytes().saturating_sub(before) / CLIENTS;
     println!("{CLIENTS} idle TLS connections, {each} bytes each");
     // docs/en/configuration.md, "New passwords and certificates".
     assert!(each < 24 * 1024, "{each} bytes");
