@@ -6,13 +6,14 @@
 use std::fmt::Write;
 
 use super::fault::Problem;
+use super::template::{TimeShown, time_shown};
 use super::value::{Reading, quoted};
 use crate::credential::encoding::Fact;
 
-/// Longest time that may be added or subtracted, seconds.
-const SHIFT_S_MAX: i64 = 86_400 * 366;
-const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N for \
-                     seconds), {appid}, {id}, {agent}, {kind}";
+/// Longest time that may be added or subtracted, milliseconds.
+const SHIFT_MS_MAX: u64 = 86_400_000 * 366;
+const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
+                     time's own unit), {appid}, {id}, {agent}, {kind}";
 
 /// Whose way of writing parameters it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,17 +129,8 @@ fn parameter(word: &str) -> Option<SqlParameter> {
         "kind" => return Some(SqlParameter::Kind),
         _ => {}
     }
-    let (name, shift) = word.split_at(word.find(['+', '-']).unwrap_or(word.len()));
-    let fact = Fact::ALL.iter().find(|(known, fact)| *known == name && *fact != Fact::Value)?.1;
-    let digits = shift.get(1..).unwrap_or_default();
-    let seconds = match shift {
-        "" => 0,
-        _ if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) => return None,
-        _ => digits.parse::<i64>().ok().filter(|seconds| *seconds <= SHIFT_S_MAX)?,
-    };
-    let unit = if name.ends_with("_ms") { 1000 } else { 1 };
-    let sign = if shift.starts_with('-') { -1 } else { 1 };
-    Some(SqlParameter::Time { fact, plus: sign * seconds * unit })
+    let TimeShown { fact, add } = time_shown(word)?;
+    (add.unsigned_abs() <= SHIFT_MS_MAX).then_some(SqlParameter::Time { fact, plus: add })
 }
 
 /// How much of the rest is a quoted text or a comment, in which nothing is a placeholder.
@@ -238,7 +230,7 @@ mod tests {
         let expected = [
             SqlParameter::Value,
             time(Fact::ExpiresAt, -3600),
-            time(Fact::FetchedAtMs, 5000),
+            time(Fact::FetchedAtMs, 5),
             SqlParameter::AppId,
             SqlParameter::Value,
         ];

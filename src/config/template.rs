@@ -163,12 +163,17 @@ fn word_of(word: &str) -> Option<Word> {
     if let Some(name) = NAMES.iter().find(|name| **name == word) {
         return Some(Word::Name(name));
     }
+    time_shown(word).map(Word::Time)
+}
+
+/// A time by its word, such as `expires_at-7200`; `add` is the number as it is written.
+pub(super) fn time_shown(word: &str) -> Option<TimeShown> {
     let (name, add) = match word.find(['+', '-']) {
-        Some(at) => (&word[..at], word[at..].parse().ok()?),
+        Some(at) => (word.get(..at)?, word.get(at..)?.parse().ok()?),
         None => (word, 0),
     };
     let (_, fact) = Fact::ALL.iter().find(|(known, fact)| *known == name && *fact != Fact::Value)?;
-    Some(Word::Time(TimeShown { fact: *fact, add }))
+    Some(TimeShown { fact: *fact, add })
 }
 
 fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Reading<()> {
