@@ -119,6 +119,18 @@ pub struct SandboxArgs {
     /// A WeCom corporation; repeat for several
     #[arg(long = "wecom", value_name = "CORPID:SECRET", value_parser = account)]
     pub wecom: Vec<Account>,
+    /// A QQ mini program; repeat for several
+    #[arg(long = "qq", value_name = "APPID:SECRET", value_parser = account)]
+    pub qq: Vec<Account>,
+    /// A Feishu app; repeat for several
+    #[arg(long = "feishu", value_name = "APPID:SECRET", value_parser = account)]
+    pub feishu: Vec<Account>,
+    /// A third-party platform of WeChat's (a component); repeat for several
+    #[arg(long = "component", value_name = "APPID:SECRET", value_parser = account)]
+    pub components: Vec<Account>,
+    /// An account that has authorised a component given here; repeat for several
+    #[arg(long = "authorizer", value_name = "COMPONENT:APPID:REFRESH_TOKEN", value_parser = authorizer)]
+    pub authorizers: Vec<Authorizer>,
     /// Only these addresses may call, as with WeChat's allow-list; repeat for several [default: any]
     #[arg(long = "allow-ip", value_name = "IP")]
     pub allow_ips: Vec<IpAddr>,
@@ -155,6 +167,24 @@ pub struct TiedArgs {
 pub struct Account {
     pub id: String,
     pub secret: Secret,
+}
+
+/// An account of the simulated API that a component asks for.
+#[derive(Clone, PartialEq)]
+pub struct Authorizer {
+    pub component: String,
+    pub id: String,
+    pub refresh_token: Secret,
+}
+
+impl fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorizer")
+            .field("component", &self.component)
+            .field("id", &self.id)
+            .field("refresh_token", &self.refresh_token)
+            .finish()
+    }
 }
 
 impl fmt::Debug for Account {
@@ -223,6 +253,19 @@ fn account(text: &str) -> Result<Account, String> {
     }
 }
 
+/// A refresh token may hold colons; the two ids do not.
+fn authorizer(text: &str) -> Result<Authorizer, String> {
+    let mut parts = text.splitn(3, ':').filter(|part| !part.is_empty());
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(component), Some(id), Some(refresh_token)) => Ok(Authorizer {
+            component: component.to_owned(),
+            id: id.to_owned(),
+            refresh_token: Secret::new(refresh_token.to_owned()),
+        }),
+        _ => Err("write COMPONENT:APPID:REFRESH_TOKEN".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,5 +296,9 @@ mod tests {
         assert_eq!(format!("{:?}", account("wx1:word").unwrap()), "Account { id: \"wx1\", secret: <secret> }");
         assert!(account("wx1").is_err());
         assert!(account(":word").is_err());
+        let shown = format!("{:?}", authorizer("wxc:wx1:refresh@@@a:b").unwrap());
+        assert_eq!(shown, "Authorizer { component: \"wxc\", id: \"wx1\", refresh_token: <secret> }");
+        assert_eq!(authorizer("wxc:wx1:refresh@@@a:b").unwrap().refresh_token.expose(), "refresh@@@a:b");
+        assert!(authorizer("wxc:wx1").is_err());
     }
 }

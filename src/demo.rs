@@ -18,7 +18,7 @@ use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
 use crate::config::{self, Config, Log, Protocol, RefuseWith, SecretSource, Server, Upstream};
 use crate::kind::mp;
-use crate::sandbox::{AppKind, AppOptions, Options, Sandbox, TlsFiles};
+use crate::sandbox::{AppKind, AppOptions, Options, Quotas, Sandbox, TlsFiles, times_shorter};
 use crate::secret::Secret;
 use crate::side::Door;
 
@@ -31,18 +31,43 @@ const DEMO_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs the sandbox, and one server in the same process or several in their own, until told to stop.
 pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), String> {
-    let options = Options {
-        apps: [FIRST_APPID, SECOND_APPID].map(|appid| mp(appid, DEMO_SECRET)).into(),
-        lifetime_s: args.lifetime.as_secs().max(1),
-        ..Options::default()
-    };
-    let sandbox = Sandbox::start(options).await.map_err(|error| format!("the sandbox cannot start: {error}"))?;
+    let sandbox = Sandbox::start(sandbox_options(args.lifetime))
+        .await
+        .map_err(|error| format!("the sandbox cannot start: {error}"))?;
     let done = match args.nodes {
         1 => one(args, &sandbox, shutdown).await,
         _ => several::run(args, &sandbox.base_url(), &shutdown).await,
     };
     sandbox.stop().await;
     done
+}
+
+/// The demo's simulated WeChat, for tokens that live so long.
+#[doc(hidden)]
+pub fn sandbox_options(lifetime: Duration) -> Options {
+    Options {
+        apps: [FIRST_APPID, SECOND_APPID].map(|appid| mp(appid, DEMO_SECRET)).into(),
+        lifetime_s: lifetime.as_secs().max(1),
+        quotas: Quotas::default().scaled(lifetime),
+        ..Options::default()
+    }
+}
+
+/// The demo's apps, for tokens that live so long: they are fetched more often than WeChat would allow.
+#[doc(hidden)]
+pub fn apps(lifetime: Duration) -> Vec<config::App> {
+    let [calls, ticket_calls] = daily_quotas(lifetime);
+    let app = |appid: &str, token, aliases: &[&str]| config::App {
+        tickets: vec![&mp::JSAPI],
+        aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
+        daily_quota: Some(calls).filter(|_| token == &mp::CLASSIC),
+        daily_ticket_quota: Some(ticket_calls),
+        ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
+    };
+    vec![
+        app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
+        app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
+    ]
 }
 
 async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), String> {
@@ -76,11 +101,6 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
 }
 
 fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
-    let app = |appid: &str, token, aliases: &[&str]| config::App {
-        tickets: vec![&mp::JSAPI],
-        aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
-        ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
-    };
     Config {
         server: Server {
             listen: vec![SocketAddr::new(args.listen, args.port)],
@@ -110,10 +130,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
         state_path: None,
         nodes: None,
         upstream: Upstream::at(sandbox.base_url()),
-        apps: vec![
-            app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
-            app(SECOND_APPID, &mp::CLASSIC, &[SECOND_APPID]),
-        ],
+        apps: apps(args.lifetime),
         side: None,
         sinks: Vec::new(),
         log: Log { verbosity: 0, json: false },
@@ -163,16 +180,9 @@ What was called:
     )
 }
 
-/// Runs only the simulated WeChat until told to stop.
+/// Runs only the simulated platforms until told to stop.
 pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), String> {
-    let mut apps: Vec<AppOptions> =
-        args.apps.iter().map(|account| account_options(account, AppKind::Mp, args)).collect();
-    apps.extend(args.wecom.iter().map(|account| account_options(account, AppKind::Wecom, args)));
-    if apps.is_empty() {
-        let account = Account { id: FIRST_APPID.to_owned(), secret: Secret::new(DEMO_SECRET.to_owned()) };
-        apps.push(account_options(&account, AppKind::Mp, args));
-    }
-    let invented = args.apps.is_empty() && args.wecom.is_empty();
+    let apps = sandbox_apps(args)?;
     let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
     let options = Options {
@@ -181,37 +191,91 @@ pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Res
         lifetime_s: args.lifetime.as_secs().max(1),
         overlap_ms: args.overlap.map(millis),
         stable_window_ms: args.stable_window.map(millis),
+        quotas: Quotas::default().scaled(args.lifetime),
         tls,
         ..Options::default()
     };
     let sandbox = Sandbox::start(options)
         .await
         .map_err(|error| format!("the sandbox cannot listen on {}: {error}", args.listen))?;
-    let url = sandbox.base_url();
-    let mut text = format!("a simulated WeChat API is at {url}; its front page says what to type. Apps:\n");
-    for appid in &named {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "  {appid}{}",
-            if invented { format!("  with the secret {DEMO_SECRET}") } else { String::new() }
-        );
-    }
-    let _ = write!(text, "Point tokencached at it with\n  [upstream]\n  base_url = \"{url}\"\n");
-    print(&text);
+    print(&how_to_use(args, &named, &sandbox.base_url()));
     shutdown.cancelled().await;
     sandbox.stop().await;
     Ok(())
 }
 
-fn account_options(account: &Account, kind: AppKind, args: &SandboxArgs) -> AppOptions {
-    AppOptions {
+/// The accounts that were asked for; without any a single one.
+fn sandbox_apps(args: &SandboxArgs) -> Result<Vec<AppOptions>, String> {
+    let given = [
+        (&args.apps, AppKind::Mp),
+        (&args.wecom, AppKind::Wecom),
+        (&args.qq, AppKind::Qq),
+        (&args.feishu, AppKind::Feishu),
+        (&args.components, AppKind::Component),
+    ];
+    let options = |account: &Account, kind| AppOptions {
         appid: account.id.clone(),
         secret: account.secret.expose().to_owned(),
         kind,
         ip_allowlist: (!args.allow_ips.is_empty()).then(|| args.allow_ips.clone()),
         ..AppOptions::default()
+    };
+    let accounts = given.into_iter().flat_map(|(accounts, kind)| accounts.iter().map(move |account| (account, kind)));
+    let mut apps: Vec<AppOptions> = accounts.map(|(account, kind)| options(account, kind)).collect();
+    for account in &args.authorizers {
+        if !args.components.iter().any(|component| component.id == account.component) {
+            let component = &account.component;
+            return Err(format!(
+                "--authorizer names the component {component}, and there is no --component with that id"
+            ));
+        }
+        apps.push(AppOptions {
+            appid: account.id.clone(),
+            authorizer_of: Some(account.component.clone()),
+            refresh_token: account.refresh_token.expose().to_owned(),
+            ..AppOptions::default()
+        });
     }
+    if apps.is_empty() {
+        let account = Account { id: FIRST_APPID.to_owned(), secret: Secret::new(DEMO_SECRET.to_owned()) };
+        apps.push(options(&account, AppKind::Mp));
+    }
+    Ok(apps)
+}
+
+/// What `tokencached sandbox` says at its start.
+fn how_to_use(args: &SandboxArgs, appids: &[String], url: &str) -> String {
+    let mut text = format!("a simulated WeChat API is at {url}; its front page says what to type. Apps:\n");
+    let given = [&args.apps, &args.wecom, &args.qq, &args.feishu, &args.components];
+    let invented = given.iter().all(|accounts| accounts.is_empty());
+    for appid in appids {
+        let secret = if invented { format!("  with the secret {DEMO_SECRET}") } else { String::new() };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {appid}{secret}");
+    }
+    let _ = write!(text, "Point tokencached at it with\n  [upstream]\n  base_url = \"{url}\"\n");
+    if times_shorter(args.lifetime) > 1 {
+        let (life, [calls, ticket_calls]) = (args.lifetime.as_secs(), daily_quotas(args.lifetime));
+        let _ = write!(
+            text,
+            "Tokens live {life} s here, so a day has more calls than WeChat would allow. Let each [[app]] make them:\n  \
+             daily_quota = {calls}\n  daily_ticket_quota = {ticket_calls}\n"
+        );
+    }
+    for component in &args.components {
+        let id = &component.id;
+        let _ = write!(
+            text,
+            "The verify ticket that WeChat would push to {id}, written to a file for verify_ticket_file:\n  curl -s -d \
+             '{{\"appid\":\"{id}\"}}' {url}/sandbox/verify_ticket | cut -d'\"' -f4 > verify_ticket\n"
+        );
+    }
+    text
+}
+
+/// How many calls a day a server may make for a token, and for each ticket, where tokens live so long.
+fn daily_quotas(lifetime: Duration) -> [u64; 2] {
+    [mp::CLASSIC.quota, mp::JSAPI.quota].map(|quota| quota.per_day.unwrap_or(0).saturating_mul(times_shorter(lifetime)))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -109,6 +109,7 @@ impl Reader<'_> {
         let base_url = self.field(&raw, "base_url", base_url).or(component.and_then(|app| app.base_url.clone()));
         let verify_ticket_file = self.verify_ticket_file(&raw, platform, document);
         let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
+        let daily_ticket_quota = self.field(&raw, "daily_ticket_quota", |value| integer(value, DAILY_QUOTA));
         let stand_in = self.fallback(&raw, platform, token);
         let probe_every_ms = self.probe_every(&raw, platform, token);
         let forced_per_day = self.forced_per_day(&raw, platform, token);
@@ -146,6 +147,7 @@ impl Reader<'_> {
             base_url,
             aliases: Vec::new(),
             daily_quota,
+            daily_ticket_quota,
             stand_in,
             probe_every_ms,
             adopt,

@@ -50,6 +50,9 @@ impl Loaded {
             if let Some(daily_quota) = app.daily_quota {
                 line(&mut out, "daily_quota", &daily_quota.to_string());
             }
+            if let Some(daily_ticket_quota) = app.daily_ticket_quota {
+                line(&mut out, "daily_ticket_quota", &daily_ticket_quota.to_string());
+            }
             let fallback = app.platform.tokens.iter().find(|(_, kind)| Some(*kind) == app.stand_in);
             if let Some((fallback, _)) = fallback {
                 line(&mut out, "fallback", &quoted(fallback));

@@ -21,6 +21,11 @@ pub trait Environment {
 
     /// The addresses of a host name.
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+
+    /// Whether this machine has the address `::1`.
+    fn has_ipv6_loopback(&self) -> bool {
+        false
+    }
 }
 
 /// The real one.
@@ -46,6 +51,12 @@ impl Environment for ProcessEnvironment {
 
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+
+    fn has_ipv6_loopback(&self) -> bool {
+        // A line is an address, the interface's number, and more. The file is not there without IPv6.
+        let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        addresses.lines().any(|line| line.starts_with("00000000000000000000000000000001 "))
     }
 }
 

@@ -14,9 +14,8 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, Place, Problem};
-use super::settings::{
-    APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, SINK_KEYS, closest, find, keys_of,
-};
+use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
+use super::sinks::SINK_KEYS;
 use super::value::{Given, Value, kind, quoted};
 
 /// What the file says.
@@ -110,7 +109,7 @@ impl Walk<'_> {
                     self.document.certificates.extend(certificates);
                 }
                 ("sink", value) => {
-                    let sinks = self.tables("sink", SINK_KEYS, key.span(), value);
+                    let sinks = self.tables("sink", &SINK_KEYS, key.span(), value);
                     self.document.sinks.extend(sinks);
                 }
                 (name, value) if SECTIONS.contains(&name) => self.section(name, key.span(), value),

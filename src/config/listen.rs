@@ -1,6 +1,6 @@
 //! Where to listen: addresses, ports and the Unix socket, from all layers together.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::environment::Environment;
@@ -203,8 +203,7 @@ pub(super) fn resolve(
     for spot in spots {
         let found = match spot.host.parse::<IpAddr>() {
             Ok(ip) => Ok(vec![ip]),
-            // Not left to the resolver: where it also answers ::1, a host without IPv6 could not start.
-            Err(_) if spot.host.eq_ignore_ascii_case("localhost") => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+            Err(_) if spot.host.eq_ignore_ascii_case("localhost") => Ok(localhost(environment)),
             Err(_) => environment.resolve(&spot.host),
         };
         match found {
@@ -218,6 +217,12 @@ pub(super) fn resolve(
     let mut seen = std::collections::HashSet::new();
     addresses.retain(|address| address.port() == 0 || seen.insert(*address));
     addresses
+}
+
+/// Not left to the resolver: where it also answers `::1`, a machine without IPv6 could not start.
+fn localhost(environment: &dyn Environment) -> Vec<IpAddr> {
+    let ipv6 = environment.has_ipv6_loopback().then_some(Ipv6Addr::LOCALHOST.into());
+    std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(ipv6).collect()
 }
 
 #[cfg(test)]

@@ -57,12 +57,12 @@ pub use load::{Loaded, load};
 pub use nodes::{Nodes, RedisState, UpstreamNodes};
 pub use redis_server::{RedisAt, RedisServer, TlsFiles};
 pub use secret_source::SecretFault;
-pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, SINK_KEYS, Setting};
+pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sink_command::SinkCommand;
 pub use sink_file::SinkFile;
 pub use sink_sql::{SqlAt, SqlPlan, SqlServer, SqlSink, SqlTls};
-pub use sinks::{Sink, SinkContent, SinkEntry, SinkTo, Ttl};
+pub use sinks::{SINK_KEYS, Sink, SinkContent, SinkEntry, SinkTo, Ttl};
 pub use sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 pub use template::{Escape, Piece, Template, TimeShown};
 pub use trusted_hosts::TrustedHost;
@@ -252,6 +252,8 @@ pub struct App {
     pub aliases: Vec<Alias>,
     /// Overrides the published quota of calls a day for the access token.
     pub daily_quota: Option<u64>,
+    /// The same for each of the tickets.
+    pub daily_ticket_quota: Option<u64>,
     /// Asked for the rest of a day whose quota is used up.
     pub stand_in: Option<&'static Kind>,
     /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
@@ -293,6 +295,7 @@ impl App {
             base_url: None,
             aliases: Vec::new(),
             daily_quota: None,
+            daily_ticket_quota: None,
             stand_in: None,
             probe_every_ms: None,
             adopt: None,

@@ -115,6 +115,7 @@ pub const APP_KEYS: &[&str] = &[
     "aliases",
     "client",
     "daily_quota",
+    "daily_ticket_quota",
     "fallback",
     "forced_per_day",
     "probe_every_s",
@@ -135,8 +136,8 @@ pub const AUTHORIZER_KEYS: &[&str] = &[
     "refresh_token_credential",
     "aliases",
     "client",
-    "client",
     "daily_quota",
+    "daily_ticket_quota",
     "presets",
     "prefix",
     "tickets",
@@ -144,48 +145,6 @@ pub const AUTHORIZER_KEYS: &[&str] = &[
 
 /// The keys of a `[[server.listener]]` table.
 pub const LISTENER_KEYS: &[&str] = &["address", "rights", "auth", "tls", "mode", "group"];
-
-/// The keys of a `[[sink]]` table.
-pub const SINK_KEYS: &[&str] = &[
-    "url",
-    "db",
-    "user",
-    "password",
-    "password_file",
-    "password_env",
-    "password_credential",
-    "ca_file",
-    "cert_file",
-    "key_file",
-    "trusted_hosts",
-    "apps",
-    "kinds",
-    "keys",
-    "presets",
-    "prefix",
-    "ttl",
-    "ttl_margin_s",
-    "check_every_s",
-    "rewrite_every_s",
-    "timeout_ms",
-    "file",
-    "template",
-    "encoding",
-    "fields",
-    "shows",
-    "escape",
-    "at_least",
-    "mode",
-    "mtime",
-    "command",
-    "timeout_s",
-    "socket",
-    "tls",
-    "statement",
-    "insert",
-    "read",
-    "retract",
-];
 
 /// The keys of a `[[user]]` and of a `[[certificate]]` table.
 pub const NAMED_KEYS: &[&str] = &["name", "rights"];

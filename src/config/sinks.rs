@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::LazyLock;
 
 use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
 use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
-use super::settings::{self, closest};
+use super::settings::closest;
 use super::template::Template;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
 use super::{
@@ -47,6 +48,15 @@ const REDIS_KEYS: &[&str] = &[
     "ttl_margin_s",
     "timeout_ms",
 ];
+
+/// The keys of a `[[sink]]` table of whichever type, each once.
+pub static SINK_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let mut keys = COMMON_KEYS.to_vec();
+    for of_type in Type::ALL {
+        keys.extend(of_type.keys().iter().filter(|key| !keys.contains(key)).copied().collect::<Vec<_>>());
+    }
+    keys
+});
 
 /// How long a key lives in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +246,7 @@ enum Type {
 }
 
 impl Type {
+    const ALL: [Type; 4] = [Type::Redis, Type::Sql, Type::File, Type::Command];
     const NAMING: [&str; 3] = ["url", "file", "command"];
 
     /// By the key that names the place.
@@ -395,7 +406,7 @@ impl Reader<'_> {
             return None;
         };
         let known = |key: &str| COMMON_KEYS.contains(&key) || of_type.keys().contains(&key);
-        let unknown = settings::SINK_KEYS.iter().filter(|key| !known(key));
+        let unknown = SINK_KEYS.iter().filter(|key| !known(key));
         let unknown: Vec<_> = unknown.filter_map(|key| Some((*key, raw.fields.get(*key)?))).collect();
         for (key, given) in unknown {
             let what = format!("{} has no {key}", of_type.noun());

@@ -359,8 +359,10 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
 
 /// What the app may spend on a kind.
 fn quota(app: &App, kind: &Kind) -> Quota {
-    let quota = match app.daily_quota {
-        Some(per_day) if kind == app.token => kind.quota.with_daily(per_day),
+    let quota = match (app.daily_quota, app.daily_ticket_quota) {
+        (Some(per_day), _) if kind == app.token => kind.quota.with_daily(per_day),
+        // Whoever knows the day's number has no use for one by the hour.
+        (_, Some(per_day)) if kind != app.token => Quota::daily(per_day),
         _ => kind.quota,
     };
     match app.forced_per_day {

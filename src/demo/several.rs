@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::part::{self, Part, Said};
 use super::renewals::Renewals;
-use super::{DEMO_SECRET, FIRST_APPID, SECOND_APPID, print, words};
+use super::{DEMO_SECRET, FIRST_APPID, SECOND_APPID, daily_quotas, print, words};
 use crate::cli::DemoArgs;
 use crate::config;
 
@@ -56,6 +56,7 @@ pub struct Several {
     /// Why there is no Redis, if there is none.
     pub without: Option<String>,
     sandbox: String,
+    lifetime: Duration,
     renewals: Renewals,
     said: UnboundedSender<Said>,
     heard: UnboundedReceiver<Said>,
@@ -110,6 +111,7 @@ impl Several {
             places: places.collect(),
             without: Some(without),
             sandbox: sandbox.to_owned(),
+            lifetime: args.lifetime,
             renewals: Renewals::default(),
             said,
             heard,
@@ -196,9 +198,11 @@ impl Several {
             (true, false) => String::new(),
         };
         let secret = if follows { String::new() } else { format!("secret_file = {}\n", file("app.secret")) };
+        let [calls, _] = daily_quotas(self.lifetime);
         let app = |appid, endpoint, aliases| {
-            let endpoint = if follows { String::new() } else { format!("endpoint = \"{endpoint}\"\n") };
-            format!("[[app]]\nappid = \"{appid}\"\naliases = {aliases}\n{endpoint}{secret}")
+            let quotas = if endpoint == "token" { format!("daily_quota = {calls}\n") } else { String::new() };
+            let own = if follows { String::new() } else { format!("endpoint = \"{endpoint}\"\n{quotas}") };
+            format!("[[app]]\nappid = \"{appid}\"\naliases = {aliases}\n{own}{secret}")
         };
         format!(
             "[server]\nlisten = [\"{}\"]\nallow_unauthenticated = {}\n[state]\npath = {}\n{state}\

@@ -16,22 +16,29 @@ pub fn body(answer: &Answer) -> String {
         Answer::DomainIps => r#"{"ip_list":["101.226.62.77","101.226.62.78"]}"#.to_owned(),
         Answer::Menu => r#"{"menu":{"button":[]}}"#.to_owned(),
         Answer::Done => r#"{"errcode":0,"errmsg":"ok"}"#.to_owned(),
-        Answer::Refused { errcode, errmsg } => format!(r#"{{"errcode":{errcode},"errmsg":{}}}"#, quoted(errmsg)),
+        Answer::Refused { kind: AppKind::Feishu, errcode, errmsg } => {
+            format!(r#"{{"code":{errcode},"msg":{}}}"#, quoted(errmsg))
+        }
+        Answer::Refused { errcode, errmsg, .. } => format!(r#"{{"errcode":{errcode},"errmsg":{}}}"#, quoted(errmsg)),
     }
 }
 
 /// The body of a token or ticket with any text for its `expires_in`, or without the field.
-/// Classic and stable tokens come without an errcode, WeCom's and all tickets with errcode 0.
+/// Classic, stable and QQ tokens come without an errcode, WeCom's and all tickets with errcode 0, Feishu's with code 0.
 pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) -> String {
     let (ok, name, value) = match answer {
-        Answer::Token { kind: AppKind::Mp | AppKind::Component, value, .. } => ("", "access_token", value),
+        Answer::Token { kind: AppKind::Mp | AppKind::Component | AppKind::Qq, value, .. } => {
+            ("", "access_token", value)
+        }
+        Answer::Token { kind: AppKind::Feishu, value, .. } => (r#""code":0,"msg":"ok","#, "tenant_access_token", value),
         Answer::Token { kind: AppKind::Wecom, value, .. } => (r#""errcode":0,"errmsg":"ok","#, "access_token", value),
         Answer::Component { value, .. } => ("", "component_access_token", value),
         Answer::Authorizer { value, .. } => ("", "authorizer_access_token", value),
         Answer::Ticket { value, .. } => (r#""errcode":0,"errmsg":"ok","#, "ticket", value),
         other => return body(other),
     };
-    let expires_in = expires_in.map(|text| format!(r#","expires_in":{text}"#)).unwrap_or_default();
+    let life = if kind(answer) == AppKind::Feishu { "expire" } else { "expires_in" };
+    let expires_in = expires_in.map(|text| format!(r#","{life}":{text}"#)).unwrap_or_default();
     let refresh = match answer {
         Answer::Authorizer { refresh_token, .. } => {
             format!(r#","authorizer_refresh_token":{}"#, quoted(refresh_token))
@@ -39,6 +46,14 @@ pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) ->
         _ => String::new(),
     };
     format!(r#"{{{ok}"{name}":{}{expires_in}{refresh}}}"#, quoted(value))
+}
+
+/// Whose answer it is, as far as answers differ.
+pub(super) fn kind(answer: &Answer) -> AppKind {
+    match answer {
+        Answer::Token { kind, .. } | Answer::Refused { kind, .. } => *kind,
+        _ => AppKind::Mp,
+    }
 }
 
 /// The token or ticket of an answer, empty if it has none.
@@ -67,11 +82,15 @@ mod tests {
         let wecom = r#"{"errcode":0,"errmsg":"ok","access_token":"T","expires_in":7200}"#;
         assert_eq!(body(&token(AppKind::Wecom)), wecom);
         assert_eq!(body_with_expires_in(&token(AppKind::Mp), None), r#"{"access_token":"T"}"#);
+        let feishu = r#"{"code":0,"msg":"ok","tenant_access_token":"T","expire":7200}"#;
+        assert_eq!(body(&token(AppKind::Feishu)), feishu);
+        let refused = Answer::Refused { kind: AppKind::Feishu, errcode: 10014, errmsg: "no".into() };
+        assert_eq!(body(&refused), r#"{"code":10014,"msg":"no"}"#);
     }
 
     #[test]
     fn a_message_is_escaped() {
-        let refused = Answer::Refused { errcode: 1, errmsg: "a \"b\"\n".into() };
+        let refused = Answer::Refused { kind: AppKind::Mp, errcode: 1, errmsg: "a \"b\"\n".into() };
         assert_eq!(body(&refused), r#"{"errcode":1,"errmsg":"a \"b\"\n"}"#);
     }
 }

@@ -238,6 +238,8 @@ fn page(base_url: &str) -> String {
   curl -s '{base_url}/cgi-bin/ticket/getticket?type=jsapi&access_token=TOKEN'
   curl -s '{base_url}/cgi-bin/get_api_domain_ip?access_token=TOKEN'
   curl -s '{base_url}/cgi-bin/gettoken?corpid=CORPID&corpsecret=SECRET'
+  curl -s '{base_url}/api/getToken?grant_type=client_credential&appid=APPID&secret=SECRET'                      QQ
+  curl -s '{base_url}/open-apis/auth/v3/tenant_access_token/internal' -d '{{"app_id":"APPID","app_secret":"SECRET"}}'   Feishu
 
 What it has seen, and what it thinks of a token:
   curl -s '{base_url}/sandbox/calls?appid=APPID'

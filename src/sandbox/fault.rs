@@ -83,7 +83,7 @@ pub enum FaultKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// `token`, `stable_token`, `gettoken`.
+    /// `token`, `stable_token`, `gettoken`, and those of QQ, Feishu and components.
     #[default]
     Tokens,
     /// Tickets.
@@ -179,7 +179,7 @@ impl Fault {
         let body = answer::body(right);
         match &self.kind {
             FaultKind::Errcode { errcode, errmsg } => {
-                let refused = Answer::Refused { errcode: *errcode, errmsg: errmsg.clone() };
+                let refused = Answer::Refused { kind: answer::kind(right), errcode: *errcode, errmsg: errmsg.clone() };
                 Reply::from_answer(&refused)
             }
             FaultKind::Status { status, body } => Reply::http(*status, "text/html", body.clone()),
@@ -207,6 +207,7 @@ impl Scope {
     fn covers(self, endpoint: Endpoint) -> bool {
         let scope = match endpoint {
             Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced | Endpoint::Gettoken => Scope::Tokens,
+            Endpoint::QqToken | Endpoint::FeishuToken => Scope::Tokens,
             Endpoint::ComponentToken | Endpoint::AuthorizerToken => Scope::Tokens,
             Endpoint::Ticket => Scope::Tickets,
             Endpoint::GetApiDomainIp | Endpoint::MenuGet => Scope::Business,

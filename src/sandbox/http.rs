@@ -18,12 +18,14 @@ use super::rules::{Ask, Endpoint, Refusal};
 use super::server::Line;
 use super::state::Shared;
 
-/// Routes of both APIs; their paths do not clash.
+/// Routes of all platforms' APIs; their paths do not clash.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/cgi-bin/token", by_query_or_post(Endpoint::Token, classic))
         .route("/cgi-bin/stable_token", by_body(Endpoint::StableToken, stable))
         .route("/cgi-bin/gettoken", by_query(Endpoint::Gettoken, wecom))
+        .route("/api/getToken", by_query(Endpoint::QqToken, qq))
+        .route("/open-apis/auth/v3/tenant_access_token/internal", by_body(Endpoint::FeishuToken, feishu))
         .route("/cgi-bin/component/api_component_token", by_body(Endpoint::ComponentToken, component))
         .route("/cgi-bin/component/api_authorizer_token", by_body(Endpoint::AuthorizerToken, authorizer))
         .route("/cgi-bin/ticket/getticket", by_query(Endpoint::Ticket, ticket))
@@ -54,6 +56,18 @@ fn classic(params: &mut Params) -> Ask {
 
 fn wecom(params: &mut Params) -> Ask {
     Ask::Wecom { corpid: params.take("corpid"), secret: params.take("corpsecret") }
+}
+
+fn qq(params: &mut Params) -> Ask {
+    Ask::Qq { grant_type: params.take("grant_type"), appid: params.take("appid"), secret: params.take("secret") }
+}
+
+fn feishu(_query: Params, body: &[u8]) -> Ask {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        return malformed(Endpoint::FeishuToken, 9499, "Bad Request");
+    };
+    let mut params = Params::from_json(&json);
+    Ask::Feishu { app_id: params.take("app_id"), secret: params.take("app_secret") }
 }
 
 fn ticket(params: &mut Params) -> Ask {

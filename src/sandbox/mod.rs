@@ -51,7 +51,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::calls::{Call, Calls, Counts};
 pub use self::fault::{ALL_APPS, Fault, FaultKind, Scope};
-pub use self::options::{AppKind, AppOptions, Options, Quotas, TlsFiles};
+pub use self::options::{AppKind, AppOptions, Options, Quotas, TlsFiles, times_shorter};
 use self::rules::World;
 pub use self::rules::{Endpoint, Verdict};
 use self::state::Shared;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How the simulated API behaves. `Options::default()` is WeChat as it is today, with no apps, on any free local port.
 #[derive(Clone, Debug)]
@@ -77,6 +78,10 @@ pub enum AppKind {
     Wecom,
     /// A third-party platform: `api.weixin.qq.com/cgi-bin/component`.
     Component,
+    /// QQ mini programs: `api.q.qq.com`.
+    Qq,
+    /// Feishu: `open.feishu.cn`.
+    Feishu,
 }
 
 /// Certificate and key for HTTPS, both PEM.
@@ -107,6 +112,28 @@ pub struct Quotas {
     pub wecom_ticket_per_hour: u64,
     /// `clear_quota` calls a calendar month.
     pub clear_per_month: u64,
+}
+
+impl Quotas {
+    /// The same for tokens that live shorter than two hours: as many more calls as there are more tokens in a day.
+    pub fn scaled(self, lifetime: Duration) -> Quotas {
+        let more = times_shorter(lifetime);
+        Quotas {
+            classic_per_day: self.classic_per_day.saturating_mul(more),
+            stable_per_minute: self.stable_per_minute.saturating_mul(more),
+            stable_per_day: self.stable_per_day.saturating_mul(more),
+            forced_per_day: self.forced_per_day.saturating_mul(more),
+            ticket_per_day: self.ticket_per_day.saturating_mul(more),
+            wecom_ticket_per_hour: self.wecom_ticket_per_hour.saturating_mul(more),
+            ..self
+        }
+    }
+}
+
+/// How many such tokens fit into two hours; 1 for longer ones.
+pub fn times_shorter(lifetime: Duration) -> u64 {
+    const TWO_HOURS_S: u64 = 7200;
+    TWO_HOURS_S.div_ceil(lifetime.as_secs().max(1))
 }
 
 impl Default for Quotas {

@@ -30,6 +30,10 @@ pub enum Ask {
     Stable { grant_type: Option<String>, appid: Option<String>, secret: Option<String>, force: bool },
     /// `GET /cgi-bin/gettoken` (WeCom)
     Wecom { corpid: Option<String>, secret: Option<String> },
+    /// `GET /api/getToken` (QQ)
+    Qq { grant_type: Option<String>, appid: Option<String>, secret: Option<String> },
+    /// `POST /open-apis/auth/v3/tenant_access_token/internal` (Feishu)
+    Feishu { app_id: Option<String>, secret: Option<String> },
     /// `POST /cgi-bin/component/api_component_token`
     Component { appid: Option<String>, secret: Option<String>, ticket: Option<String> },
     /// `POST /cgi-bin/component/api_authorizer_token`
@@ -62,6 +66,10 @@ pub enum Endpoint {
     StableTokenForced,
     /// WeCom token.
     Gettoken,
+    /// QQ token.
+    QqToken,
+    /// Feishu token.
+    FeishuToken,
     /// Component token.
     ComponentToken,
     /// Authorizer token.
@@ -79,7 +87,7 @@ pub enum Endpoint {
 /// What the API answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An access token; WeCom's carries errcode 0.
+    /// An access token; WeCom's and Feishu's carry a code of 0.
     Token {
         kind: AppKind,
         value: String,
@@ -106,8 +114,9 @@ pub enum Answer {
     Menu,
     /// `{"errcode":0,"errmsg":"ok"}`
     Done,
-    /// Any errcode.
+    /// Any errcode; Feishu has other names for its fields.
     Refused {
+        kind: AppKind,
         errcode: i64,
         errmsg: String,
     },
@@ -140,6 +149,8 @@ enum Line {
     Classic,
     Stable,
     Wecom,
+    Qq,
+    Feishu,
     Component,
     Authorizer,
 }
@@ -255,6 +266,8 @@ impl World {
                 self.stable([grant_type, appid, secret], *force, peer, now)
             }
             Ask::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
+            Ask::Qq { grant_type, appid, secret } => self.qq([grant_type, appid, secret], peer, now),
+            Ask::Feishu { app_id, secret } => self.feishu(app_id, secret, peer, now),
             Ask::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
             Ask::Authorizer { token, component, appid, refresh } => {
                 self.authorizer_token(token, [component, appid, refresh], now)
@@ -278,6 +291,8 @@ impl World {
         match ask {
             Ask::Classic { appid, .. }
             | Ask::Stable { appid, .. }
+            | Ask::Qq { appid, .. }
+            | Ask::Feishu { app_id: appid, .. }
             | Ask::Component { appid, .. }
             | Ask::Authorizer { appid, .. }
             | Ask::ClearQuota { appid, .. } => appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned(),
@@ -363,6 +378,8 @@ impl World {
         match ask.endpoint() {
             Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(AppKind::Mp),
             Endpoint::Gettoken => token(AppKind::Wecom),
+            Endpoint::QqToken => token(AppKind::Qq),
+            Endpoint::FeishuToken => token(AppKind::Feishu),
             Endpoint::ComponentToken => Answer::Component { value, expires_in_s: self.settings.lifetime_ms / 1000 },
             Endpoint::AuthorizerToken => Answer::Authorizer {
                 value,
@@ -377,16 +394,19 @@ impl World {
     }
 
     fn refused(&mut self, refusal: Refusal, kind: AppKind, peer: IpAddr) -> Answer {
+        let errcode = refusal.errcode;
         let errmsg = match kind {
-            AppKind::Mp | AppKind::Component => refusal.mp_message(&mut self.rng),
+            AppKind::Mp | AppKind::Component | AppKind::Qq => refusal.mp_message(&mut self.rng),
+            AppKind::Feishu => refusal.text,
             AppKind::Wecom => refusal.wecom_message(&mut self.rng, peer),
         };
-        Answer::Refused { errcode: refusal.errcode, errmsg }
+        Answer::Refused { kind, errcode, errmsg }
     }
 
     fn kind_of(&self, ask: &Ask) -> AppKind {
         match ask {
             Ask::Wecom { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => AppKind::Wecom,
+            Ask::Feishu { .. } | Ask::Malformed { endpoint: Endpoint::FeishuToken, .. } => AppKind::Feishu,
             _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(AppKind::Mp, |app| app.kind),
         }
     }
@@ -400,7 +420,7 @@ impl World {
 impl World {
     /// Classic: every call mints (facts 1.2 row 1); 2000 calls a day (facts 1.3).
     fn classic(&mut self, given: [&Option<String>; 3], peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_credentials(given)?;
+        let appid = self.mp_credentials(AppKind::Mp, given)?;
         self.admit(&appid, peer)?;
         let limit = self.settings.quotas.classic_per_day;
         if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
@@ -412,7 +432,7 @@ impl World {
     /// Stable: the same token until its last 5 minutes, then a new one; forced: a new one, 20 a day, 30 s apart
     /// (facts 1.2 rows 2 and 3). Forced calls also count as calls (assumption).
     fn stable(&mut self, given: [&Option<String>; 3], force: bool, peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_credentials(given)?;
+        let appid = self.mp_credentials(AppKind::Mp, given)?;
         self.admit(&appid, peer)?;
         let quotas = self.settings.quotas.clone();
         let meters = self.meters(&appid)?;
@@ -467,22 +487,55 @@ impl World {
         self.same_or_new(&appid, Line::Wecom, 1, now)
     }
 
+    /// QQ: the contract and the errors of WeChat's classic call (assumption: its quota too, QQ publishes none).
+    fn qq(&mut self, given: [&Option<String>; 3], peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
+        let appid = self.mp_credentials(AppKind::Qq, given)?;
+        self.admit(&appid, peer)?;
+        let limit = self.settings.quotas.classic_per_day;
+        if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
+            return Err(Refusal::daily_quota());
+        }
+        self.mint(&appid, Line::Qq, now)
+    }
+
+    /// Feishu: the same token with half an hour of two or more left, then a new one, and both live to their end. No
+    /// quota is published. Codes: facts "Feishu"; which of them an unknown app_id has is an assumption.
+    fn feishu(
+        &mut self,
+        app_id: &Option<String>,
+        secret: &Option<String>,
+        peer: IpAddr,
+        now: Now,
+    ) -> Result<Answer, Refusal> {
+        let known = app_id.as_deref().filter(|id| self.apps.get(*id).is_some_and(|app| app.kind == AppKind::Feishu));
+        let appid = known.ok_or_else(|| Refusal::new(10003, "invalid param"))?.to_owned();
+        let app = self.app(&appid)?;
+        if app.frozen || Some(&app.secret) != secret.as_ref() {
+            return Err(Refusal::new(10014, "app secret invalid"));
+        }
+        if app.bars(peer) {
+            return Err(Refusal::new(99_991_401, "ip not allowed"));
+        }
+        let window_ms = self.settings.lifetime_ms / 4;
+        self.same_or_new(&appid, Line::Feishu, window_ms, now)
+    }
+
     /// Order of the checks: form, appid, secret (codes of facts 1.5; their order is an assumption).
-    fn mp_credentials(&mut self, given: [&Option<String>; 3]) -> Result<String, Refusal> {
+    fn mp_credentials(&mut self, kind: AppKind, given: [&Option<String>; 3]) -> Result<String, Refusal> {
         let [grant_type, appid, secret] = given;
         if grant_type.as_deref() != Some("client_credential") {
             return Err(Refusal::new(40002, "invalid grant_type"));
         }
-        self.mp_secret(appid, secret)
+        self.mp_secret(kind, appid, secret)
     }
 
-    fn mp_secret(&mut self, appid: &Option<String>, secret: &Option<String>) -> Result<String, Refusal> {
+    fn mp_secret(&mut self, kind: AppKind, appid: &Option<String>, secret: &Option<String>) -> Result<String, Refusal> {
         let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "appid missing"))?;
         let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
         if self.apps.get(appid).is_some_and(|app| app.kind == AppKind::Component) {
             return Err(Refusal::new(61024, "component account must use api_component_token"));
         }
-        let app = self.apps.get(appid).filter(|app| app.kind == AppKind::Mp);
+        let app = self.apps.get(appid).filter(|app| app.kind == kind);
         let app = app.ok_or_else(|| Refusal::new(40013, "invalid appid"))?;
         if app.secret != secret {
             return Err(Refusal::new(40125, "invalid appsecret,"));
@@ -521,7 +574,9 @@ impl World {
         let value = random_token(&mut self.rng, self.settings.token_len);
         let (lifetime_ms, overlap_ms) = (self.settings.lifetime_ms, self.settings.overlap_ms);
         let app = self.app(appid)?;
-        app.supersede(line, now.boot_ms, overlap_ms);
+        if line != Line::Feishu {
+            app.supersede(line, now.boot_ms, overlap_ms);
+        }
         let token = Token::new(value.clone(), line, now.boot_ms.saturating_add(lifetime_ms));
         let answer = token.granted(app.kind, now.boot_ms);
         app.tokens.push_back(token);
@@ -616,7 +671,7 @@ impl World {
     /// Clears the daily and minute counters, 10 times a month, then 48006 (facts 1.3). The forced refreshes' own 20 a
     /// day stay used (assumption).
     fn clear_quota(&mut self, appid: &Option<String>, secret: &Option<String>, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_secret(appid, secret)?;
+        let appid = self.mp_secret(AppKind::Mp, appid, secret)?;
         let limit = self.settings.quotas.clear_per_month;
         let meters = self.meters(&appid)?;
         if !meters.clear_month.take(Period::Month, limit, now.unix_ms) {
@@ -638,6 +693,8 @@ impl Ask {
             Ask::Stable { force: false, .. } => Endpoint::StableToken,
             Ask::Stable { force: true, .. } => Endpoint::StableTokenForced,
             Ask::Wecom { .. } => Endpoint::Gettoken,
+            Ask::Qq { .. } => Endpoint::QqToken,
+            Ask::Feishu { .. } => Endpoint::FeishuToken,
             Ask::Component { .. } => Endpoint::ComponentToken,
             Ask::Authorizer { .. } => Endpoint::AuthorizerToken,
             Ask::Ticket { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => Endpoint::Ticket,

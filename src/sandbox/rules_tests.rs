@@ -118,6 +118,10 @@ fn who_withdraws_ends_the_refresh_token_and_who_authorises_anew_gets_another() {
     assert_eq!(world.authorise("wx"), None, "has authorised nobody");
 }
 
+fn account(appid: &str, secret: &str) -> AppOptions {
+    AppOptions { appid: appid.into(), secret: secret.into(), ..AppOptions::default() }
+}
+
 fn world() -> World {
     world_with(|_| ())
 }
@@ -166,7 +170,7 @@ fn forced(world: &mut World, ms: u64) -> String {
 #[track_caller]
 fn refusal(world: &mut World, ask: &Ask, ms: u64) -> (i64, String) {
     match world.ask(ask, PEER, at(ms)) {
-        Answer::Refused { errcode, errmsg } => (errcode, errmsg),
+        Answer::Refused { errcode, errmsg, .. } => (errcode, errmsg),
         other => panic!("no refusal but {other:?}"),
     }
 }
@@ -290,6 +294,55 @@ fn quotas_end_in_their_errcodes_and_turn_with_their_period() {
     stable(&mut world, DAY_TURN_MS);
     assert_eq!(refusal(&mut world, &stable_ask(false), DAY_TURN_MS + 59_999).0, 45011);
     assert_eq!(refusal(&mut world, &stable_ask(false), DAY_TURN_MS + 60_000).0, 45009);
+}
+
+/// Its tokens are fetched a hundred times as often, and the day has as many more calls.
+#[test]
+fn short_lives_have_larger_quotas() {
+    let hour = std::time::Duration::from_secs(3600);
+    assert_eq!(Quotas::default().scaled(2 * hour), Quotas::default());
+    assert_eq!(Quotas::default().scaled(200 * hour), Quotas::default(), "never smaller than WeChat's");
+    let minute = Quotas::default().scaled(hour / 60);
+    assert_eq!((minute.classic_per_day, minute.ticket_per_day, minute.clear_per_month), (240_000, 120_000, 10));
+}
+
+#[test]
+fn qq_mints_at_each_call_with_the_classic_codes() {
+    let mut world = world_with(|options| options.apps.push(AppOptions { kind: AppKind::Qq, ..account("111", "q") }));
+    let ask = |appid: &str, secret: &str| Ask::Qq {
+        grant_type: some("client_credential"),
+        appid: some(appid),
+        secret: some(secret),
+    };
+    let mut token = |ms| match world.ask(&ask("111", "q"), PEER, at(ms)) {
+        Answer::Token { kind: AppKind::Qq, value, .. } => value,
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (token(0), token(1000));
+    assert_ne!(first, second);
+    assert_eq!(world.judge(&first, at(1000 + OVERLAP_MS)), Verdict::NotLatest);
+    assert_eq!(refusal(&mut world, &ask("111", "no"), 0).0, 40125);
+    assert_eq!(refusal(&mut world, &ask("wx", "s"), 0).0, 40013, "an official account is no QQ app");
+}
+
+#[test]
+fn feishu_gives_another_token_in_the_last_half_hour_and_both_live_on() {
+    let mut world =
+        world_with(|options| options.apps.push(AppOptions { kind: AppKind::Feishu, ..account("cli_1", "f") }));
+    let ask = |id: &str, secret: &str| Ask::Feishu { app_id: some(id), secret: some(secret) };
+    let mut token = |ms| match world.ask(&ask("cli_1", "f"), PEER, at(ms)) {
+        Answer::Token { kind: AppKind::Feishu, value, .. } => value,
+        other => panic!("{other:?}"),
+    };
+    let half_hour_left = LIFETIME_MS - 1_800_000;
+    let first = token(0);
+    assert_eq!(token(half_hour_left), first);
+    let second = token(half_hour_left + 1);
+    assert_ne!(second, first);
+    let end = at(LIFETIME_MS - 1);
+    assert_eq!((world.judge(&first, end), world.judge(&second, end)), (Verdict::Accepted, Verdict::Accepted));
+    assert_eq!(refusal(&mut world, &ask("cli_1", "no"), 0), (10014, "app secret invalid".to_owned()));
+    assert_eq!(refusal(&mut world, &ask("wx", "s"), 0).0, 10003);
 }
 
 #[test]

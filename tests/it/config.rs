@@ -832,7 +832,7 @@ fn the_manual_names_every_key_variable_and_flag() {
         assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
         assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
     }
-    for key in APP_KEYS.iter().chain(AUTHORIZER_KEYS).chain(LISTENER_KEYS).chain(NAMED_KEYS).chain(SINK_KEYS) {
+    for key in APP_KEYS.iter().chain(AUTHORIZER_KEYS).chain(LISTENER_KEYS).chain(NAMED_KEYS).chain(SINK_KEYS.iter()) {
         assert!(manual.contains(&format!("| `{key}` |")), "{key}");
     }
 }
@@ -904,6 +904,37 @@ fn a_host_name_is_looked_up() {
     assert_eq!(listen, ["127.0.0.5:9".parse().unwrap(), "127.0.0.6:9".parse().unwrap()]);
 }
 
+/// As memcached does. A machine without IPv6 has the one address, and starts.
+#[test]
+fn localhost_is_both_loopback_addresses_where_there_are_both() {
+    struct Machine {
+        ipv6: bool,
+    }
+    impl Environment for Machine {
+        fn get(&self, _: &str) -> Option<std::ffi::OsString> {
+            None
+        }
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+        fn is_root(&self) -> bool {
+            true
+        }
+        fn host_name(&self) -> String {
+            String::new()
+        }
+        fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+            panic!("{host} is not to be looked up")
+        }
+        fn has_ipv6_loopback(&self) -> bool {
+            self.ipv6
+        }
+    }
+    let listen = |ipv6| load(None, &Machine { ipv6 }, &flags("-l localhost:9")).unwrap().config.server.listen;
+    assert_eq!(listen(true), ["127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()]);
+    assert_eq!(listen(false), ["127.0.0.1:9".parse().unwrap()]);
+}
+
 #[test]
 fn ten_thousand_apps_load_in_a_moment() {
     use std::fmt::Write;
@@ -930,6 +961,10 @@ fn commands_and_their_defaults() {
     assert_eq!((demo.port, demo.listen.to_string(), demo.lifetime.as_secs()), (11300, "127.0.0.1".into(), 120));
     let Ok(Command::Sandbox(sandbox)) = parse("sandbox") else { panic!() };
     assert_eq!((sandbox.listen.port(), sandbox.lifetime.as_secs(), sandbox.apps.len()), (8765, 7200, 0));
+    let line = "sandbox --qq 11:s --feishu cli_1:s --component wxc:s --authorizer wxc:wxa:r --authorizer wxc:wxb:r";
+    let Ok(Command::Sandbox(sandbox)) = parse(line) else { panic!() };
+    assert_eq!((sandbox.qq.len(), sandbox.feishu.len(), sandbox.components.len()), (1, 1, 1));
+    assert_eq!(sandbox.authorizers[1].id, "wxb");
     let line = "sandbox --app wx1:s1 --app wx2:s2 --wecom ww1:s3 --allow-ip 10.0.0.1 --overlap 1s --stable-window 2s";
     let Ok(Command::Sandbox(sandbox)) = parse(line) else { panic!() };
     assert_eq!((sandbox.apps.len(), sandbox.wecom[0].id.as_str(), sandbox.allow_ips.len()), (2, "ww1", 1));

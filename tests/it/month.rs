@@ -12,6 +12,7 @@
 //! base URLs. Tickets are not judged, since nothing takes one; only their presence counts.
 
 mod books;
+mod demo;
 mod ground;
 mod node;
 mod polite;
