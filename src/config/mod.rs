@@ -269,6 +269,13 @@ pub struct App {
     pub component: Option<String>,
 }
 
+/// The names of all presets: of keys, of tables of a database, of files.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    let keys = presets::PRESETS.iter().map(|preset| preset.name);
+    let tables = sql_presets::SQL_PRESETS.iter().map(|preset| preset.name);
+    keys.chain(tables).chain(sink_file::preset_names())
+}
+
 /// Where a site keeps the token that it has fetched itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {

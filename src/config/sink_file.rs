@@ -65,6 +65,10 @@ enum Layout {
 }
 
 /// Each after what such scripts do: they take the file as it is until the time in it has come.
+pub(super) fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|preset| preset.name)
+}
+
 const PRESETS: &[Preset] = &[
     // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
     Preset {

@@ -832,8 +832,18 @@ fn the_manual_names_every_key_variable_and_flag() {
         assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
         assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
     }
-    for key in APP_KEYS.iter().chain(AUTHORIZER_KEYS).chain(LISTENER_KEYS).chain(NAMED_KEYS).chain(SINK_KEYS.iter()) {
-        assert!(manual.contains(&format!("| `{key}` |")), "{key}");
+    for (heading, keys) in [
+        ("\n## `[[app]]`\n", APP_KEYS),
+        ("\n## Open platform\n", AUTHORIZER_KEYS),
+        ("\n### `[[server.listener]]`\n", LISTENER_KEYS),
+        ("\n### `[[user]]` and `[[certificate]]`\n", NAMED_KEYS),
+        ("\n## `[[sink]]`\n", &SINK_KEYS[..]),
+    ] {
+        let part = manual.split(heading).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+        let part = part.split("\n## ").next().unwrap();
+        for key in keys {
+            assert!(part.contains(&format!("\n| `{key}` |")), "{key} has no row below {heading}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Client, run_well, tokencached, wait_for};
+use crate::support::{Client, Node, run_well, tokencached, wait_for};
 
 mod several;
 
@@ -180,4 +180,78 @@ fn it_ends_when_told_to() {
     let child = &mut demo.child;
     let status = wait_for("the demo to end", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+/// What `tokencached sandbox` is given, its port and what it has printed.
+struct Alone {
+    child: Child,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Alone {
+    fn start(accounts: &[&str]) -> Alone {
+        let folder = tempfile::tempdir().unwrap();
+        let printed = folder.path().join("printed");
+        let child = tokencached()
+            .args(["sandbox", "--listen", "127.0.0.1:0", "--lifetime", "1m"])
+            .args(accounts)
+            .stdin(Stdio::null())
+            .stdout(File::create(&printed).unwrap())
+            .spawn()
+            .unwrap();
+        let url = wait_for("the sandbox to say where it is", || {
+            let text = std::fs::read_to_string(&printed).ok().filter(|text| text.ends_with("> verify_ticket\n"))?;
+            Some(text.split("base_url = \"").nth(1)?.split('"').next()?.to_owned())
+        });
+        Alone { child, folder, url }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_sandbox_alone_has_an_account_of_every_platform() {
+    const S: &str = "0123456789abcdef0123456789abcdef";
+    let given = [
+        ("--app", format!("wx0123456789abcdef:{S}")),
+        ("--wecom", format!("ww0123456789abcdef:{S}")),
+        ("--qq", format!("1112223334:{S}")),
+        ("--feishu", format!("cli_0123456789abcdef:{S}")),
+        ("--component", format!("wxcccccccccccccccc:{S}")),
+        ("--authorizer", "wxcccccccccccccccc:wxaaaaaaaaaaaaaaaa:refreshtoken@@@first".to_owned()),
+    ];
+    let accounts: Vec<&str> = given.iter().flat_map(|(flag, account)| [*flag, account.as_str()]).collect();
+    let sandbox = Alone::start(&accounts);
+    let printed = std::fs::read_to_string(sandbox.folder.path().join("printed")).unwrap();
+    let command = commands(&printed).into_iter().find(|command| command.starts_with("curl")).unwrap();
+    run_well(Command::new("sh").args(["-c", &command]).current_dir(sandbox.folder.path()).env("no_proxy", "*"));
+    let ticket = sandbox.folder.path().join("verify_ticket");
+    let app = |appid: &str, kind: &str| format!("[[app]]\nappid = \"{appid}\"\nkind = \"{kind}\"\nsecret = \"{S}\"\n");
+    let config = format!(
+        "[state]\npath = \"{{folder}}/state.json\"\n[upstream]\nbase_url = \"{}\"\n{}{}{}{}{}verify_ticket_file = \"{}\"\n\
+         [[app.authorizer]]\nappid = \"wxaaaaaaaaaaaaaaaa\"\nrefresh_token = \"refreshtoken@@@first\"\n",
+        sandbox.url,
+        app("wx0123456789abcdef", "mp"),
+        app("ww0123456789abcdef", "wecom"),
+        app("1112223334", "qq"),
+        app("cli_0123456789abcdef", "feishu"),
+        app("wxcccccccccccccccc", "component"),
+        ticket.display(),
+    );
+    let node = Node::start(&config, &[]);
+    let mut client = node.connect();
+    for id in ["wx0123456789abcdef", "ww0123456789abcdef", "1112223334", "cli_0123456789abcdef", "wxaaaaaaaaaaaaaaaa"] {
+        wait_for(id, || client.get(&format!("access_token:{id}")));
+    }
+    wait_for("the component", || client.get("component_access_token:wxcccccccccccccccc"));
+    let unknown = tokencached().args(["sandbox", "--authorizer", "wxc:wxa:r"]).output().unwrap();
+    assert!(!unknown.status.success());
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(said.contains("--component") && !said.contains("panicked"), "{said}");
 }

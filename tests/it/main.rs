@@ -41,6 +41,7 @@ mod nodes;
 mod nodes_model;
 mod open_platform;
 mod php;
+mod places;
 mod probing;
 mod protocol;
 mod readme;

@@ -211,6 +211,43 @@ fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
     }
 }
 
+/// In the table of metrics a row may go on with endings: a name, then `_live`.
+#[test]
+fn a_metric_of_ours_is_in_the_manual() {
+    let (_wechat, side) = busy();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/side-port.md");
+    let manual = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<Vec<&str>> = manual
+        .lines()
+        .filter(|line| line.starts_with("| `tokencached_"))
+        .map(|line| line.split('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect())
+        .collect();
+    let bare = |span: &str| span.split('{').next().unwrap().to_owned();
+    let is_in = |row: &[&str], name: &str| {
+        let first = bare(row[0]);
+        row.iter().map(|span| bare(span)).any(|span| {
+            let begins = || name.strip_suffix(&span).is_some_and(|beginning| first.starts_with(beginning));
+            span == name || (span.starts_with('_') && begins())
+        })
+    };
+    let answer = side.get("/metrics", &[]).body;
+    let types = answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let names = types.filter(|(name, _)| name.starts_with("tokencached_"));
+    let mut count = 0;
+    for (name, of_type) in names {
+        let ending = match of_type {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let full = format!("{name}{ending}");
+        assert!(rows.iter().any(|row| is_in(row, &full)), "docs/en/side-port.md does not explain {full}");
+        assert!(answer.contains(&format!("# HELP {name} ")), "{name} has no help");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
 fn judge_names(scrape: &Scrape) {
     let names = scrape.names();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
