@@ -134,6 +134,17 @@ fn a_process_knows_its_calls_of_today_after_an_orderly_end_and_after_a_kill() {
     }
 }
 
+#[test]
+fn the_days_calls_for_a_ticket_are_a_setting_of_their_own() {
+    let wechat = Wechat::start();
+    let config = wechat.config("", "tickets = [\"jsapi\"]\ndaily_quota = 12\ndaily_ticket_quota = 700");
+    let node = support::Node::start(&config, &[]);
+    wait_for("the ticket", || node.connect().get(&format!("jsapi_ticket:{APPID}")));
+    let quota = |id: &str| node.connect().stat("tokens", &format!("{id}:calls_quota"));
+    assert_eq!(quota(APPID).as_deref(), Some("12"));
+    assert_eq!(quota(&format!("jsapi_ticket:{APPID}")).as_deref(), Some("700"));
+}
+
 /// What `check` says of an app with these settings.
 fn check(app: &str) -> (std::process::ExitStatus, String) {
     let folder = tempfile::tempdir().unwrap();
