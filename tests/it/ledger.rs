@@ -138,7 +138,7 @@ fn a_process_knows_its_calls_of_today_after_an_orderly_end_and_after_a_kill() {
 fn check(app: &str) -> (std::process::ExitStatus, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = support::config("https://api.weixin.qq.com", "", app).replace("{folder}", "/nonexistent");
-    run(tokencached().arg("check").arg("--config").arg(write(folder.path(), "c.toml", &config)))
+    run(tokencached().args(["check", "--print", "--config"]).arg(write(folder.path(), "c.toml", &config)))
 }
 
 #[test]
