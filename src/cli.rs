@@ -1,4 +1,4 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`; hidden, `tied`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help`; hidden, `tied`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
@@ -21,8 +21,18 @@ Examples:
                                                  and \"get access_token\" always answers with a live token
   tokencached --config /etc/tokencached/tokencached.toml
   tokencached check --config F --live            judge a configuration and fetch one token per app
+  tokencached help check                         the flags of a command
   tokencached demo                               try it out without a WeChat account
-  tokencached demo --nodes 3                     the same with three nodes, to kill one";
+  tokencached demo --nodes 3                     the same with three nodes, to kill one
+
+Exit codes:
+  0    it ended as it was told to; check: all is good, whatever the warnings
+  1    check --live: an app, a sink or the shared state is not good
+  2    a flag or a command that does not exist
+  69   the start could not get what it needs: an address, a user, the state file
+  70   a part of the server ended that must not, or the end took over 15 s
+  78   the configuration is refused
+  130  a second signal came before the first had ended it";
 
 /// A memcached-compatible cache node that keeps WeChat access tokens current.
 #[derive(Parser, Debug)]
@@ -32,8 +42,7 @@ Examples:
     after_help = AFTER_HELP,
     args_conflicts_with_subcommands = true,
     args_override_self = true,
-    infer_long_args = true,
-    disable_help_subcommand = true
+    infer_long_args = true
 )]
 struct Cli {
     #[command(subcommand)]
@@ -51,8 +60,10 @@ enum Sub {
     Demo(DemoArgs),
     /// Run the simulated WeChat alone
     Sandbox(SandboxArgs),
-    /// Judge a configuration and print the settings in effect
+    /// Judge a configuration, and with --live ask whether each app works
     Check(Box<CheckArgs>),
+    /// Print the version
+    Version,
     /// Become another program that ends when the parent does (for the demo's own processes)
     #[command(hide = true)]
     Tied(TiedArgs),
@@ -65,6 +76,7 @@ pub enum Command {
     Demo(DemoArgs),
     Sandbox(SandboxArgs),
     Check(CheckArgs),
+    Version,
     Tied(TiedArgs),
 }
 
@@ -148,6 +160,12 @@ pub struct CheckArgs {
     /// Also fetch a token for each app, without forcing a new one
     #[arg(long)]
     pub live: bool,
+    /// Also print the settings in effect, without secrets, and every good app by itself
+    #[arg(long)]
+    pub print: bool,
+    /// Print only faults, warnings and the verdict
+    #[arg(long, conflicts_with = "print")]
+    pub quiet: bool,
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -214,6 +232,7 @@ where
         Some(Sub::Demo(args)) => Command::Demo(args),
         Some(Sub::Sandbox(args)) => Command::Sandbox(args),
         Some(Sub::Check(args)) => Command::Check(*args),
+        Some(Sub::Version) => Command::Version,
         Some(Sub::Tied(args)) => Command::Tied(args),
     })
 }

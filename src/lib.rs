@@ -28,6 +28,7 @@
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
 //! | [`descriptors`] | file descriptors: how many clients fit, and which errors are their want |
 //! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
+//! | [`unit`] | what a systemd unit needs so that the server may do something: lines and commands to paste |
 //! | [`supervision`] | a part that ends before the server does ends the server |
 //! | [`sync`] | what the lock-free parts are built of |
 //!
@@ -74,4 +75,5 @@ pub mod stats;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;
+pub mod unit;
 pub mod upstream;

@@ -2,13 +2,15 @@
 
 mod allocator;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokencached::app::{self, App};
-use tokencached::cli::{self, Command, ServeArgs};
+use tokencached::check::Detail;
+use tokencached::cli::{self, CheckArgs, Command, ServeArgs};
 use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
 use tokencached::credential::state_lock::lock_path;
 use tokencached::net::Guard;
@@ -38,7 +40,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
         Command::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
-        Command::Check(args) => run_check(&args.serve, args.live),
+        Command::Check(args) => run_check(&args),
+        Command::Version => print_version(),
         Command::Tied(args) => {
             Err(unavailable("cannot become the program")(process::become_tied(args.parent, &args.command)))
         }
@@ -205,18 +208,18 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
         if !app.secret.is_absent()
             && let Err(fault) = app.secret.read()
         {
-            let text = format!("as user {user} the secret of {} cannot be read: {fault}", app.appid);
+            let text = format!("as user {user} the secret of {} {fault}", app.appid);
             return Err((EXIT_CONFIG, text));
         }
     }
     for sink in &config.sinks {
         if let Some(Err(fault)) = sink.password().map(|password| password.read()) {
-            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} cannot be read: {fault}")));
+            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} {fault}")));
         }
     }
     for (what, source) in config.nodes.iter().flat_map(Nodes::secrets) {
         if let Err(fault) = source.read() {
-            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] cannot be read: {fault}")));
+            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] {fault}")));
         }
     }
     Ok(())
@@ -323,23 +326,39 @@ fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationTok
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
-    let loaded = load(args)?;
-    let mut out = std::io::stdout().lock();
-    app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
+fn print_version() -> Result<ExitCode, Failure> {
+    let version = concat!("tokencached ", env!("CARGO_PKG_VERSION"), "\n");
+    std::io::stdout().write_all(version.as_bytes()).map_err(unavailable("cannot print"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let serve = absolute(&args.serve);
+    let loaded = config::load(serve.config.as_deref(), &ProcessEnvironment, &serve.flags).map_err(|faults| {
+        let command: Vec<_> = std::env::args_os().collect();
+        (EXIT_CONFIG, check::refusal(&faults, &command, serve.config.as_deref()))
+    })?;
+    let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
+    app::guard(&loaded.config).map_err(refused)?;
     if let Some(side) = &loaded.config.side {
-        Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
+        Door::judge(side).map_err(refused)?;
     }
-    check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
-    check::files(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
-    check::state(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
-    if !live {
-        return Ok(ExitCode::SUCCESS);
+    let mut report = check::judge(&loaded);
+    if args.live {
+        let runtime = runtime()?;
+        let asked = runtime.block_on(check::ask_all(&loaded.config, &mut report));
+        // A name that is still being looked up is not waited for.
+        runtime.shutdown_background();
+        asked.map_err(|text| (EXIT_UNAVAILABLE, text))?;
     }
-    let runtime = runtime()?;
-    let good = runtime.block_on(check::live(&loaded.config, &mut out)).map_err(|text| (EXIT_UNAVAILABLE, text));
-    // A name that is still being looked up is not waited for.
-    runtime.shutdown_background();
-    let good = good?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let detail = match (args.quiet, args.print) {
+        (true, _) => Detail::Quiet,
+        (false, false) => Detail::Usual,
+        (false, true) => Detail::All,
+    };
+    let is_good = report.is_good();
+    let (settings, verdict) = (loaded.effective(), check::verdict(&loaded.config));
+    let mut out = std::io::stdout().lock();
+    report.print(detail, &settings, &verdict, &mut out).map_err(unavailable("cannot print"))?;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -204,7 +204,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
-        self.faults.push(Problem::new(format!("{key}: {}", problem.what), problem.remedy).at(place));
+        self.faults.push(problem.of_key(key).at(place));
     }
 
     fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static Kind> {
@@ -320,7 +320,8 @@ impl Reader<'_> {
                 let folder = folder.ok_or_else(|| {
                     let remedy =
                         format!("Start it by a systemd unit with LoadCredential=, or use {}_file.", wanted.key);
-                    Problem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy)
+                    let what = "there is no CREDENTIALS_DIRECTORY in the environment";
+                    Problem::new(what, remedy).without_credential(name)
                 })?;
                 if name.contains('/') || name == ".." {
                     let what = format!("{} is a path", shown(name));

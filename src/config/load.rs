@@ -159,8 +159,7 @@ impl<'l> Layers<'l> {
             match read(&given.value, base) {
                 Ok(value) => picked = Some((value, given.place.clone())),
                 Err(problem) => {
-                    let named = Problem::new(format!("{key}: {}", problem.what), problem.remedy);
-                    self.faults.push(named.at(&given.place));
+                    self.faults.push(problem.of_key(key).at(&given.place));
                 }
             }
         }

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::ListenAt;
 use crate::descriptors;
 use crate::stats::ConnectionInfo;
+use crate::unit;
 
 /// Pauses after an accept that failed for want of something.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -85,9 +86,9 @@ pub fn bind(at: &ListenAt, owner: Owner, terms: Terms, backlog: u32) -> Result<B
         ListenAt::Tcp(address) => {
             BoundSocket::Tcp(bind_tcp(*address, backlog).map_err(|error| explain_bind(*address, &error))?)
         }
-        ListenAt::Unix { path, mode, .. } => {
+        ListenAt::Unix { path, mode, group } => {
             let (listener, file) = bind_unix(path, *mode, owner, backlog)
-                .map_err(|error| format!("cannot listen on the socket {}: {error}", path.display()))?;
+                .map_err(|refusal| explain_bind_unix(path, group.as_deref(), &refusal))?;
             BoundSocket::Unix { listener, _file: file }
         }
     };
@@ -115,6 +116,40 @@ fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
+/// What did not work of making a socket's file.
+enum UnixRefusal {
+    Socket(io::Error),
+    Owner(io::Error),
+}
+
+impl From<io::Error> for UnixRefusal {
+    fn from(error: io::Error) -> UnixRefusal {
+        UnixRefusal::Socket(error)
+    }
+}
+
+fn explain_bind_unix(path: &Path, group: Option<&str>, refusal: &UnixRefusal) -> String {
+    let shown = path.display();
+    match (refusal, group) {
+        // Not permitted, or a group that the kernel does not know in here.
+        (UnixRefusal::Owner(error), Some(group)) => {
+            format!("cannot give the socket {shown} to the group {group}: {error}; {}", unit::group_advice(group))
+        }
+        (UnixRefusal::Owner(error), None) => format!("cannot give the socket {shown} to the user of -u: {error}"),
+        (UnixRefusal::Socket(error), _) => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            let made_by = unit::made_by(folder).map(|line| format!(", or a line {line} in the systemd unit"));
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    format!("; make its folder: install -d -m 755 {}{}", folder.display(), made_by.unwrap_or_default())
+                }
+                _ => String::new(),
+            };
+            format!("cannot listen on the socket {shown}: {error}{remedy}")
+        }
+    }
+}
+
 fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -134,14 +169,16 @@ fn bind_unix(
     mode: u32,
     owner: Owner,
     backlog: i32,
-) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+) -> Result<(std::os::unix::net::UnixListener, SocketFile), UnixRefusal> {
     make_room(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let found = std::fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), id: (found.dev(), found.ino()) };
-    if owner.user.is_some() || owner.group.is_some() {
-        std::os::unix::fs::lchown(path, owner.user, owner.group)?;
+    // What it is already needs no right to be made so.
+    let group = owner.group.filter(|group| *group != found.gid());
+    if owner.user.is_some() || group.is_some() {
+        std::os::unix::fs::lchown(path, owner.user, group).map_err(UnixRefusal::Owner)?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(backlog)?;

@@ -18,12 +18,12 @@ use rustix::io::Errno;
 
 use super::item::Entry;
 use super::target::{Current, Fault, Retract, Scope, Target, Write};
-use super::unit;
 use crate::config::{Escape, Piece, SinkContent, SinkFile, Template, TimeShown};
 use crate::credential::adopt::Stored;
 use crate::credential::encoding::{Form, View};
 use crate::descriptors;
 use crate::files::Aside;
+use crate::unit;
 
 /// Folders that are written at once. One that hangs keeps one thread.
 const FOLDERS_AT_ONCE: usize = 4;

@@ -15,7 +15,6 @@ mod redis;
 mod sql;
 mod stored;
 mod target;
-pub mod unit;
 
 pub use self::stored::source;
 use std::collections::{BTreeSet, HashMap};

@@ -82,7 +82,7 @@ fn adopt_is_a_setting_of_the_classic_call_and_check_says_when_it_is_lacking() {
         let mut text = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n");
         let _ = writeln!(text, "{rest}");
         let config = write(folder.path(), "adopt.toml", &text);
-        run(tokencached().args(["check", "--config"]).arg(config))
+        run(tokencached().args(["check", "--print", "--config"]).arg(config))
     };
     for adopt in
         ["\"sink\"", "{ memcached = \"127.0.0.1:11212\", key = \"access_token\" }", "{ file = \"/srv/token.php\" }"]

@@ -234,7 +234,7 @@ fn a_secret_in_a_key_is_never_shown() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "tokencached.toml", &config.replace("{folder}", "/nonexistent"));
-    let check = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let check = tokencached().args(["check", "--print", "--config"]).arg(&file).output().unwrap();
     let printed = String::from_utf8(check.stdout).unwrap();
     assert!(printed.contains("\"mine.{secret}\"") && printed.contains(".{secret}.0\""), "{printed}");
     shown += &printed;
@@ -249,7 +249,7 @@ fn what_check_prints_says_the_same_again() {
     let folder = tempfile::tempdir().unwrap();
     let aliases = |name: &str, text: &str| {
         let file = write(folder.path(), name, &text.replace("{folder}", &folder.path().display().to_string()));
-        let output = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+        let output = tokencached().args(["check", "--print", "--config"]).arg(&file).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         let line = printed.lines().find(|line| line.starts_with("aliases = ")).expect(&printed).to_owned();
         (printed, line)
@@ -332,7 +332,7 @@ fn the_examples_of_the_documentation_are_accepted() {
             let app = app.filter(|line| !line.starts_with("appid")).collect::<Vec<_>>().join("\n");
             let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n{app}\n");
             let file = write(folder.path(), "tokencached.toml", &config);
-            run_well(tokencached().arg("check").arg("--config").arg(&file).env("HOME", folder.path()));
+            run_well(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
             seen += 1;
         }
     }
@@ -344,7 +344,7 @@ fn preset_names() -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\npresets = [\"nobody's client\"]\n");
     let file = write(folder.path(), "tokencached.toml", &config);
-    let output = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let output = tokencached().args(["check", "--print", "--config"]).arg(&file).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
     let known = said.split("Known are ").nth(1).and_then(|rest| rest.split('.').next()).expect(&said);
     known.split(", ").map(|name| name.trim().to_owned()).collect()
@@ -446,7 +446,7 @@ fn a_digest_of_the_secret_is_a_key_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let config = wechat.config("", app).replace("{folder}", "/nonexistent");
     let file = write(folder.path(), "tokencached.toml", &config);
-    let check = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let check = tokencached().args(["check", "--print", "--config"]).arg(&file).output().unwrap();
     shown += &String::from_utf8(check.stdout).unwrap();
     let digest_of_secret = php("echo md5(getenv('SECRET'));");
     for hidden in [SECRET, &credentials, &digest_of_secret] {
@@ -540,7 +540,7 @@ fn a_wildcard_is_managed_in_the_text_and_the_meta_protocol() {
     let folder = tempfile::tempdir().unwrap();
     let config = wechat.config("", app).replace("{folder}", "/nonexistent");
     let file = write(folder.path(), "tokencached.toml", &config);
-    let printed = run_well(tokencached().arg("check").arg("--config").arg(&file));
+    let printed = run_well(tokencached().args(["check", "--print", "--config"]).arg(&file));
     assert!(printed.contains("\"shop:{any}:access_token\""), "{printed}");
     assert!(!printed.contains(SECRET), "{printed}");
 }
@@ -584,7 +584,7 @@ fn several_apps_with_a_frameworks_preset_share_no_key() {
     );
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "tokencached.toml", &config.replace("{folder}", "/nonexistent"));
-    let check = tokencached().arg("check").arg("--config").arg(&file).output().unwrap();
+    let check = tokencached().args(["check", "--print", "--config"]).arg(&file).output().unwrap();
     let said = String::from_utf8(check.stdout).unwrap() + &String::from_utf8(check.stderr).unwrap();
     assert!(said.contains("several apps have this preset") && said.contains("first \"access_token\""), "{said}");
 }

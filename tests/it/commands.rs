@@ -433,7 +433,7 @@ fn hundreds_of_apps_start_four_programs_at_a_time_and_disturb_nobody() {
 fn check(folder: &Path, sink: &str) -> String {
     let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n{sink}");
     let file = write(folder, "tokencached.toml", &config.replace("{folder}", &folder.display().to_string()));
-    run(tokencached().args(["check", "--config"]).arg(file)).1
+    run(tokencached().args(["check", "--print", "--config"]).arg(file)).1
 }
 
 #[test]

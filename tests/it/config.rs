@@ -980,7 +980,16 @@ fn commands_and_their_defaults() {
     assert_eq!((sandbox.apps.len(), sandbox.wecom[0].id.as_str(), sandbox.allow_ips.len()), (2, "ww1", 1));
     let Ok(Command::Check(check)) = parse("check --live --config /x.toml -m 128") else { panic!() };
     assert!(check.live && check.serve.flags.memory_limit.as_deref() == Some("128"));
-    for line in ["serve extra", "demo --lifetime 0s", "sandbox --tls-cert x", "--no-such-flag", "nonsense"] {
+    assert!(matches!(parse("version"), Ok(Command::Version)));
+    for line in [
+        "check --quiet --print",
+        "version extra",
+        "serve extra",
+        "demo --lifetime 0s",
+        "sandbox --tls-cert x",
+        "--no-such-flag",
+        "nonsense",
+    ] {
         assert!(parse(line).is_err(), "{line}");
     }
     for (line, kind) in [
@@ -988,6 +997,8 @@ fn commands_and_their_defaults() {
         ("--help", clap::error::ErrorKind::DisplayHelp),
         ("-V", clap::error::ErrorKind::DisplayVersion),
         ("--version", clap::error::ErrorKind::DisplayVersion),
+        ("help", clap::error::ErrorKind::DisplayHelp),
+        ("help check", clap::error::ErrorKind::DisplayHelp),
     ] {
         assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
     }

@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &["sync"]),
     ("supervision", &[]),
     ("files", &[]),
+    ("unit", &[]),
     ("address_group", &[]),
     ("stats", &["sync"]),
     ("protocol", &[]),
@@ -49,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "supervision",
             "sync",
             "config",
+            "unit",
         ],
     ),
     (
@@ -86,6 +88,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "secret",
             "stats",
             "supervision",
+            "unit",
         ],
     ),
     ("sandbox", &["clock", "secret"]),

@@ -149,7 +149,7 @@ fn the_days_calls_for_a_ticket_are_a_setting_of_their_own() {
 fn check(app: &str) -> (std::process::ExitStatus, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = support::config("https://api.weixin.qq.com", "", app).replace("{folder}", "/nonexistent");
-    run(tokencached().arg("check").arg("--config").arg(write(folder.path(), "c.toml", &config)))
+    run(tokencached().args(["check", "--print", "--config"]).arg(write(folder.path(), "c.toml", &config)))
 }
 
 #[test]

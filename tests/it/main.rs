@@ -65,6 +65,7 @@ mod statistics;
 mod support;
 #[path = "interleavings/sync.rs"]
 mod sync;
+mod systemd;
 mod tickets;
 mod tls;
 mod tools;

@@ -549,7 +549,7 @@ fn the_example_of_the_documentation_is_accepted() {
     write(folder.path(), "wxfedcba9876543210.refresh", FIRST);
     let example = example.replace("/etc/tokencached", &folder.path().display().to_string());
     let file = write(folder.path(), "tokencached.toml", &example);
-    let said = run_well(tokencached().arg("check").arg("--config").arg(&file).env("HOME", folder.path()));
+    let said = run_well(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
     assert!(said.contains("[[app.authorizer]]") && !said.contains(FIRST), "{said}");
 }
 

@@ -226,7 +226,7 @@ fn every_setting_named_exists_and_has_that_default() {
         .filter_map(|setting| setting.key.split_once('.').map(|(_, key)| key))
         .chain(APP_KEYS.iter().copied())
         .collect();
-    let output = tokencached().arg("check").env("HOME", "/nonexistent").output().unwrap();
+    let output = tokencached().args(["check", "--print"]).env("HOME", "/nonexistent").output().unwrap();
     let effective = String::from_utf8(output.stdout).unwrap();
     for name in READMES {
         let markdown = text(name);

@@ -344,7 +344,7 @@ fn check_live_tries_the_door_and_writes_nothing() {
         run(tokencached().args(["check", "--live", "--config"]).arg(config))
     };
     let (status, said) = check(PASSWORD);
-    assert!(status.success() && said.contains("db 0: good"), "{said}");
+    assert!(status.success() && said.contains("db 0: it lets us in"), "{said}");
     let (status, said) = check("another-word");
     assert!(!status.success() && said.contains("it refuses our user or password"), "{said}");
     assert!(!said.contains(PASSWORD) && !said.contains("another-word"), "{said}");

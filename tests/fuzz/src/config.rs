@@ -1,5 +1,5 @@
 //! Any file as the configuration: it is taken or its faults are shown, and the environment's secret is in neither.
-//! What is taken is taken again when it is written down as `tokencached check` does.
+//! What is taken is taken again when it is written down as `tokencached check --print` does.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,337 @@
+//! What `check` has found, and how it is printed: notes first, what is wrong last, and then the verdict.
+//!
+//! Each line begins with `note:`, `good:`, `not asked:`, `warning:` or `bad:`; what belongs to it follows with two blanks.
+//! With the settings in effect above them every line begins with `# `, so that all of it is a configuration again.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Good apps that are listed one by one unless all are asked for.
+const GOOD_SHOWN_MAX: usize = 10;
+/// Columns of a list of apps.
+const WIDTH: usize = 100;
+/// Further places of one warning that are named.
+const PLACES_MAX: usize = 20;
+
+/// How much is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Faults, warnings and the verdict.
+    Quiet,
+    /// Notes and what is good, too.
+    Usual,
+    /// The settings in effect, too, and every good app by itself.
+    All,
+}
+
+/// What was asked with `--live`, and how it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub good: usize,
+    pub bad: usize,
+    pub not_asked: usize,
+}
+
+impl Tally {
+    fn total(self) -> usize {
+        self.good + self.bad + self.not_asked
+    }
+
+    /// `291 of 300 apps good, 9 not`.
+    fn text(self, what: &str) -> String {
+        let total = self.total();
+        let mut text = format!("{} of {} good", self.good, count(total, what));
+        for (number, how) in [(self.bad, "not"), (self.not_asked, "not asked")] {
+            if number > 0 {
+                let _ = write!(text, ", {number} {how}");
+            }
+        }
+        text
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    notes: Vec<String>,
+    good: Vec<(String, String)>,
+    not_asked: Vec<(String, String)>,
+    warnings: Vec<String>,
+    bad: Vec<(String, String)>,
+    apps: Tally,
+    sinks: Tally,
+    state: Tally,
+}
+
+/// What something is that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    App,
+    Sink,
+    State,
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Good(String),
+    NotAsked(String),
+    /// What is wrong, and below it what to do.
+    Bad(String),
+}
+
+impl Report {
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
+    /// Notes about several apps, each with its app's name; equal ones become one.
+    pub fn note_of_apps(&mut self, notes: Vec<(String, String)>) {
+        self.notes.extend(fold(notes, false));
+    }
+
+    pub fn record(&mut self, subject: Subject, name: String, outcome: Outcome) {
+        let tally = match subject {
+            Subject::App => &mut self.apps,
+            Subject::Sink => &mut self.sinks,
+            Subject::State => &mut self.state,
+        };
+        let (number, list, text) = match outcome {
+            Outcome::Good(text) => (&mut tally.good, &mut self.good, text),
+            Outcome::NotAsked(text) => (&mut tally.not_asked, &mut self.not_asked, text),
+            Outcome::Bad(text) => (&mut tally.bad, &mut self.bad, text),
+        };
+        *number += 1;
+        list.push((name, text));
+    }
+
+    /// Whether nothing that was asked is wrong.
+    pub fn is_good(&self) -> bool {
+        self.bad.is_empty()
+    }
+
+    /// The verdict of `check --live`; `None` if nothing was there to ask.
+    fn live_verdict(&self) -> Option<String> {
+        let parts = [(self.apps, "app"), (self.sinks, "sink"), (self.state, "shared state")];
+        let parts: Vec<String> =
+            parts.iter().filter(|(tally, _)| tally.total() > 0).map(|(tally, what)| tally.text(what)).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Prints it. `settings` are those in effect; `verdict` is that about the configuration, which that of `--live`
+    /// takes the place of.
+    pub fn print(self, detail: Detail, settings: &str, verdict: &str, out: &mut impl Write) -> io::Result<()> {
+        let prefix = if detail == Detail::All { "# " } else { "" };
+        if detail == Detail::All {
+            writeln!(out, "# the settings in effect")?;
+            out.write_all(settings.as_bytes())?;
+        }
+        let verdict = self.live_verdict().unwrap_or_else(|| verdict.to_owned());
+        let mut lines = Vec::new();
+        let mut add = |word: &str, texts: Vec<String>| {
+            lines.extend(texts.into_iter().map(|text| format!("{word}: {}", text.replace('\n', "\n  "))));
+        };
+        if detail != Detail::Quiet {
+            add("note", self.notes);
+            if detail == Detail::All || self.good.len() <= GOOD_SHOWN_MAX {
+                add("good", self.good.into_iter().map(|(name, text)| format!("{name}: {text}")).collect());
+            }
+            add("not asked", fold(self.not_asked, detail == Detail::All));
+        }
+        let warnings = fold_places(self.warnings);
+        let warned = if warnings.is_empty() { "no warnings".to_owned() } else { count(warnings.len(), "warning") };
+        add("warning", warnings);
+        add("bad", fold(self.bad, true));
+        lines.push(format!("{verdict}; {warned}"));
+        for line in lines.iter().flat_map(|text| text.lines()) {
+            writeln!(out, "{prefix}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `1 app`, `2 apps`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Where several say the same but for their own name, it is said once, with how many, and their names below if wanted.
+fn fold(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
+    let mut at: HashMap<String, usize> = HashMap::new();
+    let mut groups: Vec<(String, Vec<(String, String)>)> = Vec::new();
+    for (name, text) in all {
+        let general = generalize(&name, &text);
+        let index = *at.entry(general.clone()).or_insert(groups.len());
+        if index == groups.len() {
+            groups.push((general, Vec::new()));
+        }
+        if let Some((_, members)) = groups.get_mut(index) {
+            members.push((name, text));
+        }
+    }
+    groups.into_iter().map(|(general, members)| group_text(&general, &members, with_names)).collect()
+}
+
+fn group_text(general: &str, members: &[(String, String)], with_names: bool) -> String {
+    if let [(name, text)] = members {
+        return format!("{name}: {text}");
+    }
+    let mut text = format!("{}: {general}", count(members.len(), "app"));
+    let mut line = String::new();
+    for (name, _) in members.iter().filter(|_| with_names) {
+        if !line.is_empty() && line.len() + name.len() > WIDTH {
+            let _ = write!(text, "\n{}", line.trim_end());
+            line.clear();
+        }
+        let _ = write!(line, "{name} ");
+    }
+    if !line.is_empty() {
+        let _ = write!(text, "\n{}", line.trim_end());
+    }
+    text
+}
+
+/// The text without the name of the one it is about, and without the name that WeChat gave the call.
+fn generalize(name: &str, text: &str) -> String {
+    let mut text = text.replace(name, "APPID");
+    // An agent's messages name the corporation, too.
+    if let Some((corporation, _)) = name.split_once(':').filter(|(corporation, _)| !corporation.is_empty()) {
+        text = text.replace(corporation, "APPID");
+    }
+    without_rid(&text)
+}
+
+fn without_rid(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("rid") else { return text.to_owned() };
+    let rest = rest.trim_start_matches([':', '=', ' ']);
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+    let looks_right = rest.get(..end).is_some_and(|rid| rid.contains('-'));
+    match rest.get(end..).filter(|_| looks_right) {
+        Some(rest) => {
+            let before = before.trim_end_matches([' ', '(', ',']);
+            without_rid(&format!("{before}{}", rest.strip_prefix(')').unwrap_or(rest)))
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// `FILE:LINE: text` of several lines with the same text becomes one with the other lines at its end.
+fn fold_places(warnings: Vec<String>) -> Vec<String> {
+    let mut folded: Vec<(String, Vec<String>)> = Vec::new();
+    let mut at: HashMap<(String, String), usize> = HashMap::new();
+    for warning in warnings {
+        let placed = warning.split_once(": ").and_then(|(place, text)| Some((place.rsplit_once(':')?, text)));
+        let placed = placed.filter(|((_, line), _)| line.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(((file, line), text)) = placed else {
+            folded.push((warning, Vec::new()));
+            continue;
+        };
+        let index = *at.entry((file.to_owned(), text.to_owned())).or_insert(folded.len());
+        let line = line.to_owned();
+        match folded.get_mut(index) {
+            Some((_, more)) => more.push(line),
+            None => folded.push((warning, Vec::new())),
+        }
+    }
+    folded.into_iter().map(|(warning, more)| with_places(warning, &more)).collect()
+}
+
+fn with_places(warning: String, more: &[String]) -> String {
+    if more.is_empty() {
+        return warning;
+    }
+    let shown = more.iter().take(PLACES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let rest = more.len().saturating_sub(PLACES_MAX);
+    let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{warning}\nthe same in line{} {shown}{rest}", if more.len() == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(report: Report, detail: Detail) -> String {
+        let mut out = Vec::new();
+        report.print(detail, "[log]\njson = false\n", "configuration good: no apps", &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn refused(appid: &str, rid: &str) -> (String, Outcome) {
+        let text =
+            format!("no token: errcode 40164, invalid ip (rid {rid})\nwhat to do: add it to the list of {appid}");
+        (appid.to_owned(), Outcome::Bad(text))
+    }
+
+    #[test]
+    fn equal_faults_are_said_once_with_the_apps_below_and_the_verdict_comes_last() {
+        let mut report = Report::default();
+        report.note("a note");
+        report.warn("a warning");
+        for index in 0..11 {
+            report.record(Subject::App, format!("wx{index:016}"), Outcome::Good("WeChat gave a token".into()));
+        }
+        for (appid, rid) in [("wx1111111111111111", "5f00-a1"), ("wx2222222222222222", "5f00-b2")] {
+            let (name, outcome) = refused(appid, rid);
+            report.record(Subject::App, name, outcome);
+        }
+        report.record(Subject::App, "wx3333333333333333".into(), Outcome::Bad("the secret is empty".into()));
+        assert_eq!(
+            printed(report, Detail::Usual),
+            "note: a note\nwarning: a warning\nbad: 2 apps: no token: errcode 40164, invalid ip\n  what to do: add it to \
+             the list of APPID\n  wx1111111111111111 wx2222222222222222\nbad: wx3333333333333333: the secret is empty\n11 of \
+             14 apps good, 3 not; 1 warning\n"
+        );
+    }
+
+    #[test]
+    fn few_good_apps_are_listed_and_all_are_if_asked_for() {
+        let with = |good: usize, detail| {
+            let mut report = Report::default();
+            for index in 0..good {
+                report.record(Subject::App, format!("wx{index:016}"), Outcome::Good("well".into()));
+            }
+            printed(report, detail)
+        };
+        assert_eq!(with(1, Detail::Usual), "good: wx0000000000000000: well\n1 of 1 app good; no warnings\n");
+        assert_eq!(with(300, Detail::Usual), "300 of 300 apps good; no warnings\n");
+        assert_eq!(with(1, Detail::Quiet), "1 of 1 app good; no warnings\n");
+        assert_eq!(with(300, Detail::All).lines().filter(|line| line.starts_with("# good: ")).count(), 300);
+    }
+
+    #[test]
+    fn with_the_settings_all_other_lines_are_comments() {
+        let mut report = Report::default();
+        report.warn("c.toml:3: one\ntwo");
+        assert_eq!(
+            printed(report, Detail::All),
+            "# the settings in effect\n[log]\njson = false\n# warning: c.toml:3: one\n#   two\n# configuration good: no \
+             apps; 1 warning\n"
+        );
+    }
+
+    #[test]
+    fn one_warning_of_many_lines_is_said_once() {
+        let warnings = |count: usize| {
+            let all = (1..=count).map(|line| format!("/etc/c.toml:{line}: the secret is here")).collect();
+            fold_places(all)
+        };
+        assert_eq!(warnings(1), ["/etc/c.toml:1: the secret is here"]);
+        assert_eq!(warnings(3), ["/etc/c.toml:1: the secret is here\nthe same in lines 2, 3"]);
+        let many = warnings(300);
+        assert!(many.len() == 1 && many[0].ends_with("20, 21 and 279 more"), "{many:?}");
+        assert_eq!(fold_places(vec!["no: place".into(), "no: place".into()]).len(), 2);
+    }
+
+    #[test]
+    fn a_name_of_a_call_does_not_make_equal_faults_differ() {
+        let without = |text: &str| without_rid(text);
+        assert_eq!(without("errcode 40001 rid: 5f-1a-2b (rid 5f-1a-2b)"), "errcode 40001");
+        assert_eq!(without("a bridge is arid"), "a bridge is arid");
+        assert_eq!(without("errcode 1, x, rid: 5f-1a"), "errcode 1, x");
+    }
+}
