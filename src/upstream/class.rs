@@ -100,10 +100,9 @@ impl Missing {
                 zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
                      verify_ticket_file",
             },
-            Missing::RefreshToken => Text {
-                en: "put the merchant's refresh token in place; a changed file is tried within seconds",
-                zh: "请放入商户的 refresh token；文件改动后几秒内就会重试",
-            },
+            Missing::RefreshToken => {
+                Text { en: "put the merchant's refresh token in place", zh: "请放入商户的 refresh token" }
+            }
         }
     }
 }
@@ -213,6 +212,16 @@ impl Failure {
         self.row().is_some_and(|row| row.refuses_token)
     }
 
+    /// What is to be done is to give another secret or refresh token.
+    pub fn asks_for_secret(&self) -> bool {
+        let is_unread = self.sent == Sent::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));
+        matches!(self.class, Class::Operator(_))
+            && match self.errcode {
+                Some(_) => self.row().is_some_and(|row| row.asks_for_secret),
+                None => is_unread,
+            }
+    }
+
     /// What its row says, whatever has been made of it since.
     pub fn class_of_code(&self) -> Class {
         self.row().map_or(self.class, |row| row.class)
@@ -266,10 +275,7 @@ impl Failure {
                 zh: "请作为程序错误反馈；当前的值会一直提供到失效为止",
             }
         } else if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
-            Text {
-                en: "put the app's secret in place; a changed secret is tried within seconds",
-                zh: "请放入应用的 AppSecret；改动后几秒内就会重试",
-            }
+            Text { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }
         } else if matches!(self.class, Class::Wait(_)) {
             self.advice_when_held_back()
         } else if self.message.contains("certificate") {

@@ -33,6 +33,8 @@ pub struct Row {
     pub class: Class,
     /// It refuses the token that the call was made with: that one is looked into, as after a report.
     pub refuses_token: bool,
+    /// Another secret, or another refresh token, is what it takes.
+    pub asks_for_secret: bool,
     pub meaning: Text,
     pub advice: Text,
     /// Instead, if the answer names the address it came from; with `{ip}` and `{app}` in it.
@@ -123,12 +125,27 @@ const fn row(
     advice: Text,
     source: Source,
 ) -> Row {
-    Row { platform, calls, code, class, refuses_token: false, meaning, advice, advice_with_ip: None, source }
+    Row {
+        platform,
+        calls,
+        code,
+        class,
+        refuses_token: false,
+        asks_for_secret: false,
+        meaning,
+        advice,
+        advice_with_ip: None,
+        source,
+    }
 }
 
 impl Row {
     const fn with_ip(self, advice: Text) -> Row {
         Row { advice_with_ip: Some(advice), ..self }
+    }
+
+    const fn asking_for_secret(self) -> Row {
+        Row { asks_for_secret: true, ..self }
     }
 
     const fn refusing_token(self) -> Row {
@@ -190,10 +207,7 @@ const REPORT_BUG: Text = text(
     "请检查 appid 和 AppSecret；若都正确，请作为程序错误反馈",
 );
 const WRONG_SECRET: Text = text("wrong app secret", "AppSecret 不正确");
-const PUT_SECRET: Text = text(
-    "put the app's current secret in place; a changed file is tried in seconds",
-    "请换上当前的 AppSecret；文件改动后几秒内就会重试",
-);
+const PUT_SECRET: Text = text("put the app's current secret in place", "请换上当前的 AppSecret");
 const UNKNOWN_APPID: Text = text("unknown appid", "appid 不存在");
 const CORRECT_APPID: Text = text("correct the appid in the configuration", "请改正配置中的 appid");
 const NO_APPID: Text = text("appid missing", "缺少 appid");
@@ -272,8 +286,8 @@ const COMPONENT_TOKEN: Text = text(
      component_access_token，请找出它。AppSecret 和 refresh token 都没有问题",
 );
 const AUTHORISE_AGAIN: Text = text(
-    "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds",
-    "请商户重新授权，并换上新的 refresh token；文件改动后几秒内就会重试",
+    "ask the merchant to authorise again, and put the new refresh token in place",
+    "请商户重新授权，并换上新的 refresh token",
 );
 const NEXT_TICKET: Text = text(
     "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is tried at once; else see \
@@ -282,8 +296,8 @@ const NEXT_TICKET: Text = text(
 );
 const WECOM_SECRET: Text = text(
     "put the secret of this very app in place: each app of a corporation has its own, at work.weixin.qq.com under \
-     application management; a changed file is tried in seconds",
-    "请换上这个应用自己的 Secret：同一企业的每个应用各有一个，见 work.weixin.qq.com 的“应用管理”；文件改动后几秒内就会重试",
+     application management",
+    "请换上这个应用自己的 Secret：同一企业的每个应用各有一个，见 work.weixin.qq.com 的“应用管理”",
 );
 const WECOM_BLOCKED: Text = text("called too often, blocked for a while", "调用过于频繁，被暂时拦截");
 const WECOM_WAIT: Text = text(
@@ -307,8 +321,8 @@ const WECOM_NO_RIGHT: Text = text("the app has no right to this interface", "该
 pub const ROWS: &[Row] = &[
     // Official accounts and mini programs: access tokens.
     row(MP_ALL, -1, Class::Retry, BUSY, NOTHING, TOKEN_PAGE),
-    row(MP_TOKENS, 40001, SLOW, WRONG_SECRET, PUT_SECRET, TOKEN_PAGE),
-    row(MP_TOKENS, 40125, SLOW, WRONG_SECRET, PUT_SECRET, TOKEN_PAGE),
+    row(MP_TOKENS, 40001, SLOW, WRONG_SECRET, PUT_SECRET, TOKEN_PAGE).asking_for_secret(),
+    row(MP_TOKENS, 40125, SLOW, WRONG_SECRET, PUT_SECRET, TOKEN_PAGE).asking_for_secret(),
     row(MP_TOKENS, 40002, Class::OwnBug, BAD_GRANT, REPORT_BUG, TOKEN_PAGE),
     row(MP_TOKENS, 43002, Class::OwnBug, MUST_POST, REPORT_BUG, TOKEN_PAGE),
     row(MP_TOKENS, 41002, Class::OwnBug, NO_APPID, REPORT_BUG, TOKEN_PAGE),
@@ -495,9 +509,9 @@ pub const ROWS: &[Row] = &[
     ),
     // Third-party platforms: their own token.
     row(COMPONENT_ALL, -1, Class::Retry, BUSY, NOTHING, COMPONENT_PAGE),
-    row(COMPONENT_ITSELF, 40001, SLOW, WRONG_SECRET, COMPONENT_SECRET, COMPONENT_PAGE),
-    row(COMPONENT_ITSELF, 40125, SLOW, WRONG_SECRET, COMPONENT_SECRET, COMPONENT_PAGE),
-    row(COMPONENT_ITSELF, 40243, SLOW, text("app secret frozen", "AppSecret 已冻结"), COMPONENT_SECRET, API_GUIDE),
+    row(COMPONENT_ITSELF, 40001, SLOW, WRONG_SECRET, COMPONENT_SECRET, COMPONENT_PAGE).asking_for_secret(),
+    row(COMPONENT_ITSELF, 40125, SLOW, WRONG_SECRET, COMPONENT_SECRET, COMPONENT_PAGE).asking_for_secret(),
+    row(COMPONENT_ITSELF, 40243, SLOW, text("app secret frozen", "AppSecret 已冻结"), COMPONENT_FROZEN, API_GUIDE),
     row(COMPONENT_ITSELF, 41004, Class::OwnBug, NO_SECRET, REPORT_BUG, COMPONENT_PAGE),
     row(COMPONENT_ALL, 41018, Class::OwnBug, NO_APPID, REPORT_BUG, COMMON_PAGE),
     row(COMPONENT_ALL, 43002, Class::OwnBug, MUST_POST, REPORT_BUG, COMMON_PAGE),
@@ -565,7 +579,8 @@ pub const ROWS: &[Row] = &[
         text("the account has not authorised this component", "该账号没有授权给此第三方平台"),
         AUTHORISE_AGAIN,
         source("developers.weixin.qq.com/community 0000c454, answer by staff", "2025-02"),
-    ),
+    )
+    .asking_for_secret(),
     row(
         COMPONENT_AUTHORIZER,
         61023,
@@ -573,7 +588,8 @@ pub const ROWS: &[Row] = &[
         text("refresh token invalid", "refresh token 无效"),
         AUTHORISE_AGAIN,
         source("developers.weixin.qq.com/community 0000a2a4, answer by staff", "2024-06"),
-    ),
+    )
+    .asking_for_secret(),
     row(
         COMPONENT_AUTHORIZER,
         50002,
@@ -584,8 +600,8 @@ pub const ROWS: &[Row] = &[
     ),
     // WeCom: tokens, tickets, and the read on which tokens are tried.
     row(WECOM_ALL, -1, Class::Retry, text("WeCom is busy", "企业微信系统繁忙"), NOTHING, WECOM_PAGE),
-    row(WECOM_TOKEN, 40001, SLOW, WECOM_WRONG_SECRET, WECOM_SECRET, WECOM_PAGE),
-    row(WECOM_TOKEN, 40091, SLOW, WECOM_WRONG_SECRET, WECOM_SECRET, WECOM_PAGE),
+    row(WECOM_TOKEN, 40001, SLOW, WECOM_WRONG_SECRET, WECOM_SECRET, WECOM_PAGE).asking_for_secret(),
+    row(WECOM_TOKEN, 40091, SLOW, WECOM_WRONG_SECRET, WECOM_SECRET, WECOM_PAGE).asking_for_secret(),
     row(WECOM_TOKEN, 40013, SLOW, text("unknown corpid", "corpid 不存在"), WECOM_CORPID, WECOM_PAGE),
     row(WECOM_TOKEN, 2000002, SLOW, text("unknown corpid", "corpid 不存在"), WECOM_CORPID, WECOM_PAGE),
     row(WECOM_TOKEN, 41002, Class::OwnBug, text("corpid missing", "缺少 corpid"), REPORT_BUG, WECOM_PAGE),
@@ -645,8 +661,8 @@ pub const ROWS: &[Row] = &[
     ),
     // QQ mini programs.
     row(QQ_TOKEN, -1, Class::Retry, text("QQ is busy", "QQ 系统繁忙"), NOTHING, QQ_PAGE),
-    row(QQ_TOKEN, 40001, SLOW, WRONG_SECRET, QQ_SECRET, QQ_PAGE),
-    row(QQ_TOKEN, 40125, SLOW, WRONG_SECRET, QQ_SECRET, QQ_AS_CLASSIC),
+    row(QQ_TOKEN, 40001, SLOW, WRONG_SECRET, QQ_SECRET, QQ_PAGE).asking_for_secret(),
+    row(QQ_TOKEN, 40125, SLOW, WRONG_SECRET, QQ_SECRET, QQ_AS_CLASSIC).asking_for_secret(),
     row(QQ_TOKEN, 40002, Class::OwnBug, BAD_GRANT, REPORT_BUG, QQ_PAGE),
     row(QQ_TOKEN, 40013, SLOW, UNKNOWN_APPID, CORRECT_APPID, QQ_PAGE),
     row(QQ_TOKEN, 41002, Class::OwnBug, NO_APPID, REPORT_BUG, QQ_AS_CLASSIC),
@@ -685,12 +701,12 @@ pub const ROWS: &[Row] = &[
         SLOW,
         text("unknown app_id, or wrong app secret", "app_id 不存在，或 App Secret 不正确"),
         text(
-            "compare app_id and App Secret with the app's page of credentials at open.feishu.cn; a changed file is tried \
-             in seconds",
-            "请与 open.feishu.cn 开发者后台该应用的“凭证与基础信息”核对 App ID 和 App Secret；文件改动后几秒内就会重试",
+            "compare app_id and App Secret with the app's page of credentials at open.feishu.cn",
+            "请与 open.feishu.cn 开发者后台该应用的“凭证与基础信息”核对 App ID 和 App Secret",
         ),
         FEISHU_PAGE,
-    ),
+    )
+    .asking_for_secret(),
     row(
         FEISHU_TOKEN,
         10003,
@@ -702,7 +718,8 @@ pub const ROWS: &[Row] = &[
             "请确认 app_id 与 open.feishu.cn 开发者后台一致（cli_ 开头），且 App Secret 前后没有多余字符",
         ),
         FEISHU_PAGE,
-    ),
+    )
+    .asking_for_secret(),
     row(
         FEISHU_TOKEN,
         10012,
@@ -764,8 +781,12 @@ pub const PROBE_RIGHT: Text = text(
     "该账号不能调用此接口；客户端的上报仍会核验，probe_every_s = 0 可关闭定期核验",
 );
 const COMPONENT_SECRET: Text = text(
-    "put the third-party platform's current secret in place (open.weixin.qq.com); a changed file is tried in seconds",
-    "请换上第三方平台当前的 AppSecret（见 open.weixin.qq.com）；文件改动后几秒内就会重试",
+    "put the third-party platform's current secret in place (open.weixin.qq.com)",
+    "请换上第三方平台当前的 AppSecret（见 open.weixin.qq.com）",
+);
+const COMPONENT_FROZEN: Text = text(
+    "unfreeze the third-party platform's secret at open.weixin.qq.com (takes about 10 min)",
+    "请在 open.weixin.qq.com 解冻第三方平台的 AppSecret（约 10 分钟生效）",
 );
 const COMPONENT_QUOTA: Text = text(
     "wait for the next day; then find the other program that fetches this token: this server alone does not come near \
@@ -783,8 +804,8 @@ const WECOM_TICKET_TOKEN: Text = text(
     "先不用处理：会自动核验 access_token 并重试。若持续出现，请确认 agent 与 Secret 属于同一个应用。Secret 没有问题，不要重置",
 );
 const QQ_SECRET: Text = text(
-    "put the app's current secret in place (q.qq.com, development settings); a changed file is tried in seconds",
-    "请换上当前的 AppSecret（见 q.qq.com 的“开发设置”）；文件改动后几秒内就会重试",
+    "put the app's current secret in place (q.qq.com, development settings)",
+    "请换上当前的 AppSecret（见 q.qq.com 的“开发设置”）",
 );
 
 #[cfg(test)]

@@ -226,3 +226,19 @@ fn feishus_codes_are_feishus() {
     advises(api("feishu", Token), 99_991_400, "", &["too many calls", "a minute"], &["weixin"]);
     advises(api("feishu", Token), 123, "x", &["unknown error", "open.feishu.cn"], &["weixin"]);
 }
+
+#[test]
+fn only_a_refused_secret_asks_for_another_one() {
+    let asks = |call, code| Failure::refused(call, "wx1", code, String::new()).asks_for_secret();
+    assert!(asks(api("mp", StableToken), 40001) && asks(api("mp", Token), 40125) && asks(api("wecom", Token), 40091));
+    assert!(asks(api("component", AuthorizerToken), 61023) && asks(api("feishu", Token), 10014));
+    for (call, code) in [
+        (api("mp", Ticket), 40001),
+        (api("wecom", Ticket), 40001),
+        (api("component", AuthorizerToken), 40001),
+        (api("mp", Token), 40243),
+        (api("mp", Token), 40164),
+    ] {
+        assert!(!asks(call, code), "{call:?} {code}");
+    }
+}
