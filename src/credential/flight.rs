@@ -119,6 +119,8 @@ pub enum Outcome {
         failure: Failure,
         sent_ms: BootMs,
     },
+    /// There is no live value of the token it is fetched with; nothing was sent.
+    NoToken,
     /// The present value was tried, and nothing was fetched.
     Probed {
         probe: Probe,
@@ -254,10 +256,7 @@ impl Flight {
             return outcome;
         }
         let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
-            let sent_ms = self.clock.boot_ms();
-            let whose = if self.grant.is_some() { "its component" } else { "the app" };
-            let failure = Failure::no_token(&self.appid, &format!("{whose} has no live token to ask with"));
-            return Outcome::Failed { failure, sent_ms };
+            return Outcome::NoToken;
         };
         let ask = self.ask(means, &token);
         let at_most = match turn.announce(self.clock.unix_ms()).await {
@@ -269,10 +268,8 @@ impl Flight {
         let token = match self.upstream.fetch(self.kind, ask, self.deadline().min(at_most)).await {
             Ok(token) => token,
             Err(mut failure) => {
-                // The access token's fault, not the operator's: it is checked, and this is asked again.
-                if self.parent.is_some()
-                    && matches!(failure.errcode, Some(40001 | 40014 | 41001 | 42001 | 42009 | 40082))
-                {
+                // Perhaps the access token's fault: it is looked into, and this is asked again.
+                if self.parent.is_some() && failure.refuses_token() {
                     landing.refused_parent = Some(generation);
                     failure.class = Class::Retry;
                 }

@@ -392,7 +392,7 @@ mod tests {
         assert!(grant.take_ticket(&secret("ticket 1"), false));
         let means = grant.means("wxc", read()).unwrap();
         let refused = || {
-            let mut failure = Failure::refused("wxc", 61005, String::new());
+            let mut failure = Failure::refused(crate::kind::component::COMPONENT.api, "wxc", 61005, String::new());
             grant.refused(&means, &mut failure);
             failure.class
         };

@@ -2,6 +2,7 @@
 //!
 //! Pure: the time comes in as a value. Never holds a token or a secret.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::table::CredentialId;
 use crate::clock::Now;
+use crate::upstream::codes::Text;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -23,7 +25,17 @@ pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
     Renewed { generation: u64, expires_in_s: u64, from: Option<String> },
     /// A call brought none.
-    Failed { class: &'static str, errcode: Option<i64>, rid: Option<String>, text: String },
+    Failed {
+        class: &'static str,
+        errcode: Option<i64>,
+        rid: Option<String>,
+        text: String,
+        /// What the error code says; none without one.
+        meaning: Option<Text>,
+        advice: Cow<'static, str>,
+        /// The same in Chinese.
+        advice_zh: Cow<'static, str>,
+    },
     /// All is well after failures.
     Recovered,
     /// WeChat refused the value before its time; 0 if it was replaced without a word.
@@ -178,7 +190,8 @@ mod tests {
     }
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
-        Event::Failed { class: "retry", errcode, rid: None, text: text.into() }
+        let (meaning, advice, advice_zh) = (None, "".into(), "".into());
+        Event::Failed { class: "retry", errcode, rid: None, text: text.into(), meaning, advice, advice_zh }
     }
 
     #[test]

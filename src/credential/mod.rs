@@ -224,6 +224,11 @@ pub fn build_joined(
     table.describe(plans.iter().map(Plan::about));
     let (inbox, arrivals) = Inbox::new(components(&plans));
     table.open_inbox(inbox);
+    for (credential, plan) in table.credentials().iter().zip(&plans) {
+        if let Some(parent) = plan.parent.and_then(|parent| table.credentials().get(parent)) {
+            credential.is_fetched_with(parent);
+        }
+    }
     let table = Arc::new(table);
     let ticket_files = plans.iter().filter_map(|plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?)));
     let ticket_files = ticket_files.collect();

@@ -35,6 +35,8 @@ pub struct Standing {
     pub learned_ms: Option<u64>,
     /// Failures in a row.
     pub failures: u32,
+    /// How often the interface was met blocked since the last answer.
+    blocks: u32,
     /// How often the present value has been answered again.
     asks: u32,
     /// The least time left at which the present value has been answered again. Becomes `learned_ms` with the next
@@ -126,6 +128,7 @@ impl Standing {
             longest_ms: 0,
             learned_ms: None,
             failures: 0,
+            blocks: 0,
             asks: 0,
             same_at_ms: None,
             ends_by_ms: None,
@@ -170,7 +173,7 @@ impl Standing {
 
     /// Takes in an answer; returns when to ask next.
     pub fn answered(&mut self, answer: &Answer, random: f64) -> BootMs {
-        self.failures = 0;
+        (self.failures, self.blocks) = (0, 0);
         if answer.same {
             self.same_value(answer);
         } else {
@@ -241,6 +244,11 @@ impl Standing {
         let delay = match class {
             Class::Retry => self.backoff_ms(left, random),
             Class::Wait(Wait::AtLeastMs(ms)) => ms + part(ms, 0.2 * random),
+            Class::Wait(Wait::Doubling { first_ms, most_ms }) => {
+                let ms = first_ms.saturating_mul(1 << self.blocks.min(16)).min(most_ms);
+                self.blocks = self.blocks.saturating_add(1);
+                ms + part(ms, 0.2 * random)
+            }
             Class::Wait(Wait::NextDay) => {
                 let midnight = ms_to_next_day(now.unix_ms) + part(10 * MINUTE_MS, random);
                 midnight.min(60 * MINUTE_MS + part(12 * MINUTE_MS, random))

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
 use super::generation;
-use super::policy::{Adopted, Answer, BACKOFF_FLOOR_MS, POLL_MS};
+use super::policy::{Adopted, Answer};
 use super::probing::{Rounds, UNDER_WAY_MAX};
 use super::saver::Saver;
 use super::slot::Slot;
@@ -34,7 +34,7 @@ use crate::kind::Renewal;
 use crate::nodes::{News, Unreachable};
 use crate::secret::Secret;
 use crate::supervision::Supervisor;
-use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream};
+use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream, Wait};
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
@@ -98,8 +98,6 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 const PERSIST_WAIT_MS: u64 = 1_000;
 /// The same where there is nothing to serve meanwhile and readers are held.
 const PERSIST_WAIT_OF_NOTHING_MS: u64 = 200;
-/// WeChat's word that a day's quota is gone.
-const QUOTA_USED_UP: i64 = 45_009;
 /// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
 const SPREAD_MS: u64 = 5;
 
@@ -260,6 +258,9 @@ impl Driver {
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
             self.arm(id, at_ms.max(now_ms + patience_ms));
+            if self.lacks_token(id) {
+                self.refresher.slots[id].note_waiting();
+            }
             self.set_next_probe(id);
             self.plan_probe(id);
         }
@@ -296,6 +297,10 @@ impl Driver {
         if slot.follows {
             return self.follow_on(id);
         }
+        if self.lacks_token(id) {
+            return self.wait_for_token(id);
+        }
+        let slot = &mut self.refresher.slots[id];
         slot.end_stand_in(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
             Some(Purpose::Check) if slot.standing.left_ms(self.refresher.clock.boot_ms()) > 0 => Purpose::Check,
@@ -434,12 +439,20 @@ impl Driver {
                 };
                 self.answered(id, Came { purpose, token, sent_ms, received_ms, probe, generation, adopted })
             }
-            Outcome::Failed { failure, sent_ms } => {
+            Outcome::Failed { mut failure, sent_ms } => {
+                if let Some(generation) = refused_parent {
+                    self.judge_refused_token(id, generation, &mut failure);
+                }
                 let goes_on = self.failed(id, purpose, secret, &failure, sent_ms);
                 self.doubt_parent(id, refused_parent);
                 goes_on
             }
             Outcome::Probed { probe, sent_ms } => self.probed(id, probe, sent_ms),
+            Outcome::NoToken => {
+                self.intent_over(id);
+                self.wait_for_token(id);
+                false
+            }
             Outcome::Told { answer, next } => return self.told(id, &answer, next),
             Outcome::Denied(denied) => return self.denied(id, purpose, &denied),
             Outcome::OutOfReach(unreachable) => self.out_of_reach(id, purpose, &unreachable),
@@ -456,21 +469,6 @@ impl Driver {
         // Otherwise another leg follows: the value's way to the disk, or the next call.
         if !goes_on {
             self.finish(id);
-        }
-    }
-
-    /// Tickets that have been waiting for an access token are asked for as soon as there is one; and they are polled
-    /// in proportion to its life.
-    fn serve_children(&mut self, id: CredentialId) {
-        let poll_ms = (self.refresher.slots[id].standing.longest_ms / 12).clamp(BACKOFF_FLOOR_MS, POLL_MS);
-        let now_ms = self.refresher.clock.boot_ms();
-        let children: Vec<CredentialId> = self.refresher.children.get(&id).cloned().unwrap_or_default();
-        for child in children {
-            let slot = &mut self.refresher.slots[child];
-            slot.standing.poll_ms = poll_ms;
-            if !slot.flying && slot.standing.left_ms(now_ms) == 0 {
-                self.arm(child, now_ms);
-            }
         }
     }
 
@@ -512,7 +510,7 @@ impl Driver {
         if let Some(adopted) = adopted {
             next_ms = slot.standing.note_adopted(adopted, received_ms);
         }
-        slot.blocked_with = None;
+        (slot.blocked_with, slot.refused_with) = (None, None);
         let known = held.as_ref().map_or(0, |held| held.generation);
         let own = if same { known } else { generation::next(known, generation::first(self.refresher.clock.unix_ms())) };
         let (generation, unreachable) = generation.unwrap_or((own, None));
@@ -606,6 +604,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
             status.state = State::Fresh;
+            status.waits_for_parent = false;
             status.last_error = None;
         });
     }
@@ -640,7 +639,7 @@ impl Driver {
             None => {}
         }
         let slot = &mut self.refresher.slots[id];
-        if failure.errcode == Some(QUOTA_USED_UP) && slot.begin_stand_in(now.unix_ms) {
+        if failure.class == Class::Wait(Wait::NextDay) && slot.begin_stand_in(now.unix_ms) {
             self.note_stand_in(id);
             self.start(id, purpose);
             return true;
@@ -735,6 +734,7 @@ pub use following::{SharedTicket, Watch};
 mod adopting;
 mod arrivals;
 mod doubt;
+mod families;
 mod following;
 mod notes;
 mod quota;

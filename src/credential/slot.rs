@@ -91,6 +91,8 @@ pub(super) struct Slot {
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
+    /// Fetched with another: the generation of the token that was refused for the call, and when it first was.
+    pub(super) refused_with: Option<(u64, BootMs)>,
     pub(super) quota: Quota,
     /// What it is asked with besides its secret, for kinds that need more.
     pub(super) grant: Option<Grant>,
@@ -254,6 +256,7 @@ impl Slot {
                 ..Probes::default()
             },
             blocked_with: None,
+            refused_with: None,
             quota: plan.quota,
             grant: None,
             ledger: Ledger::default(),
@@ -471,7 +474,7 @@ impl Slot {
 
     pub(super) fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
         let live = self.standing.left_ms(now_ms) > 0;
-        let advice = failure.advice().into_owned();
+        let advice = failure.advice();
         let state = match failure.class {
             Class::Operator(_) | Class::OwnBug => State::Blocked,
             Class::Wait(_) => State::Waiting,
@@ -481,14 +484,16 @@ impl Slot {
         let (class, rid) = (failure.class.name(), failure.rid.clone());
         self.say_failed(failure, &advice, now_ms, next_ms, live);
         self.credential.update_status(|status| {
-            status.state = state;
+            (status.state, status.waits_for_parent) = (state, false);
             status.failures += 1;
             status.last_error = Some(LastError {
                 errcode: failure.errcode,
                 class,
                 rid,
                 text: failure.to_string(),
+                meaning: failure.meaning(),
                 advice,
+                advice_zh: failure.advice_zh(),
                 at_boot_ms: now_ms,
             });
         });

@@ -3,6 +3,7 @@
 //! One writer, the refresher; any number of readers, who never wait. A value is swapped, never cleared first.
 //! No async code, no sockets, no clock: the time comes in as a value.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,7 @@ use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
 use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, Now, Spacing};
+use crate::upstream::codes::Text;
 
 /// Index of a credential, stable while the process lives.
 pub type CredentialId = usize;
@@ -105,7 +107,7 @@ pub enum State {
     Renewing,
     /// A live value, but the last call failed.
     Stale,
-    /// WeChat named a time before which asking is useless.
+    /// WeChat named a time before which asking is useless, or the token it is fetched with is not there.
     Waiting,
     /// Somebody has to change something before WeChat gives a value.
     Blocked,
@@ -136,8 +138,12 @@ pub struct LastError {
     pub class: &'static str,
     pub rid: Option<String>,
     pub text: String,
+    /// What its error code says; none without one.
+    pub meaning: Option<Text>,
     /// What the operator should do about it.
-    pub advice: String,
+    pub advice: Cow<'static, str>,
+    /// The same in Chinese.
+    pub advice_zh: Cow<'static, str>,
     pub at_boot_ms: BootMs,
 }
 
@@ -157,6 +163,9 @@ pub struct Status {
     /// 0 while there has been no value.
     pub expires_boot_ms: BootMs,
     pub next_try_boot_ms: BootMs,
+    /// It cannot be asked for before the token it is fetched with is there: see [`Credential::parent`]. Nothing is wrong
+    /// with it.
+    pub waits_for_parent: bool,
     /// When the value is tried on a cheap read, if that is planned.
     pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
@@ -210,6 +219,7 @@ impl Status {
         match self.state {
             State::Fresh => "renew",
             State::Renewing => "under way",
+            State::Waiting if self.waits_for_parent => "await token",
             State::Stale | State::Waiting | State::Blocked | State::Dead => "try again",
         }
     }
@@ -221,6 +231,8 @@ pub struct Credential {
     pub appid: String,
     /// The app it belongs to, once somebody has said so.
     app: OnceLock<Box<str>>,
+    /// The token it is fetched with, if it is.
+    parent: OnceLock<Arc<Credential>>,
     /// Settled once the first fetch has ended, well or badly.
     shown: Watched<Shown>,
     /// How its names show it, without repetition.
@@ -274,6 +286,7 @@ impl Credential {
             id,
             appid: appid.to_owned(),
             app: OnceLock::new(),
+            parent: OnceLock::new(),
             shown: Watched::new(),
             views,
             refused_writes: AtomicU64::new(0),
@@ -297,6 +310,21 @@ impl Credential {
     /// What it is; nothing much before somebody has said so.
     pub fn about(&self) -> About {
         self.about.get().cloned().unwrap_or_default()
+    }
+
+    /// The token it is fetched with, if it is.
+    pub fn parent(&self) -> Option<&Arc<Credential>> {
+        self.parent.get()
+    }
+
+    /// That one, while it waits for it.
+    pub fn awaited(&self, status: &Status) -> Option<&Arc<Credential>> {
+        self.parent().filter(|_| status.waits_for_parent)
+    }
+
+    /// Says once what it is fetched with.
+    pub fn is_fetched_with(&self, parent: &Arc<Credential>) {
+        self.parent.get_or_init(|| parent.clone());
     }
 
     /// Every key it is read by, with a stand-in where the key holds a secret.

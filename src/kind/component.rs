@@ -10,11 +10,13 @@
 
 use serde_json::json;
 
-use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape, mp};
+use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape, mp};
+
+const NAME: &str = "component";
 
 /// What an `[[app]]` of `kind = "component"` is.
 pub static PLATFORM: Platform = Platform {
-    name: "component",
+    name: NAME,
     base_url: mp::PLATFORM.base_url,
     hosts: mp::PLATFORM.hosts,
     tokens: &[("api_component_token", &COMPONENT)],
@@ -44,6 +46,7 @@ pub static COMPONENT: Kind = Kind {
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     shape: Shape::of("component_access_token"),
+    api: Api { platform: NAME, call: Call::ComponentToken },
     needs_token: false,
     request: component,
     // Reads that a component token alone may do have quotas of their own.
@@ -64,9 +67,10 @@ pub static AUTHORIZER: Kind = Kind {
         refresh: Some("authorizer_refresh_token"),
         ..Shape::of("authorizer_access_token")
     },
+    api: Api { platform: NAME, call: Call::AuthorizerToken },
     needs_token: true,
     request: authorizer,
-    probe: mp::STABLE.probe,
+    probe: Some(mp::PROBE),
     can_force: false,
     // There is one a day, says the page, and gives no number: a cautious guess, many times what renewals take.
     quota: Quota::daily(500),

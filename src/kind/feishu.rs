@@ -1,14 +1,16 @@
 //! Feishu (Lark): the tenant token of an app of one's own, `open.feishu.cn`.
 //!
 //! Page: "自建应用获取 tenant_access_token": with 30 minutes and more left the same value, after that a new one, and
-//! both work. Its tokens may be up to 4 KB; those over 2 KiB are refused.
+//! both work. Its tokens may be up to 4 KB long.
 
 use serde_json::json;
 
-use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+
+const NAME: &str = "feishu";
 
 pub static PLATFORM: Platform = Platform {
-    name: "feishu",
+    name: NAME,
     base_url: "https://open.feishu.cn",
     hosts: &["https://open.feishu.cn"],
     tokens: &[("tenant_access_token", &TOKEN)],
@@ -23,6 +25,7 @@ pub static TOKEN: Kind = Kind {
     renewal: Renewal::Window { window_ms: 1_800_000 },
     life_ms_max: super::TWO_HOURS,
     shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg", refresh: None },
+    api: Api { platform: NAME, call: Call::Token },
     needs_token: false,
     request: token,
     probe: None,

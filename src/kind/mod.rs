@@ -44,15 +44,55 @@ pub struct Kind {
     /// No value lives longer, whatever another node or a kept state says of it.
     pub life_ms_max: u64,
     pub shape: Shape,
+    /// Who answers and which call it is, which decides what an error code means.
+    pub api: Api,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
     pub request: fn(&Ask<'_>) -> Outgoing,
-    /// A cheap read that any live value may do; (base URL, value).
-    pub probe: Option<fn(&str, &str) -> Outgoing>,
+    /// A cheap read that any live value may do.
+    pub probe: Option<ProbeCall>,
     /// WeChat can be told to replace a live value; see [`Ask::force`].
     pub can_force: bool,
     /// How often it may be asked.
     pub quota: Quota,
+}
+
+/// A call of a platform. What an error code means belongs to both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Api {
+    /// As [`Platform::name`]; of an authorizer's own token that of its component.
+    pub platform: &'static str,
+    pub call: Call,
+}
+
+/// The calls whose error codes are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// An app's access token.
+    Token,
+    /// The same from the endpoint that hands the token out again.
+    StableToken,
+    /// A ticket.
+    Ticket,
+    ComponentToken,
+    AuthorizerToken,
+    /// The cheap read on which a token is tried.
+    Probe,
+}
+
+/// The cheap read on which a value is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeCall {
+    /// Who answers it, as [`Platform::name`].
+    pub platform: &'static str,
+    /// (base URL, value)
+    pub request: fn(&str, &str) -> Outgoing,
+}
+
+impl ProbeCall {
+    pub const fn api(&self) -> Api {
+        Api { platform: self.platform, call: Call::Probe }
+    }
 }
 
 /// Tokens and tickets of two hours, and ten minutes for clocks and roundings.
@@ -93,10 +133,16 @@ impl Quota {
 
 impl Kind {
     /// A ticket: had with the access token, polled.
-    const fn ticket(id: &'static str, key: &'static str, request: fn(&Ask<'_>) -> Outgoing, quota: Quota) -> Kind {
-        let (renewal, shape) = (Renewal::Poll, Shape::of("ticket"));
+    const fn ticket(
+        platform: &'static str,
+        id: &'static str,
+        key: &'static str,
+        request: fn(&Ask<'_>) -> Outgoing,
+        quota: Quota,
+    ) -> Kind {
+        let (renewal, shape, api) = (Renewal::Poll, Shape::of("ticket"), Api { platform, call: Call::Ticket });
         let (life_ms_max, needs_token, probe, can_force) = (TWO_HOURS, true, None, false);
-        Kind { id, key, renewal, life_ms_max, shape, needs_token, request, probe, can_force, quota }
+        Kind { id, key, renewal, life_ms_max, shape, api, needs_token, request, probe, can_force, quota }
     }
 }
 

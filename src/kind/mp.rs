@@ -4,10 +4,12 @@
 
 use serde_json::json;
 
-use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{Api, Ask, Call, Kind, Outgoing, Platform, ProbeCall, Quota, Renewal, Shape};
+
+const NAME: &str = "mp";
 
 pub static PLATFORM: Platform = Platform {
-    name: "mp",
+    name: NAME,
     base_url: "https://api.weixin.qq.com",
     // The nearest, the general one for disasters, then those of three places.
     hosts: &[
@@ -30,9 +32,10 @@ pub static STABLE: Kind = Kind {
     renewal: Renewal::Window { window_ms: 300_000 },
     life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
+    api: Api { platform: NAME, call: Call::StableToken },
     needs_token: false,
     request: stable,
-    probe: Some(probe),
+    probe: Some(PROBE),
     can_force: true,
     // Forced: 20 a day, of which half are left to people with other tools.
     quota: Quota { per_minute: Some(10_000), forced_per_day: 10, ..Quota::daily(500_000) },
@@ -45,19 +48,23 @@ pub static CLASSIC: Kind = Kind {
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
+    api: Api { platform: NAME, call: Call::Token },
     needs_token: false,
     request: classic,
-    probe: Some(probe),
+    probe: Some(PROBE),
     can_force: false,
     // Test accounts have 200: the setting `daily_quota` says so.
     quota: Quota::daily(2_000),
 };
 
+/// Of an authorizer's token too: it is an account's as any other.
+pub const PROBE: ProbeCall = ProbeCall { platform: NAME, request: probe };
+
 /// For signing `wx.config`.
-pub static JSAPI: Kind = Kind::ticket("jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
+pub static JSAPI: Kind = Kind::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
 
 /// For coupons and cards.
-pub static WX_CARD: Kind = Kind::ticket("wx_card_ticket", "wx_card_ticket", wx_card, QUOTA);
+pub static WX_CARD: Kind = Kind::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card, QUOTA);
 
 /// "Very limited", says the page on tickets, and gives no number: a cautious guess, three times what polling takes.
 const QUOTA: Quota = Quota::daily(500);

@@ -1,9 +1,11 @@
 //! QQ mini programs: `api.q.qq.com`. The contract and the errors are those of WeChat's classic token.
 
-use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+
+const NAME: &str = "qq";
 
 pub static PLATFORM: Platform = Platform {
-    name: "qq",
+    name: NAME,
     base_url: "https://api.q.qq.com",
     hosts: &["https://api.q.qq.com"],
     tokens: &[("getToken", &TOKEN)],
@@ -19,6 +21,7 @@ pub static TOKEN: Kind = Kind {
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
+    api: Api { platform: NAME, call: Call::Token },
     needs_token: false,
     request: token,
     probe: None,

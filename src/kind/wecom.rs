@@ -2,10 +2,12 @@
 //!
 //! Pages: "获取access_token", "JS-SDK使用权限签名算法" of the WeCom developer centre.
 
-use super::{Ask, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{Api, Ask, Call, Kind, Outgoing, Platform, ProbeCall, Quota, Renewal, Shape};
+
+const NAME: &str = "wecom";
 
 pub static PLATFORM: Platform = Platform {
-    name: "wecom",
+    name: NAME,
     base_url: "https://qyapi.weixin.qq.com",
     hosts: &["https://qyapi.weixin.qq.com"],
     tokens: &[("gettoken", &TOKEN)],
@@ -21,19 +23,20 @@ pub static TOKEN: Kind = Kind {
     renewal: Renewal::AtEnd,
     life_ms_max: super::TWO_HOURS,
     shape: Shape::of("access_token"),
+    api: Api { platform: NAME, call: Call::Token },
     needs_token: false,
     request: token,
-    probe: Some(probe),
+    probe: Some(ProbeCall { platform: NAME, request: probe }),
     can_force: false,
     // None is published for a day. Some 2000 failing calls in an hour block the interface for an hour.
     quota: Quota { per_hour: Some(1_500), ..Quota::NONE },
 };
 
 /// The corporation's, for `wx.config`.
-pub static JSAPI: Kind = Kind::ticket("wecom_jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
+pub static JSAPI: Kind = Kind::ticket(NAME, "wecom_jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
 
 /// The app's, for `wx.agentConfig`.
-pub static AGENT: Kind = Kind::ticket("wecom_agent_ticket", "agent_ticket", agent, QUOTA);
+pub static AGENT: Kind = Kind::ticket(NAME, "wecom_agent_ticket", "agent_ticket", agent, QUOTA);
 
 /// Page "访问频率限制": 100 tickets an hour for an app, and 400 for the corporation.
 const QUOTA: Quota = Quota { per_hour: Some(100), ..Quota::NONE };

@@ -397,6 +397,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     if !wildcards.is_empty() {
         show("wildcard_keys", &wildcards);
     }
+    if let Some(parent) = credential.awaited(&status) {
+        show("waits_for", &parent.appid);
+    }
     if let Some(error) = &status.last_error {
         show("last_error_class", &error.class);
         show("last_error_errcode", &error.errcode.unwrap_or(0));

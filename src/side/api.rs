@@ -21,7 +21,7 @@ use super::query::Params;
 use super::{apps, events, status};
 use crate::clock::{self, Now};
 use crate::credential::facts::Verdict;
-use crate::credential::table::{Credential, Published, Reading, State as Condition, Status};
+use crate::credential::table::{Credential, LastError, Published, Reading, State as Condition, Status};
 use crate::secret::Secret;
 
 /// What a handler gets.
@@ -223,9 +223,14 @@ pub(super) fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
         };
     }
     let next_s = status.next_try_boot_ms.saturating_sub(now_ms).div_ceil(1000).clamp(1, 3600);
-    let detail = match status.last_error {
-        Some(error) => format!("there is no live value: {}; {}", error.text, error.advice),
-        None => "there is no live value yet".to_owned(),
+    let awaited = credential.awaited(&status).map(|parent| (parent, parent.status(now_ms).last_error));
+    let detail = match (status.last_error, awaited) {
+        (Some(error), None) => format!("there is no live value: {}; {}", error.text, error.advice),
+        (_, Some((parent, Some(error)))) => {
+            format!("it waits for its token {}, which there is none of: {}; {}", parent.appid, error.text, error.advice)
+        }
+        (_, Some((parent, None))) => format!("it waits for its token {}, which is being fetched", parent.appid),
+        (None, None) => "there is no live value yet".to_owned(),
     };
     Problem { retry_after_s: Some(next_s), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-live-value", detail) }
 }
@@ -346,10 +351,12 @@ fn after_check(credential: &Credential, generation: u64, before: &Status) -> Val
         None if status.failures > before.failures => "failed",
         None => "not_checked",
     };
-    verdict(credential, word, status.last_error.map(|error| error.advice))
+    verdict(credential, word, status.last_error)
 }
 
-fn verdict(credential: &Credential, word: &str, advice: Option<String>) -> Value {
+fn verdict(credential: &Credential, word: &str, error: Option<LastError>) -> Value {
     let now = Now::read();
-    json!({ "verdict": word, "advice": advice, "credential": apps::credential(credential, now) })
+    let (advice, advice_zh) = error.map(|error| (error.advice, error.advice_zh)).unzip();
+    let credential = apps::credential(credential, now);
+    json!({ "verdict": word, "advice": advice, "advice_zh": advice_zh, "credential": credential })
 }

@@ -12,7 +12,6 @@ use crate::credential::facts::Writer;
 use crate::credential::journal::{Entry, Event};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
-use crate::upstream::class::known;
 
 /// A value shorter than this would be half given away by its last four characters.
 const SHOWN_BYTES_MIN: usize = 32;
@@ -81,6 +80,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
             "at_ms": unix_ms(check.at_boot_ms, now), "generation": check.generation, "verdict": check.verdict.name(),
         }))),
     );
+    put("waits_for", json!(credential.awaited(&status).map(|parent| waits_for(parent, now))));
     put("last_error", json!(status.last_error.as_ref().map(|error| last_error(error, now))));
     put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
     put("rival_writes", json!(credential.rival_writes.load(Relaxed)));
@@ -97,15 +97,26 @@ fn traces(value: &[u8]) -> Value {
     json!({ "last4": last4, "sha256_8": fingerprint(value) })
 }
 
+/// The token it is fetched with, and what is wrong with that one.
+fn waits_for(parent: &Credential, now: Now) -> Value {
+    let error = parent.status(now.boot_ms).last_error;
+    json!({
+        "app": parent.app(),
+        "kind": parent.about().kind,
+        "last_error": error.map(|error| last_error(&error, now)),
+    })
+}
+
 fn last_error(error: &LastError, now: Now) -> Value {
-    let meaning = error.errcode.and_then(known).map(|known| known.meaning);
     json!({
         "errcode": error.errcode,
         "class": error.class,
         "rid": error.rid,
-        "meaning": meaning,
+        "meaning": error.meaning.map(|meaning| meaning.en),
+        "meaning_zh": error.meaning.map(|meaning| meaning.zh),
         "text": error.text,
         "advice": error.advice,
+        "advice_zh": error.advice_zh,
         "at_ms": unix_ms(error.at_boot_ms, now),
     })
 }
@@ -124,9 +135,9 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
         Event::Renewed { generation, expires_in_s, from } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
-        Event::Failed { class, errcode, rid, text } => json!({
-            "class": class, "errcode": errcode, "rid": rid, "text": text,
-            "meaning": errcode.and_then(known).map(|known| known.meaning),
+        Event::Failed { class, errcode, rid, text, meaning, advice, advice_zh } => json!({
+            "class": class, "errcode": errcode, "rid": rid, "text": text, "advice": advice, "advice_zh": advice_zh,
+            "meaning": meaning.map(|meaning| meaning.en), "meaning_zh": meaning.map(|meaning| meaning.zh),
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
         Event::StandIn { endpoint } => json!({ "endpoint": endpoint }),

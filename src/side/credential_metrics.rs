@@ -265,7 +265,9 @@ mod tests {
                 class: "operator",
                 rid: None,
                 text: "invalid ip".into(),
+                meaning: None,
                 advice: "add it to the list".into(),
+                advice_zh: "".into(),
                 at_boot_ms: 1,
             });
         });

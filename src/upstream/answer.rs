@@ -9,8 +9,9 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::class::{Failure, Sent, scrub};
-use crate::kind::Shape;
+use super::class::{Class, Failure, Sent, scrub};
+use super::codes;
+use crate::kind::{Api, Kind, Shape};
 use crate::secret::Secret;
 
 /// A token WeChat gave. `Debug` never shows it.
@@ -88,44 +89,63 @@ pub enum Probe {
     Unknown,
 }
 
-/// The longest token taken. WeChat says to reserve 512.
-pub const TOKEN_BYTES_MAX: usize = 2048;
+/// The longest token taken. WeChat says to reserve 512, Feishu 4 KB; twice that.
+pub const TOKEN_BYTES_MAX: usize = 8192;
 
 const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
 const LIFE_S_USUAL: u64 = 7_200;
 
 /// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
-pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+pub fn token(kind: &Kind, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+    read(kind.api, &kind.shape, appid, hidden, status, body)
+}
+
+/// The same of any call.
+pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
     // A torn answer may carry a token that the classic endpoint has minted.
     let broken = |what: String| Failure::transport(appid, Sent::Ambiguous, what);
     let parsed = parse(shape, body);
     if let Ok(fields) = &parsed
         && let Some(code) = fields.refusal()
     {
-        return Err(Failure::refused(appid, code, scrub(&fields.message(), hidden)));
+        return Err(Failure::refused(api, appid, code, scrub(&fields.message(), hidden)));
     }
     if !(200..300).contains(&status) {
         let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
         return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, hidden))));
     }
     let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
-    let value = fields.value().map_err(broken)?;
+    let value = match fields.value() {
+        Ok(value) => value,
+        Err(Unusable::Broken(what)) => return Err(broken(what)),
+        Err(Unusable::TooLong(what)) => return Err(Failure::unholdable(appid, what)),
+    };
     let (expires_in_s, told) = life(fields.get(shape.life));
     Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
 }
 
-/// Reads the answer to a probe.
-pub fn probe(status: u16, body: &[u8]) -> Probe {
+/// Reads the answer to a probe, which that call is.
+pub fn probe(api: Api, status: u16, body: &[u8]) -> Probe {
     const SHAPE: Shape = Shape::of("ip_list");
     let Ok(fields) = parse(&SHAPE, body) else { return Probe::Unknown };
     match fields.code() {
-        Code::Value(code @ (40001 | 40014 | 42001)) => Probe::Dead(code),
         Code::Absent | Code::Value(0) if status == 200 && fields.get(SHAPE.value).is_some() => Probe::Alive,
-        // Busy, or an address that is not in service any more.
-        Code::Value(-1 | 0 | 48_017) => Probe::Unknown,
-        Code::Value(code) => Probe::Withheld(code),
-        _ => Probe::Unknown,
+        Code::Absent | Code::Value(0) | Code::Nonsense => Probe::Unknown,
+        Code::Value(code) => match codes::find(api, code) {
+            Some(row) if row.refuses_token => Probe::Dead(code),
+            // Busy, or an address that is not in service any more.
+            Some(row) if row.class == Class::Retry => Probe::Unknown,
+            _ => Probe::Withheld(code),
+        },
     }
+}
+
+/// Why an answer's value is not taken.
+enum Unusable {
+    /// The answer is not what it should be.
+    Broken(String),
+    /// The value is good, and longer than this server can hold.
+    TooLong(String),
 }
 
 /// An answer's fields. A key given twice is refused, since two readers might choose differently.
@@ -200,25 +220,29 @@ impl Fields<'_> {
         }
     }
 
-    fn value(&self) -> Result<Bytes, String> {
+    fn value(&self) -> Result<Bytes, Unusable> {
         let name = self.shape.value;
+        let broken = |what: String| Err(Unusable::Broken(what));
         if matches!(self.code(), Code::Nonsense) {
-            return Err(format!("the answer's {} is not a number", self.shape.code));
+            return broken(format!("the answer's {} is not a number", self.shape.code));
         }
         let text = match self.get(name) {
-            None => return Err(format!("the answer has neither {name} nor {}", self.shape.code)),
+            None => return broken(format!("the answer has neither {name} nor {}", self.shape.code)),
             Some(Value::String(text)) => text,
-            Some(_) => return Err(format!("the answer's {name} is not a string")),
+            Some(_) => return broken(format!("the answer's {name} is not a string")),
         };
         if text.is_empty() {
-            return Err(format!("the answer's {name} is empty"));
-        }
-        if text.len() > TOKEN_BYTES_MAX {
-            return Err(format!("the answer's {name} is longer than {TOKEN_BYTES_MAX} bytes"));
+            return broken(format!("the answer's {name} is empty"));
         }
         // A line break here would let the answer write protocol lines to every client.
         if !is_plain(text) {
-            return Err(format!("the answer's {name} has characters a token cannot have"));
+            return broken(format!("the answer's {name} has characters a token cannot have"));
+        }
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(Unusable::TooLong(format!(
+                "the answer's {name} has {} bytes, and this server holds {TOKEN_BYTES_MAX} at most",
+                text.len()
+            )));
         }
         Ok(Bytes::copy_from_slice(text.as_bytes()))
     }
@@ -287,12 +311,14 @@ fn excerpt(body: &[u8], hidden: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::class::{Class, Pace};
+    use crate::kind::{component, mp};
+    use crate::upstream::class::Pace;
 
-    const SHAPE: Shape = Shape::of("access_token");
+    static KIND: &Kind = &mp::STABLE;
+    const PROBE: Api = mp::PROBE.api();
 
     fn read(body: &str) -> Result<Token, Failure> {
-        token(&SHAPE, "wx1", &["s3cr3t"], 200, body.as_bytes())
+        token(KIND, "wx1", &["s3cr3t"], 200, body.as_bytes())
     }
 
     fn accepted(body: &str) -> (String, u64, Told) {
@@ -313,19 +339,19 @@ mod tests {
             let message = read(&body).unwrap_err().message;
             assert_eq!(message.chars().count(), crate::upstream::class::MESSAGE_CHARS_MAX, "{message}");
         }
-        let page = token(&SHAPE, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
+        let page = token(KIND, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
         assert!(page.starts_with("HTTP status 502: a a"), "{page}");
         assert_eq!(page.chars().count(), crate::upstream::class::MESSAGE_CHARS_MAX, "{page}");
     }
 
     #[test]
     fn a_new_refresh_token_is_taken_along_and_an_unusable_one_does_no_harm() {
-        let shape = &crate::kind::component::AUTHORIZER.shape;
+        let kind = &component::AUTHORIZER;
         let body = |refresh: &str| {
             format!(r#"{{"authorizer_access_token":"T","expires_in":9,"authorizer_refresh_token":{refresh}}}"#)
         };
         let read = |refresh: &str| {
-            let token = token(shape, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
+            let token = token(kind, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
             token.refresh.map(|secret| secret.expose().to_owned())
         };
         assert_eq!(read(r#""refreshtoken@@@R""#).as_deref(), Some("refreshtoken@@@R"));
@@ -334,7 +360,7 @@ mod tests {
             assert_eq!(read(unusable), None, "{unusable}");
         }
         let torn = body("\"refreshtoken@@@Rx");
-        let failure = token(shape, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
+        let failure = token(kind, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
         assert!(!failure.message.contains("Rx"), "{}", failure.message);
     }
 
@@ -381,7 +407,6 @@ mod tests {
 
     #[test]
     fn nothing_that_could_break_the_protocol_is_taken_for_a_token() {
-        let long = format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(TOKEN_BYTES_MAX + 1));
         let refused = [
             r#"{"access_token":"","expires_in":9}"#,
             r#"{"access_token":"a\r\nEND","expires_in":9}"#,
@@ -397,14 +422,22 @@ mod tests {
             "{}",
             "[]",
             "null",
-            &long,
         ];
         for body in refused {
             let failure = read(body).unwrap_err();
             assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "{body}");
         }
-        let longest = format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(TOKEN_BYTES_MAX));
-        assert!(read(&longest).is_ok());
+    }
+
+    #[test]
+    fn a_token_of_feishus_length_is_taken_and_one_too_long_for_us_is_our_fault() {
+        let of = |bytes: usize| read(&format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(bytes)));
+        assert_eq!(of(4096).unwrap().value.len(), 4096);
+        assert!(of(TOKEN_BYTES_MAX).is_ok());
+        let failure = of(TOKEN_BYTES_MAX + 1).unwrap_err();
+        assert_eq!((failure.class, failure.sent), (Class::OwnBug, Sent::Ambiguous));
+        assert_eq!(failure.to_string(), "the answer's access_token has 8193 bytes, and this server holds 8192 at most");
+        assert!(failure.advice().contains("report this as a bug"), "{}", failure.advice());
     }
 
     /// google-cloud-rust #5864: a torn reply was taken for a permanent refusal.
@@ -435,38 +468,38 @@ mod tests {
     fn an_errcode_beats_a_token_and_an_http_status_beats_a_token_too() {
         assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
         let answer = br#"{"access_token":"T","expires_in":9}"#;
-        let failure = token(&SHAPE, "wx1", &["s"], 502, answer).unwrap_err();
+        let failure = token(KIND, "wx1", &["s"], 502, answer).unwrap_err();
         assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous));
         assert!(!failure.message.contains("\"T\""), "{}", failure.message);
-        assert_eq!(token(&SHAPE, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+        assert_eq!(token(KIND, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]
     fn only_the_three_token_errors_make_a_probe_say_dead() {
-        assert_eq!(probe(200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
+        assert_eq!(probe(PROBE, 200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
         for code in [40001, 40014, 42001] {
-            assert_eq!(probe(200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
+            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
         }
         for body in ["", "{}", "<html>", r#"{"errcode":48017}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
-            assert_eq!(probe(200, body.as_bytes()), Probe::Unknown, "{body}");
+            assert_eq!(probe(PROBE, 200, body.as_bytes()), Probe::Unknown, "{body}");
         }
         for code in [45_009, 45_011, 48_001, 60_020, 61_007, 99_999] {
-            assert_eq!(probe(200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
+            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
         }
-        assert_eq!(probe(502, br#"{"ip_list":[]}"#), Probe::Unknown);
+        assert_eq!(probe(PROBE, 502, br#"{"ip_list":[]}"#), Probe::Unknown);
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_break_the_reader(status in 100u16..600, body: Vec<u8>) {
-            let _ = token(&SHAPE, "wx1", &["s"], status, &body);
-            let _ = probe(status, &body);
+            let _ = token(KIND, "wx1", &["s"], status, &body);
+            let _ = probe(PROBE, status, &body);
         }
 
         #[test]
         fn what_is_taken_is_always_printable(text in "\\PC{0,40}") {
             let body = serde_json::json!({"access_token": text, "expires_in": 9}).to_string();
-            if let Ok(token) = token(&SHAPE, "wx1", &["s"], 200, body.as_bytes()) {
+            if let Ok(token) = token(KIND, "wx1", &["s"], 200, body.as_bytes()) {
                 proptest::prop_assert!(!token.value.is_empty());
                 proptest::prop_assert!(token.value.iter().all(|b| (0x21..=0x7e).contains(b)));
             }

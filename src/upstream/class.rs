@@ -1,11 +1,14 @@
-//! What an error from WeChat means: whose fault it is, whether asking again can help, and what to do about it.
+//! A call that brought no token: whose fault it is, whether asking again can help, and what to do about it.
 //!
-//! Pure. Matching is on the errcode only; texts change, so they are searched for the IP and the rid and nothing else.
+//! Pure. What an error code means is in [`codes`], by platform, call and code; texts change, so they are searched for the
+//! IP and the rid and nothing else.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use super::codes::{self, Text};
 use crate::descriptors;
+use crate::kind::{Api, Call};
 
 /// What the refresher should do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Wait {
     AtLeastMs(u64),
     /// A daily quota is gone: until midnight in UTC+8. WeChat does not publish the hour, so look now and then.
     NextDay,
+    /// The interface is blocked for a while, and longer each time it is met blocked again.
+    Doubling { first_ms: u64, most_ms: u64 },
 }
 
 /// How often to look whether the operator has acted.
@@ -68,8 +73,6 @@ pub enum Missing {
     Secret,
     VerifyTicket,
     RefreshToken,
-    /// The live token of the app, or of the component, that it is asked with.
-    Token,
     /// The state that several nodes share.
     SharedState,
     /// A file descriptor, for a moment.
@@ -77,17 +80,28 @@ pub enum Missing {
 }
 
 impl Missing {
-    fn remedy(self) -> &'static str {
+    const fn remedy(self) -> Text {
         match self {
-            Missing::SharedState => {
-                "see why the shared state is out of reach; until it is back, the token is served to its end"
-            }
-            Missing::Descriptor => descriptors::REMEDY,
-            Missing::Secret => "see that a node with the app's secret runs and that this one reaches what they share",
-            Missing::VerifyTicket => PUSHES,
-            Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
+            Missing::SharedState => Text {
+                en: "see why the shared state is out of reach; until it is back, the token is served to its end",
+                zh: "请查明共享状态为何无法访问；恢复之前，token 会一直提供到失效为止",
+            },
+            Missing::Descriptor => Text {
+                en: descriptors::REMEDY,
+                zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
+            },
+            Missing::Secret => Text {
+                en: "see that a node with the app's secret runs and that this one reaches what they share",
+                zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问它们共享的状态",
+            },
+            Missing::VerifyTicket => Text {
+                en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+                     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
+                zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
+                     verify_ticket_file",
+            },
             Missing::RefreshToken => {
-                "put the merchant's refresh token in place; a changed file is tried within seconds"
+                Text { en: "put the merchant's refresh token in place", zh: "请放入商户的 refresh token" }
             }
         }
     }
@@ -99,6 +113,8 @@ impl Missing {
 pub struct Failure {
     pub class: Class,
     pub errcode: Option<i64>,
+    /// The call that was refused or held back; none where it does not matter which it was.
+    pub api: Option<Api>,
     /// What went wrong, fit for a log: no secret, no token, no control characters, at most 200 characters.
     pub message: String,
     /// WeChat's own name for the call; it can be looked up at mp.weixin.qq.com.
@@ -122,6 +138,7 @@ impl Failure {
         Failure {
             class: Class::Retry,
             errcode: None,
+            api: None,
             message,
             rid: None,
             seen_ip: None,
@@ -131,11 +148,12 @@ impl Failure {
         }
     }
 
-    /// WeChat's refusal. `message` has been scrubbed.
-    pub fn refused(appid: &str, errcode: i64, message: String) -> Failure {
+    /// The platform's refusal. `message` has been scrubbed.
+    pub fn refused(api: Api, appid: &str, errcode: i64, message: String) -> Failure {
         Failure {
-            class: classify(errcode),
+            class: codes::find(api, errcode).map_or(codes::UNKNOWN_CLASS, |row| row.class),
             errcode: Some(errcode),
+            api: Some(api),
             rid: find_rid(&message),
             seen_ip: find_ip(&message),
             message,
@@ -162,9 +180,9 @@ impl Failure {
         Failure { missing: Some(Missing::Descriptor), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
-    /// The token it is asked with is not there; nothing was sent.
-    pub fn no_token(appid: &str, message: &str) -> Failure {
-        Failure { missing: Some(Missing::Token), ..Failure::transport(appid, Sent::NotSent, message) }
+    /// The platform gave a value that this server cannot hold. `sent` is what that says of the value before it.
+    pub fn unholdable(appid: &str, message: String) -> Failure {
+        Failure { class: Class::OwnBug, ..Failure::transport(appid, Sent::Ambiguous, message) }
     }
 
     /// There is no refresh token left to try; nothing was sent.
@@ -184,165 +202,125 @@ impl Failure {
     }
 
     /// Our own ledger holds the call back; nothing was sent.
-    pub fn held_back(appid: &str, message: String) -> Failure {
+    pub fn held_back(api: Api, appid: &str, message: String) -> Failure {
         let class = Class::Wait(Wait::NextDay);
-        Failure { class, ..Failure::transport(appid, Sent::NotSent, message) }
+        Failure { class, api: Some(api), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// It refuses the token that the call was made with, and says nothing of the secret.
+    pub fn refuses_token(&self) -> bool {
+        self.row().is_some_and(|row| row.refuses_token)
+    }
+
+    /// What is to be done is to give another secret or refresh token.
+    pub fn asks_for_secret(&self) -> bool {
+        let is_unread = self.sent == Sent::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));
+        matches!(self.class, Class::Operator(_))
+            && match self.errcode {
+                Some(_) => self.row().is_some_and(|row| row.asks_for_secret),
+                None => is_unread,
+            }
+    }
+
+    /// What its row says, whatever has been made of it since.
+    pub fn class_of_code(&self) -> Class {
+        self.row().map_or(self.class, |row| row.class)
+    }
+
+    /// What the error code says; none without one.
+    pub fn meaning(&self) -> Option<Text> {
+        self.errcode.map(|_| self.row().map_or(codes::UNKNOWN_MEANING, |row| row.meaning))
     }
 
     /// What to do, in a sentence for the operator.
     pub fn advice(&self) -> Cow<'static, str> {
-        match (self.errcode, self.seen_ip) {
-            (Some(40164 | 61004 | 45035 | 60020), Some(ip)) => Cow::Owned(format!(
-                "WeChat saw IP {ip}; add it to the IP allow-list of app {} at mp.weixin.qq.com (takes 5-10 min)",
-                self.appid
-            )),
-            (Some(code), _) => Cow::Borrowed(known(code).map_or(UNKNOWN_REMEDY, |known| known.remedy)),
-            (None, _) => Cow::Borrowed(self.transport_advice()),
+        self.fill_in(self.advice_text().en)
+    }
+
+    /// The same in Chinese.
+    pub fn advice_zh(&self) -> Cow<'static, str> {
+        self.fill_in(self.advice_text().zh)
+    }
+
+    fn row(&self) -> Option<&'static codes::Row> {
+        codes::find(self.api?, self.errcode?)
+    }
+
+    fn advice_text(&self) -> Text {
+        if self.errcode.is_none() {
+            return self.advice_without_code();
+        }
+        let platform = self.api.map_or("", |api| api.platform);
+        match self.row() {
+            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
+            None => codes::unknown_advice(platform),
         }
     }
 
-    fn transport_advice(&self) -> &'static str {
+    fn fill_in(&self, sentence: &'static str) -> Cow<'static, str> {
+        match self.seen_ip {
+            Some(ip) if sentence.contains("{ip}") => {
+                sentence.replace("{ip}", &ip.to_string()).replace("{app}", &self.appid).into()
+            }
+            _ => sentence.into(),
+        }
+    }
+
+    fn advice_without_code(&self) -> Text {
         if let Some(missing) = self.missing {
             missing.remedy()
+        } else if self.class == Class::OwnBug {
+            Text {
+                en: "please report this as a bug; the value held now is served to its end",
+                zh: "请作为程序错误反馈；当前的值会一直提供到失效为止",
+            }
         } else if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
-            "put the app's secret in place; a changed secret is tried within seconds"
+            Text { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }
         } else if matches!(self.class, Class::Wait(_)) {
-            "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own"
+            self.advice_when_held_back()
         } else if self.message.contains("certificate") {
-            "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right"
+            Text {
+                en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
+                zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
+            }
         } else if self.sent == Sent::NotSent {
-            "check DNS, routing, firewall and proxy between this machine and WeChat"
+            Text {
+                en: "check DNS, routing, firewall and proxy between this machine and WeChat",
+                zh: "请检查本机到微信之间的 DNS、路由、防火墙和代理",
+            }
         } else {
-            "nothing, if it passes; if it stays, check what sits between this machine and WeChat"
+            Text {
+                en: "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
+                zh: "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
+            }
+        }
+    }
+
+    /// Only a classic token can be had from an endpoint with another quota.
+    fn advice_when_held_back(&self) -> Text {
+        match self.api {
+            Some(Api { platform: "mp", call: Call::Token }) => Text {
+                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
+                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
+            },
+            Some(Api { call: Call::Ticket, .. }) => Text {
+                en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
+                zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
+            },
+            _ => Text {
+                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota",
+                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
+            },
         }
     }
 
     fn sentence(&self) -> String {
-        match self.errcode {
-            Some(code) => {
-                let meaning = known(code).map_or("unknown error", |known| known.meaning);
-                format!("errcode {code} ({meaning}): {}", self.message)
-            }
-            None => self.message.clone(),
+        match (self.errcode, self.meaning()) {
+            (Some(code), Some(meaning)) => format!("errcode {code} ({}): {}", meaning.en, self.message),
+            _ => self.message.clone(),
         }
     }
 }
-
-/// One errcode WeChat's token endpoints give.
-#[derive(Clone, Copy, Debug)]
-pub struct Known {
-    pub code: i64,
-    pub class: Class,
-    pub meaning: &'static str,
-    pub remedy: &'static str,
-}
-
-/// What an errcode asks for. An unknown one is looked at slowly: fast retries might spend a quota.
-pub fn classify(errcode: i64) -> Class {
-    known(errcode).map_or(Class::Operator(Pace::Slow), |known| known.class)
-}
-
-/// The table's line for an errcode.
-pub fn known(errcode: i64) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.code == errcode)
-}
-
-const UNKNOWN_REMEDY: &str =
-    "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com";
-
-const SOON: Class = Class::Operator(Pace::Soon);
-const SLOW: Class = Class::Operator(Pace::Slow);
-const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
-
-const fn wait(ms: u64) -> Class {
-    Class::Wait(Wait::AtLeastMs(ms))
-}
-
-const fn line(code: i64, class: Class, meaning: &'static str, remedy: &'static str) -> Known {
-    Known { code, class, meaning, remedy }
-}
-
-const ALLOW_LIST: &str = "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)";
-const REPORT_BUG: &str = "check the app's appid and secret; if they are right, please report this as a bug";
-
-const AUTHORISE_AGAIN: &str =
-    "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds";
-const PUSHES: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
-    open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
-const NEXT_TICKET: &str = "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is \
-    tried at once; else see that the receiver of its pushes hands them on";
-
-/// Every errcode the token endpoints are known to give.
-pub const KNOWN: &[Known] = &[
-    line(-1, Class::Retry, "WeChat is busy", "nothing; it is tried again"),
-    line(40001, SLOW, "wrong app secret", "put the app's current secret in place; a changed file is tried in seconds"),
-    line(40002, Class::OwnBug, "bad grant_type", REPORT_BUG),
-    line(43002, Class::OwnBug, "must be posted", REPORT_BUG),
-    line(41002, Class::OwnBug, "appid missing", REPORT_BUG),
-    line(41004, Class::OwnBug, "secret missing", REPORT_BUG),
-    line(40013, SLOW, "unknown appid", "correct the appid in the configuration"),
-    line(40125, SLOW, "wrong app secret", "put the app's current secret in place; a changed file is tried in seconds"),
-    line(40164, SOON, "our IP is not on the allow-list", ALLOW_LIST),
-    line(61004, SOON, "our IP is not on the allow-list", ALLOW_LIST),
-    line(45035, SOON, "our IP is not on the allow-list", ALLOW_LIST),
-    line(60020, SOON, "our IP is not on the allow-list", ALLOW_LIST),
-    line(40243, SLOW, "app secret frozen", "unfreeze the secret at mp.weixin.qq.com (takes about 10 min)"),
-    line(
-        45009,
-        Class::Wait(Wait::NextDay),
-        "daily quota used up",
-        "wait for the next day, clear the quota (clear_quota/v2), or use the stable_token endpoint, which has its own",
-    ),
-    line(45011, wait(MINUTE_MS), "too many calls this minute", "nothing; it is tried again after a minute"),
-    line(45033, Class::Retry, "too many calls at once", "nothing; it is tried again"),
-    line(
-        48017,
-        Class::Retry,
-        "retired entry address",
-        "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches",
-    ),
-    line(50002, SLOW, "account frozen, cancelled or moved", "ask at mp.weixin.qq.com what happened to the account"),
-    line(
-        50004,
-        SLOW,
-        "barred from the token interface",
-        "read the notice at mp.weixin.qq.com; WeChat calls it a penalty",
-    ),
-    line(50007, SLOW, "account frozen", "ask at mp.weixin.qq.com what happened to the account"),
-    line(
-        61024,
-        SLOW,
-        "a component account",
-        "this account is a third-party platform: give it kind = \"component\" in the configuration",
-    ),
-    line(
-        89501,
-        wait(10 * MINUTE_MS),
-        "the administrator has been asked to confirm our IP",
-        "let the account's administrator confirm the request on their phone",
-    ),
-    line(
-        89503,
-        wait(10 * MINUTE_MS),
-        "the administrator must confirm our IP",
-        "let the account's administrator confirm the request on their phone, or use the IP allow-list",
-    ),
-    line(89507, wait(HOUR_MS), "the administrator refused our IP, for an hour", "talk to the account's administrator"),
-    line(
-        89506,
-        wait(24 * HOUR_MS),
-        "the administrator refused our IP, for a day",
-        "talk to the account's administrator",
-    ),
-    line(40091, SLOW, "invalid secret (WeCom)", "put the app's current secret in place"),
-    line(61003, SLOW, "the account has not authorised this component", AUTHORISE_AGAIN),
-    line(61023, SLOW, "refresh token invalid", AUTHORISE_AGAIN),
-    line(61005, wait(10 * MINUTE_MS), "verify ticket expired", NEXT_TICKET),
-    line(61006, wait(10 * MINUTE_MS), "verify ticket invalid", NEXT_TICKET),
-    line(42009, Class::Retry, "suite or component token expired", "nothing; that token is renewed first"),
-    line(40082, Class::Retry, "suite or component token invalid", "nothing; that token is renewed first"),
-];
 
 /// The address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist`.
 fn find_ip(text: &str) -> Option<IpAddr> {
@@ -435,39 +413,7 @@ fn hide_after_field(text: &str, field: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_known_code_has_one_line_with_a_meaning_and_a_remedy() {
-        for known in KNOWN {
-            assert!(!known.meaning.is_empty() && !known.remedy.is_empty(), "{}", known.code);
-            assert_eq!(KNOWN.iter().filter(|other| other.code == known.code).count(), 1, "{}", known.code);
-        }
-    }
-
-    #[test]
-    fn error_classes() {
-        let expected = [
-            (Class::Retry, &[-1, 48017, 45033, 42009, 40082][..]),
-            (SLOW, &[40001, 40013, 40125, 40243, 50002, 50004, 50007, 61024, 40091, 61003, 61023]),
-            (SOON, &[40164, 61004, 45035, 60020]),
-            (Class::OwnBug, &[40002, 43002, 41002, 41004]),
-            (Class::Wait(Wait::NextDay), &[45009]),
-            (wait(60_000), &[45011]),
-            (wait(600_000), &[89501, 89503, 61005, 61006]),
-            (wait(3_600_000), &[89507]),
-            (wait(86_400_000), &[89506]),
-        ];
-        for (class, codes) in expected {
-            for code in codes {
-                assert_eq!(classify(*code), class, "{code}");
-            }
-        }
-        assert_eq!(expected.iter().map(|(_, codes)| codes.len()).sum::<usize>(), KNOWN.len());
-    }
-
-    #[test]
-    fn an_unknown_code_is_never_retried_fast() {
-        assert_eq!(classify(12345), SLOW);
-    }
+    const TOKEN: Api = Api { platform: "mp", call: Call::StableToken };
 
     #[test]
     fn the_ip_and_the_rid_are_found_in_every_shape() {
@@ -484,7 +430,7 @@ mod tests {
             ("ip 999.1.1.1 :: rid: ", None, None),
         ];
         for (text, ip, rid) in cases {
-            let failure = Failure::refused("wx1", 40164, text.to_owned());
+            let failure = Failure::refused(TOKEN, "wx1", 40164, text.to_owned());
             assert_eq!(failure.seen_ip.map(|ip| ip.to_string()).as_deref(), ip, "{text}");
             assert_eq!(failure.rid.as_deref(), rid, "{text}");
         }
@@ -492,7 +438,7 @@ mod tests {
 
     #[test]
     fn the_advice_for_40164_names_the_ip_and_the_app() {
-        let failure = Failure::refused("wx1", 40164, "invalid ip 1.2.3.4, not in whitelist".into());
+        let failure = Failure::refused(TOKEN, "wx1", 40164, "invalid ip 1.2.3.4, not in whitelist".into());
         assert_eq!(
             failure.advice(),
             "WeChat saw IP 1.2.3.4; add it to the IP allow-list of app wx1 at mp.weixin.qq.com (takes 5-10 min)"

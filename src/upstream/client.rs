@@ -118,7 +118,7 @@ impl Client {
         let request = |base_url: &str| (kind.request)(&Ask { base_url, ..*ask });
         let (turn, answered) = self.reach(&caller, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
-            answer::token(&kind.shape, ask.appid, &hidden, status, &body)
+            answer::token(kind, ask.appid, &hidden, status, &body)
                 .map(|token| token.within(kind.life_ms_max))
                 .map_err(|failure| turn.refused(hosts::named(failure, &turn.pick.base_url)))
         });
@@ -130,13 +130,13 @@ impl Client {
 
     /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
     pub async fn probe(&self, kind: &Kind, base_url: &str, value: &[u8], deadline: Duration) -> Probe {
-        let (Some(probe), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
+        let (Some(call), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
         let caller = Caller { base_url, appid: "", hidden: &[value] };
-        match self.reach(&caller, |base_url| probe(base_url, value), deadline).await {
+        match self.reach(&caller, |base_url| (call.request)(base_url, value), deadline).await {
             (turn, Ok((status, body))) => {
-                let probe = answer::probe(status, &body);
+                let probe = answer::probe(call.api(), status, &body);
                 if matches!(probe, Probe::Unknown | Probe::Withheld(_))
-                    && let Err(failure) = answer::token(&kind.shape, "", &[value], status, &body)
+                    && let Err(failure) = answer::read(call.api(), &kind.shape, "", &[value], status, &body)
                 {
                     // It says nothing of the token, but perhaps of the host.
                     turn.refused(hosts::named(failure, &turn.pick.base_url));

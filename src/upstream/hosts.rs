@@ -122,7 +122,10 @@ pub fn named(mut failure: Failure, base_url: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::{Api, Call};
     use crate::upstream::class::Sent;
+
+    const TOKEN: Api = Api { platform: "mp", call: Call::Token };
 
     const MINUTE: u64 = 60_000;
 
@@ -202,11 +205,11 @@ mod tests {
     fn only_a_lost_call_and_a_retired_entry_are_the_hosts_fault() {
         assert!(is_at_fault(&Failure::transport("wx1", Sent::NotSent, "refused")));
         assert!(is_at_fault(&Failure::transport("wx1", Sent::Ambiguous, "reset")));
-        assert!(is_at_fault(&Failure::refused("wx1", 48017, String::new())));
+        assert!(is_at_fault(&Failure::refused(TOKEN, "wx1", 48017, String::new())));
         assert!(!is_at_fault(&Failure::unusable("wx1", "no secret")));
         assert!(!is_at_fault(&Failure::no_descriptor("wx1", "too many open files")));
         for code in [-1, 40001, 40013, 40164, 45009, 45011, 89503, 12345] {
-            assert!(!is_at_fault(&Failure::refused("wx1", code, String::new())), "{code}");
+            assert!(!is_at_fault(&Failure::refused(TOKEN, "wx1", code, String::new())), "{code}");
         }
     }
 

@@ -155,6 +155,11 @@ fn a_ticket_that_comes_late_is_used_within_seconds_and_until_then_the_state_says
     let error = String::from_utf8(error).unwrap();
     assert!(error.contains("component_verify_ticket") && error.contains("every 10 minutes"), "{error}");
     assert_eq!((client.get(&component_key()), wechat.calls(COMPONENT).total()), (None, 0));
+    // Its authorizer has no trouble of its own.
+    let mut of_authorizer = |name: &str| client.stat("tokens", &format!("{AUTH}:{name}"));
+    let waits =
+        [of_authorizer("state"), of_authorizer("waits_for"), of_authorizer("failures"), of_authorizer("last_error")];
+    assert_eq!(waits.map(Option::unwrap_or_default), ["waiting", COMPONENT, "0", ""]);
     write(node.folder.path(), "ticket", &format!("{}\n", wechat.push_verify_ticket(COMPONENT)));
     value(&mut client, &component_key());
     value(&mut client, &key());

@@ -1,5 +1,9 @@
 //! Tickets and the other platforms: fetched with their app's token, polled and swapped; WeCom renewed at its end.
 
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Scope};
 
 use crate::support::{Client, Node, Wechat, wait_for};
@@ -134,7 +138,6 @@ fn wecom_is_renewed_at_its_end_without_a_miss() {
 
 #[test]
 fn qq_and_feishu_are_asked_in_their_own_shape() {
-    use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -172,4 +175,202 @@ fn qq_and_feishu_are_asked_in_their_own_shape() {
     let mut client = node.connect();
     assert_eq!(value(&mut client, "access_token:1112263905"), "QQ-TOKEN");
     assert_eq!(value(&mut client, "access_token:cli_9f5343c580712544"), "t-FEISHU");
+}
+
+/// A server that answers every call with this body until it is told to hang up on everybody.
+fn answering(body: String) -> (String, Arc<AtomicBool>) {
+    let gone = Arc::new(AtomicBool::new(false));
+    let is_gone = gone.clone();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if is_gone.load(Ordering::SeqCst) {
+                continue;
+            }
+            let mut request = Vec::new();
+            let mut part = [0; 4096];
+            while !request.ends_with(b"}") {
+                match stream.read(&mut part) {
+                    Ok(read) if read > 0 => request.extend_from_slice(&part[..read]),
+                    _ => break,
+                }
+            }
+            let length = body.len();
+            // The client may have gone.
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        }
+    });
+    (base_url, gone)
+}
+
+const FEISHU: &str = "cli_9f5343c580712544";
+
+fn feishu_answer(token: &str) -> String {
+    format!(r#"{{"code":0,"msg":"ok","tenant_access_token":"{token}","expire":7200}}"#)
+}
+
+/// Feishu says to reserve 4 KB.
+#[cfg(feature = "redis")]
+#[test]
+fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
+    let token = format!("t-{}", "aB3.".repeat(1024).split_at(4094).0);
+    let redis = crate::support::redis::Redis::start(&[]);
+    let (base_url, gone) = answering(feishu_answer(&token));
+    let side = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let key = format!("access_token:{FEISHU}");
+    let shared = format!("url = \"{}\"\nsecret_file = \"{{folder}}/state.secret\"", redis.url());
+    let config = |rest: &str| {
+        format!(
+            "[side]\nlisten = [\"{side}\"]\n[upstream]\nbase_url = \"{base_url}\"\n\
+             [state]\npath = \"{{folder}}/state.json\"\n{rest}\n[[app]]\nappid = \"{FEISHU}\"\nsecret = \"{SECRET}\"\n\
+             kind = \"feishu\"\naliases = [\"plain\", {{ key = \"quoted\", encoding = \"json_string\" }}]\n"
+        )
+    };
+    let folder = || {
+        let folder = tempfile::tempdir().unwrap();
+        crate::support::write(folder.path(), "state.secret", "0123456789abcdef0123456789abcdef");
+        folder
+    };
+    let first = Node::start_in(folder(), &config(&shared), &[]);
+    let mut client = first.connect();
+    assert_eq!(value(&mut client, &key), token);
+    assert_eq!(value(&mut client, "plain"), token);
+    assert_eq!(value(&mut client, "quoted"), format!("\"{token}\""));
+    client.expect(format!("mg {key} v s\r\n"), format!("VA 4096 s4096\r\n{token}\r\n"));
+    let mut binary = first.connect();
+    let mut request = vec![0x80, 0, 0, key.len() as u8, 0, 0, 0, 0, 0, 0, 0, key.len() as u8];
+    request.extend([0; 12]);
+    request.extend(key.as_bytes());
+    binary.send(request);
+    let answer = binary.read(24 + 4 + 4096);
+    assert_eq!(&answer[28..], token.as_bytes());
+    let path = format!("/v1/apps/{FEISHU}/credentials/access_token");
+    let told = crate::side::raw(side, "GET", &path, &[], "");
+    assert_eq!(told.json()["token"], token);
+    // Whoever reports it may name it by its value.
+    let body = format!("{{\"token\":\"{token}\"}}");
+    let report = crate::side::raw(side, "POST", &format!("{path}/refresh"), &[crate::side::MEANT], &body);
+    assert_eq!(report.status, 200, "{report:?}");
+
+    // A node without a secret, by HTTP.
+    let follower = Node::start(
+        &format!(
+            "[state]\npath = \"none\"\nupstream = \"http://{side}\"\npoll_every_ms = 1000\n[[app]]\nappid = \"{FEISHU}\"\n\
+             kind = \"feishu\"\nbase_url = \"http://127.0.0.1:1\"\n"
+        ),
+        &[],
+    );
+    assert_eq!(value(&mut follower.connect(), &key), token);
+
+    // From the state file alone, and from the shared Redis alone.
+    gone.store(true, Ordering::SeqCst);
+    let second = Node::start_in(folder(), &config(&shared).replace(&format!("listen = [\"{side}\"]"), ""), &[]);
+    assert_eq!(value(&mut second.connect(), &key), token);
+    let alone = Node::start_in(first.stop(), &config(""), &[]);
+    assert_eq!(alone.connect().get(&key).unwrap(), token.as_bytes());
+}
+
+#[test]
+fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
+    let (base_url, _) = answering(feishu_answer(&"x".repeat(8193)));
+    let node = Node::start(
+        &format!(
+            "[upstream]\nbase_url = \"{base_url}\"\n[state]\npath = \"none\"\n[[app]]\nappid = \"{FEISHU}\"\n\
+             secret = \"{SECRET}\"\nkind = \"feishu\"\n"
+        ),
+        &[],
+    );
+    let mut client = node.connect();
+    let mut stat = |name: &str| client.stat("tokens", &format!("{FEISHU}:{name}"));
+    assert_eq!(wait_for("a failure", || stat("last_error_class")), "own-bug");
+    assert_eq!(stat("state").unwrap(), "blocked");
+    assert!(stat("last_error").unwrap().contains("has 8193 bytes, and this server holds 8192 at most"));
+    assert!(stat("what_to_do").unwrap().contains("report this as a bug"));
+}
+
+/// The credentials of one app with a jsapi ticket, and what is known of both.
+mod family {
+    use tokencached::clock::{Now, boot_ms};
+    use tokencached::config::App;
+    use tokencached::credential::facts::Verdict;
+    use tokencached::credential::journal::Event;
+    use tokencached::credential::table::{Credential, Reading, State};
+    use tokencached::kind::mp;
+    use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Scope};
+
+    use crate::refresher::{Node, sandbox, stable, token, until};
+
+    fn with_ticket(sandbox: &Sandbox) -> Node {
+        Node::of(sandbox, App { tickets: vec![&mp::JSAPI], ..stable() })
+    }
+
+    fn ticket(node: &Node) -> &Credential {
+        &node.table.credentials()[1]
+    }
+
+    fn events(node: &Node, credential: &Credential) -> Vec<Event> {
+        node.table.journal.of(credential.id, Now::read()).iter().map(|entry| entry.event.clone()).collect()
+    }
+
+    async fn ask(node: &Node, credential: &Credential) {
+        let done = node.table.ask_refresh(credential, None).expect("room for a report");
+        done.await.unwrap();
+    }
+
+    fn refused(errcode: i64, errmsg: &str) -> Fault {
+        Fault::new(FaultKind::Errcode { errcode, errmsg: errmsg.into() })
+    }
+
+    #[tokio::test]
+    async fn a_ticket_without_a_token_waits_for_it_and_has_no_error_of_its_own() {
+        let sandbox = sandbox(Options::default()).await;
+        sandbox.set_fault("wx1", refused(40164, "invalid ip 9.8.7.6, not in whitelist"));
+        let node = with_ticket(&sandbox);
+        let ticket = ticket(&node);
+        until("the token's failure", || node.status().failures > 0).await;
+        // Its readers are told so, which is when it would have been asked for.
+        until("the ticket's turn", || matches!(ticket.read(boot_ms()), Reading::Absent)).await;
+        let status = ticket.status(boot_ms());
+        assert_eq!((status.state, status.waits_for_parent, status.failures), (State::Waiting, true, 0));
+        assert_eq!((status.last_error.clone(), status.next_action()), (None, "await token"));
+        assert_eq!(ticket.awaited(&status).unwrap().status(boot_ms()).last_error.unwrap().errcode, Some(40164));
+        assert_eq!(events(&node, ticket), []);
+        assert_eq!(sandbox.calls("wx1").of(Endpoint::Ticket), 0);
+
+        sandbox.clear_fault("wx1");
+        ask(&node, node.credential()).await;
+        until("the ticket", || token(ticket).is_some()).await;
+        let status = ticket.status(boot_ms());
+        assert_eq!((status.state, status.waits_for_parent, status.failures), (State::Fresh, false, 0));
+        assert!(matches!(events(&node, ticket)[..], [Event::Renewed { .. }]), "{:?}", events(&node, ticket));
+    }
+
+    /// Each refusal has the token looked into; when that is found good, asking again every second changes nothing.
+    #[tokio::test]
+    async fn a_ticket_refused_with_40001_has_the_token_verified_and_says_nothing_of_the_secret() {
+        let sandbox = sandbox(Options::default()).await;
+        let text = "invalid credential, access_token is invalid or not latest";
+        sandbox.add_fault("wx1", refused(40001, text).on(Scope::Tickets));
+        let node = with_ticket(&sandbox);
+        let ticket = ticket(&node);
+        until("the ticket's verdict", || ticket.status(boot_ms()).state == State::Blocked).await;
+        let error = ticket.status(boot_ms()).last_error.unwrap();
+        assert_eq!((error.errcode, error.class), (Some(40001), "operator"));
+        assert!(error.text.contains("the access token was refused for this call"), "{}", error.text);
+        assert!(error.advice.contains("The AppSecret is right") && error.advice_zh.contains("不要重置"), "{error:?}");
+        let status = node.status();
+        assert_eq!((status.last_error, status.forced, status.early_deaths), (None, 0, 0));
+        assert_eq!(status.last_check.unwrap().verdict, Verdict::Accepted);
+        let calls = sandbox.calls("wx1");
+        // The first fetch and one for each check.
+        assert!(calls.of(Endpoint::StableToken) <= 1 + status.checks, "{calls:?}");
+        assert!(calls.of(Endpoint::Ticket) < 10, "{calls:?}");
+        // Another token may be taken: it is tried at once.
+        sandbox.clear_fault("wx1");
+        sandbox.kill_tokens("wx1");
+        node.report(None).await;
+        until("the ticket", || token(ticket).is_some()).await;
+    }
 }

@@ -159,6 +159,22 @@ fn a_daily_quota_waits_for_midnight_in_utc_8_with_a_slow_probe() {
 }
 
 #[test]
+fn a_block_is_waited_for_twice_as_long_each_time_and_an_hour_at_most() {
+    let block = Class::Wait(Wait::Doubling { first_ms: 60_000, most_ms: 3_600_000 });
+    let mut standing = Standing::new(Renewal::AtEnd);
+    // Other trouble before it, or in between, does not make it longer.
+    standing.failed(Class::Retry, Sent::NotSent, 0, at(0), 0.0);
+    let mut minutes = Vec::new();
+    for _ in 0..8 {
+        minutes.push(standing.failed(block, Sent::Answered, 0, at(0), 0.0) / 60_000);
+        standing.failed(Class::Retry, Sent::NotSent, 0, at(0), 0.0);
+    }
+    assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60, 60]);
+    standing.answered(&answer(0, 7200, false), 0.0);
+    assert_eq!(standing.failed(block, Sent::Answered, 0, at(0), 0.0), 60_000, "an answer ends the count");
+}
+
+#[test]
 fn an_ambiguous_classic_call_dooms_the_old_value_in_the_overlap_and_is_repeated_before_that_ends() {
     let mut standing = fetched(Renewal::Mint, 7200);
     let (sent, now) = (4_800_000, at(4_808_000));

@@ -17,14 +17,17 @@ use crate::credential::policy::ADOPTED_PROBE_MS;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
 use crate::kind::Renewal;
+use crate::upstream::codes::Text;
 use crate::upstream::{Probe, Sent, Token};
 
 /// What clients provoke in a flood is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
-const RESET_IT: &str =
-    "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted";
+const RESET_IT: Text = Text {
+    en: "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted",
+    zh: "请在微信重置该应用的 AppSecret，或等待：会反复核验这个 token，一旦被接受就继续提供",
+};
 
 impl Driver {
     /// A client or a ticket's call says that a value is dead, or that somebody else renews it.
@@ -104,7 +107,7 @@ impl Driver {
                 let held = slot.credential.published();
                 matches!(probe, Some(Probe::Dead(_))) || held.is_none_or(|held| held.value != token.value)
             }
-            Outcome::Cancelled | Outcome::Denied(_) | Outcome::Late | Outcome::OutOfReach(_) => true,
+            Outcome::NoToken | Outcome::Cancelled | Outcome::Denied(_) | Outcome::Late | Outcome::OutOfReach(_) => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
             Outcome::Told { .. } => false,
         };
@@ -289,9 +292,17 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let next_ms = slot.standing.still_refused(now_ms, fastrand::f64());
         if errcode.is_some() {
-            error!(appid = slot.credential.appid, errcode, advice = RESET_IT, "{HANDED_OUT}");
-            let text = HANDED_OUT.to_owned();
-            self.note_event(id, Event::Failed { class: "operator", errcode, rid: None, text });
+            error!(appid = slot.credential.appid, errcode, advice = RESET_IT.en, "{HANDED_OUT}");
+            let event = Event::Failed {
+                class: "operator",
+                errcode,
+                rid: None,
+                text: HANDED_OUT.to_owned(),
+                meaning: None,
+                advice: RESET_IT.en.into(),
+                advice_zh: RESET_IT.zh.into(),
+            };
+            self.note_event(id, event);
         }
         let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
@@ -301,7 +312,9 @@ impl Driver {
                 class: "operator",
                 rid: None,
                 text: HANDED_OUT.to_owned(),
-                advice: RESET_IT.to_owned(),
+                meaning: None,
+                advice: RESET_IT.en.into(),
+                advice_zh: RESET_IT.zh.into(),
                 at_boot_ms: now_ms,
             });
         });

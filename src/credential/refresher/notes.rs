@@ -13,8 +13,16 @@ impl Driver {
     }
 
     pub(super) fn note_failed(&self, id: CredentialId, failure: &Failure) {
-        let (class, errcode, rid) = (failure.class.name(), failure.errcode, failure.rid.clone());
-        self.note_event(id, Event::Failed { class, errcode, rid, text: failure.to_string() });
+        let event = Event::Failed {
+            class: failure.class.name(),
+            errcode: failure.errcode,
+            rid: failure.rid.clone(),
+            text: failure.to_string(),
+            meaning: failure.meaning(),
+            advice: failure.advice(),
+            advice_zh: failure.advice_zh(),
+        };
+        self.note_event(id, event);
     }
 
     pub(super) fn note_stand_in(&self, id: CredentialId) {

@@ -82,7 +82,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let Some(charge) = slot.charge.take() else { return };
         let unsent = match outcome {
-            Outcome::Probed { .. } | Outcome::Cancelled => true,
+            Outcome::Probed { .. } | Outcome::NoToken | Outcome::Cancelled => true,
             Outcome::Failed { failure, .. } => failure.sent == Sent::NotSent,
             Outcome::Answered { .. } => is_adopted,
             Outcome::Told { .. } | Outcome::Late | Outcome::Denied(_) | Outcome::OutOfReach(_) => true,
@@ -116,7 +116,7 @@ impl Driver {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.standing.left_ms(now.boot_ms);
-        let failure = Failure::held_back(&slot.appid, denied.to_string());
+        let failure = Failure::held_back(slot.kind.api, &slot.appid, denied.to_string());
         let turn_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
         let wait_ms = match purpose {
             Purpose::Check | Purpose::Probe => {

@@ -10,6 +10,7 @@ use crate::credential::flight::Purpose;
 use crate::credential::probing::{PER_DAY_MAX, Turn, UNDER_WAY_MAX};
 use crate::credential::slot::Slot;
 use crate::credential::table::CredentialId;
+use crate::upstream::codes;
 
 /// A try is made only where a renewal is not due for at least this long: one call at a time, and that one comes first.
 const RENEWAL_AWAY_MS: u64 = 2_000;
@@ -101,16 +102,8 @@ impl Driver {
         if slot.probes.withheld.say(errcode, now_ms, LOG_AGAIN_MS).is_none() {
             return;
         }
-        let advice = match errcode {
-            45_009 | 45_011 => {
-                "the quota of get_api_domain_ip is used up, so another program of yours calls it too; clients' reports \
-                 are still looked into, and probe_every_s = 0 switches the regular tries off"
-            }
-            _ => {
-                "this account may not make that call; clients' reports are still looked into, and probe_every_s = 0 \
-                 switches the regular tries off"
-            }
-        };
+        let row = slot.kind.probe.and_then(|call| codes::find(call.api(), errcode));
+        let advice = row.map_or(codes::PROBE_RIGHT, |row| row.advice).en;
         let appid = &slot.credential.appid;
         info!(
             appid,

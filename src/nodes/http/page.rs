@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::link::Fault;
 
 /// As the side port's values are when they come from WeChat.
-const TOKEN_BYTES_MAX: usize = 2048;
+const TOKEN_BYTES_MAX: usize = 8192;
 /// No value lives longer than a month.
 const LEFT_MS_MAX: u64 = 31 * 24 * 3_600_000;
 /// JSON's numbers are exact up to there.

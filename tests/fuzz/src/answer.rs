@@ -1,7 +1,7 @@
 //! What WeChat may answer: whatever it is, a token that is taken can be served as it is, and nothing that must stay
 //! hidden is in a failure.
 
-use tokencached::kind::{Shape, component, feishu, mp};
+use tokencached::kind::{Kind, component, feishu, mp};
 use tokencached::upstream::answer::{TOKEN_BYTES_MAX, probe, token};
 
 /// Stands in the seeds too, so that answers have it.
@@ -11,15 +11,9 @@ const MONTH_S: u64 = 30 * 86_400;
 
 pub fn run(data: &[u8]) {
     let Some((&[kind, status], body)) = data.split_first_chunk::<2>() else { return };
-    let shapes: [&Shape; 5] = [
-        &mp::STABLE.shape,
-        &mp::JSAPI.shape,
-        &component::COMPONENT.shape,
-        &component::AUTHORIZER.shape,
-        &feishu::TOKEN.shape,
-    ];
+    let kinds: [&Kind; 5] = [&mp::STABLE, &mp::JSAPI, &component::COMPONENT, &component::AUTHORIZER, &feishu::TOKEN];
     let status = STATUS[usize::from(status) % STATUS.len()];
-    match token(shapes[usize::from(kind) % shapes.len()], "wx1", &[SECRET], status, body) {
+    match token(kinds[usize::from(kind) % kinds.len()], "wx1", &[SECRET], status, body) {
         Ok(token) => {
             assert!((200..300).contains(&status), "taken with status {status}");
             assert!((1..=TOKEN_BYTES_MAX).contains(&token.value.len()));
@@ -34,5 +28,5 @@ pub fn run(data: &[u8]) {
             assert!(failure.message.chars().count() <= 200 && !failure.message.contains(char::is_control), "{shown}");
         }
     }
-    probe(status, body);
+    probe(mp::PROBE.api(), status, body);
 }

@@ -62,7 +62,7 @@ impl Upstream for Line {
             if fate == 2 {
                 return Err(Failure::transport(ask.appid, Sent::Ambiguous, "lost"));
             }
-            answer::token(&kind.shape, ask.appid, &[], 200, text.as_bytes())
+            answer::token(kind, ask.appid, &[], 200, text.as_bytes())
         })
     }
 

@@ -84,7 +84,7 @@ impl Upstream for Network {
             let slot = self.slot(kind, ask.appid);
             let _flight = self.take_off(slot, false);
             match self.exchange(slot, &(kind.request)(&ask), deadline).await {
-                Reply::Http(status, text) => answer::token(&kind.shape, ask.appid, &[], status, text.as_bytes()),
+                Reply::Http(status, text) => answer::token(kind, ask.appid, &[], status, text.as_bytes()),
                 Reply::Lost(sent) => Err(Failure::transport(ask.appid, sent, "lost")),
             }
         })
@@ -98,15 +98,16 @@ impl Upstream for Network {
         deadline: Duration,
     ) -> Called<'a, Probe> {
         Box::pin(async move {
-            let (Some(probe), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
+            let (Some(call), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
             let owner = rules::Ask::DomainIp { token: Some(value.to_owned()) };
             let Some(appid) = self.0.wechat.lock().world.app_of(&owner) else { return Probe::Unknown };
             let slot = self.slot(kind, &appid);
             let _flight = self.take_off(slot, true);
-            let Reply::Http(status, text) = self.exchange(slot, &probe(base_url, value), deadline).await else {
+            let Reply::Http(status, text) = self.exchange(slot, &(call.request)(base_url, value), deadline).await
+            else {
                 return Probe::Unknown;
             };
-            let probe = answer::probe(status, text.as_bytes());
+            let probe = answer::probe(call.api(), status, text.as_bytes());
             if matches!(probe, Probe::Dead(_)) {
                 self.0.books.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
             }

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use parking_lot::Mutex;
 use tokencached::sandbox::{AppOptions, Options};
-use tokencached::upstream::class::KNOWN;
 
 use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for, write};
 
@@ -190,17 +189,6 @@ fn what_a_redis_refuses_is_said_in_chinese_too() {
     for fault in Fault::ALL {
         for text in [fault.to_string(), fault.advice().to_owned()] {
             assert!(words.contains(&format!("  \"{text}\": ")), "words.js has no Chinese for: {text}");
-        }
-    }
-}
-
-#[test]
-fn what_wechat_means_is_said_in_chinese_too() {
-    let words = fs::read_to_string(root().join("src/side/page/words.js")).unwrap();
-    for known in KNOWN {
-        for text in [known.meaning, known.remedy] {
-            let known_here = [format!("  \"{text}\": "), format!("  '{text}': ")].iter().any(|key| words.contains(key));
-            assert!(known_here, "{}: words.js has no Chinese for: {text}", known.code);
         }
     }
 }
