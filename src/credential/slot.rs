@@ -26,7 +26,8 @@ use crate::kind::{Kind, Quota, Renewal};
 use crate::nodes::Moment;
 use crate::nodes::lane::Lane;
 use crate::secret::{Secret, fingerprint};
-use crate::upstream::{Class, Failure, Token, Told};
+use crate::upstream::class::Missing;
+use crate::upstream::{Class, Failure, Sent, Token, Told};
 
 /// What is to be kept current, as configured.
 pub(super) struct Plan {
@@ -91,6 +92,8 @@ pub(super) struct Slot {
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
+    /// What its file has held since a flight began that is under way, and whether that was there at the start.
+    pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
     /// What it is asked with besides its secret, for kinds that need more.
     pub(super) grant: Option<Grant>,
@@ -219,6 +222,15 @@ impl Share {
 
 const LOG_AGAIN_MS: u64 = 60_000;
 
+/// Whether what is to be done is to give another secret or refresh token.
+fn asks_for_secret(failure: &Failure) -> bool {
+    let is_refused = matches!(failure.errcode, Some(40001 | 40091 | 40125 | 61003 | 61023));
+    let is_unread = failure.errcode.is_none()
+        && failure.sent == Sent::NotSent
+        && matches!(failure.missing, None | Some(Missing::RefreshToken));
+    matches!(failure.class, Class::Operator(_)) && (is_refused || is_unread)
+}
+
 impl Slot {
     pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
         credential.update_status(|status| {
@@ -254,6 +266,7 @@ impl Slot {
                 ..Probes::default()
             },
             blocked_with: None,
+            replaced_secret: None,
             quota: plan.quota,
             grant: None,
             ledger: Ledger::default(),
@@ -271,6 +284,11 @@ impl Slot {
         }
         self.show_ledger(0);
         KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
+    }
+
+    /// What its secret is called.
+    pub(super) fn secret_noun(&self) -> &'static str {
+        if self.grant.as_ref().is_some_and(Grant::is_refresh_token) { "refresh token" } else { "secret" }
     }
 
     pub(super) fn name(&self) -> &Name {
@@ -471,7 +489,11 @@ impl Slot {
 
     pub(super) fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
         let live = self.standing.left_ms(now_ms) > 0;
-        let advice = failure.advice().into_owned();
+        let mut advice = failure.advice().into_owned();
+        if let (true, Some(sentence)) = (asks_for_secret(failure), self.source.takes_effect()) {
+            advice.push_str("; ");
+            advice.push_str(&sentence.en);
+        }
         let state = match failure.class {
             Class::Operator(_) | Class::OwnBug => State::Blocked,
             Class::Wait(_) => State::Waiting,

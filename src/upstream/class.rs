@@ -86,9 +86,7 @@ impl Missing {
             Missing::Secret => "see that a node with the app's secret runs and that this one reaches what they share",
             Missing::VerifyTicket => PUSHES,
             Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
-            Missing::RefreshToken => {
-                "put the merchant's refresh token in place; a changed file is tried within seconds"
-            }
+            Missing::RefreshToken => "put the merchant's refresh token in place",
         }
     }
 }
@@ -205,7 +203,7 @@ impl Failure {
         if let Some(missing) = self.missing {
             missing.remedy()
         } else if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
-            "put the app's secret in place; a changed secret is tried within seconds"
+            "put the app's secret in place"
         } else if matches!(self.class, Class::Wait(_)) {
             "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own"
         } else if self.message.contains("certificate") {
@@ -266,8 +264,7 @@ const fn line(code: i64, class: Class, meaning: &'static str, remedy: &'static s
 const ALLOW_LIST: &str = "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)";
 const REPORT_BUG: &str = "check the app's appid and secret; if they are right, please report this as a bug";
 
-const AUTHORISE_AGAIN: &str =
-    "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds";
+const AUTHORISE_AGAIN: &str = "ask the merchant to authorise again, and put the new refresh token in place";
 const PUSHES: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
 const NEXT_TICKET: &str = "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is \
@@ -276,13 +273,13 @@ const NEXT_TICKET: &str = "nothing, if WeChat's pushes arrive: it sends a ticket
 /// Every errcode the token endpoints are known to give.
 pub const KNOWN: &[Known] = &[
     line(-1, Class::Retry, "WeChat is busy", "nothing; it is tried again"),
-    line(40001, SLOW, "wrong app secret", "put the app's current secret in place; a changed file is tried in seconds"),
+    line(40001, SLOW, "wrong app secret", "put the app's current secret in place"),
     line(40002, Class::OwnBug, "bad grant_type", REPORT_BUG),
     line(43002, Class::OwnBug, "must be posted", REPORT_BUG),
     line(41002, Class::OwnBug, "appid missing", REPORT_BUG),
     line(41004, Class::OwnBug, "secret missing", REPORT_BUG),
     line(40013, SLOW, "unknown appid", "correct the appid in the configuration"),
-    line(40125, SLOW, "wrong app secret", "put the app's current secret in place; a changed file is tried in seconds"),
+    line(40125, SLOW, "wrong app secret", "put the app's current secret in place"),
     line(40164, SOON, "our IP is not on the allow-list", ALLOW_LIST),
     line(61004, SOON, "our IP is not on the allow-list", ALLOW_LIST),
     line(45035, SOON, "our IP is not on the allow-list", ALLOW_LIST),
