@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
-use crate::config::{self, Config, ListenAt, Listener, Protocol, RefuseWith};
+use crate::config::{self, Config, ListenAt, Listener, Nodes, Protocol, RefuseWith};
 use crate::descriptors::Wanted;
+use crate::files::watch::{self, Followed};
 use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::process::{self, systemd};
 use crate::service::{Service, Settings};
@@ -44,7 +45,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads what lets clients in: users, certificates. Done before privileges are dropped.
 pub fn guard(config: &Config) -> Result<Arc<Guard>, String> {
-    Guard::new(&config.access).map(Arc::new)
+    Guard::new(&config.access).map(Arc::new).map_err(|error| with_remedy(error, config))
 }
 
 /// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
@@ -58,6 +59,14 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     config.listeners().into_iter().map(bind).collect()
 }
 
+/// What is wrong, and what to do if it is that systemd's user may not read a file.
+fn with_remedy(error: String, config: &Config) -> String {
+    match config::remedy_for_tls(config, &config::ProcessEnvironment) {
+        Some(remedy) => format!("{error}\n{remedy}"),
+        None => error,
+    }
+}
+
 /// The file descriptors that all of it would need.
 pub fn descriptors(config: &Config) -> Wanted {
     Wanted {
@@ -69,7 +78,7 @@ pub fn descriptors(config: &Config) -> Wanted {
 
 /// Opens the side port, if there is to be one. Done at the same time.
 pub fn side(config: &Config) -> Result<Option<Door>, String> {
-    config.side.as_ref().map(Door::open).transpose()
+    config.side.as_ref().map(Door::open).transpose().map_err(|error| with_remedy(error, config))
 }
 
 /// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
@@ -97,6 +106,8 @@ pub struct App {
     side: Option<side::Side>,
     refresher: crate::credential::refresher::Refresher,
     sinks: Vec<crate::sink::Sink>,
+    /// Files that let clients in or us into stores; the refresher follows its own.
+    followed: Vec<Box<dyn Followed>>,
     supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
 }
@@ -153,11 +164,14 @@ impl App {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             hold: Duration::from_millis(server.first_get_wait_ms),
         };
+        let mut followed = guard.followed();
+        followed.extend(door.iter().flat_map(|door| door.keeper().followed()));
+        followed.extend(followed_secrets(config));
         let side = door.map(|door| side::Side::start(door, config, service.clone(), &supervisor));
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
         let server = net::Server::new(bound, service, guard, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, side, refresher, sinks, supervisor, addresses })
+        Ok(App { server, side, refresher, sinks, followed, supervisor, addresses })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -173,6 +187,10 @@ impl App {
             let ended = end.clone();
             (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
+        if !self.followed.is_empty() {
+            let following = watch::follow(self.followed, self.supervisor.shutdown().clone());
+            tokio::spawn(self.supervisor.watch("the watch on files").during(following));
+        }
         let refresher = self.refresher.run(self.supervisor.shutdown().clone());
         let refresher = tokio::spawn(self.supervisor.watch("the refresher").during(refresher));
         self.server.run().await;
@@ -187,6 +205,24 @@ impl App {
         let _ = sinks.await;
         self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
     }
+}
+
+/// Passwords and the like, which whoever needs one reads. Here they are followed to keep the last good one, and to say
+/// what is wrong with a file before it is needed.
+fn followed_secrets(config: &Config) -> Vec<Box<dyn Followed>> {
+    let passwords = config.sinks.iter().filter_map(|sink| {
+        let password = sink.password()?;
+        password.followed(format!("the password of {sink} in"), |_, _| {})
+    });
+    let of_state = config.nodes.iter().flat_map(Nodes::secrets).filter_map(|(what, source)| {
+        let is_fixed = what == Nodes::SEALING;
+        source.followed(format!("{what} of [state] in"), move |_, at_start| {
+            if is_fixed && !at_start {
+                tracing::warn!("the secret of [state] has changed; it counts from the next start, and must be the same on all nodes");
+            }
+        })
+    });
+    passwords.chain(of_state).collect()
 }
 
 /// Tells the refresher where the site keeps what is to be taken over. A sink writes nothing before there is a value of

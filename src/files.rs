@@ -3,6 +3,8 @@
 //!
 //! A pipe in a file's place waits for a writer, and a file on a network disk for its server, for ever if it is gone.
 
+pub mod watch;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,6 +39,17 @@ pub enum Unread {
     TooLarge,
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl Unread {
+    /// What follows "it" or a file's name.
+    pub fn sentence(&self) -> String {
+        match self {
+            Unread::NotAFile => "is not a regular file".to_owned(),
+            Unread::TooLarge => "is too large for what it should be".to_owned(),
+            Unread::Io(error) => format!("cannot be read: {error}"),
+        }
+    }
 }
 
 /// A read that has not ended in time; it may go on for ever.

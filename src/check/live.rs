@@ -95,7 +95,7 @@ async fn ask(client: &Client, app: &App, upstream: &Upstream) -> Outcome {
         Ok(secret) => secret,
         Err(fault) => {
             let file = match &app.secret {
-                SecretSource::File(path) => format!(" file {}", path.display()),
+                SecretSource::File(file) => format!(" file {}", file.path().display()),
                 _ => String::new(),
             };
             return Outcome::Bad(format!("the secret{file} {fault}"));

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
-use super::{App, Config};
-use crate::access::{Rights, Users, Whose};
+use super::{App, Config, credentials};
+use crate::access::{Rights, UserFault, Users, Whose};
 use crate::files;
 
 /// A file of passwords is read whole; one of this size is something else.
-pub(super) const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
+pub const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
 /// The entry about everybody without one of their own.
 const ANYBODY: &str = "*";
 
@@ -85,8 +86,12 @@ impl Access {
         let Some(path) = &self.auth_file else { return Ok(None) };
         let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
         let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        let rights_of = |name: &[u8]| self.rights_of(name).map(Arc::new);
-        Users::parse(&bytes, rights_of).map(Some).map_err(|error| fault(&error))
+        self.users_of(&bytes).map(Some).map_err(|error| fault(&error))
+    }
+
+    /// The users of that text of a file.
+    pub fn users_of(&self, text: &[u8]) -> Result<Users, UserFault> {
+        Users::parse(text, |name| self.rights_of(name).map(Arc::new))
     }
 
     fn rights_of(&self, name: &[u8]) -> Option<Rights> {
@@ -120,6 +125,7 @@ pub(super) fn complete(
     access: Access,
     document: &mut Document,
     auth_place: &Place,
+    environment: &dyn Environment,
     faults: &mut Vec<Fault>,
     warnings: &mut Vec<String>,
 ) -> Access {
@@ -128,7 +134,7 @@ pub(super) fn complete(
         certificates: certificates(std::mem::take(&mut document.certificates), faults),
         ..access
     };
-    judge_auth_file(&access, auth_place, faults, warnings);
+    judge_auth_file(&access, auth_place, environment, faults, warnings);
     // A group may well be there to read keys.
     if let Some(tls) = access.tls.as_ref().filter(|tls| mode(&tls.key) & 0o007 != 0) {
         warnings.push(format!("anybody can read the private key in {} (chmod 600)", tls.key.display()));
@@ -142,12 +148,22 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// Judges what the operator should know of the users' file; the users themselves were read.
-fn judge_auth_file(access: &Access, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+fn judge_auth_file(
+    access: &Access,
+    place: &Place,
+    environment: &dyn Environment,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) {
     let Some(path) = &access.auth_file else { return };
     match access.read_users() {
         Err(what) => {
-            let remedy =
-                "Write a line user:password for each user, as for memcached -Y, into a file this process can read.";
+            let remedy = credentials::remedy_if_denied(environment, path, "auth_credential", None).unwrap_or_else(
+                || {
+                    "Write a line user:password for each user, as for memcached -Y, into a file this process can read."
+                        .into()
+                },
+            );
             faults.push(Problem::new(what, remedy).at(place));
         }
         Ok(users) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::aliases::{Owner, Template, fits_in_a_key};
 use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
+use super::credentials;
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
@@ -281,9 +282,10 @@ impl Reader<'_> {
         if wanted.of_app && self.company == Company::Upstream {
             self.fault(key, no_use_for_a_secret(wanted.noun), &place);
         }
-        match self.secret_of(key, given.value, document, wanted) {
-            Ok((source, Origin::Inline)) if matches!(place, Place::Environment(_)) => {
-                Some((source, Origin::Environment(place.to_string().trim_start_matches("environment ").to_owned())))
+        match self.secret_of(key, given.value, document, wanted, appid) {
+            Ok((SecretSource::Fixed(secret), Origin::Inline)) if matches!(place, Place::Environment(_)) => {
+                let name = place.to_string().trim_start_matches("environment ").to_owned();
+                Some((SecretSource::Environment(secret), Origin::Environment(name)))
             }
             Ok(secret) => {
                 if key == wanted.key {
@@ -308,30 +310,19 @@ impl Reader<'_> {
         value: Value,
         document: &Document,
         wanted: &Wanted,
+        appid: Option<&str>,
     ) -> Reading<(SecretSource, Origin)> {
         let name = text(&value)?;
         match key.strip_prefix(wanted.key).unwrap_or_default() {
             "_file" => {
                 let path = document.folder.join(name);
-                Ok((self.secret_file(&path, wanted)?, Origin::File(path)))
+                let source = SecretSource::file(&path);
+                Ok((self.secret_file(source, &path, wanted, appid)?, Origin::File(path)))
             }
             "_credential" => {
-                let folder = self.environment.get("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
-                let folder = folder.ok_or_else(|| {
-                    let remedy =
-                        format!("Start it by a systemd unit with LoadCredential=, or use {}_file.", wanted.key);
-                    let what = "there is no CREDENTIALS_DIRECTORY in the environment";
-                    Problem::new(what, remedy).without_credential(name)
-                })?;
-                if name.contains('/') || name == ".." {
-                    let what = format!("{} is a path", shown(name));
-                    return Err(Problem::new(
-                        what,
-                        "Write the name of the credential, as in LoadCredential=NAME:PATH.",
-                    ));
-                }
-                let path = Path::new(&folder).join(name);
-                Ok((self.secret_file(&path, wanted)?, Origin::Credential(name.to_owned())))
+                let path = credentials::file(self.environment, &value, &format!("{}_file", wanted.key))?;
+                let source = SecretSource::credential(&path);
+                Ok((self.secret_file(source, &path, wanted, appid)?, Origin::Credential(name.to_owned())))
             }
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
@@ -345,7 +336,7 @@ impl Reader<'_> {
                         format!("Set it to {}.", wanted.whose),
                     )
                 })?;
-                Ok((SecretSource::Fixed(secret), Origin::Environment(name.to_owned())))
+                Ok((SecretSource::Environment(secret), Origin::Environment(name.to_owned())))
             }
             _ => {
                 let secret = of_text(name).map_err(|fault| {
@@ -356,12 +347,21 @@ impl Reader<'_> {
         }
     }
 
-    fn secret_file(&mut self, path: &Path, wanted: &Wanted) -> Reading<SecretSource> {
-        let source = SecretSource::File(path.to_owned());
+    fn secret_file(
+        &mut self,
+        source: SecretSource,
+        path: &Path,
+        wanted: &Wanted,
+        appid: Option<&str>,
+    ) -> Reading<SecretSource> {
         source.read().map_err(|fault| {
             let remedy = match fault {
                 SecretFault::NoDescriptor => crate::descriptors::REMEDY.to_owned(),
-                SecretFault::Unreadable(_) => "Check the name of the file and who may read it.".to_owned(),
+                SecretFault::Unreadable(_) => {
+                    let setting = format!("{}_credential", wanted.key);
+                    credentials::remedy_if_denied(self.environment, path, &setting, appid)
+                        .unwrap_or_else(|| "Check the name of the file and who may read it.".to_owned())
+                }
                 _ => format!("Put {} into the file, and nothing else.", wanted.whose),
             };
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -408,7 +408,7 @@ impl Reader<'_> {
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
         let origin = secret.as_ref().map_or(Origin::Nowhere, |_| Origin::Environment("WECHAT_SECRET".into()));
-        let secret = secret.map_or(SecretSource::Absent, SecretSource::Fixed);
+        let secret = secret.map_or(SecretSource::Absent, SecretSource::Environment);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
         {
             if !secret.is_absent() {
@@ -486,7 +486,7 @@ fn no_use_for_a_secret(noun: &str) -> Problem {
 fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
     let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
     let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
-    same.then_some(SecretSource::Fixed(secret))
+    same.then_some(SecretSource::Environment(secret))
 }
 
 fn appid(value: &Value) -> Reading<String> {
@@ -511,7 +511,7 @@ pub(super) fn shown(name: &str) -> String {
 }
 
 /// WeChat's secrets are 32 hex digits; the open platform's begin in their own way.
-fn secret_like(text: &str) -> bool {
+pub(super) fn secret_like(text: &str) -> bool {
     let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.starts_with(start));
     pushed || text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

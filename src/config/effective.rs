@@ -88,9 +88,10 @@ impl Loaded {
         }
         line(out, "rights", &rights(&server.rights));
         if let Some(path) = &self.config.access.auth_file {
-            line(out, "auth_file", &quoted_path(path));
+            self.file(out, "auth_file", "auth_credential", path);
         }
         if let Some(tls) = &self.config.access.tls {
+            self.tls_identity(out, tls);
             tls_keys(out, tls);
         }
         line(out, "allow_unauthenticated", &self.allow_unauthenticated.to_string());
@@ -117,6 +118,21 @@ impl Loaded {
         server.listeners.iter().for_each(|of| listener(out, of));
     }
 
+    /// By its path, or by its name if systemd has put it there.
+    fn file(&self, out: &mut String, key: &str, credential: &str, path: &Path) {
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if self.credentials_folder.is_some() && path.parent() == self.credentials_folder.as_deref() => {
+                line(out, credential, &quoted(name));
+            }
+            _ => line(out, key, &quoted_path(path)),
+        }
+    }
+
+    fn tls_identity(&self, out: &mut String, tls: &Tls) {
+        self.file(out, "tls.cert", "tls.cert_credential", &tls.cert);
+        self.file(out, "tls.key", "tls.key_credential", &tls.key);
+    }
+
     fn rest(&self, out: &mut String) {
         let (upstream, log) = (&self.config.upstream, &self.config.log);
         out.push_str("\n[state]\n");
@@ -137,7 +153,7 @@ impl Loaded {
             line(out, "proxy", &quoted(&proxy_shown(proxy)));
         }
         if let Some(of) = &self.config.side {
-            side(out, of);
+            side(self, out, of);
         }
         out.push_str("\n[log]\n");
         line(out, "json", &log.json.to_string());
@@ -327,9 +343,8 @@ fn rights(rights: &Rights) -> String {
     }
 }
 
+/// What is asked of clients.
 fn tls_keys(out: &mut String, tls: &Tls) {
-    line(out, "tls.cert", &quoted_path(&tls.cert));
-    line(out, "tls.key", &quoted_path(&tls.key));
     let (asked, ca) = match &tls.clients {
         ClientCertificates::Ignored => ("none", None),
         ClientCertificates::Optional(ca) => ("optional", Some(ca)),
@@ -342,17 +357,16 @@ fn tls_keys(out: &mut String, tls: &Tls) {
     line(out, "tls.min_version", &quoted(min_version(tls)));
 }
 
-fn side(out: &mut String, side: &Side) {
+fn side(loaded: &Loaded, out: &mut String, side: &Side) {
     out.push_str("\n[side]\n");
     line(out, "listen", &list(side.listen.iter().map(|address| quoted(&address.to_string()))));
     if let Some(path) = &side.keys_file {
-        line(out, "keys_file", &quoted_path(path));
+        loaded.file(out, "keys_file", "keys_credential", path);
     }
     line(out, "allowed_hosts", &list(side.allowed_hosts.iter().map(|host| quoted(host))));
     line(out, "trusted_proxies", &list(side.trusted_proxies.iter().map(|network| quoted(&network.to_string()))));
     if let Some(tls) = &side.tls {
-        line(out, "tls.cert", &quoted_path(&tls.cert));
-        line(out, "tls.key", &quoted_path(&tls.key));
+        loaded.tls_identity(out, tls);
         line(out, "tls.min_version", &quoted(min_version(tls)));
     }
     line(out, "max_connections", &side.max_connections.to_string());

@@ -1,5 +1,6 @@
 //! The three layers laid over each other: file < environment < flags, then what follows from all of them.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::access::{self, Access, ClientCertificates, Tls, TlsVersion};
@@ -12,7 +13,7 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, nodes, side, upstream};
+use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, credentials, nodes, side, upstream};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub allow_unauthenticated: bool,
     /// Where each app's secret came from, in the order of `config.apps`.
     pub origins: Vec<Origin>,
+    /// Where systemd has put its credentials.
+    pub credentials_folder: Option<PathBuf>,
 }
 
 /// Reads the file, the environment and the flags; every fault of all three at once.
@@ -62,7 +65,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let (allow_unauthenticated, unix_socket) = (asked.guarded.allowed, asked.unix_socket.clone());
     let asked = Asked { others: !document.listeners.is_empty(), ..asked };
     let listen = listen::addresses(&asked, flags, environment, &mut faults, &mut warnings);
-    let access = access::complete(access, &mut document, &auth_place, &mut faults, &mut warnings);
+    let access = access::complete(access, &mut document, &auth_place, environment, &mut faults, &mut warnings);
     let listeners = Listeners {
         access: &access,
         allow_unauthenticated,
@@ -106,7 +109,8 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
     let config = Config { server, access, state_path, nodes, upstream, apps, side, sinks, log };
     warnings.extend(access::unknown_apps(&config));
-    Ok(Loaded { config, warnings, allow_unauthenticated, origins })
+    let credentials_folder = credentials::folder(environment);
+    Ok(Loaded { config, warnings, allow_unauthenticated, origins, credentials_folder })
 }
 
 /// How clients are asked for certificates.
@@ -120,6 +124,7 @@ enum Asks {
 /// Every setting as each layer gave it, lowest layer first.
 pub(super) struct Layers<'l> {
     given: Vec<(&'static str, Given)>,
+    pub(super) environment: &'l dyn Environment,
     faults: &'l mut Vec<Fault>,
     /// The folder that relative paths of the file count from.
     folder: PathBuf,
@@ -129,7 +134,7 @@ pub(super) struct Layers<'l> {
 impl<'l> Layers<'l> {
     fn new(
         document: &mut Document,
-        environment: &dyn Environment,
+        environment: &'l dyn Environment,
         flags: &Flags,
         faults: &'l mut Vec<Fault>,
         warnings: &mut Vec<String>,
@@ -138,7 +143,7 @@ impl<'l> Layers<'l> {
         given.extend(environment_settings(environment, faults, warnings));
         given.extend(flags.settings(faults));
         let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Layers { given, faults, folder: document.folder.clone(), current }
+        Layers { given, environment, faults, folder: document.folder.clone(), current }
     }
 
     /// The highest layer's value. Lower layers are judged too: what is wrong in the file stays wrong when
@@ -164,6 +169,29 @@ impl<'l> Layers<'l> {
             }
         }
         picked
+    }
+
+    /// A file, by its path or as a credential of systemd's: what the highest layer says that names either.
+    pub(super) fn pick_file(
+        &mut self,
+        key: &'static str,
+        credential: &'static str,
+        read: impl Fn(&Value, &Path) -> Reading<PathBuf>,
+    ) -> Option<(PathBuf, Place)> {
+        let (environment, short) = (self.environment, key.split_once('.').map_or(key, |(_, short)| short));
+        let by_path = self.pick_placed(key, read);
+        let by_name = self.pick_placed(credential, |value, _| credentials::file(environment, value, short));
+        let (Some((_, path)), Some((_, name))) = (&by_path, &by_name) else { return by_path.or(by_name) };
+        match layer(path).cmp(&layer(name)) {
+            Ordering::Less => by_name,
+            Ordering::Greater => by_path,
+            Ordering::Equal => {
+                let what = format!("{credential}: {key} is given as well");
+                let place = name.clone();
+                self.faults.push(Problem::new(what, "Keep one of the two.").at(&place));
+                by_name
+            }
+        }
     }
 
     pub(super) fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>, default: u64) -> u64 {
@@ -209,7 +237,7 @@ impl<'l> Layers<'l> {
 
     /// Users' file and TLS; the place is the file's.
     fn access(&mut self) -> (Access, Place) {
-        let auth_file = self.pick_placed("server.auth_file", path);
+        let auth_file = self.pick_file("server.auth_file", "server.auth_credential", path);
         let place = auth_file.as_ref().map_or(Place::Default, |(_, place)| place.clone());
         let access = Access { auth_file: auth_file.map(|(path, _)| path), tls: self.tls(), ..Access::default() };
         (access, place)
@@ -217,8 +245,9 @@ impl<'l> Layers<'l> {
 
     /// TLS is on once there is a certificate.
     fn tls(&mut self) -> Option<Tls> {
-        let cert = self.pick("server.tls.cert", upstream::ca_file);
-        let key = self.pick("server.tls.key", access::pem);
+        let cert = self.pick_file("server.tls.cert", "server.tls.cert_credential", upstream::ca_file);
+        let key = self.pick_file("server.tls.key", "server.tls.key_credential", access::pem);
+        let (cert, key) = (cert.map(|(cert, _)| cert), key.map(|(key, _)| key));
         let client_ca = self.pick("server.tls.client_ca", upstream::ca_file);
         let asked = [("none", Asks::Nothing), ("optional", Asks::Politely), ("required", Asks::Firmly)];
         let asked = self.pick_placed("server.tls.client_certificates", |value, _| word(value, &asked));
@@ -229,8 +258,9 @@ impl<'l> Layers<'l> {
             self.faults.push(Problem::new(what, "Give client_ca, the authorities (-o ssl_ca_cert).").at(place));
         }
         let Some(cert) = cert else {
-            let tls = |(of, _): &&(&str, Given)| of.starts_with("server.tls.") && *of != "server.tls.cert";
-            let named = |(of, _): &(&str, Given)| *of == "server.tls.cert";
+            let names_it = |of: &str| matches!(of, "server.tls.cert" | "server.tls.cert_credential");
+            let tls = |(of, _): &&(&str, Given)| of.starts_with("server.tls.") && !names_it(of);
+            let named = |(of, _): &(&str, Given)| names_it(of);
             if let Some((_, given)) = self.given.iter().rfind(tls).filter(|_| !self.given.iter().any(named)) {
                 let place = given.place.clone();
                 let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
@@ -332,6 +362,16 @@ impl<'l> Layers<'l> {
             self.faults.push(problem.at(&place.unwrap_or(Place::Default)));
         }
         upstream
+    }
+}
+
+/// A higher one hides what a lower one says.
+fn layer(place: &Place) -> u8 {
+    match place {
+        Place::Default => 0,
+        Place::Line { .. } => 1,
+        Place::Environment(_) => 2,
+        Place::Flag(_) => 3,
     }
 }
 

@@ -17,6 +17,7 @@ mod adopt;
 mod aliases;
 mod apps;
 mod authorizers;
+mod credentials;
 mod effective;
 mod encodings;
 mod environment;
@@ -46,9 +47,10 @@ mod upstream;
 mod value;
 mod words;
 
-pub use access::{Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
+pub use access::{AUTH_FILE_BYTES_MAX, Access, ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 pub use aliases::{Alias, AliasOf};
 pub use apps::Origin;
+pub use credentials::remedy_for_tls;
 pub use encodings::ClientLibrary;
 pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
@@ -56,7 +58,7 @@ pub use flags::Flags;
 pub use load::{Loaded, load};
 pub use nodes::{Nodes, RedisState, UpstreamNodes};
 pub use redis_server::{RedisAt, RedisServer, TlsFiles};
-pub use secret_source::SecretFault;
+pub use secret_source::{InBoth, SecretFault, SecretFile};
 pub use settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SETTINGS, Setting};
 pub use side::{MetricsPerCredential, Network, RESERVED_CONNECTIONS, SIDE_PORT, Side};
 pub use sink_command::SinkCommand;
@@ -361,13 +363,14 @@ impl App {
     }
 }
 
-/// Where an app's secret comes from. A file is read again at every fetch, so it can be rotated.
+/// Where a secret comes from. A file is followed, so it can be replaced; the others are fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
     /// There is none here: what is kept of the app is followed from other nodes and never fetched.
     Absent,
-    File(PathBuf),
-    /// Read from the environment or written in the file; fixed for the life of the process.
+    File(SecretFile),
+    Environment(Secret),
+    /// Written in the configuration.
     Fixed(Secret),
 }
 

@@ -43,9 +43,13 @@ const UPSTREAM_KEY: Wanted = Wanted {
     of_app: false,
 };
 
-/// The keys that are four ways to say one thing: the highest layer that has any of them counts.
-pub(super) const FAMILIES: &[&[&str]] =
-    &[&["password", "password_file", "password_env", "password_credential"], &SEALING.keys, &UPSTREAM_KEY.keys];
+/// The keys that are several ways to say one thing: the highest layer that has any of them counts.
+pub(super) const FAMILIES: &[&[&str]] = &[
+    &["password", "password_file", "password_env", "password_credential"],
+    &["key_file", "key_credential"],
+    &SEALING.keys,
+    &UPSTREAM_KEY.keys,
+];
 
 /// What other nodes a node has.
 #[derive(Clone, Debug)]
@@ -57,12 +61,15 @@ pub enum Nodes {
 }
 
 impl Nodes {
+    /// What values are sealed with, among [`Nodes::secrets`].
+    pub const SEALING: &str = "the secret";
+
     /// What is secret of them, and what it is.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         match self {
             Nodes::Redis(state) => {
                 let password = state.server.password.iter().map(|password| ("the password", password));
-                std::iter::once(("the secret", &state.sealing)).chain(password).collect()
+                std::iter::once((Nodes::SEALING, &state.sealing)).chain(password).collect()
             }
             Nodes::Upstream(upstream) => upstream.key.iter().map(|key| ("the upstream_key", key)).collect(),
         }

@@ -14,7 +14,7 @@ use super::fault::Problem;
 use super::file::{Document, RawTable};
 use super::trusted_hosts::{TrustedHost, trusted_hosts};
 use super::value::{Reading, Value, integer, text};
-use super::{SecretSource, access, upstream};
+use super::{SecretSource, access, credentials, upstream};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -129,10 +129,22 @@ impl Reader<'_> {
             user: self.field(raw, "user", |value| text(value).map(str::to_owned)),
             ca_file: self.field(raw, "ca_file", |value| upstream::ca_file(value, base)),
             cert: self.field(raw, "cert_file", |value| upstream::ca_file(value, base)),
-            key: self.field(raw, "key_file", |value| access::pem(value, base)),
+            key: self.redis_key(raw, base),
             trusted_hosts: self.field(raw, "trusted_hosts", trusted_hosts),
             timeout_ms: self.field(raw, "timeout_ms", |value| integer(value, 100..=60_000)),
         }
+    }
+
+    /// Our private key for TLS, by its path or as a credential.
+    fn redis_key(&mut self, raw: &RawTable, base: &Path) -> Option<PathBuf> {
+        let environment = self.environment;
+        let by_path = self.field(raw, "key_file", |value| access::pem(value, base));
+        let by_name = self.field(raw, "key_credential", |value| credentials::file(environment, value, "key_file"));
+        if let (Some(given), true) = (raw.fields.get("key_credential"), raw.fields.contains_key("key_file")) {
+            let problem = Problem::new("key_file is given as well", "Keep one of the two.");
+            self.fault("key_credential", problem, &given.place);
+        }
+        by_path.or(by_name)
     }
 
     /// The whole, and what its keys have to do with each other. None if there is no address that could be read.
@@ -175,8 +187,11 @@ impl Reader<'_> {
     }
 
     fn tls_or_not(&mut self, raw: &RawTable, address: &Address) {
-        let one_of_two = raw.fields.contains_key("cert_file") != raw.fields.contains_key("key_file");
-        let files = ["ca_file", "cert_file", "key_file"].iter().find_map(|name| Some((*name, raw.fields.get(name)?)));
+        let has_key = ["key_file", "key_credential"].iter().any(|key| raw.fields.contains_key(key));
+        let one_of_two = raw.fields.contains_key("cert_file") != has_key;
+        let files = ["ca_file", "cert_file", "key_file", "key_credential"]
+            .iter()
+            .find_map(|name| Some((*name, raw.fields.get(name)?)));
         let far = match &address.at {
             RedisAt::Tcp { host, .. } if !is_this_machine(host) => Some(host),
             // Where the master will be is not known yet.

@@ -1,14 +1,34 @@
-//! Reading an app secret. Never echoes any part of it.
+//! Reading a secret: an app's, a refresh token, a password, a key. Never echoes any part of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::SecretSource;
 use crate::descriptors;
+use crate::files::watch::{Content, Followed, NotTaken, SETTLE};
 use crate::files::{self, Hung, Unread};
 use crate::secret::Secret;
 
 /// A secret is 32 digits; a file of this size is something else.
 const SECRET_BYTES_MAX: usize = 1024;
+
+/// A secret in a file. Clones share what was last read.
+#[derive(Clone, Debug)]
+pub struct SecretFile {
+    path: PathBuf,
+    /// systemd has put it there, at the start.
+    is_credential: bool,
+    last_good: Arc<Mutex<Option<Secret>>>,
+}
+
+/// A sentence in both languages, without its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InBoth {
+    pub en: String,
+    pub zh: String,
+}
 
 /// What `check` prints in place of a secret; refused as a secret, so that its output is not taken for real.
 pub(super) const HIDDEN: &str = "<hidden>";
@@ -40,25 +60,142 @@ pub enum SecretFault {
 }
 
 impl SecretSource {
+    /// A file that somebody may replace.
+    pub fn file(path: impl Into<PathBuf>) -> SecretSource {
+        SecretSource::File(SecretFile { path: path.into(), is_credential: false, last_good: Arc::default() })
+    }
+
+    /// A file of systemd's.
+    pub fn credential(path: impl Into<PathBuf>) -> SecretSource {
+        SecretSource::File(SecretFile { path: path.into(), is_credential: true, last_good: Arc::default() })
+    }
+
     /// Whether this node has none, and so never fetches.
     pub fn is_absent(&self) -> bool {
         matches!(self, SecretSource::Absent)
     }
 
-    /// The secret as it is now: a file is read again, so that it can be rotated.
+    /// The secret as it is now, for the start and for `check`.
     pub fn read(&self) -> Result<Secret, SecretFault> {
         match self {
             SecretSource::Absent => Err(SecretFault::Absent),
-            SecretSource::File(path) => of_file(path),
-            SecretSource::Fixed(secret) => Ok(secret.clone()),
+            SecretSource::File(file) => {
+                let secret = of_file(&file.path)?;
+                file.last_good.lock().get_or_insert_with(|| secret.clone());
+                Ok(secret)
+            }
+            SecretSource::Environment(secret) | SecretSource::Fixed(secret) => Ok(secret.clone()),
         }
     }
 
-    /// The same for whoever must not wait for a disk.
+    /// The same for whoever must not wait for a disk, while the server runs: a file that is missing, bad or being written
+    /// leaves it as it was.
     pub async fn read_aside(&self) -> Result<Secret, SecretFault> {
-        let SecretSource::File(path) = self else { return self.read() };
-        let here = path.clone();
-        files::read_aside(path, move || of_file(&here)).await?
+        let SecretSource::File(file) = self else { return self.read() };
+        let found = file.read_aside().await;
+        let last = file.last_good.lock().clone();
+        match (found, last) {
+            (Ok(secret), Some(last)) if secret == last => Ok(secret),
+            (Ok(secret), Some(last)) => {
+                tokio::time::sleep(SETTLE).await;
+                match file.read_aside().await {
+                    Ok(again) if again == secret => Ok(file.keep(secret)),
+                    _ => Ok(last),
+                }
+            }
+            (Ok(secret), None) => Ok(file.keep(secret)),
+            (Err(_), Some(last)) => Ok(last),
+            (Err(fault), None) => Err(fault),
+        }
+    }
+
+    /// How another secret takes effect, as a sentence to put behind one that asks for it.
+    pub fn takes_effect(&self) -> Option<InBoth> {
+        let (en, zh) = match self {
+            SecretSource::Absent => return None,
+            SecretSource::File(file) if file.is_credential => {
+                let unit = file.unit();
+                (
+                    format!(
+                        "systemd hands the credential over at the start: systemctl restart {unit} after changing it"
+                    ),
+                    format!("凭据由 systemd 在启动时交给服务：修改后请执行 systemctl restart {unit}"),
+                )
+            }
+            SecretSource::File(_) => {
+                ("a changed file is tried within seconds".to_owned(), "文件修改后几秒内自动重试".to_owned())
+            }
+            SecretSource::Environment(_) => (
+                "it comes from an environment variable: restart after changing that".to_owned(),
+                "它来自环境变量：修改后需要重启".to_owned(),
+            ),
+            SecretSource::Fixed(_) => (
+                "it is written in the configuration: change it there and restart".to_owned(),
+                "它写在配置文件里：在那里修改后重启".to_owned(),
+            ),
+        };
+        Some(InBoth { en, zh })
+    }
+
+    /// Follows the file, if it is one, and has `then` hear of what it holds: whenever that changes, and first of what is
+    /// there at the start.
+    pub fn followed(
+        &self,
+        name: impl Into<String>,
+        then: impl FnMut(&Secret, bool) + Send + 'static,
+    ) -> Option<Box<dyn Followed>> {
+        let SecretSource::File(file) = self else { return None };
+        Some(Box::new(FollowedSecret { name: name.into(), file: file.clone(), then: Box::new(then) }))
+    }
+}
+
+impl SecretFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn read_aside(&self) -> Result<Secret, SecretFault> {
+        let here = self.path.clone();
+        files::read_aside(&self.path, move || of_file(&here)).await?
+    }
+
+    fn keep(&self, secret: Secret) -> Secret {
+        *self.last_good.lock() = Some(secret.clone());
+        secret
+    }
+
+    /// The unit whose credential it is, by the folder's name.
+    fn unit(&self) -> &str {
+        let folder = self.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        folder.and_then(|name| name.strip_suffix(".service")).unwrap_or("tokencached")
+    }
+}
+
+struct FollowedSecret {
+    name: String,
+    file: SecretFile,
+    then: Box<dyn FnMut(&Secret, bool) + Send>,
+}
+
+impl Followed for FollowedSecret {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.file.path.clone()]
+    }
+
+    fn bytes_max(&self) -> usize {
+        SECRET_BYTES_MAX
+    }
+
+    fn take(&mut self, contents: &[Content], at_start: bool) -> Result<(), NotTaken> {
+        let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
+        let secret = of_bytes(bytes).map_err(|fault| NotTaken::Bad(format!("it {fault}")))?;
+        (self.then)(&self.file.keep(secret), at_start);
+        Ok(())
     }
 }
 
@@ -69,7 +206,11 @@ fn of_file(path: &Path) -> Result<Secret, SecretFault> {
         Unread::Io(error) if descriptors::is_exhausted(&error) => SecretFault::NoDescriptor,
         Unread::Io(error) => SecretFault::Unreadable(error.to_string()),
     })?;
-    of_text(std::str::from_utf8(&bytes).map_err(|_| SecretFault::NotUtf8)?)
+    of_bytes(&bytes)
+}
+
+fn of_bytes(bytes: &[u8]) -> Result<Secret, SecretFault> {
+    of_text(std::str::from_utf8(bytes).map_err(|_| SecretFault::NotUtf8)?)
 }
 
 /// Judges a text; line breaks at its end are an editor's habit and not part of it.
@@ -100,7 +241,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
-        assert_eq!(SecretSource::File(pipe).read(), Err(SecretFault::NotAFile));
+        assert_eq!(SecretSource::file(pipe).read(), Err(SecretFault::NotAFile));
     }
 
     #[test]

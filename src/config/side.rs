@@ -13,7 +13,7 @@ use super::listen::{self, Spot};
 use super::load::Layers;
 use super::upstream::ca_file;
 use super::value::{Reading, Value, kind, path, quoted, text, word};
-use super::{ClientCertificates, TlsVersion};
+use super::{ClientCertificates, TlsVersion, credentials};
 use crate::access::Keys;
 use crate::files;
 
@@ -148,7 +148,7 @@ pub(super) struct Asked {
 pub(super) fn asked(layers: &mut Layers<'_>) -> Asked {
     let default = Side::at(Vec::new());
     let listen = layers.pick_placed("side.listen", |value, _| listen::spots(value));
-    let keys = layers.pick_placed("side.keys_file", path);
+    let keys = layers.pick_file("side.keys_file", "side.keys_credential", path);
     let keys_place = keys.as_ref().map_or(Place::Default, |(_, place)| place.clone());
     let number = |layers: &mut Layers<'_>, key, range, default: usize| layers.number(key, range, default as u64);
     let side = Side {
@@ -177,8 +177,8 @@ pub(super) fn asked(layers: &mut Layers<'_>) -> Asked {
 }
 
 fn tls(layers: &mut Layers<'_>) -> Option<Tls> {
-    let cert = layers.pick("side.tls.cert", ca_file);
-    let key = layers.pick_placed("side.tls.key", pem);
+    let cert = layers.pick_file("side.tls.cert", "side.tls.cert_credential", ca_file).map(|(cert, _)| cert);
+    let key = layers.pick_file("side.tls.key", "side.tls.key_credential", pem);
     let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
     let min_version = layers.pick("side.tls.min_version", |value, _| word(value, &versions));
     match (cert, key) {
@@ -221,7 +221,7 @@ pub(super) fn complete(
         faults.push(Problem::new("side.listen: there is no address", remedy).at(&place));
     }
     let side = Side { listen, ..side };
-    judge_keys(&side, &keys_place, faults, warnings);
+    judge_keys(&side, &keys_place, environment, faults, warnings);
     judge_addresses(&side, &place, faults, warnings);
     Some(side)
 }
@@ -245,10 +245,18 @@ fn judge_addresses(side: &Side, place: &Place, faults: &mut Vec<Fault>, warnings
 }
 
 /// Judges what the operator should know of the keys' file; the keys themselves were read.
-fn judge_keys(side: &Side, place: &Place, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) {
+fn judge_keys(
+    side: &Side,
+    place: &Place,
+    environment: &dyn Environment,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) {
     let Some(path) = &side.keys_file else { return };
     if let Err(what) = side.read_keys() {
-        let remedy = "Write a line with name, key and rights for each key into a file this process can read.";
+        let remedy = credentials::remedy_if_denied(environment, path, "keys_credential", None).unwrap_or_else(|| {
+            "Write a line with name, key and rights for each key into a file this process can read.".into()
+        });
         faults.push(Problem::new(what, remedy).at(place));
     } else if open_to_others(path) {
         warnings.push(format!("others can read the keys in {} (chmod 600)", path.display()));

@@ -41,6 +41,7 @@ const REDIS_KEYS: &[&str] = &[
     "ca_file",
     "cert_file",
     "key_file",
+    "key_credential",
     "trusted_hosts",
     "keys",
     "prefix",

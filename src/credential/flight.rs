@@ -394,7 +394,7 @@ pub async fn read_secret(source: &SecretSource) -> Result<Secret, Unread> {
     source.read_aside().await.map_err(|fault| Unread {
         no_descriptor: fault == SecretFault::NoDescriptor,
         reason: match source {
-            SecretSource::File(path) => format!("secret file {} {fault}", path.display()),
+            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
             _ => fault.to_string(),
         },
     })

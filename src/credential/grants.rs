@@ -139,6 +139,15 @@ impl Held {
         order.into_iter().flatten().find(|secret| !self.refused.contains(&print(secret)))
     }
 
+    fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
+        let configured = print(configured);
+        let known = self.configured.as_ref();
+        // Without a value the first fetch is under way, and uses it.
+        self.value.is_some()
+            && known.map_or(!at_start, |known| *known != configured)
+            && !self.refused.contains(&configured)
+    }
+
     /// WeChat refused it for good. True if there is another to try; else the next try begins with the first again.
     fn refused(&mut self, used: &Secret, configured: Option<&Secret>) -> bool {
         self.refused.push(print(used));
@@ -289,6 +298,17 @@ impl Grant {
         if let Some(saver) = self.saver.as_ref().filter(|_| changed) {
             saver.at_once();
         }
+    }
+
+    /// True for a refresh token.
+    pub fn is_refresh_token(&self) -> bool {
+        self.name.what == What::RefreshToken
+    }
+
+    /// True if this is another refresh token than the configuration had when one was last taken in: the merchant has
+    /// authorised anew. What was there at the start is known to be another only where it is known which was taken in.
+    pub fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
+        self.is_refresh_token() && self.grants.with(&self.name, |held| held.is_configured_anew(configured, at_start))
     }
 
     /// True if it is a ticket that nobody has handed in yet.

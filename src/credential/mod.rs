@@ -7,7 +7,7 @@
 //! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `adopt` takes over a value that the
 //! site has fetched itself. `generation` says how values are counted. `grants` are what a component
 //! and its authorizers ask with besides a secret; `verify_ticket` says what a pushed ticket is and takes it in,
-//! `ticket_files` watches where one is written. `facts` and `journal` are what is told about credentials besides their
+//! `ticket_files` are where one is written. `facts` and `journal` are what is told about credentials besides their
 //! values.
 
 pub mod adopt;
@@ -230,7 +230,8 @@ pub fn build_joined(
         }
     }
     let table = Arc::new(table);
-    let ticket_files = plans.iter().filter_map(|plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?)));
+    let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
+    let ticket_files = plans.iter().filter_map(ticket_file);
     let ticket_files = ticket_files.collect();
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();

@@ -18,18 +18,18 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::{error, info, warn};
 
 use super::check_budget::CheckBudget;
-use super::flight::{Flight, Landing, Outcome, Purpose, read_secret};
+use super::flight::{Flight, Landing, Outcome, Purpose};
 use super::generation;
 use super::policy::{Adopted, Answer};
 use super::probing::{Rounds, UNDER_WAY_MAX};
 use super::saver::Saver;
 use super::slot::Slot;
 use super::table::{CredentialId, Event, Published, Report, State, Table};
-use super::ticket_files::{self, TicketFile};
+use super::ticket_files::TicketFile;
 use super::turn::Shown;
 use super::verify_ticket::Arrival;
 use crate::clock::{self, BootMs, Clock, Now, Spacing};
-use crate::config::SecretSource;
+use crate::files::watch::{self, Followed};
 use crate::kind::Renewal;
 use crate::nodes::{News, Unreachable};
 use crate::secret::Secret;
@@ -80,8 +80,6 @@ enum Home {
     Landed(Box<Landing>),
     /// A classic value has reached the disk, or has waited long enough.
     Persisted,
-    /// These blocked credentials have another secret now.
-    SecretsChanged(Vec<CredentialId>),
     /// Another node has looked into the value, or nobody has.
     Wished(Result<(), Unreachable>),
 }
@@ -131,10 +129,13 @@ impl Refresher {
         });
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
-        let ticket_files = std::mem::take(&mut self.ticket_files);
-        if !ticket_files.is_empty() {
-            let watch = ticket_files::watch(ticket_files, self.table.clone(), watching);
-            self.spawn_supervised("the watch on verify ticket files", watch);
+        // It outlives the watch.
+        let (tells, secrets) = mpsc::unbounded_channel();
+        let mut followed = self.followed_secrets(&tells);
+        followed
+            .extend(std::mem::take(&mut self.ticket_files).into_iter().map(|file| Box::new(file) as Box<dyn Followed>));
+        if !followed.is_empty() {
+            self.spawn_supervised("the watch on secret files", watch::follow(followed, watching));
         }
         let saver = self.saver.clone();
         let (told, news) = mpsc::channel(NEWS_MAX);
@@ -155,7 +156,7 @@ impl Refresher {
             tasks: JoinSet::new(),
             owners: HashMap::new(),
             cancel: shutdown.child_token(),
-            watching_secrets: false,
+            secrets,
             client_checks,
             refusal_logged: Spacing::default(),
             news,
@@ -190,7 +191,8 @@ struct Driver {
     /// Whose task it is; also known when it panics.
     owners: HashMap<Id, CredentialId>,
     cancel: CancellationToken,
-    watching_secrets: bool,
+    /// What secret files hold, as it changes.
+    secrets: mpsc::UnboundedReceiver<SecretRead>,
     /// Looks that clients may cause.
     client_checks: CheckBudget,
     refusal_logged: Spacing,
@@ -221,10 +223,10 @@ impl Driver {
                         self.rearm_all();
                     }
                     clocks = now;
-                    self.watch_secrets();
                 }
                 Some(news) = self.news.recv() => self.heard(news),
                 Some(arrival) = self.refresher.arrivals.recv() => self.ticket_arrived(&arrival),
+                Some(read) = self.secrets.recv() => self.secret_read(&read),
                 // Last: no flood of reports may hold up a renewal.
                 Some(report) = self.refresher.reports.recv() => self.reported(report),
             }
@@ -391,9 +393,8 @@ impl Driver {
             (Some(id), Ok(Home::Persisted)) => self.publish(id),
             (Some(id), Ok(Home::Wished(came))) => self.wished(id, came),
             (Some(id), Err(error)) => self.crashed(id, &error),
-            (None, Ok(Home::SecretsChanged(ids))) => self.secrets_changed(&ids),
-            (None, _) => self.watching_secrets = false,
-            (Some(_), Ok(Home::SecretsChanged(_))) => {}
+            // Every task has an owner.
+            (None, _) => {}
         }
     }
 
@@ -492,6 +493,7 @@ impl Driver {
         if slot.share.as_ref().is_some_and(|share| share.unpublished) {
             self.offer(id);
         }
+        self.try_replaced_secret(id);
         self.plan_probe(id);
     }
 
@@ -649,48 +651,6 @@ impl Driver {
         false
     }
 
-    /// Looks whether a secret that WeChat refused has been replaced.
-    fn watch_secrets(&mut self) {
-        if self.watching_secrets {
-            return;
-        }
-        let watched: Vec<(CredentialId, SecretSource, Option<Secret>)> = self
-            .refresher
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| !slot.flying && matches!(slot.source, SecretSource::File(_)))
-            .filter_map(|(id, slot)| slot.blocked_with.clone().map(|used| (id, slot.source.clone(), used)))
-            .collect();
-        if watched.is_empty() {
-            return;
-        }
-        self.watching_secrets = true;
-        self.tasks.spawn(async move {
-            let mut changed = Vec::new();
-            for (id, source, used) in watched {
-                if let Ok(secret) = read_secret(&source).await
-                    && used.as_ref() != Some(&secret)
-                {
-                    changed.push(id);
-                }
-            }
-            Home::SecretsChanged(changed)
-        });
-    }
-
-    fn secrets_changed(&mut self, ids: &[CredentialId]) {
-        self.watching_secrets = false;
-        for id in ids {
-            let slot = &mut self.refresher.slots[*id];
-            if !slot.flying && slot.blocked_with.is_some() {
-                info!(appid = slot.credential.appid, "the secret file has changed; trying it");
-                slot.standing.failures = 0;
-                self.arm(*id, self.refresher.clock.boot_ms());
-            }
-        }
-    }
-
     /// After the end was called: nothing new is sent, what was sent is waited for.
     async fn land_all(&mut self) {
         let waiting = async {
@@ -730,6 +690,7 @@ fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
 }
 
 pub use following::{SharedTicket, Watch};
+use secrets::SecretRead;
 
 mod adopting;
 mod arrivals;
@@ -739,6 +700,7 @@ mod following;
 mod notes;
 mod quota;
 mod rounds;
+mod secrets;
 mod sharing;
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,8 @@ pub(super) struct Slot {
     pub(super) blocked_with: Option<Option<Secret>>,
     /// Fetched with another: the generation of the token that was refused for the call, and when it first was.
     pub(super) refused_with: Option<(u64, BootMs)>,
+    /// What its file has held since a flight began that is under way, and whether that was there at the start.
+    pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
     /// What it is asked with besides its secret, for kinds that need more.
     pub(super) grant: Option<Grant>,
@@ -257,6 +259,7 @@ impl Slot {
             },
             blocked_with: None,
             refused_with: None,
+            replaced_secret: None,
             quota: plan.quota,
             grant: None,
             ledger: Ledger::default(),
@@ -274,6 +277,11 @@ impl Slot {
         }
         self.show_ledger(0);
         KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
+    }
+
+    /// What its secret is called.
+    pub(super) fn secret_noun(&self) -> &'static str {
+        if self.grant.as_ref().is_some_and(Grant::is_refresh_token) { "refresh token" } else { "secret" }
     }
 
     pub(super) fn name(&self) -> &Name {
@@ -474,7 +482,11 @@ impl Slot {
 
     pub(super) fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
         let live = self.standing.left_ms(now_ms) > 0;
-        let advice = failure.advice();
+        let (mut advice, mut advice_zh) = (failure.advice(), failure.advice_zh());
+        if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
+            advice = format!("{advice}; {}", sentence.en).into();
+            advice_zh = format!("{advice_zh}；{}", sentence.zh).into();
+        }
         let state = match failure.class {
             Class::Operator(_) | Class::OwnBug => State::Blocked,
             Class::Wait(_) => State::Waiting,
@@ -493,7 +505,7 @@ impl Slot {
                 text: failure.to_string(),
                 meaning: failure.meaning(),
                 advice,
-                advice_zh: failure.advice_zh(),
+                advice_zh,
                 at_boot_ms: now_ms,
             });
         });

@@ -1,15 +1,20 @@
-//! What lets clients in: users with their passwords, and TLS. One for the whole server, read anew on SIGHUP.
+//! What lets clients in: users with their passwords, and TLS. One for the whole server; its files are followed, and read
+//! at once on SIGHUP.
 //!
 //! A file that cannot be used leaves everything as it was. Nothing here shows a password or a key.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::tls::Tls;
 use crate::access::{CertificateName, Rights, Users, Whose, rights_of};
 use crate::clock::Spacing;
-use crate::config::{Access, Protocol};
+use crate::config::{AUTH_FILE_BYTES_MAX, Access, Protocol};
+use crate::files;
+use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
 
 /// What a listener asks of its clients, and the most they may do there.
 #[derive(Clone, Debug)]
@@ -24,9 +29,13 @@ pub struct Terms {
 
 /// Users, certificates and rules in effect.
 pub struct Guard {
+    /// Where users are, and what they may do, as last configured.
+    access: ArcSwap<Access>,
     users: ArcSwap<Users>,
+    /// Of the text that they were read from.
+    users_in_use: Mutex<Option<Digest>>,
     rules: ArcSwap<Vec<(Whose, Rights)>>,
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) failure_logged: Spacing,
     pub(super) handshake_logged: Spacing,
 }
@@ -35,26 +44,26 @@ impl Guard {
     /// Reads all files. The error is a sentence for the operator.
     pub fn new(access: &Access) -> Result<Guard, String> {
         let tls = access.tls.as_ref().map(Tls::new).transpose().map_err(|error| format!("TLS: {error}"))?;
-        let users = access.read_users()?;
-        Ok(Guard {
-            users: ArcSwap::from_pointee(users.unwrap_or_default()),
+        let guard = Guard {
+            access: ArcSwap::from_pointee(access.clone()),
+            users: ArcSwap::from_pointee(Users::default()),
+            users_in_use: Mutex::new(None),
             rules: ArcSwap::from_pointee(access.certificates.clone()),
-            tls,
+            tls: tls.map(Arc::new),
             failure_logged: Spacing::default(),
             handshake_logged: Spacing::default(),
-        })
+        };
+        guard.read_users(access)?;
+        Ok(guard)
     }
 
     /// SIGHUP: reads passwords and certificates again, with the users and rules of `access`. Connections stay, with
     /// the rights they have. What cannot be used is reported and changes nothing.
     pub fn reload(&self, access: &Access) {
         self.rules.store(Arc::new(access.certificates.clone()));
-        match access.read_users() {
-            Ok(Some(users)) => {
-                let lines = users.len();
-                self.users.store(Arc::new(users));
-                tracing::info!(lines, "users and passwords are read again");
-            }
+        self.access.store(Arc::new(access.clone()));
+        match self.read_users(access) {
+            Ok(Some(lines)) => tracing::info!(lines, "users and passwords are read again"),
             Ok(None) => {}
             Err(error) => tracing::error!("{error}; the users stay as they were"),
         }
@@ -62,6 +71,27 @@ impl Guard {
             // Both outcomes are logged there.
             let _ = self.refresh_certificates();
         }
+    }
+
+    /// How many lines are in effect; `None` without a file.
+    fn read_users(&self, access: &Access) -> Result<Option<usize>, String> {
+        let Some(path) = &access.auth_file else { return Ok(None) };
+        let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
+        let mut in_use = self.users_in_use.lock();
+        let text = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+        let users = access.users_of(&text).map_err(|error| fault(&error))?;
+        let lines = users.len();
+        self.users.store(Arc::new(users));
+        *in_use = Some(digest_of(&[text]));
+        Ok(Some(lines))
+    }
+
+    /// The files that let clients in, to be followed.
+    pub fn followed(self: &Arc<Guard>) -> Vec<Box<dyn Followed>> {
+        let users = self.access.load().auth_file.is_some();
+        let users = users.then(|| Box::new(UsersFile(self.clone())) as Box<dyn Followed>);
+        let tls = self.tls.as_ref().map(|tls| tls.followed("the certificate and key of TLS in"));
+        users.into_iter().chain(tls).collect()
     }
 
     /// Reads the certificates again; `None` without TLS.
@@ -86,5 +116,34 @@ impl Guard {
     /// What a certificate with these names is good for.
     pub(super) fn rights_of(&self, names: &[CertificateName]) -> Option<Rights> {
         rights_of(names, &self.rules.load())
+    }
+}
+
+/// The users' file.
+struct UsersFile(Arc<Guard>);
+
+impl Followed for UsersFile {
+    fn name(&self) -> String {
+        "the users' file".to_owned()
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.0.access.load().auth_file.iter().cloned().collect()
+    }
+
+    fn bytes_max(&self) -> usize {
+        AUTH_FILE_BYTES_MAX
+    }
+
+    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+        let mut in_use = self.0.users_in_use.lock();
+        let digest = Some(digest_of(contents));
+        let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
+        let users = self.0.access.load().users_of(text).map_err(|fault| NotTaken::Bad(fault.to_string()))?;
+        let lines = users.len();
+        self.0.users.store(Arc::new(users));
+        *in_use = digest;
+        tracing::info!(lines, "the users' file has changed; users and passwords are read again");
+        Ok(())
     }
 }

@@ -3,10 +3,11 @@
 //! Never logs a key, and never falls back to plain text.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -15,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-use zeroize::Zeroizing;
 
 use crate::access::CertificateName;
 use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
 use crate::files;
+use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
 
 /// Certificates of the common authorities are renewed a month before their end.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
@@ -28,18 +29,30 @@ const EXPIRES_SOON_S: i64 = 14 * 86_400;
 pub(crate) struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
+    /// Of what they were read from.
+    in_use: Mutex<Digest>,
 }
 
 impl Tls {
     /// Reads the files. The error is a sentence for the operator.
     pub fn new(files: &Files) -> Result<Tls, String> {
-        Ok(Tls { current: ArcSwap::new(read(files)?), files: files.clone() })
+        let contents = read(files)?;
+        let current = ArcSwap::new(config_of(files, &contents)?);
+        Ok(Tls { current, in_use: Mutex::new(digest_of(&contents)), files: files.clone() })
     }
 
     /// Reads the files again; connections from now on get what they hold. On an error all stays as it is.
     pub fn refresh(&self) -> Result<(), String> {
-        self.current.store(read(&self.files)?);
+        let mut in_use = self.in_use.lock();
+        let contents = read(&self.files)?;
+        self.current.store(config_of(&self.files, &contents)?);
+        *in_use = digest_of(&contents);
         Ok(())
+    }
+
+    /// The files, to be followed.
+    pub fn followed(self: &Arc<Tls>, name: &'static str) -> Box<dyn Followed> {
+        Box::new(TlsFiles { tls: self.clone(), name })
     }
 
     /// The server's half of a handshake.
@@ -68,10 +81,29 @@ fn names_in(certificate: &[u8]) -> Vec<CertificateName> {
     names
 }
 
-fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
-    let chain = certificates(&files.cert)?;
+/// The certificate, its key, and the authorities of clients if they count.
+fn paths(files: &Files) -> Vec<PathBuf> {
+    let mut paths = vec![files.cert.clone(), files.key.clone()];
+    if let ClientCertificates::Optional(ca) | ClientCertificates::Required(ca) = &files.clients {
+        paths.push(ca.clone());
+    }
+    paths
+}
+
+/// What these hold. Refuses a pipe, which would hold up a start or a reload until somebody writes into it.
+fn read(files: &Files) -> Result<Vec<Content>, String> {
+    let pem = |path: &PathBuf| {
+        files::read(path, files::PEM_BYTES_MAX).map_err(|fault| format!("{} {}", path.display(), fault.sentence()))
+    };
+    paths(files).iter().map(pem).collect()
+}
+
+/// `contents` are those of [`paths`].
+fn config_of(files: &Files, contents: &[Content]) -> Result<Arc<ServerConfig>, String> {
+    let pem = |at: usize| contents.get(at).map(|content| content.as_slice()).unwrap_or_default();
+    let chain = certificates(&files.cert, pem(0))?;
     warn_of_the_end(&files.cert, &chain);
-    let key = PrivateKeyDer::from_pem_slice(&pem(&files.key)?);
+    let key = PrivateKeyDer::from_pem_slice(pem(1));
     let key = key.map_err(|error| bad_file(&files.key, "private key", &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version {
@@ -85,7 +117,7 @@ fn read(files: &Files) -> Result<Arc<ServerConfig>, String> {
         ClientCertificates::Ignored => builder.with_no_client_auth(),
         ClientCertificates::Optional(ca) | ClientCertificates::Required(ca) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(ca)? {
+            for certificate in certificates(ca, pem(2))? {
                 roots.add(certificate).map_err(|error| format!("{} is no authority: {error}", ca.display()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -116,8 +148,8 @@ fn warn_of_the_end(path: &Path, chain: &[CertificateDer<'_>]) {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = read.map_err(|error| bad_file(path, "certificate", &error))?;
     if chain.is_empty() {
         return Err(format!("{} holds no certificate in PEM format", path.display()));
@@ -125,16 +157,43 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-/// Refuses a pipe, which would hold up a start or a reload until somebody writes into it.
-fn pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    files::read(path, files::PEM_BYTES_MAX).map_err(|fault| format!("{} cannot be read: {fault}", path.display()))
-}
-
 /// The parser's own words never quote the file.
 fn bad_file(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
     match error {
         rustls::pki_types::pem::Error::NoItemsFound => format!("{} holds no {what} in PEM format", path.display()),
         _ => format!("{} is not a {what} in PEM format", path.display()),
+    }
+}
+
+/// A listener's files for TLS.
+struct TlsFiles {
+    tls: Arc<Tls>,
+    name: &'static str,
+}
+
+impl Followed for TlsFiles {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        paths(&self.tls.files)
+    }
+
+    fn bytes_max(&self) -> usize {
+        files::PEM_BYTES_MAX
+    }
+
+    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+        let mut in_use = self.tls.in_use.lock();
+        let digest = digest_of(contents);
+        if *in_use == digest {
+            return Ok(());
+        }
+        self.tls.current.store(config_of(&self.tls.files, contents).map_err(NotTaken::Bad)?);
+        *in_use = digest;
+        tracing::info!("{} its files has changed; new connections get it", self.name);
+        Ok(())
     }
 }
 
@@ -157,7 +216,7 @@ mod tests {
         assert_eq!(with("cert", "key", "cert"), Ok(()));
         for [cert, key, ca] in [["pipe", "key", "cert"], ["cert", "pipe", "cert"], ["cert", "key", "pipe"]] {
             let fault = with(cert, key, ca).unwrap_err();
-            assert!(fault.ends_with("pipe cannot be read: it is not a regular file"), "{fault}");
+            assert!(fault.ends_with("pipe is not a regular file"), "{fault}");
         }
     }
 }

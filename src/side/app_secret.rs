@@ -64,18 +64,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_replaced_file_counts_soon_and_a_missing_one_lets_nobody_in() {
+    async fn a_replaced_file_counts_soon_and_a_missing_one_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         std::fs::write(&path, "one\n").unwrap();
-        let secret = AppSecret::new(SecretSource::File(path.clone()));
+        let secret = AppSecret::new(SecretSource::file(&path));
         assert!(secret.is("one", 0).await && !secret.is("two", 0).await);
         std::fs::write(&path, "two\n").unwrap();
         assert!(!secret.is("two", FRESH_FOR_ANOTHER_MS - 1).await, "not read for every wrong one");
         assert!(secret.is("two", FRESH_FOR_ANOTHER_MS).await);
         assert!(!secret.is("one", FRESH_MS).await);
         std::fs::remove_file(&path).unwrap();
-        assert!(!secret.is("two", 5 * FRESH_MS).await);
+        assert!(secret.is("two", 5 * FRESH_MS).await && !secret.is("one", 10 * FRESH_MS).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -83,7 +83,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         std::fs::write(&path, "one\n").unwrap();
-        let secret = AppSecret::new(SecretSource::File(path.clone()));
+        let secret = AppSecret::new(SecretSource::file(&path));
         assert!(secret.is("one", 0).await);
         let (release, hangs) = std::sync::mpsc::channel::<()>();
         let hung = tokio::spawn(async move { crate::files::read_aside(&path, move || hangs.recv()).await });

@@ -37,11 +37,17 @@ mod wechat;
 mod wechat_time;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+
+use crate::access::Keys;
 use crate::config::{self, Config};
 use crate::files;
+use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
 use crate::net::tls::Tls;
 use crate::service::Service;
 use crate::supervision::Supervisor;
@@ -54,31 +60,80 @@ pub struct Door {
     keeper: Arc<Keeper>,
 }
 
-/// What a SIGHUP reads again.
+/// What may be replaced while the port is served.
 pub struct Keeper {
     gate: Gate,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
+    keys_file: ArcSwapOption<PathBuf>,
+    /// Of the text that the keys were read from.
+    keys_in_use: Mutex<Option<Digest>>,
 }
 
 impl Keeper {
     /// Reads keys and certificates again. What cannot be used is reported and changes nothing; other settings of the
     /// section need a restart.
     pub fn reload(&self, side: &config::Side) {
-        match side.read_keys() {
-            Ok(_) if !self.gate.is_keyed() => {}
-            Ok(Some(keys)) => {
-                let count = keys.len();
-                self.gate.set_keys(keys);
-                tracing::info!(keys = count, "the side port's keys are read again");
+        self.keys_file.store(side.keys_file.clone().map(Arc::new));
+        if let (Some(path), true) = (&side.keys_file, self.gate.is_keyed()) {
+            let mut in_use = self.keys_in_use.lock();
+            match read_keys(path) {
+                Ok((keys, digest)) => {
+                    let count = keys.len();
+                    self.gate.set_keys(keys);
+                    *in_use = Some(digest);
+                    tracing::info!(keys = count, "the side port's keys are read again");
+                }
+                Err(error) => tracing::error!("{error}; the side port's keys stay as they were"),
             }
-            Ok(None) => {}
-            Err(error) => tracing::error!("{error}; the side port's keys stay as they were"),
         }
-        match self.tls.as_ref().map(Tls::refresh) {
+        match self.tls.as_ref().map(|tls| tls.refresh()) {
             Some(Ok(())) => tracing::info!("the side port's certificates are read again"),
             Some(Err(error)) => tracing::error!("TLS of the side port: {error}; the certificates stay as they were"),
             None => {}
         }
+    }
+
+    /// The files of keys and certificates, to be followed.
+    pub fn followed(self: &Arc<Keeper>) -> Vec<Box<dyn Followed>> {
+        let keys = self.gate.is_keyed().then(|| Box::new(KeysFile(self.clone())) as Box<dyn Followed>);
+        let tls = self.tls.as_ref().map(|tls| tls.followed("the certificate and key of the HTTP port in"));
+        keys.into_iter().chain(tls).collect()
+    }
+}
+
+fn read_keys(path: &Path) -> Result<(Keys, Digest), String> {
+    let fault = |what: &dyn std::fmt::Display| format!("the keys' file {}: {what}", path.display());
+    let text = files::read(path, config::AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+    let keys = Keys::parse(&text).map_err(|error| fault(&error))?;
+    Ok((keys, digest_of(&[text])))
+}
+
+/// The keys' file.
+struct KeysFile(Arc<Keeper>);
+
+impl Followed for KeysFile {
+    fn name(&self) -> String {
+        "the keys' file".to_owned()
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.0.keys_file.load().iter().map(|path| path.as_ref().clone()).collect()
+    }
+
+    fn bytes_max(&self) -> usize {
+        config::AUTH_FILE_BYTES_MAX
+    }
+
+    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+        let mut in_use = self.0.keys_in_use.lock();
+        let digest = Some(digest_of(contents));
+        let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
+        let keys = Keys::parse(text).map_err(|fault| NotTaken::Bad(fault.to_string()))?;
+        let count = keys.len();
+        self.0.gate.set_keys(keys);
+        *in_use = digest;
+        tracing::info!(keys = count, "the keys' file has changed; keys are read again");
+        Ok(())
     }
 }
 
@@ -97,8 +152,10 @@ impl Door {
 
     fn read(side: &config::Side) -> Result<Keeper, String> {
         let tls = side.tls.as_ref().map(Tls::new).transpose();
-        let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?;
-        Ok(Keeper { gate: Gate::new(side, side.read_keys()?), tls })
+        let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?.map(Arc::new);
+        let (keys, in_use) = side.keys_file.as_deref().map(read_keys).transpose()?.unzip();
+        let keys_file = ArcSwapOption::new(side.keys_file.clone().map(Arc::new));
+        Ok(Keeper { gate: Gate::new(side, keys), tls, keys_file, keys_in_use: Mutex::new(in_use) })
     }
 
     /// Where it listens, with real port numbers.
@@ -106,7 +163,7 @@ impl Door {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// For SIGHUP.
+    /// For SIGHUP, and for whoever follows its files.
     pub fn keeper(&self) -> Arc<Keeper> {
         self.keeper.clone()
     }

@@ -44,7 +44,7 @@ fn by_sentinels(sentinels: &[&Sentinel]) -> RedisServer {
 }
 
 fn with_password(server: RedisServer, file: &Path) -> RedisServer {
-    RedisServer { password: Some(SecretSource::File(file.to_owned())), ..server }
+    RedisServer { password: Some(SecretSource::file(file)), ..server }
 }
 
 /// The master that has our keys.

@@ -18,6 +18,7 @@ mod dependencies;
 mod differential;
 #[cfg(feature = "redis")]
 mod engine;
+mod followed;
 mod frameworks;
 mod fuzz;
 mod hostile;

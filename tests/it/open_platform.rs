@@ -53,7 +53,7 @@ pub fn options(lifetime_s: u64) -> Options {
 }
 
 /// A folder with what the operator puts there: the ticket of the last push, and the refresh token.
-fn folder(wechat: &Sandbox) -> TempDir {
+pub fn folder(wechat: &Sandbox) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "ticket", &wechat.push_verify_ticket(COMPONENT));
     write(folder.path(), "refresh", FIRST);
@@ -73,29 +73,29 @@ fn authorizer() -> String {
     format!("[[app.authorizer]]\nappid = \"{AUTH}\"\nrefresh_token_file = \"refresh\"\n")
 }
 
-fn start(wechat: &Wechat, folder: TempDir) -> Node {
+pub fn start(wechat: &Wechat, folder: TempDir) -> Node {
     Node::start_in(folder, &config(wechat, &authorizer()), &[])
 }
 
-fn component_key() -> String {
+pub fn component_key() -> String {
     format!("component_access_token:{COMPONENT}")
 }
 
-fn key() -> String {
+pub fn key() -> String {
     format!("access_token:{AUTH}")
 }
 
-fn value(client: &mut Client, key: &str) -> String {
+pub fn value(client: &mut Client, key: &str) -> String {
     String::from_utf8(wait_for(key, || client.get(key))).unwrap()
 }
 
 /// Another value than this one.
-fn other(client: &mut Client, key: &str, than: &str) -> String {
+pub fn other(client: &mut Client, key: &str, than: &str) -> String {
     let new = wait_for(&format!("another {key}"), || client.get(key).filter(|now| now != than.as_bytes()));
     String::from_utf8(new).unwrap()
 }
 
-fn stat(client: &mut Client, name: &str) -> String {
+pub fn stat(client: &mut Client, name: &str) -> String {
     client.stat("tokens", name).unwrap_or_default()
 }
 
@@ -108,7 +108,7 @@ fn renew(wechat: &Wechat, client: &mut Client) -> String {
 }
 
 /// Calls for the account's token that WeChat refused because of the refresh token.
-fn refused(wechat: &Wechat) -> u64 {
+pub fn refused(wechat: &Wechat) -> u64 {
     wechat.calls(AUTH).ended(Endpoint::AuthorizerToken, "errcode 61023")
 }
 
@@ -181,7 +181,7 @@ fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
     now = other(&mut client, &component_key(), &now);
     let calls = wechat.calls(COMPONENT);
     assert_eq!(calls.ended(Endpoint::ComponentToken, "ok"), calls.of(Endpoint::ComponentToken), "{calls:?}");
-    wait_for("a word about it", || node.log().contains("no ticket is taken from the file").then_some(()));
+    wait_for("a word about it", || node.log().contains("what was last read is kept").then_some(()));
     // The message of a push does as well as the bare ticket.
     wechat.expire_verify_tickets(COMPONENT);
     let ticket = wechat.push_verify_ticket(COMPONENT);

@@ -228,7 +228,7 @@ async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it(
     let file = folder.path().join("secret");
     std::fs::write(&file, "thewrongone\n").unwrap();
     let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, App { secret: SecretSource::File(file.clone()), ..stable() });
+    let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
     until("a refusal", || node.status().state == State::Blocked).await;
     let error = node.status().last_error.unwrap();
     assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
@@ -248,7 +248,7 @@ async fn a_missing_secret_file_is_reported_without_a_call_and_tried_when_it_appe
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
     let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, App { secret: SecretSource::File(file.clone()), ..stable() });
+    let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
     until("a report", || node.status().state == State::Blocked).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody waits for this");
     assert_eq!(sandbox.calls("wx1").total(), 0);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock;
-use crate::config::{App, Upstream};
+use crate::config::{App, SecretSource, Upstream};
 use crate::credential::state::{Loaded, Snapshot, Store};
 use crate::credential::table::Reading;
 use crate::kind::mp;

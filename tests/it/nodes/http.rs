@@ -338,7 +338,7 @@ fn a_wrong_key_is_said_and_a_right_one_is_read_without_a_restart() {
     bare.trouble("asks for a key");
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "key", "wrong-0123456789abcdef");
-    let nodes = UpstreamNodes { key: Some(SecretSource::File(file)), ..of(&[url(other.address)]) };
+    let nodes = UpstreamNodes { key: Some(SecretSource::file(file)), ..of(&[url(other.address)]) };
     let mut follower = Follower::start(&nodes);
     let said = follower.trouble("does not know this node's key");
     assert!(!said.text.contains("wrong-0123"), "{said:?}");

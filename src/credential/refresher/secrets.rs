@@ -1,0 +1,73 @@
+//! The driver's part in secrets and refresh tokens that are replaced in their files: tries one where the last one was
+//! refused, and renews with a new refresh token at once, once.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::super::grants::Grant;
+use super::super::table::CredentialId;
+use super::{Driver, Refresher};
+use crate::config::SecretSource;
+use crate::files::watch::Followed;
+use crate::secret::Secret;
+
+/// What a file holds now.
+pub(super) struct SecretRead {
+    ids: Vec<CredentialId>,
+    secret: Secret,
+    /// It was there when the server started.
+    at_start: bool,
+}
+
+impl Refresher {
+    /// The files of all secrets; what they hold is told to `told`.
+    pub(super) fn followed_secrets(&self, told: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn Followed>> {
+        let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
+        for (id, slot) in self.slots.iter().enumerate() {
+            let SecretSource::File(file) = &slot.source else { continue };
+            let name = || format!("the {} of {} in", slot.secret_noun(), slot.appid);
+            files.entry(file.path().to_owned()).or_insert_with(|| (&slot.source, name(), Vec::new())).2.push(id);
+        }
+        let followed = files.into_values().filter_map(|(source, name, ids)| {
+            let told = told.clone();
+            source.followed(name, move |secret, at_start| {
+                // It fails at the end only.
+                let _ = told.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
+            })
+        });
+        followed.collect()
+    }
+}
+
+impl Driver {
+    pub(super) fn secret_read(&mut self, read: &SecretRead) {
+        for id in &read.ids {
+            let Some(slot) = self.refresher.slots.get_mut(*id) else { continue };
+            slot.replaced_secret = Some((read.secret.clone(), read.at_start));
+            if !slot.flying {
+                self.try_replaced_secret(*id);
+            }
+        }
+    }
+
+    /// What a flight did not know of that was under way when the file changed is seen to when it is over.
+    pub(super) fn try_replaced_secret(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let Some((secret, at_start)) = slot.replaced_secret.take() else { return };
+        let appid = &slot.credential.appid;
+        if slot.blocked_with.as_ref().is_some_and(|used| used.as_ref() != Some(&secret)) {
+            info!(appid, "the secret file has changed; trying it");
+            slot.standing.failures = 0;
+            return self.arm(id, now_ms);
+        }
+        let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
+        if slot.grant.as_ref().is_some_and(is_news) && !slot.is_barred(now_ms) {
+            info!(appid, "the refresh token in the configuration is another one; renewing with it");
+            self.arm(id, now_ms);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Follows small files that may be replaced while the server runs: secrets, refresh tokens, verify tickets, users, keys,
+//! certificates.
+//!
+//! One rule for all. A file is looked at every second; with more than a thousand files, every second for each thousand.
+//! Links are followed. If inode, size or times differ from the last look, or are too young to tell, it is read. What
+//! reads the same twice is handed on, so a file that is being written is not. What is bad or missing changes nothing and
+//! is said once. Each file system is looked at on a thread of its own, so a disk that hangs holds up its own files only.
+//! Never writes, and needs no notification from the kernel: network disks give none.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use super::{Hung, Unread, WAIT_MAX, read};
+
+/// A file is looked at so often...
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// ...if there are no more than so many.
+const FILES_PER_LOOK: usize = 1_000;
+/// What reads the same so much later is not being written.
+pub const SETTLE: Duration = Duration::from_millis(250);
+/// Two changes within a file system's finest step of time look like one; the coarsest common step is 2 s (FAT).
+const YOUNG: Duration = Duration::from_secs(2);
+/// Files on file systems not known yet that are looked at at once.
+const UNKNOWN_MAX: usize = 8;
+
+/// What a file holds.
+pub type Content = Zeroizing<Vec<u8>>;
+
+/// Tells contents apart without keeping them.
+pub type Digest = [u8; 32];
+
+/// The digest of what several files hold.
+pub fn digest_of(contents: &[Content]) -> Digest {
+    let mut digest = Sha256::new();
+    for content in contents {
+        digest.update((content.len() as u64).to_le_bytes());
+        digest.update(&**content);
+    }
+    digest.finalize().into()
+}
+
+/// Why a content was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is no good. A sentence that says why and quotes nothing.
+    Bad(String),
+    /// It may be good; offer it again.
+    Busy,
+}
+
+/// Something that is read from files and may be replaced there.
+pub trait Followed: Send {
+    /// For the log, such as `the users' file`.
+    fn name(&self) -> String;
+
+    /// The files, whose contents belong together. They may be others after a reload.
+    fn paths(&self) -> Vec<PathBuf>;
+
+    /// The largest file that is read.
+    fn bytes_max(&self) -> usize;
+
+    /// Takes contents that differ from those taken last, or those that are there at the start.
+    fn take(&mut self, contents: &[Content], at_start: bool) -> Result<(), NotTaken>;
+
+    /// Whether nothing is to be said of a file that is not there.
+    fn may_be_missing(&self) -> bool {
+        false
+    }
+}
+
+/// Follows all these until `end`.
+pub async fn follow(all: Vec<Box<dyn Followed>>, end: CancellationToken) {
+    let every = LOOK_EVERY * u32::try_from(all.len().div_ceil(FILES_PER_LOOK).max(1)).unwrap_or(u32::MAX);
+    let files = all.into_iter().map(File::new).collect();
+    let mut watch = Watch { every, files, jobs: JoinSet::new(), away: HashMap::new() };
+    while !watch.is_empty() {
+        watch.look_at_due();
+        let wake = watch.next_wake();
+        tokio::select! {
+            () = end.cancelled() => return,
+            Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.take_back(done) {
+                error!(%error, "looking at a file crashed; this is a bug");
+                return;
+            },
+            () = sleep_until(wake) => watch.say_hung(),
+        }
+    }
+}
+
+struct Watch {
+    every: Duration,
+    /// Those that are not being looked at.
+    files: Vec<File>,
+    jobs: JoinSet<Vec<File>>,
+    away: HashMap<Id, Away>,
+}
+
+/// Files that are being looked at.
+struct Away {
+    device: Option<u64>,
+    since: Instant,
+    names: Vec<String>,
+    said: bool,
+}
+
+impl Watch {
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.away.is_empty()
+    }
+
+    fn look_at_due(&mut self) {
+        let now = Instant::now();
+        let busy = self.busy();
+        let mut groups: HashMap<u64, Vec<File>> = HashMap::new();
+        for file in std::mem::take(&mut self.files) {
+            match file.device {
+                _ if file.due > now => self.files.push(file),
+                Some(device) if busy.contains(&device) => self.files.push(file),
+                Some(device) => groups.entry(device).or_default().push(file),
+                None if self.unknown() < UNKNOWN_MAX => self.look_at(None, vec![file]),
+                None => self.files.push(file),
+            }
+        }
+        for (device, group) in groups {
+            self.look_at(Some(device), group);
+        }
+    }
+
+    fn look_at(&mut self, device: Option<u64>, mut group: Vec<File>) {
+        let names = group.iter().map(File::shown).collect();
+        let task = self.jobs.spawn_blocking(move || {
+            for file in &mut group {
+                file.look();
+            }
+            group
+        });
+        self.away.insert(task.id(), Away { device, since: Instant::now(), names, said: false });
+    }
+
+    fn take_back(&mut self, done: Result<(Id, Vec<File>), JoinError>) -> Result<(), JoinError> {
+        let (id, group) = done?;
+        if let Some(away) = self.away.remove(&id).filter(|away| away.said) {
+            info!(files = away.names.join(", "), "the disk answers again");
+        }
+        let now = Instant::now();
+        for mut file in group {
+            file.due = now + if file.candidate.is_some() { SETTLE } else { self.every };
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    /// File systems that are being looked at.
+    fn busy(&self) -> HashSet<u64> {
+        self.away.values().filter_map(|away| away.device).collect()
+    }
+
+    fn unknown(&self) -> usize {
+        self.away.values().filter(|away| away.device.is_none()).count()
+    }
+
+    /// When there is something to do that no job's end tells.
+    fn next_wake(&self) -> Instant {
+        let (busy, full) = (self.busy(), self.unknown() >= UNKNOWN_MAX);
+        let waits = |file: &&File| file.device.map_or(full, |device| busy.contains(&device));
+        let due = self.files.iter().filter(|file| !waits(file)).map(|file| file.due);
+        let hung = self.away.values().filter(|away| !away.said).map(|away| away.since + WAIT_MAX);
+        due.chain(hung).min().unwrap_or_else(|| Instant::now() + self.every)
+    }
+
+    fn say_hung(&mut self) {
+        let now = Instant::now();
+        for away in self.away.values_mut().filter(|away| !away.said && away.since + WAIT_MAX <= now) {
+            away.said = true;
+            warn!(files = away.names.join(", "), "the files {Hung}; what was last read is kept");
+        }
+    }
+}
+
+/// What a look has found.
+#[derive(Clone, PartialEq, Eq)]
+enum Found {
+    Holding(Digest),
+    Missing,
+    Unreadable(String),
+}
+
+/// What tells two states of a file apart without reading it.
+#[derive(Clone, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+struct File {
+    followed: Box<dyn Followed>,
+    due: Instant,
+    /// The file system that it was last on.
+    device: Option<u64>,
+    /// Of the last look, if nothing can have changed since that they do not tell.
+    stamps: Option<Vec<Stamp>>,
+    /// Found once; it counts if it is found again.
+    candidate: Option<Found>,
+    judged: Option<Found>,
+    taken: Option<Digest>,
+    /// What was last said about it, to say it once.
+    said: Option<String>,
+}
+
+impl File {
+    fn new(followed: Box<dyn Followed>) -> File {
+        let due = Instant::now();
+        File { followed, due, device: None, stamps: None, candidate: None, judged: None, taken: None, said: None }
+    }
+
+    fn shown(&self) -> String {
+        let paths: Vec<_> = self.followed.paths().iter().map(|path| path.display().to_string()).collect();
+        format!("{} {}", self.followed.name(), paths.join(", "))
+    }
+
+    /// Blocks.
+    fn look(&mut self) {
+        let paths = self.followed.paths();
+        let Some(first) = paths.first() else { return };
+        let now = SystemTime::now();
+        let stamps: Vec<Stamp> = paths.iter().filter_map(|path| stamp(path)).collect();
+        self.device = stamps.first().map(|stamp| stamp.device).or_else(|| device_of_folder(first));
+        let whole = stamps.len() == paths.len();
+        if whole && self.candidate.is_none() && self.stamps.as_ref() == Some(&stamps) {
+            return;
+        }
+        let is_old = whole && stamps.iter().all(|stamp| stamp.is_old(now));
+        let (found, contents) = read_all(&paths, self.followed.bytes_max());
+        if self.judged.as_ref() == Some(&found) {
+            self.candidate = None;
+        } else if self.candidate.as_ref() == Some(&found) || (self.judged.is_none() && is_old) {
+            self.candidate = None;
+            self.judge(found, &contents);
+        } else {
+            self.candidate = Some(found);
+        }
+        self.stamps = Some(stamps).filter(|_| is_old && self.candidate.is_none());
+    }
+
+    fn judge(&mut self, found: Found, contents: &[Content]) {
+        let fault = match &found {
+            Found::Holding(digest) if self.taken.as_ref() == Some(digest) => None,
+            Found::Holding(digest) => match self.followed.take(contents, self.judged.is_none()) {
+                Ok(()) => {
+                    self.taken = Some(*digest);
+                    None
+                }
+                Err(NotTaken::Bad(reason)) => Some(format!("is not used: {reason}")),
+                Err(NotTaken::Busy) => {
+                    self.candidate = Some(found);
+                    return;
+                }
+            },
+            Found::Missing if self.followed.may_be_missing() => return self.judged = Some(found),
+            Found::Missing => Some("is missing".to_owned()),
+            Found::Unreadable(reason) => Some(reason.clone()),
+        };
+        self.judged = Some(found);
+        match fault {
+            Some(reason) => self.say(reason),
+            None => self.say_good(),
+        }
+    }
+
+    fn say(&mut self, reason: String) {
+        if self.said.as_ref() != Some(&reason) {
+            warn!("{} {reason}; what was last read is kept", self.shown());
+            self.said = Some(reason);
+        }
+    }
+
+    fn say_good(&mut self) {
+        if self.said.take().is_some() {
+            info!("{} is good again", self.shown());
+        }
+    }
+}
+
+impl Stamp {
+    /// Not changed lately, nor in the future: another change would show.
+    fn is_old(&self, now: SystemTime) -> bool {
+        let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let young_s = i64::try_from(YOUNG.as_secs()).unwrap_or(0);
+        self.modified.0.max(self.changed.0) + young_s < now_s
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        path: path.to_owned(),
+        device: found.dev(),
+        inode: found.ino(),
+        bytes: found.size(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
+}
+
+fn device_of_folder(path: &Path) -> Option<u64> {
+    std::fs::metadata(path.parent()?).ok().map(|found| found.dev())
+}
+
+fn read_all(paths: &[PathBuf], bytes_max: usize) -> (Found, Vec<Content>) {
+    let mut contents = Vec::with_capacity(paths.len());
+    for path in paths {
+        match read(path, bytes_max) {
+            Ok(content) => contents.push(content),
+            Err(Unread::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                return (Found::Missing, Vec::new());
+            }
+            Err(fault) => return (Found::Unreadable(fault.sentence()), Vec::new()),
+        }
+    }
+    (Found::Holding(digest_of(&contents)), contents)
+}
+
+#[cfg(test)]
+mod tests;
