@@ -44,7 +44,8 @@
 //! # Arrows
 //!
 //! Imports point one way: main -> app -> {side, net, credential::refresher} -> {service, upstream} ->
-//! {cache, credential::table, nodes} -> {protocol, kind, clock, stats, secret} -> sync. `tests/it/house.rs` holds them.
+//! {cache, credential::table, nodes} -> {protocol, kind, upstream::codes, clock, stats, secret} -> sync.
+//! `tests/it/house.rs` holds them.
 
 pub mod access;
 pub mod address_group;

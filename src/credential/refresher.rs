@@ -260,7 +260,7 @@ impl Driver {
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
             self.arm(id, at_ms.max(now_ms + patience_ms));
-            if self.lacks_token(id) {
+            if self.refresher.slots[id].standing.left_ms(now_ms) == 0 && self.lacks_token(id) {
                 self.refresher.slots[id].note_waiting();
             }
             self.set_next_probe(id);
@@ -299,15 +299,14 @@ impl Driver {
         if slot.follows {
             return self.follow_on(id);
         }
-        if self.lacks_token(id) {
-            return self.wait_for_token(id);
-        }
-        let slot = &mut self.refresher.slots[id];
         slot.end_stand_in(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
             Some(Purpose::Check) if slot.standing.left_ms(self.refresher.clock.boot_ms()) > 0 => Purpose::Check,
             _ => Purpose::Renew,
         };
+        if !purpose.only_probes(slot.kind) && self.lacks_token(id) {
+            return self.wait_for_token(id);
+        }
         self.start(id, purpose);
     }
 
