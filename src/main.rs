@@ -296,7 +296,7 @@ async fn end_in_time(shutdown: CancellationToken) {
     std::process::exit(EXIT_SOFTWARE.into());
 }
 
-/// Users, passwords, rights, keys and certificates are read again. Secret files are, at every fetch anyhow.
+/// Users, passwords, rights, keys and certificates are read again. All files but the configuration are followed anyhow.
 fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
     tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
@@ -327,9 +327,7 @@ fn run_check(args: &ServeArgs, live: bool) -> Result<ExitCode, Failure> {
     let loaded = load(args)?;
     let mut out = std::io::stdout().lock();
     app::guard(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
-    if let Some(side) = &loaded.config.side {
-        Door::judge(side).map_err(|error| (EXIT_CONFIG, error))?;
-    }
+    app::judge_side(&loaded.config).map_err(|error| (EXIT_CONFIG, error))?;
     check::settings(&loaded, &mut out).map_err(unavailable("cannot print"))?;
     check::files(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
     check::state(&loaded.config, &mut out).map_err(unavailable("cannot print"))?;
