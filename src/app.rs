@@ -59,6 +59,12 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     config.listeners().into_iter().map(bind).collect()
 }
 
+/// Reads what the side port needs and opens nothing: for `check`.
+pub fn judge_side(config: &Config) -> Result<(), String> {
+    let judged = config.side.as_ref().map_or(Ok(()), Door::judge);
+    judged.map_err(|error| with_remedy(error, config))
+}
+
 /// What is wrong, and what to do if it is that systemd's user may not read a file.
 fn with_remedy(error: String, config: &Config) -> String {
     match config::remedy_for_tls(config, &config::ProcessEnvironment) {

@@ -299,7 +299,7 @@ async fn end_in_time(shutdown: CancellationToken) {
     std::process::exit(EXIT_SOFTWARE.into());
 }
 
-/// Users, passwords, rights, keys and certificates are read again. Secret files are, at every fetch anyhow.
+/// Users, passwords, rights, keys and certificates are read again. All files but the configuration are followed anyhow.
 fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
     tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
@@ -340,9 +340,7 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     })?;
     let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
     app::guard(&loaded.config).map_err(refused)?;
-    if let Some(side) = &loaded.config.side {
-        Door::judge(side).map_err(refused)?;
-    }
+    app::judge_side(&loaded.config).map_err(refused)?;
     let mut report = check::judge(&loaded);
     if args.live {
         let runtime = runtime()?;

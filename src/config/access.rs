@@ -158,12 +158,11 @@ fn judge_auth_file(
     let Some(path) = &access.auth_file else { return };
     match access.read_users() {
         Err(what) => {
-            let remedy = credentials::remedy_if_denied(environment, path, "auth_credential", None).unwrap_or_else(
-                || {
+            let remedy =
+                credentials::remedy_if_denied(environment, path, "auth_credential", None).unwrap_or_else(|| {
                     "Write a line user:password for each user, as for memcached -Y, into a file this process can read."
                         .into()
-                },
-            );
+                });
             faults.push(Problem::new(what, remedy).at(place));
         }
         Ok(users) => {

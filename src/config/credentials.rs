@@ -20,7 +20,7 @@ pub(super) fn folder(environment: &dyn Environment) -> Option<PathBuf> {
 pub(super) fn file(environment: &dyn Environment, value: &Value, instead: &str) -> Reading<PathBuf> {
     let name = text(value)?;
     if name.is_empty() || name.contains('/') || name == ".." || name == "." {
-        let what = format!("{} is not the name of a credential", shown(name));
+        let what = format!("{} is {}", shown(name), if name.is_empty() { "no name" } else { "a path" });
         return Err(Problem::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
     }
     let folder = folder(environment).ok_or_else(|| {

@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::super::grants::Grant;
 use super::super::table::CredentialId;
-use super::{Driver, Refresher};
+use super::{Driver, Refresher, Slot};
+use crate::clock::BootMs;
 use crate::config::SecretSource;
 use crate::files::watch::Followed;
 use crate::secret::Secret;
@@ -65,9 +66,19 @@ impl Driver {
             return self.arm(id, now_ms);
         }
         let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
-        if slot.grant.as_ref().is_some_and(is_news) && !slot.is_barred(now_ms) {
+        let may_renew = !slot.is_barred(now_ms) && !slot.is_renewed_by_another(now_ms);
+        if slot.grant.as_ref().is_some_and(is_news) && may_renew {
             info!(appid, "the refresh token in the configuration is another one; renewing with it");
             self.arm(id, now_ms);
         }
+    }
+}
+
+impl Slot {
+    /// Another node has renewed a moment ago; as a rule because of the same change, which reaches all nodes.
+    fn is_renewed_by_another(&self, now_ms: BootMs) -> bool {
+        let spacing_ms = self.standing.others_spacing_ms(true, now_ms);
+        let is_recent = self.fetched.is_some_and(|at| now_ms < at.boot_ms.saturating_add(spacing_ms));
+        is_recent && self.share.as_ref().is_some_and(|share| !share.ours)
     }
 }
