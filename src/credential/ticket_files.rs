@@ -51,14 +51,14 @@ pub async fn watch(mut files: Vec<TicketFile>, table: Arc<Table>, end: Cancellat
 
 impl TicketFile {
     async fn look(&mut self, table: &Table) {
-        let ticket = match read(&self.path).await {
+        let ticket = match read(&self.component, &self.path).await {
             Ok(ticket) if self.seen.as_ref() == Some(&ticket) => return self.well(),
             Ok(ticket) => ticket,
             Err(reason) => return self.say(reason),
         };
         tokio::time::sleep(SETTLE).await;
         // Another one now: it is being written, and looked at again in a second.
-        if read(&self.path).await.as_ref() != Ok(&ticket) {
+        if read(&self.component, &self.path).await.as_ref() != Ok(&ticket) {
             return;
         }
         if table.hand_in_file(&self.component, ticket.expose()).is_ok() {
@@ -84,12 +84,14 @@ impl TicketFile {
 }
 
 /// The ticket in the file; `Err(None)` if there is no file.
-async fn read(path: &Path) -> Result<Secret, Option<String>> {
-    let here = path.to_owned();
-    files::read_aside(path, move || read_now(&here)).await.unwrap_or_else(|hung| Err(Some(hung.to_string())))
+async fn read(component: &str, path: &Path) -> Result<Secret, Option<String>> {
+    let (component, here) = (component.to_owned(), path.to_owned());
+    files::read_aside(path, move || read_now(&component, &here))
+        .await
+        .unwrap_or_else(|hung| Err(Some(hung.to_string())))
 }
 
-fn read_now(path: &Path) -> Result<Secret, Option<String>> {
+fn read_now(component: &str, path: &Path) -> Result<Secret, Option<String>> {
     let bytes = files::read(path, TEXT_BYTES_MAX).map_err(|fault| match fault {
         Unread::NotAFile => Some("is not a regular file".to_owned()),
         Unread::TooLarge => Some(TicketFault::Size.to_string()),
@@ -97,5 +99,5 @@ fn read_now(path: &Path) -> Result<Secret, Option<String>> {
         Unread::Io(error) => Some(format!("cannot be read: {error}")),
     })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Some("is not text".to_owned()))?;
-    parse(text).map_err(|fault| Some(fault.to_string()))
+    parse(component, text).map_err(|fault| Some(fault.to_string()))
 }
