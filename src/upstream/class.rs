@@ -74,6 +74,8 @@ pub enum Missing {
     SharedState,
     /// A file descriptor, for a moment.
     Descriptor,
+    /// WeChat itself: something else answers at `base_url`.
+    Wechat,
 }
 
 impl Missing {
@@ -83,6 +85,7 @@ impl Missing {
                 "see why the shared state is out of reach; until it is back, the token is served to its end"
             }
             Missing::Descriptor => descriptors::REMEDY,
+            Missing::Wechat => ELSEWHERE,
             Missing::Secret => "see that a node with the app's secret runs and that this one reaches what they share",
             Missing::VerifyTicket => PUSHES,
             Missing::Token => "see why that one is missing; this is asked for as soon as it is there",
@@ -165,6 +168,11 @@ impl Failure {
     /// The token it is asked with is not there; nothing was sent.
     pub fn no_token(appid: &str, message: &str) -> Failure {
         Failure { missing: Some(Missing::Token), ..Failure::transport(appid, Sent::NotSent, message) }
+    }
+
+    /// Something answered that is not WeChat's API.
+    pub fn from_elsewhere(appid: &str, sent: Sent, message: String) -> Failure {
+        Failure { missing: Some(Missing::Wechat), ..Failure::transport(appid, sent, message) }
     }
 
     /// There is no refresh token left to try; nothing was sent.
@@ -265,6 +273,9 @@ const fn line(code: i64, class: Class, meaning: &'static str, remedy: &'static s
 
 const ALLOW_LIST: &str = "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)";
 const REPORT_BUG: &str = "check the app's appid and secret; if they are right, please report this as a bug";
+
+const ELSEWHERE: &str = "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+    base_url is put before that of each call";
 
 const AUTHORISE_AGAIN: &str =
     "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds";
