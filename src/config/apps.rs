@@ -14,7 +14,7 @@ use super::nodes::Company;
 use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
-use super::{Alias, AliasOf, App, SecretSource};
+use super::{Alias, AliasOf, App, SecretSource, mistakes};
 use crate::kind::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 
@@ -131,9 +131,12 @@ impl Reader<'_> {
         let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
         let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
         let appid = appid?;
+        self.doubt_ticket_file(verify_ticket_file.as_deref(), &appid);
         if !(platform.usual_id)(&appid) {
-            let name = platform.name;
-            self.warnings.push(format!("{place}: appid {} does not look like one of kind \"{name}\"", shown(&appid)));
+            self.warnings.push(mistakes::doubt_appid(&place.to_string(), &appid, platform));
+        }
+        if let Some((source, origin)) = secret.as_ref().filter(|_| component.is_none()) {
+            self.doubt_secret(source, origin, &place, platform);
         }
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
@@ -157,6 +160,21 @@ impl Reader<'_> {
             component: component.map(|app| app.appid.clone()),
         };
         Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
+    }
+
+    /// Warns of a secret that is hardly one. The quick start's is judged by itself.
+    fn doubt_secret(&mut self, source: &SecretSource, origin: &Origin, place: &Place, platform: &Platform) {
+        let at = match origin {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Credential(name) => format!("the credential {}", shown(name)),
+            Origin::Environment(name) if name == "WECHAT_SECRET" => return,
+            Origin::Environment(name) => format!("environment {}", shown(name)),
+            Origin::Inline => place.to_string(),
+            Origin::Nowhere => return,
+        };
+        // A file that is gone by now was judged already.
+        let doubt = source.read().ok().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
+        self.warnings.extend(doubt.map(|doubt| format!("{at}: {doubt}")));
     }
 
     /// Which endpoint to ask when the quota of the first is used up.
@@ -357,6 +375,9 @@ impl Reader<'_> {
         source.read().map_err(|fault| {
             let remedy = match fault {
                 SecretFault::NoDescriptor => crate::descriptors::REMEDY.to_owned(),
+                SecretFault::Surplus(_) => {
+                    format!("Put {} into the file, and nothing else; save it without a BOM.", wanted.whose)
+                }
                 SecretFault::Unreadable(_) => {
                     let setting = format!("{}_credential", wanted.key);
                     credentials::remedy_if_denied(self.environment, path, &setting, appid)
@@ -407,6 +428,10 @@ impl Reader<'_> {
             self.faults.push(problem.at(&place("WECHAT_SECRET")));
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
+        let described = entries.iter().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
+        let platform = described.map_or(&mp::PLATFORM, |entry| entry.app.platform);
+        let doubt = secret.as_ref().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
+        self.warnings.extend(doubt.map(|doubt| format!("environment WECHAT_SECRET: {doubt}")));
         let origin = secret.as_ref().map_or(Origin::Nowhere, |_| Origin::Environment("WECHAT_SECRET".into()));
         let secret = secret.map_or(SecretSource::Absent, SecretSource::Environment);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
@@ -418,7 +443,7 @@ impl Reader<'_> {
             return;
         }
         if !(mp::PLATFORM.usual_id)(&appid) {
-            self.warnings.push(format!("WECHAT_APPID {} does not look like wx and 16 hex digits", shown(&appid)));
+            self.warnings.push(mistakes::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
         }
         let names = ["access_token", appid.as_str()];
         let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
@@ -494,6 +519,9 @@ fn appid(value: &Value) -> Reading<String> {
     let appid = text(value)?;
     if appid.len() > APPID_BYTES_MAX {
         return Err(Problem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
+    }
+    if let Some(surplus) = mistakes::surplus(appid) {
+        return Err(Problem::new(format!("{} {surplus}", quoted(appid)), remedy));
     }
     if !fits_in_a_key(appid) {
         return Err(Problem::new(format!("{} has a blank or a control character", quoted(appid)), remedy));

@@ -4,7 +4,7 @@
 //! show all of them. The parser's own error texts quote the line they are about, which may hold a secret, so
 //! only their bare message is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use super::fault::{Fault, Place, Problem};
 use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
 use super::sinks::SINK_KEYS;
 use super::value::{Given, Value, kind, quoted};
+
+/// The sections that are lists of tables.
+const LISTS: [&str; 4] = ["app", "user", "certificate", "sink"];
 
 /// What the file says.
 #[derive(Default)]
@@ -87,8 +90,21 @@ impl Walk<'_> {
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // What was recovered from a broken document would only add faults that are not there.
+            let mut repeated = BTreeSet::new();
             for error in errors {
-                let place = self.place(error.span().unwrap_or_default());
+                let span = error.span().unwrap_or_default();
+                if let Some((header, name)) =
+                    repeated_list(text, span.start).filter(|_| error.message() == "duplicate key")
+                {
+                    // Each key of the second table is a duplicate by itself.
+                    if repeated.insert(header) {
+                        let what = format!("this is not TOML: duplicate key: a second [{name}]");
+                        let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+                        self.fault(header..header, Problem::new(what, remedy));
+                    }
+                    continue;
+                }
+                let place = self.place(span);
                 let what = format!("this is not TOML: {}", error.message());
                 self.faults.push(Problem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
             }
@@ -198,7 +214,7 @@ impl Walk<'_> {
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let remedy = match (section_of(name), closest(name, SECTIONS.iter().copied())) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
-            (None, Some(list @ ("app" | "user" | "certificate" | "sink"))) => format!("Did you mean [[{list}]]?"),
+            (None, Some(list)) if LISTS.contains(&list) => format!("Did you mean [[{list}]]?"),
             (None, Some(section)) => format!("Did you mean [{section}]?"),
             (None, None) => "Remove it; the sections are [server], [state], [upstream], [side], [log], [[app]], [[user]], [[certificate]] and [[sink]].".to_owned(),
         };
@@ -253,6 +269,15 @@ impl Walk<'_> {
     fn place(&self, span: Range<usize>) -> Place {
         Place::Line { file: self.file.clone(), line: self.lines.of(span.start) }
     }
+}
+
+/// Where the table begins that this place is in, and its name, if it is one of a list and the header has single brackets.
+fn repeated_list(text: &str, at: usize) -> Option<(usize, &'static str)> {
+    let line_end = text.get(at..)?.find('\n').map_or(text.len(), |end| at + end);
+    let begins = text[..line_end].rfind("\n[").map(|before| before + 1);
+    let header = begins.or(text.starts_with('[').then_some(0))?;
+    let name = text[header..].lines().next()?.split(']').next()?.strip_prefix('[')?.trim();
+    LISTS.iter().find(|list| **list == name).map(|list| (header, *list))
 }
 
 /// The section that has a key of that name. A secret or a url is hardly that of [state] wherever it has got lost.

@@ -4,6 +4,7 @@
 use clap::{ArgAction, Args};
 
 use super::fault::{Fault, Place, Problem};
+use super::mistakes;
 use super::settings::closest;
 use super::value::{Given, Value, quoted};
 use super::words::{self, Word};
@@ -319,8 +320,11 @@ impl Flags {
             Some(Word::Ignored(why)) => Some((name, why)),
             _ => None,
         });
+        let factor = self.slab_growth_factor.as_deref();
+        let file = factor.and_then(|text| mistakes::file_after_flag("-f", text));
         flags
             .map(|(_, flag, why)| format!("flag {flag} is ignored: {why}"))
+            .chain(file)
             .chain(words.map(|(name, why)| format!("flag -o: the word {} is ignored: {why}", quoted(name))))
             .collect()
     }

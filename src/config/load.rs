@@ -13,7 +13,10 @@ use super::listen::{self, Asked, Guarded};
 use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
-use super::{Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, credentials, nodes, side, upstream};
+use super::{
+    Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, credentials, mistakes, nodes, side, surroundings,
+    upstream,
+};
 use crate::access::Rights;
 use crate::kind::mp;
 
@@ -106,6 +109,8 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
+    warnings.extend(upstream::warn_of_paths(&upstream, &apps));
+    warnings.extend(surroundings::unused(environment, &upstream, &apps));
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
     let config = Config { server, access, state_path, nodes, upstream, apps, side, sinks, log };
     warnings.extend(access::unknown_apps(&config));
@@ -164,6 +169,10 @@ impl<'l> Layers<'l> {
             match read(&given.value, base) {
                 Ok(value) => picked = Some((value, given.place.clone())),
                 Err(problem) => {
+                    let problem = match &given.place {
+                        Place::Flag("-c") => mistakes::file_for_number("-c", &given.value).unwrap_or(problem),
+                        _ => problem,
+                    };
                     self.faults.push(problem.of_key(key).at(&given.place));
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::SecretSource;
+use super::{SecretSource, mistakes};
 use crate::descriptors;
 use crate::files::watch::{Content, Followed, NotTaken, SETTLE};
 use crate::files::{self, Hung, Unread};
@@ -53,6 +53,9 @@ pub enum SecretFault {
     NotUtf8,
     #[error("has a blank, a line break or a control character inside")]
     Blank,
+    /// What is around it: a blank, a byte order mark.
+    #[error("{0}")]
+    Surplus(&'static str),
     #[error("is too large for a secret")]
     TooLarge,
     #[error("is the placeholder that check prints, not a secret")]
@@ -216,6 +219,9 @@ fn of_bytes(bytes: &[u8]) -> Result<Secret, SecretFault> {
 /// Judges a text; line breaks at its end are an editor's habit and not part of it.
 pub(super) fn of_text(text: &str) -> Result<Secret, SecretFault> {
     let text = text.trim_end_matches(['\r', '\n']);
+    if let Some(surplus) = mistakes::surplus(text).filter(|_| !text.trim().is_empty()) {
+        return Err(SecretFault::Surplus(surplus));
+    }
     match text {
         "" => Err(SecretFault::Empty),
         HIDDEN => Err(SecretFault::Placeholder),
@@ -249,7 +255,8 @@ mod tests {
         assert_eq!(of_text("\n"), Err(SecretFault::Empty));
         assert_eq!(of_text("a b"), Err(SecretFault::Blank));
         assert_eq!(of_text("a\nb"), Err(SecretFault::Blank));
-        assert_eq!(of_text("\u{feff}ab"), Err(SecretFault::Blank));
+        assert_eq!(of_text("\u{feff}ab"), Err(SecretFault::Surplus("begins with a byte order mark (BOM)")));
+        assert_eq!(of_text("ab \n"), Err(SecretFault::Surplus("begins or ends with a blank")));
         assert_eq!(of_text("<hidden>"), Err(SecretFault::Placeholder));
         assert_eq!(of_text(&"a".repeat(2000)), Err(SecretFault::TooLarge));
     }

@@ -7,7 +7,9 @@ use url::{Host, Url};
 
 use super::fault::Problem;
 use super::secret_source::HIDDEN;
+use super::surroundings::MASK;
 use super::value::{Reading, Value, kind, path, text};
+use super::{App, Upstream};
 use crate::files;
 use crate::kind::mp;
 
@@ -81,7 +83,47 @@ pub(super) fn proxy(value: &Value) -> Reading<String> {
     if text.contains(HIDDEN) {
         return Err(Problem::new("the password is the placeholder that check prints", "Write the password."));
     }
+    if url.username().contains(MASK) {
+        let what = format!("{MASK} stands where the user and password of the proxy belong");
+        return Err(Problem::new(what, "Write user and password: http://user:password@host:port."));
+    }
     Ok(text.to_owned())
+}
+
+/// A sentence for each address with a path. That is right for a gateway that takes the path off, and else wrong.
+pub(super) fn warn_of_paths(upstream: &Upstream, apps: &[App]) -> Vec<String> {
+    let of_hosts = upstream.hosts.iter().filter_map(|url| path_warning("upstream.hosts", url, "/cgi-bin/"));
+    let of_all =
+        path_warning("upstream.base_url", &upstream.base_url, "/cgi-bin/").filter(|_| upstream.hosts.is_empty());
+    let own = apps.iter().filter(|app| app.component.is_none()).filter_map(|app| {
+        let calls = match app.platform.name {
+            "feishu" => "/open-apis/",
+            "qq" => "/api/",
+            _ => "/cgi-bin/",
+        };
+        path_warning(&format!("app {}: base_url", app.id()), app.base_url.as_deref()?, calls)
+    });
+    of_all.into_iter().chain(of_hosts).chain(own).collect()
+}
+
+/// `calls` is how the paths of the platform's calls begin.
+fn path_warning(setting: &str, base_url: &str, calls: &str) -> Option<String> {
+    let url = Url::parse(base_url).ok()?;
+    let path = url.path().trim_end_matches('/');
+    if path.is_empty() {
+        return None;
+    }
+    let doubled = calls.trim_matches('/');
+    let host = &url[..url::Position::BeforePath];
+    if path.split('/').any(|part| part == doubled) {
+        return Some(format!(
+            "{setting} has a path: calls go to {base_url}{calls}..., with {doubled} twice; write base_url = \"{host}\""
+        ));
+    }
+    Some(format!(
+        "{setting} has a path: calls go to {base_url}{calls}..., which is right if what answers at {host} takes {path} off \
+         and hands them on to WeChat, and else is answered 404"
+    ))
 }
 
 /// A proxy's address without its password.

@@ -2,6 +2,9 @@
 //!
 //! Pure. Never echoes any part of one.
 
+mod forms;
+mod php;
+
 use std::collections::HashMap;
 
 use tokio::sync::mpsc;
@@ -17,44 +20,80 @@ pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Tickets under way at once: one each ten minutes comes, for each component.
 const ARRIVALS_MAX: usize = 256;
 
+/// What to write in place of what was refused.
+const WRITE: &str = "write the ticket alone, as ticket@@@..., or the decrypted XML message that it came in";
+
 /// Why a text is not a verify ticket, or could not be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TicketFault {
     #[error("is empty")]
     Empty,
-    #[error("is too short or too long for a verify ticket")]
+    #[error("is too short or too long for a verify ticket; {}", WRITE)]
     Size,
-    #[error("has characters a verify ticket cannot have")]
+    #[error("has characters a verify ticket cannot have; {}", WRITE)]
     Characters,
-    #[error("is a message without a whole ComponentVerifyTicket")]
-    Message,
+    /// In a form that is not known, not whole, or holds several.
+    #[error("{0}; {WRITE}")]
+    Form(&'static str),
+    #[error(
+        "is a push that is still encrypted (Encrypt); it must be decrypted first, with the component's EncodingAESKey; {}",
+        WRITE
+    )]
+    Encrypted,
+    /// One of the other values that WeChat hands out.
+    #[error("is {0}, not a verify ticket; {WRITE}")]
+    OtherValue(&'static str),
+    #[error("is of component {of}, and this is {this}; give each component a file of its own")]
+    OtherComponent { of: String, this: String },
     #[error("is for a component that is not configured")]
     UnknownComponent,
     #[error("cannot be taken now; hand it in again")]
     Busy,
 }
 
-/// The ticket in a text: the bare ticket, or the decrypted message of WeChat's push as XML. A message that is cut off
-/// has no end and is refused; a ticket that is cut off cannot be told from a whole one.
-pub fn parse(text: &str) -> Result<Secret, TicketFault> {
+/// The ticket of this component in a text: the bare ticket, the decrypted message of WeChat's push, or one of the other
+/// forms in which programs keep it (`forms`). What says that it is another component's is refused. A bare ticket that is
+/// cut off cannot be told from a whole one; of every other form the end is looked for.
+pub fn parse(component: &str, text: &str) -> Result<Secret, TicketFault> {
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}');
-    let ticket = if text.starts_with('<') { of_message(text).ok_or(TicketFault::Message)? } else { text };
-    match ticket {
-        "" => Err(TicketFault::Empty),
-        _ if !ticket.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) => Err(TicketFault::Characters),
-        _ if !(BYTES_MIN..=BYTES_MAX).contains(&ticket.len()) => Err(TicketFault::Size),
-        _ => Ok(Secret::new(ticket.to_owned())),
+    if text.is_empty() {
+        return Err(TicketFault::Empty);
+    }
+    let found = forms::unwrap(text)?;
+    match found.appid {
+        Some(of) if of != component => {
+            // It comes from outside, and goes into a log.
+            let is_id = of.len() <= 64 && of.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let of = if is_id { of } else { "with an unusual id".to_owned() };
+            Err(TicketFault::OtherComponent { of, this: component.to_owned() })
+        }
+        _ => judge(found.ticket),
     }
 }
 
-fn of_message(xml: &str) -> Option<&str> {
-    xml.strip_suffix("</xml>")?;
-    let (_, rest) = xml.split_once("<ComponentVerifyTicket>")?;
-    let (ticket, _) = rest.split_once("</ComponentVerifyTicket>")?;
-    let ticket = ticket.trim();
-    match ticket.strip_prefix("<![CDATA[") {
-        Some(rest) => rest.strip_suffix("]]>").map(str::trim),
-        None => Some(ticket),
+/// No page says what a ticket is made of: those seen are `ticket@@@` and letters, digits, `-` and `_`. Taken is what
+/// neither quotes, nor separates, nor stands for something else in the forms that people write.
+fn judge(ticket: String) -> Result<Secret, TicketFault> {
+    let stem = ticket.trim_end_matches('=');
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"@_-.~+/!#$*^|".contains(&byte);
+    let prefix = ticket.split_once("@@@").map(|(prefix, _)| prefix);
+    if ticket.is_empty() {
+        Err(TicketFault::Empty)
+    } else if !stem.bytes().all(fits) {
+        Err(TicketFault::Characters)
+    } else if !(BYTES_MIN..=BYTES_MAX).contains(&ticket.len()) {
+        Err(TicketFault::Size)
+    } else if prefix == Some("refreshtoken") {
+        Err(TicketFault::OtherValue("a refresh token"))
+    } else if prefix.is_some_and(|prefix| prefix != "ticket") {
+        Err(TicketFault::OtherValue("another of WeChat's values"))
+    } else if prefix.is_none() && !ticket.bytes().any(|byte| byte.is_ascii_digit()) {
+        // As the name that has lost its value.
+        Err(TicketFault::OtherValue("a word"))
+    } else if ticket.len() == 32 && ticket.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Err(TicketFault::OtherValue("32 hex digits, as an AppSecret is"))
+    } else {
+        Ok(Secret::new(ticket))
     }
 }
 
@@ -81,7 +120,7 @@ impl Inbox {
     /// Takes a text that should be that component's ticket.
     pub fn hand_in(&self, component: &str, text: &str, from_file: bool) -> Result<(), TicketFault> {
         let id = *self.components.get(component).ok_or(TicketFault::UnknownComponent)?;
-        let arrival = Arrival { id, ticket: parse(text)?, from_file };
+        let arrival = Arrival { id, ticket: parse(component, text)?, from_file };
         self.arrivals.try_send(arrival).map_err(|_| TicketFault::Busy)
     }
 }
@@ -91,9 +130,56 @@ mod tests {
     use super::*;
 
     const TICKET: &str = "ticket@@@0123456789abcdef-_";
+    const COMPONENT: &str = "wxc000000000000001";
+    const OTHER: &str = "wxc000000000000002";
 
     fn read(text: &str) -> Result<String, TicketFault> {
-        parse(text).map(|secret| secret.expose().to_owned())
+        parse(COMPONENT, text).map(|secret| secret.expose().to_owned())
+    }
+
+    /// A ticket in every form that is known, each with its owner where the form has one.
+    fn forms(owner: &str) -> Vec<String> {
+        let serialized = format!("s:{}:\"{TICKET}\";", TICKET.len());
+        let array = format!("a:1:{{s:23:\"component_verify_ticket\";{serialized}}}");
+        vec![
+            format!("<xml><AppId>{owner}</AppId><ComponentVerifyTicket>{TICKET}</ComponentVerifyTicket></xml>"),
+            format!(
+                "<?xml version=\"1.0\"?>\n<xml><AppId><![CDATA[{owner}]]></AppId><CreateTime>1413192605</CreateTime>\n\
+                 <InfoType><![CDATA[component_verify_ticket]]></InfoType>\n\
+                 <ComponentVerifyTicket><![CDATA[{TICKET}]]></ComponentVerifyTicket>\n</xml>"
+            ),
+            format!("{{\"component_verify_ticket\":\"{TICKET}\",\"component_appid\":\"{owner}\"}}"),
+            format!("{{\"xml\":{{\"AppId\":[\"{owner}\"],\"ComponentVerifyTicket\":[\"{TICKET}\"]}}}}"),
+            format!("{{\"appid\":\"{owner}\",\"time\":5,\"data\":{{\"ComponentVerifyTicket\":\"{TICKET}\"}}}}"),
+            format!("component_appid={owner}&component_verify_ticket={TICKET}"),
+            format!("# of the push\nAPPID={owner}\nexport COMPONENT_VERIFY_TICKET=\"{TICKET}\"\n"),
+            format!("1700000000\nnamespace:open_platform.verify_ticket.{owner}\n{serialized}"),
+            format!("<?php return array (\n  'AppId' => '{owner}',\n  'ComponentVerifyTicket' => '{TICKET}',\n);"),
+            format!("<?php exit();?>{{\"AppId\":\"{owner}\",\"ComponentVerifyTicket\":\"{TICKET}\"}}"),
+            format!("<?php\n//000000000000\n exit();?>\na:2:{{s:5:\"appid\";s:18:\"{owner}\";{}", &array[5..]),
+        ]
+    }
+
+    /// The same for forms that do not say whose it is.
+    fn nameless() -> Vec<String> {
+        let serialized = format!("s:{}:\"{TICKET}\";", TICKET.len());
+        vec![
+            format!("<xml><ComponentVerifyTicket><![CDATA[{TICKET}]]></ComponentVerifyTicket></xml>\n"),
+            format!("\"{TICKET}\"\n"),
+            format!("'{TICKET}'"),
+            format!("{{\"ComponentVerifyTicket\": \"{TICKET}\"}}"),
+            format!("component_verify_ticket={TICKET}"),
+            format!("component_verify_ticket = '{TICKET}'\r\n"),
+            serialized.clone(),
+            format!("think_serialize:{serialized}"),
+            format!("1700000000{serialized}"),
+            format!("a:3:{{s:4:\"time\";i:1700000000;s:3:\"ttl\";i:6000;s:4:\"data\";{serialized}}}"),
+            format!("<?php\n//000000006000\n exit();?>\n{serialized}"),
+            format!("<?php\n//000000006000{serialized}\n?>"),
+            format!("<?php return '{TICKET}';\n"),
+            format!("<?php //a\\cache\n\nreturn [PHP_INT_MAX, '{TICKET}'];\n"),
+            format!("<?php\n/* a comment */\nreturn array (\n  0 => 1700000000,\n  1 => '{TICKET}',\n);\n?>"),
+        ]
     }
 
     #[test]
@@ -101,20 +187,51 @@ mod tests {
         for text in [TICKET.to_owned(), format!("{TICKET}\n"), format!("\u{feff} {TICKET}\r\n")] {
             assert_eq!(read(&text).as_deref(), Ok(TICKET));
         }
+        for ticket in ["0123456789abcdef-_", "dGlja2V0LXRpY2tldA==", "ticket@@@a.b~c+d/e!f"] {
+            assert_eq!(read(ticket).as_deref(), Ok(ticket), "no page says how one begins");
+        }
     }
 
     #[test]
-    fn the_message_it_came_in_is_taken_too() {
-        for inner in [format!("<![CDATA[{TICKET}]]>"), TICKET.to_owned()] {
-            let xml = format!(
-                "<xml><AppId>wx1</AppId><CreateTime>1413192605</CreateTime>\n\
-                 <InfoType>component_verify_ticket</InfoType>\n<ComponentVerifyTicket>{inner}</ComponentVerifyTicket></xml>\n"
-            );
-            assert_eq!(read(&xml).as_deref(), Ok(TICKET));
-            for cut in 1..xml.trim_end().len() {
-                assert!(read(&xml[..cut]).is_err(), "{}", &xml[..cut]);
+    fn what_programs_write_around_a_ticket_is_taken_off() {
+        for text in nameless().into_iter().chain(forms(COMPONENT)) {
+            assert_eq!(read(&text).as_deref(), Ok(TICKET), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_of_another_component_is_refused_in_every_form_that_says_so() {
+        for text in forms(OTHER) {
+            let fault = read(&text).unwrap_err();
+            let said = fault.to_string();
+            assert!(said.starts_with(&format!("is of component {OTHER}, and this is {COMPONENT}")), "{text}: {said}");
+        }
+        let said = read(&forms("wx1</b>\n").remove(0)).unwrap_err().to_string();
+        assert!(said.starts_with("is of component with an unusual id"), "{said}");
+    }
+
+    #[test]
+    fn a_form_that_is_cut_off_is_refused() {
+        for text in nameless().into_iter().chain(forms(COMPONENT)) {
+            let at = text.find(TICKET).unwrap();
+            for cut in 1..at + TICKET.len() {
+                // Where the end goes unmarked, nothing is missing that could be told.
+                let is_marked = !text.starts_with("component_");
+                if let Ok(taken) = read(&text[..cut]) {
+                    assert!(!is_marked && TICKET.starts_with(&taken), "{}", &text[..cut]);
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_push_that_is_still_encrypted_is_told_to_be_decrypted() {
+        let envelope = format!("<xml><AppId>{COMPONENT}</AppId><Encrypt><![CDATA[c2VjcmV0]]></Encrypt></xml>");
+        let json = format!("{{\"AppId\":\"{COMPONENT}\",\"Encrypt\":\"c2VjcmV0\"}}");
+        for text in [envelope, json] {
+            assert_eq!(read(&text), Err(TicketFault::Encrypted));
+        }
+        assert!(TicketFault::Encrypted.to_string().contains("must be decrypted first"));
     }
 
     #[test]
@@ -126,12 +243,64 @@ mod tests {
             ("ticket@@@0123 456789abcdef", TicketFault::Characters),
             ("ticket@@@0123\0\0\0\0\0\0\0\0\0", TicketFault::Characters),
             ("票据票据票据票据票据票据", TicketFault::Characters),
-            ("<xml><Encrypt>abc</Encrypt></xml>", TicketFault::Message),
-            ("<html>502</html>", TicketFault::Message),
-            (&"a".repeat(BYTES_MAX + 1), TicketFault::Size),
+            ("ticket%40%40%400123456789abcdef", TicketFault::Characters),
+            ("\"ticket@@@0123456789abcdef", TicketFault::Characters),
+            ("ticket:ticket@@@0123456789abcdef", TicketFault::Characters),
+            ("$t['ticket']='ticket@@@0123456789abcdef';", TicketFault::Characters),
+            (&"a1".repeat(BYTES_MAX), TicketFault::Size),
         ];
         for (text, fault) in cases {
             assert_eq!(read(text), Err(fault), "{text}");
+        }
+        for text in [
+            "refreshtoken@@@0123456789abcdef",
+            "queryauthcode@@@0123456789abcdef",
+            "component_verify",
+            &"0a".repeat(16),
+        ] {
+            assert!(matches!(read(text), Err(TicketFault::OtherValue(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_form_without_one_ticket_is_named_and_what_to_write_instead() {
+        let two = "ticket@@@fedcba9876543210";
+        let cases = [
+            ("<html>502</html>".to_owned(), "XML"),
+            (format!("<xml><A>{TICKET}</A></xml>"), "XML"),
+            ("{}".to_owned(), "JSON"),
+            (format!("{{\"jsapi_ticket\":\"{TICKET}\"}}"), "JSON"),
+            (format!("[\"{TICKET}\",\"{two}\"]"), "JSON"),
+            (format!("{{\"component_verify_ticket\":\"{TICKET}\",\"ComponentVerifyTicket\":\"{two}\"}}"), "JSON"),
+            ("{\"component_verify_ticket\":5}".to_owned(), "JSON"),
+            ("component_verify_ticket=".to_owned(), "name=value"),
+            (format!("jsapi_ticket={TICKET}"), "name=value"),
+            (format!("component_verify_ticket={TICKET}&component_verify_ticket={two}"), "name=value"),
+            ("<?php\nreturn $ticket;".to_owned(), "PHP"),
+            (format!("<?php return \"$a{TICKET}\";"), "PHP"),
+            (format!("<?php echo '{TICKET}';"), "PHP"),
+            (format!("<?php return ['{TICKET}', '{two}'];"), "PHP"),
+            (format!("s:99:\"{TICKET}\";"), "cache"),
+            (format!("s:{}:\"{TICKET}\";trailing", TICKET.len()), "cache"),
+            (format!("1700000000\nopen_platform.access_token.{COMPONENT}\ns:27:\"{TICKET}\";"), "cache"),
+            (
+                format!(
+                    "<xml><InfoType>authorized</InfoType><ComponentVerifyTicket>{TICKET}</ComponentVerifyTicket></xml>"
+                ),
+                "another type",
+            ),
+        ];
+        for (text, part) in cases {
+            let said = read(&text).map_err(|fault| fault.to_string()).unwrap_err();
+            assert!(said.contains(part) && said.contains("write the ticket alone"), "{text}: {said}");
+            assert!(!said.contains("0123456789abcdef"), "{said}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "\\PC{0,80}|(<\\?php|return|s:|a:|[0-9;:{}\\[\\]'\"=>@\\\\ \n]|ticket@@@){0,40}") {
+            let _ = parse(COMPONENT, &text);
         }
     }
 

@@ -112,7 +112,15 @@ pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, 
     }
     if !(200..300).contains(&status) {
         let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
-        return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, hidden))));
+        let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
+        return Err(match is_elsewhere(status) {
+            true => Failure::from_elsewhere(appid, sent, message),
+            false => Failure::transport(appid, sent, message),
+        });
+    }
+    if trim(body).first() == Some(&b'<') {
+        let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
+        return Err(Failure::from_elsewhere(appid, Sent::Ambiguous, message));
     }
     let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
     let value = match fields.value() {
@@ -122,6 +130,12 @@ pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, 
     };
     let (expires_in_s, told) = life(fields.get(shape.life));
     Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
+}
+
+/// WeChat refuses with an errcode and status 200. Without one, a redirect or a client's error is somebody else's; one of
+/// these three passes.
+fn is_elsewhere(status: u16) -> bool {
+    (300..500).contains(&status) && !matches!(status, 408 | 425 | 429)
 }
 
 /// Reads the answer to a probe, which that call is.
@@ -452,6 +466,29 @@ mod tests {
         for body in ["", "<html>502</html>", "\u{1f}\u{8b}gzip", "nginx"] {
             assert_eq!(read(body).unwrap_err().class, Class::Retry, "{body}");
         }
+    }
+
+    #[test]
+    fn a_404_or_a_page_is_not_wechats_and_the_advice_names_base_url() {
+        let advice = |status: u16, body: &str| {
+            let failure = token(&SHAPE, "wx1", &[], status, body.as_bytes()).unwrap_err();
+            assert_eq!(failure.class, Class::Retry, "{status}");
+            failure.advice().into_owned()
+        };
+        for (status, body) in [
+            (404, "not found"),
+            (404, r#"{"message":"no route"}"#),
+            (405, ""),
+            (403, "<html>"),
+            (302, ""),
+            (200, "<!doctype html><title>Log in</title>"),
+        ] {
+            assert!(advice(status, body).contains("base_url"), "{status} {body}");
+        }
+        for (status, body) in [(502, "<html>502</html>"), (429, ""), (200, ""), (200, "{}")] {
+            assert!(!advice(status, body).contains("base_url"), "{status} {body}");
+        }
+        assert_eq!(token(&SHAPE, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub enum Missing {
     SharedState,
     /// A file descriptor, for a moment.
     Descriptor,
+    /// WeChat itself: something else answers at `base_url`.
+    Wechat,
 }
 
 impl Missing {
@@ -89,6 +91,11 @@ impl Missing {
             Missing::Descriptor => Text {
                 en: descriptors::REMEDY,
                 zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
+            },
+            Missing::Wechat => Text {
+                en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+                     base_url is put before that of each call",
+                zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
             },
             Missing::Secret => Text {
                 en: "see that a node with the app's secret runs and that this one reaches what they share",
@@ -183,6 +190,11 @@ impl Failure {
     /// The platform gave a value that this server cannot hold. `sent` is what that says of the value before it.
     pub fn unholdable(appid: &str, message: String) -> Failure {
         Failure { class: Class::OwnBug, ..Failure::transport(appid, Sent::Ambiguous, message) }
+    }
+
+    /// Something answered that is not WeChat's API.
+    pub fn from_elsewhere(appid: &str, sent: Sent, message: String) -> Failure {
+        Failure { missing: Some(Missing::Wechat), ..Failure::transport(appid, sent, message) }
     }
 
     /// There is no refresh token left to try; nothing was sent.

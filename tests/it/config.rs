@@ -11,8 +11,8 @@ use tokencached::config::{
     RefuseWith, SETTINGS, SINK_KEYS, SecretSource, load,
 };
 
-const APPID: &str = "wx0123456789abcdef";
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const APPID: &str = "wx0123456789abcdef";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -37,18 +37,18 @@ fn flags(line: &str) -> Flags {
     }
 }
 
-fn given(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> Result<Loaded, Faults> {
+pub fn given(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> Result<Loaded, Faults> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokencached.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
     load(file.map(|_| path.as_path()), &environment(variables), &flags(line))
 }
 
-fn by_flags(line: &str) -> Loaded {
+pub fn by_flags(line: &str) -> Loaded {
     given(None, &[], line).unwrap_or_else(|faults| panic!("{line}: {faults}"))
 }
 
-fn by_environment(variables: &[(&str, &str)]) -> Loaded {
+pub fn by_environment(variables: &[(&str, &str)]) -> Loaded {
     given(None, variables, "").unwrap_or_else(|faults| panic!("{faults}"))
 }
 
@@ -57,7 +57,7 @@ fn addresses(line: &str) -> Vec<String> {
 }
 
 /// The one fault of these layers, as shown.
-fn fault(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> String {
+pub fn fault(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> String {
     let faults = given(file, variables, line).err().unwrap_or_else(|| panic!("no fault in {variables:?} {line}"));
     assert_eq!(faults.iter().count(), 1, "{faults}");
     faults.to_string()

@@ -13,6 +13,7 @@ mod check;
 mod clients;
 mod commands;
 mod config;
+mod config_mistakes;
 mod demo;
 mod dependencies;
 mod differential;

@@ -13,7 +13,7 @@ use tokencached::config::{App, SecretSource};
 use tokencached::credential;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store};
 use tokencached::credential::table::Table;
-use tokencached::credential::verify_ticket::TicketFault;
+use tokencached::credential::verify_ticket::{TicketFault, parse};
 use tokencached::kind::component::{AUTHORIZER, AUTHORIZERS, COMPONENT as COMPONENT_KIND, PLATFORM};
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
@@ -188,6 +188,55 @@ fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
     let xml = format!("<xml><ComponentVerifyTicket><![CDATA[{ticket}]]></ComponentVerifyTicket></xml>");
     write(node.folder.path(), "ticket", &xml);
     other(&mut client, &component_key(), &now);
+}
+
+#[test]
+fn another_components_message_and_wrapped_texts_never_take_the_last_good_tickets_place() {
+    let wechat = Wechat::with(options(4));
+    let node = start(&wechat, folder(&wechat));
+    let mut client = node.connect();
+    let mut now = value(&mut client, &component_key());
+    for wrong in [
+        "<xml><AppId>wxc000000000000002</AppId><ComponentVerifyTicket>ticket@@@0123456789abcdef</ComponentVerifyTicket></xml>",
+        "{\"AppId\":\"wxc000000000000002\",\"ComponentVerifyTicket\":\"ticket@@@0123456789abcdef\"}",
+        "<?php\nreturn $ticket='ticket@@@0123456789abcdef';",
+        "ticket:ticket@@@0123456789abcdef",
+        "<xml><AppId>wxc000000000000001</AppId><Encrypt>0123456789abcdef</Encrypt></xml>",
+    ] {
+        write(node.folder.path(), "ticket", wrong);
+        now = other(&mut client, &component_key(), &now);
+    }
+    let calls = wechat.calls(COMPONENT);
+    assert_eq!(calls.ended(Endpoint::ComponentToken, "ok"), calls.of(Endpoint::ComponentToken), "{calls:?}");
+    node.await_log("it is of component wxc000000000000002, and this is wxc000000000000001");
+    node.await_log("decrypt");
+    // What other programs write around a ticket is taken off.
+    wechat.expire_verify_tickets(COMPONENT);
+    let ticket = wechat.push_verify_ticket(COMPONENT);
+    let json = format!("{{\"AppId\":\"{COMPONENT}\",\"ComponentVerifyTicket\":\"{ticket}\"}}\n");
+    write(node.folder.path(), "ticket", &json);
+    now = other(&mut client, &component_key(), &now);
+    wechat.expire_verify_tickets(COMPONENT);
+    let ticket = wechat.push_verify_ticket(COMPONENT);
+    let php = format!("<?php\n//000000006000\n exit();?>\ns:{}:\"{ticket}\";", ticket.len());
+    write(node.folder.path(), "ticket", &php);
+    other(&mut client, &component_key(), &now);
+}
+
+/// What PHP itself, and the caches that WeChat's SDKs for PHP keep a ticket in, write to a file.
+#[test]
+fn a_ticket_is_found_in_the_files_that_php_writes() {
+    const TICKET: &str = "ticket@@@0123456789abcdef-_ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/ticket_files.php");
+    let said = run_well(std::process::Command::new("php").arg(script).arg(folder.path()).args([TICKET, COMPONENT]));
+    let names: Vec<&str> = said.lines().collect();
+    assert_eq!((names.len(), names.last()), (9, Some(&"ok")), "{said}");
+    for name in &names[..8] {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let taken = parse(COMPONENT, &text).map(|ticket| ticket.expose().to_owned());
+        assert_eq!(taken.as_deref(), Ok(TICKET), "{name}: {text}");
+    }
 }
 
 #[test]

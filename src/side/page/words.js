@@ -255,6 +255,7 @@ const SERVER = {
   "put the app's secret in place; a changed secret is tried within seconds": "请放入应用的 AppSecret；改动后几秒内就会重试",
   "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own": "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
   "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right": "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
+  "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in base_url is put before that of each call": "应答的并不是微信的 API：请更正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口的路径之前",
   "check DNS, routing, firewall and proxy between this machine and WeChat": "请检查本机到微信之间的 DNS、路由、防火墙和代理",
   "nothing, if it passes; if it stays, check what sits between this machine and WeChat": "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
   "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com": "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",

@@ -177,6 +177,44 @@ fn a_page_is_signed_with_the_ticket_that_is_kept() {
     }
 }
 
+/// The page's own address is what WeChat's client signs, whatever the site's code makes of it.
+#[test]
+fn what_no_browser_has_in_its_address_is_signed_as_the_browser_has_it_or_refused() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let signed = |url: &str| {
+        let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("url", url).finish();
+        side.get(&format!("/v1/apps/{APPID}/jssdk?{query}"), &[MEANT])
+    };
+    wait_for("the ticket", || (signed("https://shop.example/").status == 200).then_some(()));
+    let ticket = String::from_utf8(side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap()).unwrap();
+    for (given, shown) in [
+        ("https://shop.example", "https://shop.example/"),
+        ("https://Shop.Example:443/A?b=C", "https://shop.example/A?b=C"),
+        ("https://shop.example/商品?名=值#评论", "https://shop.example/%E5%95%86%E5%93%81?%E5%90%8D=%E5%80%BC"),
+        ("https://商城.example/", "https://xn--czru2d.example/"),
+        ("https://shop.example/a%2fb?c=%e5&d=+%20", "https://shop.example/a%2fb?c=%e5&d=+%20"),
+    ] {
+        let answer = signed(given).json();
+        assert_eq!(answer["url"], shown, "{given}: {answer}");
+        let (nonce, at) = (answer["nonceStr"].as_str().unwrap(), &answer["timestamp"]);
+        let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={at}&url={shown}");
+        let hex: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(answer["signature"], hex, "{given}");
+    }
+    for (wrong, part) in [
+        ("https://shop.example/?a=1&amp;b=2", "html_entity_decode"),
+        ("https://shop.example/?a=1&#38;b=2", "html_entity_decode"),
+        ("https%3A%2F%2Fshop.example%2F", "percent-encoded twice"),
+        ("https://me:word@shop.example/", "password"),
+    ] {
+        let answer = signed(wrong);
+        assert_eq!(answer.status, 400, "{wrong}");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(part), "{wrong}: {detail}");
+    }
+}
+
 #[test]
 fn listeners_hear_of_a_renewal_at_once_and_of_figures_each_second() {
     let wechat = Wechat::start();

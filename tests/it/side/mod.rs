@@ -7,6 +7,7 @@ mod deploy;
 mod described;
 mod follow;
 mod health;
+mod jssdk;
 mod page;
 mod wechat;
 

@@ -21,7 +21,7 @@ const KEYS: &str = "ops ops-0123456789abcdef0123456789 status read refresh\n\
     reader reader-0123456789abcdef012345 read:wx7c20d94be1a35f68\n";
 
 /// A browser is several processes; many at once only hold each other up.
-static BROWSER: Mutex<()> = Mutex::new(());
+pub(super) static BROWSER: Mutex<()> = Mutex::new(());
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

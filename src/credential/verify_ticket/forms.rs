@@ -1,0 +1,205 @@
+//! The forms in which receivers of WeChat's pushes leave a verify ticket: the message as XML or JSON, a quoted text,
+//! `name=value`, and the files of PHP's caches. Takes off what is known and whole; everything else is refused.
+//!
+//! Pure. No fault quotes any part of a text but an appid.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{TicketFault, php};
+
+/// Values inside values; PHP's caches need three.
+const DEPTH_MAX: usize = 4;
+const NO_JSON: TicketFault = TicketFault::Form("is JSON without one whole component_verify_ticket");
+const NO_XML: TicketFault = TicketFault::Form("is XML or HTML without one whole ComponentVerifyTicket");
+const NO_PAIR: TicketFault = TicketFault::Form("is name=value without one whole component_verify_ticket");
+const NO_PHP: TicketFault = TicketFault::Form("is PHP without one whole ticket in it");
+const NO_CACHE: TicketFault = TicketFault::Form("is a cache's file without one whole verify ticket in it");
+const OTHER_PUSH: TicketFault = TicketFault::Form("is a push of another type than component_verify_ticket");
+
+/// What should be a ticket, and whose it is if the text says so.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub ticket: String,
+    pub appid: Option<String>,
+}
+
+impl Found {
+    fn bare(ticket: &str) -> Found {
+        Found { ticket: ticket.trim().to_owned(), appid: None }
+    }
+}
+
+/// What is left of a trimmed text without its form.
+pub(super) fn unwrap(text: &str) -> Result<Found, TicketFault> {
+    match text.as_bytes().first() {
+        _ if text.starts_with("<?php") => of_php_file(text),
+        Some(b'<') => of_xml(text),
+        Some(b'{' | b'[') => {
+            of_value(&serde_json::from_str(text).map_err(|_| NO_JSON)?, DEPTH_MAX).map_err(or(NO_JSON))
+        }
+        Some(b'"' | b'\'') => unquote(text).map(Found::bare).ok_or(TicketFault::Characters),
+        _ => match of_cache(text) {
+            Some(found) => found,
+            None => of_pairs(text).unwrap_or_else(|| Ok(Found::bare(text))),
+        },
+    }
+}
+
+/// The fault of this form in place of a general one.
+fn or(fault: TicketFault) -> impl Fn(Option<TicketFault>) -> TicketFault {
+    move |particular| particular.unwrap_or_else(|| fault.clone())
+}
+
+/// A text in quotes of one kind, with nothing to escape in it but JSON's `\/`.
+fn unquote(text: &str) -> Option<&str> {
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let inside = text.strip_prefix(quote)?.strip_suffix(quote)?;
+    (!inside.contains(['"', '\'', '\\'])).then_some(inside)
+}
+
+/// The message of a push, decrypted.
+fn of_xml(xml: &str) -> Result<Found, TicketFault> {
+    let root = xml.split_once("<xml>").filter(|(before, _)| before.trim().is_empty() || before.starts_with("<?xml"));
+    let inside = root.and_then(|(_, rest)| rest.strip_suffix("</xml>"));
+    let Some(ticket) = inside.and_then(|inside| element(inside, "ComponentVerifyTicket")) else {
+        return Err(if xml.contains("<Encrypt>") { TicketFault::Encrypted } else { NO_XML });
+    };
+    let inside = inside.unwrap_or_default();
+    if inside.contains("<InfoType>") && element(inside, "InfoType") != Some("component_verify_ticket") {
+        return Err(OTHER_PUSH);
+    }
+    let appid = match inside.contains("<AppId>") {
+        true => Some(element(inside, "AppId").ok_or(NO_XML)?.to_owned()),
+        false => None,
+    };
+    Ok(Found { appid, ..Found::bare(ticket) })
+}
+
+/// The content of the one element of that name.
+fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let (_, rest) = xml.split_once(&open)?;
+    let (content, after) = rest.split_once(&close)?;
+    if content.contains(&open) || after.contains(&open) || after.contains(&close) {
+        return None;
+    }
+    let content = content.trim();
+    match content.strip_prefix("<![CDATA[") {
+        Some(rest) => rest.strip_suffix("]]>").map(str::trim),
+        None => Some(content),
+    }
+}
+
+/// `None` as a fault: nothing of use was found.
+fn of_value(value: &Value, depth: usize) -> Result<Found, Option<TicketFault>> {
+    let deeper = depth.checked_sub(1).ok_or(None)?;
+    match value {
+        Value::String(text) => Ok(Found::bare(text)),
+        Value::Object(fields) => of_fields(fields, deeper),
+        // A list beside numbers: an expiry and the value.
+        Value::Array(items) => {
+            let mut items = items.iter().filter(|item| item.is_string() || item.is_object() || item.is_array());
+            match (items.next(), items.next()) {
+                (Some(item), None) => of_value(item, deeper),
+                _ => Err(None),
+            }
+        }
+        _ => Err(None),
+    }
+}
+
+fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<Found, Option<TicketFault>> {
+    let named = |names: &[&str]| -> Vec<&Value> {
+        fields.iter().filter(|(name, _)| names.contains(&plain(name).as_str())).map(|(_, value)| value).collect()
+    };
+    // Under several names it must be the same.
+    let one = |names: &[&str]| -> Result<Option<String>, Option<TicketFault>> {
+        let texts: Result<BTreeSet<String>, _> =
+            named(names).into_iter().map(|value| of_value(value, depth).map(|found| found.ticket)).collect();
+        let texts = texts?;
+        if texts.len() > 1 { Err(None) } else { Ok(texts.into_iter().next()) }
+    };
+    let appid = one(&["appid", "componentappid"])?;
+    if one(&["infotype"])?.is_some_and(|push| push != "component_verify_ticket") {
+        return Err(Some(OTHER_PUSH));
+    }
+    if let Some(ticket) = one(&["componentverifyticket", "verifyticket"])? {
+        return Ok(Found { ticket, appid });
+    }
+    if fields.keys().any(|name| plain(name) == "encrypt") {
+        return Err(Some(TicketFault::Encrypted));
+    }
+    // What libraries of XML, and caches, put around it.
+    match named(&["xml", "data", "value"]).as_slice() {
+        [inner] => of_value(inner, depth).map(|found| Found { appid: found.appid.or(appid), ..found }),
+        _ => Err(None),
+    }
+}
+
+/// A name without what programs differ in.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// `component_verify_ticket=...`: as in the environment, in a query, or a line each. `None`: it is none of these.
+fn of_pairs(text: &str) -> Option<Result<Found, TicketFault>> {
+    // Base64 may end so.
+    let stem = text.trim_end_matches('=');
+    if !stem.contains('=') && !plain(stem).ends_with("verifyticket") {
+        return None;
+    }
+    let mut fields = Map::new();
+    for pair in text.split(['\n', '&']).map(str::trim).filter(|pair| !pair.is_empty() && !pair.starts_with('#')) {
+        let (name, value) = pair.strip_prefix("export ").unwrap_or(pair).split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let is_name =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        if !is_name {
+            return None;
+        }
+        let value = unquote(value).unwrap_or(value);
+        if fields.insert(name.to_owned(), Value::String(value.to_owned())).is_some() {
+            return Some(Err(NO_PAIR));
+        }
+    }
+    let found = of_fields(&fields, DEPTH_MAX).map_err(or(NO_PAIR));
+    Some(found.and_then(|found| if found.ticket.is_empty() { Err(NO_PAIR) } else { Ok(found) }))
+}
+
+/// What PHP's `serialize` makes of a ticket, alone or as the file caches of frameworks write it. `None`: it is none.
+fn of_cache(text: &str) -> Option<Result<Found, TicketFault>> {
+    let serialized = |text: &str| of_value(&php::unserialize(text).ok_or(NO_CACHE)?, DEPTH_MAX).map_err(or(NO_CACHE));
+    let text = text.strip_prefix("think_serialize:").unwrap_or(text);
+    if php::is_serialized(text) {
+        return Some(serialized(text));
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = &text[digits..];
+    // Laravel: ten digits of a time, and the value.
+    if digits == 10 && php::is_serialized(rest) {
+        return Some(serialized(rest));
+    }
+    // Symfony: a line with a time, one with the item's name, and the value.
+    let (id, value) = rest.strip_prefix('\n').filter(|_| digits > 0)?.split_once('\n')?;
+    let (item, owner) = id.rsplit_once('.').unwrap_or((id, ""));
+    if !item.ends_with("verify_ticket") {
+        return Some(Err(NO_CACHE));
+    }
+    Some(serialized(value).map(|found| Found { appid: Some(owner.to_owned()), ..found }))
+}
+
+/// A file of PHP: `return 'ticket';`, or data behind an exit or in a comment, as ThinkPHP writes it.
+fn of_php_file(text: &str) -> Result<Found, TicketFault> {
+    match php::of_file(text) {
+        Some(php::Content::Value(value)) => of_value(&value, DEPTH_MAX).map_err(or(NO_PHP)),
+        Some(php::Content::Text(text)) if !text.starts_with("<?php") => match unwrap(text) {
+            // Behind an exit there is data, and nothing that needs an exit.
+            Ok(found) if !found.ticket.is_empty() => Ok(found),
+            Err(fault) => Err(fault),
+            Ok(_) => Err(NO_PHP),
+        },
+        _ => Err(NO_PHP),
+    }
+}

@@ -1,0 +1,223 @@
+//! Values as PHP writes them down: `serialize`, `var_export`, and the files that hold one. Reads texts, lists and maps of
+//! them; numbers, switches and constants become null. Never runs anything, and takes nothing that is not whole.
+
+use serde_json::{Map, Value};
+
+/// Lists inside lists.
+const DEPTH_MAX: usize = 8;
+
+/// What a file of PHP holds.
+pub(super) enum Content<'t> {
+    /// What it returns.
+    Value(Value),
+    /// What stands behind an exit.
+    Text(&'t str),
+}
+
+/// The content of a file that begins with `<?php` and does nothing but hold a value.
+pub(super) fn of_file(text: &str) -> Option<Content<'_>> {
+    let code = text.strip_prefix("<?php")?;
+    if let Some((head, data)) = code.split_once("?>")
+        && matches!(
+            after_comments(head)?.trim(),
+            "exit();" | "exit;" | "exit()" | "exit" | "die();" | "die;" | "die()" | "die"
+        )
+    {
+        return Some(Content::Text(data.trim()));
+    }
+    // ThinkPHP 3 and 5.0: twelve digits of a lifetime and the value in one comment.
+    if let Some(comment) = code.trim_start().strip_prefix("//")
+        && let Some((_, data)) =
+            comment.split_at_checked(12).filter(|(life, _)| life.bytes().all(|b| b.is_ascii_digit()))
+        && is_serialized(data)
+    {
+        return unserialize(data.strip_suffix("?>").unwrap_or(data).trim_end()).map(Content::Value);
+    }
+    let mut reader = Reader { rest: after_comments(code)?.strip_prefix("return")? };
+    let value = reader.literal(DEPTH_MAX)?;
+    reader.take(";")?;
+    matches!(after_comments(reader.rest)?.trim(), "" | "?>").then_some(Content::Value(value))
+}
+
+/// Whether it begins as `serialize` begins a text or a list.
+pub(super) fn is_serialized(text: &str) -> bool {
+    let rest = text.strip_prefix("s:").or_else(|| text.strip_prefix("a:"));
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The value of a text that `serialize` has made, or `igbinary_serialize` of one text (format 2, of up to 127 bytes).
+pub(super) fn unserialize(text: &str) -> Option<Value> {
+    if let Some(rest) = text.strip_prefix("\0\0\0\u{2}\u{11}") {
+        let length = usize::from(*rest.as_bytes().first()?);
+        return rest.get(1..).filter(|text| text.len() == length).map(|text| Value::String(text.to_owned()));
+    }
+    let mut reader = Reader { rest: text };
+    let value = reader.serialized(DEPTH_MAX)?;
+    reader.rest.is_empty().then_some(value)
+}
+
+/// The code without blanks and comments before it; none if a comment does not end.
+fn after_comments(code: &str) -> Option<&str> {
+    let mut rest = code.trim_start();
+    loop {
+        let comment_end = if rest.starts_with("//") || rest.starts_with('#') && !rest.starts_with("#[") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/")? + 2
+        } else {
+            return Some(rest);
+        };
+        rest = rest[comment_end..].trim_start();
+    }
+}
+
+struct Reader<'t> {
+    rest: &'t str,
+}
+
+impl<'t> Reader<'t> {
+    fn take(&mut self, word: &str) -> Option<()> {
+        self.rest = after_comments(self.rest)?.strip_prefix(word)?;
+        Some(())
+    }
+
+    fn until(&mut self, end: char) -> Option<&'t str> {
+        let (before, rest) = self.rest.split_once(end)?;
+        self.rest = rest;
+        Some(before)
+    }
+
+    fn exactly(&mut self, word: &str) -> Option<()> {
+        self.rest = self.rest.strip_prefix(word)?;
+        Some(())
+    }
+
+    fn serialized(&mut self, depth: usize) -> Option<Value> {
+        let deeper = depth.checked_sub(1)?;
+        match self.until_type()? {
+            "s" => {
+                let length: usize = self.until(':')?.parse().ok()?;
+                self.exactly("\"")?;
+                let (text, rest) = self.rest.split_at_checked(length)?;
+                self.rest = rest;
+                self.exactly("\";")?;
+                Some(Value::String(text.to_owned()))
+            }
+            "i" | "b" | "d" => self.until(';').map(|_| Value::Null),
+            "a" => {
+                let count: usize = self.until(':')?.parse().ok()?;
+                self.exactly("{")?;
+                let mut list = List::default();
+                for _ in 0..count {
+                    let key = self.serialized(deeper)?;
+                    list.add(Some(key), self.serialized(deeper)?);
+                }
+                self.exactly("}")?;
+                Some(list.into_value())
+            }
+            "N" => Some(Value::Null),
+            _ => None,
+        }
+    }
+
+    /// The letter of a type; `N;` is whole.
+    fn until_type(&mut self) -> Option<&'t str> {
+        let (letter, rest) = self.rest.split_at_checked(1)?;
+        self.rest = rest;
+        self.exactly(if letter == "N" { ";" } else { ":" })?;
+        Some(letter)
+    }
+
+    fn literal(&mut self, depth: usize) -> Option<Value> {
+        let deeper = depth.checked_sub(1)?;
+        self.rest = after_comments(self.rest)?;
+        match self.rest.chars().next()? {
+            '\'' => self.single_quoted().map(Value::String),
+            '"' => {
+                self.exactly("\"")?;
+                let text = self.until('"')?;
+                // A variable or an escape would make it another text.
+                (!text.contains(['$', '\\'])).then(|| Value::String(text.to_owned()))
+            }
+            '[' => self.items("[", "]", deeper),
+            _ if self.rest.starts_with("array") => {
+                self.take("array")?;
+                self.items("(", ")", deeper)
+            }
+            _ => {
+                let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '\\' | ':' | '.' | '-' | '+');
+                let end = self.rest.find(|c| !is_word(c)).filter(|end| *end > 0)?;
+                self.rest = &self.rest[end..];
+                Some(Value::Null)
+            }
+        }
+    }
+
+    fn single_quoted(&mut self) -> Option<String> {
+        self.exactly("'")?;
+        let mut text = String::new();
+        loop {
+            let at = self.rest.find(['\'', '\\'])?;
+            text.push_str(&self.rest[..at]);
+            let escaped = self.rest.get(at + 1..at + 2).filter(|next| matches!(*next, "'" | "\\"));
+            match (self.rest.as_bytes()[at], escaped) {
+                (b'\'', _) => {
+                    self.rest = &self.rest[at + 1..];
+                    return Some(text);
+                }
+                (_, Some(next)) => {
+                    text.push_str(next);
+                    self.rest = &self.rest[at + 2..];
+                }
+                (_, None) => {
+                    text.push('\\');
+                    self.rest = &self.rest[at + 1..];
+                }
+            }
+        }
+    }
+
+    fn items(&mut self, open: &str, close: &str, depth: usize) -> Option<Value> {
+        self.take(open)?;
+        let mut list = List::default();
+        while self.take(close).is_none() {
+            let first = self.literal(depth)?;
+            match self.take("=>") {
+                Some(()) => list.add(Some(first), self.literal(depth)?),
+                None => list.add(None, first),
+            }
+            if self.take(",").is_none() {
+                self.take(close)?;
+                break;
+            }
+        }
+        Some(list.into_value())
+    }
+}
+
+/// PHP's arrays are lists and maps in one: a map once there is a key that is a text.
+#[derive(Default)]
+struct List {
+    fields: Map<String, Value>,
+    items: Vec<Value>,
+}
+
+impl List {
+    fn add(&mut self, key: Option<Value>, value: Value) {
+        match key {
+            Some(Value::String(key)) => {
+                self.fields.insert(key, value);
+            }
+            _ => self.items.push(value),
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match (self.fields.is_empty(), self.items.is_empty()) {
+            (true, _) => Value::Array(self.items),
+            (false, true) => Value::Object(self.fields),
+            // A name beside numbers: which of the two would count?
+            (false, false) => Value::Null,
+        }
+    }
+}

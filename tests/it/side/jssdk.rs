@@ -1,0 +1,25 @@
+//! JS-SDK signatures beside a real headless Chromium: what is signed is what the page finds in `location.href`.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::Side;
+use super::page::BROWSER;
+use crate::support::{APPID, Wechat, run_well, wait_for};
+
+#[test]
+fn what_is_signed_is_what_a_real_browser_shows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = root.join("target/node/node_modules");
+    assert!(packages.join("playwright-core").exists(), "playwright-core is missing; tests/run installs it");
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let mut client = side.node.connect();
+    let ticket = wait_for("the ticket", || client.get(&format!("jsapi_ticket:{APPID}")));
+    let mut command = Command::new("node");
+    command.arg(root.join("tests/browser/signed_urls.js")).env("NODE_PATH", packages);
+    command.env("PAGE", format!("http://{}/", side.address)).env("APP", APPID);
+    command.env("TICKET", String::from_utf8(ticket).unwrap());
+    let _one_browser_at_a_time = BROWSER.lock();
+    assert_eq!(run_well(&mut command), "ok\n", "{}", side.node.log());
+}
