@@ -41,6 +41,7 @@ fn compare(argument: &str, lacking: &[&str], added: &[&str]) {
 fn general_names_are_memcacheds_and_a_few_of_our_own() {
     let added = [
         "idle_kicks",
+        "tokencached_version",
         "managed_credentials",
         "managed_hits",
         "managed_misses",
