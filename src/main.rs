@@ -137,6 +137,9 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         ListenAt::Unix { path, .. } => Some(path.display().to_string()),
         ListenAt::Tcp(_) => None,
     }));
+    if config.state_path.is_none() && config.nodes.is_none() && !config.apps.is_empty() {
+        tracing::info!("no token restored: tokens are kept in memory only, since path in [state] is \"none\"");
+    }
     let side: Vec<String> = side.iter().map(ToString::to_string).collect();
     let side = Some(side.join(" ")).filter(|side| !side.is_empty());
     tracing::info!(
@@ -192,7 +195,8 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     let made: Vec<PathBuf> = match folder.map(process::make_folders).transpose() {
         Ok(made) => made.unwrap_or_default(),
         Err(error) => {
-            tracing::warn!(folder = ?folder, %error, "the state folder cannot be made; running from memory");
+            let path = folder.map(|path| tracing::field::display(path.display()));
+            tracing::warn!(path, %error, "the state folder cannot be made; running from memory");
             Vec::new()
         }
     };
@@ -306,7 +310,12 @@ fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
                 keeper.reload(side);
             }
         }
-        Err(faults) => tracing::error!("{faults}\nusers, keys and certificates stay as they were"),
+        Err(faults) => {
+            for fault in faults.iter() {
+                tracing::error!(place = %fault.place, advice = fault.remedy, "the configuration: {}", fault.what);
+            }
+            tracing::error!("the configuration cannot be used: users, keys and certificates stay as they were");
+        }
     }
 }
 

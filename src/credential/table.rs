@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
+pub(crate) use super::facts::log_credential;
 use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
 pub use super::reliable::Reliable;
@@ -295,8 +296,9 @@ impl Credential {
     }
 
     /// What it is; nothing much before somebody has said so.
-    pub fn about(&self) -> About {
-        self.about.get().cloned().unwrap_or_default()
+    pub fn about(&self) -> &About {
+        static NOTHING: About = About::NOTHING;
+        self.about.get().unwrap_or(&NOTHING)
     }
 
     /// Every key it is read by, with a stand-in where the key holds a secret.

@@ -372,6 +372,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     let status = credential.status(now.boot_ms);
     let seconds_to = |boot_ms: BootMs| boot_ms.saturating_sub(now.boot_ms) / 1000;
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
+    if let Some(name) = &credential.about().name {
+        show("name", name);
+    }
     show("state", &status.state.name());
     show("endpoint", &status.endpoint);
     show("generation", &status.generation);

@@ -27,6 +27,7 @@ mod interleavings;
 mod ledger;
 mod lifecycle;
 mod load;
+mod logs;
 mod managed;
 mod memccapable;
 mod meta;
