@@ -79,7 +79,7 @@ pub async fn live(config: &Config, out: &mut impl Write) -> Result<bool, String>
     for app in &config.apps {
         let (well, text) = ask(&client, app, &config.upstream, deadline).await;
         all_well &= well;
-        writeln!(out, "# {}: {text}", app.id()).map_err(|error| format!("cannot print: {error}"))?;
+        writeln!(out, "# {}: {text}", app.shown()).map_err(|error| format!("cannot print: {error}"))?;
     }
     for sink in &config.sinks {
         let text = match &sink.to {
