@@ -209,18 +209,18 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
         if !app.secret.is_absent()
             && let Err(fault) = app.secret.read()
         {
-            let text = format!("as user {user} the secret of {} cannot be read: {fault}", app.appid);
+            let text = format!("as user {user} the secret of {} {fault}", app.appid);
             return Err((EXIT_CONFIG, text));
         }
     }
     for sink in &config.sinks {
         if let Some(Err(fault)) = sink.password().map(|password| password.read()) {
-            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} cannot be read: {fault}")));
+            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} {fault}")));
         }
     }
     for (what, source) in config.nodes.iter().flat_map(Nodes::secrets) {
         if let Err(fault) = source.read() {
-            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] cannot be read: {fault}")));
+            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] {fault}")));
         }
     }
     Ok(())
