@@ -14,7 +14,7 @@ use tokencached::credential::state_lock::lock_path;
 use tokencached::net::Guard;
 use tokencached::process::systemd;
 use tokencached::side::{Door, Keeper};
-use tokencached::{check, demo, descriptors, process, sink, telemetry};
+use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -146,7 +146,7 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
         side,
-        apps = config.apps.len(),
+        apps = clock::some(config.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
     );

@@ -503,7 +503,7 @@ impl Slot {
         let this = (failure.errcode, failure.class.name(), text);
         let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
         let (of, suppressed) = (&self.credential, some(unsaid));
-        let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
+        let next_try_s = some(next_ms.saturating_sub(now_ms).div_ceil(1000));
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
         if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
             log_credential!(

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{Alarm, Driver, delay};
-use crate::clock::BootMs;
+use crate::clock::{BootMs, some};
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::policy::ADOPTED_PROBE_MS;
 use crate::credential::slot::Slot;
@@ -338,7 +338,7 @@ impl Slot {
             }
             _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
         };
-        let left_s = self.standing.left_ms(now_ms) / 1000;
+        let left_s = some(self.standing.left_ms(now_ms) / 1000);
         log_credential!(error, self.credential, errcode, left_s, advice, "a token died early");
         self.credential.update_status(|status| status.early_deaths += 1);
     }
