@@ -33,7 +33,7 @@ pub fn judge(loaded: &Loaded) -> Report {
 
 /// Who an app is to people.
 fn app_name(app: &App) -> String {
-    app.id()
+    app.shown()
 }
 
 fn hint_of(app: &App, hint: &str) -> (String, String) {

@@ -54,6 +54,11 @@ impl Spacing {
     }
 }
 
+/// A count as a log line shows it: not at all if there is nothing to count.
+pub fn some(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
+
 /// Says a thing once in a while for as long as it stays the same, and counts the times it did not.
 #[derive(Debug)]
 pub struct Repeated<T> {

@@ -16,7 +16,7 @@ use tokencached::credential::state_lock::lock_path;
 use tokencached::net::Guard;
 use tokencached::process::systemd;
 use tokencached::side::{Door, Keeper};
-use tokencached::{check, demo, descriptors, process, sink, telemetry};
+use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -140,13 +140,16 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         ListenAt::Unix { path, .. } => Some(path.display().to_string()),
         ListenAt::Tcp(_) => None,
     }));
+    if config.state_path.is_none() && config.nodes.is_none() && !config.apps.is_empty() {
+        tracing::info!("no token restored: tokens are kept in memory only, since path in [state] is \"none\"");
+    }
     let side: Vec<String> = side.iter().map(ToString::to_string).collect();
     let side = Some(side.join(" ")).filter(|side| !side.is_empty());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
         side,
-        apps = config.apps.len(),
+        apps = clock::some(config.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
     );
@@ -195,7 +198,8 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     let made: Vec<PathBuf> = match folder.map(process::make_folders).transpose() {
         Ok(made) => made.unwrap_or_default(),
         Err(error) => {
-            tracing::warn!(folder = ?folder, %error, "the state folder cannot be made; running from memory");
+            let path = folder.map(|path| tracing::field::display(path.display()));
+            tracing::warn!(path, %error, "the state folder cannot be made; running from memory");
             Vec::new()
         }
     };
@@ -309,7 +313,12 @@ fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
                 keeper.reload(side);
             }
         }
-        Err(faults) => tracing::error!("{faults}\nusers, keys and certificates stay as they were"),
+        Err(faults) => {
+            for fault in faults.iter() {
+                tracing::error!(place = %fault.place, advice = fault.remedy, "the configuration: {}", fault.what);
+            }
+            tracing::error!("the configuration cannot be used: users, keys and certificates stay as they were");
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Never logs a token or a secret: our own code has only fingerprints to offer, and libraries are held at
 //! warnings whatever the verbosity, because at lower levels they print URLs, and WeChat's carry the secret.
+//! Each event is one line, without control characters: no value can write a line of its own.
 //! Never makes anybody wait for whoever reads the log: [`queue`] takes the lines and a thread of its own writes them.
 
 mod queue;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -29,6 +31,8 @@ use crate::config::Log;
 const OWN: &str = env!("CARGO_CRATE_NAME");
 /// The process ends after this long at the latest, also if nobody reads the last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+const ESCAPE: u8 = 0x1b;
 
 /// Changes what is logged; there is one log in a process.
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
@@ -145,13 +149,34 @@ struct Line(Arc<Queue>);
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
+        self.0.push(&one_line(line));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The line as it is written. What stands in it may come from outside, by ways that escape nothing: a path, an error.
+fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    // On a terminal the formatter colours a line by escapes of its own, and makes those of others harmless.
+    let is_fit = |byte: &u8| (0x20..0x7f).contains(byte) || *byte == ESCAPE;
+    if text.iter().all(is_fit) {
+        return Cow::Borrowed(line);
+    }
+    let mut fit = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(text).chars() {
+        match c {
+            '\r' if fit.ends_with(' ') => {}
+            '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => fit.push(' '),
+            c if c.is_control() && c != char::from(ESCAPE) => fit.push('?'),
+            c => fit.push(c),
+        }
+    }
+    fit.push('\n');
+    Cow::Owned(fit.into_bytes())
 }
 
 /// Keeps a line instead of writing it.
@@ -226,6 +251,29 @@ mod tests {
         let text = Style { json: true, is_stamped: true, ansi: false }.dropped_line(7);
         let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((line["level"].as_str(), line["lines"].as_u64()), (Some("WARN"), Some(7)));
+    }
+
+    #[test]
+    fn no_value_writes_a_line_of_its_own() {
+        let line = |text: &str| String::from_utf8(one_line(text.as_bytes()).into_owned()).unwrap();
+        assert_eq!(line("INFO ready name=\"商城\"\n"), "INFO ready name=\"商城\"\n");
+        assert_eq!(line("path=/a\n ERROR \r\n\u{2028}forged\u{7}\u{9b}\n"), "path=/a  ERROR   forged??\n");
+        let written = |json| {
+            let text = Arc::new(Mutex::new(Vec::new()));
+            let style = Style { json, is_stamped: true, ansi: false };
+            let subscriber = tracing_subscriber::registry().with(style.layer(Collect(text.clone())));
+            tracing::subscriber::with_default(subscriber, || {
+                let path = std::path::Path::new("/a\nERROR forged");
+                tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");
+            });
+            let text = std::mem::take(&mut *text.lock().unwrap());
+            line(std::str::from_utf8(&text).unwrap())
+        };
+        for json in [false, true] {
+            let text = written(json);
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert_eq!(text.matches("ERROR forged").count(), 3, "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::aliases::{Owner, Template, fits_in_a_key};
+use super::app_name::{app_name, warn_of_duplicates};
 use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
 use super::credentials;
 use super::environment::Environment;
@@ -74,6 +75,7 @@ impl Reader<'_> {
         }
         self.collisions(&entries);
         self.followed(&entries);
+        self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
     }
 
@@ -105,6 +107,7 @@ impl Reader<'_> {
     ) -> Option<Entry> {
         let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
         let token = token.or(platform.tokens.first().map(|(_, kind)| *kind)).unwrap_or(&mp::STABLE);
+        let name = self.field(&raw, "name", app_name);
         let tickets = self.tickets(&raw, platform);
         let agent = self.agent(&raw, platform);
         let base_url = self.field(&raw, "base_url", base_url).or(component.and_then(|app| app.base_url.clone()));
@@ -143,6 +146,7 @@ impl Reader<'_> {
             secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
         let app = App {
             appid,
+            name,
             platform,
             token,
             tickets,

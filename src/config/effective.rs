@@ -28,6 +28,9 @@ impl Loaded {
             let authorizer = app.component.is_some();
             out.push_str(if authorizer { "\n[[app.authorizer]]\n" } else { "\n[[app]]\n" });
             line(&mut out, "appid", &quoted(&app.appid));
+            if let Some(name) = &app.name {
+                line(&mut out, "name", &quoted(name));
+            }
             secret(&mut out, if authorizer { "refresh_token" } else { "secret" }, origin);
             if !authorizer {
                 line(&mut out, "kind", &quoted(app.platform.name));

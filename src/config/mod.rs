@@ -15,6 +15,7 @@ use crate::secret::Secret;
 mod access;
 mod adopt;
 mod aliases;
+mod app_name;
 mod apps;
 mod authorizers;
 mod credentials;
@@ -242,6 +243,8 @@ impl fmt::Debug for Upstream {
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
+    /// What people call it.
+    pub name: Option<String>,
     pub platform: &'static Platform,
     /// How its access token is got.
     pub token: &'static Kind,
@@ -298,6 +301,7 @@ impl App {
     pub fn mp(appid: &str, secret: SecretSource, token: &'static Kind) -> App {
         App {
             appid: appid.to_owned(),
+            name: None,
             platform: &mp::PLATFORM,
             token,
             tickets: Vec::new(),
@@ -321,6 +325,14 @@ impl App {
         match &self.agent {
             Some(agent) => format!("{}:{agent}", self.appid),
             None => self.appid.clone(),
+        }
+    }
+
+    /// For people: the id, and the name behind it if there is one.
+    pub fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} ({name})", self.id()),
+            None => self.id(),
         }
     }
 

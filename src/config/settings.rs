@@ -111,6 +111,7 @@ pub const SETTINGS: &[Setting] = &[
 /// The keys of an `[[app]]` table.
 pub const APP_KEYS: &[&str] = &[
     "appid",
+    "name",
     "secret",
     "secret_file",
     "secret_env",
@@ -137,6 +138,7 @@ pub const APP_KEYS: &[&str] = &[
 /// The keys of an `[[app.authorizer]]` table.
 pub const AUTHORIZER_KEYS: &[&str] = &[
     "appid",
+    "name",
     "refresh_token",
     "refresh_token_file",
     "refresh_token_env",

@@ -11,12 +11,16 @@ use parking_lot::Mutex;
 use crate::clock::{BootMs, Now, Spacing};
 
 /// What a credential is; fixed once the configuration is read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct About {
     /// `mp`, `wecom` and so on.
     pub platform: &'static str,
     /// The id as the platform knows it, without an agent.
     pub appid: String,
+    /// Which of a corporation's apps it is.
+    pub agent: Option<String>,
+    /// What people call the app.
+    pub name: Option<String>,
     /// What is kept: `access_token`, `jsapi_ticket` and so on.
     pub kind: &'static str,
     /// Fetched by its own secret, not with another credential's value.
@@ -24,6 +28,35 @@ pub struct About {
     /// There is a cheap call that tells whether the value is accepted.
     pub can_probe: bool,
 }
+
+impl About {
+    /// Of a credential of which nobody has said what it is.
+    pub const NOTHING: About = About {
+        platform: "",
+        appid: String::new(),
+        agent: None,
+        name: None,
+        kind: "",
+        is_token: false,
+        can_probe: false,
+    };
+}
+
+/// Logs a line about a credential, as [`tracing`]'s macros do: `appid`, `agent`, `name` and `type` are in each such line
+/// under these names, so that whoever searches for one of them finds all.
+macro_rules! log_credential {
+    ($level:ident, $credential:expr, $($line:tt)+) => {{
+        let about = $credential.about();
+        tracing::$level!(
+            appid = %about.appid,
+            agent = about.agent.as_deref().map(tracing::field::display),
+            name = about.name.as_deref(),
+            "type" = %about.kind,
+            $($line)+
+        )
+    }};
+}
+pub(crate) use log_credential;
 
 /// Calls by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

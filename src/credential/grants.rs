@@ -255,7 +255,7 @@ impl Grant {
                 if self.grants.with(&self.name, |held| held.refused(&means.secret, configured)) {
                     let which = if configured == Some(&means.secret) { "configured" } else { "kept" };
                     let token = print(&means.secret);
-                    warn!(appid = failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
+                    warn!(appid = %failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
                     failure.class = Class::Retry;
                 }
             }
@@ -274,7 +274,7 @@ impl Grant {
         let Some(saver) = self.saver.as_ref().filter(|_| changed) else { return };
         if !saver.wait(saver.at_once(), DISK_WAIT).await {
             error!(
-                appid = self.name.authorizer,
+                appid = %self.name.authorizer,
                 advice = "make room or repair the disk before this process ends: WeChat may have ended the former \
                           refresh token, and then the merchant would have to authorise again",
                 "a new refresh token could not be written to the state yet"

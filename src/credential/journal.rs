@@ -39,7 +39,7 @@ pub enum Event {
     /// All is well after failures.
     Recovered,
     /// WeChat refused the value before its time; 0 if it was replaced without a word.
-    DiedEarly { errcode: i64 },
+    DiedEarly { errcode: Option<i64> },
     /// A value that had been refused is accepted again.
     AcceptedAgain,
     /// Another endpoint is asked for the rest of the day.

@@ -23,6 +23,7 @@ pub mod policy;
 pub mod probing;
 pub mod refresher;
 mod reliable;
+mod restored;
 mod saver;
 mod shared_counts;
 mod slot;
@@ -40,7 +41,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use refresher::{SharedTicket, Watch};
 
@@ -251,8 +252,12 @@ pub fn build_joined(
     let mut grants = Arc::new(Grants::new(&[], wanted()));
     let saver = store.map(|store| {
         let authorizers = wanted().filter(|name| name.what == What::RefreshToken).count();
-        let snapshot = load(store.as_ref(), authorizers);
-        let (entries, ledgers) = restore(&mut slots, &snapshot, clock.now(), boot_id);
+        let (loaded, now) = (store.load(), clock.now());
+        say_lost_refresh_tokens(&loaded, authorizers);
+        let empty = Snapshot::default();
+        let snapshot = if let Loaded::Found(snapshot) = &loaded { snapshot } else { &empty };
+        let (entries, ledgers) = restore(&mut slots, snapshot, now, boot_id);
+        restored::say(&slots, &loaded, store.path(), now.boot_ms);
         grants = Arc::new(Grants::new(&snapshot.grants, wanted()));
         Saver::new(store, entries, ledgers, clock.clone(), boot_id).with_grants(grants.clone())
     });
@@ -345,6 +350,8 @@ fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
             ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
             follows: app.secret.is_absent(),
             appid: app.appid.clone(),
+            agent: app.agent.clone(),
+            name: app.name.clone(),
             id: app.id(),
             base_url: app.base_url(upstream).to_owned(),
             secret: app.secret.clone(),
@@ -394,6 +401,8 @@ impl Plan {
         About {
             platform: self.platform,
             appid: self.appid.clone(),
+            agent: self.agent.clone(),
+            name: self.name.clone(),
             kind: self.kind.key,
             is_token: !self.kind.needs_token,
             can_probe: self.kind.probe.is_some(),
@@ -410,12 +419,11 @@ impl Plan {
     }
 }
 
-/// `authorizers` is how many accounts are configured whose refresh tokens the state keeps.
-fn load(store: &dyn Store, authorizers: usize) -> Snapshot {
-    let loaded = store.load();
-    if let (Loaded::Refused { reason, .. }, 1..) = (&loaded, authorizers) {
+/// The state could not be used, and with it the refresh tokens of so many accounts are gone.
+fn say_lost_refresh_tokens(loaded: &Loaded, authorizers: usize) {
+    if let (Loaded::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
         error!(
-            reason,
+            error,
             authorizers,
             advice = "put the newest good copy of the state file in place and restart; a merchant whose account then \
                       shows errcode 61023 has to authorise again",
@@ -423,17 +431,6 @@ fn load(store: &dyn Store, authorizers: usize) -> Snapshot {
              tried, which WeChat may have replaced since"
         );
     }
-    match loaded {
-        Loaded::Found(snapshot) => return snapshot,
-        Loaded::Empty => info!("no state yet; starting cold"),
-        Loaded::Refused { reason, set_aside: Some(to) } => {
-            warn!(reason, set_aside = %to.display(), "the state is unusable; starting cold");
-        }
-        Loaded::Refused { reason, set_aside: None } => {
-            error!(reason, "the state is unusable and could not be set aside; starting cold");
-        }
-    }
-    Snapshot::default()
 }
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write;

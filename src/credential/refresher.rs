@@ -15,7 +15,7 @@ use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::check_budget::CheckBudget;
 use super::flight::{Flight, Landing, Outcome, Purpose};
@@ -24,11 +24,11 @@ use super::policy::{Adopted, Answer};
 use super::probing::{Rounds, UNDER_WAY_MAX};
 use super::saver::Saver;
 use super::slot::Slot;
-use super::table::{CredentialId, Event, Published, Report, State, Table};
+use super::table::{CredentialId, Event, Published, Report, State, Table, log_credential};
 use super::ticket_files::TicketFile;
 use super::turn::Shown;
 use super::verify_ticket::Arrival;
-use crate::clock::{self, BootMs, Clock, Now, Spacing};
+use crate::clock::{self, BootMs, Clock, Now, Spacing, some};
 use crate::files::watch::{self, Followed};
 use crate::kind::Renewal;
 use crate::nodes::{News, Unreachable};
@@ -400,8 +400,8 @@ impl Driver {
     fn crashed(&mut self, id: CredentialId, error: &JoinError) {
         self.refresher.table.panics.fetch_add(1, Ordering::Relaxed);
         self.end_turn(id);
-        error!(appid = self.refresher.slots[id].credential.appid, %error, "a fetch task crashed; this is a bug");
-        let appid = self.refresher.slots[id].credential.appid.clone();
+        log_credential!(error, self.refresher.slots[id].credential, %error, "a fetch task crashed; this is a bug");
+        let appid = self.refresher.slots[id].appid.clone();
         let failure = Failure::transport(&appid, Sent::Ambiguous, "the fetch task crashed");
         if !self.failed(id, Purpose::Renew, None, &failure, self.refresher.clock.boot_ms()) {
             self.publish(id);
@@ -599,7 +599,7 @@ impl Driver {
     fn calm(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         if let Some((_, unsaid)) = slot.log.end() {
-            info!(appid = slot.credential.appid, unsaid, "recovered");
+            log_credential!(info, slot.credential, suppressed = some(unsaid), "recovered");
             self.note_event(id, Event::Recovered);
         }
         let slot = &mut self.refresher.slots[id];

@@ -247,9 +247,8 @@ impl Saver {
         match written {
             Ok(()) if !was_saved => info!("the state can be written again"),
             Err(reason) if was_saved => {
-                let remedy = descriptors::is_exhausted(&reason).then_some(descriptors::REMEDY);
-                let reason = reason.to_string();
-                warn!(reason, remedy, "the state cannot be written; running from memory, a restart would fetch anew");
+                let advice = descriptors::is_exhausted(&reason).then_some(descriptors::REMEDY);
+                warn!(error = %reason, advice, "the state cannot be written; running from memory, a restart would fetch anew");
             }
             _ => {}
         }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::time::delay_queue;
-use tracing::{debug, error, info, warn};
 
 use super::adopt::{self, Source};
 use super::flight::Purpose;
@@ -19,8 +18,8 @@ use super::grants::{Grant, GrantName};
 use super::ledger::{Charge, Ledger};
 use super::policy::{Standing, ms_to_next_day};
 use super::state::{Entry, KeptLedger, Name, Worth};
-use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State};
-use crate::clock::{BootMs, Now, Repeated};
+use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State, log_credential};
+use crate::clock::{BootMs, Now, Repeated, some};
 use crate::config::{Adopt, SecretSource};
 use crate::kind::{Kind, Quota, Renewal};
 use crate::nodes::Moment;
@@ -34,6 +33,9 @@ pub(super) struct Plan {
     /// The platform's name.
     pub platform: &'static str,
     pub appid: String,
+    pub agent: Option<String>,
+    /// What people call the app.
+    pub name: Option<String>,
     /// The appid, with the agent if there is one: names the credential in keys and in the state.
     pub id: String,
     pub base_url: String,
@@ -364,8 +366,9 @@ impl Slot {
         let Some(stand_in) = self.stand_in.filter(|stand_in| self.kind != *stand_in) else { return false };
         self.stands_in_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
         self.ask_as(stand_in);
-        warn!(
-            appid = self.credential.appid,
+        log_credential!(
+            warn,
+            self.credential,
             endpoint = stand_in.id,
             "today's quota is used up; another endpoint stands in"
         );
@@ -467,16 +470,16 @@ impl Slot {
     }
 
     pub(super) fn say_answered(&self, token: &Token, same: bool, generation: u64) {
-        let appid = &self.credential.appid;
         let print = fingerprint(&token.value);
         // In a value's last second an `expires_in` of 0 is simply true.
         if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
-            warn!(appid, token = print, warning);
+            log_credential!(warn, self.credential, token = print, "{warning}");
         }
         if same {
-            debug!(appid, token = print, generation, "same token");
+            log_credential!(debug, self.credential, token = print, generation, "same token");
         } else {
-            info!(appid, token = print, generation, expires_in_s = token.expires_in_s, "new token");
+            let expires_in_s = token.expires_in_s;
+            log_credential!(info, self.credential, token = print, generation, expires_in_s, "new token");
         }
     }
 
@@ -516,13 +519,35 @@ impl Slot {
         let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
         let this = (failure.errcode, failure.class.name(), text);
         let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
-        let appid = &self.credential.appid;
-        let next_try_s = next_ms.saturating_sub(now_ms).div_ceil(1000);
+        let (of, suppressed) = (&self.credential, some(unsaid));
+        let next_try_s = some(next_ms.saturating_sub(now_ms).div_ceil(1000));
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
         if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
-            error!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+            log_credential!(
+                error,
+                of,
+                class,
+                errcode,
+                rid,
+                next_try_s,
+                live,
+                suppressed,
+                advice,
+                "no new token: {failure}"
+            );
         } else {
-            warn!(appid, class, errcode, rid, next_try_s, live, unsaid, advice, "no new token: {failure}");
+            log_credential!(
+                warn,
+                of,
+                class,
+                errcode,
+                rid,
+                next_try_s,
+                live,
+                suppressed,
+                advice,
+                "no new token: {failure}"
+            );
         }
     }
 }

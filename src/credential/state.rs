@@ -34,6 +34,10 @@ pub trait Store: Send + Sync {
     fn claim(&self) -> io::Result<Option<Snapshot>> {
         Ok(None)
     }
+    /// The file, if it is one: for people.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
     /// True if a save may take a while, so that it needs a thread of its own.
     fn blocks(&self) -> bool {
         true
@@ -323,6 +327,10 @@ impl FileStore {
 }
 
 impl Store for FileStore {
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     fn load(&self) -> Loaded {
         match self.read() {
             Loaded::Refused { reason, .. } => Loaded::Refused { reason, set_aside: self.set_aside() },

@@ -246,7 +246,7 @@ impl LockedStore {
             Hold::NotOurs(_) | Hold::Unavailable => 0,
         };
         if removed > 0 {
-            info!(removed, "removed unfinished state files of a process that was killed");
+            info!(path = %self.path.display(), removed, "removed unfinished state files of a process that was killed");
         }
     }
 
@@ -270,6 +270,10 @@ fn say_unsupported(path: &Path, error: &io::Error) {
 }
 
 impl Store for LockedStore {
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     /// Another process's file is read and left as it is.
     fn load(&self) -> Loaded {
         if self.has_claim() { self.file.load() } else { self.file.read() }
@@ -303,9 +307,10 @@ impl Store for LockedStore {
         Ok(match self.file.load() {
             Loaded::Found(snapshot) => Some(snapshot),
             Loaded::Empty => None,
-            Loaded::Refused { reason, .. } => {
+            Loaded::Refused { reason: error, .. } => {
                 warn!(
-                    reason,
+                    path = %self.path.display(),
+                    error,
                     "the state file cannot be used and is set aside; this process's own state takes its place"
                 );
                 None

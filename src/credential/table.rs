@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::encoding::Times;
 use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
+pub(crate) use super::facts::log_credential;
 use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
 pub use super::journal::{Event, Journal};
 pub use super::reliable::Reliable;
@@ -308,8 +309,9 @@ impl Credential {
     }
 
     /// What it is; nothing much before somebody has said so.
-    pub fn about(&self) -> About {
-        self.about.get().cloned().unwrap_or_default()
+    pub fn about(&self) -> &About {
+        static NOTHING: About = About::NOTHING;
+        self.about.get().unwrap_or(&NOTHING)
     }
 
     /// The token it is fetched with, if it is.

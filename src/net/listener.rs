@@ -231,9 +231,9 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
             }
             Err(error) => {
                 if shared.accept_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
-                    let remedy =
+                    let advice =
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
-                    tracing::warn!(%error, "cannot accept a connection; {remedy}");
+                    tracing::warn!(%error, advice, "cannot accept a connection");
                 }
                 if descriptors::is_exhausted(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
                     // One less is waiting, and nobody waits for those behind it.

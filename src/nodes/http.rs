@@ -212,7 +212,7 @@ impl HttpStore {
             }
         };
         if first {
-            tracing::info!(url, missing = count, "follows another node");
+            tracing::info!(url, missing = clock::some(count as u64), "follows another node");
         }
         teller.reachable(standing).await
     }

@@ -5,7 +5,7 @@
 
 use super::access::may_read_statistics;
 use super::managed::{Doubt, Read};
-use super::{Context, Outcome, Output, Service, VERSION};
+use super::{Context, MEMCACHED_VERSION, Outcome, Output, Service};
 use crate::cache::{Counted, ItemView, Stored};
 use crate::clock::Now;
 use crate::config::RefuseWith;
@@ -34,7 +34,7 @@ impl Service {
             Command::Flush { delay } => self.binary_flush(packet, delay, context),
             Command::Stats { argument } => self.binary_statistics(packet, argument, context),
             Command::NoOperation => binary::status(context.out, packet, Status::Success),
-            Command::Version => binary::value(context.out, packet, VERSION.as_bytes(), 0),
+            Command::Version => binary::value(context.out, packet, MEMCACHED_VERSION.as_bytes(), 0),
             Command::Quit => {
                 succeed(packet, context);
                 return Outcome::Close;

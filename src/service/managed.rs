@@ -10,7 +10,7 @@ use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Event, Found, Name, Value, host_of};
+use crate::credential::table::{Credential, Event, Found, Name, Value, host_of, log_credential};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
@@ -113,8 +113,9 @@ impl Service {
         if credential.refusal_logged.due(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
             let event = Event::RefusedWrite { peer: host_of(context.peer), rival };
             credential.note(&self.table.journal, context.now, event);
-            tracing::warn!(
-                appid = %credential.appid,
+            log_credential!(
+                warn,
+                credential,
                 key = %key.escape_ascii(),
                 peer = %context.peer,
                 refused,

@@ -195,7 +195,7 @@ impl Service {
             Request::Shutdown { argument } => return self.shutdown(argument, context),
             Request::Version => {
                 context.out.extend_from_slice(b"VERSION ");
-                response::line(context.out, VERSION);
+                response::line(context.out, MEMCACHED_VERSION);
             }
             Request::Maintenance { answer, noreply } => response::reply(context.out, answer, noreply),
             Request::NoOperation => response::line(context.out, "MN"),
@@ -445,6 +445,7 @@ fn lost(context: &Context<'_>) -> Stored {
     if context.memory_short { Stored::OutOfMemory } else { Stored::TooLarge }
 }
 
-/// What `version` answers: the memcached whose protocols this server speaks, then its own name.
-/// Clients read the number in front.
-pub const VERSION: &str = concat!("1.6.18-tokencached-", env!("CARGO_PKG_VERSION"));
+/// The version that clients are told, in every protocol: that of the memcached whose commands are all here. A plain
+/// number, because libraries compare it: npm's memcached takes the last three digits of any longer text, and PHP's
+/// `version_compare` takes a text behind the number for a release before it. Our own is `tokencached_version` in `stats`.
+pub const MEMCACHED_VERSION: &str = "1.6.18";

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Context, Service, VERSION};
+use super::{Context, MEMCACHED_VERSION, Service};
 use crate::access::Rights;
 use crate::cache::{ClassTotals, Totals};
 use crate::clock::{BootMs, Now};
@@ -90,6 +90,7 @@ impl Service {
         self.connections(out);
         self.commands(&totals, out);
         self.memory(&totals, out);
+        stat(out, "tokencached_version", env!("CARGO_PKG_VERSION"));
         stat(out, "managed_credentials", self.seen(rights).count());
         let counts = self.stats.totals();
         stat(out, "managed_hits", counts.managed_hits);
@@ -132,7 +133,7 @@ impl Service {
         stat(out, "pid", std::process::id());
         stat(out, "uptime", uptime_s);
         stat(out, "time", now.unix_s());
-        stat(out, "version", VERSION);
+        stat(out, "version", MEMCACHED_VERSION);
         stat(out, "libevent", "none");
         stat(out, "pointer_size", usize::BITS);
         stat(out, "rusage_user", usage.map_or("0.000000".into(), |usage| seconds(usage.user_time())));
@@ -371,6 +372,9 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     let status = credential.status(now.boot_ms);
     let seconds_to = |boot_ms: BootMs| boot_ms.saturating_sub(now.boot_ms) / 1000;
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("{appid}:{name}"), value);
+    if let Some(name) = &credential.about().name {
+        show("name", name);
+    }
     show("state", &status.state.name());
     show("endpoint", &status.endpoint);
     show("generation", &status.generation);

@@ -27,6 +27,7 @@ pub fn app(app: &App, visitor: &Visitor, now: Now) -> Value {
     json!({
         "id": app.id,
         "appid": app.appid,
+        "name": app.name,
         "platform": app.platform,
         "may": { "read": visitor.rights.read(&app.id), "refresh": visitor.rights.refresh(&app.id) },
         "credentials": app.credentials.iter().map(|of| credential(of, now)).collect::<Vec<_>>(),
@@ -43,6 +44,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     put("app", json!(credential.app()));
+    put("name", json!(about.name));
     put("kind", json!(about.kind));
     put("platform", json!(about.platform));
     put("endpoint", json!(status.endpoint));
@@ -148,6 +150,7 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
         let common = [
             ("seq", json!(entry.seq)),
             ("app", json!(credential.map(|credential| credential.app()))),
+            ("name", json!(credential.and_then(|credential| credential.about().name.as_deref()))),
             ("kind", json!(credential.map(|credential| credential.about().kind))),
             ("event", json!(entry.event.name())),
             ("first_at_ms", json!(entry.first.unix_ms)),

@@ -204,13 +204,10 @@ impl Connections {
         }
         let what = "connections that have sent no whole request are closed to make room";
         if peer_is_full {
-            let limit = self.max_per_peer;
-            tracing::warn!("the HTTP port has {limit} connections from {peer}: {what} (max_connections_per_peer)");
+            let max_connections_per_peer = self.max_per_peer;
+            tracing::warn!(%peer, max_connections_per_peer, "too many HTTP connections from one address: {what}");
         } else {
-            tracing::warn!(
-                "the HTTP port has {} connections, the last from {peer}: {what} (max_connections)",
-                self.max
-            );
+            tracing::warn!(%peer, max_connections = self.max, "too many HTTP connections: {what}");
         }
     }
 }

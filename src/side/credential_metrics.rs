@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::{COUNTER, GAUGE, Labels, Written, each, gauge};
+use super::metrics::{COUNTER, GAUGE, Labels, Written, each, family, gauge};
 use crate::clock::Now;
 use crate::config::MetricsPerCredential;
 use crate::credential::facts::About;
@@ -27,7 +27,7 @@ const CLASSES: [&str; 4] = ["retry", "wait", "operator", "own-bug"];
 /// A credential as it is at the scrape.
 struct Seen<'c> {
     credential: &'c Credential,
-    about: About,
+    about: &'c About,
     status: Status,
     is_live: bool,
     now: Now,
@@ -139,7 +139,23 @@ pub fn encode(
     gauge(out, "tokencached_series_reduced", help, f64::from(u8::from(is_reduced)))?;
     let help = "Credentials in trouble that have no series of their own, because too many are.";
     gauge(out, "tokencached_series_left_out", help, left_out as f64)?;
+    names(out, &seen)?;
     each_credential(out, &seen)
+}
+
+/// What people call the apps, to be joined with the other series by `app`: a label of its own on each would multiply them
+/// whenever somebody changes a name.
+fn names(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
+    let named: BTreeMap<&str, &str> =
+        seen.iter().filter_map(|of| Some((of.credential.app(), of.about.name.as_deref()?))).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let mut encoder = family(out, "tokencached_app", "What people call the app.", MetricType::Info)?;
+    for (app, name) in named {
+        encoder.encode_info(&vec![("app", app), ("name", name)])?;
+    }
+    Ok(())
 }
 
 fn each_credential(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
@@ -246,7 +262,7 @@ mod tests {
         let ids: Vec<String> = (0..apps).map(|n| format!("wx{n:016x}")).collect();
         let (table, _) = Table::new(ids.iter().map(|id| (id, Vec::new())));
         table.belong_to(ids.iter().map(String::as_str));
-        let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::default() };
+        let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::NOTHING };
         table.describe(ids.iter().map(|_| about()));
         for credential in table.credentials() {
             credential.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));

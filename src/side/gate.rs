@@ -244,8 +244,8 @@ impl Gate {
             return Ok((key.name.clone(), key.rights.clone(), *key.digest()));
         }
         let Verdict { answer, log_times } = self.attempts.count(peer, target, now_ms);
-        if let Some(times) = log_times.map(shown_times) {
-            tracing::warn!("{call}: wrong key from {peer} ({times}); it is not in keys_file: correct it there");
+        if let Some(times) = log_times {
+            tracing::warn!(%peer, times, "{call}: wrong key, it is not in keys_file: correct it in the program there");
         }
         answer.map_err(Problem::too_often)?;
         Err(Problem::wrong_key())
@@ -266,13 +266,18 @@ impl Gate {
         now_ms: BootMs,
     ) -> Result<(), u64> {
         let Verdict { answer, log_times } = self.attempts.count(peer, target, now_ms);
-        if let Some(times) = log_times.map(shown_times) {
+        if let Some(times) = log_times {
             match target {
                 Target::UnknownApp => tracing::warn!(
-                    "{call} for {app}: no such app here, from {peer} ({times}); correct the appid there, or add the app"
+                    %peer,
+                    times,
+                    "{call} for {app}: no such app here: correct the appid in the program there, or add the app"
                 ),
                 _ => tracing::warn!(
-                    "{call} for app {app}: wrong secret from {peer} ({times}); correct it in the program there"
+                    appid = %app,
+                    %peer,
+                    times,
+                    "{call}: wrong secret: correct it in the program there"
                 ),
             }
         }
@@ -284,7 +289,7 @@ impl Gate {
         let (name, _, digest) = self.key(key, visitor.peer, "POST /login", Target::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
         let number = self.sessions.begin(digest, now_ms).ok_or_else(broken)?;
-        tracing::info!(%name, peer = %visitor.peer, "logged in on the side port");
+        tracing::info!(key = %name, peer = %visitor.peer, "logged in on the side port");
         Ok(cookie(&number, LIFE_MS / 1000, visitor.secure))
     }
 
@@ -417,10 +422,6 @@ fn shown_method(method: &Method) -> &'static str {
         Method::POST => "POST",
         _ => "another method on",
     }
-}
-
-fn shown_times(times: u64) -> String {
-    if times == 1 { "once".to_owned() } else { format!("{times} times") }
 }
 
 fn wrong_host() -> Problem {

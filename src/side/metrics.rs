@@ -136,7 +136,7 @@ fn number(stats: &Stats, name: &str) -> f64 {
     stats.get(name).and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
 
-fn family<'e>(
+pub(super) fn family<'e>(
     out: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,

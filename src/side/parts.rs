@@ -43,6 +43,8 @@ pub struct App {
     /// As the configuration names it: the appid, and the agent if there is one.
     pub id: String,
     pub appid: String,
+    /// What people call it.
+    pub name: Option<String>,
     pub platform: &'static str,
     /// Its app secret; none for an authorizer, which has a refresh token in its place.
     pub secret: Option<AppSecret>,
@@ -79,6 +81,7 @@ impl Parts {
             .map(|app| App {
                 id: app.id(),
                 appid: app.appid.clone(),
+                name: app.name.clone(),
                 platform: app.platform.name,
                 secret: (app.component.is_none() && !app.secret.is_absent())
                     .then(|| AppSecret::new(app.secret.clone())),

@@ -104,9 +104,9 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
             }
             Err(error) => {
                 if parts.connections.accept_failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
-                    let remedy =
+                    let advice =
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
-                    tracing::warn!(%error, "the side port could not accept a connection; {remedy}");
+                    tracing::warn!(%error, advice, "the side port could not accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }

@@ -33,9 +33,9 @@ use tracing::{debug, error, info, warn};
 use self::item::{Entry, Found, Item};
 use self::queue::{Queue, Task};
 use self::target::{Fault, Place, Retract, Scope, Target, Write};
-use crate::clock::{BootMs, Now, Repeated, boot_ms, unix_ms};
+use crate::clock::{BootMs, Now, Repeated, boot_ms, some, unix_ms};
 use crate::config::{self, SinkEntry, SinkTo};
-use crate::credential::table::Table;
+use crate::credential::table::{Table, log_credential};
 use crate::stats::{SinkError, SinkStats, SinkWrite, Stats};
 use crate::supervision::Supervisor;
 
@@ -482,14 +482,15 @@ impl Sink {
         let found: Vec<Found> =
             before.iter().enumerate().map(|(key, found)| item.judge(key, found.as_deref())).collect();
         let key = |of: Found| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
-        let (sink, appid) = (&self.config, &item.credential.appid);
+        let sink = &self.config;
         if let Some(key) = key(Found::Rival) {
             self.stats.foreign_writes.fetch_add(1, Relaxed);
             self.table.report_rival(&item.credential);
             if item.rival_logged.due(boot_ms(), LOG_AGAIN_MS) {
-                warn!(
+                log_credential!(
+                    warn,
+                    item.credential,
                     %sink,
-                    appid,
                     key = key.spoken(),
                     rivals = self.stats.foreign_writes.load(Relaxed),
                     "somebody else has written a token of its own over ours: another program still fetches for this app; \
@@ -497,7 +498,7 @@ impl Sink {
                 );
             }
         } else if let Some(key) = key(Found::Foreign) {
-            info!(%sink, appid, key = key.spoken(), "what somebody else had put there is replaced by ours");
+            log_credential!(info, item.credential, %sink, key = key.spoken(), "what somebody else had put there is replaced by ours");
         }
     }
 
@@ -577,7 +578,7 @@ impl Sink {
         self.backoff = Duration::ZERO;
         self.stats.clear_error();
         if let Some((after, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after, unsaid, "the sink is written again");
+            info!(sink = %self.config, after, suppressed = some(unsaid), "the sink is written again");
         }
     }
 
@@ -597,7 +598,7 @@ impl Sink {
         let Some(unsaid) = self.log.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, whose, advice) = (fault.class, fault.whose(), &*fault.advice);
         let about = entry.map(|entry| entry.config().managed_key());
-        warn!(sink = %self.config, about, class, whose, unsaid, advice, "the sink cannot be written: {fault}");
+        warn!(sink = %self.config, about, class, whose, suppressed = some(unsaid), advice, "the sink cannot be written: {fault}");
     }
 }
 

@@ -301,7 +301,7 @@ fn statistics_have_the_tokens_and_end_with_an_empty_one() {
         }
         assert!(figures.iter().any(|name| name.ends_with(some)), "{argument}: {figures:?}");
     }
-    assert_eq!(ask(&mut client, &Packet::new(0x0b)).text(), tokencached::service::VERSION);
+    assert_eq!(ask(&mut client, &Packet::new(0x0b)).text(), tokencached::service::MEMCACHED_VERSION);
 }
 
 /// Users, and which protocol is spoken.

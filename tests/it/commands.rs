@@ -336,7 +336,7 @@ exit 3
     wait_for_error(&node, "exit");
     node.await_log("the command ended with code 3");
     node.await_log("cannot put [value]");
-    node.await_log("u{1b}[31mred");
+    node.await_log("?[31mred");
     let token = token(&node).unwrap();
     let stats = String::from_utf8(node.connect().ask("stats\r\n")).unwrap();
     assert!(stats.contains("STAT sink_0_last_error_text the command ended with code 3\r\n"), "{stats}");

@@ -164,7 +164,7 @@ fn a_spoiled_state_is_set_aside_and_reported_and_the_server_runs() {
         fs::set_permissions(&state, fs::Permissions::from_mode(0o600)).unwrap();
         let node = start_in(folder, &wechat);
         let token = any_token(&node);
-        assert!(node.log().contains("the state is unusable"), "{what}: {}", node.log());
+        assert!(node.log().contains("the state file cannot be used"), "{what}: {}", node.log());
         let aside = set_aside(node.folder.path());
         assert_eq!(aside.len(), 1, "{what}");
         assert_eq!(&fs::read(&aside[0]).unwrap(), bytes, "{what}");

@@ -29,6 +29,7 @@ mod interleavings;
 mod ledger;
 mod lifecycle;
 mod load;
+mod logs;
 mod managed;
 mod memccapable;
 mod meta;

@@ -40,6 +40,7 @@ fn compare(argument: &str, lacking: &[&str], added: &[&str]) {
 /// Figures of `stats` that a plain cache has and memcached has not.
 pub const OWN: &[&str] = &[
     "idle_kicks",
+    "tokencached_version",
     "managed_credentials",
     "managed_hits",
     "managed_misses",

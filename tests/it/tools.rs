@@ -67,7 +67,10 @@ fn statistics_and_errors() {
     }
     assert!(tools.well("memcstat", &["--args=settings"]).contains("item_size_max: "));
     let said = tools.well("memcstat", &["--server-version"]);
-    assert!(said.contains("127.0.0.1"), "{said}");
+    assert!(said.trim_end().ends_with(" 1.6.18") && said.contains("127.0.0.1"), "{said}");
+    let said = tools.well("memcstat", &[]);
+    let own = format!("tokencached_version: {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(said.contains("version: 1.6.18\n") && said.contains(&own), "{said}");
     // Keys are not told (docs/en/differences.md); the tool ends well with none.
     tools.0.connect().expect("set k 0 0 1\r\nx\r\n", "STORED\r\n");
     assert_eq!(tools.well("memcdump", &[]), "");

@@ -54,7 +54,7 @@ $code($mem->delete('cas'), Memcached::RES_NOTFOUND, 'delete of nothing');
 same($mem->deleteMulti(['string', 'none']), ['string' => true, 'none' => Memcached::RES_NOTFOUND], 'deleteMulti');
 hold($mem->set(str_repeat('k', 250), 'long', 60), 'set with the longest key');
 same($mem->get(str_repeat('k', 250)), 'long', 'get with the longest key');
-hold(str_starts_with(current($mem->getVersion()), '1.6.18'), 'getVersion');
+hold(version_compare(current($mem->getVersion()), '1.6.18', '>='), 'getVersion');
 hold((int) current($mem->getStats())['pid'] > 0, 'getStats');
 
 // Symfony's habit: nothing waits, writes are gathered.

@@ -7,6 +7,7 @@ exception.
 
 import json
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -295,8 +296,19 @@ def times_and_silence(it):
     same(it.get("long"), None, "flush")
 
 
+def version(it):
+    """Applications compare it, number by number."""
+    if isinstance(it, Pymemcache) and not isinstance(it, PymemcacheHash):
+        numbers = tuple(int(number) for number in it.version().decode().split("."))
+        assert (1, 6, 0) <= numbers < (2, 0, 0), numbers
+    elif isinstance(it, (PythonMemcached, Pylibmc)):
+        figures = {text(name): text(value) for name, value in it.get_stats()[0][1].items()}
+        assert re.fullmatch(r"1\.6\.[0-9]+", figures["version"]), figures["version"]
+
+
 def ordinary(it):
     it.flush()
+    version(it)
     storage(it)
     compare_and_swap(it)
     values(it)

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
-
 use super::{Driver, Refresher};
 use crate::credential::adopt::Source;
 use crate::credential::flight::{Adoption, Outcome};
 use crate::credential::policy::Adopted;
-use crate::credential::table::CredentialId;
+use crate::credential::table::{CredentialId, log_credential};
 
 impl Refresher {
     /// Those whose first value is to be read from the app's own sink.
@@ -34,11 +32,11 @@ impl Driver {
         outcome: &Outcome,
     ) -> Option<Adopted> {
         let slot = &mut self.refresher.slots[id];
-        let appid = &slot.credential.appid;
         let adopted = match adoption {
             Some(Adoption::Done { place, adopted }) => {
-                info!(
-                    appid,
+                log_credential!(
+                    info,
+                    slot.credential,
                     from = place,
                     end_known = adopted == Adopted::WithEnd,
                     "the site's own token is taken over and served to its end; nothing is fetched until then"
@@ -48,7 +46,8 @@ impl Driver {
             Some(Adoption::Refused { place, reason }) => {
                 let advice = "if other programs still hold a token of this app, point them here now: a token is fetched, \
                               which ends theirs within five minutes; if not, remove adopt";
-                warn!(appid, from = place, reason, advice, "the site's own token cannot be taken over");
+                let fault = "the site's own token cannot be taken over";
+                log_credential!(warn, slot.credential, from = place, error = reason, advice, "{fault}");
                 None
             }
             None => None,

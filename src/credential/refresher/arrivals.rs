@@ -1,10 +1,8 @@
 //! The driver's part in verify tickets: keeps one that arrives, and tries it at once if its component waits for one;
 //! and its patience at the start with what is yet to come.
 
-use tracing::{debug, info};
-
 use super::super::grants::Grant;
-use super::super::table::CredentialId;
+use super::super::table::{CredentialId, log_credential};
 use super::super::verify_ticket::Arrival;
 use super::{Driver, Slot};
 use crate::clock::BootMs;
@@ -26,13 +24,13 @@ impl Driver {
         if !news {
             return false;
         }
-        let (appid, ticket) = (&slot.credential.appid, fingerprint(arrival.ticket.expose().as_bytes()));
+        let ticket = fingerprint(arrival.ticket.expose().as_bytes());
         // A flight under way looks by itself whether a newer ticket has come.
         if slot.flying || !slot.waits_for_a_ticket(now_ms) {
-            debug!(appid, ticket, "new verify ticket");
+            log_credential!(debug, slot.credential, ticket, "new verify ticket");
             return true;
         }
-        info!(appid, ticket, "new verify ticket; trying it");
+        log_credential!(info, slot.credential, ticket, "new verify ticket; trying it");
         slot.standing.failures = 0;
         self.arm(arrival.id, now_ms);
         true

@@ -8,14 +8,14 @@
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::warn;
 
 use super::{Alarm, Driver, delay};
-use crate::clock::BootMs;
+use crate::clock::{BootMs, some};
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::policy::ADOPTED_PROBE_MS;
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State};
+use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State, log_credential};
 use crate::kind::Renewal;
 use crate::upstream::codes::Text;
 use crate::upstream::{Probe, Sent, Token};
@@ -184,7 +184,7 @@ impl Driver {
         slot.probes.last_ms = Some(now_ms);
         self.rounds.answered(id, matches!(probe, Probe::Withheld(_)));
         let slot = &mut self.refresher.slots[id];
-        debug!(appid = slot.credential.appid, ?probe, "the token was tried");
+        log_credential!(debug, slot.credential, ?probe, "the token was tried");
         match probe {
             Probe::Alive => self.found_alive(id, sent_ms),
             Probe::Dead(errcode) if !slot.standing.is_withdrawn() => {
@@ -222,7 +222,7 @@ impl Driver {
             self.persist(id, &published);
         }
         if withdrawn {
-            info!(appid = self.refresher.slots[id].credential.appid, "WeChat accepts the token again; it is served");
+            log_credential!(info, self.refresher.slots[id].credential, "WeChat accepts the token again; it is served");
             self.note_event(id, Event::AcceptedAgain);
             self.calm(id);
             self.serve_children(id);
@@ -233,8 +233,8 @@ impl Driver {
     fn withdraw(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        slot.died_early(errcode, now_ms, slot.standing.has_lost());
-        self.note_event(id, Event::DiedEarly { errcode });
+        slot.died_early(Some(errcode), now_ms, slot.standing.has_lost());
+        self.note_event(id, Event::DiedEarly { errcode: Some(errcode) });
         let slot = &mut self.refresher.slots[id];
         slot.standing.withdraw(now_ms);
         if let Some(published) = slot.credential.withdraw(now_ms) {
@@ -279,7 +279,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         // Forced calls close together refresh nothing: one that has just brought the same value is not repeated.
         if slot.kind.can_force && purpose != Purpose::Force {
-            error!(appid = slot.credential.appid, errcode, "{HANDED_OUT}; it is told to make another");
+            log_credential!(error, slot.credential, errcode, "{HANDED_OUT}; it is told to make another");
             self.start(id, Purpose::Force);
         } else {
             self.wait_for_another(id, Some(errcode));
@@ -292,7 +292,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let next_ms = slot.standing.still_refused(now_ms, fastrand::f64());
         if errcode.is_some() {
-            error!(appid = slot.credential.appid, errcode, advice = RESET_IT.en, "{HANDED_OUT}");
+            log_credential!(error, slot.credential, errcode, advice = RESET_IT.en, "{HANDED_OUT}");
             let event = Event::Failed {
                 class: "operator",
                 errcode,
@@ -330,15 +330,15 @@ impl Driver {
         let left_ms = slot.standing.left_ms(now_ms);
         let replaced = slot.credential.published().is_some_and(|held| held.value != token.value);
         if purpose == Purpose::Check && replaced && left_ms > 0 && !slot.standing.is_due_soon(now_ms) {
-            slot.died_early(0, now_ms, false);
-            self.note_event(id, Event::DiedEarly { errcode: 0 });
+            slot.died_early(None, now_ms, false);
+            self.note_event(id, Event::DiedEarly { errcode: None });
         }
     }
 }
 
 impl Slot {
     /// Counts a value that ended before its time, and says who may have done it.
-    fn died_early(&self, errcode: i64, now_ms: BootMs, lost: bool) {
+    fn died_early(&self, errcode: Option<i64>, now_ms: BootMs, lost: bool) {
         let advice = match self.kind.renewal {
             Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
             Renewal::Mint if self.grant.is_some() => {
@@ -351,8 +351,8 @@ impl Slot {
             }
             _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
         };
-        let left_s = self.standing.left_ms(now_ms) / 1000;
-        error!(appid = self.credential.appid, errcode, left_s, advice, "a token died early");
+        let left_s = some(self.standing.left_ms(now_ms) / 1000);
+        log_credential!(error, self.credential, errcode, left_s, advice, "a token died early");
         self.credential.update_status(|status| status.early_deaths += 1);
     }
 }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::{Driver, Home};
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::policy::together::OFFER_SPREAD_MS;
-use crate::credential::table::CredentialId;
+use crate::credential::table::{CredentialId, log_credential};
 use crate::credential::verify_ticket::Arrival;
 use crate::nodes::lane::Lane;
 use crate::nodes::seal::Value;
@@ -62,8 +60,8 @@ impl Driver {
             let slot = &mut self.refresher.slots[id];
             let share = slot.share.as_mut();
             if share.is_some_and(|share| share.log.say("wish", now_ms, LOG_AGAIN_MS).is_some()) {
-                let (appid, advice) = (&slot.credential.appid, unreachable.advice);
-                warn!(appid, advice, "no other node looks into the token: {unreachable}");
+                let advice = unreachable.advice;
+                log_credential!(warn, slot.credential, advice, "no other node looks into the token: {unreachable}");
             }
         }
         self.finish(id);

@@ -1,8 +1,6 @@
 //! The driver's dealings with quotas: counts a call before it is sent, takes back what was never sent, and plans what
 //! becomes of a call that a quota forbids.
 
-use tracing::warn;
-
 use super::Driver;
 use crate::clock::BootMs;
 use crate::credential::flight::{Outcome, Purpose};
@@ -10,7 +8,7 @@ use crate::credential::ledger::{Denied, Ledger, Limit, Use};
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::shared_counts::{Counts, CountsRejected};
 use crate::credential::slot::Slot;
-use crate::credential::table::CredentialId;
+use crate::credential::table::{CredentialId, log_credential};
 use crate::nodes::record::StoreMs;
 use crate::upstream::{Failure, Sent};
 
@@ -138,9 +136,9 @@ impl Driver {
                     return self.start(id, purpose);
                 }
                 if slot.try_overrule_quota(now.boot_ms) {
-                    let appid = &slot.credential.appid;
-                    warn!(
-                        appid,
+                    log_credential!(
+                        warn,
+                        slot.credential,
                         "by the nodes' own count {denied}; the token is about to end or is gone, so the platform is asked all the same"
                     );
                     return self.start(id, purpose);

@@ -2,14 +2,12 @@
 //!
 //! A try says that a value is dead, or nothing: whatever else becomes of the call changes no schedule and no value.
 
-use tracing::info;
-
 use super::{Alarm, Driver, Refresher, delay};
 use crate::clock::{BootMs, Now};
 use crate::credential::flight::Purpose;
 use crate::credential::probing::{PER_DAY_MAX, Turn, UNDER_WAY_MAX};
 use crate::credential::slot::Slot;
-use crate::credential::table::CredentialId;
+use crate::credential::table::{CredentialId, log_credential};
 use crate::upstream::codes;
 
 /// A try is made only where a renewal is not due for at least this long: one call at a time, and that one comes first.
@@ -104,10 +102,12 @@ impl Driver {
         }
         let row = slot.kind.probe.and_then(|call| codes::find(call.api(), errcode));
         let advice = row.map_or(codes::PROBE_RIGHT, |row| row.advice).en;
-        let appid = &slot.credential.appid;
-        info!(
-            appid,
-            errcode, advice, "a try of the token was not answered, which says nothing of it; it is tried less often"
+        log_credential!(
+            info,
+            slot.credential,
+            errcode,
+            advice,
+            "a try of the token was not answered, which says nothing of it; it is tried less often"
         );
     }
 }

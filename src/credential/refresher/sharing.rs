@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::Driver;
 use crate::clock::{BootMs, Now};
@@ -16,7 +16,7 @@ use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
 use crate::credential::shared_counts::CountsRejected;
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Doubt, Event, Report};
+use crate::credential::table::{CredentialId, Doubt, Event, Report, log_credential};
 use crate::credential::turn::{Sharing, value_of};
 use crate::kind::Renewal;
 use crate::nodes::seal::{Unsealable, Value};
@@ -61,12 +61,16 @@ impl Slot {
         }
         let said = self.share.as_mut().and_then(|share| share.log.say("too long", now_ms, LOG_AGAIN_MS));
         if said.is_some() {
-            let (appid, kind, by) = (&self.credential.appid, self.own_kind.key, &value.by);
             let (said_s, at_most_s) = (theirs_ms.saturating_sub(now_ms) / 1000, self.own_kind.life_ms_max / 1000);
             let advice = "look at the node that is named: what it has is wrong, or it runs against another API";
-            warn!(
-                appid,
-                kind, by, said_s, at_most_s, advice, "another node says that a value lives longer than its type can"
+            log_credential!(
+                warn,
+                self.credential,
+                by = value.by,
+                said_s,
+                at_most_s,
+                advice,
+                "another node says that a value lives longer than its type can"
             );
         }
         latest_ms
@@ -270,8 +274,9 @@ impl Driver {
             }
             Means::Offer => self.offer(id),
             Means::Withdraw => self.withdraw_with_others(id),
-            Means::Nothing => debug!(
-                appid = slot.credential.appid,
+            Means::Nothing => log_credential!(
+                debug,
+                slot.credential,
                 "the shared state has the token that WeChat refuses, or one before it"
             ),
             Means::Agree => self.agree(id, value.generation, theirs_ms),
@@ -317,7 +322,7 @@ impl Driver {
     fn withdraw_with_others(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        info!(appid = slot.credential.appid, "another node has found that WeChat refuses the token");
+        log_credential!(info, slot.credential, "another node has found that WeChat refuses the token");
         slot.standing.withdraw(now_ms);
         let withdrawn = slot.credential.withdraw(now_ms);
         slot.credential.settle();
@@ -352,8 +357,9 @@ impl Driver {
     /// Two values of one generation: which is the later one is not known, and one more fetch will tell.
     fn conflict(&mut self, id: CredentialId, value: Value, moment: Moment) {
         let slot = &self.refresher.slots[id];
-        let (appid, generation, by) = (&slot.credential.appid, value.generation, &value.by);
-        warn!(appid, generation, by, "two nodes have renewed beside each other; one more fetch settles which is later");
+        let (generation, by) = (value.generation, &value.by);
+        let what = "two nodes have renewed beside each other; one more fetch settles which is later";
+        log_credential!(warn, slot.credential, generation, by, "{what}");
         self.doubt_shared(id, generation);
         self.adopt(id, value, moment);
     }
@@ -415,10 +421,11 @@ impl Driver {
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
             grant.adopt_refresh_token(token);
         }
-        let (appid, token) = (&slot.credential.appid, fingerprint(value.value.as_bytes()));
+        let token = fingerprint(value.value.as_bytes());
         let expires_in_s = expires_boot_ms.saturating_sub(now.boot_ms) / 1000;
-        info!(appid, token, generation = value.generation, expires_in_s, by = value.by, "new token from another node");
-        let (generation, from) = (value.generation, Some(value.by));
+        let (generation, by) = (value.generation, value.by);
+        log_credential!(info, slot.credential, token, generation, expires_in_s, by, "new token from another node");
+        let from = Some(by);
         self.note_event(id, Event::Renewed { generation, expires_in_s, from });
         let published = self.refresher.slots[id].published(Bytes::from(value.value), generation, expires_boot_ms);
         self.persist(id, &published);
@@ -450,7 +457,12 @@ impl Driver {
         share.sealed = None;
         let lane = share.lane.clone();
         let wait = Duration::from_millis(slot.standing.offer_ms(share.ours, fastrand::f64()));
-        debug!(appid = slot.credential.appid, generation = value.generation, "offering our value to the shared state");
+        log_credential!(
+            debug,
+            slot.credential,
+            generation = value.generation,
+            "offering our value to the shared state"
+        );
         share.stop_offering();
         let offering = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -464,12 +476,12 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.refresher.slots[id];
-        let (appid, live) = (&slot.credential.appid, slot.is_live(now_ms));
+        let live = slot.is_live(now_ms);
         let Some(share) = slot.share.as_mut() else { return };
         if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
             let advice = "see that all nodes have the same state secret, and who else can write to that Redis; the \
                           nodes put a good value there";
-            warn!(appid, advice, "what the shared state has cannot be opened: {unsealable}");
+            log_credential!(warn, slot.credential, advice, "what the shared state has cannot be opened: {unsealable}");
         }
         if !share.lane.shared.leases() {
             return;
@@ -505,8 +517,13 @@ impl Driver {
         }
         if facts.counts_said.due(now_ms, LOG_AGAIN_MS) {
             let advice = "nothing while nodes of an older version run; else see who can write to that Redis";
-            let appid = &self.refresher.slots[id].credential.appid;
-            warn!(appid, advice, "the calls counted in the shared state are not believed: {rejected}");
+            let credential = &self.refresher.slots[id].credential;
+            log_credential!(
+                warn,
+                credential,
+                advice,
+                "the calls counted in the shared state are not believed: {rejected}"
+            );
         }
     }
 

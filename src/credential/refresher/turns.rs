@@ -3,14 +3,12 @@
 //!
 //! The counterpart of a landing with a value, which is the driver's own part.
 
-use tracing::{debug, warn};
-
 use super::Driver;
 use crate::clock::BootMs;
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::policy::together::told_ms;
-use crate::credential::table::{CredentialId, State};
+use crate::credential::table::{CredentialId, State, log_credential};
 use crate::kind::Renewal;
 use crate::nodes::turn::Next;
 use crate::nodes::{Answer, Unreachable};
@@ -69,7 +67,7 @@ impl Driver {
     /// The lease ran out on the way to the call: this machine or the store is slow.
     pub(super) fn late(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
-        debug!(appid = self.refresher.slots[id].credential.appid, "the lease ran out before the call was sent");
+        log_credential!(debug, self.refresher.slots[id].credential, "the lease ran out before the call was sent");
         self.uncover(id);
         self.arm(id, now_ms + BACKOFF_FLOOR_MS + fastrand::u64(0..=1_000));
     }
@@ -101,8 +99,9 @@ impl Driver {
     /// The call's value was refused by the store, because somebody has published beside us: theirs is served, ours is
     /// dropped, and since nobody knows which is the later one, one more fetch follows.
     pub(super) fn beaten(&mut self, id: CredentialId, answer: &Answer, sent_ms: BootMs) {
-        let appid = &self.refresher.slots[id].credential.appid;
-        warn!(appid, "another node has renewed beside us; its token is served, and one more fetch settles it");
+        let credential = &self.refresher.slots[id].credential;
+        let what = "another node has renewed beside us; its token is served, and one more fetch settles it";
+        log_credential!(warn, credential, "{what}");
         self.refresher.slots[id].flying = false;
         self.seen(id, &answer.record, answer.moment);
         let slot = &mut self.refresher.slots[id];
@@ -123,8 +122,11 @@ impl Driver {
         let Some(share) = &mut slot.share else { return };
         (share.ours, share.unpublished) = (true, unreachable.is_some());
         if let Some(unreachable) = unreachable {
-            let appid = &slot.credential.appid;
-            warn!(appid, "a new token could not be given to the other nodes yet: {unreachable}");
+            log_credential!(
+                warn,
+                slot.credential,
+                "a new token could not be given to the other nodes yet: {unreachable}"
+            );
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Pure.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -30,7 +29,7 @@ pub fn scrub(output: &[u8], values: &[&[u8]]) -> String {
         }
     }
     push_text(&mut line, &shown);
-    line.trim_end_matches("\\n").to_owned()
+    line.trim_end().to_owned()
 }
 
 fn add_forms(forms: &mut Vec<Vec<u8>>, value: &[u8]) {
@@ -64,15 +63,11 @@ fn hidden(output: &[u8], forms: &[Vec<u8>]) -> Vec<bool> {
 fn push_text(line: &mut String, bytes: &[u8]) {
     for char in String::from_utf8_lossy(bytes).chars() {
         match char {
-            '\n' => line.push_str("\\n"),
-            '\t' => line.push(' '),
+            '\n' if line.ends_with(' ') => {}
+            '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => line.push(' '),
             // Those that change the direction of what follows look like harmless text.
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                let _ = write!(line, "{}", char.escape_unicode());
-            }
-            char if char.is_control() => {
-                let _ = write!(line, "{}", char.escape_unicode());
-            }
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.push('?'),
+            char if char.is_control() => line.push('?'),
             char => line.push(char),
         }
     }
@@ -121,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped_and_bytes_that_are_no_text_replaced() {
-        assert_eq!(scrub(b"a\nb\r\x1b[31mred\xff\x00\n\n", &[]), "a\\nb\\u{d}\\u{1b}[31mred\u{fffd}\\u{0}");
-        assert_eq!(scrub("x\u{202e}y".as_bytes(), &[]), "x\\u{202e}y");
+    fn what_is_no_plain_text_is_replaced() {
+        assert_eq!(scrub(b"a\nb\r\x1b[31mred\xff\x00\n\n", &[]), "a b ?[31mred\u{fffd}?");
+        assert_eq!(scrub("x\u{202e}y".as_bytes(), &[]), "x?y");
     }
 }
