@@ -22,6 +22,7 @@ use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State};
 use crate::clock::{BootMs, Now, Repeated};
 use crate::config::{Adopt, SecretSource};
+use crate::https::NetworkFault;
 use crate::kind::{Kind, Quota, Renewal};
 use crate::nodes::Moment;
 use crate::nodes::lane::Lane;
@@ -489,6 +490,8 @@ impl Slot {
                 rid,
                 text: failure.to_string(),
                 advice,
+                network: failure.network.map(NetworkFault::name),
+                seen_ip: failure.seen_ip,
                 at_boot_ms: now_ms,
             });
         });

@@ -51,6 +51,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     put("state", json!(status.state.name()));
     put("live", json!(live));
     put("generation", json!(status.generation));
+    put("renewed_by", json!(status.renewed_by));
     put("expires_at_ms", json!(had.then(|| unix_ms(status.expires_boot_ms, now))));
     put("seconds_left", json!(status.expires_boot_ms.saturating_sub(now.boot_ms) / 1000));
     put("lifetime_s", json!(had.then_some(status.life_ms / 1000)));
@@ -106,6 +107,8 @@ fn last_error(error: &LastError, now: Now) -> Value {
         "meaning": meaning,
         "text": error.text,
         "advice": error.advice,
+        "network": error.network,
+        "seen_ip": error.seen_ip,
         "at_ms": unix_ms(error.at_boot_ms, now),
     })
 }
@@ -124,8 +127,8 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
         Event::Renewed { generation, expires_in_s, from } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
-        Event::Failed { class, errcode, rid, text } => json!({
-            "class": class, "errcode": errcode, "rid": rid, "text": text,
+        Event::Failed { class, errcode, rid, network, text } => json!({
+            "class": class, "errcode": errcode, "rid": rid, "network": network, "text": text,
             "meaning": errcode.and_then(known).map(|known| known.meaning),
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),

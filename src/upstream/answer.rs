@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::class::{Failure, Sent, scrub};
+use crate::https::NetworkFault;
 use crate::kind::Shape;
 use crate::secret::Secret;
 
@@ -97,7 +98,10 @@ const LIFE_S_USUAL: u64 = 7_200;
 /// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
 pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
     // A torn answer may carry a token that the classic endpoint has minted.
-    let broken = |what: String| Failure::transport(appid, Sent::Ambiguous, what);
+    let broken = |sent: Sent, what: String| Failure {
+        network: Some(NetworkFault::Answer),
+        ..Failure::transport(appid, sent, what)
+    };
     let parsed = parse(shape, body);
     if let Ok(fields) = &parsed
         && let Some(code) = fields.refusal()
@@ -106,10 +110,10 @@ pub fn token(shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u
     }
     if !(200..300).contains(&status) {
         let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
-        return Err(Failure::transport(appid, sent, format!("HTTP status {status}: {}", excerpt(body, hidden))));
+        return Err(broken(sent, format!("HTTP status {status}: {}", excerpt(body, hidden))));
     }
-    let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
-    let value = fields.value().map_err(broken)?;
+    let fields = parsed.map_err(|what| broken(Sent::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
+    let value = fields.value().map_err(|what| broken(Sent::Ambiguous, what))?;
     let (expires_in_s, told) = life(fields.get(shape.life));
     Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
 }

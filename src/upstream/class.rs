@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::descriptors;
+use crate::https::NetworkFault;
 
 /// What the refresher should do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,8 @@ pub struct Failure {
     pub appid: Box<str>,
     /// What the call could not be made without, if it is not the secret.
     pub missing: Option<Missing>,
+    /// Why there was no answer, if that is why it failed.
+    pub network: Option<NetworkFault>,
 }
 
 impl Failure {
@@ -128,6 +131,7 @@ impl Failure {
             sent,
             appid: appid.into(),
             missing: None,
+            network: None,
         }
     }
 
@@ -142,6 +146,7 @@ impl Failure {
             sent: Sent::Answered,
             appid: appid.into(),
             missing: None,
+            network: None,
         }
     }
 

@@ -291,7 +291,7 @@ impl Driver {
         if errcode.is_some() {
             error!(appid = slot.credential.appid, errcode, advice = RESET_IT, "{HANDED_OUT}");
             let text = HANDED_OUT.to_owned();
-            self.note_event(id, Event::Failed { class: "operator", errcode, rid: None, text });
+            self.note_event(id, Event::Failed { class: "operator", errcode, rid: None, network: None, text });
         }
         let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| {
@@ -302,6 +302,8 @@ impl Driver {
                 rid: None,
                 text: HANDED_OUT.to_owned(),
                 advice: RESET_IT.to_owned(),
+                network: None,
+                seen_ip: None,
                 at_boot_ms: now_ms,
             });
         });

@@ -4,17 +4,22 @@ use super::Driver;
 use crate::credential::facts::{Check, Verdict};
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::table::{CredentialId, Event};
+use crate::https::NetworkFault;
 use crate::upstream::{Failure, Probe, Sent};
 
 impl Driver {
     pub(super) fn note_event(&self, id: CredentialId, event: Event) {
         let (slot, now) = (&self.refresher.slots[id], self.refresher.clock.now());
+        if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.sharing.node()) {
+            slot.credential.note_renewed_by(from.as_deref().unwrap_or(own));
+        }
         slot.credential.note(&self.refresher.table.journal, now, event);
     }
 
     pub(super) fn note_failed(&self, id: CredentialId, failure: &Failure) {
         let (class, errcode, rid) = (failure.class.name(), failure.errcode, failure.rid.clone());
-        self.note_event(id, Event::Failed { class, errcode, rid, text: failure.to_string() });
+        let network = failure.network.map(NetworkFault::name);
+        self.note_event(id, Event::Failed { class, errcode, rid, network, text: failure.to_string() });
     }
 
     pub(super) fn note_stand_in(&self, id: CredentialId) {
