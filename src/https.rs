@@ -3,6 +3,7 @@
 //! Connects nowhere. There is no switch to turn the verification of certificates off.
 
 mod names;
+mod network;
 
 use std::error::Error as _;
 use std::path::Path;
@@ -13,7 +14,8 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::descriptors;
 use crate::files;
-pub use names::Names;
+pub use names::{LookUpFailed, Names};
+pub use network::NetworkFault;
 
 /// Whose certificates count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,7 +112,8 @@ pub struct Stats {
     pub curr_connections: AtomicU64,
     pub total_connections: AtomicU64,
     pub rejected_connections: AtomicU64,
-    /// Writes to managed keys that were refused.
+    /// Writes to managed keys that were refused since the start: the sum of what each credential counts. `stats reset`
+    /// leaves both, so that they stay the same.
     pub refused_writes: AtomicU64,
     /// Requests that were refused because the client has no right to them.
     pub access_denied: AtomicU64,
@@ -157,7 +158,6 @@ impl Stats {
         self.workers.reset();
         self.total_connections.store(0, Relaxed);
         self.rejected_connections.store(0, Relaxed);
-        self.refused_writes.store(0, Relaxed);
         self.access_denied.store(0, Relaxed);
         self.log_lines_dropped.store(0, Relaxed);
     }

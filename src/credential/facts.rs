@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -140,7 +140,7 @@ pub struct Check {
 pub struct Writer {
     /// An address without the port, or `unix socket`.
     pub peer: String,
-    /// Writes that were noted; several within a tenth of a second may be one.
+    /// Its refused writes. Of several hosts within a tenth of a second one may have those of all.
     pub noted: u64,
     pub last: Now,
     /// It brought another token than ours.
@@ -155,14 +155,19 @@ pub struct Writers(Mutex<VecDeque<Writer>>);
 const WRITERS_MAX: usize = 8;
 
 impl Writers {
-    pub(super) fn note(&self, peer: String, rival: bool, now: Now) {
+    pub(super) fn note(&self, peer: String, times: u64, rival: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
-        let (noted, rival) = known.map_or((1, rival), |known| (known.noted + 1, known.rival || rival));
+        let (noted, rival) = known.map_or((times, rival), |known| (known.noted + times, known.rival || rival));
         writers.push_back(Writer { peer, noted, last: now, rival });
         if writers.len() > WRITERS_MAX {
             writers.pop_front();
         }
+    }
+
+    /// The one who came last.
+    pub(super) fn last(&self) -> Option<Writer> {
+        self.0.lock().back().cloned()
     }
 
     /// All that are remembered, the last one last.
@@ -177,6 +182,9 @@ pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
 }
 
+/// Nodes that are remembered by name; a fleet that starts again under new names must not fill the memory.
+const OTHERS_MAX: usize = 64;
+
 /// How it goes with the state that several nodes share. Says nothing where there is one node.
 #[derive(Default)]
 pub struct SharedFacts {
@@ -184,6 +192,10 @@ pub struct SharedFacts {
     /// This node was last in touch with those who renew; none if it has not been.
     as_of: Mutex<Option<BootMs>>,
     node: OnceLock<String>,
+    /// What the nodes share is a store; else it is another node that this one follows.
+    has_store: AtomicBool,
+    /// The other nodes, with when each was last known to have fetched something.
+    others: Mutex<BTreeMap<String, i64>>,
     pub forged: Forged,
     /// When counts that are not believed were last spoken of.
     pub(super) counts_said: Spacing,
@@ -198,8 +210,33 @@ pub struct Forged {
 
 impl SharedFacts {
     /// There are other nodes; this one is called so.
-    pub(super) fn join(&self, node: &str) {
+    pub(super) fn join(&self, node: &str, has_store: bool) {
         self.node.get_or_init(|| node.to_owned());
+        self.has_store.store(has_store, Relaxed);
+    }
+
+    /// Whether the nodes share a store; false where one is followed, or there is one node.
+    pub fn has_store(&self) -> bool {
+        self.has_store.load(Relaxed)
+    }
+
+    /// A value has come that this node has fetched.
+    pub(super) fn saw_value_of(&self, node: &str, fetched_unix_ms: i64) {
+        if self.node() == Some(node) {
+            return;
+        }
+        let mut others = self.others.lock();
+        let last = others.entry(node.to_owned()).or_insert(fetched_unix_ms);
+        *last = fetched_unix_ms.max(*last);
+        if others.len() > OTHERS_MAX {
+            let oldest = others.iter().min_by_key(|(_, last)| **last).map(|(name, _)| name.clone());
+            oldest.and_then(|name| others.remove(&name));
+        }
+    }
+
+    /// The other nodes that have fetched something, with when each last did.
+    pub fn others(&self) -> Vec<(String, i64)> {
+        self.others.lock().iter().map(|(name, last)| (name.clone(), *last)).collect()
     }
 
     /// What this node is called among the others; none where it is alone.
@@ -292,12 +329,25 @@ mod tests {
     }
 
     #[test]
+    fn other_nodes_are_known_by_what_they_have_fetched() {
+        let facts = SharedFacts::default();
+        facts.join("a", true);
+        for (node, at) in [("a", 9), ("b", 5), ("c", 7), ("b", 3)] {
+            facts.saw_value_of(node, at);
+        }
+        assert_eq!(facts.others(), [("b".to_owned(), 5), ("c".to_owned(), 7)]);
+        (0..200).for_each(|n| facts.saw_value_of(&format!("n{n}"), 100 + n));
+        assert_eq!(facts.others().len(), OTHERS_MAX);
+        assert!(facts.others().iter().any(|(name, _)| name == "n199"));
+    }
+
+    #[test]
     fn the_last_writers_are_remembered_and_no_more() {
         let (writers, now) = (Writers::default(), Now { boot_ms: 1, unix_ms: 1 });
         for n in 0..20 {
-            writers.note(format!("10.0.0.{n}"), false, now);
+            writers.note(format!("10.0.0.{n}"), 1, false, now);
         }
-        writers.note("10.0.0.15".into(), true, now);
+        writers.note("10.0.0.15".into(), 1, true, now);
         let all = writers.all();
         assert_eq!(all.len(), WRITERS_MAX);
         let last = all.last().unwrap();

@@ -19,6 +19,9 @@ pub const ENTRIES_EACH: usize = 4;
 /// What is older is not shown, milliseconds.
 pub const AGE_MS_MAX: u64 = 86_400_000;
 
+/// Refused writes of several hosts within this time of the first are one entry, milliseconds.
+const WRITERS_APART_MS: u64 = 60_000;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -29,6 +32,8 @@ pub enum Event {
         class: &'static str,
         errcode: Option<i64>,
         rid: Option<String>,
+        /// One word for network trouble, if it was that.
+        network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
         meaning: Option<Text>,
@@ -62,14 +67,17 @@ impl Event {
         }
     }
 
-    /// The same thing once more, which is counted and not listed again.
-    fn repeats(&self, before: &Event) -> bool {
+    /// The same thing once more, `after_ms` after it first happened, which is counted and not listed again.
+    fn repeats(&self, before: &Event, after_ms: u64) -> bool {
         match (self, before) {
             (
                 Event::Failed { class, errcode, text, .. },
                 Event::Failed { class: class_before, errcode: before, text: text_before, .. },
             ) => class == class_before && errcode == before && (errcode.is_some() || text == text_before),
-            (Event::RefusedWrite { peer, .. }, Event::RefusedWrite { peer: before, .. }) => peer == before,
+            // Many hosts that write in turn must not push everything else out.
+            (Event::RefusedWrite { peer, .. }, Event::RefusedWrite { peer: before, .. }) => {
+                peer == before || after_ms < WRITERS_APART_MS
+            }
             _ => false,
         }
     }
@@ -107,13 +115,19 @@ struct Inner {
 impl Journal {
     /// Writes an entry, or counts the credential's last one once more if this is the same again.
     pub fn note(&self, credential: CredentialId, now: Now, event: Event) {
+        self.note_times(credential, now, 1, event);
+    }
+
+    /// The same for what has happened several times since the last entry about it.
+    pub fn note_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
         let inner = &mut *self.0.lock();
         inner.version += 1;
         let latest = inner.latest.entry(credential).or_default();
-        let repeated = latest.back().filter(|entry| event.repeats(&entry.event)).map(|entry| Entry {
+        let same = |entry: &&Arc<Entry>| event.repeats(&entry.event, now.boot_ms.saturating_sub(entry.first.boot_ms));
+        let repeated = latest.back().filter(same).map(|entry| Entry {
             version: inner.version,
             last: now,
-            times: entry.times + 1,
+            times: entry.times + times,
             event: event.clone(),
             ..Entry::clone(entry)
         });
@@ -125,7 +139,7 @@ impl Journal {
             None => {
                 inner.seq += 1;
                 let (seq, version) = (inner.seq, inner.version);
-                Entry { seq, version, credential, first: now, last: now, times: 1, event }
+                Entry { seq, version, credential, first: now, last: now, times, event }
             }
         };
         let entry = Arc::new(entry);
@@ -191,7 +205,16 @@ mod tests {
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
         let (meaning, advice, advice_zh) = (None, "".into(), "".into());
-        Event::Failed { class: "retry", errcode, rid: None, text: text.into(), meaning, advice, advice_zh }
+        Event::Failed {
+            class: "retry",
+            errcode,
+            rid: None,
+            network: None,
+            text: text.into(),
+            meaning,
+            advice,
+            advice_zh,
+        }
     }
 
     #[test]
@@ -208,6 +231,18 @@ mod tests {
         let times: Vec<(usize, u64)> = all.iter().map(|entry| (entry.credential, entry.times)).collect();
         assert_eq!(times, [(0, 3), (0, 1), (0, 1), (1, 1), (0, 1)]);
         assert_eq!((all[0].first.boot_ms, all[0].last.boot_ms), (1, 3));
+    }
+
+    #[test]
+    fn every_refused_write_is_counted_and_many_hosts_in_turn_are_one_entry_a_minute() {
+        let journal = Journal::default();
+        for ms in 0..600 {
+            let peer = format!("10.0.0.{}", ms % 7);
+            journal.note_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
+        }
+        let all = journal.since(0, at(120_000), usize::MAX);
+        assert_eq!(all.iter().map(|entry| entry.times).sum::<u64>(), 1800);
+        assert_eq!(all.len(), 2, "two minutes");
     }
 
     #[test]

@@ -244,7 +244,7 @@ pub fn build_joined(
     let mut slots: Vec<Slot> =
         plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
     if let Some(joined) = &joined {
-        table.sharing.join(&joined.name);
+        table.sharing.join(&joined.name, joined.shared.leases());
     }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
     let Ground { clock, boot_id, .. } = ground;

@@ -21,6 +21,7 @@ use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State, log_credential};
 use crate::clock::{BootMs, Now, Repeated, some};
 use crate::config::{Adopt, SecretSource};
+use crate::https::NetworkFault;
 use crate::kind::{Kind, Quota, Renewal};
 use crate::nodes::Moment;
 use crate::nodes::lane::Lane;
@@ -509,6 +510,8 @@ impl Slot {
                 meaning: failure.meaning(),
                 advice,
                 advice_zh,
+                network: failure.network.map(NetworkFault::name),
+                seen_ip: failure.seen_ip,
                 at_boot_ms: now_ms,
             });
         });

@@ -3,6 +3,7 @@
 //! One writer, the refresher; any number of readers, who never wait. A value is swapped, never cleared first.
 //! No async code, no sockets, no clock: the time comes in as a value.
 
+use core::net::IpAddr;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -145,6 +146,10 @@ pub struct LastError {
     pub advice: Cow<'static, str>,
     /// The same in Chinese.
     pub advice_zh: Cow<'static, str>,
+    /// What came between this process and the platform, in one word; none if that was not it.
+    pub network: Option<&'static str>,
+    /// The address that the platform saw us come from, if it said so.
+    pub seen_ip: Option<IpAddr>,
     pub at_boot_ms: BootMs,
 }
 
@@ -171,6 +176,8 @@ pub struct Status {
     pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
     pub last_error: Option<LastError>,
+    /// The node that has fetched the present value, among several; none if that is not known.
+    pub renewed_by: Option<String>,
     /// Calls sent to WeChat since the start, probes included.
     pub calls: u64,
     /// Of them, those that tried the value on a cheap read.
@@ -247,6 +254,8 @@ pub struct Credential {
     /// Who tried those writes.
     pub writers: Writers,
     writers_noted: Spacing,
+    /// Refused writes that neither `writers` nor the journal have yet.
+    refusals_unnoted: AtomicU64,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
     status: Mutex<Status>,
@@ -295,6 +304,7 @@ impl Credential {
             rival_writes: AtomicU64::new(0),
             writers: Writers::default(),
             writers_noted: Spacing::default(),
+            refusals_unnoted: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             status: Mutex::new(Status::default()),
             about: OnceLock::new(),
@@ -369,10 +379,29 @@ impl Credential {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Remembers who tried to write; of many within a tenth of a second, one.
-    pub fn note_writer(&self, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
+    /// Counts a refused write, and remembers who tried it. In a flood that is written down every tenth of a second
+    /// only, under the name of whoever comes first then; no write is left out.
+    pub fn note_refusal(&self, journal: &Journal, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
+        self.refusals_unnoted.fetch_add(1, Ordering::Relaxed);
         if self.writers_noted.due(now.boot_ms, WRITERS_SPACING_MS) {
-            self.writers.note(host_of(peer), rival, now);
+            self.write_refusals_down(journal, host_of(peer), rival, now);
+        }
+    }
+
+    /// The last ones of a flood, under the name of the last one who was written down.
+    pub fn settle_refusals(&self, journal: &Journal, now: Now) {
+        if self.refusals_unnoted.load(Ordering::Relaxed) > 0
+            && let Some(last) = self.writers.last()
+        {
+            self.write_refusals_down(journal, last.peer, false, now);
+        }
+    }
+
+    fn write_refusals_down(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
+        let times = self.refusals_unnoted.swap(0, Ordering::Relaxed);
+        if times > 0 {
+            self.writers.note(peer.clone(), times, rival, now);
+            journal.note_times(self.id, now, times, Event::RefusedWrite { peer, rival });
             self.touch();
         }
     }
@@ -396,6 +425,14 @@ impl Credential {
     pub fn note(&self, journal: &Journal, now: Now, event: Event) {
         journal.note(self.id, now, event);
         self.touch();
+    }
+
+    /// The refresher only: the node that has fetched the present value.
+    pub fn note_renewed_by(&self, node: &str) {
+        let known = self.status.lock().renewed_by.as_deref() == Some(node);
+        if !known {
+            self.update_status(|status| status.renewed_by = Some(node.to_owned()));
+        }
     }
 
     /// The refresher only: changes the status.

@@ -12,7 +12,12 @@ use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 
-type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
+/// No address was found for a name.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LookUpFailed(Arc<io::Error>);
+
+type Found = Result<Vec<SocketAddr>, LookUpFailed>;
 /// Nothing until the look-up is over.
 type Pending = watch::Receiver<Option<Found>>;
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -44,7 +49,7 @@ impl Names {
         under_way.insert(name.to_owned(), pending.clone());
         let (names, name) = (self.clone(), name.to_owned());
         tokio::task::spawn_blocking(move || {
-            let found = (names.look_up)(&name).map_err(Arc::new);
+            let found = (names.look_up)(&name).map_err(|error| LookUpFailed(Arc::new(error)));
             names.under_way.lock().remove(&name);
             sender.send_replace(Some(found));
         });
@@ -54,7 +59,7 @@ impl Names {
     async fn find(&self, name: &str) -> Found {
         let mut pending = self.begin_or_join(name);
         let found = pending.wait_for(Option::is_some).await;
-        let crashed = || Err(Arc::new(io::Error::other("the look-up of the name crashed")));
+        let crashed = || Err(LookUpFailed(Arc::new(io::Error::other("the look-up of the name crashed"))));
         found.ok().and_then(|found| found.clone()).unwrap_or_else(crashed)
     }
 }

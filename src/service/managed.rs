@@ -10,7 +10,7 @@ use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
 use crate::config::RefuseWith;
-use crate::credential::table::{Credential, Event, Found, Name, Value, host_of, log_credential};
+use crate::credential::table::{Credential, Found, Name, Value, log_credential};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// A refused write is logged at most so often per credential, milliseconds.
@@ -109,10 +109,8 @@ impl Service {
     fn count_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
-        credential.note_writer(context.peer, rival, context.now);
+        credential.note_refusal(&self.table.journal, context.peer, rival, context.now);
         if credential.refusal_logged.due(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
-            let event = Event::RefusedWrite { peer: host_of(context.peer), rival };
-            credential.note(&self.table.journal, context.now, event);
             log_credential!(
                 warn,
                 credential,

@@ -58,6 +58,7 @@ pub async fn all(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> A
     Params::of(&uri, &[])?;
     visitor.may_come_in()?;
     let now = Now::read();
+    events::settle_refusals(&parts, now);
     let seen = parts.apps.iter().filter(|app| visitor.rights.sees(&app.id));
     let seen: Vec<Value> = seen.map(|app| apps::app(app, &visitor, now)).collect();
     Ok(Json(json!({ "now_ms": now.unix_ms, "apps": seen })))
@@ -67,6 +68,7 @@ pub async fn all(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> A
 pub async fn one(State(parts): Shared, Extension(visitor): Asker, Path(id): Path<String>, uri: Uri) -> Answer {
     Params::of(&uri, &[])?;
     let (app, now) = (seen(&parts, &visitor, &id)?, Now::read());
+    events::settle_refusals(&parts, now);
     let mut shown = apps::app(app, &visitor, now);
     let table = parts.table();
     let entries = app.credentials.iter().flat_map(|credential| table.journal.of(credential.id, now));
@@ -81,6 +83,7 @@ pub async fn journal(State(parts): Shared, Extension(visitor): Asker, uri: Uri) 
     visitor.may_see_status()?;
     let limit = params.number::<u16>("limit")?.map_or(ENTRIES_MAX, usize::from).min(ENTRIES_MAX);
     let now = Now::read();
+    events::settle_refusals(&parts, now);
     let entries = parts.table().journal.since(0, now, limit);
     let entries: Vec<Value> = entries.iter().map(|entry| apps::entry(entry, &parts)).collect();
     Ok(Json(json!({ "now_ms": now.unix_ms, "entries": entries })))

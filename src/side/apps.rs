@@ -52,6 +52,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     put("state", json!(status.state.name()));
     put("live", json!(live));
     put("generation", json!(status.generation));
+    put("renewed_by", json!(status.renewed_by));
     put("expires_at_ms", json!(had.then(|| unix_ms(status.expires_boot_ms, now))));
     put("seconds_left", json!(status.expires_boot_ms.saturating_sub(now.boot_ms) / 1000));
     put("lifetime_s", json!(had.then_some(status.life_ms / 1000)));
@@ -119,6 +120,8 @@ fn last_error(error: &LastError, now: Now) -> Value {
         "text": error.text,
         "advice": error.advice,
         "advice_zh": error.advice_zh,
+        "network": error.network,
+        "seen_ip": error.seen_ip,
         "at_ms": unix_ms(error.at_boot_ms, now),
     })
 }
@@ -137,8 +140,9 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
         Event::Renewed { generation, expires_in_s, from } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
-        Event::Failed { class, errcode, rid, text, meaning, advice, advice_zh } => json!({
-            "class": class, "errcode": errcode, "rid": rid, "text": text, "advice": advice, "advice_zh": advice_zh,
+        Event::Failed { class, errcode, rid, network, text, meaning, advice, advice_zh } => json!({
+            "class": class, "errcode": errcode, "rid": rid, "network": network, "text": text,
+            "advice": advice, "advice_zh": advice_zh,
             "meaning": meaning.map(|meaning| meaning.en), "meaning_zh": meaning.map(|meaning| meaning.zh),
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),

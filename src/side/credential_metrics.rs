@@ -255,6 +255,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::credential::journal::Journal;
     use crate::credential::table::{LastError, Published, Table};
 
     /// So many apps, each with a token that lives.
@@ -284,6 +285,8 @@ mod tests {
                 meaning: None,
                 advice: "add it to the list".into(),
                 advice_zh: "".into(),
+                network: None,
+                seen_ip: None,
                 at_boot_ms: 1,
             });
         });
@@ -380,7 +383,7 @@ mod tests {
         assert_eq!((after(75), after(76)), (0, 1));
         let rival = |credential: &Credential| {
             credential.rival_writes.fetch_add(1, Relaxed);
-            credential.note_writer(&"10.0.0.5:1", true, Now { boot_ms: 500, unix_ms: 500 });
+            credential.note_refusal(&Journal::default(), &"10.0.0.5:1", true, Now { boot_ms: 500, unix_ms: 500 });
         };
         assert_eq!(of(rival), 1);
     }

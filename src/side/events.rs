@@ -78,10 +78,17 @@ pub async fn watch(parts: Arc<Parts>) {
     }
 }
 
+/// So that nobody is told fewer refused writes than there were, at the end of a flood either.
+pub fn settle_refusals(parts: &Parts, now: Now) {
+    let table = parts.table();
+    table.credentials().iter().for_each(|credential| credential.settle_refusals(&table.journal, now));
+}
+
 /// What has been told already.
 struct Seen {
     figures: Figures,
     sinks: Value,
+    shared_state: Value,
     seconds: u64,
     sampled: Instant,
     version: u64,
@@ -94,6 +101,7 @@ impl Seen {
         Seen {
             figures: Vec::new(),
             sinks: Value::Null,
+            shared_state: Value::Null,
             seconds: 0,
             sampled: Instant::now(),
             version: *parts.table().changes().borrow(),
@@ -104,6 +112,7 @@ impl Seen {
 
     fn second(&mut self, parts: &Parts) {
         let (now, figures) = (Now::read(), status::figures(parts));
+        settle_refusals(parts, now);
         let sampled = self.seconds.is_multiple_of(SAMPLE_EVERY_S);
         self.seconds += 1;
         if sampled {
@@ -117,6 +126,14 @@ impl Seen {
             let mut told = json!({ "now_ms": now.unix_ms, "figures": changed });
             if sampled && let Some(sample) = parts.feed.history.lock().latest() {
                 told["sample"] = sample;
+            }
+            let mut shared_state = status::shared_state(parts, now);
+            let whole = shared_state.clone();
+            // How long ago the store was heard of changes all the time.
+            shared_state.as_object_mut().map(|fields| fields.remove("age_ms"));
+            if shared_state != self.shared_state {
+                told["shared_state"] = whole;
+                self.shared_state = shared_state;
             }
             self.tell(parts, "server", &told);
             self.expiries(parts, now);

@@ -16,6 +16,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const FILES: &[(&str, &str, &[u8])] = &[
     ("/", "text/html; charset=utf-8", include_bytes!("page/index.html")),
     ("/page/style.css", "text/css; charset=utf-8", include_bytes!("page/style.css")),
+    ("/page/faults.js", SCRIPT, include_bytes!("page/faults.js")),
+    ("/page/nodes.js", SCRIPT, include_bytes!("page/nodes.js")),
     ("/page/icon.svg", "image/svg+xml", include_bytes!("page/icon.svg")),
     ("/page/early.js", SCRIPT, include_bytes!("page/early.js")),
     ("/page/app.js", SCRIPT, include_bytes!("page/app.js")),

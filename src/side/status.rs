@@ -126,16 +126,26 @@ pub fn shown(parts: &Parts, now: Now) -> Value {
             "healthy": table.state_saved.load(Relaxed),
             "failures": table.state_failures.load(Relaxed),
         },
-        "shared_state": table.sharing.node().map(|node| json!({
-            "node": node,
-            "up": table.sharing.is_up().unwrap_or(false),
-            "age_ms": table.sharing.age_ms(now.boot_ms),
-            "forged_values": table.sharing.forged.values.load(Relaxed),
-            "forged_counts": table.sharing.forged.counts.load(Relaxed),
-        })),
+        "shared_state": shared_state(parts, now),
         "sinks": sinks(parts),
         "figures": figures,
         "history": parts.feed.history.lock().shown(),
+    })
+}
+
+/// Which node this is, who the others are and how it goes with what they share; null where there is one node.
+pub fn shared_state(parts: &Parts, now: Now) -> Value {
+    let sharing = &parts.table().sharing;
+    let Some(node) = sharing.node() else { return Value::Null };
+    let others = sharing.others().into_iter().map(|(name, at_ms)| json!({ "node": name, "last_fetch_at_ms": at_ms }));
+    json!({
+        "node": node,
+        "store": if sharing.has_store() { "redis" } else { "leader" },
+        "up": sharing.is_up().unwrap_or(false),
+        "age_ms": sharing.age_ms(now.boot_ms),
+        "others": others.collect::<Vec<_>>(),
+        "forged_values": sharing.forged.values.load(Relaxed),
+        "forged_counts": sharing.forged.counts.load(Relaxed),
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::class::{Class, Failure, Sent, scrub};
 use super::codes;
+use crate::https::NetworkFault;
 use crate::kind::{Api, Kind, Shape};
 use crate::secret::Secret;
 
@@ -103,7 +104,10 @@ pub fn token(kind: &Kind, appid: &str, hidden: &[&str], status: u16, body: &[u8]
 /// The same of any call.
 pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
     // A torn answer may carry a token that the classic endpoint has minted.
-    let broken = |what: String| Failure::transport(appid, Sent::Ambiguous, what);
+    let broken = |sent: Sent, what: String| Failure {
+        network: Some(NetworkFault::Answer),
+        ..Failure::transport(appid, sent, what)
+    };
     let parsed = parse(shape, body);
     if let Ok(fields) = &parsed
         && let Some(code) = fields.refusal()
@@ -115,17 +119,17 @@ pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, 
         let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
         return Err(match is_elsewhere(status) {
             true => Failure::from_elsewhere(appid, sent, message),
-            false => Failure::transport(appid, sent, message),
+            false => broken(sent, message),
         });
     }
     if trim(body).first() == Some(&b'<') {
         let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
         return Err(Failure::from_elsewhere(appid, Sent::Ambiguous, message));
     }
-    let fields = parsed.map_err(|what| broken(format!("{what}: {}", excerpt(body, hidden))))?;
+    let fields = parsed.map_err(|what| broken(Sent::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
     let value = match fields.value() {
         Ok(value) => value,
-        Err(Unusable::Broken(what)) => return Err(broken(what)),
+        Err(Unusable::Broken(what)) => return Err(broken(Sent::Ambiguous, what)),
         Err(Unusable::TooLong(what)) => return Err(Failure::unholdable(appid, what)),
     };
     let (expires_in_s, told) = life(fields.get(shape.life));

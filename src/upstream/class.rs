@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::codes::{self, Text};
 use crate::descriptors;
+use crate::https::NetworkFault;
 use crate::kind::{Api, Call};
 
 /// What the refresher should do about a failure.
@@ -132,6 +133,8 @@ pub struct Failure {
     pub appid: Box<str>,
     /// What the call could not be made without, if it is not the secret.
     pub missing: Option<Missing>,
+    /// Why there was no answer, if that is why it failed.
+    pub network: Option<NetworkFault>,
 }
 
 impl Failure {
@@ -152,6 +155,7 @@ impl Failure {
             sent,
             appid: appid.into(),
             missing: None,
+            network: None,
         }
     }
 
@@ -170,6 +174,7 @@ impl Failure {
             sent: Sent::Answered,
             appid: appid.into(),
             missing: None,
+            network: None,
         }
     }
 
@@ -197,7 +202,11 @@ impl Failure {
 
     /// Something answered that is not WeChat's API.
     pub fn from_elsewhere(appid: &str, sent: Sent, message: String) -> Failure {
-        Failure { missing: Some(Missing::Wechat), ..Failure::transport(appid, sent, message) }
+        Failure {
+            missing: Some(Missing::Wechat),
+            network: Some(NetworkFault::Answer),
+            ..Failure::transport(appid, sent, message)
+        }
     }
 
     /// There is no refresh token left to try; nothing was sent.

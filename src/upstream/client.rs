@@ -20,7 +20,7 @@ use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
 use crate::config;
-use crate::https::{self, Names, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors};
+use crate::https::{self, Names, NetworkFault, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors};
 use crate::kind::{Ask, Kind, Outgoing, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -191,6 +191,7 @@ impl Client {
                     class: Class::Retry,
                     sent: Sent::Ambiguous,
                     by_tls: false,
+                    network: Some(NetworkFault::Answer),
                     no_descriptor: false,
                     message: format!("the answer (HTTP status {status}) is larger than {BODY_BYTES_MAX} bytes"),
                 });
@@ -278,6 +279,7 @@ struct Lost {
     sent: Sent,
     /// A certificate, or something that speaks no TLS: worth an operator's eye.
     by_tls: bool,
+    network: Option<NetworkFault>,
     /// This process has no file descriptor left: says nothing about the host.
     no_descriptor: bool,
     message: String,
@@ -289,7 +291,7 @@ impl Lost {
         if self.no_descriptor {
             return Failure::no_descriptor(appid, message);
         }
-        Failure { class: self.class, ..Failure::transport(appid, self.sent, message) }
+        Failure { class: self.class, network: self.network, ..Failure::transport(appid, self.sent, message) }
     }
 
     /// WeChat can't have seen it, so another host may have it at once. Not after trouble with TLS: somebody may sit in
@@ -304,7 +306,8 @@ impl From<reqwest::Error> for Lost {
         let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
         let sent = if error.is_connect() || error.is_builder() { Sent::NotSent } else { Sent::Ambiguous };
         let no_descriptor = sent == Sent::NotSent && is_out_of_descriptors(&error);
-        Lost { class, sent, by_tls: is_by_tls(&error), no_descriptor, message: chain(error) }
+        let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
+        Lost { class, sent, by_tls: is_by_tls(&error), network, no_descriptor, message: chain(error) }
     }
 }
 

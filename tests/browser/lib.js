@@ -23,7 +23,7 @@ async function inBrowser(scenario) {
 
 /** A visitor's window. `faults` gathers what no page of ours may do; `seen` every answer it got. */
 async function visit(browser, options = {}) {
-  const { path = '/', allowed = null, ready = true, ...more } = options;
+  const { path = '/', url = PAGE, allowed = null, ready = true, ...more } = options;
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, locale: 'en-GB', ...more });
   context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
@@ -36,11 +36,11 @@ async function visit(browser, options = {}) {
     if (bad && !allowed?.test(message.text())) faults.push(`console: ${message.text()}`);
   });
   page.on('pageerror', (error) => faults.push(`uncaught: ${error.stack}`));
-  page.on('request', (request) => new URL(request.url()).origin !== new URL(PAGE).origin && faults.push(`asks ${request.url()}`));
+  page.on('request', (request) => new URL(request.url()).origin !== new URL(url).origin && faults.push(`asks ${request.url()}`));
   page.on('response', (response) => {
     if (/json/.test(response.headers()['content-type'] ?? '')) seen.push(response.text().catch(() => ''));
   });
-  await page.goto(new URL(path, PAGE).href);
+  await page.goto(new URL(path, url).href);
   if (ready) await page.waitForSelector('html[data-ready]');
   return { context, page, faults, seen };
 }

@@ -297,6 +297,7 @@ impl Driver {
                 class: "operator",
                 errcode,
                 rid: None,
+                network: None,
                 text: HANDED_OUT.to_owned(),
                 meaning: None,
                 advice: RESET_IT.en.into(),
@@ -315,6 +316,8 @@ impl Driver {
                 meaning: None,
                 advice: RESET_IT.en.into(),
                 advice_zh: RESET_IT.zh.into(),
+                network: None,
+                seen_ip: None,
                 at_boot_ms: now_ms,
             });
         });

@@ -4,11 +4,15 @@ use super::Driver;
 use crate::credential::facts::{Check, Verdict};
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::table::{CredentialId, Event};
+use crate::https::NetworkFault;
 use crate::upstream::{Failure, Probe, Sent};
 
 impl Driver {
     pub(super) fn note_event(&self, id: CredentialId, event: Event) {
         let (slot, now) = (&self.refresher.slots[id], self.refresher.clock.now());
+        if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.sharing.node()) {
+            slot.credential.note_renewed_by(from.as_deref().unwrap_or(own));
+        }
         slot.credential.note(&self.refresher.table.journal, now, event);
     }
 
@@ -17,6 +21,7 @@ impl Driver {
             class: failure.class.name(),
             errcode: failure.errcode,
             rid: failure.rid.clone(),
+            network: failure.network.map(NetworkFault::name),
             text: failure.to_string(),
             meaning: failure.meaning(),
             advice: failure.advice(),

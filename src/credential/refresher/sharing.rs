@@ -235,10 +235,17 @@ impl Driver {
                 Some(Ok(value)) if slot.flying && value.node == share.lane.node => share.sealed = None,
                 Some(Ok(value)) => {
                     (share.discarded_ms, share.useless) = (None, 0);
+                    let (by, generation) = (value.by.clone(), value.generation);
+                    let fetched_ms = moment.to_boot_ms(value.fetched_ms);
                     if slot.mirrors() {
                         self.mirror(id, value, moment);
                     } else {
                         self.compare(id, value, moment);
+                    }
+                    self.note_node(&by, fetched_ms);
+                    let credential = &self.refresher.slots[id].credential;
+                    if credential.published().is_some_and(|published| published.generation == generation) {
+                        credential.note_renewed_by(&by);
                     }
                 }
                 Some(Err(unsealable)) => self.discard(id, unsealable),
@@ -250,6 +257,13 @@ impl Driver {
             share.useless = record.generation;
         }
         self.note_open(id, record, moment);
+    }
+
+    /// Who else is there is known by what they fetch.
+    fn note_node(&self, name: &str, fetched_boot_ms: BootMs) {
+        let now = self.refresher.clock.now();
+        let age_ms = i64::try_from(now.boot_ms.saturating_sub(fetched_boot_ms)).unwrap_or(i64::MAX);
+        self.refresher.table.sharing.saw_value_of(name, now.unix_ms.saturating_sub(age_ms));
     }
 
     /// A value of another node's, or our own.

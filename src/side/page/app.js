@@ -3,8 +3,10 @@
 import { Ask } from "./ask.js";
 import { Charts } from "./charts.js";
 import { $, h, keep, kept, mark, say, shape, throttled } from "./dom.js";
+import { Faults } from "./faults.js";
 import { List, STATES } from "./list.js";
-import { get, post, Stream } from "./net.js";
+import { get, post, SILENCE_MS, Stream } from "./net.js";
+import { Nodes } from "./nodes.js";
 import { Sinks } from "./sinks.js";
 import { Timeline } from "./timeline.js";
 import { clock, num, span, t, translate } from "./words.js";
@@ -12,19 +14,24 @@ import { clock, num, span, t, translate } from "./words.js";
 /** Without the right to the whole server's figures there is no stream; the apps are asked for now and then. */
 const POLL_MS = 5_000;
 
-const here = { status: null, figures: {}, offset_ms: 0, session: null, poll: null, snapshot: null };
+/** The headline and the faults are counted anew at most so often. */
+const SUMMARY_MS = 250;
+
+const here = { status: null, figures: {}, offset_ms: 0, session: null, poll: null, snapshot: null, polled_ms: 0, head: "", title: "tokencached" };
 /** The server's time. */
 const clockNow = () => Date.now() + here.offset_ms;
 
 const ask = new Ask({ done: (answer) => answer.credential && changed(answer.credential), over: () => begin() });
 const timeline = new Timeline(clockNow);
 const list = new List({ clockNow, ask, history: (app, kind) => timeline.of(app, kind) });
+const faults = new Faults({ find: (id) => list.search(id) });
+const nodes = new Nodes(clockNow);
 const charts = new Charts($("charts"));
 const sinks = new Sinks();
 const stream = new Stream({ heard, changed: showLink, refused: () => begin() });
 
 const drawTimeline = throttled(() => timeline.draw());
-const drawSummary = throttled(summary);
+const drawSummary = throttled(summary, SUMMARY_MS);
 const drawCharts = throttled(() => here.status && charts.draw({ ...here.figures, max_connections: here.status.max_connections }));
 
 function at(now_ms) {
@@ -38,6 +45,10 @@ function heard(name, data) {
     at(data.now_ms);
     Object.assign(here.figures, data.figures);
     if (data.sample) charts.add(data.sample);
+    if (data.shared_state !== undefined) {
+      nodes.set(data.shared_state);
+      drawSummary();
+    }
     if (data.sample || Object.keys(data.figures).length > 0) drawCharts();
   } else if (name === "credential") changed(data);
   else if (name === "journal") happened(data);
@@ -53,6 +64,7 @@ function hello(status) {
   charts.begin(status.history);
   timeline.suit(status.uptime_s * 1000);
   sinks.set(status.sinks);
+  nodes.set(status.shared_state);
   tick();
   drawCharts();
   fetchAll();
@@ -108,10 +120,13 @@ function summary() {
     : down ? t("head_down", down, all.length)
     : counts.blocked ? t("head_blocked", counts.blocked)
     : troubled ? t("head_trouble", troubled) : t("head_well", all.length);
-  const tone = down ? "dead" : counts.blocked ? "blocked" : troubled ? "stale" : "fresh";
-  if ($("headline").textContent !== head) $("headline").replaceChildren(shape(tone), h("span", {}, head));
-  document.title = down + counts.blocked > 0 ? t("title_trouble", Math.max(down, counts.blocked)) : "tokencached";
+  here.tone = down ? "dead" : counts.blocked ? "blocked" : troubled ? "stale" : "fresh";
+  here.head = head;
+  here.title = down + counts.blocked > 0 ? t("title_trouble", Math.max(down, counts.blocked)) : "tokencached";
+  showHead();
   soonest(all);
+  nodes.draw(all);
+  list.fold(faults.draw(list.apps.values()));
   const share = STATES.toReversed().filter((state) => counts[state] > 0);
   $("share").replaceChildren(...share.map((state) => {
     const part = h("i", { class: state });
@@ -121,14 +136,39 @@ function summary() {
   countButtons(counts);
 }
 
+/** When the server was heard last, however it is asked. */
+const heardMs = () => (here.poll ? here.polled_ms : stream.last_ms);
+
+/** For how long nothing has been heard, if that is longer than it may be. */
+function awayMs() {
+  const away_ms = Date.now() - heardMs();
+  return away_ms > (here.poll ? POLL_MS + SILENCE_MS : SILENCE_MS) ? away_ms : null;
+}
+
+/** The headline and the title: what is known, and whether that is still so. */
+function showHead() {
+  if (!here.head) return;
+  const away_ms = awayMs();
+  const away = away_ms === null ? "" : span(away_ms / 1000);
+  const head = away ? t("head_away", away, here.head) : here.head;
+  const tone = away ? "unknown" : here.tone;
+  if (mark($("headline"), "data-tone", tone) || $("headline").textContent !== head) {
+    $("headline").replaceChildren(shape(tone), h("span", {}, head));
+  }
+  const title = away ? t("title_away", away) : here.title;
+  if (document.title !== title) document.title = title;
+  mark($("board"), "data-contact", away ? "none" : null);
+}
+
 function soonest(all) {
-  const next = Math.min(...all.filter((one) => one.next_action === "renew").map((one) => one.next_try_at_ms));
+  let next = Infinity;
+  for (const one of all) if (one.next_action === "renew") next = Math.min(next, one.next_try_at_ms);
   const parts = [t("sub_apps", list.apps.size)];
   if (Number.isFinite(next)) parts.push(t("sub_soonest", clock(Math.ceil(Math.max(1_000, next - clockNow()) / 1000))));
   const file = here.status?.state_file;
   if (file?.kept && !file.healthy) parts.push(t("sub_state_bad"));
   else if (file && !file.kept) parts.push(t("sub_state_off"));
-  if (here.status?.shared_state?.up === false) parts.push(t("sub_shared_down"));
+  if (nodes.isCutOff()) parts.push(t("sub_shared_down"));
   if (sinks.failing()) parts.push(t("sinks_failing", sinks.failing(), sinks.all.length));
   say($("subline"), parts.join(" · "));
 }
@@ -139,7 +179,7 @@ function countButtons(counts) {
     for (const state of STATES.toReversed()) {
       const choose = () => {
         $("filter").value = $("filter").value === state ? "all" : state;
-        list.arrange();
+        list.choose();
         drawSummary();
       };
       place.append(h("button", { type: "button", class: "count", "data-state": state, onclick: choose }, shape(state), h("b"), h("span", { class: "word" })));
@@ -170,8 +210,12 @@ function showLink(state = stream.state) {
 }
 
 function tick() {
-  if (document.hidden) return;
+  // The title is to be seen while the page is not.
+  showHead();
+  // Without contact nobody knows how much is left: the figures stand still, as they were seen last.
+  if (document.hidden || awayMs() !== null) return;
   list.tick();
+  if (nodes.isCutOff()) nodes.draw(list.all());
   if (here.status) say($("uptime"), t("uptime", span((clockNow() - here.status.started_at_ms) / 1000)));
   if (list.apps.size) soonest(list.all());
 }
@@ -195,7 +239,7 @@ function everything() {
   tick();
   if (list.apps.size || here.status) {
     list.redraw();
-    $("headline").replaceChildren();
+    mark($("headline"), "data-tone", null);
     summary();
     timeline.draw();
     sinks.draw();
@@ -240,6 +284,8 @@ async function begin() {
     $("timeline").hidden = true;
     $("charts").hidden = true;
     sinks.set([]);
+    nodes.set(null);
+    here.polled_ms = Date.now();
     show("board");
     here.poll = setInterval(poll, POLL_MS);
     showLink();
@@ -250,7 +296,11 @@ async function begin() {
 /** Nothing of what the last visitor saw stays on the page. */
 function forget() {
   here.status = null;
+  here.head = "";
+  nodes.set(null);
+  nodes.draw([]);
   list.set([]);
+  faults.draw([]);
   timeline.set([]);
   sinks.set([]);
   for (const id of ["headline", "subline", "share", "moment", "lanes-svg", "version", "uptime"]) $(id).replaceChildren();
@@ -262,6 +312,7 @@ async function poll() {
   try {
     const apps = await get("/v1/apps");
     at(apps.now_ms);
+    here.polled_ms = Date.now();
     list.set(apps.apps);
     drawSummary();
     mark(document.documentElement, "data-ready", true);

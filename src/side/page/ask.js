@@ -2,7 +2,7 @@
 
 import { $, mark, say, shape } from "./dom.js";
 import { act } from "./net.js";
-import { sentence, server, t } from "./words.js";
+import { adviceOf, sentence, t } from "./words.js";
 
 const SHAPES = { renewed: "fresh", accepted: "fresh", handed_out: "fresh", refused: "dead", failed: "stale", waiting: "waiting" };
 
@@ -60,7 +60,7 @@ export class Ask {
       const answer = await act(this.credential, this.action);
       this.done(answer);
       const well = ["renewed", "accepted", "handed_out", "overtaken", "not_checked"].includes(answer.verdict);
-      said = [t(`did_${answer.verdict}`), well || !answer.advice ? "" : sentence(server(answer.advice)), SHAPES[answer.verdict]];
+      said = [t(`did_${answer.verdict}`), well || !answer.advice ? "" : sentence(adviceOf(answer)), SHAPES[answer.verdict]];
     } catch (error) {
       if (error.status === 401) {
         this.dialog.close();

@@ -18,7 +18,7 @@ const CHARTS = [
     value: (x, i) => x.gets_per_s[i],
     second: (x, i) => x.sets_per_s[i],
     write: brief,
-    foot: (f) => t("gets_foot", brief(f.sets_now), num(f.cmd_get)),
+    foot: (f) => t("gets_foot", f.sets_now, f.cmd_get),
   },
   {
     name: "ratio",
@@ -26,7 +26,7 @@ const CHARTS = [
     all: (f) => ratio(f.get_hits, f.get_misses),
     write: (share) => (share === null ? "–" : percent(share)),
     top: () => 1,
-    foot: (f) => t("ratio_foot", num(f.get_hits), num(f.get_misses)),
+    foot: (f) => t("ratio_foot", f.get_hits, f.get_misses),
   },
   {
     name: "memory",
@@ -42,13 +42,13 @@ const CHARTS = [
     value: (x, i) => x.connections[i],
     now: (f) => f.curr_connections,
     write: num,
-    foot: (f) => t("connections_foot", num(f.max_connections), num(f.rejected_connections)),
+    foot: (f) => t("connections_foot", f.max_connections, f.rejected_connections),
   },
   {
     name: "evictions",
     value: (x, i) => x.evictions_per_s[i],
     write: brief,
-    foot: (f) => t("evictions_foot", num(f.evictions)),
+    foot: (f) => t("evictions_foot", f.evictions),
   },
 ];
 

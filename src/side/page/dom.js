@@ -35,28 +35,48 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Sets an attribute, or removes it; true if that has changed something. */
 export function mark(element, name, value) {
-  if (value === null || value === undefined || value === false) {
-    if (element.hasAttribute(name)) element.removeAttribute(name);
-  } else if (element.getAttribute(name) !== String(value)) {
-    element.setAttribute(name, value);
-  }
+  const wanted = value === null || value === undefined || value === false ? null : String(value);
+  if (element.getAttribute(name) === wanted) return false;
+  if (wanted === null) element.removeAttribute(name);
+  else element.setAttribute(name, wanted);
+  return true;
 }
 
-/** Runs once in the next frame, however often it is asked for. */
-export function throttled(work) {
+/** Runs once in the next frame, however often it is asked for, and `apart_ms` after the last time at the earliest. */
+export function throttled(work, apart_ms = 0) {
   let asked = false;
+  let last = -Infinity;
   return () => {
     if (asked) return;
     asked = true;
     const run = () => {
       asked = false;
+      last = performance.now();
       work();
     };
+    const wait = last + apart_ms - performance.now();
     // A page in the background gets no frames.
-    if (document.hidden) setTimeout(run, 200);
+    if (document.hidden || wait > 0) setTimeout(run, Math.max(wait, document.hidden ? 200 : 0));
     else requestAnimationFrame(run);
   };
+}
+
+/** Puts a text on the clipboard; true if it is there. Browsers have the modern way on https and on localhost only. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = h("textarea", { class: "vh", readonly: true, "aria-hidden": "true" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
 }
 
 export function kept(name) {

@@ -1,8 +1,10 @@
-// The apps and their credentials. Only rows near the screen are drawn; a thousand apps cost what twenty do.
+// The apps and their credentials. The first of them are drawn, and more as somebody scrolls to the end: ten thousand
+// apps cost little more than fifty do.
 
 import { $, h, mark, say, shape, throttled } from "./dom.js";
+import { faultOf, troubles } from "./faults.js";
 import { line } from "./timeline.js";
-import { clock, num, sentence, server, span, t, when } from "./words.js";
+import { adviceOf, clock, meaningOf, num, sentence, span, t, when } from "./words.js";
 
 /** Worst first. A renewal under way is no trouble, and must not make rows jump. */
 export const STATES = ["dead", "blocked", "stale", "waiting", "renewing", "fresh"];
@@ -11,6 +13,8 @@ const rankOf = (credential) => {
   return Math.min(4, STATES.indexOf(credential.state));
 };
 const NAMES_MAX = 3;
+/** Apps drawn at first, and once more each time somebody comes near the end of the list. */
+const STEP = 40;
 
 export class List {
   constructor({ clockNow, ask, history }) {
@@ -19,11 +23,17 @@ export class List {
     this.history = history;
     this.apps = new Map();
     this.arrange = throttled(() => this.reallyArrange());
-    this.observer = new IntersectionObserver((seen) => seen.forEach((one) => this.seen(one)), { rootMargin: "900px 0px" });
+    this.limit = STEP;
+    this.wanted = [];
     this.shown = new Set();
-    $("search").addEventListener("input", () => this.arrange());
-    $("filter").addEventListener("change", () => this.arrange());
-    $("sort").addEventListener("change", () => this.arrange());
+    /** Faults that several apps have: those are explained once, above. */
+    this.folded = new Set();
+    const near = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.more(), { rootMargin: "900px 0px" });
+    near.observe($("rest"));
+    $("rest").addEventListener("click", () => this.more());
+    for (const [id, event] of [["search", "input"], ["filter", "change"], ["sort", "change"]]) {
+      $(id).addEventListener(event, () => this.choose());
+    }
   }
 
   /** All apps anew, as `/v1/apps` has them. Rows that stay keep their place and focus. */
@@ -37,7 +47,6 @@ export class List {
       this.judge(item);
       this.apps.set(app.id, item);
       if (item.view) this.draw(item);
-      item.place.style.setProperty("--credentials", app.credentials.length);
     }
     for (const [id, item] of before) if (!this.apps.has(id)) this.drop(item);
     this.arrange();
@@ -47,9 +56,11 @@ export class List {
     const item = this.apps.get(credential.app);
     if (!item) return;
     item.credentials.set(credential.kind, credential);
+    const before = item.order;
     this.judge(item);
     item.view?.rows.get(credential.kind)?.update(credential, item.app);
-    this.arrange();
+    // Ten thousand renewals an hour must not sort ten thousand apps each time.
+    if (before !== item.order) this.arrange();
   }
 
   all() {
@@ -58,80 +69,119 @@ export class List {
 
   item(app) {
     const place = h("li", { class: "app", "data-app": app.id });
-    const item = { app, place, view: null, open: new Set() };
-    place.item = item;
-    this.observer.observe(place);
-    return item;
+    return { app, place, view: null, open: new Set() };
   }
 
   drop(item) {
-    this.observer.unobserve(item.place);
+    item.view = null;
     this.shown.delete(item);
     item.place.remove();
+    item.place.replaceChildren();
   }
 
   judge(item) {
-    const all = [...item.credentials.values()];
-    item.rank = Math.min(5, ...all.map(rankOf));
-    item.expires = Math.min(Infinity, ...all.map((one) => (one.live ? (one.expires_at_ms ?? 0) : 0)));
-    item.states = new Set(all.map((one) => one.state));
-    const words = all.flatMap((one) => [one.kind, one.endpoint, ...one.names, String(one.last_error?.errcode ?? ""), ...one.writers.map((w) => w.peer)]);
-    item.words = [item.app.id, item.app.platform, t(`platform_${item.app.platform}`), ...words].join(" ").toLowerCase();
+    item.rank = 5;
+    item.expires = Infinity;
+    for (const one of item.credentials.values()) {
+      item.rank = Math.min(item.rank, rankOf(one));
+      item.expires = Math.min(item.expires, one.live ? (one.expires_at_ms ?? 0) : 0);
+    }
+    item.words = null;
+    item.order = [item.rank, ...this.looksAt(item)].join(" ");
   }
 
-  /** Which apps fit, in which order; moves only what must be moved. */
+  /** What a search looks through. Put together when somebody searches: of ten thousand apps that takes a while. */
+  wordsOf(item) {
+    if (item.words === null) {
+      const { id, name, platform } = item.app;
+      const of = (one) => [one.kind, one.endpoint, ...one.names, one.last_error?.errcode, one.last_error?.seen_ip, ...one.writers.map((w) => w.peer)];
+      item.words = [id, name, platform, t(`platform_${platform}`), ...[...item.credentials.values()].flatMap(of)].join(" ").toLowerCase();
+    }
+    return item.words;
+  }
+
+  /** What an app's place in the list depends on beside its trouble, as things are chosen now. */
+  looksAt(item) {
+    const by_state = !["all", "trouble"].includes($("filter").value);
+    return [$("sort").value === "expiry" ? item.expires : "", by_state ? [...item.credentials.values()].map((one) => one.state) : "", $("search").value ? this.wordsOf(item) : ""];
+  }
+
+  /** Another choice of apps begins at its top. */
+  choose() {
+    this.limit = STEP;
+    this.arrange();
+  }
+
+  /** More of those that fit. */
+  more() {
+    if (this.limit >= this.wanted.length) return;
+    this.limit += STEP;
+    this.lay();
+  }
+
+  /** Which apps fit, in which order. */
   reallyArrange() {
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const state = $("filter").value;
-    const fits = (item) => words.every((word) => item.words.includes(word)) &&
-      (state === "all" || (state === "trouble" ? item.rank < 4 : item.states.has(state)));
+    const fits = (item) => words.every((word) => this.wordsOf(item).includes(word)) &&
+      (state === "all" || (state === "trouble" ? item.rank < 4 : [...item.credentials.values()].some((one) => one.state === state)));
     const by = { trouble: (a, b) => a.rank - b.rank, expiry: (a, b) => a.expires - b.expires, name: () => 0 }[$("sort").value];
     const name = (a, b) => (a.app.id < b.app.id ? -1 : 1);
-    const wanted = [...this.apps.values()].filter(fits).sort((a, b) => by(a, b) || name(a, b));
-    this.lay(wanted.map((item) => item.place));
-    say($("found"), t("found", wanted.length, this.apps.size));
-    $("nothing").hidden = wanted.length > 0 || this.apps.size === 0;
+    this.wanted = [...this.apps.values()].filter(fits).sort((a, b) => by(a, b) || name(a, b));
+    this.lay();
+    say($("found"), t("found", this.wanted.length, this.apps.size));
+    $("nothing").hidden = this.wanted.length > 0 || this.apps.size === 0;
   }
 
-  lay(places) {
+  /** The first of them are in the list, in this order; moves only what must be moved. */
+  lay() {
     const list = $("list");
     const focused = document.activeElement;
-    const stays = new Set(places);
-    for (const place of [...list.children]) if (!stays.has(place)) place.remove();
+    const items = this.wanted.slice(0, this.limit);
+    const stays = new Set(items);
+    for (const item of [...this.shown]) if (!stays.has(item)) this.drop(item);
     let next = list.firstElementChild;
-    for (const place of places) {
-      if (place === next) next = next.nextElementSibling;
-      else list.insertBefore(place, next);
+    for (const item of items) {
+      if (!item.view) this.draw(item);
+      if (item.place === next) next = next.nextElementSibling;
+      else list.insertBefore(item.place, next);
     }
     // What is moved loses the focus.
     if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+    const rest = this.wanted.length - items.length;
+    $("rest").hidden = rest === 0;
+    say($("rest"), t("rest", rest));
   }
 
-  seen({ target, isIntersecting, boundingClientRect }) {
-    const { item } = target;
-    if (isIntersecting) {
-      if (!item.view) this.draw(item);
-    } else if (item.view && !target.contains(document.activeElement)) {
-      // As it was seen: to measure it now would lay out the page for each row that leaves.
-      if (boundingClientRect.height > 0) target.style.minHeight = `${boundingClientRect.height}px`;
-      target.replaceChildren();
-      item.view = null;
-      this.shown.delete(item);
-    }
+  /** Which faults several apps have. */
+  fold(keys) {
+    const same = keys.size === this.folded.size && [...keys].every((key) => this.folded.has(key));
+    this.folded = keys;
+    if (!same) for (const item of this.shown) for (const row of item.view.rows.values()) row.complain();
+  }
+
+  /** Only this app, as if it had been searched for. */
+  search(words) {
+    $("search").value = words;
+    $("filter").value = "all";
+    this.choose();
+    $("apps").scrollIntoView();
+    $("search").focus({ preventScroll: true });
   }
 
   draw(item) {
     const { app, place } = item;
-    const same = item.view && item.view.kinds === app.credentials.map((one) => one.kind).join() && item.view.may === app.may.refresh;
+    const kinds = app.credentials.map((one) => one.kind).join();
+    const same = item.view && item.view.kinds === kinds && item.view.may === app.may.refresh && item.view.name === app.name;
     if (!same) {
       const rows = new Map(app.credentials.map((one) => [one.kind, new Row(this, item, one)]));
       place.replaceChildren(
-        h("div", { class: "head" }, h("h3", { class: "mono" }, app.id), h("span", { class: "muted" }, t(`platform_${app.platform}`)), also(app)),
+        h("div", { class: "head" }, app.name ? h("span", { class: "called" }, app.name) : null,
+          h("h3", { class: "mono" }, app.id), h("span", { class: "muted" }, t(`platform_${app.platform}`)), also(app)),
         h("div", { class: "rows" }, ...[...rows.values()].map((row) => row.element)));
-      item.view = { rows, kinds: [...rows.keys()].join(), may: app.may.refresh };
+      item.view = { rows, kinds, may: app.may.refresh, name: app.name };
       this.shown.add(item);
     }
-    place.style.minHeight = "";
     for (const [kind, row] of item.view.rows) row.update(item.credentials.get(kind), app);
   }
 
@@ -264,20 +314,20 @@ class Row {
   /** What is wrong and what to do stands in the open; an old error of a healthy credential is a detail. */
   complain() {
     const { credential } = this;
-    const error = credential.last_error;
-    const now = error && !(credential.live && (credential.state === "fresh" || (credential.state === "renewing" && credential.failures === 0)));
+    const now = troubles(credential);
     this.trouble.hidden = !now;
-    if (now) this.trouble.replaceChildren(...this.error(error));
-    else this.trouble.replaceChildren();
+    if (!now) this.trouble.replaceChildren();
+    else this.trouble.replaceChildren(...this.error(credential.last_error, this.list.folded.has(faultOf(credential))));
   }
 
-  error(error) {
+  /** What is wrong; what to do about it too, unless that stands above for all apps that have it. */
+  error(error, brief = false) {
     return [
       h("p", { class: "meaning" },
         error.errcode === null ? null : h("b", { class: "mono" }, String(error.errcode)),
-        h("span", {}, sentence(server(error.meaning ?? error.text))),
+        h("span", {}, sentence(meaningOf(error))),
         h("span", { class: "tag" }, t(`class_${error.class}`))),
-      h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(server(error.advice))),
+      brief ? "" : h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(adviceOf(error))),
       h("p", { class: "trace mono muted" }, `${when(error.at_ms)}${error.rid ? ` · rid ${error.rid}` : ""}`),
     ];
   }
@@ -314,6 +364,7 @@ class Row {
         ...pair("d_endpoint", h("span", { class: "mono" }, c.endpoint)),
         ...(c.token ? pair("d_token", h("span", { class: "mono" }, t("d_token_is", c.token.last4, c.token.sha256_8))) : []),
         ...(c.fetched_at_ms ? pair("d_fetched", when(c.fetched_at_ms)) : []),
+        ...(c.renewed_by ? pair("d_renewed_by", h("span", { class: "mono" }, c.renewed_by)) : []),
         ...(c.expires_at_ms ? pair("d_expires", when(c.expires_at_ms)) : []),
         ...(c.lifetime_s ? pair("d_lifetime", span(c.lifetime_s)) : []),
         ...pair("d_calls", `${num(c.calls)}${outcomes ? ` (${outcomes})` : ""}${c.calls_denied ? ` · ${t("denied", c.calls_denied)}` : ""}`),

@@ -37,7 +37,7 @@ export const act = (credential, action) => post(
   action === "refresh" && credential.generation > 0 ? { generation: credential.generation } : undefined);
 
 /** The server says something every second. */
-const SILENCE_MS = 4_000;
+export const SILENCE_MS = 4_000;
 /** Then the connection is taken for dead and another is made. */
 const DEAD_MS = 12_000;
 const PAUSE_MS_MAX = 15_000;

@@ -21,10 +21,52 @@ const laneOf = (event) => {
 };
 const shapeOf = { renewed: "fresh", fault: "dead", refused: "refused" };
 
+/** When it happened; from when to when, if it has happened again and again. */
+function lasted({ times, first_at_ms, last_at_ms }) {
+  const [from, to] = [when(first_at_ms), when(last_at_ms)];
+  return times > 1 && from !== to ? `${from} – ${to}` : to;
+}
+
 /** What happened, in words. */
 export function told(entry) {
   const words = t(`ev_${entry.event}`, entry);
   return entry.times > 1 ? `${words} (${t("times", entry.times)})` : words;
+}
+
+/** A fault goes on until something else happens; whoever else repeats something did it at its moments only. */
+const lasts = (entry) => laneOf(entry.event) === "fault" && entry.last_at_ms > entry.first_at_ms;
+
+/** How much of what an entry tells is in the time from `from` to `to`: of what began before, its share. */
+function timesIn(entry, from, to) {
+  if (entry.last_at_ms < from || entry.first_at_ms >= to) return 0;
+  const whole = entry.last_at_ms - entry.first_at_ms;
+  if (whole <= 0 || (entry.first_at_ms >= from && entry.last_at_ms < to)) return entry.times;
+  const part = Math.min(entry.last_at_ms, to) - Math.max(entry.first_at_ms, from);
+  return Math.max(1, Math.round((entry.times * part) / whole));
+}
+
+/** The columns of a range, the newest last, and the stretches of faults that lasted: first and last column. */
+export function gather(entries, { back, column }, now) {
+  const last = Math.floor(now / column);
+  const count = Math.round(back / column);
+  const first = last - count + 1;
+  const columns = Array.from({ length: count }, (_, at) => ({ from: (first + at) * column, renewed: 0, fault: 0, refused: 0, entries: [] }));
+  const sums = { renewed: 0, fault: 0, refused: 0 };
+  const stretches = [];
+  for (const entry of entries) {
+    const lane = laneOf(entry.event);
+    const [begin, end] = [Math.floor(entry.first_at_ms / column) - first, Math.floor(entry.last_at_ms / column) - first];
+    if (end < 0 || begin >= count) continue;
+    sums[lane] += timesIn(entry, first * column, (last + 1) * column);
+    const to = Math.min(end, count - 1);
+    // It began when it began, not when it was last seen.
+    for (let at = Math.max(0, begin); at <= to; at += 1) {
+      columns[at][lane] += begin === end ? entry.times : Math.max(1, entry.times / (end - begin + 1));
+      columns[at].entries.push(entry);
+    }
+    if (lasts(entry) && end > begin) stretches.push([Math.max(0, begin), to]);
+  }
+  return { columns, sums, stretches };
 }
 
 /** A line of the list of what happened. */
@@ -32,7 +74,7 @@ export function line(entry, withCredential) {
   const lane = laneOf(entry.event);
   return h("li", {},
     shape(shapeOf[lane]),
-    h("time", { class: "mono muted", datetime: new Date(entry.last_at_ms).toISOString() }, when(entry.last_at_ms)),
+    h("time", { class: "mono muted", datetime: new Date(entry.last_at_ms).toISOString() }, lasted(entry)),
     withCredential ? h("span", { class: "mono where" }, `${entry.app} ${entry.kind}`) : null,
     h("span", { class: "what" }, told(entry)));
 }
@@ -89,26 +131,11 @@ export class Timeline {
     return [...this.entries.values()].filter((entry) => entry.app === app && entry.kind === kind).slice(-6).reverse();
   }
 
-  gather() {
-    const { back, column } = RANGES[this.range];
-    const last = Math.floor(this.now() / column);
-    const count = Math.round(back / column);
-    const columns = Array.from({ length: count }, (_, at) => ({
-      from: (last - count + 1 + at) * column, renewed: 0, fault: 0, refused: 0, entries: [],
-    }));
-    for (const entry of this.entries.values()) {
-      const at = Math.floor(entry.last_at_ms / column) - (last - count + 1);
-      if (at < 0 || at >= count) continue;
-      columns[at][laneOf(entry.event)] += entry.times;
-      columns[at].entries.push(entry);
-    }
-    return columns;
-  }
-
   draw() {
     if (!this.range) return;
-    this.columns = this.gather();
-    const sum = (name) => this.columns.reduce((all, column) => all + column[name], 0);
+    const { columns, sums, stretches } = gather(this.entries.values(), RANGES[this.range], this.now());
+    this.columns = columns;
+    const sum = (name) => sums[name];
     const tops = [Math.max(1, ...this.columns.map((column) => column.renewed)), Math.max(1, ...this.columns.map((column) => column.fault + column.refused))];
     const bars = [];
     this.columns.forEach((column, at) => {
@@ -124,6 +151,9 @@ export class Timeline {
       const below = bar("fault", column.fault, tops[1], both ? room / 2 : room, () => MIDDLE + 2);
       bar("refused", column.refused, tops[1], both ? room / 2 : room, () => MIDDLE + 2 + below + (below ? 2 : 0));
     });
+    for (const [from, to] of stretches) {
+      bars.push(s("rect", { class: "fault stretch", x: from * 10 + 1.5, width: (to - from) * 10 + 7, y: MIDDLE + 2, height: 5, rx: 1.5 }));
+    }
     const width = this.columns.length * 10;
     const svg = $("lanes-svg");
     mark(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
@@ -185,7 +215,7 @@ export class Timeline {
   show() {
     const at = this.columns.findIndex((column) => column.from === this.picked);
     mark(this.cursor, "x", at < 0 ? -20 : at * 10);
-    const found = at < 0 ? this.columns.flatMap((column) => column.entries) : this.columns[at].entries;
+    const found = at < 0 ? new Set(this.columns.flatMap((column) => column.entries)) : this.columns[at].entries;
     const entries = [...found].sort((a, b) => b.last_at_ms - a.last_at_ms || b.seq - a.seq);
     const from = at < 0 ? null : this.columns[at].from;
     const write = RANGES[this.range].column < MINUTE ? second : hour;

@@ -9,6 +9,7 @@ mod clients;
 mod crowd;
 mod failover;
 mod holder;
+mod shown;
 mod split;
 mod values;
 

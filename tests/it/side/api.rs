@@ -323,3 +323,61 @@ fn a_thousand_apps_are_listed_and_only_changes_are_told() {
     let told = events.wait("credential", |_| true);
     assert_eq!(told["app"], Value::String(apps(500)));
 }
+
+/// A burst is written down a few times only, and `stats reset` sets other counters back: the counts are the same all
+/// the same, wherever somebody looks.
+#[test]
+fn every_count_of_refused_writes_is_the_same() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[MEANT]);
+    let mut client = side.node.connect();
+    let set = "set access_token 0 0 4\r\nmine\r\n";
+    client.expect(set.repeat(40), "NOT_STORED\r\n".repeat(40));
+    client.expect("stats reset\r\n", "RESET\r\n");
+    client.expect(set.repeat(17), "NOT_STORED\r\n".repeat(17));
+    let metrics = side.get("/metrics", &[]).body;
+    let metric = |name: &str| -> u64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
+        line.split(' ').next_back().unwrap().parse::<f64>().unwrap() as u64
+    };
+    let shown = side.shown("access_token", &[]);
+    let sum = |values: &[Value], field: &str| -> u64 { values.iter().map(|of| of[field].as_u64().unwrap()).sum() };
+    let journal = side.get("/v1/journal", &[]).json()["entries"].clone();
+    let journal: Vec<Value> = journal.as_array().unwrap().clone();
+    let journal: Vec<Value> = journal.into_iter().filter(|entry| entry["event"] == "refused_write").collect();
+    let stat = |client: &mut crate::support::Client, argument: &str, name: &str| -> u64 {
+        client.stat(argument, name).unwrap().parse().unwrap()
+    };
+    let counts = [
+        ("stats", stat(&mut client, "", "managed_refused_writes")),
+        ("stats tokens", stat(&mut client, "tokens", &format!("{APPID}:refused_writes"))),
+        ("metrics, by credential", metric("tokencached_refused_writes_total")),
+        ("metrics, by platform", metric("tokencached_platform_refused_writes_total")),
+        ("status", side.get("/v1/status", &[]).json()["figures"]["refused_writes"].as_u64().unwrap()),
+        ("credential", shown["refused_writes"].as_u64().unwrap()),
+        ("credential, by writer", sum(shown["writers"].as_array().unwrap(), "noted")),
+        ("journal", sum(&journal, "times")),
+    ];
+    assert_eq!(
+        counts.map(|(whose, count)| format!("{whose}: {count}")),
+        counts.map(|(whose, _)| format!("{whose}: 57"))
+    );
+}
+
+/// Nobody asks for the end of a burst: whoever listens is told of it.
+#[test]
+fn a_listener_is_told_of_every_refused_write() {
+    let wechat = Wechat::start();
+    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[MEANT]);
+    let mut events = Events::listen(&side, &[]);
+    events.wait("hello", |_| true);
+    let set = "set access_token 0 0 4\r\nmine\r\n";
+    side.node.connect().expect(set.repeat(57), "NOT_STORED\r\n".repeat(57));
+    // The count by writer is what the last word is about: the credential's own count runs ahead of it.
+    let told = events.wait("credential", |credential| credential["writers"][0]["noted"] == 57);
+    assert_eq!(told["refused_writes"], 57);
+    let entry = events.wait("journal", |entry| entry["event"] == "refused_write" && entry["times"] == 57);
+    assert_eq!((&entry["app"], &entry["peer"]), (&json!(APPID), &json!("127.0.0.1")));
+}

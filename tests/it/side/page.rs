@@ -83,10 +83,14 @@ impl Scene {
 
     /// Chromium carries out a scenario of `tests/browser/page.js`.
     fn browse(&self, scenario: &str, more: &[(&str, &str)]) {
+        self.run("page.js", scenario, more);
+    }
+
+    fn run(&self, script: &str, scenario: &str, more: &[(&str, &str)]) {
         let packages = root().join("target/node/node_modules");
         assert!(packages.join("playwright-core").exists(), "playwright-core is missing; tests/run installs it");
         let mut command = Command::new("node");
-        command.arg(root().join("tests/browser/page.js")).arg(scenario).env("NODE_PATH", packages);
+        command.arg(root().join("tests/browser").join(script)).arg(scenario).env("NODE_PATH", packages);
         command.env("PAGE", format!("http://{}/", self.page)).env("WECHAT", self.wechat.base_url());
         command.env("MC_PORT", self.node.address.port().to_string()).env("APP_SECRET", SECRET);
         command.env("NODE_PID", self.node.pid().to_string()).env("VERSION", env!("CARGO_PKG_VERSION"));
@@ -104,6 +108,56 @@ fn usual_keys() -> [String; 3] {
 fn usual(side: &str) -> Scene {
     let keys = usual_keys();
     Scene::usual(side).settled(&keys.each_ref().map(String::as_str))
+}
+
+/// Chromium carries out a scenario of `tests/browser/cases.js`: this server has the page, and data is made up.
+fn made_up(scenario: &str) {
+    Scene::start(Wechat::start(), "", &[], "").run("cases.js", scenario, &[]);
+}
+
+#[test]
+fn a_fault_is_drawn_from_its_first_to_its_last_moment() {
+    made_up("lasting");
+}
+
+#[test]
+fn without_contact_nothing_is_green_and_the_title_says_so() {
+    made_up("contact");
+}
+
+#[test]
+fn equal_faults_are_one_line_with_what_mends_them() {
+    made_up("folded");
+}
+
+#[test]
+fn network_errors_are_in_words_of_the_readers_language() {
+    made_up("network");
+}
+
+#[test]
+fn with_several_nodes_the_page_says_which_one_it_is_and_who_renews() {
+    made_up("nodes");
+}
+
+#[test]
+fn names_and_messages_are_never_markup() {
+    made_up("hostile");
+}
+
+#[test]
+fn the_page_holds_ten_thousand_apps() {
+    made_up("many");
+}
+
+#[test]
+fn on_a_phone_trouble_comes_first_and_nothing_is_empty() {
+    made_up("phone");
+}
+
+#[test]
+fn every_state_has_its_own_word_and_one_is_not_plural() {
+    made_up("words");
 }
 
 #[test]
