@@ -50,7 +50,7 @@ enum Sub {
     /// Run a server beside a simulated WeChat, to watch tokens being renewed
     Demo(DemoArgs),
     /// Run the simulated WeChat alone
-    Sandbox(SandboxArgs),
+    Sandbox(Box<SandboxArgs>),
     /// Judge a configuration and print the settings in effect
     Check(Box<CheckArgs>),
     /// Become another program that ends when the parent does (for the demo's own processes)
@@ -212,7 +212,7 @@ where
         None => Command::Serve(cli.serve),
         Some(Sub::Serve(args)) => Command::Serve(*args),
         Some(Sub::Demo(args)) => Command::Demo(args),
-        Some(Sub::Sandbox(args)) => Command::Sandbox(args),
+        Some(Sub::Sandbox(args)) => Command::Sandbox(*args),
         Some(Sub::Check(args)) => Command::Check(*args),
         Some(Sub::Tied(args)) => Command::Tied(args),
     })
