@@ -59,7 +59,7 @@ enum Sub {
     /// Run a server beside a simulated WeChat, to watch tokens being renewed
     Demo(DemoArgs),
     /// Run the simulated WeChat alone
-    Sandbox(SandboxArgs),
+    Sandbox(Box<SandboxArgs>),
     /// Judge a configuration, and with --live ask whether each app works
     Check(Box<CheckArgs>),
     /// Print the version
@@ -230,7 +230,7 @@ where
         None => Command::Serve(cli.serve),
         Some(Sub::Serve(args)) => Command::Serve(*args),
         Some(Sub::Demo(args)) => Command::Demo(args),
-        Some(Sub::Sandbox(args)) => Command::Sandbox(args),
+        Some(Sub::Sandbox(args)) => Command::Sandbox(*args),
         Some(Sub::Check(args)) => Command::Check(*args),
         Some(Sub::Version) => Command::Version,
         Some(Sub::Tied(args)) => Command::Tied(args),
