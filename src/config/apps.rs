@@ -134,7 +134,6 @@ impl Reader<'_> {
         let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
         let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
         let appid = appid?;
-        self.doubt_ticket_file(verify_ticket_file.as_deref(), &appid);
         if !(platform.usual_id)(&appid) {
             self.warnings.push(mistakes::doubt_appid(&place.to_string(), &appid, platform));
         }

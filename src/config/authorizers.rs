@@ -1,7 +1,7 @@
 //! What is particular to the open platform's apps: `verify_ticket_file`, and `[[app.authorizer]]` below its component,
 //! with a refresh token where other apps have a secret.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::apps::{Entry, Reader};
 use super::fault::Problem;
@@ -9,8 +9,6 @@ use super::file::{Document, RawTable};
 use super::nodes::Company;
 use super::value::{path, quoted};
 use super::{App, SecretSource};
-use crate::credential::verify_ticket::{self, TEXT_BYTES_MAX};
-use crate::files;
 use crate::kind::{Platform, component};
 use crate::secret::Secret;
 
@@ -113,18 +111,6 @@ impl Reader<'_> {
                 Err(Problem::new(what, "Remove the key."))
             }
         })
-    }
-
-    /// Warns of a file that holds something else than a ticket of this component. One that is yet to come is no fault.
-    pub(super) fn doubt_ticket_file(&mut self, path: Option<&Path>, appid: &str) {
-        let Some((path, bytes)) = path.and_then(|path| Some((path, files::read(path, TEXT_BYTES_MAX).ok()?))) else {
-            return;
-        };
-        if let Ok(text) = std::str::from_utf8(&bytes)
-            && let Err(fault) = verify_ticket::parse(appid, text)
-        {
-            self.warnings.push(format!("verify_ticket_file {}: it {fault}", path.display()));
-        }
     }
 }
 

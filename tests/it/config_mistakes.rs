@@ -153,26 +153,6 @@ fn authorities_of_the_environment_are_named_with_the_line_to_paste() {
 }
 
 #[test]
-fn a_ticket_file_with_another_components_ticket_is_warned_about_before_the_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ticket");
-    let app = format!(
-        "kind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\nverify_ticket_file = \"{}\"",
-        path.display()
-    );
-    assert!(warnings_of(&app).is_empty(), "it is yet to come");
-    let message = |appid: &str| {
-        format!(
-            "<xml><AppId>{appid}</AppId><ComponentVerifyTicket>ticket@@@0123456789abcdef</ComponentVerifyTicket></xml>"
-        )
-    };
-    std::fs::write(&path, message(APPID)).unwrap();
-    assert!(warnings_of(&app).is_empty());
-    std::fs::write(&path, message("wxfedcba9876543210")).unwrap();
-    only(&warnings_of(&app), &["verify_ticket_file", "is of component wxfedcba9876543210"]);
-}
-
-#[test]
 fn a_pasted_line_whose_password_was_not_filled_in_is_refused() {
     let said = fault(Some("[upstream]\nproxy = \"http://***@proxy.internal:3128\"\n"), &[], "");
     assert!(said.contains("***") && said.contains("user and password"), "{said}");
