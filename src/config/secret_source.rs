@@ -175,10 +175,13 @@ impl SecretFile {
     }
 }
 
+/// Hears of a secret, and whether it was there at the start.
+type Hears = Box<dyn FnMut(&Secret, bool) + Send>;
+
 struct FollowedSecret {
     name: String,
     file: SecretFile,
-    then: Box<dyn FnMut(&Secret, bool) + Send>,
+    then: Hears,
 }
 
 impl Followed for FollowedSecret {
