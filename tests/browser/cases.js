@@ -285,6 +285,22 @@ const scenarios = {
     }
   },
 
+  /** A generation has thirteen digits where it begins with the time; it and all else has room at every width. */
+  async room(browser) {
+    const long = { generation: 1_796_042_573_884, refused_writes: 1234 };
+    const apps = [app(named(1), [credential(named(1), 'access_token', long), credential(named(1), 'jsapi_ticket', long)]), app(named(2), [failing(named(2), NOT_LISTED)])];
+    for (const locale of ['en-GB', 'zh-CN']) {
+      await on({ apps }, browser, { locale }, async (page) => {
+        await page.waitForSelector('.cred');
+        for (const width of [360, 700, 820, 1020, 1190, 1280]) {
+          await page.setViewportSize({ width, height: 760 });
+          const tight = await page.evaluate(() => [...document.querySelectorAll('.cell')].filter((cell) => cell.scrollWidth > cell.clientWidth + 1).map((cell) => cell.className));
+          assert.deepEqual(tight, [], `${locale} at ${width}`);
+        }
+      });
+    }
+  },
+
   /** Words: both languages have all of them, those of states differ, and one is one. */
   async words(browser) {
     const described = await (await fetch(new URL('/v1/openapi.json', process.env.PAGE))).json();

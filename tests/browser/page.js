@@ -323,7 +323,7 @@ const scenarios = {
     await memcached('set access_token 0 0 4\r\nmine\r\nset k 0 0 9\r\nsomething\r\nget k');
     if (PICTURE) await somethingToSee();
     const views = {
-      'wide-light': { viewport: { width: 1280, height: 1120 } },
+      'wide-light': { viewport: { width: 1280, height: 1300 } },
       'wide-dark': { viewport: { width: 1280, height: 1120 }, colorScheme: 'dark' },
       'phone-light': { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 },
       'phone-dark-zh': { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, colorScheme: 'dark', locale: 'zh-CN' },

@@ -89,20 +89,25 @@ export class Faults {
     const error = credential.last_error;
     const [first] = apps.values();
     const who = apps.size === 1 ? first.name || first.id : t("fault_apps", apps.size);
-    const is_open = this.open.has(key);
-    const flip = () => this.again(() => (is_open ? this.open.delete(key) : this.open.add(key)));
-    const toggle = h("button", { type: "button", class: "quiet toggle-apps", "data-key": key, onclick: flip, "aria-expanded": String(is_open) },
-      shape("chevron"), t("fault_which", apps.size));
+    const is_open = apps.size > 1 && this.open.has(key);
     const tone = fault.down > 0 ? credential.state : "stale";
     const element = h("li", { class: "problem" },
       h("p", { class: "meaning" }, shape(tone), h("span", { class: apps.size === 1 && !first.name ? "mono" : "" }, who), h("span", {}, sentence(meaningOf(error))),
         error.errcode === null ? null : h("b", { class: "mono muted" }, String(error.errcode)),
         h("span", { class: "tag" }, t(`class_${error.class}`))),
       h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(adviceOf(error))),
-      h("div", { class: "means-of" }, error.seen_ip ? this.copier(error.seen_ip) : null, consoleLink(credential, error), toggle),
+      h("div", { class: "means-of" }, error.seen_ip ? this.copier(error.seen_ip) : null, consoleLink(credential, error), this.toggle(fault, is_open)),
       is_open ? this.which(fault) : null);
     mark(element, "data-state", tone);
     return element;
+  }
+
+  /** Shows the app, or which apps these are. */
+  toggle({ key, apps }, is_open) {
+    if (apps.size === 1) return h("button", { type: "button", class: "quiet", "data-key": key, onclick: () => this.find([...apps.keys()][0]) }, t("fault_which", 1));
+    const flip = () => this.again(() => (is_open ? this.open.delete(key) : this.open.add(key)));
+    return h("button", { type: "button", class: "quiet toggle-apps", "data-key": key, onclick: flip, "aria-expanded": String(is_open) },
+      shape("chevron"), t("fault_which", apps.size));
   }
 
   copier(text) {

@@ -283,7 +283,7 @@ class Row {
       this.state.replaceChildren(shape(credential.state), h("b", { class: credential.state }, t(credential.state)));
       mark(this.state, "title", t(`${credential.state}_means`));
     }
-    say(this.generation, credential.generation ? num(credential.generation) : "–");
+    say(this.generation, credential.generation ? String(credential.generation) : "–");
     if (before && before.generation !== credential.generation) this.flash();
     say(this.calls, num(credential.calls_today));
     say(this.probes, credential.can_probe ? t("probes_today", credential.probes_today) : "");

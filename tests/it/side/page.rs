@@ -156,6 +156,11 @@ fn on_a_phone_trouble_comes_first_and_nothing_is_empty() {
 }
 
 #[test]
+fn long_figures_have_room_at_every_width() {
+    made_up("room");
+}
+
+#[test]
 fn every_state_has_its_own_word_and_one_is_not_plural() {
     made_up("words");
 }
