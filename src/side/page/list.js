@@ -28,8 +28,8 @@ export class List {
     this.shown = new Set();
     /** Faults that several apps have: those are explained once, above. */
     this.folded = new Set();
-    const near = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.more(), { rootMargin: "900px 0px" });
-    near.observe($("rest"));
+    this.near = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.more(), { rootMargin: "900px 0px" });
+    this.near.observe($("rest"));
     $("rest").addEventListener("click", () => this.more());
     for (const [id, event] of [["search", "input"], ["filter", "change"], ["sort", "change"]]) {
       $(id).addEventListener(event, () => this.choose());
@@ -117,6 +117,9 @@ export class List {
     if (this.limit >= this.wanted.length) return;
     this.limit += STEP;
     this.lay();
+    // It is told of a change only: whoever is at the very end already, and stays there, would get no more.
+    this.near.unobserve($("rest"));
+    this.near.observe($("rest"));
   }
 
   /** Which apps fit, in which order. */
