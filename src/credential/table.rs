@@ -330,7 +330,7 @@ impl Credential {
     }
 
     /// That one, while it waits for it.
-    pub fn awaited(&self, status: &Status) -> Option<&Arc<Credential>> {
+    pub fn missing_token(&self, status: &Status) -> Option<&Arc<Credential>> {
         self.parent().filter(|_| status.waits_for_parent)
     }
 

@@ -401,7 +401,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     if !wildcards.is_empty() {
         show("wildcard_keys", &wildcards);
     }
-    if let Some(parent) = credential.awaited(&status) {
+    if let Some(parent) = credential.missing_token(&status) {
         show("waits_for", &parent.appid);
     }
     if let Some(error) = &status.last_error {

@@ -226,7 +226,7 @@ pub(super) fn nothing(credential: &Credential, after: Option<u64>) -> Problem {
         };
     }
     let next_s = status.next_try_boot_ms.saturating_sub(now_ms).div_ceil(1000).clamp(1, 3600);
-    let awaited = credential.awaited(&status).map(|parent| (parent, parent.status(now_ms).last_error));
+    let awaited = credential.missing_token(&status).map(|parent| (parent, parent.status(now_ms).last_error));
     let detail = match (status.last_error, awaited) {
         (Some(error), None) => format!("there is no live value: {}; {}", error.text, error.advice),
         (_, Some((parent, Some(error)))) => {

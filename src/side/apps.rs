@@ -83,7 +83,7 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
             "at_ms": unix_ms(check.at_boot_ms, now), "generation": check.generation, "verdict": check.verdict.name(),
         }))),
     );
-    put("waits_for", json!(credential.awaited(&status).map(|parent| waits_for(parent, now))));
+    put("waits_for", json!(credential.missing_token(&status).map(|parent| waits_for(parent, now))));
     put("last_error", json!(status.last_error.as_ref().map(|error| last_error(error, now))));
     put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
     put("rival_writes", json!(credential.rival_writes.load(Relaxed)));

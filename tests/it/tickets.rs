@@ -247,11 +247,12 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let answer = binary.read(24 + 4 + 4096);
     assert_eq!(&answer[28..], token.as_bytes());
     let path = format!("/v1/apps/{FEISHU}/credentials/access_token");
-    let told = crate::side::raw(side, "GET", &path, &[crate::side::MEANT], "");
+    let headers = [&*format!("Host: {side}"), crate::side::MEANT];
+    let told = crate::side::raw(side, "GET", &path, &headers, "");
     assert_eq!(told.json()["token"].as_str(), Some(token.as_str()), "{told:?}");
     // Whoever reports it may name it by its value.
     let body = format!("{{\"token\":\"{token}\"}}");
-    let report = crate::side::raw(side, "POST", &format!("{path}/refresh"), &[crate::side::MEANT], &body);
+    let report = crate::side::raw(side, "POST", &format!("{path}/refresh"), &headers, &body);
     assert_eq!(report.status, 200, "{report:?}");
 
     // A node without a secret, by HTTP.
@@ -335,7 +336,7 @@ mod family {
         let status = ticket.status(boot_ms());
         assert_eq!((status.state, status.waits_for_parent, status.failures), (State::Waiting, true, 0));
         assert_eq!((status.last_error.clone(), status.next_action()), (None, "await token"));
-        assert_eq!(ticket.awaited(&status).unwrap().status(boot_ms()).last_error.unwrap().errcode, Some(40164));
+        assert_eq!(ticket.missing_token(&status).unwrap().status(boot_ms()).last_error.unwrap().errcode, Some(40164));
         assert_eq!(events(&node, ticket), []);
         assert_eq!(sandbox.calls("wx1").of(Endpoint::Ticket), 0);
 

@@ -1,3 +1,5 @@
+//! The rows as a whole, and what the named ones say.
+
 use std::collections::BTreeSet;
 
 use super::*;
