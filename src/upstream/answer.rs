@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_404_or_a_page_is_not_wechats_and_the_advice_names_base_url() {
         let advice = |status: u16, body: &str| {
-            let failure = token(&SHAPE, "wx1", &[], status, body.as_bytes()).unwrap_err();
+            let failure = token(KIND, "wx1", &[], status, body.as_bytes()).unwrap_err();
             assert_eq!(failure.class, Class::Retry, "{status}");
             failure.advice().into_owned()
         };
@@ -492,7 +492,7 @@ mod tests {
         for (status, body) in [(502, "<html>502</html>"), (429, ""), (200, ""), (200, "{}")] {
             assert!(!advice(status, body).contains("base_url"), "{status} {body}");
         }
-        assert_eq!(token(&SHAPE, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+        assert_eq!(token(KIND, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]

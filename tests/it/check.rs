@@ -280,7 +280,7 @@ fn no_message_of_a_fault_that_wraps_another_says_a_thing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let mut faults: Vec<SecretFault> = unreadable(folder.path())
         .into_iter()
-        .filter_map(|(_, path)| SecretSource::File(path.into()).read().err())
+        .filter_map(|(_, path)| SecretSource::file(std::path::Path::new(&path)).read().err())
         .collect();
     faults.extend([SecretFault::Absent, SecretFault::NoDescriptor, SecretFault::Hung(tokencached::files::Hung)]);
     assert!(faults.len() > 10, "{faults:?}");

@@ -44,13 +44,16 @@ impl Upstream for Line {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let text = self.exchange(&(kind.request)(&ask));
-            answer::token(&kind.shape, ask.appid, &[], 200, text.as_bytes())
+            answer::token(kind, ask.appid, &[], 200, text.as_bytes())
         })
     }
 
     fn probe<'a>(&'a self, kind: &'a Kind, base_url: &'a str, value: &'a [u8], _: Duration) -> Called<'a, Probe> {
-        let request = kind.probe.map(|probe| probe(base_url, std::str::from_utf8(value).unwrap()));
-        Box::pin(async move { request.map_or(Probe::Unknown, |it| answer::probe(200, self.exchange(&it).as_bytes())) })
+        let call = kind.probe.map(|call| (call.api(), (call.request)(base_url, std::str::from_utf8(value).unwrap())));
+        Box::pin(async move {
+            let Some((api, request)) = call else { return Probe::Unknown };
+            answer::probe(api, 200, self.exchange(&request).as_bytes())
+        })
     }
 }
 
