@@ -4,7 +4,7 @@
 
 mod needs;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,24 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
         let terms = Terms { rights, login: listener.auth, tls: listener.tls, protocol };
         net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
     };
-    config.listeners().into_iter().map(bind).collect()
+    let mut bound: Vec<Bound> = Vec::new();
+    let mut before = None;
+    for listener in config.listeners() {
+        let (at, is_other_half) = (listener.at.clone(), is_other_half(before.as_ref(), &listener.at));
+        match bind(listener) {
+            Ok(listening) => bound.push(listening),
+            Err(error) if is_other_half => tracing::warn!("{error}; 127.0.0.1 is served without it"),
+            Err(error) => return Err(error),
+        }
+        before = Some(at);
+    }
+    Ok(bound)
+}
+
+/// Whether it is the `::1` behind the 127.0.0.1 that `localhost` means. As with memcached, one of the two is enough.
+fn is_other_half(before: Option<&ListenAt>, at: &ListenAt) -> bool {
+    let (Some(ListenAt::Tcp(before)), ListenAt::Tcp(at)) = (before, at) else { return false };
+    before.ip() == Ipv4Addr::LOCALHOST && at.ip() == Ipv6Addr::LOCALHOST && before.port() == at.port()
 }
 
 /// Reads what the side port needs and opens nothing: for `check`.

@@ -105,7 +105,7 @@ fn live_where_something_else_than_wechat_answers_names_base_url() {
     let config = wechat.config("", "").replace(&wechat.base_url(), &format!("{}/wechat", wechat.base_url()));
     let (status, said) = check(&config, &["--live"]);
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("# warning") && said.contains("base_url has a path"), "{said}");
+    assert!(said.contains("warning: ") && said.contains("base_url has a path"), "{said}");
     let advice = said.split("what to do: ").nth(1).unwrap_or_default();
     assert!(said.contains("HTTP status 404") && advice.contains("base_url"), "{said}");
 }

@@ -274,6 +274,16 @@ fn a_taken_port_is_said_with_a_remedy() {
 }
 
 #[test]
+fn localhost_is_served_where_something_else_has_its_other_address() {
+    // Without IPv6 there is nothing to be taken.
+    let Ok(taken) = TcpListener::bind("[::1]:0") else { return };
+    let port = taken.local_addr().unwrap().port();
+    let node = Node::plain(&["-p", &port.to_string(), "-l", "localhost"]);
+    node.connect().expect("mn\r\n", "MN\r\n");
+    node.await_log("127.0.0.1 is served without it");
+}
+
+#[test]
 fn without_an_app_it_is_a_plain_cache_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start_in(folder, "", &[]);
