@@ -299,7 +299,7 @@ fn under_the_unit_every_secret_file_can_be_a_credential() {
     assert!(status.contains("CapEff:\t0000000000000000") && status.contains("Uid:\t65534"), "{status}");
     assert_eq!(shown_after_login(&node, &authority), "first");
     let (status, printed) = run(tokencached()
-        .arg("check")
+        .args(["check", "--print"])
         .arg("--config")
         .arg(node.path("tokencached.toml"))
         .env("CREDENTIALS_DIRECTORY", &folder));
