@@ -4,13 +4,11 @@
 //! Without that value there is nothing to ask with, which is no fault of theirs: they wait, and are asked for as soon as
 //! it is there. One that WeChat refuses for their call is looked into; only when it is found good is it their own trouble.
 
-use tracing::debug;
-
 use super::Driver;
 use crate::credential::facts::Verdict;
 use crate::credential::policy::{BACKOFF_FLOOR_MS, POLL_MS};
 use crate::credential::slot::Slot;
-use crate::credential::table::{CredentialId, Reading, State};
+use crate::credential::table::{CredentialId, Reading, State, log_credential};
 use crate::upstream::Failure;
 
 /// How often it is looked whether the awaited token is there, although its coming is told.
@@ -30,7 +28,7 @@ impl Driver {
     pub(super) fn wait_for_token(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        debug!(appid = slot.credential.appid, "waits for the token it is fetched with");
+        log_credential!(debug, slot.credential, "waits for the token it is fetched with");
         slot.blocked_with = None;
         slot.note_waiting();
         slot.credential.settle();
