@@ -16,7 +16,7 @@ impl Driver {
         let event = Event::Failed {
             class: failure.class.name(),
             errcode: failure.errcode,
-            rid: failure.rid.clone(),
+            rid: failure.rid.as_deref().map(str::to_owned),
             text: failure.to_string(),
             meaning: failure.meaning(),
             advice: failure.advice(),

@@ -144,7 +144,7 @@ mod tests {
             ("token", json!("a\r\nset x 0 0 1\r\n")),
             ("token", json!("a b")),
             ("token", json!("汉")),
-            ("token", json!("x".repeat(2049))),
+            ("token", json!("x".repeat(TOKEN_BYTES_MAX + 1))),
             ("token", json!(7)),
             ("generation", json!(-1)),
             ("generation", json!(0)),
