@@ -245,7 +245,7 @@ impl Standing {
             Class::Retry => self.backoff_ms(left, random),
             Class::Wait(Wait::AtLeastMs(ms)) => ms + part(ms, 0.2 * random),
             Class::Wait(Wait::Doubling { first_ms, most_ms }) => {
-                let ms = first_ms.saturating_mul(1 << self.blocks.min(16)).min(most_ms);
+                let ms = (u64::from(first_ms) << self.blocks.min(16)).min(u64::from(most_ms));
                 self.blocks = self.blocks.saturating_add(1);
                 ms + part(ms, 0.2 * random)
             }

@@ -497,7 +497,7 @@ impl Slot {
             Class::Retry if live => State::Stale,
             Class::Retry => State::Dead,
         };
-        let (class, rid) = (failure.class.name(), failure.rid.clone());
+        let (class, rid) = (failure.class.name(), failure.rid.as_deref().map(str::to_owned));
         self.say_failed(failure, &advice, now_ms, next_ms, live);
         self.credential.update_status(|status| {
             (status.state, status.waits_for_parent) = (state, false);

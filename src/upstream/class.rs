@@ -32,7 +32,7 @@ pub enum Wait {
     /// A daily quota is gone: until midnight in UTC+8. WeChat does not publish the hour, so look now and then.
     NextDay,
     /// The interface is blocked for a while, and longer each time it is met blocked again.
-    Doubling { first_ms: u64, most_ms: u64 },
+    Doubling { first_ms: u32, most_ms: u32 },
 }
 
 /// How often to look whether the operator has acted.
@@ -122,11 +122,11 @@ pub struct Failure {
     pub class: Class,
     pub errcode: Option<i64>,
     /// The call that was refused or held back; none where it does not matter which it was.
-    pub api: Option<Api>,
+    pub api: Option<Box<Api>>,
     /// What went wrong, fit for a log: no secret, no token, no control characters, at most 200 characters.
     pub message: String,
     /// WeChat's own name for the call; it can be looked up at mp.weixin.qq.com.
-    pub rid: Option<String>,
+    pub rid: Option<Box<str>>,
     /// The address WeChat saw us come from, if it said so.
     pub seen_ip: Option<IpAddr>,
     pub sent: Sent,
@@ -167,7 +167,7 @@ impl Failure {
         Failure {
             class: codes::find(api, errcode).map_or(codes::UNKNOWN_CLASS, |row| row.class),
             errcode: Some(errcode),
-            api: Some(api),
+            api: Some(Box::new(api)),
             rid,
             seen_ip: find_ip(&message),
             message,
@@ -228,7 +228,7 @@ impl Failure {
     /// Our own ledger holds the call back; nothing was sent.
     pub fn held_back(api: Api, appid: &str, message: String) -> Failure {
         let class = Class::Wait(Wait::NextDay);
-        Failure { class, api: Some(api), ..Failure::transport(appid, Sent::NotSent, message) }
+        Failure { class, api: Some(Box::new(api)), ..Failure::transport(appid, Sent::NotSent, message) }
     }
 
     /// It refuses the token that the call was made with, and says nothing of the secret.
@@ -267,14 +267,14 @@ impl Failure {
     }
 
     fn row(&self) -> Option<&'static codes::Row> {
-        codes::find(self.api?, self.errcode?)
+        codes::find(*self.api.as_deref()?, self.errcode?)
     }
 
     fn advice_text(&self) -> Text {
         if self.errcode.is_none() {
             return self.advice_without_code();
         }
-        let platform = self.api.map_or("", |api| api.platform);
+        let platform = self.api.as_deref().map_or("", |api| api.platform);
         match self.row() {
             Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
             None => codes::unknown_advice(platform),
@@ -322,7 +322,7 @@ impl Failure {
 
     /// Only a classic token can be had from an endpoint with another quota.
     fn advice_when_held_back(&self) -> Text {
-        match self.api {
+        match self.api.as_deref() {
             Some(Api { platform: "mp", call: Call::Token }) => Text {
                 en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
                 zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
@@ -356,10 +356,10 @@ fn find_ip(text: &str) -> Option<IpAddr> {
 }
 
 /// The request id in a text such as `invalid appid rid: 64d2e8b1-4d4aab5f-5bd0e1a5`.
-fn find_rid(text: &str) -> Option<String> {
+fn find_rid(text: &str) -> Option<Box<str>> {
     let after = text.split_once("rid:")?.1.trim_start();
     let rid: String = after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
-    (rid.len() >= 8).then_some(rid)
+    (rid.len() >= 8).then(|| rid.into())
 }
 
 /// The text without its request id, and without what led to that.

@@ -103,7 +103,7 @@ const NEXT_DAY: Class = Class::Wait(Wait::NextDay);
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 /// A block of the interface that grows if it is met again.
-const BLOCK: Class = Class::Wait(Wait::Doubling { first_ms: MINUTE_MS, most_ms: HOUR_MS });
+const BLOCK: Class = Class::Wait(Wait::Doubling { first_ms: 60_000, most_ms: 3_600_000 });
 
 const fn wait(ms: u64) -> Class {
     Class::Wait(Wait::AtLeastMs(ms))

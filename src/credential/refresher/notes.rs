@@ -20,7 +20,7 @@ impl Driver {
         let event = Event::Failed {
             class: failure.class.name(),
             errcode: failure.errcode,
-            rid: failure.rid.clone(),
+            rid: failure.rid.as_deref().map(str::to_owned),
             network: failure.network.map(NetworkFault::name),
             text: failure.to_string(),
             meaning: failure.meaning(),
