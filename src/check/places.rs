@@ -65,10 +65,10 @@ fn state(config: &Config, report: &mut Report) {
             unit::writable(folder).join(" ")
         ),
         _ => format!(
-            "{who}, as whom this process runs, may not write in the state folder {shown}{}: give it away (chown {who}: \
-             {shown}), or name another path under [state]; under systemd leave path out, so that the unit's StateDirectory= \
-             counts; {unless}",
-            owner_of(folder)
+            "{who}, as whom this process runs, may not write in the state folder {shown}{}: name under [state] a path in a \
+             folder of its own, {}; under systemd leave path out, so that the unit's StateDirectory= counts; {unless}",
+            owner_of(folder),
+            making(Path::new("/var/lib/tokencached"), "700", Some(&who))
         ),
     };
     say(folder, text, report);
@@ -80,8 +80,8 @@ fn state_owner(path: &Path, report: &mut Report) {
     if !geteuid().is_root() && found.uid() != geteuid().as_raw() {
         let (shown, who) = (path.display(), own_name());
         report.warn(format!(
-            "the state file {shown}{} is not of {who}, as whom this process runs, and would be set aside: give it away \
-             (chown {who}: {shown}*), or name another path under [state]",
+            "the state file {shown}{} is not of {who}, as whom this process runs, and would be set aside: name another \
+             path under [state], or give the file and its lock to {who}",
             owner_of(path)
         ));
     }

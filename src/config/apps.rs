@@ -523,11 +523,9 @@ fn appid(value: &Value) -> Reading<String> {
     if appid.len() > APPID_BYTES_MAX {
         return Err(Problem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
     }
-    if let Some(surplus) = mistakes::surplus(appid) {
-        return Err(Problem::new(format!("{} {surplus}", quoted(appid)), remedy));
-    }
     if !fits_in_a_key(appid) {
-        return Err(Problem::new(format!("{} has a blank or a control character", quoted(appid)), remedy));
+        let what = mistakes::surplus(appid).unwrap_or("has a blank or a control character");
+        return Err(Problem::new(format!("{} {what}", shown(appid)), remedy));
     }
     // A key with this appid in it could not be written down again: braces stand for something there.
     if appid.contains(['{', '}']) {
@@ -541,8 +539,12 @@ pub(super) fn shown(name: &str) -> String {
     if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
 }
 
-/// WeChat's secrets are 32 hex digits; the open platform's begin in their own way.
+/// WeChat's secrets are 32 hex digits; the open platform's begin in their own way. Also where more is around it.
 pub(super) fn secret_like(text: &str) -> bool {
-    let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.starts_with(start));
-    pushed || text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.contains(start));
+    pushed || text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_wechat_secret)
+}
+
+fn is_wechat_secret(word: &str) -> bool {
+    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -64,6 +64,9 @@ pub(super) fn doubt_appid(place: &str, appid: &str, platform: &Platform) -> Stri
     if is_in_quotes(appid) {
         return format!("{place}: the appid {KEPT_QUOTES}");
     }
+    if let Some(surplus) = surplus(appid) {
+        return format!("{place}: appid {} {surplus}", shown(appid));
+    }
     if has_mark(appid, &MARKS) || has_mark(appid, &WEAK_MARKS) {
         let id = shown(appid);
         return format!("{place}: appid {id} looks like a placeholder: write the app's own, as its platform shows it");
@@ -71,7 +74,7 @@ pub(super) fn doubt_appid(place: &str, appid: &str, platform: &Platform) -> Stri
     let of_other = [("ww", "wecom", "a corpid of WeCom"), ("cli_", "feishu", "an app_id of Feishu")];
     let other = of_other.into_iter().find(|(start, name, _)| appid.starts_with(start) && *name != platform.name);
     if let Some((_, name, what)) = other.filter(|(_, name, _)| PLATFORMS.iter().any(|known| known.name == *name)) {
-        let id = quoted(appid);
+        let id = shown(appid);
         return match by_environment {
             true => format!(
                 "{place} {id} looks like {what}, and this variable is for official accounts and mini programs: write an \

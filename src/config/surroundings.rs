@@ -73,6 +73,14 @@ fn unused_proxy(environment: &dyn Environment, upstream: &Upstream, hosts: &[Str
              (proxy in [upstream])"
         ));
     }
+    // What is after the host may be part of a password that has not been encoded.
+    let rest = &url[Position::AfterPort..];
+    if rest.len() > 1 || value.contains(['\\', '"', '@']) && url.username().is_empty() && url.password().is_none() {
+        return Some(format!(
+            "{name} is set, not used, and no plain address; calls to WeChat go out directly. To send them through a proxy, write \
+             under [upstream]: proxy = \"http://HOST:PORT\""
+        ));
+    }
     let has_login = !url.username().is_empty() || url.password().is_some();
     let (mask, fill) = match has_login {
         true => (format!("{MASK}@"), format!(" with user and password in place of {MASK}")),

@@ -326,7 +326,10 @@ fn a_state_folder_or_a_folder_of_a_socket_that_is_not_to_be_had_is_warned_of_wit
     for (text, parts) in [
         (
             format!("[state]\npath = \"{shown}/state.json\"\n{app}"),
-            vec![format!("state folder {shown} (of root, mode 0755)"), format!("chown nobody: {shown}")],
+            vec![
+                format!("state folder {shown} (of root, mode 0755)"),
+                "install -d -m 700 -o nobody /var/lib/tokencached".to_owned(),
+            ],
         ),
         (
             format!("[state]\npath = \"{shown}/a/state.json\"\n{app}"),

@@ -39,7 +39,6 @@ fn an_appid_with_a_line_end_or_a_blank_around_it_is_told_apart_from_one_inside()
         ("wx0123456789abcdef\r", "ends in a line break"),
         (" wx0123456789abcdef", "begins or ends with a blank"),
         ("wx0123456789abcdef ", "begins or ends with a blank"),
-        ("\u{feff}wx0123456789abcdef", "begins with a byte order mark"),
         ("wx 1", "has a blank or a control character"),
     ] {
         let said = fault(None, &[("WECHAT_APPID", appid), ("WECHAT_SECRET", SECRET)], "");
@@ -122,6 +121,37 @@ fn a_proxy_of_the_environment_is_named_with_the_line_to_paste_and_without_its_pa
     only(&said_of(&[("HTTPS_PROXY", "http://me:passw0rd@")], ""), &["HTTPS_PROXY", "not an address"]);
     let both = [("HTTPS_PROXY", "http://a:1"), ("https_proxy", "http://a:1"), ("ALL_PROXY", "http://b:1")];
     assert_eq!(said_of(&both, "").len(), 1);
+}
+
+#[test]
+fn a_password_that_is_not_encoded_is_not_shown_in_parts() {
+    for value in [
+        "http://user:p@passw0rd/x@proxy.lan:3128",
+        "http://user:12345/x@proxy.lan:3128",
+        "http://user:12345?x@10.0.0.1:3128",
+        "dom\\user:p4ss12345@10.0.0.1:3128",
+        "http://p\"12345:1",
+    ] {
+        let said = said_of(&[("HTTPS_PROXY", value)], "");
+        only(&said, &["HTTPS_PROXY", "proxy = \"http://HOST:PORT\""]);
+        assert!(!said[0].contains("passw0rd") && !said[0].contains("12345") && !said[0].contains("dom"), "{said:?}");
+    }
+}
+
+#[test]
+fn an_appid_that_used_to_start_still_starts() {
+    only(&quick("\u{feff}wx0123456789abcdef", SECRET), &["WECHAT_APPID", "begins with a byte order mark"]);
+    only(&quick("wx0123456789abcdef\u{a0}", SECRET), &["WECHAT_APPID", "begins or ends with a blank"]);
+}
+
+#[test]
+fn a_secret_in_the_place_of_an_appid_is_not_shown() {
+    for appid in [format!("{SECRET}\r"), format!("{APPID}:{SECRET}\n"), format!("{SECRET} ")] {
+        let said = fault(None, &[("WECHAT_APPID", &appid), ("WECHAT_SECRET", SECRET)], "");
+        assert!(said.contains("WECHAT_APPID") && !said.contains(SECRET), "{said}");
+    }
+    let said = quick(&format!("{APPID}:{SECRET}"), SECRET);
+    assert!(!said.join("\n").contains(SECRET), "{said:?}");
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
-use tracing::info;
 
 use super::super::grants::Grant;
-use super::super::table::CredentialId;
+use super::super::table::{CredentialId, log_credential};
 use super::{Driver, Refresher, Slot};
 use crate::clock::BootMs;
 use crate::config::SecretSource;
@@ -59,16 +58,19 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let Some((secret, at_start)) = slot.replaced_secret.take() else { return };
-        let appid = &slot.credential.appid;
         if slot.blocked_with.as_ref().is_some_and(|used| used.as_ref() != Some(&secret)) {
-            info!(appid, "the secret file has changed; trying it");
+            log_credential!(info, slot.credential, "the secret file has changed; trying it");
             slot.standing.failures = 0;
             return self.arm(id, now_ms);
         }
         let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
         let may_renew = !slot.is_barred(now_ms) && !slot.is_renewed_by_another(now_ms);
         if slot.grant.as_ref().is_some_and(is_news) && may_renew {
-            info!(appid, "the refresh token in the configuration is another one; renewing with it");
+            log_credential!(
+                info,
+                slot.credential,
+                "the refresh token in the configuration is another one; renewing with it"
+            );
             self.arm(id, now_ms);
         }
     }

@@ -202,12 +202,15 @@ fn what_no_browser_has_in_its_address_is_signed_as_the_browser_has_it_or_refused
         let hex: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(answer["signature"], hex, "{given}");
     }
-    for (wrong, part) in [
-        ("https://shop.example/?a=1&amp;b=2", "html_entity_decode"),
-        ("https://shop.example/?a=1&#38;b=2", "html_entity_decode"),
-        ("https%3A%2F%2Fshop.example%2F", "percent-encoded twice"),
-        ("https://me:word@shop.example/", "password"),
-    ] {
+    for escaped in ["https://shop.example/?a=1&amp;b=2", "https://shop.example/?a=1&#38;b=2"] {
+        let answer = signed(escaped).json();
+        // A page reached by such a link has that address.
+        assert_eq!(answer["url"], escaped.split('#').next().unwrap(), "{answer}");
+        assert!(answer["notice"].to_string().contains("html_entity_decode"), "{answer}");
+    }
+    for (wrong, part) in
+        [("https%3A%2F%2Fshop.example%2F", "percent-encoded twice"), ("https://me:word@shop.example/", "password")]
+    {
         let answer = signed(wrong);
         assert_eq!(answer.status, 400, "{wrong}");
         let detail = answer.json()["detail"].to_string();
