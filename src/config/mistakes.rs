@@ -40,14 +40,19 @@ fn has_mark(text: &str, marks: &[&str]) -> bool {
     marks.iter().any(|mark| text.contains(mark))
 }
 
+fn has_secret_shape(text: &str) -> bool {
+    text.len() == SECRET_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What is unlikely about an app's secret: the end of a sentence that begins with where it is.
 pub(super) fn doubt_secret(secret: &str, platform: &Platform) -> Option<String> {
-    let has_shape = secret.len() == SECRET_CHARS && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_wechats = [mp::PLATFORM.name, component::PLATFORM.name].contains(&platform.name);
     if is_in_quotes(secret) {
         Some(format!("the secret {KEPT_QUOTES}"))
-    } else if has_shape {
+    } else if has_secret_shape(secret) {
         None
+    } else if secret.rsplit_once('=').is_some_and(|(_, value)| has_secret_shape(value)) {
+        Some("the secret has its name in front: put the secret alone".to_owned())
     } else if has_mark(secret, &MARKS) || is_wechats && has_mark(secret, &WEAK_MARKS) {
         Some("the secret looks like a placeholder: put the app's own in its place".to_owned())
     } else if is_wechats {

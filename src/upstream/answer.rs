@@ -323,7 +323,7 @@ fn life(expires_in: Option<&Value>) -> (u64, Told) {
 
 fn excerpt(body: &[u8], hidden: &[&str]) -> String {
     let head = &body[..body.len().min(4096)];
-    scrub(&String::from_utf8_lossy(head), hidden)
+    scrub(String::from_utf8_lossy(head).trim(), hidden)
 }
 
 #[cfg(test)]

@@ -295,8 +295,8 @@ impl Failure {
             missing.remedy()
         } else if self.class == Class::OwnBug {
             Text {
-                en: "please report this as a bug; the value held now is served to its end",
-                zh: "请作为程序错误反馈；当前的值会一直提供到失效为止",
+                en: "please report this as a bug; a live value is served to its end",
+                zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
             }
         } else if self.sent == Sent::NotSent && matches!(self.class, Class::Operator(_)) {
             Text { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }

@@ -311,9 +311,9 @@ const WECOM_IPS: Text = text(
     "请在 work.weixin.qq.com 的“应用管理”里打开该应用，把本机的出口 IP 加入“企业可信IP”",
 );
 const WECOM_IPS_IP: Text = text(
-    "WeCom saw IP {ip}; add it to the trusted IPs of app {app} at work.weixin.qq.com (application management, the app, \
+    "WeCom saw IP {ip}; add it to the app's trusted IPs at work.weixin.qq.com, corp {app} (application management, the app, \
      trusted IPs of the enterprise)",
-    "企业微信看到的 IP 是 {ip}；请在 work.weixin.qq.com 的“应用管理”里打开 {app} 对应的应用，把它加入“企业可信IP”",
+    "企业微信看到的 IP 是 {ip}；请在 work.weixin.qq.com （企业 {app}）的“应用管理”里打开该应用，把它加入“企业可信IP”",
 );
 const WECOM_NO_RIGHT: Text = text("the app has no right to this interface", "该应用没有此接口的权限");
 

@@ -97,6 +97,7 @@ fn a_configuration_file_after_c_or_f_is_told_the_flag_it_belongs_to() {
 #[test]
 fn a_placeholder_in_place_of_an_appid_or_a_secret_is_warned_about() {
     only(&quick("wx...", SECRET), &["WECHAT_APPID", "placeholder"]);
+    only(&quick(APPID, &format!("WECHAT_SECRET={SECRET}")), &["WECHAT_SECRET", "its name in front"]);
     only(&quick("your-appid", SECRET), &["placeholder"]);
     for secret in ["your-secret", "...", "<secret>", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "changeme"] {
         only(&quick(APPID, secret), &["WECHAT_SECRET", "placeholder"]);
