@@ -48,6 +48,7 @@ pub struct MetaKey<'a> {
 
 impl<'a> MetaKey<'a> {
     /// The key that is meant: the only one anybody may look at, store under, or compare.
+    #[inline]
     pub fn bytes<'k>(&self, room: &'k mut KeyRoom) -> &'k [u8]
     where
         'a: 'k,
@@ -59,6 +60,7 @@ impl<'a> MetaKey<'a> {
     }
 
     /// True if it came in base64, and goes back so.
+    #[inline]
     pub fn is_encoded(&self) -> bool {
         self.encoded
     }

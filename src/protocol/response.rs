@@ -91,6 +91,7 @@ impl Tail {
 }
 
 /// Appends a decimal number.
+#[inline]
 pub fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }

@@ -141,12 +141,13 @@ impl Service {
     /// True if there was something, or is now.
     fn meta_get_ordinary(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> bool {
         let now = self.seconds(context.now);
-        let vivify = self.flag_expiry(meta, b'N', context);
-        let touch = self.flag_expiry(meta, b'T', context);
-        let recache = self.flag_expiry(meta, b'R', context);
+        let is_plain = meta.is_plain_read();
+        // A plain read has no flag that brings a time.
+        let time = |flag| if is_plain { None } else { self.flag_expiry(meta, flag, context) };
+        let (vivify, touch, recache) = (time(b'N'), time(b'T'), time(b'R'));
         let out = &mut *context.out;
         self.cache.with(key, now, |slot| {
-            if meta.is_plain_read() && read_plainly(out, slot, meta, key, now) {
+            if is_plain && read_plainly(out, slot, meta, key, now) {
                 return true;
             }
             // Counts an expired item as found expired.
