@@ -233,66 +233,8 @@ const zh = {
   title_trouble: (n) => `(${num(n)}) tokencached`,
 };
 
-/** The server's own sentences; a test holds that each errcode's are here. */
+/** The server's own sentences about sinks. What it says of credentials comes in both languages. */
 const SERVER = {
-  "WeChat is busy": "微信系统繁忙",
-  "nothing; it is tried again": "无需处理，会自动重试",
-  "wrong app secret": "AppSecret 不正确",
-  "put the app's current secret in place; a changed file is tried in seconds": "请换上当前的 AppSecret；文件改动后几秒内就会重试",
-  "bad grant_type": "grant_type 有误",
-  "must be posted": "必须使用 POST",
-  "appid missing": "缺少 appid",
-  "secret missing": "缺少 secret",
-  "check the app's appid and secret; if they are right, please report this as a bug": "请检查 appid 和 AppSecret；若都正确，请作为程序错误反馈",
-  "unknown appid": "appid 不存在",
-  "correct the appid in the configuration": "请改正配置中的 appid",
-  "our IP is not on the allow-list": "本机 IP 不在白名单中",
-  "add this machine's outgoing IP to the app's allow-list at mp.weixin.qq.com (takes 5-10 min)": "请在 mp.weixin.qq.com 把本机的出口 IP 加入该应用的白名单（5 至 10 分钟生效）",
-  "app secret frozen": "AppSecret 已冻结",
-  "unfreeze the secret at mp.weixin.qq.com (takes about 10 min)": "请在 mp.weixin.qq.com 解冻 AppSecret（约 10 分钟生效）",
-  "daily quota used up": "当日调用次数已用完",
-  "wait for the next day, clear the quota (clear_quota/v2), or use the stable_token endpoint, which has its own": "请等到次日，或清零次数（clear_quota/v2），或改用额度独立的 stable_token 接口",
-  "too many calls this minute": "本分钟调用过于频繁",
-  "nothing; it is tried again after a minute": "无需处理，一分钟后自动重试",
-  "too many calls at once": "并发调用过多",
-  "retired entry address": "接入地址已停用",
-  "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches": "请从 /etc/hosts、代理和 DNS 缓存中去掉写死的微信地址",
-  "account frozen, cancelled or moved": "账号已冻结、注销或迁移",
-  "ask at mp.weixin.qq.com what happened to the account": "请到 mp.weixin.qq.com 了解账号的情况",
-  "barred from the token interface": "获取 token 的接口已被封禁",
-  "read the notice at mp.weixin.qq.com; WeChat calls it a penalty": "请查看 mp.weixin.qq.com 的通知；微信称之为处罚",
-  "account frozen": "账号已冻结",
-  "a component account": "这是第三方平台账号",
-  'this account is a third-party platform: give it kind = "component" in the configuration': '该账号是第三方平台，请在配置中写 kind = "component"',
-  "the administrator has been asked to confirm our IP": "已请管理员确认本机 IP",
-  "let the account's administrator confirm the request on their phone": "请账号管理员在手机上确认",
-  "the administrator must confirm our IP": "本机 IP 需要管理员确认",
-  "let the account's administrator confirm the request on their phone, or use the IP allow-list": "请账号管理员在手机上确认，或改用 IP 白名单",
-  "the administrator refused our IP, for an hour": "管理员拒绝了本机 IP，一小时内有效",
-  "the administrator refused our IP, for a day": "管理员拒绝了本机 IP，一天内有效",
-  "talk to the account's administrator": "请与账号管理员沟通",
-  "invalid secret (WeCom)": "secret 无效（企业微信）",
-  "put the app's current secret in place": "请换上当前的 secret",
-  "the account has not authorised this component": "该账号没有授权给此第三方平台",
-  "ask the merchant to authorise again, and put the new refresh token in place; a changed file is tried in seconds": "请商户重新授权，并换上新的 refresh token；文件改动后几秒内就会重试",
-  "refresh token invalid": "refresh token 无效",
-  "verify ticket expired": "verify ticket 已过期",
-  "verify ticket invalid": "verify ticket 无效",
-  "nothing, if WeChat's pushes arrive: it sends a ticket every 10 minutes, and a new one is tried at once; else see that the receiver of its pushes hands them on": "只要能收到微信的推送就无需处理：微信每 10 分钟推送一次，新票据会立即试用；否则请检查接收推送的程序是否转交",
-  "suite or component token expired": "第三方平台的 token 已过期",
-  "suite or component token invalid": "第三方平台的 token 无效",
-  "nothing; that token is renewed first": "无需处理，会先续期该 token",
-  "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file": "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 verify_ticket_file",
-  "see why that one is missing; this is asked for as soon as it is there": "请查明前一个凭证为何缺失；有了之后会立即请求",
-  "put the merchant's refresh token in place; a changed file is tried within seconds": "请放入商户的 refresh token；文件改动后几秒内就会重试",
-  "put the app's secret in place; a changed secret is tried within seconds": "请放入应用的 AppSecret；改动后几秒内就会重试",
-  "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own": "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
-  "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right": "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
-  "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in base_url is put before that of each call": "应答的并不是微信的 API：请更正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口的路径之前",
-  "check DNS, routing, firewall and proxy between this machine and WeChat": "请检查本机到微信之间的 DNS、路由、防火墙和代理",
-  "nothing, if it passes; if it stays, check what sits between this machine and WeChat": "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
-  "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com": "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",
-  "unknown error": "未知错误",
   "it cannot be reached": "无法连接",
   "it did not answer in time": "没有及时响应",
   "it closed the connection": "连接被对方关闭",
@@ -390,8 +332,6 @@ export function t(name, ...given) {
 /** A sentence of the server's in the reader's language, where it is known. */
 export function server(text) {
   if (!chinese() || !text) return text ?? "";
-  const seen = /^WeChat saw IP (\S+); add it to the IP allow-list of app (\S+) at/.exec(text);
-  if (seen) return `微信看到的 IP 是 ${seen[1]}；请在 mp.weixin.qq.com 把它加入 ${seen[2]} 的 IP 白名单（5 至 10 分钟生效）`;
   for (const [form, chinese] of FORMS) {
     const found = form.exec(text);
     if (found) return chinese(...found.slice(1));
@@ -403,13 +343,12 @@ export function server(text) {
 export function meaningOf(error) {
   if (error.seen_ip && NOT_ON_THE_LIST.has(error.errcode)) return t("fault_ip", error.seen_ip);
   if (error.network) return t(`net_${error.network}`);
-  if (chinese() && error.meaning_zh) return error.meaning_zh;
-  return server(error.meaning ?? error.text);
+  return (chinese() ? error.meaning_zh : error.meaning) ?? server(error.text);
 }
 
 /** What to do about it. */
 export function adviceOf(error) {
-  return (chinese() && error.advice_zh) || server(error.advice);
+  return (chinese() ? error.advice_zh : error.advice) ?? "";
 }
 
 /** The server begins in the middle of a line; here it stands alone. */
