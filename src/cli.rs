@@ -4,7 +4,6 @@
 //! [`crate::config`]'s work. Starts nothing.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -181,34 +180,18 @@ pub struct TiedArgs {
 }
 
 /// An account of the simulated API.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     pub id: String,
     pub secret: Secret,
 }
 
 /// An account of the simulated API that a component asks for.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Authorizer {
     pub component: String,
     pub id: String,
     pub refresh_token: Secret,
-}
-
-impl fmt::Debug for Authorizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authorizer")
-            .field("component", &self.component)
-            .field("id", &self.id)
-            .field("refresh_token", &self.refresh_token)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("id", &self.id).field("secret", &self.secret).finish()
-    }
 }
 
 /// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.

@@ -542,9 +542,5 @@ pub(super) fn shown(name: &str) -> String {
 /// WeChat's secrets are 32 hex digits; the open platform's begin in their own way. Also where more is around it.
 pub(super) fn secret_like(text: &str) -> bool {
     let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.contains(start));
-    pushed || text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_wechat_secret)
-}
-
-fn is_wechat_secret(word: &str) -> bool {
-    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+    pushed || text.split(|c: char| !c.is_ascii_alphanumeric()).any(mistakes::has_secret_shape)
 }

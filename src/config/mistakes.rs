@@ -40,7 +40,8 @@ fn has_mark(text: &str, marks: &[&str]) -> bool {
     marks.iter().any(|mark| text.contains(mark))
 }
 
-fn has_secret_shape(text: &str) -> bool {
+/// Whether it looks like an AppSecret of WeChat's.
+pub(super) fn has_secret_shape(text: &str) -> bool {
     text.len() == SECRET_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

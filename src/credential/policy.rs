@@ -245,7 +245,7 @@ impl Standing {
             Class::Retry => self.backoff_ms(left, random),
             Class::Wait(Wait::AtLeastMs(ms)) => ms + part(ms, 0.2 * random),
             Class::Wait(Wait::Doubling { first_ms, most_ms }) => {
-                let ms = (u64::from(first_ms) << self.blocks.min(16)).min(u64::from(most_ms));
+                let ms = doubled_ms(first_ms, most_ms, u64::from(self.blocks));
                 self.blocks = self.blocks.saturating_add(1);
                 ms + part(ms, 0.2 * random)
             }
@@ -534,6 +534,11 @@ impl Standing {
 pub fn ms_to_next_day(unix_ms: i64) -> u64 {
     let into_day = unix_ms.saturating_add(8 * 3_600_000).rem_euclid(DAY_MS);
     u64::try_from(DAY_MS - into_day).unwrap_or(0)
+}
+
+/// The wait after so many like it.
+fn doubled_ms(first_ms: u32, most_ms: u32, times: u64) -> u64 {
+    (u64::from(first_ms) << times.min(16)).min(u64::from(most_ms))
 }
 
 fn part(ms: u64, fraction: f64) -> u64 {

@@ -525,32 +525,22 @@ impl Slot {
         let (of, suppressed) = (&self.credential, some(unsaid));
         let next_try_s = some(next_ms.saturating_sub(now_ms).div_ceil(1000));
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
-        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live {
-            log_credential!(
-                error,
-                of,
-                class,
-                errcode,
-                rid,
-                next_try_s,
-                live,
-                suppressed,
-                advice,
-                "no new token: {failure}"
-            );
-        } else {
-            log_credential!(
-                warn,
-                of,
-                class,
-                errcode,
-                rid,
-                next_try_s,
-                live,
-                suppressed,
-                advice,
-                "no new token: {failure}"
-            );
+        macro_rules! log {
+            ($level:ident) => {
+                log_credential!(
+                    $level,
+                    of,
+                    class,
+                    errcode,
+                    rid,
+                    next_try_s,
+                    live,
+                    suppressed,
+                    advice,
+                    "no new token: {failure}"
+                )
+            };
         }
+        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live { log!(error) } else { log!(warn) }
     }
 }

@@ -261,12 +261,16 @@ impl World {
     /// One API call. Never fails: a refusal is an answer.
     pub fn ask(&mut self, ask: &Ask, peer: IpAddr, now: Now) -> Answer {
         let answer = match ask {
-            Ask::Classic { grant_type, appid, secret } => self.classic([grant_type, appid, secret], peer, now),
+            Ask::Classic { grant_type, appid, secret } => {
+                self.classic(AppKind::Mp, Line::Classic, [grant_type, appid, secret], peer, now)
+            }
             Ask::Stable { grant_type, appid, secret, force } => {
                 self.stable([grant_type, appid, secret], *force, peer, now)
             }
             Ask::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
-            Ask::Qq { grant_type, appid, secret } => self.qq([grant_type, appid, secret], peer, now),
+            Ask::Qq { grant_type, appid, secret } => {
+                self.classic(AppKind::Qq, Line::Qq, [grant_type, appid, secret], peer, now)
+            }
             Ask::Feishu { app_id, secret } => self.feishu(app_id, secret, peer, now),
             Ask::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
             Ask::Authorizer { token, component, appid, refresh } => {
@@ -418,15 +422,23 @@ impl World {
 
 /// The token endpoints.
 impl World {
-    /// Classic: every call mints (facts 1.2 row 1); 2000 calls a day (facts 1.3).
-    fn classic(&mut self, given: [&Option<String>; 3], peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_credentials(AppKind::Mp, given)?;
+    /// Classic: every call mints (facts 1.2 row 1); 2000 calls a day (facts 1.3). QQ has the contract and the errors of
+    /// that call (assumption: its quota too, QQ publishes none).
+    fn classic(
+        &mut self,
+        kind: AppKind,
+        line: Line,
+        given: [&Option<String>; 3],
+        peer: IpAddr,
+        now: Now,
+    ) -> Result<Answer, Refusal> {
+        let appid = self.mp_credentials(kind, given)?;
         self.admit(&appid, peer)?;
         let limit = self.settings.quotas.classic_per_day;
         if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
             return Err(Refusal::daily_quota());
         }
-        self.mint(&appid, Line::Classic, now)
+        self.mint(&appid, line, now)
     }
 
     /// Stable: the same token until its last 5 minutes, then a new one; forced: a new one, 20 a day, 30 s apart
@@ -485,17 +497,6 @@ impl World {
             return Err(Refusal::new(60020, "not allow to access from your ip"));
         }
         self.same_or_new(&appid, Line::Wecom, 1, now)
-    }
-
-    /// QQ: the contract and the errors of WeChat's classic call (assumption: its quota too, QQ publishes none).
-    fn qq(&mut self, given: [&Option<String>; 3], peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_credentials(AppKind::Qq, given)?;
-        self.admit(&appid, peer)?;
-        let limit = self.settings.quotas.classic_per_day;
-        if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
-            return Err(Refusal::daily_quota());
-        }
-        self.mint(&appid, Line::Qq, now)
     }
 
     /// Feishu: the same token with half an hour of two or more left, then a new one, and both live to their end. No

@@ -186,9 +186,7 @@ pub fn others_wait_ms(class: Class, asking: Asking, failures: u64, live: bool) -
         }
         Class::Wait(Wait::AtLeastMs(ms)) => ms,
         Class::Wait(Wait::NextDay) => 10 * MINUTE_MS,
-        Class::Wait(Wait::Doubling { first_ms, most_ms }) => {
-            (u64::from(first_ms) << failures.min(10)).min(u64::from(most_ms))
-        }
+        Class::Wait(Wait::Doubling { first_ms, most_ms }) => super::doubled_ms(first_ms, most_ms, failures),
         Class::Operator(_) | Class::OwnBug => BACKOFF_BASE_MS,
     }
 }
