@@ -92,16 +92,12 @@ pub(super) fn proxy(value: &Value) -> Reading<String> {
 
 /// A sentence for each address with a path. That is right for a gateway that takes the path off, and else wrong.
 pub(super) fn warn_of_paths(upstream: &Upstream, apps: &[App]) -> Vec<String> {
-    let of_hosts = upstream.hosts.iter().filter_map(|url| path_warning("upstream.hosts", url, "/cgi-bin/"));
-    let of_all =
-        path_warning("upstream.base_url", &upstream.base_url, "/cgi-bin/").filter(|_| upstream.hosts.is_empty());
+    let of_hosts =
+        upstream.hosts.iter().filter_map(|url| path_warning("upstream.hosts", url, mp::PLATFORM.calls_begin));
+    let of_all = path_warning("upstream.base_url", &upstream.base_url, mp::PLATFORM.calls_begin)
+        .filter(|_| upstream.hosts.is_empty());
     let own = apps.iter().filter(|app| app.component.is_none()).filter_map(|app| {
-        let calls = match app.platform.name {
-            "feishu" => "/open-apis/",
-            "qq" => "/api/",
-            _ => "/cgi-bin/",
-        };
-        path_warning(&format!("app {}: base_url", app.id()), app.base_url.as_deref()?, calls)
+        path_warning(&format!("app {}: base_url", app.id()), app.base_url.as_deref()?, app.platform.calls_begin)
     });
     of_all.into_iter().chain(of_hosts).chain(own).collect()
 }

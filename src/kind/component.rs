@@ -18,6 +18,7 @@ const NAME: &str = "component";
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: mp::PLATFORM.base_url,
+    calls_begin: mp::PLATFORM.calls_begin,
     hosts: mp::PLATFORM.hosts,
     tokens: &[("api_component_token", &COMPONENT)],
     tickets: &[],
@@ -30,6 +31,7 @@ pub static PLATFORM: Platform = Platform {
 pub static AUTHORIZERS: Platform = Platform {
     name: "authorizer",
     base_url: mp::PLATFORM.base_url,
+    calls_begin: mp::PLATFORM.calls_begin,
     hosts: mp::PLATFORM.hosts,
     tokens: &[("api_authorizer_token", &AUTHORIZER)],
     tickets: mp::PLATFORM.tickets,

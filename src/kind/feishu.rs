@@ -12,6 +12,7 @@ const NAME: &str = "feishu";
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: "https://open.feishu.cn",
+    calls_begin: "/open-apis/",
     hosts: &["https://open.feishu.cn"],
     tokens: &[("tenant_access_token", &TOKEN)],
     tickets: &[],

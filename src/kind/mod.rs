@@ -21,6 +21,8 @@ pub struct Platform {
     pub name: &'static str,
     /// Where its API is, unless configured.
     pub base_url: &'static str,
+    /// How the paths of its calls begin.
+    pub calls_begin: &'static str,
     /// Hosts that answer alike, in order of preference; the first is `base_url`.
     pub hosts: &'static [&'static str],
     /// Ways to get the access token by the configuration's `endpoint`; the first is the default.

@@ -11,6 +11,7 @@ const NAME: &str = "mp";
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: "https://api.weixin.qq.com",
+    calls_begin: "/cgi-bin/",
     // The nearest, the general one for disasters, then those of three places.
     hosts: &[
         "https://api.weixin.qq.com",

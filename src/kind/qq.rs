@@ -7,6 +7,7 @@ const NAME: &str = "qq";
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: "https://api.q.qq.com",
+    calls_begin: "/api/",
     hosts: &["https://api.q.qq.com"],
     tokens: &[("getToken", &TOKEN)],
     tickets: &[],

@@ -9,6 +9,7 @@ const NAME: &str = "wecom";
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: "https://qyapi.weixin.qq.com",
+    calls_begin: "/cgi-bin/",
     hosts: &["https://qyapi.weixin.qq.com"],
     tokens: &[("gettoken", &TOKEN)],
     tickets: &[("jsapi", &JSAPI), ("agent", &AGENT)],
