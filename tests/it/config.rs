@@ -890,58 +890,49 @@ fn the_example_of_several_nodes_loads_as_its_unit_starts_it() {
     assert!(shown.contains("node = \"node-2\"") && shown.contains("127.0.0.1:2132"), "{shown}");
 }
 
+/// Its name server knows that one name, if any.
+struct Machine {
+    ipv6: bool,
+    known: Option<(&'static str, [&'static str; 2])>,
+}
+
+impl Environment for Machine {
+    fn get(&self, _: &str) -> Option<std::ffi::OsString> {
+        None
+    }
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn is_root(&self) -> bool {
+        true
+    }
+    fn host_name(&self) -> String {
+        String::new()
+    }
+    fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+        let (name, addresses) = self.known.unwrap_or_else(|| panic!("{host} is not to be looked up"));
+        assert_eq!(host, name);
+        Ok(addresses.map(|address| address.parse().unwrap()).to_vec())
+    }
+    fn has_ipv6_loopback(&self) -> bool {
+        self.ipv6
+    }
+}
+
 #[test]
 fn a_host_name_is_looked_up() {
-    struct Named;
-    impl Environment for Named {
-        fn get(&self, _: &str) -> Option<std::ffi::OsString> {
-            None
-        }
-        fn names(&self) -> Vec<String> {
-            Vec::new()
-        }
-        fn is_root(&self) -> bool {
-            true
-        }
-        fn host_name(&self) -> String {
-            String::new()
-        }
-        fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
-            assert_eq!(host, "cache.internal");
-            Ok(vec!["127.0.0.5".parse().unwrap(), "127.0.0.6".parse().unwrap()])
-        }
-    }
-    let listen = load(None, &Named, &flags("-l cache.internal:9")).unwrap().config.server.listen;
+    let machine = Machine { ipv6: false, known: Some(("cache.internal", ["127.0.0.5", "127.0.0.6"])) };
+    let listen = load(None, &machine, &flags("-l cache.internal:9")).unwrap().config.server.listen;
     assert_eq!(listen, ["127.0.0.5:9".parse().unwrap(), "127.0.0.6:9".parse().unwrap()]);
 }
 
 /// As memcached does. A machine without IPv6 has the one address, and starts.
 #[test]
 fn localhost_is_both_loopback_addresses_where_there_are_both() {
-    struct Machine {
-        ipv6: bool,
-    }
-    impl Environment for Machine {
-        fn get(&self, _: &str) -> Option<std::ffi::OsString> {
-            None
-        }
-        fn names(&self) -> Vec<String> {
-            Vec::new()
-        }
-        fn is_root(&self) -> bool {
-            true
-        }
-        fn host_name(&self) -> String {
-            String::new()
-        }
-        fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
-            panic!("{host} is not to be looked up")
-        }
-        fn has_ipv6_loopback(&self) -> bool {
-            self.ipv6
-        }
-    }
-    let listen = |ipv6| load(None, &Machine { ipv6 }, &flags("-l localhost:9")).unwrap().config.server.listen;
+    let listen = |ipv6| {
+        let machine = Machine { ipv6, known: None };
+        load(None, &machine, &flags("-l localhost:9")).unwrap().config.server.listen
+    };
     assert_eq!(listen(true), ["127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()]);
     assert_eq!(listen(false), ["127.0.0.1:9".parse().unwrap()]);
 }
