@@ -14,10 +14,10 @@ use crate::cache::{self, Cache};
 use crate::config::{self, Config, ListenAt, Listener, Nodes, Protocol, RefuseWith};
 use crate::descriptors::Wanted;
 use crate::files::watch::{self, Followed};
-use crate::net::{self, Bound, Guard, Limits, Owner, Terms};
+use crate::http_api::{self, Door};
 use crate::process::{self, systemd};
+use crate::server::{self, Bound, Guard, Limits, Owner, Terms};
 use crate::service::{Service, Settings};
-use crate::side::{self, Door};
 use crate::stats::Stats;
 use crate::supervision::Supervisor;
 use crate::telemetry;
@@ -54,7 +54,7 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     let bind = |listener: Listener| {
         let (rights, protocol) = (Arc::new(listener.rights), server.protocol);
         let terms = Terms { rights, login: listener.auth, tls: listener.tls, protocol };
-        net::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
+        server::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
     };
     let mut bound: Vec<Bound> = Vec::new();
     let mut before = None;
@@ -125,8 +125,8 @@ pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: imp
 
 /// The parts, wired and ready to run.
 pub struct App {
-    server: net::Server,
-    side: Option<side::Side>,
+    server: server::Server,
+    side: Option<http_api::Side>,
     refresher: crate::credential::refresher::Refresher,
     sinks: Vec<crate::sink::Sink>,
     /// Files that let clients in or us into stores; the refresher follows its own.
@@ -190,9 +190,9 @@ impl App {
         let mut followed = guard.followed();
         followed.extend(door.iter().flat_map(|door| door.keeper().followed()));
         followed.extend(followed_secrets(config));
-        let side = door.map(|door| side::Side::start(door, config, service.clone(), &supervisor));
+        let side = door.map(|door| http_api::Side::start(door, config, service.clone(), &supervisor));
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
-        let server = net::Server::new(bound, service, guard, limits, server.threads, &supervisor)
+        let server = server::Server::new(bound, service, guard, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
         Ok(App { server, side, refresher, sinks, followed, supervisor, addresses })
     }

@@ -17,10 +17,10 @@ use crate::access::Rights;
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
 use crate::config::{self, Config, Log, Protocol, RefuseWith, SecretSource, Server, Upstream};
-use crate::kind::mp;
+use crate::http_api::Door;
+use crate::platform::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Quotas, Sandbox, TlsFiles, times_shorter};
 use crate::secret::Secret;
-use crate::side::Door;
 
 /// The demo's first app, read by the names the tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";

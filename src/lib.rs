@@ -10,19 +10,19 @@
 //! | [`demo`], [`check`] | the subcommands of those names |
 //! | [`access`] | who may do what: rights, users and their passwords; pure |
 //! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
-//! | [`net`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
-//! | [`side`] | the HTTP port for people, monitoring and code that does not speak memcached |
+//! | [`server`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
+//! | [`http_api`] | the HTTP port for people, monitoring and code that does not speak memcached |
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
 //! | [`protocol`] | memcached's protocols as pure values; no I/O, no clock |
 //! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
 //! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
-//! | [`kind`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
-//! | [`upstream`] | the HTTPS client of WeChat's API: requests, answers, error classes |
+//! | [`platform`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
+//! | [`platform`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`address_group`] | which addresses count as one client |
 //! | [`files`] | reads secrets, keys and tickets so that a disk that hangs holds up nothing else |
 //! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
-//! | [`nodes`] | several nodes: what they share, who renews, how the others follow |
-//! | `engine` | the connection to a Redis: where it is, how to get in, what its refusals mean |
+//! | [`cluster`] | several nodes: what they share, who renews, how the others follow |
+//! | `redis_client` | the connection to a Redis: where it is, how to get in, what its refusals mean |
 //! | [`sink`] | what is kept current, written to a store of the site's own as well: a Redis, a database |
 //! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
 //! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
@@ -37,7 +37,7 @@
 //! 1. `get access_token:wx1`: a connection fills its buffer, [`protocol`] parses, [`service`] reads the
 //!    credential table, the answer is appended to the batch's one write. Nothing waits and nothing calls
 //!    WeChat; the one exception is a value whose very first fetch is still under way.
-//! 2. Renewal: the policy says when, the refresher sleeps, [`upstream`] fetches under a deadline, the state
+//! 2. Renewal: the policy says when, the refresher sleeps, [`platform`] fetches under a deadline, the state
 //!    is written, the table swaps the value. A failure leaves the value alone.
 //! 3. `set k`: parse, service, one cache shard: replace, count bytes, evict under the same lock.
 //!
@@ -54,27 +54,26 @@ pub mod cache;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod credential;
 pub mod demo;
 pub mod descriptors;
-#[cfg(feature = "redis")]
-pub mod engine;
 pub mod files;
+pub mod http_api;
 pub mod https;
-pub mod kind;
-pub mod net;
-pub mod nodes;
+pub mod platform;
 pub mod process;
 pub mod protocol;
+#[cfg(feature = "redis")]
+pub mod redis_client;
 pub mod sandbox;
 pub mod secret;
+pub mod server;
 pub mod service;
-pub mod side;
 pub mod sink;
 pub mod stats;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;
 pub mod unit;
-pub mod upstream;

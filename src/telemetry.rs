@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn rust_log_is_heard_about_this_crate_only() {
         let filter = filter(0, "tokencached::net=trace,%%%,tokencached_like=trace");
-        assert!(filter.would_enable("tokencached::net::connection", &Level::TRACE));
+        assert!(filter.would_enable("tokencached::server::connection", &Level::TRACE));
         assert!(!filter.would_enable("tokencached::cache", &Level::DEBUG));
         assert!(!filter.would_enable("other", &Level::INFO));
     }

@@ -11,12 +11,12 @@
 
 mod attack;
 mod client;
+mod cluster;
 mod fairness;
 mod http;
 mod limits;
 mod log;
 mod memory;
-mod nodes;
 mod options;
 mod report;
 // The bench of memory starts both servers alike.
@@ -40,8 +40,15 @@ use subject::Subject;
 /// After this an attack is given up.
 const ATTACK_MAX: Duration = Duration::from_secs(120);
 
-const ALL: &[&[Attack]] =
-    &[memory::ATTACKS, fairness::ATTACKS, limits::ATTACKS, log::ATTACKS, state::ATTACKS, http::ATTACKS, nodes::ATTACKS];
+const ALL: &[&[Attack]] = &[
+    memory::ATTACKS,
+    fairness::ATTACKS,
+    limits::ATTACKS,
+    log::ATTACKS,
+    state::ATTACKS,
+    http::ATTACKS,
+    cluster::ATTACKS,
+];
 
 fn main() -> ExitCode {
     let attacks: Vec<&Attack> = ALL.iter().copied().flatten().collect();

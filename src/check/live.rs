@@ -13,11 +13,11 @@ use super::report::{Outcome, Report, Subject};
 #[cfg(feature = "redis")]
 use crate::config::Nodes;
 use crate::config::{self, App, Config, SecretSource, SinkTo, Upstream};
+use crate::platform::Client;
+use crate::platform::{Ask, component};
 #[cfg(feature = "redis")]
-use crate::engine::{self, Engine};
-use crate::kind::{Ask, component};
+use crate::redis_client::{self, Engine};
 use crate::secret::fingerprint;
-use crate::upstream::Client;
 
 /// Asks all and records how it went.
 ///
@@ -42,7 +42,7 @@ pub async fn ask_all(config: &Config, report: &mut Report) -> Result<(), String>
     }
     #[cfg(feature = "redis")]
     if let Some(Nodes::Redis(state)) = &config.nodes {
-        let outcome = match engine::try_out(&Engine::of_key(state.server.clone(), &state.key())).await {
+        let outcome = match redis_client::try_out(&Engine::of_key(state.server.clone(), &state.key())).await {
             Ok(()) => Outcome::Good("it lets us in and is a master".to_owned()),
             Err(fault) => Outcome::Bad(format!("no: {fault}")),
         };
@@ -79,7 +79,7 @@ async fn ask_apps(config: &Config, report: &mut Report) -> Result<(), String> {
 async fn try_sink(sink: &config::Sink) -> Result<(), String> {
     match &sink.to {
         #[cfg(feature = "redis")]
-        SinkTo::Redis { server, .. } => engine::try_out(&Engine::new(server.clone())).await,
+        SinkTo::Redis { server, .. } => redis_client::try_out(&Engine::new(server.clone())).await,
         #[cfg(feature = "sql")]
         SinkTo::Sql(_) => crate::sink::try_sql(sink).await,
         #[allow(unreachable_patterns)]

@@ -8,7 +8,7 @@ use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::value::{Value, quoted, text};
 use super::{Adopt, App, Sink};
-use crate::kind::{Kind, Renewal};
+use crate::platform::{Kind, Renewal};
 
 const KEYS: &[&str] = &["memcached", "key", "file"];
 const KEY_BYTES_MAX: usize = 250;

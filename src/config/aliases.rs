@@ -18,7 +18,7 @@ use super::settings::closest;
 use super::value::{Given, Reading, Value, kind, quoted, text, word};
 use super::{SecretSource, View};
 use crate::credential::encoding::Form;
-use crate::kind::{Kind, Platform, component};
+use crate::platform::{Kind, Platform, component};
 
 const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
 /// Which of an app's credentials a key shows.

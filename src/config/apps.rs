@@ -16,7 +16,7 @@ use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
 use super::{Alias, AliasOf, App, SecretSource, mistakes};
-use crate::kind::{Kind, PLATFORMS, Platform, mp};
+use crate::platform::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 
 const APPID_BYTES_MAX: usize = 128;

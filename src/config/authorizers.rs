@@ -9,7 +9,7 @@ use super::file::{Document, RawTable};
 use super::nodes::Company;
 use super::value::{path, quoted};
 use super::{App, SecretSource};
-use crate::kind::{Platform, component};
+use crate::platform::{Platform, component};
 use crate::secret::Secret;
 
 /// The one secret thing an app has to bring, and what people call it.

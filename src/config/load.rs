@@ -18,7 +18,7 @@ use super::{
     upstream,
 };
 use crate::access::Rights;
-use crate::kind::mp;
+use crate::platform::mp;
 
 const MIB: u64 = 1 << 20;
 const ITEM_SIZE_DEFAULT: u64 = MIB;

@@ -6,7 +6,7 @@
 use super::apps::shown;
 use super::fault::Problem;
 use super::value::{Value, quoted};
-use crate::kind::{PLATFORMS, Platform, component, mp};
+use crate::platform::{PLATFORMS, Platform, component, mp};
 
 /// WeChat's AppSecrets are so many hex digits.
 const SECRET_CHARS: usize = 32;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::access::Rights;
 use crate::credential::encoding::View;
-use crate::kind::{Kind, Platform, component, mp};
+use crate::platform::{Kind, Platform, component, mp};
 use crate::secret::Secret;
 
 mod access;

@@ -7,7 +7,7 @@ use url::{Position, Url};
 
 use super::environment::Environment;
 use super::{App, Upstream};
-use crate::kind::PLATFORMS;
+use crate::platform::PLATFORMS;
 
 /// The same names as curl's and most libraries', in the order in which they count.
 const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -11,7 +11,7 @@ use super::surroundings::MASK;
 use super::value::{Reading, Value, kind, path, text};
 use super::{App, Upstream};
 use crate::files;
-use crate::kind::mp;
+use crate::platform::mp;
 
 /// `https://host[:port][/path]`; plain http only to this machine, because the secret is in the request.
 pub(super) fn base_url(value: &Value) -> Reading<String> {

@@ -17,12 +17,12 @@ use super::saver::Saver;
 use super::table::{Credential, Reading};
 use super::turn::{Arrival, Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
+use crate::cluster::turn::Next;
+use crate::cluster::{Answer, Unreachable};
 use crate::config::{SecretFault, SecretSource};
-use crate::kind::{Ask, Kind, Renewal};
-use crate::nodes::turn::Next;
-use crate::nodes::{Answer, Unreachable};
+use crate::platform::{Ask, Kind, Renewal};
+use crate::platform::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 use crate::secret::Secret;
-use crate::upstream::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

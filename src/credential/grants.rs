@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::saver::Saver;
+use crate::platform::Failure;
 use crate::secret::{Secret, fingerprint};
-use crate::upstream::Failure;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -242,7 +242,7 @@ impl Grant {
 
     /// WeChat refused the call: perhaps there is another ticket by now, or another refresh token to try once.
     pub fn refused(&self, means: &Means, failure: &mut Failure) {
-        use crate::upstream::Class;
+        use crate::platform::Class;
         match (self.name.what, failure.errcode) {
             (What::VerifyTicket, Some(61005 | 61006)) => {
                 let newer = self.grants.with(&self.name, |held| held.value.clone()).map(Secret::new);
@@ -412,7 +412,7 @@ mod tests {
         assert!(grant.take_ticket(&secret("ticket 1"), false));
         let means = grant.means("wxc", read()).unwrap();
         let refused = || {
-            let mut failure = Failure::refused(crate::kind::component::COMPONENT.api, "wxc", 61005, String::new());
+            let mut failure = Failure::refused(crate::platform::component::COMPONENT.api, "wxc", 61005, String::new());
             grant.refused(&means, &mut failure);
             failure.class
         };

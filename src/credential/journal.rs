@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::table::CredentialId;
 use crate::clock::Now;
-use crate::upstream::codes::Text;
+use crate::platform::codes::Text;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;

@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kind::Quota;
+use crate::platform::Quota;
 
 /// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,14 +49,14 @@ pub use refresher::Refresher;
 pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
+use crate::cluster::http::HttpStore;
+use crate::cluster::lane::{Lane, SameSecret};
+use crate::cluster::seal::Seal;
+use crate::cluster::{NodeId, Shared, Watched};
 use crate::config::{self, App, Config};
-use crate::kind::{Kind, Quota, Renewal, component};
-use crate::nodes::http::HttpStore;
-use crate::nodes::lane::{Lane, SameSecret};
-use crate::nodes::seal::Seal;
-use crate::nodes::{NodeId, Shared, Watched};
+use crate::platform::{BuildError, Client, Upstream};
+use crate::platform::{Kind, Quota, Renewal, component};
 use crate::secret::Secret;
-use crate::upstream::{BuildError, Client, Upstream};
 use encoding::View;
 use facts::About;
 use grants::{Grant, GrantName, Grants, What};
@@ -147,7 +147,7 @@ fn join(nodes: &config::Nodes) -> Result<Joined, String> {
         #[cfg(feature = "redis")]
         config::Nodes::Redis(state) => {
             let secret = state.sealing.read().map_err(|fault| format!("the secret of [state] {fault}"))?;
-            let shared = crate::nodes::redis::RedisStore::new(state, node);
+            let shared = crate::cluster::redis::RedisStore::new(state, node);
             Ok(Joined { shared, secret, name: state.node.clone(), node })
         }
         #[cfg(not(feature = "redis"))]

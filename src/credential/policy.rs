@@ -16,10 +16,10 @@ use super::reliable::Reliable;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootMs, Now};
-use crate::kind::Renewal;
-use crate::nodes::turn;
-use crate::upstream::answer::Told;
-use crate::upstream::class::{Class, Pace, Sent, Wait};
+use crate::cluster::turn;
+use crate::platform::Renewal;
+use crate::platform::answer::Told;
+use crate::platform::class::{Class, Pace, Sent, Wait};
 
 /// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]

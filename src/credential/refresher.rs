@@ -29,12 +29,12 @@ use super::ticket_files::TicketFile;
 use super::turn::Shown;
 use super::verify_ticket::Arrival;
 use crate::clock::{self, BootMs, Clock, Now, Spacing, some};
+use crate::cluster::{News, Unreachable};
 use crate::files::watch::{self, Followed};
-use crate::kind::Renewal;
-use crate::nodes::{News, Unreachable};
+use crate::platform::Renewal;
+use crate::platform::{Class, Failure, Probe, Sent, Token, Upstream, Wait};
 use crate::secret::Secret;
 use crate::supervision::Supervisor;
-use crate::upstream::{Class, Failure, Probe, Sent, Token, Upstream, Wait};
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
-use crate::kind::Quota;
-use crate::nodes::record::{LEASE_MS_MAX, StoreMs};
-use crate::nodes::seal::Seal;
+use crate::cluster::record::{LEASE_MS_MAX, StoreMs};
+use crate::cluster::seal::Seal;
+use crate::platform::Quota;
 
 /// Nodes may have other quotas than this one, and count beside each other while their store is away.
 const QUOTAS_MAX: u64 = 100;

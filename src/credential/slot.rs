@@ -20,13 +20,13 @@ use super::policy::{Standing, ms_to_next_day};
 use super::state::{Entry, KeptLedger, Name, Worth};
 use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State, log_credential};
 use crate::clock::{BootMs, Now, Repeated, some};
+use crate::cluster::Moment;
+use crate::cluster::lane::Lane;
 use crate::config::{Adopt, SecretSource};
 use crate::https::NetworkFault;
-use crate::kind::{Kind, Quota, Renewal};
-use crate::nodes::Moment;
-use crate::nodes::lane::Lane;
+use crate::platform::{Class, Failure, Token, Told};
+use crate::platform::{Kind, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
-use crate::upstream::{Class, Failure, Token, Told};
 
 /// What is to be kept current, as configured.
 pub(super) struct Plan {

@@ -21,7 +21,7 @@ use super::grants::KeptGrant;
 use super::ledger::Ledger;
 use super::policy::Adopted;
 use crate::clock::{BootMs, Now};
-use crate::kind::Kind;
+use crate::platform::Kind;
 
 /// Where the state is kept: a file now, perhaps a shared store for several nodes later.
 pub trait Store: Send + Sync {
@@ -428,8 +428,8 @@ fn decode(text: &str) -> Result<Snapshot, String> {
     }
     let snapshot: Snapshot = serde_json::from_str(envelope.payload.get()).map_err(at)?;
     let sound = |value: &String| {
-        let size = 1..=crate::upstream::answer::TOKEN_BYTES_MAX;
-        size.contains(&value.len()) && crate::upstream::answer::is_plain(value)
+        let size = 1..=crate::platform::answer::TOKEN_BYTES_MAX;
+        size.contains(&value.len()) && crate::platform::answer::is_plain(value)
     };
     let entries = snapshot.entries.iter().map(|entry| &entry.value);
     if !entries.chain(snapshot.grants.iter().map(|kept| &kept.value)).all(sound) {
@@ -444,7 +444,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            name: Name::of(&crate::kind::mp::STABLE, "wx1", "http://a"),
+            name: Name::of(&crate::platform::mp::STABLE, "wx1", "http://a"),
             value: "TOKEN-1".into(),
             generation: 3,
             expires_unix_ms: 1_007_200_000,
@@ -464,7 +464,7 @@ mod tests {
 
     fn calls() -> Ledger {
         let mut calls = Ledger::default();
-        calls.may_call(&crate::kind::Quota::NONE, 1_000_000_000, super::super::ledger::Use::Renewal).unwrap();
+        calls.may_call(&crate::platform::Quota::NONE, 1_000_000_000, super::super::ledger::Use::Renewal).unwrap();
         calls
     }
 

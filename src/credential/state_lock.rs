@@ -336,7 +336,7 @@ mod tests {
     use crate::credential::state::{KeptLedger, Name};
 
     fn snapshot(appid: &str) -> Snapshot {
-        let name = Name::of(&crate::kind::mp::STABLE, appid, "http://a");
+        let name = Name::of(&crate::platform::mp::STABLE, appid, "http://a");
         let ledgers = vec![Arc::new(KeptLedger { name, calls: Ledger::default() })];
         Snapshot { boot_id: appid.into(), ledgers, ..Snapshot::default() }
     }

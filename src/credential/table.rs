@@ -25,7 +25,7 @@ use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
 use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, Now, Spacing};
-use crate::upstream::codes::Text;
+use crate::platform::codes::Text;
 
 /// Index of a credential, stable while the process lives.
 pub type CredentialId = usize;

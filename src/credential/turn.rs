@@ -14,13 +14,13 @@ use super::policy::Standing;
 use super::policy::together::{Alone, others_wait_ms};
 use super::shared_counts::Counts;
 use crate::clock::BootMs;
-use crate::kind::{Quota, Renewal};
-use crate::nodes::lane::{Lane, Lease, Publication, Taken};
-use crate::nodes::seal::Value;
-use crate::nodes::turn::{Asking, Next};
-use crate::nodes::{Answer, Ended, Moment, Record, Unreachable, Verdict};
-use crate::upstream::answer::Told;
-use crate::upstream::{Failure, Sent, Token};
+use crate::cluster::lane::{Lane, Lease, Publication, Taken};
+use crate::cluster::seal::Value;
+use crate::cluster::turn::{Asking, Next};
+use crate::cluster::{Answer, Ended, Moment, Record, Unreachable, Verdict};
+use crate::platform::answer::Told;
+use crate::platform::{Failure, Sent, Token};
+use crate::platform::{Quota, Renewal};
 
 /// What a flight needs to share its credential. None of it changes on the way.
 pub struct Sharing {

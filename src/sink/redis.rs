@@ -11,7 +11,7 @@ use super::item::Entry;
 use super::target::{self, Retract, Scope, Target, Write};
 use crate::config::{RedisServer, Ttl};
 use crate::credential::adopt::Stored;
-use crate::engine::{Engine, Fault, fault_of, refusal};
+use crate::redis_client::{Engine, Fault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
 const DELETE_OURS: &str =

@@ -1,5 +1,5 @@
 // The status page in a real browser: `node page.js SCENARIO`. The server and the sandbox are there already; see
-// tests/it/side/page.rs. Waits for what should come and never just for time to pass.
+// tests/it/http_api/page.rs. Waits for what should come and never just for time to pass.
 'use strict';
 
 const { spawn } = require('node:child_process');

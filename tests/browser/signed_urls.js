@@ -1,5 +1,5 @@
 // What a real browser makes of an address beside what the server signs for it: `node signed_urls.js`. The server is there
-// already; see tests/it/side/jssdk.rs. No address is really called: every request is answered here.
+// already; see tests/it/http_api/jssdk.rs. No address is really called: every request is answered here.
 'use strict';
 
 const crypto = require('node:crypto');

@@ -10,9 +10,9 @@ use tokencached::config::{App, SecretSource};
 use tokencached::credential::table::State;
 use tokencached::sandbox::{Endpoint, Options, Verdict};
 
+use crate::http_api::{Side, exchange};
 use crate::open_platform::{self, AUTH, COMPONENT};
 use crate::refresher::{self, SECRET as OTHER_SECRET, sandbox, stable, until};
-use crate::side::{Side, exchange};
 use crate::support::{APPID, Client, Node, SECRET, Wechat, run, tokencached, wait_for, write};
 use crate::tls::{Authority, connect, shown};
 

@@ -2,7 +2,7 @@
 //! server is well, its books are right, and its neighbours have noticed nothing.
 //!
 //! Deadlines (a line or a value that trickles in, a peer that never reads, idleness), fairness and who has to give way when
-//! connections hold too much are shown in virtual time in `src/net/connection/tests.rs`; keepalive in `src/net/listener.rs`.
+//! connections hold too much are shown in virtual time in `src/server/connection/tests.rs`; keepalive in `src/server/listener.rs`.
 //! What clients do to managed keys is in `managed.rs`, `meta.rs` and `aliases.rs`; to logins and TLS, in `access.rs` and
 //! `tls.rs`; how requests may be cut into packets, in `splits.rs`.
 
@@ -279,7 +279,7 @@ fn who_leaves_after_a_whole_request_has_stored_it_without_reading_the_answer() {
     neighbour.is_well_and_alone();
 }
 
-// Row 12, over a real socket: the end of it, the write timeout, is in `src/net/connection/tests.rs`.
+// Row 12, over a real socket: the end of it, the write timeout, is in `src/server/connection/tests.rs`.
 
 #[test]
 fn clients_that_never_read_cost_a_bounded_memory() {
@@ -591,7 +591,7 @@ fn a_hot_key_loses_no_update() {
     assert_eq!(client.get("text").unwrap().len(), WRITERS * EACH);
 }
 
-// Row 7, over real sockets: the bound itself is in `src/net/connection/tests.rs`.
+// Row 7, over real sockets: the bound itself is in `src/server/connection/tests.rs`.
 
 #[test]
 fn a_hundred_half_sent_values_are_bounded_and_those_that_give_way_stay_in_step() {

@@ -1,12 +1,12 @@
-//! Several hosts: which one is called after what, over real connections. The times are in `src/upstream/hosts.rs`.
+//! Several hosts: which one is called after what, over real connections. The times are in `src/platform/hosts.rs`.
 
 use std::time::Duration;
 
 use tokencached::config;
-use tokencached::kind::{Ask, mp};
+use tokencached::platform::{Ask, mp};
+use tokencached::platform::{Client, Failure, Probe, Sent, Token};
 use tokencached::sandbox::{FaultKind, Options, Sandbox, Scope};
 use tokencached::secret::Secret;
-use tokencached::upstream::{Client, Failure, Probe, Sent, Token};
 
 use crate::refresher::{Log, Node, SECRET, Tls, fault, sandbox, stable, upstream};
 

@@ -11,20 +11,21 @@ mod binary_differential;
 mod cache_model;
 mod check;
 mod clients;
+mod cluster;
+mod cluster_model;
 mod commands;
 mod config;
 mod config_mistakes;
 mod demo;
 mod dependencies;
 mod differential;
-#[cfg(feature = "redis")]
-mod engine;
 mod followed;
 mod frameworks;
 mod fuzz;
 mod hostile;
 mod hosts;
 mod house;
+mod http_api;
 mod interleavings;
 mod ledger;
 mod lifecycle;
@@ -40,20 +41,19 @@ mod moving;
 #[cfg(feature = "redis")]
 #[path = "moving.rs"]
 mod moving_in;
-mod nodes;
-mod nodes_model;
 mod open_platform;
 mod php;
 mod places;
 mod probing;
 mod protocol;
 mod readme;
+#[cfg(feature = "redis")]
+mod redis_client;
 mod refresher;
 mod rogue;
 mod sandbox;
 mod scale;
 mod scripts;
-mod side;
 mod sink_files;
 #[cfg(feature = "redis")]
 mod sinks;

@@ -14,7 +14,7 @@ use tokencached::credential;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store};
 use tokencached::credential::table::Table;
 use tokencached::credential::verify_ticket::{TicketFault, parse};
-use tokencached::kind::component::{AUTHORIZER, AUTHORIZERS, COMPONENT as COMPONENT_KIND, PLATFORM};
+use tokencached::platform::component::{AUTHORIZER, AUTHORIZERS, COMPONENT as COMPONENT_KIND, PLATFORM};
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
 use tokio_util::sync::CancellationToken;
@@ -343,7 +343,7 @@ impl Store for Witness {
     }
 }
 
-fn app(appid: &str, secret: &str, kind: &'static tokencached::kind::Kind) -> App {
+fn app(appid: &str, secret: &str, kind: &'static tokencached::platform::Kind) -> App {
     App { platform: &PLATFORM, ..App::mp(appid, SecretSource::Fixed(Secret::new(secret.to_owned())), kind) }
 }
 

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use tokencached::config::preset_names;
-use tokencached::kind::component::AUTHORIZERS;
-use tokencached::kind::{Ask, Kind, PLATFORMS, Platform};
+use tokencached::platform::component::AUTHORIZERS;
+use tokencached::platform::{Ask, Kind, PLATFORMS, Platform};
 use tokencached::sandbox::{Options, Sandbox};
 use tokencached::secret::Secret;
 
@@ -192,7 +192,7 @@ fn names_of(file: &str, implementation: &str) -> BTreeSet<String> {
 
 /// The enumeration in the description of the API.
 fn described(schema: &str, property: &str) -> BTreeSet<String> {
-    let api: serde_json::Value = serde_json::from_str(&text("src/side/openapi.json")).unwrap();
+    let api: serde_json::Value = serde_json::from_str(&text("src/http_api/openapi.json")).unwrap();
     let found = &api["components"]["schemas"][schema]["properties"][property]["enum"];
     let found = found.as_array().unwrap_or_else(|| panic!("{schema}.{property} is no enumeration"));
     found.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
@@ -200,11 +200,11 @@ fn described(schema: &str, property: &str) -> BTreeSet<String> {
 
 #[track_caller]
 fn assert_page_has_words(name: &str) {
-    let words = text("src/side/page/words.js");
+    let words = text("src/http_api/page/words.js");
     for language in ["en", "zh"] {
         let part = words.split(&format!("const {language} = {{")).nth(1).unwrap().split("\n};").next().unwrap();
         let stands = [format!(" {name}: "), format!(" \"{name}\": ")].iter().any(|word| part.contains(word));
-        assert!(stands, "src/side/page/words.js has no {name} in {language}");
+        assert!(stands, "src/http_api/page/words.js has no {name} in {language}");
     }
 }
 
@@ -214,11 +214,11 @@ fn what_the_api_can_say_is_described_and_has_words_on_the_page() {
         ("src/credential/journal.rs", "Event", "Entry", "event", &["ev_{}"][..]),
         ("src/credential/table.rs", "State", "Credential", "state", &["{}", "{}_means"]),
         ("src/credential/facts.rs", "Verdict", "Check", "verdict", &["verdict_{}"]),
-        ("src/upstream/class.rs", "Class", "Error", "class", &["class_{}", "out_{}"]),
+        ("src/platform/class.rs", "Class", "Error", "class", &["class_{}", "out_{}"]),
     ] {
         let said = names_of(file, implementation);
         assert!(said.len() > 3, "{file}: {said:?}");
-        assert_eq!(said, described(schema, property), "{file} beside {schema}.{property} in src/side/openapi.json");
+        assert_eq!(said, described(schema, property), "{file} beside {schema}.{property} in src/http_api/openapi.json");
         for word in said.iter().flat_map(|name| words.iter().map(move |form| form.replace("{}", name))) {
             assert_page_has_words(&word);
         }
@@ -239,23 +239,23 @@ fn a_state_and_a_class_are_explained_to_operators() {
     let states = names_of("src/credential/table.rs", "State");
     assert_named("docs/en/statistics.md", &statistics, states.iter().map(String::as_str));
     for readme in ["README.md", "README.zh-CN.md"] {
-        let classes = names_of("src/upstream/class.rs", "Class");
+        let classes = names_of("src/platform/class.rs", "Class");
         assert_named(readme, &text(readme), classes.iter().map(String::as_str));
     }
 }
 
-/// `side::described` holds that those under `/v1` are in the description, and the other way round.
+/// `http_api::described` holds that those under `/v1` are in the description, and the other way round.
 #[test]
 fn a_route_and_a_problem_of_the_http_port_are_in_the_manual() {
     let manual = text("docs/en/side-port.md");
-    let routes = text("src/side/routes.rs");
+    let routes = text("src/http_api/routes.rs");
     let routes: Vec<&str> = routes.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(routes.len() > 15);
     for route in routes {
         assert!(manual.contains(route), "docs/en/side-port.md does not name {route}");
     }
     let mut problems = BTreeSet::new();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/side")).unwrap() {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http_api")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             let source = fs::read_to_string(path).unwrap();

@@ -13,15 +13,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokencached::clock::{Clock, Now};
+use tokencached::cluster::memory::Memory;
 use tokencached::config::{self, App, SecretSource};
 use tokencached::credential::adopt::{Source, Stored};
 use tokencached::credential::state::{Loaded, Snapshot, Store};
 use tokencached::credential::table::{Found, Table};
 use tokencached::credential::{Ground, Joined, build_joined};
-use tokencached::kind::{Ask, Kind, Renewal, feishu, mp, qq, wecom};
-use tokencached::nodes::memory::Memory;
+use tokencached::platform::{Ask, Kind, Renewal, feishu, mp, qq, wecom};
+use tokencached::platform::{Called, Failure, Probe, Token, Told, Upstream};
 use tokencached::secret::Secret;
-use tokencached::upstream::{Called, Failure, Probe, Token, Told, Upstream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

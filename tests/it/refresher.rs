@@ -15,10 +15,10 @@ use tokencached::config::{self, App, SecretSource};
 use tokencached::credential::state::{FileStore, Store};
 use tokencached::credential::table::{Credential, Reading, State, Status, Table};
 use tokencached::credential::{self};
-use tokencached::kind::{Ask, Kind, mp, wecom};
+use tokencached::platform::{Ask, Kind, mp, wecom};
+use tokencached::platform::{BuildError, Class, Client, Pace, Sent};
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Quotas, Sandbox, Scope, Verdict};
 use tokencached::secret::Secret;
-use tokencached::upstream::{BuildError, Class, Client, Pace, Sent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -721,7 +721,7 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 // The client by itself.
 
-async fn fetch(upstream: &config::Upstream) -> Result<tokencached::upstream::Token, tokencached::upstream::Failure> {
+async fn fetch(upstream: &config::Upstream) -> Result<tokencached::platform::Token, tokencached::platform::Failure> {
     let secret = Secret::new(SECRET.to_owned());
     let ask =
         Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };

@@ -247,12 +247,12 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let answer = binary.read(24 + 4 + 4096);
     assert_eq!(&answer[28..], token.as_bytes());
     let path = format!("/v1/apps/{FEISHU}/credentials/access_token");
-    let headers = [&*format!("Host: {side}"), crate::side::MEANT];
-    let told = crate::side::raw(side, "GET", &path, &headers, "");
+    let headers = [&*format!("Host: {side}"), crate::http_api::MEANT];
+    let told = crate::http_api::raw(side, "GET", &path, &headers, "");
     assert_eq!(told.json()["token"].as_str(), Some(token.as_str()), "{told:?}");
     // Whoever reports it may name it by its value.
     let body = format!("{{\"token\":\"{token}\"}}");
-    let report = crate::side::raw(side, "POST", &format!("{path}/refresh"), &headers, &body);
+    let report = crate::http_api::raw(side, "POST", &format!("{path}/refresh"), &headers, &body);
     assert_eq!(report.status, 200, "{report:?}");
 
     // A node without a secret, by HTTP.
@@ -298,7 +298,7 @@ mod family {
     use tokencached::credential::facts::Verdict;
     use tokencached::credential::journal::Event;
     use tokencached::credential::table::{Credential, Reading, State};
-    use tokencached::kind::mp;
+    use tokencached::platform::mp;
     use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Scope};
 
     use crate::refresher::{Node, sandbox, stable, token, until};

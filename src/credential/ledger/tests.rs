@@ -65,7 +65,7 @@ fn checks_have_a_tenth_which_is_not_the_renewals() {
 
 #[test]
 fn forced_refreshes_are_ten_a_day_and_thirty_seconds_apart() {
-    let (mut ledger, quota) = (Ledger::default(), crate::kind::mp::STABLE.quota);
+    let (mut ledger, quota) = (Ledger::default(), crate::platform::mp::STABLE.quota);
     let mut force = |unix_ms| ledger.may_call(&quota, unix_ms, Use::Forced).map_err(|denied| denied.limit);
     assert!(force(MIDNIGHT_MS).is_ok());
     assert_eq!(force(MIDNIGHT_MS + 29_999).unwrap_err(), Limit::ForcedGap);
@@ -79,7 +79,7 @@ fn forced_refreshes_are_ten_a_day_and_thirty_seconds_apart() {
 
 #[test]
 fn a_clock_set_back_delays_a_forced_refresh_by_the_pause_and_no_longer() {
-    let (mut ledger, quota) = (Ledger::default(), crate::kind::mp::STABLE.quota);
+    let (mut ledger, quota) = (Ledger::default(), crate::platform::mp::STABLE.quota);
     let noon = MIDNIGHT_MS + 12 * HOUR_MS;
     ledger.may_call(&quota, noon, Use::Forced).unwrap();
     let back = noon - HOUR_MS;

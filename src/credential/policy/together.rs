@@ -6,9 +6,9 @@
 
 use super::{BACKOFF_BASE_MS, BACKOFF_FLOOR_MS, MINUTE_MS, Standing};
 use crate::clock::BootMs;
-use crate::kind::Renewal;
-use crate::nodes::turn::{self, Asking};
-use crate::upstream::class::{Class, Wait};
+use crate::cluster::turn::{self, Asking};
+use crate::platform::Renewal;
+use crate::platform::class::{Class, Wait};
 
 /// The lease of a value that can be had only when its predecessor is dead: readers wait.
 const LEASE_AT_END_MS: u64 = 2_000;

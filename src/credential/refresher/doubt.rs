@@ -16,9 +16,9 @@ use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::policy::ADOPTED_PROBE_MS;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, LastError, Report, State, log_credential};
-use crate::kind::Renewal;
-use crate::upstream::codes::Text;
-use crate::upstream::{Probe, Sent, Token};
+use crate::platform::Renewal;
+use crate::platform::codes::Text;
+use crate::platform::{Probe, Sent, Token};
 
 /// What clients provoke in a flood is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;

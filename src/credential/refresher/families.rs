@@ -9,7 +9,7 @@ use crate::credential::facts::Verdict;
 use crate::credential::policy::{BACKOFF_FLOOR_MS, POLL_MS};
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Reading, State, log_credential};
-use crate::upstream::Failure;
+use crate::platform::Failure;
 
 /// How often it is looked whether the awaited token is there, although its coming is told.
 const LOOK_AGAIN_MS: u64 = 60_000;

@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Driver, Home};
+use crate::cluster::lane::Lane;
+use crate::cluster::seal::Value;
+use crate::cluster::{Record, Shared, Unreachable, Watched, Why};
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::policy::together::OFFER_SPREAD_MS;
 use crate::credential::table::{CredentialId, log_credential};
 use crate::credential::verify_ticket::Arrival;
-use crate::nodes::lane::Lane;
-use crate::nodes::seal::Value;
-use crate::nodes::{Record, Shared, Unreachable, Watched, Why};
+use crate::platform::Failure;
 use crate::secret::Secret;
-use crate::upstream::Failure;
 
 /// How often a follower looks whether all is well, if nothing happens.
 const FOLLOW_MS: u64 = 60_000;

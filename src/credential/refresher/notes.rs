@@ -5,7 +5,7 @@ use crate::credential::facts::{Check, Verdict};
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::table::{CredentialId, Event};
 use crate::https::NetworkFault;
-use crate::upstream::{Failure, Probe, Sent};
+use crate::platform::{Failure, Probe, Sent};
 
 impl Driver {
     pub(super) fn note_event(&self, id: CredentialId, event: Event) {

@@ -3,14 +3,14 @@
 
 use super::Driver;
 use crate::clock::BootMs;
+use crate::cluster::record::StoreMs;
 use crate::credential::flight::{Outcome, Purpose};
 use crate::credential::ledger::{Denied, Ledger, Limit, Use};
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::shared_counts::{Counts, CountsRejected};
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, log_credential};
-use crate::nodes::record::StoreMs;
-use crate::upstream::{Failure, Sent};
+use crate::platform::{Failure, Sent};
 
 impl Slot {
     /// What a call is counted as; none if it is not. A probe is no call of the endpoint. The ledger is that of the

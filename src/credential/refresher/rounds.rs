@@ -8,7 +8,7 @@ use crate::credential::flight::Purpose;
 use crate::credential::probing::{PER_DAY_MAX, Turn, UNDER_WAY_MAX};
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, log_credential};
-use crate::upstream::codes;
+use crate::platform::codes;
 
 /// A try is made only where a renewal is not due for at least this long: one call at a time, and that one comes first.
 const RENEWAL_AWAY_MS: u64 = 2_000;

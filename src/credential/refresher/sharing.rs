@@ -11,6 +11,9 @@ use tracing::{info, warn};
 
 use super::Driver;
 use crate::clock::{BootMs, Now};
+use crate::cluster::seal::{Unsealable, Value};
+use crate::cluster::turn::Asking;
+use crate::cluster::{Moment, News, Op, Record, Unreachable, Why};
 use crate::credential::flight::Purpose;
 use crate::credential::generation;
 use crate::credential::policy::together::{Beside, Means, OFFER_SPREAD_MS};
@@ -18,10 +21,7 @@ use crate::credential::shared_counts::CountsRejected;
 use crate::credential::slot::Slot;
 use crate::credential::table::{CredentialId, Doubt, Event, Report, log_credential};
 use crate::credential::turn::{Sharing, value_of};
-use crate::kind::Renewal;
-use crate::nodes::seal::{Unsealable, Value};
-use crate::nodes::turn::Asking;
-use crate::nodes::{Moment, News, Op, Record, Unreachable, Why};
+use crate::platform::Renewal;
 use crate::secret::fingerprint;
 
 const LOG_AGAIN_MS: u64 = 60_000;

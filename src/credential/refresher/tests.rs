@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::{App, SecretSource, Upstream};
 use crate::credential::state::{Loaded, Snapshot, Store};
 use crate::credential::table::Reading;
-use crate::kind::mp;
+use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
 
 /// The app of this name crashes its first flight.

@@ -5,14 +5,14 @@
 
 use super::Driver;
 use crate::clock::BootMs;
+use crate::cluster::turn::Next;
+use crate::cluster::{Answer, Unreachable};
 use crate::credential::flight::Purpose;
 use crate::credential::policy::BACKOFF_FLOOR_MS;
 use crate::credential::policy::together::told_ms;
 use crate::credential::table::{CredentialId, State, log_credential};
-use crate::kind::Renewal;
-use crate::nodes::turn::Next;
-use crate::nodes::{Answer, Unreachable};
-use crate::upstream::Failure;
+use crate::platform::Failure;
+use crate::platform::Renewal;
 
 impl Driver {
     /// A flight came home because it was not its turn.

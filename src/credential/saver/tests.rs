@@ -7,7 +7,7 @@ use super::super::grants::{GrantName, KeptGrant, What};
 use super::super::ledger::Use;
 use super::super::state::Loaded;
 use super::*;
-use crate::kind::{Quota, mp};
+use crate::platform::{Quota, mp};
 
 /// A store in memory. Its disk may fail, and another process may have it.
 #[derive(Default)]

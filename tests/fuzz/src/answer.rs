@@ -1,8 +1,8 @@
 //! What WeChat may answer: whatever it is, a token that is taken can be served as it is, and nothing that must stay
 //! hidden is in a failure.
 
-use tokencached::kind::{Kind, component, feishu, mp};
-use tokencached::upstream::answer::{TOKEN_BYTES_MAX, probe, token};
+use tokencached::platform::answer::{TOKEN_BYTES_MAX, probe, token};
+use tokencached::platform::{Kind, component, feishu, mp};
 
 /// Stands in the seeds too, so that answers have it.
 const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e700";

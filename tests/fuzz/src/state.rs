@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokencached::clock::Now;
 use tokencached::credential::state::{FileStore, Loaded, Store};
-use tokencached::upstream::answer::TOKEN_BYTES_MAX;
+use tokencached::platform::answer::TOKEN_BYTES_MAX;
 
 pub fn run(data: &[u8]) {
     thread_local!(static FOLDER: tempfile::TempDir = super::folder());

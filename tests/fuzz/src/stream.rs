@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokencached::access::Rights;
 use tokencached::clock::{Now, boot_ms};
 use tokencached::config::{ListenAt, Protocol};
-use tokencached::net::{Guard, Limits, Owner, Server, Terms, bind};
+use tokencached::server::{Guard, Limits, Owner, Server, Terms, bind};
 use tokencached::supervision::Supervisor;
 use tokio_util::sync::CancellationToken;
 

@@ -9,10 +9,10 @@ use tokencached::config;
 use tokencached::credential::table::State;
 use tokencached::credential::{Ground, build_on};
 use tokencached::demo;
-use tokencached::kind::{Ask, Kind};
+use tokencached::platform::{Ask, Kind};
+use tokencached::platform::{Called, Failure, Probe, Token, Upstream, answer};
 use tokencached::sandbox::answer::body;
 use tokencached::sandbox::rules::World;
-use tokencached::upstream::{Called, Failure, Probe, Token, Upstream, answer};
 use tokio_util::sync::CancellationToken;
 
 use super::ground::Clocks;
@@ -30,7 +30,7 @@ struct Line {
 }
 
 impl Line {
-    fn exchange(&self, request: &tokencached::kind::Outgoing) -> String {
+    fn exchange(&self, request: &tokencached::platform::Outgoing) -> String {
         let text = body(&self.world.lock().ask(&parse(request), PEER, true_now(self.clocks.t())));
         if text.contains("\"errcode\":4") {
             self.refused.lock().push(text.clone());

@@ -14,7 +14,7 @@ use tokencached::clock::Clock;
 use tokencached::config::{self, SecretSource};
 use tokencached::credential::table::{Credential, Found, Reading, Value};
 use tokencached::credential::{Ground, Table, build_on};
-use tokencached::kind::{self, Kind, Platform, Renewal};
+use tokencached::platform::{self, Kind, Platform, Renewal};
 use tokencached::sandbox::rules::{Ask, World};
 use tokencached::sandbox::{AppKind, AppOptions, Options};
 use tokencached::secret::Secret;
@@ -131,16 +131,16 @@ pub struct Sim {
 type Way = (AppKind, &'static Platform, &'static Kind, Vec<&'static Kind>);
 
 fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
-    let mp = &kind::mp::PLATFORM;
+    let mp = &platform::mp::PLATFORM;
     let (kind, platform, token, tickets): Way = match n % 20 {
-        0..10 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![]),
-        10 => (AppKind::Mp, mp, &kind::mp::STABLE, vec![&kind::mp::JSAPI, &kind::mp::WX_CARD]),
-        11..15 => (AppKind::Mp, mp, &kind::mp::CLASSIC, vec![]),
-        15 => (AppKind::Mp, &kind::qq::PLATFORM, &kind::qq::TOKEN, vec![]),
-        16..19 => (AppKind::Wecom, &kind::wecom::PLATFORM, &kind::wecom::TOKEN, vec![]),
+        0..10 => (AppKind::Mp, mp, &platform::mp::STABLE, vec![]),
+        10 => (AppKind::Mp, mp, &platform::mp::STABLE, vec![&platform::mp::JSAPI, &platform::mp::WX_CARD]),
+        11..15 => (AppKind::Mp, mp, &platform::mp::CLASSIC, vec![]),
+        15 => (AppKind::Mp, &platform::qq::PLATFORM, &platform::qq::TOKEN, vec![]),
+        16..19 => (AppKind::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, vec![]),
         _ => {
-            let tickets = vec![&kind::wecom::JSAPI, &kind::wecom::AGENT];
-            (AppKind::Wecom, &kind::wecom::PLATFORM, &kind::wecom::TOKEN, tickets)
+            let tickets = vec![&platform::wecom::JSAPI, &platform::wecom::AGENT];
+            (AppKind::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, tickets)
         }
     };
     let prefix = if kind == AppKind::Mp { "wx" } else { "ww" };

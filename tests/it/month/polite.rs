@@ -10,12 +10,12 @@ use tokencached::clock::Clock;
 use tokencached::config::{self, SecretSource};
 use tokencached::credential::table::{Credential, Reading};
 use tokencached::credential::{Ground, build_on};
-use tokencached::kind::{self, Ask, Kind, Platform};
+use tokencached::platform::{self, Ask, Kind, Platform};
+use tokencached::platform::{Called, Failure, Probe, Sent, Token, Upstream, answer};
 use tokencached::sandbox::answer::body;
 use tokencached::sandbox::rules::World;
 use tokencached::sandbox::{AppKind, AppOptions, Options, Verdict};
 use tokencached::secret::Secret;
-use tokencached::upstream::{Called, Failure, Probe, Sent, Token, Upstream, answer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ struct Flaky {
 }
 
 impl Flaky {
-    fn work(&self, request: &tokencached::kind::Outgoing) -> String {
+    fn work(&self, request: &tokencached::platform::Outgoing) -> String {
         body(&self.world.lock().ask(&parse(request), PEER, true_now(self.clocks.t())))
     }
 
@@ -104,10 +104,10 @@ fn app(appid: &str, platform: &'static Platform, token: &'static Kind) -> config
 
 async fn refused_tokens(seed: u64) -> Vec<(String, u64, u64)> {
     let apps = [
-        app("wx0000000000000001", &kind::mp::PLATFORM, &kind::mp::STABLE),
-        app("wx0000000000000002", &kind::mp::PLATFORM, &kind::mp::CLASSIC),
-        app("wx0000000000000003", &kind::qq::PLATFORM, &kind::qq::TOKEN),
-        app("ww0000000000000004", &kind::wecom::PLATFORM, &kind::wecom::TOKEN),
+        app("wx0000000000000001", &platform::mp::PLATFORM, &platform::mp::STABLE),
+        app("wx0000000000000002", &platform::mp::PLATFORM, &platform::mp::CLASSIC),
+        app("wx0000000000000003", &platform::qq::PLATFORM, &platform::qq::TOKEN),
+        app("ww0000000000000004", &platform::wecom::PLATFORM, &platform::wecom::TOKEN),
     ];
     let known = |app: &config::App| AppOptions {
         appid: app.appid.clone(),

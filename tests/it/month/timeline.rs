@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use tokencached::platform::Sent;
 use tokencached::sandbox::answer::body;
 use tokencached::sandbox::rules::{Ask, World};
-use tokencached::upstream::Sent;
 
 use tokencached::clock::Now;
 

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokencached::kind::{Ask, Kind, Outgoing};
+use tokencached::platform::{Ask, Kind, Outgoing};
+use tokencached::platform::{Called, Failure, Probe, Sent, Token, Upstream, answer};
 use tokencached::sandbox::Verdict;
 use tokencached::sandbox::rules::{self, World};
-use tokencached::upstream::{Called, Failure, Probe, Sent, Token, Upstream, answer};
 use tokio::sync::oneshot;
 
 use super::books::Cause;

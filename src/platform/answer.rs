@@ -1,0 +1,549 @@
+//! Reads what WeChat answered. Pure: bytes in, a token or a failure out.
+//!
+//! Success is a non-empty string in the value's field (`access_token`, `ticket`) and no errcode other than 0. Whatever is not plainly that is
+//! never published: a broken answer is a reason to ask again, not a statement that there is no token.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::class::{Class, Failure, Sent, scrub};
+use super::codes;
+use crate::https::NetworkFault;
+use crate::platform::{Api, Kind, Shape};
+use crate::secret::Secret;
+
+/// A token WeChat gave. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Byte for byte as given: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without spaces.
+    pub value: Bytes,
+    /// Seconds the token still lives, after [`Token::told`]'s correction.
+    pub expires_in_s: u64,
+    /// How the answer put the lifetime.
+    pub told: Told,
+    /// What the next renewal is to be made with, if the answer brought it.
+    pub refresh: Option<Secret>,
+}
+
+impl Token {
+    /// The same, of a type that lives so long at most: a wrong lifetime must not be believed for a month.
+    pub fn within(self, life_ms_max: u64) -> Token {
+        if self.expires_in_s.saturating_mul(1000) <= life_ms_max {
+            return self;
+        }
+        Token { expires_in_s: LIFE_S_USUAL, told: Told::TooLong, ..self }
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("expires_in_s", &self.expires_in_s)
+            .field("told", &self.told)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the answer put the token's lifetime. All but `AsGiven` deserve a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A plain number of seconds, taken as it is.
+    AsGiven,
+    /// Less than a second; 60 s assumed for a new token.
+    Zero,
+    /// No `expires_in`; 6900 s assumed.
+    Missing,
+    /// Negative or no number; 60 s assumed.
+    Unusable,
+    /// Over 30 days, or longer than values of its type live; 7200 s assumed.
+    TooLong,
+}
+
+impl Told {
+    /// What to warn about, if anything.
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Told::AsGiven => None,
+            Told::Zero => Some("expires_in was 0; assuming 60 s"),
+            Told::Missing => Some("expires_in was missing; assuming 6900 s"),
+            Told::Unusable => Some("expires_in was not a usable number; assuming 60 s"),
+            Told::TooLong => Some(
+                "expires_in was longer than any value of this type lives; assuming 7200 s: see what answers at base_url",
+            ),
+        }
+    }
+}
+
+/// Whether WeChat accepts a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Alive,
+    /// Refused as invalid, not the newest, or expired; with the errcode.
+    Dead(i64),
+    /// The call is not answered for this app, which says nothing of the token: its quota is used up, or a right is
+    /// lacking; with the errcode.
+    Withheld(i64),
+    /// No telling: network trouble, or a platform that is busy.
+    Unknown,
+}
+
+/// The longest token taken. WeChat says to reserve 512, Feishu 4 KB; twice that.
+pub const TOKEN_BYTES_MAX: usize = 8192;
+
+const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
+const LIFE_S_USUAL: u64 = 7_200;
+
+/// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
+pub fn token(kind: &Kind, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+    read(kind.api, &kind.shape, appid, hidden, status, body)
+}
+
+/// The same of any call.
+pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+    // A torn answer may carry a token that the classic endpoint has minted.
+    let broken = |sent: Sent, what: String| Failure {
+        network: Some(NetworkFault::Answer),
+        ..Failure::transport(appid, sent, what)
+    };
+    let parsed = parse(shape, body);
+    if let Ok(fields) = &parsed
+        && let Some(code) = fields.refusal()
+    {
+        return Err(Failure::refused(api, appid, code, scrub(&fields.message(), hidden)));
+    }
+    if !(200..300).contains(&status) {
+        let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
+        let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
+        return Err(match is_elsewhere(status) {
+            true => Failure::from_elsewhere(appid, sent, message),
+            false => broken(sent, message),
+        });
+    }
+    if trim(body).first() == Some(&b'<') {
+        let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
+        return Err(Failure::from_elsewhere(appid, Sent::Ambiguous, message));
+    }
+    let fields = parsed.map_err(|what| broken(Sent::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
+    let value = match fields.value() {
+        Ok(value) => value,
+        Err(Unusable::Broken(what)) => return Err(broken(Sent::Ambiguous, what)),
+        Err(Unusable::TooLong(what)) => return Err(Failure::unholdable(appid, what)),
+    };
+    let (expires_in_s, told) = life(fields.get(shape.life));
+    Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
+}
+
+/// WeChat refuses with an errcode and status 200. Without one, a redirect or a client's error is somebody else's; one of
+/// these three passes.
+fn is_elsewhere(status: u16) -> bool {
+    (300..500).contains(&status) && !matches!(status, 408 | 425 | 429)
+}
+
+/// Reads the answer to a probe, which that call is.
+pub fn probe(api: Api, status: u16, body: &[u8]) -> Probe {
+    const SHAPE: Shape = Shape::of("ip_list");
+    let Ok(fields) = parse(&SHAPE, body) else { return Probe::Unknown };
+    match fields.code() {
+        Code::Absent | Code::Value(0) if status == 200 && fields.get(SHAPE.value).is_some() => Probe::Alive,
+        Code::Absent | Code::Value(0) | Code::Nonsense => Probe::Unknown,
+        Code::Value(code) => match codes::find(api, code) {
+            Some(row) if row.refuses_token => Probe::Dead(code),
+            // Busy, or an address that is not in service any more.
+            Some(row) if row.class == Class::Retry => Probe::Unknown,
+            _ => Probe::Withheld(code),
+        },
+    }
+}
+
+/// Why an answer's value is not taken.
+enum Unusable {
+    /// The answer is not what it should be.
+    Broken(String),
+    /// The value is good, and longer than this server can hold.
+    TooLong(String),
+}
+
+/// An answer's fields. A key given twice is refused, since two readers might choose differently.
+struct Fields<'a> {
+    values: HashMap<String, Value>,
+    shape: &'a Shape,
+}
+
+/// A JSON object without duplicate keys.
+struct Unique(HashMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unique, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                let mut values = HashMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if values.insert(key, value).is_some() {
+                        return Err(serde::de::Error::custom("a key is given twice"));
+                    }
+                }
+                Ok(Unique(values))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+enum Code {
+    Absent,
+    Value(i64),
+    /// Present, and no integer.
+    Nonsense,
+}
+
+impl Fields<'_> {
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.values.get(name).filter(|value| !value.is_null())
+    }
+
+    fn code(&self) -> Code {
+        let code = match self.get(self.shape.code) {
+            None => return Code::Absent,
+            Some(Value::Number(number)) => number.as_i64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        code.map_or(Code::Nonsense, Code::Value)
+    }
+
+    /// The errcode, if it says no.
+    fn refusal(&self) -> Option<i64> {
+        match self.code() {
+            Code::Value(code) if code != 0 => Some(code),
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self.get(self.shape.message) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => "no message".to_owned(),
+        }
+    }
+
+    fn value(&self) -> Result<Bytes, Unusable> {
+        let name = self.shape.value;
+        let broken = |what: String| Err(Unusable::Broken(what));
+        if matches!(self.code(), Code::Nonsense) {
+            return broken(format!("the answer's {} is not a number", self.shape.code));
+        }
+        let text = match self.get(name) {
+            None => return broken(format!("the answer has neither {name} nor {}", self.shape.code)),
+            Some(Value::String(text)) => text,
+            Some(_) => return broken(format!("the answer's {name} is not a string")),
+        };
+        if text.is_empty() {
+            return broken(format!("the answer's {name} is empty"));
+        }
+        // A line break here would let the answer write protocol lines to every client.
+        if !is_plain(text) {
+            return broken(format!("the answer's {name} has characters a token cannot have"));
+        }
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(Unusable::TooLong(format!(
+                "the answer's {name} has {} bytes, and this server holds {TOKEN_BYTES_MAX} at most",
+                text.len()
+            )));
+        }
+        Ok(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// An unusable one is none: the answer's token is good all the same, and the present one stays.
+    fn refresh(&self) -> Option<Secret> {
+        let text = self.get(self.shape.refresh?)?.as_str()?;
+        let usable = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text);
+        usable.then(|| Secret::new(text.to_owned()))
+    }
+}
+
+/// The characters of tokens and of whatever else WeChat hands out: printable ASCII without blanks.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+}
+
+fn parse<'a>(shape: &'a Shape, body: &[u8]) -> Result<Fields<'a>, &'static str> {
+    let body = trim(body);
+    if body.is_empty() {
+        return Err("the answer is empty");
+    }
+    let parsed: Result<Unique, serde_json::Error> = serde_json::from_slice(body);
+    parsed.map(|Unique(values)| Fields { values, shape }).map_err(|error| match error.classify() {
+        serde_json::error::Category::Eof => "the answer is torn",
+        _ => "the answer is not the JSON object expected",
+    })
+}
+
+/// Byte order marks, blanks and control characters around the JSON have been seen and do no harm.
+fn trim(mut body: &[u8]) -> &[u8] {
+    const BOM: &[u8] = b"\xef\xbb\xbf";
+    loop {
+        body = match body {
+            [first, rest @ ..] if *first <= b' ' || *first == 0x7f => rest,
+            [rest @ .., last] if *last <= b' ' || *last == 0x7f => rest,
+            _ => match (body.strip_prefix(BOM), body.strip_suffix(BOM)) {
+                (Some(rest), _) | (None, Some(rest)) => rest,
+                (None, None) => return body,
+            },
+        }
+    }
+}
+
+fn life(expires_in: Option<&Value>) -> (u64, Told) {
+    let seconds = match expires_in {
+        None => return (7200 - 300, Told::Missing),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
+        Some(_) => None,
+    };
+    match seconds {
+        Some(seconds) if seconds > LIFE_S_MAX => (LIFE_S_USUAL, Told::TooLong),
+        // Rounded down, as WeChat does: a token must never be thought to live longer than it does.
+        Some(seconds) if seconds >= 1.0 => (seconds as u64, Told::AsGiven),
+        Some(seconds) if (0.0..1.0).contains(&seconds) => (60, Told::Zero),
+        _ => (60, Told::Unusable),
+    }
+}
+
+fn excerpt(body: &[u8], hidden: &[&str]) -> String {
+    let head = &body[..body.len().min(4096)];
+    scrub(String::from_utf8_lossy(head).trim(), hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::class::Pace;
+    use crate::platform::{component, mp};
+
+    static KIND: &Kind = &mp::STABLE;
+    const PROBE: Api = mp::PROBE.api();
+
+    fn read(body: &str) -> Result<Token, Failure> {
+        token(KIND, "wx1", &["s3cr3t"], 200, body.as_bytes())
+    }
+
+    fn accepted(body: &str) -> (String, u64, Told) {
+        let token = read(body).unwrap();
+        (String::from_utf8(token.value.to_vec()).unwrap(), token.expires_in_s, token.told)
+    }
+
+    #[test]
+    fn a_plain_answer_is_taken_as_it_is() {
+        assert_eq!(accepted(r#"{"access_token":"T","expires_in":7200}"#), ("T".into(), 7200, Told::AsGiven));
+        assert_eq!(accepted(r#"{"errcode":0,"access_token":"T","expires_in":345}"#), ("T".into(), 345, Told::AsGiven));
+        assert_eq!(accepted(r#"{"errcode":"0","access_token":"T","expires_in":2}"#), ("T".into(), 2, Told::AsGiven));
+    }
+
+    #[test]
+    fn a_failure_quotes_a_bounded_part_of_a_broken_answer() {
+        for body in ["\u{1}".repeat(4000), "a ".repeat(4000), "{\"errcode\": \"\u{20ac} ".repeat(500)] {
+            let message = read(&body).unwrap_err().message;
+            assert_eq!(message.chars().count(), crate::platform::class::MESSAGE_CHARS_MAX, "{message}");
+        }
+        let page = token(KIND, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
+        assert!(page.starts_with("HTTP status 502: a a"), "{page}");
+        assert_eq!(page.chars().count(), crate::platform::class::MESSAGE_CHARS_MAX, "{page}");
+    }
+
+    #[test]
+    fn a_new_refresh_token_is_taken_along_and_an_unusable_one_does_no_harm() {
+        let kind = &component::AUTHORIZER;
+        let body = |refresh: &str| {
+            format!(r#"{{"authorizer_access_token":"T","expires_in":9,"authorizer_refresh_token":{refresh}}}"#)
+        };
+        let read = |refresh: &str| {
+            let token = token(kind, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
+            token.refresh.map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(read(r#""refreshtoken@@@R""#).as_deref(), Some("refreshtoken@@@R"));
+        let long = format!("\"{}\"", "a".repeat(TOKEN_BYTES_MAX + 1));
+        for unusable in ["\"\"", "\"a b\"", r#""a\u0000""#, "null", "5", &long] {
+            assert_eq!(read(unusable), None, "{unusable}");
+        }
+        let torn = body("\"refreshtoken@@@Rx");
+        let failure = token(kind, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
+        assert!(!failure.message.contains("Rx"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_lifetime_is_understood_in_every_shape_or_replaced_with_a_warning() {
+        let cases = [
+            (r#""7200""#, 7200, Told::AsGiven),
+            ("7200.5", 7200, Told::AsGiven),
+            ("30", 30, Told::AsGiven),
+            ("1", 1, Told::AsGiven),
+            ("2592000", 2_592_000, Told::AsGiven),
+            ("2592001", 7200, Told::TooLong),
+            ("1e12", 7200, Told::TooLong),
+            (r#""inf""#, 7200, Told::TooLong),
+            ("0", 60, Told::Zero),
+            ("-1", 60, Told::Unusable),
+            (r#""NaN""#, 60, Told::Unusable),
+            (r#""soon""#, 60, Told::Unusable),
+            ("[7200]", 60, Told::Unusable),
+            ("null", 6900, Told::Missing),
+        ];
+        for (given, seconds, told) in cases {
+            let (_, got, how) = accepted(&format!(r#"{{"access_token":"T","expires_in":{given}}}"#));
+            assert_eq!((got, how), (seconds, told), "{given}");
+        }
+        assert_eq!(accepted(r#"{"access_token":"T"}"#).2, Told::Missing);
+    }
+
+    #[test]
+    fn no_value_is_believed_to_live_longer_than_its_type_does() {
+        let life_ms_max = crate::platform::mp::STABLE.life_ms_max;
+        let told = |seconds: u64| {
+            let token = read(&format!(r#"{{"access_token":"T","expires_in":{seconds}}}"#)).unwrap().within(life_ms_max);
+            (token.expires_in_s, token.told)
+        };
+        assert_eq!([told(7_200), told(7_800)], [(7_200, Told::AsGiven), (7_800, Told::AsGiven)]);
+        assert_eq!([told(7_801), told(2_592_000)], [(7_200, Told::TooLong); 2]);
+    }
+
+    #[test]
+    fn marks_and_control_characters_around_the_json_do_no_harm() {
+        assert_eq!(accepted("\u{feff}\r\n\0{\"access_token\":\"T\",\"expires_in\":9}\0\u{7f}\n").0, "T");
+    }
+
+    #[test]
+    fn nothing_that_could_break_the_protocol_is_taken_for_a_token() {
+        let refused = [
+            r#"{"access_token":"","expires_in":9}"#,
+            r#"{"access_token":"a\r\nEND","expires_in":9}"#,
+            r#"{"access_token":"a b","expires_in":9}"#,
+            r#"{"access_token":"a\u007f","expires_in":9}"#,
+            r#"{"access_token":"\u00e9","expires_in":9}"#,
+            r#"{"access_token":5,"expires_in":9}"#,
+            r#"{"access_token":null,"expires_in":9}"#,
+            r#"{"access_token":"a","access_token":"b","expires_in":9}"#,
+            r#"{"access_token":"a","errcode":0,"errcode":40001}"#,
+            r#"{"access_token":"a","errcode":"x"}"#,
+            r#"{"access_token":"a"}{"access_token":"b"}"#,
+            "{}",
+            "[]",
+            "null",
+        ];
+        for body in refused {
+            let failure = read(body).unwrap_err();
+            assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_feishus_length_is_taken_and_one_too_long_for_us_is_our_fault() {
+        let of = |bytes: usize| read(&format!(r#"{{"access_token":"{}","expires_in":9}}"#, "a".repeat(bytes)));
+        assert_eq!(of(4096).unwrap().value.len(), 4096);
+        assert!(of(TOKEN_BYTES_MAX).is_ok());
+        let failure = of(TOKEN_BYTES_MAX + 1).unwrap_err();
+        assert_eq!((failure.class, failure.sent), (Class::OwnBug, Sent::Ambiguous));
+        assert_eq!(failure.to_string(), "the answer's access_token has 8193 bytes, and this server holds 8192 at most");
+        assert!(failure.advice().contains("report this as a bug"), "{}", failure.advice());
+    }
+
+    /// google-cloud-rust #5864: a torn reply was taken for a permanent refusal.
+    #[test]
+    fn a_torn_reply_is_a_reason_to_ask_again() {
+        let whole = r#"{"access_token":"TOKEN-VALUE","expires_in":7200}"#;
+        for cut in 0..whole.len() {
+            let failure = read(&whole[..cut]).unwrap_err();
+            assert_eq!((failure.class, failure.errcode), (Class::Retry, None), "{cut}");
+            assert!(!failure.message.contains("TOKEN-V"), "{}", failure.message);
+        }
+        for body in ["", "<html>502</html>", "\u{1f}\u{8b}gzip", "nginx"] {
+            assert_eq!(read(body).unwrap_err().class, Class::Retry, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_404_or_a_page_is_not_wechats_and_the_advice_names_base_url() {
+        let advice = |status: u16, body: &str| {
+            let failure = token(KIND, "wx1", &[], status, body.as_bytes()).unwrap_err();
+            assert_eq!(failure.class, Class::Retry, "{status}");
+            failure.advice().into_owned()
+        };
+        for (status, body) in [
+            (404, "not found"),
+            (404, r#"{"message":"no route"}"#),
+            (405, ""),
+            (403, "<html>"),
+            (302, ""),
+            (200, "<!doctype html><title>Log in</title>"),
+        ] {
+            assert!(advice(status, body).contains("base_url"), "{status} {body}");
+        }
+        for (status, body) in [(502, "<html>502</html>"), (429, ""), (200, ""), (200, "{}")] {
+            assert!(!advice(status, body).contains("base_url"), "{status} {body}");
+        }
+        assert_eq!(token(KIND, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+    }
+
+    #[test]
+    fn a_refusal_carries_code_rid_and_no_secret() {
+        let body = r#"{"errcode":40125,"errmsg":"invalid appsecret s3cr3t, rid: 64d2e8b1-4d4aab5f-5bd0e1a5"}"#;
+        let failure = read(body).unwrap_err();
+        assert_eq!(failure.class, Class::Operator(Pace::Slow));
+        assert_eq!((failure.errcode, failure.sent), (Some(40125), Sent::Answered));
+        assert_eq!(failure.rid.as_deref(), Some("64d2e8b1-4d4aab5f-5bd0e1a5"));
+        assert!(!failure.to_string().contains("s3cr3t"));
+    }
+
+    #[test]
+    fn an_errcode_beats_a_token_and_an_http_status_beats_a_token_too() {
+        assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
+        let answer = br#"{"access_token":"T","expires_in":9}"#;
+        let failure = token(KIND, "wx1", &["s"], 502, answer).unwrap_err();
+        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous));
+        assert!(!failure.message.contains("\"T\""), "{}", failure.message);
+        assert_eq!(token(KIND, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+    }
+
+    #[test]
+    fn only_the_three_token_errors_make_a_probe_say_dead() {
+        assert_eq!(probe(PROBE, 200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
+        for code in [40001, 40014, 42001] {
+            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
+        }
+        for body in ["", "{}", "<html>", r#"{"errcode":48017}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
+            assert_eq!(probe(PROBE, 200, body.as_bytes()), Probe::Unknown, "{body}");
+        }
+        for code in [45_009, 45_011, 48_001, 60_020, 61_007, 99_999] {
+            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
+        }
+        assert_eq!(probe(PROBE, 502, br#"{"ip_list":[]}"#), Probe::Unknown);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_the_reader(status in 100u16..600, body: Vec<u8>) {
+            let _ = token(KIND, "wx1", &["s"], status, &body);
+            let _ = probe(PROBE, status, &body);
+        }
+
+        #[test]
+        fn what_is_taken_is_always_printable(text in "\\PC{0,40}") {
+            let body = serde_json::json!({"access_token": text, "expires_in": 9}).to_string();
+            if let Ok(token) = token(KIND, "wx1", &["s"], 200, body.as_bytes()) {
+                proptest::prop_assert!(!token.value.is_empty());
+                proptest::prop_assert!(token.value.iter().all(|b| (0x21..=0x7e).contains(b)));
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The binary protocol on a connection: packets to batches, and SASL for those who must log in.
+//!
+//! Which of the two protocols a client speaks is told by its first byte, once and for all, as memcached does.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Batch, Connection, Pending};
+use crate::clock::Now;
+use crate::config::Protocol;
+use crate::protocol::HangUp;
+use crate::protocol::binary::{self, Command, MAGIC, PLAIN, Packet, PacketStep, Status};
+use crate::server::Shared;
+use crate::service::Context;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Which protocol the client speaks: its very first byte tells. The error is that it is not spoken here.
+    pub(super) fn speaks_binary(&mut self, first_byte: u8) -> Result<bool, HangUp> {
+        if let Some(binary) = self.binary {
+            return Ok(binary);
+        }
+        let binary = first_byte == MAGIC;
+        match self.protocol {
+            Protocol::Ascii if binary => return Err(HangUp::Binary),
+            Protocol::Binary if !binary => return Err(HangUp::NotBinary),
+            _ => {}
+        }
+        self.binary = Some(binary);
+        Ok(binary)
+    }
+
+    /// Executes the packet at the front; `None` to go on with the next.
+    pub(super) fn execute_packet(&mut self, rest: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Option<Batch> {
+        let (packet, used, discard) = match self.bounded_packet(rest, shared) {
+            PacketStep::Packet { packet, used, discard } => (packet, used, discard),
+            PacketStep::More { total } => {
+                let pending = if rest.len() < binary::HEADER_BYTES { Pending::Line } else { Pending::Block };
+                return Some(self.drained(pending, total as u64, total));
+            }
+            PacketStep::Foreign => return Some(self.hang_up(HangUp::NotBinary, now)),
+        };
+        self.whole();
+        if self.stranger.is_some() {
+            match packet.command {
+                Command::Mechanisms => {
+                    self.start += used;
+                    binary::value(&mut self.output, &packet, PLAIN, 0);
+                    return None;
+                }
+                Command::Login { first, mechanism, message } => {
+                    let begun = self.start;
+                    self.start += used;
+                    let batch = self.log_in_by_sasl(&packet, first, mechanism, message, now);
+                    if matches!(batch, Some(Batch::LoginWaits(_))) {
+                        // It is looked at again after the wait.
+                        self.start = begun;
+                    }
+                    return batch;
+                }
+                _ => {}
+            }
+        }
+        let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
+        let outcome = self.execute_one(execute, now, discard, may_wait);
+        self.conclude(outcome, used)
+    }
+
+    /// The next packet. One whose value would be too much memory for all connections together loses it, like one that
+    /// is too large for the cache.
+    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> PacketStep<'a> {
+        let stranger = self.stranger.is_some();
+        let found = binary::step(rest, shared.limits.value_bytes_max, stranger);
+        let PacketStep::More { total } = found else { return found };
+        if self.may_hold(rest.len(), total, shared) {
+            return found;
+        }
+        match binary::step(rest, 0, stranger) {
+            // Keys and extras are short; if there is no room for these either, there is none for anybody.
+            PacketStep::More { .. } => PacketStep::Foreign,
+            refused => refused,
+        }
+    }
+
+    /// One step of a login. Whatever is wrong with it counts as a wrong password.
+    fn log_in_by_sasl(
+        &mut self,
+        packet: &Packet<'_>,
+        first: bool,
+        mechanism: &[u8],
+        message: &[u8],
+        now: Now,
+    ) -> Option<Batch> {
+        let begun = first || self.stranger.as_ref().is_some_and(|stranger| stranger.sasl_begun);
+        let plain = begun && mechanism == PLAIN;
+        if plain && first && message.is_empty() {
+            if let Some(stranger) = &mut self.stranger {
+                stranger.sasl_begun = true;
+            }
+            binary::status(&mut self.output, packet, Status::AuthContinue);
+            return None;
+        }
+        let token = binary::plain(message).filter(|_| plain);
+        let (user, password) = token.unwrap_or_default();
+        if let Some(wait) = self.wait_to_log_in(user, password, now) {
+            return Some(Batch::LoginWaits(wait));
+        }
+        match self.log_in(user, password, now) {
+            Ok(()) => {
+                binary::value(&mut self.output, packet, b"Authenticated", 0);
+                None
+            }
+            Err(last) => {
+                let mut reply = Vec::new();
+                binary::status(&mut reply, packet, Status::AuthError);
+                Some(Batch::LoginFailed { last, reply })
+            }
+        }
+    }
+}
