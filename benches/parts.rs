@@ -13,8 +13,8 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokencached::cache::{Cache, Mode, Options, Stored};
 use tokencached::clock::Now;
-use tokencached::credential::encoding::{Fact, Field, Form, Times, View};
 use tokencached::credential::table::{Found, Key, Published, Table};
+use tokencached::encoding::{Fact, Field, Form, Times, View};
 use tokencached::protocol::parse::step;
 use tokencached::protocol::{Step, binary, response, scan};
 

@@ -3,6 +3,7 @@
 //! The only module that knows all the others. Never reads arguments and never exits the process.
 
 mod needs;
+mod options;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,14 +11,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::options::Options;
 use crate::cache::{self, Cache};
-use crate::config::{self, Config, ListenAt, Listener, Nodes, Protocol, RefuseWith};
+use crate::cluster;
 use crate::descriptors::Wanted;
 use crate::files::watch::{self, Followed};
 use crate::http_api::{self, Door};
 use crate::process::{self, systemd};
-use crate::server::{self, Bound, Guard, Limits, Owner, Terms};
-use crate::service::{Service, Settings};
+use crate::server::{self, Bound, Guard, Limits, ListenAt, Listener, Owner, Protocol, Terms};
+use crate::service::{RefuseWith, Service, Settings};
 use crate::stats::Stats;
 use crate::supervision::Supervisor;
 use crate::telemetry;
@@ -44,12 +46,12 @@ const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads what lets clients in: users, certificates. Done before privileges are dropped.
-pub fn guard(config: &Config) -> Result<Arc<Guard>, String> {
-    Guard::new(&config.access).map(Arc::new).map_err(|error| with_remedy(error, config))
+pub fn guard(config: &Options) -> Result<Arc<Guard>, String> {
+    Guard::new(&config.access).map(Arc::new)
 }
 
 /// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
-pub fn bind(config: &Config) -> Result<Vec<Bound>, String> {
+pub fn bind(config: &Options) -> Result<Vec<Bound>, String> {
     let server = &config.server;
     let bind = |listener: Listener| {
         let (rights, protocol) = (Arc::new(listener.rights), server.protocol);
@@ -77,35 +79,26 @@ fn is_other_half(before: Option<&ListenAt>, at: &ListenAt) -> bool {
 }
 
 /// Reads what the side port needs and opens nothing: for `check`.
-pub fn judge_side(config: &Config) -> Result<(), String> {
-    let judged = config.side.as_ref().map_or(Ok(()), Door::judge);
-    judged.map_err(|error| with_remedy(error, config))
-}
-
-/// What is wrong, and what to do if it is that systemd's user may not read a file.
-fn with_remedy(error: String, config: &Config) -> String {
-    match config::remedy_for_tls(config, &config::ProcessEnvironment) {
-        Some(remedy) => format!("{error}\n{remedy}"),
-        None => error,
-    }
+pub fn judge_side(config: &Options) -> Result<(), String> {
+    config.http.as_ref().map_or(Ok(()), Door::judge)
 }
 
 /// The file descriptors that all of it would need.
-pub fn descriptors(config: &Config) -> Wanted {
+pub fn descriptors(config: &Options) -> Wanted {
     Wanted {
         clients: config.server.max_connections,
-        http: config.side.as_ref().map_or(0, |side| side.max_connections),
+        http: config.http.as_ref().map_or(0, |side| side.max_connections),
         own: needs::descriptors(config),
     }
 }
 
 /// Opens the side port, if there is to be one. Done at the same time.
-pub fn side(config: &Config) -> Result<Option<Door>, String> {
-    config.side.as_ref().map(Door::open).transpose().map_err(|error| with_remedy(error, config))
+pub fn side(config: &Options) -> Result<Option<Door>, String> {
+    config.http.as_ref().map(Door::open).transpose()
 }
 
 /// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
-fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
+fn owner(at: &ListenAt, server: &server::Options) -> Result<Owner, String> {
     let ListenAt::Unix { path, group, .. } = at else { return Ok(Owner::default()) };
     let user = server.user.as_deref().and_then(process::user_to_become);
     let group = match group {
@@ -119,8 +112,8 @@ fn owner(at: &ListenAt, server: &config::Server) -> Result<Owner, String> {
 }
 
 /// Waits for a server that is ending to give up the state file, where this one cannot start without it.
-pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
-    crate::credential::await_state(config, is_given_up, waiting)
+pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
+    crate::credential::await_state(&config.credentials, is_given_up, waiting)
 }
 
 /// The parts, wired and ready to run.
@@ -138,7 +131,7 @@ pub struct App {
 impl App {
     /// Wires the parts: state is loaded and live tokens are published before anything is accepted.
     pub fn new(
-        config: &Config,
+        config: &Options,
         bound: Vec<Bound>,
         door: Option<Door>,
         guard: Arc<Guard>,
@@ -146,7 +139,7 @@ impl App {
     ) -> Result<App, String> {
         let supervisor = Supervisor::new(shutdown);
         let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
-        let (table, refresher) = crate::credential::build(config)?;
+        let (table, refresher) = crate::credential::build(&config.credentials)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
             refresher = refresher.with_watchdog(period / 4, systemd::feed_watchdog);
@@ -190,7 +183,9 @@ impl App {
         let mut followed = guard.followed();
         followed.extend(door.iter().flat_map(|door| door.keeper().followed()));
         followed.extend(followed_secrets(config));
-        let side = door.map(|door| http_api::Side::start(door, config, service.clone(), &supervisor));
+        let side = door.zip(config.http.as_ref()).map(|(door, options)| {
+            http_api::Side::start(door, options, &config.credentials.apps, service.clone(), &supervisor)
+        });
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
         let server = server::Server::new(bound, service, guard, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
@@ -232,13 +227,13 @@ impl App {
 
 /// Passwords and the like, which whoever needs one reads. Here they are followed to keep the last good one, and to say
 /// what is wrong with a file before it is needed.
-fn followed_secrets(config: &Config) -> Vec<Box<dyn Followed>> {
+fn followed_secrets(config: &Options) -> Vec<Box<dyn Followed>> {
     let passwords = config.sinks.iter().filter_map(|sink| {
         let password = sink.password()?;
         password.followed(format!("the password of {sink} in"), |_, _| {})
     });
-    let of_state = config.nodes.iter().flat_map(Nodes::secrets).filter_map(|(what, source)| {
-        let is_fixed = what == Nodes::SEALING;
+    let of_state = config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
+        let is_fixed = what == cluster::Options::SEALING;
         source.followed(format!("{what} of [state] in"), move |_, at_start| {
             if is_fixed && !at_start {
                 tracing::warn!("the secret of [state] has changed; it counts from the next start, and must be the same on all nodes");
@@ -260,12 +255,12 @@ fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate
 }
 
 /// A quarter of the cache, and never less than a few of the largest items.
-fn in_flight_bytes_max(server: &config::Server) -> u64 {
+fn in_flight_bytes_max(server: &server::Options) -> u64 {
     (server.memory_bytes / 4).max(4 * server.item_size_max_bytes as u64).max(IN_FLIGHT_BYTES_MIN)
 }
 
 /// The lines of `stats settings`, named as memcached names them.
-fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, String)> {
+fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, String)> {
     let server = &config.server;
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let inter: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -316,14 +311,11 @@ fn shown_settings(config: &Config, addresses: &[SocketAddr]) -> Vec<(String, Str
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[tokio::test]
     async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
-        let environment = BTreeMap::from([("TOKENCACHED_STATE_PATH".to_owned(), "none".to_owned())]);
-        let config = config::load(None, &environment, &config::Flags::default()).unwrap().config;
+        let config = Options::default();
         let guard = guard(&config).unwrap();
         let mut app = App::new(&config, Vec::new(), None, guard, CancellationToken::new()).unwrap();
         app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));

@@ -14,18 +14,19 @@ use std::path::{Path, PathBuf};
 pub use self::live::ask_all;
 use self::report::count;
 pub use self::report::{Detail, Report};
-use crate::config::{App, Config, Faults, Loaded};
+use crate::config::{Config, Faults, Loaded};
+use crate::credential::App;
 use crate::{credential, unit};
 
 /// What there is to say of a configuration that is accepted.
 pub fn judge(loaded: &Loaded) -> Report {
     let mut report = Report::default();
     loaded.warnings.iter().for_each(|warning| report.warn(warning));
-    let hints = loaded.config.apps.iter().filter_map(|app| Some((app, app.moving_hint()?)));
+    let hints = loaded.config.credentials.apps.iter().filter_map(|app| Some((app, app.moving_hint()?)));
     report.note_of_apps(hints.map(|(app, hint)| hint_of(app, &hint)).collect());
     places::judge(&loaded.config, &mut report);
     // As is usual beside one that runs. Keeps nobody from it.
-    if let Some(text) = credential::state_in_use(&loaded.config) {
+    if let Some(text) = credential::state_in_use(&loaded.config.credentials) {
         report.note(text);
     }
     report
@@ -43,7 +44,11 @@ fn hint_of(app: &App, hint: &str) -> (String, String) {
 
 /// The verdict on a configuration that is accepted.
 pub fn verdict(config: &Config) -> String {
-    let apps = if config.apps.is_empty() { "no apps".to_owned() } else { count(config.apps.len(), "app") };
+    let apps = if config.credentials.apps.is_empty() {
+        "no apps".to_owned()
+    } else {
+        count(config.credentials.apps.len(), "app")
+    };
     let sinks =
         if config.sinks.is_empty() { String::new() } else { format!(", {}", count(config.sinks.len(), "sink")) };
     format!("configuration good: {apps}{sinks}")

@@ -13,14 +13,20 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Rights;
 use crate::app::{self, App};
 use crate::cli::{Account, DemoArgs, SandboxArgs};
-use crate::config::{self, Config, Log, Protocol, RefuseWith, SecretSource, Server, Upstream};
+use crate::config::Config;
+use crate::credential::{self, Alias};
+use crate::http_api;
 use crate::http_api::Door;
+use crate::http_api::options::SIDE_PORT;
+use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppKind, AppOptions, Options, Quotas, Sandbox, TlsFiles, times_shorter};
 use crate::secret::Secret;
+use crate::secret_source::SecretSource;
+use crate::server;
+use crate::telemetry;
 
 /// The demo's first app, read by the names the tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";
@@ -55,14 +61,14 @@ pub fn sandbox_options(lifetime: Duration) -> Options {
 
 /// The demo's apps, for tokens that live so long: they are fetched more often than WeChat would allow.
 #[doc(hidden)]
-pub fn apps(lifetime: Duration) -> Vec<config::App> {
+pub fn apps(lifetime: Duration) -> Vec<credential::App> {
     let [calls, ticket_calls] = daily_quotas(lifetime);
-    let app = |appid: &str, token, aliases: &[&str]| config::App {
+    let app = |appid: &str, token, aliases: &[&str]| credential::App {
         tickets: vec![&mp::JSAPI],
-        aliases: aliases.iter().map(|&alias| config::Alias::raw(alias)).collect(),
+        aliases: aliases.iter().map(|&alias| Alias::raw(alias)).collect(),
         daily_quota: Some(calls).filter(|_| token == &mp::CLASSIC),
         daily_ticket_quota: Some(ticket_calls),
-        ..config::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
+        ..credential::App::mp(appid, SecretSource::Fixed(Secret::new(DEMO_SECRET.to_owned())), token)
     };
     vec![
         app(FIRST_APPID, &mp::STABLE, &["access_token", FIRST_APPID]),
@@ -85,14 +91,14 @@ async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) ->
 /// The status page's port; another one if the usual one is taken and none was asked for.
 fn side(config: &mut Config, args: &DemoArgs) -> Result<Door, String> {
     let mut open = |port| {
-        let side = config::Side::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        let side = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
         let door = Door::open(&side);
-        config.side = Some(side);
+        config.http = Some(side);
         door
     };
     match args.side_port {
         Some(port) => open(port),
-        None => open(config::SIDE_PORT).or_else(|_| open(0)),
+        None => open(SIDE_PORT).or_else(|_| open(0)),
     }
 }
 
@@ -102,38 +108,21 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
 
 fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
     Config {
-        server: Server {
+        server: server::Options {
             listen: vec![SocketAddr::new(args.listen, args.port)],
-            unix_socket: None,
-            unix_mode: 0o700,
-            unix_group: None,
-            rights: Rights::ALL,
-            listeners: Vec::new(),
-            memory_bytes: 64 << 20,
-            item_size_max_bytes: 1 << 20,
-            evict: true,
-            max_connections: 1024,
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
-            backlog: 1024,
-            requests_per_turn: config::REQUESTS_PER_TURN_DEFAULT,
-            idle_timeout_s: 0,
-            first_get_wait_ms: 700,
-            refuse_with: RefuseWith::NotStored,
-            protocol: Protocol::Auto,
-            shutdown_command: false,
-            user: None,
-            pid_file: None,
-            daemonize: false,
-            lock_memory: false,
+            ..server::Options::default()
         },
-        access: config::Access::default(),
-        state_path: None,
-        nodes: None,
-        upstream: Upstream::at(sandbox.base_url()),
-        apps: apps(args.lifetime),
-        side: None,
+        access: server::Access::default(),
+        credentials: credential::Options {
+            state_path: None,
+            cluster: None,
+            upstream: ClientOptions::at(sandbox.base_url()),
+            apps: apps(args.lifetime),
+        },
+        http: None,
         sinks: Vec::new(),
-        log: Log { verbosity: 0, json: false },
+        log: telemetry::Options::default(),
     }
 }
 

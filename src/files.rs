@@ -3,6 +3,7 @@
 //!
 //! A pipe in a file's place waits for a writer, and a file on a network disk for its server, for ever if it is gone.
 
+pub mod trusted;
 pub mod watch;
 
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ pub const READS_MAX: usize = 16;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A file of certificates of all the authorities there are is some hundred KiB.
 pub const PEM_BYTES_MAX: usize = 16 << 20;
+/// A file of passwords is read whole; one of this size is something else.
+pub const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
 /// Most of these files are smaller and need no second buffer.
 const CAPACITY: usize = 1024;
 

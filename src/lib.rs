@@ -59,16 +59,26 @@ pub mod config;
 pub mod credential;
 pub mod demo;
 pub mod descriptors;
+pub mod encoding;
 pub mod files;
 pub mod http_api;
 pub mod https;
+pub mod network;
 pub mod platform;
+pub mod preset;
 pub mod process;
 pub mod protocol;
 #[cfg(feature = "redis")]
 pub mod redis_client;
+#[cfg(not(feature = "redis"))]
+pub mod redis_client {
+    //! Without the feature `redis` there are its settings alone.
+
+    pub mod options;
+}
 pub mod sandbox;
 pub mod secret;
+pub mod secret_source;
 pub mod server;
 pub mod service;
 pub mod sink;
@@ -76,4 +86,5 @@ pub mod stats;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;
+pub mod tls;
 pub mod unit;

@@ -11,11 +11,13 @@ use std::time::Duration;
 use tokencached::app::{self, App};
 use tokencached::check::Detail;
 use tokencached::cli::{self, CheckArgs, Command, ServeArgs};
-use tokencached::config::{self, Config, ListenAt, Loaded, Nodes, ProcessEnvironment};
+use tokencached::cluster;
+use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
 use tokencached::credential::state_lock::lock_path;
 use tokencached::http_api::{Door, Keeper};
 use tokencached::process::systemd;
 use tokencached::server::Guard;
+use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -87,9 +89,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
-    let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, error))?;
+    let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, with_remedy(error, config)))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
-    let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+    let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, with_remedy(error, config)))?;
     let keeper = door.as_ref().map(Door::keeper);
     let side_addresses = door.as_ref().map(Door::addresses).unwrap_or_default();
     let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
@@ -140,7 +142,10 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         ListenAt::Unix { path, .. } => Some(path.display().to_string()),
         ListenAt::Tcp(_) => None,
     }));
-    if config.state_path.is_none() && config.nodes.is_none() && !config.apps.is_empty() {
+    if config.credentials.state_path.is_none()
+        && config.credentials.cluster.is_none()
+        && !config.credentials.apps.is_empty()
+    {
         tracing::info!("no token restored: tokens are kept in memory only, since path in [state] is \"none\"");
     }
     let side: Vec<String> = side.iter().map(ToString::to_string).collect();
@@ -149,13 +154,21 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
         side,
-        apps = clock::some(config.apps.len() as u64),
+        apps = clock::some(config.credentials.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
     );
 }
 
-fn start_telemetry(log: &config::Log) {
+/// What is wrong, and what to do if it is that systemd's user may not read a file.
+fn with_remedy(error: String, config: &Config) -> String {
+    match config::remedy_for_tls(config, &ProcessEnvironment) {
+        Some(remedy) => format!("{error}\n{remedy}"),
+        None => error,
+    }
+}
+
+fn start_telemetry(log: &telemetry::Options) {
     if let Err(error) = telemetry::init(log) {
         telemetry::say(&format!("logs cannot be set up: {error}"));
     }
@@ -187,14 +200,14 @@ fn fit_below_file_limit(config: &mut Config) {
         );
     }
     config.server.max_connections = fit.clients;
-    if let Some(side) = &mut config.side {
+    if let Some(side) = &mut config.http {
         side.max_connections = fit.http;
     }
 }
 
 /// `-u`, and the state folder, which must exist before and which that user must be able to write in.
 fn switch_user(config: &Config) -> Result<(), Failure> {
-    let folder = config.state_path.as_deref().and_then(Path::parent);
+    let folder = config.credentials.state_path.as_deref().and_then(Path::parent);
     let made: Vec<PathBuf> = match folder.map(process::make_folders).transpose() {
         Ok(made) => made.unwrap_or_default(),
         Err(error) => {
@@ -205,10 +218,10 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     };
     let Some(user) = &config.server.user else { return Ok(()) };
     process::switch_user(user, &made).map_err(unavailable("cannot switch the user (-u)"))?;
-    if let Some(path) = &config.state_path {
+    if let Some(path) = &config.credentials.state_path {
         process::judge_state_file(path, &lock_path(path), user).map_err(|fault| (EXIT_CONFIG, fault))?;
     }
-    for app in &config.apps {
+    for app in &config.credentials.apps {
         if !app.secret.is_absent()
             && let Err(fault) = app.secret.read()
         {
@@ -221,7 +234,7 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
             return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} {fault}")));
         }
     }
-    for (what, source) in config.nodes.iter().flat_map(Nodes::secrets) {
+    for (what, source) in config.credentials.cluster.iter().flat_map(cluster::Options::secrets) {
         if let Err(fault) = source.read() {
             return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] {fault}")));
         }
@@ -309,7 +322,7 @@ fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
         Ok(loaded) => {
             guard.reload(&loaded.config.access);
-            if let (Some(keeper), Some(side)) = (side, &loaded.config.side) {
+            if let (Some(keeper), Some(side)) = (side, &loaded.config.http) {
                 keeper.reload(side);
             }
         }
@@ -324,7 +337,7 @@ fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
 
 /// Runs something to look at until a signal ends it.
 fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure> {
-    start_telemetry(&config::Log { verbosity: 0, json: false });
+    start_telemetry(&telemetry::Options::default());
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
@@ -348,8 +361,8 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
         (EXIT_CONFIG, check::refusal(&faults, &command, serve.config.as_deref()))
     })?;
     let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
-    app::guard(&loaded.config).map_err(refused)?;
-    app::judge_side(&loaded.config).map_err(refused)?;
+    let judged = app::guard(&loaded.config).and_then(|_| app::judge_side(&loaded.config));
+    judged.map_err(|error| refused(with_remedy(error, &loaded.config)))?;
     let mut report = check::judge(&loaded);
     if args.live {
         let runtime = runtime()?;

@@ -5,6 +5,7 @@
 //! Each event is one line, without control characters: no value can write a line of its own.
 //! Never makes anybody wait for whoever reads the log: [`queue`] takes the lines and a thread of its own writes them.
 
+mod options;
 mod queue;
 
 use std::borrow::Cow;
@@ -25,8 +26,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub use self::options::Options;
 use self::queue::Queue;
-use crate::config::Log;
 
 const OWN: &str = env!("CARGO_CRATE_NAME");
 /// The process ends after this long at the latest, also if nobody reads the last lines.
@@ -50,7 +51,7 @@ pub enum LogFault {
 }
 
 /// Starts logging for the whole process; fails if it was started before.
-pub fn init(log: &Log) -> Result<(), LogFault> {
+pub fn init(log: &Options) -> Result<(), LogFault> {
     let directives = std::env::var("RUST_LOG").unwrap_or_default();
     let style = Style::of(log);
     let queue = start_queue(style).map_err(LogFault::Thread)?;
@@ -73,7 +74,7 @@ pub fn dropped_lines() -> Arc<AtomicU64> {
 
 /// Says a sentence on standard error, with or without a log: before there is one, or last. Waits a second at most.
 pub fn say(text: &str) {
-    let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Log { verbosity: 0, json: false })), Ok);
+    let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Options::default())), Ok);
     match queue {
         Ok(queue) => queue.push(format!("tokencached: {text}\n").as_bytes()),
         // No thread to be had: rather wait than say nothing.
@@ -109,7 +110,7 @@ struct Style {
 }
 
 impl Style {
-    fn of(log: &Log) -> Style {
+    fn of(log: &Options) -> Style {
         let is_stamped = std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty());
         Style { json: log.json, is_stamped, ansi: !is_stamped && io::stderr().is_terminal() }
     }

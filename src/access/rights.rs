@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Managed {
     All,
     None,
-    /// Those of these apps, as [`crate::config::App::id`] names them; sorted.
+    /// Those of these apps, as [`crate::credential::App::id`] names them; sorted.
     Of(Box<[String]>),
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Counts generously: one too many costs nothing, one too few a renewal.
 
-use crate::config::{Config, Nodes, RESERVED_CONNECTIONS, Sink, SinkTo};
+use super::Options;
+use crate::cluster;
+use crate::http_api::options::RESERVED_CONNECTIONS;
+use crate::sink;
+use crate::sink::options::SinkTo;
 
 /// Standard streams, the log's, systemd's socket, a pid file, signals.
 const PROCESS: usize = 16;
@@ -28,13 +32,13 @@ const NODES: usize = 16;
 const RESERVE: usize = 24;
 
 /// The descriptors that are needed whoever is connected.
-pub fn descriptors(config: &Config) -> usize {
+pub fn descriptors(config: &Options) -> usize {
     // The one that renews, and that of the HTTP port.
     let threads = config.server.threads + 2;
-    let http = config.side.as_ref().map_or(0, |side| side.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
-    let ticket_files = config.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
-    let nodes = match &config.nodes {
-        Some(Nodes::Redis(_) | Nodes::Upstream(_)) => NODES,
+    let http = config.http.as_ref().map_or(0, |side| side.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
+    let ticket_files = config.credentials.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
+    let nodes = match &config.credentials.cluster {
+        Some(cluster::Options::Redis(_) | cluster::Options::Upstream(_)) => NODES,
         None => 0,
     };
     let has_commands = config.sinks.iter().any(|sink| matches!(sink.to, SinkTo::Command(_)));
@@ -42,7 +46,7 @@ pub fn descriptors(config: &Config) -> usize {
         + threads * PER_THREAD
         + config.listeners().len() * PER_LISTENER
         + http
-        + config.upstream.concurrency * PER_CALL
+        + config.credentials.upstream.concurrency * PER_CALL
         + STATE
         + ticket_files.min(1)
         + config.sinks.iter().map(of_sink).sum::<usize>()
@@ -51,7 +55,7 @@ pub fn descriptors(config: &Config) -> usize {
         + RESERVE
 }
 
-fn of_sink(sink: &Sink) -> usize {
+fn of_sink(sink: &sink::Options) -> usize {
     match sink.to {
         SinkTo::Redis { .. } => PER_REDIS_SINK,
         SinkTo::Sql(_) => PER_SQL_SINK,

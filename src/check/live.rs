@@ -11,13 +11,17 @@ use tokio::task::JoinSet;
 use super::app_name;
 use super::report::{Outcome, Report, Subject};
 #[cfg(feature = "redis")]
-use crate::config::Nodes;
-use crate::config::{self, App, Config, SecretSource, SinkTo, Upstream};
+use crate::cluster;
+use crate::config::Config;
+use crate::credential::App;
 use crate::platform::Client;
+use crate::platform::ClientOptions;
 use crate::platform::{Ask, component};
 #[cfg(feature = "redis")]
 use crate::redis_client::{self, Engine};
 use crate::secret::fingerprint;
+use crate::secret_source::SecretSource;
+use crate::sink::{self, options::SinkTo};
 
 /// Asks all and records how it went.
 ///
@@ -41,14 +45,14 @@ pub async fn ask_all(config: &Config, report: &mut Report) -> Result<(), String>
         report.record(Subject::Sink, format!("sink {sink}"), outcome);
     }
     #[cfg(feature = "redis")]
-    if let Some(Nodes::Redis(state)) = &config.nodes {
+    if let Some(cluster::Options::Redis(state)) = &config.credentials.cluster {
         let outcome = match redis_client::try_out(&Engine::of_key(state.server.clone(), &state.key())).await {
             Ok(()) => Outcome::Good("it lets us in and is a master".to_owned()),
             Err(fault) => Outcome::Bad(format!("no: {fault}")),
         };
         report.record(Subject::State, format!("state {}", state.server), outcome);
     }
-    if config.apps.is_empty() {
+    if config.credentials.apps.is_empty() {
         report.note("no app is configured, so there is nothing to ask WeChat");
     }
     Ok(())
@@ -56,11 +60,11 @@ pub async fn ask_all(config: &Config, report: &mut Report) -> Result<(), String>
 
 /// As many at once as the server would ask, so that many apps do not wait for one that does not answer.
 async fn ask_apps(config: &Config, report: &mut Report) -> Result<(), String> {
-    let client = Client::new(&config.upstream).map_err(|error| error.to_string())?;
-    let upstream = Arc::new(config.upstream.clone());
-    let at_once = Arc::new(Semaphore::new(config.upstream.concurrency.max(1)));
+    let client = Client::new(&config.credentials.upstream).map_err(|error| error.to_string())?;
+    let upstream = Arc::new(config.credentials.upstream.clone());
+    let at_once = Arc::new(Semaphore::new(config.credentials.upstream.concurrency.max(1)));
     let mut asked = JoinSet::new();
-    for (index, app) in config.apps.iter().cloned().enumerate() {
+    for (index, app) in config.credentials.apps.iter().cloned().enumerate() {
         let (client, upstream, at_once) = (client.clone(), upstream.clone(), at_once.clone());
         asked.spawn(async move {
             let _permit = at_once.acquire().await;
@@ -69,14 +73,14 @@ async fn ask_apps(config: &Config, report: &mut Report) -> Result<(), String> {
     }
     let mut outcomes = asked.join_all().await;
     outcomes.sort_by_key(|(index, _)| *index);
-    for ((_, outcome), app) in outcomes.into_iter().zip(&config.apps) {
+    for ((_, outcome), app) in outcomes.into_iter().zip(&config.credentials.apps) {
         report.record(Subject::App, app_name(app), outcome);
     }
     Ok(())
 }
 
 /// Whether a sink lets us in, and would take what is written there.
-async fn try_sink(sink: &config::Sink) -> Result<(), String> {
+async fn try_sink(sink: &sink::Options) -> Result<(), String> {
     match &sink.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, .. } => redis_client::try_out(&Engine::new(server.clone())).await,
@@ -87,7 +91,7 @@ async fn try_sink(sink: &config::Sink) -> Result<(), String> {
     }
 }
 
-async fn ask(client: &Client, app: &App, upstream: &Upstream) -> Outcome {
+async fn ask(client: &Client, app: &App, upstream: &ClientOptions) -> Outcome {
     if app.secret.is_absent() {
         return Outcome::NotAsked("it has no secret here and is only followed".to_owned());
     }

@@ -13,7 +13,9 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 
 use super::report::Report;
-use crate::config::{Config, ListenAt, SinkEntry, SinkTo};
+use crate::config::Config;
+use crate::server::ListenAt;
+use crate::sink::options::{SinkEntry, SinkTo};
 use crate::{process, unit};
 
 /// Folders of one sink that are spoken of; sites with a folder an app have thousands.
@@ -37,7 +39,9 @@ pub fn judge(config: &Config, report: &mut Report) {
 
 /// Whether the state file can be kept. Without it the server runs, and fetches every token anew at each start.
 fn state(config: &Config, report: &mut Report) {
-    let Some(path) = config.state_path.as_deref().filter(|_| !config.apps.is_empty()) else { return };
+    let Some(path) = config.credentials.state_path.as_deref().filter(|_| !config.credentials.apps.is_empty()) else {
+        return;
+    };
     let folder = folder_of(path);
     let (shown, who) = (folder.display(), own_name());
     let unless = "otherwise tokens are kept in memory only, and fetched anew at each start";

@@ -23,9 +23,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::options::LeaderOptions;
 use super::{Answer, Asked, Moment, News, Op, Shared, Unreachable, Verdict, Watched, Why};
 use crate::clock::{self, BootMs, Repeated};
-use crate::config::UpstreamNodes;
 use crate::https::TlsFault;
 use crate::secret::Secret;
 use known::{Known, Told};
@@ -64,7 +64,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    fn of(fault: TlsFault, nodes: &UpstreamNodes) -> BuildError {
+    fn of(fault: TlsFault, nodes: &LeaderOptions) -> BuildError {
         match (fault, &nodes.ca_file) {
             (TlsFault::CaFile(reason), Some(path)) => BuildError::CaFile { path: path.clone(), reason },
             (fault, _) => BuildError::Tls(fault.to_string()),
@@ -101,7 +101,7 @@ const NOT_YET: &str = "has not been asked yet";
 
 impl HttpStore {
     /// Reads `ca_file`; connects nowhere. The secret seals what this process hands itself.
-    pub fn new(nodes: &UpstreamNodes, seal_secret: Secret) -> Result<Arc<HttpStore>, BuildError> {
+    pub fn new(nodes: &LeaderOptions, seal_secret: Secret) -> Result<Arc<HttpStore>, BuildError> {
         Ok(Arc::new(HttpStore {
             urls: nodes.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
             at: AtomicUsize::new(0),
@@ -456,7 +456,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_descriptor_a_followed_node_is_not_left_for_another() {
-        let nodes = UpstreamNodes {
+        let nodes = LeaderOptions {
             urls: vec!["http://a.test".to_owned(), "http://b.test".to_owned()],
             key: None,
             key_origin: None,

@@ -10,6 +10,7 @@
 pub mod http;
 pub mod lane;
 pub mod memory;
+pub mod options;
 pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use options::{LeaderOptions, Options, StoreOptions};
 pub use record::{Ended, NodeId, Op, Record, Verdict};
 pub use turn::Moment;
 

@@ -1,112 +1,14 @@
 //! Who may connect and what they may do there: users, certificates, and listeners with terms of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
-use super::{App, Config, credentials};
-use crate::access::{Rights, UserFault, Users, Whose};
-use crate::files;
-
-/// A file of passwords is read whole; one of this size is something else.
-pub const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
-/// The entry about everybody without one of their own.
-const ANYBODY: &str = "*";
-
-/// What lets clients in.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Users and passwords (`-Y`), a line `user:password` each.
-    pub auth_file: Option<PathBuf>,
-    /// What users may do, by name; `*` is whoever is not named. Empty: everything.
-    pub users: BTreeMap<String, Rights>,
-    /// TLS towards clients (`-Z`).
-    pub tls: Option<Tls>,
-    /// What the bearers of certificates may do. Empty: everything.
-    pub certificates: Vec<(Whose, Rights)>,
-}
-
-/// Certificates, by their files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The chain, the server's own first.
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub clients: ClientCertificates,
-    pub min_version: TlsVersion,
-}
-
-/// What is asked of clients; with the authorities that count.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    Ignored,
-    Optional(PathBuf),
-    Required(PathBuf),
-}
-
-/// The least version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
-/// An address to listen on, and what holds there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    pub at: ListenAt,
-    /// The most that clients may do there.
-    pub rights: Rights,
-    /// Clients must log in.
-    pub auth: bool,
-    pub tls: bool,
-}
-
-/// Where a listener is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAt {
-    Tcp(SocketAddr),
-    Unix {
-        path: PathBuf,
-        /// Access mask.
-        mode: u32,
-        /// The group that the socket belongs to; none: the process's own.
-        group: Option<String>,
-    },
-}
-
-impl Access {
-    /// Reads the users, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
-    pub fn read_users(&self) -> Result<Option<Users>, String> {
-        let Some(path) = &self.auth_file else { return Ok(None) };
-        let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
-        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        self.users_of(&bytes).map(Some).map_err(|error| fault(&error))
-    }
-
-    /// The users of that text of a file.
-    pub fn users_of(&self, text: &[u8]) -> Result<Users, UserFault> {
-        Users::parse(text, |name| self.rights_of(name).map(Arc::new))
-    }
-
-    fn rights_of(&self, name: &[u8]) -> Option<Rights> {
-        if self.users.is_empty() {
-            return Some(Rights::ALL);
-        }
-        let own = std::str::from_utf8(name).ok().and_then(|name| self.users.get(name));
-        own.or_else(|| self.users.get(ANYBODY)).cloned()
-    }
-
-    /// Strangers are kept out of a TLS listener.
-    pub(super) fn requires_certificates(&self) -> bool {
-        matches!(&self.tls, Some(Tls { clients: ClientCertificates::Required(_), .. }))
-    }
-}
+use super::{Access, App, Config, credentials};
+use crate::access::{Rights, Whose};
 
 /// Rights as one word or a list of words.
 pub(super) fn rights(value: &Value) -> Reading<Rights> {
@@ -204,12 +106,12 @@ fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(Whose, R
 
 /// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.
 pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
-    let known: HashSet<String> = config.apps.iter().map(App::id).collect();
+    let known: HashSet<String> = config.credentials.apps.iter().map(App::id).collect();
     let access = &config.access;
     let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
     let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
     let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
-    let keys = config.side.as_ref().and_then(|side| side.read_keys().ok().flatten()).unwrap_or_default();
+    let keys = config.http.as_ref().and_then(|side| side.read_keys().ok().flatten()).unwrap_or_default();
     let of_keys = keys.iter().flat_map(|key| key.rights.named_apps());
     let named: BTreeSet<&String> = named.into_iter().chain(of_keys).collect();
     let unknown = named.into_iter().filter(|app| !known.contains(*app));

@@ -4,98 +4,28 @@
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use super::apps::Reader;
-use super::encodings::ClientLibrary;
 pub(super) use super::encodings::{Fields, form_as_toml};
 use super::fault::{Place, Problem};
 use super::file::RawTable;
-use super::key_words::{fill, fit, wants_secret};
-pub(super) use super::key_words::{fits_in_a_key, known_words, spell};
-use super::presets::{PRESETS, Preset};
+use super::key_words::fit;
+pub(super) use super::key_words::known_words;
 use super::settings::closest;
 use super::value::{Given, Reading, Value, kind, quoted, text, word};
-use super::{SecretSource, View};
-use crate::credential::encoding::Form;
-use crate::platform::{Kind, Platform, component};
+use super::{Alias, CredentialName, SecretSource, View};
+use crate::encoding::key_words::{fill, wants_secret};
+pub(super) use crate::encoding::key_words::{fits_in_a_key, spell};
+use crate::encoding::{ClientLibrary, Form};
+use crate::platform::{Platform, component};
+use crate::preset::{PRESETS, Preset};
 
 const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
-/// Which of an app's credentials a key shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AliasOf {
-    AccessToken,
-    JsapiTicket,
-    WxCardTicket,
-    /// WeCom's, for `wx.agentConfig`.
-    AgentTicket,
-    /// A component's own.
-    ComponentToken,
-}
-
-impl AliasOf {
-    pub(super) const ALL: [AliasOf; 5] = [
-        AliasOf::AccessToken,
-        AliasOf::JsapiTicket,
-        AliasOf::WxCardTicket,
-        AliasOf::AgentTicket,
-        AliasOf::ComponentToken,
-    ];
-
-    /// What a kind of credential is to an alias.
-    pub(super) fn of(kind: &Kind) -> Option<AliasOf> {
-        AliasOf::ALL.into_iter().find(|of| of.is(kind))
-    }
-
-    /// Whether it is about credentials of that kind.
-    pub fn is(self, kind: &Kind) -> bool {
-        self.word() == kind.key
-    }
-
-    /// The word in the configuration; a kind's `key` too.
-    pub fn word(self) -> &'static str {
-        match self {
-            AliasOf::AccessToken => "access_token",
-            AliasOf::JsapiTicket => "jsapi_ticket",
-            AliasOf::WxCardTicket => "wx_card_ticket",
-            AliasOf::AgentTicket => "agent_ticket",
-            AliasOf::ComponentToken => "component_access_token",
-        }
-    }
-}
-
-/// Another key for a credential. `Debug` never shows a secret in it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Alias {
-    pub name: String,
-    /// What stands for the name wherever people read it, if the name holds the secret.
-    pub spoken: Option<String>,
-    pub of: AliasOf,
-    pub view: View,
-}
-
-impl Alias {
-    /// A key that answers with the access token itself.
-    pub fn raw(name: impl Into<String>) -> Alias {
-        Alias { name: name.into(), spoken: None, of: AliasOf::AccessToken, view: View::RAW }
-    }
-
-    /// The name as people may read it.
-    pub fn spoken(&self) -> &str {
-        self.spoken.as_deref().unwrap_or(&self.name)
-    }
-}
-
-impl fmt::Debug for Alias {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alias").field("name", &self.spoken()).field("of", &self.of).field("view", &self.view).finish()
-    }
-}
 
 /// An alias before the secret is known.
 pub(super) struct Template {
     key: String,
-    of: AliasOf,
+    of: CredentialName,
     view: View,
     /// The preset it comes from.
     preset: Option<&'static str>,
@@ -106,7 +36,14 @@ pub(super) struct Template {
 
 impl Template {
     pub fn raw(key: impl Into<String>, place: Place) -> Template {
-        Template { key: key.into(), of: AliasOf::AccessToken, view: View::RAW, preset: None, guessed: false, place }
+        Template {
+            key: key.into(),
+            of: CredentialName::AccessToken,
+            view: View::RAW,
+            preset: None,
+            guessed: false,
+            place,
+        }
     }
 
     /// The configuration's key it came from.
@@ -121,7 +58,7 @@ pub(super) struct Owner<'a> {
     pub agent: Option<&'a str>,
     pub platform: &'a Platform,
     /// What the app keeps current.
-    pub kept: &'a [AliasOf],
+    pub kept: &'a [CredentialName],
 }
 
 impl Owner<'_> {
@@ -130,7 +67,7 @@ impl Owner<'_> {
         self.platform.name != component::AUTHORIZERS.name
     }
 
-    fn has_use_for(&self, of: AliasOf, key: &str) -> bool {
+    fn has_use_for(&self, of: CredentialName, key: &str) -> bool {
         let has_words = (self.has_secret() || !wants_secret(key)) && (self.agent.is_some() || !key.contains("{agent}"));
         self.kept.contains(&of) && has_words
     }
@@ -337,7 +274,7 @@ fn placeholders(key: &str, owner: &Owner<'_>) -> Reading<()> {
     known_words(key, &["appid", "agent", "secret", "secret10", "any"])
 }
 
-fn template(item: &Given, kept: &[AliasOf], client: ClientLibrary) -> Result<Template, (Problem, Place)> {
+fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> Result<Template, (Problem, Place)> {
     match &item.value {
         Value::Text(key) => Ok(Template { of: usual(kept), ..Template::raw(key, item.place.clone()) }),
         Value::Table(fields) => table(fields, &item.place, kept, client),
@@ -351,7 +288,7 @@ fn template(item: &Given, kept: &[AliasOf], client: ClientLibrary) -> Result<Tem
 fn table(
     given: &[(String, Given)],
     place: &Place,
-    kept: &[AliasOf],
+    kept: &[CredentialName],
     client: ClientLibrary,
 ) -> Result<Template, (Problem, Place)> {
     let fields = Fields::of(given, TABLE_KEYS, "an alias")?;
@@ -365,16 +302,16 @@ fn table(
 }
 
 /// What a key shows unless it says so: the app's token, which stands first.
-fn usual(kept: &[AliasOf]) -> AliasOf {
-    kept.first().copied().unwrap_or(AliasOf::AccessToken)
+fn usual(kept: &[CredentialName]) -> CredentialName {
+    kept.first().copied().unwrap_or(CredentialName::AccessToken)
 }
 
 /// A kind of credential by its word.
-pub(super) fn of_word(value: &Value) -> Reading<AliasOf> {
-    word(value, &AliasOf::ALL.map(|of| (AliasOf::word(of), of)))
+pub(super) fn of_word(value: &Value) -> Reading<CredentialName> {
+    word(value, &CredentialName::ALL.map(|of| (CredentialName::word(of), of)))
 }
 
-fn of(value: &Value, kept: &[AliasOf]) -> Reading<AliasOf> {
+fn of(value: &Value, kept: &[CredentialName]) -> Reading<CredentialName> {
     let of = of_word(value)?;
     if kept.contains(&of) {
         return Ok(of);
@@ -386,7 +323,7 @@ fn of(value: &Value, kept: &[AliasOf]) -> Reading<AliasOf> {
 /// An alias as the file could have it.
 pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String {
     let key = quoted(alias.spoken());
-    let usual = matches!(alias.of, AliasOf::AccessToken | AliasOf::ComponentToken);
+    let usual = matches!(alias.of, CredentialName::AccessToken | CredentialName::ComponentToken);
     if usual && alias.view == View::RAW {
         return key;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::aliases::{Owner, Template, fits_in_a_key};
 use super::app_name::{app_name, warn_of_duplicates};
@@ -12,12 +12,12 @@ use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
 use super::nodes::Company;
-use super::secret_source::{SecretFault, of_text};
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
-use super::{Alias, AliasOf, App, SecretSource, mistakes};
+use super::{Alias, App, CredentialName, SecretOrigin, SecretSource, mistakes};
 use crate::platform::{Kind, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
+use crate::secret_source::{SecretFault, of_text};
 
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
@@ -28,24 +28,10 @@ const PROBE_EVERY_S_MIN: u64 = 10;
 /// WeChat's own bound (page "获取稳定版接口调用凭据").
 const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
 
-/// Where an app's secret came from, for `check`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    File(PathBuf),
-    /// `secret_credential`: systemd's.
-    Credential(String),
-    /// `secret_env` or the quick start.
-    Environment(String),
-    /// Written in the configuration file.
-    Inline,
-    /// There is none: the app is only followed.
-    Nowhere,
-}
-
 /// A checked app with what only the checks and `check` need.
 pub(super) struct Entry {
     pub app: App,
-    origin: Origin,
+    origin: SecretOrigin,
     place: Place,
     /// What becomes of `app.aliases` once the secret is certain.
     templates: Vec<Template>,
@@ -61,7 +47,7 @@ pub(super) struct Reader<'r> {
 
 impl Reader<'_> {
     /// All apps: those of the file, then the quick start's.
-    pub fn apps(&mut self, document: &mut Document) -> (Vec<App>, Vec<Origin>) {
+    pub fn apps(&mut self, document: &mut Document) -> (Vec<App>, Vec<SecretOrigin>) {
         let raw = std::mem::take(&mut document.apps);
         let mut entries: Vec<Entry> = raw.into_iter().flat_map(|app| self.app_and_authorizers(app, document)).collect();
         self.quick_start(&mut entries);
@@ -127,7 +113,8 @@ impl Reader<'_> {
                 None
             }
         };
-        let kept: Vec<AliasOf> = std::iter::once(token).chain(tickets.clone()).filter_map(AliasOf::of).collect();
+        let kept: Vec<CredentialName> =
+            std::iter::once(token).chain(tickets.clone()).filter_map(CredentialName::of).collect();
         let owner =
             Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
         let templates = self.templates(&raw, &owner);
@@ -142,7 +129,7 @@ impl Reader<'_> {
         }
         // Without a secret there is a fault and no start; the app stays in view for the checks between apps.
         let (secret, origin) =
-            secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), Origin::Inline));
+            secret.unwrap_or_else(|| (SecretSource::Fixed(Secret::new(String::new())), SecretOrigin::Inline));
         let app = App {
             appid,
             name,
@@ -166,14 +153,14 @@ impl Reader<'_> {
     }
 
     /// Warns of a secret that is hardly one. The quick start's is judged by itself.
-    fn doubt_secret(&mut self, source: &SecretSource, origin: &Origin, place: &Place, platform: &Platform) {
+    fn doubt_secret(&mut self, source: &SecretSource, origin: &SecretOrigin, place: &Place, platform: &Platform) {
         let at = match origin {
-            Origin::File(path) => path.display().to_string(),
-            Origin::Credential(name) => format!("the credential {}", shown(name)),
-            Origin::Environment(name) if name == "WECHAT_SECRET" => return,
-            Origin::Environment(name) => format!("environment {}", shown(name)),
-            Origin::Inline => place.to_string(),
-            Origin::Nowhere => return,
+            SecretOrigin::File(path) => path.display().to_string(),
+            SecretOrigin::Credential(name) => format!("the credential {}", shown(name)),
+            SecretOrigin::Environment(name) if name == "WECHAT_SECRET" => return,
+            SecretOrigin::Environment(name) => format!("environment {}", shown(name)),
+            SecretOrigin::Inline => place.to_string(),
+            SecretOrigin::Nowhere => return,
         };
         // A file that is gone by now was judged already.
         let doubt = source.read().ok().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
@@ -274,7 +261,7 @@ impl Reader<'_> {
         document: &Document,
         appid: Option<&str>,
         wanted: &Wanted,
-    ) -> Option<(SecretSource, Origin)> {
+    ) -> Option<(SecretSource, SecretOrigin)> {
         let mut sources: Vec<(&str, Given)> =
             wanted.keys.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
         if sources.len() > 1 {
@@ -287,10 +274,10 @@ impl Reader<'_> {
             // The quick start may bring the secret of an app that the file describes.
             let own = appid.filter(|_| wanted.key == SECRET.key);
             if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
-                return Some((secret, Origin::Environment("WECHAT_SECRET".into())));
+                return Some((secret, SecretOrigin::Environment("WECHAT_SECRET".into())));
             }
             if wanted.of_app && self.company != Company::Alone {
-                return Some((SecretSource::Absent, Origin::Nowhere));
+                return Some((SecretSource::Absent, SecretOrigin::Nowhere));
             }
             let problem = Problem::new(
                 format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun),
@@ -304,9 +291,9 @@ impl Reader<'_> {
             self.fault(key, no_use_for_a_secret(wanted.noun), &place);
         }
         match self.secret_of(key, given.value, document, wanted, appid) {
-            Ok((SecretSource::Fixed(secret), Origin::Inline)) if matches!(place, Place::Environment(_)) => {
+            Ok((SecretSource::Fixed(secret), SecretOrigin::Inline)) if matches!(place, Place::Environment(_)) => {
                 let name = place.to_string().trim_start_matches("environment ").to_owned();
-                Some((SecretSource::Environment(secret), Origin::Environment(name)))
+                Some((SecretSource::Environment(secret), SecretOrigin::Environment(name)))
             }
             Ok(secret) => {
                 if key == wanted.key {
@@ -332,18 +319,18 @@ impl Reader<'_> {
         document: &Document,
         wanted: &Wanted,
         appid: Option<&str>,
-    ) -> Reading<(SecretSource, Origin)> {
+    ) -> Reading<(SecretSource, SecretOrigin)> {
         let name = text(&value)?;
         match key.strip_prefix(wanted.key).unwrap_or_default() {
             "_file" => {
                 let path = document.folder.join(name);
                 let source = SecretSource::file(&path);
-                Ok((self.secret_file(source, &path, wanted, appid)?, Origin::File(path)))
+                Ok((self.secret_file(source, &path, wanted, appid)?, SecretOrigin::File(path)))
             }
             "_credential" => {
                 let path = credentials::file(self.environment, &value, &format!("{}_file", wanted.key))?;
                 let source = SecretSource::credential(&path);
-                Ok((self.secret_file(source, &path, wanted, appid)?, Origin::Credential(name.to_owned())))
+                Ok((self.secret_file(source, &path, wanted, appid)?, SecretOrigin::Credential(name.to_owned())))
             }
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
@@ -357,13 +344,13 @@ impl Reader<'_> {
                         format!("Set it to {}.", wanted.whose),
                     )
                 })?;
-                Ok((SecretSource::Environment(secret), Origin::Environment(name.to_owned())))
+                Ok((SecretSource::Environment(secret), SecretOrigin::Environment(name.to_owned())))
             }
             _ => {
                 let secret = of_text(name).map_err(|fault| {
                     Problem::new(format!("the {} {fault}", wanted.noun), format!("Write {}.", wanted.whose))
                 })?;
-                Ok((SecretSource::Fixed(secret), Origin::Inline))
+                Ok((SecretSource::Fixed(secret), SecretOrigin::Inline))
             }
         }
     }
@@ -435,7 +422,8 @@ impl Reader<'_> {
         let platform = described.map_or(&mp::PLATFORM, |entry| entry.app.platform);
         let doubt = secret.as_ref().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
         self.warnings.extend(doubt.map(|doubt| format!("environment WECHAT_SECRET: {doubt}")));
-        let origin = secret.as_ref().map_or(Origin::Nowhere, |_| Origin::Environment("WECHAT_SECRET".into()));
+        let origin =
+            secret.as_ref().map_or(SecretOrigin::Nowhere, |_| SecretOrigin::Environment("WECHAT_SECRET".into()));
         let secret = secret.map_or(SecretSource::Absent, SecretSource::Environment);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
         {

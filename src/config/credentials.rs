@@ -58,7 +58,7 @@ pub(super) fn remedy_if_denied(
 /// The same for the keys and certificates of TLS, which are read when they are used.
 pub fn remedy_for_tls(config: &Config, environment: &dyn Environment) -> Option<String> {
     let server = config.access.tls.iter().map(|tls| ("server", tls));
-    let side = config.side.iter().filter_map(|side| Some(("side", side.tls.as_ref()?)));
+    let side = config.http.iter().filter_map(|side| Some(("side", side.tls.as_ref()?)));
     server.chain(side).find_map(|(section, tls)| {
         let remedy = |path: &Path, key: &str| {
             let (setting, name) = (format!("tls.{key}_credential"), format!("{section}-{key}"));

@@ -3,19 +3,19 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::access::{ClientCertificates, ListenAt, Listener, Tls, TlsVersion};
 use super::adopt;
 use super::aliases::as_toml;
-use super::apps::Origin;
 use super::load::Loaded;
-use super::secret_source::HIDDEN;
-use super::upstream::proxy_shown;
 use super::value::size_text;
 use super::{
-    Nodes, RedisServer, RefuseWith, Side, Sink, SinkCommand, SinkFile, SinkTo, SqlAt, SqlSink, SqlTls, TimeShown,
-    TlsFiles, Ttl,
+    ClientCertificates, HIDDEN, ListenAt, Listener, Nodes, RedisOptions, RefuseWith, SecretOrigin, Side, Sink,
+    SinkCommand, SinkFile, SinkTo, SqlSink, Tls, TlsVersion, Ttl,
 };
 use crate::access::Rights;
+use crate::platform::client::proxy_shown;
+use crate::redis_client::options::TlsFiles;
+use crate::sink::options::{SqlAt, SqlTls};
+use crate::sink::template::TimeShown;
 
 impl Loaded {
     /// All settings in effect as TOML. It loads again, except where a hidden secret stands.
@@ -24,7 +24,7 @@ impl Loaded {
         self.server(&mut out);
         self.rest(&mut out);
         // A component's authorizers follow it in the list, and in the file stand below it.
-        for (app, origin) in self.config.apps.iter().zip(&self.origins) {
+        for (app, origin) in self.config.credentials.apps.iter().zip(&self.origins) {
             let authorizer = app.component.is_some();
             out.push_str(if authorizer { "\n[[app.authorizer]]\n" } else { "\n[[app]]\n" });
             line(&mut out, "appid", &quoted(&app.appid));
@@ -137,10 +137,10 @@ impl Loaded {
     }
 
     fn rest(&self, out: &mut String) {
-        let (upstream, log) = (&self.config.upstream, &self.config.log);
+        let (upstream, log) = (&self.config.credentials.upstream, &self.config.log);
         out.push_str("\n[state]\n");
-        line(out, "path", &self.config.state_path.as_deref().map_or_else(|| quoted("none"), quoted_path));
-        if let Some(of) = &self.config.nodes {
+        line(out, "path", &self.config.credentials.state_path.as_deref().map_or_else(|| quoted("none"), quoted_path));
+        if let Some(of) = &self.config.credentials.cluster {
             nodes(out, of);
         }
         out.push_str("\n[upstream]\n");
@@ -155,7 +155,7 @@ impl Loaded {
         if let Some(proxy) = &upstream.proxy {
             line(out, "proxy", &quoted(&proxy_shown(proxy)));
         }
-        if let Some(of) = &self.config.side {
+        if let Some(of) = &self.config.http {
             side(self, out, of);
         }
         out.push_str("\n[log]\n");
@@ -275,7 +275,7 @@ fn scope(out: &mut String, sink: &Sink) {
 }
 
 /// Which Redis, of a sink and of the state.
-fn redis(out: &mut String, server: &RedisServer) {
+fn redis(out: &mut String, server: &RedisOptions) {
     line(out, "url", &quoted(&server.url()));
     if let Some(TlsFiles { ca_file, identity }) = &server.tls {
         if let Some(path) = ca_file {
@@ -325,13 +325,13 @@ fn nodes(out: &mut String, nodes: &Nodes) {
 }
 
 /// Where a secret comes from.
-fn secret(out: &mut String, key: &str, origin: &Origin) {
+fn secret(out: &mut String, key: &str, origin: &SecretOrigin) {
     match origin {
-        Origin::File(path) => line(out, &format!("{key}_file"), &quoted_path(path)),
-        Origin::Credential(name) => line(out, &format!("{key}_credential"), &quoted(name)),
-        Origin::Environment(name) => line(out, &format!("{key}_env"), &quoted(name)),
-        Origin::Inline => line(out, key, &format!("{} # written in the file", quoted(HIDDEN))),
-        Origin::Nowhere => {}
+        SecretOrigin::File(path) => line(out, &format!("{key}_file"), &quoted_path(path)),
+        SecretOrigin::Credential(name) => line(out, &format!("{key}_credential"), &quoted(name)),
+        SecretOrigin::Environment(name) => line(out, &format!("{key}_env"), &quoted(name)),
+        SecretOrigin::Inline => line(out, key, &format!("{} # written in the file", quoted(HIDDEN))),
+        SecretOrigin::Nowhere => {}
     }
 }
 

@@ -1,53 +1,17 @@
 //! The fields of a table that say how a key shows a credential (`encoding`, `shows`, `fields`, `constant`, `flags`,
 //! `at_least`) -> a view, and back.
 
-use super::AliasOf;
+use super::CredentialName;
 use super::View;
 use super::fault::{Place, Problem};
 use super::settings::closest;
 use super::value::{Given, Reading, Value, integer, kind, quoted, word};
-use crate::credential::encoding::{Constant, Fact, Field, Form};
+use crate::encoding::{ClientLibrary, Constant, Fact, Field, Form};
 
 /// Longest life a time may be stretched to: WeChat's own is 7200.
 const AT_LEAST_S_MAX: u64 = 86_400;
 /// How deep fields may hold fields.
 const DEPTH_MAX: usize = 4;
-
-/// The library that reads a key, because each marks a serialized value in its own way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ClientLibrary {
-    /// PHP's extension memcached.
-    #[default]
-    Memcached,
-    /// PHP's extension memcache.
-    Memcache,
-    /// The package memcached of Node.js, given objects and not texts.
-    NodeMemcached,
-}
-
-impl ClientLibrary {
-    pub(super) const WORDS: [(&str, ClientLibrary); 3] = [
-        ("memcached", ClientLibrary::Memcached),
-        ("memcache", ClientLibrary::Memcache),
-        ("node-memcached", ClientLibrary::NodeMemcached),
-    ];
-
-    /// Its mark of a value that `serialize()` wrote.
-    pub fn serialized_flags(self) -> u32 {
-        match self {
-            ClientLibrary::Memcached | ClientLibrary::NodeMemcached => 4,
-            ClientLibrary::Memcache => 1,
-        }
-    }
-
-    /// Its mark of an object in JSON; in PHP that is a string like any.
-    pub fn object_flags(self) -> u32 {
-        match self {
-            ClientLibrary::NodeMemcached => 2,
-            ClientLibrary::Memcached | ClientLibrary::Memcache => 0,
-        }
-    }
-}
 
 /// The fields of a table, by name.
 pub(super) struct Fields<'g>(&'g [(String, Given)]);
@@ -79,12 +43,12 @@ impl<'g> Fields<'g> {
     }
 
     /// How the key shows a credential of that kind.
-    pub fn view(&self, of: AliasOf, place: &Place) -> Result<View, (Problem, Place)> {
+    pub fn view(&self, of: CredentialName, place: &Place) -> Result<View, (Problem, Place)> {
         self.view_for(ClientLibrary::default(), of, place)
     }
 
     /// The same for readers with that library.
-    pub fn view_for(&self, client: ClientLibrary, of: AliasOf, place: &Place) -> Result<View, (Problem, Place)> {
+    pub fn view_for(&self, client: ClientLibrary, of: CredentialName, place: &Place) -> Result<View, (Problem, Place)> {
         let wish = Wish {
             encoding: self.read("encoding", |value| word(value, &Encoding::WORDS))?,
             shows: self.read("shows", shows)?,
@@ -145,7 +109,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn form(self, of: AliasOf) -> Reading<Form> {
+    fn form(self, of: CredentialName) -> Reading<Form> {
         let encoding = self.encoding.unwrap_or(Encoding::Raw);
         if let Some(constant) = self.constant {
             return match (self.shows, self.fields) {
@@ -185,9 +149,9 @@ impl Wish {
 }
 
 /// The fields of an object unless it says so.
-fn usual_fields(of: AliasOf) -> Field {
+fn usual_fields(of: CredentialName) -> Field {
     let value = match of {
-        AliasOf::AccessToken | AliasOf::ComponentToken => of.word(),
+        CredentialName::AccessToken | CredentialName::ComponentToken => of.word(),
         _ => "ticket",
     };
     let mut fields = [(value, Fact::Value), ("expires_at", Fact::ExpiresAt), ("expires_in", Fact::ExpiresIn)];

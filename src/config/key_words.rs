@@ -3,45 +3,14 @@
 //! Whatever holds a secret has two forms: the key itself, and what may be shown of it. For people a digest of a secret
 //! stays as it was written, so that nobody can try secrets against it.
 
-use md5::{Digest, Md5};
-
 use super::apps::shown;
 use super::fault::Problem;
 use super::value::{Reading, quoted};
-use crate::credential::encoding::{ANY, END_BYTES_MIN};
+use crate::encoding::key_words::{MD5, Part, fits_in_a_key, parts};
+use crate::encoding::{ANY, END_BYTES_MIN};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
-/// A shorter text is no secret of WeChat's; leaving it out of sight would only make names unreadable.
-const SECRET_BYTES_MIN: usize = 16;
-/// As much of WeCom's secret is in wechatpy's key, because a corporation has many secrets.
-const SECRET_BEGINNING: usize = 10;
-const MD5: &str = "{md5:";
-
-/// Puts a value in the place of `{word}`. Within a digest of JSON it is escaped as PHP's `json_encode()` does.
-pub(super) fn fill(key: &str, word: &str, value: &str) -> String {
-    let word = format!("{{{word}}}");
-    let parts = parts(key).into_iter().map(|part| match part {
-        Part::Digest(inner) if is_json(inner) => format!("{MD5}{}}}", inner.replace(&word, &php_json(value))),
-        Part::Digest(inner) => format!("{MD5}{}}}", inner.replace(&word, value)),
-        Part::Text(text) => text.replace(&word, value),
-    });
-    parts.collect()
-}
-
-/// The key itself, and what may be shown of it.
-pub(super) fn spell(key: String, secret: &str) -> (String, String) {
-    let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
-    let spoken = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
-    let spoken = digested(&spoken, |inner| !inner.contains("{secret"));
-    let name = fill(&fill(&spoken, "secret", secret), "secret10", beginning);
-    (digested(&name, |_| true), spoken)
-}
-
-/// Whether the key wants the secret.
-pub(super) fn wants_secret(key: &str) -> bool {
-    key.contains("{secret")
-}
 
 /// `{word}` must be one that is known; other braces are part of the key.
 pub(super) fn known_words(key: &str, known: &[&str]) -> Reading<()> {
@@ -77,11 +46,6 @@ pub(super) fn fit(name: &str, spoken: &str) -> Reading<()> {
     }
 }
 
-/// Whether a text may be part of a key.
-pub(super) fn fits_in_a_key(text: &str) -> bool {
-    !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
-}
-
 /// `{any}` once at most, and enough behind it to tell the key from ordinary ones.
 fn fit_wildcard(name: &str, spoken: &str) -> Reading<()> {
     let Some((_, end)) = name.split_once(ANY) else { return Ok(()) };
@@ -97,109 +61,12 @@ fn fit_wildcard(name: &str, spoken: &str) -> Reading<()> {
     Ok(())
 }
 
-enum Part<'k> {
-    Text(&'k str),
-    /// What is between `{md5:` and its closing brace.
-    Digest(&'k str),
-}
-
-fn parts(key: &str) -> Vec<Part<'_>> {
-    let (mut parts, mut rest) = (Vec::new(), key);
-    while let Some((before, after)) = rest.split_once(MD5) {
-        let Some(end) = closing_brace(after) else { break };
-        parts.push(Part::Text(before));
-        parts.push(Part::Digest(&after[..end]));
-        rest = &after[end + 1..];
-    }
-    parts.push(Part::Text(rest));
-    parts
-}
-
-/// Where the brace is that closes one opened before.
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'{' => depth += 1,
-            b'}' if depth == 0 => return Some(at),
-            b'}' => depth -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Computes the digests of which `now` says so.
-fn digested(key: &str, now: impl Fn(&str) -> bool) -> String {
-    let parts = parts(key).into_iter().map(|part| match part {
-        Part::Digest(inner) if now(inner) => {
-            Md5::digest(inner.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-        }
-        Part::Digest(inner) => format!("{MD5}{inner}}}"),
-        Part::Text(text) => text.to_owned(),
-    });
-    parts.collect()
-}
-
-fn is_json(text: &str) -> bool {
-    text.starts_with("{\"")
-}
-
-/// The inside of a string as `json_encode()` writes it without options: `/` is escaped, and all beyond ASCII.
-fn php_json(text: &str) -> String {
-    let mut escaped = String::new();
-    for unit in text.encode_utf16() {
-        match char::from_u32(u32::from(unit)).filter(char::is_ascii) {
-            Some(c @ ('"' | '\\' | '/')) => escaped.extend(['\\', c]),
-            Some('\u{8}') => escaped.push_str("\\b"),
-            Some('\u{c}') => escaped.push_str("\\f"),
-            Some('\n') => escaped.push_str("\\n"),
-            Some('\r') => escaped.push_str("\\r"),
-            Some('\t') => escaped.push_str("\\t"),
-            Some(c) if !c.is_ascii_control() || c == '\u{7f}' => escaped.push(c),
-            _ => escaped.push_str(&format!("\\u{unit:04x}")),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
-    const CREDENTIALS: &str =
-        r#"easywechat.{md5:{"grant_type":"client_credential","appid":"{appid}","secret":"{secret}"}}"#;
-
     #[test]
-    fn a_digest_is_that_of_php_and_its_secret_is_not_shown() {
-        let key = fill(CREDENTIALS, "appid", "wx1");
-        let (name, spoken) = spell(key, SECRET);
-        // php -r 'echo md5(json_encode(["grant_type"=>"client_credential","appid"=>"wx1","secret"=>"0123..."]));'
-        assert_eq!(name, "easywechat.65aa5b89efe1cdd0b4a95fd7d9e8d1f6");
-        assert_eq!(spoken, r#"easywechat.{md5:{"grant_type":"client_credential","appid":"wx1","secret":"{secret}"}}"#);
-        assert_eq!(spell(spoken.clone(), SECRET), (name, spoken), "what is shown says the same again");
-    }
-
-    #[test]
-    fn values_within_json_are_escaped_as_php_does() {
-        let (name, _) = spell(fill(CREDENTIALS, "appid", "wx/\"é😀\u{7f}"), SECRET);
-        assert_eq!(name, "easywechat.6938fa2872f8656c1961a915531e40b3");
-    }
-
-    #[test]
-    fn a_digest_without_a_secret_is_shown_as_it_is() {
-        let key = fill("yii.{md5:access_token_{appid}}.{appid}", "appid", "wx1");
-        let (name, spoken) = spell(key, SECRET);
-        assert_eq!(name, "yii.2ea0b3491928013ece48b360bc89f9b5.wx1");
-        assert_eq!(spoken, name);
-    }
-
-    #[test]
-    fn braces_that_are_no_words_stay() {
-        for key in ["{md5:abc", "a{b c}d", "{}", "{\"a\":1}"] {
-            assert_eq!(spell(key.to_owned(), SECRET).0, key);
-        }
+    fn a_word_in_braces_is_one_that_is_known() {
         assert!(known_words("{md5:abc", &["appid"]).is_err());
         assert!(known_words("{md5:{appid}}{}", &["appid"]).is_ok());
         assert!(known_words("{md5:{apid}}", &["appid", "agent"]).is_err());

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::access::{Access, ListenAt, Listener, reading, rights};
+use super::access::{reading, rights};
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::RawTable;
 use super::listen::{self, Guarded};
 use super::value::{Given, mode, switch, text};
+use super::{Access, ListenAt, Listener};
 use crate::access::Rights;
 
 /// What stands before the path of a Unix socket.

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use super::access::{self, Access, ClientCertificates, Tls, TlsVersion};
-use super::apps::{Origin, Reader};
+use super::access;
+use super::apps::Reader;
 use super::environment::Environment;
 use super::fault::{Fault, Faults, Place, Problem};
 use super::file::{self, Document};
@@ -14,10 +14,11 @@ use super::listeners::{Listeners, default_mode};
 use super::settings::{SETTINGS, closest};
 use super::value::{Given, Reading, Value, integer, mode, path, size, size_text, switch, text, word};
 use super::{
-    Config, Log, Protocol, RefuseWith, Server, Upstream, authorizers, credentials, mistakes, nodes, side, surroundings,
-    upstream,
+    Access, ClientCertificates, Config, Log, Protocol, RefuseWith, SecretOrigin, Server, Tls, TlsVersion, Upstream,
+    authorizers, credentials, mistakes, nodes, side, surroundings, upstream,
 };
 use crate::access::Rights;
+use crate::credential;
 use crate::platform::mp;
 
 const MIB: u64 = 1 << 20;
@@ -33,8 +34,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Other addresses than loopback are meant.
     pub allow_unauthenticated: bool,
-    /// Where each app's secret came from, in the order of `config.apps`.
-    pub origins: Vec<Origin>,
+    /// Where each app's secret came from, in the order of `config.credentials.apps`.
+    pub origins: Vec<SecretOrigin>,
     /// Where systemd has put its credentials.
     pub credentials_folder: Option<PathBuf>,
 }
@@ -112,7 +113,14 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     warnings.extend(upstream::warn_of_paths(&upstream, &apps));
     warnings.extend(surroundings::unused(environment, &upstream, &apps));
     let server = Server { listen, unix_socket: unix_socket.map(|(path, _)| path), listeners, ..server };
-    let config = Config { server, access, state_path, nodes, upstream, apps, side, sinks, log };
+    let config = Config {
+        server,
+        access,
+        credentials: credential::Options { state_path, cluster: nodes, upstream, apps },
+        http: side,
+        sinks,
+        log,
+    };
     warnings.extend(access::unknown_apps(&config));
     let credentials_folder = credentials::folder(environment);
     Ok(Loaded { config, warnings, allow_unauthenticated, origins, credentials_folder })
@@ -311,7 +319,7 @@ impl<'l> Layers<'l> {
             requests_per_turn: self.number(
                 "server.requests_per_turn",
                 1..=1_000_000,
-                super::REQUESTS_PER_TURN_DEFAULT as u64,
+                crate::server::options::REQUESTS_PER_TURN_DEFAULT as u64,
             ) as usize,
             idle_timeout_s: self.number("server.idle_timeout_s", 0..=31_536_000, 0),
             first_get_wait_ms: self.number("server.first_get_wait_ms", 0..=FIRST_GET_WAIT_MS_MAX, 700),

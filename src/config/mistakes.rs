@@ -7,6 +7,7 @@ use super::apps::shown;
 use super::fault::Problem;
 use super::value::{Value, quoted};
 use crate::platform::{PLATFORMS, Platform, component, mp};
+pub(super) use crate::secret_source::surplus;
 
 /// WeChat's AppSecrets are so many hex digits.
 const SECRET_CHARS: usize = 32;
@@ -16,19 +17,6 @@ const MARKS: [&str; 7] = ["...", "…", "<", "changeme", "change_me", "change-me
 const WEAK_MARKS: [&str; 5] = ["your", "xxx", "secret", "appid", "todo"];
 const FILE_ENDINGS: [&str; 6] = [".toml", ".conf", ".cfg", ".ini", ".yaml", ".yml"];
 const KEPT_QUOTES: &str = "is in quotes, which are part of it: write it without (docker --env-file keeps quotes)";
-
-/// What is around a value and should not be, if anything: "ends in a line break".
-pub(super) fn surplus(text: &str) -> Option<&'static str> {
-    if text.starts_with('\u{feff}') {
-        Some("begins with a byte order mark (BOM)")
-    } else if text.ends_with(['\r', '\n']) {
-        Some("ends in a line break")
-    } else if text.trim() != text {
-        Some("begins or ends with a blank")
-    } else {
-        None
-    }
-}
 
 fn is_in_quotes(text: &str) -> bool {
     let inside = |quote: char| text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));

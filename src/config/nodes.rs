@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::apps::{Origin, Reader};
+use super::apps::Reader;
 use super::authorizers::Wanted;
 use super::environment::Environment;
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::redis_server::is_this_machine;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{RedisServer, SecretSource, upstream};
+use super::{Nodes, SecretOrigin, SecretSource, upstream};
+use crate::cluster::{LeaderOptions, StoreOptions};
 
 const TIMEOUT_MS: u64 = 1_000;
 const POLL_EVERY_MS: u64 = 2_000;
@@ -50,73 +51,6 @@ pub(super) const FAMILIES: &[&[&str]] = &[
     &SEALING.keys,
     &UPSTREAM_KEY.keys,
 ];
-
-/// What other nodes a node has.
-#[derive(Clone, Debug)]
-pub enum Nodes {
-    /// All share a Redis.
-    Redis(Box<RedisState>),
-    /// This one follows another by its side port and calls nobody else.
-    Upstream(UpstreamNodes),
-}
-
-impl Nodes {
-    /// What values are sealed with, among [`Nodes::secrets`].
-    pub const SEALING: &str = "the secret";
-
-    /// What is secret of them, and what it is.
-    pub fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
-        match self {
-            Nodes::Redis(state) => {
-                let password = state.server.password.iter().map(|password| ("the password", password));
-                std::iter::once((Nodes::SEALING, &state.sealing)).chain(password).collect()
-            }
-            Nodes::Upstream(upstream) => upstream.key.iter().map(|key| ("the upstream_key", key)).collect(),
-        }
-    }
-}
-
-/// The Redis that nodes share.
-#[derive(Clone, Debug)]
-pub struct RedisState {
-    pub server: RedisServer,
-    /// What values are sealed with; to be hashed. The same on all nodes.
-    pub sealing: SecretSource,
-    /// Where that came from, for `check`.
-    pub sealing_origin: Origin,
-    /// Begins every key.
-    pub prefix: String,
-    /// How often is looked for what a lost message would have told, ms.
-    pub poll_every_ms: u64,
-    /// Names this node for people.
-    pub node: String,
-}
-
-impl RedisState {
-    /// A key with the hash tag of all others, so that a cluster has them on one node.
-    pub fn key(&self) -> String {
-        format!("{{{}}}", self.prefix)
-    }
-}
-
-/// The nodes that are followed by HTTP.
-#[derive(Clone, Debug)]
-pub struct UpstreamNodes {
-    /// Without a slash at the end, the preferred one first.
-    pub urls: Vec<String>,
-    /// Of their side ports; none is needed on this machine if they have no keys.
-    pub key: Option<SecretSource>,
-    /// Where that came from, for `check`.
-    pub key_origin: Option<Origin>,
-    /// Whom to trust (PEM); none: the public authorities.
-    pub ca_file: Option<PathBuf>,
-    /// Longest wait for a connection and for an answer that need not be waited for, ms.
-    pub timeout_ms: u64,
-    /// How often is looked, whatever else is heard, ms.
-    pub poll_every_ms: u64,
-    /// Names this node for people.
-    pub node: String,
-}
 
 /// With whom an app may be kept current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +130,7 @@ impl Reader<'_> {
         }
     }
 
-    fn redis_state(&mut self, mut raw: RawTable, document: &Document, fields: Fields) -> Option<RedisState> {
+    fn redis_state(&mut self, mut raw: RawTable, document: &Document, fields: Fields) -> Option<StoreOptions> {
         self.strangers(&raw, "upstream", |key| key.starts_with("upstream"));
         if !cfg!(feature = "redis") {
             let place = &raw.fields.get("url")?.place;
@@ -207,7 +141,7 @@ impl Reader<'_> {
         let sealing = self.sealing(&mut raw, document);
         let server = self.redis_server(&mut raw, document, fields.redis, TIMEOUT_MS);
         let (sealing, sealing_origin) = sealing?;
-        Some(RedisState {
+        Some(StoreOptions {
             server: server?,
             sealing,
             sealing_origin,
@@ -218,7 +152,7 @@ impl Reader<'_> {
     }
 
     /// What values are sealed with. It has to be there and must not be short.
-    fn sealing(&mut self, raw: &mut RawTable, document: &Document) -> Option<(SecretSource, Origin)> {
+    fn sealing(&mut self, raw: &mut RawTable, document: &Document) -> Option<(SecretSource, SecretOrigin)> {
         let remedy = "Make one with head -c 32 /dev/urandom | base64 > /etc/tokencached/state.secret, name it in \
                       secret_file, and copy it to all nodes.";
         let Some((key, place)) = SEALING.keys.iter().find_map(|key| Some((*key, raw.fields.get(key)?.place.clone())))
@@ -238,7 +172,7 @@ impl Reader<'_> {
         Some((source, origin))
     }
 
-    fn upstream_nodes(&mut self, mut raw: RawTable, document: &Document, fields: Fields) -> Option<UpstreamNodes> {
+    fn upstream_nodes(&mut self, mut raw: RawTable, document: &Document, fields: Fields) -> Option<LeaderOptions> {
         let common = ["timeout_ms", "poll_every_ms", "node"];
         self.strangers(&raw, "url", |key| !common.contains(&key) && !key.starts_with("upstream"));
         let place = raw.fields.get("upstream")?.place.clone();
@@ -265,7 +199,7 @@ impl Reader<'_> {
             self.fault("upstream_ca_file", problem, &given.place);
         }
         let (key, key_origin) = key.unzip();
-        Some(UpstreamNodes {
+        Some(LeaderOptions {
             urls,
             key,
             key_origin,

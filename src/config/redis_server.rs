@@ -3,18 +3,18 @@
 //! A password never leaves its [`SecretSource`], and an address never has one: people put passwords there, so no
 //! fault quotes it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::apps::{Origin, Reader};
+use super::apps::Reader;
 use super::authorizers::Wanted;
 use super::fault::Problem;
 use super::file::{Document, RawTable};
-use super::trusted_hosts::{TrustedHost, trusted_hosts};
+use super::trusted_hosts::trusted_hosts;
 use super::value::{Reading, Value, integer, text};
-use super::{SecretSource, access, credentials, upstream};
+use super::{RedisOptions, access, credentials, upstream};
+use crate::redis_client::options::{RedisAt, TlsFiles, TrustedHost};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -28,77 +28,6 @@ const PASSWORD: Wanted = Wanted {
     whose: "the password of that Redis",
     of_app: false,
 };
-
-/// Where a Redis listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisAt {
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    Unix(PathBuf),
-    /// Wherever the master of that name is, by the word of these.
-    Sentinel {
-        sentinels: Vec<(String, u16)>,
-        master: String,
-    },
-}
-
-/// What TLS needs besides the address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Whom to trust (PEM); none: the public authorities.
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate and its key (PEM), if the server asks for one.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// A Redis, and how to get in.
-#[derive(Clone, Debug)]
-pub struct RedisServer {
-    pub at: RedisAt,
-    /// TLS is spoken; with sentinels, to them too.
-    pub tls: Option<TlsFiles>,
-    pub db: u32,
-    pub user: Option<String>,
-    /// Read again at each connection.
-    pub password: Option<SecretSource>,
-    /// Where the password came from, for `check`.
-    pub password_origin: Option<Origin>,
-    /// Where else than to `at` the password may go, if a sentinel or a cluster says that the master is there; empty: to
-    /// what is near.
-    pub trusted_hosts: Vec<TrustedHost>,
-    /// Longest wait for a connection and for each answer, ms.
-    pub timeout_ms: u64,
-}
-
-impl RedisServer {
-    /// As the file has it, without the database.
-    pub(super) fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
-        match &self.at {
-            RedisAt::Tcp { host, port } => format!("{scheme}://{}", authority(host, *port)),
-            RedisAt::Unix(path) => format!("unix:{}", path.display()),
-            RedisAt::Sentinel { sentinels, master } => {
-                let sentinels: Vec<String> = sentinels.iter().map(|(host, port)| authority(host, *port)).collect();
-                format!("{scheme}+sentinel://{}/{master}", sentinels.join(","))
-            }
-        }
-    }
-}
-
-impl fmt::Display for RedisServer {
-    /// The address, without user and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let between = if matches!(self.at, RedisAt::Unix(_)) { " db " } else { "/" };
-        write!(f, "{}{between}{}", self.url(), self.db)
-    }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
 
 /// What a URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +83,7 @@ impl Reader<'_> {
         document: &Document,
         fields: Fields,
         timeout_ms: u64,
-    ) -> Option<RedisServer> {
+    ) -> Option<RedisOptions> {
         if let (Some(given), false) = (raw.fields.get("user"), has_password(raw)) {
             let problem = Problem::new("a user without a password", "Add password_file = \"/path\".");
             self.fault("user", problem, &given.place);
@@ -171,7 +100,7 @@ impl Reader<'_> {
         let tls = tls.then_some(TlsFiles { ca_file: fields.ca_file, identity });
         let timeout_ms = fields.timeout_ms.unwrap_or(timeout_ms);
         let trusted_hosts = fields.trusted_hosts.unwrap_or_default();
-        Some(RedisServer { at, tls, db, user: fields.user, password, password_origin, trusted_hosts, timeout_ms })
+        Some(RedisOptions { at, tls, db, user: fields.user, password, password_origin, trusted_hosts, timeout_ms })
     }
 
     fn one_db(&mut self, raw: &RawTable, db: Option<u64>, address: Option<&Address>) -> u32 {

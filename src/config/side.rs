@@ -1,11 +1,8 @@
 //! The `[side]` section: the HTTP port for people, monitoring and code that does not speak memcached.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::net::SocketAddr;
 
-use super::access::{AUTH_FILE_BYTES_MAX, Tls, pem};
+use super::access::pem;
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
 use super::file::open_to_others;
@@ -13,127 +10,9 @@ use super::listen::{self, Spot};
 use super::load::Layers;
 use super::upstream::ca_file;
 use super::value::{Reading, Value, kind, path, quoted, text, word};
-use super::{ClientCertificates, TlsVersion, credentials};
-use crate::access::Keys;
-use crate::files;
-
-/// Where the side port is unless an address says otherwise.
-pub const SIDE_PORT: u16 = 2130;
-
-/// Connections besides `max_connections`, for health and short calls while all others are being answered.
-pub const RESERVED_CONNECTIONS: usize = 64;
-
-/// The side port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Side {
-    /// Addresses to listen on; port 0 takes any free port.
-    pub listen: Vec<SocketAddr>,
-    /// Bearer keys and their rights; none: clients on this machine alone, and no tokens but with the custom header.
-    pub keys_file: Option<PathBuf>,
-    /// Names that clients may call this server by, besides `localhost` and the address they have reached.
-    pub allowed_hosts: Vec<String>,
-    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
-    pub trusted_proxies: Vec<Network>,
-    pub tls: Option<Tls>,
-    /// Connections at once.
-    pub max_connections: usize,
-    /// The same from one address.
-    pub max_connections_per_peer: usize,
-    /// Requests a second that one address, or one key, may go on making.
-    pub requests_per_s: u32,
-    /// Which credentials have series of their own in `/metrics`.
-    pub metrics_per_credential: MetricsPerCredential,
-    /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::side`].
-    pub wechat_expires_in_min_s: Option<u32>,
-}
-
-impl Side {
-    /// On these addresses, and otherwise as if nothing were said.
-    pub fn at(listen: Vec<SocketAddr>) -> Side {
-        Side {
-            listen,
-            keys_file: None,
-            allowed_hosts: Vec::new(),
-            trusted_proxies: Vec::new(),
-            tls: None,
-            max_connections: 256,
-            max_connections_per_peer: 64,
-            requests_per_s: 50,
-            metrics_per_credential: MetricsPerCredential::Auto,
-            wechat_expires_in_min_s: None,
-        }
-    }
-
-    /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
-    pub fn read_keys(&self) -> Result<Option<Keys>, String> {
-        let Some(path) = &self.keys_file else { return Ok(None) };
-        let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
-        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
-    }
-}
-
-/// Which credentials have series of their own in `/metrics`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricsPerCredential {
-    /// All, or with very many apps those in trouble.
-    Auto,
-    All,
-    Troubled,
-}
-
-impl MetricsPerCredential {
-    const WORDS: &[(&str, MetricsPerCredential)] = &[
-        ("auto", MetricsPerCredential::Auto),
-        ("all", MetricsPerCredential::All),
-        ("troubled", MetricsPerCredential::Troubled),
-    ];
-
-    /// As the configuration spells it.
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
-    }
-}
-
-/// An address, or all that begin alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    ip: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let same = |a: u128, b: u128, width: u32| match width - u32::from(self.bits) {
-            past if past >= width => true,
-            past => a >> past == b >> past,
-        };
-        match (self.ip, ip.to_canonical()) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
-            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = ();
-
-    /// `10.0.0.5`, `10.0.0.0/8`, `fd00::/8`.
-    fn from_str(text: &str) -> Result<Network, ()> {
-        let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
-        let ip: IpAddr = ip.parse::<IpAddr>().map_err(|_| ())?.to_canonical();
-        let width = if ip.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(width), |bits| bits.parse::<u8>().map_err(|_| ()))?;
-        if bits <= width { Ok(Network { ip, bits }) } else { Err(()) }
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, self.bits)
-    }
-}
+use super::{ClientCertificates, Side, Tls, TlsVersion, credentials};
+use crate::http_api::options::{MetricsPerCredential, SIDE_PORT};
+use crate::network::Network;
 
 /// What the layers say; addresses are looked up later.
 pub(super) struct Asked {
@@ -298,21 +177,4 @@ fn networks(value: &Value) -> Reading<Vec<Network>> {
         };
         network.parse().map_err(wrong)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_holds_what_begins_alike() {
-        let holds = |network: &str, ip: &str| network.parse::<Network>().unwrap().contains(ip.parse().unwrap());
-        assert!(holds("10.0.0.5", "10.0.0.5") && !holds("10.0.0.5", "10.0.0.4"));
-        assert!(holds("10.0.0.0/8", "10.9.9.9") && !holds("10.0.0.0/8", "11.0.0.0"));
-        assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1") && holds("0.0.0.0/0", "1.2.3.4"));
-        assert!(holds("fd00::/8", "fd12::1") && !holds("fd00::/8", "fe00::1") && !holds("::/0", "1.2.3.4"));
-        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "a", "fd00::/129"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -8,26 +8,16 @@ use std::path::{Path, PathBuf};
 use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
-use super::sinks::{Made, Scope, SinkTo};
-use super::trusted_file::{self, Untrusted};
+use super::sinks::{Made, Scope};
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
+use super::{SinkCommand, SinkTo};
+use crate::files::trusted::{self, Untrusted};
 
 /// The keys of a table beside those that all sinks have.
 pub(super) const KEYS: &[&str] = &["command", "timeout_s"];
 const PLACEHOLDERS: [&str; 5] = ["appid", "id", "kind", "expires_at", "expires_in"];
 const TIMEOUT_S: u64 = 10;
 const EXAMPLE: &str = "command = [\"/usr/local/sbin/put-token\", \"{appid}\", \"{kind}\"]";
-
-/// A program that is run for each value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SinkCommand {
-    /// Absolute.
-    pub program: PathBuf,
-    /// With `{appid}` and the like in them.
-    pub arguments: Vec<String>,
-    /// It is killed after this long, ms.
-    pub timeout_ms: u64,
-}
 
 impl Reader<'_> {
     pub(super) fn command_sink(&mut self, raw: &mut RawTable, _: &Document, scope: Option<&Scope<'_>>) -> Option<Made> {
@@ -80,7 +70,7 @@ impl Reader<'_> {
             let problem = Problem::new("a command is taken from the configuration file only", remedy);
             return self.fault("command", problem, place);
         };
-        if let Err(why) = trusted_file::judge(file) {
+        if let Err(why) = trusted::judge(file) {
             let what = format!("others could change which command is run: {why}");
             self.fault("command", Problem::new(what, why.remedy()), place);
         }
@@ -93,7 +83,7 @@ fn program(word: &str) -> Reading<&str> {
         let what = format!("{} is not the path of a program", quoted(word));
         return Err(Problem::new(what, "Give it in full, beginning with a /, without placeholders."));
     }
-    match trusted_file::judge(path) {
+    match trusted::judge(path) {
         Ok(()) => {}
         Err(why @ Untrusted::Unseen { .. }) => {
             return Err(Problem::new(format!("the program cannot be run: {why}"), why.remedy()));

@@ -11,11 +11,13 @@ use super::apps::Reader;
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::closest;
-use super::sinks::{Made, Scope, SinkContent, SinkEntry, SinkTo, twice};
-use super::template::{Escape, Piece, Source, Template, TimeShown, time};
+use super::sinks::{Made, Scope, twice};
 use super::value::{Given, Reading, Value, integer, mode, path, quoted, text, word};
-use super::{AliasOf, App, View};
-use crate::credential::encoding::{Fact, Form};
+use super::{App, CredentialName, SinkContent, SinkEntry, SinkFile, SinkTo, View};
+use crate::encoding::{Fact, Form};
+use crate::sink::file_presets::{FILE_PRESETS, FilePreset, Layout};
+use crate::sink::options::FILE_MODE;
+use crate::sink::template::{Escape, Piece, Source, Template, TemplateFault, TimeShown, time};
 
 /// The keys of a table beside those that all sinks have.
 pub(super) const KEYS: &[&str] =
@@ -24,91 +26,41 @@ const VIEW_KEYS: &[&str] = &["encoding", "fields", "shows"];
 const PATH_BYTES_MAX: usize = 4000;
 /// A file's longest name, less what stands around it while it is written.
 const FILE_NAME_BYTES_MAX: usize = 200;
-/// The site's own programs write the file too, where they have to fetch for themselves again.
-const MODE: u32 = 0o660;
 /// A reader is told of at least so many rounds of writing.
 const ROUNDS_TOLD: u64 = 3;
 
-/// Files that are written.
-#[derive(Clone, Debug)]
-pub struct SinkFile {
-    /// The path as configured, with `{appid}` and the like.
-    pub path: String,
-    /// Access rights of the file.
-    pub mode: u32,
-    /// Times are told as if at least so many seconds were left.
-    pub at_least_s: u32,
-    /// When the file was changed last, as it is told; none: when it was.
-    pub mtime: Option<TimeShown>,
-    /// The lines of the table that say what is in it.
-    pub(super) lines: Vec<String>,
-}
-
-#[cfg(test)]
-impl SinkFile {
-    /// A path with the defaults.
-    pub(crate) fn plain(path: &str) -> SinkFile {
-        SinkFile { path: path.to_owned(), mode: MODE, at_least_s: 0, mtime: None, lines: Vec::new() }
+impl From<TemplateFault> for Problem {
+    fn from(fault: TemplateFault) -> Problem {
+        match fault {
+            TemplateFault::UnknownWord(word) => {
+                let times = Fact::ALL.iter().skip(1).map(|(word, _)| format!("{{{word}}}")).collect::<Vec<_>>();
+                let remedy = format!(
+                    "Known are {{value}}, {{kind}}, {{appid}}, {{id}}, {} and those with a number added, such as {{expires_at-7000}}.",
+                    times.join(", ")
+                );
+                Problem::new(format!("{} is not known in a template", quoted(&word)), remedy)
+            }
+            TemplateFault::NoValue => {
+                Problem::new("the template has no {value}", "Write {value} where the token is to stand.")
+            }
+            TemplateFault::OutsideOfQuotes { escape, quote, language } => {
+                let what = format!("{{value}} does not stand in the quotes that escape = \"{}\" is for", escape.word());
+                let remedy = format!("Write {quote}{{value}}{quote}, a string of {language}, or escape = \"none\".");
+                Problem::new(what, remedy)
+            }
+        }
     }
 }
-
-/// What a well-known script reads, by the file's usual name or the script's.
-struct Preset {
-    name: &'static str,
-    layout: Layout,
-}
-
-enum Layout {
-    Text(&'static str, Escape),
-    /// `serialize()` of an array with the file's own name, the value and its end.
-    NamedArray,
-}
-
-/// Each after what such scripts do: they take the file as it is until the time in it has come.
-pub(super) fn preset_names() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|preset| preset.name)
-}
-
-const PRESETS: &[Preset] = &[
-    // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
-    Preset {
-        name: "jssdk",
-        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
-    },
-    // The older one: access_token.json and jsapi_ticket.json.
-    Preset {
-        name: "jssdk-json",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
-    },
-    Preset {
-        name: "access_token.php",
-        layout: Layout::Text(
-            "<?php return array('{kind}' => '{value}', 'expire_time' => {expires_at});\n",
-            Escape::Php,
-        ),
-    },
-    // Despite its name the time of the fetch: the script adds 3600.
-    Preset {
-        name: "access_token.json",
-        layout: Layout::Text("{\"{kind}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
-    },
-    Preset {
-        name: "access_token.txt",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
-    },
-    // The cache of WeChatDeveloper and ThinkAdmin without another driver.
-    Preset { name: "zoujingli", layout: Layout::NamedArray },
-];
 
 /// What is written, before it is known of whom.
 enum Content {
     Template(Source),
     NamedArray,
-    Views(Vec<(AliasOf, View)>),
+    Views(Vec<(CredentialName, View)>),
 }
 
 impl Content {
-    fn of(&self, app: &App, of: AliasOf) -> Option<SinkContent> {
+    fn of(&self, app: &App, of: CredentialName) -> Option<SinkContent> {
         Some(match self {
             Content::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
             Content::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
@@ -117,11 +69,11 @@ impl Content {
     }
 
     /// What `{name}` stands for.
-    fn file_name(&self, app: &App, of: AliasOf) -> Option<String> {
+    fn file_name(&self, app: &App, of: CredentialName) -> Option<String> {
         match (self, of) {
-            (Content::NamedArray, AliasOf::AccessToken) => Some(format!("{}_access_token", app.appid)),
-            (Content::NamedArray, AliasOf::JsapiTicket) => Some(format!("{}_ticket_jsapi", app.appid)),
-            (Content::NamedArray, AliasOf::WxCardTicket) => Some(format!("{}_ticket_wx_card", app.appid)),
+            (Content::NamedArray, CredentialName::AccessToken) => Some(format!("{}_access_token", app.appid)),
+            (Content::NamedArray, CredentialName::JsapiTicket) => Some(format!("{}_ticket_jsapi", app.appid)),
+            (Content::NamedArray, CredentialName::WxCardTicket) => Some(format!("{}_ticket_wx_card", app.appid)),
             (Content::NamedArray, _) => None,
             _ => Some(of.word().to_owned()),
         }
@@ -145,7 +97,7 @@ impl Reader<'_> {
         rewrite_every_ms: u64,
     ) -> Option<Made> {
         let file = self.field(raw, "file", |value| file_path(value, &document.folder));
-        let mode = self.field(raw, "mode", mode).unwrap_or(MODE);
+        let mode = self.field(raw, "mode", mode).unwrap_or(FILE_MODE);
         let at_least = self.field(raw, "at_least", |value| integer(value, 0..=86_400));
         let at_least = at_least.unwrap_or((rewrite_every_ms / 1000 * ROUNDS_TOLD).min(86_400));
         let mtime = self.field(raw, "mtime", file_time);
@@ -187,7 +139,7 @@ impl Reader<'_> {
         }
         if has("template") {
             let escape = escape.unwrap_or(Escape::None);
-            let source = self.field(raw, "template", |value| Source::new(text(value)?, escape))?;
+            let source = self.field(raw, "template", |value| Ok(Source::new(text(value)?, escape)?))?;
             let template = format!("template = {}", as_toml(source.text()));
             let lines = vec![template, format!("escape = \"{}\"", escape.word())];
             return Some((Content::Template(source), lines));
@@ -205,7 +157,7 @@ impl Reader<'_> {
     }
 
     /// One preset and no more: a file has one content.
-    fn file_preset(&mut self, raw: &RawTable) -> Option<&'static Preset> {
+    fn file_preset(&mut self, raw: &RawTable) -> Option<&'static FilePreset> {
         match self.list(raw, "presets", "presets = [\"jssdk\"]") {
             [] => None,
             [one] => match file_preset(&one.value) {
@@ -224,11 +176,11 @@ impl Reader<'_> {
     }
 
     /// What an alias with these fields would answer with.
-    fn file_views(&mut self, raw: &mut RawTable) -> Option<Vec<(AliasOf, View)>> {
+    fn file_views(&mut self, raw: &mut RawTable) -> Option<Vec<(CredentialName, View)>> {
         let given = VIEW_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), raw.fields.remove(key)?)));
         let given: Vec<(String, Given)> = given.collect();
-        let view = |of: AliasOf| Ok((of, Fields::of(&given, VIEW_KEYS, "a file")?.view(of, &raw.place)?));
-        let views: Result<Vec<_>, (Problem, Place)> = AliasOf::ALL.into_iter().map(view).collect();
+        let view = |of: CredentialName| Ok((of, Fields::of(&given, VIEW_KEYS, "a file")?.view(of, &raw.place)?));
+        let views: Result<Vec<_>, (Problem, Place)> = CredentialName::ALL.into_iter().map(view).collect();
         match views {
             Ok(views) if views.iter().any(|(_, view)| view.form == Form::Nothing) => {
                 self.fault("shows", Problem::new("a file has something in it", "Remove shows."), &raw.place);
@@ -305,10 +257,10 @@ impl Reader<'_> {
     }
 }
 
-fn file_preset(value: &Value) -> Reading<&'static Preset> {
+fn file_preset(value: &Value) -> Reading<&'static FilePreset> {
     let name = text(value)?;
-    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
-        let names = || PRESETS.iter().map(|preset| preset.name);
+    FILE_PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        let names = || FILE_PRESETS.iter().map(|preset| preset.name);
         let remedy = match closest(name, names()) {
             Some(close) => format!("Did you mean {close:?}?"),
             None => format!("Known for files are {}.", names().collect::<Vec<_>>().join(", ")),
@@ -339,7 +291,7 @@ fn file_time(value: &Value) -> Reading<TimeShown> {
     }
 }
 
-fn file_entry(path: &str, name: &str, app: &App, of: AliasOf, content: SinkContent) -> Reading<SinkEntry> {
+fn file_entry(path: &str, name: &str, app: &App, of: CredentialName, content: SinkContent) -> Reading<SinkEntry> {
     let plain = |text: &str, more: &str| {
         !text.is_empty()
             && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || more.contains(c))

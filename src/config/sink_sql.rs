@@ -4,21 +4,21 @@
 //! it.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::apps::{Origin, Reader};
+use super::apps::Reader;
 use super::authorizers::Wanted;
 use super::fault::Problem;
 use super::file::{Document, RawTable};
 use super::redis_server::is_this_machine;
-use super::sinks::{Made, Scope, SinkEntry, SinkTo};
-use super::sql_presets::{SQL_PRESETS, SqlPreset};
-use super::sql_statement::{SqlDialect, SqlParameter, SqlStatement};
+use super::sinks::{Made, Scope};
 use super::value::{Given, Reading, Value, integer, kind, path, quoted, text, word};
-use super::{AliasOf, SecretSource, upstream};
+use super::{CredentialName, SinkEntry, SinkTo, SqlSink, upstream};
+use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
+use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
+use crate::sink::sql_statement::{self, SqlDialect, SqlParameter, SqlStatement, StatementFault};
 
 /// The keys of a table beside those that all sinks have.
 pub(super) const KEYS: &[&str] = &[
@@ -54,106 +54,27 @@ const PASSWORD: Wanted = Wanted {
 const REMEDY: &str = "Write \"mysql://user@127.0.0.1:3306/database\", \"postgres://user@127.0.0.1:5432/database\" or \
                       \"sqlite:/path/to/file.db\".";
 
-/// Where a database is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SqlAt {
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    /// MySQL's socket, or the folder of PostgreSQL's.
-    Unix {
-        path: PathBuf,
-        port: u16,
-    },
-    /// SQLite's.
-    File(PathBuf),
-}
-
-/// What hides a value on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SqlTls {
-    /// TLS, with a certificate of that host's name, by these authorities too (PEM); none: the public ones alone.
-    Verified {
-        ca_file: Option<PathBuf>,
-    },
-    /// TLS with whatever certificate: keeps out whoever only listens.
-    Unverified,
-    /// The same if the server speaks TLS.
-    IfOffered,
-    Off,
-}
-
-/// A database, and how to get in.
-#[derive(Clone, Debug)]
-pub struct SqlServer {
-    pub dialect: SqlDialect,
-    pub at: SqlAt,
-    /// Empty for SQLite.
-    pub database: String,
-    pub user: Option<String>,
-    /// Read again at each connection.
-    pub password: Option<SecretSource>,
-    /// Where the password came from, for `check`.
-    pub password_origin: Option<Origin>,
-    pub tls: SqlTls,
-    /// Longest wait for a connection and for each answer, ms.
-    pub timeout_ms: u64,
-}
-
-/// What is run for one credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SqlPlan {
-    /// For this type of credential alone.
-    pub of: Option<AliasOf>,
-    /// One after the other, all or none. Each has to change a row.
-    pub write: Vec<SqlStatement>,
-    /// What is run where the first of them has changed no row.
-    pub insert: Option<SqlStatement>,
-    /// Brings the value that stands there.
-    pub read: Option<SqlStatement>,
-    /// What is run when there is no good value any more.
-    pub retract: Option<SqlStatement>,
-}
-
-/// A database that values are written to, and how.
-#[derive(Clone, Debug)]
-pub struct SqlSink {
-    pub server: SqlServer,
-    pub plans: Vec<SqlPlan>,
-    /// Where the plans come from, and what its tables begin with.
-    pub preset: Option<(&'static str, String)>,
-}
-
-impl SqlSink {
-    /// What is run for credentials of that type.
-    pub fn plan(&self, of: AliasOf) -> Option<&SqlPlan> {
-        self.plans.iter().find(|plan| plan.of.is_none_or(|only| only == of))
-    }
-}
-
-impl SqlServer {
-    /// As the file has it, without the user.
-    pub(super) fn url(&self) -> String {
-        let scheme = match self.dialect {
-            SqlDialect::MySql => "mysql",
-            SqlDialect::Postgres => "postgres",
-            SqlDialect::Sqlite => "sqlite",
-        };
-        let database = &self.database;
-        match &self.at {
-            SqlAt::Tcp { host, port } if host.contains(':') => format!("{scheme}://[{host}]:{port}/{database}"),
-            SqlAt::Tcp { host, port } => format!("{scheme}://{host}:{port}/{database}"),
-            SqlAt::Unix { port, .. } => format!("{scheme}://localhost:{port}/{database}"),
-            SqlAt::File(path) => format!("{scheme}:{}", path.display()),
+impl From<StatementFault> for Problem {
+    fn from(fault: StatementFault) -> Problem {
+        let known = || format!("Write one of {}.", sql_statement::WORDS);
+        match fault {
+            StatementFault::OpenBrace => Problem::new("the statement has a { without a }", known()),
+            StatementFault::UnknownPlaceholder(word) => {
+                Problem::new(format!("the statement has an unknown placeholder {}", quoted(&word)), known())
+            }
+            StatementFault::QuotedPlaceholder(word) => {
+                let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
+                Problem::new(what, "Remove the quotes: it is bound as a parameter and needs none.")
+            }
+            StatementFault::SeveralStatements => {
+                let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
+                Problem::new("there is more than one statement in one text", remedy)
+            }
+            StatementFault::OwnParameter(form) => {
+                Problem::new(format!("the statement has a parameter of the form {form}"), known())
+            }
+            StatementFault::Nul => Problem::new("the statement holds a NUL byte", "Remove it."),
         }
-    }
-}
-
-impl fmt::Display for SqlServer {
-    /// The address, without user and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url())
     }
 }
 
@@ -313,7 +234,7 @@ impl Reader<'_> {
                 self.not_with_a_preset(raw);
                 let (preset, prefix) = (self.sql_preset(raw)?, prefix.unwrap_or_default());
                 let plans = preset.plans(&prefix, dialect);
-                let plans = plans.map_err(|problem| self.fault("presets", problem, &given.place)).ok()?;
+                let plans = plans.map_err(|fault| self.fault("presets", fault.into(), &given.place)).ok()?;
                 Some((plans, Some((preset.name, prefix))))
             }
             (Some(_), None) => {
@@ -358,7 +279,7 @@ impl Reader<'_> {
 
     fn own_plan(&mut self, raw: &RawTable, dialect: SqlDialect) -> Option<SqlPlan> {
         let before = self.faults.len();
-        let one = |value: &Value| SqlStatement::parse(text(value)?, dialect);
+        let one = |value: &Value| statement(value, dialect);
         let write = self.field(raw, "statement", |value| statements(value, dialect)).unwrap_or_default();
         let insert = self.field(raw, "insert", one);
         let read = self.field(raw, "read", |value| one(value).and_then(readable));
@@ -380,7 +301,7 @@ impl Reader<'_> {
 
     /// What is written with these statements: whatever `{kind}` stands for, or each app's token.
     fn sql_entries(&mut self, raw: &RawTable, plans: &[SqlPlan], scope: &Scope<'_>) -> Option<Vec<SinkEntry>> {
-        let of_kinds: Vec<AliasOf> = plans.iter().filter_map(|plan| plan.of).collect();
+        let of_kinds: Vec<CredentialName> = plans.iter().filter_map(|plan| plan.of).collect();
         let has = |parameter| plans.iter().all(|plan| plan.write.iter().any(|statement| statement.has(parameter)));
         let mut entries = scope.credentials();
         if !of_kinds.is_empty() {
@@ -411,8 +332,12 @@ impl Reader<'_> {
 }
 
 /// One statement or a list of them.
+fn statement(value: &Value, dialect: SqlDialect) -> Reading<SqlStatement> {
+    Ok(SqlStatement::parse(text(value)?, dialect)?)
+}
+
 fn statements(value: &Value, dialect: SqlDialect) -> Reading<Vec<SqlStatement>> {
-    let one = |value: &Value| SqlStatement::parse(text(value)?, dialect);
+    let one = |value: &Value| statement(value, dialect);
     match value {
         Value::List(items) if items.is_empty() => {
             Err(Problem::new("the list is empty", "Write statement = \"UPDATE ...\"."))

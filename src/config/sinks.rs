@@ -5,7 +5,6 @@
 //! as an alias may: it is never spoken.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::LazyLock;
 
 use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
@@ -13,12 +12,9 @@ use super::apps::{Reader, shown};
 use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::settings::closest;
-use super::template::Template;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{
-    AliasOf, App, RedisServer, SecretSource, SinkCommand, SinkFile, SqlSink, View, sink_command, sink_file, sink_sql,
-};
-use crate::credential::encoding::Form;
+use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View, sink_command, sink_file, sink_sql};
+use crate::encoding::Form;
 
 const KEY_BYTES_MAX: usize = 1024;
 const TIMEOUT_MS: u64 = 2_000;
@@ -59,144 +55,6 @@ pub static SINK_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     keys
 });
 
-/// How long a key lives in Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// As long as the value is good, less a margin, seconds.
-    Left { margin_s: u64 },
-    /// Until it is deleted.
-    None,
-}
-
-/// A place that managed keys are written to.
-#[derive(Clone, Debug)]
-pub struct Sink {
-    pub to: SinkTo,
-    pub entries: Vec<SinkEntry>,
-    /// How often is looked whether the entries are still there, ms.
-    pub check_every_ms: u64,
-    /// How often everything is written again, ms; 0: on change only.
-    pub rewrite_every_ms: u64,
-}
-
-/// Where a sink writes.
-#[derive(Clone, Debug)]
-pub enum SinkTo {
-    /// Keys of a Redis.
-    Redis { server: RedisServer, ttl: Ttl },
-    /// Rows of a database.
-    Sql(SqlSink),
-    /// Files.
-    File(SinkFile),
-    /// A program that is run.
-    Command(SinkCommand),
-}
-
-impl Sink {
-    /// How long before the end of a value its entries are to be gone.
-    pub fn margin_ms(&self) -> u64 {
-        match &self.to {
-            SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::Sql(_) | SinkTo::File(_) | SinkTo::Command(_) => 0,
-        }
-    }
-
-    /// Times are told as if at least so many seconds were left.
-    pub fn at_least_s(&self) -> u32 {
-        match &self.to {
-            SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
-            SinkTo::Sql(_) => u32::try_from(3 * self.rewrite_every_ms / 1000).unwrap_or(u32::MAX),
-            SinkTo::File(file) => file.at_least_s,
-        }
-    }
-
-    /// Whether what stands there can be read: a program cannot be asked, and a statement may have none beside it that reads.
-    pub fn is_readable(&self) -> bool {
-        match &self.to {
-            SinkTo::Redis { .. } | SinkTo::File(_) => true,
-            SinkTo::Sql(sql) => sql.plan(AliasOf::AccessToken).is_some_and(|plan| plan.read.is_some()),
-            SinkTo::Command(_) => false,
-        }
-    }
-
-    /// Whether an app's token can be read where it writes it.
-    pub fn keeps_token_of(&self, app: &str) -> bool {
-        let is_token =
-            |entry: &SinkEntry| entry.app == app && entry.of == AliasOf::AccessToken && entry.content.holds_value();
-        self.is_readable() && self.entries.iter().any(is_token)
-    }
-
-    /// The password it needs, if it needs one.
-    pub fn password(&self) -> Option<&SecretSource> {
-        match &self.to {
-            SinkTo::Redis { server, .. } => server.password.as_ref(),
-            SinkTo::Sql(sql) => sql.server.password.as_ref(),
-            SinkTo::File(_) | SinkTo::Command(_) => None,
-        }
-    }
-
-    /// One word for statistics.
-    pub fn type_name(&self) -> &'static str {
-        match &self.to {
-            SinkTo::Redis { .. } => "redis",
-            SinkTo::Sql(_) => "sql",
-            SinkTo::File(_) => "file",
-            SinkTo::Command(_) => "command",
-        }
-    }
-}
-
-impl fmt::Display for Sink {
-    /// Where it writes, without user and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.to {
-            SinkTo::Redis { server, .. } => server.fmt(f),
-            SinkTo::Sql(sql) => sql.server.fmt(f),
-            SinkTo::File(file) => f.write_str(&file.path),
-            SinkTo::Command(command) => command.program.display().fmt(f),
-        }
-    }
-}
-
-/// One thing that a sink writes: a key in a Redis, a file, a row. `Debug` never shows a secret in it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SinkEntry {
-    /// The app's id.
-    pub app: String,
-    pub of: AliasOf,
-    /// The key in a Redis, the path of a file; otherwise what tells it from the sink's other entries.
-    pub name: String,
-    /// What stands for the name wherever people read it, if the name holds the secret.
-    pub spoken: Option<String>,
-    pub content: SinkContent,
-}
-
-/// What is written of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkContent {
-    /// As an alias shows it.
-    View(View),
-    /// In a text of the site's own.
-    Template(Template),
-    /// The value; what becomes of it is the sink's matter.
-    Value,
-}
-
-impl SinkContent {
-    /// Whether the value can be found in it.
-    pub fn holds_value(&self) -> bool {
-        match self {
-            SinkContent::View(view) => view.holds_value(),
-            SinkContent::Template(template) => template.holds_value(),
-            SinkContent::Value => true,
-        }
-    }
-
-    fn is_constant(&self) -> bool {
-        matches!(self, SinkContent::View(view) if view.is_constant())
-    }
-}
-
 impl SinkEntry {
     /// The name as people may read it.
     pub fn spoken(&self) -> &str {
@@ -223,17 +81,6 @@ impl SinkEntry {
             seconds => format!(", at_least = {seconds}"),
         };
         format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", self.of.word())
-    }
-}
-
-impl fmt::Debug for SinkEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SinkEntry")
-            .field("app", &self.app)
-            .field("of", &self.of)
-            .field("name", &self.spoken())
-            .field("content", &self.content)
-            .finish()
     }
 }
 
@@ -299,7 +146,7 @@ struct KeyTemplate {
     /// For this app alone.
     app: Option<String>,
     /// None: whatever `{kind}` stands for, or the app's token.
-    of: Option<AliasOf>,
+    of: Option<CredentialName>,
     views: Views,
     preset: Option<Preset>,
     place: Place,
@@ -314,11 +161,11 @@ struct Preset {
 enum Views {
     One(View),
     /// Fields have their names from the kind.
-    ByKind(Vec<(AliasOf, View)>),
+    ByKind(Vec<(CredentialName, View)>),
 }
 
 impl Views {
-    fn of(&self, of: AliasOf) -> View {
+    fn of(&self, of: CredentialName) -> View {
         match self {
             Views::One(view) => view.clone(),
             Views::ByKind(views) => views.iter().find(|(kind, _)| *kind == of).map_or(View::RAW, |(_, v)| v.clone()),
@@ -331,21 +178,21 @@ pub(super) struct Scope<'a> {
     pub apps: Vec<&'a App>,
     /// Of these apps.
     ids: HashSet<String>,
-    kinds: Option<Vec<AliasOf>>,
+    kinds: Option<Vec<CredentialName>>,
 }
 
 impl Scope<'_> {
     /// What is kept of an app, and wanted here.
-    pub fn kept(&self, app: &App) -> Vec<AliasOf> {
-        let wanted = |of: &AliasOf| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
-        app.kinds().filter_map(AliasOf::of).filter(wanted).collect()
+    pub fn kept(&self, app: &App) -> Vec<CredentialName> {
+        let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
+        app.kinds().filter_map(CredentialName::of).filter(wanted).collect()
     }
 
     /// One entry for each credential, named as memcached's clients name it.
     pub fn credentials(&self) -> Vec<SinkEntry> {
         let of_app = |app: &&App| {
             let app: &App = app;
-            let entry = |of: AliasOf| SinkEntry {
+            let entry = |of: CredentialName| SinkEntry {
                 app: app.id(),
                 of,
                 name: format!("{}:{}", of.word(), app.id()),
@@ -614,7 +461,7 @@ impl KeyTemplate {
     }
 
     /// Which of the app's credentials it is about; the app is one that it may be about.
-    fn kinds(&self, app: &App, kept: &[AliasOf]) -> Vec<AliasOf> {
+    fn kinds(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
         // Nobody looks under an authorizer's secret: it has none.
         let fits = |preset: &Preset| {
             preset.agents == app.platform.has_agents
@@ -632,7 +479,7 @@ impl KeyTemplate {
         }
     }
 
-    fn key(&self, app: &App, of: AliasOf, secret: &str) -> Reading<SinkEntry> {
+    fn key(&self, app: &App, of: CredentialName, secret: &str) -> Reading<SinkEntry> {
         if app.agent.is_none() && self.key.contains("{agent}") {
             let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
             return Err(Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
@@ -713,9 +560,9 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         known_app(&scope.ids, id).map_err(|problem| (problem, place.clone()))?;
     }
     let of = fields.read("of", of_word)?;
-    let kinds: Vec<AliasOf> = of.map_or_else(|| AliasOf::ALL.to_vec(), |of| vec![of]);
-    let view = |of: AliasOf| Ok((of, View { flags: 0, ..fields.view(of, place)? }));
-    let views: Vec<(AliasOf, View)> = kinds.into_iter().map(view).collect::<Result<_, _>>()?;
+    let kinds: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
+    let view = |of: CredentialName| Ok((of, View { flags: 0, ..fields.view(of, place)? }));
+    let views: Vec<(CredentialName, View)> = kinds.into_iter().map(view).collect::<Result<_, _>>()?;
     if views.iter().any(|(_, view)| view.form == Form::Nothing) {
         let problem = Problem::new("a sink writes something or nothing", "Remove the key from the list.");
         return Err((problem, place.clone()));

@@ -1,55 +1,8 @@
 //! Hosts that a password may be sent to: addresses, networks, names, and all names of a domain.
 
-use std::net::IpAddr;
-
 use super::fault::Problem;
-use super::side::Network;
 use super::value::{Given, Reading, Value, kind, quoted, text};
-
-/// One line of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrustedHost {
-    Network(Network),
-    Name(String),
-    /// Every name that ends so; begins with a dot.
-    Domain(String),
-}
-
-impl TrustedHost {
-    /// `10.0.0.1`, `10.0.0.0/24`, `redis.example.com`, `*.example.com`.
-    pub fn parse(given: &str) -> Option<TrustedHost> {
-        let given = given.trim().to_ascii_lowercase();
-        if let Ok(network) = given.parse() {
-            return Some(TrustedHost::Network(network));
-        }
-        let labels = given.strip_prefix("*.").unwrap_or(&given);
-        let plain = |label: &str| {
-            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        };
-        labels.split('.').all(plain).then(|| match given.strip_prefix('*') {
-            Some(domain) => TrustedHost::Domain(domain.to_owned()),
-            None => TrustedHost::Name(given.clone()),
-        })
-    }
-
-    /// Whether that host, in small letters, is meant.
-    pub fn covers(&self, host: &str) -> bool {
-        match self {
-            TrustedHost::Network(network) => host.parse::<IpAddr>().is_ok_and(|address| network.contains(address)),
-            TrustedHost::Name(name) => name == host,
-            TrustedHost::Domain(domain) => host.len() > domain.len() && host.ends_with(domain.as_str()),
-        }
-    }
-
-    /// As the file has it.
-    pub(super) fn text(&self) -> String {
-        match self {
-            TrustedHost::Network(network) => network.to_string(),
-            TrustedHost::Name(name) => name.clone(),
-            TrustedHost::Domain(domain) => format!("*{domain}"),
-        }
-    }
-}
+use crate::redis_client::options::TrustedHost;
 
 /// A list, or one text with commas.
 pub(super) fn trusted_hosts(value: &Value) -> Reading<Vec<TrustedHost>> {

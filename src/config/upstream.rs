@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use url::{Host, Url};
 
 use super::fault::Problem;
-use super::secret_source::HIDDEN;
 use super::surroundings::MASK;
 use super::value::{Reading, Value, kind, path, text};
-use super::{App, Upstream};
+use super::{App, HIDDEN, Upstream};
 use crate::files;
 use crate::platform::mp;
 
@@ -122,16 +121,6 @@ fn path_warning(setting: &str, base_url: &str, calls: &str) -> Option<String> {
     ))
 }
 
-/// A proxy's address without its password.
-pub(super) fn proxy_shown(proxy: &str) -> String {
-    let Ok(url) = Url::parse(proxy) else { return HIDDEN.to_owned() };
-    if url.username().is_empty() && url.password().is_none() {
-        return proxy.to_owned();
-    }
-    let host = &url[url::Position::BeforeHost..];
-    format!("{}://{HIDDEN}@{host}", url.scheme())
-}
-
 /// A PEM file with at least one certificate.
 pub(super) fn ca_file(value: &Value, base: &Path) -> Reading<PathBuf> {
     let path = path(value, base)?;
@@ -168,9 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_password_is_hidden() {
-        assert_eq!(proxy_shown("http://proxy:3128"), "http://proxy:3128");
-        assert_eq!(proxy_shown("http://me:word@proxy:3128"), "http://<hidden>@proxy:3128/");
+    fn a_hidden_password_is_no_password() {
         assert!(proxy(&Value::Text("http://<hidden>@proxy:3128/".into())).is_err());
     }
 }

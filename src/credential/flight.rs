@@ -19,10 +19,10 @@ use super::turn::{Arrival, Held, Sharing, Shown, Turn};
 use crate::clock::{BootMs, Clock};
 use crate::cluster::turn::Next;
 use crate::cluster::{Answer, Unreachable};
-use crate::config::{SecretFault, SecretSource};
 use crate::platform::{Ask, Kind, Renewal};
 use crate::platform::{Class, Failure, Probe, Sent, Token, Told, Upstream};
 use crate::secret::Secret;
+use crate::secret_source::{SecretFault, SecretSource};
 
 /// Why the trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

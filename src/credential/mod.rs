@@ -11,14 +11,15 @@
 //! values.
 
 pub mod adopt;
+mod app;
 mod check_budget;
-pub mod encoding;
 pub mod facts;
 mod flight;
 pub mod generation;
 pub mod grants;
 pub mod journal;
 pub mod ledger;
+mod options;
 pub mod policy;
 pub mod probing;
 pub mod refresher;
@@ -45,6 +46,8 @@ use tracing::{error, warn};
 
 use refresher::{SharedTicket, Watch};
 
+pub use app::{Adopt, Alias, App};
+pub use options::Options;
 pub use refresher::Refresher;
 pub use table::Table;
 
@@ -52,12 +55,11 @@ use crate::clock::{self, Clock, Now};
 use crate::cluster::http::HttpStore;
 use crate::cluster::lane::{Lane, SameSecret};
 use crate::cluster::seal::Seal;
-use crate::cluster::{NodeId, Shared, Watched};
-use crate::config::{self, App, Config};
-use crate::platform::{BuildError, Client, Upstream};
+use crate::cluster::{self, NodeId, Shared, Watched};
+use crate::encoding::View;
+use crate::platform::{BuildError, Client, ClientOptions, Upstream};
 use crate::platform::{Kind, Quota, Renewal, component};
 use crate::secret::Secret;
-use encoding::View;
 use facts::About;
 use grants::{Grant, GrantName, Grants, What};
 use saver::Saver;
@@ -69,7 +71,7 @@ use ticket_files::TicketFile;
 use verify_ticket::Inbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
-pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
+pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     // Without an app there is nothing to keep, and nothing to lock.
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
     let store = path.map(|path| Arc::new(LockedStore::open(path)));
@@ -77,7 +79,7 @@ pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
     if let Some((path, holder)) = other.as_ref().filter(|_| mints_alone(config)) {
         return Err(in_use(path, holder));
     }
-    let joined = config.nodes.as_ref().map(join).transpose()?;
+    let joined = config.cluster.as_ref().map(join).transpose()?;
     let ground = Ground::real(&config.upstream).map_err(|error| error.to_string())?;
     let store = store.map(|store| store as Arc<dyn Store>);
     let (table, refresher) = build_joined(&ground, &config.upstream, &config.apps, store, joined);
@@ -97,7 +99,7 @@ pub fn build(config: &Config) -> Result<(Arc<Table>, Refresher), String> {
 /// Waits for the process that has the state file to end, where this one cannot do without: one that is being replaced
 /// may be ending. To be called before anything is served, so that nobody waits for an answer meanwhile; [`build`] takes
 /// the lock. Blocks, but no longer than until `is_given_up`; `waiting` is to say so.
-pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
+pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let Some(path) = config.state_path.as_deref().filter(|_| mints_alone(config)) else { return Ok(()) };
     let say = |holder: &Holder| {
         let patience_s = state_lock::PATIENCE.as_secs();
@@ -110,7 +112,7 @@ pub fn await_state(config: &Config, is_given_up: impl Fn() -> bool, waiting: imp
 }
 
 /// Who has the state file that this configuration names, and what a server would do that is started with it now.
-pub fn state_in_use(config: &Config) -> Option<String> {
+pub fn state_in_use(config: &Options) -> Option<String> {
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty())?;
     let holder = state_lock::holder(path)?;
     let patience_s = state_lock::PATIENCE.as_secs();
@@ -123,12 +125,12 @@ pub fn state_in_use(config: &Config) -> Option<String> {
 
 /// True if a lost state costs more than a call: each call of some endpoint ends the token before it or replaces a
 /// refresh token, and there is no shared store that knows of it.
-fn mints_alone(config: &Config) -> bool {
+fn mints_alone(config: &Options) -> bool {
     let mints = |app: &App| {
         let kinds = std::iter::once(&app.token).chain(&app.tickets);
         !app.secret.is_absent() && kinds.into_iter().any(|kind| kind.renewal == Renewal::Mint)
     };
-    config.nodes.is_none() && config.apps.iter().any(mints)
+    config.cluster.is_none() && config.apps.iter().any(mints)
 }
 
 fn in_use(path: &Path, holder: &Holder) -> String {
@@ -140,19 +142,19 @@ fn in_use(path: &Path, holder: &Holder) -> String {
 }
 
 /// The other nodes. Reads secrets; connects nowhere yet.
-fn join(nodes: &config::Nodes) -> Result<Joined, String> {
+fn join(nodes: &cluster::Options) -> Result<Joined, String> {
     // 0 and the last one have a meaning of their own.
     let node = fastrand::u64(1..NodeId::MAX);
     match nodes {
         #[cfg(feature = "redis")]
-        config::Nodes::Redis(state) => {
+        cluster::Options::Redis(state) => {
             let secret = state.sealing.read().map_err(|fault| format!("the secret of [state] {fault}"))?;
             let shared = crate::cluster::redis::RedisStore::new(state, node);
             Ok(Joined { shared, secret, name: state.node.clone(), node })
         }
         #[cfg(not(feature = "redis"))]
-        config::Nodes::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
-        config::Nodes::Upstream(upstream) => {
+        cluster::Options::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
+        cluster::Options::Upstream(upstream) => {
             // What came from there is sealed again for nobody but this process.
             let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
             let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
@@ -163,7 +165,7 @@ fn join(nodes: &config::Nodes) -> Result<Joined, String> {
 
 /// As [`build`], from the parts that matter and with any store.
 pub fn build_with(
-    upstream: &config::Upstream,
+    upstream: &ClientOptions,
     apps: &[App],
     store: Option<Arc<dyn Store>>,
 ) -> Result<(Arc<Table>, Refresher), BuildError> {
@@ -181,7 +183,7 @@ pub struct Ground {
 
 impl Ground {
     /// The machine and the network.
-    pub fn real(upstream: &config::Upstream) -> Result<Ground, BuildError> {
+    pub fn real(upstream: &ClientOptions) -> Result<Ground, BuildError> {
         Ok(Ground {
             upstream: Arc::new(Client::new(upstream)?),
             clock: Arc::new(clock::System),
@@ -204,7 +206,7 @@ pub struct Joined {
 /// As [`build_with`], on any ground, alone.
 pub fn build_on(
     ground: &Ground,
-    upstream: &config::Upstream,
+    upstream: &ClientOptions,
     apps: &[App],
     store: Option<Arc<dyn Store>>,
 ) -> (Arc<Table>, Refresher) {
@@ -214,7 +216,7 @@ pub fn build_on(
 /// As [`build_on`], perhaps together with other nodes.
 pub fn build_joined(
     ground: &Ground,
-    upstream: &config::Upstream,
+    upstream: &ClientOptions,
     apps: &[App],
     store: Option<Arc<dyn Store>>,
     joined: Option<Joined>,
@@ -338,7 +340,7 @@ fn grant_of(app: &App, base_url: &str) -> Option<GrantName> {
 
 /// One plan a credential: for each app its access token, then what is fetched with it. An authorizer's token is fetched
 /// with its component's, which stands before it.
-fn plans(upstream: &config::Upstream, apps: &[App]) -> Vec<Plan> {
+fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
     let mut components: HashMap<&str, CredentialId> = HashMap::new();
     for app in apps {

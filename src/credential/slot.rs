@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::time::delay_queue;
 
 use super::adopt::{self, Source};
+use super::app::Adopt;
 use super::flight::Purpose;
 use super::generation;
 use super::grants::{Grant, GrantName};
@@ -22,11 +23,11 @@ use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORT
 use crate::clock::{BootMs, Now, Repeated, some};
 use crate::cluster::Moment;
 use crate::cluster::lane::Lane;
-use crate::config::{Adopt, SecretSource};
 use crate::https::NetworkFault;
 use crate::platform::{Class, Failure, Token, Told};
 use crate::platform::{Kind, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
+use crate::secret_source::SecretSource;
 
 /// What is to be kept current, as configured.
 pub(super) struct Plan {

@@ -14,8 +14,6 @@ use dashmap::{DashMap, ReadOnlyView};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use super::encoding::Times;
-use super::encoding::{Form, Rendered, View};
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
 use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
@@ -25,6 +23,8 @@ use super::verify_ticket::{Inbox, TicketFault};
 use super::watched::{Look, Watched};
 use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, Now, Spacing};
+pub use crate::encoding::Times;
+use crate::encoding::{Form, Rendered, View};
 use crate::platform::codes::Text;
 
 /// Index of a credential, stable while the process lives.
@@ -884,7 +884,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::encoding::Fact;
+    use crate::encoding::Fact;
 
     fn published(generation: u64, expires_boot_ms: BootMs) -> Published {
         Published::to_the_end(Bytes::from_static(b"TOKEN"), generation, expires_boot_ms)

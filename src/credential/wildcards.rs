@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::encoding::{ANY, END_BYTES_MIN};
+use crate::encoding::{ANY, END_BYTES_MIN};
 
 /// Of the filter for each key: one ordinary key in so many passes it.
 const FILTER_BITS_PER_KEY: usize = 16;

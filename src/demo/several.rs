@@ -21,7 +21,6 @@ use super::part::{self, Part, Said};
 use super::renewals::Renewals;
 use super::{DEMO_SECRET, FIRST_APPID, SECOND_APPID, daily_quotas, print, words};
 use crate::cli::DemoArgs;
-use crate::config;
 
 /// Until a killed node is started again.
 pub const NODE_AGAIN: Duration = Duration::from_secs(5);
@@ -94,7 +93,7 @@ impl Several {
         }
         let places = (0..args.nodes).map(|at| {
             let port = |first: u16| if first == 0 { 0 } else { first + at };
-            let side = args.side_port.map_or_else(|| free_or_any(config::SIDE_PORT + at), port);
+            let side = args.side_port.map_or_else(|| free_or_any(crate::http_api::options::SIDE_PORT + at), port);
             Place {
                 listen: SocketAddr::new(args.listen, port(args.port)),
                 side: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), side),

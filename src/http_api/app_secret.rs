@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::clock::BootMs;
-use crate::config::{SecretFault, SecretSource};
+use crate::secret_source::{SecretFault, SecretSource};
 
 /// What was read is good for so long, if it is the one that is given.
 const FRESH_MS: u64 = 1_000;

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::options::{Options, RESERVED_CONNECTIONS as RESERVED};
 use crate::address_group::address_group;
 use crate::clock::{self, BootMs, Spacing};
-use crate::config::{self, Network, RESERVED_CONNECTIONS as RESERVED};
+use crate::network::Network;
 
 /// Of those, as many as requests for something else than health may have.
 const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
@@ -117,7 +118,7 @@ impl Open {
 }
 
 impl Connections {
-    pub fn new(side: &config::Side) -> Connections {
+    pub fn new(side: &Options) -> Connections {
         Connections {
             max: side.max_connections,
             max_per_peer: side.max_connections_per_peer,
@@ -273,8 +274,7 @@ mod tests {
     use super::*;
 
     fn connections(max: usize, max_per_peer: usize) -> Arc<Connections> {
-        let side =
-            config::Side { max_connections: max, max_connections_per_peer: max_per_peer, ..config::Side::at(vec![]) };
+        let side = Options { max_connections: max, max_connections_per_peer: max_per_peer, ..Options::at(vec![]) };
         Arc::new(Connections::new(&side))
     }
 
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_trusted_proxy_may_have_the_connections_of_many_clients() {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        let side = config::Side { trusted_proxies: proxies, max_connections_per_peer: 2, ..config::Side::at(vec![]) };
+        let side = Options { trusted_proxies: proxies, max_connections_per_peer: 2, ..Options::at(vec![]) };
         let connections = Arc::new(Connections::new(&side));
         let take = |peer: &str| connections.take(peer.parse().unwrap(), 1_000).unwrap();
         let reserved = |peer| (0..3).map(|_| take(peer)).map(|place| (place.connection.is_reserved(), place)).collect();

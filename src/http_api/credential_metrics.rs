@@ -9,8 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::metrics::{COUNTER, GAUGE, Labels, Written, each, family, gauge};
+use super::options::MetricsPerCredential;
 use crate::clock::Now;
-use crate::config::MetricsPerCredential;
 use crate::credential::facts::About;
 use crate::credential::table::{Credential, Reading, State, Status};
 

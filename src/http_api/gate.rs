@@ -16,12 +16,13 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 
 use super::attempts::{Attempts, Target, Verdict};
 use super::limits::{Limit, Rate};
+use super::options::Options;
 use super::problem::Problem;
 use super::sessions::{LIFE_MS, Sessions};
 use crate::access::{KeyDigest, Keys, SideRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
-use crate::config::{self, Network};
+use crate::network::Network;
 
 /// Needed, as `1`, by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
@@ -155,7 +156,7 @@ impl Visitor {
 }
 
 impl Gate {
-    pub fn new(side: &config::Side, keys: Option<Keys>) -> Gate {
+    pub fn new(side: &Options, keys: Option<Keys>) -> Gate {
         let rate = Rate {
             burst: side.requests_per_s.saturating_mul(BURST_S),
             every_ms: 1_000.0 / f64::from(side.requests_per_s.max(1)),
@@ -493,8 +494,8 @@ fn session_of(headers: &HeaderMap, secure: bool) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn gate(change: impl FnOnce(&mut config::Side), keys: Option<&str>) -> Gate {
-        let mut side = config::Side::at(Vec::new());
+    fn gate(change: impl FnOnce(&mut Options), keys: Option<&str>) -> Gate {
+        let mut side = Options::at(Vec::new());
         change(&mut side);
         Gate::new(&side, keys.map(|text| Keys::parse(text.as_bytes()).unwrap()))
     }

@@ -23,6 +23,7 @@ mod jssdk;
 mod limits;
 mod metrics;
 mod openapi;
+pub mod options;
 mod page;
 mod parts;
 mod problem;
@@ -45,13 +46,14 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use crate::access::Keys;
-use crate::config::{self, Config};
+use crate::credential::App;
 use crate::files;
 use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
 use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::supervision::Supervisor;
 use gate::Gate;
+pub use options::Options;
 use parts::Parts;
 
 /// The side port, bound and not yet served.
@@ -72,7 +74,7 @@ pub struct Keeper {
 impl Keeper {
     /// Reads keys and certificates again. What cannot be used is reported and changes nothing; other settings of the
     /// section need a restart.
-    pub fn reload(&self, side: &config::Side) {
+    pub fn reload(&self, side: &Options) {
         self.keys_file.store(side.keys_file.clone().map(Arc::new));
         if let (Some(path), true) = (&side.keys_file, self.gate.is_keyed()) {
             let mut in_use = self.keys_in_use.lock();
@@ -103,7 +105,7 @@ impl Keeper {
 
 fn read_keys(path: &Path) -> Result<(Keys, Digest), String> {
     let fault = |what: &dyn std::fmt::Display| format!("the keys' file {}: {what}", path.display());
-    let text = files::read(path, config::AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+    let text = files::read(path, files::AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
     let keys = Keys::parse(&text).map_err(|error| fault(&error))?;
     Ok((keys, digest_of(&[text])))
 }
@@ -121,7 +123,7 @@ impl Followed for KeysFile {
     }
 
     fn bytes_max(&self) -> usize {
-        config::AUTH_FILE_BYTES_MAX
+        files::AUTH_FILE_BYTES_MAX
     }
 
     fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
@@ -139,18 +141,18 @@ impl Followed for KeysFile {
 
 impl Door {
     /// Opens the sockets and reads keys and certificates. The error is a sentence for the operator.
-    pub fn open(side: &config::Side) -> Result<Door, String> {
+    pub fn open(side: &Options) -> Result<Door, String> {
         let keeper = Arc::new(Door::read(side)?);
         let listeners = side.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
         Ok(Door { listeners, keeper })
     }
 
     /// Reads keys and certificates and opens nothing: for `check`.
-    pub fn judge(side: &config::Side) -> Result<(), String> {
+    pub fn judge(side: &Options) -> Result<(), String> {
         Door::read(side).map(drop)
     }
 
-    fn read(side: &config::Side) -> Result<Keeper, String> {
+    fn read(side: &Options) -> Result<Keeper, String> {
         let tls = side.tls.as_ref().map(Tls::new).transpose();
         let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?.map(Arc::new);
         let (keys, in_use) = side.keys_file.as_deref().map(read_keys).transpose()?.unzip();
@@ -197,9 +199,14 @@ pub struct Side {
 
 impl Side {
     /// Starts serving; ends when the shutdown fires.
-    pub fn start(door: Door, config: &Config, service: Arc<Service>, supervisor: &Supervisor) -> std::io::Result<Side> {
-        let Some(side) = &config.side else { return Err(std::io::Error::other("the side port is not configured")) };
-        let parts = Arc::new(Parts::new(side, &config.apps, service, door.keeper, supervisor.shutdown().clone()));
+    pub fn start(
+        door: Door,
+        options: &Options,
+        apps: &[App],
+        service: Arc<Service>,
+        supervisor: &Supervisor,
+    ) -> std::io::Result<Side> {
+        let parts = Arc::new(Parts::new(options, apps, service, door.keeper, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)

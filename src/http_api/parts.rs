@@ -12,15 +12,16 @@ use super::connections::Connections;
 use super::events::Feed;
 use super::health::Readiness;
 use super::metrics::SCRAPES_MAX;
+use super::options::Options;
 use super::wechat::Bearers;
 use crate::clock;
-use crate::config;
+use crate::credential;
 use crate::credential::table::{Credential, Table};
 use crate::service::Service;
 
 /// Everything a request may need.
 pub struct Parts {
-    pub settings: config::Side,
+    pub settings: Options,
     pub service: Arc<Service>,
     pub keeper: Arc<Keeper>,
     pub apps: Vec<App>,
@@ -66,8 +67,8 @@ impl App {
 
 impl Parts {
     pub fn new(
-        side: &config::Side,
-        configured: &[config::App],
+        side: &Options,
+        configured: &[credential::App],
         service: Arc<Service>,
         keeper: Arc<Keeper>,
         shutdown: CancellationToken,

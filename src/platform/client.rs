@@ -4,6 +4,8 @@
 //! so a quota can be counted and a lost answer is known to be lost. A host at fault is left for the next call; only a
 //! call that never left this machine goes to one further host at once.
 
+mod options;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +17,11 @@ use reqwest::dns::Resolve;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+pub use self::options::{ClientOptions, proxy_shown};
 use super::answer::{self, Probe, Token};
 use super::class::{Class, Failure, Pace, Sent, scrub};
 use super::hosts::{self, Hosts, Pick};
 use crate::clock;
-use crate::config;
 use crate::https::{self, Names, NetworkFault, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors};
 use crate::platform::{Ask, Kind, Outgoing, PLATFORMS};
 
@@ -83,12 +85,12 @@ pub enum BuildError {
 
 impl Client {
     /// Builds the client. Reads `ca_file`; connects nowhere.
-    pub fn new(config: &config::Upstream) -> Result<Client, BuildError> {
+    pub fn new(config: &ClientOptions) -> Result<Client, BuildError> {
         Client::with_resolver(config, None)
     }
 
     /// Names are looked up by the system, unless a test brings a resolver.
-    fn with_resolver(config: &config::Upstream, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, BuildError> {
+    fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, BuildError> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(config)?)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
@@ -203,7 +205,7 @@ impl Client {
 }
 
 /// Which base URLs have several hosts, or one in place of another.
-fn groups(config: &config::Upstream) -> Vec<Group> {
+fn groups(config: &ClientOptions) -> Vec<Group> {
     let group = |base_url: &str, hosts| Group { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
     let own = config.base_url.trim_end_matches('/');
     let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
@@ -311,7 +313,7 @@ impl From<reqwest::Error> for Lost {
     }
 }
 
-fn tls(config: &config::Upstream) -> Result<rustls::ClientConfig, BuildError> {
+fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, BuildError> {
     let path = config.ca_file.as_deref();
     https::tls(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
         (TlsFault::CaFile(reason), Some(path)) => BuildError::CaFile { path: path.to_owned(), reason },

@@ -8,6 +8,7 @@ pub mod class;
 pub mod client;
 pub mod codes;
 pub mod component;
+mod credential_name;
 pub mod feishu;
 pub mod hosts;
 pub mod mp;
@@ -16,7 +17,8 @@ pub mod wecom;
 
 pub use answer::{Probe, Token, Told};
 pub use class::{Class, Failure, Pace, Sent, Wait};
-pub use client::{BuildError, Called, Client, Upstream};
+pub use client::{BuildError, Called, Client, ClientOptions, Upstream};
+pub use credential_name::CredentialName;
 
 use crate::secret::Secret;
 

@@ -13,10 +13,11 @@ use redis::{
 use tokio::time::timeout;
 
 use super::fault::Fault;
+use super::options::{RedisOptions, TlsFiles};
 use super::subscriber::Subscriber;
-use crate::config::{RedisServer, SecretFault, TlsFiles};
 use crate::descriptors;
 use crate::files::{self, Unread, read_aside};
+use crate::secret_source::SecretFault;
 
 /// Where one server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,12 +50,12 @@ pub(super) enum LogIn {
 }
 
 /// Connects within twice the deadline: the host may have to be looked up.
-pub(super) async fn connect(server: &RedisServer, place: &Place) -> Result<MultiplexedConnection, Fault> {
+pub(super) async fn connect(server: &RedisOptions, place: &Place) -> Result<MultiplexedConnection, Fault> {
     connect_as(server, place, LogIn::AsConfigured).await
 }
 
 pub(super) async fn connect_as(
-    server: &RedisServer,
+    server: &RedisOptions,
     place: &Place,
     log_in: LogIn,
 ) -> Result<MultiplexedConnection, Fault> {
@@ -68,7 +69,7 @@ pub(super) async fn connect_as(
 }
 
 /// Listens to these channels.
-pub(super) async fn subscribe(server: &RedisServer, place: &Place, channels: &[&str]) -> Result<Subscriber, Fault> {
+pub(super) async fn subscribe(server: &RedisOptions, place: &Place, channels: &[&str]) -> Result<Subscriber, Fault> {
     let deadline = Duration::from_millis(server.timeout_ms);
     let client = client(server, place, LogIn::AsConfigured).await?;
     let connecting = timeout(2 * deadline, client.get_async_pubsub());
@@ -80,12 +81,12 @@ pub(super) async fn subscribe(server: &RedisServer, place: &Place, channels: &[&
 }
 
 /// Reads what may be replaced while we run: the password and the certificates.
-async fn client(server: &RedisServer, place: &Place, log_in: LogIn) -> Result<Client, Fault> {
+async fn client(server: &RedisOptions, place: &Place, log_in: LogIn) -> Result<Client, Fault> {
     let deadline = Duration::from_millis(server.timeout_ms);
     timeout(deadline, read_client(server, place, log_in)).await.map_err(|_| Fault::Timeout)?
 }
 
-async fn read_client(server: &RedisServer, place: &Place, log_in: LogIn) -> Result<Client, Fault> {
+async fn read_client(server: &RedisOptions, place: &Place, log_in: LogIn) -> Result<Client, Fault> {
     let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     if log_in == LogIn::AsConfigured {
         settings = settings.set_db(server.db.into());
@@ -156,7 +157,7 @@ pub(super) fn fault_of(error: &RedisError) -> Fault {
 }
 
 /// The same while connecting.
-fn fault_at_the_start(error: &RedisError, server: &RedisServer) -> Fault {
+fn fault_at_the_start(error: &RedisError, server: &RedisOptions) -> Fault {
     let tls = server.tls.is_some();
     match fault_of(error) {
         // The library's error does not always tell: a look-up that fails for want of one names another reason.
@@ -203,8 +204,8 @@ mod tests {
     #[test]
     fn without_a_file_descriptor_a_redis_is_not_blamed_and_no_other_is_gone_to() {
         let of = |errno: rustix::io::Errno| RedisError::from(std::io::Error::from(errno));
-        let server = RedisServer {
-            at: crate::config::RedisAt::Unix("/r.sock".into()),
+        let server = RedisOptions {
+            at: super::super::options::RedisAt::Unix("/r.sock".into()),
             tls: None,
             db: 0,
             user: None,

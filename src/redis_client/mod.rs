@@ -6,6 +6,7 @@
 
 mod client;
 mod fault;
+pub mod options;
 mod sentinel;
 mod subscriber;
 mod trust;
@@ -19,7 +20,7 @@ use redis::{Pipeline, RedisError, Value};
 pub use fault::Fault;
 pub use subscriber::Subscriber;
 
-use crate::config::{RedisAt, RedisServer};
+use self::options::{RedisAt, RedisOptions};
 use client::Place;
 
 /// How often a cluster may send us on in one attempt.
@@ -36,7 +37,7 @@ enum Wanted {
 
 /// A Redis, and what has been learnt of where it is. Every connection is a new one; clones of one share it.
 pub struct Engine {
-    server: RedisServer,
+    server: RedisOptions,
     wanted: Wanted,
     /// Where a cluster has sent us.
     moved_to: Mutex<Option<Place>>,
@@ -46,12 +47,12 @@ pub struct Engine {
 
 impl Engine {
     /// Any server that lets us in; behind sentinels the master.
-    pub fn new(server: RedisServer) -> Engine {
+    pub fn new(server: RedisOptions) -> Engine {
         Engine { server, wanted: Wanted::Any, moved_to: Mutex::default(), last: Mutex::default() }
     }
 
     /// The master that has this key, in a cluster too. All keys that are used have its hash tag.
-    pub fn of_key(server: RedisServer, key: &str) -> Engine {
+    pub fn of_key(server: RedisOptions, key: &str) -> Engine {
         Engine { wanted: Wanted::MasterOf(key.to_owned()), ..Engine::new(server) }
     }
 

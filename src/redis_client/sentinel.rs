@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::client::{self, LogIn, Place};
 use super::fault::Fault;
-use crate::config::RedisServer;
+use super::options::RedisOptions;
 
 /// The masters they name, the one that most of them name first. All are asked at once, and no more are waited for than
 /// are needed to be sure: one that was cut off from the others may still name an old master.
 pub(super) async fn masters(
-    server: &RedisServer,
+    server: &RedisOptions,
     sentinels: &[(String, u16)],
     name: &str,
 ) -> Result<Vec<Place>, Fault> {
@@ -46,14 +46,14 @@ pub(super) async fn masters(
 }
 
 /// Sentinels have no password unless they were given one; then it is tried with the servers'.
-async fn ask(server: &RedisServer, at: Place, name: &str) -> Result<Place, Fault> {
+async fn ask(server: &RedisOptions, at: Place, name: &str) -> Result<Place, Fault> {
     match ask_as(server, &at, name, LogIn::Nameless).await {
         Err(Fault::NoPassword) if server.password.is_some() => ask_as(server, &at, name, LogIn::OnlyPassword).await,
         answer => answer,
     }
 }
 
-async fn ask_as(server: &RedisServer, at: &Place, name: &str, log_in: LogIn) -> Result<Place, Fault> {
+async fn ask_as(server: &RedisOptions, at: &Place, name: &str, log_in: LogIn) -> Result<Place, Fault> {
     let mut connection = client::connect_as(server, at, log_in).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);

@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 
 use super::client::Place;
-use crate::config::{RedisAt, RedisServer};
+use super::options::{RedisAt, RedisOptions};
 
 /// Whether a server that was named by another may be connected to and given the password.
 ///
 /// What the operator has written is: the hosts of `url` and of `trusted_hosts`. Without `trusted_hosts`, a server whose
 /// certificate an authority of the operator's own vouches for, and one that is near: on a private network, or in the
 /// domain or the network of a host of `url`.
-pub(super) fn may_have_password(server: &RedisServer, place: &Place) -> bool {
+pub(super) fn may_have_password(server: &RedisOptions, place: &Place) -> bool {
     let Place::Tcp(host, _) = place else { return true };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if hosts(&server.at).any(|known| known.eq_ignore_ascii_case(&host)) {
@@ -90,13 +90,14 @@ fn domain(host: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::{TlsFiles, TrustedHost};
     use super::*;
-    use crate::config::{SecretSource, TlsFiles, TrustedHost};
     use crate::secret::Secret;
+    use crate::secret_source::SecretSource;
 
-    fn sentinels(hosts: &[&str]) -> RedisServer {
+    fn sentinels(hosts: &[&str]) -> RedisOptions {
         let sentinels = hosts.iter().map(|host| ((*host).to_owned(), 26379)).collect();
-        RedisServer {
+        RedisOptions {
             at: RedisAt::Sentinel { sentinels, master: "m".into() },
             tls: None,
             db: 0,
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn judged(server: &RedisServer, host: &str, expected: bool) {
+    fn judged(server: &RedisOptions, host: &str, expected: bool) {
         assert_eq!(may_have_password(server, &Place::Tcp(host.into(), 6379)), expected, "{host}");
     }
 
@@ -126,7 +127,7 @@ mod tests {
             judged(&server, far, false);
         }
         judged(&sentinels(&["redis.com"]), "evil.com", false);
-        judged(&RedisServer { password: None, ..server }, "198.51.100.9", true);
+        judged(&RedisOptions { password: None, ..server }, "198.51.100.9", true);
     }
 
     #[test]
@@ -147,7 +148,7 @@ mod tests {
     fn with_a_list_it_goes_nowhere_else() {
         let trusted = |text: &str| TrustedHost::parse(text).unwrap();
         let trusted_hosts = vec![trusted("10.1.0.0/24"), trusted("*.db.example.com"), trusted("198.51.100.9")];
-        let server = RedisServer { trusted_hosts, ..sentinels(&["10.0.0.1"]) };
+        let server = RedisOptions { trusted_hosts, ..sentinels(&["10.0.0.1"]) };
         for listed in ["10.0.0.1", "10.1.0.200", "::ffff:10.1.0.3", "a.db.example.com", "198.51.100.9"] {
             judged(&server, listed, true);
         }
@@ -162,8 +163,8 @@ mod tests {
     #[test]
     fn an_authority_of_ones_own_vouches_for_whatever_it_has_signed() {
         let own = Some(TlsFiles { ca_file: Some("/ca.pem".into()), identity: None });
-        judged(&RedisServer { tls: own, ..sentinels(&["10.0.0.1"]) }, "198.51.100.9", true);
+        judged(&RedisOptions { tls: own, ..sentinels(&["10.0.0.1"]) }, "198.51.100.9", true);
         let public = Some(TlsFiles::default());
-        judged(&RedisServer { tls: public, ..sentinels(&["10.0.0.1"]) }, "evil.example.org", false);
+        judged(&RedisOptions { tls: public, ..sentinels(&["10.0.0.1"]) }, "evil.example.org", false);
     }
 }

@@ -27,11 +27,11 @@ use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
 use super::memory::{Holding, Share};
+use super::options::Protocol;
 use super::worker::{Busy, Origin, Peer};
 use super::{Limits, Shared, Terms};
 use crate::access::Rights;
 use crate::clock::{self, Now};
-use crate::config::Protocol;
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::{step, step_from};
 use crate::protocol::{HangUp, Request, Step, response};

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::options::{Access, Protocol};
 use super::tls::Tls;
 use crate::access::{CertificateName, Rights, Users, Whose, rights_of};
 use crate::clock::Spacing;
-use crate::config::{AUTH_FILE_BYTES_MAX, Access, Protocol};
 use crate::files;
+use crate::files::AUTH_FILE_BYTES_MAX;
 use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
 
 /// What a listener asks of its clients, and the most they may do there.

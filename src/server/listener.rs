@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::options::ListenAt;
 use super::worker::{Accepted, Dealer, Peer, Stream, tcp_address};
 use super::{Shared, Terms};
 use crate::clock;
-use crate::config::ListenAt;
 use crate::descriptors;
 use crate::stats::ConnectionInfo;
 use crate::unit;

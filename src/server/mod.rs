@@ -9,6 +9,7 @@ mod guard;
 mod listener;
 mod login_limit;
 mod memory;
+pub mod options;
 pub(crate) mod tls;
 mod worker;
 
@@ -27,6 +28,7 @@ use crate::supervision::Supervisor;
 
 pub use guard::{Guard, Terms};
 pub use listener::{Bound, Owner, bind};
+pub use options::{Access, ListenAt, Listener, Options, Protocol};
 
 /// Limits of a connection.
 #[derive(Clone, Debug)]

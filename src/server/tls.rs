@@ -18,9 +18,9 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::access::CertificateName;
-use crate::config::{ClientCertificates, Tls as Files, TlsVersion};
 use crate::files;
 use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
+use crate::tls::{ClientCertificates, TlsOptions as Files, TlsVersion};
 
 /// Certificates of the common authorities are renewed a month before their end.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::meta::answer;
 use super::{Context, Outcome, Service};
 use crate::access::Rights;
-use crate::config::RefuseWith;
 use crate::credential::table::Credential;
 use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Request, response};
+use crate::service::RefuseWith;
 
 /// A refusal for want of rights is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;

@@ -8,10 +8,10 @@ use super::managed::{Doubt, Read};
 use super::{Context, MEMCACHED_VERSION, Outcome, Output, Service};
 use crate::cache::{Counted, ItemView, Stored};
 use crate::clock::Now;
-use crate::config::RefuseWith;
 use crate::credential::table::Found;
 use crate::protocol::StoreMode;
 use crate::protocol::binary::{self, Command, Packet, Status};
+use crate::service::RefuseWith;
 
 /// What became of a count: the number and the new cas id, or an error in whose words.
 type Counting = Result<(u64, u64), (Status, Option<&'static str>)>;

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::meta::{Facts, answer};
 use super::{Context, Outcome, Service, Wait};
 use crate::clock::Now;
-use crate::config::RefuseWith;
 use crate::credential::table::{Credential, Found, Name, Value, log_credential};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
+use crate::service::RefuseWith;
 
 /// A refused write is logged at most so often per credential, milliseconds.
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;

@@ -7,6 +7,7 @@ mod access;
 mod binary;
 mod managed;
 mod meta;
+pub mod options;
 mod output;
 mod statistics;
 
@@ -16,12 +17,12 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::{oneshot, watch};
 
 use self::managed::Read;
+pub use self::options::RefuseWith;
 pub use self::output::Output;
 use crate::access::Rights;
 pub use crate::cache::DetachedBytes;
 use crate::cache::{Cache, Counted, Holdable, ItemView, Stored};
 use crate::clock::{Now, Spacing};
-use crate::config::RefuseWith;
 use crate::credential::table::Table;
 use crate::protocol::{Request, StoreMode, keys, response};
 use crate::stats::{Stats, WorkerStats};

@@ -18,11 +18,12 @@ use tracing::info;
 
 use self::process::{End, Outcome, Program};
 use super::item::Entry;
+use super::options::SinkCommand;
 use super::target::{Current, Fault, Retract, Scope, Target, Write};
 use crate::clock::{Spacing, boot_ms};
-use crate::config::{SinkCommand, trusted_file};
-use crate::credential::encoding::Fact;
 use crate::descriptors;
+use crate::encoding::Fact;
+use crate::files::trusted;
 
 pub(super) use self::process::kill_all;
 
@@ -44,7 +45,7 @@ impl Command {
 
     async fn judge(&self) -> Result<(), Fault> {
         let path = self.config.program.clone();
-        match tokio::task::spawn_blocking(move || trusted_file::judge(&path)).await {
+        match tokio::task::spawn_blocking(move || trusted::judge(&path)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(untrusted(&why)),
             Err(_) => Err(fault_of(&io::Error::other("its thread is gone"), &self.config.program)),
@@ -147,12 +148,12 @@ fn judge_end(end: &End, config: &SinkCommand) -> Result<(), Fault> {
     }
 }
 
-fn untrusted(why: &trusted_file::Untrusted) -> Fault {
+fn untrusted(why: &trusted::Untrusted) -> Fault {
     let (class, what) = match why {
-        trusted_file::Untrusted::Unseen { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+        trusted::Untrusted::Unseen { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             ("not_found", format!("the command is not there: {why}"))
         }
-        trusted_file::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
+        trusted::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
         _ => ("untrusted", format!("others could change the command: {why}")),
     };
     Fault { class, what: what.into(), advice: why.remedy().into(), scope: Scope::Target }

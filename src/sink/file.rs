@@ -17,11 +17,12 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::item::Entry;
+use super::options::{SinkContent, SinkFile};
 use super::target::{Current, Fault, Retract, Scope, Target, Write};
-use crate::config::{Escape, Piece, SinkContent, SinkFile, Template, TimeShown};
+use super::template::{Escape, Piece, Template, TimeShown};
 use crate::credential::adopt::Stored;
-use crate::credential::encoding::{Form, View};
 use crate::descriptors;
+use crate::encoding::{Form, View};
 use crate::files::Aside;
 use crate::unit;
 
@@ -96,7 +97,7 @@ impl Files {
     /// past in any case.
     fn told_mtime_s(&self, current: &Current) -> Option<i64> {
         let is_over = current.left_ms() == 0;
-        let usual = is_over.then_some(TimeShown { fact: crate::credential::encoding::Fact::FetchedAt, add: 0 });
+        let usual = is_over.then_some(TimeShown { fact: crate::encoding::Fact::FetchedAt, add: 0 });
         let time = self.mtime.or(usual)?;
         Some(current.times(0).get(time.fact)?.saturating_add(time.add))
     }

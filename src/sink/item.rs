@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::options::{SinkContent, SinkEntry};
 use super::target::{Current, Retract};
 use crate::clock::{BootMs, Now, Spacing};
-use crate::config::{SinkContent, SinkEntry};
 use crate::credential::table::{Credential, Published};
 
 /// What is shorter is no token.
@@ -159,9 +159,9 @@ fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AliasOf;
-    use crate::credential::encoding::{Fact, Form, View};
     use crate::credential::table::Reliable;
+    use crate::encoding::{Fact, Form, View};
+    use crate::platform::CredentialName;
 
     const TOKEN: &str = "token-of-ours-0123456789";
     const OTHER: &str = "token-of-another-0123456789";
@@ -170,7 +170,7 @@ mod tests {
     fn item() -> Item {
         let entry = |(name, form): (&str, Form)| {
             let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
-            SinkEntry { app: "wx1".into(), of: AliasOf::AccessToken, name: name.into(), spoken: None, content }
+            SinkEntry { app: "wx1".into(), of: CredentialName::AccessToken, name: name.into(), spoken: None, content }
         };
         let entries = [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
         Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)

@@ -7,14 +7,19 @@
 
 mod command;
 mod file;
+pub mod file_presets;
 mod item;
+pub mod options;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sql")]
 mod sql;
+pub mod sql_presets;
+pub mod sql_statement;
 mod stored;
 mod target;
+pub mod template;
 
 pub use self::stored::source;
 use std::collections::{BTreeSet, HashMap};
@@ -31,10 +36,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::item::{Entry, Found, Item};
+pub use self::options::Options;
+use self::options::{SinkEntry, SinkTo};
 use self::queue::{Queue, Task};
 use self::target::{Fault, Place, Retract, Scope, Target, Write};
 use crate::clock::{BootMs, Now, Repeated, boot_ms, some, unix_ms};
-use crate::config::{self, SinkEntry, SinkTo};
 use crate::credential::table::{Table, log_credential};
 use crate::stats::{SinkError, SinkStats, SinkWrite, Stats};
 use crate::supervision::Supervisor;
@@ -57,7 +63,7 @@ const LOG_AGAIN_MS: u64 = 60_000;
 
 /// One sink, ready to run.
 pub struct Sink {
-    config: config::Sink,
+    config: Options,
     target: Arc<dyn Target>,
     table: Arc<Table>,
     items: Vec<Item>,
@@ -86,8 +92,8 @@ pub struct Sink {
 }
 
 /// One sink for each that is configured, on the table's credentials.
-pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
-    let sink = |config: &config::Sink| {
+pub fn build(sinks: &[Options], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
+    let sink = |config: &Options| {
         let target = target(config)?;
         Some(Sink::new(config, target, table, stats.register_sink(config.type_name(), config.to_string())))
     };
@@ -95,7 +101,7 @@ pub fn build(sinks: &[config::Sink], table: &Arc<Table>, stats: &Stats) -> Vec<S
 }
 
 /// What writes to the place that is configured; none in a build that cannot, which the configuration has refused.
-fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
+fn target(config: &Options) -> Option<Arc<dyn Target>> {
     match &config.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
@@ -112,7 +118,7 @@ fn target(config: &config::Sink) -> Option<Arc<dyn Target>> {
 
 /// Connects to the database of a sink and has it judge the statements without running them.
 #[cfg(feature = "sql")]
-pub async fn try_sql(config: &config::Sink) -> Result<(), String> {
+pub async fn try_sql(config: &Options) -> Result<(), String> {
     let SinkTo::Sql(to) = &config.to else { return Ok(()) };
     let tried = sql::Sql::new(to).try_out(&config.entries).await;
     tried.map_err(|fault| format!("{fault}\n#   what to do: {}", fault.advice))
@@ -187,7 +193,7 @@ fn change(index: usize, mut receiver: watch::Receiver<u64>) -> Change {
 type UnderWay = FuturesUnordered<BoxFuture<'static, (Job, Result<Outcome, Fault>)>>;
 
 impl Sink {
-    fn new(config: &config::Sink, target: Arc<dyn Target>, table: &Arc<Table>, stats: Arc<SinkStats>) -> Sink {
+    fn new(config: &Options, target: Arc<dyn Target>, table: &Arc<Table>, stats: Arc<SinkStats>) -> Sink {
         let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
         for entry in &config.entries {

@@ -8,9 +8,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
 use super::item::Entry;
+use super::options::Ttl;
 use super::target::{self, Retract, Scope, Target, Write};
-use crate::config::{RedisServer, Ttl};
 use crate::credential::adopt::Stored;
+use crate::redis_client::options::RedisOptions;
 use crate::redis_client::{Engine, Fault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
@@ -25,7 +26,7 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub fn new(server: RedisServer, ttl: Ttl) -> Redis {
+    pub fn new(server: RedisOptions, ttl: Ttl) -> Redis {
         Redis { engine: Engine::new(server), ttl, link: Mutex::default() }
     }
 

@@ -13,8 +13,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 use self::database::{Bound, Change, Database, Query};
 use self::fault::SqlFault;
 use super::item::Entry;
+use super::options::{SinkEntry, SqlPlan, SqlSink};
+use super::sql_statement::{SqlParameter, SqlStatement};
 use super::target::{Current, Fault, Retract, Target, Write};
-use crate::config::{SinkEntry, SqlParameter, SqlPlan, SqlSink, SqlStatement};
 use crate::credential::adopt::Stored;
 
 /// A database of the site's own.

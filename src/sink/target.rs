@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::item::Entry;
 use crate::clock::{BootMs, Now};
 use crate::credential::adopt::Stored;
-use crate::credential::encoding::Times;
+use crate::encoding::Times;
 
 /// What stands at each of some entries; none where nothing does.
 pub(super) type Contents = Vec<Option<Vec<u8>>>;

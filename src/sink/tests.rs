@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::options::{SinkContent, SinkFile};
 use super::*;
-use crate::config::{AliasOf, SinkContent, SinkFile};
-use crate::credential::encoding::View;
 use crate::credential::table::{Key, Published};
+use crate::encoding::View;
+use crate::platform::CredentialName;
 
 /// Remembers what is written and when.
 #[derive(Default)]
@@ -101,12 +102,12 @@ fn start_with_stats(
     (0..apps).for_each(|app| publish(&table, app, "a-token"));
     let entry = |app: usize| SinkEntry {
         app: format!("wx{app}"),
-        of: AliasOf::AccessToken,
+        of: CredentialName::AccessToken,
         name: key(app),
         spoken: None,
         content: SinkContent::Value,
     };
-    let config = config::Sink {
+    let config = Options {
         to: SinkTo::File(SinkFile::plain("/nowhere")),
         entries: (0..apps).map(entry).collect(),
         check_every_ms: 5_000,

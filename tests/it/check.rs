@@ -276,7 +276,7 @@ fn no_message_about_a_file_says_a_thing_twice() {
 /// A file that was fine when the configuration was read, and is not when it is read again.
 #[test]
 fn no_message_of_a_fault_that_wraps_another_says_a_thing_twice() {
-    use tokencached::config::{SecretFault, SecretSource};
+    use tokencached::secret_source::{SecretFault, SecretSource};
     let folder = tempfile::tempdir().unwrap();
     let mut faults: Vec<SecretFault> = unreadable(folder.path())
         .into_iter()

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tokencached::cli::{self, Command};
 use tokencached::config::{
-    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Origin, Place, Protocol,
-    RefuseWith, SETTINGS, SINK_KEYS, SecretSource, load,
+    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Place, SETTINGS,
+    SINK_KEYS, load,
 };
+use tokencached::secret_source::{SecretOrigin, SecretSource};
+use tokencached::server::Protocol;
+use tokencached::service::RefuseWith;
 
 pub const APPID: &str = "wx0123456789abcdef";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -156,17 +159,18 @@ fn nothing_at_all_is_a_plain_cache_on_this_machine() {
     assert_eq!(config.server.protocol, Protocol::Auto);
     assert_eq!(config.server.unix_mode, 0o700);
     assert!(config.server.evict && !config.server.shutdown_command);
-    assert_eq!(config.upstream.base_url, "https://api.weixin.qq.com");
-    assert_eq!(config.state_path, None);
-    assert!(config.apps.is_empty());
+    assert_eq!(config.credentials.upstream.base_url, "https://api.weixin.qq.com");
+    assert_eq!(config.credentials.state_path, None);
+    assert!(config.credentials.apps.is_empty());
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("plain cache"), "{warnings:?}");
 }
 
 #[test]
 fn wechats_own_hosts_are_used_unless_another_address_or_a_list_is_given() {
-    let hosts =
-        |upstream: &str| given(Some(&format!("[upstream]\n{upstream}\n")), &[], "").unwrap().config.upstream.hosts;
+    let hosts = |upstream: &str| {
+        given(Some(&format!("[upstream]\n{upstream}\n")), &[], "").unwrap().config.credentials.upstream.hosts
+    };
     let five = ["api", "api2", "sh.api", "sz.api", "hk.api"].map(|name| format!("https://{name}.weixin.qq.com"));
     assert_eq!(hosts(""), five);
     assert_eq!(hosts("base_url = \"https://api.weixin.qq.com/\""), five);
@@ -359,10 +363,10 @@ fn a_misspelt_variable_is_warned_about_and_kubernetes_own_are_not() {
 #[test]
 fn the_quick_start_claims_the_short_names() {
     let loaded = by_environment(&[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)]);
-    let app = &loaded.config.apps[0];
+    let app = &loaded.config.credentials.apps[0];
     assert_eq!(app.names(), ["access_token:wx0123456789abcdef", "access_token", APPID]);
     assert_eq!(app.secret.read().unwrap().expose(), SECRET);
-    assert_eq!(loaded.config.state_path, Some("/home/someone/.local/state/tokencached/state.json".into()));
+    assert_eq!(loaded.config.credentials.state_path, Some("/home/someone/.local/state/tokencached/state.json".into()));
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
@@ -370,10 +374,10 @@ fn the_quick_start_claims_the_short_names() {
 fn the_quick_start_brings_the_secret_of_an_app_in_the_file() {
     let file = format!("[[app]]\nappid = \"{APPID}\"\nendpoint = \"token\"\n");
     let loaded = given(Some(&file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "").unwrap();
-    assert_eq!(loaded.config.apps.len(), 1);
-    let app = &loaded.config.apps[0];
+    assert_eq!(loaded.config.credentials.apps.len(), 1);
+    let app = &loaded.config.credentials.apps[0];
     assert_eq!((app.token.id, app.names()), ("token", vec![format!("access_token:{APPID}")]));
-    assert_eq!(loaded.origins, [Origin::Environment("WECHAT_SECRET".into())]);
+    assert_eq!(loaded.origins, [SecretOrigin::Environment("WECHAT_SECRET".into())]);
 }
 
 #[test]
@@ -394,14 +398,14 @@ fn the_state_file_goes_where_the_system_says() {
     let check = |variables: &[(&str, &str)], expected: &str| {
         let app = [("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)];
         let loaded = by_environment(&[&app, variables].concat());
-        assert_eq!(loaded.config.state_path.as_deref(), Some(Path::new(expected)));
+        assert_eq!(loaded.config.credentials.state_path.as_deref(), Some(Path::new(expected)));
     };
     check(&[("STATE_DIRECTORY", "/var/lib/private/tokencached:/other")], "/var/lib/private/tokencached/state.json");
     check(&[("XDG_STATE_HOME", "/x")], "/x/tokencached/state.json");
     check(&[("XDG_STATE_HOME", "relative")], "/home/someone/.local/state/tokencached/state.json");
     check(&[("TOKENCACHED_STATE_PATH", "/y/state.json")], "/y/state.json");
     let off = by_environment(&[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET), ("TOKENCACHED_STATE_PATH", "none")]);
-    assert_eq!(off.config.state_path, None);
+    assert_eq!(off.config.credentials.state_path, None);
 }
 
 #[test]
@@ -631,7 +635,7 @@ fn an_inline_secret_and_an_open_file_are_warned_about() {
 fn an_unusual_appid_is_warned_about_and_taken() {
     let loaded = by_environment(&[("WECHAT_APPID", "wxABC"), ("WECHAT_SECRET", SECRET)]);
     assert!(loaded.warnings[0].contains("does not look like"), "{:?}", loaded.warnings);
-    assert_eq!(loaded.config.apps[0].appid, "wxABC");
+    assert_eq!(loaded.config.credentials.apps[0].appid, "wxABC");
 }
 
 #[test]
@@ -653,7 +657,7 @@ fn no_debug_output_shows_a_secret() {
     let loaded = given(Some(&file), &[], "").unwrap();
     let everything = format!("{loaded:?} {loaded:#?} {} {:?}", loaded.effective(), loaded.warnings);
     assert!(!everything.contains(SECRET) && !everything.contains("passw0rd"), "{everything}");
-    assert_eq!(loaded.config.apps[0].secret.read().unwrap().expose(), SECRET);
+    assert_eq!(loaded.config.credentials.apps[0].secret.read().unwrap().expose(), SECRET);
 }
 
 #[test]
@@ -675,11 +679,12 @@ fn authorizers_stand_below_their_component_and_what_check_prints_of_them_loads_a
     let first = load(Some(&configs().join("fine-component.toml")), &environment(&[]), &Flags::default()).unwrap();
     let about_files = |warning: &String| warning.contains("others may read");
     assert!(first.warnings.iter().all(about_files), "{:?}", first.warnings);
-    let components: Vec<Option<&str>> = first.config.apps.iter().map(|app| app.component.as_deref()).collect();
+    let components: Vec<Option<&str>> =
+        first.config.credentials.apps.iter().map(|app| app.component.as_deref()).collect();
     assert_eq!(components, [None, Some(APPID), Some(APPID), Some(APPID), None]);
     let token = "access_token:wx1123456789abcdef";
-    assert!(first.config.apps[1].names().contains(&token.to_owned()));
-    assert!(first.config.apps[1].names().contains(&format!("authorizer_{token}")));
+    assert!(first.config.credentials.apps[1].names().contains(&token.to_owned()));
+    assert!(first.config.credentials.apps[1].names().contains(&format!("authorizer_{token}")));
     let printed = first.effective();
     let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{printed}\n{faults}"));
     assert_eq!(second.effective(), printed);
@@ -856,7 +861,7 @@ fn the_example_file_loads_and_names_every_key() {
     std::fs::write(folder.path().join(APPID), SECRET).unwrap();
     let environment = environment(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())]);
     let loaded = load(Some(&path), &environment, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(loaded.config.apps[0].names(), [&format!("access_token:{APPID}"), "access_token"]);
+    assert_eq!(loaded.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token"]);
     let process = ["user", "pid_file", "daemonize", "lock_memory"]; // systemd's work
     for setting in SETTINGS {
         let key = setting.key.split_once('.').unwrap().1;
@@ -945,7 +950,7 @@ fn ten_thousand_apps_load_in_a_moment() {
         write!(file, "[[app]]\nappid = \"wx{app:016x}\"\nsecret_env = \"WX_SECRET\"\naliases = [\"a{app}\"]\n")
             .unwrap();
     }
-    assert_eq!(given(Some(&file), &[], "").unwrap().config.apps.len(), 10_000);
+    assert_eq!(given(Some(&file), &[], "").unwrap().config.credentials.apps.len(), 10_000);
     #[cfg(feature = "redis")]
     {
         let first = given(Some(&format!("{file}[[sink]]\nurl = \"redis://localhost\"\n")), &[], "").unwrap();

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokencached::config::{App, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::table::State;
 use tokencached::sandbox::{Endpoint, Options, Verdict};
+use tokencached::secret_source::SecretSource;
 
 use crate::http_api::{Side, exchange};
 use crate::open_platform::{self, AUTH, COMPONENT};

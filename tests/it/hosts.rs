@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokencached::config;
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{Ask, mp};
 use tokencached::platform::{Client, Failure, Probe, Sent, Token};
 use tokencached::sandbox::{FaultKind, Options, Sandbox, Scope};
@@ -16,12 +16,12 @@ struct Caller {
     base_url: String,
 }
 
-fn of(base_urls: &[String]) -> config::Upstream {
-    config::Upstream { hosts: base_urls.to_vec(), ..upstream(&base_urls[0]) }
+fn of(base_urls: &[String]) -> ClientOptions {
+    ClientOptions { hosts: base_urls.to_vec(), ..upstream(&base_urls[0]) }
 }
 
 impl Caller {
-    fn new(upstream: &config::Upstream) -> Caller {
+    fn new(upstream: &ClientOptions) -> Caller {
         Caller { client: Client::new(upstream).unwrap(), base_url: upstream.base_url.clone() }
     }
 
@@ -129,7 +129,7 @@ async fn a_wrong_certificate_is_shown_and_only_the_next_call_goes_elsewhere() {
     let roots = good.file("both.pem");
     std::fs::write(&roots, both).unwrap();
     let hosts = of(&[first.base_url(), second.base_url()]);
-    let caller = Caller::new(&config::Upstream { ca_file: Some(roots), ..hosts });
+    let caller = Caller::new(&ClientOptions { ca_file: Some(roots), ..hosts });
     let failure = caller.fetch().await.unwrap_err();
     assert_eq!(failure.sent, Sent::NotSent);
     assert!(failure.message.contains("certificate") && failure.advice().contains("TLS"), "{failure}");
@@ -193,7 +193,7 @@ async fn a_probe_answered_by_a_retired_entry_moves_the_next_call() {
 async fn behind_a_proxy_the_hosts_are_tried_in_turn_too() {
     let sandbox = sandbox(Options::default()).await;
     // An HTTP proxy is asked for whole addresses; the sandbox answers whatever host is named, as a proxy would.
-    let upstream = config::Upstream {
+    let upstream = ClientOptions {
         proxy: Some(sandbox.base_url()),
         ..of(&["http://first.invalid".to_owned(), "http://second.invalid".to_owned()])
     };

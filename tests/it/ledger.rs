@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokencached::config::App;
+use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, Loaded, Store};
 use tokencached::credential::table::State;
 use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox};

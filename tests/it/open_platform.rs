@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
-use tokencached::config::{App, SecretSource};
 use tokencached::credential;
+use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store};
 use tokencached::credential::table::Table;
 use tokencached::credential::verify_ticket::{TicketFault, parse};
 use tokencached::platform::component::{AUTHORIZER, AUTHORIZERS, COMPONENT as COMPONENT_KIND, PLATFORM};
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{token, until, upstream};

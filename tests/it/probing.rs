@@ -14,14 +14,16 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokencached::clock::{Clock, Now};
 use tokencached::cluster::memory::Memory;
-use tokencached::config::{self, App, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::adopt::{Source, Stored};
 use tokencached::credential::state::{Loaded, Snapshot, Store};
 use tokencached::credential::table::{Found, Table};
 use tokencached::credential::{Ground, Joined, build_joined};
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{Ask, Kind, Renewal, feishu, mp, qq, wecom};
 use tokencached::platform::{Called, Failure, Probe, Token, Told, Upstream};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -176,23 +178,23 @@ fn platform() -> Arc<Platform> {
     Arc::new(Platform { clock, world: Mutex::default(), longest_dead_ms: AtomicU64::new(0) })
 }
 
-fn upstream() -> config::Upstream {
-    config::Upstream::at("https://api.weixin.qq.com".to_owned())
+fn upstream() -> ClientOptions {
+    ClientOptions::at("https://api.weixin.qq.com".to_owned())
 }
 
 impl Node {
-    fn start(apps: Vec<App>, upstream: &config::Upstream) -> Node {
+    fn start(apps: Vec<App>, upstream: &ClientOptions) -> Node {
         Node::join(&platform(), apps, upstream, None)
     }
 
-    fn join(platform: &Arc<Platform>, apps: Vec<App>, upstream: &config::Upstream, joined: Option<Joined>) -> Node {
+    fn join(platform: &Arc<Platform>, apps: Vec<App>, upstream: &ClientOptions, joined: Option<Joined>) -> Node {
         Node::with(platform, apps, upstream, joined, None, None)
     }
 
     fn with(
         platform: &Arc<Platform>,
         apps: Vec<App>,
-        upstream: &config::Upstream,
+        upstream: &ClientOptions,
         joined: Option<Joined>,
         disk: Option<&Disk>,
         site: Option<&Site>,
@@ -346,7 +348,7 @@ fn of_ten_thousand_apps_a_dead_token_is_served_for_ninety_minutes_at_most_and_fa
 #[test]
 fn a_probe_that_is_not_answered_says_nothing_and_holds_up_no_renewal() {
     in_virtual_time(async {
-        let upstream = config::Upstream { concurrency: 1, ..upstream() };
+        let upstream = ClientOptions { concurrency: 1, ..upstream() };
         let node = Node::start((0..50).map(|n| app(n, &mp::CLASSIC)).collect(), &upstream);
         tokio::time::sleep(Duration::from_secs(30)).await;
         node.platform.world.lock().probes_come_to = Some(Lost::Hanging);

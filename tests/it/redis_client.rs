@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, cmd};
-use tokencached::config::{RedisAt, RedisServer, SecretSource, TlsFiles, TrustedHost};
+use tokencached::redis_client::options::{RedisAt, RedisOptions, TlsFiles, TrustedHost};
 use tokencached::redis_client::{Engine, Fault};
+use tokencached::secret_source::SecretSource;
 
 use crate::support::redis::{Authority, Redis, Sentinel, free_port};
 use crate::support::{APPID, Node, PATIENCE, Wechat, run, tokencached, wait_for, write};
 
 pub const KEY: &str = "{tokencached}";
 
-fn server(at: RedisAt) -> RedisServer {
-    RedisServer {
+fn server(at: RedisAt) -> RedisOptions {
+    RedisOptions {
         at,
         tls: None,
         db: 0,
@@ -30,25 +31,25 @@ fn server(at: RedisAt) -> RedisServer {
     }
 }
 
-fn on_port(port: u16) -> RedisServer {
+fn on_port(port: u16) -> RedisOptions {
     server(RedisAt::Tcp { host: "127.0.0.1".into(), port })
 }
 
-fn by_socket(redis: &Redis) -> RedisServer {
+fn by_socket(redis: &Redis) -> RedisOptions {
     server(RedisAt::Unix(redis.socket()))
 }
 
-fn by_sentinels(sentinels: &[&Sentinel]) -> RedisServer {
+fn by_sentinels(sentinels: &[&Sentinel]) -> RedisOptions {
     let sentinels = sentinels.iter().map(|sentinel| ("127.0.0.1".to_owned(), sentinel.port)).collect();
     server(RedisAt::Sentinel { sentinels, master: "mymaster".into() })
 }
 
-fn with_password(server: RedisServer, file: &Path) -> RedisServer {
-    RedisServer { password: Some(SecretSource::file(file)), ..server }
+fn with_password(server: RedisOptions, file: &Path) -> RedisOptions {
+    RedisOptions { password: Some(SecretSource::file(file)), ..server }
 }
 
 /// The master that has our keys.
-fn master(server: RedisServer) -> Engine {
+fn master(server: RedisOptions) -> Engine {
     Engine::of_key(server, KEY)
 }
 
@@ -93,12 +94,12 @@ async fn write_until(engine: &Engine, value: &str) {
 async fn by_tcp_and_by_a_unix_socket_in_the_database_that_is_asked_for() {
     let (redis, port) = Redis::on_tcp(&[]);
     for server in [on_port(port), by_socket(&redis)] {
-        let mut connection = master(RedisServer { db: 3, ..server }).connect().await.unwrap();
+        let mut connection = master(RedisOptions { db: 3, ..server }).connect().await.unwrap();
         ask::<()>(&mut connection, &["SET", KEY, "3"]).await.unwrap();
         ask::<()>(&mut connection, &["SELECT", "0"]).await.unwrap();
         assert_eq!(ask::<Option<String>>(&mut connection, &["GET", KEY]).await.unwrap(), None);
     }
-    assert_eq!(refused(&master(RedisServer { db: 16, ..on_port(port) })).await, Fault::Database);
+    assert_eq!(refused(&master(RedisOptions { db: 16, ..on_port(port) })).await, Fault::Database);
     assert_eq!(refused(&master(on_port(free_port()))).await, Fault::Unreachable);
     assert_eq!(refused(&master(server(RedisAt::Unix("/nowhere/redis.sock".into())))).await, Fault::Unreachable);
 }
@@ -116,7 +117,7 @@ async fn a_password_is_read_at_each_connection_and_a_user_may_have_a_narrow_acl(
     engine.connect().await.unwrap();
     // A user who may not ask for the role, nor for that key: what it may do shows when it does it.
     redis.ask::<()>(&["ACL", "SETUSER", "tc", "on", ">hunter22", "~ours*", "+ping", "+get"]);
-    let user = |name: &str| RedisServer { user: Some(name.into()), ..with_password(by_socket(&redis), &file) };
+    let user = |name: &str| RedisOptions { user: Some(name.into()), ..with_password(by_socket(&redis), &file) };
     let mut connection = master(user("tc")).connect().await.unwrap();
     let error = ask::<()>(&mut connection, &["GET", "theirs"]).await.unwrap_err();
     assert_eq!(engine.fault(&error), Fault::Permission);
@@ -137,7 +138,7 @@ async fn by_tls_with_certificates_of_both_sides() {
     let with = |host: &str, ca: bool, identity: bool| {
         let identity = identity.then(|| (path.join("client.pem"), path.join("client.key")));
         let files = TlsFiles { ca_file: ca.then(|| path.join("ca.pem")), identity };
-        master(RedisServer { tls: Some(files), ..server(RedisAt::Tcp { host: host.into(), port }) })
+        master(RedisOptions { tls: Some(files), ..server(RedisAt::Tcp { host: host.into(), port }) })
     };
     let engine = with("localhost", true, true);
     ask::<()>(&mut engine.connect().await.unwrap(), &["SET", KEY, "1"]).await.unwrap();
@@ -212,12 +213,12 @@ async fn most_sentinels_are_believed_and_one_that_hangs_is_not_waited_for() {
     assert_eq!((_right.get(KEY).as_deref(), _wrong.get(KEY)), (Some("1"), None));
     behind.signal("STOP");
     // Its deadline is far beyond the test's patience.
-    let patient = RedisServer { timeout_ms: 60_000, ..by_sentinels(&[&behind, &one, &two]) };
+    let patient = RedisOptions { timeout_ms: 60_000, ..by_sentinels(&[&behind, &one, &two]) };
     tokio::time::timeout(PATIENCE, master(patient).connect()).await.expect("no wait").unwrap();
     // The others are gone: what there is, is waited for.
     one.signal("STOP");
     two.signal("STOP");
-    let short = RedisServer { timeout_ms: 200, ..by_sentinels(&[&behind, &one, &two]) };
+    let short = RedisOptions { timeout_ms: 200, ..by_sentinels(&[&behind, &one, &two]) };
     assert_eq!(refused(&master(short)).await, Fault::Timeout);
 }
 
@@ -374,7 +375,7 @@ async fn neither_a_sentinels_answer_nor_a_clusters_decides_where_the_password_go
     for at in [by_sentinel, RedisAt::Tcp { host: "127.0.0.1".into(), port: named }] {
         let trusting = |hosts: &[&str]| {
             let trusted_hosts = hosts.iter().map(|host| TrustedHost::parse(host).unwrap()).collect();
-            master(RedisServer { trusted_hosts, ..with_password(server(at.clone()), &file) })
+            master(RedisOptions { trusted_hosts, ..with_password(server(at.clone()), &file) })
         };
         assert_eq!(refused(&trusting(&["10.0.0.0/8", "redis.internal"])).await, Fault::Untrusted);
         assert_eq!(*heard.lock().unwrap(), "", "nothing was sent there, least of all the password");
@@ -407,7 +408,7 @@ async fn a_killed_server_is_noticed_and_found_again() {
 #[tokio::test]
 async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let (redis, port) = Redis::on_tcp(&[]);
-    let engine = master(RedisServer { timeout_ms: 300, ..on_port(port) });
+    let engine = master(RedisOptions { timeout_ms: 300, ..on_port(port) });
     let mut connection = engine.connect().await.unwrap();
     let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "1"]);

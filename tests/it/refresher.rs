@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokencached::clock::boot_ms;
-use tokencached::config::{self, App, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, Store};
 use tokencached::credential::table::{Credential, Reading, State, Status, Table};
 use tokencached::credential::{self};
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{Ask, Kind, mp, wecom};
 use tokencached::platform::{BuildError, Class, Client, Pace, Sent};
 use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Quotas, Sandbox, Scope, Verdict};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -36,7 +38,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(upstream: &config::Upstream, apps: &[App], store: Option<Arc<dyn Store>>) -> Node {
+    pub fn start(upstream: &ClientOptions, apps: &[App], store: Option<Arc<dyn Store>>) -> Node {
         let (table, refresher) = credential::build_with(upstream, apps, store).unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(refresher.run(stop.clone()));
@@ -108,8 +110,8 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn upstream(base_url: &str) -> config::Upstream {
-    config::Upstream { concurrency: 8, ..config::Upstream::at(base_url.to_owned()) }
+pub fn upstream(base_url: &str) -> ClientOptions {
+    ClientOptions { concurrency: 8, ..ClientOptions::at(base_url.to_owned()) }
 }
 
 /// For tests that count every call.
@@ -673,7 +675,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
     })
     .await;
     let apps: Vec<App> = (0..500).map(|n| without_probes(&format!("wx{n}"))).collect();
-    let upstream = config::Upstream { concurrency: 4, ..upstream(&plain.base_url) };
+    let upstream = ClientOptions { concurrency: 4, ..upstream(&plain.base_url) };
     let node = Node::start(&upstream, &apps, None);
     until("500 values", || node.table.credentials().iter().all(|credential| token(credential).is_some())).await;
     for credential in node.table.credentials() {
@@ -692,7 +694,7 @@ async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped(
         sandbox.set_fault(appid, fault(FaultKind::Delay { ms: 2_000 }));
     }
     let apps = [stable(), app("wx2", &mp::STABLE)];
-    let upstream = config::Upstream { concurrency: 1, ..upstream(&sandbox.base_url()) };
+    let upstream = ClientOptions { concurrency: 1, ..upstream(&sandbox.base_url()) };
     let node = Node::start(&upstream, &apps, None);
     let flying = || ["wx1", "wx2"].iter().position(|appid| sandbox.calls(appid).in_flight == 1);
     until("a call under way", || flying().is_some()).await;
@@ -721,7 +723,7 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 // The client by itself.
 
-async fn fetch(upstream: &config::Upstream) -> Result<tokencached::platform::Token, tokencached::platform::Failure> {
+async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token, tokencached::platform::Failure> {
     let secret = Secret::new(SECRET.to_owned());
     let ask =
         Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
@@ -762,7 +764,7 @@ async fn a_failed_call_says_how_far_it_got_and_hides_the_secret() {
     let nonsense = fetch(&upstream("not an address")).await.unwrap_err();
     assert_eq!((nonsense.class, nonsense.sent), (Class::Operator(Pace::Slow), Sent::NotSent));
     let sandbox = sandbox(Options::default()).await;
-    let slow = config::Upstream { total_timeout_ms: 200, ..upstream(&sandbox.base_url()) };
+    let slow = ClientOptions { total_timeout_ms: 200, ..upstream(&sandbox.base_url()) };
     sandbox.set_fault("wx1", fault(FaultKind::Hang));
     let hung = fetch(&slow).await.unwrap_err();
     assert_eq!((hung.class, hung.sent), (Class::Retry, Sent::Ambiguous));
@@ -814,8 +816,8 @@ impl Tls {
         sandbox(Options { tls: Some(files), ..Options::default() }).await
     }
 
-    fn upstream(&self, sandbox: &Sandbox) -> config::Upstream {
-        config::Upstream { ca_file: Some(self.file("ca.pem")), ..upstream(&sandbox.base_url()) }
+    fn upstream(&self, sandbox: &Sandbox) -> ClientOptions {
+        ClientOptions { ca_file: Some(self.file("ca.pem")), ..upstream(&sandbox.base_url()) }
     }
 }
 
@@ -845,12 +847,12 @@ fn a_bad_ca_file_or_proxy_is_a_start_up_error_that_names_it() {
     let empty = folder.path().join("empty.pem");
     std::fs::write(&empty, "no certificate here").unwrap();
     for path in [empty, folder.path().join("missing.pem")] {
-        let upstream = config::Upstream { ca_file: Some(path.clone()), ..upstream("https://a") };
+        let upstream = ClientOptions { ca_file: Some(path.clone()), ..upstream("https://a") };
         let error = Client::new(&upstream).unwrap_err();
         assert!(matches!(error, BuildError::CaFile { .. }));
         assert!(error.to_string().contains(path.to_str().unwrap()));
     }
-    let upstream = config::Upstream { proxy: Some("::".into()), ..upstream("https://a") };
+    let upstream = ClientOptions { proxy: Some("::".into()), ..upstream("https://a") };
     assert!(matches!(Client::new(&upstream), Err(BuildError::Proxy(_))));
 }
 

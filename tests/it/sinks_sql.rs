@@ -244,7 +244,7 @@ impl Sinks {
         let file = write(folder.path(), "tokencached.toml", &format!("[state]\npath = \"none\"\n{apps}{sink}"));
         let nothing = BTreeMap::<String, String>::new();
         let config = load(Some(&file), &nothing, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}")).config;
-        let (table, _refresher) = tokencached::credential::build(&config).unwrap();
+        let (table, _refresher) = tokencached::credential::build(&config.credentials).unwrap();
         let (end, stats) = (CancellationToken::new(), Stats::default());
         let sinks = tokencached::sink::build(&config.sinks, &table, &stats);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

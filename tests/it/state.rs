@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokencached::clock::{Now, boot_ms};
-use tokencached::config::App;
 use tokencached::credential;
+use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store, boot_id};
 use tokencached::credential::table::Reading;
 use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Verdict};

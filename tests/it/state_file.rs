@@ -115,11 +115,11 @@ fn of_two_servers_that_start_at_once_with_a_classic_token_one_does_not() {
         support::config("http://127.0.0.1:9", "", CLASSIC).replace("{folder}/state.json", path.to_str().unwrap());
     let file = write(folder.path(), "c.toml", &text);
     let loaded = config::load(Some(&file), &ProcessEnvironment, &Flags::default()).unwrap();
-    let first = credential::build(&loaded.config).unwrap();
-    let reason = credential::build(&loaded.config).err().unwrap();
+    let first = credential::build(&loaded.config.credentials).unwrap();
+    let reason = credential::build(&loaded.config.credentials).err().unwrap();
     assert!(reason.contains(&format!("in use by process {}", std::process::id())), "{reason}");
     drop(first);
-    assert!(credential::build(&loaded.config).is_ok());
+    assert!(credential::build(&loaded.config.credentials).is_ok());
 }
 
 #[test]

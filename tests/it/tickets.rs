@@ -294,7 +294,7 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
 /// The credentials of one app with a jsapi ticket, and what is known of both.
 mod family {
     use tokencached::clock::{Now, boot_ms};
-    use tokencached::config::App;
+    use tokencached::credential::App;
     use tokencached::credential::facts::Verdict;
     use tokencached::credential::journal::Event;
     use tokencached::credential::table::{Credential, Reading, State};

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::BuildError;
-use crate::config::{SecretFault, SecretSource, UpstreamNodes};
+use crate::cluster::options::LeaderOptions;
 use crate::descriptors;
 use crate::https::{Names, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors, tls};
+use crate::secret_source::{SecretFault, SecretSource};
 
 /// The largest answer read: a page of 500 values of 2 KiB is far below.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -62,11 +63,11 @@ pub struct Link {
 
 impl Link {
     /// Reads `ca_file`; connects nowhere.
-    pub fn new(nodes: &UpstreamNodes) -> Result<Link, BuildError> {
+    pub fn new(nodes: &LeaderOptions) -> Result<Link, BuildError> {
         Link::with_resolver(nodes, Arc::new(Names::of_system()))
     }
 
-    pub(super) fn with_resolver(nodes: &UpstreamNodes, names: Arc<impl Resolve + 'static>) -> Result<Link, BuildError> {
+    pub(super) fn with_resolver(nodes: &LeaderOptions, names: Arc<impl Resolve + 'static>) -> Result<Link, BuildError> {
         let patience = Duration::from_millis(nodes.timeout_ms);
         let tls = tls(Trust::OnlyOr(nodes.ca_file.as_deref())).map_err(|fault| BuildError::of(fault, nodes))?;
         let http = reqwest::Client::builder()

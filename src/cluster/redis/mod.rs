@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Asked, Moment, News, NodeId, Op, Shared, Unreachable, Watched, Why};
 use crate::clock::{self, Spacing};
-use crate::config::RedisState;
+use crate::cluster::options::StoreOptions;
 use crate::redis_client::{Engine, Fault};
 use link::{Answers, Failed, Link};
 use script::{Script, Stored, Time};
@@ -78,7 +78,7 @@ impl Keys {
 
 impl RedisStore {
     /// For that node. Connects when it is first needed.
-    pub fn new(state: &RedisState, node: NodeId) -> Arc<RedisStore> {
+    pub fn new(state: &StoreOptions, node: NodeId) -> Arc<RedisStore> {
         let keys = Keys::new(state.key());
         let engine = Engine::of_key(state.server.clone(), &keys.seq);
         Arc::new(RedisStore {

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 pub use file::FileSource;
 pub use memcached::MemcachedSource;
 
-use crate::config::Adopt;
+use crate::credential::Adopt;
 
 /// A place that the site keeps its value in.
 pub trait Source: Send + Sync + 'static {

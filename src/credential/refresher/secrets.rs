@@ -10,9 +10,9 @@ use super::super::grants::Grant;
 use super::super::table::{CredentialId, log_credential};
 use super::{Driver, Refresher, Slot};
 use crate::clock::BootMs;
-use crate::config::SecretSource;
 use crate::files::watch::Followed;
 use crate::secret::Secret;
+use crate::secret_source::SecretSource;
 
 /// What a file holds now.
 pub(super) struct SecretRead {

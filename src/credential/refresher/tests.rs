@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::clock;
-use crate::config::{App, SecretSource, Upstream};
+use crate::credential::App;
 use crate::credential::state::{Loaded, Snapshot, Store};
 use crate::credential::table::Reading;
+use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
+use crate::secret_source::SecretSource;
 
 /// The app of this name crashes its first flight.
 const CRASHING: &str = "wxcrash";
@@ -21,7 +23,7 @@ async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
     let known = AppOptions { appid: CRASHING.into(), secret: "s".into(), ..AppOptions::default() };
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
     let app = App::mp(CRASHING, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
-    let upstream = Upstream { concurrency: 1, ..Upstream::at(sandbox.base_url()) };
+    let upstream = ClientOptions { concurrency: 1, ..ClientOptions::at(sandbox.base_url()) };
     let (table, refresher) = super::super::build_with(&upstream, &[app], None).unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
@@ -72,7 +74,7 @@ impl Store for Broken {
 async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
     // A classic call is noted down before it is made.
     let app = App::mp("wx1", SecretSource::Fixed(Secret::new("s".into())), &mp::CLASSIC);
-    let upstream = Upstream::at("http://127.0.0.1:1".into());
+    let upstream = ClientOptions::at("http://127.0.0.1:1".into());
     let (_table, refresher) = super::super::build_with(&upstream, &[app], Some(Arc::new(Broken))).unwrap();
     let supervisor = Supervisor::new(CancellationToken::new());
     refresher.supervised_by(&supervisor).run(supervisor.shutdown().clone()).await;

@@ -22,7 +22,7 @@ async fn every_call_looks_the_name_up_anew() {
     let known = AppOptions { appid: "wx1".into(), secret: "s".into(), ..AppOptions::default() };
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
     let base_url = sandbox.base_url().replace("127.0.0.1", "api.test");
-    let config = config::Upstream { concurrency: 1, ..config::Upstream::at(base_url.clone()) };
+    let config = ClientOptions { concurrency: 1, ..ClientOptions::at(base_url.clone()) };
     let names = Arc::new(Names::default());
     let client = Client::with_resolver(&config, Some(names.clone())).unwrap();
     let secret = Secret::new("s".into());
@@ -46,7 +46,7 @@ impl Resolve for Exhausted {
 #[tokio::test]
 async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
     let hosts = vec!["http://a.test".to_owned(), "http://b.test".to_owned()];
-    let config = config::Upstream { hosts, ..config::Upstream::at("http://a.test".to_owned()) };
+    let config = ClientOptions { hosts, ..ClientOptions::at("http://a.test".to_owned()) };
     let client = Client::with_resolver(&config, Some(Arc::new(Exhausted))).unwrap();
     let secret = Secret::new("s".into());
     let ask = Ask { base_url: "http://a.test", appid: "wx1", secret: &secret, token: "", component: "", force: false };

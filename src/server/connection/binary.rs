@@ -6,9 +6,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Batch, Connection, Pending};
 use crate::clock::Now;
-use crate::config::Protocol;
 use crate::protocol::HangUp;
 use crate::protocol::binary::{self, Command, MAGIC, PLAIN, Packet, PacketStep, Status};
+use crate::server::Protocol;
 use crate::server::Shared;
 use crate::service::Context;
 

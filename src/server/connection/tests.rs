@@ -9,9 +9,9 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cache::{self, Cache};
-use crate::config::Access;
-use crate::credential::encoding::View;
 use crate::credential::table::{Key, Published, Table};
+use crate::encoding::View;
+use crate::server::Access;
 use crate::server::Guard;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
@@ -72,7 +72,7 @@ impl Server {
         let descriptor = DESCRIPTORS.fetch_add(1, Relaxed);
         let origin = Origin { peer: Peer::Unix, listen_addr: "unix:test".into(), descriptor };
         let terms =
-            Terms { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: crate::config::Protocol::Auto };
+            Terms { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: crate::server::Protocol::Auto };
         self.lot.shared.service.stats.curr_connections.fetch_add(1, Relaxed);
         Connection::new(stream, origin, &terms, terms.rights.clone(), self.lot.clone())
     }

@@ -11,15 +11,16 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::clock::Now;
-use crate::config::{self, Sink, SinkTo};
+use crate::config;
 use crate::credential::table::Credential;
 use crate::sink::item::Item;
+use crate::sink::options::{Options, SinkTo};
 
 const PRESETS: [&str; 6] =
     ["jssdk", "jssdk-json", "access_token.php", "access_token.json", "access_token.txt", "zoujingli"];
 
 /// The sinks of a configuration with these `[[sink]]` lines, and one app.
-fn sinks(folder: &Path, lines: &str) -> Vec<Sink> {
+fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
     let app = "[[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"5ec4e75ec4e75ec4e75ec4e75ec4e700\"\n";
     let path = folder.join("tokencached.toml");
     std::fs::write(&path, format!("{app}{lines}")).unwrap();
@@ -27,7 +28,7 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Sink> {
 }
 
 /// Its target, and its one entry.
-fn file(sink: &Sink) -> (Files, Arc<[Entry]>) {
+fn file(sink: &Options) -> (Files, Arc<[Entry]>) {
     let SinkTo::File(config) = &sink.to else { panic!("{sink}") };
     let item = Item::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
     (Files::new(config), item.entries)

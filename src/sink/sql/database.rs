@@ -12,8 +12,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, R
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::fault::{SqlFault, of_error};
-use crate::config::{SqlAt, SqlDialect, SqlServer, SqlTls};
 use crate::secret::Secret;
+use crate::sink::options::{SqlAt, SqlServer, SqlTls};
+use crate::sink::sql_statement::SqlDialect;
 
 /// Statements that are kept prepared: those of a sink are few.
 const PREPARED_MAX: usize = 16;

@@ -9,8 +9,8 @@ use std::io;
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::config::SecretFault;
 use crate::descriptors;
+use crate::secret_source::SecretFault;
 use crate::sink::target::{Fault, Scope};
 
 /// Why a database could not be written.

@@ -57,8 +57,8 @@ fn pieces(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
 /// A service of its own with one managed key, which nobody ever refreshes.
 fn service(budget_bytes: u64) -> tokencached::service::Service {
     use tokencached::cache::{Cache, Options};
-    use tokencached::credential::encoding::View;
     use tokencached::credential::table::{Key, Published, Table};
+    use tokencached::encoding::View;
     let key = Key { name: MANAGED.to_owned(), spoken: None, view: View::RAW };
     let (table, _) = Table::new([("wx1", vec![key])]);
     let value = bytes::Bytes::from_static(TOKEN.as_bytes());

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use tokencached::access::Rights;
 use tokencached::clock::{Now, boot_ms};
-use tokencached::config::{ListenAt, Protocol};
 use tokencached::server::{Guard, Limits, Owner, Server, Terms, bind};
+use tokencached::server::{ListenAt, Protocol};
 use tokencached::supervision::Supervisor;
 use tokio_util::sync::CancellationToken;
 

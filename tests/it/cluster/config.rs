@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tokencached::config::{Flags, Loaded, Nodes, load};
-#[cfg(feature = "redis")]
-use tokencached::config::{Origin, RedisAt};
+use tokencached::cluster;
+use tokencached::config::{Flags, Loaded, load};
+use tokencached::redis_client::options::RedisAt;
 use tokencached::sandbox::Endpoint;
+#[cfg(feature = "redis")]
+use tokencached::secret_source::SecretOrigin;
 
 use crate::support::{APPID, Node, SECRET, Wechat, wait_for};
 
@@ -129,14 +131,18 @@ fn a_build_without_redis_says_so() {
 #[test]
 fn a_shared_redis_has_defaults_and_prints_itself() {
     let loaded = good("[state]\nurl = \"redis://127.0.0.1\"\nsecret_file = \"sealing\"\n", &[]);
-    let Some(Nodes::Redis(state)) = &loaded.config.nodes else { panic!("{:?}", loaded.config.nodes) };
+    let Some(cluster::Options::Redis(state)) = &loaded.config.credentials.cluster else {
+        panic!("{:?}", loaded.config.credentials.cluster)
+    };
     assert_eq!((state.server.timeout_ms, state.poll_every_ms, state.server.db), (1_000, 2_000, 0));
     assert_eq!((state.prefix.as_str(), state.node.as_str()), ("tokencached", "node"), "a machine without a name");
     assert_eq!(loaded.warnings.iter().filter(|warning| !warning.contains("others may read")).count(), 1, "no app");
     let all = "[state]\nurl = \"redis+sentinel://10.0.0.1,[::2]:5000/mymaster/3\"\nuser = \"me\"\npassword = \"hunter22\"\n\
                secret_env = \"SEALING\"\nprefix = \"shop:\"\npoll_every_ms = 100\ntimeout_ms = 60000\nnode = \"web-1.a_B\"\n";
     let loaded = good(all, &[]);
-    let Some(Nodes::Redis(state)) = &loaded.config.nodes else { panic!("{:?}", loaded.config.nodes) };
+    let Some(cluster::Options::Redis(state)) = &loaded.config.credentials.cluster else {
+        panic!("{:?}", loaded.config.credentials.cluster)
+    };
     let sentinels = vec![("10.0.0.1".to_owned(), 26379), ("::2".to_owned(), 5000)];
     assert_eq!(state.server.at, RedisAt::Sentinel { sentinels, master: "mymaster".into() });
     assert_eq!((state.sealing.read().unwrap().expose(), state.node.as_str()), (SEALING, "web-1.a_B"));
@@ -156,9 +162,11 @@ fn the_environment_replaces_the_files_secret_in_whichever_way_it_was_given() {
     let file = "[state]\nurl = \"redis://127.0.0.1\"\nsecret_file = \"sealing\"\nprefix = \"a\"\n";
     let variables = [("TOKENCACHED_STATE_SECRET", "another-secret-of-ours"), ("TOKENCACHED_STATE_PREFIX", "b")];
     let loaded = good(file, &variables);
-    let Some(Nodes::Redis(state)) = &loaded.config.nodes else { panic!("{:?}", loaded.config.nodes) };
+    let Some(cluster::Options::Redis(state)) = &loaded.config.credentials.cluster else {
+        panic!("{:?}", loaded.config.credentials.cluster)
+    };
     assert_eq!((state.sealing.read().unwrap().expose(), state.prefix.as_str()), ("another-secret-of-ours", "b"));
-    assert_eq!(state.sealing_origin, Origin::Environment("TOKENCACHED_STATE_SECRET".into()));
+    assert_eq!(state.sealing_origin, SecretOrigin::Environment("TOKENCACHED_STATE_SECRET".into()));
     assert!(!loaded.warnings.join("\n").contains("written in the configuration"), "{:?}", loaded.warnings);
     // What is wrong in the file stays wrong when the variable that hides it goes.
     let shown = given(&file.replace("\"a\"", "\"a b\""), &variables).err().unwrap();
@@ -172,17 +180,19 @@ fn a_follower_by_http_prints_itself() {
          upstream_key_env = \"NODE_KEY\"\nnode = \"edge\"\n[[app]]\nappid = \"{APPID}\"\naliases = [\"access_token\"]\n"
     );
     let loaded = good(&file, &[]);
-    let Some(Nodes::Upstream(upstream)) = &loaded.config.nodes else { panic!("{:?}", loaded.config.nodes) };
+    let Some(cluster::Options::Upstream(upstream)) = &loaded.config.credentials.cluster else {
+        panic!("{:?}", loaded.config.credentials.cluster)
+    };
     assert_eq!(upstream.urls, ["http://127.0.0.1:2130", "https://10.0.0.5:2130", "http://10.0.0.6:2130"]);
     assert_eq!(upstream.key.as_ref().unwrap().read().unwrap().expose(), KEY);
-    assert!(loaded.config.apps[0].secret.is_absent());
+    assert!(loaded.config.credentials.apps[0].secret.is_absent());
     let warned = loaded.warnings.join("\n");
     assert!(warned.contains("in the clear on their way to 10.0.0.6") && !warned.contains("10.0.0.5"), "{warned}");
     let printed = prints_itself(&loaded);
     assert!(printed.contains("\nappid = ") && !printed.contains("secret"), "{printed}");
     let alone = good("[state]\nupstream = \"http://localhost:2130\"\n", &[("WECHAT_APPID", APPID)]);
-    assert_eq!(alone.config.apps[0].names(), [&format!("access_token:{APPID}"), "access_token", APPID]);
-    assert!(alone.config.apps[0].secret.is_absent());
+    assert_eq!(alone.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token", APPID]);
+    assert!(alone.config.credentials.apps[0].secret.is_absent());
 }
 
 #[test]
@@ -199,9 +209,9 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
     let component = "[[app]]\nkind = \"component\"\nappid = \"wx1123456789abcdef\"\n[[app.authorizer]]\nappid = \"wx2123456789abcdef\"\n";
     let file = format!("{state}[[app]]\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n{component}");
     let loaded = good(&file, &[]);
-    let absent: Vec<bool> = loaded.config.apps.iter().map(|app| app.secret.is_absent()).collect();
+    let absent: Vec<bool> = loaded.config.credentials.apps.iter().map(|app| app.secret.is_absent()).collect();
     assert_eq!(absent, [false, true, true]);
-    assert_eq!(loaded.origins[1..], [Origin::Nowhere, Origin::Nowhere]);
+    assert_eq!(loaded.origins[1..], [SecretOrigin::Nowhere, SecretOrigin::Nowhere]);
     let warned = loaded.warnings.join("\n");
     assert!(warned.contains("of 3 apps 2 have no secret here and are only followed, first \"wx11"), "{warned}");
     assert!(!warned.contains("verify_ticket"), "{warned}");
@@ -219,7 +229,7 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
         &[],
     );
     let names = |name: &&String| name.contains("official_account") || name.contains("{secret");
-    assert_eq!(loaded.config.apps[0].names().iter().filter(names).count(), 0);
+    assert_eq!(loaded.config.credentials.apps[0].names().iter().filter(names).count(), 0);
     assert!(loaded.config.sinks[0].entries.iter().all(|key| key.name.starts_with("WCH_")), "{:?}", loaded.config.sinks);
 }
 
@@ -256,6 +266,6 @@ fn the_manuals_example_is_accepted() {
         let here = names
             .iter()
             .fold(block.to_owned(), |here, name| here.replace(&format!("/etc/tokencached/{name}"), "sealing"));
-        assert!(good(&here, &[]).config.nodes.is_some(), "{block}");
+        assert!(good(&here, &[]).config.credentials.cluster.is_some(), "{block}");
     }
 }

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use tokencached::clock::boot_ms;
+use tokencached::cluster::LeaderOptions;
 use tokencached::cluster::http::{BuildError, HttpStore};
 use tokencached::cluster::seal::{Seal, Value};
 use tokencached::cluster::{Moment, News, Op, Record, Shared, Unreachable, Watched, Why};
-use tokencached::config::{SecretSource, UpstreamNodes};
 use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -51,8 +52,8 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn of(urls: &[String]) -> UpstreamNodes {
-    UpstreamNodes {
+fn of(urls: &[String]) -> LeaderOptions {
+    LeaderOptions {
         urls: urls.to_vec(),
         key: None,
         key_origin: None,
@@ -63,9 +64,9 @@ fn of(urls: &[String]) -> UpstreamNodes {
     }
 }
 
-fn with_key(side: &Side, name: &str) -> UpstreamNodes {
+fn with_key(side: &Side, name: &str) -> LeaderOptions {
     let key = SecretSource::Fixed(Secret::new(key(name).to_owned()));
-    UpstreamNodes { key: Some(key), ..of(&[url(side.address)]) }
+    LeaderOptions { key: Some(key), ..of(&[url(side.address)]) }
 }
 
 fn watched(tag: &str, app: &str, kind: &'static str) -> Watched {
@@ -82,11 +83,11 @@ struct Follower {
 }
 
 impl Follower {
-    fn start(nodes: &UpstreamNodes) -> Follower {
+    fn start(nodes: &LeaderOptions) -> Follower {
         Follower::of(nodes, vec![watched(TAG, APPID, "access_token")])
     }
 
-    fn of(nodes: &UpstreamNodes, watched: Vec<Watched>) -> Follower {
+    fn of(nodes: &LeaderOptions, watched: Vec<Watched>) -> Follower {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let store = HttpStore::new(nodes, Secret::new(SEALING.into())).unwrap();
         assert!(!store.leases());
@@ -338,7 +339,7 @@ fn a_wrong_key_is_said_and_a_right_one_is_read_without_a_restart() {
     bare.trouble("asks for a key");
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "key", "wrong-0123456789abcdef");
-    let nodes = UpstreamNodes { key: Some(SecretSource::file(file)), ..of(&[url(other.address)]) };
+    let nodes = LeaderOptions { key: Some(SecretSource::file(file)), ..of(&[url(other.address)]) };
     let mut follower = Follower::start(&nodes);
     let said = follower.trouble("does not know this node's key");
     assert!(!said.text.contains("wrong-0123"), "{said:?}");
@@ -387,7 +388,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     );
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), &files, "");
     wait_for("the token", || other.node.connect().get(&format!("access_token:{APPID}")));
-    let there = |ca_file: Option<PathBuf>| UpstreamNodes { ca_file, ..of(&[format!("https://{}", other.address)]) };
+    let there = |ca_file: Option<PathBuf>| LeaderOptions { ca_file, ..of(&[format!("https://{}", other.address)]) };
     let mut follower = Follower::start(&there(Some(tls.file("ca.pem"))));
     follower.value(0, |_| true);
     follower.well();
@@ -458,7 +459,7 @@ fn a_node_that_hangs_is_given_up_and_taken_up_again() {
     let wechat = Wechat::start();
     let other = node(&wechat);
     other.token(&[MEANT]);
-    let mut follower = Follower::start(&UpstreamNodes { timeout_ms: 500, ..of(&[url(other.address)]) });
+    let mut follower = Follower::start(&LeaderOptions { timeout_ms: 500, ..of(&[url(other.address)]) });
     follower.value(0, |_| true);
     follower.well();
     other.node.signal("STOP");
@@ -602,7 +603,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
     for (what, words, answer) in rubbish {
         let endless = what.contains("endless");
         let impostor = Impostor::start(move |_, _| answer.clone(), endless);
-        let nodes = UpstreamNodes { timeout_ms: 2_000, ..of(&[url(impostor.address)]) };
+        let nodes = LeaderOptions { timeout_ms: 2_000, ..of(&[url(impostor.address)]) };
         let mut follower = Follower::start(&nodes);
         match follower.next() {
             News::Reachable(Err(said)) => {
@@ -613,7 +614,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
         assert!(follower.read(TAG).is_err() && follower.there(0).is_none(), "{what}");
         drop(follower);
         // Nor does it keep a node from following one that is well.
-        let nodes = UpstreamNodes { timeout_ms: 2_000, ..of(&[url(impostor.address), url(good.address)]) };
+        let nodes = LeaderOptions { timeout_ms: 2_000, ..of(&[url(impostor.address), url(good.address)]) };
         let mut follower = Follower::start(&nodes);
         follower.value(0, |_| true);
     }

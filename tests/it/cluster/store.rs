@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokencached::cluster::StoreOptions;
 use tokencached::cluster::record::{Op, Record, Verdict};
 use tokencached::cluster::redis::RedisStore;
 use tokencached::cluster::{Answer, Moment, News, NodeId, Shared, Unreachable, Watched, Why};
-use tokencached::config::{Origin, RedisAt, RedisServer, RedisState, SecretSource};
+use tokencached::redis_client::options::{RedisAt, RedisOptions};
 use tokencached::secret::Secret;
+use tokencached::secret_source::{SecretOrigin, SecretSource};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +23,8 @@ const OFTEN_MS: u64 = 100;
 const NEVER_MS: u64 = 3_600_000;
 const PREFIX: &str = "tc";
 
-fn state(redis: &Redis, poll_every_ms: u64) -> RedisState {
-    let server = RedisServer {
+fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
+    let server = RedisOptions {
         at: RedisAt::Unix(redis.socket()),
         tls: None,
         db: 0,
@@ -32,10 +34,10 @@ fn state(redis: &Redis, poll_every_ms: u64) -> RedisState {
         trusted_hosts: Vec::new(),
         timeout_ms: 500,
     };
-    RedisState {
+    StoreOptions {
         server,
         sealing: SecretSource::Fixed(Secret::new("a secret for tests only".into())),
-        sealing_origin: Origin::File(PathBuf::from("none")),
+        sealing_origin: SecretOrigin::File(PathBuf::from("none")),
         prefix: PREFIX.into(),
         poll_every_ms,
         node: "here".into(),
@@ -58,7 +60,7 @@ impl Drop for Node {
 }
 
 impl Node {
-    fn watching(state: &RedisState, tags: &[&str], renews: bool) -> Node {
+    fn watching(state: &StoreOptions, tags: &[&str], renews: bool) -> Node {
         static IDS: AtomicU64 = AtomicU64::new(u64::MAX - 1_000_000);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let id = IDS.fetch_add(1, Ordering::Relaxed);

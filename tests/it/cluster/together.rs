@@ -8,12 +8,13 @@ use tokencached::clock::{Clock, Now, System, boot_ms};
 use tokencached::cluster::memory::Memory;
 use tokencached::cluster::record::{Open, Record};
 use tokencached::cluster::seal::{Seal, Value};
-use tokencached::config::{App, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::table::{Credential, State, Table};
 use tokencached::credential::{self, Ground, Joined, state};
 use tokencached::platform::{Kind, mp};
 use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -309,5 +309,5 @@ fn other_machines_need_a_key_or_the_start_is_refused() {
     let with_keys = loaded("listen = [\"0.0.0.0:2130\"]\nkeys_file = \"keys\"").unwrap();
     assert!(with_keys.warnings.iter().any(|text| text.contains("plain text")), "{:?}", with_keys.warnings);
     assert!(loaded("listen = [\"127.0.0.1:2130\", \"[::1]:2130\"]").is_ok());
-    assert!(loaded("").unwrap().config.side.is_none(), "off until configured");
+    assert!(loaded("").unwrap().config.http.is_none(), "off until configured");
 }

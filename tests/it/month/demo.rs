@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
-use tokencached::config;
 use tokencached::credential::table::State;
 use tokencached::credential::{Ground, build_on};
 use tokencached::demo;
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{Ask, Kind};
 use tokencached::platform::{Called, Failure, Probe, Token, Upstream, answer};
 use tokencached::sandbox::answer::body;
@@ -71,7 +71,7 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     let world = Mutex::new(World::new(&demo::sandbox_options(LIFETIME), 1));
     let line = Arc::new(Line { world, clocks: clocks.clone(), refused: Mutex::default() });
     let ground = Ground { upstream: line.clone(), clock: clocks.clone(), boot_id: "boot".to_owned() };
-    let upstream = config::Upstream::at("http://127.0.0.1:1".to_owned());
+    let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
     let (table, refresher) = build_on(&ground, &upstream, &demo::apps(LIFETIME), None);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
-use tokencached::config::{self, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::table::{Credential, Found, Reading, Value};
 use tokencached::credential::{Ground, Table, build_on};
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{self, Kind, Platform, Renewal};
 use tokencached::sandbox::rules::{Ask, World};
 use tokencached::sandbox::{AppKind, AppOptions, Options};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +49,7 @@ pub struct Row {
 
 /// What is planned for one app.
 struct Account {
-    config: config::App,
+    config: App,
     kind: AppKind,
     secret: String,
     /// Somebody else fetches classic tokens for it, and tries to store half of them here.
@@ -146,7 +148,7 @@ fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
     let prefix = if kind == AppKind::Mp { "wx" } else { "ww" };
     let secret = format!("secret-{n}-{:08x}", rng.u32(..));
     let source = SecretSource::Fixed(Secret::new(secret.clone()));
-    let config = config::App { platform, tickets, ..config::App::mp(&format!("{prefix}{n:016x}"), source, token) };
+    let config = App { platform, tickets, ..App::mp(&format!("{prefix}{n:016x}"), source, token) };
     Account { config, kind, secret, rogue: n % 4 == 3 && kind == AppKind::Mp, slot: 0 }
 }
 
@@ -638,8 +640,8 @@ impl Director {
             clock: self.sim.clocks.clone(),
             boot_id: format!("boot-{}", self.boots),
         };
-        let upstream = config::Upstream::at("https://api.weixin.qq.com".to_owned());
-        let apps: Vec<config::App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
+        let upstream = ClientOptions::at("https://api.weixin.qq.com".to_owned());
+        let apps: Vec<App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
         let misled = self.sim.clocks.wall_misleads();
         let (table, refresher) = build_on(&ground, &upstream, &apps, Some(Arc::new(hand)));
         if reboot && misled {

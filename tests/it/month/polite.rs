@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
-use tokencached::config::{self, SecretSource};
+use tokencached::credential::App;
 use tokencached::credential::table::{Credential, Reading};
 use tokencached::credential::{Ground, build_on};
+use tokencached::platform::ClientOptions;
 use tokencached::platform::{self, Ask, Kind, Platform};
 use tokencached::platform::{Called, Failure, Probe, Sent, Token, Upstream, answer};
 use tokencached::sandbox::answer::body;
 use tokencached::sandbox::rules::World;
 use tokencached::sandbox::{AppKind, AppOptions, Options, Verdict};
 use tokencached::secret::Secret;
+use tokencached::secret_source::SecretSource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -97,9 +99,9 @@ async fn client(flaky: Arc<Flaky>, credential: Arc<Credential>, mut rng: fastran
     (refused, asked)
 }
 
-fn app(appid: &str, platform: &'static Platform, token: &'static Kind) -> config::App {
+fn app(appid: &str, platform: &'static Platform, token: &'static Kind) -> App {
     let source = SecretSource::Fixed(Secret::new("secret".to_owned()));
-    config::App { platform, ..config::App::mp(appid, source, token) }
+    App { platform, ..App::mp(appid, source, token) }
 }
 
 async fn refused_tokens(seed: u64) -> Vec<(String, u64, u64)> {
@@ -109,7 +111,7 @@ async fn refused_tokens(seed: u64) -> Vec<(String, u64, u64)> {
         app("wx0000000000000003", &platform::qq::PLATFORM, &platform::qq::TOKEN),
         app("ww0000000000000004", &platform::wecom::PLATFORM, &platform::wecom::TOKEN),
     ];
-    let known = |app: &config::App| AppOptions {
+    let known = |app: &App| AppOptions {
         appid: app.appid.clone(),
         secret: "secret".to_owned(),
         kind: if app.appid.starts_with("ww") { AppKind::Wecom } else { AppKind::Mp },
@@ -123,7 +125,7 @@ async fn refused_tokens(seed: u64) -> Vec<(String, u64, u64)> {
         rng: Mutex::new(fastrand::Rng::with_seed(seed)),
     });
     let ground = Ground { upstream: Arc::new(Line(flaky.clone())), clock: clocks, boot_id: "boot".to_owned() };
-    let upstream = config::Upstream::at("https://api.weixin.qq.com".to_owned());
+    let upstream = ClientOptions::at("https://api.weixin.qq.com".to_owned());
     let (table, refresher) = build_on(&ground, &upstream, &apps, None);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));

@@ -2,9 +2,7 @@
 //!
 //! `{value}` may only stand where its escaping holds: in single quotes for PHP, in double quotes for JSON.
 
-use super::fault::Problem;
-use super::value::{Reading, quoted};
-use crate::credential::encoding::Fact;
+use crate::encoding::Fact;
 
 /// How a value is made fit for where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +16,7 @@ pub enum Escape {
 }
 
 impl Escape {
-    pub(super) const WORDS: [(&str, Escape); 3] =
-        [("php", Escape::Php), ("json", Escape::Json), ("none", Escape::None)];
+    pub const WORDS: [(&str, Escape); 3] = [("php", Escape::Php), ("json", Escape::Json), ("none", Escape::None)];
 
     pub fn word(self) -> &'static str {
         Escape::WORDS.iter().find(|(_, escape)| *escape == self).map_or("", |(word, _)| *word)
@@ -58,19 +55,33 @@ impl Template {
     }
 }
 
+/// What is wrong with a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateFault {
+    /// A word in braces that is none of ours.
+    UnknownWord(String),
+    NoValue,
+    /// `{value}` is not between the quotes that its escaping is for.
+    OutsideOfQuotes {
+        escape: Escape,
+        quote: char,
+        language: &'static str,
+    },
+}
+
 /// The words that are filled in before the value is known.
-pub(super) const NAMES: [&str; 3] = ["kind", "appid", "id"];
+pub const NAMES: [&str; 3] = ["kind", "appid", "id"];
 
 /// A template as written, without the names.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub struct Source {
     text: String,
     pub escape: Escape,
 }
 
 impl Source {
     /// Checked: what it says can be filled in whatever the value.
-    pub fn new(text: &str, escape: Escape) -> Reading<Source> {
+    pub fn new(text: &str, escape: Escape) -> Result<Source, TemplateFault> {
         let mut holds_value = false;
         for (at, word) in words(text) {
             match word_of(word) {
@@ -80,17 +91,12 @@ impl Source {
                 }
                 Some(_) => {}
                 None => {
-                    let times = Fact::ALL.iter().skip(1).map(|(word, _)| format!("{{{word}}}")).collect::<Vec<_>>();
-                    let remedy = format!(
-                        "Known are {{value}}, {{kind}}, {{appid}}, {{id}}, {} and those with a number added, such as {{expires_at-7000}}.",
-                        times.join(", ")
-                    );
-                    return Err(Problem::new(format!("{} is not known in a template", quoted(word)), remedy));
+                    return Err(TemplateFault::UnknownWord(word.to_owned()));
                 }
             }
         }
         if !holds_value {
-            return Err(Problem::new("the template has no {value}", "Write {value} where the token is to stand."));
+            return Err(TemplateFault::NoValue);
         }
         Ok(Source { text: text.to_owned(), escape })
     }
@@ -133,7 +139,7 @@ impl Source {
 }
 
 /// A time alone, such as `{expires_at-7200}`.
-pub(super) fn time(text: &str) -> Option<TimeShown> {
+pub fn time(text: &str) -> Option<TimeShown> {
     match word_of(text.strip_prefix('{')?.strip_suffix('}')?)? {
         Word::Time(time) => Some(time),
         _ => None,
@@ -167,7 +173,7 @@ fn word_of(word: &str) -> Option<Word> {
 }
 
 /// A time by its word, such as `expires_at-7200`; `add` is the number as it is written.
-pub(super) fn time_shown(word: &str) -> Option<TimeShown> {
+pub fn time_shown(word: &str) -> Option<TimeShown> {
     let (name, add) = match word.find(['+', '-']) {
         Some(at) => (word.get(..at)?, word.get(at..)?.parse().ok()?),
         None => (word, 0),
@@ -176,7 +182,7 @@ pub(super) fn time_shown(word: &str) -> Option<TimeShown> {
     Some(TimeShown { fact: *fact, add })
 }
 
-fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Reading<()> {
+fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Result<(), TemplateFault> {
     let (before, after) = (&text[..at], &text[at + "{value}".len()..]);
     let (quote, language) = match escape {
         Escape::None => return Ok(()),
@@ -189,8 +195,7 @@ fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Reading<()> {
     if in_quotes && !inside_others {
         return Ok(());
     }
-    let what = format!("{{value}} does not stand in the quotes that escape = \"{}\" is for", escape.word());
-    Err(Problem::new(what, format!("Write {quote}{{value}}{quote}, a string of {language}, or escape = \"none\".")))
+    Err(TemplateFault::OutsideOfQuotes { escape, quote, language })
 }
 
 #[cfg(test)]

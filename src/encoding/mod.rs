@@ -3,7 +3,12 @@
 //! Pure: no clock, no I/O. What does not change with time is rendered when a value is published; a time in it is
 //! formatted straight into the output, so a hit allocates nothing.
 
+mod client_library;
+pub mod key_words;
+
 use bytes::Bytes;
+
+pub use self::client_library::ClientLibrary;
 
 use crate::clock::{BootMs, Now};
 

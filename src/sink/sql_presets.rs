@@ -3,20 +3,19 @@
 //! Taken from those classes' sources. Each says beside it why a class that finds our row never decides by itself that it
 //! needs another token.
 
-use super::AliasOf;
-use super::sink_sql::SqlPlan;
-use super::sql_statement::{SqlDialect, SqlStatement};
-use super::value::Reading;
+use super::options::SqlPlan;
+use super::sql_statement::{SqlDialect, SqlStatement, StatementFault};
+use crate::platform::CredentialName;
 
 /// The table of one class.
-pub(super) struct SqlPreset {
+pub struct SqlPreset {
     pub name: &'static str,
     rows: &'static [Row],
 }
 
 /// What is run for one type of credential. `{prefix}` is what the site's tables begin with.
 struct Row {
-    of: AliasOf,
+    of: CredentialName,
     write: &'static str,
     insert: Option<&'static str>,
     read: &'static str,
@@ -24,7 +23,7 @@ struct Row {
 }
 
 impl SqlPreset {
-    pub fn plans(&self, prefix: &str, dialect: SqlDialect) -> Reading<Vec<SqlPlan>> {
+    pub fn plans(&self, prefix: &str, dialect: SqlDialect) -> Result<Vec<SqlPlan>, StatementFault> {
         let parse = |text: &str| SqlStatement::parse(&text.replace("{prefix}", prefix), dialect);
         let plan = |row: &Row| {
             Ok(SqlPlan {
@@ -67,13 +66,13 @@ macro_rules! wx_token {
 }
 
 /// All of them.
-pub(super) const SQL_PRESETS: &[SqlPreset] = &[
+pub const SQL_PRESETS: &[SqlPreset] = &[
     SqlPreset {
         name: "wx_token",
         rows: &[
-            wx_token!(AliasOf::AccessToken, "access_token"),
-            wx_token!(AliasOf::JsapiTicket, "jsapi_ticket"),
-            wx_token!(AliasOf::WxCardTicket, "cardapi_ticket"),
+            wx_token!(CredentialName::AccessToken, "access_token"),
+            wx_token!(CredentialName::JsapiTicket, "jsapi_ticket"),
+            wx_token!(CredentialName::WxCardTicket, "cardapi_ticket"),
         ],
     },
     SqlPreset {
@@ -81,7 +80,7 @@ pub(super) const SQL_PRESETS: &[SqlPreset] = &[
         // It asks WeChat at each use whether the token has ended (42001), and fetches one where there is none. The row
         // has the app's secret in it too, so it is never one that we could insert.
         rows: &[Row {
-            of: AliasOf::AccessToken,
+            of: CredentialName::AccessToken,
             write: "UPDATE {prefix}SWX_Config SET access_token = {value} WHERE AppID = {appid}",
             insert: None,
             read: "SELECT access_token FROM {prefix}SWX_Config WHERE AppID = {appid}",

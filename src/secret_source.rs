@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{SecretSource, mistakes};
 use crate::descriptors;
 use crate::files::watch::{Content, Followed, NotTaken, SETTLE};
 use crate::files::{self, Hung, Unread};
@@ -13,6 +12,31 @@ use crate::secret::Secret;
 
 /// A secret is 32 digits; a file of this size is something else.
 const SECRET_BYTES_MAX: usize = 1024;
+
+/// Where a secret comes from. A file is followed, so it can be replaced; the others are fixed for the life of the process.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// There is none here: what is kept of the app is followed from other nodes and never fetched.
+    Absent,
+    File(SecretFile),
+    Environment(Secret),
+    /// Written in the configuration.
+    Fixed(Secret),
+}
+
+/// Where an app's secret came from, for `check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretOrigin {
+    File(PathBuf),
+    /// `secret_credential`: systemd's.
+    Credential(String),
+    /// `secret_env` or the quick start.
+    Environment(String),
+    /// Written in the configuration file.
+    Inline,
+    /// There is none: the app is only followed.
+    Nowhere,
+}
 
 /// A secret in a file. Clones share what was last read.
 #[derive(Clone, Debug)]
@@ -31,7 +55,7 @@ pub struct InBoth {
 }
 
 /// What `check` prints in place of a secret; refused as a secret, so that its output is not taken for real.
-pub(super) const HIDDEN: &str = "<hidden>";
+pub const HIDDEN: &str = "<hidden>";
 
 /// Why a secret cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -219,10 +243,23 @@ fn of_bytes(bytes: &[u8]) -> Result<Secret, SecretFault> {
     of_text(std::str::from_utf8(bytes).map_err(|_| SecretFault::NotUtf8)?)
 }
 
+/// What is around a value and should not be, if anything: "ends in a line break".
+pub fn surplus(text: &str) -> Option<&'static str> {
+    if text.starts_with('\u{feff}') {
+        Some("begins with a byte order mark (BOM)")
+    } else if text.ends_with(['\r', '\n']) {
+        Some("ends in a line break")
+    } else if text.trim() != text {
+        Some("begins or ends with a blank")
+    } else {
+        None
+    }
+}
+
 /// Judges a text; line breaks at its end are an editor's habit and not part of it.
-pub(super) fn of_text(text: &str) -> Result<Secret, SecretFault> {
+pub fn of_text(text: &str) -> Result<Secret, SecretFault> {
     let text = text.trim_end_matches(['\r', '\n']);
-    if let Some(surplus) = mistakes::surplus(text).filter(|_| !text.trim().is_empty()) {
+    if let Some(surplus) = surplus(text).filter(|_| !text.trim().is_empty()) {
         return Err(SecretFault::Surplus(surplus));
     }
     match text {

@@ -3,12 +3,11 @@
 //! Taken from those clients' sources. Each says beside it why a client that finds our value never decides by itself
 //! that it needs another.
 
-use super::encodings::ClientLibrary;
-use super::{AliasOf, View};
-use crate::credential::encoding::{ANY, Constant, Fact, Field, Form, NOMINAL_LIFE_S};
+use crate::encoding::{ANY, ClientLibrary, Constant, Fact, Field, Form, NOMINAL_LIFE_S, View};
+use crate::platform::CredentialName;
 
 /// The keys of one client.
-pub(super) struct Preset {
+pub struct Preset {
     pub name: &'static str,
     store: Store,
     /// How the [`USUAL`] keys are stored, if the client's code may have chosen any of them.
@@ -35,14 +34,14 @@ impl Preset {
         &self,
         agents: bool,
         client: ClientLibrary,
-    ) -> impl Iterator<Item = (AliasOf, &'static str, View)> + use<> {
+    ) -> impl Iterator<Item = (CredentialName, &'static str, View)> + use<> {
         let stored = |shape: Shape| USUAL.iter().map(move |key| Key { shape, ..*key });
         let keys = self.usual.into_iter().flat_map(stored).chain(self.keys.iter().copied());
         keys.filter(move |key| key.agents == agents).map(move |key| (key.of, key.template, key.shape.view(client)))
     }
 
     /// Every key with what is under it in a Redis, where nothing has flags and no version is put before keys.
-    pub fn keys(&self, agents: bool) -> impl Iterator<Item = (AliasOf, &'static str, View)> {
+    pub fn keys(&self, agents: bool) -> impl Iterator<Item = (CredentialName, &'static str, View)> {
         self.keys_for(agents, ClientLibrary::default()).map(|(of, template, view)| {
             let template = template.strip_prefix(ANY).map_or(template, |end| end.trim_start_matches(':'));
             let form = match view.form {
@@ -73,7 +72,7 @@ impl Preset {
 struct Key {
     /// For WeCom, where an id has many secrets.
     agents: bool,
-    of: AliasOf,
+    of: CredentialName,
     template: &'static str,
     shape: Shape,
 }
@@ -154,22 +153,22 @@ impl Shape {
 }
 
 const fn token(template: &'static str, shape: Shape) -> Key {
-    Key { agents: false, of: AliasOf::AccessToken, template, shape }
+    Key { agents: false, of: CredentialName::AccessToken, template, shape }
 }
 
 const fn jsapi(template: &'static str, shape: Shape) -> Key {
-    Key { agents: false, of: AliasOf::JsapiTicket, template, shape }
+    Key { agents: false, of: CredentialName::JsapiTicket, template, shape }
 }
 
 const fn wx_card(template: &'static str, shape: Shape) -> Key {
-    Key { agents: false, of: AliasOf::WxCardTicket, template, shape }
+    Key { agents: false, of: CredentialName::WxCardTicket, template, shape }
 }
 
 const fn component(template: &'static str, shape: Shape) -> Key {
-    Key { agents: false, of: AliasOf::ComponentToken, template, shape }
+    Key { agents: false, of: CredentialName::ComponentToken, template, shape }
 }
 
-const fn wecom(of: AliasOf, template: &'static str, shape: Shape) -> Key {
+const fn wecom(of: CredentialName, template: &'static str, shape: Shape) -> Key {
     Key { agents: true, of, template, shape }
 }
 
@@ -225,15 +224,15 @@ const USUAL: &[Key] = &[
     jsapi("{appid}_ticket_jsapi", Shape::Raw),
     wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
     wx_card("{appid}_ticket_wx_card", Shape::Raw),
-    wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
-    wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
-    wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
-    wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
-    wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
+    wecom(CredentialName::AccessToken, "access_token", Shape::Raw),
+    wecom(CredentialName::AccessToken, "{appid}", Shape::Raw),
+    wecom(CredentialName::AccessToken, "access_token_{appid}", Shape::Raw),
+    wecom(CredentialName::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+    wecom(CredentialName::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
 ];
 
 /// All of them. Clients that look at nothing but the value need no reason: they take what is there.
-pub(super) const PRESETS: &[Preset] = &[
+pub const PRESETS: &[Preset] = &[
     Preset {
         name: "tutorial",
         store: Store::Plain,
@@ -245,9 +244,9 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("jsapi_ticket", Shape::Raw),
             // "Fetched more than 7000 seconds ago?": it never was.
             jsapi("jsapi_last_time", Shape::AlwaysFresh(Fact::FetchedAt)),
-            wecom(AliasOf::AccessToken, "access_token", Shape::Raw),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "access_token_{appid}", Shape::Raw),
+            wecom(CredentialName::AccessToken, "access_token", Shape::Raw),
+            wecom(CredentialName::AccessToken, "{appid}", Shape::Raw),
+            wecom(CredentialName::AccessToken, "access_token_{appid}", Shape::Raw),
         ],
     },
     Preset {
@@ -258,8 +257,8 @@ pub(super) const PRESETS: &[Preset] = &[
             token("wechat_access_token{appid}", Shape::Raw),
             jsapi("wechat_jsapi_ticket{appid}", Shape::Raw),
             wx_card("wechat_api_ticket_wxcard{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
-            wecom(AliasOf::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
+            wecom(CredentialName::AccessToken, "qywechat_access_token{appid}", Shape::Raw),
+            wecom(CredentialName::JsapiTicket, "qywechat_jsapi_ticket{appid}", Shape::Raw),
         ],
     },
     Preset {
@@ -295,9 +294,9 @@ pub(super) const PRESETS: &[Preset] = &[
             token("mini_app.access_token.{appid}.{secret}.0", Shape::Raw),
             token("mini_app.access_token.{appid}.{secret}.1", Shape::Raw),
             jsapi("official_account.jsapi_ticket.{appid}", Shape::Raw),
-            wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::Raw),
-            wecom(AliasOf::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::Raw),
-            wecom(AliasOf::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::Raw),
+            wecom(CredentialName::AccessToken, "work.access_token.{appid}.{secret}", Shape::Raw),
+            wecom(CredentialName::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::Raw),
+            wecom(CredentialName::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::Raw),
             component("open_platform.component_access_token.{appid}", Shape::Raw),
         ],
     },
@@ -316,17 +315,17 @@ pub(super) const PRESETS: &[Preset] = &[
             wx_card("wechatpy:{appid}_jsapi_card_ticket", Shape::JsonString),
             wx_card("wechatpy:{appid}_jsapi_card_ticket_expires_at", Shape::AlwaysFresh(Fact::ExpiresAt)),
             component("wechatpy:{appid}_component_access_token", Shape::JsonString),
-            wecom(AliasOf::AccessToken, "wechatpy:{appid}_{secret10}_access_token", Shape::JsonString),
-            wecom(AliasOf::AccessToken, "wechatpy:{appid}_access_token_expires_at", Shape::Nothing),
-            wecom(AliasOf::JsapiTicket, "wechatpy:{appid}_jsapi_ticket", Shape::JsonString),
+            wecom(CredentialName::AccessToken, "wechatpy:{appid}_{secret10}_access_token", Shape::JsonString),
+            wecom(CredentialName::AccessToken, "wechatpy:{appid}_access_token_expires_at", Shape::Nothing),
+            wecom(CredentialName::JsapiTicket, "wechatpy:{appid}_jsapi_ticket", Shape::JsonString),
             wecom(
-                AliasOf::JsapiTicket,
+                CredentialName::JsapiTicket,
                 "wechatpy:{appid}_jsapi_ticket_expires_at",
                 Shape::AlwaysFresh(Fact::ExpiresAt),
             ),
-            wecom(AliasOf::AgentTicket, "wechatpy:{appid}_agent_jsapi_ticket", Shape::JsonString),
+            wecom(CredentialName::AgentTicket, "wechatpy:{appid}_agent_jsapi_ticket", Shape::JsonString),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "wechatpy:{appid}_agent_jsapi_ticket_expires_at",
                 Shape::AlwaysFresh(Fact::ExpiresAt),
             ),
@@ -343,7 +342,7 @@ pub(super) const PRESETS: &[Preset] = &[
             token("gowechat_miniprogram__access_token_{appid}", Shape::JsonString),
             token("gowechat_miniprogram__stable_access_token_{appid}", Shape::JsonString),
             jsapi("gowechat_officialaccount__jsapi_ticket_{appid}", Shape::JsonString),
-            wecom(AliasOf::AccessToken, "gowechat_work__access_token_{appid}", Shape::JsonString),
+            wecom(CredentialName::AccessToken, "gowechat_work__access_token_{appid}", Shape::JsonString),
         ],
     },
     Preset {
@@ -373,14 +372,14 @@ pub(super) const PRESETS: &[Preset] = &[
             token(easywechat_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
             jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
             wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpStringOf(EASYWECHAT_TICKET)),
-            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            wecom(CredentialName::AccessToken, easywechat_wecom_token!(""), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
             wecom(
-                AliasOf::JsapiTicket,
+                CredentialName::JsapiTicket,
                 "easywechat.work.jssdk.ticket.config.{appid}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
@@ -389,9 +388,9 @@ pub(super) const PRESETS: &[Preset] = &[
             token("mini_app.access_token.{appid}.{secret}.0", Shape::PhpString),
             token("mini_app.access_token.{appid}.{secret}.1", Shape::PhpString),
             jsapi("official_account.jsapi_ticket.{appid}", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "work.access_token.{appid}.{secret}", Shape::PhpString),
-            wecom(AliasOf::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::PhpString),
-            wecom(AliasOf::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
+            wecom(CredentialName::AccessToken, "work.access_token.{appid}.{secret}", Shape::PhpString),
+            wecom(CredentialName::JsapiTicket, "work.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(CredentialName::AgentTicket, "work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
             component("open_platform.component_access_token.{appid}", Shape::PhpString),
         ],
     },
@@ -412,14 +411,14 @@ pub(super) const PRESETS: &[Preset] = &[
             token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
             jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
             wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
-            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            wecom(CredentialName::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
             wecom(
-                AliasOf::JsapiTicket,
+                CredentialName::JsapiTicket,
                 "easywechat.work.jssdk.ticket.config.{appid}",
                 Shape::PhpArray(EASYWECHAT_TICKET),
             ),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}",
                 Shape::PhpArray(EASYWECHAT_TICKET),
             ),
@@ -434,14 +433,14 @@ pub(super) const PRESETS: &[Preset] = &[
             token(easywechat_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
             jsapi("easywechat.basic_service.jssdk.ticket.jsapi.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
             wx_card("easywechat.basic_service.jssdk.ticket.wx_card.{appid}", Shape::PhpArray(EASYWECHAT_TICKET)),
-            wecom(AliasOf::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
+            wecom(CredentialName::AccessToken, easywechat_wecom_token!(""), Shape::PhpArray(EASYWECHAT_TOKEN)),
             wecom(
-                AliasOf::JsapiTicket,
+                CredentialName::JsapiTicket,
                 "easywechat.work.jssdk.ticket.config.{appid}",
                 Shape::PhpArray(EASYWECHAT_TICKET),
             ),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
                 Shape::PhpArray(EASYWECHAT_TICKET),
             ),
@@ -465,11 +464,11 @@ pub(super) const PRESETS: &[Preset] = &[
             jsapi("{md5:{appid}_ticket_jsapi}", Shape::PhpStringWithNull),
             wx_card("{md5:wechat_api_ticket_wxcard{appid}}", Shape::PhpStringWithNull),
             wx_card("{md5:{appid}_ticket_wx_card}", Shape::PhpStringWithNull),
-            wecom(AliasOf::AccessToken, "{md5:access_token}", Shape::PhpStringWithNull),
-            wecom(AliasOf::AccessToken, "{appid}", Shape::PhpStringWithNull),
-            wecom(AliasOf::AccessToken, "{md5:access_token_{appid}}", Shape::PhpStringWithNull),
-            wecom(AliasOf::AccessToken, "{md5:qywechat_access_token{appid}}", Shape::PhpStringWithNull),
-            wecom(AliasOf::JsapiTicket, "{md5:qywechat_jsapi_ticket{appid}}", Shape::PhpStringWithNull),
+            wecom(CredentialName::AccessToken, "{md5:access_token}", Shape::PhpStringWithNull),
+            wecom(CredentialName::AccessToken, "{appid}", Shape::PhpStringWithNull),
+            wecom(CredentialName::AccessToken, "{md5:access_token_{appid}}", Shape::PhpStringWithNull),
+            wecom(CredentialName::AccessToken, "{md5:qywechat_access_token{appid}}", Shape::PhpStringWithNull),
+            wecom(CredentialName::JsapiTicket, "{md5:qywechat_jsapi_ticket{appid}}", Shape::PhpStringWithNull),
             token("{md5:cache_wechat_sdk_mp_{appid}_access_token}", YII2_SDK_TOKEN),
             jsapi("{md5:cache_wechat_sdk_mp_{appid}_js_api_ticket}", YII2_SDK_TICKET),
         ],
@@ -513,19 +512,19 @@ pub(super) const PRESETS: &[Preset] = &[
                 "{any}:easywechat.basic_service.jssdk.ticket.wx_card.{appid}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
-            wecom(AliasOf::AccessToken, easywechat_wecom_token!("{any}:"), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
+            wecom(CredentialName::AccessToken, easywechat_wecom_token!("{any}:"), Shape::PhpStringOf(EASYWECHAT_TOKEN)),
             wecom(
-                AliasOf::JsapiTicket,
+                CredentialName::JsapiTicket,
                 "{any}:easywechat.work.jssdk.ticket.config.{appid}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "{any}:easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
             wecom(
-                AliasOf::AgentTicket,
+                CredentialName::AgentTicket,
                 "{any}:easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}",
                 Shape::PhpStringOf(EASYWECHAT_TICKET),
             ),
@@ -534,9 +533,9 @@ pub(super) const PRESETS: &[Preset] = &[
             token("{any}:mini_app.access_token.{appid}.{secret}.0", Shape::PhpString),
             token("{any}:mini_app.access_token.{appid}.{secret}.1", Shape::PhpString),
             jsapi("{any}:official_account.jsapi_ticket.{appid}", Shape::PhpString),
-            wecom(AliasOf::AccessToken, "{any}:work.access_token.{appid}.{secret}", Shape::PhpString),
-            wecom(AliasOf::JsapiTicket, "{any}:work.jsapi_ticket.{appid}", Shape::PhpString),
-            wecom(AliasOf::AgentTicket, "{any}:work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
+            wecom(CredentialName::AccessToken, "{any}:work.access_token.{appid}.{secret}", Shape::PhpString),
+            wecom(CredentialName::JsapiTicket, "{any}:work.jsapi_ticket.{appid}", Shape::PhpString),
+            wecom(CredentialName::AgentTicket, "{any}:work.jsapi_ticket.{appid}.{agent}", Shape::PhpString),
             component("{any}:open_platform.component_access_token.{appid}", Shape::PhpString),
         ],
     },
@@ -568,7 +567,7 @@ mod tests {
     use super::*;
 
     /// What is under each key of a preset.
-    fn keys(preset: &Preset) -> HashMap<(bool, &'static str), (AliasOf, View)> {
+    fn keys(preset: &Preset) -> HashMap<(bool, &'static str), (CredentialName, View)> {
         let mut keys = HashMap::new();
         for agents in [false, true] {
             for (of, template, view) in preset.keys_for(agents, ClientLibrary::default()) {

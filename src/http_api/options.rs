@@ -1,0 +1,96 @@
+//! The settings of the HTTP API.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::access::Keys;
+use crate::files::{self, AUTH_FILE_BYTES_MAX};
+use crate::network::Network;
+use crate::tls::TlsOptions;
+
+/// Where the side port is unless an address says otherwise.
+pub const SIDE_PORT: u16 = 2130;
+
+/// Connections besides `max_connections`, for health and short calls while all others are being answered.
+pub const RESERVED_CONNECTIONS: usize = 64;
+
+/// The side port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Addresses to listen on; port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// Bearer keys and their rights; none: clients on this machine alone, and no tokens but with the custom header.
+    pub keys_file: Option<PathBuf>,
+    /// Names that clients may call this server by, besides `localhost` and the address they have reached.
+    pub allowed_hosts: Vec<String>,
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<Network>,
+    pub tls: Option<TlsOptions>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// The same from one address.
+    pub max_connections_per_peer: usize,
+    /// Requests a second that one address, or one key, may go on making.
+    pub requests_per_s: u32,
+    /// Which credentials have series of their own in `/metrics`.
+    pub metrics_per_credential: MetricsPerCredential,
+    /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
+    pub wechat_expires_in_min_s: Option<u32>,
+}
+
+impl Default for Options {
+    /// No address.
+    fn default() -> Options {
+        Options::at(Vec::new())
+    }
+}
+
+impl Options {
+    /// On these addresses, and otherwise as if nothing were said.
+    pub fn at(listen: Vec<SocketAddr>) -> Options {
+        Options {
+            listen,
+            keys_file: None,
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+            max_connections: 256,
+            max_connections_per_peer: 64,
+            requests_per_s: 50,
+            metrics_per_credential: MetricsPerCredential::Auto,
+            wechat_expires_in_min_s: None,
+        }
+    }
+
+    /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    pub fn read_keys(&self) -> Result<Option<Keys>, String> {
+        let Some(path) = &self.keys_file else { return Ok(None) };
+        let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
+        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+        Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
+    }
+}
+
+/// Which credentials have series of their own in `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsPerCredential {
+    /// All, or with very many apps those in trouble.
+    Auto,
+    All,
+    Troubled,
+}
+
+impl MetricsPerCredential {
+    /// Each with its word in the configuration.
+    pub const WORDS: &[(&str, MetricsPerCredential)] = &[
+        ("auto", MetricsPerCredential::Auto),
+        ("all", MetricsPerCredential::All),
+        ("troubled", MetricsPerCredential::Troubled),
+    ];
+
+    /// As the configuration spells it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
+    }
+}

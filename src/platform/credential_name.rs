@@ -1,0 +1,46 @@
+//! The names that keys, sinks and the configuration have for what is kept of an app. Pure.
+
+use super::Kind;
+
+/// Which of an app's credentials a key shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialName {
+    AccessToken,
+    JsapiTicket,
+    WxCardTicket,
+    /// WeCom's, for `wx.agentConfig`.
+    AgentTicket,
+    /// A component's own.
+    ComponentToken,
+}
+
+impl CredentialName {
+    pub const ALL: [CredentialName; 5] = [
+        CredentialName::AccessToken,
+        CredentialName::JsapiTicket,
+        CredentialName::WxCardTicket,
+        CredentialName::AgentTicket,
+        CredentialName::ComponentToken,
+    ];
+
+    /// What a kind of credential is to an alias.
+    pub fn of(kind: &Kind) -> Option<CredentialName> {
+        CredentialName::ALL.into_iter().find(|of| of.is(kind))
+    }
+
+    /// Whether it is about credentials of that kind.
+    pub fn is(self, kind: &Kind) -> bool {
+        self.word() == kind.key
+    }
+
+    /// The word in the configuration; a kind's `key` too.
+    pub fn word(self) -> &'static str {
+        match self {
+            CredentialName::AccessToken => "access_token",
+            CredentialName::JsapiTicket => "jsapi_ticket",
+            CredentialName::WxCardTicket => "wx_card_ticket",
+            CredentialName::AgentTicket => "agent_ticket",
+            CredentialName::ComponentToken => "component_access_token",
+        }
+    }
+}

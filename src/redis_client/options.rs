@@ -1,0 +1,126 @@
+//! Which Redis, and how to get in.
+//!
+//! A password never leaves its [`SecretSource`].
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::network::Network;
+use crate::secret_source::{SecretOrigin, SecretSource};
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisAt {
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+    /// Wherever the master of that name is, by the word of these.
+    Sentinel {
+        sentinels: Vec<(String, u16)>,
+        master: String,
+    },
+}
+
+/// What TLS needs besides the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Whom to trust (PEM); none: the public authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate and its key (PEM), if the server asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A Redis, and how to get in.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    pub at: RedisAt,
+    /// TLS is spoken; with sentinels, to them too.
+    pub tls: Option<TlsFiles>,
+    pub db: u32,
+    pub user: Option<String>,
+    /// Read again at each connection.
+    pub password: Option<SecretSource>,
+    /// Where the password came from, for `check`.
+    pub password_origin: Option<SecretOrigin>,
+    /// Where else than to `at` the password may go, if a sentinel or a cluster says that the master is there; empty: to
+    /// what is near.
+    pub trusted_hosts: Vec<TrustedHost>,
+    /// Longest wait for a connection and for each answer, ms.
+    pub timeout_ms: u64,
+}
+
+impl RedisOptions {
+    /// As the file has it, without the database.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        match &self.at {
+            RedisAt::Tcp { host, port } => format!("{scheme}://{}", authority(host, *port)),
+            RedisAt::Unix(path) => format!("unix:{}", path.display()),
+            RedisAt::Sentinel { sentinels, master } => {
+                let sentinels: Vec<String> = sentinels.iter().map(|(host, port)| authority(host, *port)).collect();
+                format!("{scheme}+sentinel://{}/{master}", sentinels.join(","))
+            }
+        }
+    }
+}
+
+impl fmt::Display for RedisOptions {
+    /// The address, without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let between = if matches!(self.at, RedisAt::Unix(_)) { " db " } else { "/" };
+        write!(f, "{}{between}{}", self.url(), self.db)
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustedHost {
+    Network(Network),
+    Name(String),
+    /// Every name that ends so; begins with a dot.
+    Domain(String),
+}
+
+impl TrustedHost {
+    /// `10.0.0.1`, `10.0.0.0/24`, `redis.example.com`, `*.example.com`.
+    pub fn parse(given: &str) -> Option<TrustedHost> {
+        let given = given.trim().to_ascii_lowercase();
+        if let Ok(network) = given.parse() {
+            return Some(TrustedHost::Network(network));
+        }
+        let labels = given.strip_prefix("*.").unwrap_or(&given);
+        let plain = |label: &str| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        labels.split('.').all(plain).then(|| match given.strip_prefix('*') {
+            Some(domain) => TrustedHost::Domain(domain.to_owned()),
+            None => TrustedHost::Name(given.clone()),
+        })
+    }
+
+    /// Whether that host, in small letters, is meant.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            TrustedHost::Network(network) => host.parse::<IpAddr>().is_ok_and(|address| network.contains(address)),
+            TrustedHost::Name(name) => name == host,
+            TrustedHost::Domain(domain) => host.len() > domain.len() && host.ends_with(domain.as_str()),
+        }
+    }
+
+    /// As a configuration has it.
+    pub fn text(&self) -> String {
+        match self {
+            TrustedHost::Network(network) => network.to_string(),
+            TrustedHost::Name(name) => name.clone(),
+            TrustedHost::Domain(domain) => format!("*{domain}"),
+        }
+    }
+}

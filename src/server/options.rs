@@ -1,0 +1,183 @@
+//! The settings of the server that memcached's clients talk to: where it listens, who may connect, limits.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::access::{Rights, UserFault, Users, Whose};
+use crate::files::{self, AUTH_FILE_BYTES_MAX};
+use crate::service::RefuseWith;
+use crate::tls::{ClientCertificates, TlsOptions};
+
+/// Default of [`Options::requests_per_turn`]. memcached's is 20, but it writes once per turn; a pipeline of common depth
+/// should be one write.
+pub const REQUESTS_PER_TURN_DEFAULT: usize = 256;
+
+/// The memcached side.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// TCP addresses to listen on; port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// A Unix socket to listen on (`-s`), in place of TCP as with memcached.
+    pub unix_socket: Option<PathBuf>,
+    /// Access mask of the Unix socket (`-a`), octal 0700 by default.
+    pub unix_mode: u32,
+    /// The group of the Unix socket; none: the process's own.
+    pub unix_group: Option<String>,
+    /// The most that clients may do on `listen` and `unix_socket`.
+    pub rights: Rights,
+    /// Further addresses, each with terms of its own.
+    pub listeners: Vec<Listener>,
+    /// Budget for ordinary items (`-m`), bytes.
+    pub memory_bytes: u64,
+    /// Largest item (`-I`), bytes, key and header included as memcached counts.
+    pub item_size_max_bytes: usize,
+    /// Evict when full; `-M` turns it off and stores fail instead.
+    pub evict: bool,
+    /// Connections at once (`-c`).
+    pub max_connections: usize,
+    /// Worker threads (`-t`).
+    pub threads: usize,
+    /// Listen backlog (`-b`).
+    pub backlog: u32,
+    /// Requests a connection may have executed before its neighbours get a turn (`-R`).
+    pub requests_per_turn: usize,
+    /// Close a connection that says nothing for so long (`-o idle_timeout=`), seconds; 0 never.
+    pub idle_timeout_s: u64,
+    /// How long a get on a managed key waits for the very first fetch, and a delete for its check, ms.
+    pub first_get_wait_ms: u64,
+    /// What a refused write is answered with.
+    pub refuse_with: RefuseWith,
+    /// Which of memcached's protocols are spoken (`-B`; `-S` is the binary one alone).
+    pub protocol: Protocol,
+    /// `shutdown` is obeyed (`-A`).
+    pub shutdown_command: bool,
+    /// Switch to this user after binding (`-u`).
+    pub user: Option<String>,
+    /// Write the process id there (`-P`).
+    pub pid_file: Option<PathBuf>,
+    /// Go to the background (`-d`).
+    pub daemonize: bool,
+    /// Try to keep all memory resident (`-k`).
+    pub lock_memory: bool,
+}
+
+impl Default for Options {
+    /// memcached's own defaults as far as there are any, and no address.
+    fn default() -> Options {
+        Options {
+            listen: Vec::new(),
+            unix_socket: None,
+            unix_mode: 0o700,
+            unix_group: None,
+            rights: Rights::ALL,
+            listeners: Vec::new(),
+            memory_bytes: 64 << 20,
+            item_size_max_bytes: 1 << 20,
+            evict: true,
+            max_connections: 1024,
+            threads: std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(1, 1024)),
+            backlog: 1024,
+            requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
+            idle_timeout_s: 0,
+            first_get_wait_ms: 700,
+            refuse_with: RefuseWith::default(),
+            protocol: Protocol::default(),
+            shutdown_command: false,
+            user: None,
+            pid_file: None,
+            daemonize: false,
+            lock_memory: false,
+        }
+    }
+}
+
+/// Which of memcached's protocols are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Each client chooses by its first byte.
+    #[default]
+    Auto,
+    Ascii,
+    Binary,
+}
+
+impl Protocol {
+    /// The word of a configuration for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Auto => "auto",
+            Protocol::Ascii => "ascii",
+            Protocol::Binary => "binary",
+        }
+    }
+}
+
+/// The entry about everybody without one of their own.
+const ANYBODY: &str = "*";
+
+/// What lets clients in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Users and passwords (`-Y`), a line `user:password` each.
+    pub auth_file: Option<PathBuf>,
+    /// What users may do, by name; `*` is whoever is not named. Empty: everything.
+    pub users: BTreeMap<String, Rights>,
+    /// TLS towards clients (`-Z`).
+    pub tls: Option<TlsOptions>,
+    /// What the bearers of certificates may do. Empty: everything.
+    pub certificates: Vec<(Whose, Rights)>,
+}
+
+/// An address to listen on, and what holds there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub at: ListenAt,
+    /// The most that clients may do there.
+    pub rights: Rights,
+    /// Clients must log in.
+    pub auth: bool,
+    pub tls: bool,
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAt {
+    Tcp(SocketAddr),
+    Unix {
+        path: PathBuf,
+        /// Access mask.
+        mode: u32,
+        /// The group that the socket belongs to; none: the process's own.
+        group: Option<String>,
+    },
+}
+
+impl Access {
+    /// Reads the users, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    pub fn read_users(&self) -> Result<Option<Users>, String> {
+        let Some(path) = &self.auth_file else { return Ok(None) };
+        let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
+        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+        self.users_of(&bytes).map(Some).map_err(|error| fault(&error))
+    }
+
+    /// The users of that text of a file.
+    pub fn users_of(&self, text: &[u8]) -> Result<Users, UserFault> {
+        Users::parse(text, |name| self.rights_of(name).map(Arc::new))
+    }
+
+    fn rights_of(&self, name: &[u8]) -> Option<Rights> {
+        if self.users.is_empty() {
+            return Some(Rights::ALL);
+        }
+        let own = std::str::from_utf8(name).ok().and_then(|name| self.users.get(name));
+        own.or_else(|| self.users.get(ANYBODY)).cloned()
+    }
+
+    /// Strangers are kept out of a TLS listener.
+    pub fn requires_certificates(&self) -> bool {
+        matches!(&self.tls, Some(TlsOptions { clients: ClientCertificates::Required(_), .. }))
+    }
+}

@@ -1,0 +1,52 @@
+//! What well-known scripts read from files of their own.
+
+use super::template::Escape;
+
+/// What a well-known script reads, by the file's usual name or the script's.
+pub struct FilePreset {
+    pub name: &'static str,
+    pub layout: Layout,
+}
+
+pub enum Layout {
+    Text(&'static str, Escape),
+    /// `serialize()` of an array with the file's own name, the value and its end.
+    NamedArray,
+}
+
+/// Each after what such scripts do: they take the file as it is until the time in it has come.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    FILE_PRESETS.iter().map(|preset| preset.name)
+}
+
+/// All of them.
+pub const FILE_PRESETS: &[FilePreset] = &[
+    // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
+    FilePreset {
+        name: "jssdk",
+        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    // The older one: access_token.json and jsapi_ticket.json.
+    FilePreset {
+        name: "jssdk-json",
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    FilePreset {
+        name: "access_token.php",
+        layout: Layout::Text(
+            "<?php return array('{kind}' => '{value}', 'expire_time' => {expires_at});\n",
+            Escape::Php,
+        ),
+    },
+    // Despite its name the time of the fetch: the script adds 3600.
+    FilePreset {
+        name: "access_token.json",
+        layout: Layout::Text("{\"{kind}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
+    },
+    FilePreset {
+        name: "access_token.txt",
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+    },
+    // The cache of WeChatDeveloper and ThinkAdmin without another driver.
+    FilePreset { name: "zoujingli", layout: Layout::NamedArray },
+];
