@@ -13,10 +13,10 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokencached::cache::{Cache, Mode, Options, Stored};
 use tokencached::clock::Now;
-use tokencached::credential::table::{Found, Key, Published, Table};
+use tokencached::credential::table::{KeyConfig, KeyReading, Published, Table};
 use tokencached::encoding::{Fact, Field, Form, Times, View};
 use tokencached::protocol::parse::step;
-use tokencached::protocol::{Step, binary, response, scan};
+use tokencached::protocol::{RequestStep, binary, response, scan};
 
 const ITEM_BYTES_MAX: usize = 1 << 20;
 const TOKEN_BYTES: usize = 512;
@@ -49,7 +49,9 @@ fn parse(criterion: &mut Criterion) {
     ] {
         group.throughput(Throughput::Bytes(request.len() as u64));
         group.bench_function(name, |b| {
-            b.iter(|| assert!(matches!(step(black_box(request.as_bytes()), ITEM_BYTES_MAX), Step::Request { .. })))
+            b.iter(|| {
+                assert!(matches!(step(black_box(request.as_bytes()), ITEM_BYTES_MAX), RequestStep::Request { .. }))
+            })
         });
     }
     let packet = packet(&key(1));
@@ -95,7 +97,11 @@ fn read_table(criterion: &mut Criterion) {
         ("JSON", View { form: Form::Json(object.clone()), ..View::RAW }),
         ("PHP array", View { form: Form::Php(object), ..View::RAW }),
     ];
-    let keys = views.iter().map(|(name, view)| Key { name: (*name).to_owned(), spoken: None, view: view.clone() });
+    let keys = views.iter().map(|(name, view)| KeyConfig {
+        name: (*name).to_owned(),
+        redacted_name: None,
+        view: view.clone(),
+    });
     let (table, _receiver) = Table::new([("wx1", keys.collect())]);
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
     let published = |generation| Published::to_the_end(value.clone(), generation, u64::MAX);
@@ -108,7 +114,7 @@ fn read_table(criterion: &mut Criterion) {
             b.iter(|| {
                 out.clear();
                 table.name(black_box(name.as_bytes())).unwrap().read(now, |found| {
-                    let Found::Bytes(value) = found else { panic!("no value") };
+                    let KeyReading::Bytes(value) = found else { panic!("no value") };
                     value.rendered.write(&mut out, &value.times);
                 });
             })
@@ -163,12 +169,12 @@ fn share(criterion: &mut Criterion) {
     let value = vec![b'v'; 100];
     let set = |key: &[u8]| assert_eq!(cache.store(Mode::Set, key, 0, 0, &value, 1), Stored::Stored);
     keys.iter().for_each(|key| set(key));
-    let name = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
+    let name = KeyConfig { name: "hot".to_owned(), redacted_name: None, view: View::RAW };
     let (table, _receiver) = Table::new([("wx1", vec![name])]);
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
     table.credentials()[0].publish(Published::to_the_end(value, 1, u64::MAX));
     let now = Now::read();
-    let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, Found::Bytes(_))));
+    let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, KeyReading::Bytes(_))));
     let pick = || keys[fastrand::usize(..KEYS)].as_slice();
     let get = |key: &[u8]| cache.get(key, 1, |item| item.cas);
     let mut group = criterion.benchmark_group("beside another core");

@@ -2,7 +2,7 @@
 //!
 //! The only module that knows all the others. Never reads arguments and never exits the process.
 
-mod needs;
+mod descriptors_needed;
 mod options;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::options::Options;
 use crate::cache::{self, Cache};
 use crate::cluster;
-use crate::descriptors::Wanted;
-use crate::files::watch::{self, Followed};
-use crate::http_api::{self, Door};
+use crate::descriptors::DescriptorNeeds;
+use crate::files::watch::{self, WatchedFiles};
+use crate::http_api::{self, BoundListeners};
 use crate::process::{self, systemd};
-use crate::server::{self, Bound, Guard, Limits, ListenAt, Listener, Owner, Protocol, Terms};
+use crate::server::{
+    self, Authenticator, BoundListener, Limits, ListenAt, Listener, ListenerPolicy, Protocol, SocketOwner,
+};
 use crate::service::{RefuseWith, Service, Settings};
 use crate::stats::Stats;
 use crate::supervision::Supervisor;
@@ -46,25 +48,25 @@ const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads what lets clients in: users, certificates. Done before privileges are dropped.
-pub fn guard(config: &Options) -> Result<Arc<Guard>, String> {
-    Guard::new(&config.access).map(Arc::new)
+pub fn authenticator(config: &Options) -> Result<Arc<Authenticator>, String> {
+    Authenticator::new(&config.access).map(Arc::new)
 }
 
 /// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
-pub fn bind(config: &Options) -> Result<Vec<Bound>, String> {
+pub fn bind(config: &Options) -> Result<Vec<BoundListener>, String> {
     let server = &config.server;
     let bind = |listener: Listener| {
         let (rights, protocol) = (Arc::new(listener.rights), server.protocol);
-        let terms = Terms { rights, login: listener.auth, tls: listener.tls, protocol };
-        server::bind(&listener.at, owner(&listener.at, server)?, terms, server.backlog)
+        let policy = ListenerPolicy { rights, login: listener.auth, tls: listener.tls, protocol };
+        server::bind(&listener.at, owner(&listener.at, server)?, policy, server.backlog)
     };
-    let mut bound: Vec<Bound> = Vec::new();
+    let mut bound: Vec<BoundListener> = Vec::new();
     let mut before = None;
     for listener in config.listeners() {
-        let (at, is_other_half) = (listener.at.clone(), is_other_half(before.as_ref(), &listener.at));
+        let (at, is_localhost_pair) = (listener.at.clone(), is_localhost_pair(before.as_ref(), &listener.at));
         match bind(listener) {
             Ok(listening) => bound.push(listening),
-            Err(error) if is_other_half => tracing::warn!("{error}; 127.0.0.1 is served without it"),
+            Err(error) if is_localhost_pair => tracing::warn!("{error}; 127.0.0.1 is served without it"),
             Err(error) => return Err(error),
         }
         before = Some(at);
@@ -73,33 +75,33 @@ pub fn bind(config: &Options) -> Result<Vec<Bound>, String> {
 }
 
 /// Whether it is the `::1` behind the 127.0.0.1 that `localhost` means. As with memcached, one of the two is enough.
-fn is_other_half(before: Option<&ListenAt>, at: &ListenAt) -> bool {
+fn is_localhost_pair(before: Option<&ListenAt>, at: &ListenAt) -> bool {
     let (Some(ListenAt::Tcp(before)), ListenAt::Tcp(at)) = (before, at) else { return false };
     before.ip() == Ipv4Addr::LOCALHOST && at.ip() == Ipv6Addr::LOCALHOST && before.port() == at.port()
 }
 
 /// Reads what the side port needs and opens nothing: for `check`.
-pub fn judge_side(config: &Options) -> Result<(), String> {
-    config.http.as_ref().map_or(Ok(()), Door::judge)
+pub fn validate_http_api(config: &Options) -> Result<(), String> {
+    config.http.as_ref().map_or(Ok(()), BoundListeners::check_files)
 }
 
 /// The file descriptors that all of it would need.
-pub fn descriptors(config: &Options) -> Wanted {
-    Wanted {
+pub fn descriptors(config: &Options) -> DescriptorNeeds {
+    DescriptorNeeds {
         clients: config.server.max_connections,
         http: config.http.as_ref().map_or(0, |side| side.max_connections),
-        own: needs::descriptors(config),
+        own: descriptors_needed::descriptors(config),
     }
 }
 
 /// Opens the side port, if there is to be one. Done at the same time.
-pub fn side(config: &Options) -> Result<Option<Door>, String> {
-    config.http.as_ref().map(Door::open).transpose()
+pub fn side(config: &Options) -> Result<Option<BoundListeners>, String> {
+    config.http.as_ref().map(BoundListeners::open).transpose()
 }
 
 /// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
-fn owner(at: &ListenAt, server: &server::Options) -> Result<Owner, String> {
-    let ListenAt::Unix { path, group, .. } = at else { return Ok(Owner::default()) };
+fn owner(at: &ListenAt, server: &server::Options) -> Result<SocketOwner, String> {
+    let ListenAt::Unix { path, group, .. } = at else { return Ok(SocketOwner::default()) };
     let user = server.user.as_deref().and_then(process::user_to_become);
     let group = match group {
         Some(name) => {
@@ -108,7 +110,7 @@ fn owner(at: &ListenAt, server: &server::Options) -> Result<Owner, String> {
         }
         None => None,
     };
-    Ok(Owner { user, group })
+    Ok(SocketOwner { user, group })
 }
 
 /// Waits for a server that is ending to give up the state file, where this one cannot start without it.
@@ -119,11 +121,11 @@ pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: im
 /// The parts, wired and ready to run.
 pub struct App {
     server: server::Server,
-    side: Option<http_api::Side>,
+    side: Option<http_api::HttpApi>,
     refresher: crate::credential::refresher::Refresher,
-    sinks: Vec<crate::sink::Sink>,
+    sinks: Vec<crate::sink::SinkRunner>,
     /// Files that let clients in or us into stores; the refresher follows its own.
-    followed: Vec<Box<dyn Followed>>,
+    watched: Vec<Box<dyn WatchedFiles>>,
     supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
 }
@@ -132,17 +134,17 @@ impl App {
     /// Wires the parts: state is loaded and live tokens are published before anything is accepted.
     pub fn new(
         config: &Options,
-        bound: Vec<Bound>,
-        door: Option<Door>,
-        guard: Arc<Guard>,
+        bound: Vec<BoundListener>,
+        door: Option<BoundListeners>,
+        authenticator: Arc<Authenticator>,
         shutdown: CancellationToken,
     ) -> Result<App, String> {
         let supervisor = Supervisor::new(shutdown);
-        let addresses: Vec<SocketAddr> = bound.iter().filter_map(Bound::tcp_addr).collect();
+        let addresses: Vec<SocketAddr> = bound.iter().filter_map(BoundListener::tcp_addr).collect();
         let (table, refresher) = crate::credential::build(&config.credentials)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
-            refresher = refresher.with_watchdog(period / 4, systemd::feed_watchdog);
+            refresher = refresher.with_watchdog(period / 4, systemd::notify_watchdog);
         }
         let server = &config.server;
         let cache = Cache::new(&cache::Options {
@@ -180,16 +182,16 @@ impl App {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             hold: Duration::from_millis(server.first_get_wait_ms),
         };
-        let mut followed = guard.followed();
-        followed.extend(door.iter().flat_map(|door| door.keeper().followed()));
-        followed.extend(followed_secrets(config));
+        let mut watched = authenticator.watched();
+        watched.extend(door.iter().flat_map(|door| door.reload_handle().watched()));
+        watched.extend(watched_secrets(config));
         let side = door.zip(config.http.as_ref()).map(|(door, options)| {
-            http_api::Side::start(door, options, &config.credentials.apps, service.clone(), &supervisor)
+            http_api::HttpApi::start(door, options, &config.credentials.apps, service.clone(), &supervisor)
         });
         let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
-        let server = server::Server::new(bound, service, guard, limits, server.threads, &supervisor)
+        let server = server::Server::new(bound, service, authenticator, limits, server.threads, &supervisor)
             .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, side, refresher, sinks, followed, supervisor, addresses })
+        Ok(App { server, side, refresher, sinks, watched, supervisor, addresses })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -205,8 +207,8 @@ impl App {
             let ended = end.clone();
             (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
-        if !self.followed.is_empty() {
-            let following = watch::follow(self.followed, self.supervisor.shutdown().clone());
+        if !self.watched.is_empty() {
+            let following = watch::watch_files(self.watched, self.supervisor.shutdown().clone());
             tokio::spawn(self.supervisor.watch("the watch on files").during(following));
         }
         let refresher = self.refresher.run(self.supervisor.shutdown().clone());
@@ -225,16 +227,16 @@ impl App {
     }
 }
 
-/// Passwords and the like, which whoever needs one reads. Here they are followed to keep the last good one, and to say
+/// Passwords and the like, which whoever needs one reads. Here they are watched to keep the last good one, and to say
 /// what is wrong with a file before it is needed.
-fn followed_secrets(config: &Options) -> Vec<Box<dyn Followed>> {
+fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
     let passwords = config.sinks.iter().filter_map(|sink| {
         let password = sink.password()?;
-        password.followed(format!("the password of {sink} in"), |_, _| {})
+        password.watched(format!("the password of {sink} in"), |_, _| {})
     });
     let of_state = config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
         let is_fixed = what == cluster::Options::SEALING;
-        source.followed(format!("{what} of [state] in"), move |_, at_start| {
+        source.watched(format!("{what} of [state] in"), move |_, at_start| {
             if is_fixed && !at_start {
                 tracing::warn!("the secret of [state] has changed; it counts from the next start, and must be the same on all nodes");
             }
@@ -245,7 +247,7 @@ fn followed_secrets(config: &Options) -> Vec<Box<dyn Followed>> {
 
 /// Tells the refresher where the site keeps what is to be taken over. A sink writes nothing before there is a value of
 /// this server's, and there is none before that place has been read.
-fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::Sink]) {
+fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::SinkRunner]) {
     for id in refresher.adopts_from_sinks() {
         // The configuration is refused where there is none.
         if let Some(source) = crate::sink::source(sinks, id) {
@@ -316,8 +318,8 @@ mod tests {
     #[tokio::test]
     async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
         let config = Options::default();
-        let guard = guard(&config).unwrap();
-        let mut app = App::new(&config, Vec::new(), None, guard, CancellationToken::new()).unwrap();
+        let authenticator = authenticator(&config).unwrap();
+        let mut app = App::new(&config, Vec::new(), None, authenticator, CancellationToken::new()).unwrap();
         app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));
         assert_eq!(app.run().await, Err("the refresher has ended".to_owned()));
     }

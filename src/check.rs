@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 pub use self::live::ask_all;
 use self::report::count;
-pub use self::report::{Detail, Report};
+pub use self::report::{CheckReport, Detail};
 use crate::config::{Config, Faults, Loaded};
 use crate::credential::App;
 use crate::{credential, unit};
 
 /// What there is to say of a configuration that is accepted.
-pub fn judge(loaded: &Loaded) -> Report {
-    let mut report = Report::default();
+pub fn judge(loaded: &Loaded) -> CheckReport {
+    let mut report = CheckReport::default();
     loaded.warnings.iter().for_each(|warning| report.warn(warning));
     let hints = loaded.config.credentials.apps.iter().filter_map(|app| Some((app, app.moving_hint()?)));
     report.note_of_apps(hints.map(|(app, hint)| hint_of(app, &hint)).collect());

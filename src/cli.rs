@@ -45,14 +45,14 @@ Exit codes:
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Sub>,
+    command: Option<CliSubcommand>,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 #[derive(Subcommand, Debug)]
 #[command(args_override_self = true)]
-enum Sub {
+enum CliSubcommand {
     /// Run the server (what happens without a command)
     Serve(Box<ServeArgs>),
     /// Run a server beside a simulated WeChat, to watch tokens being renewed
@@ -70,7 +70,7 @@ enum Sub {
 
 /// What to do.
 #[derive(Debug)]
-pub enum Command {
+pub enum CliCommand {
     Serve(ServeArgs),
     Demo(DemoArgs),
     Sandbox(SandboxArgs),
@@ -126,22 +126,22 @@ pub struct SandboxArgs {
     pub stable_window: Option<Duration>,
     /// An app; repeat for several [default: one app, which is printed]
     #[arg(long = "app", value_name = "APPID:SECRET", value_parser = account)]
-    pub apps: Vec<Account>,
+    pub apps: Vec<AccountArg>,
     /// A WeCom corporation; repeat for several
     #[arg(long = "wecom", value_name = "CORPID:SECRET", value_parser = account)]
-    pub wecom: Vec<Account>,
+    pub wecom: Vec<AccountArg>,
     /// A QQ mini program; repeat for several
     #[arg(long = "qq", value_name = "APPID:SECRET", value_parser = account)]
-    pub qq: Vec<Account>,
+    pub qq: Vec<AccountArg>,
     /// A Feishu app; repeat for several
     #[arg(long = "feishu", value_name = "APPID:SECRET", value_parser = account)]
-    pub feishu: Vec<Account>,
+    pub feishu: Vec<AccountArg>,
     /// A third-party platform of WeChat's (a component); repeat for several
     #[arg(long = "component", value_name = "APPID:SECRET", value_parser = account)]
-    pub components: Vec<Account>,
+    pub components: Vec<AccountArg>,
     /// An account that has authorised a component given here; repeat for several
     #[arg(long = "authorizer", value_name = "COMPONENT:APPID:REFRESH_TOKEN", value_parser = authorizer)]
-    pub authorizers: Vec<Authorizer>,
+    pub authorizers: Vec<AuthorizerArg>,
     /// Only these addresses may call, as with WeChat's allow-list; repeat for several [default: any]
     #[arg(long = "allow-ip", value_name = "IP")]
     pub allow_ips: Vec<IpAddr>,
@@ -181,21 +181,21 @@ pub struct TiedArgs {
 
 /// An account of the simulated API.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Account {
+pub struct AccountArg {
     pub id: String,
     pub secret: Secret,
 }
 
 /// An account of the simulated API that a component asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Authorizer {
+pub struct AuthorizerArg {
     pub component: String,
     pub id: String,
     pub refresh_token: Secret,
 }
 
 /// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.
-pub fn parse() -> Command {
+pub fn parse() -> CliCommand {
     match parse_from(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => error.exit(),
@@ -203,20 +203,20 @@ pub fn parse() -> Command {
 }
 
 /// The arguments given, the program's name first.
-pub fn parse_from<I, T>(arguments: I) -> Result<Command, clap::Error>
+pub fn parse_from<I, T>(arguments: I) -> Result<CliCommand, clap::Error>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
     let cli = Cli::try_parse_from(arguments)?;
     Ok(match cli.command {
-        None => Command::Serve(cli.serve),
-        Some(Sub::Serve(args)) => Command::Serve(*args),
-        Some(Sub::Demo(args)) => Command::Demo(args),
-        Some(Sub::Sandbox(args)) => Command::Sandbox(*args),
-        Some(Sub::Check(args)) => Command::Check(*args),
-        Some(Sub::Version) => Command::Version,
-        Some(Sub::Tied(args)) => Command::Tied(args),
+        None => CliCommand::Serve(cli.serve),
+        Some(CliSubcommand::Serve(args)) => CliCommand::Serve(*args),
+        Some(CliSubcommand::Demo(args)) => CliCommand::Demo(args),
+        Some(CliSubcommand::Sandbox(args)) => CliCommand::Sandbox(*args),
+        Some(CliSubcommand::Check(args)) => CliCommand::Check(*args),
+        Some(CliSubcommand::Version) => CliCommand::Version,
+        Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
     })
 }
 
@@ -246,20 +246,20 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn account(text: &str) -> Result<Account, String> {
+fn account(text: &str) -> Result<AccountArg, String> {
     match text.split_once(':') {
         Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
-            Ok(Account { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
+            Ok(AccountArg { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
         }
         _ => Err("write ID:SECRET".to_owned()),
     }
 }
 
 /// A refresh token may hold colons; the two ids do not.
-fn authorizer(text: &str) -> Result<Authorizer, String> {
+fn authorizer(text: &str) -> Result<AuthorizerArg, String> {
     let mut parts = text.splitn(3, ':').filter(|part| !part.is_empty());
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(component), Some(id), Some(refresh_token)) => Ok(Authorizer {
+        (Some(component), Some(id), Some(refresh_token)) => Ok(AuthorizerArg {
             component: component.to_owned(),
             id: id.to_owned(),
             refresh_token: Secret::new(refresh_token.to_owned()),
@@ -295,11 +295,11 @@ mod tests {
 
     #[test]
     fn an_account_does_not_show_its_secret() {
-        assert_eq!(format!("{:?}", account("wx1:word").unwrap()), "Account { id: \"wx1\", secret: <secret> }");
+        assert_eq!(format!("{:?}", account("wx1:word").unwrap()), "AccountArg { id: \"wx1\", secret: <secret> }");
         assert!(account("wx1").is_err());
         assert!(account(":word").is_err());
         let shown = format!("{:?}", authorizer("wxc:wx1:refresh@@@a:b").unwrap());
-        assert_eq!(shown, "Authorizer { component: \"wxc\", id: \"wx1\", refresh_token: <secret> }");
+        assert_eq!(shown, "AuthorizerArg { component: \"wxc\", id: \"wx1\", refresh_token: <secret> }");
         assert_eq!(authorizer("wxc:wx1:refresh@@@a:b").unwrap().refresh_token.expose(), "refresh@@@a:b");
         assert!(authorizer("wxc:wx1").is_err());
     }

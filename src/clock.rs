@@ -40,53 +40,53 @@ impl Now {
 
 /// Lets something through once in a while, such as a log line that a client could provoke at will.
 #[derive(Debug, Default)]
-pub struct Spacing {
+pub struct LogThrottle {
     /// When it last did, boot ms shifted by one, so that 0 means never.
     last: AtomicU64,
 }
 
-impl Spacing {
+impl LogThrottle {
     /// True if nothing was let through for that long; of several callers at once, to one of them.
-    pub fn due(&self, now: BootMs, spacing_ms: u64) -> bool {
+    pub fn allow(&self, now: BootMs, spacing_ms: u64) -> bool {
         let (now, last) = (now.saturating_add(1), self.last.load(Relaxed));
-        let due = last == 0 || now.saturating_sub(last) >= spacing_ms;
-        due && self.last.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+        let allow = last == 0 || now.saturating_sub(last) >= spacing_ms;
+        allow && self.last.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 }
 
 /// A count as a log line shows it: not at all if there is nothing to count.
-pub fn some(count: u64) -> Option<u64> {
+pub fn nonzero(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
 /// Says a thing once in a while for as long as it stays the same, and counts the times it did not.
 #[derive(Debug)]
-pub struct Repeated<T> {
+pub struct RepeatThrottle<T> {
     last: Option<T>,
-    said_ms: BootMs,
-    unsaid: u64,
+    allowed_ms: BootMs,
+    suppressed: u64,
 }
 
-impl<T> Default for Repeated<T> {
-    fn default() -> Repeated<T> {
-        Repeated { last: None, said_ms: 0, unsaid: 0 }
+impl<T> Default for RepeatThrottle<T> {
+    fn default() -> RepeatThrottle<T> {
+        RepeatThrottle { last: None, allowed_ms: 0, suppressed: 0 }
     }
 }
 
-impl<T: PartialEq> Repeated<T> {
+impl<T: PartialEq> RepeatThrottle<T> {
     /// Whether to say this: with it, how often something was not said since the last time.
     pub fn say(&mut self, this: T, now: BootMs, spacing_ms: u64) -> Option<u64> {
-        if self.last.as_ref() == Some(&this) && now < self.said_ms.saturating_add(spacing_ms) {
-            self.unsaid += 1;
+        if self.last.as_ref() == Some(&this) && now < self.allowed_ms.saturating_add(spacing_ms) {
+            self.suppressed += 1;
             return None;
         }
-        (self.last, self.said_ms) = (Some(this), now);
-        Some(std::mem::take(&mut self.unsaid))
+        (self.last, self.allowed_ms) = (Some(this), now);
+        Some(std::mem::take(&mut self.suppressed))
     }
 
     /// It is over: what was said last, if anything was, and how often it was not since.
     pub fn end(&mut self) -> Option<(T, u64)> {
-        self.last.take().map(|last| (last, std::mem::take(&mut self.unsaid)))
+        self.last.take().map(|last| (last, std::mem::take(&mut self.suppressed)))
     }
 }
 
@@ -108,9 +108,9 @@ pub trait Clock: Send + Sync {
 
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct System;
+pub struct SystemClock;
 
-impl Clock for System {
+impl Clock for SystemClock {
     fn now(&self) -> Now {
         Now::read()
     }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_same_is_said_once_in_a_while_and_what_was_not_said_is_counted() {
-        let mut log = Repeated::default();
+        let mut log = RepeatThrottle::default();
         assert_eq!(log.say("down", 10, 60), Some(0));
         assert_eq!((log.say("down", 20, 60), log.say("down", 69, 60)), (None, None));
         assert_eq!(log.say("down", 70, 60), Some(2));

@@ -14,15 +14,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App};
-use crate::cli::{Account, DemoArgs, SandboxArgs};
+use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::config::Config;
 use crate::credential::{self, Alias};
 use crate::http_api;
-use crate::http_api::Door;
+use crate::http_api::BoundListeners;
 use crate::http_api::options::SIDE_PORT;
 use crate::platform::ClientOptions;
 use crate::platform::mp;
-use crate::sandbox::{AppKind, AppOptions, Options, Quotas, Sandbox, TlsFiles, times_shorter};
+use crate::sandbox::{AppOptions, Options, Quotas, Sandbox, SandboxPlatform, SandboxTlsFiles, times_shorter};
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::server;
@@ -78,7 +78,7 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
 
 async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), String> {
     let mut config = configuration(args, sandbox);
-    let guard = app::guard(&config)?;
+    let guard = app::authenticator(&config)?;
     let bound = app::bind(&config)?;
     let door = side(&mut config, args)?;
     let side = door.addresses().first().copied();
@@ -89,10 +89,10 @@ async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) ->
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.
-fn side(config: &mut Config, args: &DemoArgs) -> Result<Door, String> {
+fn side(config: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
     let mut open = |port| {
         let side = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
-        let door = Door::open(&side);
+        let door = BoundListeners::open(&side);
         config.http = Some(side);
         door
     };
@@ -173,7 +173,7 @@ What was called:
 pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), String> {
     let apps = sandbox_apps(args)?;
     let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
-    let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| SandboxTlsFiles { cert, key });
     let options = Options {
         listen: args.listen,
         apps,
@@ -196,21 +196,22 @@ pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Res
 /// The accounts that were asked for; without any a single one.
 fn sandbox_apps(args: &SandboxArgs) -> Result<Vec<AppOptions>, String> {
     let given = [
-        (&args.apps, AppKind::Mp),
-        (&args.wecom, AppKind::Wecom),
-        (&args.qq, AppKind::Qq),
-        (&args.feishu, AppKind::Feishu),
-        (&args.components, AppKind::Component),
+        (&args.apps, SandboxPlatform::Mp),
+        (&args.wecom, SandboxPlatform::Wecom),
+        (&args.qq, SandboxPlatform::Qq),
+        (&args.feishu, SandboxPlatform::Feishu),
+        (&args.components, SandboxPlatform::Component),
     ];
-    let options = |account: &Account, kind| AppOptions {
+    let options = |account: &AccountArg, platform| AppOptions {
         appid: account.id.clone(),
         secret: account.secret.expose().to_owned(),
-        kind,
+        platform,
         ip_allowlist: (!args.allow_ips.is_empty()).then(|| args.allow_ips.clone()),
         ..AppOptions::default()
     };
-    let accounts = given.into_iter().flat_map(|(accounts, kind)| accounts.iter().map(move |account| (account, kind)));
-    let mut apps: Vec<AppOptions> = accounts.map(|(account, kind)| options(account, kind)).collect();
+    let accounts =
+        given.into_iter().flat_map(|(accounts, platform)| accounts.iter().map(move |account| (account, platform)));
+    let mut apps: Vec<AppOptions> = accounts.map(|(account, platform)| options(account, platform)).collect();
     for account in &args.authorizers {
         if !args.components.iter().any(|component| component.id == account.component) {
             let component = &account.component;
@@ -226,8 +227,8 @@ fn sandbox_apps(args: &SandboxArgs) -> Result<Vec<AppOptions>, String> {
         });
     }
     if apps.is_empty() {
-        let account = Account { id: FIRST_APPID.to_owned(), secret: Secret::new(DEMO_SECRET.to_owned()) };
-        apps.push(options(&account, AppKind::Mp));
+        let account = AccountArg { id: FIRST_APPID.to_owned(), secret: Secret::new(DEMO_SECRET.to_owned()) };
+        apps.push(options(&account, SandboxPlatform::Mp));
     }
     Ok(apps)
 }

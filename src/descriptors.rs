@@ -14,7 +14,7 @@ pub const REMEDY: &str = "raise LimitNOFILE= in the unit or ulimit -n, or lower 
 
 /// How many descriptors are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DescriptorNeeds {
     /// Clients of the memcached port at once.
     pub clients: usize,
     /// The same of the HTTP port.
@@ -25,12 +25,12 @@ pub struct Wanted {
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub struct ConnectionLimits {
     pub clients: usize,
     pub http: usize,
 }
 
-impl Wanted {
+impl DescriptorNeeds {
     /// All of them together.
     pub fn total(&self) -> usize {
         self.clients.saturating_add(self.http).saturating_add(self.own)
@@ -38,15 +38,15 @@ impl Wanted {
 
     /// How many connections fit below a limit beside what the server itself needs. At most a quarter of them is kept for
     /// the HTTP port; one of each kind there is always.
-    pub fn fit(&self, limit: u64) -> Fit {
+    pub fn fit(&self, limit: u64) -> ConnectionLimits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let left = limit.saturating_sub(self.own);
         if self.clients.saturating_add(self.http) <= left {
-            return Fit { clients: self.clients, http: self.http };
+            return ConnectionLimits { clients: self.clients, http: self.http };
         }
         let http = self.http.min((left / 4).max(1));
         let clients = self.clients.min(left.saturating_sub(http).max(1));
-        Fit { clients, http: self.http.min(left.saturating_sub(clients).max(http)) }
+        ConnectionLimits { clients, http: self.http.min(left.saturating_sub(clients).max(http)) }
     }
 }
 
@@ -67,14 +67,14 @@ pub fn is_caused_by_exhaustion(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Whether a listening socket will never accept anything any more.
-pub fn is_of_a_dead_listener(error: &io::Error) -> bool {
+pub fn is_dead_listener(error: &io::Error) -> bool {
     [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Whether there is none left at this instant, for errors that do not say: the system's look-up of a name is such a one.
-pub fn are_used_up() -> bool {
+pub fn are_exhausted() -> bool {
     File::open("/dev/null").is_err_and(|error| is_exhausted(&error))
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn fit(clients: usize, http: usize, limit: u64) -> (usize, usize) {
-        let Fit { clients, http } = Wanted { clients, http, own: 100 }.fit(limit);
+        let ConnectionLimits { clients, http } = DescriptorNeeds { clients, http, own: 100 }.fit(limit);
         (clients, http)
     }
 
@@ -127,6 +127,6 @@ mod tests {
         {
             assert!(is_exhausted(&around), "with words around it: {around}");
         }
-        assert!(!are_used_up());
+        assert!(!are_exhausted());
     }
 }

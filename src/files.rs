@@ -30,11 +30,11 @@ pub const AUTH_FILE_BYTES_MAX: usize = 16 << 20;
 /// Most of these files are smaller and need no second buffer.
 const CAPACITY: usize = 1024;
 
-static READS: LazyLock<Aside> = LazyLock::new(|| Aside::new(READS_MAX));
+static READS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new(READS_MAX));
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
+pub enum ReadFault {
     /// A folder, a pipe, a device.
     #[error("it is not a regular file")]
     NotAFile,
@@ -44,13 +44,13 @@ pub enum Unread {
     Io(#[from] io::Error),
 }
 
-impl Unread {
+impl ReadFault {
     /// What follows "it" or a file's name.
     pub fn sentence(&self) -> String {
         match self {
-            Unread::NotAFile => "is not a regular file".to_owned(),
-            Unread::TooLarge => "is too large for what it should be".to_owned(),
-            Unread::Io(error) => format!("cannot be read: {error}"),
+            ReadFault::NotAFile => "is not a regular file".to_owned(),
+            ReadFault::TooLarge => "is too large for what it should be".to_owned(),
+            ReadFault::Io(error) => format!("cannot be read: {error}"),
         }
     }
 }
@@ -58,41 +58,44 @@ impl Unread {
 /// A read that has not ended in time; it may go on for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be read: the disk it is on does not answer")]
-pub struct Hung;
+pub struct DiskTimeout;
 
 /// The content of a regular file and of nothing else. Does not wait for the writer of a pipe.
-pub fn read(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
+pub fn read(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, ReadFault> {
     let file = open(path)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(CAPACITY.min(bytes_max + 1)));
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > bytes_max { Err(Unread::TooLarge) } else { Ok(bytes) }
+    if bytes.len() > bytes_max { Err(ReadFault::TooLarge) } else { Ok(bytes) }
 }
 
-fn open(path: &Path) -> Result<File, Unread> {
+fn open(path: &Path) -> Result<File, ReadFault> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(Unread::NotAFile) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(ReadFault::NotAFile) }
 }
 
 /// Reads this file on a thread that may block, and gives it up after a while.
-pub async fn read_aside<T: Send + 'static>(path: &Path, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Hung> {
+pub async fn read_in_background<T: Send + 'static>(
+    path: &Path,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DiskTimeout> {
     READS.run(path, read).await
 }
 
 /// Threads that may block, for one purpose. What hangs keeps its thread; all others must find some left.
-pub struct Aside {
+pub struct BlockingPool {
     threads: Arc<Semaphore>,
     /// The paths that are worked on. Each is worked on by one thread at a time, so one that hangs keeps one thread,
     /// however often it is asked for.
-    under_way: Arc<Mutex<UnderWay>>,
+    locks: Arc<Mutex<PathLocks>>,
 }
 
-type UnderWay = HashMap<PathBuf, Arc<Semaphore>>;
+type PathLocks = HashMap<PathBuf, Arc<Semaphore>>;
 
-impl Aside {
+impl BlockingPool {
     /// So many threads at once.
-    pub fn new(threads_max: usize) -> Aside {
-        Aside { threads: Arc::new(Semaphore::new(threads_max)), under_way: Arc::default() }
+    pub fn new(threads_max: usize) -> BlockingPool {
+        BlockingPool { threads: Arc::new(Semaphore::new(threads_max)), locks: Arc::default() }
     }
 
     /// Does this with the path, and gives it up after a while; it may then go on for ever.
@@ -100,42 +103,41 @@ impl Aside {
         &self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Hung> {
+    ) -> Result<T, DiskTimeout> {
         let working = async {
-            let turn = Turn::take(&self.under_way, path).await?;
-            let place = self.threads.clone().acquire_owned().await.map_err(|_| Hung)?;
+            let turn = PathLock::take(&self.locks, path).await?;
+            let place = self.threads.clone().acquire_owned().await.map_err(|_| DiskTimeout)?;
             let work = move || {
                 let _kept_until_it_is_done = (turn, place);
                 work()
             };
-            tokio::task::spawn_blocking(work).await.map_err(|_| Hung)
+            tokio::task::spawn_blocking(work).await.map_err(|_| DiskTimeout)
         };
-        tokio::time::timeout(WAIT_MAX, working).await.unwrap_or(Err(Hung))
+        tokio::time::timeout(WAIT_MAX, working).await.unwrap_or(Err(DiskTimeout))
     }
 }
 
 /// The right to work on one path. Whoever else wants to waits for it.
-struct Turn {
+struct PathLock {
     path: PathBuf,
-    under_way: Arc<Mutex<UnderWay>>,
+    locks: Arc<Mutex<PathLocks>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turn {
-    async fn take(under_way: &Arc<Mutex<UnderWay>>, path: &Path) -> Result<Turn, Hung> {
-        let one_at_a_time =
-            under_way.lock().entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
-        let permit = one_at_a_time.acquire_owned().await.map_err(|_| Hung)?;
-        Ok(Turn { path: path.to_owned(), under_way: under_way.clone(), permit: Some(permit) })
+impl PathLock {
+    async fn take(locks: &Arc<Mutex<PathLocks>>, path: &Path) -> Result<PathLock, DiskTimeout> {
+        let one_at_a_time = locks.lock().entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+        let permit = one_at_a_time.acquire_owned().await.map_err(|_| DiskTimeout)?;
+        Ok(PathLock { path: path.to_owned(), locks: locks.clone(), permit: Some(permit) })
     }
 }
 
-impl Drop for Turn {
+impl Drop for PathLock {
     fn drop(&mut self) {
         self.permit = None;
-        let mut under_way = self.under_way.lock();
-        if under_way.get(&self.path).is_some_and(|turns| Arc::strong_count(turns) == 1) {
-            under_way.remove(&self.path);
+        let mut locks = self.locks.lock();
+        if locks.get(&self.path).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            locks.remove(&self.path);
         }
     }
 }
@@ -149,9 +151,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert!(matches!(read(&pipe, 10), Err(Unread::NotAFile)));
-        assert!(matches!(read(folder.path(), 10), Err(Unread::NotAFile)));
-        assert!(matches!(read(&folder.path().join("none"), 10), Err(Unread::Io(_))));
+        assert!(matches!(read(&pipe, 10), Err(ReadFault::NotAFile)));
+        assert!(matches!(read(folder.path(), 10), Err(ReadFault::NotAFile)));
+        assert!(matches!(read(&folder.path().join("none"), 10), Err(ReadFault::Io(_))));
     }
 
     #[test]
@@ -160,7 +162,7 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();
         assert_eq!(read(&path, 10).unwrap().as_slice(), b"0123456789");
-        assert!(matches!(read(&path, 9), Err(Unread::TooLarge)));
+        assert!(matches!(read(&path, 9), Err(ReadFault::TooLarge)));
     }
 
     #[tokio::test]
@@ -171,17 +173,17 @@ mod tests {
         let tries: Vec<_> = (0..2 * READS_MAX)
             .map(|_| {
                 let hangs = hangs.clone();
-                tokio::spawn(read_aside(hung_path, move || hangs.lock().recv()))
+                tokio::spawn(read_in_background(hung_path, move || hangs.lock().recv()))
             })
             .collect();
-        while !READS.under_way.lock().contains_key(hung_path) {
+        while !READS.locks.lock().contains_key(hung_path) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(read_aside(Path::new("/good"), || 1).await, Ok(1));
+        assert_eq!(read_in_background(Path::new("/good"), || 1).await, Ok(1));
         drop(release);
         for tried in tries {
             assert!(tried.await.unwrap().is_ok());
         }
-        assert!(!READS.under_way.lock().contains_key(hung_path), "nothing is kept of a file that has been read");
+        assert!(!READS.locks.lock().contains_key(hung_path), "nothing is kept of a file that has been read");
     }
 }

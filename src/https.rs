@@ -2,8 +2,8 @@
 //!
 //! Connects nowhere. There is no switch to turn the verification of certificates off.
 
-mod names;
 mod network;
+mod resolver;
 
 use std::error::Error as _;
 use std::path::Path;
@@ -14,8 +14,8 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::descriptors;
 use crate::files;
-pub use names::{LookUpFailed, Names};
 pub use network::NetworkFault;
+pub use resolver::{LookUpFailed, NameResolver};
 
 /// Whose certificates count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn add(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), String> {
 }
 
 /// Whether it was a certificate, or something that speaks no TLS.
-pub fn is_by_tls(error: &reqwest::Error) -> bool {
+pub fn is_tls_error(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if inner.is::<rustls::Error>() {
@@ -87,7 +87,7 @@ pub fn is_by_tls(error: &reqwest::Error) -> bool {
 /// Whether it was for want of a file descriptor: this process's own fault, which passes.
 pub fn is_out_of_descriptors(error: &reqwest::Error) -> bool {
     error.source().is_some_and(descriptors::is_caused_by_exhaustion)
-        || (error.is_connect() && descriptors::are_used_up())
+        || (error.is_connect() && descriptors::are_exhausted())
 }
 
 /// An error and its causes in one line, without the URL, which may hold a secret.

@@ -15,7 +15,7 @@
 //! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
 //! | [`protocol`] | memcached's protocols as pure values; no I/O, no clock |
 //! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
-//! | [`credential`] | managed keys: the table, renewal policy, refresher, state file |
+//! | [`credential`] | managed keys: the table, renewal schedule, refresher, state file |
 //! | [`platform`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
 //! | [`platform`] | the HTTPS client of WeChat's API: requests, answers, error classes |
 //! | [`address_group`] | which addresses count as one client |
@@ -37,7 +37,7 @@
 //! 1. `get access_token:wx1`: a connection fills its buffer, [`protocol`] parses, [`service`] reads the
 //!    credential table, the answer is appended to the batch's one write. Nothing waits and nothing calls
 //!    WeChat; the one exception is a value whose very first fetch is still under way.
-//! 2. Renewal: the policy says when, the refresher sleeps, [`platform`] fetches under a deadline, the state
+//! 2. Renewal: the schedule says when, the refresher sleeps, [`platform`] fetches under a deadline, the state
 //!    is written, the table swaps the value. A failure leaves the value alone.
 //! 3. `set k`: parse, service, one cache shard: replace, count bytes, evict under the same lock.
 //!

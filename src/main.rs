@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokencached::app::{self, App};
 use tokencached::check::Detail;
-use tokencached::cli::{self, CheckArgs, Command, ServeArgs};
+use tokencached::cli::{self, CheckArgs, CliCommand, ServeArgs};
 use tokencached::cluster;
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
 use tokencached::credential::state_lock::lock_path;
-use tokencached::http_api::{Door, Keeper};
+use tokencached::http_api::{BoundListeners, ReloadHandle};
 use tokencached::process::systemd;
-use tokencached::server::Guard;
+use tokencached::server::Authenticator;
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
@@ -39,17 +39,17 @@ type Failure = (u8, String);
 
 fn main() -> ExitCode {
     let done = match cli::parse() {
-        Command::Serve(args) => serve(&args),
-        Command::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
-        Command::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
-        Command::Check(args) => run_check(&args),
-        Command::Version => print_version(),
-        Command::Tied(args) => {
-            Err(unavailable("cannot become the program")(process::become_tied(args.parent, &args.command)))
+        CliCommand::Serve(args) => serve(&args),
+        CliCommand::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
+        CliCommand::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
+        CliCommand::Check(args) => run_check(&args),
+        CliCommand::Version => print_version(),
+        CliCommand::Tied(args) => {
+            Err(unavailable("cannot become the program")(process::exec_tied(args.parent, &args.command)))
         }
     };
     let code = done.unwrap_or_else(|(code, text)| {
-        telemetry::say(&text);
+        telemetry::print(&text);
         ExitCode::from(code)
     });
     telemetry::flush();
@@ -73,15 +73,15 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let shutdown = CancellationToken::new();
     let reloading = watch_signals_of_server(&shutdown)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::say)
+    app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::print)
         .map_err(|text| (EXIT_UNAVAILABLE, text))?;
     if shutdown.is_cancelled() {
         return Ok(ExitCode::SUCCESS);
     }
     if loaded.config.server.daemonize {
-        match process::detach_into_background().map_err(unavailable("cannot go to the background (-d)"))? {
-            process::Side::Caller => return Ok(ExitCode::SUCCESS),
-            process::Side::Background => {}
+        match process::daemonize().map_err(unavailable("cannot go to the background (-d)"))? {
+            process::Daemonized::Parent => return Ok(ExitCode::SUCCESS),
+            process::Daemonized::Child => {}
         }
     }
     start_telemetry(&loaded.config.log);
@@ -89,11 +89,11 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
-    let guard = app::guard(config).map_err(|error| (EXIT_CONFIG, with_remedy(error, config)))?;
+    let authenticator = app::authenticator(config).map_err(|error| (EXIT_CONFIG, with_remedy(error, config)))?;
     let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
     let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, with_remedy(error, config)))?;
-    let keeper = door.as_ref().map(Door::keeper);
-    let side_addresses = door.as_ref().map(Door::addresses).unwrap_or_default();
+    let reload_handle = door.as_ref().map(BoundListeners::reload_handle);
+    let side_addresses = door.as_ref().map(BoundListeners::addresses).unwrap_or_default();
     let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
     let _pid_file = match &config.server.pid_file {
         Some(path) => Some(process::PidFile::write(path).map_err(unavailable("cannot write the pid file (-P)"))?),
@@ -111,16 +111,16 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     let runtime = runtime()?;
     let code = runtime.block_on(async {
-        let guarded = guard.clone();
+        let reloaded = authenticator.clone();
         // It is set once, here.
-        let _ = reloading.set(Box::new(move || reload(&args, &guarded, keeper.as_deref())));
-        let app = App::new(config, bound, door, guard, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
+        let _ = reloading.set(Box::new(move || reload(&args, &reloaded, reload_handle.as_deref())));
+        let app = App::new(config, bound, door, authenticator, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
         if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
             process::write_port_file(Path::new(&path), &addresses)
                 .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
         }
         announce(config, app.addresses(), &side_addresses);
-        tokio::spawn(systemd::tell_ready());
+        tokio::spawn(systemd::notify_ready());
         app.run().await.map_err(|part| (EXIT_SOFTWARE, format!("{part}; the log says why. Start the server again")))?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
@@ -154,7 +154,7 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
         side,
-        apps = clock::some(config.credentials.apps.len() as u64),
+        apps = clock::nonzero(config.credentials.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
     );
@@ -170,7 +170,7 @@ fn with_remedy(error: String, config: &Config) -> String {
 
 fn start_telemetry(log: &telemetry::Options) {
     if let Err(error) = telemetry::init(log) {
-        telemetry::say(&format!("logs cannot be set up: {error}"));
+        telemetry::print(&format!("logs cannot be set up: {error}"));
     }
 }
 
@@ -219,7 +219,7 @@ fn switch_user(config: &Config) -> Result<(), Failure> {
     let Some(user) = &config.server.user else { return Ok(()) };
     process::switch_user(user, &made).map_err(unavailable("cannot switch the user (-u)"))?;
     if let Some(path) = &config.credentials.state_path {
-        process::judge_state_file(path, &lock_path(path), user).map_err(|fault| (EXIT_CONFIG, fault))?;
+        process::check_state_file(path, &lock_path(path), user).map_err(|fault| (EXIT_CONFIG, fault))?;
     }
     for app in &config.credentials.apps {
         if !app.secret.is_absent()
@@ -299,7 +299,7 @@ async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
             std::process::exit(130);
         }
         tracing::info!("finishing what is in flight, then stopping");
-        systemd::tell_stopping();
+        systemd::notify_stopping();
         shutdown.cancel();
     }
 }
@@ -317,13 +317,13 @@ async fn end_in_time(shutdown: CancellationToken) {
 }
 
 /// Users, passwords, rights, keys and certificates are read again. All files but the configuration are followed anyhow.
-fn reload(args: &ServeArgs, guard: &Guard, side: Option<&Keeper>) {
+fn reload(args: &ServeArgs, authenticator: &Authenticator, side: Option<&ReloadHandle>) {
     tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
         Ok(loaded) => {
-            guard.reload(&loaded.config.access);
-            if let (Some(keeper), Some(side)) = (side, &loaded.config.http) {
-                keeper.reload(side);
+            authenticator.reload(&loaded.config.access);
+            if let (Some(reload_handle), Some(side)) = (side, &loaded.config.http) {
+                reload_handle.reload(side);
             }
         }
         Err(faults) => {
@@ -361,7 +361,7 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
         (EXIT_CONFIG, check::refusal(&faults, &command, serve.config.as_deref()))
     })?;
     let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
-    let judged = app::guard(&loaded.config).and_then(|_| app::judge_side(&loaded.config));
+    let judged = app::authenticator(&loaded.config).and_then(|_| app::validate_http_api(&loaded.config));
     judged.map_err(|error| refused(with_remedy(error, &loaded.config)))?;
     let mut report = check::judge(&loaded);
     if args.live {

@@ -3,7 +3,7 @@
 //!
 //! Everything here but `systemd` belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal
 //! must run before there are threads that do more than write the log. The order of a start: configuration,
-//! [`detach_into_background`], limits, bind, pid file, user, threads. Decides nothing about leaving: `main` does.
+//! [`daemonize`], limits, bind, pid file, user, threads. Decides nothing about leaving: `main` does.
 
 pub mod systemd;
 
@@ -25,14 +25,14 @@ use rustix::process::{
 };
 
 /// Marks the process that was started to stay in the background.
-const MARK: &str = "TOKENCACHED_IN_BACKGROUND";
+const BACKGROUND_ENV: &str = "TOKENCACHED_IN_BACKGROUND";
 
 /// How long a parent watches whether its child ends at once, as it does when an address is in use.
-const WATCH: Duration = Duration::from_millis(500);
+const EARLY_EXIT_WAIT: Duration = Duration::from_millis(500);
 
 /// Becomes another program, which the kernel kills when the thread of `parent` that has started it ends. Returns only
 /// if that fails.
-pub fn become_tied(parent: u32, command: &[OsString]) -> io::Error {
+pub fn exec_tied(parent: u32, command: &[OsString]) -> io::Error {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return error.into();
     }
@@ -48,29 +48,29 @@ pub fn become_tied(parent: u32, command: &[OsString]) -> io::Error {
 
 /// Which of the two processes of `-d` this one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Daemonized {
     /// The one that was called: its work is done.
-    Caller,
+    Parent,
     /// The one that stays; it has left the terminal.
-    Background,
+    Child,
 }
 
 /// `-d`: starts this program once more, away from the terminal; a fork would have to come before any thread
 /// of any library. A child that ends at once is reported as an error.
-pub fn detach_into_background() -> io::Result<Side> {
-    if std::env::var_os(MARK).is_some() {
+pub fn daemonize() -> io::Result<Daemonized> {
+    if std::env::var_os(BACKGROUND_ENV).is_some() {
         detach()?;
-        return Ok(Side::Background);
+        return Ok(Daemonized::Child);
     }
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .env(MARK, "1")
+        .env(BACKGROUND_ENV, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
     let started = Instant::now();
-    while started.elapsed() < WATCH {
+    while started.elapsed() < EARLY_EXIT_WAIT {
         if let Some(status) = child.try_wait()? {
             let message =
                 format!("the process in the background ended at once ({status}); start without -d to see why");
@@ -78,7 +78,7 @@ pub fn detach_into_background() -> io::Result<Side> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(Side::Caller)
+    Ok(Daemonized::Parent)
 }
 
 /// Leaves the terminal's session and the folder, so that neither is kept.
@@ -159,7 +159,7 @@ pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
     }
     let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name:?} (-u)")))?;
     for folder in made {
-        give(folder, &user)?;
+        give_folder(folder, &user)?;
     }
     let name = std::ffi::CString::new(name)?;
     initgroups(&name, user.gid)?;
@@ -170,7 +170,7 @@ pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
 
 /// Through a descriptor, and only what is still ours: whoever may write in the folder above may have put something else
 /// in its place.
-fn give(folder: &Path, user: &User) -> io::Result<()> {
+fn give_folder(folder: &Path, user: &User) -> io::Result<()> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let opened = std::fs::File::options().read(true).custom_flags(flags).open(folder)?;
@@ -182,7 +182,7 @@ fn give(folder: &Path, user: &User) -> io::Result<()> {
 
 /// Why `user`, which this process is by now, cannot keep the state in that file, locked by the other: a sentence with what
 /// to do about it.
-pub fn judge_state_file(path: &Path, lock: &Path, user: &str) -> Result<(), String> {
+pub fn check_state_file(path: &Path, lock: &Path, user: &str) -> Result<(), String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (shown_folder, shown, shown_lock) = (folder.display(), path.display(), lock.display());
     let is_denied = |path: &Path, rights| rustix::fs::access(path, rights) == Err(rustix::io::Errno::ACCESS);
@@ -311,8 +311,8 @@ mod tests {
         std::fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &made).unwrap();
         let me = User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
-        assert!(give(&made, &me).is_err());
-        assert!(give(&elsewhere, &me).is_ok());
+        assert!(give_folder(&made, &me).is_err());
+        assert!(give_folder(&elsewhere, &me).is_ok());
     }
 
     #[test]

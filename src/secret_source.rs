@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::descriptors;
-use crate::files::watch::{Content, Followed, NotTaken, SETTLE};
-use crate::files::{self, Hung, Unread};
+use crate::files::watch::{FileContent, NotApplied, SETTLE, WatchedFiles};
+use crate::files::{self, DiskTimeout, ReadFault};
 use crate::secret::Secret;
 
 /// A secret is 32 digits; a file of this size is something else.
@@ -70,7 +70,7 @@ pub enum SecretFault {
     #[error("is not a regular file")]
     NotAFile,
     #[error(transparent)]
-    Hung(#[from] Hung),
+    DiskTimeout(#[from] DiskTimeout),
     #[error("is empty")]
     Empty,
     #[error("is not valid UTF-8")]
@@ -117,15 +117,15 @@ impl SecretSource {
 
     /// The same for whoever must not wait for a disk, while the server runs: a file that is missing, bad or being written
     /// leaves it as it was.
-    pub async fn read_aside(&self) -> Result<Secret, SecretFault> {
+    pub async fn read_in_background(&self) -> Result<Secret, SecretFault> {
         let SecretSource::File(file) = self else { return self.read() };
-        let found = file.read_aside().await;
+        let found = file.read_in_background().await;
         let last = file.last_good.lock().clone();
         match (found, last) {
             (Ok(secret), Some(last)) if secret == last => Ok(secret),
             (Ok(secret), Some(last)) => {
                 tokio::time::sleep(SETTLE).await;
-                match file.read_aside().await {
+                match file.read_in_background().await {
                     Ok(again) if again == secret => Ok(file.keep(secret)),
                     _ => Ok(last),
                 }
@@ -166,11 +166,11 @@ impl SecretSource {
 
     /// Follows the file, if it is one, and has `then` hear of what it holds: whenever that changes, and first of what is
     /// there at the start.
-    pub fn followed(
+    pub fn watched(
         &self,
         name: impl Into<String>,
         then: impl FnMut(&Secret, bool) + Send + 'static,
-    ) -> Option<Box<dyn Followed>> {
+    ) -> Option<Box<dyn WatchedFiles>> {
         let SecretSource::File(file) = self else { return None };
         Some(Box::new(FollowedSecret { name: name.into(), file: file.clone(), then: Box::new(then) }))
     }
@@ -182,9 +182,9 @@ impl SecretFile {
         &self.path
     }
 
-    async fn read_aside(&self) -> Result<Secret, SecretFault> {
+    async fn read_in_background(&self) -> Result<Secret, SecretFault> {
         let here = self.path.clone();
-        files::read_aside(&self.path, move || of_file(&here)).await?
+        files::read_in_background(&self.path, move || of_file(&here)).await?
     }
 
     fn keep(&self, secret: Secret) -> Secret {
@@ -208,7 +208,7 @@ struct FollowedSecret {
     then: Hears,
 }
 
-impl Followed for FollowedSecret {
+impl WatchedFiles for FollowedSecret {
     fn name(&self) -> String {
         self.name.clone()
     }
@@ -221,9 +221,9 @@ impl Followed for FollowedSecret {
         SECRET_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[Content], at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied> {
         let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
-        let secret = of_bytes(bytes).map_err(|fault| NotTaken::Bad(format!("it {fault}")))?;
+        let secret = of_bytes(bytes).map_err(|fault| NotApplied::Bad(format!("it {fault}")))?;
         (self.then)(&self.file.keep(secret), at_start);
         Ok(())
     }
@@ -231,10 +231,10 @@ impl Followed for FollowedSecret {
 
 fn of_file(path: &Path) -> Result<Secret, SecretFault> {
     let bytes = files::read(path, SECRET_BYTES_MAX).map_err(|fault| match fault {
-        Unread::NotAFile => SecretFault::NotAFile,
-        Unread::TooLarge => SecretFault::TooLarge,
-        Unread::Io(error) if descriptors::is_exhausted(&error) => SecretFault::NoDescriptor,
-        Unread::Io(error) => SecretFault::Unreadable(error.to_string()),
+        ReadFault::NotAFile => SecretFault::NotAFile,
+        ReadFault::TooLarge => SecretFault::TooLarge,
+        ReadFault::Io(error) if descriptors::is_exhausted(&error) => SecretFault::NoDescriptor,
+        ReadFault::Io(error) => SecretFault::Unreadable(error.to_string()),
     })?;
     of_bytes(&bytes)
 }

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-pub use connections::{ConnectionInfo, ConnectionState, Connections};
+pub use connections::{ConnectionInfo, ConnectionState, ConnectionTable};
 pub use sinks::{SinkError, SinkStats, SinkWrite};
 pub use workers::Counter;
 
-use workers::{Counts, Workers};
+use workers::{CounterSet, Workers};
 
 macro_rules! worker_stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -29,7 +29,7 @@ macro_rules! worker_stats {
         #[derive(Default, Debug, Clone, Copy)]
         pub struct WorkerTotals { $($(#[$doc])* pub $name: u64),* }
 
-        impl Counts for WorkerStats {
+        impl CounterSet for WorkerStats {
             type Totals = WorkerTotals;
 
             fn add_to(&self, totals: &mut WorkerTotals) {
@@ -121,7 +121,7 @@ pub struct Stats {
     pub log_lines_dropped: Arc<AtomicU64>,
     pub connection_memory: ConnectionMemoryStats,
     /// Who is connected.
-    pub connections: Connections,
+    pub connections: ConnectionTable,
     sinks: Mutex<Vec<Arc<SinkStats>>>,
 }
 
@@ -137,8 +137,8 @@ impl Stats {
     }
 
     /// The next sink's own figures.
-    pub fn register_sink(&self, of_type: &'static str, target: String) -> Arc<SinkStats> {
-        let sink = Arc::new(SinkStats::new(of_type, target));
+    pub fn register_sink(&self, sink_type: &'static str, target: String) -> Arc<SinkStats> {
+        let sink = Arc::new(SinkStats::new(sink_type, target));
         self.sinks.lock().push(sink.clone());
         sink
     }

@@ -22,8 +22,8 @@ impl Supervisor {
     }
 
     /// For the part to hold: it is taken for alive until this is dropped, at its return, at a panic or when it is given up.
-    pub fn watch(&self, part: impl Into<String>) -> Alive {
-        Alive { part: part.into(), supervisor: self.clone() }
+    pub fn watch(&self, part: impl Into<String>) -> AliveGuard {
+        AliveGuard { part: part.into(), supervisor: self.clone() }
     }
 
     /// Fires when the server ends, for whatever reason.
@@ -39,12 +39,12 @@ impl Supervisor {
 
 /// Held by a part for as long as it runs.
 #[derive(Debug)]
-pub struct Alive {
+pub struct AliveGuard {
     part: String,
     supervisor: Supervisor,
 }
 
-impl Alive {
+impl AliveGuard {
     /// Holds it for as long as this work runs.
     pub async fn during(self, work: impl Future<Output = ()>) {
         let _alive = self;
@@ -52,7 +52,7 @@ impl Alive {
     }
 }
 
-impl Drop for Alive {
+impl Drop for AliveGuard {
     fn drop(&mut self) {
         let Supervisor { shutdown, failed } = &self.supervisor;
         if shutdown.is_cancelled() {

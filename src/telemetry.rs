@@ -27,7 +27,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 pub use self::options::Options;
-use self::queue::Queue;
+use self::queue::LogQueue;
 
 const OWN: &str = env!("CARGO_CRATE_NAME");
 /// The process ends after this long at the latest, also if nobody reads the last lines.
@@ -38,7 +38,7 @@ const ESCAPE: u8 = 0x1b;
 /// Changes what is logged; there is one log in a process.
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
 /// Where the lines go.
-static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
 /// Why there is no log.
@@ -56,7 +56,7 @@ pub fn init(log: &Options) -> Result<(), LogFault> {
     let style = Style::of(log);
     let queue = start_queue(style).map_err(LogFault::Thread)?;
     let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
-    let format = style.layer(move || Line(queue.clone()));
+    let format = style.layer(move || LineWriter(queue.clone()));
     tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
     let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
         // Fails only when the log is gone.
@@ -73,7 +73,7 @@ pub fn dropped_lines() -> Arc<AtomicU64> {
 }
 
 /// Says a sentence on standard error, with or without a log: before there is one, or last. Waits a second at most.
-pub fn say(text: &str) {
+pub fn print(text: &str) {
     let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Options::default())), Ok);
     match queue {
         Ok(queue) => queue.push(format!("tokencached: {text}\n").as_bytes()),
@@ -91,12 +91,12 @@ pub fn flush() {
 }
 
 /// The first call starts the thread.
-fn start_queue(style: Style) -> io::Result<Arc<Queue>> {
+fn start_queue(style: Style) -> io::Result<Arc<LogQueue>> {
     if let Some(queue) = QUEUE.get() {
         return Ok(queue.clone());
     }
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let queue = Queue::start(out, dropped_lines(), move |lines| style.dropped_line(lines))?;
+    let queue = LogQueue::start(out, dropped_lines(), move |lines| style.dropped_line(lines))?;
     Ok(QUEUE.get_or_init(|| queue).clone())
 }
 
@@ -134,7 +134,7 @@ impl Style {
     /// The line about lines that are missing, as it would look in the log.
     fn dropped_line(self, lines: u64) -> Vec<u8> {
         let text = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::registry().with(self.layer(Collect(text.clone())));
+        let subscriber = tracing_subscriber::registry().with(self.layer(LineCollector(text.clone())));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
@@ -146,9 +146,9 @@ impl Style {
 }
 
 /// The formatter hands over each line whole.
-struct Line(Arc<Queue>);
+struct LineWriter(Arc<LogQueue>);
 
-impl Write for Line {
+impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(&one_line(line));
         Ok(line.len())
@@ -181,17 +181,17 @@ fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Keeps a line instead of writing it.
-struct Collect(Arc<Mutex<Vec<u8>>>);
+struct LineCollector(Arc<Mutex<Vec<u8>>>);
 
-impl MakeWriter<'_> for Collect {
-    type Writer = Collect;
+impl MakeWriter<'_> for LineCollector {
+    type Writer = LineCollector;
 
-    fn make_writer(&self) -> Collect {
-        Collect(self.0.clone())
+    fn make_writer(&self) -> LineCollector {
+        LineCollector(self.0.clone())
     }
 }
 
-impl Write for Collect {
+impl Write for LineCollector {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
         Ok(line.len())
@@ -262,7 +262,7 @@ mod tests {
         let written = |json| {
             let text = Arc::new(Mutex::new(Vec::new()));
             let style = Style { json, is_stamped: true, ansi: false };
-            let subscriber = tracing_subscriber::registry().with(style.layer(Collect(text.clone())));
+            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let path = std::path::Path::new("/a\nERROR forged");
                 tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");

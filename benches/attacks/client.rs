@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 /// For whoever is not attacked: far longer than any answer takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// After this a neighbour gives up.
-const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(5);
+const NEIGHBOUR_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
@@ -104,9 +104,9 @@ pub fn asker_that_does_not_read(port: u16, ask: &str) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_recv_buffer_size(4096)?;
     socket.set_tcp_mss(1000)?;
-    socket.connect_timeout(&local(port).into(), PATIENCE)?;
+    socket.connect_timeout(&local(port).into(), TIMEOUT)?;
     let mut stream = TcpStream::from(socket);
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(ask.as_bytes())?;
     Ok(stream)
 }
@@ -123,7 +123,7 @@ impl Neighbour {
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut waits = Waits::default();
-            let mut client = Client::connect(port, NEIGHBOUR_PATIENCE).ok();
+            let mut client = Client::connect(port, NEIGHBOUR_TIMEOUT).ok();
             while !stopped.load(Relaxed) {
                 client = waits.read(port, client, every);
                 sleep(every);
@@ -154,7 +154,7 @@ impl Waits {
 
     fn read(&mut self, port: u16, client: Option<Client>, every: Duration) -> Option<Client> {
         let begun = Instant::now();
-        let answered = client.or_else(|| Client::connect(port, NEIGHBOUR_PATIENCE).ok()).and_then(|mut client| {
+        let answered = client.or_else(|| Client::connect(port, NEIGHBOUR_TIMEOUT).ok()).and_then(|mut client| {
             let value = client.get(Waits::KEY).ok()?;
             value.is_some().then_some(client)
         });

@@ -13,9 +13,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::attack::{Attack, Figure, Goal, Measured};
-use crate::client::{Client, PATIENCE, local};
+use crate::client::{Client, TIMEOUT, local};
 use crate::server::Server;
-use crate::subject::{APPID, Plan, Subject, TOKEN_KEY, Wechat, comes_true, free_port, wait_for, wait_for_token};
+use crate::subject::{APPID, Plan, Subject, TOKEN_KEY, Wechat, becomes_true, free_port, wait_for, wait_for_token};
 
 pub const ATTACKS: &[Attack] = &[
     Attack {
@@ -82,7 +82,7 @@ impl Redis {
             .expect("redis-server is needed on PATH");
         let redis = Redis { child, folder };
         let socket = redis.folder.path().join("redis.sock");
-        wait_for("redis-server", PATIENCE, || UnixStream::connect(&socket).is_ok());
+        wait_for("redis-server", TIMEOUT, || UnixStream::connect(&socket).is_ok());
         redis
     }
 
@@ -144,13 +144,13 @@ impl Pair {
             subject.start(&wechat, Plan { state, app, files: vec![secret], ..Plan::default() })
         });
         nodes.iter().for_each(wait_for_token);
-        wait_for("a record", PATIENCE, || !redis.records().is_empty());
+        wait_for("a record", TIMEOUT, || !redis.records().is_empty());
         Pair { wechat, redis, nodes }
     }
 
     /// Reads at both nodes for so long, and does something each second: reads, and those that went wrong.
     fn read_while(&self, time: Duration, mut each_second: impl FnMut()) -> (u32, u32) {
-        let mut clients = self.nodes.each_ref().map(|node| Client::connect(node.port(), PATIENCE).ok());
+        let mut clients = self.nodes.each_ref().map(|node| Client::connect(node.port(), TIMEOUT).ok());
         let (begun, mut next, mut reads, mut wrong) = (Instant::now(), Duration::ZERO, 0, 0);
         while begun.elapsed() < time {
             if begun.elapsed() >= next {
@@ -211,7 +211,7 @@ fn old_record(subject: &Subject) -> Measured {
     let dump = |record: &String| pair.redis.ask::<Vec<u8>>(&["DUMP", record]).unwrap();
     let old: Vec<Vec<u8>> = records.iter().map(dump).collect();
     let first = pair.token(0);
-    assert!(comes_true(PATIENCE, || pair.token(0) != first && pair.token(1) != first), "the token does not change");
+    assert!(becomes_true(TIMEOUT, || pair.token(0) != first && pair.token(1) != first), "the token does not change");
     let put_back = || {
         for (record, dump) in records.iter().zip(&old) {
             let mut command = redis::cmd("RESTORE");
@@ -233,18 +233,18 @@ fn huge_generation(subject: &Subject) -> Measured {
         }
     };
     let (reads, wrong) = pair.read_while(Duration::from_secs(16), forge);
-    let agree = comes_true(Duration::from_secs(3), || pair.token(0).is_some() && pair.token(0) == pair.token(1));
+    let agree = becomes_true(Duration::from_secs(3), || pair.token(0).is_some() && pair.token(0) == pair.token(1));
     vec![json!(reads), json!(wrong), json!(agree)]
 }
 
 /// Between a node and its leader: while it lies every token on the way is another, of a later generation and end.
-struct Liar {
+struct LyingLeader {
     port: u16,
     lies: Arc<AtomicBool>,
 }
 
-impl Liar {
-    fn start(leader: u16) -> Liar {
+impl LyingLeader {
+    fn start(leader: u16) -> LyingLeader {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (port, lies) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
         let lying = lies.clone();
@@ -264,7 +264,7 @@ impl Liar {
                 });
             }
         });
-        Liar { port, lies }
+        LyingLeader { port, lies }
     }
 }
 
@@ -300,7 +300,7 @@ fn ends_of(bytes: &[u8], name: &[u8]) -> Vec<usize> {
 fn leader_lied_once(subject: &Subject) -> Measured {
     const KEY: &str = "right-0123456789abcdef0123456789abcdef";
     let (wechat, http_port) = (Wechat::start(), free_port());
-    let liar = Liar::start(http_port);
+    let liar = LyingLeader::start(http_port);
     let tables = format!("[side]\nlisten = [\"127.0.0.1:{http_port}\"]\nkeys_file = \"{{folder}}/keys\"");
     let keys = ("keys", format!("ops {KEY} status read refresh\n"));
     let leader = subject.node(&wechat, Plan { tables, files: vec![keys], ..Plan::default() });
@@ -315,27 +315,27 @@ fn leader_lied_once(subject: &Subject) -> Measured {
     };
     let follower = subject.start(&wechat, plan());
     let lied_to = || read(&follower).is_some_and(|token| !wechat.accepts(&token));
-    assert!(comes_true(PATIENCE, lied_to), "the lie does not arrive");
+    assert!(becomes_true(TIMEOUT, lied_to), "the lie does not arrive");
     liar.lies.store(false, Relaxed);
     let first = read(&leader);
     wechat.kill_tokens(APPID);
     report(&leader);
-    assert!(comes_true(PATIENCE, || read(&leader).is_some() && read(&leader) != first), "the leader does not renew");
+    assert!(becomes_true(TIMEOUT, || read(&leader).is_some() && read(&leader) != first), "the leader does not renew");
     let is_right = |follower: &Server| read(follower).is_some_and(|token| wechat.accepts(&token));
-    let by_itself = comes_true(Duration::from_secs(10), || is_right(&follower));
+    let by_itself = becomes_true(Duration::from_secs(10), || is_right(&follower));
     report(&follower);
     // What it knows is in its state file by then.
     std::thread::sleep(Duration::from_secs(2));
     let follower = subject.start_in(follower.into_folder(), &wechat, plan());
-    vec![json!(by_itself), json!(comes_true(Duration::from_secs(10), || is_right(&follower)))]
+    vec![json!(by_itself), json!(becomes_true(Duration::from_secs(10), || is_right(&follower)))]
 }
 
 fn read(server: &Server) -> Option<Vec<u8>> {
-    Client::connect(server.port(), PATIENCE).ok()?.get(TOKEN_KEY).ok()?
+    Client::connect(server.port(), TIMEOUT).ok()?.get(TOKEN_KEY).ok()?
 }
 
 /// That the token is refused.
 fn report(server: &Server) {
-    let client = Client::connect(server.port(), PATIENCE);
+    let client = Client::connect(server.port(), TIMEOUT);
     let _ = client.and_then(|mut client| client.ask(format!("delete {TOKEN_KEY}\r\n")));
 }

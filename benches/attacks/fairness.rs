@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::attack::{Attack, Figure, Goal, Measured};
-use crate::client::{Neighbour, PATIENCE, local};
+use crate::client::{Neighbour, TIMEOUT, local};
 use crate::subject::{APPID, Plan, Subject, Wechat, put};
 
 pub const ATTACKS: &[Attack] = &[
@@ -63,8 +63,8 @@ fn line(key: char) -> Vec<u8> {
 
 /// Sends the line, and reads and throws away its answer; stops where it is when it is told to. True if all came.
 fn send_and_skip(port: u16, line: &[u8], stop: &AtomicBool) -> io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&local(port), PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&local(port), TIMEOUT)?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(line)?;
     stream.set_read_timeout(Some(Duration::from_millis(200)))?;
     let (mut part, mut end) = (vec![0; 1 << 20], Vec::new());
@@ -153,7 +153,7 @@ fn php_reads(port: u16, time: Duration) -> Option<Measured> {
         .ok()?;
     let begun = Instant::now();
     while child.try_wait().ok()?.is_none() {
-        if begun.elapsed() > time + PATIENCE {
+        if begun.elapsed() > time + TIMEOUT {
             let _ = child.kill();
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -10,7 +10,7 @@ use tokencached::sandbox::Options;
 use crate::attack::{Attack, Figure, Goal, Measured};
 use crate::client::{local, stream_from};
 use crate::server::Server;
-use crate::subject::{APPID, Plan, SECRET, Subject, Wechat, comes_true, free_port};
+use crate::subject::{APPID, Plan, SECRET, Subject, Wechat, becomes_true, free_port};
 
 pub const ATTACKS: &[Attack] = &[
     Attack {
@@ -81,7 +81,7 @@ pub const ATTACKS: &[Attack] = &[
     },
 ];
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const KEY: &str = "right-0123456789abcdef0123456789abcdef";
 
 pub struct Answer {
@@ -92,12 +92,12 @@ pub struct Answer {
 /// A request from the machine's own address, with the Host of the port.
 pub fn get(port: u16, path: &str) -> io::Result<Answer> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
-    exchange(TcpStream::connect_timeout(&local(port), PATIENCE)?, &head)
+    exchange(TcpStream::connect_timeout(&local(port), TIMEOUT)?, &head)
 }
 
 fn get_from(from: Ipv4Addr, port: u16, path: &str, headers: &str) -> io::Result<Answer> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{headers}\r\n");
-    exchange(stream_from(from, local(port), PATIENCE)?, &head)
+    exchange(stream_from(from, local(port), TIMEOUT)?, &head)
 }
 
 fn exchange(mut stream: TcpStream, head: &str) -> io::Result<Answer> {
@@ -183,14 +183,14 @@ fn send_wrong_keys(from: Ipv4Addr, port: u16) {
     let wrong = bearer("wrong-0123456789abcdef0123456789abcdef");
     let one = format!("GET /v1/apps HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{wrong}\r\n");
     let last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-    let _ = stream_from(from, local(port), PATIENCE).and_then(|stream| exchange(stream, &(one.repeat(7) + &last)));
+    let _ = stream_from(from, local(port), TIMEOUT).and_then(|stream| exchange(stream, &(one.repeat(7) + &last)));
 }
 
 fn half_sent_requests(subject: &Subject) -> Measured {
     let wechat = Wechat::start();
     let (_server, port) = open(subject, &wechat);
     let half = |n: u16| {
-        let mut stream = stream_from(Ipv4Addr::new(127, 0, 1, (n / 32) as u8 + 1), local(port), PATIENCE).ok()?;
+        let mut stream = stream_from(Ipv4Addr::new(127, 0, 1, (n / 32) as u8 + 1), local(port), TIMEOUT).ok()?;
         stream.write_all(b"GET / HTTP/1.1\r\nHos").ok()?;
         Some(stream)
     };
@@ -210,7 +210,7 @@ fn health_without_host(subject: &Subject) -> Measured {
     let wechat = Wechat::start();
     let (_server, port) = open(subject, &wechat);
     let ask = |head: &str| {
-        let stream = TcpStream::connect_timeout(&local(port), PATIENCE).ok();
+        let stream = TcpStream::connect_timeout(&local(port), TIMEOUT).ok();
         json!(stream.and_then(|stream| exchange(stream, head).ok()).map(|answer| answer.status))
     };
     let named = "HTTP/1.1\r\nHost: cache.example.com\r\nConnection: close\r\n\r\n";
@@ -228,14 +228,14 @@ fn one_blocked(subject: &Subject) -> Measured {
     let (server, port) = open(subject, &wechat);
     let status = || get(port, "/readyz").ok().map(|answer| answer.status);
     // All have had an answer by then, whatever it was.
-    comes_true(Duration::from_secs(15), || live_tokens(&server) >= 199 && status() == Some(200));
+    becomes_true(Duration::from_secs(15), || live_tokens(&server) >= 199 && status() == Some(200));
     vec![json!(status())]
 }
 
 /// How many apps have a live token, from `stats tokens`.
 fn live_tokens(server: &Server) -> usize {
     let read = || {
-        let mut client = crate::client::Client::connect(server.port(), PATIENCE).ok()?;
+        let mut client = crate::client::Client::connect(server.port(), TIMEOUT).ok()?;
         client.send("stats tokens\r\n").ok()?;
         let mut live = 0;
         loop {
@@ -254,7 +254,7 @@ fn metrics_of_many(subject: &Subject) -> Measured {
     let wechat = Wechat::with(APPS, Options::default());
     let (server, port) = open(subject, &wechat);
     // The first calls are 5 ms apart.
-    comes_true(Duration::from_secs(75), || live_tokens(&server) == APPS);
+    becomes_true(Duration::from_secs(75), || live_tokens(&server) == APPS);
     let live = live_tokens(&server);
     let answer = get(port, "/metrics").ok();
     vec![json!(answer.map(|answer| answer.body.len() as f64 / 1e6)), json!(live)]

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokencached::sandbox::{Fault, FaultKind};
+use tokencached::sandbox::{FaultKind, InjectedFault};
 
 use crate::attack::{Attack, Figure, Goal, Measured};
-use crate::client::{Client, PATIENCE, local};
+use crate::client::{Client, TIMEOUT, local};
 use crate::server::Server;
 use crate::subject::{APPID, Plan, Subject, TOKEN_KEY, Wechat, put};
 
@@ -83,7 +83,7 @@ fn descriptors(subject: &Subject) -> Measured {
     // One that is refused is tried again: that is what clients do.
     let crowd: Vec<_> = (0..200).map(|_| TcpStream::connect(local(server.port()))).collect();
     // The connection that was kept is no more, as after an hour of silence: the next call needs another.
-    wechat.set_fault(APPID, Fault::new(FaultKind::Reset).times(1));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset).times(1));
     let (begun, mut reads, mut missed, mut refused) = (Instant::now(), 0, 0, 0);
     let (mut last, mut renewed) = (Vec::new(), begun);
     while begun.elapsed() < Duration::from_secs(16) {
@@ -132,7 +132,7 @@ fn binary_stat_conns(subject: &Subject) -> Measured {
     let wechat = Wechat::start();
     let plan = Plan { server: "rights = \"ordinary\"".into(), state: "path = \"none\"".into(), ..Plan::default() };
     let server = subject.start(&wechat, plan);
-    let mut client = Client::connect(server.port(), PATIENCE).unwrap();
+    let mut client = Client::connect(server.port(), TIMEOUT).unwrap();
     // Magic, opcode `stat`, the key's length; the body's length in the fourth word.
     let mut request = vec![0x80, 0x10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 5];
     request.resize(24, 0);
@@ -146,7 +146,7 @@ fn binary_stat_conns(subject: &Subject) -> Measured {
 /// The time until the login is through, ms.
 fn login_ms(from: Ipv4Addr, port: u16, password: &str) -> Option<f64> {
     let begun = Instant::now();
-    let mut client = Client::connect_from(from, port, PATIENCE).ok()?;
+    let mut client = Client::connect_from(from, port, TIMEOUT).ok()?;
     let answer = client.ask(login(password)).ok()?;
     (answer == "STORED\r\n").then(|| begun.elapsed().as_secs_f64() * 1e3)
 }
@@ -208,7 +208,7 @@ fn typed_by_hand(subject: &Subject) -> Measured {
 fn calls_by_clients(subject: &Subject) -> Measured {
     let wechat = Wechat::start();
     let server = subject.node(&wechat, Plan::default());
-    let mut client = Client::connect(server.port(), PATIENCE).unwrap();
+    let mut client = Client::connect(server.port(), TIMEOUT).unwrap();
     let before = wechat.calls(APPID).total();
     let (begun, mut commands) = (Instant::now(), 0);
     while begun.elapsed() < Duration::from_secs(10) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::attack::{Attack, Figure, Goal, Measured};
 use crate::client::Client;
 use crate::http;
-use crate::subject::{Plan, Subject, TOKEN_KEY, Wechat, comes_true, free_port};
+use crate::subject::{Plan, Subject, TOKEN_KEY, Wechat, becomes_true, free_port};
 
 pub const ATTACKS: &[Attack] = &[Attack {
     name: "log-reader-stopped",
@@ -44,7 +44,9 @@ fn log_reader_stopped(subject: &Subject) -> Measured {
     let answered = gets_answered(server.port(), 50);
     std::thread::sleep(Duration::from_secs(8));
     let current = subject.is_memcached()
-        || comes_true(Duration::from_secs(1), || read_token(server.port()).is_some_and(|token| wechat.accepts(&token)));
+        || becomes_true(Duration::from_secs(1), || {
+            read_token(server.port()).is_some_and(|token| wechat.accepts(&token))
+        });
     let lives = !subject.is_memcached() && http::get(http_port, "/livez").is_ok_and(|answer| answer.status == 200);
     kill_process(Pid::from_raw(server.pid() as i32).unwrap(), Signal::TERM).unwrap();
     let ends = server.ends_within(Duration::from_secs(20));

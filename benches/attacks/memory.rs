@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::attack::{Attack, Figure, Goal, Measured};
-use crate::client::{Client, Neighbour, PATIENCE, Waits, asker_that_does_not_read};
+use crate::client::{Client, Neighbour, TIMEOUT, Waits, asker_that_does_not_read};
 use crate::server::Server;
 use crate::subject::{Subject, put};
 
@@ -132,7 +132,7 @@ fn slow_readers(subject: &Subject) -> Measured {
 
 fn replaced_while_unread(subject: &Subject) -> Measured {
     let server = subject.cache(&[]);
-    let mut writer = Client::connect(server.port(), PATIENCE).unwrap();
+    let mut writer = Client::connect(server.port(), TIMEOUT).unwrap();
     let (mut readers, mut stored, mut peak) = (Vec::new(), 0, 0);
     for version in 0..300_u32 {
         let answer = writer.set(KEY, &vec![b'a' + (version % 26) as u8; 1_000_000]);
@@ -153,7 +153,7 @@ fn half_sent_sets(subject: &Subject) -> Measured {
     // The small ones leave less of whatever bound there is than a newcomer needs.
     let sets = [(1_040_000, 1_000_000); 80].into_iter().chain([(100_000, 99_000); 40]).chain([(20_000, 19_000); 200]);
     let half = |(n, (announced, sent)): (usize, (usize, usize))| {
-        let mut client = Client::connect(server.port(), PATIENCE).ok()?;
+        let mut client = Client::connect(server.port(), TIMEOUT).ok()?;
         client.send(format!("set half:{n} 0 0 {announced}\r\n")).ok()?;
         client.send(vec![b'v'; sent]).ok()?;
         // All at once they would get in each other's way.
@@ -175,5 +175,5 @@ fn stored_of_a_newcomer(server: &Server) -> usize {
         (answer == "STORED\r\n").then_some(())
     };
     let begun = Instant::now();
-    (0..50).filter_map(|n| if begun.elapsed() > PATIENCE { None } else { store(n) }).count()
+    (0..50).filter_map(|n| if begun.elapsed() > TIMEOUT { None } else { store(n) }).count()
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox, Verdict};
 use tokio::runtime::Runtime;
 
-use crate::client::{Client, PATIENCE, Waits};
+use crate::client::{Client, TIMEOUT, Waits};
 use crate::server::Server;
 
 pub const APPID: &str = "wx0123456789abcdef";
@@ -131,22 +131,22 @@ fn limited(binary: &Path, open_files: Option<u64>) -> Command {
 }
 
 pub fn put(server: &Server, key: &str, value: &[u8]) {
-    let answer = Client::connect(server.port(), PATIENCE).and_then(|mut client| client.set(key, value));
+    let answer = Client::connect(server.port(), TIMEOUT).and_then(|mut client| client.set(key, value));
     assert_eq!(answer.unwrap(), "STORED\r\n", "{key}");
 }
 
 pub fn wait_for_token(server: &Server) {
-    let mut client = Client::connect(server.port(), PATIENCE).unwrap();
-    wait_for("the token", PATIENCE, || client.get(TOKEN_KEY).unwrap().is_some());
+    let mut client = Client::connect(server.port(), TIMEOUT).unwrap();
+    wait_for("the token", TIMEOUT, || client.get(TOKEN_KEY).unwrap().is_some());
 }
 
 /// Looks again every few milliseconds; fails if it is in vain.
 pub fn wait_for(what: &str, limit: Duration, ready: impl FnMut() -> bool) {
-    assert!(comes_true(limit, ready), "waited in vain for {what}");
+    assert!(becomes_true(limit, ready), "waited in vain for {what}");
 }
 
 /// The same as a question.
-pub fn comes_true(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+pub fn becomes_true(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !ready() {
         if begun.elapsed() > limit {

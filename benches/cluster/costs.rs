@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Connection, FromRedisValue, cmd, pipe};
 use tempfile::TempDir;
 use tokencached::cluster::Op;
-use tokencached::cluster::record::Ended;
-use tokencached::cluster::redis::script::{FIELDS, Script, Time, arguments};
-use tokencached::cluster::seal::{Seal, Value};
+use tokencached::cluster::record::CallEnd;
+use tokencached::cluster::redis::script::{FIELDS, RecordScript, ScriptClock, arguments};
+use tokencached::cluster::seal::{PublishedValue, Seal};
 use tokencached::secret::Secret;
 
 /// Records that the store has while it is measured.
@@ -101,7 +101,7 @@ impl Server {
 pub fn measure() -> Option<Costs> {
     let server = Server::start()?;
     let mut redis = server.connect();
-    let script = Script::new(Time::OfStore);
+    let script = RecordScript::new(ScriptClock::OfStore);
     let _: String = cmd("SCRIPT").arg("LOAD").arg(&script.text).query(&mut redis).unwrap();
     let call = |tag: usize, op: &Op| {
         let mut call = cmd("EVALSHA");
@@ -111,9 +111,10 @@ pub fn measure() -> Option<Costs> {
         call
     };
     let (empty, value) = (number(&mut redis, "memory", "used_memory"), sealed());
-    let take = |tag| call(tag, &Op::Take { node: u64::MAX / 3, lease_ms: 11_000, knows: 9, spacing_ms: 0 });
+    let take = |tag| call(tag, &Op::Take { node: u64::MAX / 3, lease_ms: 11_000, known_generation: 9, spacing_ms: 0 });
     let take_us = each_us(&mut redis, RECORDS, take);
-    let refused = |tag| call(tag, &Op::Take { node: u64::MAX / 5, lease_ms: 11_000, knows: 9, spacing_ms: 60_000 });
+    let refused =
+        |tag| call(tag, &Op::Take { node: u64::MAX / 5, lease_ms: 11_000, known_generation: 9, spacing_ms: 60_000 });
     let refused_us = each_us(&mut redis, RECORDS, refused);
     let announce_us =
         each_us(&mut redis, RECORDS, |tag| call(tag, &Op::Announce { node: u64::MAX / 3, epoch: 1, need_ms: 1 }));
@@ -127,7 +128,7 @@ pub fn measure() -> Option<Costs> {
     };
     let publish_us = each_us(&mut redis, RECORDS, publish(1, 1));
     let _ = each_us(&mut redis, RECORDS, take);
-    let (ended, calls) = (Ended::Unsent, None);
+    let (ended, calls) = (CallEnd::Unsent, None);
     let close = |tag| {
         let (node, calls) = (u64::MAX / 3, calls.clone());
         call(tag, &Op::Close { node, epoch: 2, ended, failed: false, wait_ms: 0, keep_ms: 0, calls })
@@ -177,7 +178,7 @@ fn tag_of(record: usize) -> String {
 
 /// A token as WeChat makes them, as it is published.
 fn sealed() -> Arc<str> {
-    let value = Value {
+    let value = PublishedValue {
         value: "a".repeat(136),
         generation: 1,
         expires_ms: 1_800_000_000_000,

@@ -16,7 +16,7 @@ use std::time::Instant;
 use costs::Costs;
 use scenarios::{Trouble, each, last_had_it_us, setup, sum, trouble};
 use sim::{Act, Books, SECOND_US, Setup};
-use tokencached::platform::{Kind, mp};
+use tokencached::platform::{CredentialType, mp};
 
 const HELP: &str = "cargo bench --bench nodes -- [OPTIONS]
   --nodes A,B       numbers of nodes (3,100,5000)
@@ -93,9 +93,9 @@ fn main() {
     eprintln!("all: {:.0} s", begun.elapsed().as_secs_f64());
 }
 
-fn setup_with(costs: &Costs, nodes: usize, kind: &'static Kind, seed: u64) -> Setup {
+fn setup_with(costs: &Costs, nodes: usize, credential_type: &'static CredentialType, seed: u64) -> Setup {
     let Costs { read_us, message_us, .. } = *costs;
-    Setup { script_us: costs.script_us(), read_us, message_us, ..setup(nodes, kind, seed) }
+    Setup { script_us: costs.script_us(), read_us, message_us, ..setup(nodes, credential_type, seed) }
 }
 
 fn print_costs(_: &Choice, costs: &Costs) {
@@ -116,10 +116,10 @@ fn print_costs(_: &Choice, costs: &Costs) {
     println!("\n{records} records take {:.1} MB of Redis' memory.\n", costs.record_bytes * records / 1e6);
 }
 
-const KINDS: [&Kind; 3] = [&mp::CLASSIC, &mp::STABLE, &mp::JSAPI];
+const KINDS: [&CredentialType; 3] = [&mp::CLASSIC, &mp::STABLE, &mp::JSAPI];
 
-fn name(kind: &Kind) -> &'static str {
-    match kind.id {
+fn name(credential_type: &CredentialType) -> &'static str {
+    match credential_type.id {
         "token" => "classic",
         "stable_token" => "stable",
         _ => "ticket",
@@ -138,19 +138,19 @@ fn print_days(choice: &Choice, costs: &Costs) {
         choice.apps
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    let days = |nodes: usize, kind| {
+    let days = |nodes: usize, credential_type| {
         let played = choice.played(nodes, 400);
-        each(played, |seed| scenarios::day(setup_with(costs, nodes, kind, seed)))
+        each(played, |seed| scenarios::day(setup_with(costs, nodes, credential_type, seed)))
     };
-    let alone: Vec<f64> = KINDS.map(|kind| calls(&days(1, kind))).into();
+    let alone: Vec<f64> = KINDS.map(|credential_type| calls(&days(1, credential_type))).into();
     for nodes in &choice.nodes {
-        let days: Vec<Vec<Books>> = KINDS.map(|kind| days(*nodes, kind)).into();
+        let days: Vec<Vec<Books>> = KINDS.map(|credential_type| days(*nodes, credential_type)).into();
         for (name, kinds) in [("classic", vec![0]), ("stable", vec![1]), ("stable and a ticket", vec![1, 2])] {
-            let of = |of: &dyn Fn(usize) -> f64| kinds.iter().map(|kind| of(*kind)).sum::<f64>();
-            let each_day = of(&|kind| calls(&days[kind]));
+            let of = |of: &dyn Fn(usize) -> f64| kinds.iter().map(|credential_type| of(*credential_type)).sum::<f64>();
+            let each_day = of(&|credential_type| calls(&days[credential_type]));
             let mut seconds = vec![[0.0; 3]; 86_400];
-            kinds.iter().for_each(|kind| superpose(&mut seconds, &days[*kind], choice.apps));
-            let more = each_day / of(&|kind| alone[kind]);
+            kinds.iter().for_each(|credential_type| superpose(&mut seconds, &days[*credential_type], choice.apps));
+            let more = each_day / of(&|credential_type| alone[credential_type]);
             println!(
                 "| {nodes} | {name} | {each_day:.2} | {:+.1} % | {} |",
                 (more - 1.0) * 100.0,
@@ -199,17 +199,17 @@ fn superpose(seconds: &mut [[f64; 3]], days: &[Books], apps: usize) {
 fn print_spread(choice: &Choice, costs: &Costs) {
     println!("| nodes | | by | all nodes have a new token: median | p99 | longest |\n|---:|---|---|---:|---:|---:|");
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             for (by, pushes, lost) in
                 [("messages", true, 0.0), ("messages, 1 in 1000 lost", true, 0.001), ("polls alone", false, 0.0)]
             {
                 // Ten thousand classic apps publish four times a second.
                 let busy = (*nodes as f64 * costs.message_us * 4.2 / 1e6).min(0.9);
                 let days = each(choice.played(*nodes, 200), |seed| {
-                    scenarios::day(Setup { pushes, lost, busy, ..setup_with(costs, *nodes, kind, seed) })
+                    scenarios::day(Setup { pushes, lost, busy, ..setup_with(costs, *nodes, credential_type, seed) })
                 });
                 let all = days.iter().flat_map(|day| last_had_it_us(day, *nodes)).collect();
-                println!("| {nodes} | {} | {by} | {} |", name(kind), quantiles(all));
+                println!("| {nodes} | {} | {by} | {} |", name(credential_type), quantiles(all));
             }
         }
     }
@@ -234,11 +234,12 @@ fn print_starts(choice: &Choice, costs: &Costs) {
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             let played = choice.played(*nodes, 800);
             let start_us = choice.apps as u64 * 5_000;
-            let all =
-                each(played, |seed| scenarios::start(Setup { start_us, ..setup_with(costs, *nodes, kind, seed) }));
+            let all = each(played, |seed| {
+                scenarios::start(Setup { start_us, ..setup_with(costs, *nodes, credential_type, seed) })
+            });
             let mean =
                 |of: &dyn Fn(&Books) -> u64| all.iter().map(|(books, _)| of(books)).sum::<u64>() as f64 / played as f64;
             let records = (*nodes * choice.apps) as f64;
@@ -248,7 +249,7 @@ fn print_starts(choice: &Choice, costs: &Costs) {
                 mean(&|books| books.busy.iter().filter(|second| second.0 == 0).map(|second| u64::from(second.1)).sum());
             println!(
                 "| {nodes} | {} | {:.2} | {first:.1} | {scripts:.1} | {records:.0} | {:.0} | {} |",
-                name(kind),
+                name(credential_type),
                 mean(&|books| books.calls),
                 cores(costs, scripts * choice.apps as f64, messages, records),
                 quantiles(all.iter().filter_map(|(_, last)| *last).collect()),
@@ -264,9 +265,11 @@ fn print_flushes(choice: &Choice, costs: &Costs) {
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---|");
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             let played = choice.played(*nodes, 400);
-            let all = each(played, |seed| trouble(setup_with(costs, *nodes, kind, seed), Act::Flush, 60 * SECOND_US));
+            let all = each(played, |seed| {
+                trouble(setup_with(costs, *nodes, credential_type, seed), Act::Flush, 60 * SECOND_US)
+            });
             let mean = |of: &dyn Fn(&Books) -> u64| {
                 all.iter().map(|each| of(&each.during)).sum::<u64>() as f64 / played as f64
             };
@@ -274,7 +277,7 @@ fn print_flushes(choice: &Choice, costs: &Costs) {
             let records = (*nodes * choice.apps) as f64;
             println!(
                 "| {nodes} | {} | {:.1} | {messages:.0} | {records:.0} | {:.1} | {:.2} | {} |",
-                name(kind),
+                name(credential_type),
                 mean(&|books| books.offers),
                 cores(costs, scripts * choice.apps as f64, messages * choice.apps as f64, records),
                 mean(&|books| books.calls),
@@ -295,14 +298,20 @@ fn print_deaths(choice: &Choice, costs: &Costs) {
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---|");
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             let all = each(choice.played(*nodes, 800), |seed| {
-                let setup = Setup { read_every_us: 10 * SECOND_US, ..setup_with(costs, *nodes, kind, seed) };
+                let setup = Setup { read_every_us: 10 * SECOND_US, ..setup_with(costs, *nodes, credential_type, seed) };
                 trouble(setup, Act::KillCaller, 7_500 * SECOND_US)
             });
             let reads = sum(all.iter().flat_map(|each| [&each.during, &each.after]).flat_map(|books| books.readers));
             let next = quantiles(all.iter().filter_map(|each| each.until_next_us).collect());
-            println!("| {nodes} | {} | {next} | {} | {} | {} |", name(kind), reads.refused, reads.missed, yes(&all));
+            println!(
+                "| {nodes} | {} | {next} | {} | {} | {} |",
+                name(credential_type),
+                reads.refused,
+                reads.missed,
+                yes(&all)
+            );
         }
     }
     println!();
@@ -314,13 +323,13 @@ fn print_partitions(choice: &Choice, costs: &Costs) {
     );
     println!("|---:|---|---|---:|---|---|---|---:|---|");
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             for part in [0.5, 1.0] {
                 for (long, minutes) in [("1 min", 1), ("30 min", 30), ("3 h", 180)] {
                     let lasts_us = minutes * 60 * SECOND_US;
                     let played = choice.played(*nodes, 200);
                     let read_every_us = 10 * SECOND_US;
-                    let setup = |seed| Setup { read_every_us, ..setup_with(costs, *nodes, kind, seed) };
+                    let setup = |seed| Setup { read_every_us, ..setup_with(costs, *nodes, credential_type, seed) };
                     let all = each(played, |seed| trouble(setup(seed), Act::Cut(part), lasts_us));
                     let usual = each(played, |seed| trouble(setup(seed), Act::Wechat(true), lasts_us));
                     let calls = |all: &[Trouble]| {
@@ -331,7 +340,7 @@ fn print_partitions(choice: &Choice, costs: &Costs) {
                     let after = parts(sum(all.iter().flat_map(|each| each.after.readers)));
                     println!(
                         "| {nodes} | {} | {} | {long} | {} | {} | {after} | {:+.1} | {} |",
-                        name(kind),
+                        name(credential_type),
                         if part < 1.0 { "half" } else { "all" },
                         side(0),
                         side(1),
@@ -362,10 +371,12 @@ fn print_wechat_gone(choice: &Choice, costs: &Costs) {
     println!("|---:|---|---:|---:|---:|---:|---|");
     const HOURS: u64 = 2;
     for nodes in &choice.nodes {
-        for kind in [&mp::CLASSIC, &mp::STABLE] {
+        for credential_type in [&mp::CLASSIC, &mp::STABLE] {
             let played = choice.played(*nodes, 100);
             let lasts_us = HOURS * 3_600 * SECOND_US;
-            let all = each(played, |seed| trouble(setup_with(costs, *nodes, kind, seed), Act::Wechat(false), lasts_us));
+            let all = each(played, |seed| {
+                trouble(setup_with(costs, *nodes, credential_type, seed), Act::Wechat(false), lasts_us)
+            });
             let agree = yes(&all);
             let days: Vec<Books> = all.into_iter().map(|each| each.during).collect();
             let scale = choice.apps as f64 / played as f64;
@@ -381,7 +392,7 @@ fn print_wechat_gone(choice: &Choice, costs: &Costs) {
             let calls = days.iter().map(|day| day.calls).sum::<u64>() as f64 / played as f64 / (HOURS * 60) as f64;
             println!(
                 "| {nodes} | {} | {scripts:.0} | {worst:.0} | {:.2} | {calls:.1} | {agree} |",
-                name(kind),
+                name(credential_type),
                 worst * costs.refused_us / 1e6
             );
         }

@@ -1,7 +1,7 @@
 //! What is played: a day, a start, a flush, a death, a partition; of a few credentials, each with all nodes.
 
 use super::sim::{Act, Books, HOUR_US, Reads, SECOND_US, Setup, Sim};
-use tokencached::platform::Kind;
+use tokencached::platform::CredentialType;
 
 /// All nodes have begun and have gone through a renewal or two.
 const WARM_US: u64 = 5 * HOUR_US;
@@ -24,10 +24,10 @@ pub fn each<T: Send>(credentials: usize, play: impl Fn(u64) -> T + Sync) -> Vec<
 }
 
 /// Nodes of one credential as they are if nothing is wrong.
-pub fn setup(nodes: usize, kind: &'static Kind, seed: u64) -> Setup {
+pub fn setup(nodes: usize, credential_type: &'static CredentialType, seed: u64) -> Setup {
     Setup {
         nodes,
-        kind,
+        credential_type,
         pushes: true,
         lost: 0.0,
         start_us: 50 * SECOND_US,

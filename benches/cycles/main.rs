@@ -10,12 +10,12 @@ use std::sync::Arc;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::table::{Key, Published, Table};
+use tokencached::credential::table::{KeyConfig, Published, Table};
 use tokencached::encoding::{ANY, View};
-use tokencached::protocol::Step;
+use tokencached::protocol::RequestStep;
 use tokencached::protocol::binary::{self, PacketStep};
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service, Settings};
+use tokencached::service::{CommandOutcome, Context, KEYS_PER_TURN, Output, Service, Settings};
 use tokencached::stats::{Stats, WorkerStats};
 
 const ITEM_BYTES_MAX: usize = 1 << 20;
@@ -141,18 +141,18 @@ impl Bench {
             };
             self.service.execute_binary(&packet, &mut context)
         } else {
-            let Step::Request { request, .. } = step(black_box(bytes), ITEM_BYTES_MAX) else {
+            let RequestStep::Request { request, .. } = step(black_box(bytes), ITEM_BYTES_MAX) else {
                 panic!("not a request: {}", bytes.escape_ascii());
             };
             self.service.execute(&request, 0, &mut context)
         };
-        assert!(matches!(outcome, Outcome::Done));
+        assert!(matches!(outcome, CommandOutcome::Done));
         black_box(&self.out);
     }
 }
 
 fn table(wildcards: bool) -> Table {
-    let key = |name| Key { name, spoken: None, view: View::RAW };
+    let key = |name| KeyConfig { name, redacted_name: None, view: View::RAW };
     let names = (0..APPS).map(|n| {
         let by_its_end = wildcards.then(|| key(format!("{ANY}:{}", token_key(n))));
         (token_key(n), std::iter::once(key(token_key(n))).chain(by_its_end).collect())

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a start may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Node {
     pub name: String,
@@ -52,7 +52,7 @@ impl Node {
         let begun = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "{} does not come up:\n{}", self.name, self.log());
+            assert!(ended.is_none() && begun.elapsed() < TIMEOUT, "{} does not come up:\n{}", self.name, self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }

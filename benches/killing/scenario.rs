@@ -21,7 +21,7 @@ const ALONE: &str = "wx2222222222222222";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Connections to each node.
 const READERS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Plan {
     pub binary: PathBuf,
@@ -97,7 +97,7 @@ pub fn run(plan: &Plan) -> Outcome {
     nodes.iter_mut().chain([&mut alone]).for_each(Node::wait);
     let begun = Instant::now();
     while sandbox.calls(SHARED).minted == 0 || sandbox.calls(ALONE).minted == 0 {
-        assert!(begun.elapsed() < PATIENCE, "no token: {}", nodes[0].log());
+        assert!(begun.elapsed() < TIMEOUT, "no token: {}", nodes[0].log());
         std::thread::sleep(Duration::from_millis(5));
     }
     let (tally, kills) = read_and_kill(plan, &sandbox, &mut nodes);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before the bench gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Server {
     child: Child,
@@ -57,7 +57,7 @@ impl Server {
                 return server;
             }
             let ended = server.child.try_wait().unwrap();
-            let comes_up = ended.is_none() && begun.elapsed() < PATIENCE;
+            let comes_up = ended.is_none() && begun.elapsed() < TIMEOUT;
             let log = || std::fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
             assert!(comes_up, "{command:?} does not come up:\n{}", log());
             std::thread::sleep(Duration::from_millis(5));
@@ -96,8 +96,8 @@ impl Server {
     pub fn connect(&self) -> Wire {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         Wire { answers: BufReader::with_capacity(64 * 1024, stream) }
     }
 

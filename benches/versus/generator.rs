@@ -17,7 +17,7 @@ use crate::servers::Server;
 const CHECKED_EVERY: u64 = 16;
 const READ_BYTES: usize = 256 * 1024;
 /// An answer that takes longer never comes.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Requests that go out in one write, and what must come back.
 #[derive(Default)]
@@ -220,7 +220,7 @@ impl<'a> Generator<'a> {
         let mut requests = 0;
         loop {
             self.events.clear();
-            epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&PATIENCE)).unwrap();
+            epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&TIMEOUT)).unwrap();
             assert!(
                 !self.events.is_empty(),
                 "no answer to {}",

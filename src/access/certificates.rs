@@ -25,52 +25,53 @@ impl CertificateName {
 
 /// Which certificates a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum CertificateMatcher {
     /// Whatever no other rule is about.
-    Anybody,
-    Bearer(CertificateName),
+    Any,
+    Named(CertificateName),
 }
 
-impl FromStr for Whose {
-    type Err = NotAName;
+impl FromStr for CertificateMatcher {
+    type Err = BadCertificateName;
 
     /// `cn:billing`, `dns:web-1.internal`, `uri:spiffe://shop/web`, or `*`.
-    fn from_str(text: &str) -> Result<Whose, NotAName> {
-        let name = |name: &str| if name.is_empty() { Err(NotAName) } else { Ok(name.to_owned()) };
+    fn from_str(text: &str) -> Result<CertificateMatcher, BadCertificateName> {
+        let name = |name: &str| if name.is_empty() { Err(BadCertificateName) } else { Ok(name.to_owned()) };
         match text.split_once(':') {
-            None if text == "*" => Ok(Whose::Anybody),
-            Some(("cn", rest)) => Ok(Whose::Bearer(CertificateName::CommonName(name(rest)?))),
-            Some(("dns", rest)) => Ok(Whose::Bearer(CertificateName::dns(&name(rest)?))),
-            Some(("uri", rest)) => Ok(Whose::Bearer(CertificateName::Uri(name(rest)?))),
-            _ => Err(NotAName),
+            None if text == "*" => Ok(CertificateMatcher::Any),
+            Some(("cn", rest)) => Ok(CertificateMatcher::Named(CertificateName::CommonName(name(rest)?))),
+            Some(("dns", rest)) => Ok(CertificateMatcher::Named(CertificateName::dns(&name(rest)?))),
+            Some(("uri", rest)) => Ok(CertificateMatcher::Named(CertificateName::Uri(name(rest)?))),
+            _ => Err(BadCertificateName),
         }
     }
 }
 
-impl fmt::Display for Whose {
+impl fmt::Display for CertificateMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Whose::Anybody => f.write_str("*"),
-            Whose::Bearer(CertificateName::CommonName(name)) => write!(f, "cn:{name}"),
-            Whose::Bearer(CertificateName::Dns(name)) => write!(f, "dns:{name}"),
-            Whose::Bearer(CertificateName::Uri(name)) => write!(f, "uri:{name}"),
+            CertificateMatcher::Any => f.write_str("*"),
+            CertificateMatcher::Named(CertificateName::CommonName(name)) => write!(f, "cn:{name}"),
+            CertificateMatcher::Named(CertificateName::Dns(name)) => write!(f, "dns:{name}"),
+            CertificateMatcher::Named(CertificateName::Uri(name)) => write!(f, "uri:{name}"),
         }
     }
 }
 
 /// Neither `cn:`, `dns:`, `uri:` with a name, nor `*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAName;
+pub struct BadCertificateName;
 
 /// What the rules give to the bearer of these names: the first rule about one of them, then the one about anybody.
 /// Without any rule a certificate that was verified is good for everything; with rules an unknown one for nothing.
-pub fn rights_of(names: &[CertificateName], rules: &[(Whose, Rights)]) -> Option<Rights> {
+pub fn rights_of(names: &[CertificateName], rules: &[(CertificateMatcher, Rights)]) -> Option<Rights> {
     if rules.is_empty() {
         return Some(Rights::ALL);
     }
-    let about = |whose: &Whose| matches!(whose, Whose::Bearer(name) if names.contains(name));
-    let rule = rules.iter().find(|(whose, _)| about(whose));
-    let rule = rule.or_else(|| rules.iter().find(|(whose, _)| *whose == Whose::Anybody));
+    let about =
+        |matcher: &CertificateMatcher| matches!(matcher, CertificateMatcher::Named(name) if names.contains(name));
+    let rule = rules.iter().find(|(matcher, _)| about(matcher));
+    let rule = rule.or_else(|| rules.iter().find(|(matcher, _)| *matcher == CertificateMatcher::Any));
     rule.map(|(_, rights)| rights.clone())
 }
 
@@ -81,10 +82,10 @@ mod tests {
     #[test]
     fn names_read_and_print_alike() {
         for text in ["cn:billing", "dns:web-1.internal", "uri:spiffe://shop/web", "*"] {
-            assert_eq!(text.parse::<Whose>().map(|whose| whose.to_string()), Ok(text.to_owned()));
+            assert_eq!(text.parse::<CertificateMatcher>().map(|matcher| matcher.to_string()), Ok(text.to_owned()));
         }
         for text in ["", "billing", "cn:", "dns:", "email:a@b", "**"] {
-            assert_eq!(text.parse::<Whose>(), Err(NotAName), "{text}");
+            assert_eq!(text.parse::<CertificateMatcher>(), Err(BadCertificateName), "{text}");
         }
     }
 
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(rights_of(&[CertificateName::dns("a")], &rules), None);
         assert_eq!(rights_of(&[], &rules), None);
         assert_eq!(rights_of(&[], &[]), Some(Rights::ALL));
-        rules.insert(0, (Whose::Anybody, rights("app:wx")));
+        rules.insert(0, (CertificateMatcher::Any, rights("app:wx")));
         assert_eq!(rights_of(&[], &rules), Some(rights("app:wx")));
         assert_eq!(rights_of(&[cn], &rules), Some(rights("ordinary")), "anybody is whoever no other rule is about");
     }

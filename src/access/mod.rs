@@ -2,12 +2,12 @@
 //!
 //! Pure: reads no files, opens no sockets, decides nothing about connections. No password is kept or shown.
 
+mod api_keys;
 mod certificates;
-mod keys;
 mod rights;
 mod users;
 
-pub use certificates::{CertificateName, NotAName, Whose, rights_of};
-pub use keys::{Key, KeyDigest, KeyFault, Keys, SideRights};
-pub use rights::{Managed, Rights};
-pub use users::{UserFault, Users};
+pub use api_keys::{ApiKey, ApiKeyDigest, ApiKeys, ApiKeysFault, HttpRights};
+pub use certificates::{BadCertificateName, CertificateMatcher, CertificateName, rights_of};
+pub use rights::{ManagedApps, Rights};
+pub use users::{Users, UsersFault};

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Which managed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Managed {
+pub enum ManagedApps {
     All,
     None,
     /// Those of these apps, as [`crate::credential::App::id`] names them; sorted.
@@ -15,7 +15,7 @@ pub enum Managed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
     ordinary: bool,
-    managed: Managed,
+    managed: ManagedApps,
     read_only: bool,
     /// Nothing is forbidden: the one question on the path of every request.
     all: bool,
@@ -29,19 +29,19 @@ impl Default for Rights {
 
 impl Rights {
     /// Everything, and what concerns the whole server.
-    pub const ALL: Rights = Rights { ordinary: true, managed: Managed::All, read_only: false, all: true };
+    pub const ALL: Rights = Rights { ordinary: true, managed: ManagedApps::All, read_only: false, all: true };
 
-    pub fn new(ordinary: bool, managed: Managed, read_only: bool) -> Rights {
+    pub fn new(ordinary: bool, managed: ManagedApps, read_only: bool) -> Rights {
         let managed = match managed {
-            Managed::Of(apps) => {
+            ManagedApps::Of(apps) => {
                 let mut apps = apps.into_vec();
                 apps.sort();
                 apps.dedup();
-                if apps.is_empty() { Managed::None } else { Managed::Of(apps.into()) }
+                if apps.is_empty() { ManagedApps::None } else { ManagedApps::Of(apps.into()) }
             }
             other => other,
         };
-        let all = ordinary && managed == Managed::All && !read_only;
+        let all = ordinary && managed == ManagedApps::All && !read_only;
         Rights { ordinary, managed, read_only, all }
     }
 
@@ -59,9 +59,9 @@ impl Rights {
     /// The managed keys of this app may be used.
     pub fn app(&self, id: &str) -> bool {
         match &self.managed {
-            Managed::All => true,
-            Managed::None => false,
-            Managed::Of(apps) => apps.binary_search_by(|app| app.as_str().cmp(id)).is_ok(),
+            ManagedApps::All => true,
+            ManagedApps::None => false,
+            ManagedApps::Of(apps) => apps.binary_search_by(|app| app.as_str().cmp(id)).is_ok(),
         }
     }
 
@@ -73,10 +73,10 @@ impl Rights {
     /// What both allow: a listener's rights are the most its clients can have.
     pub fn and(&self, other: &Rights) -> Rights {
         let managed = match (&self.managed, &other.managed) {
-            (Managed::All, other) | (other, Managed::All) => other.clone(),
-            (Managed::None, _) | (_, Managed::None) => Managed::None,
-            (Managed::Of(apps), Managed::Of(_)) => {
-                Managed::Of(apps.iter().filter(|app| other.app(app)).cloned().collect())
+            (ManagedApps::All, other) | (other, ManagedApps::All) => other.clone(),
+            (ManagedApps::None, _) | (_, ManagedApps::None) => ManagedApps::None,
+            (ManagedApps::Of(apps), ManagedApps::Of(_)) => {
+                ManagedApps::Of(apps.iter().filter(|app| other.app(app)).cloned().collect())
             }
         };
         Rights::new(self.ordinary && other.ordinary, managed, self.read_only || other.read_only)
@@ -86,15 +86,15 @@ impl Rights {
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         match (self.ordinary, &self.managed) {
-            (true, Managed::All) => words.push("all".to_owned()),
+            (true, ManagedApps::All) => words.push("all".to_owned()),
             (ordinary, managed) => {
                 if ordinary {
                     words.push("ordinary".to_owned());
                 }
                 match managed {
-                    Managed::All => words.push("managed".to_owned()),
-                    Managed::None => {}
-                    Managed::Of(apps) => words.extend(apps.iter().map(|app| format!("app:{app}"))),
+                    ManagedApps::All => words.push("managed".to_owned()),
+                    ManagedApps::None => {}
+                    ManagedApps::Of(apps) => words.extend(apps.iter().map(|app| format!("app:{app}"))),
                 }
             }
         }
@@ -119,15 +119,15 @@ impl Rights {
                 },
             }
         }
-        let managed = if all_managed { Managed::All } else { Managed::Of(apps.into()) };
+        let managed = if all_managed { ManagedApps::All } else { ManagedApps::Of(apps.into()) };
         Ok(Rights::new(ordinary, managed, read_only))
     }
 
     /// The apps that are named one by one.
     pub fn named_apps(&self) -> &[String] {
         match &self.managed {
-            Managed::Of(apps) => apps,
-            Managed::All | Managed::None => &[],
+            ManagedApps::Of(apps) => apps,
+            ManagedApps::All | ManagedApps::None => &[],
         }
     }
 }

@@ -24,7 +24,7 @@ struct User {
 
 /// What is wrong with the file; never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UserFault {
+pub enum UsersFault {
     #[error("line {0} has no colon: write user:password")]
     NoColon(usize),
     #[error("line {0} has no name before the colon: write user:password")]
@@ -37,7 +37,7 @@ impl Users {
     /// Reads the text of a file. `rights_of` says what a user may do, or `None` for one who may not log in.
     ///
     /// As in memcached a password goes from the first colon to the end of the line, and a user may have several lines.
-    pub fn parse(text: &[u8], rights_of: impl Fn(&[u8]) -> Option<Arc<Rights>>) -> Result<Users, UserFault> {
+    pub fn parse(text: &[u8], rights_of: impl Fn(&[u8]) -> Option<Arc<Rights>>) -> Result<Users, UsersFault> {
         let mut users = Vec::new();
         let mut any = false;
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -45,10 +45,10 @@ impl Users {
             if line.is_empty() {
                 continue;
             }
-            let colon = memchr::memchr(b':', line).ok_or(UserFault::NoColon(index + 1))?;
+            let colon = memchr::memchr(b':', line).ok_or(UsersFault::NoColon(index + 1))?;
             let (name, password) = (&line[..colon], &line[colon + 1..]);
             if name.is_empty() {
-                return Err(UserFault::NoName(index + 1));
+                return Err(UsersFault::NoName(index + 1));
             }
             any = true;
             // memcached reads an empty password and can never be told it; SASL could tell it.
@@ -56,7 +56,7 @@ impl Users {
                 users.push(User { digest: digest(name, password), rights });
             }
         }
-        if any { Ok(Users { users }) } else { Err(UserFault::Empty) }
+        if any { Ok(Users { users }) } else { Err(UsersFault::Empty) }
     }
 
     /// The rights of a user who knows the password. Looks at every user, always.
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn a_fault_names_the_line_and_quotes_nothing() {
         let fault = |text: &str| Users::parse(text.as_bytes(), |_| Some(Arc::new(Rights::ALL))).unwrap_err();
-        assert_eq!(fault("a:b\nsecret\n"), UserFault::NoColon(2));
-        assert_eq!(fault(":b"), UserFault::NoName(1));
-        assert_eq!(fault("\n\r\n"), UserFault::Empty);
+        assert_eq!(fault("a:b\nsecret\n"), UsersFault::NoColon(2));
+        assert_eq!(fault(":b"), UsersFault::NoName(1));
+        assert_eq!(fault("\n\r\n"), UsersFault::Empty);
         assert!(!fault("a:b\nsecret\n").to_string().contains("secret"));
     }
 

@@ -11,7 +11,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::large::{DetachedBytes, HEADER_BYTES, LargeData, SHARED_BYTES_MIN};
-use super::shard::Trash;
+use super::shard::DeferredDrop;
 
 /// In front of the data of each slot: the index of its entry.
 const OWNER_BYTES: usize = size_of::<u32>();
@@ -41,15 +41,15 @@ const STEP: usize = 32;
 
 /// Where an item's data is, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Small: page and slot. Large: index in the list.
+pub(super) struct DataPlace {
+    /// Small: page and slot. LargeEntry: index in the list.
     at: u32,
-    /// Small: bin and length. Large: the mark and length.
+    /// Small: bin and length. LargeEntry: the mark and length.
     form: u32,
 }
 
-impl Place {
-    pub(super) const NOWHERE: Place = Place { at: u32::MAX, form: 0 };
+impl DataPlace {
+    pub(super) const NOWHERE: DataPlace = DataPlace { at: u32::MAX, form: 0 };
 
     #[inline]
     pub(super) fn data_len(self) -> usize {
@@ -78,15 +78,15 @@ impl Place {
 }
 
 /// The slot sizes there are; the same for all shards.
-pub(super) struct Layout {
+pub(super) struct SlotSizes {
     /// Slot size and kind of page of each bin, ascending.
     bins: Vec<(u32, u8)>,
     /// The bin of a slot size, by `GRAIN_BYTES`.
     by_size: Vec<u8>,
 }
 
-impl Layout {
-    pub(super) fn new() -> Layout {
+impl SlotSizes {
+    pub(super) fn new() -> SlotSizes {
         // Every size of which some number fills a page, with the smallest such page.
         let mut fitting: BTreeMap<usize, u8> = BTreeMap::new();
         for (kind, page) in PAGE_BYTES.into_iter().enumerate() {
@@ -107,7 +107,7 @@ impl Layout {
         let by_size = (0..=largest / GRAIN_BYTES)
             .map(|grains| bins.partition_point(|&(size, _)| (size as usize) < grains * GRAIN_BYTES) as u8)
             .collect();
-        Layout { bins, by_size }
+        SlotSizes { bins, by_size }
     }
 
     /// The bin for data of a length; `None` if it is kept by itself.
@@ -118,23 +118,23 @@ impl Layout {
 }
 
 /// What is to be kept: the pieces, one after the other, or one allocation that already holds them.
-pub(super) enum Data<'a> {
+pub(super) enum DataInput<'a> {
     Pieces([&'a [u8]; 3]),
     Whole(Box<[u8]>),
 }
 
-impl Data<'_> {
+impl DataInput<'_> {
     pub(super) fn len(&self) -> usize {
         match self {
-            Data::Pieces(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
-            Data::Whole(data) => data.len(),
+            DataInput::Pieces(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
+            DataInput::Whole(data) => data.len(),
         }
     }
 
     fn write_to(&self, mut out: &mut [u8]) {
         let pieces = match self {
-            Data::Pieces(pieces) => *pieces,
-            Data::Whole(data) => [&**data, b"", b""],
+            DataInput::Pieces(pieces) => *pieces,
+            DataInput::Whole(data) => [&**data, b"", b""],
         };
         for piece in pieces {
             let (here, rest) = out.split_at_mut(piece.len());
@@ -145,8 +145,8 @@ impl Data<'_> {
 
     fn into_whole(self) -> Box<[u8]> {
         match self {
-            Data::Pieces(pieces) => pieces.concat().into_boxed_slice(),
-            Data::Whole(data) => data,
+            DataInput::Pieces(pieces) => pieces.concat().into_boxed_slice(),
+            DataInput::Whole(data) => data,
         }
     }
 }
@@ -172,25 +172,25 @@ impl Bin {
     }
 }
 
-struct Large {
+struct LargeEntry {
     owner: u32,
-    data: Piece,
+    data: Allocation,
 }
 
 /// An allocation of its own: a page, or an item's data.
-pub(super) enum Piece {
+pub(super) enum Allocation {
     Own(Box<[u8]>),
     /// Readers may hold on to it.
     Shared(LargeData),
 }
 
-impl Piece {
+impl Allocation {
     #[inline]
-    fn of_item(data: Box<[u8]>, detached: &Arc<DetachedBytes>) -> Piece {
+    fn of_item(data: Box<[u8]>, detached: &Arc<DetachedBytes>) -> Allocation {
         if data.len() < SHARED_BYTES_MIN {
-            Piece::Own(data)
+            Allocation::Own(data)
         } else {
-            Piece::Shared(LargeData::new(data, detached.clone()))
+            Allocation::Shared(LargeData::new(data, detached.clone()))
         }
     }
 
@@ -203,16 +203,16 @@ impl Piece {
     #[inline]
     fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Own(bytes) => bytes,
-            Piece::Shared(data) => data.bytes(),
+            Allocation::Own(bytes) => bytes,
+            Allocation::Shared(data) => data.bytes(),
         }
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Piece::Own(bytes) => bytes,
-            Piece::Shared(data) => data.bytes_mut(),
+            Allocation::Own(bytes) => bytes,
+            Allocation::Shared(data) => data.bytes_mut(),
         }
     }
 }
@@ -225,17 +225,17 @@ pub(super) struct Moved {
 
 impl Moved {
     /// Puts the owner's place right.
-    pub(super) fn correct(&self, place: &mut Place) {
+    pub(super) fn correct(&self, place: &mut DataPlace) {
         place.at = self.at;
     }
 }
 
 pub(super) struct Arena {
-    layout: Arc<Layout>,
+    layout: Arc<SlotSizes>,
     /// Data may lie in a slot so many sizes too large, when memory is short.
     reach: usize,
     bins: Box<[Bin]>,
-    large: Vec<Large>,
+    large: Vec<LargeEntry>,
     detached: Arc<DetachedBytes>,
     /// An empty page of each kind: a bin at the brink of a page does not go to the allocator each time.
     spare: [Option<Box<[u8]>>; PAGE_BYTES.len()],
@@ -245,7 +245,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// With `evict`, there is another way to get memory than to use a slot that is far too large.
-    pub(super) fn new(layout: Arc<Layout>, evict: bool, detached: Arc<DetachedBytes>) -> Arena {
+    pub(super) fn new(layout: Arc<SlotSizes>, evict: bool, detached: Arc<DetachedBytes>) -> Arena {
         let reach = if evict { NEAR_BINS } else { layout.bins.len() };
         let bin = |&(slot_bytes, kind): &(u32, u8)| Bin {
             slot_bytes,
@@ -264,11 +264,11 @@ impl Arena {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes + (self.large.capacity() * size_of::<Large>()) as u64
+        self.bytes + (self.large.capacity() * size_of::<LargeEntry>()) as u64
     }
 
     #[inline(always)]
-    pub(super) fn get(&self, place: Place) -> &[u8] {
+    pub(super) fn get(&self, place: DataPlace) -> &[u8] {
         if place.is_large() {
             return self.get_large(place);
         }
@@ -279,20 +279,20 @@ impl Arena {
 
     /// Apart, so that reads of small values stay as cheap as they can be.
     #[inline(never)]
-    fn get_large(&self, place: Place) -> &[u8] {
+    fn get_large(&self, place: DataPlace) -> &[u8] {
         self.large[place.at as usize].data.bytes()
     }
 
     /// What a reader may hold on to; none for data in a slot.
     #[cold]
-    pub(super) fn large(&self, place: Place) -> Option<&LargeData> {
+    pub(super) fn large(&self, place: DataPlace) -> Option<&LargeData> {
         match self.large.get(place.at as usize).map(|large| &large.data) {
-            Some(Piece::Shared(data)) if place.is_large() => Some(data),
+            Some(Allocation::Shared(data)) if place.is_large() => Some(data),
             _ => None,
         }
     }
 
-    pub(super) fn get_mut(&mut self, place: Place) -> &mut [u8] {
+    pub(super) fn get_mut(&mut self, place: DataPlace) -> &mut [u8] {
         if place.is_large() {
             return self.large[place.at as usize].data.bytes_mut();
         }
@@ -303,7 +303,7 @@ impl Arena {
 
     /// Bytes a place takes.
     #[inline]
-    pub(super) fn cost(&self, place: Place) -> u64 {
+    pub(super) fn cost(&self, place: DataPlace) -> u64 {
         if place.is_large() { large_bytes(place.data_len()) } else { u64::from(self.bins[place.bin()].slot_bytes) }
     }
 
@@ -312,7 +312,7 @@ impl Arena {
         match self.layout.bin_of(len) {
             None => {
                 let list = if self.large.len() == self.large.capacity() { self.large.len().max(4) } else { 0 };
-                large_bytes(len) + (list * size_of::<Large>()) as u64
+                large_bytes(len) + (list * size_of::<LargeEntry>()) as u64
             }
             Some(bin) if self.bins[bin].has_room() || self.spare[usize::from(self.bins[bin].kind)].is_some() => 0,
             Some(bin) => PAGE_BYTES[usize::from(self.bins[bin].kind)] as u64,
@@ -330,13 +330,13 @@ impl Arena {
 
     /// Puts data in a place. Never fails: the caller has looked at [`Arena::growth`], or, if memory is `short`, at
     /// [`Arena::has_room_near`].
-    pub(super) fn put(&mut self, owner: u32, data: Data<'_>, short: bool) -> Place {
+    pub(super) fn put(&mut self, owner: u32, data: DataInput<'_>, short: bool) -> DataPlace {
         let len = data.len();
         let Some(mut bin_number) = self.layout.bin_of(len) else {
             self.bytes += large_bytes(len);
-            let data = Piece::of_item(data.into_whole(), &self.detached);
-            self.large.push(Large { owner, data });
-            return Place { at: self.large.len() as u32 - 1, form: LARGE | len as u32 };
+            let data = Allocation::of_item(data.into_whole(), &self.detached);
+            self.large.push(LargeEntry { owner, data });
+            return DataPlace { at: self.large.len() as u32 - 1, form: LARGE | len as u32 };
         };
         if short {
             bin_number = self.room_near(bin_number).unwrap_or(bin_number);
@@ -352,26 +352,26 @@ impl Arena {
             bin.in_last = 0;
         }
         bin.in_last += 1;
-        let place = Place { at: bin.last_slot(), form: (bin_number << LEN_BITS | len) as u32 };
+        let place = DataPlace { at: bin.last_slot(), form: (bin_number << LEN_BITS | len) as u32 };
         self.set_owner(place, owner);
         data.write_to(self.get_mut(place));
         place
     }
 
     /// Overwrites what is at a place, if the new data has the right size for it.
-    pub(super) fn overwrite<'a>(&mut self, place: Place, data: Data<'a>) -> Result<Place, Data<'a>> {
+    pub(super) fn overwrite<'a>(&mut self, place: DataPlace, data: DataInput<'a>) -> Result<DataPlace, DataInput<'a>> {
         let len = data.len();
         let fits = |bin| bin <= place.bin() && place.bin() <= bin + NEAR_BINS;
         if place.is_large() || !self.layout.bin_of(len).is_some_and(fits) {
             return Err(data);
         }
-        let place = Place { at: place.at, form: (place.bin() << LEN_BITS | len) as u32 };
+        let place = DataPlace { at: place.at, form: (place.bin() << LEN_BITS | len) as u32 };
         data.write_to(self.get_mut(place));
         Ok(place)
     }
 
     /// Tells a place that its entry has another index now.
-    pub(super) fn set_owner(&mut self, place: Place, owner: u32) {
+    pub(super) fn set_owner(&mut self, place: DataPlace, owner: u32) {
         if place.is_large() {
             self.large[place.at as usize].owner = owner;
             return;
@@ -381,7 +381,7 @@ impl Arena {
         bin.pages[place.page()][begin..begin + OWNER_BYTES].copy_from_slice(&owner.to_ne_bytes());
     }
 
-    fn owner(&self, place: Place) -> u32 {
+    fn owner(&self, place: DataPlace) -> u32 {
         if place.is_large() {
             return self.large[place.at as usize].owner;
         }
@@ -391,18 +391,18 @@ impl Arena {
     }
 
     /// Gives a place up. If something was moved there, its owner must be told.
-    pub(super) fn free(&mut self, place: Place, trash: &mut Trash) -> Option<Moved> {
+    pub(super) fn free(&mut self, place: DataPlace, deferred: &mut DeferredDrop) -> Option<Moved> {
         if place.is_large() {
             let data = self.large.swap_remove(place.at as usize).data;
             self.bytes -= data.cost();
-            trash.push(data);
+            deferred.push(data);
             if self.large.len() * 4 < self.large.capacity() && self.large.capacity() > 64 {
                 self.large.shrink_to(self.large.len() * 2);
             }
             return self.large.get(place.at as usize).map(|moved| Moved { owner: moved.owner, at: place.at });
         }
         let bin = &mut self.bins[place.bin()];
-        let last = Place { at: bin.last_slot(), form: place.form };
+        let last = DataPlace { at: bin.last_slot(), form: place.form };
         let moved = (last.at != place.at).then(|| {
             let size = bin.slot_bytes as usize;
             let (from, to) = (last.slot() * size, place.slot() * size);
@@ -415,12 +415,12 @@ impl Arena {
         });
         bin.in_last -= 1;
         if bin.in_last == 0 {
-            self.drop_last_page(place.bin(), trash);
+            self.drop_last_page(place.bin(), deferred);
         }
         moved.map(|()| Moved { owner: self.owner(place), at: place.at })
     }
 
-    fn drop_last_page(&mut self, bin: usize, trash: &mut Trash) {
+    fn drop_last_page(&mut self, bin: usize, deferred: &mut DeferredDrop) {
         let bin = &mut self.bins[bin];
         bin.in_last = bin.per_page;
         let kind = usize::from(bin.kind);
@@ -432,19 +432,19 @@ impl Arena {
             self.spare[kind] = Some(page);
         } else {
             self.bytes -= page.len() as u64;
-            trash.push(Piece::Own(page));
+            deferred.push(Allocation::Own(page));
         }
     }
 
     /// Gives up an empty page that data of this length has no use for. False if there is none.
-    pub(super) fn drop_spare(&mut self, len: Option<usize>, trash: &mut Trash) -> bool {
+    pub(super) fn drop_spare(&mut self, len: Option<usize>, deferred: &mut DeferredDrop) -> bool {
         let needed = len.and_then(|len| self.layout.bin_of(len)).map(|bin| usize::from(self.bins[bin].kind));
         for (kind, spare) in self.spare.iter_mut().enumerate() {
             if needed != Some(kind)
                 && let Some(page) = spare.take()
             {
                 self.bytes -= page.len() as u64;
-                trash.push(Piece::Own(page));
+                deferred.push(Allocation::Own(page));
                 return true;
             }
         }
@@ -452,15 +452,15 @@ impl Arena {
     }
 
     /// Gives everything up at once; what comes back is to be dropped in small doses.
-    pub(super) fn take_all(&mut self) -> Vec<Piece> {
+    pub(super) fn take_all(&mut self) -> Vec<Allocation> {
         let empty = Arena::new(self.layout.clone(), self.reach == NEAR_BINS, self.detached.clone());
         let emptied = std::mem::replace(self, empty);
         let pages = emptied.bins.into_iter().flat_map(|bin| bin.pages).chain(emptied.spare.into_iter().flatten());
-        pages.map(Piece::Own).chain(emptied.large.into_iter().map(|large| large.data)).collect()
+        pages.map(Allocation::Own).chain(emptied.large.into_iter().map(|large| large.data)).collect()
     }
 
     /// Recounts everything; for tests. `live` are the places entries have, with their indices.
-    pub(super) fn validate(&self, live: impl Iterator<Item = (u32, Place)>) -> Result<(), String> {
+    pub(super) fn validate(&self, live: impl Iterator<Item = (u32, DataPlace)>) -> Result<(), String> {
         let mut count = 0;
         for (index, place) in live {
             count += 1;
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn slot_sizes_fill_their_pages_and_rise_by_little() {
-        let layout = Layout::new();
+        let layout = SlotSizes::new();
         let mut last = 8;
         for &(size, kind) in &layout.bins {
             let (size, page) = (size as usize, PAGE_BYTES[usize::from(kind)]);
@@ -555,18 +555,18 @@ mod tests {
 
     #[test]
     fn a_bin_has_no_holes_and_its_pages_go_back() {
-        let mut arena = Arena::new(Arc::new(Layout::new()), true, Arc::default());
+        let mut arena = Arena::new(Arc::new(SlotSizes::new()), true, Arc::default());
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut places: Vec<Option<Place>> = Vec::new();
+        let mut places: Vec<Option<DataPlace>> = Vec::new();
         let key = |owner: u32| [owner as u8; 16];
         for _ in 0..20_000 {
             if rng.u8(..5) < 3 {
                 let (owner, rest) = (places.len() as u32, vec![7; 40 + rng.usize(..4) * 300]);
-                places.push(Some(arena.put(owner, Data::Pieces([&key(owner), &rest, b""]), false)));
+                places.push(Some(arena.put(owner, DataInput::Pieces([&key(owner), &rest, b""]), false)));
             } else if !places.is_empty() {
                 let owner = rng.usize(..places.len());
                 if let Some(place) = places[owner].take()
-                    && let Some(moved) = arena.free(place, &mut Trash::default())
+                    && let Some(moved) = arena.free(place, &mut DeferredDrop::default())
                 {
                     moved.correct(places[moved.owner as usize].as_mut().unwrap());
                 }
@@ -581,12 +581,12 @@ mod tests {
         assert!(arena.bytes() < content as u64 * 11 / 10, "{} for {content}", arena.bytes());
         for place in 0..places.len() {
             if let Some(taken) = places[place].take()
-                && let Some(moved) = arena.free(taken, &mut Trash::default())
+                && let Some(moved) = arena.free(taken, &mut DeferredDrop::default())
             {
                 moved.correct(places[moved.owner as usize].as_mut().unwrap());
             }
         }
-        while arena.drop_spare(None, &mut Trash::default()) {}
+        while arena.drop_spare(None, &mut DeferredDrop::default()) {}
         assert_eq!(arena.bytes(), 0);
     }
 }

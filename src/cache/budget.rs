@@ -9,18 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// down those who read its neighbours.
 #[derive(Default)]
 #[repr(align(128))]
-pub(super) struct Alone(pub(super) AtomicU64);
+pub(super) struct PaddedCount(pub(super) AtomicU64);
 
 pub(super) struct Budget {
     bytes: AtomicU64,
-    used: Alone,
+    used: PaddedCount,
     /// What each shard has reported.
-    shards: Box<[Alone]>,
+    shards: Box<[PaddedCount]>,
 }
 
 impl Budget {
     pub(super) fn new(bytes: u64, shards: usize) -> Budget {
-        Budget { bytes: bytes.into(), used: Alone::default(), shards: (0..shards).map(|_| Alone::default()).collect() }
+        Budget {
+            bytes: bytes.into(),
+            used: PaddedCount::default(),
+            shards: (0..shards).map(|_| PaddedCount::default()).collect(),
+        }
     }
 
     #[inline]
@@ -60,7 +64,7 @@ impl Budget {
     }
 
     /// The shard that holds the most, of those not yet `tried`.
-    pub(super) fn richest(&self, tried: &[bool]) -> Option<usize> {
+    pub(super) fn largest(&self, tried: &[bool]) -> Option<usize> {
         let untried = (0..self.shards.len()).filter(|&shard| !tried[shard]);
         untried.max_by_key(|&shard| self.shards[shard].0.load(Relaxed))
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 pub const SHARED_BYTES_MIN: usize = 16 * 1024;
 
 /// What each takes beside its bytes: the two counts of an `Arc`, and what it points to.
-pub(super) const HEADER_BYTES: u64 = (2 * size_of::<usize>() + size_of::<Inner>()) as u64;
+pub(super) const HEADER_BYTES: u64 = (2 * size_of::<usize>() + size_of::<LargeDataInner>()) as u64;
 
 /// Bytes that readers hold of items which have been replaced, deleted or evicted since.
 #[derive(Debug, Default)]
@@ -26,16 +26,16 @@ impl DetachedBytes {
 
 /// An item's key, value and flags.
 #[derive(Clone)]
-pub(super) struct LargeData(Arc<Inner>);
+pub(super) struct LargeData(Arc<LargeDataInner>);
 
-struct Inner {
+struct LargeDataInner {
     bytes: Box<[u8]>,
     detached: Arc<DetachedBytes>,
     /// Counted in `detached`.
     given_up: AtomicBool,
 }
 
-impl Drop for Inner {
+impl Drop for LargeDataInner {
     fn drop(&mut self) {
         if *self.given_up.get_mut() {
             self.detached.0.fetch_sub(self.bytes.len() as u64, Relaxed);
@@ -45,7 +45,7 @@ impl Drop for Inner {
 
 impl LargeData {
     pub(super) fn new(bytes: Box<[u8]>, detached: Arc<DetachedBytes>) -> LargeData {
-        LargeData(Arc::new(Inner { bytes, detached, given_up: AtomicBool::new(false) }))
+        LargeData(Arc::new(LargeDataInner { bytes, detached, given_up: AtomicBool::new(false) }))
     }
 
     #[inline]

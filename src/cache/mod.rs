@@ -41,15 +41,15 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use self::{
-    arena::{Arena, Layout, Place},
-    budget::{Alone, Budget},
+    arena::{Arena, DataPlace, SlotSizes},
+    budget::{Budget, PaddedCount},
     class::Classes,
-    shard::{Shard, Trash},
+    shard::{DeferredDrop, Shard},
 };
 pub use self::{
     class::ClassTotals,
     large::{DetachedBytes, SHARED_BYTES_MIN, SharedValue},
-    slot::Slot,
+    slot::KeySlot,
 };
 
 /// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
@@ -94,29 +94,29 @@ pub struct ItemView<'a> {
     /// Meta commands: the key came in base64, and is shown so.
     pub encoded_key: bool,
     /// Where it lies.
-    source: Source<'a>,
+    source: ItemSource<'a>,
 }
 
 /// A place in the arena: looked at only for what is large, so that no other read pays for it.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct ItemSource<'a> {
     arena: &'a Arena,
-    place: Place,
+    place: DataPlace,
 }
 
-impl std::fmt::Debug for Source<'_> {
+impl std::fmt::Debug for ItemSource<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.place.fmt(f)
     }
 }
 
-impl PartialEq for Source<'_> {
-    fn eq(&self, other: &Source<'_>) -> bool {
+impl PartialEq for ItemSource<'_> {
+    fn eq(&self, other: &ItemSource<'_>) -> bool {
         std::ptr::eq(self.arena, other.arena) && self.place == other.place
     }
 }
 
-impl Eq for Source<'_> {}
+impl Eq for ItemSource<'_> {}
 
 impl ItemView<'_> {
     /// Whether the value is long enough to be sent without a copy.
@@ -128,20 +128,20 @@ impl ItemView<'_> {
     /// Where the value can be held on to after the look. A small value of its own, so that a reader that takes its
     /// address does not make all of the view be made.
     #[inline(always)]
-    pub fn holdable(&self) -> Holdable<'_> {
-        Holdable { source: self.source, begin: self.key.len(), end: self.key.len() + self.value.len() }
+    pub fn shareable(&self) -> ShareableValue<'_> {
+        ShareableValue { source: self.source, begin: self.key.len(), end: self.key.len() + self.value.len() }
     }
 }
 
 /// A value that a reader may want to hold on to.
 #[derive(Clone, Copy)]
-pub struct Holdable<'a> {
-    source: Source<'a>,
+pub struct ShareableValue<'a> {
+    source: ItemSource<'a>,
     begin: usize,
     end: usize,
 }
 
-impl Holdable<'_> {
+impl ShareableValue<'_> {
     /// Holds on to it; none if it is too short for that.
     pub fn share(self) -> Option<SharedValue> {
         let data = self.source.arena.large(self.source.place)?;
@@ -151,13 +151,13 @@ impl Holdable<'_> {
 
 /// A new item's allocation, made and filled before its shard is locked. None for a small one, which is filled under the
 /// lock; empty if there was no memory for it.
-pub struct Ready(Option<Box<[u8]>>);
+pub struct PreparedItem(Option<Box<[u8]>>);
 
-impl Ready {
-    const LATER: Ready = Ready(None);
+impl PreparedItem {
+    const UNDER_LOCK: PreparedItem = PreparedItem(None);
 
-    fn of(packed: Option<Box<[u8]>>) -> Ready {
-        Ready(Some(packed.unwrap_or_default()))
+    fn of(packed: Option<Box<[u8]>>) -> PreparedItem {
+        PreparedItem(Some(packed.unwrap_or_default()))
     }
 }
 
@@ -181,7 +181,7 @@ pub enum Stored {
 
 /// What became of an increment or decrement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub enum ArithmeticOutcome {
     Value(u64),
     NotFound,
     NonNumeric,
@@ -192,7 +192,7 @@ pub enum Counted {
 
 /// Sums over the whole cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct CacheTotals {
     pub curr_items: u64,
     pub total_items: u64,
     /// The items as memcached counts them.
@@ -222,9 +222,9 @@ pub struct Totals {
 
 /// The store of ordinary keys.
 pub struct Cache {
-    shards: Box<[Padded]>,
+    shards: Box<[PaddedShard]>,
     hasher: RandomState,
-    cas_ids: Alone,
+    cas_ids: PaddedCount,
     budget: Arc<Budget>,
     detached: Arc<DetachedBytes>,
     item_size_max: usize,
@@ -232,7 +232,7 @@ pub struct Cache {
 
 /// Keeps two shards' locks off one cache line.
 #[repr(align(128))]
-struct Padded(Mutex<Shard>);
+struct PaddedShard(Mutex<Shard>);
 
 impl Cache {
     pub fn new(options: &Options) -> Cache {
@@ -240,17 +240,17 @@ impl Cache {
         let possible = (options.budget_bytes / least).clamp(1, options.shards.max(1) as u64);
         let count: usize = 1 << possible.ilog2();
         let classes = Arc::new(Classes::new(options.item_size_max_bytes));
-        let (layout, budget) = (Arc::new(Layout::new()), Arc::new(Budget::new(options.budget_bytes, count)));
+        let (layout, budget) = (Arc::new(SlotSizes::new()), Arc::new(Budget::new(options.budget_bytes, count)));
         let detached = Arc::<DetachedBytes>::default();
         let shard = |number| {
             let (layout, detached) = (layout.clone(), detached.clone());
             let shard = Shard::new(number, budget.clone(), options.evict, classes.clone(), layout, detached);
-            Padded(Mutex::new(shard))
+            PaddedShard(Mutex::new(shard))
         };
         Cache {
             shards: (0..count).map(shard).collect(),
             hasher: RandomState::default(),
-            cas_ids: Alone(AtomicU64::new(1)),
+            cas_ids: PaddedCount(AtomicU64::new(1)),
             budget,
             detached,
             item_size_max: options.item_size_max_bytes,
@@ -289,21 +289,21 @@ impl Cache {
 
     pub fn store(&self, mode: Mode, key: &[u8], flags: u32, expiry: Seconds, value: &[u8], now: Seconds) -> Stored {
         let ready = self.prepare(mode, key, flags, value);
-        self.with(key, now, |slot| slot.store_ready(mode, flags, expiry, value, ready, None))
+        self.with(key, now, |slot| slot.store_prepared(mode, flags, expiry, value, ready, None))
     }
 
-    /// Allocates and fills what [`Slot::store_ready`] will put in place, so that it need not happen under the lock.
-    pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> Ready {
+    /// Allocates and fills what [`KeySlot::store_prepared`] will put in place, so that it need not happen under the lock.
+    pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> PreparedItem {
         match mode {
-            Mode::Append | Mode::Prepend => Ready::LATER,
-            _ if !self.fits(key.len(), flags, value.len()) => Ready::LATER,
+            Mode::Append | Mode::Prepend => PreparedItem::UNDER_LOCK,
+            _ if !self.fits(key.len(), flags, value.len()) => PreparedItem::UNDER_LOCK,
             // What is small is copied under the lock: that is quicker than to allocate.
-            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => Ready::LATER,
-            _ => Ready::of(slab::pack(key, [value, b""], flags)),
+            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => PreparedItem::UNDER_LOCK,
+            _ => PreparedItem::of(slab::pack(key, [value, b""], flags)),
         }
     }
 
-    pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> Counted {
+    pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> ArithmeticOutcome {
         self.with(key, now, |slot| slot.arithmetic(delta, increase, None))
     }
 
@@ -319,7 +319,7 @@ impl Cache {
 
     /// Any other read-modify-write as one step: `action` runs under the shard's lock with the key's place in
     /// hand, whether or not something is there. It must not call the cache.
-    pub fn with<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut Slot<'_>) -> R) -> R {
+    pub fn with<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut KeySlot<'_>) -> R) -> R {
         debug_assert!(!key.is_empty() && key.len() <= KEY_BYTES_MAX, "the caller checks the key");
         let mut hasher = self.hasher.build_hasher();
         hasher.write(key);
@@ -327,32 +327,33 @@ impl Cache {
         // The upper half chooses the shard, the lower half the place in it.
         let number = (hash >> 32) as usize & (self.shards.len() - 1);
         let shard = &self.shards[number];
-        let mut trash = Trash::default();
+        let mut deferred = DeferredDrop::default();
         let mut guard = shard.0.lock();
-        let mut slot = Slot::new(&mut guard, &mut trash, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
+        let mut slot =
+            KeySlot::new(&mut guard, &mut deferred, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
         let result = action(&mut slot);
-        let changed = guard.finish(now, &mut trash);
+        let changed = guard.finish(now, &mut deferred);
         drop(guard);
-        drop(trash);
+        drop(deferred);
         if changed && self.budget.is_exceeded_by(0) {
-            self.settle(Some(number), now);
+            self.enforce_budget(Some(number), now);
         }
         result
     }
 
-    /// Makes room in the richest shards, for one that held less than its share when it needed memory; that one comes
+    /// Makes room in the largest shards, for one that held less than its share when it needed memory; that one comes
     /// last, because it holds what was just stored.
     #[cold]
-    fn settle(&self, debtor: Option<usize>, now: Seconds) {
+    fn enforce_budget(&self, debtor: Option<usize>, now: Seconds) {
         let mut tried = vec![false; self.shards.len()];
         if let Some(debtor) = debtor {
             tried[debtor] = true;
         }
         while self.budget.is_exceeded_by(0)
-            && let Some(shard) = self.budget.richest(&tried).or(debtor)
+            && let Some(shard) = self.budget.largest(&tried).or(debtor)
         {
-            let mut trash = Trash::default();
-            let gave = self.shards[shard].0.lock().give(0, now, &mut trash);
+            let mut deferred = DeferredDrop::default();
+            let gave = self.shards[shard].0.lock().evict_for_others(0, now, &mut deferred);
             if !gave && tried[shard] {
                 break;
             }
@@ -384,15 +385,18 @@ impl Cache {
     pub fn set_budget(&self, bytes: u64) {
         self.budget.set_bytes(bytes);
         for shard in &self.shards {
-            let mut trash = Trash::default();
-            shard.0.lock().give(self.budget.share(), 0, &mut trash);
+            let mut deferred = DeferredDrop::default();
+            shard.0.lock().evict_for_others(self.budget.share(), 0, &mut deferred);
         }
-        self.settle(None, 0);
+        self.enforce_budget(None, 0);
     }
 
-    pub fn totals(&self) -> Totals {
-        let mut totals =
-            Totals { budget_bytes: self.budget.bytes(), shards: self.shards.len() as u64, ..Totals::default() };
+    pub fn totals(&self) -> CacheTotals {
+        let mut totals = CacheTotals {
+            budget_bytes: self.budget.bytes(),
+            shards: self.shards.len() as u64,
+            ..CacheTotals::default()
+        };
         for shard in &self.shards {
             let shard = shard.0.lock();
             totals.curr_items += shard.items();

@@ -8,19 +8,19 @@
 //! moves the share. So the order is close to that of last use while popularity moves, and close to that of frequency
 //! while it stands still. What was tried beside it is in `docs/design/cache.md`.
 
-use super::slab::{Link, NIL, Slab};
+use super::slab::{NIL, QueueLinks, Slab};
 
 /// A first-in first-out list through the entries, with its weight in bytes.
-pub(super) struct Queue {
+pub(super) struct EvictionQueue {
     head: u32,
     tail: u32,
     pub(super) len: u32,
     pub(super) bytes: u64,
 }
 
-impl Queue {
-    pub(super) fn new() -> Queue {
-        Queue { head: NIL, tail: NIL, len: 0, bytes: 0 }
+impl EvictionQueue {
+    pub(super) fn new() -> EvictionQueue {
+        EvictionQueue { head: NIL, tail: NIL, len: 0, bytes: 0 }
     }
 
     /// The oldest entry, or `NIL`.
@@ -29,7 +29,7 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, slab: &mut Slab, index: u32, bytes: u64) {
-        slab.get_mut(index).queue = Link { prev: NIL, next: self.head };
+        slab.get_mut(index).queue = QueueLinks { prev: NIL, next: self.head };
         match self.head {
             NIL => self.tail = index,
             head => slab.get_mut(head).queue.prev = index,
@@ -40,7 +40,7 @@ impl Queue {
     }
 
     pub(super) fn remove(&mut self, slab: &mut Slab, index: u32, bytes: u64) {
-        let Link { prev, next } = std::mem::replace(&mut slab.get_mut(index).queue, Link::NONE);
+        let QueueLinks { prev, next } = std::mem::replace(&mut slab.get_mut(index).queue, QueueLinks::NONE);
         match prev {
             NIL => self.head = next,
             prev => slab.get_mut(prev).queue.next = next,
@@ -55,7 +55,7 @@ impl Queue {
 
     /// Puts right the links to an entry that was moved to `index`.
     pub(super) fn relocated(&mut self, slab: &mut Slab, index: u32) {
-        let Link { prev, next } = slab.get(index).queue;
+        let QueueLinks { prev, next } = slab.get(index).queue;
         match prev {
             NIL => self.head = index,
             prev => slab.get_mut(prev).queue.next = index,
@@ -78,42 +78,42 @@ impl Queue {
     }
 }
 
-/// The small queue's part of the weight of both, in parts of [`Share::WHOLE`].
-pub(super) struct Share(u32);
+/// The small queue's part of the weight of both, in parts of [`SmallQueueShare::WHOLE`].
+pub(super) struct SmallQueueShare(u32);
 
-impl Share {
+impl SmallQueueShare {
     const WHOLE: u32 = 1 << 16;
-    const FIRST: u32 = Share::WHOLE / 10;
-    const LEAST: u32 = Share::WHOLE / 50;
-    const MOST: u32 = Share::WHOLE / 10 * 9;
+    const FIRST: u32 = SmallQueueShare::WHOLE / 10;
+    const LEAST: u32 = SmallQueueShare::WHOLE / 50;
+    const MOST: u32 = SmallQueueShare::WHOLE / 10 * 9;
     /// A key that comes back moves the share by so many times its own part of the weight.
     const STEP: u64 = 16;
 
-    pub(super) fn new() -> Share {
-        Share(Share::FIRST)
+    pub(super) fn new() -> SmallQueueShare {
+        SmallQueueShare(SmallQueueShare::FIRST)
     }
 
     /// Whether the small queue has more than its share.
     #[inline]
     pub(super) fn is_exceeded(&self, small_bytes: u64, main_bytes: u64) -> bool {
-        small_bytes * u64::from(Share::WHOLE) > (small_bytes + main_bytes) * u64::from(self.0)
+        small_bytes * u64::from(SmallQueueShare::WHOLE) > (small_bytes + main_bytes) * u64::from(self.0)
     }
 
     /// A key of this cost has come back right after it was evicted.
     pub(super) fn learn(&mut self, from_main: bool, cost: u64, whole: u64) {
-        let step =
-            (cost * Share::STEP * u64::from(Share::WHOLE) / whole.max(1)).clamp(1, u64::from(Share::FIRST)) as u32;
+        let step = (cost * SmallQueueShare::STEP * u64::from(SmallQueueShare::WHOLE) / whole.max(1))
+            .clamp(1, u64::from(SmallQueueShare::FIRST)) as u32;
         let moved = if from_main { self.0.saturating_sub(step) } else { self.0 + step };
-        self.0 = moved.clamp(Share::LEAST, Share::MOST);
+        self.0 = moved.clamp(SmallQueueShare::LEAST, SmallQueueShare::MOST);
     }
 }
 
 /// What the ghost table remembers of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub(super) struct GhostHit {
     pub(super) from_main: bool,
     /// Since then no more than a twentieth of as many items as there are have left the same queue.
-    pub(super) lately: bool,
+    pub(super) recent: bool,
 }
 
 /// Keys evicted lately, each in the one place its hash allows; a newer one overwrites. About as many places as the
@@ -151,7 +151,7 @@ impl Ghost {
     }
 
     /// What is remembered of a key; forgets it.
-    pub(super) fn take(&mut self, hash: u32, items: u32) -> Option<Remembered> {
+    pub(super) fn take(&mut self, hash: u32, items: u32) -> Option<GhostHit> {
         let place = self.place(hash)?;
         let found = self.places[place];
         if found == 0 || found >> TAG_SHIFT != hash >> TAG_SHIFT {
@@ -160,7 +160,7 @@ impl Ghost {
         self.places[place] = 0;
         let from_main = found & FROM_MAIN != 0;
         let age = self.when(from_main).wrapping_sub(found) & (FROM_MAIN - 1);
-        Some(Remembered { from_main, lately: age * self.quantum() <= items / 20 })
+        Some(GhostHit { from_main, recent: age * self.quantum() <= items / 20 })
     }
 
     pub(super) fn clear(&mut self) {

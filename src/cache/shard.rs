@@ -3,10 +3,10 @@
 //! Invariants, recounted by [`Shard::validate`]:
 //! - what the shard has reported to the [`Budget`] between two operations is what it holds;
 //! - every live entry is in the table once, in exactly one queue, and in the wheel if and only if it expires;
-//! - memory leaves through [`Trash`], which the caller drops after it has let go of the lock.
+//! - memory leaves through [`DeferredDrop`], which the caller drops after it has let go of the lock.
 //!
 //! When the budget is exceeded, a shard makes room itself if it holds at least about its share. If it holds less,
-//! it stays in debt until the end of the operation, when the caller lets the richest shard make room.
+//! it stays in debt until the end of the operation, when the caller lets the largest shard make room.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use hashbrown::HashTable;
 
 use super::{
     Seconds,
-    arena::{self, Arena, Data, Layout, Piece, Place},
+    arena::{self, Allocation, Arena, DataInput, DataPlace, SlotSizes},
     budget::Budget,
     class::{ClassTotals, Classes, item_size},
     large::DetachedBytes,
-    queue::{Ghost, Queue, Share},
-    slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, Entry, FETCHED, HAS_FLAGS, IN_MAIN, MARKS, Slab},
-    wheel::{NO_SLOT, Step, Wheel},
+    queue::{EvictionQueue, Ghost, SmallQueueShare},
+    slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, FETCHED, HAS_FLAGS, IN_MAIN, ItemEntry, MARKS, Slab},
+    wheel::{NO_SLOT, Wheel, WheelStep},
 };
 
 /// Entries the wheel looks at, and the slab moves, in the course of one operation: bounds its length.
 const WHEEL_STEPS: usize = 8;
 const COMPACT_STEPS: usize = 2;
 /// Pages and chunks of flushed items given back in the course of one operation.
-const BURY_STEPS: usize = 8;
+const RECLAIM_STEPS: usize = 8;
 
 /// Memory on its way out, dropped by the caller without the lock. Two places need no allocation.
 #[derive(Default)]
-pub(super) struct Trash {
-    first: Option<Piece>,
-    second: Option<Piece>,
-    rest: Vec<Piece>,
+pub(super) struct DeferredDrop {
+    first: Option<Allocation>,
+    second: Option<Allocation>,
+    rest: Vec<Allocation>,
     chunks: Vec<Chunk>,
 }
 
-impl Trash {
-    pub(super) fn push(&mut self, data: Piece) {
-        if let Piece::Shared(data) = &data {
+impl DeferredDrop {
+    pub(super) fn push(&mut self, data: Allocation) {
+        if let Allocation::Shared(data) = &data {
             data.give_up();
         }
         if self.first.is_none() {
@@ -55,7 +55,7 @@ impl Trash {
 
 /// Why an entry leaves; decides which counters move.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaves {
+pub(super) enum RemovalReason {
     Deleted,
     Evicted,
     /// Found expired: by a reader, by the wheel in passing, or by an item that needed the memory.
@@ -78,14 +78,14 @@ pub(super) struct Shard {
     pub(super) slab: Slab,
     pub(super) arena: Arena,
     wheel: Wheel,
-    small: Queue,
-    main: Queue,
+    small: EvictionQueue,
+    main: EvictionQueue,
     ghost: Ghost,
     /// Of the small queue.
-    share: Share,
+    share: SmallQueueShare,
     /// What flushed items leave behind, given back a little with each operation: a flush takes no time and no reader
     /// waits.
-    graveyard: Graveyard,
+    flushed: FlushedMemory,
     /// The live entries as memcached counts them.
     pub(super) requested_bytes: u64,
     budget: Arc<Budget>,
@@ -104,15 +104,15 @@ pub(super) struct Shard {
 }
 
 #[derive(Default)]
-struct Graveyard {
+struct FlushedMemory {
     chunks: Vec<Chunk>,
-    data: Vec<Piece>,
+    data: Vec<Allocation>,
     bytes: u64,
 }
 
 /// What a store is going to need.
 #[derive(Clone, Copy)]
-struct Want {
+struct SpaceNeeded {
     data_len: usize,
     /// A place in the table and an entry, too.
     entry: bool,
@@ -126,7 +126,7 @@ impl Shard {
         budget: Arc<Budget>,
         evict: bool,
         classes: Arc<Classes>,
-        layout: Arc<Layout>,
+        layout: Arc<SlotSizes>,
         detached: Arc<DetachedBytes>,
     ) -> Shard {
         let stats = (1..=classes.count())
@@ -137,11 +137,11 @@ impl Shard {
             slab: Slab::new(),
             arena: Arena::new(layout, evict, detached),
             wheel: Wheel::new(),
-            small: Queue::new(),
-            main: Queue::new(),
+            small: EvictionQueue::new(),
+            main: EvictionQueue::new(),
             ghost: Ghost::new(),
-            share: Share::new(),
-            graveyard: Graveyard::default(),
+            share: SmallQueueShare::new(),
+            flushed: FlushedMemory::default(),
             requested_bytes: 0,
             budget,
             number,
@@ -165,7 +165,7 @@ impl Shard {
             + self.slab.bytes()
             + self.table.allocation_size() as u64
             + self.ghost.bytes()
-            + self.graveyard.bytes
+            + self.flushed.bytes
     }
 
     pub(super) fn fixed_bytes(&self) -> u64 {
@@ -183,7 +183,7 @@ impl Shard {
 
     /// An entry's key, value and flags.
     #[inline]
-    pub(super) fn data(&self, entry: &Entry) -> &[u8] {
+    pub(super) fn data(&self, entry: &ItemEntry) -> &[u8] {
         self.arena.get(entry.place)
     }
 
@@ -203,11 +203,12 @@ impl Shard {
     }
 
     /// Makes room until the budget holds, or until this shard holds no more than `floor`. False if it can do no more.
-    pub(super) fn give(&mut self, floor: u64, now: Seconds, trash: &mut Trash) -> bool {
+    pub(super) fn evict_for_others(&mut self, floor: u64, now: Seconds, deferred: &mut DeferredDrop) -> bool {
         let now = now.max(self.now);
         self.report();
         while self.budget.is_exceeded_by(0) && self.reported > floor {
-            let gave = self.shed(None, None, now, trash) || (self.evict && self.evict_one(None, now, trash));
+            let gave =
+                self.release_unneeded(None, None, now, deferred) || (self.evict && self.evict_one(None, now, deferred));
             if !gave {
                 let had = self.ghost.bytes();
                 self.ghost.clear();
@@ -231,10 +232,10 @@ impl Shard {
     /// To be called last in every operation: a bounded share of the upkeep. True if the shard may hold more now or less;
     /// a read, if nothing was due, changes nothing and spends nothing on the budget.
     #[inline]
-    pub(super) fn finish(&mut self, now: Seconds, trash: &mut Trash) -> bool {
+    pub(super) fn finish(&mut self, now: Seconds, deferred: &mut DeferredDrop) -> bool {
         if self.wheel.is_due(now) {
             for _ in 0..WHEEL_STEPS {
-                if matches!(self.wheel_step(now, Leaves::ExpiredWheel, None, trash), Step::Idle) {
+                if matches!(self.wheel_step(now, RemovalReason::ExpiredWheel, None, deferred), WheelStep::Idle) {
                     break;
                 }
             }
@@ -244,8 +245,8 @@ impl Shard {
                 self.compact_step();
             }
         }
-        if self.graveyard.bytes > 0 {
-            (0..BURY_STEPS).for_each(|_| self.bury(trash));
+        if self.flushed.bytes > 0 {
+            (0..RECLAIM_STEPS).for_each(|_| self.reclaim(deferred));
         }
         let changed = std::mem::take(&mut self.changed);
         if changed {
@@ -301,9 +302,15 @@ impl Shard {
     }
 
     /// Adds an entry for a key that has none. `None`: no memory, and nothing changed.
-    pub(super) fn insert(&mut self, hash: u32, new: NewData<'_>, now: Seconds, trash: &mut Trash) -> Option<u32> {
-        let want = Want { data_len: new.data.len(), entry: true, credit: 0 };
-        if !self.make_room(Some(want), None, now, trash) {
+    pub(super) fn insert(
+        &mut self,
+        hash: u32,
+        new: NewData<'_>,
+        now: Seconds,
+        deferred: &mut DeferredDrop,
+    ) -> Option<u32> {
+        let want = SpaceNeeded { data_len: new.data.len(), entry: true, credit: 0 };
+        if !self.make_room(Some(want), None, now, deferred) {
             return None;
         }
         let index = self.slab.take_slot();
@@ -315,22 +322,28 @@ impl Shard {
         self.put(index, new.data);
         let cost = self.cost(index);
         if let Some(remembered) = remembered
-            && remembered.lately
+            && remembered.recent
         {
             self.share.learn(remembered.from_main, cost, self.small.bytes + self.main.bytes);
         }
         let queue = if to_main { &mut self.main } else { &mut self.small };
         queue.push(&mut self.slab, index, cost);
-        self.describe(index, new.terms, now);
-        self.freshen_table();
+        self.describe(index, new.meta, now);
+        self.rebuild_table();
         let slab = &self.slab;
         self.table.insert_unique(spread(hash), index, |&other| spread(slab.get(other).hash));
         self.counters.total_items += 1;
-        Some(self.settle_in(index, now, trash))
+        Some(self.finish_store(index, now, deferred))
     }
 
     /// Gives an entry new contents in its place in the queue. `None`: no memory, and the old contents stay.
-    pub(super) fn replace(&mut self, mut index: u32, new: NewData<'_>, now: Seconds, trash: &mut Trash) -> Option<u32> {
+    pub(super) fn replace(
+        &mut self,
+        mut index: u32,
+        new: NewData<'_>,
+        now: Seconds,
+        deferred: &mut DeferredDrop,
+    ) -> Option<u32> {
         let place = self.slab.get(index).place;
         self.counters.total_items += 1;
         let data = match self.arena.overwrite(place, new.data) {
@@ -339,32 +352,32 @@ impl Shard {
                 let entry = self.slab.get_mut(index);
                 entry.place = place;
                 entry.bump();
-                self.describe(index, new.terms, now);
+                self.describe(index, new.meta, now);
                 return Some(index);
             }
             Err(data) => data,
         };
         let credit = if place.is_large() { self.arena.cost(place) } else { 0 };
-        let want = Want { data_len: data.len(), entry: false, credit };
-        if !self.make_room(Some(want), Some(&mut index), now, trash) {
+        let want = SpaceNeeded { data_len: data.len(), entry: false, credit };
+        if !self.make_room(Some(want), Some(&mut index), now, deferred) {
             self.counters.total_items -= 1;
             return None;
         }
         self.forget_contents(index);
         let old_cost = self.cost(index);
-        self.release(self.slab.get(index).place, trash);
+        self.release(self.slab.get(index).place, deferred);
         self.put(index, data);
         let entry = self.slab.get_mut(index);
         entry.bump();
         let (in_main, cost) = (entry.has(IN_MAIN), self.cost(index));
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.bytes = queue.bytes - old_cost + cost;
-        self.describe(index, new.terms, now);
-        Some(self.settle_in(index, now, trash))
+        self.describe(index, new.meta, now);
+        Some(self.finish_store(index, now, deferred))
     }
 
     /// Puts an entry's data in a place. The caller has made room.
-    fn put(&mut self, index: u32, data: Data<'_>) {
+    fn put(&mut self, index: u32, data: DataInput<'_>) {
         self.changed = true;
         let growth = self.arena.growth(data.len());
         let short = growth > 0 && self.budget.is_exceeded_by(growth);
@@ -373,18 +386,18 @@ impl Shard {
     }
 
     /// After a store: what it took may be a little more than was foreseen.
-    fn settle_in(&mut self, mut index: u32, now: Seconds, trash: &mut Trash) -> u32 {
+    fn finish_store(&mut self, mut index: u32, now: Seconds, deferred: &mut DeferredDrop) -> u32 {
         self.report();
         if self.budget.is_exceeded_by(0) {
-            self.make_room(None, Some(&mut index), now, trash);
+            self.make_room(None, Some(&mut index), now, deferred);
             self.relink(index);
         }
         index
     }
 
-    pub(super) fn remove(&mut self, index: u32, why: Leaves, now: Seconds, trash: &mut Trash) {
+    pub(super) fn remove(&mut self, index: u32, why: RemovalReason, now: Seconds, deferred: &mut DeferredDrop) {
         self.changed = true;
-        self.count_leaving(index, why, now);
+        self.count_removal(index, why, now);
         let entry = self.slab.get(index);
         let (hash, cost, in_main, place) = (entry.hash, self.cost(index), entry.has(IN_MAIN), entry.place);
         if let Ok(found) = self.table.find_entry(spread(hash), |&other| other == index) {
@@ -393,13 +406,13 @@ impl Shard {
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.remove(&mut self.slab, index, cost);
         self.forget_contents(index);
-        self.release(place, trash);
+        self.release(place, deferred);
         self.slab.free_slot(index);
     }
 
     /// Gives up a place in the arena and puts right the entry whose data has moved there.
-    fn release(&mut self, place: Place, trash: &mut Trash) {
-        if let Some(moved) = self.arena.free(place, trash) {
+    fn release(&mut self, place: DataPlace, deferred: &mut DeferredDrop) {
+        if let Some(moved) = self.arena.free(place, deferred) {
             moved.correct(&mut self.slab.get_mut(moved.owner).place);
         }
     }
@@ -407,11 +420,11 @@ impl Shard {
     /// An entry's weight in its queue.
     #[inline]
     fn cost(&self, index: u32) -> u64 {
-        self.arena.cost(self.slab.get(index).place) + size_of::<Entry>() as u64
+        self.arena.cost(self.slab.get(index).place) + size_of::<ItemEntry>() as u64
     }
 
     /// Bytes by which this store would make the shard larger.
-    fn growth(&self, want: Option<Want>) -> u64 {
+    fn growth(&self, want: Option<SpaceNeeded>) -> u64 {
         let Some(want) = want else { return 0 };
         let mut bytes = self.arena.growth(want.data_len);
         if want.entry {
@@ -423,7 +436,7 @@ impl Shard {
     }
 
     /// Whether the whole budget has room for it, with everything else gone.
-    fn is_possible(&self, want: Option<Want>) -> bool {
+    fn is_possible(&self, want: Option<SpaceNeeded>) -> bool {
         let Some(want) = want else { return true };
         let administration = self.fixed_bytes() * self.budget.shards() as u64 + CHUNK_BYTES + 1024;
         administration + arena::large_bytes(want.data_len) <= self.budget.bytes()
@@ -431,7 +444,13 @@ impl Shard {
 
     /// Evicts, reclaims and shrinks until what is wanted fits the budget; never touches `keep`, whose index may
     /// change. False if that cannot be done.
-    fn make_room(&mut self, want: Option<Want>, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
+    fn make_room(
+        &mut self,
+        want: Option<SpaceNeeded>,
+        mut keep: Option<&mut u32>,
+        now: Seconds,
+        deferred: &mut DeferredDrop,
+    ) -> bool {
         let mut first = true;
         loop {
             self.report();
@@ -443,7 +462,7 @@ impl Shard {
                 return false;
             }
             let data_len = want.map(|want| want.data_len);
-            if self.shed(data_len, keep.as_deref_mut(), now, trash) {
+            if self.release_unneeded(data_len, keep.as_deref_mut(), now, deferred) {
                 continue;
             }
             if let Some(want) = want
@@ -455,10 +474,10 @@ impl Shard {
             let others = self.budget.shards() > 1;
             let share = self.budget.share();
             if self.evict && others && self.reported + growth < share - share / 16 {
-                // The richest shard will make room, at the end of the operation.
+                // The largest shard will make room, at the end of the operation.
                 return true;
             }
-            if !self.evict || !self.evict_one(keep.as_deref().copied(), now, trash) {
+            if !self.evict || !self.evict_one(keep.as_deref().copied(), now, deferred) {
                 if self.ghost.bytes() == 0 {
                     return self.evict && others;
                 }
@@ -473,10 +492,16 @@ impl Shard {
     }
 
     /// One step of giving back what no item needs. False if there is nothing more.
-    fn shed(&mut self, data_len: Option<usize>, mut keep: Option<&mut u32>, now: Seconds, trash: &mut Trash) -> bool {
-        if self.graveyard.bytes > 0 {
-            self.bury(trash);
-        } else if self.arena.drop_spare(data_len, trash) {
+    fn release_unneeded(
+        &mut self,
+        data_len: Option<usize>,
+        mut keep: Option<&mut u32>,
+        now: Seconds,
+        deferred: &mut DeferredDrop,
+    ) -> bool {
+        if self.flushed.bytes > 0 {
+            self.reclaim(deferred);
+        } else if self.arena.drop_spare(data_len, deferred) {
         } else if self.slab.free_count() as usize > CHUNK_ENTRIES {
             if let (Some((from, to)), Some(keep)) = (self.compact_step(), keep.as_deref_mut())
                 && *keep == from
@@ -485,7 +510,7 @@ impl Shard {
             }
         } else if self.shrink_table() {
         } else if self.wheel.is_due(now) {
-            self.wheel_step(now, Leaves::ExpiredReclaimed, keep.as_deref().copied(), trash);
+            self.wheel_step(now, RemovalReason::ExpiredReclaimed, keep.as_deref().copied(), deferred);
         } else {
             return false;
         }
@@ -493,7 +518,7 @@ impl Shard {
     }
 
     /// One victim by S3-FIFO. False if nothing but `keep` is left.
-    fn evict_one(&mut self, keep: Option<u32>, now: Seconds, trash: &mut Trash) -> bool {
+    fn evict_one(&mut self, keep: Option<u32>, now: Seconds, deferred: &mut DeferredDrop) -> bool {
         loop {
             let from_small = self.main.len == 0 || self.share.is_exceeded(self.small.bytes, self.main.bytes);
             if from_small && self.small.len > 0 {
@@ -509,7 +534,7 @@ impl Shard {
                     continue;
                 }
                 let hash = entry.hash;
-                self.remove(index, Leaves::Evicted, now, trash);
+                self.remove(index, RemovalReason::Evicted, now, deferred);
                 self.ghost.insert(hash, false, self.slab.live_count());
                 return true;
             }
@@ -520,7 +545,7 @@ impl Shard {
                 }
                 // Only the kept entry is in the main queue: take from the small one, whatever its share.
                 let index = self.small.tail();
-                self.remove(index, Leaves::Evicted, now, trash);
+                self.remove(index, RemovalReason::Evicted, now, deferred);
                 return true;
             }
             let entry = self.slab.get_mut(index);
@@ -534,21 +559,27 @@ impl Shard {
                 continue;
             }
             let hash = entry.hash;
-            self.remove(index, Leaves::Evicted, now, trash);
+            self.remove(index, RemovalReason::Evicted, now, deferred);
             self.ghost.insert(hash, true, self.slab.live_count());
             return true;
         }
     }
 
     /// One step of the wheel; an expired entry is removed, unless it is the one just being stored.
-    fn wheel_step(&mut self, now: Seconds, why: Leaves, keep: Option<u32>, trash: &mut Trash) -> Step {
+    fn wheel_step(
+        &mut self,
+        now: Seconds,
+        why: RemovalReason,
+        keep: Option<u32>,
+        deferred: &mut DeferredDrop,
+    ) -> WheelStep {
         let step = self.wheel.step(&mut self.slab, now);
-        if let Step::Expired(index) = step {
+        if let WheelStep::Expired(index) = step {
             if keep == Some(index) {
                 // Stored already expired: out of the wheel for now, and back in when its store is done.
                 self.wheel.unlink(&mut self.slab, index);
             } else {
-                self.remove(index, why, now, trash);
+                self.remove(index, why, now, deferred);
             }
         }
         step
@@ -578,7 +609,7 @@ impl Shard {
     }
 
     /// A table full of marks of what has left, not of what is there, is written anew: left to itself it would double.
-    fn freshen_table(&mut self) {
+    fn rebuild_table(&mut self) {
         self.changed = true;
         let (len, buckets) = (self.table.len(), self.table.num_buckets());
         if len == self.table.capacity() && buckets >= 64 && len < buckets / 16 * 13 {
@@ -606,13 +637,13 @@ impl Shard {
 
     fn flush_now(&mut self) {
         self.pending_flush = None;
-        self.graveyard.bytes += self.arena.bytes() + self.slab.bytes();
-        self.graveyard.chunks.append(&mut self.slab.take_chunks());
-        self.graveyard.data.append(&mut self.arena.take_all());
+        self.flushed.bytes += self.arena.bytes() + self.slab.bytes();
+        self.flushed.chunks.append(&mut self.slab.take_chunks());
+        self.flushed.data.append(&mut self.arena.take_all());
         self.table = HashTable::new();
         self.wheel = Wheel::new();
-        self.small = Queue::new();
-        self.main = Queue::new();
+        self.small = EvictionQueue::new();
+        self.main = EvictionQueue::new();
         self.ghost.clear();
         self.requested_bytes = 0;
         for class in &mut self.stats {
@@ -623,27 +654,27 @@ impl Shard {
     }
 
     /// Gives back one piece of what was flushed.
-    fn bury(&mut self, trash: &mut Trash) {
+    fn reclaim(&mut self, deferred: &mut DeferredDrop) {
         self.changed = true;
-        if let Some(data) = self.graveyard.data.pop() {
-            self.graveyard.bytes -= data.cost();
-            trash.push(data);
-        } else if let Some(chunk) = self.graveyard.chunks.pop() {
-            self.graveyard.bytes -= CHUNK_BYTES;
-            trash.chunks.push(chunk);
+        if let Some(data) = self.flushed.data.pop() {
+            self.flushed.bytes -= data.cost();
+            deferred.push(data);
+        } else if let Some(chunk) = self.flushed.chunks.pop() {
+            self.flushed.bytes -= CHUNK_BYTES;
+            deferred.chunks.push(chunk);
         } else {
-            self.graveyard = Graveyard::default();
+            self.flushed = FlushedMemory::default();
         }
     }
 
-    fn count_leaving(&mut self, index: u32, why: Leaves, now: Seconds) {
+    fn count_removal(&mut self, index: u32, why: RemovalReason, now: Seconds) {
         let entry = self.slab.get(index);
         let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 0);
         let idle = u64::from(now.saturating_sub(entry.last_access));
         let stats = self.stats_of(index);
         match why {
-            Leaves::Deleted => return,
-            Leaves::Evicted => {
+            RemovalReason::Deleted => return,
+            RemovalReason::Evicted => {
                 stats.evicted += 1;
                 stats.evicted_nonzero += u64::from(expires);
                 stats.evicted_unfetched += u64::from(!fetched);
@@ -651,22 +682,22 @@ impl Shard {
                 stats.evicted_time = idle;
                 return;
             }
-            Leaves::ExpiredRead => {}
-            Leaves::ExpiredWheel => stats.crawler_reclaimed += 1,
-            Leaves::ExpiredReclaimed => stats.reclaimed += 1,
+            RemovalReason::ExpiredRead => {}
+            RemovalReason::ExpiredWheel => stats.crawler_reclaimed += 1,
+            RemovalReason::ExpiredReclaimed => stats.reclaimed += 1,
         }
         stats.expired_unfetched += u64::from(!fetched);
     }
 
     /// Says what an entry's new data is, and counts it.
-    fn describe(&mut self, index: u32, terms: Terms, now: Seconds) {
+    fn describe(&mut self, index: u32, meta: EntryMeta, now: Seconds) {
         let entry = self.slab.get_mut(index);
-        entry.key_len = terms.key_len;
-        entry.cas = terms.cas;
-        entry.exptime = terms.expiry;
+        entry.key_len = meta.key_len;
+        entry.cas = meta.cas;
+        entry.exptime = meta.expiry;
         entry.last_access = now;
         entry.timer_slot = NO_SLOT;
-        entry.put(HAS_FLAGS, terms.has_flags);
+        entry.put(HAS_FLAGS, meta.has_flags);
         entry.put(MARKS, false);
         entry.class = self.classes.of(entry.item_size());
         self.count_contents(index);
@@ -732,9 +763,9 @@ impl Shard {
             check(indices.iter().all(|&index| self.slab.get(index).is_live()), "a free slot in a queue")?;
         }
         check(self.small.len + self.main.len == self.slab.live_count(), "queue lengths")?;
-        let data: u64 = self.graveyard.data.iter().map(Piece::cost).sum();
-        let chunks = self.graveyard.chunks.len() as u64 * CHUNK_BYTES;
-        check(data + chunks <= self.graveyard.bytes, "graveyard bytes")?;
+        let data: u64 = self.flushed.data.iter().map(Allocation::cost).sum();
+        let chunks = self.flushed.chunks.len() as u64 * CHUNK_BYTES;
+        check(data + chunks <= self.flushed.bytes, "flushed bytes")?;
         check(self.reported == self.used(), "reported bytes")?;
         Ok(())
     }
@@ -742,13 +773,13 @@ impl Shard {
 
 /// Contents for an entry.
 pub(super) struct NewData<'a> {
-    pub(super) data: Data<'a>,
-    pub(super) terms: Terms,
+    pub(super) data: DataInput<'a>,
+    pub(super) meta: EntryMeta,
 }
 
 /// What an entry says of its data.
 #[derive(Clone, Copy)]
-pub(super) struct Terms {
+pub(super) struct EntryMeta {
     pub(super) key_len: u8,
     pub(super) has_flags: bool,
     pub(super) expiry: Seconds,

@@ -4,39 +4,39 @@
 //! is free, the shard moves the last entry down (see `Shard::compact_step`) until the last chunk can go, so a
 //! shard that once held many small items does not keep their records for ever.
 
-use super::{Seconds, arena::Place, large::SHARED_BYTES_MIN};
+use super::{Seconds, arena::DataPlace, large::SHARED_BYTES_MIN};
 
 /// Entries in a chunk: 6 KiB, small enough for a shard of a few hundred KiB.
 pub(super) const CHUNK_ENTRIES: usize = 128;
-pub(super) const CHUNK_BYTES: u64 = (CHUNK_ENTRIES * size_of::<Entry>()) as u64;
+pub(super) const CHUNK_BYTES: u64 = (CHUNK_ENTRIES * size_of::<ItemEntry>()) as u64;
 /// No entry.
 pub(super) const NIL: u32 = u32::MAX;
 
-pub(super) type Chunk = Box<[Entry; CHUNK_ENTRIES]>;
+pub(super) type Chunk = Box<[ItemEntry; CHUNK_ENTRIES]>;
 
 /// Neighbours in a doubly linked list of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct QueueLinks {
     pub(super) prev: u32,
     pub(super) next: u32,
 }
 
-impl Link {
-    pub(super) const NONE: Link = Link { prev: NIL, next: NIL };
+impl QueueLinks {
+    pub(super) const NONE: QueueLinks = QueueLinks { prev: NIL, next: NIL };
 }
 
 /// One item's record: 48 bytes, beside its data's place in the arena.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct ItemEntry {
     /// Key, value, then four bytes of flags if `HAS_FLAGS`.
-    pub(super) place: Place,
+    pub(super) place: DataPlace,
     pub(super) cas: u64,
     pub(super) exptime: Seconds,
     pub(super) last_access: Seconds,
     /// Neighbours in the eviction queue; of a free slot, in the free list.
-    pub(super) queue: Link,
+    pub(super) queue: QueueLinks,
     /// Neighbours in the timing wheel's slot.
-    pub(super) timer: Link,
+    pub(super) timer: QueueLinks,
     /// Low half of the key's hash; growing the table never reads a key.
     pub(super) hash: u32,
     /// Zero marks a free slot: no key is empty.
@@ -61,15 +61,15 @@ pub(super) const ENCODED_KEY: u8 = 1 << 7;
 /// What an entry keeps when it moves, and loses when its item is replaced.
 pub(super) const MARKS: u8 = FETCHED | STALE | TOKEN_SENT | ENCODED_KEY;
 
-impl Entry {
-    fn vacant() -> Entry {
-        Entry {
-            place: Place::NOWHERE,
+impl ItemEntry {
+    fn vacant() -> ItemEntry {
+        ItemEntry {
+            place: DataPlace::NOWHERE,
             cas: 0,
             exptime: 0,
             last_access: 0,
-            queue: Link::NONE,
-            timer: Link::NONE,
+            queue: QueueLinks::NONE,
+            timer: QueueLinks::NONE,
             hash: 0,
             key_len: 0,
             class: 0,
@@ -185,12 +185,12 @@ impl Slab {
     }
 
     #[inline]
-    pub(super) fn get(&self, index: u32) -> &Entry {
+    pub(super) fn get(&self, index: u32) -> &ItemEntry {
         &self.chunks[index as usize / CHUNK_ENTRIES][index as usize % CHUNK_ENTRIES]
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, index: u32) -> &mut Entry {
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut ItemEntry {
         &mut self.chunks[index as usize / CHUNK_ENTRIES][index as usize % CHUNK_ENTRIES]
     }
 
@@ -227,7 +227,7 @@ impl Slab {
         }
         let index = self.len;
         if index as usize == self.chunks.len() * CHUNK_ENTRIES {
-            self.chunks.push(Box::new(std::array::from_fn(|_| Entry::vacant())));
+            self.chunks.push(Box::new(std::array::from_fn(|_| ItemEntry::vacant())));
         }
         self.len += 1;
         index
@@ -235,7 +235,7 @@ impl Slab {
 
     pub(super) fn free_slot(&mut self, index: u32) {
         let next = self.free_head;
-        *self.get_mut(index) = Entry { queue: Link { prev: NIL, next }, ..Entry::vacant() };
+        *self.get_mut(index) = ItemEntry { queue: QueueLinks { prev: NIL, next }, ..ItemEntry::vacant() };
         if next != NIL {
             self.get_mut(next).queue.prev = index;
         }
@@ -250,7 +250,7 @@ impl Slab {
         let moved = if self.get(last).is_live() {
             let target = self.free_head;
             self.unlink_free(target);
-            let entry = std::mem::replace(self.get_mut(last), Entry::vacant());
+            let entry = std::mem::replace(self.get_mut(last), ItemEntry::vacant());
             *self.get_mut(target) = entry;
             Some((last, target))
         } else {
@@ -274,7 +274,7 @@ impl Slab {
     }
 
     fn unlink_free(&mut self, index: u32) {
-        let Link { prev, next } = std::mem::replace(&mut self.get_mut(index).queue, Link::NONE);
+        let QueueLinks { prev, next } = std::mem::replace(&mut self.get_mut(index).queue, QueueLinks::NONE);
         match prev {
             NIL => self.free_head = next,
             prev => self.get_mut(prev).queue.next = next,
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_48_bytes() {
-        assert_eq!(size_of::<Entry>(), 48);
+        assert_eq!(size_of::<ItemEntry>(), 48);
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::protocol::number;
 
 use super::{
-    Counted, ItemView, Mode, Ready, Seconds, Source, Stored,
-    arena::Data,
+    ArithmeticOutcome, ItemSource, ItemView, Mode, PreparedItem, Seconds, Stored,
+    arena::DataInput,
     class::item_size,
-    shard::{Leaves, NewData, Shard, Terms, Trash},
-    slab::{self, ENCODED_KEY, Entry, FETCHED, HAS_FLAGS, STALE, TOKEN_SENT},
+    shard::{DeferredDrop, EntryMeta, NewData, RemovalReason, Shard},
+    slab::{self, ENCODED_KEY, FETCHED, HAS_FLAGS, ItemEntry, STALE, TOKEN_SENT},
 };
 
 /// A key's place, locked. Made by [`super::Cache::with`].
-pub struct Slot<'a> {
+pub struct KeySlot<'a> {
     shard: &'a mut Shard,
-    trash: &'a mut Trash,
+    deferred: &'a mut DeferredDrop,
     cas_ids: &'a AtomicU64,
     item_size_max: usize,
     key: &'a [u8],
@@ -27,28 +27,28 @@ pub struct Slot<'a> {
     found_expired: bool,
 }
 
-impl<'a> Slot<'a> {
+impl<'a> KeySlot<'a> {
     #[inline]
     pub(super) fn new(
         shard: &'a mut Shard,
-        trash: &'a mut Trash,
+        deferred: &'a mut DeferredDrop,
         cas_ids: &'a AtomicU64,
         item_size_max: usize,
         key: &'a [u8],
         hash: u32,
         now: Seconds,
-    ) -> Slot<'a> {
+    ) -> KeySlot<'a> {
         shard.begin(now);
         let mut index = shard.find(hash, key);
         let mut found_expired = false;
         if let Some(found) = index
             && shard.slab.get(found).is_expired(now)
         {
-            shard.remove(found, Leaves::ExpiredRead, now, trash);
+            shard.remove(found, RemovalReason::ExpiredRead, now, deferred);
             index = None;
             found_expired = true;
         }
-        Slot { shard, trash, cas_ids, item_size_max, key, hash, now, index, found_expired }
+        KeySlot { shard, deferred, cas_ids, item_size_max, key, hash, now, index, found_expired }
     }
 
     /// What is there; leaves no trace.
@@ -105,7 +105,7 @@ impl<'a> Slot<'a> {
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
     pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
-        self.put_item(value, 0, expiry, Ready::LATER, cas) == Stored::Stored
+        self.put_item(value, 0, expiry, PreparedItem::UNDER_LOCK, cas) == Stored::Stored
     }
 
     /// Gives the item this cas id, or a new one.
@@ -118,17 +118,17 @@ impl<'a> Slot<'a> {
 
     /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
     pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_ready(mode, flags, expiry, value, Ready::LATER, cas)
+        self.store_prepared(mode, flags, expiry, value, PreparedItem::UNDER_LOCK, cas)
     }
 
     /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
-    pub fn store_ready(
+    pub fn store_prepared(
         &mut self,
         mode: Mode,
         flags: u32,
         expiry: Seconds,
         value: &[u8],
-        ready: Ready,
+        ready: PreparedItem,
         cas: Option<u64>,
     ) -> Stored {
         let size = item_size(self.key.len(), flags, value.len());
@@ -168,12 +168,12 @@ impl<'a> Slot<'a> {
     }
 
     /// Adds to or takes from the number; `cas` is the item's new id, or the next one.
-    pub fn arithmetic(&mut self, delta: u64, increase: bool, cas: Option<u64>) -> Counted {
-        let Some(index) = self.index else { return Counted::NotFound };
+    pub fn arithmetic(&mut self, delta: u64, increase: bool, cas: Option<u64>) -> ArithmeticOutcome {
+        let Some(index) = self.index else { return ArithmeticOutcome::NotFound };
         let entry = self.shard.slab.get(index);
         let data = self.shard.data(entry);
         let (flags, expiry, len) = (entry.flags_in(data), entry.exptime, entry.value_len());
-        let Some(old) = number::unsigned(entry.value_in(data)) else { return Counted::NonNumeric };
+        let Some(old) = number::unsigned(entry.value_in(data)) else { return ArithmeticOutcome::NonNumeric };
         let new = if increase { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(new).as_bytes();
@@ -190,17 +190,17 @@ impl<'a> Slot<'a> {
             digits.copy_from_slice(text);
             padding.fill(b' ');
             self.shard.mark_used(index, self.now, false);
-            return Counted::Value(new);
+            return ArithmeticOutcome::Value(new);
         }
         let size = item_size(self.key.len(), flags, text.len());
         if size > self.item_size_max {
-            return Counted::TooLarge;
+            return ArithmeticOutcome::TooLarge;
         }
-        match self.put_item(text, flags, expiry, Ready::LATER, cas) {
-            Stored::Stored => Counted::Value(new),
+        match self.put_item(text, flags, expiry, PreparedItem::UNDER_LOCK, cas) {
+            Stored::Stored => ArithmeticOutcome::Value(new),
             _ => {
                 self.count_no_memory(size);
-                Counted::OutOfMemory
+                ArithmeticOutcome::OutOfMemory
             }
         }
     }
@@ -209,7 +209,7 @@ impl<'a> Slot<'a> {
     pub fn delete(&mut self) -> bool {
         let Some(index) = self.index.take() else { return false };
         self.shard.stats_of(index).delete_hits += 1;
-        self.shard.remove(index, Leaves::Deleted, self.now, self.trash);
+        self.shard.remove(index, RemovalReason::Deleted, self.now, self.deferred);
         true
     }
 
@@ -222,7 +222,7 @@ impl<'a> Slot<'a> {
             return Stored::NotStored;
         }
         let parts = if mode == Mode::Append { [old, value] } else { [value, old] };
-        let ready = Ready::of(slab::pack(self.key, parts, flags));
+        let ready = PreparedItem::of(slab::pack(self.key, parts, flags));
         let outcome = self.put_item(b"", flags, expiry, ready, cas);
         if outcome == Stored::OutOfMemory {
             self.count_no_memory(size);
@@ -230,19 +230,19 @@ impl<'a> Slot<'a> {
         outcome
     }
 
-    fn put_item(&mut self, value: &[u8], flags: u32, expiry: Seconds, ready: Ready, cas: Option<u64>) -> Stored {
+    fn put_item(&mut self, value: &[u8], flags: u32, expiry: Seconds, ready: PreparedItem, cas: Option<u64>) -> Stored {
         let flag_bytes = flags.to_ne_bytes();
         let data = match ready.0 {
             Some(data) if data.is_empty() => return Stored::OutOfMemory,
-            Some(data) => Data::Whole(data),
-            None => Data::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
+            Some(data) => DataInput::Whole(data),
+            None => DataInput::Pieces([self.key, value, if flags == 0 { b"" } else { &flag_bytes }]),
         };
         let cas = cas.unwrap_or_else(|| self.next_cas());
-        let terms = Terms { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
-        let new = NewData { data, terms };
+        let meta = EntryMeta { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
+        let new = NewData { data, meta };
         let placed = match self.index {
-            Some(index) => self.shard.replace(index, new, self.now, self.trash),
-            None => self.shard.insert(self.hash, new, self.now, self.trash),
+            Some(index) => self.shard.replace(index, new, self.now, self.deferred),
+            None => self.shard.insert(self.hash, new, self.now, self.deferred),
         };
         if placed.is_none() {
             // What was there is still there, perhaps in another place.
@@ -258,7 +258,7 @@ impl<'a> Slot<'a> {
         if mode == Mode::Set
             && let Some(index) = self.index.take()
         {
-            self.shard.remove(index, Leaves::Deleted, self.now, self.trash);
+            self.shard.remove(index, RemovalReason::Deleted, self.now, self.deferred);
         }
     }
 
@@ -281,7 +281,7 @@ impl<'a> Slot<'a> {
 
 // Always: most of a view is never looked at, and then need not be made.
 #[inline(always)]
-pub(super) fn view_of<'a>(shard: &'a Shard, entry: &Entry) -> ItemView<'a> {
+pub(super) fn view_of<'a>(shard: &'a Shard, entry: &ItemEntry) -> ItemView<'a> {
     let data = shard.data(entry);
     ItemView {
         key: &data[..usize::from(entry.key_len)],
@@ -296,6 +296,6 @@ pub(super) fn view_of<'a>(shard: &'a Shard, entry: &Entry) -> ItemView<'a> {
         stale: entry.has(STALE),
         token_sent: entry.has(TOKEN_SENT),
         encoded_key: entry.has(ENCODED_KEY),
-        source: Source { arena: &shard.arena, place: entry.place },
+        source: ItemSource { arena: &shard.arena, place: entry.place },
     }
 }

@@ -56,7 +56,7 @@ fn a_cas_id_for_every_change_and_none_for_a_touch() {
     assert_eq!(cas(), Some(1));
     cache.touch(b"k", 50, 1);
     assert_eq!(cas(), Some(1));
-    assert_eq!(cache.arithmetic(b"k", 1, true, 1), Counted::Value(8));
+    assert_eq!(cache.arithmetic(b"k", 1, true, 1), ArithmeticOutcome::Value(8));
     assert_eq!(cas(), Some(2));
     assert_eq!(cache.store(Mode::Cas(1), b"k", 0, 0, b"x", 1), Stored::Exists);
     assert_eq!(cache.store(Mode::Cas(2), b"k", 0, 2, b"x", 1), Stored::Stored);
@@ -68,16 +68,16 @@ fn a_cas_id_for_every_change_and_none_for_a_touch() {
 fn arithmetic_keeps_the_length_flags_and_expiry() {
     let cache = cache(8 << 20);
     cache.store(Mode::Set, b"n", 7, 99, b"10", 1);
-    assert_eq!(cache.arithmetic(b"n", 3, false, 1), Counted::Value(7));
+    assert_eq!(cache.arithmetic(b"n", 3, false, 1), ArithmeticOutcome::Value(7));
     assert_eq!(text(&cache, b"n", 1).as_deref(), Some("7 "));
-    assert_eq!(cache.arithmetic(b"n", 100, false, 1), Counted::Value(0));
-    assert_eq!(cache.arithmetic(b"n", u64::MAX, true, 1), Counted::Value(u64::MAX));
+    assert_eq!(cache.arithmetic(b"n", 100, false, 1), ArithmeticOutcome::Value(0));
+    assert_eq!(cache.arithmetic(b"n", u64::MAX, true, 1), ArithmeticOutcome::Value(u64::MAX));
     assert_eq!(cache.peek(b"n", 1, |item| (item.flags, item.exptime)), Some((7, 99)));
-    assert_eq!(cache.arithmetic(b"n", 2, true, 1), Counted::Value(1));
+    assert_eq!(cache.arithmetic(b"n", 2, true, 1), ArithmeticOutcome::Value(1));
     assert_eq!(text(&cache, b"n", 1).map(|text| text.len()), Some(20));
-    assert_eq!(cache.arithmetic(b"absent", 1, true, 1), Counted::NotFound);
+    assert_eq!(cache.arithmetic(b"absent", 1, true, 1), ArithmeticOutcome::NotFound);
     set(&cache, b"t", b"text", 0, 1);
-    assert_eq!(cache.arithmetic(b"t", 1, true, 1), Counted::NonNumeric);
+    assert_eq!(cache.arithmetic(b"t", 1, true, 1), ArithmeticOutcome::NonNumeric);
     cache.validate().unwrap();
 }
 

@@ -9,7 +9,7 @@
 
 use super::{
     Seconds,
-    slab::{Link, NIL, Slab},
+    slab::{NIL, QueueLinks, Slab},
 };
 
 const LEVELS: usize = 7;
@@ -18,7 +18,7 @@ const SLOTS: usize = 32;
 pub(super) const NO_SLOT: u8 = u8::MAX;
 
 /// What one step of the wheel did.
-pub(super) enum Step {
+pub(super) enum WheelStep {
     /// Nothing is due up to the time asked for.
     Idle,
     /// An entry was moved to a finer slot.
@@ -57,7 +57,7 @@ impl Wheel {
         let slot = digit(when, level);
         let next = self.heads[level][slot];
         let entry = slab.get_mut(index);
-        entry.timer = Link { prev: NIL, next };
+        entry.timer = QueueLinks { prev: NIL, next };
         entry.timer_slot = (level * SLOTS + slot) as u8;
         if next != NIL {
             slab.get_mut(next).timer.prev = index;
@@ -73,7 +73,7 @@ impl Wheel {
             return;
         }
         let (level, slot) = (usize::from(entry.timer_slot) / SLOTS, usize::from(entry.timer_slot) % SLOTS);
-        let Link { prev, next } = std::mem::replace(&mut entry.timer, Link::NONE);
+        let QueueLinks { prev, next } = std::mem::replace(&mut entry.timer, QueueLinks::NONE);
         entry.timer_slot = NO_SLOT;
         match prev {
             NIL => self.heads[level][slot] = next,
@@ -88,7 +88,7 @@ impl Wheel {
 
     /// Puts right the links to an entry that was moved to `index`.
     pub(super) fn relocated(&mut self, slab: &mut Slab, index: u32) {
-        let (Link { prev, next }, slot) = (slab.get(index).timer, slab.get(index).timer_slot);
+        let (QueueLinks { prev, next }, slot) = (slab.get(index).timer, slab.get(index).timer_slot);
         if slot == NO_SLOT {
             return;
         }
@@ -102,18 +102,18 @@ impl Wheel {
     }
 
     /// Looks at one entry of a slot that has begun by `now`.
-    pub(super) fn step(&mut self, slab: &mut Slab, now: Seconds) -> Step {
+    pub(super) fn step(&mut self, slab: &mut Slab, now: Seconds) -> WheelStep {
         let Some((index, begin)) = self.first_begun(now) else {
             self.time = self.time.max(now);
-            return Step::Idle;
+            return WheelStep::Idle;
         };
         if slab.get(index).is_expired(now) {
-            return Step::Expired(index);
+            return WheelStep::Expired(index);
         }
         self.time = self.time.max(begin);
         self.unlink(slab, index);
         self.link(slab, index);
-        Step::Moved
+        WheelStep::Moved
     }
 
     /// An entry of any slot that begins at or before `now`, with that beginning; otherwise notes when the next

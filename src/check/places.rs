@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgroups};
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::report::Report;
+use super::report::CheckReport;
 use crate::config::Config;
 use crate::server::ListenAt;
 use crate::sink::options::{SinkEntry, SinkTo};
@@ -24,7 +24,7 @@ const FOLDERS_MAX: usize = 5;
 const OF_SHIPPED_UNIT: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
 
 /// All of them.
-pub fn judge(config: &Config, report: &mut Report) {
+pub fn judge(config: &Config, report: &mut CheckReport) {
     state(config, report);
     for listener in config.listeners() {
         if let ListenAt::Unix { path, group, .. } = &listener.at {
@@ -38,7 +38,7 @@ pub fn judge(config: &Config, report: &mut Report) {
 }
 
 /// Whether the state file can be kept. Without it the server runs, and fetches every token anew at each start.
-fn state(config: &Config, report: &mut Report) {
+fn state(config: &Config, report: &mut CheckReport) {
     let Some(path) = config.credentials.state_path.as_deref().filter(|_| !config.credentials.apps.is_empty()) else {
         return;
     };
@@ -79,7 +79,7 @@ fn state(config: &Config, report: &mut Report) {
 }
 
 /// A state file of somebody else's is not trusted, but for root.
-fn state_owner(path: &Path, report: &mut Report) {
+fn state_owner(path: &Path, report: &mut CheckReport) {
     let Ok(found) = std::fs::symlink_metadata(path) else { return };
     if !geteuid().is_root() && found.uid() != geteuid().as_raw() {
         let (shown, who) = (path.display(), own_name());
@@ -92,7 +92,7 @@ fn state_owner(path: &Path, report: &mut Report) {
 }
 
 /// Whether a socket's file can be made.
-fn socket(path: &Path, report: &mut Report) {
+fn socket(path: &Path, report: &mut CheckReport) {
     let folder = folder_of(path);
     let (shown, socket) = (folder.display(), path.display());
     let Err(errno) = may_write(folder) else { return };
@@ -113,7 +113,7 @@ fn socket(path: &Path, report: &mut Report) {
 }
 
 /// Whether a socket can be given to that group: root may give it to any, others to one they are in.
-fn socket_group(path: &Path, group: &str, report: &mut Report) {
+fn socket_group(path: &Path, group: &str, report: &mut CheckReport) {
     let socket = path.display();
     match process::group_id(group) {
         Err(error) => report.warn(format!("the socket {socket}: {error}; the server does not start then")),
@@ -138,7 +138,7 @@ fn socket_group(path: &Path, group: &str, report: &mut Report) {
 }
 
 /// What the shipped systemd unit needs to write the files of sinks, and whether this process may.
-fn sink_files(config: &Config, report: &mut Report) {
+fn sink_files(config: &Config, report: &mut CheckReport) {
     for sink in config.sinks.iter().filter(|sink| matches!(sink.to, SinkTo::File(_))) {
         let folder = |entry: &SinkEntry| Path::new(&entry.name).parent().map(Path::to_owned);
         let folders: BTreeSet<PathBuf> = sink.entries.iter().filter_map(folder).collect();
@@ -165,7 +165,7 @@ fn sink_files(config: &Config, report: &mut Report) {
 }
 
 /// Run by hand, it cannot know about a folder that systemd makes for the service alone.
-fn say(folder: &Path, text: String, report: &mut Report) {
+fn say(folder: &Path, text: String, report: &mut CheckReport) {
     let by_systemd = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY"].iter().any(|name| std::env::var_os(name).is_some());
     let of_unit = OF_SHIPPED_UNIT.iter().any(|own| folder.starts_with(own));
     match unit::made_by(folder).filter(|_| of_unit && !by_systemd) {

@@ -53,7 +53,7 @@ impl Tally {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct CheckReport {
     notes: Vec<String>,
     good: Vec<(String, String)>,
     not_asked: Vec<(String, String)>,
@@ -74,14 +74,14 @@ pub enum Subject {
 
 /// How it went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CheckOutcome {
     Good(String),
     NotAsked(String),
     /// What is wrong, and below it what to do.
     Bad(String),
 }
 
-impl Report {
+impl CheckReport {
     pub fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
@@ -95,16 +95,16 @@ impl Report {
         self.notes.extend(fold(notes, false));
     }
 
-    pub fn record(&mut self, subject: Subject, name: String, outcome: Outcome) {
+    pub fn record(&mut self, subject: Subject, name: String, outcome: CheckOutcome) {
         let tally = match subject {
             Subject::App => &mut self.apps,
             Subject::Sink => &mut self.sinks,
             Subject::State => &mut self.state,
         };
         let (number, list, text) = match outcome {
-            Outcome::Good(text) => (&mut tally.good, &mut self.good, text),
-            Outcome::NotAsked(text) => (&mut tally.not_asked, &mut self.not_asked, text),
-            Outcome::Bad(text) => (&mut tally.bad, &mut self.bad, text),
+            CheckOutcome::Good(text) => (&mut tally.good, &mut self.good, text),
+            CheckOutcome::NotAsked(text) => (&mut tally.not_asked, &mut self.not_asked, text),
+            CheckOutcome::Bad(text) => (&mut tally.bad, &mut self.bad, text),
         };
         *number += 1;
         list.push((name, text));
@@ -255,31 +255,31 @@ fn with_places(warning: String, more: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn printed(report: Report, detail: Detail) -> String {
+    fn printed(report: CheckReport, detail: Detail) -> String {
         let mut out = Vec::new();
         report.print(detail, "[log]\njson = false\n", "configuration good: no apps", &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
-    fn refused(appid: &str, rid: &str) -> (String, Outcome) {
+    fn refused(appid: &str, rid: &str) -> (String, CheckOutcome) {
         let text =
             format!("no token: errcode 40164, invalid ip (rid {rid})\nwhat to do: add it to the list of {appid}");
-        (appid.to_owned(), Outcome::Bad(text))
+        (appid.to_owned(), CheckOutcome::Bad(text))
     }
 
     #[test]
     fn equal_faults_are_said_once_with_the_apps_below_and_the_verdict_comes_last() {
-        let mut report = Report::default();
+        let mut report = CheckReport::default();
         report.note("a note");
         report.warn("a warning");
         for index in 0..11 {
-            report.record(Subject::App, format!("wx{index:016}"), Outcome::Good("WeChat gave a token".into()));
+            report.record(Subject::App, format!("wx{index:016}"), CheckOutcome::Good("WeChat gave a token".into()));
         }
         for (appid, rid) in [("wx1111111111111111", "5f00-a1"), ("wx2222222222222222", "5f00-b2")] {
             let (name, outcome) = refused(appid, rid);
             report.record(Subject::App, name, outcome);
         }
-        report.record(Subject::App, "wx3333333333333333".into(), Outcome::Bad("the secret is empty".into()));
+        report.record(Subject::App, "wx3333333333333333".into(), CheckOutcome::Bad("the secret is empty".into()));
         assert_eq!(
             printed(report, Detail::Usual),
             "note: a note\nwarning: a warning\nbad: 2 apps: no token: errcode 40164, invalid ip\n  what to do: add it to \
@@ -291,9 +291,9 @@ mod tests {
     #[test]
     fn few_good_apps_are_listed_and_all_are_if_asked_for() {
         let with = |good: usize, detail| {
-            let mut report = Report::default();
+            let mut report = CheckReport::default();
             for index in 0..good {
-                report.record(Subject::App, format!("wx{index:016}"), Outcome::Good("well".into()));
+                report.record(Subject::App, format!("wx{index:016}"), CheckOutcome::Good("well".into()));
             }
             printed(report, detail)
         };
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn with_the_settings_all_other_lines_are_comments() {
-        let mut report = Report::default();
+        let mut report = CheckReport::default();
         report.warn("c.toml:3: one\ntwo");
         assert_eq!(
             printed(report, Detail::All),

@@ -10,33 +10,38 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::node_rules::Moment;
 use super::record::{Op, Record};
-use super::turn::Moment;
-use super::{Answer, Asked, News, Shared, Unreachable, Watched, Why};
+use super::{ClusterEvent, ClusterStore, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord};
 use crate::clock::Clock;
 
 /// The store itself. Every node has it by the same `Arc`.
-pub struct Memory {
+pub struct MemoryStore {
     records: Mutex<HashMap<String, Record>>,
-    told: broadcast::Sender<Told>,
+    told: broadcast::Sender<MemoryEvent>,
     down: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
 #[derive(Clone)]
-enum Told {
+enum MemoryEvent {
     Changed(String),
-    Wish { tag: String, generation: Option<u64>, why: Why, done: Arc<Mutex<Option<oneshot::Sender<()>>>> },
+    RefreshRequested {
+        tag: String,
+        generation: Option<u64>,
+        why: RefreshReason,
+        done: Arc<Mutex<Option<oneshot::Sender<()>>>>,
+    },
 }
 
 /// Changes that a slow watcher may be behind; then it reads all again.
 const BEHIND_MAX: usize = 1024;
 
-impl Memory {
+impl MemoryStore {
     /// An empty one, on that clock.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Memory> {
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<MemoryStore> {
         let (told, _) = broadcast::channel(BEHIND_MAX);
-        Arc::new(Memory { records: Mutex::default(), told, down: AtomicBool::new(false), clock })
+        Arc::new(MemoryStore { records: Mutex::default(), told, down: AtomicBool::new(false), clock })
     }
 
     /// From now on nobody reaches it, or everybody does again.
@@ -47,7 +52,7 @@ impl Memory {
     /// Forgets everything, as `FLUSHALL` does.
     pub fn flush(&self) {
         let tags: Vec<String> = std::mem::take(&mut *self.records.lock()).into_keys().collect();
-        tags.into_iter().for_each(|tag| self.tell(Told::Changed(tag)));
+        tags.into_iter().for_each(|tag| self.tell(MemoryEvent::Changed(tag)));
     }
 
     /// The record of that tag.
@@ -58,11 +63,11 @@ impl Memory {
     /// Puts another in its place.
     pub fn put(&self, tag: &str, record: Record) {
         self.records.lock().insert(tag.to_owned(), record);
-        self.tell(Told::Changed(tag.to_owned()));
+        self.tell(MemoryEvent::Changed(tag.to_owned()));
     }
 
     /// Nobody may be listening.
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: MemoryEvent) {
         let _ = self.told.send(told);
     }
 
@@ -78,41 +83,51 @@ impl Memory {
         Ok(())
     }
 
-    fn apply(&self, tag: &str, op: &Op) -> Result<Answer, Unreachable> {
+    fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, Unreachable> {
         self.reach()?;
         let moment = self.moment();
         let mut records = self.records.lock();
         let mut record = records.get(tag).cloned().unwrap_or_default();
-        let verdict = record.apply(op, moment.store_ms);
+        let outcome = record.apply(op, moment.store_ms);
         let before = records.insert(tag.to_owned(), record.clone());
         drop(records);
-        let looks = |record: &Record| (record.open, record.value.clone());
+        let looks = |record: &Record| (record.unsettled, record.value.clone());
         if looks(&before.unwrap_or_default()) != looks(&record) {
-            self.tell(Told::Changed(tag.to_owned()));
+            self.tell(MemoryEvent::Changed(tag.to_owned()));
         }
-        Ok(Answer { verdict, record, moment })
+        Ok(StoreAnswer { outcome, record, moment })
     }
 
-    async fn see(&self, watched: &[Watched], index: usize, news: &mpsc::Sender<News>) {
+    async fn see(&self, watched: &[WatchedRecord], index: usize, sender: &mpsc::Sender<ClusterEvent>) {
         if self.reach().is_err() {
             return;
         }
         let record = self.record(&watched[index].tag);
         // The receiver ends before its sender only at the end of it all.
-        let _ = news.send(News::Seen { index, record, moment: self.moment() }).await;
+        let _ = sender.send(ClusterEvent::RecordChanged { index, record, moment: self.moment() }).await;
     }
 }
 
-impl Shared for Memory {
-    fn ask<'a>(&'a self, tag: &'a str, op: Op) -> Asked<'a, Result<Answer, Unreachable>> {
+impl ClusterStore for MemoryStore {
+    fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
         Box::pin(async move { self.apply(tag, &op) })
     }
 
-    fn wish<'a>(&'a self, tag: &'a str, generation: Option<u64>, why: Why) -> Asked<'a, Result<(), Unreachable>> {
+    fn request_refresh<'a>(
+        &'a self,
+        tag: &'a str,
+        generation: Option<u64>,
+        why: RefreshReason,
+    ) -> StoreFuture<'a, Result<(), Unreachable>> {
         Box::pin(async move {
             self.reach()?;
             let (done, over) = oneshot::channel();
-            self.tell(Told::Wish { tag: tag.to_owned(), generation, why, done: Arc::new(Mutex::new(Some(done))) });
+            self.tell(MemoryEvent::RefreshRequested {
+                tag: tag.to_owned(),
+                generation,
+                why,
+                done: Arc::new(Mutex::new(Some(done))),
+            });
             let _ = over.await;
             Ok(())
         })
@@ -120,10 +135,10 @@ impl Shared for Memory {
 
     fn watch(
         self: Arc<Self>,
-        watched: Arc<[Watched]>,
-        news: mpsc::Sender<News>,
+        watched: Arc<[WatchedRecord]>,
+        sender: mpsc::Sender<ClusterEvent>,
         end: CancellationToken,
-    ) -> Asked<'static, ()> {
+    ) -> StoreFuture<'static, ()> {
         let mut told = self.told.subscribe();
         Box::pin(async move {
             let find = |tag: &str| watched.iter().position(|known| *known.tag == *tag);
@@ -131,7 +146,7 @@ impl Shared for Memory {
             loop {
                 if std::mem::take(&mut all) {
                     for index in 0..watched.len() {
-                        self.see(&watched, index, &news).await;
+                        self.see(&watched, index, &sender).await;
                     }
                 }
                 let told = tokio::select! {
@@ -140,16 +155,16 @@ impl Shared for Memory {
                     told = told.recv() => told,
                 };
                 match told {
-                    Ok(Told::Changed(tag)) => {
+                    Ok(MemoryEvent::Changed(tag)) => {
                         if let Some(index) = find(&tag) {
-                            self.see(&watched, index, &news).await;
+                            self.see(&watched, index, &sender).await;
                         }
                     }
-                    Ok(Told::Wish { tag, generation, why, done }) => {
+                    Ok(MemoryEvent::RefreshRequested { tag, generation, why, done }) => {
                         if let Some(index) = find(&tag).filter(|index| watched[*index].renews)
                             && let Some(done) = done.lock().take()
                         {
-                            let _ = news.try_send(News::Wish { index, generation, why, done });
+                            let _ = sender.try_send(ClusterEvent::RefreshRequested { index, generation, why, done });
                         }
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => all = true,

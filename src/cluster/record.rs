@@ -1,6 +1,6 @@
 //! What the shared store keeps of one credential, and what nodes may do to it: the rules of the lease, as values.
 //!
-//! Pure: the store's time comes in, a verdict goes out. [`Record::apply`] is the specification. The scripts that run
+//! Pure: the store's time comes in, a outcome goes out. [`Record::apply`] is the specification. The scripts that run
 //! inside Redis do the same steps, and tests hold them to it; the model check and the simulation run on it as it is.
 //! docs/en/many-nodes.md says in prose why it is right.
 //!
@@ -35,7 +35,7 @@ pub struct Record<V = Arc<str>> {
     /// When the lease runs out.
     pub until_ms: StoreMs,
     /// A call that was announced and not accounted for.
-    pub open: Option<Open>,
+    pub unsettled: Option<UnsettledCall>,
     /// Counts the values, from 1. Followers go by it alone.
     pub generation: u64,
     pub value: Option<V>,
@@ -55,7 +55,7 @@ impl<V> Default for Record<V> {
             epoch: 0,
             holder: 0,
             until_ms: 0,
-            open: None,
+            unsettled: None,
             generation: 0,
             value: None,
             asked_ms: 0,
@@ -68,7 +68,7 @@ impl<V> Default for Record<V> {
 
 /// A call that may have made a token nobody has published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Open {
+pub struct UnsettledCall {
     /// The lease under which it was announced; 0 for one that came home when its lease had passed on.
     pub by: u64,
     /// It is settled by a value published under this lease or a later one.
@@ -79,7 +79,7 @@ pub struct Open {
 
 /// How a call under a lease ended that brought no value to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ended {
+pub enum CallEnd {
     /// It was never sent.
     Unsent,
     /// WeChat has answered, and made no token.
@@ -98,7 +98,7 @@ pub enum Op<V = Arc<str>> {
         node: NodeId,
         lease_ms: u64,
         /// The generation of the asker's value, 0 if it is of no use any more.
-        knows: u64,
+        known_generation: u64,
         /// With a value there, the least time since WeChat was last asked; 0: what failures have put off does not
         /// count either.
         spacing_ms: u64,
@@ -110,7 +110,15 @@ pub enum Op<V = Arc<str>> {
     Publish { node: NodeId, epoch: u64, generation: u64, value: V, calls: Option<Arc<str>>, minted: bool, keep_ms: u64 },
     /// The lease ends without a new value, or is kept for so long. `wait_ms`: nobody needs to ask for so long; `failed`:
     /// because this did not go well.
-    Close { node: NodeId, epoch: u64, ended: Ended, failed: bool, wait_ms: u64, keep_ms: u64, calls: Option<Arc<str>> },
+    Close {
+        node: NodeId,
+        epoch: u64,
+        ended: CallEnd,
+        failed: bool,
+        wait_ms: u64,
+        keep_ms: u64,
+        calls: Option<Arc<str>>,
+    },
     /// A value from memory for a store that has lost it, or never had it.
     Offer { generation: u64, value: V },
     /// Another value of that generation has been published: it is not known which of the two is the later one.
@@ -122,17 +130,17 @@ pub enum Op<V = Arc<str>> {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum OpOutcome {
     /// It was done: the lease is the asker's, the call may be sent, the value is published.
     Done,
     /// There is a later value; take that.
-    Newer,
+    NewerValue,
     /// Another node has the lease for so long.
-    Held { left_ms: u64 },
+    LeaseHeld { left_ms: u64 },
     /// Nobody needs to ask for so long.
-    Later { left_ms: u64 },
+    PutOff { left_ms: u64 },
     /// It was not done: the lease is not the asker's any more, or the store has something better.
-    Refused,
+    Rejected,
 }
 
 impl<V: Clone + PartialEq> Record<V> {
@@ -151,105 +159,114 @@ impl<V: Clone + PartialEq> Record<V> {
 
     /// None of us sets a mark that the next lease would not settle: such a one would stand for ever. True if there was
     /// one.
-    pub fn refuse_impossible_mark(&mut self) -> bool {
-        let found = self.open.take_if(|open| open.settled_by > self.epoch.saturating_add(1));
+    pub fn drop_impossible_mark(&mut self) -> bool {
+        let found = self.unsettled.take_if(|open| open.settled_by > self.epoch.saturating_add(1));
         found.is_some()
     }
 
     /// Does it, or says why not.
-    pub fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> Verdict {
-        self.refuse_impossible_mark();
+    pub fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> OpOutcome {
+        self.drop_impossible_mark();
         match op {
-            Op::Read => Verdict::Done,
-            Op::Take { node, lease_ms, knows, spacing_ms } => self.take(*node, *lease_ms, *knows, *spacing_ms, now_ms),
+            Op::Read => OpOutcome::Done,
+            Op::Take { node, lease_ms, known_generation, spacing_ms } => {
+                self.take_lease(*node, *lease_ms, *known_generation, *spacing_ms, now_ms)
+            }
             Op::Announce { node, epoch, need_ms } => self.announce(*node, *epoch, *need_ms, now_ms),
             Op::Publish { node, epoch, generation, value, calls, minted, keep_ms } => {
                 let fits = *generation > self.generation || (!minted && *generation == self.generation);
-                let mine = self.is_mine(*node, *epoch);
-                if fits && (mine || self.is_blank()) {
-                    self.settle(*epoch);
+                let has_lease = self.holds_lease(*node, *epoch);
+                if fits && (has_lease || self.is_blank()) {
+                    self.settle_calls(*epoch);
                     self.epoch = self.epoch.max(*epoch);
                     // What else was published or lost under earlier leases is forgotten.
-                    if *minted && !mine {
-                        self.tangle(now_ms);
+                    if *minted && !has_lease {
+                        self.mark_unsettled(now_ms);
                     }
                     (self.generation, self.value) = (*generation, Some(value.clone()));
                     (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
-                    self.count(calls);
-                    self.keep(*node, *keep_ms, now_ms);
-                    return Verdict::Done;
+                    self.set_calls(calls);
+                    self.set_lease(*node, *keep_ms, now_ms);
+                    return OpOutcome::Done;
                 }
                 if *minted {
-                    self.tangle(now_ms);
+                    self.mark_unsettled(now_ms);
                 }
-                Verdict::Refused
+                OpOutcome::Rejected
             }
             Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls } => {
-                let mine = self.is_mine(*node, *epoch);
-                self.count(calls);
-                self.end(*epoch, *ended, mine, now_ms);
-                if !mine {
-                    return Verdict::Refused;
+                let has_lease = self.holds_lease(*node, *epoch);
+                self.set_calls(calls);
+                self.end_call(*epoch, *ended, has_lease, now_ms);
+                if !has_lease {
+                    return OpOutcome::Rejected;
                 }
                 self.failures = if *failed { self.failures.saturating_add(1) } else { self.failures };
                 if *wait_ms > 0 {
                     self.not_before_ms = now_ms.saturating_add(*wait_ms);
                 }
-                if *ended == Ended::Lost {
+                if *ended == CallEnd::Lost {
                     self.holder = NOBODY;
                 } else {
-                    self.keep(*node, *keep_ms, now_ms);
+                    self.set_lease(*node, *keep_ms, now_ms);
                 }
-                Verdict::Done
+                OpOutcome::Done
             }
             Op::Offer { generation, value } => {
                 if self.lease_left_ms(now_ms) > 0 || (*generation <= self.generation && self.value.is_some()) {
-                    return Verdict::Refused;
+                    return OpOutcome::Rejected;
                 }
                 // One that the store has lost with a failover, or one from before somebody began anew after a flush.
                 if self.value.is_some() {
-                    self.tangle(now_ms);
+                    self.mark_unsettled(now_ms);
                 }
                 (self.generation, self.value) = (*generation, Some(value.clone()));
-                Verdict::Done
+                OpOutcome::Done
             }
             Op::Doubt { generation } => {
                 if *generation != self.generation {
-                    return Verdict::Refused;
+                    return OpOutcome::Rejected;
                 }
-                self.tangle(now_ms);
-                Verdict::Done
+                self.mark_unsettled(now_ms);
+                OpOutcome::Done
             }
             Op::Discard { generation, value } => {
                 if (*generation, value) != (self.generation, &self.value) {
-                    return Verdict::Refused;
+                    return OpOutcome::Rejected;
                 }
                 (self.generation, self.value) = (0, None);
-                Verdict::Done
+                OpOutcome::Done
             }
         }
     }
 
-    fn take(&mut self, node: NodeId, lease_ms: u64, knows: u64, spacing_ms: u64, now_ms: StoreMs) -> Verdict {
-        if self.generation > knows && self.value.is_some() {
-            return Verdict::Newer;
+    fn take_lease(
+        &mut self,
+        node: NodeId,
+        lease_ms: u64,
+        known_generation: u64,
+        spacing_ms: u64,
+        now_ms: StoreMs,
+    ) -> OpOutcome {
+        if self.generation > known_generation && self.value.is_some() {
+            return OpOutcome::NewerValue;
         }
         let left_ms = self.lease_left_ms(now_ms);
         // The asker's own, too, while a call is not accounted for: it may have been lost, and still be on its way.
-        if left_ms > 0 && (self.holder != node || self.open.is_some()) {
-            return Verdict::Held { left_ms };
+        if left_ms > 0 && (self.holder != node || self.unsettled.is_some()) {
+            return OpOutcome::LeaseHeld { left_ms };
         }
-        let left_ms = self.put_off_ms(spacing_ms, now_ms);
+        let left_ms = self.put_off_left_ms(spacing_ms, now_ms);
         if left_ms > 0 {
-            return Verdict::Later { left_ms };
+            return OpOutcome::PutOff { left_ms };
         }
         self.epoch += 1;
-        self.keep(node, lease_ms.max(1), now_ms);
-        Verdict::Done
+        self.set_lease(node, lease_ms.max(1), now_ms);
+        OpOutcome::Done
     }
 
     /// How long asking is put off, by a failure or because it has just been done.
-    fn put_off_ms(&self, spacing_ms: u64, now_ms: StoreMs) -> u64 {
+    fn put_off_left_ms(&self, spacing_ms: u64, now_ms: StoreMs) -> u64 {
         if spacing_ms == 0 {
             return 0;
         }
@@ -259,58 +276,58 @@ impl<V: Clone + PartialEq> Record<V> {
         failed.max(asked).unwrap_or(0)
     }
 
-    fn announce(&mut self, node: NodeId, epoch: u64, need_ms: u64, now_ms: StoreMs) -> Verdict {
-        if !self.is_mine(node, epoch) || self.lease_left_ms(now_ms) < need_ms.max(1) {
-            return Verdict::Refused;
+    fn announce(&mut self, node: NodeId, epoch: u64, need_ms: u64, now_ms: StoreMs) -> OpOutcome {
+        if !self.holds_lease(node, epoch) || self.lease_left_ms(now_ms) < need_ms.max(1) {
+            return OpOutcome::Rejected;
         }
         // An older one stays: it says how long the former value has been doubtful.
-        self.open.get_or_insert(Open { by: epoch, settled_by: epoch, at_ms: now_ms });
-        Verdict::Done
+        self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by: epoch, at_ms: now_ms });
+        OpOutcome::Done
     }
 
-    fn end(&mut self, epoch: u64, ended: Ended, mine: bool, now_ms: StoreMs) {
+    fn end_call(&mut self, epoch: u64, ended: CallEnd, has_lease: bool, now_ms: StoreMs) {
         match ended {
-            Ended::Lost if mine => {
+            CallEnd::Lost if has_lease => {
                 let settled_by = epoch + 1;
-                let open = self.open.get_or_insert(Open { by: epoch, settled_by, at_ms: now_ms });
+                let open = self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by, at_ms: now_ms });
                 open.settled_by = open.settled_by.max(settled_by);
             }
-            Ended::Lost => self.tangle(now_ms),
+            CallEnd::Lost => self.mark_unsettled(now_ms),
             // Once the lease has passed on, the mark stands for the next holder's call as well.
-            Ended::Unsent | Ended::Answered if !mine => {}
-            Ended::Unsent | Ended::Answered => {
-                if ended == Ended::Answered {
+            CallEnd::Unsent | CallEnd::Answered if !has_lease => {}
+            CallEnd::Unsent | CallEnd::Answered => {
+                if ended == CallEnd::Answered {
                     self.asked_ms = now_ms;
                 }
-                if self.open.is_some_and(|open| open.by == epoch && open.settled_by == epoch) {
-                    self.open = None;
+                if self.unsettled.is_some_and(|open| open.by == epoch && open.settled_by == epoch) {
+                    self.unsettled = None;
                 }
             }
         }
     }
 
     /// A call has been made beside whoever has the lease now, so only what is fetched under a later one settles it.
-    fn tangle(&mut self, now_ms: StoreMs) {
-        let at_ms = self.open.map_or(now_ms, |open| open.at_ms.min(now_ms));
-        self.open = Some(Open { by: 0, settled_by: self.epoch + 1, at_ms });
+    fn mark_unsettled(&mut self, now_ms: StoreMs) {
+        let at_ms = self.unsettled.map_or(now_ms, |open| open.at_ms.min(now_ms));
+        self.unsettled = Some(UnsettledCall { by: 0, settled_by: self.epoch + 1, at_ms });
     }
 
-    fn settle(&mut self, epoch: u64) {
-        self.open = self.open.filter(|open| open.settled_by > epoch);
+    fn settle_calls(&mut self, epoch: u64) {
+        self.unsettled = self.unsettled.filter(|open| open.settled_by > epoch);
     }
 
-    fn is_mine(&self, node: NodeId, epoch: u64) -> bool {
+    fn holds_lease(&self, node: NodeId, epoch: u64) -> bool {
         self.holder == node && self.epoch == epoch
     }
 
-    fn keep(&mut self, node: NodeId, keep_ms: u64, now_ms: StoreMs) {
+    fn set_lease(&mut self, node: NodeId, keep_ms: u64, now_ms: StoreMs) {
         (self.holder, self.until_ms) = match keep_ms.min(LEASE_MS_MAX) {
             0 => (0, 0),
             keep_ms => (node, now_ms.saturating_add(keep_ms)),
         };
     }
 
-    fn count(&mut self, calls: &Option<Arc<str>>) {
+    fn set_calls(&mut self, calls: &Option<Arc<str>>) {
         if calls.is_some() {
             self.calls.clone_from(calls);
         }
@@ -324,7 +341,7 @@ impl<V> std::fmt::Debug for Record<V> {
             .field("epoch", &self.epoch)
             .field("holder", &self.holder)
             .field("until_ms", &self.until_ms)
-            .field("open", &self.open)
+            .field("open", &self.unsettled)
             .field("generation", &self.generation)
             .field("has_value", &self.value.is_some())
             .field("asked_ms", &self.asked_ms)

@@ -25,7 +25,7 @@ const SEALED_BYTES_MAX: usize = 64 * 1024;
 
 /// A value as nodes share it. No `Debug`: it holds the token.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Value {
+pub struct PublishedValue {
     pub value: String,
     pub generation: u64,
     /// From when on it must not be served, on the store's clock.
@@ -52,13 +52,13 @@ pub struct Value {
 
 /// Why a sealed value could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsealable {
+pub enum UnsealError {
     #[error("it is not a sealed value of a known form")]
-    Form,
+    UnknownForm,
     #[error("its seal is broken: it was written with another secret, or tampered with")]
-    Broken,
+    BrokenSeal,
     #[error("it was sealed for another generation than it stands under")]
-    Misplaced,
+    WrongGeneration,
 }
 
 /// Seals and opens the values of one credential.
@@ -82,14 +82,14 @@ impl Seal {
     }
 
     /// The sealed text; none if the machine gives no random numbers.
-    pub fn close(&self, value: &Value) -> Option<Arc<str>> {
+    pub fn close(&self, value: &PublishedValue) -> Option<Arc<str>> {
         self.close_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
     }
 
     /// The value, if the seal is whole.
-    pub fn open(&self, sealed: &str) -> Result<Value, Unsealable> {
+    pub fn open(&self, sealed: &str) -> Result<PublishedValue, UnsealError> {
         let opened = self.open_as(&self.tag, sealed)?;
-        serde_json::from_slice(&opened).map_err(|_| Unsealable::Form)
+        serde_json::from_slice(&opened).map_err(|_| UnsealError::UnknownForm)
     }
 
     /// Seals what nodes count together; none if the machine gives no random numbers.
@@ -98,7 +98,7 @@ impl Seal {
     }
 
     /// What [`Seal::close_counts`] has sealed, if the seal is whole.
-    pub fn open_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+    pub fn open_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         self.open_as(&self.counts_tag, sealed)
     }
 
@@ -112,20 +112,20 @@ impl Seal {
         Some(STANDARD.encode(&all).into())
     }
 
-    fn open_as(&self, what: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+    fn open_as(&self, what: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         if sealed.len() > SEALED_BYTES_MAX {
-            return Err(Unsealable::Form);
+            return Err(UnsealError::UnknownForm);
         }
-        let bytes = STANDARD.decode(sealed).map_err(|_| Unsealable::Form)?;
-        let (form, rest) = bytes.split_first().ok_or(Unsealable::Form)?;
-        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(Unsealable::Form)?;
+        let bytes = STANDARD.decode(sealed).map_err(|_| UnsealError::UnknownForm)?;
+        let (form, rest) = bytes.split_first().ok_or(UnsealError::UnknownForm)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(UnsealError::UnknownForm)?;
         if *form != FORM {
-            return Err(Unsealable::Form);
+            return Err(UnsealError::UnknownForm);
         }
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealable::Form)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| UnsealError::UnknownForm)?;
         let mut text = Zeroizing::new(sealed.to_vec());
         let aad = Aad::from(what.as_bytes());
-        let opened = self.key.open_in_place(nonce, aad, &mut text).map_err(|_| Unsealable::Broken)?.len();
+        let opened = self.key.open_in_place(nonce, aad, &mut text).map_err(|_| UnsealError::BrokenSeal)?.len();
         text.truncate(opened);
         Ok(text)
     }
@@ -135,8 +135,8 @@ impl Seal {
 mod tests {
     use super::*;
 
-    fn value() -> Value {
-        Value {
+    fn value() -> PublishedValue {
+        PublishedValue {
             value: "TOKEN".into(),
             generation: 7,
             expires_ms: 9,
@@ -162,13 +162,13 @@ mod tests {
         assert!(!sealed.contains("TOKEN"));
         assert_ne!(sealed, seal("one secret, long enough", "t1").close(&value()).unwrap(), "the nonce is drawn anew");
         assert!(seal("one secret, long enough\n", "t1").open(&sealed).is_ok_and(|opened| opened == value()));
-        assert_eq!(seal("another secret, as long", "t1").open(&sealed).err(), Some(Unsealable::Broken));
+        assert_eq!(seal("another secret, as long", "t1").open(&sealed).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]
     fn a_value_moved_to_another_credentials_place_does_not_open() {
         let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
-        assert_eq!(seal("one secret, long enough", "t2").open(&sealed).err(), Some(Unsealable::Broken));
+        assert_eq!(seal("one secret, long enough", "t2").open(&sealed).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]
@@ -176,8 +176,8 @@ mod tests {
         let seal = seal("one secret, long enough", "t1");
         let (value, counts) = (seal.close(&value()).unwrap(), seal.close_counts(b"{}").unwrap());
         assert_eq!(seal.open_counts(&counts).unwrap().as_slice(), b"{}");
-        assert_eq!(seal.open(&counts).err(), Some(Unsealable::Broken));
-        assert_eq!(seal.open_counts(&value).err(), Some(Unsealable::Broken));
+        assert_eq!(seal.open(&counts).err(), Some(UnsealError::BrokenSeal));
+        assert_eq!(seal.open_counts(&value).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]

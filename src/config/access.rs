@@ -8,7 +8,7 @@ use super::fault::{Fault, Place, Problem};
 use super::file::{Document, RawTable, open_to_others};
 use super::value::{Given, Reading, Value, kind, path, quoted, text};
 use super::{Access, App, Config, credentials};
-use crate::access::{Rights, Whose};
+use crate::access::{CertificateMatcher, Rights};
 
 /// Rights as one word or a list of words.
 pub(super) fn rights(value: &Value) -> Reading<Rights> {
@@ -95,7 +95,7 @@ fn users(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> BTreeMap<String, Rig
 }
 
 /// The `[[certificate]]` tables, in their order.
-fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(Whose, Rights)> {
+fn certificates(tables: Vec<RawTable>, faults: &mut Vec<Fault>) -> Vec<(CertificateMatcher, Rights)> {
     let whose = |value: &Value| {
         let name = text(value)?;
         let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";

@@ -8,7 +8,7 @@ use super::fault::{Place, Problem};
 use super::file::{Document, RawTable};
 use super::value::{Value, quoted, text};
 use super::{Adopt, App, Sink};
-use crate::platform::{Kind, Renewal};
+use crate::platform::{CredentialType, Renewal};
 
 const KEYS: &[&str] = &["memcached", "key", "file"];
 const KEY_BYTES_MAX: usize = 250;
@@ -17,7 +17,7 @@ const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:
 
 impl Reader<'_> {
     /// Where the first token is read, instead of fetching one.
-    pub(super) fn adopt(&mut self, raw: &RawTable, token: &Kind, document: &Document) -> Option<Adopt> {
+    pub(super) fn adopt(&mut self, raw: &RawTable, token: &CredentialType, document: &Document) -> Option<Adopt> {
         let given = raw.fields.get("adopt")?;
         let read = match token.renewal {
             Renewal::Mint if token.probe.is_some() => adopt(&given.value, &given.place, &document.folder),

@@ -179,13 +179,13 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            let (name, spoken) = spell(key, secret);
-            if let Err(problem) = fit(&name, &spoken) {
+            let (name, redacted_name) = spell(key, secret);
+            if let Err(problem) = fit(&name, &redacted_name) {
                 self.fault(list, problem, &place);
                 continue;
             }
-            let spoken = (spoken != name).then_some(spoken);
-            let alias = Alias { name, spoken, of, view };
+            let redacted_name = (redacted_name != name).then_some(redacted_name);
+            let alias = Alias { name, redacted_name, of, view };
             let known = aliases.iter().position(|known| known.name == alias.name);
             let known = known.and_then(|at| Some((aliases.get(at)?, *presets.get(at)?)));
             match known {
@@ -233,7 +233,7 @@ fn preset_templates<'a>(
 
 /// What is wrong with a key that is there already. What is written out comes first, and wins over a preset.
 fn disagreement(known: &Alias, first: Option<&str>, alias: &Alias, preset: Option<&str>) -> Option<Problem> {
-    let key = quoted(alias.spoken());
+    let key = quoted(alias.redacted_name());
     match (first, preset) {
         _ if known == alias => None,
         (None, Some(_)) => None,
@@ -322,7 +322,7 @@ fn of(value: &Value, kept: &[CredentialName]) -> Reading<CredentialName> {
 
 /// An alias as the file could have it.
 pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String {
-    let key = quoted(alias.spoken());
+    let key = quoted(alias.redacted_name());
     let usual = matches!(alias.of, CredentialName::AccessToken | CredentialName::ComponentToken);
     if usual && alias.view == View::RAW {
         return key;

@@ -15,7 +15,7 @@ use super::nodes::Company;
 use super::upstream::base_url;
 use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
 use super::{Alias, App, CredentialName, SecretOrigin, SecretSource, mistakes};
-use crate::platform::{Kind, PLATFORMS, Platform, mp};
+use crate::platform::{CredentialType, PLATFORMS, Platform, mp};
 use crate::secret::Secret;
 use crate::secret_source::{SecretFault, of_text};
 
@@ -100,7 +100,7 @@ impl Reader<'_> {
         let verify_ticket_file = self.verify_ticket_file(&raw, platform, document);
         let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
         let daily_ticket_quota = self.field(&raw, "daily_ticket_quota", |value| integer(value, DAILY_QUOTA));
-        let stand_in = self.fallback(&raw, platform, token);
+        let fallback = self.fallback(&raw, platform, token);
         let probe_every_ms = self.probe_every(&raw, platform, token);
         let forced_per_day = self.forced_per_day(&raw, platform, token);
         let adopt = self.adopt(&raw, token, document);
@@ -142,7 +142,7 @@ impl Reader<'_> {
             aliases: Vec::new(),
             daily_quota,
             daily_ticket_quota,
-            stand_in,
+            fallback,
             probe_every_ms,
             adopt,
             forced_per_day,
@@ -168,7 +168,12 @@ impl Reader<'_> {
     }
 
     /// Which endpoint to ask when the quota of the first is used up.
-    fn fallback(&mut self, raw: &RawTable, platform: &Platform, token: &'static Kind) -> Option<&'static Kind> {
+    fn fallback(
+        &mut self,
+        raw: &RawTable,
+        platform: &Platform,
+        token: &'static CredentialType,
+    ) -> Option<&'static CredentialType> {
         self.field(raw, "fallback", |value| {
             let given = word(value, platform.tokens)?;
             // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
@@ -180,7 +185,7 @@ impl Reader<'_> {
         })
     }
 
-    fn probe_every(&mut self, raw: &RawTable, platform: &Platform, token: &Kind) -> Option<u64> {
+    fn probe_every(&mut self, raw: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         self.field(raw, "probe_every_s", |value| {
             if token.probe.is_none() {
                 let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
@@ -196,7 +201,7 @@ impl Reader<'_> {
         })
     }
 
-    fn forced_per_day(&mut self, raw: &RawTable, platform: &Platform, token: &Kind) -> Option<u64> {
+    fn forced_per_day(&mut self, raw: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         let can_force = platform.tokens.iter().any(|(_, kind)| kind.can_force);
         self.field(raw, "forced_per_day", |value| {
             if !(token.can_force || can_force) {
@@ -216,7 +221,7 @@ impl Reader<'_> {
         self.faults.push(problem.of_key(key).at(place));
     }
 
-    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static Kind> {
+    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
         let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
         let Value::List(items) = &given.value else {
             let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
@@ -228,7 +233,7 @@ impl Reader<'_> {
             self.fault("tickets", Problem::new(what, "Remove the key."), &given.place);
             return Vec::new();
         }
-        let mut tickets: Vec<&'static Kind> = Vec::new();
+        let mut tickets: Vec<&'static CredentialType> = Vec::new();
         for item in items {
             match word(&item.value, platform.tickets) {
                 Ok(ticket) if tickets.contains(&ticket) => {}
@@ -453,7 +458,7 @@ impl Reader<'_> {
                 owners.insert(id, entry);
             }
         }
-        let built_in: HashMap<String, (String, &Kind)> = owners
+        let built_in: HashMap<String, (String, &CredentialType)> = owners
             .iter()
             .flat_map(|(id, entry)| {
                 let of = move |kind| entry.app.built_in_names(kind).into_iter().map(move |name| (name, kind));
@@ -484,7 +489,7 @@ impl Reader<'_> {
                     }
                 };
                 let problem = Problem::new(
-                    format!("the alias {} {what}", quoted(alias.spoken())),
+                    format!("the alias {} {what}", quoted(alias.redacted_name())),
                     "Give each name to one app; without an alias its token is at access_token:<appid>.",
                 );
                 self.faults.push(problem.at(place));

@@ -56,7 +56,7 @@ impl Loaded {
             if let Some(daily_ticket_quota) = app.daily_ticket_quota {
                 line(&mut out, "daily_ticket_quota", &daily_ticket_quota.to_string());
             }
-            let fallback = app.platform.tokens.iter().find(|(_, kind)| Some(*kind) == app.stand_in);
+            let fallback = app.platform.tokens.iter().find(|(_, kind)| Some(*kind) == app.fallback);
             if let Some((fallback, _)) = fallback {
                 line(&mut out, "fallback", &quoted(fallback));
             }

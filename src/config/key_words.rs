@@ -31,30 +31,30 @@ pub(super) fn known_words(key: &str, known: &[&str]) -> Reading<()> {
     Ok(())
 }
 
-/// Whether memcached takes that key. `spoken` is what may be shown of it.
-pub(super) fn fit(name: &str, spoken: &str) -> Reading<()> {
+/// Whether memcached takes that key. `redacted_name` is what may be shown of it.
+pub(super) fn fit(name: &str, redacted_name: &str) -> Reading<()> {
     let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
     match name {
         "" => Err(Problem::new("an alias is empty", remedy)),
         _ if name.len() > NAME_BYTES_MAX => {
-            Err(Problem::new(format!("the alias {} has {} bytes", quoted(spoken), name.len()), remedy))
+            Err(Problem::new(format!("the alias {} has {} bytes", quoted(redacted_name), name.len()), remedy))
         }
         _ if !fits_in_a_key(name) => {
-            Err(Problem::new(format!("the alias {} has a blank or a control character", quoted(spoken)), remedy))
+            Err(Problem::new(format!("the alias {} has a blank or a control character", quoted(redacted_name)), remedy))
         }
-        _ => fit_wildcard(name, spoken),
+        _ => fit_wildcard(name, redacted_name),
     }
 }
 
 /// `{any}` once at most, and enough behind it to tell the key from ordinary ones.
-fn fit_wildcard(name: &str, spoken: &str) -> Reading<()> {
+fn fit_wildcard(name: &str, redacted_name: &str) -> Reading<()> {
     let Some((_, end)) = name.split_once(ANY) else { return Ok(()) };
     if end.contains(ANY) {
-        let what = format!("the alias {} has {ANY} twice", quoted(spoken));
+        let what = format!("the alias {} has {ANY} twice", quoted(redacted_name));
         return Err(Problem::new(what, format!("Write {ANY} once.")));
     }
     if end.len() < END_BYTES_MIN {
-        let what = format!("the alias {} has {} bytes behind {ANY}", quoted(spoken), end.len());
+        let what = format!("the alias {} has {} bytes behind {ANY}", quoted(redacted_name), end.len());
         let remedy = format!("Write {END_BYTES_MIN} at least, so that it can be told from ordinary keys.");
         return Err(Problem::new(what, remedy));
     }

@@ -305,7 +305,7 @@ fn file_entry(path: &str, name: &str, app: &App, of: CredentialName, content: Si
     let last = Path::new(&file).components().next_back();
     match last {
         Some(Component::Normal(last)) if last.len() <= FILE_NAME_BYTES_MAX => {
-            Ok(SinkEntry { app: app.id(), of, name: file, spoken: None, content })
+            Ok(SinkEntry { app: app.id(), of, name: file, redacted_name: None, content })
         }
         _ => {
             let what = format!("{} does not end in a file's name of up to {FILE_NAME_BYTES_MAX} bytes", quoted(&file));

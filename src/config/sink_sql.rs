@@ -306,7 +306,7 @@ impl Reader<'_> {
         let mut entries = scope.credentials();
         if !of_kinds.is_empty() {
             entries.retain(|entry| of_kinds.contains(&entry.of));
-        } else if !has(SqlParameter::Kind) {
+        } else if !has(SqlParameter::CredentialType) {
             // The app's token stands first.
             let mut seen = HashSet::new();
             entries.retain(|entry| seen.insert(entry.app.clone()));

@@ -57,8 +57,8 @@ pub static SINK_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
 
 impl SinkEntry {
     /// The name as people may read it.
-    pub fn spoken(&self) -> &str {
-        self.spoken.as_deref().unwrap_or(&self.name)
+    pub fn redacted_name(&self) -> &str {
+        self.redacted_name.as_deref().unwrap_or(&self.name)
     }
 
     /// The key that memcached's clients read the same credential under.
@@ -71,9 +71,10 @@ impl SinkEntry {
         // A hash tag of a cluster would be taken for a word in braces.
         let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
         let words = [("appid", appid), ("agent", agent), ("kind", self.of.word())];
-        let tagged = words.iter().filter(|(_, value)| !value.is_empty()).fold(self.spoken().to_owned(), |key, word| {
-            key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
-        });
+        let tagged =
+            words.iter().filter(|(_, value)| !value.is_empty()).fold(self.redacted_name().to_owned(), |key, word| {
+                key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
+            });
         let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
         let (key, app, form) = (quoted(&tagged), quoted(&self.app), form_as_toml(&view.form, &quoted));
         let at_least = match view.at_least_s {
@@ -196,7 +197,7 @@ impl Scope<'_> {
                 app: app.id(),
                 of,
                 name: format!("{}:{}", of.word(), app.id()),
-                spoken: None,
+                redacted_name: None,
                 content: SinkContent::Value,
             };
             self.kept(app).into_iter().map(entry).collect::<Vec<_>>()
@@ -413,7 +414,7 @@ impl Reader<'_> {
             for (key, place) in draft.sink.entries.iter().zip(&draft.places) {
                 match seen.get(&(database.clone(), key.name.as_str())) {
                     Some(_) => {
-                        let what = format!("another sink writes {}{whereto} already", quoted(key.spoken()));
+                        let what = format!("another sink writes {}{whereto} already", quoted(key.redacted_name()));
                         let problem = Problem::new(what, "Keep it in one of the two.");
                         self.fault(list, problem, place);
                     }
@@ -491,16 +492,16 @@ impl KeyTemplate {
         }
         let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
         let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
-        let (name, spoken) = spell(key, secret);
+        let (name, redacted_name) = spell(key, secret);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             let what = format!(
                 "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
-                quoted(&spoken)
+                quoted(&redacted_name)
             );
             return Err(Problem::new(what, "Write a key such as \"{kind}:{appid}\"."));
         }
-        let spoken = (spoken != name).then_some(spoken);
-        Ok(SinkEntry { app: app.id(), of, name, spoken, content: SinkContent::View(self.views.of(of)) })
+        let redacted_name = (redacted_name != name).then_some(redacted_name);
+        Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(self.views.of(of)) })
     }
 }
 
@@ -527,7 +528,7 @@ fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
 }
 
 pub(super) fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
-    let key = quoted(second.spoken());
+    let key = quoted(second.redacted_name());
     if first.app == second.app {
         return Problem::new(format!("the key {key} is given twice, with different contents"), "Keep one of the two.");
     }

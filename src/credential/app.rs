@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::encoding::View;
-use crate::platform::{ClientOptions, CredentialName, Kind, Platform, component, mp};
+use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
 use crate::secret_source::SecretSource;
 
 /// One app of WeChat or of a neighbour platform.
@@ -15,9 +15,9 @@ pub struct App {
     pub name: Option<String>,
     pub platform: &'static Platform,
     /// How its access token is got.
-    pub token: &'static Kind,
+    pub token: &'static CredentialType,
     /// What else is kept current, with the access token.
-    pub tickets: Vec<&'static Kind>,
+    pub tickets: Vec<&'static CredentialType>,
     /// Which of a corporation's apps this is (WeCom's agent id).
     pub agent: Option<String>,
     pub secret: SecretSource,
@@ -30,7 +30,7 @@ pub struct App {
     /// The same for each of the tickets.
     pub daily_ticket_quota: Option<u64>,
     /// Asked for the rest of a day whose quota is used up.
-    pub stand_in: Option<&'static Kind>,
+    pub fallback: Option<&'static CredentialType>,
     /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
     /// minutes as long as there are few apps.
     pub probe_every_ms: Option<u64>,
@@ -59,7 +59,7 @@ pub enum Adopt {
 
 impl App {
     /// An app of WeChat's own platform with nothing but its access token, got in this way.
-    pub fn mp(appid: &str, secret: SecretSource, token: &'static Kind) -> App {
+    pub fn mp(appid: &str, secret: SecretSource, token: &'static CredentialType) -> App {
         App {
             appid: appid.to_owned(),
             name: None,
@@ -72,7 +72,7 @@ impl App {
             aliases: Vec::new(),
             daily_quota: None,
             daily_ticket_quota: None,
-            stand_in: None,
+            fallback: None,
             probe_every_ms: None,
             adopt: None,
             forced_per_day: None,
@@ -107,19 +107,19 @@ impl App {
     }
 
     /// Everything that is kept of it: its access token, then its tickets.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> {
+    pub fn kinds(&self) -> impl Iterator<Item = &'static CredentialType> {
         std::iter::once(self.token).chain(self.tickets.iter().copied())
     }
 
     /// The key that exists without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on.
-    pub fn built_in_name(&self, kind: &Kind) -> String {
-        format!("{}:{}", kind.key, self.id())
+    pub fn built_in_name(&self, credential_type: &CredentialType) -> String {
+        format!("{}:{}", credential_type.key, self.id())
     }
 
     /// The same, and `authorizer_access_token:<id>` for an authorizer's.
-    pub fn built_in_names(&self, kind: &Kind) -> Vec<String> {
-        let mut names = vec![self.built_in_name(kind)];
-        if kind == &component::AUTHORIZER {
+    pub fn built_in_names(&self, credential_type: &CredentialType) -> Vec<String> {
+        let mut names = vec![self.built_in_name(credential_type)];
+        if credential_type == &component::AUTHORIZER {
             names.push(format!("{}:{}", component::AUTHORIZER_KEY, self.id()));
         }
         names
@@ -143,7 +143,7 @@ impl App {
 pub struct Alias {
     pub name: String,
     /// What stands for the name wherever people read it, if the name holds the secret.
-    pub spoken: Option<String>,
+    pub redacted_name: Option<String>,
     pub of: CredentialName,
     pub view: View,
 }
@@ -151,17 +151,21 @@ pub struct Alias {
 impl Alias {
     /// A key that answers with the access token itself.
     pub fn raw(name: impl Into<String>) -> Alias {
-        Alias { name: name.into(), spoken: None, of: CredentialName::AccessToken, view: View::RAW }
+        Alias { name: name.into(), redacted_name: None, of: CredentialName::AccessToken, view: View::RAW }
     }
 
     /// The name as people may read it.
-    pub fn spoken(&self) -> &str {
-        self.spoken.as_deref().unwrap_or(&self.name)
+    pub fn redacted_name(&self) -> &str {
+        self.redacted_name.as_deref().unwrap_or(&self.name)
     }
 }
 
 impl fmt::Debug for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alias").field("name", &self.spoken()).field("of", &self.of).field("view", &self.view).finish()
+        f.debug_struct("Alias")
+            .field("name", &self.redacted_name())
+            .field("of", &self.of)
+            .field("view", &self.view)
+            .finish()
     }
 }

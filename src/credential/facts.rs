@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::clock::{BootMs, Now, Spacing};
+use crate::clock::{BootMs, LogThrottle, Now};
 
 /// What a credential is; fixed once the configuration is read.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct CredentialInfo {
     /// `mp`, `wecom` and so on.
     pub platform: &'static str,
     /// The id as the platform knows it, without an agent.
@@ -22,21 +22,21 @@ pub struct About {
     /// What people call the app.
     pub name: Option<String>,
     /// What is kept: `access_token`, `jsapi_ticket` and so on.
-    pub kind: &'static str,
+    pub credential_type: &'static str,
     /// Fetched by its own secret, not with another credential's value.
     pub is_token: bool,
     /// There is a cheap call that tells whether the value is accepted.
     pub can_probe: bool,
 }
 
-impl About {
+impl CredentialInfo {
     /// Of a credential of which nobody has said what it is.
-    pub const NOTHING: About = About {
+    pub const NOTHING: CredentialInfo = CredentialInfo {
         platform: "",
         appid: String::new(),
         agent: None,
         name: None,
-        kind: "",
+        credential_type: "",
         is_token: false,
         can_probe: false,
     };
@@ -51,7 +51,7 @@ macro_rules! log_credential {
             appid = %about.appid,
             agent = about.agent.as_deref().map(tracing::field::display),
             name = about.name.as_deref(),
-            "type" = %about.kind,
+            "type" = %about.credential_type,
             $($line)+
         )
     }};
@@ -60,7 +60,7 @@ pub(crate) use log_credential;
 
 /// Calls by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
+pub struct CallOutcomes {
     /// A value we did not have.
     pub new: u64,
     /// The value we have.
@@ -71,7 +71,7 @@ pub struct Outcomes {
     pub own_bug: u64,
 }
 
-impl Outcomes {
+impl CallOutcomes {
     /// Each with its name.
     pub fn each(&self) -> [(&'static str, u64); 6] {
         [
@@ -100,7 +100,7 @@ impl Outcomes {
 
 /// What looking into a value came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum VerificationResult {
     /// WeChat accepts it.
     Accepted,
     /// WeChat refuses it.
@@ -113,31 +113,31 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl VerificationResult {
     /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
-            Verdict::Accepted => "accepted",
-            Verdict::Refused => "refused",
-            Verdict::Replaced => "replaced",
-            Verdict::HandedOut => "handed_out",
-            Verdict::Unknown => "unknown",
+            VerificationResult::Accepted => "accepted",
+            VerificationResult::Refused => "refused",
+            VerificationResult::Replaced => "replaced",
+            VerificationResult::HandedOut => "handed_out",
+            VerificationResult::Unknown => "unknown",
         }
     }
 }
 
 /// The last look into a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct Verification {
     pub at_boot_ms: BootMs,
     /// Of the value it was about.
     pub generation: u64,
-    pub verdict: Verdict,
+    pub verdict: VerificationResult,
 }
 
 /// Who has tried to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Writer {
+pub struct RefusedWriter {
     /// An address without the port, or `unix socket`.
     pub peer: String,
     /// Its refused writes. Of several hosts within a tenth of a second one may have those of all.
@@ -149,29 +149,29 @@ pub struct Writer {
 
 /// Hosts that have tried to write a credential, the last one last.
 #[derive(Default)]
-pub struct Writers(Mutex<VecDeque<Writer>>);
+pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 
 /// As many as are remembered of one credential.
 const WRITERS_MAX: usize = 8;
 
-impl Writers {
+impl RefusedWriters {
     pub(super) fn note(&self, peer: String, times: u64, rival: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
         let (noted, rival) = known.map_or((times, rival), |known| (known.noted + times, known.rival || rival));
-        writers.push_back(Writer { peer, noted, last: now, rival });
+        writers.push_back(RefusedWriter { peer, noted, last: now, rival });
         if writers.len() > WRITERS_MAX {
             writers.pop_front();
         }
     }
 
     /// The one who came last.
-    pub(super) fn last(&self) -> Option<Writer> {
+    pub(super) fn last(&self) -> Option<RefusedWriter> {
         self.0.lock().back().cloned()
     }
 
     /// All that are remembered, the last one last.
-    pub fn all(&self) -> Vec<Writer> {
+    pub fn all(&self) -> Vec<RefusedWriter> {
         self.0.lock().iter().cloned().collect()
     }
 }
@@ -187,8 +187,8 @@ const OTHERS_MAX: usize = 64;
 
 /// How it goes with the state that several nodes share. Says nothing where there is one node.
 #[derive(Default)]
-pub struct SharedFacts {
-    seen: Mutex<Option<(bool, BootMs)>>,
+pub struct ClusterStatus {
+    reachability: Mutex<Option<(bool, BootMs)>>,
     /// This node was last in touch with those who renew; none if it has not been.
     as_of: Mutex<Option<BootMs>>,
     node: OnceLock<String>,
@@ -198,7 +198,7 @@ pub struct SharedFacts {
     others: Mutex<BTreeMap<String, i64>>,
     pub forged: Forged,
     /// When counts that are not believed were last spoken of.
-    pub(super) counts_said: Spacing,
+    pub(super) rejected_counts_log: LogThrottle,
 }
 
 /// What was found in the shared state that no node can have written, each time it was.
@@ -208,7 +208,7 @@ pub struct Forged {
     pub counts: AtomicU64,
 }
 
-impl SharedFacts {
+impl ClusterStatus {
     /// There are other nodes; this one is called so.
     pub(super) fn join(&self, node: &str, has_store: bool) {
         self.node.get_or_init(|| node.to_owned());
@@ -221,7 +221,7 @@ impl SharedFacts {
     }
 
     /// A value has come that this node has fetched.
-    pub(super) fn saw_value_of(&self, node: &str, fetched_unix_ms: i64) {
+    pub(super) fn record_node(&self, node: &str, fetched_unix_ms: i64) {
         if self.node() == Some(node) {
             return;
         }
@@ -245,8 +245,8 @@ impl SharedFacts {
     }
 
     /// Whether it answers now; what was known before.
-    pub(super) fn set(&self, up: bool, now_ms: BootMs) -> Option<bool> {
-        let mut known = self.seen.lock();
+    pub(super) fn set_reachable(&self, up: bool, now_ms: BootMs) -> Option<bool> {
+        let mut known = self.reachability.lock();
         let before = *known;
         let heard_ms = if up { now_ms } else { before.map_or(now_ms, |(_, heard_ms)| heard_ms) };
         *known = Some((up, heard_ms));
@@ -254,8 +254,8 @@ impl SharedFacts {
     }
 
     /// It has told something that was so at that instant.
-    pub(super) fn heard(&self, now_ms: BootMs) {
-        let mut known = self.seen.lock();
+    pub(super) fn record_contact(&self, now_ms: BootMs) {
+        let mut known = self.reachability.lock();
         *known = Some((known.is_none_or(|(up, _)| up), now_ms));
         drop(known);
         *self.as_of.lock() = Some(now_ms);
@@ -272,12 +272,12 @@ impl SharedFacts {
 
     /// Whether it answers; none without one, or before it has been asked.
     pub fn is_up(&self) -> Option<bool> {
-        self.seen.lock().map(|(up, _)| up)
+        self.reachability.lock().map(|(up, _)| up)
     }
 
     /// How old our picture of it is, milliseconds.
     pub fn age_ms(&self, now_ms: BootMs) -> Option<u64> {
-        self.seen.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
+        self.reachability.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
     }
 }
 
@@ -330,20 +330,20 @@ mod tests {
 
     #[test]
     fn other_nodes_are_known_by_what_they_have_fetched() {
-        let facts = SharedFacts::default();
+        let facts = ClusterStatus::default();
         facts.join("a", true);
         for (node, at) in [("a", 9), ("b", 5), ("c", 7), ("b", 3)] {
-            facts.saw_value_of(node, at);
+            facts.record_node(node, at);
         }
         assert_eq!(facts.others(), [("b".to_owned(), 5), ("c".to_owned(), 7)]);
-        (0..200).for_each(|n| facts.saw_value_of(&format!("n{n}"), 100 + n));
+        (0..200).for_each(|n| facts.record_node(&format!("n{n}"), 100 + n));
         assert_eq!(facts.others().len(), OTHERS_MAX);
         assert!(facts.others().iter().any(|(name, _)| name == "n199"));
     }
 
     #[test]
     fn the_last_writers_are_remembered_and_no_more() {
-        let (writers, now) = (Writers::default(), Now { boot_ms: 1, unix_ms: 1 });
+        let (writers, now) = (RefusedWriters::default(), Now { boot_ms: 1, unix_ms: 1 });
         for n in 0..20 {
             writers.note(format!("10.0.0.{n}"), 1, false, now);
         }

@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use super::saver::Saver;
+use super::state_writer::StateWriter;
 use crate::platform::Failure;
 use crate::secret::{Secret, fingerprint};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum GrantType {
     VerifyTicket,
     RefreshToken,
 }
@@ -27,7 +27,7 @@ pub enum What {
 /// Whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GrantName {
-    pub what: What,
+    pub what: GrantType,
     pub component: String,
     /// Empty for a verify ticket.
     #[serde(default)]
@@ -57,20 +57,20 @@ const UNWANTED_MAX: usize = 10_000;
 /// A new refresh token is written before its access token is published; a disk that is stuck may delay that so long.
 const DISK_WAIT: Duration = Duration::from_secs(3);
 
-/// All of them. Shared by flights, which use them up, and the saver, which writes them.
+/// All of them. Shared by fetches, which use them up, and the state_writer, which writes them.
 #[derive(Default)]
 pub struct Grants {
-    inner: Mutex<Inner>,
+    inner: Mutex<GrantsInner>,
 }
 
 #[derive(Default)]
-struct Inner {
-    held: HashMap<GrantName, Held>,
+struct GrantsInner {
+    held: HashMap<GrantName, GrantState>,
     wanted: HashSet<GrantName>,
 }
 
 #[derive(Clone, Default)]
-struct Held {
+struct GrantState {
     value: Option<String>,
     configured: Option<String>,
     wanted_unix_ms: i64,
@@ -83,15 +83,15 @@ impl Grants {
     pub fn new(kept: &[KeptGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
         let held = kept.iter().map(|kept| {
             let KeptGrant { name, value, configured, wanted_unix_ms } = kept.clone();
-            (name, Held { value: Some(value), configured, wanted_unix_ms, refused: Vec::new() })
+            (name, GrantState { value: Some(value), configured, wanted_unix_ms, refused: Vec::new() })
         });
-        Grants { inner: Mutex::new(Inner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
+        Grants { inner: Mutex::new(GrantsInner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
     }
 
     /// What another process has kept in the meantime. What is used here has been renewed here and is the later.
     pub fn take_over(&self, kept: &[KeptGrant]) {
         let mut inner = self.inner.lock();
-        let Inner { held, wanted } = &mut *inner;
+        let GrantsInner { held, wanted } = &mut *inner;
         for KeptGrant { name, value, configured, wanted_unix_ms } in kept {
             let ours = held.entry(name.clone()).or_default();
             if ours.value.is_none() || !wanted.contains(name) {
@@ -115,7 +115,7 @@ impl Grants {
         let (mut wanted, mut others): (Vec<_>, Vec<_>) = all.partition(|kept| inner.wanted.contains(&kept.name));
         others.retain(|kept| {
             let age_ms = now_unix_ms.saturating_sub(kept.wanted_unix_ms);
-            kept.name.what == What::RefreshToken && age_ms <= UNWANTED_KEPT_MS
+            kept.name.what == GrantType::RefreshToken && age_ms <= UNWANTED_KEPT_MS
         });
         others.sort_by_key(|kept| std::cmp::Reverse(kept.wanted_unix_ms));
         others.truncate(UNWANTED_MAX);
@@ -123,12 +123,12 @@ impl Grants {
         wanted
     }
 
-    fn with<T>(&self, name: &GrantName, work: impl FnOnce(&mut Held) -> T) -> T {
+    fn with<T>(&self, name: &GrantName, work: impl FnOnce(&mut GrantState) -> T) -> T {
         work(self.inner.lock().held.entry(name.clone()).or_default())
     }
 }
 
-impl Held {
+impl GrantState {
     /// The refresh token to try next. A configured one that has changed since it was taken in goes first: the merchant
     /// has authorised anew. Otherwise the kept one does: WeChat may have replaced the configured one long ago.
     fn pick(&self, configured: Option<&Secret>) -> Option<Secret> {
@@ -149,7 +149,7 @@ impl Held {
     }
 
     /// WeChat refused it for good. True if there is another to try; else the next try begins with the first again.
-    fn refused(&mut self, used: &Secret, configured: Option<&Secret>) -> bool {
+    fn record_refused(&mut self, used: &Secret, configured: Option<&Secret>) -> bool {
         self.refused.push(print(used));
         let another = self.pick(configured).is_some();
         if !another {
@@ -159,7 +159,7 @@ impl Held {
     }
 
     /// WeChat took it, and perhaps gave its successor. True if there is something to write.
-    fn answered(&mut self, used: &Secret, configured: Option<&Secret>, successor: Option<&Secret>) -> bool {
+    fn record_accepted(&mut self, used: &Secret, configured: Option<&Secret>, successor: Option<&Secret>) -> bool {
         let before = (self.value.take(), self.configured.take());
         self.value = Some(successor.unwrap_or(used).expose().to_owned());
         // Tried and refused, or tried and taken: either way it has had its turn.
@@ -200,61 +200,61 @@ fn print(secret: &Secret) -> String {
 pub struct Grant {
     pub grants: Arc<Grants>,
     pub name: GrantName,
-    pub saver: Option<Saver>,
+    pub state_writer: Option<StateWriter>,
 }
 
 /// What one call is made with.
-pub struct Means {
+pub struct CallSecrets {
     /// The app's secret, or the refresh token in its place.
     pub secret: Secret,
     pub ticket: Option<Secret>,
     configured: Option<Secret>,
 }
 
-impl Means {
+impl CallSecrets {
     /// Of a credential that needs no more than its secret.
-    pub fn plain(secret: Secret) -> Means {
-        Means { secret, ticket: None, configured: None }
+    pub fn plain(secret: Secret) -> CallSecrets {
+        CallSecrets { secret, ticket: None, configured: None }
     }
 }
 
 impl Grant {
     /// What to call with, from the secret as it was read, or why there is nothing to call with.
-    pub fn means(&self, appid: &str, read: Result<Secret, String>) -> Result<Means, Failure> {
+    pub fn call_secrets(&self, appid: &str, read: Result<Secret, String>) -> Result<CallSecrets, Failure> {
         match self.name.what {
-            What::VerifyTicket => {
+            GrantType::VerifyTicket => {
                 let secret = read.map_err(|reason| Failure::unusable(appid, reason))?;
                 let ticket = self.grants.with(&self.name, |held| held.value.clone());
                 let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
-                Ok(Means { secret, ticket, configured: None })
+                Ok(CallSecrets { secret, ticket, configured: None })
             }
-            What::RefreshToken => {
+            GrantType::RefreshToken => {
                 let (configured, reason) = match read {
                     Ok(secret) => (Some(secret), String::new()),
                     Err(reason) => (None, reason),
                 };
                 let secret = self.grants.with(&self.name, |held| held.pick(configured.as_ref()));
                 let secret = secret.ok_or_else(|| Failure::no_refresh_token(appid, reason))?;
-                Ok(Means { secret, ticket: None, configured })
+                Ok(CallSecrets { secret, ticket: None, configured })
             }
         }
     }
 
     /// WeChat refused the call: perhaps there is another ticket by now, or another refresh token to try once.
-    pub fn refused(&self, means: &Means, failure: &mut Failure) {
+    pub fn record_refused(&self, secrets: &CallSecrets, failure: &mut Failure) {
         use crate::platform::Class;
         match (self.name.what, failure.errcode) {
-            (What::VerifyTicket, Some(61005 | 61006)) => {
+            (GrantType::VerifyTicket, Some(61005 | 61006)) => {
                 let newer = self.grants.with(&self.name, |held| held.value.clone()).map(Secret::new);
-                if newer != means.ticket {
+                if newer != secrets.ticket {
                     failure.class = Class::Retry;
                 }
             }
-            (What::RefreshToken, Some(61023)) => {
-                let configured = means.configured.as_ref();
-                if self.grants.with(&self.name, |held| held.refused(&means.secret, configured)) {
-                    let which = if configured == Some(&means.secret) { "configured" } else { "kept" };
-                    let token = print(&means.secret);
+            (GrantType::RefreshToken, Some(61023)) => {
+                let configured = secrets.configured.as_ref();
+                if self.grants.with(&self.name, |held| held.record_refused(&secrets.secret, configured)) {
+                    let which = if configured == Some(&secrets.secret) { "configured" } else { "kept" };
+                    let token = print(&secrets.secret);
                     warn!(appid = %failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
                     failure.class = Class::Retry;
                 }
@@ -265,14 +265,15 @@ impl Grant {
 
     /// WeChat took the call. A new refresh token is on the disk when this returns, unless the disk is stuck: then it is
     /// better to go on and say so than to keep the access token from its readers.
-    pub async fn answered(&self, means: &Means, successor: Option<&Secret>) {
-        if self.name.what == What::VerifyTicket {
+    pub async fn record_accepted(&self, secrets: &CallSecrets, successor: Option<&Secret>) {
+        if self.name.what == GrantType::VerifyTicket {
             return;
         }
-        let changed =
-            self.grants.with(&self.name, |held| held.answered(&means.secret, means.configured.as_ref(), successor));
-        let Some(saver) = self.saver.as_ref().filter(|_| changed) else { return };
-        if !saver.wait(saver.at_once(), DISK_WAIT).await {
+        let changed = self
+            .grants
+            .with(&self.name, |held| held.record_accepted(&secrets.secret, secrets.configured.as_ref(), successor));
+        let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) else { return };
+        if !state_writer.wait_until_saved(state_writer.request_write_now(), DISK_WAIT).await {
             error!(
                 appid = %self.name.authorizer,
                 advice = "make room or repair the disk before this process ends: WeChat may have ended the former \
@@ -284,25 +285,25 @@ impl Grant {
 
     /// The refresh token that WeChat took last, for the other nodes; none of a component.
     pub fn refresh_token(&self) -> Option<String> {
-        (self.name.what == What::RefreshToken).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+        (self.name.what == GrantType::RefreshToken).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
     }
 
     /// The verify ticket that came last, for the other nodes; none of an authorizer.
     pub fn ticket(&self) -> Option<String> {
-        (self.name.what == What::VerifyTicket).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+        (self.name.what == GrantType::VerifyTicket).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
     }
 
     /// Another node has renewed with this refresh token, or with its predecessor: it is the one to use next.
     pub fn adopt_refresh_token(&self, token: &str) {
         let changed = self.grants.with(&self.name, |held| held.adopt(token));
-        if let Some(saver) = self.saver.as_ref().filter(|_| changed) {
-            saver.at_once();
+        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) {
+            state_writer.request_write_now();
         }
     }
 
     /// True for a refresh token.
     pub fn is_refresh_token(&self) -> bool {
-        self.name.what == What::RefreshToken
+        self.name.what == GrantType::RefreshToken
     }
 
     /// True if this is another refresh token than the configuration had when one was last taken in: the merchant has
@@ -313,14 +314,14 @@ impl Grant {
 
     /// True if it is a ticket that nobody has handed in yet.
     pub fn is_missing(&self) -> bool {
-        self.name.what == What::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
+        self.name.what == GrantType::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
     }
 
     /// A verify ticket has come. True if it is news.
     pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
         let news = self.grants.with(&self.name, |held| held.take_ticket(ticket, from_file));
-        if let Some(saver) = self.saver.as_ref().filter(|_| news) {
-            saver.at_once();
+        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| news) {
+            state_writer.request_write_now();
         }
         news
     }
@@ -334,20 +335,20 @@ mod tests {
         Secret::new(text.to_owned())
     }
 
-    fn held(value: &str, configured: &str) -> Held {
-        Held { value: Some(value.into()), configured: Some(print(&secret(configured))), ..Held::default() }
+    fn held(value: &str, configured: &str) -> GrantState {
+        GrantState { value: Some(value.into()), configured: Some(print(&secret(configured))), ..GrantState::default() }
     }
 
     #[track_caller]
-    fn picks(held: &Held, configured: Option<&str>, expected: Option<&str>) {
+    fn picks(held: &GrantState, configured: Option<&str>, expected: Option<&str>) {
         let configured = configured.map(secret);
         assert_eq!(held.pick(configured.as_ref()).as_ref().map(Secret::expose), expected);
     }
 
     #[test]
     fn the_kept_one_wins_unless_the_configured_one_has_changed_since() {
-        picks(&Held::default(), None, None);
-        picks(&Held::default(), Some("A"), Some("A"));
+        picks(&GrantState::default(), None, None);
+        picks(&GrantState::default(), Some("A"), Some("A"));
         picks(&held("B", "A"), Some("A"), Some("B"));
         picks(&held("B", "A"), None, Some("B"));
         picks(&held("B", "A"), Some("C"), Some("C"));
@@ -357,20 +358,20 @@ mod tests {
     fn each_is_tried_once_in_a_round_and_the_next_round_begins_as_the_first_did() {
         let mut held = held("B", "A");
         let configured = secret("A");
-        assert!(held.refused(&secret("B"), Some(&configured)));
+        assert!(held.record_refused(&secret("B"), Some(&configured)));
         picks(&held, Some("A"), Some("A"));
-        assert!(!held.refused(&secret("A"), Some(&configured)));
+        assert!(!held.record_refused(&secret("A"), Some(&configured)));
         picks(&held, Some("A"), Some("B"));
-        assert!(!Held::default().refused(&configured, Some(&configured)), "there is no other");
+        assert!(!GrantState::default().record_refused(&configured, Some(&configured)), "there is no other");
     }
 
     #[test]
     fn a_success_takes_the_configured_one_in_and_keeps_the_successor() {
-        let mut held = Held::default();
-        assert!(held.answered(&secret("A"), Some(&secret("A")), None));
+        let mut held = GrantState::default();
+        assert!(held.record_accepted(&secret("A"), Some(&secret("A")), None));
         picks(&held, Some("A"), Some("A"));
-        assert!(!held.answered(&secret("A"), Some(&secret("A")), Some(&secret("A"))), "nothing new to write");
-        assert!(held.answered(&secret("A"), Some(&secret("A")), Some(&secret("B"))));
+        assert!(!held.record_accepted(&secret("A"), Some(&secret("A")), Some(&secret("A"))), "nothing new to write");
+        assert!(held.record_accepted(&secret("A"), Some(&secret("A")), Some(&secret("B"))));
         picks(&held, Some("A"), Some("B"));
     }
 
@@ -378,9 +379,9 @@ mod tests {
     fn a_configured_one_that_was_refused_is_not_tried_again_while_the_kept_one_works() {
         let mut held = held("B", "A");
         let typo = secret("C");
-        assert!(held.refused(&typo, Some(&typo)));
+        assert!(held.record_refused(&typo, Some(&typo)));
         picks(&held, Some("C"), Some("B"));
-        assert!(held.answered(&secret("B"), Some(&typo), None));
+        assert!(held.record_accepted(&secret("B"), Some(&typo), None));
         picks(&held, Some("C"), Some("B"));
         picks(&held, Some("D"), Some("D"));
     }
@@ -388,13 +389,13 @@ mod tests {
     #[test]
     fn an_unreadable_file_does_not_make_the_kept_one_forget_what_was_taken_in() {
         let mut held = held("B", "A");
-        assert!(held.answered(&secret("B"), None, Some(&secret("C"))));
+        assert!(held.record_accepted(&secret("B"), None, Some(&secret("C"))));
         picks(&held, Some("A"), Some("C"));
     }
 
     #[test]
     fn a_ticket_in_a_file_that_has_not_changed_does_not_replace_a_newer_one() {
-        let mut held = Held::default();
+        let mut held = GrantState::default();
         assert!(held.take_ticket(&secret("1"), true));
         assert!(held.take_ticket(&secret("2"), false));
         assert!(!held.take_ticket(&secret("1"), true));
@@ -405,15 +406,15 @@ mod tests {
 
     #[test]
     fn a_ticket_that_was_refused_while_a_newer_one_came_in_is_no_reason_to_wait() {
-        let grant = Grant { grants: Arc::default(), name: name(What::VerifyTicket, ""), saver: None };
+        let grant = Grant { grants: Arc::default(), name: name(GrantType::VerifyTicket, ""), state_writer: None };
         let read = || Ok(secret("s3cr3t"));
-        let nothing = grant.means("wxc", read()).err().unwrap();
+        let nothing = grant.call_secrets("wxc", read()).err().unwrap();
         assert!(nothing.advice().contains("every 10 minutes"), "{}", nothing.advice());
         assert!(grant.take_ticket(&secret("ticket 1"), false));
-        let means = grant.means("wxc", read()).unwrap();
+        let secrets = grant.call_secrets("wxc", read()).unwrap();
         let refused = || {
             let mut failure = Failure::refused(crate::platform::component::COMPONENT.api, "wxc", 61005, String::new());
-            grant.refused(&means, &mut failure);
+            grant.record_refused(&secrets, &mut failure);
             failure.class
         };
         assert_eq!(refused().name(), "wait");
@@ -423,14 +424,14 @@ mod tests {
 
     #[test]
     fn without_any_refresh_token_the_advice_is_about_one() {
-        let grant = Grant { grants: Arc::default(), name: name(What::RefreshToken, "wxa"), saver: None };
-        let failure = grant.means("wxa", Err("secret file x is empty".into())).err().unwrap();
+        let grant = Grant { grants: Arc::default(), name: name(GrantType::RefreshToken, "wxa"), state_writer: None };
+        let failure = grant.call_secrets("wxa", Err("secret file x is empty".into())).err().unwrap();
         assert!(failure.advice().contains("refresh token") && failure.to_string().contains("is empty"));
-        let means = grant.means("wxa", Ok(secret("A"))).unwrap();
-        assert_eq!(means.secret.expose(), "A");
+        let secrets = grant.call_secrets("wxa", Ok(secret("A"))).unwrap();
+        assert_eq!(secrets.secret.expose(), "A");
     }
 
-    fn name(what: What, authorizer: &str) -> GrantName {
+    fn name(what: GrantType, authorizer: &str) -> GrantName {
         GrantName { what, component: "wxc".into(), authorizer: authorizer.into(), base: "b".into() }
     }
 
@@ -443,12 +444,12 @@ mod tests {
         let now = 200 * 86_400_000;
         let old = now - UNWANTED_KEPT_MS - 1;
         let stored = [
-            kept(name(What::RefreshToken, "wanted"), old),
-            kept(name(What::RefreshToken, "lately"), old + 1),
-            kept(name(What::RefreshToken, "long ago"), old),
-            kept(name(What::VerifyTicket, ""), now),
+            kept(name(GrantType::RefreshToken, "wanted"), old),
+            kept(name(GrantType::RefreshToken, "lately"), old + 1),
+            kept(name(GrantType::RefreshToken, "long ago"), old),
+            kept(name(GrantType::VerifyTicket, ""), now),
         ];
-        let grants = Grants::new(&stored, [name(What::RefreshToken, "wanted")]);
+        let grants = Grants::new(&stored, [name(GrantType::RefreshToken, "wanted")]);
         let left = grants.kept(now);
         let names: Vec<_> = left.iter().map(|kept| (kept.name.authorizer.as_str(), kept.wanted_unix_ms)).collect();
         assert_eq!(names, [("wanted", now), ("lately", old + 1)]);
@@ -459,7 +460,7 @@ mod tests {
     #[test]
     fn of_those_no_longer_configured_the_newest_are_kept() {
         let many: Vec<_> =
-            (0..=UNWANTED_MAX as i64).map(|n| kept(name(What::RefreshToken, &n.to_string()), n)).collect();
+            (0..=UNWANTED_MAX as i64).map(|n| kept(name(GrantType::RefreshToken, &n.to_string()), n)).collect();
         let left = Grants::new(&many, []).kept(0);
         assert_eq!(left.len(), UNWANTED_MAX);
         assert!(left.iter().all(|kept| kept.name.authorizer != "0"));

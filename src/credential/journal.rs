@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::table::CredentialId;
 use crate::clock::Now;
-use crate::platform::codes::Text;
+use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -36,7 +36,7 @@ pub enum Event {
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
-        meaning: Option<Text>,
+        meaning: Option<BilingualText>,
         advice: Cow<'static, str>,
         /// The same in Chinese.
         advice_zh: Cow<'static, str>,
@@ -48,7 +48,7 @@ pub enum Event {
     /// A value that had been refused is accepted again.
     AcceptedAgain,
     /// Another endpoint is asked for the rest of the day.
-    StandIn { endpoint: &'static str },
+    Fallback { endpoint: &'static str },
     /// A client's write was refused; `rival` if it brought another token than ours.
     RefusedWrite { peer: String, rival: bool },
 }
@@ -62,7 +62,7 @@ impl Event {
             Event::Recovered => "recovered",
             Event::DiedEarly { .. } => "died_early",
             Event::AcceptedAgain => "accepted_again",
-            Event::StandIn { .. } => "stand_in",
+            Event::Fallback { .. } => "stand_in",
             Event::RefusedWrite { .. } => "refused_write",
         }
     }
@@ -85,7 +85,7 @@ impl Event {
 
 /// One entry.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Counts entries from 1.
     pub seq: u64,
     /// Counts changes of the journal; that of the last one this entry saw.
@@ -102,14 +102,14 @@ pub struct Entry {
 
 /// The last entries.
 #[derive(Default)]
-pub struct Journal(Mutex<Inner>);
+pub struct Journal(Mutex<JournalInner>);
 
 #[derive(Default)]
-struct Inner {
+struct JournalInner {
     version: u64,
     seq: u64,
-    ring: VecDeque<Arc<Entry>>,
-    latest: HashMap<CredentialId, VecDeque<Arc<Entry>>>,
+    ring: VecDeque<Arc<JournalEntry>>,
+    latest: HashMap<CredentialId, VecDeque<Arc<JournalEntry>>>,
 }
 
 impl Journal {
@@ -123,13 +123,14 @@ impl Journal {
         let inner = &mut *self.0.lock();
         inner.version += 1;
         let latest = inner.latest.entry(credential).or_default();
-        let same = |entry: &&Arc<Entry>| event.repeats(&entry.event, now.boot_ms.saturating_sub(entry.first.boot_ms));
-        let repeated = latest.back().filter(same).map(|entry| Entry {
+        let same =
+            |entry: &&Arc<JournalEntry>| event.repeats(&entry.event, now.boot_ms.saturating_sub(entry.first.boot_ms));
+        let repeated = latest.back().filter(same).map(|entry| JournalEntry {
             version: inner.version,
             last: now,
             times: entry.times + times,
             event: event.clone(),
-            ..Entry::clone(entry)
+            ..JournalEntry::clone(entry)
         });
         let entry = match repeated {
             Some(entry) => {
@@ -139,7 +140,7 @@ impl Journal {
             None => {
                 inner.seq += 1;
                 let (seq, version) = (inner.seq, inner.version);
-                Entry { seq, version, credential, first: now, last: now, times, event }
+                JournalEntry { seq, version, credential, first: now, last: now, times, event }
             }
         };
         let entry = Arc::new(entry);
@@ -156,25 +157,25 @@ impl Journal {
     }
 
     /// What has changed since that version, oldest entry first, at most the last so many.
-    pub fn since(&self, version: u64, now: Now, at_most: usize) -> Vec<Arc<Entry>> {
+    pub fn since(&self, version: u64, now: Now, at_most: usize) -> Vec<Arc<JournalEntry>> {
         let inner = self.0.lock();
         let recent = inner.ring.iter().rev().filter(|entry| entry.version > version && is_recent(entry, now));
-        let mut found: Vec<Arc<Entry>> = recent.take(at_most).cloned().collect();
+        let mut found: Vec<Arc<JournalEntry>> = recent.take(at_most).cloned().collect();
         found.reverse();
         found
     }
 
     /// The last few of one credential, oldest first.
-    pub fn of(&self, credential: CredentialId, now: Now) -> Vec<Arc<Entry>> {
+    pub fn of(&self, credential: CredentialId, now: Now) -> Vec<Arc<JournalEntry>> {
         let inner = self.0.lock();
         let latest = inner.latest.get(&credential).into_iter().flatten();
         latest.filter(|entry| is_recent(entry, now)).cloned().collect()
     }
 }
 
-impl Inner {
+impl JournalInner {
     /// Appends, or replaces the entry of the same number. Numbers in the ring follow each other.
-    fn put(&mut self, entry: Arc<Entry>) {
+    fn put(&mut self, entry: Arc<JournalEntry>) {
         let first = self.ring.front().map_or(entry.seq, |first| first.seq);
         let at = entry.seq.checked_sub(first).and_then(|at| usize::try_from(at).ok());
         match at.and_then(|at| self.ring.get_mut(at)) {
@@ -191,7 +192,7 @@ impl Inner {
     }
 }
 
-fn is_recent(entry: &Entry, now: Now) -> bool {
+fn is_recent(entry: &JournalEntry, now: Now) -> bool {
     now.boot_ms.saturating_sub(entry.last.boot_ms) <= AGE_MS_MAX
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
 //! `reliable` how long a client can rely on a value, and
-//! `refresher` is the one writer and sends out `flight`s; `state` survives a restart and `saver` writes it, under
-//! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `ledger` counts calls before they
+//! `refresher` is the one writer and sends out `fetch`s; `state` survives a restart and `state_writer` writes it, under
+//! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `usage` counts calls before they
 //! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `adopt` takes over a value that the
 //! site has fetched itself. `generation` says how values are counted. `grants` are what a component
 //! and its authorizers ask with besides a secret; `verify_ticket` says what a pushed ticket is and takes it in,
@@ -12,29 +12,29 @@
 
 pub mod adopt;
 mod app;
-mod check_budget;
+mod cluster_fetch;
 pub mod facts;
-mod flight;
+mod fetch_task;
 pub mod generation;
 pub mod grants;
 pub mod journal;
-pub mod ledger;
 mod options;
-pub mod policy;
-pub mod probing;
+pub mod probe_queue;
+pub mod quota_usage;
 pub mod refresher;
-mod reliable;
-mod restored;
-mod saver;
+mod reliable_until;
+mod restore_log;
+pub mod schedule;
 mod shared_counts;
 mod slot;
 pub mod state;
 pub mod state_lock;
+mod state_writer;
 pub mod table;
 mod ticket_files;
-mod turn;
+mod value_cell;
+mod verification_budget;
 pub mod verify_ticket;
-mod watched;
 mod wildcards;
 
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::{error, warn};
 
-use refresher::{SharedTicket, Watch};
+use refresher::{ClusterWatch, SharedTicket};
 
 pub use app::{Adopt, Alias, App};
 pub use options::Options;
@@ -53,22 +53,22 @@ pub use table::Table;
 
 use crate::clock::{self, Clock, Now};
 use crate::cluster::http::HttpStore;
-use crate::cluster::lane::{Lane, SameSecret};
+use crate::cluster::record_handle::{RecordHandle, SecretCheck};
 use crate::cluster::seal::Seal;
-use crate::cluster::{self, NodeId, Shared, Watched};
+use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
 use crate::encoding::View;
-use crate::platform::{BuildError, Client, ClientOptions, Upstream};
-use crate::platform::{Kind, Quota, Renewal, component};
+use crate::platform::{Client, ClientBuildError, ClientOptions, Upstream};
+use crate::platform::{CredentialType, Quota, Renewal, component};
 use crate::secret::Secret;
-use facts::About;
-use grants::{Grant, GrantName, Grants, What};
-use saver::Saver;
-use slot::{Plan, Share, Slot};
-use state::{Entry, KeptLedger, Loaded, Name, Snapshot, Store};
-use state_lock::{Holder, LockedStore};
-use table::{CredentialId, Key};
+use facts::CredentialInfo;
+use grants::{Grant, GrantName, GrantType, Grants};
+use slot::{ClusterShare, CredentialSlot, Plan};
+use state::{CredentialName, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
+use state_lock::{LockHolder, LockedStore};
+use state_writer::StateWriter;
+use table::{CredentialId, KeyConfig};
 use ticket_files::TicketFile;
-use verify_ticket::Inbox;
+use verify_ticket::TicketInbox;
 
 /// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
@@ -76,14 +76,14 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
     let store = path.map(|path| Arc::new(LockedStore::open(path)));
     let other = store.as_ref().zip(path).and_then(|(store, path)| Some((path, store.other()?)));
-    if let Some((path, holder)) = other.as_ref().filter(|_| mints_alone(config)) {
+    if let Some((path, holder)) = other.as_ref().filter(|_| needs_state_lock(config)) {
         return Err(in_use(path, holder));
     }
     let joined = config.cluster.as_ref().map(join).transpose()?;
-    let ground = Ground::real(&config.upstream).map_err(|error| error.to_string())?;
-    let store = store.map(|store| store as Arc<dyn Store>);
-    let (table, refresher) = build_joined(&ground, &config.upstream, &config.apps, store, joined);
-    if let Some(((path, holder), saver)) = other.zip(refresher.saver.as_ref()) {
+    let env = Env::real(&config.upstream).map_err(|error| error.to_string())?;
+    let store = store.map(|store| store as Arc<dyn StateStore>);
+    let (table, refresher) = build_in_cluster(&env, &config.upstream, &config.apps, store, joined);
+    if let Some(((path, holder), state_writer)) = other.zip(refresher.state_writer.as_ref()) {
         warn!(
             path = %path.display(),
             %holder,
@@ -91,7 +91,7 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
             "the state file is in use by another process; running from memory until that has ended"
         );
         table.state_saved.store(false, Ordering::Relaxed);
-        saver.want();
+        state_writer.request_write();
     }
     Ok((table, refresher))
 }
@@ -100,8 +100,8 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
 /// may be ending. To be called before anything is served, so that nobody waits for an answer meanwhile; [`build`] takes
 /// the lock. Blocks, but no longer than until `is_given_up`; `waiting` is to say so.
 pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
-    let Some(path) = config.state_path.as_deref().filter(|_| mints_alone(config)) else { return Ok(()) };
-    let say = |holder: &Holder| {
+    let Some(path) = config.state_path.as_deref().filter(|_| needs_state_lock(config)) else { return Ok(()) };
+    let say = |holder: &LockHolder| {
         let patience_s = state_lock::PATIENCE.as_secs();
         waiting(&format!(
             "the state file {} is in use by {holder}; waiting {patience_s} s at most for that to end",
@@ -116,7 +116,7 @@ pub fn state_in_use(config: &Options) -> Option<String> {
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty())?;
     let holder = state_lock::holder(path)?;
     let patience_s = state_lock::PATIENCE.as_secs();
-    let then = match mints_alone(config) {
+    let then = match needs_state_lock(config) {
         true => format!("waits {patience_s} s for that to end, and does not start if it has not"),
         false => "runs from memory until that has ended".to_owned(),
     };
@@ -125,15 +125,15 @@ pub fn state_in_use(config: &Options) -> Option<String> {
 
 /// True if a lost state costs more than a call: each call of some endpoint ends the token before it or replaces a
 /// refresh token, and there is no shared store that knows of it.
-fn mints_alone(config: &Options) -> bool {
+fn needs_state_lock(config: &Options) -> bool {
     let mints = |app: &App| {
         let kinds = std::iter::once(&app.token).chain(&app.tickets);
-        !app.secret.is_absent() && kinds.into_iter().any(|kind| kind.renewal == Renewal::Mint)
+        !app.secret.is_absent() && kinds.into_iter().any(|credential_type| credential_type.renewal == Renewal::Mint)
     };
     config.cluster.is_none() && config.apps.iter().any(mints)
 }
 
-fn in_use(path: &Path, holder: &Holder) -> String {
+fn in_use(path: &Path, holder: &LockHolder) -> String {
     format!(
         "the state file {} is in use by {holder}, and two servers on one state file lose each other's tokens and refresh \
          tokens; stop that one, or give this one a file of its own (path under [state], TOKENCACHED_STATE_PATH)",
@@ -142,7 +142,7 @@ fn in_use(path: &Path, holder: &Holder) -> String {
 }
 
 /// The other nodes. Reads secrets; connects nowhere yet.
-fn join(nodes: &cluster::Options) -> Result<Joined, String> {
+fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
     // 0 and the last one have a meaning of their own.
     let node = fastrand::u64(1..NodeId::MAX);
     match nodes {
@@ -150,7 +150,7 @@ fn join(nodes: &cluster::Options) -> Result<Joined, String> {
         cluster::Options::Redis(state) => {
             let secret = state.sealing.read().map_err(|fault| format!("the secret of [state] {fault}"))?;
             let shared = crate::cluster::redis::RedisStore::new(state, node);
-            Ok(Joined { shared, secret, name: state.node.clone(), node })
+            Ok(ClusterMembership { shared, secret, name: state.node.clone(), node })
         }
         #[cfg(not(feature = "redis"))]
         cluster::Options::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
@@ -158,7 +158,7 @@ fn join(nodes: &cluster::Options) -> Result<Joined, String> {
             // What came from there is sealed again for nobody but this process.
             let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
             let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
-            Ok(Joined { shared, secret, name: upstream.node.clone(), node })
+            Ok(ClusterMembership { shared, secret, name: upstream.node.clone(), node })
         }
     }
 }
@@ -167,26 +167,26 @@ fn join(nodes: &cluster::Options) -> Result<Joined, String> {
 pub fn build_with(
     upstream: &ClientOptions,
     apps: &[App],
-    store: Option<Arc<dyn Store>>,
-) -> Result<(Arc<Table>, Refresher), BuildError> {
-    Ok(build_on(&Ground::real(upstream)?, upstream, apps, store))
+    store: Option<Arc<dyn StateStore>>,
+) -> Result<(Arc<Table>, Refresher), ClientBuildError> {
+    Ok(build_in(&Env::real(upstream)?, upstream, apps, store))
 }
 
 /// What the refresher stands on: the machine and the network, or a simulation of both.
 #[derive(Clone)]
-pub struct Ground {
+pub struct Env {
     pub upstream: Arc<dyn Upstream>,
     pub clock: Arc<dyn Clock>,
     /// Names the boot that the boot clock counts from; empty if unknown.
     pub boot_id: String,
 }
 
-impl Ground {
+impl Env {
     /// The machine and the network.
-    pub fn real(upstream: &ClientOptions) -> Result<Ground, BuildError> {
-        Ok(Ground {
+    pub fn real(upstream: &ClientOptions) -> Result<Env, ClientBuildError> {
+        Ok(Env {
             upstream: Arc::new(Client::new(upstream)?),
-            clock: Arc::new(clock::System),
+            clock: Arc::new(clock::SystemClock),
             boot_id: state::boot_id(),
         })
     }
@@ -194,8 +194,8 @@ impl Ground {
 
 /// What several nodes share, and who this one is among them.
 #[derive(Clone)]
-pub struct Joined {
-    pub shared: Arc<dyn Shared>,
+pub struct ClusterMembership {
+    pub shared: Arc<dyn ClusterStore>,
     /// What is published is sealed with this.
     pub secret: Secret,
     /// For people.
@@ -203,33 +203,33 @@ pub struct Joined {
     pub node: NodeId,
 }
 
-/// As [`build_with`], on any ground, alone.
-pub fn build_on(
-    ground: &Ground,
+/// As [`build_with`], on any env, alone.
+pub fn build_in(
+    env: &Env,
     upstream: &ClientOptions,
     apps: &[App],
-    store: Option<Arc<dyn Store>>,
+    store: Option<Arc<dyn StateStore>>,
 ) -> (Arc<Table>, Refresher) {
-    build_joined(ground, upstream, apps, store, None)
+    build_in_cluster(env, upstream, apps, store, None)
 }
 
-/// As [`build_on`], perhaps together with other nodes.
-pub fn build_joined(
-    ground: &Ground,
+/// As [`build_in`], perhaps together with other nodes.
+pub fn build_in_cluster(
+    env: &Env,
     upstream: &ClientOptions,
     apps: &[App],
-    store: Option<Arc<dyn Store>>,
-    joined: Option<Joined>,
+    store: Option<Arc<dyn StateStore>>,
+    joined: Option<ClusterMembership>,
 ) -> (Arc<Table>, Refresher) {
     let plans = plans(upstream, apps);
     let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
-    table.belong_to(plans.iter().map(|plan| plan.id.as_str()));
-    table.describe(plans.iter().map(Plan::about));
-    let (inbox, arrivals) = Inbox::new(components(&plans));
-    table.open_inbox(inbox);
+    table.set_apps(plans.iter().map(|plan| plan.id.as_str()));
+    table.set_infos(plans.iter().map(Plan::about));
+    let (inbox, received_tickets) = TicketInbox::new(components(&plans));
+    table.set_ticket_inbox(inbox);
     for (credential, plan) in table.credentials().iter().zip(&plans) {
         if let Some(parent) = plan.parent.and_then(|parent| table.credentials().get(parent)) {
-            credential.is_fetched_with(parent);
+            credential.set_parent(parent);
         }
     }
     let table = Arc::new(table);
@@ -237,46 +237,49 @@ pub fn build_joined(
     let ticket_files = plans.iter().filter_map(ticket_file);
     let ticket_files = ticket_files.collect();
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
-    let mut children: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
+    let mut dependents: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
     for (id, plan) in plans.iter().enumerate() {
         if let Some(parent) = plan.parent {
-            children.entry(parent).or_default().push(id);
+            dependents.entry(parent).or_default().push(id);
         }
     }
-    let mut slots: Vec<Slot> =
-        plans.into_iter().zip(table.credentials()).map(|(plan, credential)| Slot::new(credential, plan)).collect();
+    let mut slots: Vec<CredentialSlot> = plans
+        .into_iter()
+        .zip(table.credentials())
+        .map(|(plan, credential)| CredentialSlot::new(credential, plan))
+        .collect();
     if let Some(joined) = &joined {
-        table.sharing.join(&joined.name, joined.shared.leases());
+        table.sharing.join(&joined.name, joined.shared.has_leases());
     }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
-    let Ground { clock, boot_id, .. } = ground;
+    let Env { clock, boot_id, .. } = env;
     let wanted = || names.iter().flatten().cloned();
     let mut grants = Arc::new(Grants::new(&[], wanted()));
-    let saver = store.map(|store| {
-        let authorizers = wanted().filter(|name| name.what == What::RefreshToken).count();
+    let state_writer = store.map(|store| {
+        let authorizers = wanted().filter(|name| name.what == GrantType::RefreshToken).count();
         let (loaded, now) = (store.load(), clock.now());
-        say_lost_refresh_tokens(&loaded, authorizers);
+        log_lost_refresh_tokens(&loaded, authorizers);
         let empty = Snapshot::default();
-        let snapshot = if let Loaded::Found(snapshot) = &loaded { snapshot } else { &empty };
+        let snapshot = if let LoadedState::Found(snapshot) = &loaded { snapshot } else { &empty };
         let (entries, ledgers) = restore(&mut slots, snapshot, now, boot_id);
-        restored::say(&slots, &loaded, store.path(), now.boot_ms);
+        restore_log::log_restored(&slots, &loaded, store.path(), now.boot_ms);
         grants = Arc::new(Grants::new(&snapshot.grants, wanted()));
-        Saver::new(store, entries, ledgers, clock.clone(), boot_id).with_grants(grants.clone())
+        StateWriter::new(store, entries, ledgers, clock.clone(), boot_id).with_grants(grants.clone())
     });
     for (slot, name) in slots.iter_mut().zip(names) {
-        slot.grant = name.map(|name| Grant { grants: grants.clone(), name, saver: saver.clone() });
+        slot.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
     }
-    table.keeps_state.store(saver.is_some(), Ordering::Relaxed);
+    table.keeps_state.store(state_writer.is_some(), Ordering::Relaxed);
     let refresher = Refresher {
         table: table.clone(),
         reports,
-        arrivals,
+        received_tickets,
         ticket_files,
         slots,
-        children,
-        upstream: ground.upstream.clone(),
+        dependents,
+        upstream: env.upstream.clone(),
         clock: clock.clone(),
-        saver,
+        state_writer,
         watch,
         tickets,
         concurrency: upstream.concurrency,
@@ -287,13 +290,17 @@ pub fn build_joined(
     (table, refresher)
 }
 
-impl Joined {
+impl ClusterMembership {
     /// Gives every slot its way to the store.
-    fn join(self, slots: &mut [Slot], grants: &[Option<GrantName>]) -> (Option<Watch>, Vec<SharedTicket>) {
+    fn join(
+        self,
+        slots: &mut [CredentialSlot],
+        grants: &[Option<GrantName>],
+    ) -> (Option<ClusterWatch>, Vec<SharedTicket>) {
         let name: Arc<str> = self.name.as_str().into();
-        let secret = Arc::new(SameSecret::new(&self.secret));
-        let lane = |tag: &str| Lane {
-            shared: self.shared.clone(),
+        let secret = Arc::new(SecretCheck::new(&self.secret));
+        let handle = |tag: &str| RecordHandle {
+            store: self.shared.clone(),
             tag: tag.into(),
             seal: Arc::new(Seal::new(&self.secret, tag)),
             node: self.node,
@@ -302,28 +309,28 @@ impl Joined {
         };
         let mut watched = Vec::with_capacity(slots.len());
         for slot in slots.iter_mut() {
-            slot.follows |= !self.shared.leases();
-            let Name { appid, endpoint, base, .. } = slot.name();
-            let lane = lane(&format!("{endpoint}:{appid}:{base}"));
-            let (tag, app, kind) = (lane.tag.clone(), appid.clone(), slot.kind.key);
-            watched.push(Watched { tag, app, kind, renews: !slot.follows });
-            slot.share = Some(Share::new(lane));
+            slot.follows |= !self.shared.has_leases();
+            let CredentialName { appid, endpoint, base, .. } = slot.name();
+            let handle = handle(&format!("{endpoint}:{appid}:{base}"));
+            let (tag, app, kind) = (handle.tag.clone(), appid.clone(), slot.credential_type.key);
+            watched.push(WatchedRecord { tag, app, kind, renews: !slot.follows });
+            slot.share = Some(ClusterShare::new(handle));
         }
         let mut tickets = Vec::new();
         for (id, grant) in grants.iter().enumerate() {
-            let Some(grant) = grant.as_ref().filter(|grant| grant.what == What::VerifyTicket) else { continue };
-            let lane = lane(&format!("verify_ticket:{}:{}", grant.component, grant.base));
-            let (tag, app) = (lane.tag.clone(), grant.component.clone());
-            watched.push(Watched { tag, app, kind: "component_verify_ticket", renews: false });
-            tickets.push(SharedTicket { id, lane, generation: 0 });
+            let Some(grant) = grant.as_ref().filter(|grant| grant.what == GrantType::VerifyTicket) else { continue };
+            let handle = handle(&format!("verify_ticket:{}:{}", grant.component, grant.base));
+            let (tag, app) = (handle.tag.clone(), grant.component.clone());
+            watched.push(WatchedRecord { tag, app, kind: "component_verify_ticket", renews: false });
+            tickets.push(SharedTicket { id, handle, generation: 0 });
         }
-        (Some(Watch { shared: self.shared, watched: watched.into() }), tickets)
+        (Some(ClusterWatch { shared: self.shared, watched: watched.into() }), tickets)
     }
 }
 
 /// Who may be handed a verify ticket.
 fn components(plans: &[Plan]) -> HashMap<String, CredentialId> {
-    let takes = |plan: &Plan| plan.grant.as_ref().is_some_and(|name| name.what == What::VerifyTicket);
+    let takes = |plan: &Plan| plan.grant.as_ref().is_some_and(|name| name.what == GrantType::VerifyTicket);
     let components = plans.iter().enumerate().filter(|(_, plan)| takes(plan));
     components.map(|(id, plan)| (plan.appid.clone(), id)).collect()
 }
@@ -331,11 +338,11 @@ fn components(plans: &[Plan]) -> HashMap<String, CredentialId> {
 /// What an app's access token is asked with besides its secret.
 fn grant_of(app: &App, base_url: &str) -> Option<GrantName> {
     let (what, component, authorizer) = match &app.component {
-        Some(component) => (What::RefreshToken, component.clone(), app.appid.clone()),
-        None if app.token == &component::COMPONENT => (What::VerifyTicket, app.appid.clone(), String::new()),
+        Some(component) => (GrantType::RefreshToken, component.clone(), app.appid.clone()),
+        None if app.token == &component::COMPONENT => (GrantType::VerifyTicket, app.appid.clone(), String::new()),
         None => return None,
     };
-    Some(GrantName { what, component, authorizer, base: Name::of(app.token, "", base_url).base })
+    Some(GrantName { what, component, authorizer, base: CredentialName::of(app.token, "", base_url).base })
 }
 
 /// One plan a credential: for each app its access token, then what is fetched with it. An authorizer's token is fetched
@@ -345,11 +352,11 @@ fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
     let mut components: HashMap<&str, CredentialId> = HashMap::new();
     for app in apps {
         let component = app.component.as_deref().and_then(|component| components.get(component).copied());
-        let plan = |kind: &'static Kind, parent, keys| Plan {
-            kind,
+        let plan = |credential_type: &'static CredentialType, parent, keys| Plan {
+            credential_type,
             platform: app.platform.name,
-            grant: grant_of(app, app.base_url(upstream)).filter(|_| kind == app.token),
-            ticket_file: app.verify_ticket_file.clone().filter(|_| kind == app.token),
+            grant: grant_of(app, app.base_url(upstream)).filter(|_| credential_type == app.token),
+            ticket_file: app.verify_ticket_file.clone().filter(|_| credential_type == app.token),
             follows: app.secret.is_absent(),
             appid: app.appid.clone(),
             agent: app.agent.clone(),
@@ -359,55 +366,58 @@ fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
             secret: app.secret.clone(),
             parent,
             keys,
-            quota: quota(app, kind),
-            stand_in: app.stand_in.filter(|_| kind == app.token),
-            probe_every_ms: app.probe_every_ms.filter(|_| kind == app.token),
-            adopt: app.adopt.clone().filter(|_| kind == app.token),
+            quota: quota(app, credential_type),
+            fallback: app.fallback.filter(|_| credential_type == app.token),
+            probe_every_ms: app.probe_every_ms.filter(|_| credential_type == app.token),
+            adopt: app.adopt.clone().filter(|_| credential_type == app.token),
         };
         let parent = plans.len();
         components.insert(&app.appid, parent);
         plans.push(plan(app.token, component, keys(app, app.token)));
-        plans.extend(app.tickets.iter().map(|kind| plan(kind, Some(parent), keys(app, kind))));
+        plans.extend(
+            app.tickets.iter().map(|credential_type| plan(credential_type, Some(parent), keys(app, credential_type))),
+        );
     }
     plans
 }
 
 /// What the app may spend on a kind.
-fn quota(app: &App, kind: &Kind) -> Quota {
+fn quota(app: &App, credential_type: &CredentialType) -> Quota {
     let quota = match (app.daily_quota, app.daily_ticket_quota) {
-        (Some(per_day), _) if kind == app.token => kind.quota.with_daily(per_day),
+        (Some(per_day), _) if credential_type == app.token => credential_type.quota.with_daily(per_day),
         // Whoever knows the day's number has no use for one by the hour.
-        (_, Some(per_day)) if kind != app.token => Quota::daily(per_day),
-        _ => kind.quota,
+        (_, Some(per_day)) if credential_type != app.token => Quota::daily(per_day),
+        _ => credential_type.quota,
     };
     match app.forced_per_day {
-        Some(forced_per_day) if kind.can_force => Quota { forced_per_day, ..quota },
+        Some(forced_per_day) if credential_type.can_force => Quota { forced_per_day, ..quota },
         _ => quota,
     }
 }
 
 /// Every key of one of the app's credentials.
-fn keys(app: &App, kind: &Kind) -> Vec<Key> {
-    let built_in = app.built_in_names(kind).into_iter();
-    let mut keys: Vec<Key> = built_in.map(|name| Key { name, spoken: None, view: View::RAW }).collect();
-    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(kind)).map(|alias| Key {
+fn keys(app: &App, credential_type: &CredentialType) -> Vec<KeyConfig> {
+    let built_in = app.built_in_names(credential_type).into_iter();
+    let mut keys: Vec<KeyConfig> =
+        built_in.map(|name| KeyConfig { name, redacted_name: None, view: View::RAW }).collect();
+    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(credential_type)).map(|alias| KeyConfig {
         name: alias.name.clone(),
-        spoken: alias.spoken.clone(),
+        redacted_name: alias.redacted_name.clone(),
         view: alias.view.clone(),
     }));
     keys
 }
 
 impl Plan {
-    fn about(&self) -> About {
-        About {
+    fn about(&self) -> CredentialInfo {
+        CredentialInfo {
             platform: self.platform,
             appid: self.appid.clone(),
             agent: self.agent.clone(),
             name: self.name.clone(),
-            kind: self.kind.key,
-            is_token: !self.kind.needs_token,
-            can_probe: self.kind.probe.is_some(),
+            credential_type: self.credential_type.key,
+            is_token: !self.credential_type.needs_token,
+            can_probe: self.credential_type.probe.is_some(),
         }
     }
 
@@ -416,14 +426,14 @@ impl Plan {
         if self.parent.is_none() || self.grant.is_some() {
             self.id.clone()
         } else {
-            format!("{}:{}", self.kind.key, self.id)
+            format!("{}:{}", self.credential_type.key, self.id)
         }
     }
 }
 
 /// The state could not be used, and with it the refresh tokens of so many accounts are gone.
-fn say_lost_refresh_tokens(loaded: &Loaded, authorizers: usize) {
-    if let (Loaded::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
+fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
+    if let (LoadedState::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
         error!(
             error,
             authorizers,
@@ -437,16 +447,21 @@ fn say_lost_refresh_tokens(loaded: &Loaded, authorizers: usize) {
 
 /// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write;
 /// refresh tokens are not, see [`Grants::kept`].
-fn restore(slots: &mut [Slot], snapshot: &Snapshot, now: Now, boot_id: &str) -> (Vec<Option<Entry>>, Vec<KeptLedger>) {
+fn restore(
+    slots: &mut [CredentialSlot],
+    snapshot: &Snapshot,
+    now: Now,
+    boot_id: &str,
+) -> (Vec<Option<StateEntry>>, Vec<StoredUsage>) {
     let kept = snapshot.by_name();
-    let counted: HashMap<&Name, &KeptLedger> =
+    let counted: HashMap<&CredentialName, &StoredUsage> =
         snapshot.ledgers.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
     let mut entries = Vec::with_capacity(slots.len());
     let mut ledgers = Vec::with_capacity(slots.len());
     for slot in slots {
-        ledgers.push(slot.restore_ledger(counted.get(slot.name()).map(|kept| &kept.calls)));
+        ledgers.push(slot.restore_usage(counted.get(slot.name()).map(|kept| &kept.calls)));
         entries.push(kept.get(slot.name()).map(|entry| {
-            let worth = snapshot.worth(entry, now, boot_id);
+            let worth = snapshot.remaining_life(entry, now, boot_id);
             let entry = entry.rebased(worth, now);
             slot.restore(&entry, worth, now);
             entry

@@ -1,14 +1,14 @@
 //! What nodes tell each other beside a value: the calls that they have counted together, and for how long the platform
 //! wants to be left alone. Both would do harm if anybody could write them, so they are believed under a seal alone.
 //!
-//! The text has the ledger in the clear as well, for nodes of the version before, which read nothing else. It is not
+//! The text has the usage in the clear as well, for nodes of the version before, which read nothing else. It is not
 //! believed here. Pure; never logs.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::Ledger;
+use super::quota_usage::QuotaUsage;
 use crate::cluster::record::{LEASE_MS_MAX, StoreMs};
 use crate::cluster::seal::Seal;
 use crate::platform::Quota;
@@ -18,8 +18,8 @@ const QUOTAS_MAX: u64 = 100;
 
 /// What a node has told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub calls: Ledger,
+pub struct SharedCounts {
+    pub calls: QuotaUsage,
     /// Nobody needs to ask before, on the store's clock; 0: whenever.
     #[serde(default)]
     pub not_before_ms: StoreMs,
@@ -37,17 +37,17 @@ pub enum CountsRejected {
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct SealedCounts {
     sealed: Option<String>,
 }
 
-impl Counts {
+impl SharedCounts {
     /// After a call under a lease that was granted at that instant. `wait_ms`: nobody needs to ask for so long.
-    pub fn after_call(calls: &Ledger, granted_ms: StoreMs, wait_ms: u64) -> Counts {
+    pub fn after_call(calls: &QuotaUsage, granted_ms: StoreMs, wait_ms: u64) -> SharedCounts {
         // The call is over when the lease is, at the latest.
         let over_ms = granted_ms.saturating_add(LEASE_MS_MAX);
         let not_before_ms = if wait_ms == 0 { 0 } else { over_ms.saturating_add(wait_ms) };
-        Counts { calls: calls.clone(), not_before_ms }
+        SharedCounts { calls: calls.clone(), not_before_ms }
     }
 
     /// As it stands in a record.
@@ -58,12 +58,17 @@ impl Counts {
         Some(text.to_string().into())
     }
 
-    /// What [`Counts::to_text`] has made, and can be on that store at that instant.
-    pub fn from_text(text: &str, seal: &Seal, quota: &Quota, store_ms: StoreMs) -> Result<Counts, CountsRejected> {
-        let told: Told = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
+    /// What [`SharedCounts::to_text`] has made, and can be on that store at that instant.
+    pub fn from_text(
+        text: &str,
+        seal: &Seal,
+        quota: &Quota,
+        store_ms: StoreMs,
+    ) -> Result<SharedCounts, CountsRejected> {
+        let told: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
         let sealed = told.sealed.ok_or(CountsRejected::Unsealed)?;
         let opened = seal.open_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
-        let counts: Counts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
+        let counts: SharedCounts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
         let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));
         let unix_ms = i64::try_from(store_ms).unwrap_or(i64::MAX);
         match counts.calls.is_possible(unix_ms, most) {
@@ -76,7 +81,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::ledger::Use;
+    use crate::credential::quota_usage::CallReason;
     use crate::secret::Secret;
 
     const DAY_MS: u64 = 86_400_000;
@@ -87,30 +92,30 @@ mod tests {
         Seal::new(&Secret::new("one secret, long enough".into()), tag)
     }
 
-    fn counted(times: u64, at_ms: u64) -> Ledger {
-        let mut ledger = Ledger::default();
+    fn counted(times: u64, at_ms: u64) -> QuotaUsage {
+        let mut usage = QuotaUsage::default();
         for _ in 0..times {
-            ledger.may_call(&Quota::NONE, i64::try_from(at_ms).unwrap(), Use::Renewal).unwrap();
+            usage.try_charge(&Quota::NONE, i64::try_from(at_ms).unwrap(), CallReason::Renewal).unwrap();
         }
-        ledger
+        usage
     }
 
-    fn read(text: &str) -> Result<Counts, CountsRejected> {
-        Counts::from_text(text, &seal("t1"), &QUOTA, NOW_MS)
+    fn read(text: &str) -> Result<SharedCounts, CountsRejected> {
+        SharedCounts::from_text(text, &seal("t1"), &QUOTA, NOW_MS)
     }
 
     #[test]
     fn what_one_node_has_counted_another_reads_and_so_does_the_version_before() {
-        let counts = Counts::after_call(&counted(3, NOW_MS), NOW_MS, 5_000);
+        let counts = SharedCounts::after_call(&counted(3, NOW_MS), NOW_MS, 5_000);
         let text = counts.to_text(&seal("t1")).unwrap();
         assert_eq!(read(&text), Ok(counts.clone()));
-        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), counts.calls, "the version before reads so");
+        assert_eq!(serde_json::from_str::<QuotaUsage>(&text).unwrap(), counts.calls, "the version before reads so");
         assert_eq!(counts.not_before_ms, NOW_MS + LEASE_MS_MAX + 5_000);
     }
 
     #[test]
     fn counts_without_a_seal_of_ours_are_not_believed() {
-        let counts = Counts::after_call(&counted(3, NOW_MS), NOW_MS, 0);
+        let counts = SharedCounts::after_call(&counted(3, NOW_MS), NOW_MS, 0);
         let plain = serde_json::to_string(&counts.calls).unwrap();
         assert_eq!(read(&plain), Err(CountsRejected::Unsealed));
         assert_eq!(read(&counts.to_text(&seal("t2")).unwrap()), Err(CountsRejected::Broken), "another credential's");
@@ -121,11 +126,11 @@ mod tests {
 
     #[test]
     fn counts_that_cannot_be_are_not_believed_under_a_seal_either() {
-        let too_many = Counts { calls: counted(1_001, NOW_MS), not_before_ms: 0 };
+        let too_many = SharedCounts { calls: counted(1_001, NOW_MS), not_before_ms: 0 };
         assert_eq!(read(&too_many.to_text(&seal("t1")).unwrap()), Err(CountsRejected::Impossible));
-        let to_come = Counts { calls: counted(1, NOW_MS + 2 * DAY_MS), not_before_ms: 0 };
+        let to_come = SharedCounts { calls: counted(1, NOW_MS + 2 * DAY_MS), not_before_ms: 0 };
         assert_eq!(read(&to_come.to_text(&seal("t1")).unwrap()), Err(CountsRejected::Impossible));
-        let long_past = Counts { calls: counted(1_000, NOW_MS - 9 * DAY_MS), not_before_ms: 0 };
+        let long_past = SharedCounts { calls: counted(1_000, NOW_MS - 9 * DAY_MS), not_before_ms: 0 };
         assert!(read(&long_past.to_text(&seal("t1")).unwrap()).is_ok());
     }
 }

@@ -11,27 +11,29 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::time::delay_queue;
 
-use super::adopt::{self, Source};
+use super::adopt::{self, TokenSource};
 use super::app::Adopt;
-use super::flight::Purpose;
+use super::fetch_task::FetchPurpose;
 use super::generation;
 use super::grants::{Grant, GrantName};
-use super::ledger::{Charge, Ledger};
-use super::policy::{Standing, ms_to_next_day};
-use super::state::{Entry, KeptLedger, Name, Worth};
-use super::table::{Credential, CredentialId, Doubt, LastError, Published, REPORTS_MAX, State, log_credential};
-use crate::clock::{BootMs, Now, Repeated, some};
+use super::quota_usage::{ChargedCall, QuotaUsage};
+use super::schedule::{RenewalState, ms_to_next_day};
+use super::state::{CredentialName, RemainingLife, StateEntry, StoredUsage};
+use super::table::{
+    Credential, CredentialId, CredentialState, LastError, Published, REPORTS_MAX, VerificationReason, log_credential,
+};
+use crate::clock::{BootMs, Now, RepeatThrottle, nonzero};
 use crate::cluster::Moment;
-use crate::cluster::lane::Lane;
+use crate::cluster::record_handle::RecordHandle;
 use crate::https::NetworkFault;
-use crate::platform::{Class, Failure, Token, Told};
-use crate::platform::{Kind, Quota, Renewal};
+use crate::platform::{Class, Failure, LifetimeSource, Token};
+use crate::platform::{CredentialType, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
 use crate::secret_source::SecretSource;
 
 /// What is to be kept current, as configured.
 pub(super) struct Plan {
-    pub kind: &'static Kind,
+    pub credential_type: &'static CredentialType,
     /// The platform's name.
     pub platform: &'static str,
     pub appid: String,
@@ -44,10 +46,10 @@ pub(super) struct Plan {
     pub secret: SecretSource,
     /// Whose value it is fetched with.
     pub parent: Option<CredentialId>,
-    pub keys: Vec<super::table::Key>,
+    pub keys: Vec<super::table::KeyConfig>,
     pub quota: Quota,
     /// Asked in place of `kind` for the rest of a day whose quota is used up.
-    pub stand_in: Option<&'static Kind>,
+    pub fallback: Option<&'static CredentialType>,
     /// How often to try the value on a cheap read, doubted or not; 0 for never, `None` for when its turn comes.
     pub probe_every_ms: Option<u64>,
     /// Where the site keeps a value that it has fetched itself.
@@ -60,62 +62,62 @@ pub(super) struct Plan {
 }
 
 /// The driver's side of one credential.
-pub(super) struct Slot {
+pub(super) struct CredentialSlot {
     pub(super) credential: Arc<Credential>,
-    pub(super) name: Name,
+    pub(super) name: CredentialName,
     pub(super) base_url: String,
-    /// What is asked now: the configured kind, or its stand-in.
-    pub(super) kind: &'static Kind,
-    pub(super) own_kind: &'static Kind,
+    /// What is asked now: the configured type, or its stand-in.
+    pub(super) credential_type: &'static CredentialType,
+    pub(super) configured_type: &'static CredentialType,
     /// Where the first value is read, until this server has fetched one.
-    pub(super) adopts_from: Option<Arc<dyn Source>>,
+    pub(super) adopts_from: Option<Arc<dyn TokenSource>>,
     /// That is the app's own sink, if there is one.
     pub(super) adopts_from_sink: bool,
-    pub(super) stand_in: Option<&'static Kind>,
+    pub(super) fallback: Option<&'static CredentialType>,
     /// The stand-in's last instant, wall time.
-    pub(super) stands_in_until_unix_ms: Option<i64>,
+    pub(super) fallback_until_unix_ms: Option<i64>,
     /// The app's own id, as WeChat knows it.
     pub(super) appid: String,
     /// The access token this is fetched with.
     pub(super) parent: Option<CredentialId>,
     pub(super) source: SecretSource,
-    pub(super) standing: Standing,
+    pub(super) renewal_state: RenewalState,
     pub(super) fetched: Option<Now>,
     /// Restored in doubt: what to do at once, whatever the schedule says.
-    pub(super) urgent: Option<Purpose>,
+    pub(super) urgent: Option<FetchPurpose>,
     pub(super) timer: Option<delay_queue::Key>,
     pub(super) next_try_ms: BootMs,
-    pub(super) flying: bool,
+    pub(super) fetching: bool,
     /// A classic value on its way to the disk.
     pub(super) pending: Option<Published>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
-    pub(super) checks: Checks,
-    /// The present flight was caused by a client.
+    pub(super) checks: VerificationTimes,
+    /// The present fetch was caused by a client.
     pub(super) by_client: bool,
     pub(super) probes: Probes,
     /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
     /// Fetched with another: the generation of the token that was refused for the call, and when it first was.
     pub(super) refused_with: Option<(u64, BootMs)>,
-    /// What its file has held since a flight began that is under way, and whether that was there at the start.
+    /// What its file has held since a fetch began that is under way, and whether that was there at the start.
     pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
     /// What it is asked with besides its secret, for kinds that need more.
     pub(super) grant: Option<Grant>,
-    pub(super) ledger: Ledger,
-    /// The call counted for the present flight.
-    pub(super) charge: Option<Charge>,
+    pub(super) usage: QuotaUsage,
+    /// The call counted for the present fetch.
+    pub(super) charge: Option<ChargedCall>,
     /// What is shared with other nodes; none without any.
-    pub(super) share: Option<Share>,
+    pub(super) share: Option<ClusterShare>,
     /// There is nothing to call WeChat with: another node does.
     pub(super) follows: bool,
     /// Failures: errcode, class, and without an errcode the text.
-    pub(super) log: Repeated<(Option<i64>, &'static str, String)>,
+    pub(super) log: RepeatThrottle<(Option<i64>, &'static str, String)>,
 }
 
 /// What others' words about the value have led to: any number of them lead to one check in a while.
 #[derive(Default)]
-pub(super) struct Checks {
+pub(super) struct VerificationTimes {
     /// When a client's word was last looked into.
     checked_ms: Option<BootMs>,
     /// Which value that was about.
@@ -126,11 +128,17 @@ pub(super) struct Checks {
     rival_ms: Option<BootMs>,
 }
 
-impl Checks {
-    /// See [`Slot::may_check`].
-    fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
+impl VerificationTimes {
+    /// See [`CredentialSlot::try_record_verification`].
+    fn try_record_verification(
+        &mut self,
+        why: VerificationReason,
+        generation: u64,
+        now_ms: BootMs,
+        spacing_ms: u64,
+    ) -> bool {
         let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing_ms);
-        if why == Doubt::Rival {
+        if why == VerificationReason::ForeignWriter {
             let may = !within(self.rival_ms.max(self.checked_ms));
             self.rival_ms = if may { Some(now_ms) } else { self.rival_ms };
             return may;
@@ -154,13 +162,13 @@ pub(super) struct Probes {
     /// As configured for this app alone.
     pub(super) every_ms: Option<u64>,
     /// Otherwise: it is tried when its turn among all apps comes.
-    pub(super) takes_turns: bool,
+    pub(super) is_queued: bool,
     /// When that is expected.
-    pub(super) turn_ms: Option<BootMs>,
-    /// The flight under way is such a turn.
-    pub(super) is_turn: bool,
+    pub(super) queued_probe_ms: Option<BootMs>,
+    /// The fetch under way is such a turn.
+    pub(super) is_queued_probe: bool,
     /// The platform does not answer the call; with the errcode.
-    pub(super) withheld: Repeated<i64>,
+    pub(super) withheld: RepeatThrottle<i64>,
     /// The next of those every so often.
     pub(super) next_ms: Option<BootMs>,
     /// Because of a rival, or to see whether a refusal was a false alarm.
@@ -169,11 +177,11 @@ pub(super) struct Probes {
 }
 
 /// What is known of a credential that several nodes keep.
-pub(super) struct Share {
-    pub(super) lane: Lane,
+pub(super) struct ClusterShare {
+    pub(super) handle: RecordHandle,
     /// The present value was published by this node.
     pub(super) ours: bool,
-    /// The store does not have the present value yet; it is offered when the flight is over.
+    /// The store does not have the present value yet; it is offered when the fetch is over.
     pub(super) unpublished: bool,
     /// What was last read from the store, and the generation beside it: the same is not opened twice.
     pub(super) sealed: Option<(u64, Arc<str>)>,
@@ -183,24 +191,24 @@ pub(super) struct Share {
     pub(super) discarded_ms: Option<BootMs>,
     /// How many values in a row were replaced long before their end.
     pub(super) early: u32,
-    /// When the platform was last asked although the nodes' own count forbade it; and that the next flight may.
+    /// When the platform was last asked although the nodes' own count forbade it; and that the next fetch may.
     pub(super) quota_overruled_ms: Option<BootMs>,
     pub(super) overrules_quota: bool,
     /// The present value is about to be offered to the store.
     pub(super) offering: Option<AbortHandle>,
-    /// Another node's word has come while a flight was under way: that has nothing left to do.
+    /// Another node's word has come while a fetch was under way: that has nothing left to do.
     pub(super) overtaken: bool,
     /// How often in a row it was not our turn.
     pub(super) told: u32,
     /// The store's clock against ours, as last seen.
     pub(super) moment: Option<Moment>,
-    pub(super) log: Repeated<&'static str>,
+    pub(super) log: RepeatThrottle<&'static str>,
 }
 
-impl Share {
-    pub(super) fn new(lane: Lane) -> Share {
-        Share {
-            lane,
+impl ClusterShare {
+    pub(super) fn new(handle: RecordHandle) -> ClusterShare {
+        ClusterShare {
+            handle,
             ours: false,
             unpublished: false,
             sealed: None,
@@ -213,7 +221,7 @@ impl Share {
             overtaken: false,
             told: 0,
             moment: None,
-            log: Repeated::default(),
+            log: RepeatThrottle::default(),
         }
     }
 
@@ -227,38 +235,38 @@ impl Share {
 
 const LOG_AGAIN_MS: u64 = 60_000;
 
-impl Slot {
-    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> Slot {
+impl CredentialSlot {
+    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> CredentialSlot {
         credential.update_status(|status| {
             status.calls_quota = plan.quota.per_day;
-            status.endpoint = plan.kind.id;
+            status.endpoint = plan.credential_type.id;
         });
-        Slot {
+        CredentialSlot {
             credential: credential.clone(),
-            name: Name::of(plan.kind, &plan.id, &plan.base_url),
+            name: CredentialName::of(plan.credential_type, &plan.id, &plan.base_url),
             base_url: plan.base_url,
-            kind: plan.kind,
-            own_kind: plan.kind,
+            credential_type: plan.credential_type,
+            configured_type: plan.credential_type,
             adopts_from: plan.adopt.as_ref().and_then(adopt::source),
             adopts_from_sink: plan.adopt == Some(Adopt::Sink),
-            stand_in: plan.stand_in,
-            stands_in_until_unix_ms: None,
+            fallback: plan.fallback,
+            fallback_until_unix_ms: None,
             appid: plan.appid,
             parent: plan.parent,
             source: plan.secret,
-            standing: Standing::new(plan.kind.renewal),
+            renewal_state: RenewalState::new(plan.credential_type.renewal),
             fetched: None,
             urgent: None,
             timer: None,
             next_try_ms: 0,
-            flying: false,
+            fetching: false,
             pending: None,
             waiters: Vec::new(),
-            checks: Checks::default(),
+            checks: VerificationTimes::default(),
             by_client: false,
             probes: Probes {
                 every_ms: plan.probe_every_ms.filter(|every_ms| *every_ms > 0),
-                takes_turns: plan.probe_every_ms.is_none(),
+                is_queued: plan.probe_every_ms.is_none(),
                 ..Probes::default()
             },
             blocked_with: None,
@@ -266,21 +274,21 @@ impl Slot {
             replaced_secret: None,
             quota: plan.quota,
             grant: None,
-            ledger: Ledger::default(),
+            usage: QuotaUsage::default(),
             charge: None,
             share: None,
             follows: plan.follows,
-            log: Repeated::default(),
+            log: RepeatThrottle::default(),
         }
     }
 
     /// Takes over the calls a former process counted, if any; gives back what is to be kept.
-    pub(super) fn restore_ledger(&mut self, calls: Option<&Ledger>) -> KeptLedger {
+    pub(super) fn restore_usage(&mut self, calls: Option<&QuotaUsage>) -> StoredUsage {
         if let Some(calls) = calls {
-            self.ledger.clone_from(calls);
+            self.usage.clone_from(calls);
         }
-        self.show_ledger(0);
-        KeptLedger { name: self.name.clone(), calls: self.ledger.clone() }
+        self.show_usage(0);
+        StoredUsage { name: self.name.clone(), calls: self.usage.clone() }
     }
 
     /// What its secret is called.
@@ -288,51 +296,51 @@ impl Slot {
         if self.grant.as_ref().is_some_and(Grant::is_refresh_token) { "refresh token" } else { "secret" }
     }
 
-    pub(super) fn name(&self) -> &Name {
+    pub(super) fn name(&self) -> &CredentialName {
         &self.name
     }
 
     /// Takes over what a former process knew, and publishes its value if it lives.
-    pub(super) fn restore(&mut self, entry: &Entry, worth: Worth, now: Now) {
+    pub(super) fn restore(&mut self, entry: &StateEntry, worth: RemainingLife, now: Now) {
         if let Some(share) = &mut self.share {
             share.ours = entry.ours;
         }
         // What another node once said of it may have been wrong.
-        let life_ms_max = self.own_kind.life_ms_max;
-        self.standing.longest_ms = entry.longest_ms.min(life_ms_max);
-        self.standing.learned_ms = entry.learned_ms;
-        self.standing.life_ms = entry.life_ms.min(life_ms_max);
-        self.standing.reliable_lead_ms = entry.reliable_lead_ms;
-        self.standing.adopted = entry.adopted;
-        let Worth { left_ms, suspicious } = worth;
+        let life_ms_max = self.configured_type.life_ms_max;
+        self.renewal_state.longest_ms = entry.longest_ms.min(life_ms_max);
+        self.renewal_state.learned_ms = entry.learned_ms;
+        self.renewal_state.life_ms = entry.life_ms.min(life_ms_max);
+        self.renewal_state.reliable_lead_ms = entry.reliable_lead_ms;
+        self.renewal_state.adopted = entry.adopted;
+        let RemainingLife { left_ms, suspicious } = worth;
         let left_ms = left_ms.min(life_ms_max);
-        self.standing.expires_ms = Some(now.boot_ms + left_ms);
+        self.renewal_state.expires_ms = Some(now.boot_ms + left_ms);
         if let Some(intent) = entry.intent_unix_ms {
             // A classic call was begun and nobody saw its end: it may have doomed this value.
             let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
-            self.standing.lost(now.boot_ms.saturating_sub(since));
+            self.renewal_state.record_lost_call(now.boot_ms.saturating_sub(since));
             // A probe would not tell: the old value works until the overlap ends.
-            self.urgent = Some(Purpose::Renew);
+            self.urgent = Some(FetchPurpose::Renew);
         } else if suspicious {
-            self.urgent = Some(Purpose::Check);
+            self.urgent = Some(FetchPurpose::Verify);
         }
         if entry.withdrawn {
-            self.standing.withdraw(now.boot_ms);
+            self.renewal_state.withdraw(now.boot_ms);
         }
         self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
-        let expires_boot_ms = self.standing.expires_ms.unwrap_or(now.boot_ms);
+        let expires_boot_ms = self.renewal_state.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
         let generation = generation::kept(entry.generation, now.unix_ms);
-        let life_ms = self.standing.life_ms;
+        let life_ms = self.renewal_state.life_ms;
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
             status.life_ms = life_ms;
             status.fetched_unix_ms = Some(entry.fetched_unix_ms);
-            status.state = State::Fresh;
+            status.state = CredentialState::Fresh;
         });
         let published = self.published(value, generation, expires_boot_ms);
-        if self.standing.left_ms(now.boot_ms) > 0 {
+        if self.renewal_state.left_ms(now.boot_ms) > 0 {
             self.publish(published);
         } else {
             // Not served, but known: the next answer may bring it again, and its generation counts on.
@@ -341,11 +349,17 @@ impl Slot {
     }
 
     /// Whether this word about the present value is worth a check now; if so, it is taken as made.
-    pub(super) fn may_check(&mut self, why: Doubt, generation: u64, now_ms: BootMs, spacing_ms: u64) -> bool {
-        if why == Doubt::Tried {
+    pub(super) fn try_record_verification(
+        &mut self,
+        why: VerificationReason,
+        generation: u64,
+        now_ms: BootMs,
+        spacing_ms: u64,
+    ) -> bool {
+        if why == VerificationReason::ProbeRequested {
             return self.probes.last_ms.is_none_or(|tried_ms| now_ms >= tried_ms + spacing_ms);
         }
-        self.checks.may_check(why, generation, now_ms, spacing_ms)
+        self.checks.try_record_verification(why, generation, now_ms, spacing_ms)
     }
 
     /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
@@ -359,69 +373,69 @@ impl Slot {
     }
 
     /// A value with so little left may be renewed from the quota's reserve.
-    pub(super) fn dying_ms(&self) -> u64 {
-        self.standing.overlap_ms() / 2
+    pub(super) fn expiring_ms(&self) -> u64 {
+        self.renewal_state.overlap_ms() / 2
     }
 
     /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
-    pub(super) fn begin_stand_in(&mut self, unix_ms: i64) -> bool {
-        let Some(stand_in) = self.stand_in.filter(|stand_in| self.kind != *stand_in) else { return false };
-        self.stands_in_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
-        self.ask_as(stand_in);
+    pub(super) fn begin_fallback(&mut self, unix_ms: i64) -> bool {
+        let Some(fallback) = self.fallback.filter(|fallback| self.credential_type != *fallback) else { return false };
+        self.fallback_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
+        self.ask_as(fallback);
         log_credential!(
             warn,
             self.credential,
-            endpoint = stand_in.id,
+            endpoint = fallback.id,
             "today's quota is used up; another endpoint stands in"
         );
         true
     }
 
-    pub(super) fn end_stand_in(&mut self, unix_ms: i64) {
-        if self.stands_in_until_unix_ms.is_some_and(|until| unix_ms >= until) {
-            self.stands_in_until_unix_ms = None;
-            self.ask_as(self.own_kind);
+    pub(super) fn end_fallback(&mut self, unix_ms: i64) {
+        if self.fallback_until_unix_ms.is_some_and(|until| unix_ms >= until) {
+            self.fallback_until_unix_ms = None;
+            self.ask_as(self.configured_type);
         }
     }
 
-    pub(super) fn ask_as(&mut self, kind: &'static Kind) {
-        self.kind = kind;
-        self.standing.renewal = kind.renewal;
-        self.credential.update_status(|status| status.endpoint = kind.id);
+    pub(super) fn ask_as(&mut self, credential_type: &'static CredentialType) {
+        self.credential_type = credential_type;
+        self.renewal_state.renewal = credential_type.renewal;
+        self.credential.update_status(|status| status.endpoint = credential_type.id);
     }
 
     /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
     /// no client's report brings it forward.
     pub(super) fn is_barred(&self, now_ms: BootMs) -> bool {
-        let told = matches!(self.credential.status(now_ms).state, State::Waiting | State::Blocked);
+        let told = matches!(self.credential.status(now_ms).state, CredentialState::Waiting | CredentialState::Blocked);
         told && now_ms < self.next_try_ms
     }
 
     /// Of today's quota.
     pub(super) fn calls_left(&self) -> u64 {
-        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.ledger.calls_today()))
+        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.usage.calls_today()))
     }
 
-    pub(super) fn show_ledger(&self, denied: u64) {
-        let (calls_today, day_ends_unix_ms) = (self.ledger.calls_today(), self.ledger.day_ends_unix_ms());
+    pub(super) fn show_usage(&self, denied: u64) {
+        let (calls_today, day_ends_unix_ms) = (self.usage.calls_today(), self.usage.day_ends_unix_ms());
         self.credential.update_status(|status| {
             (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
             status.calls_quota = self.quota.per_day;
             status.calls_denied += denied;
-            status.probes_today = self.ledger.probes_today();
+            status.probes_today = self.usage.probes_today();
         });
     }
 
     /// The present value as readers will see it.
     pub(super) fn published(&self, value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
-        Published { value, generation, expires_boot_ms, reliable: self.standing.reliable() }
+        Published { value, generation, expires_boot_ms, reliable: self.renewal_state.reliable() }
     }
 
     /// The table's swap.
     pub(super) fn put(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
         // Before the value: whoever has read it finds it in the statistics too.
-        let (life_ms, fetched) = (self.standing.life_ms, self.fetched);
+        let (life_ms, fetched) = (self.renewal_state.life_ms, self.fetched);
         self.credential.update_status(|status| {
             status.generation = generation;
             status.expires_boot_ms = expires_boot_ms;
@@ -432,7 +446,7 @@ impl Slot {
     }
 
     pub(super) fn publish(&self, published: Published) {
-        match self.kind.renewal {
+        match self.credential_type.renewal {
             Renewal::AtEnd => self.credential.publish_until_next(published),
             _ => self.credential.publish(published),
         }
@@ -441,18 +455,18 @@ impl Slot {
     /// Brings the published end to where the policy thinks it is; what is published now, if that has changed.
     pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
-        let expires_boot_ms = self.standing.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
+        let expires_boot_ms = self.renewal_state.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
         self.put(self.published(old.value.clone(), old.generation, expires_boot_ms));
         self.credential.published()
     }
 
-    pub(super) fn entry(&self, published: &Published, now: Now) -> Option<Entry> {
+    pub(super) fn entry(&self, published: &Published, now: Now) -> Option<StateEntry> {
         let fetched = self.fetched.unwrap_or(now);
         // A withdrawn value keeps the end it has if the refusal was a false alarm.
-        let withdrawn_ms = self.standing.withdrawn_end_ms();
+        let withdrawn_ms = self.renewal_state.withdrawn_end_ms();
         let expires_boot_ms = withdrawn_ms.unwrap_or(published.expires_boot_ms);
         let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
-        Some(Entry {
+        Some(StateEntry {
             name: self.name.clone(),
             value: String::from_utf8(published.value.to_vec()).ok()?,
             generation: published.generation,
@@ -460,21 +474,23 @@ impl Slot {
             expires_boot_ms,
             fetched_unix_ms: fetched.unix_ms,
             fetched_boot_ms: fetched.boot_ms,
-            life_ms: self.standing.life_ms,
-            longest_ms: self.standing.longest_ms,
-            learned_ms: self.standing.learned_so_far_ms(),
+            life_ms: self.renewal_state.life_ms,
+            longest_ms: self.renewal_state.longest_ms,
+            learned_ms: self.renewal_state.learned_so_far_ms(),
             intent_unix_ms: None,
             withdrawn: withdrawn_ms.is_some(),
-            reliable_lead_ms: self.standing.reliable_lead_ms,
-            adopted: self.standing.adopted,
+            reliable_lead_ms: self.renewal_state.reliable_lead_ms,
+            adopted: self.renewal_state.adopted,
             ours: self.share.as_ref().is_none_or(|share| share.ours),
         })
     }
 
-    pub(super) fn say_answered(&self, token: &Token, same: bool, generation: u64) {
+    pub(super) fn log_answer(&self, token: &Token, same: bool, generation: u64) {
         let print = fingerprint(&token.value);
         // In a value's last second an `expires_in` of 0 is simply true.
-        if let Some(warning) = token.told.warning().filter(|_| !(same && token.told == Told::Zero)) {
+        if let Some(warning) =
+            token.lifetime_source.warning().filter(|_| !(same && token.lifetime_source == LifetimeSource::Zero))
+        {
             log_credential!(warn, self.credential, token = print, "{warning}");
         }
         if same {
@@ -485,21 +501,21 @@ impl Slot {
         }
     }
 
-    pub(super) fn note_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
-        let live = self.standing.left_ms(now_ms) > 0;
+    pub(super) fn show_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
+        let live = self.renewal_state.left_ms(now_ms) > 0;
         let (mut advice, mut advice_zh) = (failure.advice(), failure.advice_zh());
         if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
             advice = format!("{advice}; {}", sentence.en).into();
             advice_zh = format!("{advice_zh}；{}", sentence.zh).into();
         }
         let state = match failure.class {
-            Class::Operator(_) | Class::OwnBug => State::Blocked,
-            Class::Wait(_) => State::Waiting,
-            Class::Retry if live => State::Stale,
-            Class::Retry => State::Dead,
+            Class::Operator(_) | Class::Internal => CredentialState::Blocked,
+            Class::Wait(_) => CredentialState::Waiting,
+            Class::Retry if live => CredentialState::Stale,
+            Class::Retry => CredentialState::Dead,
         };
         let (class, rid) = (failure.class.name(), failure.rid.as_deref().map(str::to_owned));
-        self.say_failed(failure, &advice, now_ms, next_ms, live);
+        self.log_failure(failure, &advice, now_ms, next_ms, live);
         self.credential.update_status(|status| {
             (status.state, status.waits_for_parent) = (state, false);
             status.failures += 1;
@@ -518,13 +534,13 @@ impl Slot {
         });
     }
 
-    pub(super) fn say_failed(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
+    pub(super) fn log_failure(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
         // The rid differs each time; without an errcode the text tells one trouble from another.
         let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
         let this = (failure.errcode, failure.class.name(), text);
         let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
-        let (of, suppressed) = (&self.credential, some(unsaid));
-        let next_try_s = some(next_ms.saturating_sub(now_ms).div_ceil(1000));
+        let (of, suppressed) = (&self.credential, nonzero(unsaid));
+        let next_try_s = nonzero(next_ms.saturating_sub(now_ms).div_ceil(1000));
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);
         macro_rules! log {
             ($level:ident) => {
@@ -542,6 +558,6 @@ impl Slot {
                 )
             };
         }
-        if matches!(failure.class, Class::Operator(_) | Class::OwnBug) || !live { log!(error) } else { log!(warn) }
+        if matches!(failure.class, Class::Operator(_) | Class::Internal) || !live { log!(error) } else { log!(warn) }
     }
 }

@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::grants::KeptGrant;
-use super::ledger::Ledger;
-use super::policy::Adopted;
+use super::quota_usage::QuotaUsage;
+use super::schedule::Adopted;
 use crate::clock::{BootMs, Now};
-use crate::platform::Kind;
+use crate::platform::CredentialType;
 
 /// Where the state is kept: a file now, perhaps a shared store for several nodes later.
-pub trait Store: Send + Sync {
+pub trait StateStore: Send + Sync {
     /// Reads the state. Sets aside what can't be trusted.
-    fn load(&self) -> Loaded;
+    fn load(&self) -> LoadedState;
     /// Writes the state: afterwards the store holds this or, on an error, what it held before.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
     /// Makes sure, before a save, that no other process writes here; [`io::ErrorKind::WouldBlock`] if one does. If the
@@ -46,7 +46,7 @@ pub trait Store: Send + Sync {
 
 /// What was found.
 #[derive(Debug)]
-pub enum Loaded {
+pub enum LoadedState {
     /// Nothing there: a first start.
     Empty,
     Found(Snapshot),
@@ -64,11 +64,11 @@ pub struct Snapshot {
     pub written_unix_ms: i64,
     pub written_boot_ms: BootMs,
     pub boot_id: String,
-    pub entries: Vec<Arc<Entry>>,
+    pub entries: Vec<Arc<StateEntry>>,
     /// Also of credentials that never had a value: a server that is restarted over and over must not forget its calls.
     /// Files of former versions have none.
     #[serde(default)]
-    pub ledgers: Vec<Arc<KeptLedger>>,
+    pub ledgers: Vec<Arc<StoredUsage>>,
     /// Verify tickets and refresh tokens. Files of former versions have none.
     #[serde(default)]
     pub grants: Vec<KeptGrant>,
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Snapshot {
 
 /// Which credential an entry is about. Another endpoint or another upstream makes it another credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Name {
+pub struct CredentialName {
     pub appid: String,
     pub kind: String,
     pub endpoint: String,
@@ -91,13 +91,13 @@ pub struct Name {
     pub base: String,
 }
 
-impl Name {
+impl CredentialName {
     /// The name of a credential of this kind. `id` is the app's, with its agent if it has one.
-    pub fn of(kind: &Kind, id: &str, base_url: &str) -> Name {
-        Name {
+    pub fn of(credential_type: &CredentialType, id: &str, base_url: &str) -> CredentialName {
+        CredentialName {
             appid: id.to_owned(),
-            kind: kind.key.to_owned(),
-            endpoint: kind.id.to_owned(),
+            kind: credential_type.key.to_owned(),
+            endpoint: credential_type.id.to_owned(),
             base: crate::secret::fingerprint(base_url.trim_end_matches('/').as_bytes()),
         }
     }
@@ -105,17 +105,17 @@ impl Name {
 
 /// The calls of one credential as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptLedger {
+pub struct StoredUsage {
     #[serde(flatten)]
-    pub name: Name,
-    pub calls: Ledger,
+    pub name: CredentialName,
+    pub calls: QuotaUsage,
 }
 
 /// One credential as it is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct StateEntry {
     #[serde(flatten)]
-    pub name: Name,
+    pub name: CredentialName,
     pub value: String,
     pub generation: u64,
     pub expires_unix_ms: i64,
@@ -149,20 +149,20 @@ fn yes() -> bool {
 
 /// What a persisted value is worth now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Worth {
+pub struct RemainingLife {
     /// Milliseconds it can still be served.
     pub left_ms: u64,
     /// The clocks contradict each other: serve it, but ask WeChat at once.
     pub suspicious: bool,
 }
 
-impl Entry {
+impl StateEntry {
     /// The entry with its end on this boot's clocks, so that it can be written again beside entries of this boot.
-    pub fn rebased(&self, worth: Worth, now: Now) -> Entry {
+    pub fn rebased(&self, worth: RemainingLife, now: Now) -> StateEntry {
         let left = i64::try_from(worth.left_ms).unwrap_or(0);
         let fetched_unix_ms = self.fetched_unix_ms.min(now.unix_ms);
         let age = u64::try_from(now.unix_ms.saturating_sub(fetched_unix_ms)).unwrap_or(0);
-        Entry {
+        StateEntry {
             expires_unix_ms: now.unix_ms.saturating_add(left),
             expires_boot_ms: now.boot_ms.saturating_add(worth.left_ms),
             fetched_unix_ms,
@@ -175,12 +175,12 @@ impl Entry {
 impl Snapshot {
     /// What is left of an entry. On the boot that wrote it the boot clock tells; otherwise only the wall clock does,
     /// and it is believed within bounds: never more than was left when it was written, or than a lifetime less its age.
-    pub fn worth(&self, entry: &Entry, now: Now, boot_id: &str) -> Worth {
+    pub fn remaining_life(&self, entry: &StateEntry, now: Now, boot_id: &str) -> RemainingLife {
         let left_then = entry.expires_boot_ms.saturating_sub(self.written_boot_ms);
         let same_boot = !boot_id.is_empty() && boot_id == self.boot_id && now.boot_ms >= self.written_boot_ms;
         if same_boot {
             let left_ms = entry.expires_boot_ms.saturating_sub(now.boot_ms).min(left_then);
-            return Worth { left_ms, suspicious: false };
+            return RemainingLife { left_ms, suspicious: false };
         }
         let since_written = now.unix_ms.saturating_sub(self.written_unix_ms);
         let since_fetched = now.unix_ms.saturating_sub(entry.fetched_unix_ms);
@@ -192,11 +192,11 @@ impl Snapshot {
             .saturating_sub(age(since_written))
             .min(entry.longest_ms.max(entry.life_ms).saturating_sub(age(since_fetched)))
             .min(if suspicious { u64::MAX } else { by_wall });
-        Worth { left_ms, suspicious }
+        RemainingLife { left_ms, suspicious }
     }
 
     /// The entries by name.
-    pub fn by_name(&self) -> HashMap<&Name, &Entry> {
+    pub fn by_name(&self) -> HashMap<&CredentialName, &StateEntry> {
         self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
 }
@@ -254,15 +254,15 @@ impl FileStore {
         self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// As [`Store::load`], and touches nothing: for a file that may be another process's.
-    pub fn read(&self) -> Loaded {
+    /// As [`StateStore::load`], and touches nothing: for a file that may be another process's.
+    pub fn read(&self) -> LoadedState {
         match read_trusted(&self.path) {
-            Ok(None) => Loaded::Empty,
+            Ok(None) => LoadedState::Empty,
             Ok(Some(text)) => match decode(&text) {
-                Ok(snapshot) => Loaded::Found(snapshot),
-                Err(reason) => Loaded::Refused { reason, set_aside: None },
+                Ok(snapshot) => LoadedState::Found(snapshot),
+                Err(reason) => LoadedState::Refused { reason, set_aside: None },
             },
-            Err(reason) => Loaded::Refused { reason, set_aside: None },
+            Err(reason) => LoadedState::Refused { reason, set_aside: None },
         }
     }
 
@@ -326,14 +326,14 @@ impl FileStore {
     }
 }
 
-impl Store for FileStore {
+impl StateStore for FileStore {
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self) -> LoadedState {
         match self.read() {
-            Loaded::Refused { reason, .. } => Loaded::Refused { reason, set_aside: self.set_aside() },
+            LoadedState::Refused { reason, .. } => LoadedState::Refused { reason, set_aside: self.set_aside() },
             loaded => loaded,
         }
     }
@@ -442,9 +442,9 @@ fn decode(text: &str) -> Result<Snapshot, String> {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
-            name: Name::of(&crate::platform::mp::STABLE, "wx1", "http://a"),
+    fn entry() -> StateEntry {
+        StateEntry {
+            name: CredentialName::of(&crate::platform::mp::STABLE, "wx1", "http://a"),
             value: "TOKEN-1".into(),
             generation: 3,
             expires_unix_ms: 1_007_200_000,
@@ -462,9 +462,11 @@ mod tests {
         }
     }
 
-    fn calls() -> Ledger {
-        let mut calls = Ledger::default();
-        calls.may_call(&crate::platform::Quota::NONE, 1_000_000_000, super::super::ledger::Use::Renewal).unwrap();
+    fn calls() -> QuotaUsage {
+        let mut calls = QuotaUsage::default();
+        calls
+            .try_charge(&crate::platform::Quota::NONE, 1_000_000_000, super::super::quota_usage::CallReason::Renewal)
+            .unwrap();
         calls
     }
 
@@ -474,7 +476,7 @@ mod tests {
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
             entries: vec![Arc::new(entry())],
-            ledgers: vec![Arc::new(KeptLedger { name: entry().name, calls: calls() })],
+            ledgers: vec![Arc::new(StoredUsage { name: entry().name, calls: calls() })],
             grants: Vec::new(),
         }
     }
@@ -487,9 +489,9 @@ mod tests {
 
     fn refused(store: &FileStore) -> String {
         match store.load() {
-            Loaded::Refused { reason, set_aside } => {
+            LoadedState::Refused { reason, set_aside } => {
                 assert!(set_aside.unwrap().exists());
-                assert!(matches!(store.load(), Loaded::Empty), "the next start is an ordinary cold one");
+                assert!(matches!(store.load(), LoadedState::Empty), "the next start is an ordinary cold one");
                 reason
             }
             other => panic!("{other:?}"),
@@ -499,10 +501,10 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_and_only_its_owner_can_read_it() {
         let (_folder, store) = store();
-        assert!(matches!(store.load(), Loaded::Empty));
+        assert!(matches!(store.load(), LoadedState::Empty));
         store.save(&snapshot()).unwrap();
         store.save(&snapshot()).unwrap();
-        let Loaded::Found(found) = store.load() else { panic!() };
+        let LoadedState::Found(found) = store.load() else { panic!() };
         assert!(found.entries == [Arc::new(entry())]);
         assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "no temporary file is left");
@@ -551,7 +553,7 @@ mod tests {
     fn a_folder_in_its_place_is_reported_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::new(folder.path());
-        let Loaded::Refused { reason, set_aside: None } = store.load() else { panic!() };
+        let LoadedState::Refused { reason, set_aside: None } = store.load() else { panic!() };
         assert!(reason.contains("regular"), "{reason}");
         assert!(folder.path().is_dir());
     }
@@ -595,7 +597,7 @@ mod tests {
         assert!(refused(&store).contains("0644"));
 
         std::os::unix::fs::symlink("/etc/passwd", &store.path).unwrap();
-        let Loaded::Refused { set_aside, .. } = store.load() else { panic!() };
+        let LoadedState::Refused { set_aside, .. } = store.load() else { panic!() };
         assert!(set_aside.unwrap().is_symlink());
     }
 
@@ -610,14 +612,18 @@ mod tests {
 
     #[test]
     fn refresh_tokens_come_back_and_a_version_that_knows_of_none_will_not_take_the_file() {
-        use super::super::grants::{GrantName, What};
+        use super::super::grants::{GrantName, GrantType};
         let (_folder, store) = store();
-        let name =
-            GrantName { what: What::RefreshToken, component: "wxc".into(), authorizer: "wxa".into(), base: "b".into() };
+        let name = GrantName {
+            what: GrantType::RefreshToken,
+            component: "wxc".into(),
+            authorizer: "wxa".into(),
+            base: "b".into(),
+        };
         let kept = KeptGrant { name, value: "refreshtoken@@@R".into(), configured: None, wanted_unix_ms: 7 };
         let snapshot = Snapshot { grants: vec![kept.clone()], ..snapshot() };
         store.save(&snapshot).unwrap();
-        let Loaded::Found(found) = store.load() else { panic!() };
+        let LoadedState::Found(found) = store.load() else { panic!() };
         assert!(found.grants == [kept]);
         assert!(fs::read_to_string(&store.path).unwrap().contains("\"version\":2"));
         let mut broken = snapshot;
@@ -630,7 +636,7 @@ mod tests {
     fn counted_calls_come_back_and_a_file_of_before_they_were_kept_still_loads() {
         let (_folder, store) = store();
         store.save(&snapshot()).unwrap();
-        let Loaded::Found(found) = store.load() else { panic!() };
+        let LoadedState::Found(found) = store.load() else { panic!() };
         assert_eq!(found.ledgers, snapshot().ledgers);
         let mut payload = serde_json::to_value(snapshot()).unwrap();
         payload.as_object_mut().unwrap().remove("ledgers").unwrap();
@@ -647,23 +653,23 @@ mod tests {
         store.save(&snapshot()).unwrap();
         let under_a_file = FileStore::new(folder.path().join("state.json/state.json"));
         assert!(under_a_file.save(&snapshot()).is_err());
-        assert!(matches!(under_a_file.load(), Loaded::Empty));
-        assert!(matches!(store.load(), Loaded::Found(_)));
+        assert!(matches!(under_a_file.load(), LoadedState::Empty));
+        assert!(matches!(store.load(), LoadedState::Found(_)));
     }
 
     #[test]
     fn on_the_same_boot_the_boot_clock_tells_whatever_the_wall_clock_says() {
         let snapshot = snapshot();
         for unix_ms in [0, 1_000_000_000, 9_000_000_000] {
-            let worth = snapshot.worth(&entry(), Now { boot_ms: 1_100_000, unix_ms }, "b1");
-            assert_eq!(worth, Worth { left_ms: 6_200_000, suspicious: false });
+            let worth = snapshot.remaining_life(&entry(), Now { boot_ms: 1_100_000, unix_ms }, "b1");
+            assert_eq!(worth, RemainingLife { left_ms: 6_200_000, suspicious: false });
         }
     }
 
     #[test]
     fn an_entry_taken_over_is_worth_the_same_when_it_is_written_again() {
         let now = Now { boot_ms: 5_000, unix_ms: 1_001_000_000 };
-        let worth = snapshot().worth(&entry(), now, "b2");
+        let worth = snapshot().remaining_life(&entry(), now, "b2");
         let again = entry().rebased(worth, now);
         let written = Snapshot {
             written_unix_ms: now.unix_ms,
@@ -671,15 +677,15 @@ mod tests {
             boot_id: "b2".into(),
             ..Snapshot::default()
         };
-        assert_eq!(written.worth(&again, now, "b2"), worth);
-        assert_eq!(written.worth(&again, now, "b3"), worth);
+        assert_eq!(written.remaining_life(&again, now, "b2"), worth);
+        assert_eq!(written.remaining_life(&again, now, "b3"), worth);
     }
 
     #[test]
     fn on_another_boot_the_wall_clock_tells_within_bounds() {
         let snapshot = snapshot();
-        let worth = |unix_ms| snapshot.worth(&entry(), Now { boot_ms: 5, unix_ms }, "b2");
-        assert_eq!(worth(1_001_000_000), Worth { left_ms: 6_200_000, suspicious: false });
+        let worth = |unix_ms| snapshot.remaining_life(&entry(), Now { boot_ms: 5, unix_ms }, "b2");
+        assert_eq!(worth(1_001_000_000), RemainingLife { left_ms: 6_200_000, suspicious: false });
         assert_eq!(worth(1_007_200_000).left_ms, 0);
         assert_eq!(worth(i64::MAX).left_ms, 0);
         let back = worth(999_000_000);
@@ -692,7 +698,7 @@ mod tests {
         #[test]
         fn nothing_is_ever_worth_more_than_when_it_was_written(boot_ms: u64, unix_ms: i64, same_boot: bool) {
             let boot_id = if same_boot { "b1" } else { "b2" };
-            let worth = snapshot().worth(&entry(), Now { boot_ms, unix_ms }, boot_id);
+            let worth = snapshot().remaining_life(&entry(), Now { boot_ms, unix_ms }, boot_id);
             proptest::prop_assert!(worth.left_ms <= 7_199_500);
         }
     }

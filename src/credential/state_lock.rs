@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::state::{self, FileStore, Loaded, Snapshot, Store};
+use super::state::{self, FileStore, LoadedState, Snapshot, StateStore};
 
 /// How long a start waits for a process that is ending.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,12 +37,12 @@ pub fn lock_path(state: &Path) -> PathBuf {
 
 /// Who holds a lock, as far as the lock file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holder {
+pub struct LockHolder {
     pid: Option<u32>,
     host: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
             Some(pid) if self.host.is_empty() => write!(f, "process {pid}"),
@@ -52,22 +52,22 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Holder {
-    fn this_process() -> Holder {
+impl LockHolder {
+    fn this_process() -> LockHolder {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Holder { pid: Some(std::process::id()), host: plain(&host) }
+        LockHolder { pid: Some(std::process::id()), host: plain(&host) }
     }
 
     /// Whatever stands there, it is shown to people.
-    fn read(mut file: &File) -> Holder {
+    fn read(mut file: &File) -> LockHolder {
         let mut text = String::new();
         let read = file.rewind().and_then(|()| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
         if read.is_err() {
-            return Holder::default();
+            return LockHolder::default();
         }
         let mut words = text.split_whitespace();
         let pid = words.next().and_then(|word| word.parse().ok());
-        Holder { pid, host: words.next().map(plain).unwrap_or_default() }
+        LockHolder { pid, host: words.next().map(plain).unwrap_or_default() }
     }
 
     /// A full disk may leave nothing in the file, and never another's name.
@@ -89,8 +89,8 @@ fn plain(host: &str) -> String {
 
 /// Why the lock was not taken.
 #[derive(Debug)]
-enum NotTaken {
-    Held(Holder),
+enum LockFailure {
+    Held(LockHolder),
     /// There are no locks here.
     Unsupported(io::Error),
     /// The lock file cannot be made or opened.
@@ -105,33 +105,35 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(state: &Path) -> Result<Lock, NotTaken> {
+    fn take(state: &Path) -> Result<Lock, LockFailure> {
         let path = lock_path(state);
         for _ in 0..TRIES {
-            let file = open(&path).map_err(NotTaken::Unavailable)?;
+            let file = open(&path).map_err(LockFailure::Unavailable)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(NotTaken::Held(Holder::read(&file))),
-                Err(TryLockError::Error(error)) if is_unsupported(&error) => return Err(NotTaken::Unsupported(error)),
-                Err(TryLockError::Error(error)) => return Err(NotTaken::Unavailable(error)),
+                Err(TryLockError::WouldBlock) => return Err(LockFailure::Held(LockHolder::read(&file))),
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+                    return Err(LockFailure::Unsupported(error));
+                }
+                Err(TryLockError::Error(error)) => return Err(LockFailure::Unavailable(error)),
             }
             let lock = Lock { file, path: path.clone() };
             // Somebody may have removed the file since it was opened, and another process have made it anew.
             if lock.is_in_place() {
                 // Whoever is kept out is then told of no name.
-                let _ = Holder::this_process().write(&lock.file);
+                let _ = LockHolder::this_process().write(&lock.file);
                 return Ok(lock);
             }
         }
-        Err(NotTaken::Unavailable(io::Error::other("the lock file is replaced over and over")))
+        Err(LockFailure::Unavailable(io::Error::other("the lock file is replaced over and over")))
     }
 
     /// As [`Lock::take`], past those who only look.
-    fn take_patiently(state: &Path) -> Result<Lock, NotTaken> {
+    fn take_patiently(state: &Path) -> Result<Lock, LockFailure> {
         let mut tries = 1;
         loop {
             match Lock::take(state) {
-                Err(NotTaken::Held(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
+                Err(LockFailure::Held(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
                 taken => return taken,
             }
             tries += 1;
@@ -168,10 +170,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 /// Who writes that state now; nobody as far as can be seen otherwise. Keeps nobody out for more than a moment.
-pub fn holder(state: &Path) -> Option<Holder> {
+pub fn holder(state: &Path) -> Option<LockHolder> {
     let file = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(lock_path(state)).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Some(Holder::read(&file)),
+        Err(TryLockError::WouldBlock) => Some(LockHolder::read(&file)),
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
@@ -181,8 +183,8 @@ pub fn holder(state: &Path) -> Option<Holder> {
 pub fn wait_until_free(
     state: &Path,
     is_given_up: impl Fn() -> bool,
-    waiting: impl FnOnce(&Holder),
-) -> Result<(), Holder> {
+    waiting: impl FnOnce(&LockHolder),
+) -> Result<(), LockHolder> {
     let begun = Instant::now();
     let mut waiting = Some(waiting);
     while let Some(holder) = holder(state).filter(|_| !is_given_up()) {
@@ -201,14 +203,14 @@ pub fn wait_until_free(
 pub struct LockedStore {
     file: FileStore,
     path: PathBuf,
-    hold: Mutex<Hold>,
+    hold: Mutex<LockState>,
 }
 
-enum Hold {
+enum LockState {
     Ours(Lock),
     /// There are no locks here: nothing keeps two processes apart.
     Unsupported,
-    NotOurs(Holder),
+    NotOurs(LockHolder),
     /// The lock file could not be made: the disk is full, the folder read-only or not there.
     Unavailable,
 }
@@ -217,14 +219,14 @@ impl LockedStore {
     /// Takes the lock if it is to be had.
     pub fn open(path: &Path) -> LockedStore {
         let hold = match Lock::take_patiently(path) {
-            Ok(lock) => Hold::Ours(lock),
-            Err(NotTaken::Held(holder)) => Hold::NotOurs(holder),
-            Err(NotTaken::Unsupported(error)) => {
-                say_unsupported(path, &error);
-                Hold::Unsupported
+            Ok(lock) => LockState::Ours(lock),
+            Err(LockFailure::Held(holder)) => LockState::NotOurs(holder),
+            Err(LockFailure::Unsupported(error)) => {
+                log_locks_unsupported(path, &error);
+                LockState::Unsupported
             }
             // Nothing can be written there now; that is said when it is tried.
-            Err(NotTaken::Unavailable(_)) => Hold::Unavailable,
+            Err(LockFailure::Unavailable(_)) => LockState::Unavailable,
         };
         let store = LockedStore { file: FileStore::new(path), path: path.to_owned(), hold: Mutex::new(hold) };
         store.clean();
@@ -232,18 +234,18 @@ impl LockedStore {
     }
 
     /// The process that has the file, if it is not this one.
-    pub fn other(&self) -> Option<Holder> {
+    pub fn other(&self) -> Option<LockHolder> {
         match &*self.hold.lock() {
-            Hold::NotOurs(holder) => Some(holder.clone()),
-            Hold::Ours(_) | Hold::Unsupported | Hold::Unavailable => None,
+            LockState::NotOurs(holder) => Some(holder.clone()),
+            LockState::Ours(_) | LockState::Unsupported | LockState::Unavailable => None,
         }
     }
 
     fn clean(&self) {
         let removed = match &*self.hold.lock() {
-            Hold::Ours(_) => self.file.remove_unfinished(true),
-            Hold::Unsupported => self.file.remove_unfinished(false),
-            Hold::NotOurs(_) | Hold::Unavailable => 0,
+            LockState::Ours(_) => self.file.remove_unfinished(true),
+            LockState::Unsupported => self.file.remove_unfinished(false),
+            LockState::NotOurs(_) | LockState::Unavailable => 0,
         };
         if removed > 0 {
             info!(path = %self.path.display(), removed, "removed unfinished state files of a process that was killed");
@@ -253,14 +255,14 @@ impl LockedStore {
     /// True if the state is ours to read and write already.
     fn has_claim(&self) -> bool {
         match &*self.hold.lock() {
-            Hold::Ours(lock) => lock.is_in_place(),
-            Hold::Unsupported => true,
-            Hold::NotOurs(_) | Hold::Unavailable => false,
+            LockState::Ours(lock) => lock.is_in_place(),
+            LockState::Unsupported => true,
+            LockState::NotOurs(_) | LockState::Unavailable => false,
         }
     }
 }
 
-fn say_unsupported(path: &Path, error: &io::Error) {
+fn log_locks_unsupported(path: &Path, error: &io::Error) {
     warn!(
         path = %path.display(),
         %error,
@@ -269,13 +271,13 @@ fn say_unsupported(path: &Path, error: &io::Error) {
     );
 }
 
-impl Store for LockedStore {
+impl StateStore for LockedStore {
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
 
     /// Another process's file is read and left as it is.
-    fn load(&self) -> Loaded {
+    fn load(&self) -> LoadedState {
         if self.has_claim() { self.file.load() } else { self.file.read() }
     }
 
@@ -288,26 +290,26 @@ impl Store for LockedStore {
             return Ok(None);
         }
         match Lock::take(&self.path) {
-            Ok(lock) => *self.hold.lock() = Hold::Ours(lock),
-            Err(NotTaken::Held(holder)) => {
+            Ok(lock) => *self.hold.lock() = LockState::Ours(lock),
+            Err(LockFailure::Held(holder)) => {
                 let text = format!("the state file is in use by {holder}");
-                *self.hold.lock() = Hold::NotOurs(holder);
+                *self.hold.lock() = LockState::NotOurs(holder);
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
             }
-            Err(NotTaken::Unsupported(error)) => {
-                say_unsupported(&self.path, &error);
-                *self.hold.lock() = Hold::Unsupported;
+            Err(LockFailure::Unsupported(error)) => {
+                log_locks_unsupported(&self.path, &error);
+                *self.hold.lock() = LockState::Unsupported;
             }
-            Err(NotTaken::Unavailable(error)) => {
+            Err(LockFailure::Unavailable(error)) => {
                 let kind = error.kind();
                 return Err(io::Error::new(kind, LockFileFault { path: lock_path(&self.path), source: error }));
             }
         }
         self.clean();
         Ok(match self.file.load() {
-            Loaded::Found(snapshot) => Some(snapshot),
-            Loaded::Empty => None,
-            Loaded::Refused { reason: error, .. } => {
+            LoadedState::Found(snapshot) => Some(snapshot),
+            LoadedState::Empty => None,
+            LoadedState::Refused { reason: error, .. } => {
                 warn!(
                     path = %self.path.display(),
                     error,
@@ -332,18 +334,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::credential::ledger::Ledger;
-    use crate::credential::state::{KeptLedger, Name};
+    use crate::credential::quota_usage::QuotaUsage;
+    use crate::credential::state::{CredentialName, StoredUsage};
 
     fn snapshot(appid: &str) -> Snapshot {
-        let name = Name::of(&crate::platform::mp::STABLE, appid, "http://a");
-        let ledgers = vec![Arc::new(KeptLedger { name, calls: Ledger::default() })];
+        let name = CredentialName::of(&crate::platform::mp::STABLE, appid, "http://a");
+        let ledgers = vec![Arc::new(StoredUsage { name, calls: QuotaUsage::default() })];
         Snapshot { boot_id: appid.into(), ledgers, ..Snapshot::default() }
     }
 
-    fn found(loaded: Loaded) -> String {
+    fn found(loaded: LoadedState) -> String {
         match loaded {
-            Loaded::Found(snapshot) => snapshot.boot_id,
+            LoadedState::Found(snapshot) => snapshot.boot_id,
             other => panic!("{other:?}"),
         }
     }
@@ -355,8 +357,8 @@ mod tests {
         assert_eq!(holder(&state), None, "a look makes no file");
         assert!(!lock_path(&state).exists());
         let lock = Lock::take(&state).unwrap();
-        let NotTaken::Held(other) = Lock::take(&state).unwrap_err() else { panic!() };
-        assert_eq!(other, Holder::this_process());
+        let LockFailure::Held(other) = Lock::take(&state).unwrap_err() else { panic!() };
+        assert_eq!(other, LockHolder::this_process());
         assert_eq!(holder(&state), Some(other));
         drop(lock);
         assert_eq!(holder(&state), None);
@@ -389,7 +391,7 @@ mod tests {
         let (state, precious) = (folder.path().join("state.json"), folder.path().join("precious"));
         fs::write(&precious, "mine").unwrap();
         let unavailable = || {
-            assert!(matches!(Lock::take(&state), Err(NotTaken::Unavailable(_))));
+            assert!(matches!(Lock::take(&state), Err(LockFailure::Unavailable(_))));
             assert_eq!(holder(&state), None);
         };
         std::os::unix::fs::symlink(&precious, lock_path(&state)).unwrap();
@@ -401,7 +403,7 @@ mod tests {
         // A hard link is a file like any other, and keeps others out.
         fs::hard_link(&precious, lock_path(&state)).unwrap();
         let lock = Lock::take(&state).unwrap();
-        assert!(matches!(Lock::take(&state), Err(NotTaken::Held(_))));
+        assert!(matches!(Lock::take(&state), Err(LockFailure::Held(_))));
         assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
         drop(lock);
     }
@@ -414,12 +416,12 @@ mod tests {
         assert!(first.other().is_none() && first.claim().unwrap().is_none());
         first.save(&snapshot("one")).unwrap();
         let second = LockedStore::open(&state);
-        assert_eq!(second.other(), Some(Holder::this_process()));
+        assert_eq!(second.other(), Some(LockHolder::this_process()));
         assert_eq!(found(second.load()), "one");
         assert_eq!(second.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let good = fs::read(&state).unwrap();
         fs::write(&state, "{").unwrap();
-        assert!(matches!(second.load(), Loaded::Refused { set_aside: None, .. }));
+        assert!(matches!(second.load(), LoadedState::Refused { set_aside: None, .. }));
         assert!(state.exists(), "it is for its owner to set it aside");
         fs::write(&state, good).unwrap();
         first.save(&snapshot("two")).unwrap();
@@ -448,7 +450,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("later/state.json");
         let store = LockedStore::open(&state);
-        assert!(store.other().is_none() && matches!(store.load(), Loaded::Empty));
+        assert!(store.other().is_none() && matches!(store.load(), LoadedState::Empty));
         let error = store.claim().unwrap_err();
         assert!(error.to_string().contains("state.json.lock"), "{error}");
         fs::create_dir(folder.path().join("later")).unwrap();

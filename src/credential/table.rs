@@ -16,16 +16,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
-use super::facts::{About, Check, Durations, Outcomes, SharedFacts, Writers};
+use super::facts::{CallOutcomes, ClusterStatus, CredentialInfo, Durations, RefusedWriters, Verification};
 pub use super::journal::{Event, Journal};
-pub use super::reliable::Reliable;
-use super::verify_ticket::{Inbox, TicketFault};
-use super::watched::{Look, Watched};
+pub use super::reliable_until::ReliableUntil;
+use super::value_cell::{CellReading, ValueCell};
+use super::verify_ticket::{TicketFault, TicketInbox};
 use super::wildcards::{Wildcards, has_wildcard};
-use crate::clock::{BootMs, Now, Spacing};
+use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
-use crate::platform::codes::Text;
+use crate::platform::errcodes::BilingualText;
 
 /// Index of a credential, stable while the process lives.
 pub type CredentialId = usize;
@@ -39,13 +39,13 @@ pub struct Published {
     /// The boot-clock instant from which the value must not be served.
     pub expires_boot_ms: BootMs,
     /// What our own plan leaves of that.
-    pub reliable: Reliable,
+    pub reliable: ReliableUntil,
 }
 
 impl Published {
     /// A value that no renewal ends ahead of its time.
     pub fn to_the_end(value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
-        Published { value, generation, expires_boot_ms, reliable: Reliable::TO_THE_END }
+        Published { value, generation, expires_boot_ms, reliable: ReliableUntil::TO_THE_END }
     }
 
     /// Until when a client that asks now can rely on the value: what every client is told as its end.
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Published {
 }
 
 /// A published value beside its views: one swap changes both.
-pub struct Shown {
+pub struct RenderedValue {
     published: Arc<Published>,
     /// In the order of [`Credential::views`].
     rendered: Box<[Rendered]>,
@@ -73,7 +73,7 @@ pub struct Shown {
     was_read: AtomicBool,
 }
 
-impl Shown {
+impl RenderedValue {
     /// Somebody gets the value now. Stored only if it is news, so that readers share the cache line.
     #[inline]
     pub fn note_read(&self) {
@@ -83,7 +83,7 @@ impl Shown {
     }
 }
 
-impl std::ops::Deref for Shown {
+impl std::ops::Deref for RenderedValue {
     type Target = Published;
     fn deref(&self) -> &Published {
         &self.published
@@ -93,7 +93,7 @@ impl std::ops::Deref for Shown {
 /// What a reader finds.
 pub enum Reading {
     /// A value WeChat accepts.
-    Live(Guard<Option<Arc<Shown>>>),
+    Live(Guard<Option<Arc<RenderedValue>>>),
     /// No value yet; the very first fetch is under way, so waiting a moment may help.
     FirstFetch,
     /// Nothing to serve: expired, or refused.
@@ -102,7 +102,7 @@ pub enum Reading {
 
 /// How the keeping of a credential goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum State {
+pub enum CredentialState {
     /// A live value, and no trouble.
     Fresh,
     /// A call to WeChat is under way.
@@ -118,16 +118,16 @@ pub enum State {
     Dead,
 }
 
-impl State {
+impl CredentialState {
     /// One word for statistics.
     pub fn name(self) -> &'static str {
         match self {
-            State::Fresh => "fresh",
-            State::Renewing => "renewing",
-            State::Stale => "stale",
-            State::Waiting => "waiting",
-            State::Blocked => "blocked",
-            State::Dead => "dead",
+            CredentialState::Fresh => "fresh",
+            CredentialState::Renewing => "renewing",
+            CredentialState::Stale => "stale",
+            CredentialState::Waiting => "waiting",
+            CredentialState::Blocked => "blocked",
+            CredentialState::Dead => "dead",
         }
     }
 }
@@ -141,7 +141,7 @@ pub struct LastError {
     pub rid: Option<String>,
     pub text: String,
     /// What its error code says; none without one.
-    pub meaning: Option<Text>,
+    pub meaning: Option<BilingualText>,
     /// What the operator should do about it.
     pub advice: Cow<'static, str>,
     /// The same in Chinese.
@@ -162,8 +162,8 @@ impl LastError {
 
 /// What the refresher has to say about a credential, for `stats`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Status {
-    pub state: State,
+pub struct CredentialStatus {
+    pub state: CredentialState,
     /// 0 while there has been no value.
     pub generation: u64,
     /// 0 while there has been no value.
@@ -209,14 +209,14 @@ pub struct Status {
     /// When the present value came, wall time.
     pub fetched_unix_ms: Option<i64>,
     /// Calls since the start, by how they ended.
-    pub outcomes: Outcomes,
+    pub outcomes: CallOutcomes,
     /// The last look into a value.
-    pub last_check: Option<Check>,
+    pub last_check: Option<Verification>,
     /// Looks since the start.
     pub looks: u64,
 }
 
-impl Status {
+impl CredentialStatus {
     /// Calls and probes of the day that it is now.
     pub fn today(&self, unix_ms: i64) -> (u64, u64) {
         if unix_ms < self.day_ends_unix_ms { (self.calls_today, self.probes_today) } else { (0, 0) }
@@ -225,10 +225,12 @@ impl Status {
     /// What comes at `next_try_boot_ms`, in two words at most.
     pub fn next_action(&self) -> &'static str {
         match self.state {
-            State::Fresh => "renew",
-            State::Renewing => "under way",
-            State::Waiting if self.waits_for_parent => "await token",
-            State::Stale | State::Waiting | State::Blocked | State::Dead => "try again",
+            CredentialState::Fresh => "renew",
+            CredentialState::Renewing => "under way",
+            CredentialState::Waiting if self.waits_for_parent => "await token",
+            CredentialState::Stale | CredentialState::Waiting | CredentialState::Blocked | CredentialState::Dead => {
+                "try again"
+            }
         }
     }
 }
@@ -242,26 +244,26 @@ pub struct Credential {
     /// The token it is fetched with, if it is.
     parent: OnceLock<Arc<Credential>>,
     /// Settled once the first fetch has ended, well or badly.
-    shown: Watched<Shown>,
+    shown: ValueCell<RenderedValue>,
     /// How its names show it, without repetition.
     views: Box<[View]>,
     /// Writes by clients that were refused.
     pub refused_writes: AtomicU64,
     /// At most one line a minute about them.
-    pub refusal_logged: Spacing,
+    pub refusal_log: LogThrottle,
     /// Refused writes that brought another token than ours.
     pub rival_writes: AtomicU64,
     /// Who tried those writes.
-    pub writers: Writers,
-    writers_noted: Spacing,
+    pub writers: RefusedWriters,
+    writers_noted: LogThrottle,
     /// Refused writes that neither `writers` nor the journal have yet.
     refusals_unnoted: AtomicU64,
     /// `delete`s and other reports that the token is dead.
     pub reports: AtomicU64,
-    status: Mutex<Status>,
-    about: OnceLock<About>,
+    status: Mutex<CredentialStatus>,
+    about: OnceLock<CredentialInfo>,
     /// Its names, as people may read them.
-    spoken: OnceLock<Vec<String>>,
+    redacted_name: OnceLock<Vec<String>>,
     /// That of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
@@ -297,18 +299,18 @@ impl Credential {
             appid: appid.to_owned(),
             app: OnceLock::new(),
             parent: OnceLock::new(),
-            shown: Watched::new(),
+            shown: ValueCell::new(),
             views,
             refused_writes: AtomicU64::new(0),
-            refusal_logged: Spacing::default(),
+            refusal_log: LogThrottle::default(),
             rival_writes: AtomicU64::new(0),
-            writers: Writers::default(),
-            writers_noted: Spacing::default(),
+            writers: RefusedWriters::default(),
+            writers_noted: LogThrottle::default(),
             refusals_unnoted: AtomicU64::new(0),
             reports: AtomicU64::new(0),
-            status: Mutex::new(Status::default()),
+            status: Mutex::new(CredentialStatus::default()),
             about: OnceLock::new(),
-            spoken: OnceLock::new(),
+            redacted_name: OnceLock::new(),
             version: AtomicU64::new(0),
             ticks: watch::Sender::new(0),
             value_version: AtomicU64::new(0),
@@ -319,8 +321,8 @@ impl Credential {
     }
 
     /// What it is; nothing much before somebody has said so.
-    pub fn about(&self) -> &About {
-        static NOTHING: About = About::NOTHING;
+    pub fn about(&self) -> &CredentialInfo {
+        static NOTHING: CredentialInfo = CredentialInfo::NOTHING;
         self.about.get().unwrap_or(&NOTHING)
     }
 
@@ -330,23 +332,23 @@ impl Credential {
     }
 
     /// That one, while it waits for it.
-    pub fn missing_token(&self, status: &Status) -> Option<&Arc<Credential>> {
+    pub fn missing_token(&self, status: &CredentialStatus) -> Option<&Arc<Credential>> {
         self.parent().filter(|_| status.waits_for_parent)
     }
 
     /// Says once what it is fetched with.
-    pub fn is_fetched_with(&self, parent: &Arc<Credential>) {
+    pub fn set_parent(&self, parent: &Arc<Credential>) {
         self.parent.get_or_init(|| parent.clone());
     }
 
     /// Every key it is read by, with a stand-in where the key holds a secret.
-    pub fn spoken_names(&self) -> &[String] {
-        self.spoken.get().map_or(&[], Vec::as_slice)
+    pub fn redacted_names(&self) -> &[String] {
+        self.redacted_name.get().map_or(&[], Vec::as_slice)
     }
 
     /// Those of them that are known by their end.
     pub fn wildcard_names(&self) -> impl Iterator<Item = &str> {
-        self.spoken_names().iter().map(String::as_str).filter(|name| has_wildcard(name))
+        self.redacted_names().iter().map(String::as_str).filter(|name| has_wildcard(name))
     }
 
     /// What [`Table::changes`] showed at its last change.
@@ -367,7 +369,7 @@ impl Credential {
     }
 
     /// After the swap: whoever sees the tick finds the value.
-    fn tick_value(&self) {
+    fn bump_value_version(&self) {
         self.values.send_modify(|tick| {
             *tick += 1;
             self.value_version.store(*tick, Ordering::Release);
@@ -381,23 +383,23 @@ impl Credential {
 
     /// Counts a refused write, and remembers who tried it. In a flood that is written down every tenth of a second
     /// only, under the name of whoever comes first then; no write is left out.
-    pub fn note_refusal(&self, journal: &Journal, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
+    pub fn record_refused_write(&self, journal: &Journal, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
         self.refusals_unnoted.fetch_add(1, Ordering::Relaxed);
-        if self.writers_noted.due(now.boot_ms, WRITERS_SPACING_MS) {
-            self.write_refusals_down(journal, host_of(peer), rival, now);
+        if self.writers_noted.allow(now.boot_ms, WRITERS_SPACING_MS) {
+            self.write_refused_writes(journal, host_of(peer), rival, now);
         }
     }
 
     /// The last ones of a flood, under the name of the last one who was written down.
-    pub fn settle_refusals(&self, journal: &Journal, now: Now) {
+    pub fn flush_refused_writes(&self, journal: &Journal, now: Now) {
         if self.refusals_unnoted.load(Ordering::Relaxed) > 0
             && let Some(last) = self.writers.last()
         {
-            self.write_refusals_down(journal, last.peer, false, now);
+            self.write_refused_writes(journal, last.peer, false, now);
         }
     }
 
-    fn write_refusals_down(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
+    fn write_refused_writes(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
         let times = self.refusals_unnoted.swap(0, Ordering::Relaxed);
         if times > 0 {
             self.writers.note(peer.clone(), times, rival, now);
@@ -412,11 +414,11 @@ impl Credential {
     }
 
     /// How it goes, at this instant. Takes a lock that is only ever held for a few instructions.
-    pub fn status(&self, boot_ms: BootMs) -> Status {
+    pub fn status(&self, boot_ms: BootMs) -> CredentialStatus {
         let mut status = self.status.lock().clone();
         let live = boot_ms < status.expires_boot_ms;
-        if !live && matches!(status.state, State::Fresh | State::Stale) {
-            status.state = State::Dead;
+        if !live && matches!(status.state, CredentialState::Fresh | CredentialState::Stale) {
+            status.state = CredentialState::Dead;
         }
         status
     }
@@ -428,7 +430,7 @@ impl Credential {
     }
 
     /// The refresher only: the node that has fetched the present value.
-    pub fn note_renewed_by(&self, node: &str) {
+    pub fn set_renewed_by(&self, node: &str) {
         let known = self.status.lock().renewed_by.as_deref() == Some(node);
         if !known {
             self.update_status(|status| status.renewed_by = Some(node.to_owned()));
@@ -436,7 +438,7 @@ impl Credential {
     }
 
     /// The refresher only: changes the status.
-    pub fn update_status(&self, change: impl FnOnce(&mut Status)) {
+    pub fn update_status(&self, change: impl FnOnce(&mut CredentialStatus)) {
         change(&mut self.status.lock());
         self.touch();
     }
@@ -445,9 +447,9 @@ impl Credential {
     #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
         match self.shown.look(|shown| boot_ms < shown.expires_boot_ms) {
-            Look::Live(guard) => Reading::Live(guard),
-            Look::Coming => Reading::FirstFetch,
-            Look::Absent => Reading::Absent,
+            CellReading::Live(guard) => Reading::Live(guard),
+            CellReading::Coming => Reading::FirstFetch,
+            CellReading::Absent => Reading::Absent,
         }
     }
 
@@ -456,9 +458,9 @@ impl Credential {
         self.shown.shown().as_ref().map(|shown| shown.published.clone())
     }
 
-    fn dressed(&self, published: Published) -> Shown {
+    fn render_views(&self, published: Published) -> RenderedValue {
         let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
-        Shown { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
+        RenderedValue { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 
     /// The generation of the published value, live or not, if it is this one. Takes as long for a wrong one.
@@ -480,38 +482,38 @@ impl Credential {
     /// The refresher only: swaps the value in.
     pub fn publish(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
-        self.shown.publish(self.dressed(value));
-        self.tick_value();
+        self.shown.publish(self.render_views(value));
+        self.bump_value_version();
     }
 
     /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
     /// as for a first fetch, because the successor is sure to be under way.
     pub fn publish_until_next(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
-        self.shown.publish_until_next(self.dressed(value));
-        self.tick_value();
+        self.shown.publish_until_next(self.render_views(value));
+        self.bump_value_version();
     }
 
     /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
-    /// until [`Credential::settle`]. Returns what is published now.
+    /// until [`Credential::end_wait`]. Returns what is published now.
     pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
         let old = self.published()?;
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
         self.publish_until_next(Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms));
         self.withdrawn.store(true, Ordering::Release);
-        self.tick_value();
+        self.bump_value_version();
         self.published()
     }
 
     /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
     pub fn remember(&self, value: Published) {
-        self.shown.show(self.dressed(value));
+        self.shown.show(self.render_views(value));
     }
 
     /// The refresher only: nobody should wait for the first fetch any longer.
-    pub fn settle(&self) {
-        self.shown.settle();
+    pub fn end_wait(&self) {
+        self.shown.end_wait();
     }
 }
 
@@ -520,48 +522,48 @@ const WRITERS_SPACING_MS: u64 = 100;
 
 /// What makes a value doubtful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum VerificationReason {
     /// A client says WeChat refuses it.
-    Refused,
+    Reported,
     /// A client came with a token of its own, so somebody else fetches for this app.
-    Rival,
+    ForeignWriter,
     /// Somebody who may asks for a look now, also where there is no live value.
-    Asked,
+    Requested,
     /// Somebody who may asks for the value to be tried, and nothing else.
-    Tried,
+    ProbeRequested,
 }
 
 /// A client's word that a token is dead, and where to say that the check is over.
-pub struct Report {
+pub struct VerificationRequest {
     pub id: CredentialId,
     /// The generation the client saw; `None` means the current one.
     pub generation: Option<u64>,
-    pub why: Doubt,
+    pub why: VerificationReason,
     pub done: oneshot::Sender<()>,
 }
 
 /// A key to manage, as the configuration has it.
 #[derive(Clone)]
-pub struct Key {
+pub struct KeyConfig {
     pub name: String,
     /// What stands for the name wherever people read it, if the name holds a secret.
-    pub spoken: Option<String>,
+    pub redacted_name: Option<String>,
     pub view: View,
 }
 
 /// A managed key: which credential it shows, and how.
-pub struct Name {
+pub struct ManagedKey {
     pub credential: Arc<Credential>,
-    spoken: Option<Box<str>>,
+    redacted_name: Option<Box<str>>,
     /// Index into the credential's views.
     view: usize,
     /// The view's, so that a hit need not look it up.
     flags: u32,
     at_least_s: u32,
-    kind: NameKind,
+    content: KeyContent,
 }
 
-enum NameKind {
+enum KeyContent {
     /// The value is in it.
     Value,
     /// Only times.
@@ -573,7 +575,7 @@ enum NameKind {
 }
 
 /// A value as a name shows it.
-pub struct Value<'n> {
+pub struct ManagedValue<'n> {
     pub rendered: &'n Rendered,
     pub times: Times,
     pub flags: u32,
@@ -582,8 +584,8 @@ pub struct Value<'n> {
 }
 
 /// What a reader finds under a name.
-pub enum Found<'n> {
-    Bytes(Value<'n>),
+pub enum KeyReading<'n> {
+    Bytes(ManagedValue<'n>),
     /// The value or nothing is there yet, but the very first fetch is under way.
     FirstFetch,
     /// There is no live value.
@@ -592,66 +594,66 @@ pub enum Found<'n> {
     Nothing,
 }
 
-impl Name {
+impl ManagedKey {
     /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
-    pub fn read<R>(&self, now: Now, then: impl FnOnce(Found<'_>) -> R) -> R {
+    pub fn read<R>(&self, now: Now, then: impl FnOnce(KeyReading<'_>) -> R) -> R {
         let flags = self.flags;
-        match &self.kind {
-            NameKind::Constant(rendered) => {
-                return then(Found::Bytes(Value { rendered, times: Times::endless(now), flags, cas: 1 }));
+        match &self.content {
+            KeyContent::Constant(rendered) => {
+                return then(KeyReading::Bytes(ManagedValue { rendered, times: Times::endless(now), flags, cas: 1 }));
             }
-            NameKind::Nothing => return then(Found::Nothing),
-            NameKind::Value | NameKind::Companion => {}
+            KeyContent::Nothing => return then(KeyReading::Nothing),
+            KeyContent::Value | KeyContent::Companion => {}
         }
         let guard = match self.credential.read(now.boot_ms) {
             Reading::Live(guard) => guard,
-            Reading::FirstFetch => return then(Found::FirstFetch),
-            Reading::Absent => return then(Found::Absent),
+            Reading::FirstFetch => return then(KeyReading::FirstFetch),
+            Reading::Absent => return then(KeyReading::Absent),
         };
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
                 shown.note_read();
                 let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
-                then(Found::Bytes(Value { rendered, times, flags, cas: shown.generation }))
+                then(KeyReading::Bytes(ManagedValue { rendered, times, flags, cas: shown.generation }))
             }
-            None => then(Found::Absent),
+            None => then(KeyReading::Absent),
         }
     }
 
     /// The cas of what was last there, though it may have expired; none while there has been nothing.
     pub fn generation(&self) -> Option<u64> {
-        match self.kind {
-            NameKind::Constant(_) => Some(1),
-            NameKind::Nothing => None,
-            NameKind::Value | NameKind::Companion => self.credential.published().map(|shown| shown.generation),
+        match self.content {
+            KeyContent::Constant(_) => Some(1),
+            KeyContent::Nothing => None,
+            KeyContent::Value | KeyContent::Companion => self.credential.published().map(|shown| shown.generation),
         }
     }
 
     /// True if a `delete` of this name says that the value is dead.
     pub fn holds_value(&self) -> bool {
-        matches!(self.kind, NameKind::Value)
+        matches!(self.content, KeyContent::Value)
     }
 
     /// The name for a log: never a secret, though the key may hold one.
-    pub fn spoken<'n>(&'n self, key: &'n [u8]) -> &'n [u8] {
-        self.spoken.as_deref().map_or(key, str::as_bytes)
+    pub fn redacted_name<'n>(&'n self, key: &'n [u8]) -> &'n [u8] {
+        self.redacted_name.as_deref().map_or(key, str::as_bytes)
     }
 }
 
 /// All managed names.
 pub struct Table {
     /// Fixed once it is built, so that a reader takes no lock and writes nothing that another one reads.
-    names: ReadOnlyView<Box<[u8]>, Name, foldhash::fast::RandomState>,
+    names: ReadOnlyView<Box<[u8]>, ManagedKey, foldhash::fast::RandomState>,
     /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
     lengths: [u64; 4],
     /// The same of all keys that may be managed: with wildcards, of any length.
     candidates: [u64; 4],
     /// Names with `{any}` in them; none in most servers.
-    wildcards: Option<Box<Wildcards<Name>>>,
+    wildcards: Option<Box<Wildcards<ManagedKey>>>,
     credentials: Vec<Arc<Credential>>,
-    reports: mpsc::Sender<Report>,
+    reports: mpsc::Sender<VerificationRequest>,
     /// Where verify tickets go; none without a component.
-    inbox: Option<Inbox>,
+    inbox: Option<TicketInbox>,
     /// Whether the state file could be written the last time; true without one.
     pub state_saved: AtomicBool,
     /// Failed attempts to write the state file.
@@ -673,7 +675,7 @@ pub struct Table {
     /// How long calls took.
     pub durations: Durations,
     /// The state that several nodes share.
-    pub sharing: SharedFacts,
+    pub sharing: ClusterStatus,
     ticks: watch::Sender<u64>,
     values: watch::Sender<u64>,
 }
@@ -691,16 +693,16 @@ fn has_length(lengths: &[u64; 4], length: usize) -> bool {
 }
 
 /// A key as the table holds it; `view` is its index among the credential's.
-fn name(key: Key, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>, Name) {
-    let kind = match key.view.form {
-        Form::Constant(_) => NameKind::Constant(key.view.render(&Bytes::new())),
-        Form::Nothing => NameKind::Nothing,
-        _ if key.view.holds_value() => NameKind::Value,
-        _ => NameKind::Companion,
+fn name(key: KeyConfig, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>, ManagedKey) {
+    let content = match key.view.form {
+        Form::Constant(_) => KeyContent::Constant(key.view.render(&Bytes::new())),
+        Form::Nothing => KeyContent::Nothing,
+        _ if key.view.holds_value() => KeyContent::Value,
+        _ => KeyContent::Companion,
     };
-    let spoken = key.spoken.map(String::into_boxed_str);
+    let redacted_name = key.redacted_name.map(String::into_boxed_str);
     let View { flags, at_least_s, .. } = key.view;
-    let name = Name { credential: credential.clone(), spoken, view, flags, at_least_s, kind };
+    let name = ManagedKey { credential: credential.clone(), redacted_name, view, flags, at_least_s, content };
     (key.name.into_bytes().into_boxed_slice(), name)
 }
 
@@ -709,7 +711,9 @@ pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
     /// Builds the table from (what logs call a credential, its keys). The receiver is the refresher's.
-    pub fn new(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<Key>)>) -> (Table, mpsc::Receiver<Report>) {
+    pub fn new(
+        credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<KeyConfig>)>,
+    ) -> (Table, mpsc::Receiver<VerificationRequest>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let (mut lengths, mut all, mut wildcards) = ([0; 4], Vec::new(), Vec::new());
@@ -726,9 +730,9 @@ impl Table {
             let mut credential = Credential::new(id, label.as_ref(), views.into_boxed_slice());
             credential.ticks = ticks.clone();
             credential.values = values.clone();
-            credential.tick_value();
-            let spoken = keys.iter().map(|key| key.spoken.as_ref().unwrap_or(&key.name).clone());
-            credential.spoken.get_or_init(|| spoken.collect());
+            credential.bump_value_version();
+            let redacted_name = keys.iter().map(|key| key.redacted_name.as_ref().unwrap_or(&key.name).clone());
+            credential.redacted_name.get_or_init(|| redacted_name.collect());
             let credential = Arc::new(credential);
             for (key, view) in keys.into_iter().zip(indices) {
                 if has_wildcard(&key.name) {
@@ -759,7 +763,7 @@ impl Table {
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),
-            sharing: SharedFacts::default(),
+            sharing: ClusterStatus::default(),
             ticks,
             values,
         };
@@ -767,7 +771,7 @@ impl Table {
     }
 
     /// Opens the door for verify tickets.
-    pub(super) fn open_inbox(&mut self, inbox: Inbox) {
+    pub(super) fn set_ticket_inbox(&mut self, inbox: TicketInbox) {
         self.inbox = Some(inbox);
     }
 
@@ -786,13 +790,13 @@ impl Table {
 
     /// What is behind a key, if the key is managed. Takes no lock.
     #[inline]
-    pub fn name(&self, key: &[u8]) -> Option<&Name> {
+    pub fn name(&self, key: &[u8]) -> Option<&ManagedKey> {
         if has_length(&self.candidates, key.len()) { self.find_name(key) } else { None }
     }
 
     /// The same for a key that has the length of one. Not inlined: most keys end at their length.
     #[inline(never)]
-    fn find_name(&self, key: &[u8]) -> Option<&Name> {
+    fn find_name(&self, key: &[u8]) -> Option<&ManagedKey> {
         let name = if has_length(&self.lengths, key.len()) { self.names.get(key) } else { None };
         name.or_else(|| self.wildcards.as_ref()?.find(key))
     }
@@ -808,14 +812,14 @@ impl Table {
     }
 
     /// Says which app each credential belongs to, in their order. Rights are given by app.
-    pub fn belong_to<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
+    pub fn set_apps<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
         for (credential, app) in self.credentials.iter().zip(apps) {
             credential.app.get_or_init(|| app.into());
         }
     }
 
     /// Says what each credential is, in their order.
-    pub fn describe(&self, abouts: impl IntoIterator<Item = About>) {
+    pub fn set_infos(&self, abouts: impl IntoIterator<Item = CredentialInfo>) {
         for (credential, about) in self.credentials.iter().zip(abouts) {
             credential.about.get_or_init(|| about);
         }
@@ -835,12 +839,12 @@ impl Table {
     /// `None` if so many are under way that this one adds nothing.
     pub fn ask_refresh(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         credential.reports.fetch_add(1, Ordering::Relaxed);
-        self.report(credential, generation, Doubt::Asked)
+        self.report(credential, generation, VerificationReason::Requested)
     }
 
     /// The same, to try the value on a cheap call and nothing else.
     pub fn ask_probe(&self, credential: &Credential) -> Option<oneshot::Receiver<()>> {
-        self.report(credential, None, Doubt::Tried)
+        self.report(credential, None, VerificationReason::ProbeRequested)
     }
 
     /// Hands a client's report to the refresher. The receiver fires when the check is over;
@@ -849,7 +853,7 @@ impl Table {
         self.count_report(credential);
         // Fixed now: by the time the refresher gets to it, "the current one" may be another.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
-        self.report(credential, generation, Doubt::Refused)
+        self.report(credential, generation, VerificationReason::Reported)
     }
 
     /// The same, by the token that the client saw fail: about another than the present one there is nothing to do.
@@ -864,10 +868,10 @@ impl Table {
     }
 
     /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.
-    pub fn report_rival(&self, credential: &Credential) {
+    pub fn report_foreign_writer(&self, credential: &Credential) {
         credential.rival_writes.fetch_add(1, Ordering::Relaxed);
         // If the queue is full, a check is on its way anyhow.
-        let _ = self.report(credential, None, Doubt::Rival);
+        let _ = self.report(credential, None, VerificationReason::ForeignWriter);
     }
 
     fn count_report(&self, credential: &Credential) {
@@ -875,9 +879,14 @@ impl Table {
         self.reports_made.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn report(&self, credential: &Credential, generation: Option<u64>, why: Doubt) -> Option<oneshot::Receiver<()>> {
+    fn report(
+        &self,
+        credential: &Credential,
+        generation: Option<u64>,
+        why: VerificationReason,
+    ) -> Option<oneshot::Receiver<()>> {
         let (done, receiver) = oneshot::channel();
-        self.reports.try_send(Report { id: credential.id, generation, why, done }).ok().map(|()| receiver)
+        self.reports.try_send(VerificationRequest { id: credential.id, generation, why, done }).ok().map(|()| receiver)
     }
 }
 
@@ -902,13 +911,13 @@ mod tests {
     #[test]
     fn a_failed_first_fetch_ends_the_waiting() {
         let credential = Credential::new(0, "wx1", Box::new([View::RAW]));
-        credential.settle();
+        credential.end_wait();
         assert!(matches!(credential.read(0), Reading::Absent));
     }
 
     #[test]
     fn every_name_finds_its_credential_and_others_find_none() {
-        let key = |name: &str| Key { name: name.to_owned(), spoken: None, view: View::RAW };
+        let key = |name: &str| KeyConfig { name: name.to_owned(), redacted_name: None, view: View::RAW };
         let names = vec![key("access_token:wx1"), key("access_token")];
         let (table, _receiver) = Table::new([("wx1", names)]);
         assert!(table.is_managed(b"access_token:wx1"));
@@ -919,7 +928,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_looked_up_only_where_the_key_itself_is_not_managed() {
-        let key = |name: &str| Key { name: name.to_owned(), spoken: None, view: View::RAW };
+        let key = |name: &str| KeyConfig { name: name.to_owned(), redacted_name: None, view: View::RAW };
         let first = vec![key("{any}:access_token"), key("access_token:wx1")];
         let second = vec![key("v1:access_token")];
         let (table, _receiver) = Table::new([("wx1", first), ("wx2", second)]);
@@ -929,14 +938,14 @@ mod tests {
         assert_eq!(app("{any}:access_token").as_deref(), Some("wx1"));
         assert_eq!(app(":access_token"), None);
         assert_eq!(app("v1:access_tokem"), None);
-        assert_eq!(table.name(b"v2:access_token").unwrap().spoken(b"v2:access_token"), b"v2:access_token");
+        assert_eq!(table.name(b"v2:access_token").unwrap().redacted_name(b"v2:access_token"), b"v2:access_token");
     }
 
     /// What is under a key now, and its cas.
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
         let found = table.name(key.as_bytes()).map(|name| {
             name.read(Now { boot_ms: 50, unix_ms: 1_000_000 }, |found| match found {
-                Found::Bytes(Value { rendered, times, flags, cas }) => {
+                KeyReading::Bytes(ManagedValue { rendered, times, flags, cas }) => {
                     let mut out = Vec::new();
                     rendered.write(&mut out, &times);
                     Some((String::from_utf8(out).unwrap(), flags, cas))
@@ -949,9 +958,9 @@ mod tests {
 
     #[test]
     fn each_name_shows_the_value_in_its_own_way() {
-        let key = |name: &str, form, flags| Key {
+        let key = |name: &str, form, flags| KeyConfig {
             name: name.to_owned(),
-            spoken: Some("somebody".to_owned()),
+            redacted_name: Some("somebody".to_owned()),
             view: View { form, flags, at_least_s: 0 },
         };
         let keys = vec![
@@ -972,7 +981,7 @@ mod tests {
         assert_eq!(get(&table, "empty"), None);
         let holds = |key: &str| table.name(key.as_bytes()).unwrap().holds_value();
         assert!(holds("json") && !holds("at") && !holds("one") && !holds("empty"));
-        assert_eq!(table.name(b"json").unwrap().spoken(b"json"), b"somebody");
+        assert_eq!(table.name(b"json").unwrap().redacted_name(b"json"), b"somebody");
     }
 
     #[test]

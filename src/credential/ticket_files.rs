@@ -1,4 +1,4 @@
-//! The files into which the receivers of WeChat's pushes write verify tickets, as what is followed.
+//! The files into which the receivers of WeChat's pushes write verify tickets, as what is watched.
 //!
 //! Hands in what is whole and new; what is no ticket changes nothing. Never writes.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::table::Table;
 use super::verify_ticket::{TEXT_BYTES_MAX, TicketFault};
-use crate::files::watch::{Content, Followed, NotTaken};
+use crate::files::watch::{FileContent, NotApplied, WatchedFiles};
 
 /// One component's file.
 pub struct TicketFile {
@@ -23,7 +23,7 @@ impl TicketFile {
     }
 }
 
-impl Followed for TicketFile {
+impl WatchedFiles for TicketFile {
     fn name(&self) -> String {
         format!("the verify ticket of {} in", self.component)
     }
@@ -36,12 +36,12 @@ impl Followed for TicketFile {
         TEXT_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
-        let text = std::str::from_utf8(bytes).map_err(|_| NotTaken::Bad("it is not text".to_owned()))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| NotApplied::Bad("it is not text".to_owned()))?;
         self.table.hand_in_file(&self.component, text).map_err(|fault| match fault {
-            TicketFault::Busy => NotTaken::Busy,
-            fault => NotTaken::Bad(format!("it {fault}")),
+            TicketFault::Busy => NotApplied::Busy,
+            fault => NotApplied::Bad(format!("it {fault}")),
         })
     }
 

@@ -18,7 +18,7 @@ const BYTES_MAX: usize = 1024;
 /// The largest text that is looked at: a ticket, or the message it comes in.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Tickets under way at once: one each ten minutes comes, for each component.
-const ARRIVALS_MAX: usize = 256;
+const TICKETS_MAX: usize = 256;
 
 /// What to write in place of what was refused.
 const WRITE: &str = "write the ticket alone, as ticket@@@..., or the decrypted XML message that it came in";
@@ -98,30 +98,30 @@ fn judge(ticket: String) -> Result<Secret, TicketFault> {
 }
 
 /// A ticket for the refresher.
-pub struct Arrival {
+pub struct ReceivedTicket {
     pub id: CredentialId,
     pub ticket: Secret,
     pub from_file: bool,
 }
 
 /// Where tickets are handed in.
-pub struct Inbox {
+pub struct TicketInbox {
     components: HashMap<String, CredentialId>,
-    arrivals: mpsc::Sender<Arrival>,
+    received_tickets: mpsc::Sender<ReceivedTicket>,
 }
 
-impl Inbox {
+impl TicketInbox {
     /// For these components. The receiver is the refresher's.
-    pub fn new(components: HashMap<String, CredentialId>) -> (Inbox, mpsc::Receiver<Arrival>) {
-        let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
-        (Inbox { components, arrivals }, receiver)
+    pub fn new(components: HashMap<String, CredentialId>) -> (TicketInbox, mpsc::Receiver<ReceivedTicket>) {
+        let (received_tickets, receiver) = mpsc::channel(TICKETS_MAX);
+        (TicketInbox { components, received_tickets }, receiver)
     }
 
     /// Takes a text that should be that component's ticket.
     pub fn hand_in(&self, component: &str, text: &str, from_file: bool) -> Result<(), TicketFault> {
         let id = *self.components.get(component).ok_or(TicketFault::UnknownComponent)?;
-        let arrival = Arrival { id, ticket: parse(component, text)?, from_file };
-        self.arrivals.try_send(arrival).map_err(|_| TicketFault::Busy)
+        let received = ReceivedTicket { id, ticket: parse(component, text)?, from_file };
+        self.received_tickets.try_send(received).map_err(|_| TicketFault::Busy)
     }
 }
 
@@ -306,13 +306,13 @@ mod tests {
 
     #[test]
     fn a_ticket_goes_to_its_component() {
-        let (inbox, mut arrivals) = Inbox::new(HashMap::from([("wxc".to_owned(), 7)]));
+        let (inbox, mut received_tickets) = TicketInbox::new(HashMap::from([("wxc".to_owned(), 7)]));
         assert_eq!(inbox.hand_in("wxother", TICKET, false), Err(TicketFault::UnknownComponent));
         assert_eq!(inbox.hand_in("wxc", "", false), Err(TicketFault::Empty));
         assert_eq!(inbox.hand_in("wxc", TICKET, true), Ok(()));
-        let arrival = arrivals.try_recv().unwrap();
-        assert_eq!((arrival.id, arrival.ticket.expose(), arrival.from_file), (7, TICKET, true));
-        drop(arrivals);
+        let received = received_tickets.try_recv().unwrap();
+        assert_eq!((received.id, received.ticket.expose(), received.from_file), (7, TICKET, true));
+        drop(received_tickets);
         assert_eq!(inbox.hand_in("wxc", TICKET, false), Err(TicketFault::Busy));
     }
 }

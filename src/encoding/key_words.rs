@@ -27,10 +27,10 @@ pub fn fill(key: &str, word: &str, value: &str) -> String {
 /// The key itself, and what may be shown of it.
 pub fn spell(key: String, secret: &str) -> (String, String) {
     let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
-    let spoken = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
-    let spoken = digested(&spoken, |inner| !inner.contains("{secret"));
-    let name = fill(&fill(&spoken, "secret", secret), "secret10", beginning);
-    (digested(&name, |_| true), spoken)
+    let redacted_name = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
+    let redacted_name = digested(&redacted_name, |inner| !inner.contains("{secret"));
+    let name = fill(&fill(&redacted_name, "secret", secret), "secret10", beginning);
+    (digested(&name, |_| true), redacted_name)
 }
 
 /// Whether the key wants the secret.
@@ -121,11 +121,14 @@ mod tests {
     #[test]
     fn a_digest_is_that_of_php_and_its_secret_is_not_shown() {
         let key = fill(CREDENTIALS, "appid", "wx1");
-        let (name, spoken) = spell(key, SECRET);
+        let (name, redacted_name) = spell(key, SECRET);
         // php -r 'echo md5(json_encode(["grant_type"=>"client_credential","appid"=>"wx1","secret"=>"0123..."]));'
         assert_eq!(name, "easywechat.65aa5b89efe1cdd0b4a95fd7d9e8d1f6");
-        assert_eq!(spoken, r#"easywechat.{md5:{"grant_type":"client_credential","appid":"wx1","secret":"{secret}"}}"#);
-        assert_eq!(spell(spoken.clone(), SECRET), (name, spoken), "what is shown says the same again");
+        assert_eq!(
+            redacted_name,
+            r#"easywechat.{md5:{"grant_type":"client_credential","appid":"wx1","secret":"{secret}"}}"#
+        );
+        assert_eq!(spell(redacted_name.clone(), SECRET), (name, redacted_name), "what is shown says the same again");
     }
 
     #[test]
@@ -137,9 +140,9 @@ mod tests {
     #[test]
     fn a_digest_without_a_secret_is_shown_as_it_is() {
         let key = fill("yii.{md5:access_token_{appid}}.{appid}", "appid", "wx1");
-        let (name, spoken) = spell(key, SECRET);
+        let (name, redacted_name) = spell(key, SECRET);
         assert_eq!(name, "yii.2ea0b3491928013ece48b360bc89f9b5.wx1");
-        assert_eq!(spoken, name);
+        assert_eq!(redacted_name, name);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! certificates.
 //!
 //! One rule for all. A file is looked at every second; with more than a thousand files, every second for each thousand.
-//! Links are followed. If inode, size or times differ from the last look, or are too young to tell, it is read. What
+//! Links are watched. If inode, size or times differ from the last look, or are too young to tell, it is read. What
 //! reads the same twice is handed on, so a file that is being written is not. What is bad or missing changes nothing and
 //! is said once. Each file system is looked at on a thread of its own, so a disk that hangs holds up its own files only.
 //! Never writes, and needs no notification from the kernel: network disks give none.
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use super::{Hung, Unread, WAIT_MAX, read};
+use super::{DiskTimeout, ReadFault, WAIT_MAX, read};
 
 /// A file is looked at so often...
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,13 +33,13 @@ const YOUNG: Duration = Duration::from_secs(2);
 const UNKNOWN_MAX: usize = 8;
 
 /// What a file holds.
-pub type Content = Zeroizing<Vec<u8>>;
+pub type FileContent = Zeroizing<Vec<u8>>;
 
 /// Tells contents apart without keeping them.
-pub type Digest = [u8; 32];
+pub type ContentDigest = [u8; 32];
 
 /// The digest of what several files hold.
-pub fn digest_of(contents: &[Content]) -> Digest {
+pub fn digest_of(contents: &[FileContent]) -> ContentDigest {
     let mut digest = Sha256::new();
     for content in contents {
         digest.update((content.len() as u64).to_le_bytes());
@@ -50,7 +50,7 @@ pub fn digest_of(contents: &[Content]) -> Digest {
 
 /// Why a content was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum NotApplied {
     /// It is no good. A sentence that says why and quotes nothing.
     Bad(String),
     /// It may be good; offer it again.
@@ -58,7 +58,7 @@ pub enum NotTaken {
 }
 
 /// Something that is read from files and may be replaced there.
-pub trait Followed: Send {
+pub trait WatchedFiles: Send {
     /// For the log, such as `the users' file`.
     fn name(&self) -> String;
 
@@ -69,7 +69,7 @@ pub trait Followed: Send {
     fn bytes_max(&self) -> usize;
 
     /// Takes contents that differ from those taken last, or those that are there at the start.
-    fn take(&mut self, contents: &[Content], at_start: bool) -> Result<(), NotTaken>;
+    fn take(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied>;
 
     /// Whether nothing is to be said of a file that is not there.
     fn may_be_missing(&self) -> bool {
@@ -78,10 +78,10 @@ pub trait Followed: Send {
 }
 
 /// Follows all these until `end`.
-pub async fn follow(all: Vec<Box<dyn Followed>>, end: CancellationToken) {
+pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken) {
     let every = LOOK_EVERY * u32::try_from(all.len().div_ceil(FILES_PER_LOOK).max(1)).unwrap_or(u32::MAX);
     let files = all.into_iter().map(File::new).collect();
-    let mut watch = Watch { every, files, jobs: JoinSet::new(), away: HashMap::new() };
+    let mut watch = FileWatcher { every, files, jobs: JoinSet::new(), running: HashMap::new() };
     while !watch.is_empty() {
         watch.look_at_due();
         let wake = watch.next_wake();
@@ -96,25 +96,25 @@ pub async fn follow(all: Vec<Box<dyn Followed>>, end: CancellationToken) {
     }
 }
 
-struct Watch {
+struct FileWatcher {
     every: Duration,
     /// Those that are not being looked at.
     files: Vec<File>,
     jobs: JoinSet<Vec<File>>,
-    away: HashMap<Id, Away>,
+    running: HashMap<Id, RunningLook>,
 }
 
 /// Files that are being looked at.
-struct Away {
+struct RunningLook {
     device: Option<u64>,
     since: Instant,
     names: Vec<String>,
     said: bool,
 }
 
-impl Watch {
+impl FileWatcher {
     fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.away.is_empty()
+        self.files.is_empty() && self.running.is_empty()
     }
 
     fn look_at_due(&mut self) {
@@ -143,13 +143,13 @@ impl Watch {
             }
             group
         });
-        self.away.insert(task.id(), Away { device, since: Instant::now(), names, said: false });
+        self.running.insert(task.id(), RunningLook { device, since: Instant::now(), names, said: false });
     }
 
     fn take_back(&mut self, done: Result<(Id, Vec<File>), JoinError>) -> Result<(), JoinError> {
         let (id, group) = done?;
-        if let Some(away) = self.away.remove(&id).filter(|away| away.said) {
-            info!(files = away.names.join(", "), "the disk answers again");
+        if let Some(running) = self.running.remove(&id).filter(|running| running.said) {
+            info!(files = running.names.join(", "), "the disk answers again");
         }
         let now = Instant::now();
         for mut file in group {
@@ -161,11 +161,11 @@ impl Watch {
 
     /// File systems that are being looked at.
     fn busy(&self) -> HashSet<u64> {
-        self.away.values().filter_map(|away| away.device).collect()
+        self.running.values().filter_map(|running| running.device).collect()
     }
 
     fn unknown(&self) -> usize {
-        self.away.values().filter(|away| away.device.is_none()).count()
+        self.running.values().filter(|running| running.device.is_none()).count()
     }
 
     /// When there is something to do that no job's end tells.
@@ -173,23 +173,23 @@ impl Watch {
         let (busy, full) = (self.busy(), self.unknown() >= UNKNOWN_MAX);
         let waits = |file: &&File| file.device.map_or(full, |device| busy.contains(&device));
         let due = self.files.iter().filter(|file| !waits(file)).map(|file| file.due);
-        let hung = self.away.values().filter(|away| !away.said).map(|away| away.since + WAIT_MAX);
+        let hung = self.running.values().filter(|running| !running.said).map(|running| running.since + WAIT_MAX);
         due.chain(hung).min().unwrap_or_else(|| Instant::now() + self.every)
     }
 
     fn say_hung(&mut self) {
         let now = Instant::now();
-        for away in self.away.values_mut().filter(|away| !away.said && away.since + WAIT_MAX <= now) {
-            away.said = true;
-            warn!(files = away.names.join(", "), "the files {Hung}; what was last read is kept");
+        for running in self.running.values_mut().filter(|running| !running.said && running.since + WAIT_MAX <= now) {
+            running.said = true;
+            warn!(files = running.names.join(", "), "the files {DiskTimeout}; what was last read is kept");
         }
     }
 }
 
 /// What a look has found.
 #[derive(Clone, PartialEq, Eq)]
-enum Found {
-    Holding(Digest),
+enum FileState {
+    Holding(ContentDigest),
     Missing,
     Unreadable(String),
 }
@@ -206,34 +206,34 @@ struct Stamp {
 }
 
 struct File {
-    followed: Box<dyn Followed>,
+    watched: Box<dyn WatchedFiles>,
     due: Instant,
     /// The file system that it was last on.
     device: Option<u64>,
     /// Of the last look, if nothing can have changed since that they do not tell.
     stamps: Option<Vec<Stamp>>,
-    /// Found once; it counts if it is found again.
-    candidate: Option<Found>,
-    judged: Option<Found>,
-    taken: Option<Digest>,
+    /// FileState once; it counts if it is found again.
+    candidate: Option<FileState>,
+    judged: Option<FileState>,
+    taken: Option<ContentDigest>,
     /// What was last said about it, to say it once.
     said: Option<String>,
 }
 
 impl File {
-    fn new(followed: Box<dyn Followed>) -> File {
+    fn new(watched: Box<dyn WatchedFiles>) -> File {
         let due = Instant::now();
-        File { followed, due, device: None, stamps: None, candidate: None, judged: None, taken: None, said: None }
+        File { watched, due, device: None, stamps: None, candidate: None, judged: None, taken: None, said: None }
     }
 
     fn shown(&self) -> String {
-        let paths: Vec<_> = self.followed.paths().iter().map(|path| path.display().to_string()).collect();
-        format!("{} {}", self.followed.name(), paths.join(", "))
+        let paths: Vec<_> = self.watched.paths().iter().map(|path| path.display().to_string()).collect();
+        format!("{} {}", self.watched.name(), paths.join(", "))
     }
 
     /// Blocks.
     fn look(&mut self) {
-        let paths = self.followed.paths();
+        let paths = self.watched.paths();
         let Some(first) = paths.first() else { return };
         let now = SystemTime::now();
         let stamps: Vec<Stamp> = paths.iter().filter_map(|path| stamp(path)).collect();
@@ -243,7 +243,7 @@ impl File {
             return;
         }
         let is_old = whole && stamps.iter().all(|stamp| stamp.is_old(now));
-        let (found, contents) = read_all(&paths, self.followed.bytes_max());
+        let (found, contents) = read_all(&paths, self.watched.bytes_max());
         if self.judged.as_ref() == Some(&found) {
             self.candidate = None;
         } else if self.candidate.as_ref() == Some(&found) || (self.judged.is_none() && is_old) {
@@ -255,23 +255,23 @@ impl File {
         self.stamps = Some(stamps).filter(|_| is_old && self.candidate.is_none());
     }
 
-    fn judge(&mut self, found: Found, contents: &[Content]) {
+    fn judge(&mut self, found: FileState, contents: &[FileContent]) {
         let fault = match &found {
-            Found::Holding(digest) if self.taken.as_ref() == Some(digest) => None,
-            Found::Holding(digest) => match self.followed.take(contents, self.judged.is_none()) {
+            FileState::Holding(digest) if self.taken.as_ref() == Some(digest) => None,
+            FileState::Holding(digest) => match self.watched.take(contents, self.judged.is_none()) {
                 Ok(()) => {
                     self.taken = Some(*digest);
                     None
                 }
-                Err(NotTaken::Bad(reason)) => Some(format!("is not used: {reason}")),
-                Err(NotTaken::Busy) => {
+                Err(NotApplied::Bad(reason)) => Some(format!("is not used: {reason}")),
+                Err(NotApplied::Busy) => {
                     self.candidate = Some(found);
                     return;
                 }
             },
-            Found::Missing if self.followed.may_be_missing() => return self.judged = Some(found),
-            Found::Missing => Some("is missing".to_owned()),
-            Found::Unreadable(reason) => Some(reason.clone()),
+            FileState::Missing if self.watched.may_be_missing() => return self.judged = Some(found),
+            FileState::Missing => Some("is missing".to_owned()),
+            FileState::Unreadable(reason) => Some(reason.clone()),
         };
         self.judged = Some(found);
         match fault {
@@ -320,18 +320,18 @@ fn device_of_folder(path: &Path) -> Option<u64> {
     std::fs::metadata(path.parent()?).ok().map(|found| found.dev())
 }
 
-fn read_all(paths: &[PathBuf], bytes_max: usize) -> (Found, Vec<Content>) {
+fn read_all(paths: &[PathBuf], bytes_max: usize) -> (FileState, Vec<FileContent>) {
     let mut contents = Vec::with_capacity(paths.len());
     for path in paths {
         match read(path, bytes_max) {
             Ok(content) => contents.push(content),
-            Err(Unread::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                return (Found::Missing, Vec::new());
+            Err(ReadFault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                return (FileState::Missing, Vec::new());
             }
-            Err(fault) => return (Found::Unreadable(fault.sentence()), Vec::new()),
+            Err(fault) => return (FileState::Unreadable(fault.sentence()), Vec::new()),
         }
     }
-    (Found::Holding(digest_of(&contents)), contents)
+    (FileState::Holding(digest_of(&contents)), contents)
 }
 
 #[cfg(test)]

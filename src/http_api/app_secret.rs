@@ -33,7 +33,7 @@ impl AppSecret {
     }
 
     /// Whether it is this one. One that cannot be read is none.
-    pub async fn is(&self, given: &str, now_ms: BootMs) -> bool {
+    pub async fn matches(&self, given: &str, now_ms: BootMs) -> bool {
         let given: SecretDigest = Sha256::digest(given).into();
         let last = *self.last.lock();
         if let Some((digest, read_ms)) = last {
@@ -48,10 +48,10 @@ impl AppSecret {
     }
 
     async fn read(&self, known: Option<SecretDigest>, now_ms: BootMs) -> Option<SecretDigest> {
-        let digest = match tokio::time::timeout(READ_MAX, self.source.read_aside()).await {
+        let digest = match tokio::time::timeout(READ_MAX, self.source.read_in_background()).await {
             Ok(Ok(secret)) => Some(Sha256::digest(secret.expose()).into()),
             // Neither says anything about the secret.
-            Ok(Err(SecretFault::Hung(_) | SecretFault::NoDescriptor)) | Err(_) => known,
+            Ok(Err(SecretFault::DiskTimeout(_) | SecretFault::NoDescriptor)) | Err(_) => known,
             Ok(Err(_)) => None,
         };
         *self.last.lock() = digest.map(|digest| (digest, now_ms));
@@ -69,13 +69,13 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, "one\n").unwrap();
         let secret = AppSecret::new(SecretSource::file(&path));
-        assert!(secret.is("one", 0).await && !secret.is("two", 0).await);
+        assert!(secret.matches("one", 0).await && !secret.matches("two", 0).await);
         std::fs::write(&path, "two\n").unwrap();
-        assert!(!secret.is("two", FRESH_FOR_ANOTHER_MS - 1).await, "not read for every wrong one");
-        assert!(secret.is("two", FRESH_FOR_ANOTHER_MS).await);
-        assert!(!secret.is("one", FRESH_MS).await);
+        assert!(!secret.matches("two", FRESH_FOR_ANOTHER_MS - 1).await, "not read for every wrong one");
+        assert!(secret.matches("two", FRESH_FOR_ANOTHER_MS).await);
+        assert!(!secret.matches("one", FRESH_MS).await);
         std::fs::remove_file(&path).unwrap();
-        assert!(secret.is("two", 5 * FRESH_MS).await && !secret.is("one", 10 * FRESH_MS).await);
+        assert!(secret.matches("two", 5 * FRESH_MS).await && !secret.matches("one", 10 * FRESH_MS).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -84,11 +84,12 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, "one\n").unwrap();
         let secret = AppSecret::new(SecretSource::file(&path));
-        assert!(secret.is("one", 0).await);
+        assert!(secret.matches("one", 0).await);
         let (release, hangs) = std::sync::mpsc::channel::<()>();
-        let hung = tokio::spawn(async move { crate::files::read_aside(&path, move || hangs.recv()).await });
+        let hung = tokio::spawn(async move { crate::files::read_in_background(&path, move || hangs.recv()).await });
         tokio::task::yield_now().await;
-        let asked = tokio::spawn(async move { (secret.is("one", FRESH_MS).await, secret.is("two", FRESH_MS).await) });
+        let asked =
+            tokio::spawn(async move { (secret.matches("one", FRESH_MS).await, secret.matches("two", FRESH_MS).await) });
         tokio::task::yield_now().await;
         tokio::time::advance(READ_MAX).await;
         assert_eq!(asked.await.unwrap(), (true, false));

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Map, Value, json};
 
-use super::gate::Visitor;
-use super::parts::{App, Parts};
+use super::access_control::Caller;
+use super::context::{ApiApp, ApiContext};
 use crate::clock::{BootMs, Now};
-use crate::credential::facts::Writer;
-use crate::credential::journal::{Entry, Event};
+use crate::credential::facts::RefusedWriter;
+use crate::credential::journal::{Event, JournalEntry};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
 
@@ -22,20 +22,20 @@ fn unix_ms(boot_ms: BootMs, now: Now) -> i64 {
     now.unix_ms.saturating_add(signed(boot_ms).saturating_sub(signed(now.boot_ms)))
 }
 
-/// An app with its credentials, and what this visitor may do with it.
-pub fn app(app: &App, visitor: &Visitor, now: Now) -> Value {
+/// An app with its credentials, and what this caller may do with it.
+pub fn app_json(app: &ApiApp, caller: &Caller, now: Now) -> Value {
     json!({
         "id": app.id,
         "appid": app.appid,
         "name": app.name,
         "platform": app.platform,
-        "may": { "read": visitor.rights.read(&app.id), "refresh": visitor.rights.refresh(&app.id) },
-        "credentials": app.credentials.iter().map(|of| credential(of, now)).collect::<Vec<_>>(),
+        "may": { "read": caller.rights.read(&app.id), "refresh": caller.rights.refresh(&app.id) },
+        "credentials": app.credentials.iter().map(|of| credential_json(of, now)).collect::<Vec<_>>(),
     })
 }
 
 /// One credential, never its value.
-pub fn credential(credential: &Credential, now: Now) -> Value {
+pub fn credential_json(credential: &Credential, now: Now) -> Value {
     let (status, about) = (credential.status(now.boot_ms), credential.about());
     let published = credential.published();
     let live = matches!(credential.read(now.boot_ms), Reading::Live(_));
@@ -45,10 +45,10 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     put("app", json!(credential.app()));
     put("name", json!(about.name));
-    put("kind", json!(about.kind));
+    put("kind", json!(about.credential_type));
     put("platform", json!(about.platform));
     put("endpoint", json!(status.endpoint));
-    put("names", json!(credential.spoken_names()));
+    put("names", json!(credential.redacted_names()));
     put("state", json!(status.state.name()));
     put("live", json!(live));
     put("generation", json!(status.generation));
@@ -88,13 +88,13 @@ pub fn credential(credential: &Credential, now: Now) -> Value {
     put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
     put("rival_writes", json!(credential.rival_writes.load(Relaxed)));
     put("writers", json!(credential.writers.all().iter().rev().map(writer).collect::<Vec<_>>()));
-    put("token", json!(published.map(|published| traces(&published.value))));
+    put("token", json!(published.map(|published| token_traces(&published.value))));
     put("can_probe", json!(about.can_probe));
     Value::Object(shown)
 }
 
 /// Enough to tell two values apart, useless for calling WeChat.
-fn traces(value: &[u8]) -> Value {
+fn token_traces(value: &[u8]) -> Value {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let last4 = text.len().checked_sub(4).filter(|_| text.len() >= SHOWN_BYTES_MIN).and_then(|at| text.get(at..));
     json!({ "last4": last4, "sha256_8": fingerprint(value) })
@@ -105,7 +105,7 @@ fn waits_for(parent: &Credential, now: Now) -> Value {
     let error = parent.status(now.boot_ms).last_error;
     json!({
         "app": parent.app(),
-        "kind": parent.about().kind,
+        "kind": parent.about().credential_type,
         "last_error": error.map(|error| last_error(&error, now)),
     })
 }
@@ -126,13 +126,13 @@ fn last_error(error: &LastError, now: Now) -> Value {
     })
 }
 
-fn writer(writer: &Writer) -> Value {
+fn writer(writer: &RefusedWriter) -> Value {
     json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": writer.last.unix_ms, "rival": writer.rival })
 }
 
 /// An entry of the journal.
-pub fn entry(entry: &Entry, parts: &Parts) -> Value {
-    let credential = parts.table().credentials().get(entry.credential);
+pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
+    let credential = context.table().credentials().get(entry.credential);
     let mut shown = match &entry.event {
         Event::Renewed { generation, expires_in_s, from: None } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s })
@@ -146,7 +146,7 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
             "meaning": meaning.map(|meaning| meaning.en), "meaning_zh": meaning.map(|meaning| meaning.zh),
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
-        Event::StandIn { endpoint } => json!({ "endpoint": endpoint }),
+        Event::Fallback { endpoint } => json!({ "endpoint": endpoint }),
         Event::RefusedWrite { peer, rival } => json!({ "peer": peer, "rival": rival }),
         Event::Recovered | Event::AcceptedAgain => json!({}),
     };
@@ -155,7 +155,7 @@ pub fn entry(entry: &Entry, parts: &Parts) -> Value {
             ("seq", json!(entry.seq)),
             ("app", json!(credential.map(|credential| credential.app()))),
             ("name", json!(credential.and_then(|credential| credential.about().name.as_deref()))),
-            ("kind", json!(credential.map(|credential| credential.about().kind))),
+            ("kind", json!(credential.map(|credential| credential.about().credential_type))),
             ("event", json!(entry.event.name())),
             ("first_at_ms", json!(entry.first.unix_ms)),
             ("last_at_ms", json!(entry.last.unix_ms)),

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::{COUNTER, GAUGE, Labels, Written, each, family, gauge};
+use super::metrics::{COUNTER, EncodeResult, GAUGE, Labels, each, family, gauge};
 use super::options::MetricsPerCredential;
 use crate::clock::Now;
-use crate::credential::facts::About;
-use crate::credential::table::{Credential, Reading, State, Status};
+use crate::credential::facts::CredentialInfo;
+use crate::credential::table::{Credential, CredentialState, CredentialStatus, Reading};
 
 /// With more apps than this, healthy credentials have no series unless the configuration asks for them.
 const APPS_MAX: usize = 1_000;
@@ -21,21 +21,28 @@ const TROUBLED_MAX: usize = 1_000;
 /// Another program's write is trouble for so long.
 const RIVAL_MS: i64 = 3_600_000;
 
-const STATES: [State; 6] = [State::Fresh, State::Renewing, State::Stale, State::Waiting, State::Blocked, State::Dead];
+const STATES: [CredentialState; 6] = [
+    CredentialState::Fresh,
+    CredentialState::Renewing,
+    CredentialState::Stale,
+    CredentialState::Waiting,
+    CredentialState::Blocked,
+    CredentialState::Dead,
+];
 const CLASSES: [&str; 4] = ["retry", "wait", "operator", "own-bug"];
 
 /// A credential as it is at the scrape.
-struct Seen<'c> {
+struct CredentialSample<'c> {
     credential: &'c Credential,
-    about: &'c About,
-    status: Status,
+    about: &'c CredentialInfo,
+    status: CredentialStatus,
     is_live: bool,
     now: Now,
 }
 
-impl Seen<'_> {
-    fn of(credential: &Credential, now: Now) -> Seen<'_> {
-        Seen {
+impl CredentialSample<'_> {
+    fn of(credential: &Credential, now: Now) -> CredentialSample<'_> {
+        CredentialSample {
             credential,
             about: credential.about(),
             status: credential.status(now.boot_ms),
@@ -45,7 +52,7 @@ impl Seen<'_> {
     }
 
     fn labels(&self) -> Labels<'_> {
-        vec![("app", self.credential.app()), ("kind", self.about.kind)]
+        vec![("app", self.credential.app()), ("kind", self.about.credential_type)]
     }
 
     fn seconds_left(&self) -> f64 {
@@ -60,10 +67,10 @@ impl Seen<'_> {
     fn trouble(&self) -> u8 {
         match self.status.state {
             _ if !self.is_live => 4,
-            State::Blocked => 3,
-            State::Stale | State::Waiting | State::Dead => 2,
+            CredentialState::Blocked => 3,
+            CredentialState::Stale | CredentialState::Waiting | CredentialState::Dead => 2,
             _ if self.status.last_error.is_some() || self.quota_runs_out() || self.has_rival() => 1,
-            State::Fresh | State::Renewing => 0,
+            CredentialState::Fresh | CredentialState::Renewing => 0,
         }
     }
 
@@ -78,10 +85,10 @@ impl Seen<'_> {
     }
 }
 
-/// Family, and what it says of a credential; none where there is nothing to say.
-type Family = (&'static str, MetricType, &'static str, fn(&Seen<'_>) -> Option<f64>);
+/// CredentialFamily, and what it says of a credential; none where there is nothing to say.
+type CredentialFamily = (&'static str, MetricType, &'static str, fn(&CredentialSample<'_>) -> Option<f64>);
 
-const LEVELS: &[Family] = &[
+const LEVELS: &[CredentialFamily] = &[
     ("credential_seconds_left", GAUGE, "Seconds until the value must not be served.", |of| Some(of.seconds_left())),
     ("credential_live", GAUGE, "Whether there is a live value.", |of| Some(f64::from(u8::from(of.is_live)))),
     ("credential_generation", GAUGE, "Counts the values there have been.", |of| Some(of.status.generation as f64)),
@@ -94,7 +101,7 @@ const LEVELS: &[Family] = &[
     }),
 ];
 
-const COUNTERS: &[Family] = &[
+const COUNTERS: &[CredentialFamily] = &[
     ("calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| Some(of.status.calls_denied as f64)),
     ("calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
     ("probes", COUNTER, "Calls that tried the value and fetched none.", |of| Some(of.status.probes as f64)),
@@ -119,14 +126,15 @@ pub fn encode(
     setting: MetricsPerCredential,
     apps: usize,
     now: Now,
-) -> Written {
+) -> EncodeResult {
     let is_reduced = match setting {
         MetricsPerCredential::All => false,
         MetricsPerCredential::Troubled => true,
         MetricsPerCredential::Auto => apps > APPS_MAX,
     };
-    let mut seen: Vec<Seen<'_>> = credentials.iter().map(|credential| Seen::of(credential, now)).collect();
-    totals(out, &seen)?;
+    let mut seen: Vec<CredentialSample<'_>> =
+        credentials.iter().map(|credential| CredentialSample::of(credential, now)).collect();
+    encode_platform_totals(out, &seen)?;
     let mut left_out = 0;
     if is_reduced {
         seen.retain(|of| of.trouble() > 0);
@@ -139,13 +147,13 @@ pub fn encode(
     gauge(out, "tokencached_series_reduced", help, f64::from(u8::from(is_reduced)))?;
     let help = "Credentials in trouble that have no series of their own, because too many are.";
     gauge(out, "tokencached_series_left_out", help, left_out as f64)?;
-    names(out, &seen)?;
-    each_credential(out, &seen)
+    encode_app_names(out, &seen)?;
+    encode_each_credential(out, &seen)
 }
 
 /// What people call the apps, to be joined with the other series by `app`: a label of its own on each would multiply them
 /// whenever somebody changes a name.
-fn names(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
+fn encode_app_names(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
     let named: BTreeMap<&str, &str> =
         seen.iter().filter_map(|of| Some((of.credential.app(), of.about.name.as_deref()?))).collect();
     if named.is_empty() {
@@ -158,7 +166,7 @@ fn names(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
     Ok(())
 }
 
-fn each_credential(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
+fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
     for (name, kind, help, value) in LEVELS.iter().chain(COUNTERS) {
         let name = format!("tokencached_{name}");
         each(out, (&name, help, *kind), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
@@ -181,7 +189,7 @@ fn each_credential(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Writte
 
 /// Of all credentials of a platform and a kind.
 #[derive(Default)]
-struct Total {
+struct PlatformTotal {
     live: u64,
     seconds_left_min: Option<f64>,
     states: BTreeMap<&'static str, u64>,
@@ -191,8 +199,8 @@ struct Total {
     counters: [f64; COUNTERS.len()],
 }
 
-impl Total {
-    fn add(&mut self, of: &Seen<'_>) {
+impl PlatformTotal {
+    fn add(&mut self, of: &CredentialSample<'_>) {
         if of.is_live {
             self.live += 1;
             let least = self.seconds_left_min.unwrap_or(f64::INFINITY);
@@ -211,23 +219,24 @@ impl Total {
     }
 }
 
-fn totals(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
-    let mut totals: BTreeMap<(&'static str, &'static str), Total> = BTreeMap::new();
+fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
+    let mut totals: BTreeMap<(&'static str, &'static str), PlatformTotal> = BTreeMap::new();
     for of in seen {
-        totals.entry((of.about.platform, of.about.kind)).or_default().add(of);
+        totals.entry((of.about.platform, of.about.credential_type)).or_default().add(of);
     }
     let labels = |(platform, kind): &(&'static str, &'static str)| vec![("platform", *platform), ("kind", *kind)];
-    let by_word = |label: &'static str, words: &[&'static str], of: fn(&Total) -> &BTreeMap<&'static str, u64>| {
-        let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
-        for (whose, total) in &totals {
-            for word in words {
-                let value = of(total).get(word).copied().unwrap_or(0);
-                values.push(([labels(whose), vec![(label, *word)]].concat(), value as f64));
+    let by_word =
+        |label: &'static str, words: &[&'static str], of: fn(&PlatformTotal) -> &BTreeMap<&'static str, u64>| {
+            let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
+            for (whose, total) in &totals {
+                for word in words {
+                    let value = of(total).get(word).copied().unwrap_or(0);
+                    values.push(([labels(whose), vec![(label, *word)]].concat(), value as f64));
+                }
             }
-        }
-        values.into_iter()
-    };
-    let states = by_word("state", &STATES.map(State::name), |total| &total.states);
+            values.into_iter()
+        };
+    let states = by_word("state", &STATES.map(CredentialState::name), |total| &total.states);
     each(out, ("tokencached_credentials", "Credentials, by the state they are in.", GAUGE), states)?;
     let classes = by_word("class", &CLASSES, |total| &total.classes);
     each(out, ("tokencached_credentials_failing", "Those whose last call failed, by the failure.", GAUGE), classes)?;
@@ -236,7 +245,7 @@ fn totals(out: &mut DescriptorEncoder<'_>, seen: &[Seen<'_>]) -> Written {
     let left = totals.iter().filter_map(|(whose, total)| Some((labels(whose), total.seconds_left_min?)));
     let help = "Seconds until the first of the live values must not be served.";
     each(out, ("tokencached_credentials_seconds_left_min", help, GAUGE), left)?;
-    let words = Status::default().outcomes.each().map(|(name, _)| name);
+    let words = CredentialStatus::default().outcomes.each().map(|(name, _)| name);
     let outcomes = by_word("outcome", &words, |total| &total.outcomes);
     each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by how they ended.", COUNTER), outcomes)?;
     for (at, (name, kind, help, _)) in COUNTERS.iter().enumerate() {
@@ -262,13 +271,18 @@ mod tests {
     fn table(apps: usize) -> Table {
         let ids: Vec<String> = (0..apps).map(|n| format!("wx{n:016x}")).collect();
         let (table, _) = Table::new(ids.iter().map(|id| (id, Vec::new())));
-        table.belong_to(ids.iter().map(String::as_str));
-        let about = || About { platform: "mp", kind: "access_token", is_token: true, ..About::NOTHING };
-        table.describe(ids.iter().map(|_| about()));
+        table.set_apps(ids.iter().map(String::as_str));
+        let about = || CredentialInfo {
+            platform: "mp",
+            credential_type: "access_token",
+            is_token: true,
+            ..CredentialInfo::NOTHING
+        };
+        table.set_infos(ids.iter().map(|_| about()));
         for credential in table.credentials() {
             credential.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));
             credential.update_status(|status| {
-                (status.state, status.generation, status.expires_boot_ms) = (State::Fresh, 1, 7_200_000);
+                (status.state, status.generation, status.expires_boot_ms) = (CredentialState::Fresh, 1, 7_200_000);
             });
         }
         table
@@ -276,7 +290,7 @@ mod tests {
 
     fn block(credential: &Credential) {
         credential.update_status(|status| {
-            status.state = State::Blocked;
+            status.state = CredentialState::Blocked;
             status.last_error = Some(LastError {
                 errcode: Some(40164),
                 class: "operator",
@@ -292,16 +306,16 @@ mod tests {
         });
     }
 
-    struct Scrape(Vec<Arc<Credential>>, MetricsPerCredential, usize);
+    struct TestCollector(Vec<Arc<Credential>>, MetricsPerCredential, usize);
 
-    impl std::fmt::Debug for Scrape {
+    impl std::fmt::Debug for TestCollector {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Scrape")
+            f.write_str("TestCollector")
         }
     }
 
-    impl Collector for Scrape {
-        fn encode(&self, mut out: DescriptorEncoder<'_>) -> Written {
+    impl Collector for TestCollector {
+        fn encode(&self, mut out: DescriptorEncoder<'_>) -> EncodeResult {
             encode(&mut out, &self.0, self.1, self.2, Now { boot_ms: 1_000, unix_ms: 1_000 })
         }
     }
@@ -310,7 +324,7 @@ mod tests {
         let credentials = table.credentials().to_vec();
         let apps = credentials.len();
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape(credentials, setting, apps)));
+        registry.register_collector(Box::new(TestCollector(credentials, setting, apps)));
         let mut text = String::new();
         text::encode(&mut text, &registry).unwrap();
         text
@@ -364,26 +378,31 @@ mod tests {
         let of = |change: fn(&Credential)| {
             let table = table(1);
             change(&table.credentials()[0]);
-            Seen::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
+            CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!(of(|_| {}), 0);
         assert_eq!(of(|credential| drop(credential.withdraw(1_000))), 4);
         assert_eq!(of(block), 3);
-        assert_eq!(of(|credential| credential.update_status(|status| status.state = State::Waiting)), 2);
+        assert_eq!(of(|credential| credential.update_status(|status| status.state = CredentialState::Waiting)), 2);
         let quota = |used| {
-            move |status: &mut Status| {
+            move |status: &mut CredentialStatus| {
                 (status.calls_today, status.calls_quota, status.day_ends_unix_ms) = (used, Some(100), 2_000);
             }
         };
         let after = |used| {
             let table = table(1);
             table.credentials()[0].update_status(quota(used));
-            Seen::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
+            CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!((after(75), after(76)), (0, 1));
         let rival = |credential: &Credential| {
             credential.rival_writes.fetch_add(1, Relaxed);
-            credential.note_refusal(&Journal::default(), &"10.0.0.5:1", true, Now { boot_ms: 500, unix_ms: 500 });
+            credential.record_refused_write(
+                &Journal::default(),
+                &"10.0.0.5:1",
+                true,
+                Now { boot_ms: 500, unix_ms: 500 },
+            );
         };
         assert_eq!(of(rival), 1);
     }

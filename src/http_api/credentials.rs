@@ -1,4 +1,4 @@
-//! `GET /v1/credentials`: every value that a visitor may read, and from then on what changes: for nodes that follow
+//! `GET /v1/credentials`: every value that a caller may read, and from then on what changes: for nodes that follow
 //! this one. One question at a time is enough, however many apps there are.
 //!
 //! Nothing here says why there is no value, or how renewing goes; that is `/v1/apps`.
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::api::{self, Answer, Asker, Shared, WAIT_S_MAX};
-use super::gate::Visitor;
-use super::parts::Parts;
+use super::access_control::Caller;
+use super::api::{self, CallerExtractor, ContextExtractor, JsonResult, WAIT_S_MAX};
+use super::context::ApiContext;
 use super::problem::Problem;
-use super::query::Params;
+use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::{Credential, Reading};
 use crate::secret::hex;
@@ -50,23 +50,27 @@ impl Cursor {
     }
 }
 
-/// Another after a restart, and when the visitor's rights change: then all is told again.
-fn mark(parts: &Parts, visitor: &Visitor) -> String {
-    let of = format!("{:016x} {}", parts.run, visitor.rights.words().join(" "));
+/// Another after a restart, and when the caller's rights change: then all is told again.
+fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
+    let of = format!("{:016x} {}", context.run, caller.rights.words().join(" "));
     hex(&Sha256::digest(of)[..8])
 }
 
 /// `GET /v1/credentials`. With `after`, waits for a change.
-pub async fn all(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Answer {
+pub async fn get_credentials(
+    State(context): ContextExtractor,
+    Extension(caller): CallerExtractor,
+    uri: Uri,
+) -> JsonResult {
     let asked = Instant::now();
-    let params = Params::of(&uri, &["after", "wait_s", "app"])?;
+    let params = QueryParams::of(&uri, &["after", "wait_s", "app"])?;
     let app = params.text("app");
     match app {
         Some(app) => {
-            api::seen(&parts, &visitor, app)?;
-            visitor.may_read(app)?;
+            api::find_visible_app(&context, &caller, app)?;
+            caller.require_read(app)?;
         }
-        None => visitor.may_read_some()?,
+        None => caller.require_read_any()?,
     }
     let after = params.text("after").map(Cursor::parse).transpose()?;
     let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
@@ -74,26 +78,30 @@ pub async fn all(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> A
         return Err(Problem::bad("the parameter wait_s is larger than 60"));
     }
     let until = asked + Duration::from_secs(wait_s);
-    let mark = mark(&parts, &visitor);
-    let mut changes = parts.table().values();
+    let mark = cursor_mark(&context, &caller);
+    let mut changes = context.table().values();
     let after = after.filter(|after| after.of == mark && after.version <= *changes.borrow());
     loop {
         let upto = *changes.borrow_and_update();
-        let page = Page::of(&parts, &visitor, app, after.as_ref().map_or(0, |after| after.version), upto);
+        let page = ChangePage::of(&context, &caller, app, after.as_ref().map_or(0, |after| after.version), upto);
         let told = after.is_none() || !page.credentials.is_empty();
-        if told || !waited(&parts, &mut changes, until).await {
-            return Ok(Json(page.shown(&parts, Cursor { of: mark, version: upto }, after.is_none(), asked)));
+        if told || !wait_for_change(&context, &mut changes, until).await {
+            return Ok(Json(page.json(&context, Cursor { of: mark, version: upto }, after.is_none(), asked)));
         }
-        if !parts.keeper.gate.still_counts(&visitor) {
+        if !context.reload_handle.access_control.is_still_valid(&caller) {
             return Err(Problem::wrong_key());
         }
     }
 }
 
 /// Until something changes; false if that does not happen in time.
-async fn waited(parts: &Parts, changes: &mut tokio::sync::watch::Receiver<u64>, until: Instant) -> bool {
+async fn wait_for_change(
+    context: &ApiContext,
+    changes: &mut tokio::sync::watch::Receiver<u64>,
+    until: Instant,
+) -> bool {
     let changed = tokio::select! {
-        () = parts.shutdown.cancelled() => false,
+        () = context.shutdown.cancelled() => false,
         () = tokio::time::sleep_until(until) => false,
         changed = changes.changed() => changed.is_ok(),
     };
@@ -104,29 +112,29 @@ async fn waited(parts: &Parts, changes: &mut tokio::sync::watch::Receiver<u64>, 
 }
 
 /// Those that changed between two versions, in the order in which they did.
-struct Page<'p> {
+struct ChangePage<'p> {
     credentials: Vec<(u64, &'p Credential)>,
     more: bool,
 }
 
-impl<'p> Page<'p> {
-    fn of(parts: &'p Parts, visitor: &Visitor, app: Option<&str>, after: u64, upto: u64) -> Page<'p> {
+impl<'p> ChangePage<'p> {
+    fn of(context: &'p ApiContext, caller: &Caller, app: Option<&str>, after: u64, upto: u64) -> ChangePage<'p> {
         // The version before the value: one that changes meanwhile comes again.
-        let versions = parts.table().credentials().iter().map(|of| (of.value_version(), of.as_ref()));
+        let versions = context.table().credentials().iter().map(|of| (of.value_version(), of.as_ref()));
         let mut credentials: Vec<(u64, &Credential)> = versions
             .filter(|(version, of)| {
                 (after + 1..=upto).contains(version)
                     && app.is_none_or(|app| app == of.app())
-                    && visitor.rights.read(of.app())
+                    && caller.rights.read(of.app())
             })
             .collect();
         credentials.sort_unstable_by_key(|(version, _)| *version);
         let more = credentials.len() > PAGE_MAX;
         credentials.truncate(PAGE_MAX);
-        Page { credentials, more }
+        ChangePage { credentials, more }
     }
 
-    fn shown(&self, parts: &Parts, mut cursor: Cursor, from_start: bool, asked: Instant) -> Value {
+    fn json(&self, context: &ApiContext, mut cursor: Cursor, from_start: bool, asked: Instant) -> Value {
         if let (true, Some((version, _))) = (self.more, self.credentials.last()) {
             cursor.version = *version;
         }
@@ -135,18 +143,18 @@ impl<'p> Page<'p> {
         json!({
             "now_ms": now.unix_ms,
             "waited_ms": u64::try_from(waited_ms).unwrap_or(0),
-            "age_ms": parts.table().sharing.behind_ms(now.boot_ms),
-            "run": format!("{:016x}", parts.run),
+            "age_ms": context.table().sharing.behind_ms(now.boot_ms),
+            "run": format!("{:016x}", context.run),
             "from_start": from_start,
             "cursor": cursor.text(),
             "more": self.more,
-            "credentials": self.credentials.iter().map(|(_, of)| shown(of, now)).collect::<Vec<_>>(),
+            "credentials": self.credentials.iter().map(|(_, of)| value_json(of, now)).collect::<Vec<_>>(),
         })
     }
 }
 
 /// One credential with its value, if it lives.
-fn shown(credential: &Credential, now: Now) -> Value {
+fn value_json(credential: &Credential, now: Now) -> Value {
     let status = credential.status(now.boot_ms);
     let withdrawn = credential.is_withdrawn();
     let reading = credential.read(now.boot_ms);
@@ -158,7 +166,7 @@ fn shown(credential: &Credential, now: Now) -> Value {
     let had = generation > 0;
     json!({
         "app": credential.app(),
-        "kind": credential.about().kind,
+        "kind": credential.about().credential_type,
         "state": status.state.name(),
         "generation": generation,
         "token": live.and_then(|of| std::str::from_utf8(&of.value).ok()),

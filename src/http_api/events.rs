@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::access_control::Caller;
 use super::apps;
-use super::gate::Visitor;
-use super::parts::Parts;
+use super::context::ApiContext;
 use super::problem::Problem;
 use super::status::{self, Figures, History, SAMPLE_EVERY_S};
 use crate::clock::{BootMs, Now};
@@ -38,16 +38,16 @@ const SECOND: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(50);
 
 /// What listeners hear, and the charts' samples.
-pub struct Feed {
+pub struct EventFeed {
     sender: broadcast::Sender<Bytes>,
     streams: AtomicUsize,
     pub history: Mutex<History>,
 }
 
-impl Feed {
-    pub fn new() -> Feed {
+impl EventFeed {
+    pub fn new() -> EventFeed {
         let (sender, _) = broadcast::channel(EVENTS_MAX);
-        Feed { sender, streams: AtomicUsize::new(0), history: Mutex::new(History::default()) }
+        EventFeed { sender, streams: AtomicUsize::new(0), history: Mutex::new(History::default()) }
     }
 }
 
@@ -57,35 +57,35 @@ fn event(name: &str, data: &Value) -> Bytes {
 }
 
 /// Looks for changes until the shutdown.
-pub async fn watch(parts: Arc<Parts>) {
+pub async fn watch(context: Arc<ApiContext>) {
     let mut seconds = tokio::time::interval(SECOND);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut changes = parts.table().changes();
-    let mut seen = Seen::new(&parts);
+    let mut changes = context.table().changes();
+    let mut watcher = FeedWatcher::new(&context);
     loop {
         tokio::select! {
             biased;
-            () = parts.shutdown.cancelled() => return,
-            _ = seconds.tick() => seen.second(&parts),
+            () = context.shutdown.cancelled() => return,
+            _ = seconds.tick() => watcher.on_second(&context),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 tokio::time::sleep(GATHER).await;
-                seen.changes(&parts, *changes.borrow_and_update());
+                watcher.send_changes(&context, *changes.borrow_and_update());
             }
         }
     }
 }
 
 /// So that nobody is told fewer refused writes than there were, at the end of a flood either.
-pub fn settle_refusals(parts: &Parts, now: Now) {
-    let table = parts.table();
-    table.credentials().iter().for_each(|credential| credential.settle_refusals(&table.journal, now));
+pub fn flush_refused_writes(context: &ApiContext, now: Now) {
+    let table = context.table();
+    table.credentials().iter().for_each(|credential| credential.flush_refused_writes(&table.journal, now));
 }
 
 /// What has been told already.
-struct Seen {
+struct FeedWatcher {
     figures: Figures,
     sinks: Value,
     shared_state: Value,
@@ -96,38 +96,38 @@ struct Seen {
     looked_ms: BootMs,
 }
 
-impl Seen {
-    fn new(parts: &Parts) -> Seen {
-        Seen {
+impl FeedWatcher {
+    fn new(context: &ApiContext) -> FeedWatcher {
+        FeedWatcher {
             figures: Vec::new(),
             sinks: Value::Null,
             shared_state: Value::Null,
             seconds: 0,
             sampled: Instant::now(),
-            version: *parts.table().changes().borrow(),
-            journal: parts.table().journal.version(),
+            version: *context.table().changes().borrow(),
+            journal: context.table().journal.version(),
             looked_ms: Now::read().boot_ms,
         }
     }
 
-    fn second(&mut self, parts: &Parts) {
-        let (now, figures) = (Now::read(), status::figures(parts));
-        settle_refusals(parts, now);
+    fn on_second(&mut self, context: &ApiContext) {
+        let (now, figures) = (Now::read(), status::read_figures(context));
+        flush_refused_writes(context, now);
         let sampled = self.seconds.is_multiple_of(SAMPLE_EVERY_S);
         self.seconds += 1;
         if sampled {
             let interval_s = self.sampled.elapsed().as_secs_f64();
             self.sampled = Instant::now();
-            parts.feed.history.lock().sample(figures.clone(), interval_s, now);
+            context.feed.history.lock().sample(figures.clone(), interval_s, now);
         }
-        if parts.feed.sender.receiver_count() > 0 {
+        if context.feed.sender.receiver_count() > 0 {
             let changed = figures.iter().filter(|figure| !self.figures.contains(figure));
             let changed: Map<String, Value> = changed.map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
             let mut told = json!({ "now_ms": now.unix_ms, "figures": changed });
-            if sampled && let Some(sample) = parts.feed.history.lock().latest() {
+            if sampled && let Some(sample) = context.feed.history.lock().latest() {
                 told["sample"] = sample;
             }
-            let mut shared_state = status::shared_state(parts, now);
+            let mut shared_state = status::cluster_json(context, now);
             let whole = shared_state.clone();
             // How long ago the store was heard of changes all the time.
             shared_state.as_object_mut().map(|fields| fields.remove("age_ms"));
@@ -135,11 +135,11 @@ impl Seen {
                 told["shared_state"] = whole;
                 self.shared_state = shared_state;
             }
-            self.tell(parts, "server", &told);
-            self.expiries(parts, now);
-            let sinks = status::sinks(parts);
+            self.send(context, "server", &told);
+            self.send_expired(context, now);
+            let sinks = status::sinks_json(context);
             if sinks != self.sinks {
-                self.tell(parts, "sinks", &sinks);
+                self.send(context, "sinks", &sinks);
                 self.sinks = sinks;
             }
         }
@@ -148,74 +148,74 @@ impl Seen {
     }
 
     /// A value's end is nobody's doing, so nothing ticks.
-    fn expiries(&self, parts: &Parts, now: Now) {
-        for credential in parts.table().credentials() {
+    fn send_expired(&self, context: &ApiContext, now: Now) {
+        for credential in context.table().credentials() {
             let ended = |end| self.looked_ms < end && end <= now.boot_ms;
             if credential.published().is_some_and(|published| ended(published.expires_boot_ms)) {
-                self.tell(parts, "credential", &apps::credential(credential, now));
+                self.send(context, "credential", &apps::credential_json(credential, now));
             }
         }
     }
 
-    fn changes(&mut self, parts: &Parts, version: u64) {
-        let (now, table) = (Now::read(), parts.table());
+    fn send_changes(&mut self, context: &ApiContext, version: u64) {
+        let (now, table) = (Now::read(), context.table());
         let journal = table.journal.version();
-        if parts.feed.sender.receiver_count() > 0 {
+        if context.feed.sender.receiver_count() > 0 {
             let changed = table.credentials().iter().filter(|credential| credential.version() > self.version);
-            changed.for_each(|credential| self.tell(parts, "credential", &apps::credential(credential, now)));
+            changed.for_each(|credential| self.send(context, "credential", &apps::credential_json(credential, now)));
             let entries = table.journal.since(self.journal, now, EVENTS_MAX);
-            entries.iter().for_each(|entry| self.tell(parts, "journal", &apps::entry(entry, parts)));
+            entries.iter().for_each(|entry| self.send(context, "journal", &apps::entry_json(entry, context)));
         }
         (self.version, self.journal) = (version, journal);
     }
 
-    fn tell(&self, parts: &Parts, name: &str, data: &Value) {
+    fn send(&self, context: &ApiContext, name: &str, data: &Value) {
         // Fails when nobody listens.
-        let _ = parts.feed.sender.send(event(name, data));
+        let _ = context.feed.sender.send(event(name, data));
     }
 }
 
 /// `GET /v1/events`.
-pub fn stream(parts: &Arc<Parts>, visitor: Arc<Visitor>) -> Result<Response, Problem> {
-    visitor.may_see_status()?;
-    let Some(place) = Listening::take(parts) else {
+pub fn stream(context: &Arc<ApiContext>, caller: Arc<Caller>) -> Result<Response, Problem> {
+    caller.require_status()?;
+    let Some(slot) = StreamSlot::acquire(context) else {
         let detail = "there are as many event streams as there may be";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", detail));
     };
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-    let events = parts.feed.sender.subscribe();
-    tokio::spawn(pass_on(place, visitor, events, sender));
-    let mut response = Body::new(Stream(receiver)).into_response();
+    let events = context.feed.sender.subscribe();
+    tokio::spawn(forward_events(slot, caller, events, sender));
+    let mut response = Body::new(EventStreamBody(receiver)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
 
-/// A listener's place among those there may be.
-struct Listening(Arc<Parts>);
+/// A listener's slot among those there may be.
+struct StreamSlot(Arc<ApiContext>);
 
-impl Listening {
-    fn take(parts: &Arc<Parts>) -> Option<Listening> {
+impl StreamSlot {
+    fn acquire(context: &Arc<ApiContext>) -> Option<StreamSlot> {
         let more = |streams: usize| (streams < STREAMS_MAX).then_some(streams + 1);
-        parts.feed.streams.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Listening(parts.clone()))
+        context.feed.streams.fetch_update(Relaxed, Relaxed, more).ok().map(|_| StreamSlot(context.clone()))
     }
 }
 
-impl Drop for Listening {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.feed.streams.fetch_sub(1, Relaxed);
     }
 }
 
 /// Hands events on until the listener, its key, the server or the hour has gone.
-async fn pass_on(
-    place: Listening,
-    visitor: Arc<Visitor>,
+async fn forward_events(
+    slot: StreamSlot,
+    caller: Arc<Caller>,
     mut events: broadcast::Receiver<Bytes>,
     listener: mpsc::Sender<Bytes>,
 ) {
-    let parts = &place.0;
+    let context = &slot.0;
     let end = Instant::now() + STREAM_LIFE;
-    let mut heard = Some(event("hello", &status::shown(parts, Now::read())));
+    let mut heard = Some(event("hello", &status::status_json(context, Now::read())));
     loop {
         if let Some(event) = heard.take()
             && listener.send(event).await.is_err()
@@ -223,7 +223,7 @@ async fn pass_on(
             return;
         }
         tokio::select! {
-            () = parts.shutdown.cancelled() => return,
+            () = context.shutdown.cancelled() => return,
             () = listener.closed() => return,
             () = tokio::time::sleep_until(end) => return,
             event = events.recv() => match event {
@@ -232,16 +232,16 @@ async fn pass_on(
                 Err(broadcast::error::RecvError::Closed) => return,
             },
         }
-        if !parts.keeper.gate.still_counts(&visitor) {
+        if !context.reload_handle.access_control.is_still_valid(&caller) {
             return;
         }
     }
 }
 
 /// A body that is whatever comes out of a queue.
-struct Stream(mpsc::Receiver<Bytes>);
+struct EventStreamBody(mpsc::Receiver<Bytes>);
 
-impl hyper::body::Body for Stream {
+impl hyper::body::Body for EventStreamBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 

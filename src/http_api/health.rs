@@ -11,10 +11,10 @@ use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
-use super::api::{Asker, Shared, seen};
-use super::gate::Visitor;
+use super::access_control::Caller;
+use super::api::{CallerExtractor, ContextExtractor, find_visible_app};
 use super::problem::Problem;
-use super::query::Params;
+use super::query::QueryParams;
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading};
 
@@ -35,7 +35,7 @@ impl Readiness {
     }
 
     /// `all_settled` finds that each credential has had its first value, or the first word why there is none.
-    fn note(&self, now_ms: BootMs, all_settled: impl FnOnce() -> bool) -> bool {
+    fn update(&self, now_ms: BootMs, all_settled: impl FnOnce() -> bool) -> bool {
         if self.ready.load(Relaxed) {
             return true;
         }
@@ -47,12 +47,12 @@ impl Readiness {
     }
 }
 
-type Health = Result<(StatusCode, Json<Value>), Problem>;
+type HealthResult = Result<(StatusCode, Json<Value>), Problem>;
 
 /// `GET /livez`: the HTTP port answers, and the refresher runs.
-pub async fn live(State(parts): Shared, uri: Uri) -> Health {
-    Params::of(&uri, &[])?;
-    let heartbeat_ms = parts.table().heartbeat_ms.load(Relaxed);
+pub async fn get_livez(State(context): ContextExtractor, uri: Uri) -> HealthResult {
+    QueryParams::of(&uri, &[])?;
+    let heartbeat_ms = context.table().heartbeat_ms.load(Relaxed);
     let silent_ms = clock::monotonic_ms().saturating_sub(heartbeat_ms);
     if heartbeat_ms > 0 && silent_ms > REFRESHER_SILENT_MS_MAX {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "the refresher stands still" }))));
@@ -62,33 +62,37 @@ pub async fn live(State(parts): Shared, uri: Uri) -> Health {
 
 /// `GET /readyz`: the server can be asked. With `strict`: every configured credential has a live value. With `app`:
 /// those of that app have.
-pub async fn ready(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Health {
-    let params = Params::of(&uri, &["strict", "app"])?;
+pub async fn get_readyz(
+    State(context): ContextExtractor,
+    Extension(caller): CallerExtractor,
+    uri: Uri,
+) -> HealthResult {
+    let params = QueryParams::of(&uri, &["strict", "app"])?;
     if !matches!(params.text("strict"), None | Some("" | "1" | "true")) {
         return Err(Problem::bad("the parameter strict takes no value but 1 or true"));
     }
-    let (credentials, now_ms) = (parts.table().credentials(), clock::boot_ms());
+    let (credentials, now_ms) = (context.table().credentials(), clock::boot_ms());
     if let Some(app) = params.text("app") {
-        visitor.may_see_status()?;
-        let app = seen(&parts, &visitor, app)?;
-        return Ok(strictly(&visitor, app.credentials.iter().map(AsRef::as_ref), now_ms));
+        caller.require_status()?;
+        let app = find_visible_app(&context, &caller, app)?;
+        return Ok(all_live(&caller, app.credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if params.text("strict").is_some() {
-        return Ok(strictly(&visitor, credentials.iter().map(AsRef::as_ref), now_ms));
+        return Ok(all_live(&caller, credentials.iter().map(AsRef::as_ref), now_ms));
     }
-    if parts.shutdown.is_cancelled() {
+    if context.shutdown.is_cancelled() {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "shutting down" }))));
     }
     let is_settled = |of: &Credential| !matches!(of.read(now_ms), Reading::FirstFetch);
-    if parts.readiness.note(now_ms, || credentials.iter().all(|of| is_settled(of))) {
+    if context.readiness.update(now_ms, || credentials.iter().all(|of| is_settled(of))) {
         return Ok((StatusCode::OK, Json(json!({ "status": "ready" }))));
     }
     let waiting = credentials.iter().map(AsRef::as_ref).filter(|of| !is_settled(of));
-    Ok(not_ready(&visitor, "first_fetch", waiting, now_ms))
+    Ok(not_ready(&caller, "first_fetch", waiting, now_ms))
 }
 
-fn strictly<'c>(
-    visitor: &Visitor,
+fn all_live<'c>(
+    caller: &Caller,
     credentials: impl Iterator<Item = &'c Credential>,
     now_ms: BootMs,
 ) -> (StatusCode, Json<Value>) {
@@ -96,21 +100,21 @@ fn strictly<'c>(
     if dead.peek().is_none() {
         return (StatusCode::OK, Json(json!({ "status": "ready" })));
     }
-    not_ready(visitor, "not_live", dead, now_ms)
+    not_ready(caller, "not_live", dead, now_ms)
 }
 
 /// Those that are lacking are named to whoever may see them.
 fn not_ready<'c>(
-    visitor: &Visitor,
+    caller: &Caller,
     why: &str,
     lacking: impl Iterator<Item = &'c Credential>,
     now_ms: BootMs,
 ) -> (StatusCode, Json<Value>) {
     let mut body = json!({ "status": "not ready" });
-    if visitor.rights.status() {
+    if caller.rights.status() {
         let named = lacking.map(|credential| {
             let state = credential.status(now_ms).state.name();
-            json!({ "app": credential.app(), "kind": credential.about().kind, "state": state })
+            json!({ "app": credential.app(), "kind": credential.about().credential_type, "state": state })
         });
         body[why] = named.collect();
     }
@@ -124,15 +128,15 @@ mod tests {
     #[test]
     fn once_ready_it_stays_so() {
         let readiness = Readiness::new(1_000);
-        assert!(!readiness.note(2_000, || false));
-        assert!(readiness.note(2_001, || true));
-        assert!(readiness.note(2_002, || false), "one that fails later is no reason");
+        assert!(!readiness.update(2_000, || false));
+        assert!(readiness.update(2_001, || true));
+        assert!(readiness.update(2_002, || false), "one that fails later is no reason");
     }
 
     #[test]
     fn first_fetches_are_not_waited_for_for_ever() {
         let readiness = Readiness::new(1_000);
-        assert!(!readiness.note(1_000 + FIRST_FETCHES_MAX_MS - 1, || false));
-        assert!(readiness.note(1_000 + FIRST_FETCHES_MAX_MS, || false));
+        assert!(!readiness.update(1_000 + FIRST_FETCHES_MAX_MS - 1, || false));
+        assert!(readiness.update(1_000 + FIRST_FETCHES_MAX_MS, || false));
     }
 }

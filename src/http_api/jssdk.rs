@@ -7,9 +7,9 @@ use serde_json::json;
 use sha1::{Digest, Sha1};
 use url::Url;
 
-use super::api::{self, Answer, Asker, Shared};
+use super::api::{self, CallerExtractor, ContextExtractor, JsonResult};
 use super::problem::Problem;
-use super::query::Params;
+use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::Reading;
 use crate::secret::hex;
@@ -21,24 +21,31 @@ const ESCAPED: &str = "the parameter url seems to be HTML-escaped (&amp;): if We
 const TICKETS: [&str; 2] = ["jsapi_ticket", "agent_ticket"];
 
 /// `GET /v1/apps/{app}/jssdk?url=…`.
-pub async fn sign(State(parts): Shared, Extension(visitor): Asker, Path(id): Path<String>, uri: Uri) -> Answer {
-    let params = Params::of(&uri, &["url", "ticket"])?;
+pub async fn sign(
+    State(context): ContextExtractor,
+    Extension(caller): CallerExtractor,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> JsonResult {
+    let params = QueryParams::of(&uri, &["url", "ticket"])?;
     let kind = params.text("ticket").unwrap_or(TICKETS[0]);
     if !TICKETS.contains(&kind) {
         return Err(Problem::bad("the parameter ticket is neither jsapi_ticket nor agent_ticket"));
     }
     let given = params.text("url").ok_or_else(|| Problem::bad("the parameter url is missing"))?;
     let url = page_url(given)?;
-    let app = api::seen(&parts, &visitor, &id)?;
-    visitor.may_read(&id)?;
+    let app = api::find_visible_app(&context, &caller, &id)?;
+    caller.require_read(&id)?;
     let Some(credential) = app.credential(kind) else {
         let detail = "this ticket is not kept for the app: name it in its tickets";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-ticket", detail));
     };
     let now = Now::read();
-    let Reading::Live(shown) = credential.read(now.boot_ms) else { return Err(api::nothing(credential, None)) };
+    let Reading::Live(shown) = credential.read(now.boot_ms) else {
+        return Err(api::no_value_problem(credential, None));
+    };
     let ticket = shown.as_ref().and_then(|shown| std::str::from_utf8(&shown.value).ok());
-    let ticket = ticket.ok_or_else(|| api::nothing(credential, None))?;
+    let ticket = ticket.ok_or_else(|| api::no_value_problem(credential, None))?;
     let (nonce, timestamp) = (nonce(), now.unix_s());
     let signature = signature(ticket, &nonce, timestamp, &url);
     let mut answer =

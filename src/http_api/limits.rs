@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 use crate::clock::BootMs;
 
 /// Askers remembered at once.
-const ASKERS_MAX: usize = 10_000;
+const CLIENTS_MAX: usize = 10_000;
 
 /// A map that holds so many entries at most and then forgets those used longest ago, half of them at once.
-pub struct Recent<K, V> {
+pub struct RecentMap<K, V> {
     recent: HashMap<K, V>,
     older: HashMap<K, V>,
     half: usize,
 }
 
-impl<K: Eq + Hash, V> Recent<K, V> {
-    pub fn with_at_most(entries: usize) -> Recent<K, V> {
-        Recent { recent: HashMap::new(), older: HashMap::new(), half: (entries / 2).max(1) }
+impl<K: Eq + Hash, V> RecentMap<K, V> {
+    pub fn with_at_most(entries: usize) -> RecentMap<K, V> {
+        RecentMap { recent: HashMap::new(), older: HashMap::new(), half: (entries / 2).max(1) }
     }
 
     /// The entry of that key; a new one if there is none, or none any more.
@@ -50,20 +50,20 @@ pub struct Rate {
     pub every_ms: f64,
 }
 
-/// What an asker has left; fills again at a steady pace.
+/// What an client has left; fills again at a steady pace.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+pub struct RateBucket {
     left: f64,
     at_ms: BootMs,
 }
 
-impl Allowance {
-    pub fn full(rate: Rate, now_ms: BootMs) -> Allowance {
-        Allowance { left: f64::from(rate.burst), at_ms: now_ms }
+impl RateBucket {
+    pub fn full(rate: Rate, now_ms: BootMs) -> RateBucket {
+        RateBucket { left: f64::from(rate.burst), at_ms: now_ms }
     }
 
     /// Takes one, or says after how many seconds there will be one.
-    pub fn take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
+    pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
         self.at_ms = now_ms;
@@ -75,21 +75,21 @@ impl Allowance {
     }
 }
 
-/// An allowance for each asker.
-pub struct Limit<K> {
+/// An allowance for each client.
+pub struct RateLimit<K> {
     rate: Rate,
-    askers: Mutex<Recent<K, Allowance>>,
+    clients: Mutex<RecentMap<K, RateBucket>>,
 }
 
-impl<K: Eq + Hash> Limit<K> {
-    pub fn new(rate: Rate) -> Limit<K> {
-        Limit { rate, askers: Mutex::new(Recent::with_at_most(ASKERS_MAX)) }
+impl<K: Eq + Hash> RateLimit<K> {
+    pub fn new(rate: Rate) -> RateLimit<K> {
+        RateLimit { rate, clients: Mutex::new(RecentMap::with_at_most(CLIENTS_MAX)) }
     }
 
     /// Takes one, or says after how many seconds there will be one.
-    pub fn take(&self, asker: K, now_ms: BootMs) -> Result<(), u64> {
+    pub fn try_take(&self, client: K, now_ms: BootMs) -> Result<(), u64> {
         let rate = self.rate;
-        self.askers.lock().entry(asker, || Allowance::full(rate, now_ms)).take(rate, now_ms)
+        self.clients.lock().entry(client, || RateBucket::full(rate, now_ms)).try_take(rate, now_ms)
     }
 }
 
@@ -101,21 +101,27 @@ mod tests {
 
     #[test]
     fn an_allowance_runs_out_and_fills_again() {
-        let limit = Limit::new(RATE);
-        assert_eq!([limit.take("a", 0), limit.take("a", 0), limit.take("a", 0)], [Ok(()), Ok(()), Err(1)]);
-        assert_eq!(limit.take("b", 0), Ok(()), "another asker");
-        assert_eq!((limit.take("a", 999), limit.take("a", 1_000), limit.take("a", 1_000)), (Err(1), Ok(()), Err(1)));
-        assert_eq!([limit.take("a", 9_000), limit.take("a", 9_000), limit.take("a", 9_000)], [Ok(()), Ok(()), Err(1)]);
+        let limit = RateLimit::new(RATE);
+        assert_eq!([limit.try_take("a", 0), limit.try_take("a", 0), limit.try_take("a", 0)], [Ok(()), Ok(()), Err(1)]);
+        assert_eq!(limit.try_take("b", 0), Ok(()), "another client");
+        assert_eq!(
+            (limit.try_take("a", 999), limit.try_take("a", 1_000), limit.try_take("a", 1_000)),
+            (Err(1), Ok(()), Err(1))
+        );
+        assert_eq!(
+            [limit.try_take("a", 9_000), limit.try_take("a", 9_000), limit.try_take("a", 9_000)],
+            [Ok(()), Ok(()), Err(1)]
+        );
     }
 
     #[test]
     fn a_crowd_takes_bounded_memory_and_shuts_nobody_out() {
-        let limit = Limit::new(RATE);
-        for asker in 0..100_000_u64 {
-            assert_eq!(limit.take(asker, 0), Ok(()), "{asker}");
+        let limit = RateLimit::new(RATE);
+        for client in 0..100_000_u64 {
+            assert_eq!(limit.try_take(client, 0), Ok(()), "{client}");
             // Whoever goes on asking is remembered, however many others come.
-            assert_eq!(limit.take(u64::MAX, 0).is_ok(), asker < 2, "{asker}");
+            assert_eq!(limit.try_take(u64::MAX, 0).is_ok(), client < 2, "{client}");
         }
-        assert!(limit.askers.lock().len() <= ASKERS_MAX);
+        assert!(limit.clients.lock().len() <= CLIENTS_MAX);
     }
 }

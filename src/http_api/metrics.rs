@@ -22,11 +22,11 @@ use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::api::{Asker, Shared};
+use super::api::{CallerExtractor, ContextExtractor};
+use super::context::ApiContext;
 use super::credential_metrics;
-use super::parts::Parts;
 use super::problem::Problem;
-use super::query::Params;
+use super::query::QueryParams;
 use super::sink_metrics;
 use crate::clock::Now;
 use crate::credential::facts::DURATION_BOUNDS_MS;
@@ -34,50 +34,54 @@ use crate::credential::facts::DURATION_BOUNDS_MS;
 /// Scrapes at once that are being written or taken: each is held in memory until then.
 pub const SCRAPES_MAX: usize = 2;
 /// How long another waits for its turn.
-const TURN_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// By then a scrape must have been taken. Prometheus gives up much earlier.
-const TAKE_MAX: Duration = Duration::from_secs(60);
+const SEND_MAX: Duration = Duration::from_secs(60);
 /// A scrape is handed over in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// `GET /metrics`. Written on a thread for such work: however many apps there are, others are answered meanwhile.
-pub async fn scrape(State(parts): Shared, Extension(visitor): Asker, uri: Uri) -> Result<Response, Problem> {
-    Params::of(&uri, &[])?;
-    visitor.may_see_status()?;
-    let turn = tokio::time::timeout(TURN_MAX, parts.scrapes.clone().acquire_owned()).await;
+/// `GET /metrics`. EncodeResult on a thread for such work: however many apps there are, others are answered meanwhile.
+pub async fn scrape(
+    State(context): ContextExtractor,
+    Extension(caller): CallerExtractor,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    QueryParams::of(&uri, &[])?;
+    caller.require_status()?;
+    let turn = tokio::time::timeout(WAIT_MAX, context.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
         let detail = "other scrapes are still being written or taken";
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
         return Err(Problem { retry_after_s: Some(5), ..problem });
     };
-    let written = tokio::task::spawn_blocking(move || written(&parts)).await;
+    let written = tokio::task::spawn_blocking(move || encode_metrics(&context)).await;
     let Ok(Ok(text)) = written else {
         let detail = "the metrics could not be written";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
     };
-    let deadline = Box::pin(tokio::time::sleep(TAKE_MAX));
-    let mut response = Body::new(Text { left: Bytes::from(text), deadline, _permit: permit }).into_response();
+    let deadline = Box::pin(tokio::time::sleep(SEND_MAX));
+    let mut response = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit }).into_response();
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
 }
 
-fn written(parts: &Arc<Parts>) -> Result<String, Error> {
+fn encode_metrics(context: &Arc<ApiContext>) -> Result<String, Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape(parts.clone())));
+    registry.register_collector(Box::new(ScrapeCollector(context.clone())));
     let mut out = String::with_capacity(PIECE_BYTES);
     text::encode(&mut out, &registry)?;
     Ok(out)
 }
 
 /// A scrape on its way to whoever asked.
-struct Text {
+struct ScrapeBody {
     left: Bytes,
     deadline: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl hyper::body::Body for Text {
+impl hyper::body::Body for ScrapeBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -101,38 +105,38 @@ impl hyper::body::Body for Text {
     }
 }
 
-struct Scrape(Arc<Parts>);
+struct ScrapeCollector(Arc<ApiContext>);
 
-impl Debug for Scrape {
+impl Debug for ScrapeCollector {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str("Scrape")
     }
 }
 
-pub(super) type Written = Result<(), Error>;
+pub(super) type EncodeResult = Result<(), Error>;
 pub(super) type Labels<'l> = Vec<(&'static str, &'l str)>;
 /// `stats` by name; of `items` and `slabs` by class and name.
-type Stats = BTreeMap<String, String>;
+type StatsByName = BTreeMap<String, String>;
 
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Written {
-        let (parts, now) = (&self.0, Now::read());
-        let stats = |argument: &[u8]| -> Stats { parts.service.figures(argument, now).into_iter().collect() };
+impl Collector for ScrapeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> EncodeResult {
+        let (context, now) = (&self.0, Now::read());
+        let stats = |argument: &[u8]| -> StatsByName { context.service.figures(argument, now).into_iter().collect() };
         let out = &mut encoder;
         let (general, slabs) = (stats(b""), stats(b"slabs"));
-        of_server(out, &general, &slabs)?;
-        of_commands(out, &general)?;
-        of_classes(out, &stats(b"items"), &slabs)?;
-        of_this(out, parts, &general, now)?;
-        let (table, per_credential) = (parts.table(), parts.settings.metrics_per_credential);
-        credential_metrics::encode(out, table.credentials(), per_credential, parts.apps.len(), now)?;
-        of_calls(out, parts)?;
-        sink_metrics::encode(out, &parts.service.stats.sinks())
+        encode_server(out, &general, &slabs)?;
+        encode_commands(out, &general)?;
+        encode_slab_classes(out, &stats(b"items"), &slabs)?;
+        encode_tokencached(out, context, &general, now)?;
+        let (table, per_credential) = (context.table(), context.settings.metrics_per_credential);
+        credential_metrics::encode(out, table.credentials(), per_credential, context.apps.len(), now)?;
+        encode_fetch_durations(out, context)?;
+        sink_metrics::encode(out, &context.service.stats.sinks())
     }
 }
 
 /// A figure of `stats`; 0 where there is none.
-fn number(stats: &Stats, name: &str) -> f64 {
+fn number(stats: &StatsByName, name: &str) -> f64 {
     stats.get(name).and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
 
@@ -146,12 +150,12 @@ pub(super) fn family<'e>(
 }
 
 /// One value without labels.
-pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
+pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> EncodeResult {
     family(out, name, help, MetricType::Gauge)?.encode_gauge(&value)
 }
 
 /// The same for what only grows; `_total` is added to the name.
-fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Written {
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> EncodeResult {
     family(out, name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)
 }
 
@@ -160,7 +164,7 @@ pub(super) fn each<'l>(
     out: &mut DescriptorEncoder<'_>,
     (name, help, kind): (&str, &str, MetricType),
     values: impl Iterator<Item = (Labels<'l>, f64)>,
-) -> Written {
+) -> EncodeResult {
     let counts = matches!(kind, MetricType::Counter);
     let mut encoder = family(out, name, help, kind)?;
     for (labels, value) in values {
@@ -208,7 +212,7 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("memcached_lru_crawler_moves_within_lru", "moves_within_lru", "Items moved within a queue."),
 ];
 
-fn of_server(out: &mut DescriptorEncoder<'_>, general: &Stats, slabs: &Stats) -> Written {
+fn encode_server(out: &mut DescriptorEncoder<'_>, general: &StatsByName, slabs: &StatsByName) -> EncodeResult {
     gauge(out, "memcached_up", "Whether the server answers.", 1.0)?;
     let version = general.get("version").map_or("", String::as_str);
     let one = std::iter::once((vec![("version", version)], 1.0));
@@ -224,7 +228,7 @@ fn of_server(out: &mut DescriptorEncoder<'_>, general: &Stats, slabs: &Stats) ->
     Ok(())
 }
 
-fn of_commands(out: &mut DescriptorEncoder<'_>, general: &Stats) -> Written {
+fn encode_commands(out: &mut DescriptorEncoder<'_>, general: &StatsByName) -> EncodeResult {
     let mut values: Vec<(Labels<'_>, f64)> = Vec::new();
     let labels = |command, status| vec![("command", command), ("status", status)];
     for command in ["get", "delete", "incr", "decr", "cas", "touch"] {
@@ -244,7 +248,7 @@ pub(super) const GAUGE: MetricType = MetricType::Gauge;
 pub(super) const COUNTER: MetricType = MetricType::Counter;
 
 /// Of `stats items`, by class.
-const OF_ITEMS: &[(&str, &str, MetricType, &str)] = &[
+const SLAB_ITEMS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_current_items", "number", GAUGE, "Items held in the class."),
     ("memcached_slab_items_age_seconds", "age", GAUGE, "Seconds since the use of the item used longest ago."),
     (
@@ -277,7 +281,7 @@ const OF_ITEMS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_warm_age_seconds", "age_warm", GAUGE, "Age of the warm queue's oldest item."),
 ];
 /// Of `stats slabs`, by class.
-const OF_SLABS: &[(&str, &str, MetricType, &str)] = &[
+const SLABS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_chunk_size_bytes", "chunk_size", GAUGE, "Bytes of the class's largest item."),
     ("memcached_slab_chunks_per_page", "chunks_per_page", GAUGE, "Items that would fit one of memcached's pages."),
     ("memcached_slab_current_pages", "total_pages", GAUGE, "Pages that memcached would need."),
@@ -289,7 +293,7 @@ const OF_SLABS: &[(&str, &str, MetricType, &str)] = &[
 ];
 
 /// The classes that a form of `stats` names, in order.
-fn classes<'s>(stats: &'s Stats, prefix: &str) -> Vec<&'s str> {
+fn classes<'s>(stats: &'s StatsByName, prefix: &str) -> Vec<&'s str> {
     let named = stats.keys().filter_map(|name| name.strip_prefix(prefix)?.split_once(':').map(|(class, _)| class));
     let mut classes: Vec<&str> = named.filter(|class| class.parse::<u32>().is_ok()).collect();
     classes.sort_by_key(|class| class.parse::<u32>().unwrap_or(0));
@@ -297,8 +301,8 @@ fn classes<'s>(stats: &'s Stats, prefix: &str) -> Vec<&'s str> {
     classes
 }
 
-fn of_classes(out: &mut DescriptorEncoder<'_>, items: &Stats, slabs: &Stats) -> Written {
-    for (stats, prefix, families) in [(items, "items:", OF_ITEMS), (slabs, "", OF_SLABS)] {
+fn encode_slab_classes(out: &mut DescriptorEncoder<'_>, items: &StatsByName, slabs: &StatsByName) -> EncodeResult {
+    for (stats, prefix, families) in [(items, "items:", SLAB_ITEMS), (slabs, "", SLABS)] {
         let classes = classes(stats, prefix);
         for (name, figure, kind, help) in families {
             let values = classes
@@ -315,11 +319,11 @@ fn of_classes(out: &mut DescriptorEncoder<'_>, items: &Stats, slabs: &Stats) -> 
         })
     });
     each(out, ("memcached_slab_lru_hits", "Items read, by queue.", COUNTER), hits)?;
-    let commands = classes(slabs, "").into_iter().flat_map(|class| of_class_commands(slabs, class));
+    let commands = classes(slabs, "").into_iter().flat_map(|class| slab_class_commands(slabs, class));
     each(out, ("memcached_slab_commands", "Commands, by class, name and what they came to.", COUNTER), commands)
 }
 
-fn of_class_commands<'s>(slabs: &Stats, class: &'s str) -> Vec<(Labels<'s>, f64)> {
+fn slab_class_commands<'s>(slabs: &StatsByName, class: &'s str) -> Vec<(Labels<'s>, f64)> {
     let labels = |command, status| vec![("slab", class), ("command", command), ("status", status)];
     let of = |name: &str| number(slabs, &format!("{class}:{name}"));
     let commands = ["get", "delete", "incr", "decr", "cas", "touch"];
@@ -330,7 +334,7 @@ fn of_class_commands<'s>(slabs: &Stats, class: &'s str) -> Vec<(Labels<'s>, f64)
 }
 
 /// Counters of `stats` that memcached does not have.
-const OWN: &[(&str, &str, &str)] = &[
+const TOKENCACHED: &[(&str, &str, &str)] = &[
     ("tokencached_managed_hits", "managed_hits", "Reads of a managed key that found a live value."),
     ("tokencached_managed_misses", "managed_misses", "Reads of a managed key that found none."),
     ("tokencached_managed_reports", "managed_reports", "Clients' words that a token is refused."),
@@ -352,13 +356,18 @@ const OWN: &[(&str, &str, &str)] = &[
     ("tokencached_in_flight_refusals", "in_flight_refusals", "Values refused because too much was half-received."),
 ];
 
-fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now: Now) -> Written {
+fn encode_tokencached(
+    out: &mut DescriptorEncoder<'_>,
+    context: &ApiContext,
+    general: &StatsByName,
+    now: Now,
+) -> EncodeResult {
     let build = vec![("version", env!("CARGO_PKG_VERSION"))];
     family(out, "tokencached_build", "The version of this server.", MetricType::Info)?.encode_info(&build)?;
-    for (name, figure, help) in OWN {
+    for (name, figure, help) in TOKENCACHED {
         counter(out, name, help, number(general, figure))?;
     }
-    let (table, side) = (parts.table(), &parts.connections);
+    let (table, connections) = (context.table(), &context.connections);
     let yes = |yes: bool| f64::from(u8::from(yes));
     let kept = table.keeps_state.load(Relaxed);
     gauge(out, "tokencached_state_file_kept", "Whether there is a state file.", yes(kept))?;
@@ -380,24 +389,29 @@ fn of_this(out: &mut DescriptorEncoder<'_>, parts: &Parts, general: &Stats, now:
     counter(out, "tokencached_shared_state_forged_counts", help, forged.counts.load(Relaxed) as f64)?;
     let panics = table.panics.load(Relaxed) as f64;
     counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
-    let current = side.current.load(Relaxed) as f64;
+    let current = connections.current.load(Relaxed) as f64;
     gauge(out, "tokencached_side_current_connections", "Open connections of the side port.", current)?;
-    let total = side.total.load(Relaxed) as f64;
+    let total = connections.total.load(Relaxed) as f64;
     counter(out, "tokencached_side_accepted_connections", "Connections the side port has accepted.", total)?;
-    let rejected = side.rejected.load(Relaxed) as f64;
+    let rejected = connections.rejected.load(Relaxed) as f64;
     counter(out, "tokencached_side_rejected_connections", "Connections the side port has refused.", rejected)?;
-    let evicted = side.evicted.load(Relaxed) as f64;
+    let evicted = connections.evicted.load(Relaxed) as f64;
     let help = "Connections the HTTP port has closed before they had sent a request, to make room.";
     counter(out, "tokencached_side_evicted_connections", help, evicted)?;
-    let wrong = parts.keeper.gate.attempts.totals().map(|(what, total)| (vec![("given", what)], total as f64));
+    let wrong = context
+        .reload_handle
+        .access_control
+        .wrong_secrets
+        .totals()
+        .map(|(what, total)| (vec![("given", what)], total as f64));
     let help = "Wrong secrets and keys on the HTTP port, by what they were.";
     each(out, ("tokencached_http_wrong_secrets", help, COUNTER), wrong)
 }
 
-fn of_calls(out: &mut DescriptorEncoder<'_>, parts: &Parts) -> Written {
+fn encode_fetch_durations(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {
     let help = "How long fetches took, by endpoint and by how they ended.";
     let mut encoder = family(out, "tokencached_fetch_duration_seconds", help, MetricType::Histogram)?;
-    for ((endpoint, outcome), histogram) in parts.table().durations.all() {
+    for ((endpoint, outcome), histogram) in context.table().durations.all() {
         let bounds = DURATION_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
         let count = histogram.buckets.iter().sum();
@@ -416,9 +430,9 @@ mod tests {
 
     use super::*;
 
-    fn text(permit: OwnedSemaphorePermit) -> Text {
+    fn text(permit: OwnedSemaphorePermit) -> ScrapeBody {
         let left = Bytes::from(vec![b'x'; PIECE_BYTES + 1]);
-        Text { left, deadline: Box::pin(tokio::time::sleep(TAKE_MAX)), _permit: permit }
+        ScrapeBody { left, deadline: Box::pin(tokio::time::sleep(SEND_MAX)), _permit: permit }
     }
 
     #[tokio::test(start_paused = true)]
@@ -427,7 +441,7 @@ mod tests {
         let mut scrape = text(turns.clone().acquire_owned().await.unwrap());
         let mut next = async || poll_fn(|cx| Pin::new(&mut scrape).poll_frame(cx)).await;
         assert_eq!(next().await.unwrap().unwrap().into_data().unwrap().len(), PIECE_BYTES);
-        tokio::time::advance(TAKE_MAX).await;
+        tokio::time::advance(SEND_MAX).await;
         assert!(next().await.unwrap().is_err());
         assert_eq!(turns.available_permits(), 0);
         drop(scrape);

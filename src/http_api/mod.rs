@@ -4,28 +4,28 @@
 //! the refresher publish, and hands wishes to the refresher by the table; never calls WeChat, and never shows a token
 //! but to a reader who has the right to it.
 //!
-//! `server` accepts and cuts off, on `connections`; `gate` decides who may what, on `limits`, `attempts` and `sessions`;
-//! `parts` is what handlers share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics` with
-//! `credential_metrics`, `wechat` (which tells the time of `wechat_time`) and `page`
-//! are what there is to see; `unreadable` is what is said of a request that cannot be read.
+//! `server` accepts and cuts off, on `connections`; `access_control` decides who may what, on `limits`, `wrong_secrets` and `sessions`;
+//! `context` is what handlers share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics` with
+//! `credential_metrics`, `wechat` (which tells the time of `wechat_expiry`) and `page`
+//! are what there is to see; `malformed_requests` is what is said of a request that cannot be read.
 
+mod access_control;
 mod api;
 mod app_secret;
 mod apps;
-mod attempts;
 mod connections;
+mod context;
 mod credential_metrics;
 mod credentials;
 mod events;
-mod gate;
 mod health;
 mod jssdk;
 mod limits;
+mod malformed_requests;
 mod metrics;
 mod openapi;
 pub mod options;
 mod page;
-mod parts;
 mod problem;
 mod query;
 mod routes;
@@ -33,9 +33,9 @@ mod server;
 mod sessions;
 mod sink_metrics;
 mod status;
-mod unreadable;
 mod wechat;
-mod wechat_time;
+mod wechat_expiry;
+mod wrong_secrets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -45,43 +45,43 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use crate::access::Keys;
+use crate::access::ApiKeys;
 use crate::credential::App;
 use crate::files;
-use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
+use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
 use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::supervision::Supervisor;
-use gate::Gate;
+use access_control::AccessControl;
+use context::ApiContext;
 pub use options::Options;
-use parts::Parts;
 
 /// The side port, bound and not yet served.
-pub struct Door {
+pub struct BoundListeners {
     listeners: Vec<TcpListener>,
-    keeper: Arc<Keeper>,
+    reload_handle: Arc<ReloadHandle>,
 }
 
 /// What may be replaced while the port is served.
-pub struct Keeper {
-    gate: Gate,
+pub struct ReloadHandle {
+    access_control: AccessControl,
     tls: Option<Arc<Tls>>,
     keys_file: ArcSwapOption<PathBuf>,
     /// Of the text that the keys were read from.
-    keys_in_use: Mutex<Option<Digest>>,
+    keys_in_use: Mutex<Option<ContentDigest>>,
 }
 
-impl Keeper {
+impl ReloadHandle {
     /// Reads keys and certificates again. What cannot be used is reported and changes nothing; other settings of the
     /// section need a restart.
-    pub fn reload(&self, side: &Options) {
-        self.keys_file.store(side.keys_file.clone().map(Arc::new));
-        if let (Some(path), true) = (&side.keys_file, self.gate.is_keyed()) {
+    pub fn reload(&self, options: &Options) {
+        self.keys_file.store(options.keys_file.clone().map(Arc::new));
+        if let (Some(path), true) = (&options.keys_file, self.access_control.has_keys()) {
             let mut in_use = self.keys_in_use.lock();
             match read_keys(path) {
                 Ok((keys, digest)) => {
                     let count = keys.len();
-                    self.gate.set_keys(keys);
+                    self.access_control.set_keys(keys);
                     *in_use = Some(digest);
                     tracing::info!(keys = count, "the side port's keys are read again");
                 }
@@ -95,25 +95,25 @@ impl Keeper {
         }
     }
 
-    /// The files of keys and certificates, to be followed.
-    pub fn followed(self: &Arc<Keeper>) -> Vec<Box<dyn Followed>> {
-        let keys = self.gate.is_keyed().then(|| Box::new(KeysFile(self.clone())) as Box<dyn Followed>);
-        let tls = self.tls.as_ref().map(|tls| tls.followed("the certificate and key of the HTTP port in"));
+    /// The files of keys and certificates, to be watched.
+    pub fn watched(self: &Arc<ReloadHandle>) -> Vec<Box<dyn WatchedFiles>> {
+        let keys = self.access_control.has_keys().then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
+        let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP port in"));
         keys.into_iter().chain(tls).collect()
     }
 }
 
-fn read_keys(path: &Path) -> Result<(Keys, Digest), String> {
+fn read_keys(path: &Path) -> Result<(ApiKeys, ContentDigest), String> {
     let fault = |what: &dyn std::fmt::Display| format!("the keys' file {}: {what}", path.display());
     let text = files::read(path, files::AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-    let keys = Keys::parse(&text).map_err(|error| fault(&error))?;
+    let keys = ApiKeys::parse(&text).map_err(|error| fault(&error))?;
     Ok((keys, digest_of(&[text])))
 }
 
 /// The keys' file.
-struct KeysFile(Arc<Keeper>);
+struct KeysFile(Arc<ReloadHandle>);
 
-impl Followed for KeysFile {
+impl WatchedFiles for KeysFile {
     fn name(&self) -> String {
         "the keys' file".to_owned()
     }
@@ -126,38 +126,43 @@ impl Followed for KeysFile {
         files::AUTH_FILE_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let mut in_use = self.0.keys_in_use.lock();
         let digest = Some(digest_of(contents));
         let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
-        let keys = Keys::parse(text).map_err(|fault| NotTaken::Bad(fault.to_string()))?;
+        let keys = ApiKeys::parse(text).map_err(|fault| NotApplied::Bad(fault.to_string()))?;
         let count = keys.len();
-        self.0.gate.set_keys(keys);
+        self.0.access_control.set_keys(keys);
         *in_use = digest;
         tracing::info!(keys = count, "the keys' file has changed; keys are read again");
         Ok(())
     }
 }
 
-impl Door {
+impl BoundListeners {
     /// Opens the sockets and reads keys and certificates. The error is a sentence for the operator.
-    pub fn open(side: &Options) -> Result<Door, String> {
-        let keeper = Arc::new(Door::read(side)?);
-        let listeners = side.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
-        Ok(Door { listeners, keeper })
+    pub fn open(options: &Options) -> Result<BoundListeners, String> {
+        let reload_handle = Arc::new(BoundListeners::read(options)?);
+        let listeners = options.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+        Ok(BoundListeners { listeners, reload_handle })
     }
 
     /// Reads keys and certificates and opens nothing: for `check`.
-    pub fn judge(side: &Options) -> Result<(), String> {
-        Door::read(side).map(drop)
+    pub fn check_files(options: &Options) -> Result<(), String> {
+        BoundListeners::read(options).map(drop)
     }
 
-    fn read(side: &Options) -> Result<Keeper, String> {
-        let tls = side.tls.as_ref().map(Tls::new).transpose();
+    fn read(options: &Options) -> Result<ReloadHandle, String> {
+        let tls = options.tls.as_ref().map(Tls::new).transpose();
         let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?.map(Arc::new);
-        let (keys, in_use) = side.keys_file.as_deref().map(read_keys).transpose()?.unzip();
-        let keys_file = ArcSwapOption::new(side.keys_file.clone().map(Arc::new));
-        Ok(Keeper { gate: Gate::new(side, keys), tls, keys_file, keys_in_use: Mutex::new(in_use) })
+        let (keys, in_use) = options.keys_file.as_deref().map(read_keys).transpose()?.unzip();
+        let keys_file = ArcSwapOption::new(options.keys_file.clone().map(Arc::new));
+        Ok(ReloadHandle {
+            access_control: AccessControl::new(options, keys),
+            tls,
+            keys_file,
+            keys_in_use: Mutex::new(in_use),
+        })
     }
 
     /// Where it listens, with real port numbers.
@@ -166,8 +171,8 @@ impl Door {
     }
 
     /// For SIGHUP, and for whoever follows its files.
-    pub fn keeper(&self) -> Arc<Keeper> {
-        self.keeper.clone()
+    pub fn reload_handle(&self) -> Arc<ReloadHandle> {
+        self.reload_handle.clone()
     }
 }
 
@@ -193,20 +198,21 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// The side port on its thread.
-pub struct Side {
+pub struct HttpApi {
     thread: JoinHandle<()>,
 }
 
-impl Side {
+impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
     pub fn start(
-        door: Door,
+        door: BoundListeners,
         options: &Options,
         apps: &[App],
         service: Arc<Service>,
         supervisor: &Supervisor,
-    ) -> std::io::Result<Side> {
-        let parts = Arc::new(Parts::new(options, apps, service, door.keeper, supervisor.shutdown().clone()));
+    ) -> std::io::Result<HttpApi> {
+        let context =
+            Arc::new(ApiContext::new(options, apps, service, door.reload_handle, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
@@ -215,10 +221,10 @@ impl Side {
         let alive = supervisor.watch("the HTTP port");
         let thread = std::thread::Builder::new().name("side".to_owned()).spawn(move || {
             let _alive = alive;
-            runtime.block_on(server::serve(listeners, parts, &supervisor));
+            runtime.block_on(server::serve(listeners, context, &supervisor));
             runtime.shutdown_background();
         })?;
-        Ok(Side { thread })
+        Ok(HttpApi { thread })
     }
 
     /// Waits for its end.

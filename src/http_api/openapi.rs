@@ -4,13 +4,13 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-use super::query::Params;
+use super::query::QueryParams;
 
 const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// `GET /v1/openapi.json`. It tells nothing about this server, so anybody may have it.
 pub async fn description(uri: Uri) -> Result<Response, Problem> {
-    Params::of(&uri, &[])?;
+    QueryParams::of(&uri, &[])?;
     let mut response = DESCRIPTION.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::access::Keys;
+use crate::access::ApiKeys;
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::network::Network;
 use crate::tls::TlsOptions;
@@ -64,11 +64,11 @@ impl Options {
     }
 
     /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
-    pub fn read_keys(&self) -> Result<Option<Keys>, String> {
+    pub fn read_keys(&self) -> Result<Option<ApiKeys>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
         let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        Keys::parse(&bytes).map(Some).map_err(|error| fault(&error))
+        ApiKeys::parse(&bytes).map(Some).map_err(|error| fault(&error))
     }
 }
 

@@ -8,11 +8,11 @@ use axum::http::Uri;
 use super::problem::Problem;
 
 /// The parameters of one request.
-pub struct Params(BTreeMap<String, String>);
+pub struct QueryParams(BTreeMap<String, String>);
 
-impl Params {
+impl QueryParams {
     /// Those of the URL; `known` are the names there may be.
-    pub fn of(uri: &Uri, known: &[&str]) -> Result<Params, Problem> {
+    pub fn of(uri: &Uri, known: &[&str]) -> Result<QueryParams, Problem> {
         let mut params = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&name.as_ref()) {
@@ -22,7 +22,7 @@ impl Params {
                 return Err(Problem::bad("the URL gives a parameter twice"));
             }
         }
-        Ok(Params(params))
+        Ok(QueryParams(params))
     }
 
     /// A parameter as it is.

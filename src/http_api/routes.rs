@@ -7,34 +7,34 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use super::parts::Parts;
+use super::context::ApiContext;
 use super::problem::Problem;
 use super::{api, credentials, health, jssdk, metrics, openapi, page, wechat};
 
 /// All routes of the side port.
-pub fn all(parts: Arc<Parts>) -> Router {
-    let refusing = |routes: MethodRouter<Arc<Parts>>, methods: &'static str| {
+pub fn build(context: Arc<ApiContext>) -> Router {
+    let refusing = |routes: MethodRouter<Arc<ApiContext>>, methods: &'static str| {
         routes.fallback(move || async move { wrong_method(methods) })
     };
     let read = |routes| refusing(routes, "GET, HEAD");
     let act = |routes| refusing(routes, "POST");
     let health = |routes| refusing(routes, "GET, HEAD, OPTIONS");
     Router::new()
-        .route("/v1/status", read(get(api::server)))
-        .route("/v1/events", read(get(api::stream)))
-        .route("/v1/journal", read(get(api::journal)))
-        .route("/v1/session", read(get(api::session)))
-        .route("/v1/apps", read(get(api::all)))
-        .route("/v1/apps/{app}", read(get(api::one)))
-        .route("/v1/apps/{app}/credentials/{kind}", read(get(api::credential)))
+        .route("/v1/status", read(get(api::get_status)))
+        .route("/v1/events", read(get(api::get_events)))
+        .route("/v1/journal", read(get(api::get_journal)))
+        .route("/v1/session", read(get(api::get_session)))
+        .route("/v1/apps", read(get(api::get_apps)))
+        .route("/v1/apps/{app}", read(get(api::get_app)))
+        .route("/v1/apps/{app}/credentials/{kind}", read(get(api::get_credential)))
         .route("/v1/apps/{app}/credentials/{kind}/refresh", act(post(api::refresh)))
         .route("/v1/apps/{app}/credentials/{kind}/probe", act(post(api::probe)))
-        .route("/v1/credentials", read(get(credentials::all)))
+        .route("/v1/credentials", read(get(credentials::get_credentials)))
         .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
         .route("/v1/openapi.json", read(get(openapi::description)))
         // Load balancers ask by OPTIONS as well as by GET and HEAD.
-        .route("/livez", health(get(health::live).options(health::live)))
-        .route("/readyz", health(get(health::ready).options(health::ready)))
+        .route("/livez", health(get(health::get_livez).options(health::get_livez)))
+        .route("/readyz", health(get(health::get_readyz).options(health::get_readyz)))
         .route("/metrics", read(get(metrics::scrape)))
         .route("/cgi-bin/token", wechat::by_query_or_post(wechat::token))
         .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))
@@ -45,11 +45,11 @@ pub fn all(parts: Arc<Parts>) -> Router {
         .route("/login", act(post(api::log_in)))
         .route("/logout", act(post(api::log_out)))
         .fallback(file)
-        .with_state(parts)
+        .with_state(context)
 }
 
 async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
-    if wechat::is_wechats(uri.path()) {
+    if wechat::is_wechat_path(uri.path()) {
         return Ok(wechat::unknown_call());
     }
     match method {

@@ -1,4 +1,4 @@
-//! Connections: accepts them, bounds them in number and in time, speaks TLS, and ends them when told to.
+//! HttpConnections: accepts them, bounds them in number and in time, speaks TLS, and ends them when told to.
 //!
 //! Every answer leaves here with the headers that keep browsers from doing what they should not.
 
@@ -27,16 +27,16 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::connections::{Answering, Connection, Cost, Place};
-use super::gate::{self, Line};
-use super::parts::Parts;
+use super::access_control::{self, ConnectionAddresses};
+use super::connections::{AnswerGuard, ConnectionSlot, HttpConnection, RequestCost};
+use super::context::ApiContext;
 use super::problem::Problem;
-use super::{events, routes, unreadable, wechat};
+use super::{events, malformed_requests, routes, wechat};
 use crate::clock;
 use crate::descriptors;
 use crate::supervision::Supervisor;
 
-/// A request's head must be whole after this long; a silent connection ends after it too.
+/// A request's head must be read_body after this long; a silent connection ends after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,54 +56,54 @@ const LOG_SPACING_MS: u64 = 60_000;
 const FINISH_MAX: Duration = Duration::from_secs(3);
 
 /// Serves until the shutdown fires and what was under way has been answered.
-pub async fn serve(listeners: Vec<TcpListener>, parts: Arc<Parts>, supervisor: &Supervisor) {
+pub async fn serve(listeners: Vec<TcpListener>, context: Arc<ApiContext>, supervisor: &Supervisor) {
     let tracker = TaskTracker::new();
-    let router = routes::all(parts.clone());
-    let (alive, watching) = (supervisor.watch("the HTTP port's events"), events::watch(parts.clone()));
+    let router = routes::build(context.clone());
+    let (alive, watching) = (supervisor.watch("the HTTP port's events"), events::watch(context.clone()));
     tracker.spawn(alive.during(watching));
     for listener in listeners {
         let alive = supervisor.watch("the HTTP port's listener");
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                let accepting = accept(listener, router.clone(), parts.clone(), tracker.clone());
+                let accepting = accept(listener, router.clone(), context.clone(), tracker.clone());
                 tracker.spawn(alive.during(accepting));
             }
             Err(error) => tracing::error!(%error, "the side port cannot listen"),
         }
     }
-    parts.shutdown.cancelled().await;
+    context.shutdown.cancelled().await;
     tracker.close();
     if tokio::time::timeout(FINISH_MAX, tracker.wait()).await.is_err() {
         tracing::debug!("some clients of the side port did not take their last answers in time");
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Parts>, tracker: TaskTracker) {
+async fn accept(listener: tokio::net::TcpListener, router: Router, context: Arc<ApiContext>, tracker: TaskTracker) {
     loop {
         let accepted = tokio::select! {
-            () = parts.shutdown.cancelled() => return,
+            () = context.shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                match parts.connections.take(peer.ip(), clock::boot_ms()) {
-                    Some(place) => {
-                        drop(tracker.spawn(connection(stream, peer, router.clone(), parts.clone(), place)));
+                match context.connections.acquire(peer.ip(), clock::boot_ms()) {
+                    Some(slot) => {
+                        drop(tracker.spawn(run_connection(stream, peer, router.clone(), context.clone(), slot)));
                     }
-                    None => refuse(&stream, parts.keeper.tls.is_some()),
+                    None => reject(&stream, context.reload_handle.tls.is_some()),
                 }
-                // In a burst each is looked at before the next comes: one whose request is there already keeps its place.
+                // In a burst each is looked at before the next comes: one whose request is there already keeps its slot.
                 tokio::task::yield_now().await;
             }
             // The peer went away before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
-            Err(error) if descriptors::is_of_a_dead_listener(&error) => {
+            Err(error) if descriptors::is_dead_listener(&error) => {
                 tracing::error!(%error, "the HTTP port's listening socket is gone");
                 return;
             }
             Err(error) => {
-                if parts.connections.accept_failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                if context.connections.accept_failure_logged.allow(clock::boot_ms(), LOG_SPACING_MS) {
                     let advice =
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
                     tracing::warn!(%error, advice, "the side port could not accept a connection");
@@ -116,7 +116,7 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, parts: Arc<Pa
 
 /// Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet. For what the
 /// request is meant is not known yet, so the body is what WeChat says when it is busy.
-fn refuse(stream: &TcpStream, tls: bool) {
+fn reject(stream: &TcpStream, tls: bool) {
     const BODY: &str = r#"{"errcode":-1,"errmsg":"system error: too many connections"}"#;
     if !tls {
         let head =
@@ -125,10 +125,16 @@ fn refuse(stream: &TcpStream, tls: bool) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, parts: Arc<Parts>, place: Place) {
-    let evicted = place.connection.evicted.clone();
+async fn run_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    context: Arc<ApiContext>,
+    slot: ConnectionSlot,
+) {
+    let evicted = slot.connection.evicted.clone();
     let ended = tokio::select! {
-        ended = converse(stream, peer, router, &parts, Arc::new(place)) => ended,
+        ended = handshake_and_serve(stream, peer, router, &context, Arc::new(slot)) => ended,
         () = evicted.cancelled() => return,
     };
     if let Err(error) = ended {
@@ -136,19 +142,21 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, parts: 
     }
 }
 
-async fn converse(
+async fn handshake_and_serve(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    parts: &Arc<Parts>,
-    place: Arc<Place>,
+    context: &Arc<ApiContext>,
+    slot: Arc<ConnectionSlot>,
 ) -> io::Result<()> {
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr()?;
-    match &parts.keeper.tls {
-        None => speak(stream, Line { peer, local, tls: false }, router, parts, place).await,
+    match &context.reload_handle.tls {
+        None => serve_connection(stream, ConnectionAddresses { peer, local, tls: false }, router, context, slot).await,
         Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => speak(stream, Line { peer, local, tls: true }, router, parts, place).await,
+            Ok(Ok(stream)) => {
+                serve_connection(stream, ConnectionAddresses { peer, local, tls: true }, router, context, slot).await
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
         },
@@ -157,13 +165,19 @@ async fn converse(
 
 type AnswerFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-async fn speak<S>(stream: S, line: Line, router: Router, parts: &Arc<Parts>, place: Arc<Place>) -> io::Result<()>
+async fn serve_connection<S>(
+    stream: S,
+    addresses: ConnectionAddresses,
+    router: Router,
+    context: &Arc<ApiContext>,
+    slot: Arc<ConnectionSlot>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Patient::new(stream, place.connection.clone());
+    let stream = WriteTimeoutStream::new(stream, slot.connection.clone());
     let service = service_fn(|request: Request<Incoming>| {
-        let answer: AnswerFuture = Box::pin(answer(request, line, router.clone(), parts.clone(), place.clone()));
+        let answer: AnswerFuture = Box::pin(answer(request, addresses, router.clone(), context.clone(), slot.clone()));
         answer
     });
     let connection = http1::Builder::new()
@@ -175,7 +189,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = parts.shutdown.cancelled() => {
+        () = context.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -185,53 +199,53 @@ where
 
 async fn answer(
     request: Request<Incoming>,
-    line: Line,
+    addresses: ConnectionAddresses,
     router: Router,
-    parts: Arc<Parts>,
-    place: Arc<Place>,
+    context: Arc<ApiContext>,
+    slot: Arc<ConnectionSlot>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let for_wechat = wechat::is_wechats(head.uri.path());
-    let mut response = match handled(head, body, line, router, &parts, &place).await {
+    let for_wechat = wechat::is_wechat_path(head.uri.path());
+    let mut response = match handle(head, body, addresses, router, &context, &slot).await {
         Ok(response) => response,
-        Err(problem) if for_wechat => wechat::refused(&problem),
+        Err(problem) if for_wechat => wechat::from_problem(&problem),
         Err(problem) => problem.into_response(),
     };
-    if place.connection.is_reserved() {
+    if slot.connection.is_reserved() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(harden(response))
+    Ok(add_security_headers(response))
 }
 
-async fn handled(
+async fn handle(
     mut head: Head,
     body: Incoming,
-    line: Line,
+    addresses: ConnectionAddresses,
     mut router: Router,
-    parts: &Arc<Parts>,
-    place: &Place,
+    context: &Arc<ApiContext>,
+    slot: &ConnectionSlot,
 ) -> Result<Response<Body>, Problem> {
-    let visitor = parts.keeper.gate.admit(&head, &line, clock::boot_ms())?;
+    let caller = context.reload_handle.access_control.admit(&head, &addresses, clock::boot_ms())?;
     let cost = cost(&head);
-    // Health waits for no body: one that does not come would keep the place.
-    let body = if cost == Cost::Health { Body::empty() } else { whole(body).await? };
-    let answering = place.begin_answer(cost).ok_or_else(crowded)?;
-    head.extensions.insert(Arc::new(visitor));
+    // Health waits for no body: one that does not come would keep the slot.
+    let body = if cost == RequestCost::Health { Body::empty() } else { read_body(body).await? };
+    let answering = slot.begin_answer(cost).ok_or_else(no_slot_problem)?;
+    head.extensions.insert(Arc::new(caller));
     let Ok(response) = router.call(Request::from_parts(head, body)).await;
     Ok(response.map(|body| Body::new(AnswerBody { body, _answering: answering })))
 }
 
-fn cost(head: &Head) -> Cost {
+fn cost(head: &Head) -> RequestCost {
     match head.uri.path() {
-        _ if gate::is_bare_health(head) => Cost::Health,
-        "/metrics" => Cost::Short,
-        path if wechat::is_wechats(path) => Cost::Short,
-        _ => Cost::Other,
+        _ if access_control::is_bare_health(head) => RequestCost::Health,
+        "/metrics" => RequestCost::Short,
+        path if wechat::is_wechat_path(path) => RequestCost::Short,
+        _ => RequestCost::Other,
     }
 }
 
 /// All places are taken by requests that are being answered.
-fn crowded() -> Problem {
+fn no_slot_problem() -> Problem {
     let detail = "all connections are being answered; see max_connections and max_connections_per_peer under [side]";
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
     Problem { retry_after_s: Some(1), ..problem }
@@ -240,7 +254,7 @@ fn crowded() -> Problem {
 /// An answer's body: until it has been handed over, the connection is being answered.
 struct AnswerBody {
     body: Body,
-    _answering: Answering,
+    _answering: AnswerGuard,
 }
 
 impl hyper::body::Body for AnswerBody {
@@ -261,7 +275,7 @@ impl hyper::body::Body for AnswerBody {
 }
 
 /// The body, if it is small and comes in time.
-async fn whole(body: Incoming) -> Result<Body, Problem> {
+async fn read_body(body: Incoming) -> Result<Body, Problem> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(collected)) => Ok(Body::from(collected.to_bytes())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
@@ -277,7 +291,7 @@ async fn whole(body: Incoming) -> Result<Body, Problem> {
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// On every answer. `Strict-Transport-Security` is not among them: it would speak for all ports of the host.
+/// On every answer. `Strict-Transport-Security` is not among them: it would serve_connection for all ports of the host.
 const HEADERS: &[(&str, &str)] = &[
     ("content-security-policy", CSP),
     ("x-content-type-options", "nosniff"),
@@ -288,7 +302,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-fn harden(mut response: Response<Body>) -> Response<Body> {
+fn add_security_headers(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -297,23 +311,23 @@ fn harden(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// A stream whose peer must take something of what is written now and then. Reading is bounded elsewhere: a client that
+/// A stream whose peer must take something of what is written now and then. Reading is poll_with_timeout elsewhere: a client that
 /// listens to events has nothing to say.
-struct Patient<S> {
+struct WriteTimeoutStream<S> {
     stream: S,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Written in place of what hyper has said of a request that it could not read; and how much of it has been.
-    instead: Option<(Vec<u8>, usize)>,
-    connection: Arc<Connection>,
+    /// Written in slot of what hyper has said of a request that it could not read; and how much of it has been.
+    replacement: Option<(Vec<u8>, usize)>,
+    connection: Arc<HttpConnection>,
 }
 
-impl<S: AsyncWrite + Unpin> Patient<S> {
-    fn new(stream: S, connection: Arc<Connection>) -> Patient<S> {
-        Patient { stream, deadline: None, instead: None, connection }
+impl<S: AsyncWrite + Unpin> WriteTimeoutStream<S> {
+    fn new(stream: S, connection: Arc<HttpConnection>) -> WriteTimeoutStream<S> {
+        WriteTimeoutStream { stream, deadline: None, replacement: None, connection }
     }
 
-    fn bounded<T>(
+    fn poll_with_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
@@ -333,18 +347,18 @@ impl<S: AsyncWrite + Unpin> Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Patient<S> {
+impl<S: AsyncWrite + Unpin> WriteTimeoutStream<S> {
     /// True once all of the replacement has been written.
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some((bytes, at)) = self.instead.take() {
+    fn poll_write_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((bytes, at)) = self.replacement.take() {
             let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { break };
-            let written = self.bounded(cx, |stream, cx| stream.poll_write(cx, rest));
+            let written = self.poll_with_timeout(cx, |stream, cx| stream.poll_write(cx, rest));
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(more)) => self.instead = Some((bytes, at + more)),
+                Poll::Ready(Ok(more)) => self.replacement = Some((bytes, at + more)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.instead = Some((bytes, at));
+                    self.replacement = Some((bytes, at));
                     return Poll::Pending;
                 }
             }
@@ -353,34 +367,39 @@ impl<S: AsyncWrite + Unpin> Patient<S> {
     }
 
     /// Writes the replacement of such an answer; `None` of any other.
-    fn poll_replace(&mut self, cx: &mut Context<'_>, answer: &[u8], length: usize) -> Option<Poll<io::Result<usize>>> {
-        if self.instead.is_none() {
-            self.instead = Some((unreadable::replacement(answer)?, 0));
+    fn poll_replacement(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: &[u8],
+        length: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.replacement.is_none() {
+            self.replacement = Some((malformed_requests::replacement(answer)?, 0));
         }
-        Some(self.poll_instead(cx).map_ok(|()| length))
+        Some(self.poll_write_replacement(cx).map_ok(|()| length))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(replaced) = self.poll_replace(cx, bytes, bytes.len()) {
+        if let Some(replaced) = self.poll_replacement(cx, bytes, bytes.len()) {
             return replaced;
         }
-        self.bounded(cx, |stream, cx| stream.poll_write(cx, bytes))
+        self.poll_with_timeout(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(cx, |stream, cx| stream.poll_flush(cx))
+        self.poll_with_timeout(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(cx, |stream, cx| stream.poll_shutdown(cx))
+        self.poll_with_timeout(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
@@ -390,10 +409,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let length = bytes.iter().map(|part| part.len()).sum();
         let first = bytes.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
-        if let Some(replaced) = self.poll_replace(cx, first, length) {
+        if let Some(replaced) = self.poll_replacement(cx, first, length) {
             return replaced;
         }
-        self.bounded(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
+        self.poll_with_timeout(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::access::KeyDigest;
+use crate::access::ApiKeyDigest;
 use crate::clock::BootMs;
 use crate::secret::hex;
 
@@ -25,7 +25,7 @@ const IDLE_MS: u64 = 2 * 3_600_000;
 pub struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
 
 struct Session {
-    key: KeyDigest,
+    key: ApiKeyDigest,
     begun_ms: BootMs,
     used_ms: BootMs,
 }
@@ -38,11 +38,11 @@ impl Session {
 
 impl Sessions {
     /// A new session's number, or none if the system has no random bytes to give.
-    pub fn begin(&self, key: KeyDigest, now_ms: BootMs) -> Option<String> {
+    pub fn begin(&self, key: ApiKeyDigest, now_ms: BootMs) -> Option<String> {
         let number = random()?;
         let mut sessions = self.0.lock();
         sessions.retain(|_, session| !session.is_over(now_ms));
-        let oldest = |sessions: &HashMap<[u8; 32], Session>, of: Option<KeyDigest>| {
+        let oldest = |sessions: &HashMap<[u8; 32], Session>, of: Option<ApiKeyDigest>| {
             let those = sessions.iter().filter(|(_, session)| of.is_none_or(|key| key == session.key));
             those.min_by_key(|(_, session)| session.begun_ms).map(|(number, _)| *number)
         };
@@ -61,7 +61,7 @@ impl Sessions {
     }
 
     /// The key of a session that lasts.
-    pub fn find(&self, number: &str, now_ms: BootMs) -> Option<KeyDigest> {
+    pub fn find(&self, number: &str, now_ms: BootMs) -> Option<ApiKeyDigest> {
         let mut sessions = self.0.lock();
         let session = sessions.get_mut(&digest(number)).filter(|session| !session.is_over(now_ms))?;
         session.used_ms = now_ms;

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::{COUNTER, GAUGE, Labels, Written, each};
+use super::metrics::{COUNTER, EncodeResult, GAUGE, Labels, each};
 use crate::stats::SinkStats;
 
-type Figure = fn(&SinkStats) -> f64;
+type SinkFigure = fn(&SinkStats) -> f64;
 
 /// Name, help, kind, figure.
-const FAMILIES: &[(&str, &str, MetricType, Figure)] = &[
+const FAMILIES: &[(&str, &str, MetricType, SinkFigure)] = &[
     ("tokencached_sink_connected", "Whether its target can be used at present.", GAUGE, |sink| {
         f64::from(u8::from(sink.connected.load(Relaxed)))
     }),
@@ -43,10 +43,10 @@ const FAMILIES: &[(&str, &str, MetricType, Figure)] = &[
 ];
 
 /// All of them.
-pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> Written {
+pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> EncodeResult {
     let numbers: Vec<String> = (0..sinks.len()).map(|number| number.to_string()).collect();
     let all = || numbers.iter().map(String::as_str).zip(sinks);
-    let labels = |number, sink: &Arc<SinkStats>| -> Labels<'_> { vec![("sink", number), ("type", sink.of_type)] };
+    let labels = |number, sink: &Arc<SinkStats>| -> Labels<'_> { vec![("sink", number), ("type", sink.sink_type)] };
     let help = "Where values are written to beside the cache.";
     let mut targets = out.encode_descriptor("tokencached_sink", help, None, MetricType::Info)?;
     for (number, sink) in all() {
@@ -59,7 +59,7 @@ pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> Writ
     }
     let failures = all().flat_map(|(number, sink)| {
         let of_class = move |(class, count): (&'static str, u64)| {
-            (vec![("sink", number), ("type", sink.of_type), ("class", class)], count as f64)
+            (vec![("sink", number), ("type", sink.sink_type), ("class", class)], count as f64)
         };
         sink.failures().into_iter().map(of_class)
     });

@@ -5,23 +5,23 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Map, Value, json};
 
-use super::parts::Parts;
+use super::context::ApiContext;
 use crate::clock::Now;
-use crate::credential::table::State;
+use crate::credential::table::CredentialState;
 use crate::stats::SinkStats;
 
 /// A figure's name and what it is now.
 pub type Figures = Vec<(&'static str, u64)>;
 
 /// Counters and levels of the memcached side, by memcached's names where it has one.
-pub fn figures(parts: &Parts) -> Figures {
-    let (stats, cache) = (&parts.service.stats, parts.service.cache.totals());
+pub fn read_figures(context: &ApiContext) -> Figures {
+    let (stats, cache) = (&context.service.stats, context.service.cache.totals());
     let counts = stats.totals();
     vec![
         ("curr_connections", stats.curr_connections.load(Relaxed)),
         ("total_connections", stats.total_connections.load(Relaxed)),
         ("rejected_connections", stats.rejected_connections.load(Relaxed)),
-        ("side_connections", parts.connections.current.load(Relaxed)),
+        ("side_connections", context.connections.current.load(Relaxed)),
         ("cmd_get", counts.cmd_get),
         ("cmd_set", counts.cmd_set),
         ("get_hits", counts.get_hits),
@@ -108,34 +108,34 @@ impl History {
 }
 
 /// `GET /v1/status`.
-pub fn shown(parts: &Parts, now: Now) -> Value {
-    let table = parts.table();
-    let started = parts.service.started();
+pub fn status_json(context: &ApiContext, now: Now) -> Value {
+    let table = context.table();
+    let started = context.service.started();
     let figures: Map<String, Value> =
-        figures(parts).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        read_figures(context).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": started.unix_ms,
         "now_ms": now.unix_ms,
         "uptime_s": now.boot_ms.saturating_sub(started.boot_ms) / 1000,
-        "max_connections": parts.service.max_connections(),
-        "apps": parts.apps.len(),
-        "credentials": by_state(parts, now),
+        "max_connections": context.service.max_connections(),
+        "apps": context.apps.len(),
+        "credentials": count_by_state(context, now),
         "state_file": {
             "kept": table.keeps_state.load(Relaxed),
             "healthy": table.state_saved.load(Relaxed),
             "failures": table.state_failures.load(Relaxed),
         },
-        "shared_state": shared_state(parts, now),
-        "sinks": sinks(parts),
+        "shared_state": cluster_json(context, now),
+        "sinks": sinks_json(context),
         "figures": figures,
-        "history": parts.feed.history.lock().shown(),
+        "history": context.feed.history.lock().shown(),
     })
 }
 
 /// Which node this is, who the others are and how it goes with what they share; null where there is one node.
-pub fn shared_state(parts: &Parts, now: Now) -> Value {
-    let sharing = &parts.table().sharing;
+pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
+    let sharing = &context.table().sharing;
     let Some(node) = sharing.node() else { return Value::Null };
     let others = sharing.others().into_iter().map(|(name, at_ms)| json!({ "node": name, "last_fetch_at_ms": at_ms }));
     json!({
@@ -150,13 +150,13 @@ pub fn shared_state(parts: &Parts, now: Now) -> Value {
 }
 
 /// Where values are written to beside the cache, in the configuration's order.
-pub fn sinks(parts: &Parts) -> Value {
-    parts.service.stats.sinks().iter().map(|sink| self::sink(sink)).collect()
+pub fn sinks_json(context: &ApiContext) -> Value {
+    context.service.stats.sinks().iter().map(|sink| sink_json(sink)).collect()
 }
 
-fn sink(sink: &SinkStats) -> Value {
+fn sink_json(sink: &SinkStats) -> Value {
     json!({
-        "type": sink.of_type,
+        "type": sink.sink_type,
         "target": sink.target,
         "connected": sink.connected.load(Relaxed),
         "waiting": sink.waiting.load(Relaxed),
@@ -179,17 +179,24 @@ fn sink(sink: &SinkStats) -> Value {
 }
 
 /// How many credentials are in each state.
-fn by_state(parts: &Parts, now: Now) -> Value {
+fn count_by_state(context: &ApiContext, now: Now) -> Value {
     let mut counts: Map<String, Value> = Map::new();
-    for state in [State::Fresh, State::Renewing, State::Stale, State::Waiting, State::Blocked, State::Dead] {
+    for state in [
+        CredentialState::Fresh,
+        CredentialState::Renewing,
+        CredentialState::Stale,
+        CredentialState::Waiting,
+        CredentialState::Blocked,
+        CredentialState::Dead,
+    ] {
         counts.insert(state.name().to_owned(), json!(0));
     }
-    for credential in parts.table().credentials() {
+    for credential in context.table().credentials() {
         let name = credential.status(now.boot_ms).state.name();
         let count = counts.get(name).and_then(Value::as_u64).unwrap_or(0);
         counts.insert(name.to_owned(), json!(count + 1));
     }
-    counts.insert("total".to_owned(), json!(parts.table().credentials().len()));
+    counts.insert("total".to_owned(), json!(context.table().credentials().len()));
     Value::Object(counts)
 }
 

@@ -18,46 +18,46 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::api::{Asker, Shared};
-use super::attempts::Target;
-use super::gate::Visitor;
-use super::parts::{App, Parts};
+use super::access_control::Caller;
+use super::api::{CallerExtractor, ContextExtractor};
+use super::context::{ApiApp, ApiContext};
 use super::problem::Problem;
-use super::wechat_time::{self, Client};
+use super::wechat_expiry::{self, SdkClient};
+use super::wrong_secrets::SecretTarget;
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading, Table};
 
-/// A call for a value whose first fetch is under way is held for so long.
+/// A call for a value owner_of first fetch is under way is held for so long.
 const FIRST_FETCH_MAX: Duration = Duration::from_secs(3);
 /// And one by force for the check.
-const CHECK_MAX: Duration = Duration::from_secs(10);
-/// Tokens whose bearers may ask for tickets although a newer token is there, besides four of each credential.
-const BEARERS_MAX: usize = 50_000;
+const VERIFICATION_MAX: Duration = Duration::from_secs(10);
+/// Tokens owner_of issued_tokens may ask for tickets although a newer token is there, besides four of each credential.
+const ISSUED_TOKENS_MAX: usize = 50_000;
 
-/// A refusal in WeChat's words.
+/// A wechat_error in WeChat's params.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
+struct WechatError {
     errcode: i64,
     errmsg: String,
 }
 
-fn refusal(errcode: i64, errmsg: &str) -> Refusal {
-    Refusal { errcode, errmsg: errmsg.to_owned() }
+fn wechat_error(errcode: i64, errmsg: &str) -> WechatError {
+    WechatError { errcode, errmsg: errmsg.to_owned() }
 }
 
-type Outcome = Result<Value, Refusal>;
+type WechatResult = Result<Value, WechatError>;
 
-fn reply(outcome: Outcome) -> Json<Value> {
+fn reply(outcome: WechatResult) -> Json<Value> {
     Json(outcome.unwrap_or_else(|refused| json!({ "errcode": refused.errcode, "errmsg": refused.errmsg })))
 }
 
 /// All connections are being answered: WeChat's word for it, on which SDKs try again.
 pub fn busy() -> Response<Body> {
-    reply(Err(refusal(-1, "system error: too many calls at once"))).into_response()
+    reply(Err(wechat_error(-1, "system error: too many calls at once"))).into_response()
 }
 
 /// Whether a request was meant for WeChat: whatever comes of it is answered as WeChat would.
-pub fn is_wechats(path: &str) -> bool {
+pub fn is_wechat_path(path: &str) -> bool {
     let path = path.trim_start_matches('/');
     path == "cgi-bin" || path.starts_with("cgi-bin/")
 }
@@ -66,11 +66,11 @@ pub fn is_wechats(path: &str) -> bool {
 pub fn unknown_call() -> Response<Body> {
     let errmsg =
         "invalid url: only the calls for tokens and tickets are answered here, make this one at WeChat's own host";
-    reply(Err(refusal(40066, errmsg))).into_response()
+    reply(Err(wechat_error(40066, errmsg))).into_response()
 }
 
 /// What keeps a request from being looked at, in WeChat's form: its SDKs know no other.
-pub fn refused(problem: &Problem) -> Response<Body> {
+pub fn from_problem(problem: &Problem) -> Response<Body> {
     let (errcode, what) = match problem.kind {
         "host-unknown" => (40066, "invalid url"),
         "too-many-requests" => (45011, "api minute-quota reach limit"),
@@ -81,187 +81,208 @@ pub fn refused(problem: &Problem) -> Response<Body> {
         "busy" => return busy(),
         _ => (48001, "api unauthorized"),
     };
-    reply(Err(Refusal { errcode, errmsg: format!("{what}: {}", problem.detail) })).into_response()
+    reply(Err(WechatError { errcode, errmsg: format!("{what}: {}", problem.detail) })).into_response()
 }
 
 /// Parameters; an empty one counts as absent, as it does at WeChat's.
-struct Words(HashMap<String, String>);
+struct WechatParams(HashMap<String, String>);
 
-impl Words {
-    fn of_query(uri: &Uri) -> Words {
+impl WechatParams {
+    fn of_query(uri: &Uri) -> WechatParams {
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        Words(pairs.into_owned().collect())
+        WechatParams(pairs.into_owned().collect())
     }
 
-    fn of_json(value: &Value) -> Words {
+    fn of_json(value: &Value) -> WechatParams {
         let members = value.as_object().into_iter().flatten();
-        Words(members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect())
+        WechatParams(members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect())
     }
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn needed(&self, name: &str, errcode: i64, errmsg: &str) -> Result<&str, Refusal> {
-        self.get(name).ok_or_else(|| refusal(errcode, errmsg))
+    fn require(&self, name: &str, errcode: i64, errmsg: &str) -> Result<&str, WechatError> {
+        self.get(name).ok_or_else(|| wechat_error(errcode, errmsg))
     }
 }
 
 /// Who asks, and with what.
-pub struct Asked<What> {
-    parts: Arc<Parts>,
-    visitor: Arc<Visitor>,
+pub struct WechatRequest<What> {
+    context: Arc<ApiContext>,
+    caller: Arc<Caller>,
     what: What,
-    client: Client,
+    client: SdkClient,
 }
 
-fn client(headers: &HeaderMap, uri: &Uri) -> Client {
+fn client(headers: &HeaderMap, uri: &Uri) -> SdkClient {
     let agent = headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
-    Client::of(agent, uri.query().unwrap_or_default())
+    SdkClient::of(agent, uri.query().unwrap_or_default())
 }
 
 /// A call with its parameters in the URL.
-pub fn by_query<A>(ask: fn(Asked<Uri>) -> A) -> MethodRouter<Arc<Parts>>
+pub fn by_query<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    let asked = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri| {
-        let client = client(&headers, &uri);
-        ask(Asked { parts, visitor, what: uri, client })
-    };
-    get(asked).fallback(async || reply(Err(refusal(43001, "require GET method"))))
+    let asked =
+        move |State(context): ContextExtractor, Extension(caller): CallerExtractor, headers: HeaderMap, uri: Uri| {
+            let client = client(&headers, &uri);
+            ask(WechatRequest { context, caller, what: uri, client })
+        };
+    get(asked).fallback(async || reply(Err(wechat_error(43001, "require GET method"))))
 }
 
 /// The same, asked for by GET or by POST: the body of the latter is not looked at.
-pub fn by_query_or_post<A>(ask: fn(Asked<Uri>) -> A) -> MethodRouter<Arc<Parts>>
+pub fn by_query_or_post<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    let posted = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri| {
-        let client = client(&headers, &uri);
-        ask(Asked { parts, visitor, what: uri, client })
-    };
+    let posted =
+        move |State(context): ContextExtractor, Extension(caller): CallerExtractor, headers: HeaderMap, uri: Uri| {
+            let client = client(&headers, &uri);
+            ask(WechatRequest { context, caller, what: uri, client })
+        };
     by_query(ask).post(posted)
 }
 
 /// A call with its parameters in a JSON body.
-pub fn by_body<A>(ask: fn(Asked<Bytes>) -> A) -> MethodRouter<Arc<Parts>>
+pub fn by_body<A>(ask: fn(WechatRequest<Bytes>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    let asked = move |State(parts): Shared, Extension(visitor): Asker, headers: HeaderMap, uri: Uri, body: Bytes| {
+    let asked = move |State(context): ContextExtractor,
+                      Extension(caller): CallerExtractor,
+                      headers: HeaderMap,
+                      uri: Uri,
+                      body: Bytes| {
         let client = client(&headers, &uri);
-        ask(Asked { parts, visitor, what: body, client })
+        ask(WechatRequest { context, caller, what: body, client })
     };
-    post(asked).fallback(async || reply(Err(refusal(43002, "require POST method"))))
+    post(asked).fallback(async || reply(Err(wechat_error(43002, "require POST method"))))
 }
 
 /// `/cgi-bin/token`, by GET or by POST.
-pub async fn token(asked: Asked<Uri>) -> Json<Value> {
-    let words = Words::of_query(&asked.what);
-    let call = Call { name: "GET /cgi-bin/token", told: Told(wechat_time::Call::Token, asked.client), force: false };
-    reply(of_mp(&asked.parts, &asked.visitor, &words, call).await)
+pub async fn token(asked: WechatRequest<Uri>) -> Json<Value> {
+    let params = WechatParams::of_query(&asked.what);
+    let call = TokenCall {
+        name: "GET /cgi-bin/token",
+        told: ExpiryRule(wechat_expiry::TokenEndpoint::Token, asked.client),
+        force: false,
+    };
+    reply(answer_token_call(&asked.context, &asked.caller, &params, call).await)
 }
 
 /// `POST /cgi-bin/stable_token`.
-pub async fn stable_token(asked: Asked<Bytes>) -> Json<Value> {
+pub async fn stable_token(asked: WechatRequest<Bytes>) -> Json<Value> {
     let Ok(body) = serde_json::from_slice::<Value>(&asked.what) else {
-        return reply(Err(refusal(47001, "data format error")));
+        return reply(Err(wechat_error(47001, "data format error")));
     };
     let force = body.get("force_refresh").and_then(Value::as_bool).unwrap_or(false);
-    let told = Told(wechat_time::Call::StableToken, asked.client);
-    let call = Call { name: "POST /cgi-bin/stable_token", told, force };
-    reply(of_mp(&asked.parts, &asked.visitor, &Words::of_json(&body), call).await)
+    let told = ExpiryRule(wechat_expiry::TokenEndpoint::StableToken, asked.client);
+    let call = TokenCall { name: "POST /cgi-bin/stable_token", told, force };
+    reply(answer_token_call(&asked.context, &asked.caller, &WechatParams::of_json(&body), call).await)
 }
 
 /// `GET /cgi-bin/gettoken` of WeCom. `agentid` may tell a key which of the corporation's apps is meant.
-pub async fn gettoken(asked: Asked<Uri>) -> Json<Value> {
-    let words = Words::of_query(&asked.what);
-    reply(of_wecom(&asked.parts, &asked.visitor, &words, asked.client).await)
+pub async fn gettoken(asked: WechatRequest<Uri>) -> Json<Value> {
+    let params = WechatParams::of_query(&asked.what);
+    reply(answer_wecom_token_call(&asked.context, &asked.caller, &params, asked.client).await)
 }
 
 /// `GET /cgi-bin/ticket/getticket`.
-pub async fn getticket(asked: Asked<Uri>) -> Json<Value> {
-    let words = Words::of_query(&asked.what);
-    let kind = match words.get("type") {
+pub async fn getticket(asked: WechatRequest<Uri>) -> Json<Value> {
+    let params = WechatParams::of_query(&asked.what);
+    let kind = match params.get("type") {
         Some("jsapi") => "jsapi_ticket",
         Some("wx_card") => "wx_card_ticket",
-        _ => return reply(Err(refusal(40097, "invalid args: type is neither jsapi nor wx_card"))),
+        _ => return reply(Err(wechat_error(40097, "invalid args: type is neither jsapi nor wx_card"))),
     };
-    reply(ticket(&asked, &words, kind, |platform| platform != "wecom").await)
+    reply(answer_ticket_call(&asked, &params, kind, |platform| platform != "wecom").await)
 }
 
 /// `GET /cgi-bin/get_jsapi_ticket` of WeCom.
-pub async fn get_jsapi_ticket(asked: Asked<Uri>) -> Json<Value> {
-    let words = Words::of_query(&asked.what);
-    reply(ticket(&asked, &words, "jsapi_ticket", |platform| platform == "wecom").await)
+pub async fn get_jsapi_ticket(asked: WechatRequest<Uri>) -> Json<Value> {
+    let params = WechatParams::of_query(&asked.what);
+    reply(answer_ticket_call(&asked, &params, "jsapi_ticket", |platform| platform == "wecom").await)
 }
 
 /// `GET /cgi-bin/ticket/get` of WeCom.
-pub async fn agent_ticket(asked: Asked<Uri>) -> Json<Value> {
-    let words = Words::of_query(&asked.what);
-    if words.get("type") != Some("agent_config") {
-        return reply(Err(refusal(40097, "invalid args: type is not agent_config")));
+pub async fn agent_ticket(asked: WechatRequest<Uri>) -> Json<Value> {
+    let params = WechatParams::of_query(&asked.what);
+    if params.get("type") != Some("agent_config") {
+        return reply(Err(wechat_error(40097, "invalid args: type is not agent_config")));
     }
-    reply(ticket(&asked, &words, "agent_ticket", |platform| platform == "wecom").await)
+    reply(answer_ticket_call(&asked, &params, "agent_ticket", |platform| platform == "wecom").await)
 }
 
 /// One of the calls for a token.
-struct Call {
+struct TokenCall {
     /// For the log.
     name: &'static str,
-    told: Told,
+    told: ExpiryRule,
     force: bool,
 }
 
 /// Which call tells a time, and to whom.
 #[derive(Clone, Copy)]
-struct Told(wechat_time::Call, Client);
+struct ExpiryRule(wechat_expiry::TokenEndpoint, SdkClient);
 
-async fn of_mp(parts: &Parts, visitor: &Visitor, words: &Words, call: Call) -> Outcome {
-    if words.get("grant_type") != Some("client_credential") {
-        return Err(refusal(40002, "invalid grant_type"));
+async fn answer_token_call(
+    context: &ApiContext,
+    caller: &Caller,
+    params: &WechatParams,
+    call: TokenCall,
+) -> WechatResult {
+    if params.get("grant_type") != Some("client_credential") {
+        return Err(wechat_error(40002, "invalid grant_type"));
     }
-    let appid = words.needed("appid", 41002, "appid missing")?;
-    let secret = words.needed("secret", 41004, "appsecret missing")?;
-    let is_it = |app: &App| matches!(app.platform, "mp" | "qq" | "component");
-    let given = Given { call: call.name, appid, secret, peer: visitor.peer };
-    let app = match admitted(parts, &given, is_it).await?.as_slice() {
+    let appid = params.require("appid", 41002, "appid missing")?;
+    let secret = params.require("secret", 41004, "appsecret missing")?;
+    let is_it = |app: &ApiApp| matches!(app.platform, "mp" | "qq" | "component");
+    let given = PresentedSecret { call: call.name, appid, secret, peer: caller.peer };
+    let app = match authenticate_app(context, &given, is_it).await?.as_slice() {
         [app] => *app,
-        _ => return Err(refusal(40125, "invalid appsecret")),
+        _ => return Err(wechat_error(40125, "invalid appsecret")),
     };
-    let credential = app.credential("access_token").ok_or_else(|| refusal(40013, "invalid appid"))?;
+    let credential = app.credential("access_token").ok_or_else(|| wechat_error(40013, "invalid appid"))?;
     if call.force {
-        look_into(parts, credential).await;
+        verify_value(context, credential).await;
     }
-    let (token, expires_in) = live(parts, credential, call.told).await?;
+    let (token, expires_in) = wait_for_value(context, credential, call.told).await?;
     Ok(json!({ "access_token": token, "expires_in": expires_in }))
 }
 
-async fn of_wecom(parts: &Parts, visitor: &Visitor, words: &Words, client: Client) -> Outcome {
-    let corpid = words.needed("corpid", 41002, "corpid missing")?;
-    let secret = words.needed("corpsecret", 41004, "corpsecret missing")?;
-    let agent = words.get("agentid");
-    let is_it = |app: &App| {
+async fn answer_wecom_token_call(
+    context: &ApiContext,
+    caller: &Caller,
+    params: &WechatParams,
+    client: SdkClient,
+) -> WechatResult {
+    let corpid = params.require("corpid", 41002, "corpid missing")?;
+    let secret = params.require("corpsecret", 41004, "corpsecret missing")?;
+    let agent = params.get("agentid");
+    let is_it = |app: &ApiApp| {
         let named = agent
             .is_none_or(|agent| app.id.strip_prefix(corpid).and_then(|rest| rest.strip_prefix(':')) == Some(agent));
         app.platform == "wecom" && named
     };
-    let given = Given { call: "GET /cgi-bin/gettoken", appid: corpid, secret, peer: visitor.peer };
-    let apps = admitted(parts, &given, is_it).await?;
+    let given = PresentedSecret { call: "GET /cgi-bin/gettoken", appid: corpid, secret, peer: caller.peer };
+    let apps = authenticate_app(context, &given, is_it).await?;
     let [app] = apps.as_slice() else {
-        return Err(refusal(
+        return Err(wechat_error(
             40056,
             "invalid agentid: this key may read several apps of the corporation, name one by agentid",
         ));
     };
-    let credential = app.credential("access_token").ok_or_else(|| refusal(40013, "invalid corpid"))?;
-    let (token, expires_in) = live(parts, credential, Told(wechat_time::Call::Gettoken, client)).await?;
+    let credential = app.credential("access_token").ok_or_else(|| wechat_error(40013, "invalid corpid"))?;
+    let (token, expires_in) =
+        wait_for_value(context, credential, ExpiryRule(wechat_expiry::TokenEndpoint::Gettoken, client)).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": expires_in }))
 }
 
 /// What a call for a token has shown.
-struct Given<'g> {
+struct PresentedSecret<'g> {
     call: &'static str,
     appid: &'g str,
     secret: &'g str,
@@ -270,43 +291,62 @@ struct Given<'g> {
 
 /// Those of the appid's apps that the secret opens: it is theirs, or a key that may read them. It is looked at first,
 /// whatever has come before; only wrong ones are counted.
-async fn admitted<'p>(
-    parts: &'p Parts,
-    given: &Given<'_>,
-    is_it: impl Fn(&App) -> bool,
-) -> Result<Vec<&'p App>, Refusal> {
+async fn authenticate_app<'p>(
+    context: &'p ApiContext,
+    given: &PresentedSecret<'_>,
+    is_it: impl Fn(&ApiApp) -> bool,
+) -> Result<Vec<&'p ApiApp>, WechatError> {
     let now_ms = clock::boot_ms();
-    let apps: Vec<(usize, &App)> = parts.of_appid(given.appid).filter(|(_, app)| is_it(app)).collect();
+    let apps: Vec<(usize, &ApiApp)> = context.of_appid(given.appid).filter(|(_, app)| is_it(app)).collect();
     let Some((first, app)) = apps.first() else {
         let shown = if looks_like_an_appid(given.appid) { given.appid } else { "an appid" };
-        return Err(wrong(parts, given, Target::UnknownApp, shown, refusal(40013, "invalid appid")));
+        return Err(record_wrong_secret(
+            context,
+            given,
+            SecretTarget::UnknownApp,
+            shown,
+            wechat_error(40013, "invalid appid"),
+        ));
     };
-    let mut opened: Vec<&App> = Vec::new();
+    let mut opened: Vec<&ApiApp> = Vec::new();
     for (_, app) in &apps {
         if let Some(secret) = &app.secret
-            && secret.is(given.secret, now_ms).await
+            && secret.matches(given.secret, now_ms).await
         {
             opened.push(app);
         }
     }
     if opened.is_empty()
-        && let Some(rights) = parts.keeper.gate.rights_of(given.secret.as_bytes())
+        && let Some(rights) = context.reload_handle.access_control.rights_of(given.secret.as_bytes())
     {
         opened.extend(apps.iter().map(|(_, app)| *app).filter(|app| rights.read(&app.id)));
     }
     if opened.is_empty() {
-        return Err(wrong(parts, given, Target::App(*first), &app.id, refusal(40125, "invalid appsecret")));
+        return Err(record_wrong_secret(
+            context,
+            given,
+            SecretTarget::App(*first),
+            &app.id,
+            wechat_error(40125, "invalid appsecret"),
+        ));
     }
     Ok(opened)
 }
 
-/// Counts a wrong secret and gives the refusal: past some of them in a while WeChat's word for too many calls, on which
+/// Counts a wrong secret and gives the wechat_error: past some of them in a while WeChat's word for too many calls, on which
 /// SDKs ask less often.
-fn wrong(parts: &Parts, given: &Given<'_>, target: Target, app: &str, refused: Refusal) -> Refusal {
-    let counted = parts.keeper.gate.count_wrong_secret(given.peer, given.call, app, target, clock::boot_ms());
+fn record_wrong_secret(
+    context: &ApiContext,
+    given: &PresentedSecret<'_>,
+    target: SecretTarget,
+    app: &str,
+    refused: WechatError,
+) -> WechatError {
+    let counted =
+        context.reload_handle.access_control.record_wrong_secret(given.peer, given.call, app, target, clock::boot_ms());
     match counted {
         Ok(()) => refused,
-        Err(_) => refusal(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
+        Err(_) => wechat_error(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
     }
 }
 
@@ -317,26 +357,30 @@ fn looks_like_an_appid(text: &str) -> bool {
 }
 
 /// The live value, and what is told of its life, seconds.
-async fn live(parts: &Parts, credential: &Credential, told: Told) -> Result<(String, u64), Refusal> {
+async fn wait_for_value(
+    context: &ApiContext,
+    credential: &Credential,
+    told: ExpiryRule,
+) -> Result<(String, u64), WechatError> {
     let mut changes = credential.subscribe();
     let until = tokio::time::Instant::now() + FIRST_FETCH_MAX;
     loop {
         let now_ms = clock::boot_ms();
         match credential.read(now_ms) {
             Reading::Live(shown) => {
-                let shown = shown.as_ref().ok_or_else(|| none(credential))?;
-                let value = String::from_utf8(shown.value.to_vec()).map_err(|_| none(credential))?;
+                let shown = shown.as_ref().ok_or_else(|| no_value_error(credential))?;
+                let value = String::from_utf8(shown.value.to_vec()).map_err(|_| no_value_error(credential))?;
                 let reliable_s = shown.reliable_until(now_ms).saturating_sub(now_ms) / 1000;
-                let min_s = parts.settings.wechat_expires_in_min_s;
-                parts.bearers.note(&value, credential.id, shown.expires_boot_ms, now_ms);
-                return Ok((value, wechat_time::told_s(reliable_s, told.0, told.1, min_s)));
+                let min_s = context.settings.wechat_expires_in_min_s;
+                context.issued_tokens.record(&value, credential.id, shown.expires_boot_ms, now_ms);
+                return Ok((value, wechat_expiry::expires_in_s(reliable_s, told.0, told.1, min_s)));
             }
-            Reading::Absent => return Err(none(credential)),
+            Reading::Absent => return Err(no_value_error(credential)),
             Reading::FirstFetch => {
                 let waited = tokio::time::timeout_at(until, changes.changed());
                 tokio::select! {
-                    () = parts.shutdown.cancelled() => return Err(none(credential)),
-                    waited = waited => if !matches!(waited, Ok(Ok(()))) { return Err(none(credential)) },
+                    () = context.shutdown.cancelled() => return Err(no_value_error(credential)),
+                    waited = waited => if !matches!(waited, Ok(Ok(()))) { return Err(no_value_error(credential)) },
                 }
             }
         }
@@ -344,49 +388,55 @@ async fn live(parts: &Parts, credential: &Credential, told: Told) -> Result<(Str
 }
 
 /// There is no live value: what WeChat said, or that it is busy, on which every SDK tries again.
-fn none(credential: &Credential) -> Refusal {
+fn no_value_error(credential: &Credential) -> WechatError {
     let error = credential.status(clock::boot_ms()).last_error;
-    let told = error.and_then(|error| Some(Refusal { errcode: error.errcode?, errmsg: error.text }));
-    told.unwrap_or_else(|| refusal(-1, "system error"))
+    let told = error.and_then(|error| Some(WechatError { errcode: error.errcode?, errmsg: error.text }));
+    told.unwrap_or_else(|| wechat_error(-1, "system error"))
 }
 
 /// By force: the caller takes the token for dead. It is looked into as after a `delete`.
-async fn look_into(parts: &Parts, credential: &Credential) {
-    if let Some(done) = parts.table().report_dead(credential, None) {
+async fn verify_value(context: &ApiContext, credential: &Credential) {
+    if let Some(done) = context.table().report_dead(credential, None) {
         tokio::select! {
-            () = parts.shutdown.cancelled() => {}
+            () = context.shutdown.cancelled() => {}
             // Whatever came of it, what is live then is the answer.
-            _ = tokio::time::timeout(CHECK_MAX, done) => {}
+            _ = tokio::time::timeout(VERIFICATION_MAX, done) => {}
         }
     }
 }
 
-async fn ticket(asked: &Asked<Uri>, words: &Words, kind: &str, of_platform: fn(&str) -> bool) -> Outcome {
-    let parts = &asked.parts;
-    let token = words.needed("access_token", 41001, "access_token missing")?;
-    let invalid = || refusal(40001, "invalid credential, access_token is invalid or not latest");
-    let app = bearer(parts, token).filter(|app| of_platform(app.platform)).ok_or_else(invalid)?;
+async fn answer_ticket_call(
+    asked: &WechatRequest<Uri>,
+    params: &WechatParams,
+    kind: &str,
+    of_platform: fn(&str) -> bool,
+) -> WechatResult {
+    let context = &asked.context;
+    let token = params.require("access_token", 41001, "access_token missing")?;
+    let invalid = || wechat_error(40001, "invalid credential, access_token is invalid or not latest");
+    let app = app_of_token(context, token).filter(|app| of_platform(app.platform)).ok_or_else(invalid)?;
     let Some(credential) = app.credential(kind) else {
         let what = format!("api unauthorized: {kind} is not among the app's tickets in the configuration");
-        return Err(Refusal { errcode: 48001, errmsg: what });
+        return Err(WechatError { errcode: 48001, errmsg: what });
     };
-    let (ticket, expires_in) = live(parts, credential, Told(wechat_time::Call::Ticket, asked.client)).await?;
+    let (ticket, expires_in) =
+        wait_for_value(context, credential, ExpiryRule(wechat_expiry::TokenEndpoint::Ticket, asked.client)).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "ticket": ticket, "expires_in": expires_in }))
 }
 
-/// The app whose token that is: its live one, or an earlier one that has not ended.
-fn bearer<'p>(parts: &'p Parts, token: &str) -> Option<&'p App> {
+/// The app owner_of token that is: its live one, or an earlier one that has not ended.
+fn app_of_token<'p>(context: &'p ApiContext, token: &str) -> Option<&'p ApiApp> {
     let now_ms = clock::boot_ms();
-    parts.bearers.note_all(parts.table(), now_ms);
-    let id = parts.bearers.whose(token, now_ms)?;
-    parts.apps.iter().find(|app| app.token().is_some_and(|token| token.id == id))
+    context.issued_tokens.record_published(context.table(), now_ms);
+    let id = context.issued_tokens.owner_of(token, now_ms)?;
+    context.apps.iter().find(|app| app.token().is_some_and(|token| token.id == id))
 }
 
 /// Whose tokens those are that clients come with, by their digests: the live ones, and earlier ones until their end. A
 /// wrong one costs a look into a map, so nobody needs to be kept from asking with it.
-pub struct Bearers(Mutex<Known>);
+pub struct IssuedTokens(Mutex<TokenOwners>);
 
-struct Known {
+struct TokenOwners {
     /// That of [`Table::values`] up to which all values are here.
     upto: u64,
     /// Credential and end.
@@ -394,17 +444,21 @@ struct Known {
     max: usize,
 }
 
-impl Bearers {
-    pub fn new(credentials: usize) -> Bearers {
-        Bearers(Mutex::new(Known { upto: 0, by_digest: HashMap::new(), max: BEARERS_MAX + 4 * credentials }))
+impl IssuedTokens {
+    pub fn new(credentials: usize) -> IssuedTokens {
+        IssuedTokens(Mutex::new(TokenOwners {
+            upto: 0,
+            by_digest: HashMap::new(),
+            max: ISSUED_TOKENS_MAX + 4 * credentials,
+        }))
     }
 
-    fn note(&self, value: &str, id: usize, expires_ms: BootMs, now_ms: BootMs) {
-        self.0.lock().note(value.as_bytes(), id, expires_ms, now_ms);
+    fn record(&self, value: &str, id: usize, expires_ms: BootMs, now_ms: BootMs) {
+        self.0.lock().record(value.as_bytes(), id, expires_ms, now_ms);
     }
 
     /// Takes up what has been published since the last time.
-    fn note_all(&self, table: &Table, now_ms: BootMs) {
+    fn record_published(&self, table: &Table, now_ms: BootMs) {
         let upto = *table.values().borrow();
         let mut known = self.0.lock();
         if known.upto == upto {
@@ -415,20 +469,20 @@ impl Bearers {
             if let Reading::Live(shown) = credential.read(now_ms)
                 && let Some(shown) = shown.as_ref()
             {
-                known.note(&shown.value, credential.id, shown.expires_boot_ms, now_ms);
+                known.record(&shown.value, credential.id, shown.expires_boot_ms, now_ms);
             }
         }
         known.upto = upto;
     }
 
-    fn whose(&self, value: &str, now_ms: BootMs) -> Option<usize> {
+    fn owner_of(&self, value: &str, now_ms: BootMs) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(value).into();
         self.0.lock().by_digest.get(&digest).filter(|(_, end_ms)| *end_ms > now_ms).map(|(id, _)| *id)
     }
 }
 
-impl Known {
-    fn note(&mut self, value: &[u8], id: usize, expires_ms: BootMs, now_ms: BootMs) {
+impl TokenOwners {
+    fn record(&mut self, value: &[u8], id: usize, expires_ms: BootMs, now_ms: BootMs) {
         if self.by_digest.len() >= self.max {
             self.by_digest.retain(|_, (_, end_ms)| *end_ms > now_ms);
         }

@@ -110,11 +110,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::https::{Names, Trust, tls};
+    use crate::https::{NameResolver, Trust, tls};
 
     fn client() -> reqwest::Client {
         let builder = reqwest::Client::builder().tls_backend_preconfigured(tls(Trust::OnlyOr(None)).unwrap());
-        builder.dns_resolver(Arc::new(Names::of_system())).no_proxy().build().unwrap()
+        builder.dns_resolver(Arc::new(NameResolver::of_system())).no_proxy().build().unwrap()
     }
 
     async fn fault(url: &str) -> NetworkFault {

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::class::{Class, Failure, Sent, scrub};
-use super::codes;
+use super::errcodes;
+use super::failure::{Class, Delivery, Failure, scrub};
 use crate::https::NetworkFault;
-use crate::platform::{Api, Kind, Shape};
+use crate::platform::{AnswerFields, ApiCall, CredentialType};
 use crate::secret::Secret;
 
 /// A token WeChat gave. `Debug` never shows it.
@@ -20,10 +20,10 @@ use crate::secret::Secret;
 pub struct Token {
     /// Byte for byte as given: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without spaces.
     pub value: Bytes,
-    /// Seconds the token still lives, after [`Token::told`]'s correction.
+    /// Seconds the token still lives, after [`Token::lifetime_source`]'s correction.
     pub expires_in_s: u64,
     /// How the answer put the lifetime.
-    pub told: Told,
+    pub lifetime_source: LifetimeSource,
     /// What the next renewal is to be made with, if the answer brought it.
     pub refresh: Option<Secret>,
 }
@@ -34,7 +34,7 @@ impl Token {
         if self.expires_in_s.saturating_mul(1000) <= life_ms_max {
             return self;
         }
-        Token { expires_in_s: LIFE_S_USUAL, told: Told::TooLong, ..self }
+        Token { expires_in_s: LIFE_S_USUAL, lifetime_source: LifetimeSource::TooLong, ..self }
     }
 }
 
@@ -42,14 +42,14 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token")
             .field("expires_in_s", &self.expires_in_s)
-            .field("told", &self.told)
+            .field("lifetime_source", &self.lifetime_source)
             .finish_non_exhaustive()
     }
 }
 
 /// How the answer put the token's lifetime. All but `AsGiven` deserve a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LifetimeSource {
     /// A plain number of seconds, taken as it is.
     AsGiven,
     /// Less than a second; 60 s assumed for a new token.
@@ -62,15 +62,15 @@ pub enum Told {
     TooLong,
 }
 
-impl Told {
+impl LifetimeSource {
     /// What to warn about, if anything.
     pub fn warning(self) -> Option<&'static str> {
         match self {
-            Told::AsGiven => None,
-            Told::Zero => Some("expires_in was 0; assuming 60 s"),
-            Told::Missing => Some("expires_in was missing; assuming 6900 s"),
-            Told::Unusable => Some("expires_in was not a usable number; assuming 60 s"),
-            Told::TooLong => Some(
+            LifetimeSource::AsGiven => None,
+            LifetimeSource::Zero => Some("expires_in was 0; assuming 60 s"),
+            LifetimeSource::Missing => Some("expires_in was missing; assuming 6900 s"),
+            LifetimeSource::Unusable => Some("expires_in was not a usable number; assuming 60 s"),
+            LifetimeSource::TooLong => Some(
                 "expires_in was longer than any value of this type lives; assuming 7200 s: see what answers at base_url",
             ),
         }
@@ -97,43 +97,50 @@ const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
 const LIFE_S_USUAL: u64 = 7_200;
 
 /// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
-pub fn token(kind: &Kind, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
-    read(kind.api, &kind.shape, appid, hidden, status, body)
+pub fn token(kind: &CredentialType, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+    read(kind.api, &kind.answer_fields, appid, hidden, status, body)
 }
 
 /// The same of any call.
-pub fn read(api: Api, shape: &Shape, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
+pub fn read(
+    api: ApiCall,
+    answer_fields: &AnswerFields,
+    appid: &str,
+    hidden: &[&str],
+    status: u16,
+    body: &[u8],
+) -> Result<Token, Failure> {
     // A torn answer may carry a token that the classic endpoint has minted.
-    let broken = |sent: Sent, what: String| Failure {
+    let broken = |delivery: Delivery, what: String| Failure {
         network: Some(NetworkFault::Answer),
-        ..Failure::transport(appid, sent, what)
+        ..Failure::transport(appid, delivery, what)
     };
-    let parsed = parse(shape, body);
+    let parsed = parse(answer_fields, body);
     if let Ok(fields) = &parsed
         && let Some(code) = fields.refusal()
     {
         return Err(Failure::refused(api, appid, code, scrub(&fields.message(), hidden)));
     }
     if !(200..300).contains(&status) {
-        let sent = if (300..500).contains(&status) { Sent::Answered } else { Sent::Ambiguous };
+        let delivery = if (300..500).contains(&status) { Delivery::Answered } else { Delivery::Ambiguous };
         let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
         return Err(match is_elsewhere(status) {
-            true => Failure::from_elsewhere(appid, sent, message),
-            false => broken(sent, message),
+            true => Failure::from_elsewhere(appid, delivery, message),
+            false => broken(delivery, message),
         });
     }
     if trim(body).first() == Some(&b'<') {
         let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
-        return Err(Failure::from_elsewhere(appid, Sent::Ambiguous, message));
+        return Err(Failure::from_elsewhere(appid, Delivery::Ambiguous, message));
     }
-    let fields = parsed.map_err(|what| broken(Sent::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
+    let fields = parsed.map_err(|what| broken(Delivery::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
     let value = match fields.value() {
         Ok(value) => value,
-        Err(Unusable::Broken(what)) => return Err(broken(Sent::Ambiguous, what)),
+        Err(Unusable::Broken(what)) => return Err(broken(Delivery::Ambiguous, what)),
         Err(Unusable::TooLong(what)) => return Err(Failure::unholdable(appid, what)),
     };
-    let (expires_in_s, told) = life(fields.get(shape.life));
-    Ok(Token { value, expires_in_s, told, refresh: fields.refresh() })
+    let (expires_in_s, lifetime_source) = life(fields.get(answer_fields.life));
+    Ok(Token { value, expires_in_s, lifetime_source, refresh: fields.refresh() })
 }
 
 /// WeChat refuses with an errcode and status 200. Without one, a redirect or a client's error is somebody else's; one of
@@ -143,13 +150,13 @@ fn is_elsewhere(status: u16) -> bool {
 }
 
 /// Reads the answer to a probe, which that call is.
-pub fn probe(api: Api, status: u16, body: &[u8]) -> Probe {
-    const SHAPE: Shape = Shape::of("ip_list");
-    let Ok(fields) = parse(&SHAPE, body) else { return Probe::Unknown };
+pub fn probe(api: ApiCall, status: u16, body: &[u8]) -> Probe {
+    const ANSWER_FIELDS: AnswerFields = AnswerFields::of("ip_list");
+    let Ok(fields) = parse(&ANSWER_FIELDS, body) else { return Probe::Unknown };
     match fields.code() {
-        Code::Absent | Code::Value(0) if status == 200 && fields.get(SHAPE.value).is_some() => Probe::Alive,
+        Code::Absent | Code::Value(0) if status == 200 && fields.get(ANSWER_FIELDS.value).is_some() => Probe::Alive,
         Code::Absent | Code::Value(0) | Code::Nonsense => Probe::Unknown,
-        Code::Value(code) => match codes::find(api, code) {
+        Code::Value(code) => match errcodes::find(api, code) {
             Some(row) if row.refuses_token => Probe::Dead(code),
             // Busy, or an address that is not in service any more.
             Some(row) if row.class == Class::Retry => Probe::Unknown,
@@ -169,7 +176,7 @@ enum Unusable {
 /// An answer's fields. A key given twice is refused, since two readers might choose differently.
 struct Fields<'a> {
     values: HashMap<String, Value>,
-    shape: &'a Shape,
+    answer_fields: &'a AnswerFields,
 }
 
 /// A JSON object without duplicate keys.
@@ -213,7 +220,7 @@ impl Fields<'_> {
     }
 
     fn code(&self) -> Code {
-        let code = match self.get(self.shape.code) {
+        let code = match self.get(self.answer_fields.code) {
             None => return Code::Absent,
             Some(Value::Number(number)) => number.as_i64(),
             Some(Value::String(text)) => text.trim().parse().ok(),
@@ -231,7 +238,7 @@ impl Fields<'_> {
     }
 
     fn message(&self) -> String {
-        match self.get(self.shape.message) {
+        match self.get(self.answer_fields.message) {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => "no message".to_owned(),
@@ -239,13 +246,13 @@ impl Fields<'_> {
     }
 
     fn value(&self) -> Result<Bytes, Unusable> {
-        let name = self.shape.value;
+        let name = self.answer_fields.value;
         let broken = |what: String| Err(Unusable::Broken(what));
         if matches!(self.code(), Code::Nonsense) {
-            return broken(format!("the answer's {} is not a number", self.shape.code));
+            return broken(format!("the answer's {} is not a number", self.answer_fields.code));
         }
         let text = match self.get(name) {
-            None => return broken(format!("the answer has neither {name} nor {}", self.shape.code)),
+            None => return broken(format!("the answer has neither {name} nor {}", self.answer_fields.code)),
             Some(Value::String(text)) => text,
             Some(_) => return broken(format!("the answer's {name} is not a string")),
         };
@@ -267,7 +274,7 @@ impl Fields<'_> {
 
     /// An unusable one is none: the answer's token is good all the same, and the present one stays.
     fn refresh(&self) -> Option<Secret> {
-        let text = self.get(self.shape.refresh?)?.as_str()?;
+        let text = self.get(self.answer_fields.refresh?)?.as_str()?;
         let usable = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text);
         usable.then(|| Secret::new(text.to_owned()))
     }
@@ -278,13 +285,13 @@ pub fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }
 
-fn parse<'a>(shape: &'a Shape, body: &[u8]) -> Result<Fields<'a>, &'static str> {
+fn parse<'a>(answer_fields: &'a AnswerFields, body: &[u8]) -> Result<Fields<'a>, &'static str> {
     let body = trim(body);
     if body.is_empty() {
         return Err("the answer is empty");
     }
     let parsed: Result<Unique, serde_json::Error> = serde_json::from_slice(body);
-    parsed.map(|Unique(values)| Fields { values, shape }).map_err(|error| match error.classify() {
+    parsed.map(|Unique(values)| Fields { values, answer_fields }).map_err(|error| match error.classify() {
         serde_json::error::Category::Eof => "the answer is torn",
         _ => "the answer is not the JSON object expected",
     })
@@ -305,19 +312,19 @@ fn trim(mut body: &[u8]) -> &[u8] {
     }
 }
 
-fn life(expires_in: Option<&Value>) -> (u64, Told) {
+fn life(expires_in: Option<&Value>) -> (u64, LifetimeSource) {
     let seconds = match expires_in {
-        None => return (7200 - 300, Told::Missing),
+        None => return (7200 - 300, LifetimeSource::Missing),
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
         Some(_) => None,
     };
     match seconds {
-        Some(seconds) if seconds > LIFE_S_MAX => (LIFE_S_USUAL, Told::TooLong),
+        Some(seconds) if seconds > LIFE_S_MAX => (LIFE_S_USUAL, LifetimeSource::TooLong),
         // Rounded down, as WeChat does: a token must never be thought to live longer than it does.
-        Some(seconds) if seconds >= 1.0 => (seconds as u64, Told::AsGiven),
-        Some(seconds) if (0.0..1.0).contains(&seconds) => (60, Told::Zero),
-        _ => (60, Told::Unusable),
+        Some(seconds) if seconds >= 1.0 => (seconds as u64, LifetimeSource::AsGiven),
+        Some(seconds) if (0.0..1.0).contains(&seconds) => (60, LifetimeSource::Zero),
+        _ => (60, LifetimeSource::Unusable),
     }
 }
 
@@ -329,37 +336,43 @@ fn excerpt(body: &[u8], hidden: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::class::Pace;
+    use crate::platform::failure::Pace;
     use crate::platform::{component, mp};
 
-    static KIND: &Kind = &mp::STABLE;
-    const PROBE: Api = mp::PROBE.api();
+    static KIND: &CredentialType = &mp::STABLE;
+    const PROBE: ApiCall = mp::PROBE.api();
 
     fn read(body: &str) -> Result<Token, Failure> {
         token(KIND, "wx1", &["s3cr3t"], 200, body.as_bytes())
     }
 
-    fn accepted(body: &str) -> (String, u64, Told) {
+    fn accepted(body: &str) -> (String, u64, LifetimeSource) {
         let token = read(body).unwrap();
-        (String::from_utf8(token.value.to_vec()).unwrap(), token.expires_in_s, token.told)
+        (String::from_utf8(token.value.to_vec()).unwrap(), token.expires_in_s, token.lifetime_source)
     }
 
     #[test]
     fn a_plain_answer_is_taken_as_it_is() {
-        assert_eq!(accepted(r#"{"access_token":"T","expires_in":7200}"#), ("T".into(), 7200, Told::AsGiven));
-        assert_eq!(accepted(r#"{"errcode":0,"access_token":"T","expires_in":345}"#), ("T".into(), 345, Told::AsGiven));
-        assert_eq!(accepted(r#"{"errcode":"0","access_token":"T","expires_in":2}"#), ("T".into(), 2, Told::AsGiven));
+        assert_eq!(accepted(r#"{"access_token":"T","expires_in":7200}"#), ("T".into(), 7200, LifetimeSource::AsGiven));
+        assert_eq!(
+            accepted(r#"{"errcode":0,"access_token":"T","expires_in":345}"#),
+            ("T".into(), 345, LifetimeSource::AsGiven)
+        );
+        assert_eq!(
+            accepted(r#"{"errcode":"0","access_token":"T","expires_in":2}"#),
+            ("T".into(), 2, LifetimeSource::AsGiven)
+        );
     }
 
     #[test]
     fn a_failure_quotes_a_bounded_part_of_a_broken_answer() {
         for body in ["\u{1}".repeat(4000), "a ".repeat(4000), "{\"errcode\": \"\u{20ac} ".repeat(500)] {
             let message = read(&body).unwrap_err().message;
-            assert_eq!(message.chars().count(), crate::platform::class::MESSAGE_CHARS_MAX, "{message}");
+            assert_eq!(message.chars().count(), crate::platform::failure::MESSAGE_CHARS_MAX, "{message}");
         }
         let page = token(KIND, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
         assert!(page.starts_with("HTTP status 502: a a"), "{page}");
-        assert_eq!(page.chars().count(), crate::platform::class::MESSAGE_CHARS_MAX, "{page}");
+        assert_eq!(page.chars().count(), crate::platform::failure::MESSAGE_CHARS_MAX, "{page}");
     }
 
     #[test]
@@ -385,37 +398,40 @@ mod tests {
     #[test]
     fn a_lifetime_is_understood_in_every_shape_or_replaced_with_a_warning() {
         let cases = [
-            (r#""7200""#, 7200, Told::AsGiven),
-            ("7200.5", 7200, Told::AsGiven),
-            ("30", 30, Told::AsGiven),
-            ("1", 1, Told::AsGiven),
-            ("2592000", 2_592_000, Told::AsGiven),
-            ("2592001", 7200, Told::TooLong),
-            ("1e12", 7200, Told::TooLong),
-            (r#""inf""#, 7200, Told::TooLong),
-            ("0", 60, Told::Zero),
-            ("-1", 60, Told::Unusable),
-            (r#""NaN""#, 60, Told::Unusable),
-            (r#""soon""#, 60, Told::Unusable),
-            ("[7200]", 60, Told::Unusable),
-            ("null", 6900, Told::Missing),
+            (r#""7200""#, 7200, LifetimeSource::AsGiven),
+            ("7200.5", 7200, LifetimeSource::AsGiven),
+            ("30", 30, LifetimeSource::AsGiven),
+            ("1", 1, LifetimeSource::AsGiven),
+            ("2592000", 2_592_000, LifetimeSource::AsGiven),
+            ("2592001", 7200, LifetimeSource::TooLong),
+            ("1e12", 7200, LifetimeSource::TooLong),
+            (r#""inf""#, 7200, LifetimeSource::TooLong),
+            ("0", 60, LifetimeSource::Zero),
+            ("-1", 60, LifetimeSource::Unusable),
+            (r#""NaN""#, 60, LifetimeSource::Unusable),
+            (r#""soon""#, 60, LifetimeSource::Unusable),
+            ("[7200]", 60, LifetimeSource::Unusable),
+            ("null", 6900, LifetimeSource::Missing),
         ];
-        for (given, seconds, told) in cases {
+        for (given, seconds, lifetime_source) in cases {
             let (_, got, how) = accepted(&format!(r#"{{"access_token":"T","expires_in":{given}}}"#));
-            assert_eq!((got, how), (seconds, told), "{given}");
+            assert_eq!((got, how), (seconds, lifetime_source), "{given}");
         }
-        assert_eq!(accepted(r#"{"access_token":"T"}"#).2, Told::Missing);
+        assert_eq!(accepted(r#"{"access_token":"T"}"#).2, LifetimeSource::Missing);
     }
 
     #[test]
     fn no_value_is_believed_to_live_longer_than_its_type_does() {
         let life_ms_max = crate::platform::mp::STABLE.life_ms_max;
-        let told = |seconds: u64| {
+        let lifetime_source = |seconds: u64| {
             let token = read(&format!(r#"{{"access_token":"T","expires_in":{seconds}}}"#)).unwrap().within(life_ms_max);
-            (token.expires_in_s, token.told)
+            (token.expires_in_s, token.lifetime_source)
         };
-        assert_eq!([told(7_200), told(7_800)], [(7_200, Told::AsGiven), (7_800, Told::AsGiven)]);
-        assert_eq!([told(7_801), told(2_592_000)], [(7_200, Told::TooLong); 2]);
+        assert_eq!(
+            [lifetime_source(7_200), lifetime_source(7_800)],
+            [(7_200, LifetimeSource::AsGiven), (7_800, LifetimeSource::AsGiven)]
+        );
+        assert_eq!([lifetime_source(7_801), lifetime_source(2_592_000)], [(7_200, LifetimeSource::TooLong); 2]);
     }
 
     #[test]
@@ -443,7 +459,7 @@ mod tests {
         ];
         for body in refused {
             let failure = read(body).unwrap_err();
-            assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "{body}");
+            assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::Ambiguous), "{body}");
         }
     }
 
@@ -453,7 +469,7 @@ mod tests {
         assert_eq!(of(4096).unwrap().value.len(), 4096);
         assert!(of(TOKEN_BYTES_MAX).is_ok());
         let failure = of(TOKEN_BYTES_MAX + 1).unwrap_err();
-        assert_eq!((failure.class, failure.sent), (Class::OwnBug, Sent::Ambiguous));
+        assert_eq!((failure.class, failure.delivery), (Class::Internal, Delivery::Ambiguous));
         assert_eq!(failure.to_string(), "the answer's access_token has 8193 bytes, and this server holds 8192 at most");
         assert!(failure.advice().contains("report this as a bug"), "{}", failure.advice());
     }
@@ -500,7 +516,7 @@ mod tests {
         let body = r#"{"errcode":40125,"errmsg":"invalid appsecret s3cr3t, rid: 64d2e8b1-4d4aab5f-5bd0e1a5"}"#;
         let failure = read(body).unwrap_err();
         assert_eq!(failure.class, Class::Operator(Pace::Slow));
-        assert_eq!((failure.errcode, failure.sent), (Some(40125), Sent::Answered));
+        assert_eq!((failure.errcode, failure.delivery), (Some(40125), Delivery::Answered));
         assert_eq!(failure.rid.as_deref(), Some("64d2e8b1-4d4aab5f-5bd0e1a5"));
         assert!(!failure.to_string().contains("s3cr3t"));
     }
@@ -510,7 +526,7 @@ mod tests {
         assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
         let answer = br#"{"access_token":"T","expires_in":9}"#;
         let failure = token(KIND, "wx1", &["s"], 502, answer).unwrap_err();
-        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous));
+        assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::Ambiguous));
         assert!(!failure.message.contains("\"T\""), "{}", failure.message);
         assert_eq!(token(KIND, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }

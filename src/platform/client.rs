@@ -19,11 +19,11 @@ use tracing::{error, info, warn};
 
 pub use self::options::{ClientOptions, proxy_shown};
 use super::answer::{self, Probe, Token};
-use super::class::{Class, Failure, Pace, Sent, scrub};
-use super::hosts::{self, Hosts, Pick};
+use super::failure::{Class, Delivery, Failure, Pace, scrub};
+use super::hosts::{self, ChosenHost, Hosts};
 use crate::clock;
-use crate::https::{self, Names, NetworkFault, TlsFault, Trust, chain, is_by_tls, is_out_of_descriptors};
-use crate::platform::{Ask, Kind, Outgoing, PLATFORMS};
+use crate::https::{self, NameResolver, NetworkFault, TlsFault, Trust, chain, is_out_of_descriptors, is_tls_error};
+use crate::platform::{CredentialType, FetchParams, HttpRequest, PLATFORMS};
 
 /// The largest answer read; WeChat's are below 1 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -31,28 +31,43 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What a call to WeChat comes to. The real one is [`Client`].
 pub trait Upstream: Send + Sync {
     /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
-    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, deadline: Duration) -> Called<'a, Result<Token, Failure>>;
+    fn fetch<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        ask: FetchParams<'a>,
+        deadline: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>>;
 
     /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
-    fn probe<'a>(&'a self, kind: &'a Kind, base_url: &'a str, value: &'a [u8], deadline: Duration)
-    -> Called<'a, Probe>;
+    fn probe<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        base_url: &'a str,
+        value: &'a [u8],
+        deadline: Duration,
+    ) -> UpstreamFuture<'a, Probe>;
 }
 
 /// A call under way.
-pub type Called<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type UpstreamFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Upstream for Client {
-    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, deadline: Duration) -> Called<'a, Result<Token, Failure>> {
+    fn fetch<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        ask: FetchParams<'a>,
+        deadline: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move { Client::fetch(self, kind, &ask, deadline).await })
     }
 
     fn probe<'a>(
         &'a self,
-        kind: &'a Kind,
+        kind: &'a CredentialType,
         base_url: &'a str,
         value: &'a [u8],
         deadline: Duration,
-    ) -> Called<'a, Probe> {
+    ) -> UpstreamFuture<'a, Probe> {
         Box::pin(Client::probe(self, kind, base_url, value, deadline))
     }
 }
@@ -61,12 +76,12 @@ impl Upstream for Client {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    groups: Arc<[Group]>,
+    groups: Arc<[HostGroup]>,
 }
 
 /// The hosts behind one base URL; shared by all apps that use it.
 #[derive(Debug)]
-struct Group {
+struct HostGroup {
     base_url: String,
     /// Held for picking and noting only, never over a call.
     hosts: Mutex<Hosts>,
@@ -74,7 +89,7 @@ struct Group {
 
 /// Why no client could be built: always something in the configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub enum ClientBuildError {
     #[error("upstream.ca_file {path}: {reason}")]
     CaFile { path: PathBuf, reason: String },
     #[error("upstream.proxy: {0}")]
@@ -85,12 +100,12 @@ pub enum BuildError {
 
 impl Client {
     /// Builds the client. Reads `ca_file`; connects nowhere.
-    pub fn new(config: &ClientOptions) -> Result<Client, BuildError> {
+    pub fn new(config: &ClientOptions) -> Result<Client, ClientBuildError> {
         Client::with_resolver(config, None)
     }
 
     /// Names are looked up by the system, unless a test brings a resolver.
-    fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, BuildError> {
+    fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, ClientBuildError> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(config)?)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
@@ -105,19 +120,24 @@ impl Client {
             .no_proxy();
         if let Some(proxy) = &config.proxy {
             // The reason is enough: the proxy's address may hold a password.
-            let proxy = reqwest::Proxy::all(proxy).map_err(|error| BuildError::Proxy(chain(error)))?;
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| ClientBuildError::Proxy(chain(error)))?;
             builder = builder.proxy(proxy);
         }
-        let resolver = resolver.unwrap_or_else(|| Arc::new(Names::of_system()));
-        let http = builder.dns_resolver(resolver).build().map_err(|error| BuildError::Tls(chain(error)))?;
+        let resolver = resolver.unwrap_or_else(|| Arc::new(NameResolver::of_system()));
+        let http = builder.dns_resolver(resolver).build().map_err(|error| ClientBuildError::Tls(chain(error)))?;
         Ok(Client { http, groups: groups(config).into() })
     }
 
     /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
-    pub async fn fetch(&self, kind: &Kind, ask: &Ask<'_>, deadline: Duration) -> Result<Token, Failure> {
+    pub async fn fetch(
+        &self,
+        kind: &CredentialType,
+        ask: &FetchParams<'_>,
+        deadline: Duration,
+    ) -> Result<Token, Failure> {
         let hidden: Vec<&str> = [ask.secret.expose(), ask.token].into_iter().filter(|text| !text.is_empty()).collect();
         let caller = Caller { base_url: ask.base_url, appid: ask.appid, hidden: &hidden };
-        let request = |base_url: &str| (kind.request)(&Ask { base_url, ..*ask });
+        let request = |base_url: &str| (kind.request)(&FetchParams { base_url, ..*ask });
         let (turn, answered) = self.reach(&caller, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
             answer::token(kind, ask.appid, &hidden, status, &body)
@@ -131,14 +151,14 @@ impl Client {
     }
 
     /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
-    pub async fn probe(&self, kind: &Kind, base_url: &str, value: &[u8], deadline: Duration) -> Probe {
+    pub async fn probe(&self, kind: &CredentialType, base_url: &str, value: &[u8], deadline: Duration) -> Probe {
         let (Some(call), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
         let caller = Caller { base_url, appid: "", hidden: &[value] };
         match self.reach(&caller, |base_url| (call.request)(base_url, value), deadline).await {
             (turn, Ok((status, body))) => {
                 let probe = answer::probe(call.api(), status, &body);
                 if matches!(probe, Probe::Unknown | Probe::Withheld(_))
-                    && let Err(failure) = answer::read(call.api(), &kind.shape, "", &[value], status, &body)
+                    && let Err(failure) = answer::read(call.api(), &kind.answer_fields, "", &[value], status, &body)
                 {
                     // It says nothing of the token, but perhaps of the host.
                     turn.refused(hosts::named(failure, &turn.pick.base_url));
@@ -155,9 +175,9 @@ impl Client {
     async fn reach(
         &self,
         caller: &Caller<'_>,
-        request: impl Fn(&str) -> Outgoing,
+        request: impl Fn(&str) -> HttpRequest,
         deadline: Duration,
-    ) -> (Turn<'_>, Result<(u16, Bytes), Failure>) {
+    ) -> (HostAttempt<'_>, Result<(u16, Bytes), Failure>) {
         let end = Instant::now() + deadline;
         let turn = self.turn(caller.base_url);
         let lost = match self.call(request(&turn.pick.base_url), deadline).await {
@@ -173,25 +193,25 @@ impl Client {
         (next, answered)
     }
 
-    fn turn(&self, base_url: &str) -> Turn<'_> {
+    fn turn(&self, base_url: &str) -> HostAttempt<'_> {
         let group = self.groups.iter().find(|group| group.base_url == base_url.trim_end_matches('/'));
         let pick = group.and_then(|group| group.hosts.lock().pick(clock::boot_ms()));
-        Turn { group, pick: pick.unwrap_or_else(|| Pick::only(base_url)) }
+        HostAttempt { group, pick: pick.unwrap_or_else(|| ChosenHost::only(base_url)) }
     }
 
-    async fn call(&self, outgoing: Outgoing, deadline: Duration) -> Result<(u16, Bytes), Lost> {
+    async fn call(&self, outgoing: HttpRequest, deadline: Duration) -> Result<(u16, Bytes), NoAnswer> {
         let request = match outgoing.body {
             Some(body) => self.http.post(&outgoing.url).header("content-type", "application/json").body(body),
             None => self.http.get(&outgoing.url),
         };
-        let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(Lost::from)?;
+        let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(NoAnswer::from)?;
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(Lost::from)? {
+        while let Some(chunk) = response.chunk().await.map_err(NoAnswer::from)? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(Lost {
+                return Err(NoAnswer {
                     class: Class::Retry,
-                    sent: Sent::Ambiguous,
+                    delivery: Delivery::Ambiguous,
                     by_tls: false,
                     network: Some(NetworkFault::Answer),
                     no_descriptor: false,
@@ -205,8 +225,8 @@ impl Client {
 }
 
 /// Which base URLs have several hosts, or one in place of another.
-fn groups(config: &ClientOptions) -> Vec<Group> {
-    let group = |base_url: &str, hosts| Group { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
+fn groups(config: &ClientOptions) -> Vec<HostGroup> {
+    let group = |base_url: &str, hosts| HostGroup { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
     let own = config.base_url.trim_end_matches('/');
     let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
     let others = others.filter_map(|platform| Some(group(platform.base_url, Hosts::of(platform.hosts)?)));
@@ -221,20 +241,20 @@ struct Caller<'a> {
 }
 
 /// A call's host.
-struct Turn<'c> {
-    group: Option<&'c Group>,
-    pick: Pick,
+struct HostAttempt<'c> {
+    group: Option<&'c HostGroup>,
+    pick: ChosenHost,
 }
 
-impl<'c> Turn<'c> {
-    fn other(&self) -> Option<Turn<'c>> {
+impl<'c> HostAttempt<'c> {
+    fn other(&self) -> Option<HostAttempt<'c>> {
         let group = self.group?;
         let pick = group.hosts.lock().pick_other(&self.pick, clock::boot_ms())?;
-        Some(Turn { group: Some(group), pick })
+        Some(HostAttempt { group: Some(group), pick })
     }
 
     /// No answer: a failure that names the host.
-    fn lost(&self, lost: Lost, caller: &Caller<'_>) -> Failure {
+    fn lost(&self, lost: NoAnswer, caller: &Caller<'_>) -> Failure {
         let by_tls = lost.by_tls;
         let failure = hosts::named(lost.into_failure(caller.appid, caller.hidden), &self.pick.base_url);
         self.failed(failure, by_tls)
@@ -249,7 +269,7 @@ impl<'c> Turn<'c> {
     fn failed(&self, failure: Failure, by_tls: bool) -> Failure {
         if !hosts::is_at_fault(&failure) {
             // No call went out, or the host answered in WeChat's words.
-            if failure.sent == Sent::Answered {
+            if failure.delivery == Delivery::Answered {
                 self.answered();
             }
             return failure;
@@ -276,9 +296,9 @@ impl<'c> Turn<'c> {
 }
 
 /// A call without an answer.
-struct Lost {
+struct NoAnswer {
     class: Class,
-    sent: Sent,
+    delivery: Delivery,
     /// A certificate, or something that speaks no TLS: worth an operator's eye.
     by_tls: bool,
     network: Option<NetworkFault>,
@@ -287,37 +307,37 @@ struct Lost {
     message: String,
 }
 
-impl Lost {
+impl NoAnswer {
     fn into_failure(self, appid: &str, hidden: &[&str]) -> Failure {
         let message = scrub(&self.message, hidden);
         if self.no_descriptor {
             return Failure::no_descriptor(appid, message);
         }
-        Failure { class: self.class, network: self.network, ..Failure::transport(appid, self.sent, message) }
+        Failure { class: self.class, network: self.network, ..Failure::transport(appid, self.delivery, message) }
     }
 
     /// WeChat can't have seen it, so another host may have it at once. Not after trouble with TLS: somebody may sit in
     /// between, and an answer from elsewhere would hide that.
     fn may_move(&self) -> bool {
-        self.class == Class::Retry && self.sent == Sent::NotSent && !self.by_tls && !self.no_descriptor
+        self.class == Class::Retry && self.delivery == Delivery::NotSent && !self.by_tls && !self.no_descriptor
     }
 }
 
-impl From<reqwest::Error> for Lost {
-    fn from(error: reqwest::Error) -> Lost {
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> NoAnswer {
         let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
-        let sent = if error.is_connect() || error.is_builder() { Sent::NotSent } else { Sent::Ambiguous };
-        let no_descriptor = sent == Sent::NotSent && is_out_of_descriptors(&error);
+        let delivery = if error.is_connect() || error.is_builder() { Delivery::NotSent } else { Delivery::Ambiguous };
+        let no_descriptor = delivery == Delivery::NotSent && is_out_of_descriptors(&error);
         let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
-        Lost { class, sent, by_tls: is_by_tls(&error), network, no_descriptor, message: chain(error) }
+        NoAnswer { class, delivery, by_tls: is_tls_error(&error), network, no_descriptor, message: chain(error) }
     }
 }
 
-fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, BuildError> {
+fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, ClientBuildError> {
     let path = config.ca_file.as_deref();
     https::tls(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
-        (TlsFault::CaFile(reason), Some(path)) => BuildError::CaFile { path: path.to_owned(), reason },
-        (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => BuildError::Tls(reason),
+        (TlsFault::CaFile(reason), Some(path)) => ClientBuildError::CaFile { path: path.to_owned(), reason },
+        (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => ClientBuildError::Tls(reason),
     })
 }
 

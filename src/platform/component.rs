@@ -10,7 +10,9 @@
 
 use serde_json::json;
 
-use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape, mp};
+use super::{
+    AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal, mp,
+};
 
 const NAME: &str = "component";
 
@@ -42,13 +44,13 @@ pub static AUTHORIZERS: Platform = Platform {
 /// Mints each time, at any time. How long the token before it lives on is not published: taken as with the classic
 /// token. So there is one owner, renewal comes well ahead of the end, and after an answer that was lost the old value
 /// is trusted for the classic token's five minutes at most, while it is asked again.
-pub static COMPONENT: Kind = Kind {
+pub static COMPONENT: CredentialType = CredentialType {
     id: "component_token",
     key: "component_access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
-    shape: Shape::of("component_access_token"),
-    api: Api { platform: NAME, call: Call::ComponentToken },
+    answer_fields: AnswerFields::of("component_access_token"),
+    api: ApiCall { platform: NAME, call: ApiEndpoint::ComponentToken },
     needs_token: false,
     request: component,
     // Reads that a component token alone may do have quotas of their own.
@@ -59,17 +61,17 @@ pub static COMPONENT: Kind = Kind {
 };
 
 /// As [`COMPONENT`], for one account. The refresh token stands in the secret's place.
-pub static AUTHORIZER: Kind = Kind {
+pub static AUTHORIZER: CredentialType = CredentialType {
     id: "authorizer_token",
     key: "access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
-    shape: Shape {
+    answer_fields: AnswerFields {
         value: "authorizer_access_token",
         refresh: Some("authorizer_refresh_token"),
-        ..Shape::of("authorizer_access_token")
+        ..AnswerFields::of("authorizer_access_token")
     },
-    api: Api { platform: NAME, call: Call::AuthorizerToken },
+    api: ApiCall { platform: NAME, call: ApiEndpoint::AuthorizerToken },
     needs_token: true,
     request: authorizer,
     probe: Some(mp::PROBE),
@@ -82,23 +84,23 @@ pub static AUTHORIZER: Kind = Kind {
 pub const AUTHORIZER_KEY: &str = "authorizer_access_token";
 
 /// The verify ticket takes the token's place: it is what the call is made with.
-fn component(ask: &Ask<'_>) -> Outgoing {
+fn component(ask: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
         "component_appid": ask.appid,
         "component_appsecret": ask.secret.expose(),
         "component_verify_ticket": ask.token,
     });
-    Outgoing::post(ask.base_url, "/cgi-bin/component/api_component_token", &body)
+    HttpRequest::post(ask.base_url, "/cgi-bin/component/api_component_token", &body)
 }
 
-fn authorizer(ask: &Ask<'_>) -> Outgoing {
+fn authorizer(ask: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
         "component_appid": ask.component,
         "authorizer_appid": ask.appid,
         "authorizer_refresh_token": ask.secret.expose(),
     });
     let query = vec![("component_access_token", ask.token.to_owned())];
-    Outgoing { query, ..Outgoing::post(ask.base_url, "/cgi-bin/component/api_authorizer_token", &body) }
+    HttpRequest { query, ..HttpRequest::post(ask.base_url, "/cgi-bin/component/api_authorizer_token", &body) }
 }
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn an_account_is_asked_for_with_its_components_name_and_token() {
         let secret = Secret::new("REFRESH".into());
-        let ask = Ask {
+        let ask = FetchParams {
             base_url: "https://a/",
             appid: "wxauth",
             secret: &secret,
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn a_component_is_asked_for_with_its_secret_and_the_pushed_ticket() {
         let secret = Secret::new("SECRET".into());
-        let ask = Ask {
+        let ask = FetchParams {
             base_url: "https://a",
             appid: "wxcomp",
             secret: &secret,

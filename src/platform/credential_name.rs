@@ -1,6 +1,6 @@
 //! The names that keys, sinks and the configuration have for what is kept of an app. Pure.
 
-use super::Kind;
+use super::CredentialType;
 
 /// Which of an app's credentials a key shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,12 +24,12 @@ impl CredentialName {
     ];
 
     /// What a kind of credential is to an alias.
-    pub fn of(kind: &Kind) -> Option<CredentialName> {
+    pub fn of(kind: &CredentialType) -> Option<CredentialName> {
         CredentialName::ALL.into_iter().find(|of| of.is(kind))
     }
 
     /// Whether it is about credentials of that kind.
-    pub fn is(self, kind: &Kind) -> bool {
+    pub fn is(self, kind: &CredentialType) -> bool {
         self.word() == kind.key
     }
 

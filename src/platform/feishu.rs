@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal};
 
 const NAME: &str = "feishu";
 
@@ -20,13 +20,19 @@ pub static PLATFORM: Platform = Platform {
     usual_id: |id| id.starts_with("cli_"),
 };
 
-pub static TOKEN: Kind = Kind {
+pub static TOKEN: CredentialType = CredentialType {
     id: "feishu_tenant_token",
     key: "access_token",
     renewal: Renewal::Window { window_ms: 1_800_000 },
     life_ms_max: super::TWO_HOURS,
-    shape: Shape { value: "tenant_access_token", life: "expire", code: "code", message: "msg", refresh: None },
-    api: Api { platform: NAME, call: Call::Token },
+    answer_fields: AnswerFields {
+        value: "tenant_access_token",
+        life: "expire",
+        code: "code",
+        message: "msg",
+        refresh: None,
+    },
+    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
     needs_token: false,
     request: token,
     probe: None,
@@ -34,7 +40,7 @@ pub static TOKEN: Kind = Kind {
     quota: Quota::NONE,
 };
 
-fn token(ask: &Ask<'_>) -> Outgoing {
+fn token(ask: &FetchParams<'_>) -> HttpRequest {
     let body = json!({ "app_id": ask.appid, "app_secret": ask.secret.expose() });
-    Outgoing::post(ask.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
+    HttpRequest::post(ask.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::class::{Class, Failure, MESSAGE_CHARS_MAX, Missing};
+use super::failure::{Class, Failure, MESSAGE_CHARS_MAX, Missing};
 use crate::clock::BootMs;
 
 /// How long a host rests after its first fault; doubled with each further one.
@@ -33,17 +33,17 @@ struct Host {
 
 /// The host of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pick {
+pub struct ChosenHost {
     pub base_url: Arc<str>,
     index: usize,
     /// When it was taken: a call that began before a fault says nothing about the time after.
     at_ms: BootMs,
 }
 
-impl Pick {
+impl ChosenHost {
     /// The one host there is.
-    pub fn only(base_url: &str) -> Pick {
-        Pick { base_url: Arc::from(base_url), index: 0, at_ms: 0 }
+    pub fn only(base_url: &str) -> ChosenHost {
+        ChosenHost { base_url: Arc::from(base_url), index: 0, at_ms: 0 }
     }
 }
 
@@ -55,25 +55,25 @@ impl Hosts {
     }
 
     /// The host of the next call: the first that does not rest, else the one that rests the shortest.
-    pub fn pick(&self, now_ms: BootMs) -> Option<Pick> {
+    pub fn pick(&self, now_ms: BootMs) -> Option<ChosenHost> {
         self.pick_but(None, now_ms)
     }
 
     /// Another host, for a call that never left for the first.
-    pub fn pick_other(&self, tried: &Pick, now_ms: BootMs) -> Option<Pick> {
+    pub fn pick_other(&self, tried: &ChosenHost, now_ms: BootMs) -> Option<ChosenHost> {
         self.pick_but(Some(tried.index), now_ms)
     }
 
-    fn pick_but(&self, tried: Option<usize>, now_ms: BootMs) -> Option<Pick> {
+    fn pick_but(&self, tried: Option<usize>, now_ms: BootMs) -> Option<ChosenHost> {
         let others = self.0.iter().enumerate().filter(|(index, _)| Some(*index) != tried);
         // The first of several that rest equally long, which is none at all for all that are well.
         let (index, host) = others.min_by_key(|(_, host)| host.rests_until_ms.saturating_sub(now_ms))?;
-        Some(Pick { base_url: host.base_url.clone(), index, at_ms: now_ms })
+        Some(ChosenHost { base_url: host.base_url.clone(), index, at_ms: now_ms })
     }
 
     /// The call did not get through, by the host's fault. How long the host rests now, unless it did already: of many
     /// calls under way together only the first counts.
-    pub fn failed(&mut self, pick: &Pick, now_ms: BootMs) -> Option<u64> {
+    pub fn failed(&mut self, pick: &ChosenHost, now_ms: BootMs) -> Option<u64> {
         let host = self.0.get_mut(pick.index)?;
         if host.faults > 0 && host.fault_ms >= pick.at_ms {
             return None;
@@ -86,7 +86,7 @@ impl Hosts {
     }
 
     /// The host answered, be it with a refusal. True if it had been at fault.
-    pub fn answered(&mut self, pick: &Pick) -> bool {
+    pub fn answered(&mut self, pick: &ChosenHost) -> bool {
         let Some(host) = self.0.get_mut(pick.index) else { return false };
         if host.faults == 0 || host.fault_ms > pick.at_ms {
             return false;
@@ -122,10 +122,10 @@ pub fn named(mut failure: Failure, base_url: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::class::Sent;
-    use crate::platform::{Api, Call};
+    use crate::platform::failure::Delivery;
+    use crate::platform::{ApiCall, ApiEndpoint};
 
-    const TOKEN: Api = Api { platform: "mp", call: Call::Token };
+    const TOKEN: ApiCall = ApiCall { platform: "mp", call: ApiEndpoint::Token };
 
     const MINUTE: u64 = 60_000;
 
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn picks(hosts: &Hosts, now_ms: BootMs, expected: &str) -> Pick {
+    fn picks(hosts: &Hosts, now_ms: BootMs, expected: &str) -> ChosenHost {
         let pick = hosts.pick(now_ms).unwrap();
         assert_eq!(&*pick.base_url, expected);
         pick
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn only_a_lost_call_and_a_retired_entry_are_the_hosts_fault() {
-        assert!(is_at_fault(&Failure::transport("wx1", Sent::NotSent, "refused")));
-        assert!(is_at_fault(&Failure::transport("wx1", Sent::Ambiguous, "reset")));
+        assert!(is_at_fault(&Failure::transport("wx1", Delivery::NotSent, "refused")));
+        assert!(is_at_fault(&Failure::transport("wx1", Delivery::Ambiguous, "reset")));
         assert!(is_at_fault(&Failure::refused(TOKEN, "wx1", 48017, String::new())));
         assert!(!is_at_fault(&Failure::unusable("wx1", "no secret")));
         assert!(!is_at_fault(&Failure::no_descriptor("wx1", "too many open files")));
@@ -215,10 +215,11 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_host_and_no_more_of_its_address() {
-        let failure = named(Failure::transport("wx1", Sent::NotSent, "refused"), "https://api2.weixin.qq.com:8443/x");
+        let failure =
+            named(Failure::transport("wx1", Delivery::NotSent, "refused"), "https://api2.weixin.qq.com:8443/x");
         assert_eq!(failure.message, "api2.weixin.qq.com: refused");
-        let long = named(Failure::transport("wx1", Sent::NotSent, "é".repeat(200)), "https://a");
+        let long = named(Failure::transport("wx1", Delivery::NotSent, "é".repeat(200)), "https://a");
         assert_eq!(long.message.chars().count(), MESSAGE_CHARS_MAX);
-        assert_eq!(named(Failure::transport("wx1", Sent::NotSent, "x"), "not an address").message, "x");
+        assert_eq!(named(Failure::transport("wx1", Delivery::NotSent, "x"), "not an address").message, "x");
     }
 }

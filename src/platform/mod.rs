@@ -4,21 +4,21 @@
 //! the house names one. Never sends anything.
 
 pub mod answer;
-pub mod class;
 pub mod client;
-pub mod codes;
 pub mod component;
 mod credential_name;
+pub mod errcodes;
+pub mod failure;
 pub mod feishu;
 pub mod hosts;
 pub mod mp;
 pub mod qq;
 pub mod wecom;
 
-pub use answer::{Probe, Token, Told};
-pub use class::{Class, Failure, Pace, Sent, Wait};
-pub use client::{BuildError, Called, Client, ClientOptions, Upstream};
+pub use answer::{LifetimeSource, Probe, Token};
+pub use client::{Client, ClientBuildError, ClientOptions, Upstream, UpstreamFuture};
 pub use credential_name::CredentialName;
+pub use failure::{Class, Delivery, Failure, Pace, Wait};
 
 use crate::secret::Secret;
 
@@ -37,9 +37,9 @@ pub struct Platform {
     /// Hosts that answer alike, in order of preference; the first is `base_url`.
     pub hosts: &'static [&'static str],
     /// Ways to get the access token by the configuration's `endpoint`; the first is the default.
-    pub tokens: &'static [(&'static str, &'static Kind)],
+    pub tokens: &'static [(&'static str, &'static CredentialType)],
     /// What can be had with the access token, by the configuration's `tickets`.
-    pub tickets: &'static [(&'static str, &'static Kind)],
+    pub tickets: &'static [(&'static str, &'static CredentialType)],
     /// One id has several secrets, told apart by the configuration's `agent`.
     pub has_agents: bool,
     /// An id looks like this; anything else is worth a warning.
@@ -48,7 +48,7 @@ pub struct Platform {
 
 /// A kind of credential.
 #[derive(Debug)]
-pub struct Kind {
+pub struct CredentialType {
     /// Names the kind in the state file; never changes.
     pub id: &'static str,
     /// The built-in key is `<key>:<appid>`.
@@ -56,15 +56,15 @@ pub struct Kind {
     pub renewal: Renewal,
     /// No value lives longer, whatever another node or a kept state says of it.
     pub life_ms_max: u64,
-    pub shape: Shape,
+    pub answer_fields: AnswerFields,
     /// Who answers and which call it is, which decides what an error code means.
-    pub api: Api,
+    pub api: ApiCall,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
-    pub request: fn(&Ask<'_>) -> Outgoing,
+    pub request: fn(&FetchParams<'_>) -> HttpRequest,
     /// A cheap read that any live value may do.
     pub probe: Option<ProbeCall>,
-    /// WeChat can be told to replace a live value; see [`Ask::force`].
+    /// WeChat can be told to replace a live value; see [`FetchParams::force`].
     pub can_force: bool,
     /// How often it may be asked.
     pub quota: Quota,
@@ -72,15 +72,15 @@ pub struct Kind {
 
 /// A call of a platform. What an error code means belongs to both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Api {
+pub struct ApiCall {
     /// As [`Platform::name`]; of an authorizer's own token that of its component.
     pub platform: &'static str,
-    pub call: Call,
+    pub call: ApiEndpoint,
 }
 
 /// The calls whose error codes are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum ApiEndpoint {
     /// An app's access token.
     Token,
     /// The same from the endpoint that hands the token out again.
@@ -99,12 +99,12 @@ pub struct ProbeCall {
     /// Who answers it, as [`Platform::name`].
     pub platform: &'static str,
     /// (base URL, value)
-    pub request: fn(&str, &str) -> Outgoing,
+    pub request: fn(&str, &str) -> HttpRequest,
 }
 
 impl ProbeCall {
-    pub const fn api(&self) -> Api {
-        Api { platform: self.platform, call: Call::Probe }
+    pub const fn api(&self) -> ApiCall {
+        ApiCall { platform: self.platform, call: ApiEndpoint::Probe }
     }
 }
 
@@ -144,23 +144,36 @@ impl Quota {
     }
 }
 
-impl Kind {
+impl CredentialType {
     /// A ticket: had with the access token, polled.
     const fn ticket(
         platform: &'static str,
         id: &'static str,
         key: &'static str,
-        request: fn(&Ask<'_>) -> Outgoing,
+        request: fn(&FetchParams<'_>) -> HttpRequest,
         quota: Quota,
-    ) -> Kind {
-        let (renewal, shape, api) = (Renewal::Poll, Shape::of("ticket"), Api { platform, call: Call::Ticket });
+    ) -> CredentialType {
+        let (renewal, answer_fields, api) =
+            (Renewal::Poll, AnswerFields::of("ticket"), ApiCall { platform, call: ApiEndpoint::Ticket });
         let (life_ms_max, needs_token, probe, can_force) = (TWO_HOURS, true, None, false);
-        Kind { id, key, renewal, life_ms_max, shape, api, needs_token, request, probe, can_force, quota }
+        CredentialType {
+            id,
+            key,
+            renewal,
+            life_ms_max,
+            answer_fields,
+            api,
+            needs_token,
+            request,
+            probe,
+            can_force,
+            quota,
+        }
     }
 }
 
-impl PartialEq for Kind {
-    fn eq(&self, other: &Kind) -> bool {
+impl PartialEq for CredentialType {
+    fn eq(&self, other: &CredentialType) -> bool {
         self.id == other.id
     }
 }
@@ -180,7 +193,7 @@ pub enum Renewal {
 
 /// Names of the fields of an answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct AnswerFields {
     pub value: &'static str,
     pub life: &'static str,
     pub code: &'static str,
@@ -189,16 +202,16 @@ pub struct Shape {
     pub refresh: Option<&'static str>,
 }
 
-impl Shape {
+impl AnswerFields {
     /// WeChat's usual names around a value field.
-    pub const fn of(value: &'static str) -> Shape {
-        Shape { value, life: "expires_in", code: "errcode", message: "errmsg", refresh: None }
+    pub const fn of(value: &'static str) -> AnswerFields {
+        AnswerFields { value, life: "expires_in", code: "errcode", message: "errmsg", refresh: None }
     }
 }
 
 /// Who asks. No `Debug`: it carries secret and token.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub struct FetchParams<'a> {
     /// Scheme, host and perhaps a port; a trailing slash does no harm.
     pub base_url: &'a str,
     pub appid: &'a str,
@@ -213,7 +226,7 @@ pub struct Ask<'a> {
 }
 
 /// A request before it becomes bytes. No `Debug`: queries and bodies carry secrets and tokens.
-pub struct Outgoing {
+pub struct HttpRequest {
     /// Full address without a query.
     pub url: String,
     pub query: Vec<(&'static str, String)>,
@@ -221,13 +234,13 @@ pub struct Outgoing {
     pub body: Option<String>,
 }
 
-impl Outgoing {
-    fn get(base_url: &str, path: &str, query: Vec<(&'static str, String)>) -> Outgoing {
-        Outgoing { url: join(base_url, path), query, body: None }
+impl HttpRequest {
+    fn get(base_url: &str, path: &str, query: Vec<(&'static str, String)>) -> HttpRequest {
+        HttpRequest { url: join(base_url, path), query, body: None }
     }
 
-    fn post(base_url: &str, path: &str, body: &serde_json::Value) -> Outgoing {
-        Outgoing { url: join(base_url, path), query: Vec::new(), body: Some(body.to_string()) }
+    fn post(base_url: &str, path: &str, body: &serde_json::Value) -> HttpRequest {
+        HttpRequest { url: join(base_url, path), query: Vec::new(), body: Some(body.to_string()) }
     }
 }
 
@@ -245,7 +258,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn kinds() -> impl Iterator<Item = &'static Kind> {
+    fn kinds() -> impl Iterator<Item = &'static CredentialType> {
         PLATFORMS.iter().flat_map(|platform| platform.tokens.iter().chain(platform.tickets)).map(|(_, kind)| *kind)
     }
 
@@ -269,8 +282,14 @@ mod tests {
             assert!(platform.tickets.iter().all(|(_, kind)| kind.needs_token));
         }
         for kind in kinds() {
-            let ask =
-                Ask { base_url: "https://a/", appid: "wx1", secret: &secret, token: "T", component: "", force: false };
+            let ask = FetchParams {
+                base_url: "https://a/",
+                appid: "wx1",
+                secret: &secret,
+                token: "T",
+                component: "",
+                force: false,
+            };
             let sent = (kind.request)(&ask);
             assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", kind.id);
             let carries = |text: &str| {

@@ -4,7 +4,9 @@
 
 use serde_json::json;
 
-use super::{Api, Ask, Call, Kind, Outgoing, Platform, ProbeCall, Quota, Renewal, Shape};
+use super::{
+    AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, ProbeCall, Quota, Renewal,
+};
 
 const NAME: &str = "mp";
 
@@ -27,13 +29,13 @@ pub static PLATFORM: Platform = Platform {
 };
 
 /// `stable_token`: the same value until the last 5 minutes unless forced, isolated from the classic one.
-pub static STABLE: Kind = Kind {
+pub static STABLE: CredentialType = CredentialType {
     id: "stable_token",
     key: "access_token",
     renewal: Renewal::Window { window_ms: 300_000 },
     life_ms_max: super::TWO_HOURS,
-    shape: Shape::of("access_token"),
-    api: Api { platform: NAME, call: Call::StableToken },
+    answer_fields: AnswerFields::of("access_token"),
+    api: ApiCall { platform: NAME, call: ApiEndpoint::StableToken },
     needs_token: false,
     request: stable,
     probe: Some(PROBE),
@@ -43,13 +45,13 @@ pub static STABLE: Kind = Kind {
 };
 
 /// `token`: mints each time; the value before it lives 5 more minutes.
-pub static CLASSIC: Kind = Kind {
+pub static CLASSIC: CredentialType = CredentialType {
     id: "token",
     key: "access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
-    shape: Shape::of("access_token"),
-    api: Api { platform: NAME, call: Call::Token },
+    answer_fields: AnswerFields::of("access_token"),
+    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
     needs_token: false,
     request: classic,
     probe: Some(PROBE),
@@ -62,10 +64,10 @@ pub static CLASSIC: Kind = Kind {
 pub const PROBE: ProbeCall = ProbeCall { platform: NAME, request: probe };
 
 /// For signing `wx.config`.
-pub static JSAPI: Kind = Kind::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
+pub static JSAPI: CredentialType = CredentialType::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
 
 /// For coupons and cards.
-pub static WX_CARD: Kind = Kind::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card, QUOTA);
+pub static WX_CARD: CredentialType = CredentialType::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card, QUOTA);
 
 /// "Very limited", says the page on tickets, and gives no number: a cautious guess, three times what polling takes.
 const QUOTA: Quota = Quota::daily(500);
@@ -74,38 +76,38 @@ fn hex(byte: u8) -> bool {
     byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
 }
 
-fn stable(ask: &Ask<'_>) -> Outgoing {
+fn stable(ask: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
         "grant_type": "client_credential",
         "appid": ask.appid,
         "secret": ask.secret.expose(),
         "force_refresh": ask.force,
     });
-    Outgoing::post(ask.base_url, "/cgi-bin/stable_token", &body)
+    HttpRequest::post(ask.base_url, "/cgi-bin/stable_token", &body)
 }
 
-fn classic(ask: &Ask<'_>) -> Outgoing {
+fn classic(ask: &FetchParams<'_>) -> HttpRequest {
     let query = vec![
         ("grant_type", "client_credential".to_owned()),
         ("appid", ask.appid.to_owned()),
         ("secret", ask.secret.expose().to_owned()),
     ];
-    Outgoing::get(ask.base_url, "/cgi-bin/token", query)
+    HttpRequest::get(ask.base_url, "/cgi-bin/token", query)
 }
 
-fn jsapi(ask: &Ask<'_>) -> Outgoing {
+fn jsapi(ask: &FetchParams<'_>) -> HttpRequest {
     ticket(ask, "jsapi")
 }
 
-fn wx_card(ask: &Ask<'_>) -> Outgoing {
+fn wx_card(ask: &FetchParams<'_>) -> HttpRequest {
     ticket(ask, "wx_card")
 }
 
-fn ticket(ask: &Ask<'_>, what: &str) -> Outgoing {
+fn ticket(ask: &FetchParams<'_>, what: &str) -> HttpRequest {
     let query = vec![("access_token", ask.token.to_owned()), ("type", what.to_owned())];
-    Outgoing::get(ask.base_url, "/cgi-bin/ticket/getticket", query)
+    HttpRequest::get(ask.base_url, "/cgi-bin/ticket/getticket", query)
 }
 
-fn probe(base_url: &str, token: &str) -> Outgoing {
-    Outgoing::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
+fn probe(base_url: &str, token: &str) -> HttpRequest {
+    HttpRequest::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
 }

@@ -1,6 +1,6 @@
 //! QQ mini programs: `api.q.qq.com`. The contract and the errors are those of WeChat's classic token.
 
-use super::{Api, Ask, Call, Kind, Outgoing, Platform, Quota, Renewal, Shape};
+use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal};
 
 const NAME: &str = "qq";
 
@@ -16,13 +16,13 @@ pub static PLATFORM: Platform = Platform {
 };
 
 /// Mints each time, as WeChat's classic token does. No cheap read is known to try it on.
-pub static TOKEN: Kind = Kind {
+pub static TOKEN: CredentialType = CredentialType {
     id: "qq_token",
     key: "access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
-    shape: Shape::of("access_token"),
-    api: Api { platform: NAME, call: Call::Token },
+    answer_fields: AnswerFields::of("access_token"),
+    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
     needs_token: false,
     request: token,
     probe: None,
@@ -31,11 +31,11 @@ pub static TOKEN: Kind = Kind {
     quota: Quota::daily(2_000),
 };
 
-fn token(ask: &Ask<'_>) -> Outgoing {
+fn token(ask: &FetchParams<'_>) -> HttpRequest {
     let query = vec![
         ("grant_type", "client_credential".to_owned()),
         ("appid", ask.appid.to_owned()),
         ("secret", ask.secret.expose().to_owned()),
     ];
-    Outgoing::get(ask.base_url, "/api/getToken", query)
+    HttpRequest::get(ask.base_url, "/api/getToken", query)
 }

@@ -2,7 +2,9 @@
 //!
 //! Pages: "获取access_token", "JS-SDK使用权限签名算法" of the WeCom developer centre.
 
-use super::{Api, Ask, Call, Kind, Outgoing, Platform, ProbeCall, Quota, Renewal, Shape};
+use super::{
+    AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, ProbeCall, Quota, Renewal,
+};
 
 const NAME: &str = "wecom";
 
@@ -18,13 +20,13 @@ pub static PLATFORM: Platform = Platform {
 };
 
 /// The same value within its life: it can be had anew only at its end.
-pub static TOKEN: Kind = Kind {
+pub static TOKEN: CredentialType = CredentialType {
     id: "wecom_token",
     key: "access_token",
     renewal: Renewal::AtEnd,
     life_ms_max: super::TWO_HOURS,
-    shape: Shape::of("access_token"),
-    api: Api { platform: NAME, call: Call::Token },
+    answer_fields: AnswerFields::of("access_token"),
+    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
     needs_token: false,
     request: token,
     probe: Some(ProbeCall { platform: NAME, request: probe }),
@@ -34,28 +36,28 @@ pub static TOKEN: Kind = Kind {
 };
 
 /// The corporation's, for `wx.config`.
-pub static JSAPI: Kind = Kind::ticket(NAME, "wecom_jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
+pub static JSAPI: CredentialType = CredentialType::ticket(NAME, "wecom_jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
 
 /// The app's, for `wx.agentConfig`.
-pub static AGENT: Kind = Kind::ticket(NAME, "wecom_agent_ticket", "agent_ticket", agent, QUOTA);
+pub static AGENT: CredentialType = CredentialType::ticket(NAME, "wecom_agent_ticket", "agent_ticket", agent, QUOTA);
 
 /// Page "访问频率限制": 100 tickets an hour for an app, and 400 for the corporation.
 const QUOTA: Quota = Quota { per_hour: Some(100), ..Quota::NONE };
 
-fn token(ask: &Ask<'_>) -> Outgoing {
+fn token(ask: &FetchParams<'_>) -> HttpRequest {
     let query = vec![("corpid", ask.appid.to_owned()), ("corpsecret", ask.secret.expose().to_owned())];
-    Outgoing::get(ask.base_url, "/cgi-bin/gettoken", query)
+    HttpRequest::get(ask.base_url, "/cgi-bin/gettoken", query)
 }
 
-fn jsapi(ask: &Ask<'_>) -> Outgoing {
-    Outgoing::get(ask.base_url, "/cgi-bin/get_jsapi_ticket", vec![("access_token", ask.token.to_owned())])
+fn jsapi(ask: &FetchParams<'_>) -> HttpRequest {
+    HttpRequest::get(ask.base_url, "/cgi-bin/get_jsapi_ticket", vec![("access_token", ask.token.to_owned())])
 }
 
-fn agent(ask: &Ask<'_>) -> Outgoing {
+fn agent(ask: &FetchParams<'_>) -> HttpRequest {
     let query = vec![("access_token", ask.token.to_owned()), ("type", "agent_config".to_owned())];
-    Outgoing::get(ask.base_url, "/cgi-bin/ticket/get", query)
+    HttpRequest::get(ask.base_url, "/cgi-bin/ticket/get", query)
 }
 
-fn probe(base_url: &str, token: &str) -> Outgoing {
-    Outgoing::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
+fn probe(base_url: &str, token: &str) -> HttpRequest {
+    HttpRequest::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
 }

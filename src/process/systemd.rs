@@ -1,4 +1,4 @@
-//! What systemd is told: ready, stopping, alive. Without systemd there is nobody to tell, and no error.
+//! What systemd is told: ready, stopping, alive. Without systemd there is nobody to notify, and no error.
 //!
 //! Never waits: systemd may be too busy to take a message, and nothing of ours may stand still for that.
 
@@ -14,9 +14,9 @@ use sd_notify::NotifyState;
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Says that the server is ready. systemd waits for it, so this tries until it has room.
-pub async fn tell_ready() {
+pub async fn notify_ready() {
     loop {
-        match tell(&NotifyState::Ready) {
+        match notify(&NotifyState::Ready) {
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY).await,
             Err(error) => return tracing::warn!(%error, "systemd cannot be told that the server is ready"),
@@ -25,8 +25,8 @@ pub async fn tell_ready() {
 }
 
 /// Says that the server is about to end, if systemd has room for it.
-pub fn tell_stopping() {
-    let _ = tell(&NotifyState::Stopping);
+pub fn notify_stopping() {
+    let _ = notify(&NotifyState::Stopping);
 }
 
 /// How often systemd wants to hear from the server (`WatchdogSec`).
@@ -35,12 +35,12 @@ pub fn watchdog_period() -> Option<Duration> {
 }
 
 /// Says that the server is alive, if systemd has room for it; the next message says the same.
-pub fn feed_watchdog() {
-    let _ = tell(&NotifyState::Watchdog);
+pub fn notify_watchdog() {
+    let _ = notify(&NotifyState::Watchdog);
 }
 
 /// sd-notify's own way to send waits for room.
-fn tell(state: &NotifyState<'_>) -> io::Result<()> {
+fn notify(state: &NotifyState<'_>) -> io::Result<()> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Ok(()) };
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name)?,

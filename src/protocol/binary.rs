@@ -21,7 +21,7 @@ const NEVER_CREATE: u32 = u32::MAX;
 
 /// What an answer says of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum ResponseStatus {
     Success,
     NotFound,
     Exists,
@@ -35,36 +35,36 @@ pub enum Status {
     OutOfMemory,
 }
 
-impl Status {
+impl ResponseStatus {
     fn code(self) -> u16 {
         match self {
-            Status::Success => 0x00,
-            Status::NotFound => 0x01,
-            Status::Exists => 0x02,
-            Status::TooLarge => 0x03,
-            Status::Invalid => 0x04,
-            Status::NotStored => 0x05,
-            Status::NonNumeric => 0x06,
-            Status::AuthError => 0x20,
-            Status::AuthContinue => 0x21,
-            Status::Unknown => 0x81,
-            Status::OutOfMemory => 0x82,
+            ResponseStatus::Success => 0x00,
+            ResponseStatus::NotFound => 0x01,
+            ResponseStatus::Exists => 0x02,
+            ResponseStatus::TooLarge => 0x03,
+            ResponseStatus::Invalid => 0x04,
+            ResponseStatus::NotStored => 0x05,
+            ResponseStatus::NonNumeric => 0x06,
+            ResponseStatus::AuthError => 0x20,
+            ResponseStatus::AuthContinue => 0x21,
+            ResponseStatus::Unknown => 0x81,
+            ResponseStatus::OutOfMemory => 0x82,
         }
     }
 
     /// memcached's words for it.
     fn text(self) -> &'static str {
         match self {
-            Status::Success | Status::AuthContinue => "",
-            Status::NotFound => "Not found",
-            Status::Exists => "Data exists for key.",
-            Status::TooLarge => "Too large.",
-            Status::Invalid => "Invalid arguments",
-            Status::NotStored => "Not stored.",
-            Status::NonNumeric => "Non-numeric server-side value for incr or decr",
-            Status::AuthError => "Auth failure.",
-            Status::Unknown => "Unknown command",
-            Status::OutOfMemory => "Out of memory",
+            ResponseStatus::Success | ResponseStatus::AuthContinue => "",
+            ResponseStatus::NotFound => "Not found",
+            ResponseStatus::Exists => "Data exists for key.",
+            ResponseStatus::TooLarge => "Too large.",
+            ResponseStatus::Invalid => "Invalid arguments",
+            ResponseStatus::NotStored => "Not stored.",
+            ResponseStatus::NonNumeric => "Non-numeric server-side value for incr or decr",
+            ResponseStatus::AuthError => "Auth failure.",
+            ResponseStatus::Unknown => "Unknown command",
+            ResponseStatus::OutOfMemory => "Out of memory",
         }
     }
 }
@@ -78,12 +78,12 @@ pub struct Packet<'a> {
     pub opaque: [u8; 4],
     /// 0 for any.
     pub cas: u64,
-    pub command: Command<'a>,
+    pub command: PacketCommand<'a>,
 }
 
 /// What a packet asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command<'a> {
+pub enum PacketCommand<'a> {
     /// `exptime` is for the forms that touch.
     Get {
         key: &'a [u8],
@@ -132,7 +132,7 @@ pub enum Command<'a> {
     },
     Unknown,
     /// Answered so, and nothing after it can be trusted: the connection is closed.
-    Broken(Status),
+    Broken(ResponseStatus),
 }
 
 /// What was found at the front of a buffer.
@@ -174,32 +174,32 @@ impl Header {
         self.body.saturating_sub(self.extras + self.key)
     }
 
-    /// What is wrong with it, whatever follows; in memcached's order. A stranger may log in and nothing else.
-    fn fault(&self, stranger: bool, form: Option<&Form>) -> Option<Status> {
+    /// What is wrong with it, whatever follows; in memcached's order. A unauthenticated may log in and nothing else.
+    fn fault(&self, unauthenticated: bool, form: Option<&PacketFormat>) -> Option<ResponseStatus> {
         if self.key + self.extras > self.body {
-            return Some(Status::Unknown);
+            return Some(ResponseStatus::Unknown);
         }
-        if stranger && !matches!(self.opcode, 0x0b | 0x20..=0x22) {
-            return Some(Status::AuthError);
+        if unauthenticated && !matches!(self.opcode, 0x0b | 0x20..=0x22) {
+            return Some(ResponseStatus::AuthError);
         }
         let form = match form {
-            _ if self.key > KEY_LENGTH_MAX => return Some(Status::Invalid),
+            _ if self.key > KEY_LENGTH_MAX => return Some(ResponseStatus::Invalid),
             None => return None,
             Some(form) => form,
         };
         let key = match form.key {
-            Key::None => self.key == 0,
-            Key::Needed => self.key > 0,
-            Key::Either => true,
+            KeyRule::None => self.key == 0,
+            KeyRule::Needed => self.key > 0,
+            KeyRule::Either => true,
         };
         let extras = self.extras == form.extras || form.verb == Verb::Flush && self.extras == 0;
         let value = form.value || self.value() == 0;
         let login = form.verb == Verb::Login;
         let short = !login || self.key <= MECHANISM_LENGTH_MAX && self.value() <= LOGIN_BYTES_MAX;
-        (!(key && extras && value && short)).then_some(Status::Invalid)
+        (!(key && extras && value && short)).then_some(ResponseStatus::Invalid)
     }
 
-    fn packet<'a>(&self, quiet: bool, command: Command<'a>) -> Packet<'a> {
+    fn packet<'a>(&self, quiet: bool, command: PacketCommand<'a>) -> Packet<'a> {
         Packet { opcode: self.opcode, quiet, opaque: self.opaque, cas: self.cas, command }
     }
 }
@@ -221,23 +221,23 @@ enum Verb {
     Login,
 }
 
-enum Key {
+enum KeyRule {
     None,
     Needed,
     Either,
 }
 
 /// How a packet of an opcode must look.
-struct Form {
+struct PacketFormat {
     verb: Verb,
     quiet: bool,
     extras: usize,
-    key: Key,
+    key: KeyRule,
     value: bool,
 }
 
 /// `None` for an opcode that memcached does not know either.
-fn form(opcode: u8) -> Option<Form> {
+fn packet_format(opcode: u8) -> Option<PacketFormat> {
     let (verb, quiet) = match opcode {
         0x00 | 0x09 => (Verb::Get { with_key: false }, opcode == 0x09),
         0x0c | 0x0d => (Verb::Get { with_key: true }, opcode == 0x0d),
@@ -262,22 +262,22 @@ fn form(opcode: u8) -> Option<Form> {
         _ => return None,
     };
     let (extras, key, value) = match verb {
-        Verb::Get { .. } | Verb::Delete => (0, Key::Needed, false),
-        Verb::GetAndTouch { .. } | Verb::Touch => (4, Key::Needed, false),
-        Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, Key::Needed, true),
-        Verb::Store(_) => (8, Key::Needed, true),
-        Verb::Arithmetic { .. } => (20, Key::Needed, false),
-        Verb::Flush => (4, Key::None, false),
-        Verb::Stats => (0, Key::Either, false),
-        Verb::NoOperation | Verb::Version | Verb::Quit | Verb::Mechanisms => (0, Key::None, false),
-        Verb::Login => (0, Key::Needed, true),
+        Verb::Get { .. } | Verb::Delete => (0, KeyRule::Needed, false),
+        Verb::GetAndTouch { .. } | Verb::Touch => (4, KeyRule::Needed, false),
+        Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, KeyRule::Needed, true),
+        Verb::Store(_) => (8, KeyRule::Needed, true),
+        Verb::Arithmetic { .. } => (20, KeyRule::Needed, false),
+        Verb::Flush => (4, KeyRule::None, false),
+        Verb::Stats => (0, KeyRule::Either, false),
+        Verb::NoOperation | Verb::Version | Verb::Quit | Verb::Mechanisms => (0, KeyRule::None, false),
+        Verb::Login => (0, KeyRule::Needed, true),
     };
-    Some(Form { verb, quiet, extras, key, value })
+    Some(PacketFormat { verb, quiet, extras, key, value })
 }
 
-/// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; from a `stranger`, who
+/// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; from a `unauthenticated`, who
 /// has yet to log in, no more is taken than a login needs.
-pub fn step(buffer: &[u8], value_bytes_max: usize, stranger: bool) -> PacketStep<'_> {
+pub fn step(buffer: &[u8], value_bytes_max: usize, unauthenticated: bool) -> PacketStep<'_> {
     if buffer.first().is_some_and(|&magic| magic != MAGIC) {
         return PacketStep::Foreign;
     }
@@ -285,13 +285,13 @@ pub fn step(buffer: &[u8], value_bytes_max: usize, stranger: bool) -> PacketStep
         return PacketStep::More { total: HEADER_BYTES };
     };
     let header = Header::of(bytes);
-    let form = form(header.opcode);
-    if let Some(fault) = header.fault(stranger, form.as_ref()) {
-        let packet = header.packet(false, Command::Broken(fault));
+    let form = packet_format(header.opcode);
+    if let Some(fault) = header.fault(unauthenticated, form.as_ref()) {
+        let packet = header.packet(false, PacketCommand::Broken(fault));
         return PacketStep::Packet { packet, used: HEADER_BYTES, discard: 0 };
     }
     let Some(form) = form else {
-        let packet = header.packet(false, Command::Unknown);
+        let packet = header.packet(false, PacketCommand::Unknown);
         return PacketStep::Packet { packet, used: HEADER_BYTES, discard: header.body as u64 };
     };
     let kept = header.value() <= value_bytes_max;
@@ -307,26 +307,34 @@ pub fn step(buffer: &[u8], value_bytes_max: usize, stranger: bool) -> PacketStep
     PacketStep::Packet { packet: header.packet(form.quiet, command), used: total, discard }
 }
 
-fn command<'a>(header: &Header, form: &Form, extras: &[u8], key: &'a [u8], value: Option<&'a [u8]>) -> Command<'a> {
+fn command<'a>(
+    header: &Header,
+    form: &PacketFormat,
+    extras: &[u8],
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+) -> PacketCommand<'a> {
     match form.verb {
-        Verb::Get { with_key } => Command::Get { key, with_key, exptime: None },
-        Verb::GetAndTouch { with_key } => Command::Get { key, with_key, exptime: Some(word(extras, 0)) },
-        Verb::Touch => Command::Touch { key, exptime: word(extras, 0) },
-        Verb::Store(mode) => Command::Store { mode, key, flags: word(extras, 0), exptime: word(extras, 4), value },
+        Verb::Get { with_key } => PacketCommand::Get { key, with_key, exptime: None },
+        Verb::GetAndTouch { with_key } => PacketCommand::Get { key, with_key, exptime: Some(word(extras, 0)) },
+        Verb::Touch => PacketCommand::Touch { key, exptime: word(extras, 0) },
+        Verb::Store(mode) => {
+            PacketCommand::Store { mode, key, flags: word(extras, 0), exptime: word(extras, 4), value }
+        }
         Verb::Arithmetic { increase } => {
             let (delta, initial, exptime) = (long(extras, 0), long(extras, 8), word(extras, 16));
             let create = (exptime != NEVER_CREATE).then_some((initial, exptime));
-            Command::Arithmetic { key, increase, delta, create }
+            PacketCommand::Arithmetic { key, increase, delta, create }
         }
-        Verb::Delete => Command::Delete { key },
-        Verb::Flush => Command::Flush { delay: word(extras, 0) },
-        Verb::Stats => Command::Stats { argument: key },
-        Verb::NoOperation => Command::NoOperation,
-        Verb::Version => Command::Version,
-        Verb::Quit => Command::Quit,
-        Verb::Mechanisms => Command::Mechanisms,
+        Verb::Delete => PacketCommand::Delete { key },
+        Verb::Flush => PacketCommand::Flush { delay: word(extras, 0) },
+        Verb::Stats => PacketCommand::Stats { argument: key },
+        Verb::NoOperation => PacketCommand::NoOperation,
+        Verb::Version => PacketCommand::Version,
+        Verb::Quit => PacketCommand::Quit,
+        Verb::Mechanisms => PacketCommand::Mechanisms,
         Verb::Login => {
-            Command::Login { first: header.opcode == 0x21, mechanism: key, message: value.unwrap_or_default() }
+            PacketCommand::Login { first: header.opcode == 0x21, mechanism: key, message: value.unwrap_or_default() }
         }
     }
 }
@@ -357,7 +365,7 @@ pub struct Lengths {
 }
 
 /// Appends an answer's header; a body of these lengths must follow.
-pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status, lengths: Lengths, cas: u64) {
+pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus, lengths: Lengths, cas: u64) {
     let body = usize::from(lengths.extras) + lengths.key + lengths.value;
     out.reserve(HEADER_BYTES + body);
     out.extend_from_slice(&[ANSWER_MAGIC, packet.opcode]);
@@ -371,32 +379,32 @@ pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status, lengths: Len
 }
 
 /// Appends an answer that is nothing but its status, in memcached's words if it is an error.
-pub fn status(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status) {
+pub fn status(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus) {
     error(out, packet, status, status.text());
 }
 
 /// The same in other words.
-pub fn error(out: &mut Vec<u8>, packet: &Packet<'_>, status: Status, text: &str) {
+pub fn error(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus, text: &str) {
     head(out, packet, status, Lengths { value: text.len(), ..Lengths::default() }, 0);
     out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a success with a value and no more.
 pub fn value(out: &mut Vec<u8>, packet: &Packet<'_>, value: &[u8], cas: u64) {
-    head(out, packet, Status::Success, Lengths { value: value.len(), ..Lengths::default() }, cas);
+    head(out, packet, ResponseStatus::Success, Lengths { value: value.len(), ..Lengths::default() }, cas);
     out.extend_from_slice(value);
 }
 
 /// Appends the head of an item, up to its value of `length` bytes, which must follow.
 pub fn item(out: &mut Vec<u8>, packet: &Packet<'_>, key: &[u8], flags: u32, length: usize, cas: u64) {
-    head(out, packet, Status::Success, Lengths { extras: 4, key: key.len(), value: length }, cas);
+    head(out, packet, ResponseStatus::Success, Lengths { extras: 4, key: key.len(), value: length }, cas);
     out.extend_from_slice(&flags.to_be_bytes());
     out.extend_from_slice(key);
 }
 
 /// Appends one figure of `stat`; an empty one ends them.
 pub fn stat(out: &mut Vec<u8>, packet: &Packet<'_>, name: &[u8], value: &[u8]) {
-    head(out, packet, Status::Success, Lengths { extras: 0, key: name.len(), value: value.len() }, 0);
+    head(out, packet, ResponseStatus::Success, Lengths { extras: 0, key: name.len(), value: value.len() }, 0);
     out.extend_from_slice(name);
     out.extend_from_slice(value);
 }
@@ -415,7 +423,7 @@ mod tests {
         [&bytes, extras, key, value].concat()
     }
 
-    fn command_of(bytes: &[u8]) -> Command<'_> {
+    fn command_of(bytes: &[u8]) -> PacketCommand<'_> {
         match step(bytes, 1024, false) {
             PacketStep::Packet { packet, .. } => packet.command,
             step => panic!("{step:?}"),
@@ -429,7 +437,8 @@ mod tests {
             let total = if end < HEADER_BYTES { HEADER_BYTES } else { whole.len() };
             assert_eq!(step(&whole[..end], 1024, false), PacketStep::More { total });
         }
-        let command = Command::Store { mode: StoreMode::Set, key: b"key", flags: 5, exptime: 9, value: Some(b"value") };
+        let command =
+            PacketCommand::Store { mode: StoreMode::Set, key: b"key", flags: 5, exptime: 9, value: Some(b"value") };
         let packet = Packet { opcode: 0x11, quiet: true, opaque: [1, 2, 3, 4], cas: 7, command };
         let more = [&whole[..], b"\x80"].concat();
         assert_eq!(step(&more, 1024, false), PacketStep::Packet { packet, used: whole.len(), discard: 0 });
@@ -440,47 +449,50 @@ mod tests {
         let mut whole = packet(0x01, &[0; 8], b"key", b"");
         whole[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
         let PacketStep::Packet { packet, used, discard } = step(&whole, 1024, false) else { panic!() };
-        assert!(matches!(packet.command, Command::Store { value: None, key: b"key", .. }));
+        assert!(matches!(packet.command, PacketCommand::Store { value: None, key: b"key", .. }));
         assert_eq!((used, discard), (35, u64::from(u32::MAX) - 11));
         assert!(matches!(step(&whole[..30], 1024, false), PacketStep::More { total: 35 }));
     }
 
     #[test]
     fn what_cannot_be_is_broken_before_its_body_has_come() {
-        let broken = |bytes: &[u8], status: Status| {
-            assert_eq!(command_of(&bytes[..HEADER_BYTES]), Command::Broken(status), "{}", bytes.escape_ascii());
+        let broken = |bytes: &[u8], status: ResponseStatus| {
+            assert_eq!(command_of(&bytes[..HEADER_BYTES]), PacketCommand::Broken(status), "{}", bytes.escape_ascii());
         };
-        broken(&packet(0x00, b"", b"", b""), Status::Invalid);
-        broken(&packet(0x00, b"", &[b'k'; 251], b""), Status::Invalid);
-        broken(&packet(0x00, b"e", b"k", b""), Status::Invalid);
-        broken(&packet(0x00, b"", b"k", b"v"), Status::Invalid);
-        broken(&packet(0x01, b"short", b"k", b"v"), Status::Invalid);
-        broken(&packet(0x05, &[0; 16], b"k", b""), Status::Invalid);
-        broken(&packet(0x08, b"", b"k", b""), Status::Invalid);
-        broken(&packet(0x0a, b"", b"", b"v"), Status::Invalid);
-        broken(&packet(0x1c, &[0; 4], b"k", b"v"), Status::Invalid);
-        broken(&packet(0x21, b"", &[b'P'; 33], b""), Status::Invalid);
-        broken(&packet(0x21, b"", b"PLAIN", &[0; LOGIN_BYTES_MAX + 1]), Status::Invalid);
+        broken(&packet(0x00, b"", b"", b""), ResponseStatus::Invalid);
+        broken(&packet(0x00, b"", &[b'k'; 251], b""), ResponseStatus::Invalid);
+        broken(&packet(0x00, b"e", b"k", b""), ResponseStatus::Invalid);
+        broken(&packet(0x00, b"", b"k", b"v"), ResponseStatus::Invalid);
+        broken(&packet(0x01, b"short", b"k", b"v"), ResponseStatus::Invalid);
+        broken(&packet(0x05, &[0; 16], b"k", b""), ResponseStatus::Invalid);
+        broken(&packet(0x08, b"", b"k", b""), ResponseStatus::Invalid);
+        broken(&packet(0x0a, b"", b"", b"v"), ResponseStatus::Invalid);
+        broken(&packet(0x1c, &[0; 4], b"k", b"v"), ResponseStatus::Invalid);
+        broken(&packet(0x21, b"", &[b'P'; 33], b""), ResponseStatus::Invalid);
+        broken(&packet(0x21, b"", b"PLAIN", &[0; LOGIN_BYTES_MAX + 1]), ResponseStatus::Invalid);
         let mut short = packet(0x00, b"", b"key", b"");
         short[11] = 2;
-        broken(&short, Status::Unknown);
+        broken(&short, ResponseStatus::Unknown);
     }
 
     #[test]
     fn an_unknown_packet_loses_its_whole_body() {
         let bytes = packet(0x1b, &[0; 4], b"key", b"value");
         let PacketStep::Packet { packet, used, discard } = step(&bytes, 1, false) else { panic!() };
-        assert_eq!((packet.command, used, discard), (Command::Unknown, 24, 12));
+        assert_eq!((packet.command, used, discard), (PacketCommand::Unknown, 24, 12));
     }
 
     #[test]
-    fn a_stranger_may_log_in_and_nothing_else() {
+    fn before_the_login_a_client_may_log_in_and_nothing_else() {
         for opcode in 0..=255 {
             let mut bytes = packet(opcode, b"", b"", b"");
             bytes[11] = 0;
             let refused = matches!(
                 step(&bytes, 1024, true),
-                PacketStep::Packet { packet: Packet { command: Command::Broken(Status::AuthError), .. }, .. }
+                PacketStep::Packet {
+                    packet: Packet { command: PacketCommand::Broken(ResponseStatus::AuthError), .. },
+                    ..
+                }
             );
             assert_eq!(refused, !matches!(opcode, 0x0b | 0x20 | 0x21 | 0x22), "{opcode:#x}");
         }

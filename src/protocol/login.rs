@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use super::number::unsigned_32;
 use super::parse::is_http;
-use super::{HangUp, keys};
+use super::{CloseReason, keys};
 
 /// A line without an end is given up at this length (proto_text.c, `try_read_command_asciiauth`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -31,20 +31,20 @@ pub enum LoginStep<'a> {
     /// The same, and the connection cannot go on.
     RefuseAndClose { error: &'static str },
     /// Not this protocol.
-    HangUp(HangUp),
+    Close(CloseReason),
 }
 
 /// What stands at the front of a stranger's buffer.
 pub fn login_step(buffer: &[u8]) -> LoginStep<'_> {
     match buffer {
-        [0x80, ..] => return LoginStep::HangUp(HangUp::Binary),
-        [0x16, 3, ..] => return LoginStep::HangUp(HangUp::Tls),
+        [0x80, ..] => return LoginStep::Close(CloseReason::Binary),
+        [0x16, 3, ..] => return LoginStep::Close(CloseReason::Tls),
         _ => {}
     }
     let Some(newline) = memchr(b'\n', buffer) else {
         return match buffer.len() {
             ..=LINE_BYTES_MAX => LoginStep::More { total: buffer.len() + 1 },
-            _ => LoginStep::HangUp(HangUp::EndlessLine),
+            _ => LoginStep::Close(CloseReason::LineTooLong),
         };
     };
     let used = newline + 1;
@@ -53,7 +53,7 @@ pub fn login_step(buffer: &[u8]) -> LoginStep<'_> {
         // Whatever a browser was made to send behind this must not reach the reader of commands.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if is_http(line) {
-            return LoginStep::HangUp(HangUp::Http);
+            return LoginStep::Close(CloseReason::Http);
         }
         return LoginStep::Refuse { error: UNAUTHENTICATED, used };
     };
@@ -134,13 +134,13 @@ mod tests {
         refused(b"set x 0 0 5\r\nalice\r\n", BAD_TOKEN);
         refused(b"set x 0 0 12\r\nalice secretXX", BAD_TERMINATION);
         assert_eq!(login_step(b"set x 0 0 100000\r\n"), LoginStep::RefuseAndClose { error: TOKEN_TOO_LONG });
-        assert_eq!(login_step(&[b'x'; 2049]), LoginStep::HangUp(HangUp::EndlessLine));
+        assert_eq!(login_step(&[b'x'; 2049]), LoginStep::Close(CloseReason::LineTooLong));
         for http in ["GET / HTTP/1.1\r\n", "POST /set HTTP/1.0\nset x", " GET / HTTP/1.1\r\n", "Host: cache\r\n"] {
-            assert_eq!(login_step(http.as_bytes()), LoginStep::HangUp(HangUp::Http), "{http:?}");
+            assert_eq!(login_step(http.as_bytes()), LoginStep::Close(CloseReason::Http), "{http:?}");
         }
         // As after the login: memcached's own words are no HTTP, whatever their last word is.
         refused(b"delete HTTP/1\r\n", UNAUTHENTICATED);
-        assert_eq!(login_step(b"\x80"), LoginStep::HangUp(HangUp::Binary));
-        assert_eq!(login_step(b"\x16\x03\x01"), LoginStep::HangUp(HangUp::Tls));
+        assert_eq!(login_step(b"\x80"), LoginStep::Close(CloseReason::Binary));
+        assert_eq!(login_step(b"\x16\x03\x01"), LoginStep::Close(CloseReason::Tls));
     }
 }

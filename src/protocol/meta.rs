@@ -5,7 +5,7 @@
 
 use super::base64::{self, DECODED_BYTES_MAX};
 use super::number::{signed, unsigned, unsigned_32};
-use super::{KEY_LENGTH_MAX, Request, Step, StoreMode, keys};
+use super::{KEY_LENGTH_MAX, Request, RequestStep, StoreMode, keys};
 
 const ERROR: &str = "ERROR";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
@@ -149,7 +149,7 @@ pub(super) fn step<'a>(
     buffer: &'a [u8],
     used: usize,
     value_bytes_max: usize,
-) -> Option<Step<'a>> {
+) -> Option<RequestStep<'a>> {
     let request = match verb {
         b'g' => get(rest),
         b's' => return Some(store(rest, buffer, used, value_bytes_max)),
@@ -158,7 +158,7 @@ pub(super) fn step<'a>(
         b'e' => debug(rest),
         _ => return None,
     };
-    Some(Step::Request { request: request.unwrap_or_else(invalid), used, discard: 0 })
+    Some(RequestStep::Request { request: request.unwrap_or_else(invalid), used, discard: 0 })
 }
 
 /// The first word, and what follows it.
@@ -267,7 +267,7 @@ fn check(flag: u8, value: &[u8], key: &[u8]) -> Result<(), Option<&'static str>>
 }
 
 /// `ms <key> <bytes> <flags>*` and its data block. Once the length is known a faulty line takes its block with it.
-fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
+fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> RequestStep<'a> {
     let (key, rest) = word(rest);
     let (length, flags) = word(rest);
     let length = signed(length).filter(|length| (0..=VALUE_LENGTH_MAX).contains(length));
@@ -276,22 +276,22 @@ fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let block = length.map_or(0, |length| length as u64 + 2);
     let (meta, mode, length) = match (header, length) {
         (Ok((meta, mode)), Some(length)) => (meta, mode, length),
-        (Ok(_), None) => return Step::Request { request: invalid(BAD_FORMAT), used, discard: 0 },
-        (Err(error), _) => return Step::Request { request: invalid(error), used, discard: block },
+        (Ok(_), None) => return RequestStep::Request { request: invalid(BAD_FORMAT), used, discard: 0 },
+        (Err(error), _) => return RequestStep::Request { request: invalid(error), used, discard: block },
     };
     if length > value_bytes_max {
         let request = Request::MetaStore { meta, mode, value: None };
-        return Step::Request { request, used, discard: block };
+        return RequestStep::Request { request, used, discard: block };
     }
     let total = used + length + 2;
     let Some(data) = buffer.get(used..total) else {
-        return Step::More { total };
+        return RequestStep::More { total };
     };
     let request = match data.strip_suffix(b"\r\n") {
         Some(value) => Request::MetaStore { meta, mode, value: Some(value) },
         None => invalid(BAD_CHUNK),
     };
-    Step::Request { request, used: total, discard: 0 }
+    RequestStep::Request { request, used: total, discard: 0 }
 }
 
 /// Everything of a `ms` line but its length.
@@ -327,13 +327,13 @@ mod tests {
     use super::super::parse;
     use super::*;
 
-    fn step(bytes: &[u8]) -> Step<'_> {
+    fn step(bytes: &[u8]) -> RequestStep<'_> {
         parse::step(bytes, 1024)
     }
 
     fn request(line: &[u8]) -> Request<'_> {
         match step(line) {
-            Step::Request { request, .. } => request,
+            RequestStep::Request { request, .. } => request,
             step => panic!("{step:?}"),
         }
     }
@@ -373,7 +373,7 @@ mod tests {
     fn a_store_waits_for_its_block_and_gives_it_whole() {
         let whole = b"ms k 3 F5\r\nabc\r\n";
         for end in 11..whole.len() {
-            assert_eq!(step(&whole[..end]), Step::More { total: whole.len() });
+            assert_eq!(step(&whole[..end]), RequestStep::More { total: whole.len() });
         }
         let Request::MetaStore { mode: StoreMode::Set, value: Some(b"abc"), .. } = request(whole) else { panic!() };
     }
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn a_faulty_store_takes_its_block_with_it_once_the_length_is_known() {
         let discarded = |line: &[u8]| match step(line) {
-            Step::Request { request: Request::Invalid { .. }, discard, .. } => discard,
+            RequestStep::Request { request: Request::Invalid { .. }, discard, .. } => discard,
             step => panic!("{step:?}"),
         };
         for line in [&b"ms k 3 Fx\r\n"[..], b"ms k 3 v v\r\n", b"ms %% 3 b\r\n", b"ms k 3 Mset\r\n"] {
@@ -432,7 +432,8 @@ mod tests {
             assert_eq!(discarded(line), 0, "{}", line.escape_ascii());
         }
         let large = step(b"ms k 2147483645 q\r\n");
-        let Step::Request { request: Request::MetaStore { value: None, .. }, discard: 2_147_483_647, .. } = large
+        let RequestStep::Request { request: Request::MetaStore { value: None, .. }, discard: 2_147_483_647, .. } =
+            large
         else {
             panic!("{large:?}")
         };
@@ -454,9 +455,9 @@ mod tests {
                 }
             }
             match step(&bytes) {
-                Step::More { total } => assert!(total > bytes.len()),
-                Step::Request { used, .. } => assert!(0 < used && used <= bytes.len()),
-                Step::HangUp(_) => {}
+                RequestStep::More { total } => assert!(total > bytes.len()),
+                RequestStep::Request { used, .. } => assert!(0 < used && used <= bytes.len()),
+                RequestStep::Close(_) => {}
             }
         }
     }

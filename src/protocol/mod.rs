@@ -129,21 +129,21 @@ pub enum Request<'a> {
 
 /// What was found at the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum RequestStep<'a> {
     /// The request is not whole yet; with fewer than `total` bytes in the buffer it cannot be.
     More { total: usize },
     /// A request of `used` bytes, after which `discard` bytes of a data block are to be thrown away
     /// before the answer goes out.
     Request { request: Request<'a>, used: usize, discard: u64 },
     /// Not this protocol: close without a word.
-    HangUp(HangUp),
+    Close(CloseReason),
 }
 
 /// Why a connection is closed without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HangUp {
+pub enum CloseReason {
     /// A line without end (memcached closes at 2048 bytes too).
-    EndlessLine,
+    LineTooLong,
     /// An HTTP request; answering it would let a web page talk to the cache.
     Http,
     /// The binary protocol's magic byte where text is spoken: at once, so that a client fails fast and does not hang.
@@ -156,17 +156,17 @@ pub enum HangUp {
 
 /// The words of a command line: separated by blanks only, as memcached's tokenizer has it.
 #[inline]
-pub fn keys(line: &[u8]) -> Keys<'_> {
-    Keys { rest: line }
+pub fn keys(line: &[u8]) -> LineWords<'_> {
+    LineWords { rest: line }
 }
 
 /// See [`keys`].
 #[derive(Clone, Debug)]
-pub struct Keys<'a> {
+pub struct LineWords<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Keys<'a> {
+impl<'a> LineWords<'a> {
     /// What has not been walked yet.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
@@ -174,7 +174,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-impl<'a> Iterator for Keys<'a> {
+impl<'a> Iterator for LineWords<'a> {
     type Item = &'a [u8];
 
     #[inline]

@@ -6,7 +6,7 @@ use memchr::memrchr;
 
 use super::number::{signed, unsigned, unsigned_32};
 use super::scan::find;
-use super::{HangUp, KEY_LENGTH_MAX, Request, Step, StoreMode, keys, maintenance, meta};
+use super::{CloseReason, KEY_LENGTH_MAX, Request, RequestStep, StoreMode, keys, maintenance, meta};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -24,18 +24,18 @@ const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
 
-/// Words of a command line that matter; a line with more is never a valid command, except `get`.
+/// CommandWords of a command line that matter; a line with more is never a valid command, except `get`.
 const WORDS_MAX: usize = 10;
 
 /// The words of a line, counted beyond what is kept.
-struct Words<'a> {
+struct CommandWords<'a> {
     kept: [&'a [u8]; WORDS_MAX],
     count: usize,
 }
 
-impl<'a> Words<'a> {
-    fn of(line: &'a [u8]) -> Words<'a> {
-        let mut words = Words { kept: [&[]; WORDS_MAX], count: 0 };
+impl<'a> CommandWords<'a> {
+    fn of(line: &'a [u8]) -> CommandWords<'a> {
+        let mut words = CommandWords { kept: [&[]; WORDS_MAX], count: 0 };
         for word in keys(line) {
             if let Some(place) = words.kept.get_mut(words.count) {
                 *place = word;
@@ -61,14 +61,14 @@ impl<'a> Words<'a> {
 }
 
 /// The request at the front of `buffer`. `value_bytes_max` is the largest data block worth buffering.
-pub fn step(buffer: &[u8], value_bytes_max: usize) -> Step<'_> {
+pub fn step(buffer: &[u8], value_bytes_max: usize) -> RequestStep<'_> {
     step_from(buffer, 0, value_bytes_max)
 }
 
 /// The same when the first `searched` bytes are known to hold no line end: a long line that arrives in pieces is not
 /// searched from its beginning for each of them.
 #[inline]
-pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> Step<'_> {
+pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> RequestStep<'_> {
     let Some(newline) = buffer.get(searched..).and_then(|unsearched| find(b'\n', unsearched)) else {
         return unfinished(buffer);
     };
@@ -88,8 +88,8 @@ pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> Step
     }
 }
 
-fn whole(request: Request<'_>, used: usize) -> Step<'_> {
-    Step::Request { request, used, discard: 0 }
+fn whole(request: Request<'_>, used: usize) -> RequestStep<'_> {
+    RequestStep::Request { request, used, discard: 0 }
 }
 
 /// A line ends in \r\n or \n; a NUL ends it for memcached, whose lines are C strings.
@@ -104,49 +104,51 @@ fn trim_line(line: &[u8]) -> &[u8] {
 
 /// Another protocol, told by its first bytes (protocol.txt, "binary"; TLS's record type and major version). One byte of
 /// TLS's does not decide, but a newline among the others does not either: however they were split, the same comes of them.
-fn foreign(buffer: &[u8]) -> Option<HangUp> {
+fn foreign(buffer: &[u8]) -> Option<CloseReason> {
     match buffer {
-        [0x80, ..] => Some(HangUp::Binary),
-        [0x16, 3, ..] => Some(HangUp::Tls),
+        [0x80, ..] => Some(CloseReason::Binary),
+        [0x16, 3, ..] => Some(CloseReason::Tls),
         _ => None,
     }
 }
 
 /// No newline yet: wait for more, or give up.
-fn unfinished(buffer: &[u8]) -> Step<'_> {
+fn unfinished(buffer: &[u8]) -> RequestStep<'_> {
     if let Some(why) = foreign(buffer) {
-        return Step::HangUp(why);
+        return RequestStep::Close(why);
     }
     if buffer.len() <= LINE_BYTES_MAX {
-        return Step::More { total: buffer.len() + 1 };
+        return RequestStep::More { total: buffer.len() + 1 };
     }
     let blanks = buffer.iter().take(BLANKS_MAX + 1).take_while(|&&byte| byte == b' ').count();
     let text = &buffer[blanks..];
     let is_get = blanks <= BLANKS_MAX && (text.starts_with(b"get ") || text.starts_with(b"gets "));
     if is_get && buffer.len() <= GET_LINE_BYTES_MAX {
-        Step::More { total: buffer.len() + 1 }
+        RequestStep::More { total: buffer.len() + 1 }
     } else {
-        Step::HangUp(HangUp::EndlessLine)
+        RequestStep::Close(CloseReason::LineTooLong)
     }
 }
 
 /// Every line that is not a plain `get` or storage command, and those with blanks in front.
-fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
+fn other<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> RequestStep<'a> {
     if let Some(why) = foreign(buffer) {
-        return Step::HangUp(why);
+        return RequestStep::Close(why);
     }
     let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
     if 0 < blanks && blanks < line.len() {
         return match step(&buffer[blanks..], value_bytes_max) {
-            Step::Request { request, used, discard } => Step::Request { request, used: used + blanks, discard },
-            Step::More { total } => Step::More { total: total + blanks },
+            RequestStep::Request { request, used, discard } => {
+                RequestStep::Request { request, used: used + blanks, discard }
+            }
+            RequestStep::More { total } => RequestStep::More { total: total + blanks },
             hang_up => hang_up,
         };
     }
     if is_http(line) {
-        return Step::HangUp(HangUp::Http);
+        return RequestStep::Close(CloseReason::Http);
     }
-    whole(request(&Words::of(line)), used)
+    whole(request(&CommandWords::of(line)), used)
 }
 
 /// Whether a line is the first of an HTTP request, or one of its headers that a browser cannot be made to leave out.
@@ -184,7 +186,7 @@ fn is_known(command: &[u8]) -> bool {
     )
 }
 
-fn request<'a>(words: &Words<'a>) -> Request<'a> {
+fn request<'a>(words: &CommandWords<'a>) -> Request<'a> {
     match words.word(0) {
         b"incr" => arithmetic(words, true),
         b"decr" => arithmetic(words, false),
@@ -248,7 +250,7 @@ fn get_and_touch(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_>
     checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: Some(exptime) }, "END")
 }
 
-fn arithmetic<'a>(words: &Words<'a>, increase: bool) -> Request<'a> {
+fn arithmetic<'a>(words: &CommandWords<'a>, increase: bool) -> Request<'a> {
     if !(3..=4).contains(&words.count) {
         return Request::Invalid { error: ERROR, noreply: false };
     }
@@ -263,7 +265,7 @@ fn arithmetic<'a>(words: &Words<'a>, increase: bool) -> Request<'a> {
 }
 
 /// `delete <key> [0] [noreply]`: the zero is what old clients send.
-fn delete<'a>(words: &Words<'a>) -> Request<'a> {
+fn delete<'a>(words: &CommandWords<'a>) -> Request<'a> {
     if !(2..=4).contains(&words.count) {
         return Request::Invalid { error: ERROR, noreply: false };
     }
@@ -283,7 +285,7 @@ fn delete<'a>(words: &Words<'a>) -> Request<'a> {
     }
 }
 
-fn touch<'a>(words: &Words<'a>) -> Request<'a> {
+fn touch<'a>(words: &CommandWords<'a>) -> Request<'a> {
     if !(3..=4).contains(&words.count) {
         return Request::Invalid { error: ERROR, noreply: false };
     }
@@ -298,7 +300,7 @@ fn touch<'a>(words: &Words<'a>) -> Request<'a> {
 }
 
 /// `flush_all [delay] [noreply]`.
-fn flush_all<'a>(words: &Words<'a>) -> Request<'a> {
+fn flush_all<'a>(words: &CommandWords<'a>) -> Request<'a> {
     let noreply = words.noreply();
     match words.count {
         1 => Request::FlushAll { delay: 0, noreply },
@@ -311,7 +313,7 @@ fn flush_all<'a>(words: &Words<'a>) -> Request<'a> {
     }
 }
 
-fn verbosity<'a>(words: &Words<'a>) -> Request<'a> {
+fn verbosity<'a>(words: &CommandWords<'a>) -> Request<'a> {
     let noreply = words.noreply();
     match words.count {
         2 if noreply => Request::Verbosity { level: 0, noreply },
@@ -323,7 +325,7 @@ fn verbosity<'a>(words: &Words<'a>) -> Request<'a> {
     }
 }
 
-fn cache_memlimit<'a>(words: &Words<'a>) -> Request<'a> {
+fn cache_memlimit<'a>(words: &CommandWords<'a>) -> Request<'a> {
     match (words.count, unsigned_32(words.word(1))) {
         (2 | 3, Some(megabytes)) => Request::CacheMemlimit { megabytes, noreply: words.noreply() },
         (2 | 3, None) => words.invalid(ERROR),
@@ -332,8 +334,8 @@ fn cache_memlimit<'a>(words: &Words<'a>) -> Request<'a> {
 }
 
 /// `<command> <key> <flags> <exptime> <bytes> [<cas>] [noreply]` and its data block (`process_update_command`).
-fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> Step<'a> {
-    let words = Words::of(line);
+fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> RequestStep<'a> {
+    let words = CommandWords::of(line);
     let is_cas = words.word(0) == b"cas";
     let words_min = if is_cas { 6 } else { 5 };
     if words.count < words_min || words.count > words_min + 1 {
@@ -347,17 +349,17 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let block = length as u64 + 2;
     let header = (unsigned_32(words.word(2)), signed(words.word(3)), store_mode(&words));
     let (Some(flags), Some(exptime), Some(mode)) = header else {
-        return Step::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
+        return RequestStep::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
     };
     if key.len() > KEY_LENGTH_MAX {
-        return Step::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
+        return RequestStep::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
     }
     if length > value_bytes_max {
-        return Step::Request { request: Request::TooLarge { mode, key, noreply }, used, discard: block };
+        return RequestStep::Request { request: Request::TooLarge { mode, key, noreply }, used, discard: block };
     }
     let total = used + length + 2;
     let Some(data) = buffer.get(used..total) else {
-        return Step::More { total };
+        return RequestStep::More { total };
     };
     match data.strip_suffix(b"\r\n") {
         Some(value) => whole(Request::Store { mode, key, flags, exptime, value, noreply }, total),
@@ -365,7 +367,7 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     }
 }
 
-fn store_mode(words: &Words<'_>) -> Option<StoreMode> {
+fn store_mode(words: &CommandWords<'_>) -> Option<StoreMode> {
     match words.word(0) {
         b"set" => Some(StoreMode::Set),
         b"add" => Some(StoreMode::Add),
@@ -383,7 +385,7 @@ mod tests {
 
     fn request(line: &[u8]) -> Request<'_> {
         match step(line, 1024) {
-            Step::Request { request, .. } => request,
+            RequestStep::Request { request, .. } => request,
             step => panic!("{step:?}"),
         }
     }
@@ -400,7 +402,7 @@ mod tests {
         let expected = Request::Get { keys: b" a", with_cas: false, touch_exptime: None };
         assert_eq!(request(b"get a\r\n"), expected);
         assert_eq!(request(b"get a\n"), expected);
-        assert_eq!(step(b"  get a\r\n", 0), Step::Request { request: expected, used: 9, discard: 0 });
+        assert_eq!(step(b"  get a\r\n", 0), RequestStep::Request { request: expected, used: 9, discard: 0 });
     }
 
     #[test]
@@ -417,7 +419,7 @@ mod tests {
     fn a_store_waits_for_its_whole_data_block() {
         let whole = b"set k 1 2 3\r\nabc\r\n";
         for end in 13..whole.len() {
-            assert_eq!(step(&whole[..end], 1024), Step::More { total: whole.len() });
+            assert_eq!(step(&whole[..end], 1024), RequestStep::More { total: whole.len() });
         }
         let store =
             Request::Store { mode: StoreMode::Set, key: b"k", flags: 1, exptime: 2, value: b"abc", noreply: false };
@@ -428,13 +430,13 @@ mod tests {
     fn a_bad_header_with_a_good_length_swallows_its_block() {
         for line in [&b"set k x 0 3\r\n"[..], b"set k 4294967296 0 3\r\n", b"set k 0 x 3\r\n", b"cas k 0 0 3 x\r\n"] {
             assert!(
-                matches!(step(line, 1024), Step::Request { discard: 5, request: Request::Invalid { .. }, .. }),
+                matches!(step(line, 1024), RequestStep::Request { discard: 5, request: Request::Invalid { .. }, .. }),
                 "{}",
                 line.escape_ascii()
             );
         }
         for line in [&b"set k 0 0 -1\r\n"[..], b"set k 0 0 x\r\n", b"set k 0 0 2147483646\r\n"] {
-            assert!(matches!(step(line, 1024), Step::Request { discard: 0, .. }), "{}", line.escape_ascii());
+            assert!(matches!(step(line, 1024), RequestStep::Request { discard: 0, .. }), "{}", line.escape_ascii());
         }
     }
 
@@ -443,7 +445,7 @@ mod tests {
         let step = step(b"set k 0 0 2147483645 noreply\r\n", 1024);
         assert!(matches!(
             step,
-            Step::Request { discard: 2147483647, request: Request::TooLarge { noreply: true, .. }, .. }
+            RequestStep::Request { discard: 2147483647, request: Request::TooLarge { noreply: true, .. }, .. }
         ));
     }
 
@@ -451,46 +453,46 @@ mod tests {
     fn a_block_without_its_end_is_a_bad_chunk_and_the_rest_are_commands() {
         let step = step(b"set a 0 0 3\r\nabcdef\r\n", 1024);
         let request = Request::Invalid { error: BAD_CHUNK, noreply: false };
-        assert_eq!(step, Step::Request { request, used: 18, discard: 0 });
+        assert_eq!(step, RequestStep::Request { request, used: 18, discard: 0 });
     }
 
     #[test]
     fn foreign_protocols_are_hung_up_on() {
-        assert_eq!(step(b"\x80", 0), Step::HangUp(HangUp::Binary));
-        assert_eq!(step(b"\x80\x00\n", 0), Step::HangUp(HangUp::Binary));
-        assert_eq!(step(b"\x16\x03\x01", 0), Step::HangUp(HangUp::Tls));
-        assert_eq!(step(b"\x16\x03\x01\x02\x00\x01\n", 0), Step::HangUp(HangUp::Tls));
-        assert_eq!(step(b"\x16", 0), Step::More { total: 2 });
-        assert_eq!(step(b"POST / HTTP/1.1\r\n", 0), Step::HangUp(HangUp::Http));
-        assert_eq!(step(b"Host: x\r\n", 0), Step::HangUp(HangUp::Http));
+        assert_eq!(step(b"\x80", 0), RequestStep::Close(CloseReason::Binary));
+        assert_eq!(step(b"\x80\x00\n", 0), RequestStep::Close(CloseReason::Binary));
+        assert_eq!(step(b"\x16\x03\x01", 0), RequestStep::Close(CloseReason::Tls));
+        assert_eq!(step(b"\x16\x03\x01\x02\x00\x01\n", 0), RequestStep::Close(CloseReason::Tls));
+        assert_eq!(step(b"\x16", 0), RequestStep::More { total: 2 });
+        assert_eq!(step(b"POST / HTTP/1.1\r\n", 0), RequestStep::Close(CloseReason::Http));
+        assert_eq!(step(b"Host: x\r\n", 0), RequestStep::Close(CloseReason::Http));
     }
 
     #[test]
     fn a_tls_hello_is_one_whatever_bytes_it_has_and_however_it_is_split() {
         let hello = b"\x16\x03\x01\x00\x80\x01\n\nabc";
-        assert_eq!(step(hello, 0), Step::HangUp(HangUp::Tls));
-        assert_eq!(step(&hello[..2], 0), Step::HangUp(HangUp::Tls));
-        assert_eq!(step(&hello[..1], 0), Step::More { total: 2 });
+        assert_eq!(step(hello, 0), RequestStep::Close(CloseReason::Tls));
+        assert_eq!(step(&hello[..2], 0), RequestStep::Close(CloseReason::Tls));
+        assert_eq!(step(&hello[..1], 0), RequestStep::More { total: 2 });
         assert_eq!(error(b"\x16\x05\n"), ERROR);
     }
 
     #[test]
     fn a_line_without_end_is_given_up_unless_it_is_a_get() {
-        assert_eq!(step(&[b'a'; 2048], 0), Step::More { total: 2049 });
-        assert_eq!(step(&[b'a'; 2049], 0), Step::HangUp(HangUp::EndlessLine));
+        assert_eq!(step(&[b'a'; 2048], 0), RequestStep::More { total: 2049 });
+        assert_eq!(step(&[b'a'; 2049], 0), RequestStep::Close(CloseReason::LineTooLong));
         let long_get = [b"get ".as_slice(), &[b'a'; 4000]].concat();
-        assert_eq!(step(&long_get, 0), Step::More { total: 4005 });
+        assert_eq!(step(&long_get, 0), RequestStep::More { total: 4005 });
         let endless_get = [b"get ".as_slice(), &vec![b'a'; GET_LINE_BYTES_MAX]].concat();
-        assert_eq!(step(&endless_get, 0), Step::HangUp(HangUp::EndlessLine));
+        assert_eq!(step(&endless_get, 0), RequestStep::Close(CloseReason::LineTooLong));
     }
 
     #[test]
     fn a_line_that_grows_is_searched_only_where_it_has_grown() {
         let line = b"get a\nget b\n";
         let b = Request::Get { keys: b" a\nget b", with_cas: false, touch_exptime: None };
-        assert_eq!(step_from(line, 6, 0), Step::Request { request: b, used: line.len(), discard: 0 });
-        assert_eq!(step_from(&line[..11], 11, 0), Step::More { total: 12 });
-        assert_eq!(step_from(&line[..11], 99, 0), Step::More { total: 12 });
+        assert_eq!(step_from(line, 6, 0), RequestStep::Request { request: b, used: line.len(), discard: 0 });
+        assert_eq!(step_from(&line[..11], 11, 0), RequestStep::More { total: 12 });
+        assert_eq!(step_from(&line[..11], 99, 0), RequestStep::More { total: 12 });
     }
 
     #[test]

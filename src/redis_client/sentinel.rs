@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
-use super::client::{self, LogIn, Place};
-use super::fault::Fault;
+use super::client::{self, Login, ServerAddress};
+use super::fault::RedisFault;
 use super::options::RedisOptions;
 
 /// The masters they name, the one that most of them name first. All are asked at once, and no more are waited for than
@@ -18,11 +18,11 @@ pub(super) async fn masters(
     server: &RedisOptions,
     sentinels: &[(String, u16)],
     name: &str,
-) -> Result<Vec<Place>, Fault> {
-    let asks = sentinels.iter().map(|(host, port)| ask(server, Place::Tcp(host.clone(), *port), name));
+) -> Result<Vec<ServerAddress>, RedisFault> {
+    let asks = sentinels.iter().map(|(host, port)| ask(server, ServerAddress::Tcp(host.clone(), *port), name));
     let mut asks: FuturesUnordered<_> = asks.collect();
-    let mut named: Vec<(usize, Place)> = Vec::new();
-    let mut fault = Fault::Unreachable;
+    let mut named: Vec<(usize, ServerAddress)> = Vec::new();
+    let mut fault = RedisFault::Unreachable;
     while let Some(answer) = asks.next().await {
         match answer {
             Ok(place) => {
@@ -35,9 +35,9 @@ pub(super) async fn masters(
                 }
             }
             // Whom we could not ask might have named another: a few of them must not decide.
-            Err(Fault::NoDescriptor) => return Err(Fault::NoDescriptor),
+            Err(RedisFault::NoDescriptor) => return Err(RedisFault::NoDescriptor),
             // What can be mended is worth more than that one of them is down.
-            Err(other) if fault == Fault::Unreachable => fault = other,
+            Err(other) if fault == RedisFault::Unreachable => fault = other,
             Err(_) => {}
         }
     }
@@ -46,21 +46,29 @@ pub(super) async fn masters(
 }
 
 /// Sentinels have no password unless they were given one; then it is tried with the servers'.
-async fn ask(server: &RedisOptions, at: Place, name: &str) -> Result<Place, Fault> {
-    match ask_as(server, &at, name, LogIn::Nameless).await {
-        Err(Fault::NoPassword) if server.password.is_some() => ask_as(server, &at, name, LogIn::OnlyPassword).await,
+async fn ask(server: &RedisOptions, at: ServerAddress, name: &str) -> Result<ServerAddress, RedisFault> {
+    match ask_as(server, &at, name, Login::Nameless).await {
+        Err(RedisFault::NoPassword) if server.password.is_some() => {
+            ask_as(server, &at, name, Login::OnlyPassword).await
+        }
         answer => answer,
     }
 }
 
-async fn ask_as(server: &RedisOptions, at: &Place, name: &str, log_in: LogIn) -> Result<Place, Fault> {
-    let mut connection = client::connect_as(server, at, log_in).await?;
+async fn ask_as(
+    server: &RedisOptions,
+    at: &ServerAddress,
+    name: &str,
+    login: Login,
+) -> Result<ServerAddress, RedisFault> {
+    let mut connection = client::connect_as(server, at, login).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     let asking = command.query_async::<Option<(String, u16)>>(&mut connection);
-    let answer = timeout(2 * Duration::from_millis(server.timeout_ms), asking).await.map_err(|_| Fault::Timeout)?;
+    let answer =
+        timeout(2 * Duration::from_millis(server.timeout_ms), asking).await.map_err(|_| RedisFault::Timeout)?;
     match answer.map_err(|error| client::fault_of(&error))? {
-        Some((host, port)) => Ok(Place::Tcp(host, port)),
-        None => Err(Fault::NoMaster),
+        Some((host, port)) => Ok(ServerAddress::Tcp(host, port)),
+        None => Err(RedisFault::NoMaster),
     }
 }

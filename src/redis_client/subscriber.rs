@@ -9,7 +9,7 @@ use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 
 /// A peer that has gone without a word is noticed after this and the deadline for an answer.
 const PING_EVERY: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ pub struct Subscriber {
     deadline: Duration,
     ping: Interval,
     /// A ping whose answer is out. Kept here, so that whoever gives up `next` in between does not end it.
-    pinging: Option<BoxFuture<'static, Result<(), Fault>>>,
+    pinging: Option<BoxFuture<'static, Result<(), RedisFault>>>,
 }
 
 impl Subscriber {
@@ -34,7 +34,7 @@ impl Subscriber {
     }
 
     /// The next message, or why there will be none. May be given up and called again.
-    pub async fn next(&mut self) -> Result<Msg, Fault> {
+    pub async fn next(&mut self) -> Result<Msg, RedisFault> {
         loop {
             let answer = async {
                 match &mut self.pinging {
@@ -44,7 +44,7 @@ impl Subscriber {
             };
             tokio::select! {
                 biased;
-                message = self.stream.next() => return message.ok_or(Fault::Dropped),
+                message = self.stream.next() => return message.ok_or(RedisFault::Dropped),
                 answered = answer => {
                     self.pinging = None;
                     answered?;
@@ -60,10 +60,10 @@ impl Subscriber {
     }
 }
 
-fn ping(mut sink: PubSubSink, deadline: Duration) -> BoxFuture<'static, Result<(), Fault>> {
+fn ping(mut sink: PubSubSink, deadline: Duration) -> BoxFuture<'static, Result<(), RedisFault>> {
     async move {
-        let answer = timeout(deadline, sink.ping::<redis::Value>()).await.map_err(|_| Fault::Timeout)?;
-        answer.map(drop).map_err(|_| Fault::Dropped)
+        let answer = timeout(deadline, sink.ping::<redis::Value>()).await.map_err(|_| RedisFault::Timeout)?;
+        answer.map(drop).map_err(|_| RedisFault::Dropped)
     }
     .boxed()
 }

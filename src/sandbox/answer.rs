@@ -1,46 +1,52 @@
 //! Answers in the API's exact JSON. Pure text, no I/O.
 
-use super::options::AppKind;
-use super::rules::Answer;
+use super::options::SandboxPlatform;
+use super::rules::ApiAnswer;
 
 /// What WeChat sends with its JSON.
 pub(super) const CONTENT_TYPE: &str = "application/json; encoding=utf-8";
 
 /// The JSON body of an answer.
-pub fn body(answer: &Answer) -> String {
+pub fn body(answer: &ApiAnswer) -> String {
     match answer {
-        Answer::Token { expires_in_s, .. }
-        | Answer::Component { expires_in_s, .. }
-        | Answer::Authorizer { expires_in_s, .. }
-        | Answer::Ticket { expires_in_s, .. } => body_with_expires_in(answer, Some(&expires_in_s.to_string())),
-        Answer::DomainIps => r#"{"ip_list":["101.226.62.77","101.226.62.78"]}"#.to_owned(),
-        Answer::Menu => r#"{"menu":{"button":[]}}"#.to_owned(),
-        Answer::Done => r#"{"errcode":0,"errmsg":"ok"}"#.to_owned(),
-        Answer::Refused { kind: AppKind::Feishu, errcode, errmsg } => {
+        ApiAnswer::Token { expires_in_s, .. }
+        | ApiAnswer::Component { expires_in_s, .. }
+        | ApiAnswer::Authorizer { expires_in_s, .. }
+        | ApiAnswer::Ticket { expires_in_s, .. } => body_with_expires_in(answer, Some(&expires_in_s.to_string())),
+        ApiAnswer::DomainIps => r#"{"ip_list":["101.226.62.77","101.226.62.78"]}"#.to_owned(),
+        ApiAnswer::Menu => r#"{"menu":{"button":[]}}"#.to_owned(),
+        ApiAnswer::Done => r#"{"errcode":0,"errmsg":"ok"}"#.to_owned(),
+        ApiAnswer::Refused { kind: SandboxPlatform::Feishu, errcode, errmsg } => {
             format!(r#"{{"code":{errcode},"msg":{}}}"#, quoted(errmsg))
         }
-        Answer::Refused { errcode, errmsg, .. } => format!(r#"{{"errcode":{errcode},"errmsg":{}}}"#, quoted(errmsg)),
+        ApiAnswer::Refused { errcode, errmsg, .. } => format!(r#"{{"errcode":{errcode},"errmsg":{}}}"#, quoted(errmsg)),
     }
 }
 
 /// The body of a token or ticket with any text for its `expires_in`, or without the field.
 /// Classic, stable and QQ tokens come without an errcode, WeCom's and all tickets with errcode 0, Feishu's with code 0.
-pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) -> String {
+pub(super) fn body_with_expires_in(answer: &ApiAnswer, expires_in: Option<&str>) -> String {
     let (ok, name, value) = match answer {
-        Answer::Token { kind: AppKind::Mp | AppKind::Component | AppKind::Qq, value, .. } => {
-            ("", "access_token", value)
+        ApiAnswer::Token {
+            kind: SandboxPlatform::Mp | SandboxPlatform::Component | SandboxPlatform::Qq,
+            value,
+            ..
+        } => ("", "access_token", value),
+        ApiAnswer::Token { kind: SandboxPlatform::Feishu, value, .. } => {
+            (r#""code":0,"msg":"ok","#, "tenant_access_token", value)
         }
-        Answer::Token { kind: AppKind::Feishu, value, .. } => (r#""code":0,"msg":"ok","#, "tenant_access_token", value),
-        Answer::Token { kind: AppKind::Wecom, value, .. } => (r#""errcode":0,"errmsg":"ok","#, "access_token", value),
-        Answer::Component { value, .. } => ("", "component_access_token", value),
-        Answer::Authorizer { value, .. } => ("", "authorizer_access_token", value),
-        Answer::Ticket { value, .. } => (r#""errcode":0,"errmsg":"ok","#, "ticket", value),
+        ApiAnswer::Token { kind: SandboxPlatform::Wecom, value, .. } => {
+            (r#""errcode":0,"errmsg":"ok","#, "access_token", value)
+        }
+        ApiAnswer::Component { value, .. } => ("", "component_access_token", value),
+        ApiAnswer::Authorizer { value, .. } => ("", "authorizer_access_token", value),
+        ApiAnswer::Ticket { value, .. } => (r#""errcode":0,"errmsg":"ok","#, "ticket", value),
         other => return body(other),
     };
-    let life = if kind(answer) == AppKind::Feishu { "expire" } else { "expires_in" };
+    let life = if kind(answer) == SandboxPlatform::Feishu { "expire" } else { "expires_in" };
     let expires_in = expires_in.map(|text| format!(r#","{life}":{text}"#)).unwrap_or_default();
     let refresh = match answer {
-        Answer::Authorizer { refresh_token, .. } => {
+        ApiAnswer::Authorizer { refresh_token, .. } => {
             format!(r#","authorizer_refresh_token":{}"#, quoted(refresh_token))
         }
         _ => String::new(),
@@ -49,20 +55,20 @@ pub(super) fn body_with_expires_in(answer: &Answer, expires_in: Option<&str>) ->
 }
 
 /// Whose answer it is, as far as answers differ.
-pub(super) fn kind(answer: &Answer) -> AppKind {
+pub(super) fn kind(answer: &ApiAnswer) -> SandboxPlatform {
     match answer {
-        Answer::Token { kind, .. } | Answer::Refused { kind, .. } => *kind,
-        _ => AppKind::Mp,
+        ApiAnswer::Token { kind, .. } | ApiAnswer::Refused { kind, .. } => *kind,
+        _ => SandboxPlatform::Mp,
     }
 }
 
 /// The token or ticket of an answer, empty if it has none.
-pub(super) fn value(answer: &Answer) -> &str {
+pub(super) fn value(answer: &ApiAnswer) -> &str {
     match answer {
-        Answer::Token { value, .. }
-        | Answer::Component { value, .. }
-        | Answer::Authorizer { value, .. }
-        | Answer::Ticket { value, .. } => value,
+        ApiAnswer::Token { value, .. }
+        | ApiAnswer::Component { value, .. }
+        | ApiAnswer::Authorizer { value, .. }
+        | ApiAnswer::Ticket { value, .. } => value,
         _ => "",
     }
 }
@@ -77,20 +83,20 @@ mod tests {
 
     #[test]
     fn a_token_is_shaped_like_the_real_one() {
-        let token = |kind| Answer::Token { kind, value: "T".into(), expires_in_s: 7200 };
-        assert_eq!(body(&token(AppKind::Mp)), r#"{"access_token":"T","expires_in":7200}"#);
+        let token = |kind| ApiAnswer::Token { kind, value: "T".into(), expires_in_s: 7200 };
+        assert_eq!(body(&token(SandboxPlatform::Mp)), r#"{"access_token":"T","expires_in":7200}"#);
         let wecom = r#"{"errcode":0,"errmsg":"ok","access_token":"T","expires_in":7200}"#;
-        assert_eq!(body(&token(AppKind::Wecom)), wecom);
-        assert_eq!(body_with_expires_in(&token(AppKind::Mp), None), r#"{"access_token":"T"}"#);
+        assert_eq!(body(&token(SandboxPlatform::Wecom)), wecom);
+        assert_eq!(body_with_expires_in(&token(SandboxPlatform::Mp), None), r#"{"access_token":"T"}"#);
         let feishu = r#"{"code":0,"msg":"ok","tenant_access_token":"T","expire":7200}"#;
-        assert_eq!(body(&token(AppKind::Feishu)), feishu);
-        let refused = Answer::Refused { kind: AppKind::Feishu, errcode: 10014, errmsg: "no".into() };
+        assert_eq!(body(&token(SandboxPlatform::Feishu)), feishu);
+        let refused = ApiAnswer::Refused { kind: SandboxPlatform::Feishu, errcode: 10014, errmsg: "no".into() };
         assert_eq!(body(&refused), r#"{"code":10014,"msg":"no"}"#);
     }
 
     #[test]
     fn a_message_is_escaped() {
-        let refused = Answer::Refused { kind: AppKind::Mp, errcode: 1, errmsg: "a \"b\"\n".into() };
+        let refused = ApiAnswer::Refused { kind: SandboxPlatform::Mp, errcode: 1, errmsg: "a \"b\"\n".into() };
         assert_eq!(body(&refused), r#"{"errcode":1,"errmsg":"a \"b\"\n"}"#);
     }
 }

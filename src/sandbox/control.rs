@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::fault::{ALL_APPS, Fault};
+use super::fault::{ALL_APPS, InjectedFault};
 use super::rules::World;
 use super::state::Shared;
 use crate::clock::Now;
@@ -213,9 +213,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Trouble> {
 }
 
 /// A fault, refusing member names it does not know: a misspelt `times` would otherwise last for ever.
-fn parse_fault(given: Value) -> Result<Fault, Trouble> {
+fn parse_fault(given: Value) -> Result<InjectedFault, Trouble> {
     let unreadable = |why: String| Trouble::Unreadable(format!("the fault is not as expected: {why}"));
-    let fault: Fault = serde_json::from_value(given.clone()).map_err(|error| unreadable(error.to_string()))?;
+    let fault: InjectedFault = serde_json::from_value(given.clone()).map_err(|error| unreadable(error.to_string()))?;
     let known = serde_json::to_value(&fault).map_err(|error| unreadable(error.to_string()))?;
     let stranger = given
         .as_object()

@@ -10,20 +10,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::answer;
-use super::rules::{Answer, Endpoint};
+use super::rules::{ApiAnswer, Endpoint};
 
-/// Faults set for this name strike every app.
+/// InjectedFaults set for this name strike every app.
 pub const ALL_APPS: &str = "*";
 
 /// A fault, and when it strikes. As JSON one flat object: `{"kind":"hang","times":1}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct InjectedFault {
     /// What goes wrong.
     #[serde(flatten)]
     pub kind: FaultKind,
     /// Which calls it strikes; token calls by default.
     #[serde(default)]
-    pub on: Scope,
+    pub on: FaultScope,
     /// Gone after this many calls; `None` stays until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
@@ -82,7 +82,7 @@ pub enum FaultKind {
 /// Which calls a fault strikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum FaultScope {
     /// `token`, `stable_token`, `gettoken`, and those of QQ, Feishu and components.
     #[default]
     Tokens,
@@ -119,25 +119,25 @@ pub(super) struct Wire {
 /// The largest huge body; more is cut down to this.
 const HUGE_BYTES_MAX: usize = 256 << 20;
 
-impl Fault {
+impl InjectedFault {
     /// A fault on token calls that lasts until cleared and loses the call before the API has done anything.
-    pub fn new(kind: FaultKind) -> Fault {
-        Fault { kind, on: Scope::Tokens, times: None, after_minting: false }
+    pub fn new(kind: FaultKind) -> InjectedFault {
+        InjectedFault { kind, on: FaultScope::Tokens, times: None, after_minting: false }
     }
 
     /// Gone after `times` calls.
-    pub fn times(self, times: u32) -> Fault {
-        Fault { times: Some(times), ..self }
+    pub fn times(self, times: u32) -> InjectedFault {
+        InjectedFault { times: Some(times), ..self }
     }
 
     /// Strikes these calls instead of token calls.
-    pub fn on(self, on: Scope) -> Fault {
-        Fault { on, ..self }
+    pub fn on(self, on: FaultScope) -> InjectedFault {
+        InjectedFault { on, ..self }
     }
 
     /// The token is minted and counted, and the answer lost.
-    pub fn after_minting(self) -> Fault {
-        Fault { after_minting: true, ..self }
+    pub fn after_minting(self) -> InjectedFault {
+        InjectedFault { after_minting: true, ..self }
     }
 
     /// True if the API does its work for a call struck by this fault.
@@ -175,11 +175,12 @@ impl Fault {
     }
 
     /// What goes out in place of `right`, the answer the call would have had.
-    pub(super) fn distort(&self, right: &Answer) -> Reply {
+    pub(super) fn distort(&self, right: &ApiAnswer) -> Reply {
         let body = answer::body(right);
         match &self.kind {
             FaultKind::Errcode { errcode, errmsg } => {
-                let refused = Answer::Refused { kind: answer::kind(right), errcode: *errcode, errmsg: errmsg.clone() };
+                let refused =
+                    ApiAnswer::Refused { kind: answer::kind(right), errcode: *errcode, errmsg: errmsg.clone() };
                 Reply::from_answer(&refused)
             }
             FaultKind::Status { status, body } => Reply::http(*status, "text/html", body.clone()),
@@ -203,24 +204,26 @@ impl Fault {
     }
 }
 
-impl Scope {
+impl FaultScope {
     fn covers(self, endpoint: Endpoint) -> bool {
         let scope = match endpoint {
-            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced | Endpoint::Gettoken => Scope::Tokens,
-            Endpoint::QqToken | Endpoint::FeishuToken => Scope::Tokens,
-            Endpoint::ComponentToken | Endpoint::AuthorizerToken => Scope::Tokens,
-            Endpoint::Ticket => Scope::Tickets,
-            Endpoint::GetApiDomainIp | Endpoint::MenuGet => Scope::Business,
-            Endpoint::ClearQuota => Scope::All,
+            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced | Endpoint::Gettoken => {
+                FaultScope::Tokens
+            }
+            Endpoint::QqToken | Endpoint::FeishuToken => FaultScope::Tokens,
+            Endpoint::ComponentToken | Endpoint::AuthorizerToken => FaultScope::Tokens,
+            Endpoint::Ticket => FaultScope::Tickets,
+            Endpoint::GetApiDomainIp | Endpoint::MenuGet => FaultScope::Business,
+            Endpoint::ClearQuota => FaultScope::All,
         };
-        self == Scope::All || self == scope
+        self == FaultScope::All || self == scope
     }
 }
 
 impl Reply {
-    pub(super) fn from_answer(answer: &Answer) -> Reply {
+    pub(super) fn from_answer(answer: &ApiAnswer) -> Reply {
         let content_type = match answer {
-            Answer::Refused { .. } => "text/plain", // as seen in the wild: Eric-Guo/wechat#71
+            ApiAnswer::Refused { .. } => "text/plain", // as seen in the wild: Eric-Guo/wechat#71
             _ => answer::CONTENT_TYPE,
         };
         Reply::http(200, content_type, answer::body(answer))
@@ -268,18 +271,18 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error
 
 /// The faults now set, per app, in the order they were added.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    by_app: HashMap<String, Vec<Fault>>,
+pub(super) struct InjectedFaults {
+    by_app: HashMap<String, Vec<InjectedFault>>,
 }
 
-impl Faults {
+impl InjectedFaults {
     /// Replaces the app's faults by this one.
-    pub(super) fn set(&mut self, appid: &str, fault: Fault) {
+    pub(super) fn set(&mut self, appid: &str, fault: InjectedFault) {
         self.by_app.insert(appid.to_owned(), vec![fault]);
     }
 
     /// Adds one after those already set; the first that covers a call strikes it.
-    pub(super) fn add(&mut self, appid: &str, fault: Fault) {
+    pub(super) fn add(&mut self, appid: &str, fault: InjectedFault) {
         self.by_app.entry(appid.to_owned()).or_default().push(fault);
     }
 
@@ -287,16 +290,16 @@ impl Faults {
         self.by_app.remove(appid);
     }
 
-    pub(super) fn of(&self, appid: &str) -> &[Fault] {
+    pub(super) fn of(&self, appid: &str) -> &[InjectedFault] {
         self.by_app.get(appid).map_or(&[], Vec::as_slice)
     }
 
     /// The fault that strikes this call, one of its `times` used up. The app's own come before those of all apps.
-    pub(super) fn strike(&mut self, appid: &str, endpoint: Endpoint) -> Option<Fault> {
+    pub(super) fn strike(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
         [appid, ALL_APPS].into_iter().find_map(|name| self.strike_one(name, endpoint))
     }
 
-    fn strike_one(&mut self, appid: &str, endpoint: Endpoint) -> Option<Fault> {
+    fn strike_one(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
         let faults = self.by_app.get_mut(appid)?;
         let at = faults.iter().position(|fault| fault.times != Some(0) && fault.on.covers(endpoint))?;
         let struck = faults[at].clone();
@@ -312,7 +315,7 @@ impl Faults {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Fault {
+    fn parse(json: &str) -> InjectedFault {
         serde_json::from_str(json).unwrap()
     }
 
@@ -320,9 +323,12 @@ mod tests {
     fn a_fault_is_one_flat_json_object() {
         let fault = parse(r#"{"kind":"errcode","errcode":-1,"errmsg":"system busy","times":3,"on":"all"}"#);
         let kind = FaultKind::Errcode { errcode: -1, errmsg: "system busy".into() };
-        assert_eq!(fault, Fault::new(kind).times(3).on(Scope::All));
+        assert_eq!(fault, InjectedFault::new(kind).times(3).on(FaultScope::All));
         assert_eq!(parse(&serde_json::to_string(&fault).unwrap()), fault);
-        assert_eq!(parse(r#"{"kind":"hang","after_minting":true}"#), Fault::new(FaultKind::Hang).after_minting());
+        assert_eq!(
+            parse(r#"{"kind":"hang","after_minting":true}"#),
+            InjectedFault::new(FaultKind::Hang).after_minting()
+        );
     }
 
     #[test]
@@ -338,11 +344,11 @@ mod tests {
 
     #[test]
     fn the_first_fault_that_covers_the_call_strikes_and_is_used_up() {
-        let mut faults = Faults::default();
-        faults.set("a", Fault::new(FaultKind::Empty).times(1));
-        faults.add("a", Fault::new(FaultKind::Reset).on(Scope::Business));
-        faults.set(ALL_APPS, Fault::new(FaultKind::Html).times(1));
-        let strike = |faults: &mut Faults, endpoint| faults.strike("a", endpoint).map(|fault| fault.outcome());
+        let mut faults = InjectedFaults::default();
+        faults.set("a", InjectedFault::new(FaultKind::Empty).times(1));
+        faults.add("a", InjectedFault::new(FaultKind::Reset).on(FaultScope::Business));
+        faults.set(ALL_APPS, InjectedFault::new(FaultKind::Html).times(1));
+        let strike = |faults: &mut InjectedFaults, endpoint| faults.strike("a", endpoint).map(|fault| fault.outcome());
         assert_eq!(strike(&mut faults, Endpoint::MenuGet), Some("fault reset"));
         assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault empty"));
         assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault html"));
@@ -352,8 +358,8 @@ mod tests {
 
     #[test]
     fn zero_times_never_strikes() {
-        let mut faults = Faults::default();
-        faults.set("a", Fault::new(FaultKind::Empty).times(0));
+        let mut faults = InjectedFaults::default();
+        faults.set("a", InjectedFault::new(FaultKind::Empty).times(0));
         assert_eq!(faults.strike("a", Endpoint::Token), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The API's routes: an HTTP request becomes an [`Ask`], its answer an HTTP response. HTTP status 200 also on errcodes.
+//! The API's routes: an HTTP request becomes an [`ApiRequest`], its answer an HTTP response. HTTP status 200 also on errcodes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,8 +13,8 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 
-use super::fault::{Fault, FaultKind, Reply};
-use super::rules::{Ask, Endpoint, Refusal};
+use super::fault::{FaultKind, InjectedFault, Reply};
+use super::rules::{ApiRequest, Endpoint, Refusal};
 use super::server::Line;
 use super::state::Shared;
 
@@ -29,13 +29,16 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/cgi-bin/component/api_component_token", by_body(Endpoint::ComponentToken, component))
         .route("/cgi-bin/component/api_authorizer_token", by_body(Endpoint::AuthorizerToken, authorizer))
         .route("/cgi-bin/ticket/getticket", by_query(Endpoint::Ticket, ticket))
-        .route("/cgi-bin/get_jsapi_ticket", by_query(Endpoint::Ticket, |q| Ask::CorpTicket { token: q.take(TOKEN) }))
+        .route(
+            "/cgi-bin/get_jsapi_ticket",
+            by_query(Endpoint::Ticket, |q| ApiRequest::CorpTicket { token: q.take(TOKEN) }),
+        )
         .route("/cgi-bin/ticket/get", by_query(Endpoint::Ticket, agent_ticket))
         .route(
             "/cgi-bin/get_api_domain_ip",
-            by_query(Endpoint::GetApiDomainIp, |q| Ask::DomainIp { token: q.take(TOKEN) }),
+            by_query(Endpoint::GetApiDomainIp, |q| ApiRequest::DomainIp { token: q.take(TOKEN) }),
         )
-        .route("/cgi-bin/menu/get", by_query(Endpoint::MenuGet, |q| Ask::Menu { token: q.take(TOKEN) }))
+        .route("/cgi-bin/menu/get", by_query(Endpoint::MenuGet, |q| ApiRequest::Menu { token: q.take(TOKEN) }))
         .route("/cgi-bin/clear_quota/v2", by_body(Endpoint::ClearQuota, clear_quota))
 }
 
@@ -50,40 +53,44 @@ impl Params {
     }
 }
 
-fn classic(params: &mut Params) -> Ask {
-    Ask::Classic { grant_type: params.take("grant_type"), appid: params.take("appid"), secret: params.take("secret") }
+fn classic(params: &mut Params) -> ApiRequest {
+    ApiRequest::Classic {
+        grant_type: params.take("grant_type"),
+        appid: params.take("appid"),
+        secret: params.take("secret"),
+    }
 }
 
-fn wecom(params: &mut Params) -> Ask {
-    Ask::Wecom { corpid: params.take("corpid"), secret: params.take("corpsecret") }
+fn wecom(params: &mut Params) -> ApiRequest {
+    ApiRequest::Wecom { corpid: params.take("corpid"), secret: params.take("corpsecret") }
 }
 
-fn qq(params: &mut Params) -> Ask {
-    Ask::Qq { grant_type: params.take("grant_type"), appid: params.take("appid"), secret: params.take("secret") }
+fn qq(params: &mut Params) -> ApiRequest {
+    ApiRequest::Qq { grant_type: params.take("grant_type"), appid: params.take("appid"), secret: params.take("secret") }
 }
 
-fn feishu(_query: Params, body: &[u8]) -> Ask {
+fn feishu(_query: Params, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::FeishuToken, 9499, "Bad Request");
     };
     let mut params = Params::from_json(&json);
-    Ask::Feishu { app_id: params.take("app_id"), secret: params.take("app_secret") }
+    ApiRequest::Feishu { app_id: params.take("app_id"), secret: params.take("app_secret") }
 }
 
-fn ticket(params: &mut Params) -> Ask {
-    Ask::Ticket { token: params.take(TOKEN), kind: params.take("type") }
+fn ticket(params: &mut Params) -> ApiRequest {
+    ApiRequest::Ticket { token: params.take(TOKEN), kind: params.take("type") }
 }
 
-fn agent_ticket(params: &mut Params) -> Ask {
-    Ask::AgentTicket { token: params.take(TOKEN), kind: params.take("type") }
+fn agent_ticket(params: &mut Params) -> ApiRequest {
+    ApiRequest::AgentTicket { token: params.take(TOKEN), kind: params.take("type") }
 }
 
-fn stable(_query: Params, body: &[u8]) -> Ask {
+fn stable(_query: Params, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::StableToken, 47001, "data format error");
     };
     let mut params = Params::from_json(&json);
-    Ask::Stable {
+    ApiRequest::Stable {
         grant_type: params.take("grant_type"),
         appid: params.take("appid"),
         secret: params.take("secret"),
@@ -91,24 +98,24 @@ fn stable(_query: Params, body: &[u8]) -> Ask {
     }
 }
 
-fn component(_query: Params, body: &[u8]) -> Ask {
+fn component(_query: Params, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::ComponentToken, 47001, "data format error");
     };
     let mut params = Params::from_json(&json);
-    Ask::Component {
+    ApiRequest::Component {
         appid: params.take("component_appid"),
         secret: params.take("component_appsecret"),
         ticket: params.take("component_verify_ticket"),
     }
 }
 
-fn authorizer(mut query: Params, body: &[u8]) -> Ask {
+fn authorizer(mut query: Params, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::AuthorizerToken, 47001, "data format error");
     };
     let mut params = Params::from_json(&json);
-    Ask::Authorizer {
+    ApiRequest::Authorizer {
         token: query.take("component_access_token"),
         component: params.take("component_appid"),
         appid: params.take("authorizer_appid"),
@@ -117,14 +124,14 @@ fn authorizer(mut query: Params, body: &[u8]) -> Ask {
 }
 
 /// Clients send its two parameters in the query, as a form or as JSON; all are taken.
-fn clear_quota(mut params: Params, body: &[u8]) -> Ask {
+fn clear_quota(mut params: Params, body: &[u8]) -> ApiRequest {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
         params.0.extend(Params::from_json(&json).0);
     } else {
         let form = String::from_utf8_lossy(body);
         params.0.extend(form.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())));
     }
-    Ask::ClearQuota { appid: params.take("appid"), secret: params.take("appsecret") }
+    ApiRequest::ClearQuota { appid: params.take("appid"), secret: params.take("appsecret") }
 }
 
 impl Params {
@@ -135,12 +142,12 @@ impl Params {
     }
 }
 
-fn malformed(endpoint: Endpoint, errcode: i64, text: &str) -> Ask {
-    Ask::Malformed { endpoint, refusal: Refusal::new(errcode, text) }
+fn malformed(endpoint: Endpoint, errcode: i64, text: &str) -> ApiRequest {
+    ApiRequest::Malformed { endpoint, refusal: Refusal::new(errcode, text) }
 }
 
 /// A GET call with its parameters in the query; any other method is 43001.
-fn by_query(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> MethodRouter<Arc<Shared>> {
+fn by_query(endpoint: Endpoint, parse: fn(&mut Params) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
     get(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri| async move {
         serve(shared, line, parse(&mut params_of(&uri))).await
     })
@@ -150,7 +157,7 @@ fn by_query(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> MethodRouter<A
 }
 
 /// The same, by GET or by POST: the body of the latter is not looked at.
-fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> MethodRouter<Arc<Shared>> {
+fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut Params) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
     by_query(endpoint, parse).post(
         move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri| async move {
             serve(shared, line, parse(&mut params_of(&uri))).await
@@ -159,7 +166,7 @@ fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut Params) -> Ask) -> Method
 }
 
 /// A POST call with its parameters in the body; any other method is 43002.
-fn by_body(endpoint: Endpoint, parse: fn(Params, &[u8]) -> Ask) -> MethodRouter<Arc<Shared>> {
+fn by_body(endpoint: Endpoint, parse: fn(Params, &[u8]) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
     post(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri, body: Bytes| async move {
         serve(shared, line, parse(params_of(&uri), &body)).await
     })
@@ -173,7 +180,7 @@ fn params_of(uri: &Uri) -> Params {
 }
 
 /// One call from arrival to answer.
-async fn serve(shared: Arc<Shared>, line: Line, ask: Ask) -> Response {
+async fn serve(shared: Arc<Shared>, line: Line, ask: ApiRequest) -> Response {
     let (_flight, fate) = shared.arrive(&ask, &line);
     let reply = match fate {
         Ok(answer) => Reply::from_answer(&answer),
@@ -186,7 +193,7 @@ async fn serve(shared: Arc<Shared>, line: Line, ask: Ask) -> Response {
     }
 }
 
-async fn misbehave(shared: &Shared, line: &Line, ask: &Ask, fault: &Fault) -> Reply {
+async fn misbehave(shared: &Shared, line: &Line, ask: &ApiRequest, fault: &InjectedFault) -> Reply {
     let wait = match fault.kind {
         FaultKind::Delay { ms } => Duration::from_millis(ms),
         _ => Duration::ZERO,

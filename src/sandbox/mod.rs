@@ -17,11 +17,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
-//! use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options, Sandbox};
+//! use tokencached::sandbox::{AppOptions, InjectedFault, FaultKind, Options, Sandbox};
 //!
 //! let app = AppOptions { appid: "wx1".into(), secret: "s".into(), ..AppOptions::default() };
 //! let sandbox = Sandbox::start(Options { apps: vec![app], ..Options::default() }).await?;
-//! sandbox.set_fault("wx1", Fault::new(FaultKind::Reset).times(1));
+//! sandbox.set_fault("wx1", InjectedFault::new(FaultKind::Reset).times(1));
 //! println!("{}", sandbox.base_url());
 //! # Ok(()) }
 //! ```
@@ -50,8 +50,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use self::calls::{Call, Calls, Counts};
-pub use self::fault::{ALL_APPS, Fault, FaultKind, Scope};
-pub use self::options::{AppKind, AppOptions, Options, Quotas, TlsFiles, times_shorter};
+pub use self::fault::{ALL_APPS, FaultKind, FaultScope, InjectedFault};
+pub use self::options::{AppOptions, Options, Quotas, SandboxPlatform, SandboxTlsFiles, times_shorter};
 use self::rules::World;
 pub use self::rules::{Endpoint, Verdict};
 use self::state::Shared;
@@ -100,12 +100,12 @@ impl Sandbox {
     }
 
     /// Makes calls of the app misbehave, in place of any faults set before; [`ALL_APPS`] means every app.
-    pub fn set_fault(&self, appid: &str, fault: Fault) {
+    pub fn set_fault(&self, appid: &str, fault: InjectedFault) {
         self.shared.with(|inner| inner.faults.set(appid, fault));
     }
 
     /// Adds a fault behind those already set; the first that covers a call strikes it.
-    pub fn add_fault(&self, appid: &str, fault: Fault) {
+    pub fn add_fault(&self, appid: &str, fault: InjectedFault) {
         self.shared.with(|inner| inner.faults.add(appid, fault));
     }
 

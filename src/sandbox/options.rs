@@ -20,7 +20,7 @@ pub struct Options {
     /// How often a ticket changes; by default once in a token's life.
     pub ticket_roll_s: Option<u64>,
     /// Serve HTTPS with these files; plain HTTP without.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<SandboxTlsFiles>,
     /// Call quotas.
     pub quotas: Quotas,
     /// Each call for an authorizer's token replaces its refresh token, and the one before it is over. WeChat may do so;
@@ -58,7 +58,7 @@ pub struct AppOptions {
     /// The app secret.
     pub secret: String,
     /// Which API the account belongs to.
-    pub kind: AppKind,
+    pub platform: SandboxPlatform,
     /// Addresses that may ask for tokens; `None` enforces nothing.
     pub ip_allowlist: Option<Vec<IpAddr>>,
     /// The component that this account has authorised.
@@ -70,7 +70,7 @@ pub struct AppOptions {
 /// The API an account belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AppKind {
+pub enum SandboxPlatform {
     /// Official accounts and mini programs: `api.weixin.qq.com`.
     #[default]
     Mp,
@@ -86,7 +86,7 @@ pub enum AppKind {
 
 /// Certificate and key for HTTPS, both PEM.
 #[derive(Clone, Debug)]
-pub struct TlsFiles {
+pub struct SandboxTlsFiles {
     /// The certificate chain, leaf first.
     pub cert: PathBuf,
     /// The private key.

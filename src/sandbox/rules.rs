@@ -12,7 +12,7 @@ use serde::Serialize;
 
 mod component;
 
-use super::options::{AppKind, AppOptions, Options, Quotas};
+use super::options::{AppOptions, Options, Quotas, SandboxPlatform};
 use super::quota::{Meter, Period};
 use crate::clock::Now;
 
@@ -23,7 +23,7 @@ const TICKET_EXPIRES_IN_S: u64 = 7200;
 
 /// One API call, parsed. An absent parameter and an empty one are the same to WeChat: `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum ApiRequest {
     /// `GET /cgi-bin/token`
     Classic { grant_type: Option<String>, appid: Option<String>, secret: Option<String> },
     /// `POST /cgi-bin/stable_token`
@@ -86,10 +86,10 @@ pub enum Endpoint {
 
 /// What the API answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ApiAnswer {
     /// An access token; WeCom's and Feishu's carry a code of 0.
     Token {
-        kind: AppKind,
+        kind: SandboxPlatform,
         value: String,
         expires_in_s: u64,
     },
@@ -116,7 +116,7 @@ pub enum Answer {
     Done,
     /// Any errcode; Feishu has other names for its fields.
     Refused {
-        kind: AppKind,
+        kind: SandboxPlatform,
         errcode: i64,
         errmsg: String,
     },
@@ -186,7 +186,7 @@ struct Ticket {
 /// One account and all it has been given.
 #[derive(Debug)]
 struct App {
-    kind: AppKind,
+    kind: SandboxPlatform,
     secret: String,
     frozen: bool,
     allowlist: Option<Vec<IpAddr>>,
@@ -259,53 +259,53 @@ impl World {
     }
 
     /// One API call. Never fails: a refusal is an answer.
-    pub fn ask(&mut self, ask: &Ask, peer: IpAddr, now: Now) -> Answer {
+    pub fn ask(&mut self, ask: &ApiRequest, peer: IpAddr, now: Now) -> ApiAnswer {
         let answer = match ask {
-            Ask::Classic { grant_type, appid, secret } => {
-                self.classic(AppKind::Mp, Line::Classic, [grant_type, appid, secret], peer, now)
+            ApiRequest::Classic { grant_type, appid, secret } => {
+                self.classic(SandboxPlatform::Mp, Line::Classic, [grant_type, appid, secret], peer, now)
             }
-            Ask::Stable { grant_type, appid, secret, force } => {
+            ApiRequest::Stable { grant_type, appid, secret, force } => {
                 self.stable([grant_type, appid, secret], *force, peer, now)
             }
-            Ask::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
-            Ask::Qq { grant_type, appid, secret } => {
-                self.classic(AppKind::Qq, Line::Qq, [grant_type, appid, secret], peer, now)
+            ApiRequest::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
+            ApiRequest::Qq { grant_type, appid, secret } => {
+                self.classic(SandboxPlatform::Qq, Line::Qq, [grant_type, appid, secret], peer, now)
             }
-            Ask::Feishu { app_id, secret } => self.feishu(app_id, secret, peer, now),
-            Ask::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
-            Ask::Authorizer { token, component, appid, refresh } => {
+            ApiRequest::Feishu { app_id, secret } => self.feishu(app_id, secret, peer, now),
+            ApiRequest::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
+            ApiRequest::Authorizer { token, component, appid, refresh } => {
                 self.authorizer_token(token, [component, appid, refresh], now)
             }
-            Ask::Ticket { token, kind } => self.mp_ticket(token, kind.as_deref(), now),
-            Ask::CorpTicket { token } => self.wecom_ticket(token, TicketKind::CorpJsapi, now),
-            Ask::AgentTicket { token, kind } if kind.as_deref() == Some("agent_config") => {
+            ApiRequest::Ticket { token, kind } => self.mp_ticket(token, kind.as_deref(), now),
+            ApiRequest::CorpTicket { token } => self.wecom_ticket(token, TicketKind::CorpJsapi, now),
+            ApiRequest::AgentTicket { token, kind } if kind.as_deref() == Some("agent_config") => {
                 self.wecom_ticket(token, TicketKind::AgentConfig, now)
             }
-            Ask::AgentTicket { .. } => Err(Refusal::new(40097, "invalid args")),
-            Ask::DomainIp { token } => self.business(token, now).map(|_| Answer::DomainIps),
-            Ask::Menu { token } => self.business(token, now).map(|_| Answer::Menu),
-            Ask::ClearQuota { appid, secret } => self.clear_quota(appid, secret, now),
-            Ask::Malformed { refusal, .. } => Err(refusal.clone()),
+            ApiRequest::AgentTicket { .. } => Err(Refusal::new(40097, "invalid args")),
+            ApiRequest::DomainIp { token } => self.business(token, now).map(|_| ApiAnswer::DomainIps),
+            ApiRequest::Menu { token } => self.business(token, now).map(|_| ApiAnswer::Menu),
+            ApiRequest::ClearQuota { appid, secret } => self.clear_quota(appid, secret, now),
+            ApiRequest::Malformed { refusal, .. } => Err(refusal.clone()),
         };
         answer.unwrap_or_else(|refusal| self.refused(refusal, self.kind_of(ask), peer))
     }
 
     /// The app a call is about, if it names one that exists.
-    pub fn app_of(&self, ask: &Ask) -> Option<String> {
+    pub fn app_of(&self, ask: &ApiRequest) -> Option<String> {
         match ask {
-            Ask::Classic { appid, .. }
-            | Ask::Stable { appid, .. }
-            | Ask::Qq { appid, .. }
-            | Ask::Feishu { app_id: appid, .. }
-            | Ask::Component { appid, .. }
-            | Ask::Authorizer { appid, .. }
-            | Ask::ClearQuota { appid, .. } => appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned(),
-            Ask::Wecom { corpid, secret } => self.wecom_app(corpid.as_deref()?, secret.as_deref()),
-            Ask::Ticket { token, .. } | Ask::CorpTicket { token } | Ask::AgentTicket { token, .. } => {
-                self.owners.get(token.as_ref()?).cloned()
-            }
-            Ask::DomainIp { token } | Ask::Menu { token } => self.owners.get(token.as_ref()?).cloned(),
-            Ask::Malformed { .. } => None,
+            ApiRequest::Classic { appid, .. }
+            | ApiRequest::Stable { appid, .. }
+            | ApiRequest::Qq { appid, .. }
+            | ApiRequest::Feishu { app_id: appid, .. }
+            | ApiRequest::Component { appid, .. }
+            | ApiRequest::Authorizer { appid, .. }
+            | ApiRequest::ClearQuota { appid, .. } => appid.as_ref().filter(|id| self.apps.contains_key(*id)).cloned(),
+            ApiRequest::Wecom { corpid, secret } => self.wecom_app(corpid.as_deref()?, secret.as_deref()),
+            ApiRequest::Ticket { token, .. }
+            | ApiRequest::CorpTicket { token }
+            | ApiRequest::AgentTicket { token, .. } => self.owners.get(token.as_ref()?).cloned(),
+            ApiRequest::DomainIp { token } | ApiRequest::Menu { token } => self.owners.get(token.as_ref()?).cloned(),
+            ApiRequest::Malformed { .. } => None,
         }
     }
 
@@ -376,42 +376,47 @@ impl World {
     }
 
     /// The answer a call would have if it succeeded, with a token or ticket that was never issued.
-    pub fn decoy_answer(&mut self, ask: &Ask) -> Answer {
+    pub fn decoy_answer(&mut self, ask: &ApiRequest) -> ApiAnswer {
         let value = random_token(&mut self.rng, self.settings.token_len);
-        let token = |kind| Answer::Token { kind, value: value.clone(), expires_in_s: self.settings.lifetime_ms / 1000 };
+        let token =
+            |kind| ApiAnswer::Token { kind, value: value.clone(), expires_in_s: self.settings.lifetime_ms / 1000 };
         match ask.endpoint() {
-            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(AppKind::Mp),
-            Endpoint::Gettoken => token(AppKind::Wecom),
-            Endpoint::QqToken => token(AppKind::Qq),
-            Endpoint::FeishuToken => token(AppKind::Feishu),
-            Endpoint::ComponentToken => Answer::Component { value, expires_in_s: self.settings.lifetime_ms / 1000 },
-            Endpoint::AuthorizerToken => Answer::Authorizer {
+            Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(SandboxPlatform::Mp),
+            Endpoint::Gettoken => token(SandboxPlatform::Wecom),
+            Endpoint::QqToken => token(SandboxPlatform::Qq),
+            Endpoint::FeishuToken => token(SandboxPlatform::Feishu),
+            Endpoint::ComponentToken => ApiAnswer::Component { value, expires_in_s: self.settings.lifetime_ms / 1000 },
+            Endpoint::AuthorizerToken => ApiAnswer::Authorizer {
                 value,
                 expires_in_s: self.settings.lifetime_ms / 1000,
                 refresh_token: "refreshtoken@@@never-issued".to_owned(),
             },
-            Endpoint::Ticket => Answer::Ticket { value, expires_in_s: TICKET_EXPIRES_IN_S },
-            Endpoint::GetApiDomainIp => Answer::DomainIps,
-            Endpoint::MenuGet => Answer::Menu,
-            Endpoint::ClearQuota => Answer::Done,
+            Endpoint::Ticket => ApiAnswer::Ticket { value, expires_in_s: TICKET_EXPIRES_IN_S },
+            Endpoint::GetApiDomainIp => ApiAnswer::DomainIps,
+            Endpoint::MenuGet => ApiAnswer::Menu,
+            Endpoint::ClearQuota => ApiAnswer::Done,
         }
     }
 
-    fn refused(&mut self, refusal: Refusal, kind: AppKind, peer: IpAddr) -> Answer {
+    fn refused(&mut self, refusal: Refusal, kind: SandboxPlatform, peer: IpAddr) -> ApiAnswer {
         let errcode = refusal.errcode;
         let errmsg = match kind {
-            AppKind::Mp | AppKind::Component | AppKind::Qq => refusal.mp_message(&mut self.rng),
-            AppKind::Feishu => refusal.text,
-            AppKind::Wecom => refusal.wecom_message(&mut self.rng, peer),
+            SandboxPlatform::Mp | SandboxPlatform::Component | SandboxPlatform::Qq => refusal.mp_message(&mut self.rng),
+            SandboxPlatform::Feishu => refusal.text,
+            SandboxPlatform::Wecom => refusal.wecom_message(&mut self.rng, peer),
         };
-        Answer::Refused { kind, errcode, errmsg }
+        ApiAnswer::Refused { kind, errcode, errmsg }
     }
 
-    fn kind_of(&self, ask: &Ask) -> AppKind {
+    fn kind_of(&self, ask: &ApiRequest) -> SandboxPlatform {
         match ask {
-            Ask::Wecom { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => AppKind::Wecom,
-            Ask::Feishu { .. } | Ask::Malformed { endpoint: Endpoint::FeishuToken, .. } => AppKind::Feishu,
-            _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(AppKind::Mp, |app| app.kind),
+            ApiRequest::Wecom { .. } | ApiRequest::CorpTicket { .. } | ApiRequest::AgentTicket { .. } => {
+                SandboxPlatform::Wecom
+            }
+            ApiRequest::Feishu { .. } | ApiRequest::Malformed { endpoint: Endpoint::FeishuToken, .. } => {
+                SandboxPlatform::Feishu
+            }
+            _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(SandboxPlatform::Mp, |app| app.kind),
         }
     }
 
@@ -426,12 +431,12 @@ impl World {
     /// that call (assumption: its quota too, QQ publishes none).
     fn classic(
         &mut self,
-        kind: AppKind,
+        kind: SandboxPlatform,
         line: Line,
         given: [&Option<String>; 3],
         peer: IpAddr,
         now: Now,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiAnswer, Refusal> {
         let appid = self.mp_credentials(kind, given)?;
         self.admit(&appid, peer)?;
         let limit = self.settings.quotas.classic_per_day;
@@ -443,8 +448,14 @@ impl World {
 
     /// Stable: the same token until its last 5 minutes, then a new one; forced: a new one, 20 a day, 30 s apart
     /// (facts 1.2 rows 2 and 3). Forced calls also count as calls (assumption).
-    fn stable(&mut self, given: [&Option<String>; 3], force: bool, peer: IpAddr, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_credentials(AppKind::Mp, given)?;
+    fn stable(
+        &mut self,
+        given: [&Option<String>; 3],
+        force: bool,
+        peer: IpAddr,
+        now: Now,
+    ) -> Result<ApiAnswer, Refusal> {
+        let appid = self.mp_credentials(SandboxPlatform::Mp, given)?;
         self.admit(&appid, peer)?;
         let quotas = self.settings.quotas.clone();
         let meters = self.meters(&appid)?;
@@ -482,7 +493,7 @@ impl World {
         secret: &Option<String>,
         peer: IpAddr,
         now: Now,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiAnswer, Refusal> {
         let corpid = corpid.as_deref().ok_or_else(|| Refusal::new(41002, "corpid missing"))?;
         let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "corpsecret missing"))?;
         let appid = self.wecom_app(corpid, Some(secret)).ok_or_else(|| Refusal::new(40013, "invalid corpid"))?;
@@ -507,8 +518,9 @@ impl World {
         secret: &Option<String>,
         peer: IpAddr,
         now: Now,
-    ) -> Result<Answer, Refusal> {
-        let known = app_id.as_deref().filter(|id| self.apps.get(*id).is_some_and(|app| app.kind == AppKind::Feishu));
+    ) -> Result<ApiAnswer, Refusal> {
+        let known =
+            app_id.as_deref().filter(|id| self.apps.get(*id).is_some_and(|app| app.kind == SandboxPlatform::Feishu));
         let appid = known.ok_or_else(|| Refusal::new(10003, "invalid param"))?.to_owned();
         let app = self.app(&appid)?;
         if app.frozen || Some(&app.secret) != secret.as_ref() {
@@ -522,7 +534,7 @@ impl World {
     }
 
     /// Order of the checks: form, appid, secret (codes of facts 1.5; their order is an assumption).
-    fn mp_credentials(&mut self, kind: AppKind, given: [&Option<String>; 3]) -> Result<String, Refusal> {
+    fn mp_credentials(&mut self, kind: SandboxPlatform, given: [&Option<String>; 3]) -> Result<String, Refusal> {
         let [grant_type, appid, secret] = given;
         if grant_type.as_deref() != Some("client_credential") {
             return Err(Refusal::new(40002, "invalid grant_type"));
@@ -530,10 +542,15 @@ impl World {
         self.mp_secret(kind, appid, secret)
     }
 
-    fn mp_secret(&mut self, kind: AppKind, appid: &Option<String>, secret: &Option<String>) -> Result<String, Refusal> {
+    fn mp_secret(
+        &mut self,
+        kind: SandboxPlatform,
+        appid: &Option<String>,
+        secret: &Option<String>,
+    ) -> Result<String, Refusal> {
         let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "appid missing"))?;
         let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
-        if self.apps.get(appid).is_some_and(|app| app.kind == AppKind::Component) {
+        if self.apps.get(appid).is_some_and(|app| app.kind == SandboxPlatform::Component) {
             return Err(Refusal::new(61024, "component account must use api_component_token"));
         }
         let app = self.apps.get(appid).filter(|app| app.kind == kind);
@@ -560,7 +577,7 @@ impl World {
     }
 
     /// The current token while at least `window_ms` of its life is left, else a new one.
-    fn same_or_new(&mut self, appid: &str, line: Line, window_ms: u64, now: Now) -> Result<Answer, Refusal> {
+    fn same_or_new(&mut self, appid: &str, line: Line, window_ms: u64, now: Now) -> Result<ApiAnswer, Refusal> {
         let app = self.app(appid)?;
         let current = app.tokens.iter().rfind(|token| token.line == line && !token.withdrawn);
         match current {
@@ -571,7 +588,7 @@ impl World {
 
     /// A new token. The one before it lives for the overlap; whatever came earlier dies at once, which is how two
     /// forced calls kill a leaked token (facts 1.2).
-    fn mint(&mut self, appid: &str, line: Line, now: Now) -> Result<Answer, Refusal> {
+    fn mint(&mut self, appid: &str, line: Line, now: Now) -> Result<ApiAnswer, Refusal> {
         let value = random_token(&mut self.rng, self.settings.token_len);
         let (lifetime_ms, overlap_ms) = (self.settings.lifetime_ms, self.settings.overlap_ms);
         let app = self.app(appid)?;
@@ -592,7 +609,9 @@ impl World {
     /// The corp's app with this secret, else any app of the corp, so that a wrong secret is told from a wrong corpid.
     fn wecom_app(&self, corpid: &str, secret: Option<&str>) -> Option<String> {
         let mut corp = self.apps.range(corpid.to_owned()..).take_while(|(name, _)| name.starts_with(corpid)).filter(
-            |(name, app)| app.kind == AppKind::Wecom && matches!(name.as_bytes().get(corpid.len()), None | Some(b'/')),
+            |(name, app)| {
+                app.kind == SandboxPlatform::Wecom && matches!(name.as_bytes().get(corpid.len()), None | Some(b'/'))
+            },
         );
         let first = corp.next()?;
         let by_secret = std::iter::once(first).chain(corp).find(|(_, app)| Some(app.secret.as_str()) == secret);
@@ -612,9 +631,9 @@ impl World {
 /// The calls that need a token.
 impl World {
     /// Tickets: the same one, and always 7200, until the vendor rolls it (facts 1.2 row 4).
-    fn mp_ticket(&mut self, token: &Option<String>, kind: Option<&str>, now: Now) -> Result<Answer, Refusal> {
+    fn mp_ticket(&mut self, token: &Option<String>, kind: Option<&str>, now: Now) -> Result<ApiAnswer, Refusal> {
         let appid = self.business(token, now)?;
-        if self.app(&appid)?.kind != AppKind::Mp {
+        if self.app(&appid)?.kind != SandboxPlatform::Mp {
             return Err(Refusal::new(48001, "api unauthorized")); // facts 1.4: account kinds do not mix
         }
         let kind = match kind {
@@ -631,9 +650,9 @@ impl World {
     }
 
     /// WeCom tickets: 100 calls an hour per app (facts 1.3). The corp's ticket is kept per app here, a simplification.
-    fn wecom_ticket(&mut self, token: &Option<String>, kind: TicketKind, now: Now) -> Result<Answer, Refusal> {
+    fn wecom_ticket(&mut self, token: &Option<String>, kind: TicketKind, now: Now) -> Result<ApiAnswer, Refusal> {
         let appid = self.business(token, now)?;
-        if self.app(&appid)?.kind != AppKind::Wecom {
+        if self.app(&appid)?.kind != SandboxPlatform::Wecom {
             return Err(Refusal::new(40014, "invalid access_token"));
         }
         let limit = self.settings.quotas.wecom_ticket_per_hour;
@@ -643,7 +662,7 @@ impl World {
         self.ticket(&appid, kind, now)
     }
 
-    fn ticket(&mut self, appid: &str, kind: TicketKind, now: Now) -> Result<Answer, Refusal> {
+    fn ticket(&mut self, appid: &str, kind: TicketKind, now: Now) -> Result<ApiAnswer, Refusal> {
         let fresh = random_token(&mut self.rng, 86);
         let roll_ms = self.settings.ticket_roll_ms;
         let ticket = self
@@ -652,14 +671,14 @@ impl World {
             .entry(kind)
             .and_modify(|old| old.roll_if_due(&fresh, roll_ms, now.boot_ms))
             .or_insert_with(|| Ticket { value: fresh.clone(), rolled_ms: now.boot_ms });
-        Ok(Answer::Ticket { value: ticket.value.clone(), expires_in_s: TICKET_EXPIRES_IN_S })
+        Ok(ApiAnswer::Ticket { value: ticket.value.clone(), expires_in_s: TICKET_EXPIRES_IN_S })
     }
 
     /// The app of a token that works, else the refusal a business call gives (facts 1.5).
     fn business(&self, token: &Option<String>, now: Now) -> Result<String, Refusal> {
         let token = token.as_deref().ok_or_else(|| Refusal::new(41001, "access_token missing"))?;
         let owner = self.owners.get(token);
-        let wecom = owner.and_then(|id| self.apps.get(id)).is_some_and(|app| app.kind == AppKind::Wecom);
+        let wecom = owner.and_then(|id| self.apps.get(id)).is_some_and(|app| app.kind == SandboxPlatform::Wecom);
         match (self.judge(token, now), owner) {
             (Verdict::Accepted, Some(appid)) => Ok(appid.clone()),
             (Verdict::Expired, _) => Err(Refusal::new(42001, "access_token expired")),
@@ -671,8 +690,8 @@ impl World {
 
     /// Clears the daily and minute counters, 10 times a month, then 48006 (facts 1.3). The forced refreshes' own 20 a
     /// day stay used (assumption).
-    fn clear_quota(&mut self, appid: &Option<String>, secret: &Option<String>, now: Now) -> Result<Answer, Refusal> {
-        let appid = self.mp_secret(AppKind::Mp, appid, secret)?;
+    fn clear_quota(&mut self, appid: &Option<String>, secret: &Option<String>, now: Now) -> Result<ApiAnswer, Refusal> {
+        let appid = self.mp_secret(SandboxPlatform::Mp, appid, secret)?;
         let limit = self.settings.quotas.clear_per_month;
         let meters = self.meters(&appid)?;
         if !meters.clear_month.take(Period::Month, limit, now.unix_ms) {
@@ -682,27 +701,29 @@ impl World {
         meters.stable_minute = Meter::default();
         meters.stable_day = Meter::default();
         meters.ticket = Meter::default();
-        Ok(Answer::Done)
+        Ok(ApiAnswer::Done)
     }
 }
 
-impl Ask {
+impl ApiRequest {
     /// How the call is counted.
     pub fn endpoint(&self) -> Endpoint {
         match self {
-            Ask::Classic { .. } => Endpoint::Token,
-            Ask::Stable { force: false, .. } => Endpoint::StableToken,
-            Ask::Stable { force: true, .. } => Endpoint::StableTokenForced,
-            Ask::Wecom { .. } => Endpoint::Gettoken,
-            Ask::Qq { .. } => Endpoint::QqToken,
-            Ask::Feishu { .. } => Endpoint::FeishuToken,
-            Ask::Component { .. } => Endpoint::ComponentToken,
-            Ask::Authorizer { .. } => Endpoint::AuthorizerToken,
-            Ask::Ticket { .. } | Ask::CorpTicket { .. } | Ask::AgentTicket { .. } => Endpoint::Ticket,
-            Ask::DomainIp { .. } => Endpoint::GetApiDomainIp,
-            Ask::Menu { .. } => Endpoint::MenuGet,
-            Ask::ClearQuota { .. } => Endpoint::ClearQuota,
-            Ask::Malformed { endpoint, .. } => *endpoint,
+            ApiRequest::Classic { .. } => Endpoint::Token,
+            ApiRequest::Stable { force: false, .. } => Endpoint::StableToken,
+            ApiRequest::Stable { force: true, .. } => Endpoint::StableTokenForced,
+            ApiRequest::Wecom { .. } => Endpoint::Gettoken,
+            ApiRequest::Qq { .. } => Endpoint::QqToken,
+            ApiRequest::Feishu { .. } => Endpoint::FeishuToken,
+            ApiRequest::Component { .. } => Endpoint::ComponentToken,
+            ApiRequest::Authorizer { .. } => Endpoint::AuthorizerToken,
+            ApiRequest::Ticket { .. } | ApiRequest::CorpTicket { .. } | ApiRequest::AgentTicket { .. } => {
+                Endpoint::Ticket
+            }
+            ApiRequest::DomainIp { .. } => Endpoint::GetApiDomainIp,
+            ApiRequest::Menu { .. } => Endpoint::MenuGet,
+            ApiRequest::ClearQuota { .. } => Endpoint::ClearQuota,
+            ApiRequest::Malformed { endpoint, .. } => *endpoint,
         }
     }
 }
@@ -710,7 +731,7 @@ impl Ask {
 impl App {
     fn new(options: &AppOptions) -> App {
         App {
-            kind: options.kind,
+            kind: options.platform,
             secret: options.secret.clone(),
             frozen: false,
             allowlist: options.ip_allowlist.clone(),
@@ -766,7 +787,7 @@ impl App {
 #[derive(Clone, Debug, Serialize)]
 pub struct AppView {
     appid: String,
-    kind: AppKind,
+    kind: SandboxPlatform,
     secret_frozen: bool,
     ip_allowlist: Option<Vec<IpAddr>>,
     minted: u64,
@@ -783,8 +804,8 @@ impl Token {
         self.expires_ms.saturating_sub(now_ms)
     }
 
-    fn granted(&self, kind: AppKind, now_ms: u64) -> Answer {
-        Answer::Token { kind, value: self.value.clone(), expires_in_s: self.left_ms(now_ms) / 1000 }
+    fn granted(&self, kind: SandboxPlatform, now_ms: u64) -> ApiAnswer {
+        ApiAnswer::Token { kind, value: self.value.clone(), expires_in_s: self.left_ms(now_ms) / 1000 }
     }
 
     /// Whichever end came first gives the reason.

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::options::{AppKind, AppOptions, Options, Quotas};
-use super::rules::{Answer, Ask, Endpoint, Verdict, World};
+use super::options::{AppOptions, Options, Quotas, SandboxPlatform};
+use super::rules::{ApiAnswer, ApiRequest, Endpoint, Verdict, World};
 use crate::clock::Now;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
@@ -15,17 +15,17 @@ const START_UNIX_MS: i64 = 1_709_251_200_000;
 const DAY_TURN_MS: u64 = 16 * 3_600_000;
 
 fn world_with(change: impl FnOnce(&mut Options)) -> World {
-    let app = |appid: &str, secret: &str, kind| AppOptions {
+    let app = |appid: &str, secret: &str, platform| AppOptions {
         appid: appid.into(),
         secret: secret.into(),
-        kind,
+        platform,
         ..AppOptions::default()
     };
     let apps = vec![
-        app("wx", "s", AppKind::Mp),
-        app("corp/a", "sa", AppKind::Wecom),
-        app("corp/b", "sb", AppKind::Wecom),
-        app("corp-other", "so", AppKind::Wecom),
+        app("wx", "s", SandboxPlatform::Mp),
+        app("corp/a", "sa", SandboxPlatform::Wecom),
+        app("corp/b", "sb", SandboxPlatform::Wecom),
+        app("corp-other", "so", SandboxPlatform::Wecom),
     ];
     let mut options = Options { apps, ..Options::default() };
     change(&mut options);
@@ -36,8 +36,13 @@ fn world_with(change: impl FnOnce(&mut Options)) -> World {
 fn platform(rotate_refresh_tokens: bool) -> World {
     world_with(|options| {
         options.rotate_refresh_tokens = rotate_refresh_tokens;
-        for (appid, kind) in [("wxc", AppKind::Component), ("wxd", AppKind::Component)] {
-            options.apps.push(AppOptions { appid: appid.into(), secret: "s".into(), kind, ..AppOptions::default() });
+        for (appid, platform) in [("wxc", SandboxPlatform::Component), ("wxd", SandboxPlatform::Component)] {
+            options.apps.push(AppOptions {
+                appid: appid.into(),
+                secret: "s".into(),
+                platform,
+                ..AppOptions::default()
+            });
         }
         options.apps.push(AppOptions {
             appid: "wxa".into(),
@@ -48,25 +53,29 @@ fn platform(rotate_refresh_tokens: bool) -> World {
     })
 }
 
-fn component_of(world: &mut World, appid: &str, ticket: &str, ms: u64) -> Answer {
-    let ask = Ask::Component { appid: some(appid), secret: some("s"), ticket: some(ticket) };
+fn component_of(world: &mut World, appid: &str, ticket: &str, ms: u64) -> ApiAnswer {
+    let ask = ApiRequest::Component { appid: some(appid), secret: some("s"), ticket: some(ticket) };
     world.ask(&ask, PEER, at(ms))
 }
 
 fn component(world: &mut World, appid: &str) -> String {
     let ticket = world.push_verify_ticket(appid, at(0)).unwrap();
     match component_of(world, appid, &ticket, 0) {
-        Answer::Component { value, .. } => value,
+        ApiAnswer::Component { value, .. } => value,
         other => panic!("{other:?}"),
     }
 }
 
 fn authorizer(world: &mut World, token: &str, refresh: &str) -> Result<(String, String), i64> {
-    let ask =
-        Ask::Authorizer { token: some(token), component: some("wxc"), appid: some("wxa"), refresh: some(refresh) };
+    let ask = ApiRequest::Authorizer {
+        token: some(token),
+        component: some("wxc"),
+        appid: some("wxa"),
+        refresh: some(refresh),
+    };
     match world.ask(&ask, PEER, at(0)) {
-        Answer::Authorizer { value, refresh_token, .. } => Ok((value, refresh_token)),
-        Answer::Refused { errcode, .. } => Err(errcode),
+        ApiAnswer::Authorizer { value, refresh_token, .. } => Ok((value, refresh_token)),
+        ApiAnswer::Refused { errcode, .. } => Err(errcode),
         other => panic!("{other:?}"),
     }
 }
@@ -77,15 +86,15 @@ fn a_verify_ticket_is_good_for_twelve_hours_and_another_does_not_end_it() {
     let ticket = world.push_verify_ticket("wxc", at(0)).unwrap();
     world.push_verify_ticket("wxc", at(600_000)).unwrap();
     let hours_12 = 12 * 3_600_000;
-    assert!(matches!(component_of(&mut world, "wxc", &ticket, hours_12 - 1), Answer::Component { .. }));
+    assert!(matches!(component_of(&mut world, "wxc", &ticket, hours_12 - 1), ApiAnswer::Component { .. }));
     let refused = |answer| match answer {
-        Answer::Refused { errcode, .. } => errcode,
+        ApiAnswer::Refused { errcode, .. } => errcode,
         other => panic!("{other:?}"),
     };
     assert_eq!(refused(component_of(&mut world, "wxc", &ticket, hours_12)), 61005);
     assert_eq!(refused(component_of(&mut world, "wxc", "ticket@@@other", 0)), 61006);
     assert_eq!(refused(component_of(&mut world, "wx", &ticket, 0)), 40013, "no component");
-    let classic = Ask::Classic { grant_type: some("client_credential"), appid: some("wxc"), secret: some("s") };
+    let classic = ApiRequest::Classic { grant_type: some("client_credential"), appid: some("wxc"), secret: some("s") };
     assert_eq!(refused(world.ask(&classic, PEER, at(0))), 61024);
     assert_eq!(world.push_verify_ticket("wx", at(0)), None);
 }
@@ -135,22 +144,22 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn classic_ask() -> Ask {
-    Ask::Classic { grant_type: some("client_credential"), appid: some("wx"), secret: some("s") }
+fn classic_ask() -> ApiRequest {
+    ApiRequest::Classic { grant_type: some("client_credential"), appid: some("wx"), secret: some("s") }
 }
 
-fn stable_ask(force: bool) -> Ask {
-    Ask::Stable { grant_type: some("client_credential"), appid: some("wx"), secret: some("s"), force }
+fn stable_ask(force: bool) -> ApiRequest {
+    ApiRequest::Stable { grant_type: some("client_credential"), appid: some("wx"), secret: some("s"), force }
 }
 
-fn wecom_ask(corpid: &str, secret: &str) -> Ask {
-    Ask::Wecom { corpid: some(corpid), secret: some(secret) }
+fn wecom_ask(corpid: &str, secret: &str) -> ApiRequest {
+    ApiRequest::Wecom { corpid: some(corpid), secret: some(secret) }
 }
 
 #[track_caller]
-fn token(world: &mut World, ask: &Ask, ms: u64) -> (String, u64) {
+fn token(world: &mut World, ask: &ApiRequest, ms: u64) -> (String, u64) {
     match world.ask(ask, PEER, at(ms)) {
-        Answer::Token { value, expires_in_s, .. } => (value, expires_in_s),
+        ApiAnswer::Token { value, expires_in_s, .. } => (value, expires_in_s),
         other => panic!("no token but {other:?}"),
     }
 }
@@ -168,9 +177,9 @@ fn forced(world: &mut World, ms: u64) -> String {
 }
 
 #[track_caller]
-fn refusal(world: &mut World, ask: &Ask, ms: u64) -> (i64, String) {
+fn refusal(world: &mut World, ask: &ApiRequest, ms: u64) -> (i64, String) {
     match world.ask(ask, PEER, at(ms)) {
-        Answer::Refused { errcode, errmsg, .. } => (errcode, errmsg),
+        ApiAnswer::Refused { errcode, errmsg, .. } => (errcode, errmsg),
         other => panic!("no refusal but {other:?}"),
     }
 }
@@ -308,14 +317,15 @@ fn short_lives_have_larger_quotas() {
 
 #[test]
 fn qq_mints_at_each_call_with_the_classic_codes() {
-    let mut world = world_with(|options| options.apps.push(AppOptions { kind: AppKind::Qq, ..account("111", "q") }));
-    let ask = |appid: &str, secret: &str| Ask::Qq {
+    let mut world =
+        world_with(|options| options.apps.push(AppOptions { platform: SandboxPlatform::Qq, ..account("111", "q") }));
+    let ask = |appid: &str, secret: &str| ApiRequest::Qq {
         grant_type: some("client_credential"),
         appid: some(appid),
         secret: some(secret),
     };
     let mut token = |ms| match world.ask(&ask("111", "q"), PEER, at(ms)) {
-        Answer::Token { kind: AppKind::Qq, value, .. } => value,
+        ApiAnswer::Token { kind: SandboxPlatform::Qq, value, .. } => value,
         other => panic!("{other:?}"),
     };
     let (first, second) = (token(0), token(1000));
@@ -327,11 +337,12 @@ fn qq_mints_at_each_call_with_the_classic_codes() {
 
 #[test]
 fn feishu_gives_another_token_in_the_last_half_hour_and_both_live_on() {
-    let mut world =
-        world_with(|options| options.apps.push(AppOptions { kind: AppKind::Feishu, ..account("cli_1", "f") }));
-    let ask = |id: &str, secret: &str| Ask::Feishu { app_id: some(id), secret: some(secret) };
+    let mut world = world_with(|options| {
+        options.apps.push(AppOptions { platform: SandboxPlatform::Feishu, ..account("cli_1", "f") })
+    });
+    let ask = |id: &str, secret: &str| ApiRequest::Feishu { app_id: some(id), secret: some(secret) };
     let mut token = |ms| match world.ask(&ask("cli_1", "f"), PEER, at(ms)) {
-        Answer::Token { kind: AppKind::Feishu, value, .. } => value,
+        ApiAnswer::Token { kind: SandboxPlatform::Feishu, value, .. } => value,
         other => panic!("{other:?}"),
     };
     let half_hour_left = LIFETIME_MS - 1_800_000;
@@ -348,11 +359,11 @@ fn feishu_gives_another_token_in_the_last_half_hour_and_both_live_on() {
 #[test]
 fn clearing_the_quota_works_ten_times_a_month() {
     let mut world = world_with(|options| options.quotas.classic_per_day = 1);
-    let clear = Ask::ClearQuota { appid: some("wx"), secret: some("s") };
+    let clear = ApiRequest::ClearQuota { appid: some("wx"), secret: some("s") };
     for call in 0..10 {
         classic(&mut world, call);
         assert_eq!(refusal(&mut world, &classic_ask(), call).0, 45009);
-        assert_eq!(world.ask(&clear, PEER, at(call)), Answer::Done);
+        assert_eq!(world.ask(&clear, PEER, at(call)), ApiAnswer::Done);
     }
     assert_eq!(refusal(&mut world, &clear, 10).0, 48006);
 }
@@ -360,7 +371,7 @@ fn clearing_the_quota_works_ten_times_a_month() {
 #[test]
 fn each_wrong_credential_has_its_own_errcode() {
     let mut world = world();
-    let ask = |grant: &str, appid: Option<&str>, secret: Option<&str>| Ask::Classic {
+    let ask = |grant: &str, appid: Option<&str>, secret: Option<&str>| ApiRequest::Classic {
         grant_type: some(grant),
         appid: appid.map(str::to_owned),
         secret: secret.map(str::to_owned),
@@ -375,11 +386,11 @@ fn each_wrong_credential_has_its_own_errcode() {
         (wecom_ask("nocorp", "sa"), 40013),
         (wecom_ask("cor", "sa"), 40013),
         (wecom_ask("corp", "so"), 40001),
-        (Ask::Wecom { corpid: None, secret: some("sa") }, 41002),
-        (Ask::Wecom { corpid: some("corp"), secret: None }, 41004),
-        (Ask::Menu { token: None }, 41001),
-        (Ask::Menu { token: some("not a token") }, 40014),
-        (Ask::Menu { token: some("A".repeat(136).as_str()) }, 40001),
+        (ApiRequest::Wecom { corpid: None, secret: some("sa") }, 41002),
+        (ApiRequest::Wecom { corpid: some("corp"), secret: None }, 41004),
+        (ApiRequest::Menu { token: None }, 41001),
+        (ApiRequest::Menu { token: some("not a token") }, 40014),
+        (ApiRequest::Menu { token: some("A".repeat(136).as_str()) }, 40001),
     ];
     for (ask, errcode) in cases {
         assert_eq!(refusal(&mut world, &ask, 0).0, errcode, "{ask:?}");
@@ -404,9 +415,9 @@ fn messages_have_the_real_shapes() {
     assert!(text.contains(", hint: [") && text.contains("], from ip: 192.0.2.7, more info at "), "{text}");
     assert!(text.ends_with("query?e=60020"), "{text}");
 
-    let wrong = Ask::Classic { grant_type: some("client_credential"), appid: some("wx"), secret: some("x") };
+    let wrong = ApiRequest::Classic { grant_type: some("client_credential"), appid: some("wx"), secret: some("x") };
     assert!(refusal(&mut world, &wrong, 0).1.starts_with("invalid appsecret, rid: "));
-    let never_issued = Ask::Menu { token: some("A".repeat(136).as_str()) };
+    let never_issued = ApiRequest::Menu { token: some("A".repeat(136).as_str()) };
     let text = refusal(&mut world, &never_issued, 0).1;
     assert!(text.starts_with("invalid credential, access_token is invalid or not latest, could get"), "{text}");
 }
@@ -441,11 +452,11 @@ fn early_death_is_noticed_or_not() {
 fn a_ticket_says_7200_until_it_is_rolled() {
     let mut world = world();
     let access = classic(&mut world, 0);
-    let ask = |kind: &str| Ask::Ticket { token: some(&access), kind: some(kind) };
+    let ask = |kind: &str| ApiRequest::Ticket { token: some(&access), kind: some(kind) };
     let first = world.ask(&ask("jsapi"), PEER, at(0));
     assert_ne!(world.ask(&ask("wx_card"), PEER, at(0)), first);
     assert_eq!(world.ask(&ask("jsapi"), PEER, at(LIFETIME_MS - 1)), first);
-    assert!(matches!(first, Answer::Ticket { expires_in_s: 7200, .. }), "{first:?}");
+    assert!(matches!(first, ApiAnswer::Ticket { expires_in_s: 7200, .. }), "{first:?}");
     world.roll_tickets("wx");
     assert_ne!(world.ask(&ask("jsapi"), PEER, at(1)), first);
     assert_eq!(refusal(&mut world, &ask("nonsense"), 1).0, 40097);
@@ -455,7 +466,7 @@ fn a_ticket_says_7200_until_it_is_rolled() {
 fn a_ticket_is_rolled_on_time() {
     let mut world = world_with(|options| options.ticket_roll_s = Some(60));
     let access = classic(&mut world, 0);
-    let ask = Ask::Ticket { token: some(&access), kind: some("jsapi") };
+    let ask = ApiRequest::Ticket { token: some(&access), kind: some("jsapi") };
     let first = world.ask(&ask, PEER, at(0));
     assert_eq!(world.ask(&ask, PEER, at(59_999)), first);
     assert_ne!(world.ask(&ask, PEER, at(60_000)), first);
@@ -466,10 +477,10 @@ fn ticket_calls_are_few() {
     let mut world = world_with(|options| {
         options.quotas = Quotas { ticket_per_day: 1, wecom_ticket_per_hour: 1, ..Quotas::default() };
     });
-    let mp = Ask::Ticket { token: Some(classic(&mut world, 0)), kind: some("jsapi") };
-    let wecom = Ask::CorpTicket { token: Some(token(&mut world, &wecom_ask("corp", "sa"), 0).0) };
+    let mp = ApiRequest::Ticket { token: Some(classic(&mut world, 0)), kind: some("jsapi") };
+    let wecom = ApiRequest::CorpTicket { token: Some(token(&mut world, &wecom_ask("corp", "sa"), 0).0) };
     for ask in [mp, wecom] {
-        assert!(matches!(world.ask(&ask, PEER, at(0)), Answer::Ticket { .. }));
+        assert!(matches!(world.ask(&ask, PEER, at(0)), ApiAnswer::Ticket { .. }));
         assert_eq!(refusal(&mut world, &ask, 1).0, 45009);
     }
 }
@@ -479,7 +490,7 @@ fn wecom_gives_the_same_token_until_it_expires() {
     let mut world = world();
     let first = token(&mut world, &wecom_ask("corp", "sa"), 0).0;
     assert_eq!(token(&mut world, &wecom_ask("corp", "sa"), LIFETIME_MS - 1).0, first);
-    let menu = Ask::Menu { token: some(&first) };
+    let menu = ApiRequest::Menu { token: some(&first) };
     assert_eq!(refusal(&mut world, &menu, LIFETIME_MS).0, 42001);
     assert_ne!(token(&mut world, &wecom_ask("corp", "sa"), LIFETIME_MS).0, first);
 }
@@ -493,7 +504,7 @@ fn the_secret_says_which_wecom_app_is_meant() {
     world.kill_tokens("corp/b");
     check_verdicts(&world, &a, &[(0, Verdict::Accepted)]);
     check_verdicts(&world, &b, &[(0, Verdict::NotLatest)]);
-    assert_eq!(refusal(&mut world, &Ask::Menu { token: Some(b) }, 0).0, 40014, "WeCom's code for a dead token");
+    assert_eq!(refusal(&mut world, &ApiRequest::Menu { token: Some(b) }, 0).0, 40014, "WeCom's code for a dead token");
     assert_eq!((world.minted("corp/a"), world.minted("corp-other")), (1, 0));
 }
 
@@ -502,8 +513,8 @@ fn account_kinds_do_not_mix() {
     let mut world = world();
     let mp = Some(classic(&mut world, 0));
     let wecom = Some(token(&mut world, &wecom_ask("corp", "sa"), 0).0);
-    assert_eq!(refusal(&mut world, &Ask::Ticket { token: wecom, kind: some("jsapi") }, 0).0, 48001);
-    assert_eq!(refusal(&mut world, &Ask::CorpTicket { token: mp }, 0).0, 40014);
+    assert_eq!(refusal(&mut world, &ApiRequest::Ticket { token: wecom, kind: some("jsapi") }, 0).0, 48001);
+    assert_eq!(refusal(&mut world, &ApiRequest::CorpTicket { token: mp }, 0).0, 40014);
 }
 
 #[test]

@@ -28,8 +28,8 @@ use tower_service::Service;
 
 use super::calls::agent_name;
 use super::fault::Wire;
-use super::options::TlsFiles;
-use crate::clock::{self, Spacing};
+use super::options::SandboxTlsFiles;
+use crate::clock::{self, LogThrottle};
 
 /// How long to wait after a failed accept: out of descriptors, it fails again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub(super) async fn accept(
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
-    let failure_logged = Spacing::default();
+    let failure_logged = LogThrottle::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -76,7 +76,7 @@ pub(super) async fn accept(
                 tracker.spawn(async move { stop.run_until_cancelled(connection).await });
             }
             Err(error) => {
-                if failure_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                if failure_logged.allow(clock::boot_ms(), LOG_SPACING_MS) {
                     tracing::warn!(%error, "sandbox: a connection could not be accepted");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -154,7 +154,7 @@ fn plain_v4(peer: SocketAddr) -> SocketAddr {
 }
 
 /// The TLS side from the files; an unusable one is named in the error.
-pub(super) fn tls_acceptor(files: &TlsFiles) -> io::Result<TlsAcceptor> {
+pub(super) fn tls_acceptor(files: &SandboxTlsFiles) -> io::Result<TlsAcceptor> {
     let cert_fault = |error| bad_file(&files.cert, &error);
     let chain = CertificateDer::pem_file_iter(&files.cert).map_err(cert_fault)?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(cert_fault)?;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::calls::{Call, Calls};
-use super::fault::{Fault, Faults};
+use super::fault::{InjectedFault, InjectedFaults};
 use super::options::Options;
-use super::rules::{Answer, Ask, World};
+use super::rules::{ApiAnswer, ApiRequest, World};
 use super::server::Line;
 use crate::clock::Now;
 
@@ -25,14 +25,14 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) world: World,
-    pub(super) faults: Faults,
+    pub(super) faults: InjectedFaults,
     calls: BTreeMap<String, Calls>,
 }
 
 impl Shared {
     pub(super) fn new(options: &Options) -> Shared {
         let world = World::new(options, fastrand::u64(..));
-        Shared { inner: Mutex::new(Inner { world, faults: Faults::default(), calls: BTreeMap::new() }) }
+        Shared { inner: Mutex::new(Inner { world, faults: InjectedFaults::default(), calls: BTreeMap::new() }) }
     }
 
     /// Runs `work` under the lock.
@@ -41,7 +41,11 @@ impl Shared {
     }
 
     /// A call comes in: it is recorded, and either a fault strikes it or it has its answer.
-    pub(super) fn arrive(self: &Arc<Shared>, ask: &Ask, line: &Line) -> (Flight, Result<Answer, Fault>) {
+    pub(super) fn arrive(
+        self: &Arc<Shared>,
+        ask: &ApiRequest,
+        line: &Line,
+    ) -> (Flight, Result<ApiAnswer, InjectedFault>) {
         let (now, peer) = (Now::read(), line.peer);
         let mut inner = self.inner.lock();
         let appid = inner.world.app_of(ask).unwrap_or_else(|| NO_APP.to_owned());
@@ -51,7 +55,7 @@ impl Shared {
             None => Ok(inner.world.ask(ask, peer.ip(), now)),
         };
         let (errcode, outcome) = match &fate {
-            Ok(Answer::Refused { errcode, .. }) => (Some(*errcode), format!("errcode {errcode}")),
+            Ok(ApiAnswer::Refused { errcode, .. }) => (Some(*errcode), format!("errcode {errcode}")),
             Ok(_) => (None, "ok".to_owned()),
             Err(fault) => (fault.errcode(), fault.outcome().to_owned()),
         };
@@ -62,12 +66,12 @@ impl Shared {
     }
 
     /// The API's work for a call a fault has struck; already recorded.
-    pub(super) fn work(&self, ask: &Ask, peer: SocketAddr) -> Answer {
+    pub(super) fn work(&self, ask: &ApiRequest, peer: SocketAddr) -> ApiAnswer {
         self.with(|inner| inner.world.ask(ask, peer.ip(), Now::read()))
     }
 
     /// The answer a call would have had, without the API having done anything: its token was never issued.
-    pub(super) fn decoy(&self, ask: &Ask) -> Answer {
+    pub(super) fn decoy(&self, ask: &ApiRequest) -> ApiAnswer {
         self.with(|inner| inner.world.decoy_answer(ask))
     }
 

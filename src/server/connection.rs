@@ -26,26 +26,26 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, BUFFER_BYTES};
-use super::memory::{Holding, Share};
+use super::memory::{MemoryShare, MemoryUse};
 use super::options::Protocol;
-use super::worker::{Busy, Origin, Peer};
-use super::{Limits, Shared, Terms};
+use super::worker::{BusyConnections, ConnectionOrigin, Peer};
+use super::{Limits, ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::clock::{self, Now};
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::{step, step_from};
-use crate::protocol::{HangUp, Request, Step, response};
-use crate::service::{Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Outcome, Output};
+use crate::protocol::{CloseReason, Request, RequestStep, response};
+use crate::service::{CommandOutcome, Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Output};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
-/// What a stranger can provoke is logged at most so often, milliseconds.
+/// What a pending_auth can provoke is logged at most so often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 /// A client that has failed so often to log in is closed.
 const LOGIN_FAILURES_MAX: u32 = 3;
 /// What somebody may be typing is not longer than this, bytes: a command line, or one and its data block.
 const TYPED_BYTES_MAX: usize = 2048;
 /// While somebody seems to be typing, how often to see whether there is still time for that.
-const TYPING_LOOK: Duration = Duration::from_secs(2);
+const TYPING_RECHECK: Duration = Duration::from_secs(2);
 /// Most bytes read at once, and before others have a turn; a large data block is read in steps of this, so memory grows
 /// with what really arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -60,19 +60,19 @@ const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the connections of a worker have in common.
 #[derive(Clone)]
-pub(super) struct Lot {
-    pub shared: Arc<Shared>,
+pub(super) struct WorkerContext {
+    pub shared: Arc<ServerState>,
     pub stats: Arc<WorkerStats>,
-    pub busy: Arc<Busy>,
+    pub busy: Arc<BusyConnections>,
 }
 
 /// A client that has yet to log in.
-struct Stranger {
+struct PendingAuth {
     /// Closed if it has not by then.
     until: Instant,
     failures: u32,
     /// It has said that it will log in by SASL, and not yet who it is.
-    sasl_begun: bool,
+    sasl_started: bool,
     /// Its password has waited for its turn, and is to be looked at now.
     has_waited: bool,
 }
@@ -80,12 +80,12 @@ struct Stranger {
 pub(super) struct Connection<S> {
     stream: S,
     peer: Peer,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     stats: Arc<WorkerStats>,
-    busy: Arc<Busy>,
-    /// What the client may do; once it is no stranger any more.
+    busy: Arc<BusyConnections>,
+    /// What the client may do; once it is no pending_auth any more.
     rights: Arc<Rights>,
-    stranger: Option<Stranger>,
+    pending_auth: Option<PendingAuth>,
     /// The stream collects what it sends, and says when it is over.
     tls: bool,
     /// What may be spoken.
@@ -97,7 +97,7 @@ pub(super) struct Connection<S> {
     input: Vec<u8>,
     start: usize,
     /// The `get` at the front, if it was answered in part.
-    broken_off: Option<BrokenOff>,
+    partial_get: Option<PartialGet>,
     /// What may still be done before others have a turn, unless this one has to wait before: requests, keys looked up, and
     /// bytes read.
     requests_left: usize,
@@ -110,14 +110,14 @@ pub(super) struct Connection<S> {
     after_discard: Vec<u8>,
     /// What the front request needs to be whole; it is not looked at again before. 0 if nothing is pending.
     wanted: usize,
-    pending: Pending,
+    pending: MissingPart,
     /// By when what is pending must be whole.
     due: Option<Instant>,
     /// If somebody may be typing it: by when it must be whole while nothing is scarce.
     typing: Option<Typing>,
-    /// This connection's share in [`Shared::in_flight`], and what of it is for the half-received request.
-    share: Share,
-    requested: Holding,
+    /// This connection's share in [`ServerState::in_flight`], and what of it is for the half-received request.
+    share: MemoryShare,
+    requested: MemoryUse,
     /// The request being executed lost its data block for want of memory.
     memory_short: bool,
     /// The system had no memory for what was to be read next.
@@ -128,7 +128,7 @@ pub(super) struct Connection<S> {
 
 /// What the front request lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pending {
+enum MissingPart {
     Nothing,
     /// The end of its line.
     Line,
@@ -147,7 +147,7 @@ struct Typing {
 
 /// A `get` that was answered in part, as it was parsed: its line may be a megabyte long, and is neither parsed nor walked
 /// again. All places are counted from the front of what is buffered.
-struct BrokenOff {
+struct PartialGet {
     keys: Range<usize>,
     with_cas: bool,
     touch_exptime: Option<i64>,
@@ -157,12 +157,12 @@ struct BrokenOff {
     next: usize,
 }
 
-impl BrokenOff {
+impl PartialGet {
     /// `None` for a request that does not take long to parse again.
-    fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<BrokenOff> {
+    fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<PartialGet> {
         let Request::Get { keys, with_cas, touch_exptime } = *request else { return None };
         let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
-        Some(BrokenOff { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
+        Some(PartialGet { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
     }
 
     fn request<'a>(&self, front: &'a [u8]) -> Option<Request<'a>> {
@@ -178,9 +178,9 @@ enum Batch {
     /// Enough was executed or queued: write, let others have a turn, then go on.
     Turn,
     /// The front request must be held, and is then tried again.
-    Hold(crate::service::Wait),
+    Hold(crate::service::FirstFetchWait),
     /// The reply is due once the check is over.
-    HoldReply(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
+    HoldUntilVerified(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
     /// Passwords are being guessed from the client's address: look at its own after this long.
     LoginWaits(Duration),
     /// A wrong password: say so after a while, and close if it was the last try.
@@ -196,22 +196,28 @@ enum Batch {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(stream: S, origin: Origin, terms: &Terms, rights: Arc<Rights>, lot: Lot) -> Self {
-        let Lot { shared, stats, busy } = lot;
-        let Origin { peer, descriptor, listen_addr } = origin;
+    pub fn new(
+        stream: S,
+        origin: ConnectionOrigin,
+        policy: &ListenerPolicy,
+        rights: Arc<Rights>,
+        worker: WorkerContext,
+    ) -> Self {
+        let WorkerContext { shared, stats, busy } = worker;
+        let ConnectionOrigin { peer, descriptor, listen_addr } = origin;
         let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), clock::boot_ms());
         let info = shared.service.stats.connections.add(descriptor, info);
-        let stranger = || Stranger {
+        let pending_auth = || PendingAuth {
             until: Instant::now() + shared.limits.login_timeout,
             failures: 0,
-            sasl_begun: false,
+            sasl_started: false,
             has_waited: false,
         };
         let requests_left = shared.limits.requests_per_turn;
         Connection {
-            stranger: terms.login.then(stranger),
-            tls: terms.tls,
-            protocol: terms.protocol,
+            pending_auth: policy.login.then(pending_auth),
+            tls: policy.tls,
+            protocol: policy.protocol,
             binary: None,
             stream,
             peer,
@@ -221,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             busy,
             input: Vec::new(),
             start: 0,
-            broken_off: None,
+            partial_get: None,
             requests_left,
             keys_left: KEYS_PER_TURN,
             read_bytes_left: READ_BYTES_MAX,
@@ -229,11 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             discard: 0,
             after_discard: Vec::new(),
             wanted: 0,
-            pending: Pending::Nothing,
+            pending: MissingPart::Nothing,
             due: None,
             typing: None,
-            share: Share::default(),
-            requested: Holding::default(),
+            share: MemoryShare::default(),
+            requested: MemoryUse::default(),
             memory_short: false,
             no_room: false,
             descriptor,
@@ -263,17 +269,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         loop {
-            self.info.set_state(self.waits_in());
+            self.info.set_state(self.state_while_reading());
             if !self.fill().await? {
                 return Ok(());
             }
             let now = Now::read_for_batch();
             let batch = self.execute_batch(&shared, now, true);
-            shared.in_flight.keep_bound();
+            shared.in_flight.enforce_limit();
             // Most often that is all: the socket takes the answers at once.
             let written = self.write_at_once().await?;
             let done = self.output.is_empty() && matches!(batch, Batch::Drained);
-            if !done && !self.go_on(&shared, batch, written).await? {
+            if !done && !self.finish_batch(&shared, batch, written).await? {
                 return Ok(());
             }
             if shared.closing.load(Acquire) {
@@ -284,14 +290,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes the answers, of which so many bytes are `written`, and does what is left of what is buffered; false to
     /// close. The worker waits for this before it ends.
-    async fn go_on(&mut self, shared: &Shared, mut batch: Batch, mut written: usize) -> io::Result<bool> {
+    async fn finish_batch(&mut self, shared: &ServerState, mut batch: Batch, mut written: usize) -> io::Result<bool> {
         let busy = self.busy.clone();
         let _batch = busy.token();
         let mut hold_until = None;
         loop {
             self.flush(std::mem::take(&mut written)).await?;
             // One request is held for so long in all, however often it gives others a turn.
-            if !matches!(batch, Batch::Hold(_)) && self.broken_off.is_none() {
+            if !matches!(batch, Batch::Hold(_)) && self.partial_get.is_none() {
                 hold_until = None;
             }
             match batch {
@@ -305,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let until = *hold_until.get_or_insert_with(|| Instant::now() + shared.limits.hold);
                     let _ = timeout_at(until, wait.0.changed()).await;
                 }
-                Batch::HoldReply(check, reply) => {
+                Batch::HoldUntilVerified(check, reply) => {
                     let _ = timeout(shared.limits.hold, check).await;
                     self.output.extend_from_slice(&reply);
                 }
@@ -330,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let may_wait = hold_until.is_none_or(|until| Instant::now() < until);
             batch = self.execute_batch(shared, Now::read_for_batch(), may_wait);
-            shared.in_flight.keep_bound();
+            shared.in_flight.enforce_limit();
         }
     }
 
@@ -342,8 +348,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Executes whole requests from the buffer. Synchronous: nothing here waits.
-    fn execute_batch(&mut self, shared: &Shared, now: Now, may_wait: bool) -> Batch {
-        self.info.command_at(now.boot_ms);
+    fn execute_batch(&mut self, shared: &ServerState, now: Now, may_wait: bool) -> Batch {
+        self.info.record_command(now.boot_ms);
         self.info.set_state(ConnectionState::ParseCmd);
         if self.output.capacity() == 0 {
             *self.output = buffers::take();
@@ -362,19 +368,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         batch
     }
 
-    fn execute_from(&mut self, input: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Batch {
+    fn execute_from(&mut self, input: &[u8], shared: &ServerState, now: Now, may_wait: bool) -> Batch {
         loop {
             if self.discard > 0 && !self.discard_from(input) {
-                return self.drained(Pending::Block, self.discard, 0);
+                return self.record_missing(MissingPart::Block, self.discard, 0);
             }
             let rest = &input[self.start..];
             if rest.is_empty() {
-                return self.drained(Pending::Nothing, 0, 0);
+                return self.record_missing(MissingPart::Nothing, 0, 0);
             }
             if self.requests_left == 0 || self.keys_left == 0 || self.output.is_full() {
                 return Batch::Turn;
             }
-            match self.speaks_binary(rest[0]) {
+            match self.detect_protocol(rest[0]) {
                 Err(why) => return self.hang_up(why, now),
                 Ok(true) => {
                     self.requests_left -= 1;
@@ -385,28 +391,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Ok(false) => {}
             }
-            if self.stranger.is_some() {
+            if self.pending_auth.is_some() {
                 self.requests_left -= 1;
-                match self.meet_stranger(rest, now) {
+                match self.execute_login(rest, now) {
                     Some(batch) => return batch,
                     None => continue,
                 }
             }
-            if let Some(broken_off) = self.broken_off.take()
-                && let Some(request) = broken_off.request(rest)
+            if let Some(partial_get) = self.partial_get.take()
+                && let Some(request) = partial_get.request(rest)
             {
-                let BrokenOff { used, next, .. } = broken_off;
+                let PartialGet { used, next, .. } = partial_get;
                 match self.execute_text(&request, (used, 0), next, rest, shared, now, may_wait) {
                     Some(batch) => return batch,
                     None => continue,
                 }
             }
             let (request, used, discard) = match self.bounded_step(rest, shared) {
-                Step::Request { request, used, discard } => (request, used, discard),
-                Step::More { total } => return self.more(rest, total),
-                Step::HangUp(why) => return self.hang_up(why, now),
+                RequestStep::Request { request, used, discard } => (request, used, discard),
+                RequestStep::More { total } => return self.request_more(rest, total),
+                RequestStep::Close(why) => return self.hang_up(why, now),
             };
-            self.whole();
+            self.clear_missing();
             if let Some(batch) = self.execute_text(&request, (used, discard), 0, rest, shared, now, may_wait) {
                 return batch;
             }
@@ -421,29 +427,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (used, discard): (usize, u64),
         begin: usize,
         rest: &[u8],
-        shared: &Shared,
+        shared: &ServerState,
         now: Now,
         may_wait: bool,
     ) -> Option<Batch> {
         self.requests_left = self.requests_left.saturating_sub(1);
         let execute = |context: &mut Context<'_>| shared.service.execute(request, begin, context);
         let outcome = self.execute_one(execute, now, discard, may_wait);
-        if let Outcome::MoreKeys(next) | Outcome::Wait(_, next) = outcome {
-            self.broken_off = BrokenOff::new(request, rest, used, next);
+        if let CommandOutcome::MoreKeys(next) | CommandOutcome::Wait(_, next) = outcome {
+            self.partial_get = PartialGet::new(request, rest, used, next);
         }
-        self.conclude(outcome, used)
+        self.apply_outcome(outcome, used)
     }
 
     /// What comes of an executed request of `used` bytes; `None` to go on with the next.
-    fn conclude(&mut self, outcome: Outcome, used: usize) -> Option<Batch> {
+    fn apply_outcome(&mut self, outcome: CommandOutcome, used: usize) -> Option<Batch> {
         let batch = match outcome {
-            Outcome::Done => None,
-            Outcome::MoreKeys(_) => return Some(Batch::Turn),
-            Outcome::Wait(wait, _) => return Some(Batch::Hold(wait)),
-            Outcome::WaitThenReply(check, reply) => Some(Batch::HoldReply(check, reply)),
-            Outcome::RefreshCertificates => Some(Batch::RefreshCertificates),
-            Outcome::Close => return Some(Batch::Close),
-            Outcome::Shutdown => return Some(Batch::Shutdown),
+            CommandOutcome::Done => None,
+            CommandOutcome::MoreKeys(_) => return Some(Batch::Turn),
+            CommandOutcome::Wait(wait, _) => return Some(Batch::Hold(wait)),
+            CommandOutcome::ReplyAfterVerification(check, reply) => Some(Batch::HoldUntilVerified(check, reply)),
+            CommandOutcome::RefreshCertificates => Some(Batch::RefreshCertificates),
+            CommandOutcome::Close => return Some(Batch::Close),
+            CommandOutcome::Shutdown => return Some(Batch::Shutdown),
         };
         self.start += used;
         batch
@@ -452,11 +458,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Executes one request. If a block of it is yet to be thrown away, its answer is kept back until then.
     fn execute_one(
         &mut self,
-        execute: impl FnOnce(&mut Context<'_>) -> Outcome,
+        execute: impl FnOnce(&mut Context<'_>) -> CommandOutcome,
         now: Now,
         discard: u64,
         may_wait: bool,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         let answer_at = self.output.len();
         let mut context = Context {
             now,
@@ -478,12 +484,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// What a client sends that must log in first; `None` once it is answered.
-    fn meet_stranger(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
+    fn execute_login(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
         let (error, used) = match login_step(rest) {
-            LoginStep::More { total } => return Some(self.more(rest, total)),
-            LoginStep::HangUp(why) => return Some(self.hang_up(why, now)),
+            LoginStep::More { total } => return Some(self.request_more(rest, total)),
+            LoginStep::Close(why) => return Some(self.hang_up(why, now)),
             LoginStep::Token { user, password, used } => {
-                self.whole();
+                self.clear_missing();
                 if let Some(wait) = self.wait_to_log_in(user, password, now) {
                     return Some(Batch::LoginWaits(wait));
                 }
@@ -501,7 +507,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 };
             }
             LoginStep::Refuse { error, used } => {
-                self.whole();
+                self.clear_missing();
                 (error, used)
             }
             LoginStep::RefuseAndClose { error } => {
@@ -516,15 +522,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// How long the password must wait before it is looked at; none if it need not, or has.
     fn wait_to_log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Option<Duration> {
-        let stranger = self.stranger.as_mut()?;
-        if std::mem::take(&mut stranger.has_waited) {
+        let pending_auth = self.pending_auth.as_mut()?;
+        if std::mem::take(&mut pending_auth.has_waited) {
             return None;
         }
-        let wait_ms = self.shared.logins.take_turn(self.peer.ip(), user, password, now.boot_ms);
+        let wait_ms = self.shared.logins.reserve_turn(self.peer.ip(), user, password, now.boot_ms);
         if wait_ms == 0 {
             return None;
         }
-        stranger.has_waited = true;
+        pending_auth.has_waited = true;
         self.stats.auth_delays.add(1);
         Some(Duration::from_millis(wait_ms))
     }
@@ -532,36 +538,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Lets a user in who knows the password, whatever protocol brings it. The error says whether it was the last try.
     fn log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Result<(), bool> {
         self.stats.auth_cmds.add(1);
-        if let Some(rights) = self.shared.guard.authenticate(user, password) {
+        if let Some(rights) = self.shared.authenticator.authenticate(user, password) {
             self.rights = if self.rights.is_all() { rights } else { Arc::new(self.rights.and(&rights)) };
-            self.stranger = None;
-            self.shared.logins.note_right(self.peer.ip(), user, password, now.boot_ms);
+            self.pending_auth = None;
+            self.shared.logins.record_success(self.peer.ip(), user, password, now.boot_ms);
             return Ok(());
         }
         self.stats.auth_errors.add(1);
-        if self.shared.logins.note_wrong(self.peer.ip(), user, password, now.boot_ms)
-            && self.shared.guessing_logged.due(now.boot_ms, LOG_SPACING_MS)
+        if self.shared.logins.record_failure(self.peer.ip(), user, password, now.boot_ms)
+            && self.shared.guessing_log.allow(now.boot_ms, LOG_SPACING_MS)
         {
             tracing::warn!(
                 peer = %self.peer,
                 "ten different wrong passwords have come from this address: logins from there are slowed down"
             );
         }
-        if self.shared.guard.failure_logged.due(now.boot_ms, LOG_SPACING_MS) {
+        if self.shared.authenticator.failure_log.allow(now.boot_ms, LOG_SPACING_MS) {
             // Not the name either: people type passwords there.
             tracing::warn!(peer = %self.peer, "a client could not log in: wrong name or password");
         }
-        let failures = self.stranger.as_mut().map_or(0, |stranger| {
-            stranger.failures += 1;
-            stranger.failures
+        let failures = self.pending_auth.as_mut().map_or(0, |pending_auth| {
+            pending_auth.failures += 1;
+            pending_auth.failures
         });
         Err(failures >= LOGIN_FAILURES_MAX)
     }
 
     /// `refresh_certs`: files are read, so not on this thread.
     async fn refresh_certificates(&mut self) {
-        let guard = self.shared.guard.clone();
-        let answer = match tokio::task::spawn_blocking(move || guard.refresh_certificates()).await {
+        let authenticator = self.shared.authenticator.clone();
+        let answer = match tokio::task::spawn_blocking(move || authenticator.refresh_certificates()).await {
             Ok(Some(Ok(()))) => "OK",
             Ok(None) => "ERROR",
             Ok(Some(Err(()))) | Err(_) => {
@@ -585,81 +591,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The next request. One whose data block would be too much memory for all connections together loses the block,
     /// like one that is too large for the cache.
-    fn bounded_step<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> Step<'a> {
+    fn bounded_step<'a>(&mut self, rest: &'a [u8], shared: &ServerState) -> RequestStep<'a> {
         let found = if rest.len() < self.wanted {
-            Step::More { total: self.wanted }
+            RequestStep::More { total: self.wanted }
         } else {
             step_from(rest, self.searched(), shared.limits.value_bytes_max)
         };
-        let Step::More { total } = found else { return found };
-        if self.may_hold(rest.len(), total, shared) {
+        let RequestStep::More { total } = found else { return found };
+        if self.try_reserve_request(rest.len(), total, shared) {
             return found;
         }
         match step(rest, 0) {
             // A line of many keys: there is nothing of it that could be thrown away.
-            Step::More { .. } => Step::HangUp(HangUp::EndlessLine),
+            RequestStep::More { .. } => RequestStep::Close(CloseReason::LineTooLong),
             refused => refused,
         }
     }
 
     /// Whether there is memory for the next part of a request of `total` bytes of which `have` are here. If not, that is
     /// counted, and the answer will say so.
-    fn may_hold(&mut self, have: usize, total: usize, shared: &Shared) -> bool {
+    fn try_reserve_request(&mut self, have: usize, total: usize, shared: &ServerState) -> bool {
         if std::mem::take(&mut self.no_room) {
             self.release_share();
-            return self.note_memory_short();
+            return self.record_memory_short();
         }
         let next = next_read_bytes(have, total);
         let moved = have - have % STEP_BYTES;
         // What fits every connection's first buffer is not counted.
         let bytes = (moved + next).saturating_sub(BUFFER_BYTES) as u64;
-        let requested = Holding { bytes, shared_bytes: 0, moved_bytes: moved as u64 };
+        let requested = MemoryUse { bytes, shared_bytes: 0, moved_bytes: moved as u64 };
         if bytes == 0 && !self.share.is_held()
-            || requested == self.requested && !shared.in_flight.must_give_way(&self.share)
+            || requested == self.requested && !shared.in_flight.is_revoked(&self.share)
         {
             return true;
         }
-        if shared.in_flight.ask(&mut self.share, requested, Instant::now()) {
+        if shared.in_flight.try_reserve(&mut self.share, requested, Instant::now()) {
             self.requested = requested;
             return true;
         }
-        self.requested = Holding::default();
-        self.note_memory_short()
+        self.requested = MemoryUse::default();
+        self.record_memory_short()
     }
 
     /// The front request loses its data block for want of memory; always false.
-    fn note_memory_short(&mut self) -> bool {
+    fn record_memory_short(&mut self) -> bool {
         self.stats.in_flight_refusals.add(1);
         self.memory_short = true;
         false
     }
 
     /// The front request needs `total` bytes to be whole.
-    fn more(&mut self, rest: &[u8], total: usize) -> Batch {
-        let has_line = self.pending == Pending::Block || {
+    fn request_more(&mut self, rest: &[u8], total: usize) -> Batch {
+        let has_line = self.pending == MissingPart::Block || {
             let unsearched = rest.get(self.searched()..).unwrap_or_default();
             memchr(b'\n', unsearched).is_some()
         };
-        self.drained(if has_line { Pending::Block } else { Pending::Line }, total as u64, total)
+        self.record_missing(if has_line { MissingPart::Block } else { MissingPart::Line }, total as u64, total)
     }
 
     /// So many bytes of the front request are known to hold no line end.
     fn searched(&self) -> usize {
-        if self.pending == Pending::Line { self.wanted.saturating_sub(1) } else { 0 }
+        if self.pending == MissingPart::Line { self.wanted.saturating_sub(1) } else { 0 }
     }
 
     /// Notes what the next read is for, and by when `bytes` must have come. The time counts from the first part of a
     /// line or block, not from the last; a peer that keeps sending whole requests never runs out of it.
-    fn drained(&mut self, pending: Pending, bytes: u64, wanted: usize) -> Batch {
+    fn record_missing(&mut self, pending: MissingPart, bytes: u64, wanted: usize) -> Batch {
         self.wanted = wanted;
         self.no_room = false;
-        self.note_typing(pending);
+        self.record_typing(pending);
         if pending != self.pending {
             let limits = &self.shared.limits;
             let allowed = match pending {
-                Pending::Nothing => None,
-                Pending::Line => Some(limits.line_timeout),
-                Pending::Block => {
+                MissingPart::Nothing => None,
+                MissingPart::Line => Some(limits.line_timeout),
+                MissingPart::Block => {
                     Some(limits.block_timeout + Duration::from_secs(bytes / Limits::REQUEST_BYTES_PER_S_MIN))
                 }
             };
@@ -673,9 +679,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Notes by when what somebody may be typing must go on, and end. The binary protocol nobody types.
-    fn note_typing(&mut self, pending: Pending) {
-        let by_hand =
-            pending != Pending::Nothing && self.binary != Some(true) && (1..=TYPED_BYTES_MAX).contains(&self.wanted);
+    fn record_typing(&mut self, pending: MissingPart) {
+        let by_hand = pending != MissingPart::Nothing
+            && self.binary != Some(true)
+            && (1..=TYPED_BYTES_MAX).contains(&self.wanted);
         self.typing = by_hand.then(|| {
             let (now, limits) = (Instant::now(), &self.shared.limits);
             let begun = self.typing.filter(|_| self.pending == pending);
@@ -686,49 +693,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What is pending is late: until when somebody may go on typing it before this is asked again; none if its time is
     /// over.
-    fn may_type_until(&self) -> Option<Instant> {
+    fn typing_deadline(&self) -> Option<Instant> {
         let Typing { pause_ends, ends } = self.typing?;
-        let last = self.stranger.as_ref().map(|stranger| stranger.until);
+        let last = self.pending_auth.as_ref().map(|pending_auth| pending_auth.until);
         let last = last.into_iter().chain([pause_ends, ends]).min()?;
         let now = Instant::now();
-        (now < last && !self.shared.note_pressure()).then(|| last.min(now + TYPING_LOOK))
+        (now < last && !self.shared.record_pressure()).then(|| last.min(now + TYPING_RECHECK))
     }
 
     fn release_share(&mut self) {
         self.shared.in_flight.release(&mut self.share);
-        self.requested = Holding::default();
+        self.requested = MemoryUse::default();
     }
 
     /// The front request is whole; what comes next has its own time.
-    fn whole(&mut self) {
-        self.pending = Pending::Nothing;
+    fn clear_missing(&mut self) {
+        self.pending = MissingPart::Nothing;
         self.due = None;
         self.wanted = 0;
     }
 
-    fn waits_in(&self) -> ConnectionState {
+    fn state_while_reading(&self) -> ConnectionState {
         match self.pending {
             _ if self.discard > 0 => ConnectionState::Swallow,
-            Pending::Block => ConnectionState::Nread,
-            Pending::Nothing | Pending::Line => ConnectionState::Read,
+            MissingPart::Block => ConnectionState::Nread,
+            MissingPart::Nothing | MissingPart::Line => ConnectionState::Read,
         }
     }
 
-    fn hang_up(&self, why: HangUp, now: Now) -> Batch {
+    fn hang_up(&self, why: CloseReason, now: Now) -> Batch {
         self.stats.foreign_protocols.add(1);
-        if self.shared.foreign_logged.due(now.boot_ms, LOG_SPACING_MS) {
+        if self.shared.foreign_log.allow(now.boot_ms, LOG_SPACING_MS) {
             let remedy = match why {
-                HangUp::Binary => {
+                CloseReason::Binary => {
                     "it speaks memcached's binary protocol where only text is spoken: allow both with -B auto, or in \
                      PHP set memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
                 }
-                HangUp::NotBinary => {
+                CloseReason::NotBinary => {
                     "it does not speak the binary protocol where only that is spoken: see -B and -S, or it has lost \
                      its place in the midst of its packets"
                 }
-                HangUp::Tls => "it speaks TLS to a plain port",
-                HangUp::Http => "it speaks HTTP; this is a memcached port",
-                HangUp::EndlessLine => "it sent a command line without an end",
+                CloseReason::Tls => "it speaks TLS to a plain port",
+                CloseReason::Http => "it speaks HTTP; this is a memcached port",
+                CloseReason::LineTooLong => "it sent a command line without an end",
             };
             tracing::warn!(peer = %self.peer, "closed a connection: {remedy}");
         }
@@ -747,14 +754,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(due) => Some(due),
             None => self.shared.limits.idle_timeout.map(|idle| Instant::now() + idle),
         };
-        let stranger = self.stranger.as_ref().map(|stranger| stranger.until);
-        let mut deadline = deadline.into_iter().chain(stranger).min();
+        let pending_auth = self.pending_auth.as_ref().map(|pending_auth| pending_auth.until);
+        let mut deadline = deadline.into_iter().chain(pending_auth).min();
         let read = loop {
             let Some(until) = deadline else { break self.read().await? };
             if let Ok(read) = timeout_at(until, self.read()).await {
                 break read?;
             }
-            deadline = self.may_type_until();
+            deadline = self.typing_deadline();
             if deadline.is_none() {
                 let counter = if self.due.is_some() { &self.stats.request_timeouts } else { &self.stats.idle_kicks };
                 counter.add(1);
@@ -780,7 +787,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.no_room = true;
                 return Poll::Ready(Ok(Some(0)));
             }
-            if self.share.is_held() && self.shared.in_flight.poll_give_way(&self.share, cx) {
+            if self.share.is_held() && self.shared.in_flight.poll_revoked(&self.share, cx) {
                 return Poll::Ready(Ok(None));
             }
             let mut room = (&mut self.input).limit(READ_BYTES_MAX);
@@ -840,7 +847,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     step => written += step,
                 },
-                Err(_) => return Err(self.does_not_read()),
+                Err(_) => return Err(self.write_timeout_error()),
             }
             self.output.release_written(written);
         }
@@ -853,7 +860,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.release_share();
         } else {
             // If it had to give way meanwhile, the request that has begun will be told.
-            self.shared.in_flight.count(&mut self.share, self.requested, Instant::now());
+            self.shared.in_flight.record(&mut self.share, self.requested, Instant::now());
         }
         Ok(())
     }
@@ -862,8 +869,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn write_step(&mut self, written: usize) -> io::Result<usize> {
         poll_fn(|cx| {
             let polled = poll_write(Pin::new(&mut self.stream), cx, &self.output, written);
-            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
-                return Poll::Ready(Err(self.gives_way()));
+            if polled.is_pending() && !self.try_hold_output(written, cx) {
+                return Poll::Ready(Err(self.revoked_error()));
             }
             polled
         })
@@ -871,12 +878,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Counts what waits for the peer to take what comes after the first `written` bytes. False if it has to give way.
-    fn may_wait_for_peer(&mut self, written: usize, cx: &mut task::Context<'_>) -> bool {
+    fn try_hold_output(&mut self, written: usize, cx: &mut task::Context<'_>) -> bool {
         shrink(&mut self.input);
         shrink(&mut self.output);
         let memory = &self.shared.in_flight;
         let holding = waiting(self.input.capacity(), &self.output, self.tls, written);
-        memory.count(&mut self.share, holding, Instant::now()) && !memory.poll_give_way(&self.share, cx)
+        memory.record(&mut self.share, holding, Instant::now()) && !memory.poll_revoked(&self.share, cx)
     }
 
     /// TLS may have kept the last of it back.
@@ -884,19 +891,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (written, write_timeout) = (self.output.queued_bytes(), self.shared.limits.write_timeout);
         let send = poll_fn(|cx| {
             let polled = Pin::new(&mut self.stream).poll_flush(cx);
-            if polled.is_pending() && !self.may_wait_for_peer(written, cx) {
-                return Poll::Ready(Err(self.gives_way()));
+            if polled.is_pending() && !self.try_hold_output(written, cx) {
+                return Poll::Ready(Err(self.revoked_error()));
             }
             polled
         });
         match timeout(write_timeout, send).await {
             Ok(sent) => sent,
-            Err(_) => Err(self.does_not_read()),
+            Err(_) => Err(self.write_timeout_error()),
         }
     }
 
     /// Others need the memory, and this peer is the furthest behind.
-    fn gives_way(&self) -> io::Error {
+    fn revoked_error(&self) -> io::Error {
         self.stats.answer_refusals.add(1);
         io::Error::new(
             io::ErrorKind::TimedOut,
@@ -904,7 +911,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         )
     }
 
-    fn does_not_read(&self) -> io::Error {
+    fn write_timeout_error(&self) -> io::Error {
         self.stats.write_timeouts.add(1);
         io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")
     }
@@ -994,10 +1001,10 @@ fn shrink(buffer: &mut Vec<u8>) {
 }
 
 /// What a connection holds while its peer takes what comes after the first `written` bytes.
-fn waiting(input_bytes: usize, output: &Output, tls: bool, written: usize) -> Holding {
+fn waiting(input_bytes: usize, output: &Output, tls: bool, written: usize) -> MemoryUse {
     let beyond = |bytes: usize| bytes.saturating_sub(BUFFER_BYTES);
     let tls_bytes = if tls { TLS_BUFFER_BYTES } else { 0 };
-    Holding {
+    MemoryUse {
         bytes: (beyond(input_bytes) + beyond(output.capacity()) + tls_bytes) as u64,
         shared_bytes: output.shared_bytes() as u64,
         moved_bytes: written as u64,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::options::ListenAt;
-use super::worker::{Accepted, Dealer, Peer, Stream, tcp_address};
-use super::{Shared, Terms};
+use super::worker::{Accepted, AcceptedStream, Dispatcher, Peer, tcp_address};
+use super::{ListenerPolicy, ServerState};
 use crate::clock;
 use crate::descriptors;
 use crate::stats::ConnectionInfo;
@@ -30,11 +30,11 @@ const LOG_SPACING_MS: u64 = 60_000;
 const UNACKNOWLEDGED_MS_MAX: u32 = 30_000;
 
 /// A socket that is bound and listening, not yet accepting.
-pub struct Bound {
+pub struct BoundListener {
     socket: BoundSocket,
     /// As `stats conns` shows it.
     address: Arc<str>,
-    terms: Arc<Terms>,
+    policy: Arc<ListenerPolicy>,
 }
 
 enum BoundSocket {
@@ -51,12 +51,12 @@ struct SocketFile {
 
 /// Whom the file of a Unix socket is given to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Owner {
+pub struct SocketOwner {
     pub user: Option<u32>,
     pub group: Option<u32>,
 }
 
-impl Bound {
+impl BoundListener {
     /// As `stats conns` shows it.
     pub(super) fn address(&self) -> &str {
         &self.address
@@ -80,7 +80,7 @@ impl Drop for SocketFile {
 }
 
 /// Binds an address. The error says what to do.
-pub fn bind(at: &ListenAt, owner: Owner, terms: Terms, backlog: u32) -> Result<Bound, String> {
+pub fn bind(at: &ListenAt, owner: SocketOwner, policy: ListenerPolicy, backlog: u32) -> Result<BoundListener, String> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let socket = match at {
         ListenAt::Tcp(address) => {
@@ -97,7 +97,7 @@ pub fn bind(at: &ListenAt, owner: Owner, terms: Terms, backlog: u32) -> Result<B
         (_, ListenAt::Unix { path, .. }) => format!("unix:{}", path.display()),
         (_, ListenAt::Tcp(_)) => String::new(),
     };
-    Ok(Bound { socket, address: address.into(), terms: Arc::new(terms) })
+    Ok(BoundListener { socket, address: address.into(), policy: Arc::new(policy) })
 }
 
 fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
@@ -117,26 +117,28 @@ fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// What did not work of making a socket's file.
-enum UnixRefusal {
+enum UnixBindError {
     Socket(io::Error),
-    Owner(io::Error),
+    SocketOwner(io::Error),
 }
 
-impl From<io::Error> for UnixRefusal {
-    fn from(error: io::Error) -> UnixRefusal {
-        UnixRefusal::Socket(error)
+impl From<io::Error> for UnixBindError {
+    fn from(error: io::Error) -> UnixBindError {
+        UnixBindError::Socket(error)
     }
 }
 
-fn explain_bind_unix(path: &Path, group: Option<&str>, refusal: &UnixRefusal) -> String {
+fn explain_bind_unix(path: &Path, group: Option<&str>, refusal: &UnixBindError) -> String {
     let shown = path.display();
     match (refusal, group) {
         // Not permitted, or a group that the kernel does not know in here.
-        (UnixRefusal::Owner(error), Some(group)) => {
+        (UnixBindError::SocketOwner(error), Some(group)) => {
             format!("cannot give the socket {shown} to the group {group}: {error}; {}", unit::group_advice(group))
         }
-        (UnixRefusal::Owner(error), None) => format!("cannot give the socket {shown} to the user of -u: {error}"),
-        (UnixRefusal::Socket(error), _) => {
+        (UnixBindError::SocketOwner(error), None) => {
+            format!("cannot give the socket {shown} to the user of -u: {error}")
+        }
+        (UnixBindError::Socket(error), _) => {
             let folder = path.parent().unwrap_or(Path::new("/"));
             let made_by = unit::made_by(folder).map(|line| format!(", or a line {line} in the systemd unit"));
             let remedy = match error.kind() {
@@ -167,10 +169,10 @@ fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListen
 fn bind_unix(
     path: &Path,
     mode: u32,
-    owner: Owner,
+    owner: SocketOwner,
     backlog: i32,
-) -> Result<(std::os::unix::net::UnixListener, SocketFile), UnixRefusal> {
-    make_room(path)?;
+) -> Result<(std::os::unix::net::UnixListener, SocketFile), UnixBindError> {
+    remove_stale_socket(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let found = std::fs::symlink_metadata(path)?;
@@ -178,7 +180,7 @@ fn bind_unix(
     // What it is already needs no right to be made so.
     let group = owner.group.filter(|group| *group != found.gid());
     if owner.user.is_some() || group.is_some() {
-        std::os::unix::fs::lchown(path, owner.user, group).map_err(UnixRefusal::Owner)?;
+        std::os::unix::fs::lchown(path, owner.user, group).map_err(UnixBindError::SocketOwner)?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
@@ -186,7 +188,7 @@ fn bind_unix(
     Ok((socket.into(), file))
 }
 
-fn make_room(path: &Path) -> io::Result<()> {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
@@ -206,8 +208,8 @@ fn make_room(path: &Path) -> io::Result<()> {
 }
 
 /// Accepts and deals out. Past the limit a connection is told so and closed (memcached's `maxconns_fast`).
-pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer>) {
-    let mut listener = match Listener::new(&bound) {
+pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispatcher: Arc<Dispatcher>) {
+    let mut listener = match AcceptSocket::new(&bound) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "cannot accept connections on a listening socket");
@@ -216,21 +218,21 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
     };
     let connections = &shared.service.stats.connections;
     connections.add(listener.descriptor(), ConnectionInfo::new(&bound.address, None, clock::boot_ms()));
-    let mut reserve = Reserve::new();
+    let mut reserve = SpareDescriptor::new();
     let mut pause = PAUSE_MIN;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                admit(stream, peer, &bound, &shared, &dealer);
+                admit(stream, peer, &bound, &shared, &dispatcher);
             }
-            Err(error) if is_peers_fault(&error) => {}
-            Err(error) if descriptors::is_of_a_dead_listener(&error) => {
+            Err(error) if is_peer_gone(&error) => {}
+            Err(error) if descriptors::is_dead_listener(&error) => {
                 tracing::error!(%error, address = bound.address(), "the listening socket is gone");
                 return;
             }
             Err(error) => {
-                if shared.accept_logged.due(clock::boot_ms(), LOG_SPACING_MS) {
+                if shared.accept_log.allow(clock::boot_ms(), LOG_SPACING_MS) {
                     let advice =
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
                     tracing::warn!(%error, advice, "cannot accept a connection");
@@ -248,97 +250,97 @@ pub(super) async fn accept(bound: Bound, shared: Arc<Shared>, dealer: Arc<Dealer
 }
 
 /// A descriptor kept for the day there are no others: given up, it lets one client in to be told so.
-struct Reserve(Option<std::fs::File>);
+struct SpareDescriptor(Option<std::fs::File>);
 
-impl Reserve {
-    fn new() -> Reserve {
-        Reserve(std::fs::File::open("/dev/null").ok())
+impl SpareDescriptor {
+    fn new() -> SpareDescriptor {
+        SpareDescriptor(std::fs::File::open("/dev/null").ok())
     }
 
     /// Accepts one connection in place of the reserve and refuses it. False if that was not possible.
-    async fn refuse_one(&mut self, listener: &mut Listener, bound: &Bound, shared: &Shared) -> bool {
+    async fn refuse_one(&mut self, listener: &mut AcceptSocket, bound: &BoundListener, shared: &ServerState) -> bool {
         if self.0.take().is_none() {
-            *self = Reserve::new();
+            *self = SpareDescriptor::new();
             return false;
         }
         // Not waited for: whoever was there may have gone, or another thread may have taken the descriptor.
         let accepted = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
         let refused = match accepted {
             Ok(Ok((stream, _))) => {
-                refuse(stream, &bound.terms, shared);
+                refuse(stream, &bound.policy, shared);
                 true
             }
             _ => false,
         };
-        *self = Reserve::new();
+        *self = SpareDescriptor::new();
         refused
     }
 }
 
 /// The peer went away between connecting and being accepted.
-fn is_peers_fault(error: &io::Error) -> bool {
+fn is_peer_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
 }
 
-fn admit(stream: Stream, peer: Peer, bound: &Bound, shared: &Shared, dealer: &Dealer) {
+fn admit(stream: AcceptedStream, peer: Peer, bound: &BoundListener, shared: &ServerState, dispatcher: &Dispatcher) {
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
-        return refuse(stream, &bound.terms, shared);
+        return refuse(stream, &bound.policy, shared);
     }
     stats.curr_connections.fetch_add(1, Relaxed);
     stats.total_connections.fetch_add(1, Relaxed);
-    let accepted = Accepted { stream, peer, listen_addr: bound.address.clone(), terms: bound.terms.clone() };
-    if dealer.deal(accepted).is_err() {
+    let accepted = Accepted { stream, peer, listen_addr: bound.address.clone(), policy: bound.policy.clone() };
+    if dispatcher.dispatch(accepted).is_err() {
         stats.curr_connections.fetch_sub(1, Relaxed);
     }
 }
 
-fn refuse(mut stream: Stream, terms: &Terms, shared: &Shared) {
+fn refuse(mut stream: AcceptedStream, policy: &ListenerPolicy, shared: &ServerState) {
     shared.service.stats.rejected_connections.fetch_add(1, Relaxed);
     // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
-    if !terms.tls {
+    if !policy.tls {
         let _ = stream.write_all(b"ERROR Too many open connections\r\n");
     }
 }
 
-enum Listener {
+enum AcceptSocket {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
-impl Listener {
-    fn new(bound: &Bound) -> io::Result<Listener> {
+impl AcceptSocket {
+    fn new(bound: &BoundListener) -> io::Result<AcceptSocket> {
         Ok(match &bound.socket {
-            BoundSocket::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
+            BoundSocket::Tcp(listener) => AcceptSocket::Tcp(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
             BoundSocket::Unix { listener, .. } => {
-                Listener::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
+                AcceptSocket::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
             }
         })
     }
 
     fn descriptor(&self) -> i32 {
         match self {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener) => listener.as_raw_fd(),
+            AcceptSocket::Tcp(listener) => listener.as_raw_fd(),
+            AcceptSocket::Unix(listener) => listener.as_raw_fd(),
         }
     }
 
-    async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
+    async fn accept(&mut self) -> io::Result<(AcceptedStream, Peer)> {
         match self {
-            Listener::Tcp(listener) => {
+            AcceptSocket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
                 keep_alive(&stream);
-                Ok((Stream::Tcp(stream.into_std()?), Peer::Tcp(address)))
+                Ok((AcceptedStream::Tcp(stream.into_std()?), Peer::Tcp(address)))
             }
-            Listener::Unix(listener) => {
+            AcceptSocket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream.into_std()?), Peer::Unix))
+                Ok((AcceptedStream::Unix(stream.into_std()?), Peer::Unix))
             }
         }
     }

@@ -30,28 +30,28 @@ const ADDRESSES_MAX: usize = 10_000;
 
 /// What is known of each address. Clients of Unix sockets have none, and count as one.
 #[derive(Default)]
-pub(crate) struct LoginLimit {
-    addresses: Mutex<HashMap<Option<IpAddr>, Address>>,
+pub(crate) struct LoginLimiter {
+    addresses: Mutex<HashMap<Option<IpAddr>, AddressState>>,
     hashing: RandomState,
 }
 
-struct Address {
-    /// Guesses left at [`Address::seen_ms`].
+struct AddressState {
+    /// Guesses left at [`AddressState::seen_ms`].
     left: f64,
     seen_ms: BootMs,
     next_turn_ms: BootMs,
-    right: Remembered,
-    wrong: Remembered,
+    right: RecentHashes,
+    wrong: RecentHashes,
 }
 
 /// The latest few hashes.
 #[derive(Default)]
-struct Remembered {
+struct RecentHashes {
     hashes: [u64; REMEMBERED_MAX],
     next: usize,
 }
 
-impl Remembered {
+impl RecentHashes {
     fn has(&self, hash: u64) -> bool {
         self.hashes.contains(&hash)
     }
@@ -64,14 +64,14 @@ impl Remembered {
     }
 }
 
-impl Address {
-    fn new(now_ms: BootMs) -> Address {
-        Address {
+impl AddressState {
+    fn new(now_ms: BootMs) -> AddressState {
+        AddressState {
             left: GUESSES_MAX,
             seen_ms: now_ms,
             next_turn_ms: 0,
-            right: Remembered::default(),
-            wrong: Remembered::default(),
+            right: RecentHashes::default(),
+            wrong: RecentHashes::default(),
         }
     }
 
@@ -82,10 +82,10 @@ impl Address {
     }
 }
 
-impl LoginLimit {
+impl LoginLimiter {
     /// How long this password must wait before it is looked at, milliseconds. If that is not 0 its turn is taken: look at
     /// it then, without asking again.
-    pub fn take_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
+    pub fn reserve_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
         let hash = self.hash(user, password);
         let mut addresses = self.addresses.lock();
         let Some(address) = addresses.get_mut(&from.map(address_group)) else { return 0 };
@@ -99,13 +99,13 @@ impl LoginLimit {
     }
 
     /// The password was right.
-    pub fn note_right(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) {
+    pub fn record_success(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) {
         let hash = self.hash(user, password);
         self.with(from, now_ms, |address| address.right.add(hash));
     }
 
     /// The password was wrong. True if that was one too many new ones: from now on this address is slowed down.
-    pub fn note_wrong(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> bool {
+    pub fn record_failure(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> bool {
         let hash = self.hash(user, password);
         self.with(from, now_ms, |address| {
             if address.wrong.has(hash) {
@@ -118,13 +118,13 @@ impl LoginLimit {
         })
     }
 
-    fn with<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut Address) -> R) -> R {
+    fn with<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut AddressState) -> R) -> R {
         let mut addresses = self.addresses.lock();
         let key = from.map(address_group);
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {
             forget_older_half(&mut addresses);
         }
-        let address = addresses.entry(key).or_insert_with(|| Address::new(now_ms));
+        let address = addresses.entry(key).or_insert_with(|| AddressState::new(now_ms));
         address.refill(now_ms);
         change(address)
     }
@@ -135,7 +135,7 @@ impl LoginLimit {
     }
 }
 
-fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, Address>) {
+fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, AddressState>) {
     let mut seen: Vec<BootMs> = addresses.values().map(|address| address.seen_ms).collect();
     let middle = seen.len() / 2;
     let (_, median_ms, _) = seen.select_nth_unstable(middle);
@@ -156,12 +156,12 @@ mod tests {
     const HERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     /// A limit that this address has used up at the instant 0.
-    fn used_up() -> LoginLimit {
-        let limit = LoginLimit::default();
+    fn used_up() -> LoginLimiter {
+        let limit = LoginLimiter::default();
         for guess in 0..10 {
             let word = format!("guess{guess}");
-            assert_eq!(limit.take_turn(HERE, b"alice", word.as_bytes(), 0), 0);
-            assert_eq!(limit.note_wrong(HERE, b"alice", word.as_bytes(), 0), guess == 9);
+            assert_eq!(limit.reserve_turn(HERE, b"alice", word.as_bytes(), 0), 0);
+            assert_eq!(limit.record_failure(HERE, b"alice", word.as_bytes(), 0), guess == 9);
         }
         limit
     }
@@ -169,65 +169,66 @@ mod tests {
     #[test]
     fn past_the_allowance_twenty_passwords_a_second_are_looked_at_however_many_come() {
         let limit = used_up();
-        let waits: Vec<u64> = (0..20).map(|n: u64| limit.take_turn(HERE, b"alice", &n.to_be_bytes(), 1_000)).collect();
+        let waits: Vec<u64> =
+            (0..20).map(|n: u64| limit.reserve_turn(HERE, b"alice", &n.to_be_bytes(), 1_000)).collect();
         assert_eq!(waits, (1..=20).map(|n| n * 50).collect::<Vec<_>>());
         let elsewhere = Some("192.0.2.1".parse().unwrap());
-        assert_eq!(limit.take_turn(elsewhere, b"alice", b"x", 1_000), 0, "another address is not slowed down");
+        assert_eq!(limit.reserve_turn(elsewhere, b"alice", b"x", 1_000), 0, "another address is not slowed down");
         // After a while of peace all is as it was.
-        assert_eq!(limit.take_turn(HERE, b"alice", b"y", 11_000), 0);
+        assert_eq!(limit.reserve_turn(HERE, b"alice", b"y", 11_000), 0);
     }
 
     #[test]
     fn nobody_waits_for_ever() {
         let limit = used_up();
-        let longest = (0..100_000_u64).map(|n| limit.take_turn(HERE, b"alice", &n.to_be_bytes(), 0)).max();
+        let longest = (0..100_000_u64).map(|n| limit.reserve_turn(HERE, b"alice", &n.to_be_bytes(), 0)).max();
         assert_eq!(longest, Some(WAIT_MS_MAX));
     }
 
     #[test]
     fn a_password_that_was_right_from_there_before_does_not_wait() {
-        let limit = LoginLimit::default();
-        limit.note_right(HERE, b"alice", b"secret", 0);
+        let limit = LoginLimiter::default();
+        limit.record_success(HERE, b"alice", b"secret", 0);
         for guess in 0..100_u64 {
-            limit.note_wrong(HERE, b"alice", &guess.to_be_bytes(), 0);
+            limit.record_failure(HERE, b"alice", &guess.to_be_bytes(), 0);
         }
-        assert_eq!(limit.take_turn(HERE, b"alice", b"secret", 0), 0);
-        assert!(limit.take_turn(HERE, b"bob", b"secret", 0) > 0, "it is alice's");
+        assert_eq!(limit.reserve_turn(HERE, b"alice", b"secret", 0), 0);
+        assert!(limit.reserve_turn(HERE, b"bob", b"secret", 0) > 0, "it is alice's");
     }
 
     #[test]
     fn the_same_wrong_password_again_and_again_is_no_guess() {
-        let limit = LoginLimit::default();
+        let limit = LoginLimiter::default();
         for now_ms in 0..1_000 {
-            assert!(!limit.note_wrong(HERE, b"alice", b"last year's", now_ms));
+            assert!(!limit.record_failure(HERE, b"alice", b"last year's", now_ms));
         }
-        assert_eq!(limit.take_turn(HERE, b"alice", b"new", 1_000), 0);
+        assert_eq!(limit.reserve_turn(HERE, b"alice", b"new", 1_000), 0);
     }
 
     #[test]
     fn the_clients_of_a_subscriber_of_ipv6_count_as_one() {
-        let limit = LoginLimit::default();
+        let limit = LoginLimiter::default();
         let address = |last: u64| Some(format!("2001:db8:1:2::{last:x}").parse().unwrap());
         for guess in 0..10_u64 {
-            limit.note_wrong(address(guess), b"alice", &guess.to_be_bytes(), 0);
+            limit.record_failure(address(guess), b"alice", &guess.to_be_bytes(), 0);
         }
-        assert!(limit.take_turn(address(77), b"alice", b"x", 0) > 0);
-        assert_eq!(limit.take_turn(Some("2001:db8:1:3::1".parse().unwrap()), b"alice", b"x", 0), 0);
+        assert!(limit.reserve_turn(address(77), b"alice", b"x", 0) > 0);
+        assert_eq!(limit.reserve_turn(Some("2001:db8:1:3::1".parse().unwrap()), b"alice", b"x", 0), 0);
     }
 
     #[test]
     fn a_crowd_of_addresses_takes_bounded_memory_and_the_latest_are_known() {
-        let limit = LoginLimit::default();
+        let limit = LoginLimiter::default();
         for n in 0..50_000_u32 {
-            limit.note_wrong(Some(IpAddr::from(n.to_be_bytes())), b"alice", b"x", u64::from(n / 100_000));
+            limit.record_failure(Some(IpAddr::from(n.to_be_bytes())), b"alice", b"x", u64::from(n / 100_000));
         }
         assert!(limit.addresses.lock().len() <= ADDRESSES_MAX);
         for guess in 0..10_u64 {
-            limit.note_wrong(HERE, b"alice", &guess.to_be_bytes(), 1);
+            limit.record_failure(HERE, b"alice", &guess.to_be_bytes(), 1);
         }
         for n in 0..ADDRESSES_MAX as u32 / 3 {
-            limit.note_wrong(Some(IpAddr::from((n + 1_000_000).to_be_bytes())), b"alice", b"x", 2);
+            limit.record_failure(Some(IpAddr::from((n + 1_000_000).to_be_bytes())), b"alice", b"x", 2);
         }
-        assert!(limit.take_turn(HERE, b"alice", b"x", 2) > 0);
+        assert!(limit.reserve_turn(HERE, b"alice", b"x", 2) > 0);
     }
 }

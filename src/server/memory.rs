@@ -1,7 +1,7 @@
 //! Memory that connections hold beyond their first buffers, over all of them: half-received requests, answers that wait
 //! for their peers, and values that the cache has given up while they were still being written. One budget for all.
 //!
-//! When it is used up, whoever asks is served and the one whose peer is furthest behind gives way ([`Holder::behind_ms`]).
+//! When it is used up, whoever asks is served and the one whose peer is furthest behind gives way ([`MemoryHolder::behind_ms`]).
 //! Counts what is there and the step being read, never what a client merely announces. Most connections never hold
 //! anything here, and then they only look at two counts that are seldom written.
 
@@ -27,12 +27,12 @@ pub(crate) struct ConnectionMemory {
     stats: Arc<Stats>,
     bytes_max: u64,
     detached: Arc<DetachedBytes>,
-    holders: Mutex<Holders>,
+    holders: Mutex<MemoryHolders>,
 }
 
 #[derive(Debug, Default)]
-struct Holders {
-    all: BTreeMap<u64, Holder>,
+struct MemoryHolders {
+    all: BTreeMap<u64, MemoryHolder>,
     last: u64,
     bytes: u64,
     /// Who has to give way and has not yet, and what of the cache's values it is still writing: they are taken as free.
@@ -42,7 +42,7 @@ struct Holders {
 
 /// What one connection holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holding {
+pub(crate) struct MemoryUse {
     /// Its own memory, bytes.
     pub bytes: u64,
     /// Values of the cache that it is writing, bytes. They count once they are nowhere else.
@@ -52,14 +52,14 @@ pub(crate) struct Holding {
 }
 
 #[derive(Debug)]
-struct Holder {
-    holding: Holding,
+struct MemoryHolder {
+    holding: MemoryUse,
     since: Instant,
     moved_at: Instant,
     waker: Option<Waker>,
 }
 
-impl Holder {
+impl MemoryHolder {
     /// How long the peer has been silent, or how much longer it took than at a fair pace: whichever is more.
     fn behind_ms(&self, now: Instant) -> u64 {
         #[cfg(test)]
@@ -82,9 +82,9 @@ mod looks {
 
 /// A connection's place among the holders; none until it holds something.
 #[derive(Debug, Default)]
-pub(crate) struct Share(Option<u64>);
+pub(crate) struct MemoryShare(Option<u64>);
 
-impl Share {
+impl MemoryShare {
     pub fn is_held(&self) -> bool {
         self.0.is_some()
     }
@@ -109,7 +109,7 @@ impl ConnectionMemory {
 
     /// Lets others hold no more than the budget, when values that are still being written have left the cache.
     #[inline]
-    pub fn keep_bound(&self) {
+    pub fn enforce_limit(&self) {
         if self.bytes() > self.bytes_max {
             let holders = &mut *self.holders.lock();
             self.make_room(holders, None, 0, Instant::now());
@@ -119,7 +119,7 @@ impl ConnectionMemory {
 
     /// Makes a connection's share what it asks for; others give way if that is too much for all together. False if it
     /// would be too much even then, or if this one has had to give way itself: then it has no share any more.
-    pub fn ask(&self, share: &mut Share, holding: Holding, now: Instant) -> bool {
+    pub fn try_reserve(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
         let holders = &mut *self.holders.lock();
         let granted = holders.has(share)
             && holding.bytes <= self.bytes_max
@@ -135,7 +135,7 @@ impl ConnectionMemory {
 
     /// Counts what a connection holds already, and lets others give way if that is too much for all together. False if
     /// this one has had to give way.
-    pub fn count(&self, share: &mut Share, holding: Holding, now: Instant) -> bool {
+    pub fn record(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
         let holders = &mut *self.holders.lock();
         let counted = holders.has(share);
         if counted {
@@ -147,7 +147,7 @@ impl ConnectionMemory {
     }
 
     /// Whether this connection has to give way; otherwise it is woken when it has to.
-    pub fn poll_give_way(&self, share: &Share, context: &mut Context<'_>) -> bool {
+    pub fn poll_revoked(&self, share: &MemoryShare, context: &mut Context<'_>) -> bool {
         let holders = &mut *self.holders.lock();
         match share.0.map(|id| holders.all.get_mut(&id)) {
             None => false,
@@ -160,12 +160,12 @@ impl ConnectionMemory {
     }
 
     /// Whether this connection has to give way.
-    pub fn must_give_way(&self, share: &Share) -> bool {
+    pub fn is_revoked(&self, share: &MemoryShare) -> bool {
         share.is_held() && !self.holders.lock().has(share)
     }
 
     /// The connection holds nothing any more.
-    pub fn release(&self, share: &mut Share) {
+    pub fn release(&self, share: &mut MemoryShare) {
         if !share.is_held() {
             return;
         }
@@ -174,15 +174,15 @@ impl ConnectionMemory {
             holders.remove(share);
             self.show(holders);
         }
-        self.keep_bound();
+        self.enforce_limit();
     }
 
     /// Lets those furthest behind give way until this one can hold so much in all. The memory of those is taken as free at
     /// once: they let go as soon as their workers have a moment.
-    fn make_room(&self, holders: &mut Holders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
+    fn make_room(&self, holders: &mut MemoryHolders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
         let detached = self.detached.bytes();
-        let is_enough = |holders: &Holders| {
+        let is_enough = |holders: &MemoryHolders| {
             holders.bytes - has + bytes + detached.saturating_sub(holders.revoked_shared_bytes) <= self.bytes_max
         };
         if is_enough(holders) {
@@ -201,24 +201,24 @@ impl ConnectionMemory {
         false
     }
 
-    fn show(&self, holders: &Holders) {
+    fn show(&self, holders: &MemoryHolders) {
         self.stats.connection_memory.bytes.store(holders.bytes, Relaxed);
     }
 }
 
-impl Holders {
+impl MemoryHolders {
     /// False if the share has been taken away.
-    fn has(&self, share: &Share) -> bool {
+    fn has(&self, share: &MemoryShare) -> bool {
         share.0.is_none_or(|id| self.all.contains_key(&id))
     }
 
-    fn put(&mut self, share: &mut Share, holding: Holding, now: Instant) {
+    fn put(&mut self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) {
         let id = *share.0.get_or_insert_with(|| {
             self.last += 1;
             self.last
         });
-        let holder = self.all.entry(id).or_insert(Holder {
-            holding: Holding::default(),
+        let holder = self.all.entry(id).or_insert(MemoryHolder {
+            holding: MemoryUse::default(),
             since: now,
             moved_at: now,
             waker: None,
@@ -233,7 +233,7 @@ impl Holders {
         holder.holding = holding;
     }
 
-    fn remove(&mut self, share: &mut Share) {
+    fn remove(&mut self, share: &mut MemoryShare) {
         let Some(id) = share.0.take() else { return };
         self.bytes -= self.all.remove(&id).map_or(0, |holder| holder.holding.bytes);
         self.revoked_shared_bytes -= self.revoked.remove(&id).unwrap_or(0);
@@ -252,7 +252,7 @@ impl Holders {
 
     /// Whether there is more memory when this one gives way. A value that the cache still has stays where it is.
     fn would_free(&self, id: u64, detached: u64) -> bool {
-        let Some(Holder { holding, .. }) = self.all.get(&id) else { return false };
+        let Some(MemoryHolder { holding, .. }) = self.all.get(&id) else { return false };
         holding.bytes > 0 || (holding.shared_bytes > 0 && detached > self.revoked_shared_bytes)
     }
 
@@ -285,24 +285,24 @@ mod tests {
         ConnectionMemory::new(bytes_max, Arc::default(), Arc::default())
     }
 
-    fn holding(bytes: u64) -> Holding {
-        Holding { bytes, shared_bytes: 0, moved_bytes: bytes }
+    fn holding(bytes: u64) -> MemoryUse {
+        MemoryUse { bytes, shared_bytes: 0, moved_bytes: bytes }
     }
 
     #[test]
     fn shares_add_up_and_come_back() {
         let memory = memory(100);
-        let (mut one, mut two, now) = (Share::default(), Share::default(), Instant::now());
-        assert!(memory.ask(&mut one, holding(30), now) && memory.ask(&mut two, holding(20), now));
+        let (mut one, mut two, now) = (MemoryShare::default(), MemoryShare::default(), Instant::now());
+        assert!(memory.try_reserve(&mut one, holding(30), now) && memory.try_reserve(&mut two, holding(20), now));
         assert!(memory.bytes() == 50 && !memory.is_under_pressure());
-        assert!(memory.ask(&mut one, holding(80), now) && memory.is_under_pressure());
-        assert!(memory.ask(&mut one, holding(10), now) && memory.count(&mut two, holding(5), now));
+        assert!(memory.try_reserve(&mut one, holding(80), now) && memory.is_under_pressure());
+        assert!(memory.try_reserve(&mut one, holding(10), now) && memory.record(&mut two, holding(5), now));
         assert_eq!(memory.bytes(), 15);
         memory.release(&mut one);
         memory.release(&mut two);
         memory.release(&mut two);
         assert_eq!(memory.bytes(), 0);
-        assert!(!memory.ask(&mut one, holding(101), now), "more than there is");
+        assert!(!memory.try_reserve(&mut one, holding(101), now), "more than there is");
         assert_eq!(memory.bytes(), 0);
     }
 
@@ -311,67 +311,67 @@ mod tests {
         let memory = memory(3 << 20);
         let begun = Instant::now();
         let at = |seconds: u64| begun + Duration::from_secs(seconds);
-        let [mut steady, mut silent, mut slow, mut newcomer] = [(); 4].map(|()| Share::default());
-        let part = |bytes, moved_bytes| Holding { bytes, shared_bytes: 0, moved_bytes };
-        assert!(memory.ask(&mut steady, part(1 << 20, 100_000), at(0)));
-        assert!(memory.ask(&mut silent, part(1 << 20, 1_000_000), at(1)));
-        assert!(memory.ask(&mut slow, part(1 << 20, 10), at(0)));
-        assert!(memory.ask(&mut steady, part(1 << 20, 2_000_000), at(20)));
-        assert!(memory.ask(&mut slow, part(1 << 20, 100), at(20)));
+        let [mut steady, mut silent, mut slow, mut newcomer] = [(); 4].map(|()| MemoryShare::default());
+        let part = |bytes, moved_bytes| MemoryUse { bytes, shared_bytes: 0, moved_bytes };
+        assert!(memory.try_reserve(&mut steady, part(1 << 20, 100_000), at(0)));
+        assert!(memory.try_reserve(&mut silent, part(1 << 20, 1_000_000), at(1)));
+        assert!(memory.try_reserve(&mut slow, part(1 << 20, 10), at(0)));
+        assert!(memory.try_reserve(&mut steady, part(1 << 20, 2_000_000), at(20)));
+        assert!(memory.try_reserve(&mut slow, part(1 << 20, 100), at(20)));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
-        assert!(!memory.poll_give_way(&slow, &mut Context::from_waker(&waker)));
-        assert!(memory.ask(&mut newcomer, part(100_000, 100_000), at(20)));
+        assert!(!memory.poll_revoked(&slow, &mut Context::from_waker(&waker)));
+        assert!(memory.try_reserve(&mut newcomer, part(100_000, 100_000), at(20)));
         assert_eq!(woken.0.load(Relaxed), 1);
-        assert!(memory.must_give_way(&slow) && !memory.must_give_way(&silent));
-        assert!(memory.ask(&mut newcomer, part(2 << 20, 150_000), at(20)));
-        assert!(memory.must_give_way(&silent) && !memory.must_give_way(&steady));
+        assert!(memory.is_revoked(&slow) && !memory.is_revoked(&silent));
+        assert!(memory.try_reserve(&mut newcomer, part(2 << 20, 150_000), at(20)));
+        assert!(memory.is_revoked(&silent) && !memory.is_revoked(&steady));
         assert_eq!(memory.bytes(), 3 << 20);
-        assert!(!memory.ask(&mut slow, part(10, 200), at(20)), "what was taken away does not come back");
-        assert!(memory.ask(&mut slow, part(10, 10), at(20)), "but the next request is a new one");
+        assert!(!memory.try_reserve(&mut slow, part(10, 200), at(20)), "what was taken away does not come back");
+        assert!(memory.try_reserve(&mut slow, part(10, 10), at(20)), "but the next request is a new one");
     }
 
     #[test]
     fn what_is_held_already_is_counted_and_others_give_way() {
         let memory = memory(100);
-        let (mut waits, mut writes, now) = (Share::default(), Share::default(), Instant::now());
-        assert!(memory.ask(&mut waits, holding(90), now));
-        assert!(memory.count(&mut writes, holding(40), now));
-        assert!(memory.must_give_way(&waits) && memory.bytes() == 40);
-        assert!(memory.count(&mut writes, holding(400), now), "it is alone, and there already");
+        let (mut waits, mut writes, now) = (MemoryShare::default(), MemoryShare::default(), Instant::now());
+        assert!(memory.try_reserve(&mut waits, holding(90), now));
+        assert!(memory.record(&mut writes, holding(40), now));
+        assert!(memory.is_revoked(&waits) && memory.bytes() == 40);
+        assert!(memory.record(&mut writes, holding(400), now), "it is alone, and there already");
         assert_eq!(memory.bytes(), 400);
-        assert!(!memory.count(&mut waits, holding(1), now));
+        assert!(!memory.record(&mut waits, holding(1), now));
         memory.release(&mut writes);
         memory.release(&mut waits);
         assert_eq!(memory.bytes(), 0);
-        assert!(memory.count(&mut waits, holding(1), now), "the next answer is a new one");
+        assert!(memory.record(&mut waits, holding(1), now), "the next answer is a new one");
     }
 
     #[test]
     fn whoever_would_free_nothing_does_not_give_way() {
         let memory = memory(100);
         let begun = Instant::now();
-        let [mut idle, mut reader, mut half_sent, mut newcomer] = [(); 4].map(|()| Share::default());
+        let [mut idle, mut reader, mut half_sent, mut newcomer] = [(); 4].map(|()| MemoryShare::default());
         // A short answer, and a value that the cache has itself: nothing of either is this connection's.
-        assert!(memory.count(&mut idle, Holding::default(), begun));
-        assert!(memory.count(&mut reader, Holding { shared_bytes: 1 << 20, ..Holding::default() }, begun));
+        assert!(memory.record(&mut idle, MemoryUse::default(), begun));
+        assert!(memory.record(&mut reader, MemoryUse { shared_bytes: 1 << 20, ..MemoryUse::default() }, begun));
         let later = begun + Duration::from_secs(10);
-        assert!(memory.ask(&mut half_sent, holding(90), later));
-        assert!(memory.ask(&mut newcomer, holding(90), later));
-        assert!(memory.must_give_way(&half_sent));
-        assert!(!memory.must_give_way(&idle) && !memory.must_give_way(&reader));
+        assert!(memory.try_reserve(&mut half_sent, holding(90), later));
+        assert!(memory.try_reserve(&mut newcomer, holding(90), later));
+        assert!(memory.is_revoked(&half_sent));
+        assert!(!memory.is_revoked(&idle) && !memory.is_revoked(&reader));
     }
 
     #[test]
     fn ten_thousand_who_give_way_at_once_are_looked_at_once() {
         let memory = memory(20_000);
         let now = Instant::now();
-        let mut shares: Vec<Share> = std::iter::repeat_with(Share::default).take(20_000).collect();
-        shares.iter_mut().for_each(|share| assert!(memory.count(share, holding(1), now)));
+        let mut shares: Vec<MemoryShare> = std::iter::repeat_with(MemoryShare::default).take(20_000).collect();
+        shares.iter_mut().for_each(|share| assert!(memory.record(share, holding(1), now)));
         looks::COUNT.set(0);
-        let mut newcomer = Share::default();
-        assert!(memory.ask(&mut newcomer, holding(10_000), now));
-        assert_eq!(shares.iter().filter(|share| memory.must_give_way(share)).count(), 10_000);
+        let mut newcomer = MemoryShare::default();
+        assert!(memory.try_reserve(&mut newcomer, holding(10_000), now));
+        assert_eq!(shares.iter().filter(|share| memory.is_revoked(share)).count(), 10_000);
         assert_eq!(looks::COUNT.get(), 20_000);
     }
 
@@ -383,8 +383,8 @@ mod tests {
                 let memory = &memory;
                 scope.spawn(move || {
                     for _ in 0..1000 {
-                        let mut share = Share::default();
-                        assert!(memory.ask(&mut share, holding(bytes), Instant::now()), "others give way");
+                        let mut share = MemoryShare::default();
+                        assert!(memory.try_reserve(&mut share, holding(bytes), Instant::now()), "others give way");
                         assert!(memory.bytes() <= 100);
                         memory.release(&mut share);
                     }

@@ -3,9 +3,9 @@
 //! One acceptor deals connections out to workers; each worker is a thread with a runtime of its own and owns its
 //! connections for life. Nothing here knows what a command means.
 
+mod authentication;
 mod buffers;
 mod connection;
-mod guard;
 mod listener;
 mod login_limit;
 mod memory;
@@ -20,14 +20,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::login_limit::LoginLimit;
+use self::login_limit::LoginLimiter;
 use self::memory::ConnectionMemory;
-use crate::clock::Spacing;
+use crate::clock::LogThrottle;
 use crate::service::Service;
 use crate::supervision::Supervisor;
 
-pub use guard::{Guard, Terms};
-pub use listener::{Bound, Owner, bind};
+pub use authentication::{Authenticator, ListenerPolicy};
+pub use listener::{BoundListener, SocketOwner, bind};
 pub use options::{Access, ListenAt, Listener, Options, Protocol};
 
 /// Limits of a connection.
@@ -75,30 +75,30 @@ impl Limits {
 const PRESSURE_LASTS_MS: u64 = 5_000;
 
 /// What all connections share.
-pub(crate) struct Shared {
+pub(crate) struct ServerState {
     pub service: Arc<Service>,
-    pub guard: Arc<Guard>,
+    pub authenticator: Arc<Authenticator>,
     pub limits: Limits,
     /// What connections hold of requests and answers, over all of them.
     pub in_flight: ConnectionMemory,
     /// Since when time counts for what is beside it, and until when there is pressure.
     started: Instant,
-    strict_until_ms: AtomicU64,
+    pressure_until_ms: AtomicU64,
     /// Who has guessed passwords.
-    pub logins: LoginLimit,
+    pub logins: LoginLimiter,
     /// Set when the server is closing: connections finish their batch and end.
     pub closing: AtomicBool,
     /// A client's `shutdown`.
     pub shutdown: CancellationToken,
     /// A foreign protocol is logged once in a while.
-    pub foreign_logged: Spacing,
+    pub foreign_log: LogThrottle,
     /// So is a failure to accept.
-    pub accept_logged: Spacing,
+    pub accept_log: LogThrottle,
     /// And somebody who guesses passwords.
-    pub guessing_logged: Spacing,
+    pub guessing_log: LogThrottle,
 }
 
-impl Shared {
+impl ServerState {
     /// Memory or places for connections are getting scarce: whoever takes long loses what there is time for otherwise.
     pub fn is_under_pressure(&self) -> bool {
         let (open, most) = (self.service.stats.curr_connections.load(Relaxed), self.limits.max_connections as u64);
@@ -107,52 +107,57 @@ impl Shared {
 
     /// Whether there is pressure, or was a moment ago: what goes because of it goes whole, and does not come to rest where
     /// the next client would make it scarce again.
-    pub fn note_pressure(&self) -> bool {
+    pub fn record_pressure(&self) -> bool {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if self.is_under_pressure() {
-            self.strict_until_ms.store(now_ms.saturating_add(PRESSURE_LASTS_MS), Relaxed);
+            self.pressure_until_ms.store(now_ms.saturating_add(PRESSURE_LASTS_MS), Relaxed);
         }
-        now_ms < self.strict_until_ms.load(Relaxed)
+        now_ms < self.pressure_until_ms.load(Relaxed)
     }
 
-    fn new(service: Arc<Service>, guard: Arc<Guard>, limits: Limits, shutdown: CancellationToken) -> Shared {
+    fn new(
+        service: Arc<Service>,
+        authenticator: Arc<Authenticator>,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> ServerState {
         let (detached, stats) = (service.cache.detached().clone(), service.stats.clone());
-        Shared {
+        ServerState {
             service,
-            guard,
+            authenticator,
             in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, detached, stats),
             started: Instant::now(),
-            strict_until_ms: AtomicU64::new(0),
-            logins: LoginLimit::default(),
+            pressure_until_ms: AtomicU64::new(0),
+            logins: LoginLimiter::default(),
             limits,
             closing: AtomicBool::new(false),
             shutdown,
-            foreign_logged: Spacing::default(),
-            accept_logged: Spacing::default(),
-            guessing_logged: Spacing::default(),
+            foreign_log: LogThrottle::default(),
+            accept_log: LogThrottle::default(),
+            guessing_log: LogThrottle::default(),
         }
     }
 }
 
 /// Serves until the shutdown fires, then lets what is in flight finish. Runs on its own threads.
 pub struct Server {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     supervisor: Supervisor,
     workers: Vec<worker::Worker>,
-    bound: Vec<Bound>,
+    bound: Vec<BoundListener>,
 }
 
 impl Server {
     /// Starts the workers; [`Server::run`] starts accepting.
     pub fn new(
-        bound: Vec<Bound>,
+        bound: Vec<BoundListener>,
         service: Arc<Service>,
-        guard: Arc<Guard>,
+        authenticator: Arc<Authenticator>,
         limits: Limits,
         threads: usize,
         supervisor: &Supervisor,
     ) -> std::io::Result<Server> {
-        let shared = Arc::new(Shared::new(service, guard, limits, supervisor.shutdown().clone()));
+        let shared = Arc::new(ServerState::new(service, authenticator, limits, supervisor.shutdown().clone()));
         let start = |index| worker::Worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
         let workers = (0..threads.max(1)).map(start).collect::<Result<_, _>>()?;
         Ok(Server { shared, supervisor: supervisor.clone(), workers, bound })
@@ -160,17 +165,17 @@ impl Server {
 
     /// Accepts and serves until the shutdown token fires and the last batch is written.
     pub async fn run(mut self) {
-        let dealer = Arc::new(worker::Dealer::new(&self.workers));
+        let dispatcher = Arc::new(worker::Dispatcher::new(&self.workers));
         let mut accepting = tokio::task::JoinSet::new();
         for bound in std::mem::take(&mut self.bound) {
             let alive = self.supervisor.watch(format!("the listener at {}", bound.address()));
-            let accept = listener::accept(bound, self.shared.clone(), dealer.clone());
+            let accept = listener::accept(bound, self.shared.clone(), dispatcher.clone());
             accepting.spawn(alive.during(accept));
         }
         self.shared.shutdown.cancelled().await;
         accepting.shutdown().await;
         self.shared.closing.store(true, std::sync::atomic::Ordering::Release);
-        drop(dealer);
+        drop(dispatcher);
         self.workers.iter_mut().for_each(worker::Worker::stop);
         for worker in self.workers {
             worker.join().await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::access::{Rights, UserFault, Users, Whose};
+use crate::access::{CertificateMatcher, Rights, Users, UsersFault};
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::service::RefuseWith;
 use crate::tls::{ClientCertificates, TlsOptions};
@@ -27,7 +27,7 @@ pub struct Options {
     pub unix_group: Option<String>,
     /// The most that clients may do on `listen` and `unix_socket`.
     pub rights: Rights,
-    /// Further addresses, each with terms of its own.
+    /// Further addresses, each with policy of its own.
     pub listeners: Vec<Listener>,
     /// Budget for ordinary items (`-m`), bytes.
     pub memory_bytes: u64,
@@ -127,7 +127,7 @@ pub struct Access {
     /// TLS towards clients (`-Z`).
     pub tls: Option<TlsOptions>,
     /// What the bearers of certificates may do. Empty: everything.
-    pub certificates: Vec<(Whose, Rights)>,
+    pub certificates: Vec<(CertificateMatcher, Rights)>,
 }
 
 /// An address to listen on, and what holds there.
@@ -164,7 +164,7 @@ impl Access {
     }
 
     /// The users of that text of a file.
-    pub fn users_of(&self, text: &[u8]) -> Result<Users, UserFault> {
+    pub fn users_of(&self, text: &[u8]) -> Result<Users, UsersFault> {
         Users::parse(text, |name| self.rights_of(name).map(Arc::new))
     }
 

@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::access::CertificateName;
 use crate::files;
-use crate::files::watch::{Content, Digest, Followed, NotTaken, digest_of};
+use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
 use crate::tls::{ClientCertificates, TlsOptions as Files, TlsVersion};
 
 /// Certificates of the common authorities are renewed a month before their end.
@@ -30,7 +30,7 @@ pub(crate) struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
     /// Of what they were read from.
-    in_use: Mutex<Digest>,
+    in_use: Mutex<ContentDigest>,
 }
 
 impl Tls {
@@ -50,9 +50,9 @@ impl Tls {
         Ok(())
     }
 
-    /// The files, to be followed.
-    pub fn followed(self: &Arc<Tls>, name: &'static str) -> Box<dyn Followed> {
-        Box::new(TlsFiles { tls: self.clone(), name })
+    /// The files, to be watched.
+    pub fn watched(self: &Arc<Tls>, name: &'static str) -> Box<dyn WatchedFiles> {
+        Box::new(WatchedTlsFiles { tls: self.clone(), name })
     }
 
     /// The server's half of a handshake.
@@ -91,7 +91,7 @@ fn paths(files: &Files) -> Vec<PathBuf> {
 }
 
 /// What these hold. Refuses a pipe, which would hold up a start or a reload until somebody writes into it.
-fn read(files: &Files) -> Result<Vec<Content>, String> {
+fn read(files: &Files) -> Result<Vec<FileContent>, String> {
     let pem = |path: &PathBuf| {
         files::read(path, files::PEM_BYTES_MAX).map_err(|fault| format!("{} {}", path.display(), fault.sentence()))
     };
@@ -99,10 +99,10 @@ fn read(files: &Files) -> Result<Vec<Content>, String> {
 }
 
 /// `contents` are those of [`paths`].
-fn config_of(files: &Files, contents: &[Content]) -> Result<Arc<ServerConfig>, String> {
+fn config_of(files: &Files, contents: &[FileContent]) -> Result<Arc<ServerConfig>, String> {
     let pem = |at: usize| contents.get(at).map(|content| content.as_slice()).unwrap_or_default();
     let chain = certificates(&files.cert, pem(0))?;
-    warn_of_the_end(&files.cert, &chain);
+    warn_if_expiring(&files.cert, &chain);
     let key = PrivateKeyDer::from_pem_slice(pem(1));
     let key = key.map_err(|error| bad_file(&files.key, "private key", &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -139,7 +139,7 @@ fn config_of(files: &Files, contents: &[Content]) -> Result<Arc<ServerConfig>, S
 }
 
 /// A certificate about to expire keeps working here and fails at the clients, so somebody should hear of it before.
-fn warn_of_the_end(path: &Path, chain: &[CertificateDer<'_>]) {
+fn warn_if_expiring(path: &Path, chain: &[CertificateDer<'_>]) {
     let Some(Ok((_, certificate))) = chain.first().map(|der| X509Certificate::from_der(der)) else { return };
     let left_s = certificate.validity().not_after.timestamp() - crate::clock::unix_ms() / 1000;
     if left_s < EXPIRES_SOON_S {
@@ -166,12 +166,12 @@ fn bad_file(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> S
 }
 
 /// A listener's files for TLS.
-struct TlsFiles {
+struct WatchedTlsFiles {
     tls: Arc<Tls>,
     name: &'static str,
 }
 
-impl Followed for TlsFiles {
+impl WatchedFiles for WatchedTlsFiles {
     fn name(&self) -> String {
         self.name.to_owned()
     }
@@ -184,13 +184,13 @@ impl Followed for TlsFiles {
         files::PEM_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let mut in_use = self.tls.in_use.lock();
         let digest = digest_of(contents);
         if *in_use == digest {
             return Ok(());
         }
-        self.tls.current.store(config_of(&self.tls.files, contents).map_err(NotTaken::Bad)?);
+        self.tls.current.store(config_of(&self.tls.files, contents).map_err(NotApplied::Bad)?);
         *in_use = digest;
         tracing::info!("{} its files has changed; new connections get it", self.name);
         Ok(())

@@ -15,32 +15,32 @@ use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, Lot};
-use super::{Shared, Terms, tls};
+use super::connection::{Connection, WorkerContext};
+use super::{ListenerPolicy, ServerState, tls};
 use crate::access::Rights;
-use crate::supervision::Alive;
+use crate::supervision::AliveGuard;
 
 /// How long a worker waits at the end for batches that are being written or held.
-const FINISH_MAX: Duration = Duration::from_secs(5);
+const LAST_BATCHES_WAIT: Duration = Duration::from_secs(5);
 /// How long after the last accept requests that were already on their way are still answered.
-const LAST_ORDERS: Duration = Duration::from_millis(50);
+const LAST_REQUESTS_WAIT: Duration = Duration::from_millis(50);
 
 /// A failed handshake is logged at most so often, milliseconds.
 const HANDSHAKE_LOG_SPACING_MS: u64 = 60_000;
 
 /// A socket between the acceptor's runtime and the worker's.
-pub(super) enum Stream {
+pub(super) enum AcceptedStream {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl Stream {
+impl AcceptedStream {
     /// Writes what fits without waiting.
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         use std::io::Write;
         match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
+            AcceptedStream::Tcp(stream) => stream.write_all(bytes),
+            AcceptedStream::Unix(stream) => stream.write_all(bytes),
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn tcp_address(address: &SocketAddr) -> String {
 }
 
 /// Where a connection comes from.
-pub(super) struct Origin {
+pub(super) struct ConnectionOrigin {
     pub peer: Peer,
     /// The listening socket it came in by, as `stats conns` shows it.
     pub listen_addr: Arc<str>,
@@ -94,26 +94,26 @@ impl std::fmt::Display for Peer {
 }
 
 pub(super) struct Accepted {
-    pub stream: Stream,
+    pub stream: AcceptedStream,
     pub peer: Peer,
     pub listen_addr: Arc<str>,
-    pub terms: Arc<Terms>,
+    pub policy: Arc<ListenerPolicy>,
 }
 
 /// Deals connections out in turn.
-pub(super) struct Dealer {
+pub(super) struct Dispatcher {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: AtomicUsize,
 }
 
-impl Dealer {
-    pub fn new(workers: &[Worker]) -> Dealer {
+impl Dispatcher {
+    pub fn new(workers: &[Worker]) -> Dispatcher {
         let workers = workers.iter().filter_map(|worker| worker.accepted.clone()).collect();
-        Dealer { workers, next: AtomicUsize::new(0) }
+        Dispatcher { workers, next: AtomicUsize::new(0) }
     }
 
     /// Fails only when the workers are gone. The queue is bounded by the connection limit.
-    pub fn deal(&self, accepted: Accepted) -> Result<(), ()> {
+    pub fn dispatch(&self, accepted: Accepted) -> Result<(), ()> {
         let index = self.next.fetch_add(1, Relaxed) % self.workers.len().max(1);
         self.workers.get(index).ok_or(())?.send(accepted).map_err(|_| ())
     }
@@ -126,12 +126,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn start(index: usize, shared: Arc<Shared>, alive: Alive) -> io::Result<Worker> {
+    pub fn start(index: usize, shared: Arc<ServerState>, alive: AliveGuard) -> io::Result<Worker> {
         let (accepted, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let _alive = alive;
-            runtime.block_on(work(receiver, shared));
+            runtime.block_on(run_worker(receiver, shared));
             // Certificates that are being read from a disk that hangs are not waited for.
             runtime.shutdown_background();
         })?;
@@ -153,11 +153,11 @@ impl Worker {
 }
 
 /// Connections that are in the middle of a batch; those may not be cut off at the end.
-pub(super) struct Busy(TaskTracker);
+pub(super) struct BusyConnections(TaskTracker);
 
-impl Busy {
-    pub fn new(tracker: TaskTracker) -> Busy {
-        Busy(tracker)
+impl BusyConnections {
+    pub fn new(tracker: TaskTracker) -> BusyConnections {
+        BusyConnections(tracker)
     }
 
     pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
@@ -165,58 +165,63 @@ impl Busy {
     }
 }
 
-async fn work(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<Shared>) {
-    let lot = Lot {
+async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<ServerState>) {
+    let worker = WorkerContext {
         stats: shared.service.stats.register_worker(),
         shared: shared.clone(),
-        busy: Arc::new(Busy::new(TaskTracker::new())),
+        busy: Arc::new(BusyConnections::new(TaskTracker::new())),
     };
-    while let Some(Accepted { stream, peer, listen_addr, terms }) = accepted.recv().await {
-        let origin = |descriptor| Origin { peer, listen_addr, descriptor };
+    while let Some(Accepted { stream, peer, listen_addr, policy }) = accepted.recv().await {
+        let origin = |descriptor| ConnectionOrigin { peer, listen_addr, descriptor };
         match stream {
-            Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(origin(stream.as_raw_fd()), stream, terms, &lot),
-                Err(error) => lost(&shared, &error),
+            AcceptedStream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
+                Err(error) => record_unserved(&shared, &error),
             },
-            Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => serve(origin(stream.as_raw_fd()), stream, terms, &lot),
-                Err(error) => lost(&shared, &error),
+            AcceptedStream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
+                Err(error) => record_unserved(&shared, &error),
             },
         }
     }
-    tokio::time::sleep(LAST_ORDERS).await;
-    lot.busy.0.close();
-    if tokio::time::timeout(FINISH_MAX, lot.busy.0.wait()).await.is_err() {
+    tokio::time::sleep(LAST_REQUESTS_WAIT).await;
+    worker.busy.0.close();
+    if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.0.wait()).await.is_err() {
         tracing::warn!("some clients did not take their last answers in time; closing all the same");
     }
 }
 
-fn lost(shared: &Shared, error: &io::Error) {
+fn record_unserved(shared: &ServerState, error: &io::Error) {
     shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
     tracing::warn!(%error, "an accepted connection could not be served");
 }
 
-fn serve<S>(origin: Origin, stream: S, terms: Arc<Terms>, lot: &Lot)
+fn spawn_connection<S>(origin: ConnectionOrigin, stream: S, policy: Arc<ListenerPolicy>, worker: &WorkerContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if terms.tls {
-        tokio::spawn(serve_tls(stream, origin, terms, lot.clone()));
+    if policy.tls {
+        tokio::spawn(serve_tls(stream, origin, policy, worker.clone()));
     } else {
-        tokio::spawn(Connection::new(stream, origin, &terms, terms.rights.clone(), lot.clone()).run());
+        tokio::spawn(Connection::new(stream, origin, &policy, policy.rights.clone(), worker.clone()).run());
     }
 }
 
 /// A handshake, then a connection like any other.
-async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S, origin: Origin, terms: Arc<Terms>, lot: Lot) {
+async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    origin: ConnectionOrigin,
+    policy: Arc<ListenerPolicy>,
+    worker: WorkerContext,
+) {
     let peer = origin.peer;
-    match shake_hands(stream, &terms, &lot.shared).await {
-        Ok((stream, rights)) => Connection::new(stream, origin, &terms, rights, lot).run().await,
+    match accept_tls(stream, &policy, &worker.shared).await {
+        Ok((stream, rights)) => Connection::new(stream, origin, &policy, rights, worker).run().await,
         Err(error) => {
-            let shared = &lot.shared;
-            lot.stats.ssl_handshake_errors.add(1);
+            let shared = &worker.shared;
+            worker.stats.ssl_handshake_errors.add(1);
             shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
-            if shared.guard.handshake_logged.due(crate::clock::boot_ms(), HANDSHAKE_LOG_SPACING_MS) {
+            if shared.authenticator.handshake_log.allow(crate::clock::boot_ms(), HANDSHAKE_LOG_SPACING_MS) {
                 tracing::warn!(%peer, %error, "closed a connection: no TLS with it");
             }
         }
@@ -224,16 +229,16 @@ async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S, origin: Origin,
 }
 
 /// Gives the rights that the listener and the client's certificate leave.
-async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    terms: &Terms,
-    shared: &Shared,
+    policy: &ListenerPolicy,
+    shared: &ServerState,
 ) -> io::Result<(TlsStream<S>, Arc<Rights>)> {
-    let guard = &shared.guard;
-    let Some(tls) = &guard.tls else { return Err(io::Error::other("there is no certificate")) };
+    let authenticator = &shared.authenticator;
+    let Some(tls) = &authenticator.tls else { return Err(io::Error::other("there is no certificate")) };
     let stream = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(stream)).await??;
-    match guard.rights_of(&tls::names(&stream)) {
-        Some(rights) => Ok((stream, Arc::new(rights.and(&terms.rights)))),
+    match authenticator.rights_of(&tls::names(&stream)) {
+        Some(rights) => Ok((stream, Arc::new(rights.and(&policy.rights)))),
         None => {
             Err(io::Error::other("its certificate is good, but no [[certificate]] in the configuration is about it"))
         }

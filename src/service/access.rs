@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::meta::answer;
-use super::{Context, Outcome, Service};
+use super::{CommandOutcome, Context, Service};
 use crate::access::Rights;
 use crate::credential::table::Credential;
 use crate::protocol::base64::DECODED_BYTES_MAX;
@@ -27,22 +27,22 @@ pub(super) fn may_read_statistics(argument: &[u8], rights: &Rights) -> bool {
 
 impl Service {
     /// Whether this key is there for a client with these rights.
-    pub(super) fn sees(&self, key: &[u8], rights: &Rights) -> bool {
+    pub(super) fn is_visible(&self, key: &[u8], rights: &Rights) -> bool {
         rights.is_all()
             || self.table.name(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
     }
 
     /// The credentials that a client with these rights may hear of.
-    pub(super) fn seen<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
+    pub(super) fn visible_credentials<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
         self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
     }
 
     /// Answers a request that the client has no right to; `None` to carry it out. A `get` is judged key by key.
-    pub(super) fn refuse_for_want_of_rights(
+    pub(super) fn reject_without_rights(
         &self,
         request: &Request<'_>,
         context: &mut Context<'_>,
-    ) -> Option<Outcome> {
+    ) -> Option<CommandOutcome> {
         let rights = context.rights;
         let (answer, noreply) = match *request {
             Request::Get { touch_exptime, .. } => {
@@ -76,7 +76,7 @@ impl Service {
             | Request::MetaStore { .. }
             | Request::MetaDelete(_)
             | Request::MetaArithmetic { .. }
-            | Request::MetaDebug(_) => return self.refuse_meta(request, context),
+            | Request::MetaDebug(_) => return self.meta_reject_without_rights(request, context),
             // What concerns everybody is for those who may do everything.
             Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
             Request::RefreshCertificates | Request::Shutdown { .. } => (DENIED, false),
@@ -92,13 +92,13 @@ impl Service {
             | Request::Quit
             | Request::Invalid { .. } => return None,
         };
-        self.count_denial(context);
+        self.record_denial(context);
         response::reply(context.out, answer, noreply);
-        Some(Outcome::Done)
+        Some(CommandOutcome::Done)
     }
 
     /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
-    fn refuse_meta(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<Outcome> {
+    fn meta_reject_without_rights(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<CommandOutcome> {
         let mut room = [0; DECODED_BYTES_MAX];
         let rights = context.rights;
         let (meta, code): (_, &[u8]) = match request {
@@ -106,23 +106,23 @@ impl Service {
             Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
             Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
             Request::MetaDebug(key) => {
-                if self.sees(key.bytes(&mut room), rights) {
+                if self.is_visible(key.bytes(&mut room), rights) {
                     return None;
                 }
-                self.count_denial(context);
+                self.record_denial(context);
                 response::line(context.out, "EN");
-                return Some(Outcome::Done);
+                return Some(CommandOutcome::Done);
             }
             _ => return None,
         };
         let key = meta.key.bytes(&mut room);
         // Flags of `mg` that change the item, or whose turn it is.
         let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
-        let may = if reads { self.sees(key, rights) } else { self.may_change(key, rights) };
+        let may = if reads { self.is_visible(key, rights) } else { self.may_change(key, rights) };
         if may {
             return None;
         }
-        self.count_denial(context);
+        self.record_denial(context);
         let stores = matches!(request, Request::MetaStore { .. });
         if meta.has(b'q') && code != b"NF" {
             // As quiet as the refusal of a managed key.
@@ -131,17 +131,17 @@ impl Service {
         } else {
             answer(context.out, code, meta, key, None);
         }
-        Some(Outcome::Done)
+        Some(CommandOutcome::Done)
     }
 
     pub(super) fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
-        !rights.read_only() && self.sees(key, rights)
+        !rights.read_only() && self.is_visible(key, rights)
     }
 
     /// The key is not logged: a client without rights to it may have sent anything.
-    pub(super) fn count_denial(&self, context: &Context<'_>) {
+    pub(super) fn record_denial(&self, context: &Context<'_>) {
         let denied = self.stats.access_denied.fetch_add(1, Relaxed) + 1;
-        if self.denial_logged.due(context.now.boot_ms, LOG_SPACING_MS) {
+        if self.denial_log.allow(context.now.boot_ms, LOG_SPACING_MS) {
             tracing::warn!(
                 peer = %context.peer,
                 denied,

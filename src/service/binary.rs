@@ -4,50 +4,52 @@
 //! managed key or of a client's rights is silent then, as with `noreply`. Logging in is the connection's business.
 
 use super::access::may_read_statistics;
-use super::managed::{Doubt, Read};
-use super::{Context, MEMCACHED_VERSION, Outcome, Output, Service};
-use crate::cache::{Counted, ItemView, Stored};
+use super::managed::{ManagedRead, ReportOutcome};
+use super::{CommandOutcome, Context, MEMCACHED_VERSION, Output, Service};
+use crate::cache::{ArithmeticOutcome, ItemView, Stored};
 use crate::clock::Now;
-use crate::credential::table::Found;
+use crate::credential::table::KeyReading;
 use crate::protocol::StoreMode;
-use crate::protocol::binary::{self, Command, Packet, Status};
+use crate::protocol::binary::{self, Packet, PacketCommand, ResponseStatus};
 use crate::service::RefuseWith;
 
 /// What became of a count: the number and the new cas id, or an error in whose words.
-type Counting = Result<(u64, u64), (Status, Option<&'static str>)>;
+type BinaryArithmeticResult = Result<(u64, u64), (ResponseStatus, Option<&'static str>)>;
 
 impl Service {
-    /// Carries a packet out. [`Outcome::Wait`] is as for a text command.
-    pub fn execute_binary(&self, packet: &Packet<'_>, context: &mut Context<'_>) -> Outcome {
+    /// Carries a packet out. [`CommandOutcome::Wait`] is as for a text command.
+    pub fn execute_binary(&self, packet: &Packet<'_>, context: &mut Context<'_>) -> CommandOutcome {
         match packet.command {
-            Command::Get { key, with_key, exptime } => return self.binary_get(packet, key, with_key, exptime, context),
-            Command::Touch { key, exptime } => self.binary_touch(packet, key, exptime, context),
-            Command::Store { mode, key, flags, exptime, value } => {
-                if !self.binary_refuse_write(packet, key, value.unwrap_or_default(), context) {
+            PacketCommand::Get { key, with_key, exptime } => {
+                return self.binary_get(packet, key, with_key, exptime, context);
+            }
+            PacketCommand::Touch { key, exptime } => self.binary_touch(packet, key, exptime, context),
+            PacketCommand::Store { mode, key, flags, exptime, value } => {
+                if !self.binary_reject_write(packet, key, value.unwrap_or_default(), context) {
                     self.binary_store(packet, mode, key, (flags, exptime), value, context);
                 }
             }
-            Command::Arithmetic { key, increase, delta, create } => {
+            PacketCommand::Arithmetic { key, increase, delta, create } => {
                 self.binary_arithmetic(packet, key, increase, delta, create, context);
             }
-            Command::Delete { key } => return self.binary_delete(packet, key, context),
-            Command::Flush { delay } => self.binary_flush(packet, delay, context),
-            Command::Stats { argument } => self.binary_statistics(packet, argument, context),
-            Command::NoOperation => binary::status(context.out, packet, Status::Success),
-            Command::Version => binary::value(context.out, packet, MEMCACHED_VERSION.as_bytes(), 0),
-            Command::Quit => {
-                succeed(packet, context);
-                return Outcome::Close;
+            PacketCommand::Delete { key } => return self.binary_delete(packet, key, context),
+            PacketCommand::Flush { delay } => self.binary_flush(packet, delay, context),
+            PacketCommand::Stats { argument } => self.binary_statistics(packet, argument, context),
+            PacketCommand::NoOperation => binary::status(context.out, packet, ResponseStatus::Success),
+            PacketCommand::Version => binary::value(context.out, packet, MEMCACHED_VERSION.as_bytes(), 0),
+            PacketCommand::Quit => {
+                answer_success(packet, context);
+                return CommandOutcome::Close;
             }
-            Command::Mechanisms | Command::Login { .. } | Command::Unknown => {
-                binary::status(context.out, packet, Status::Unknown);
+            PacketCommand::Mechanisms | PacketCommand::Login { .. } | PacketCommand::Unknown => {
+                binary::status(context.out, packet, ResponseStatus::Unknown);
             }
-            Command::Broken(status) => {
+            PacketCommand::Broken(status) => {
                 binary::status(context.out, packet, status);
-                return Outcome::Close;
+                return CommandOutcome::Close;
             }
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// An exptime of the binary protocol, on the cache's clock: never negative, so `0xffffffff` is far away.
@@ -62,32 +64,32 @@ impl Service {
         with_key: bool,
         exptime: Option<u32>,
         context: &mut Context<'_>,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         // A touch in passing is a change; without the right to it there is nothing to see.
         let denied = exptime.is_some() && context.rights.read_only();
         let shown = if with_key { key } else { b"" };
-        let sees = !denied && self.sees(key, context.rights);
-        let read = if sees { self.binary_read(packet, key, shown, exptime, context) } else { Read::Miss };
-        if let Read::Wait(wait) = read {
-            return Outcome::Wait(wait, 0);
+        let sees = !denied && self.is_visible(key, context.rights);
+        let read = if sees { self.binary_read(packet, key, shown, exptime, context) } else { ManagedRead::Miss };
+        if let ManagedRead::Wait(wait) = read {
+            return CommandOutcome::Wait(wait, 0);
         }
-        let hit = matches!(read, Read::Hit);
+        let hit = matches!(read, ManagedRead::Hit);
         if denied {
-            self.count_denial(context);
+            self.record_denial(context);
         }
         if !hit && !packet.quiet {
             if with_key {
                 let lengths = binary::Lengths { key: key.len(), ..Default::default() };
-                binary::head(context.out, packet, Status::NotFound, lengths, 0);
+                binary::head(context.out, packet, ResponseStatus::NotFound, lengths, 0);
                 context.out.extend_from_slice(key);
             } else {
-                binary::status(context.out, packet, Status::NotFound);
+                binary::status(context.out, packet, ResponseStatus::NotFound);
             }
         }
         if !denied {
             self.count_get(exptime.is_some(), hit, context.stats);
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// Appends what is under a key, if there is something.
@@ -98,12 +100,12 @@ impl Service {
         shown: &[u8],
         exptime: Option<u32>,
         context: &mut Context<'_>,
-    ) -> Read {
+    ) -> ManagedRead {
         let managed = self.read_managed(key, context, |out, value| {
             binary::item(out, packet, shown, value.flags, value.rendered.len(&value.times), value.cas);
             value.rendered.write(out, &value.times);
         });
-        if !matches!(managed, Read::Ordinary) {
+        if !matches!(managed, ManagedRead::Ordinary) {
             return managed;
         }
         let (now, out) = (self.seconds(context.now), &mut *context.out);
@@ -115,20 +117,20 @@ impl Service {
             None => self.cache.get(key, now, show),
             Some(exptime) => self.cache.get_and_touch(key, self.binary_expiry(exptime, context.now), now, show),
         };
-        if found.is_some() { Read::Hit } else { Read::Miss }
+        if found.is_some() { ManagedRead::Hit } else { ManagedRead::Miss }
     }
 
     /// `touch` shows the flags and the cas id, as memcached does. Nothing changes on a managed key.
     fn binary_touch(&self, packet: &Packet<'_>, key: &[u8], exptime: u32, context: &mut Context<'_>) {
         if !self.may_change(key, context.rights) {
-            self.count_denial(context);
-            return binary::status(context.out, packet, Status::NotFound);
+            self.record_denial(context);
+            return binary::status(context.out, packet, ResponseStatus::NotFound);
         }
         let now = context.now;
         let managed = self.table.name(key).map(|name| {
             name.read(now, |found| match found {
-                Found::Bytes(value) => (value.flags, value.cas),
-                Found::Nothing | Found::FirstFetch | Found::Absent => (0, 0),
+                KeyReading::Bytes(value) => (value.flags, value.cas),
+                KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => (0, 0),
             })
         });
         let touched = managed.or_else(|| {
@@ -140,21 +142,21 @@ impl Service {
         self.count_get(true, touched.is_some(), context.stats);
         match touched {
             Some((flags, cas)) => binary::item(context.out, packet, b"", flags, 0, cas),
-            None => binary::status(context.out, packet, Status::NotFound),
+            None => binary::status(context.out, packet, ResponseStatus::NotFound),
         }
     }
 
     /// Refuses a store for want of rights or because the key is managed; false to carry it out.
-    fn binary_refuse_write(&self, packet: &Packet<'_>, key: &[u8], value: &[u8], context: &mut Context<'_>) -> bool {
+    fn binary_reject_write(&self, packet: &Packet<'_>, key: &[u8], value: &[u8], context: &mut Context<'_>) -> bool {
         if !self.may_change(key, context.rights) {
-            self.count_denial(context);
-        } else if !self.refused(key, value, context) {
+            self.record_denial(context);
+        } else if !self.reject_managed_write(key, value, context) {
             return false;
         }
         let status = match (self.settings.refuse_with, packet.cas) {
-            (RefuseWith::ClientError, _) => Status::Invalid,
-            (RefuseWith::NotStored, 0) => Status::NotStored,
-            (RefuseWith::NotStored, _) => Status::Exists,
+            (RefuseWith::ClientError, _) => ResponseStatus::Invalid,
+            (RefuseWith::NotStored, 0) => ResponseStatus::NotStored,
+            (RefuseWith::NotStored, _) => ResponseStatus::Exists,
         };
         if !packet.quiet {
             binary::status(context.out, packet, status);
@@ -176,7 +178,7 @@ impl Service {
             if asked == StoreMode::Set {
                 self.cache.delete(key, self.seconds(context.now));
             }
-            return binary::status(context.out, packet, Status::TooLarge);
+            return binary::status(context.out, packet, ResponseStatus::TooLarge);
         };
         let extends = matches!(asked, StoreMode::Append | StoreMode::Prepend);
         let mode = if packet.cas != 0 && !extends { StoreMode::Cas(packet.cas) } else { asked };
@@ -187,20 +189,20 @@ impl Service {
             if extends && packet.cas != 0 && old.is_some_and(|old| old != packet.cas) {
                 return (Stored::Exists, 0);
             }
-            let stored = slot.store_ready(mode, flags, expiry, value, ready, None);
+            let stored = slot.store_prepared(mode, flags, expiry, value, ready, None);
             (stored, slot.view().map_or(0, |item| item.cas))
         });
-        self.stored(mode, stored, context);
+        self.record_store(mode, stored, context);
         let status = match (stored, asked) {
             (Stored::Stored, _) if packet.quiet => return,
             (Stored::Stored, _) => return binary::value(context.out, packet, b"", cas),
-            (Stored::Exists, _) | (Stored::NotStored, StoreMode::Add) => Status::Exists,
-            (Stored::NotFound, _) | (Stored::NotStored, StoreMode::Replace) => Status::NotFound,
-            (Stored::NotStored, _) => Status::NotStored,
-            (Stored::TooLarge, _) => Status::TooLarge,
+            (Stored::Exists, _) | (Stored::NotStored, StoreMode::Add) => ResponseStatus::Exists,
+            (Stored::NotFound, _) | (Stored::NotStored, StoreMode::Replace) => ResponseStatus::NotFound,
+            (Stored::NotStored, _) => ResponseStatus::NotStored,
+            (Stored::TooLarge, _) => ResponseStatus::TooLarge,
             (Stored::OutOfMemory, _) => {
                 let text = "Out of memory allocating item";
-                return binary::error(context.out, packet, Status::OutOfMemory, text);
+                return binary::error(context.out, packet, ResponseStatus::OutOfMemory, text);
             }
         };
         binary::status(context.out, packet, status);
@@ -216,13 +218,13 @@ impl Service {
         context: &mut Context<'_>,
     ) {
         if !self.may_change(key, context.rights) {
-            self.count_denial(context);
-            return binary::status(context.out, packet, Status::NotFound);
+            self.record_denial(context);
+            return binary::status(context.out, packet, ResponseStatus::NotFound);
         }
         if self.table.is_managed(key) {
             if !packet.quiet {
                 // Not "non-numeric": libmemcached gives the whole server up for a while when it hears that.
-                binary::status(context.out, packet, Status::NotStored);
+                binary::status(context.out, packet, ResponseStatus::NotStored);
             }
             return;
         }
@@ -242,7 +244,7 @@ impl Service {
         delta: u64,
         create: Option<(u64, u32)>,
         context: &Context<'_>,
-    ) -> Counting {
+    ) -> BinaryArithmeticResult {
         let stats = context.stats;
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
@@ -252,26 +254,28 @@ impl Service {
             let value = match (old, create) {
                 (None, None) => {
                     misses.add(1);
-                    return Err((Status::NotFound, None));
+                    return Err((ResponseStatus::NotFound, None));
                 }
                 (None, Some((initial, expiry))) => {
                     if !slot.create(expiry, itoa::Buffer::new().format(initial).as_bytes(), None) {
-                        return Err((Status::OutOfMemory, Some("Out of memory allocating new item")));
+                        return Err((ResponseStatus::OutOfMemory, Some("Out of memory allocating new item")));
                     }
                     initial
                 }
                 // memcached looks at the length first, then at the cas, then at the number.
-                (Some((true, _)), _) => return Err((Status::NonNumeric, None)),
-                (Some((_, cas)), _) if packet.cas != 0 && packet.cas != cas => return Err((Status::Exists, None)),
+                (Some((true, _)), _) => return Err((ResponseStatus::NonNumeric, None)),
+                (Some((_, cas)), _) if packet.cas != 0 && packet.cas != cas => {
+                    return Err((ResponseStatus::Exists, None));
+                }
                 (Some(_), _) => match slot.arithmetic(delta, increase, None) {
-                    Counted::Value(value) => {
+                    ArithmeticOutcome::Value(value) => {
                         hits.add(1);
                         value
                     }
-                    Counted::NotFound => return Err((Status::NotFound, None)),
-                    Counted::NonNumeric => return Err((Status::NonNumeric, None)),
-                    Counted::OutOfMemory | Counted::TooLarge => {
-                        return Err((Status::OutOfMemory, Some("Out of memory incrementing value")));
+                    ArithmeticOutcome::NotFound => return Err((ResponseStatus::NotFound, None)),
+                    ArithmeticOutcome::NonNumeric => return Err((ResponseStatus::NonNumeric, None)),
+                    ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => {
+                        return Err((ResponseStatus::OutOfMemory, Some("Out of memory incrementing value")));
                     }
                 },
             };
@@ -279,22 +283,22 @@ impl Service {
         })
     }
 
-    fn binary_delete(&self, packet: &Packet<'_>, key: &[u8], context: &mut Context<'_>) -> Outcome {
+    fn binary_delete(&self, packet: &Packet<'_>, key: &[u8], context: &mut Context<'_>) -> CommandOutcome {
         if !self.may_change(key, context.rights) {
-            self.count_denial(context);
-            binary::status(context.out, packet, Status::NotFound);
-            return Outcome::Done;
+            self.record_denial(context);
+            binary::status(context.out, packet, ResponseStatus::NotFound);
+            return CommandOutcome::Done;
         }
         let stats = context.stats;
-        if let Some(doubt) = self.doubt(key, (packet.cas != 0).then_some(packet.cas)) {
-            return self.binary_doubted(packet, doubt, context);
+        if let Some(report) = self.report_managed_value(key, (packet.cas != 0).then_some(packet.cas)) {
+            return self.binary_report(packet, report, context);
         }
         let deleted = self.cache.with(key, self.seconds(context.now), |slot| match slot.view().map(|item| item.cas) {
             None => {
                 stats.delete_misses.add(1);
-                Err(Status::NotFound)
+                Err(ResponseStatus::NotFound)
             }
-            Some(cas) if packet.cas != 0 && packet.cas != cas => Err(Status::Exists),
+            Some(cas) if packet.cas != 0 && packet.cas != cas => Err(ResponseStatus::Exists),
             Some(_) => {
                 slot.delete();
                 stats.delete_hits.add(1);
@@ -302,33 +306,33 @@ impl Service {
             }
         });
         match deleted {
-            Ok(()) => succeed(packet, context),
+            Ok(()) => answer_success(packet, context),
             Err(status) => binary::status(context.out, packet, status),
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// Answers a `delete` of a managed key; held while the check runs, unless nobody waits for an answer.
-    fn binary_doubted(&self, packet: &Packet<'_>, doubt: Doubt, context: &mut Context<'_>) -> Outcome {
-        match doubt {
-            Doubt::Overtaken => {
+    fn binary_report(&self, packet: &Packet<'_>, report: ReportOutcome, context: &mut Context<'_>) -> CommandOutcome {
+        match report {
+            ReportOutcome::Superseded => {
                 context.stats.delete_misses.add(1);
                 if !packet.quiet {
-                    binary::status(context.out, packet, Status::Exists);
+                    binary::status(context.out, packet, ResponseStatus::Exists);
                 }
-                Outcome::Done
+                CommandOutcome::Done
             }
-            Doubt::Checked(check) => {
+            ReportOutcome::Verifying(check) => {
                 context.stats.delete_hits.add(1);
                 match check.filter(|_| !packet.quiet) {
                     Some(check) => {
                         let mut reply = Vec::new();
-                        binary::status(&mut reply, packet, Status::Success);
-                        Outcome::WaitThenReply(check, reply)
+                        binary::status(&mut reply, packet, ResponseStatus::Success);
+                        CommandOutcome::ReplyAfterVerification(check, reply)
                     }
                     None => {
-                        succeed(packet, context);
-                        Outcome::Done
+                        answer_success(packet, context);
+                        CommandOutcome::Done
                     }
                 }
             }
@@ -337,14 +341,14 @@ impl Service {
 
     fn binary_flush(&self, packet: &Packet<'_>, delay: u32, context: &mut Context<'_>) {
         if !context.rights.ordinary() || context.rights.read_only() {
-            self.count_denial(context);
-            return binary::status(context.out, packet, Status::AuthError);
+            self.record_denial(context);
+            return binary::status(context.out, packet, ResponseStatus::AuthError);
         }
         context.stats.cmd_flush.add(1);
         let now = self.seconds(context.now);
         let at = if delay > 0 { self.binary_expiry(delay, context.now) } else { now };
         self.cache.flush(at, now);
-        succeed(packet, context);
+        answer_success(packet, context);
     }
 
     /// `stat`: what `stats` says in text, a packet a line and an empty one at the end.
@@ -356,8 +360,8 @@ impl Service {
         // memcached looks at the beginning of these words only.
         let word = [&b"reset"[..], b"settings"].into_iter().find(|known| word.starts_with(known)).unwrap_or(word);
         if !may_read_statistics(word, context.rights) {
-            self.count_denial(context);
-            return binary::status(context.out, packet, Status::AuthError);
+            self.record_denial(context);
+            return binary::status(context.out, packet, ResponseStatus::AuthError);
         }
         let mut text = Output::default();
         context.keys_left = 0;
@@ -373,13 +377,13 @@ impl Service {
                 _ => break,
             }
         }
-        binary::status(context.out, packet, Status::NotFound);
+        binary::status(context.out, packet, ResponseStatus::NotFound);
     }
 }
 
 /// Answers that it went well, unless nobody wants to hear that.
-fn succeed(packet: &Packet<'_>, context: &mut Context<'_>) {
+fn answer_success(packet: &Packet<'_>, context: &mut Context<'_>) {
     if !packet.quiet {
-        binary::status(context.out, packet, Status::Success);
+        binary::status(context.out, packet, ResponseStatus::Success);
     }
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::meta::{Facts, answer};
-use super::{Context, Outcome, Service, Wait};
+use super::meta::{ItemInfo, answer};
+use super::{CommandOutcome, Context, FirstFetchWait, Service};
 use crate::clock::Now;
-use crate::credential::table::{Credential, Found, Name, Value, log_credential};
+use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, log_credential};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 use crate::service::RefuseWith;
 
@@ -19,27 +19,27 @@ const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
 const REFUSAL: &str = "CLIENT_ERROR managed key";
 
 /// What a read of a key comes to, as far as managed keys go.
-pub(super) enum Read {
+pub(super) enum ManagedRead {
     /// The key is not managed.
     Ordinary,
     /// The value was appended.
     Hit,
     Miss,
     /// Nothing was counted or appended: the very first fetch is under way.
-    Wait(Wait),
+    Wait(FirstFetchWait),
 }
 
 /// What a client's word that a token is dead comes to.
-pub(super) enum Doubt {
+pub(super) enum ReportOutcome {
     /// It speaks of another value than the present one.
-    Overtaken,
+    Superseded,
     /// It is being checked, if there is anything to check; this tells when that is over.
-    Checked(Option<oneshot::Receiver<()>>),
+    Verifying(Option<oneshot::Receiver<()>>),
 }
 
 impl Service {
     /// Answers a `get` of a managed key. Never an error line: pecl memcache would take the whole server for broken.
-    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> Read {
+    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> ManagedRead {
         self.read_managed(key, context, |out, value| {
             let length = value.rendered.len(&value.times);
             response::value_head(out, key, value.flags, length, with_cas.then_some(value.cas));
@@ -53,36 +53,36 @@ impl Service {
         &self,
         key: &[u8],
         context: &mut Context<'_>,
-        show: impl FnOnce(&mut Vec<u8>, &Value<'_>),
-    ) -> Read {
-        let Some(name) = self.table.name(key) else { return Read::Ordinary };
+        show: impl FnOnce(&mut Vec<u8>, &ManagedValue<'_>),
+    ) -> ManagedRead {
+        let Some(name) = self.table.name(key) else { return ManagedRead::Ordinary };
         let Context { out, stats, now, may_wait, .. } = context;
         name.read(*now, |found| match found {
-            Found::Bytes(value) => {
+            KeyReading::Bytes(value) => {
                 show(out, &value);
                 stats.managed_hits.add(1);
-                Read::Hit
+                ManagedRead::Hit
             }
             // A key that is kept empty is not one that lacks a token.
-            Found::Nothing => Read::Miss,
-            Found::FirstFetch if *may_wait => Read::Wait(first_fetch(name, *now)),
-            Found::FirstFetch | Found::Absent => {
+            KeyReading::Nothing => ManagedRead::Miss,
+            KeyReading::FirstFetch if *may_wait => ManagedRead::Wait(first_fetch(name, *now)),
+            KeyReading::FirstFetch | KeyReading::Absent => {
                 stats.managed_misses.add(1);
-                Read::Miss
+                ManagedRead::Miss
             }
         })
     }
 
     /// The answer to a write on a managed key, or `None` if the key is not managed.
     /// `value` is the data block; empty if it was too large to be kept.
-    pub(super) fn refuse_write(
+    pub(super) fn text_reject_write(
         &self,
         mode: StoreMode,
         key: &[u8],
         value: &[u8],
         context: &Context<'_>,
     ) -> Option<&'static str> {
-        self.refused(key, value, context).then_some(self.refusal(mode, REFUSAL))
+        self.reject_managed_write(key, value, context).then_some(self.refusal(mode, REFUSAL))
     }
 
     /// How a store is refused, whatever the reason; `aloud` is for those who want the text.
@@ -95,22 +95,22 @@ impl Service {
     }
 
     /// Refuses and counts a write if the key is managed.
-    pub(super) fn refused(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
+    pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
         let Some(name) = self.table.name(key) else { return false };
-        let rival = name.holds_value() && is_anothers(&name.credential, value);
+        let rival = name.holds_value() && is_foreign_value(&name.credential, value);
         if rival {
-            self.table.report_rival(&name.credential);
+            self.table.report_foreign_writer(&name.credential);
         }
-        self.count_refusal(&name.credential, name.spoken(key), rival, context);
+        self.record_refusal(&name.credential, name.redacted_name(key), rival, context);
         true
     }
 
     /// `key` is as it may be shown.
-    fn count_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
+    fn record_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
-        credential.note_refusal(&self.table.journal, context.peer, rival, context.now);
-        if credential.refusal_logged.due(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
+        credential.record_refused_write(&self.table.journal, context.peer, rival, context.now);
+        if credential.refusal_log.allow(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
             log_credential!(
                 warn,
                 credential,
@@ -126,37 +126,44 @@ impl Service {
 
     /// `delete` on a managed key is the word of a client that the token is dead. The value is served on while
     /// the refresher checks; the answer waits for the check. On a companion, which holds no token, it means nothing.
-    pub(super) fn delete_managed(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> Option<Outcome> {
+    pub(super) fn delete_managed(
+        &self,
+        key: &[u8],
+        noreply: bool,
+        context: &mut Context<'_>,
+    ) -> Option<CommandOutcome> {
         // Without a cas id no other value can be meant.
-        let Doubt::Checked(check) = self.doubt(key, None)? else { return Some(Outcome::Done) };
+        let ReportOutcome::Verifying(check) = self.report_managed_value(key, None)? else {
+            return Some(CommandOutcome::Done);
+        };
         context.stats.delete_hits.add(1);
         Some(match check {
-            Some(check) if !noreply => Outcome::WaitThenReply(check, b"DELETED\r\n".to_vec()),
+            Some(check) if !noreply => CommandOutcome::ReplyAfterVerification(check, b"DELETED\r\n".to_vec()),
             _ => {
                 response::reply(context.out, "DELETED", noreply);
-                Outcome::Done
+                CommandOutcome::Done
             }
         })
     }
 
     /// Passes the word on that this key's token is dead; `None` if the key is not managed. With a cas id it is about
     /// that value only.
-    pub(super) fn doubt(&self, key: &[u8], expected: Option<u64>) -> Option<Doubt> {
+    pub(super) fn report_managed_value(&self, key: &[u8], expected: Option<u64>) -> Option<ReportOutcome> {
         let name = self.table.name(key)?;
         let current = name.generation();
         if expected.is_some() && expected != current {
-            return Some(Doubt::Overtaken);
+            return Some(ReportOutcome::Superseded);
         }
         let check = if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None };
-        Some(Doubt::Checked(check))
+        Some(ReportOutcome::Verifying(check))
     }
 
     /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
     /// tells about recaching, means nothing here: the refresher recaches.
-    pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> Read {
+    pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> ManagedRead {
         self.read_managed(key, context, |out, value| {
             let facts = facts(value, meta.key.is_encoded());
-            Facts::head(out, meta.has(b'v'), facts.length);
+            ItemInfo::head(out, meta.has(b'v'), facts.length);
             for (flag, word) in meta.flags() {
                 facts.show(out, flag, word, key);
             }
@@ -172,26 +179,26 @@ impl Service {
     pub(super) fn meta_debug_managed(&self, key: MetaKey<'_>, text: &[u8], context: &mut Context<'_>) -> Option<bool> {
         let (name, out) = (self.table.name(text)?, &mut *context.out);
         let shown = name.read(context.now, |found| match found {
-            Found::Bytes(value) => {
+            KeyReading::Bytes(value) => {
                 let facts = facts(&value, key.is_encoded());
                 // It is in none of memcached's slab classes.
                 facts.debug(out, text, 0, facts.length);
                 true
             }
-            Found::Nothing | Found::FirstFetch | Found::Absent => false,
+            KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => false,
         });
         Some(shown)
     }
 
     /// Refuses a `ms` of a managed key, and answers it unless it is a quiet one. False if the key is not managed.
-    pub(super) fn meta_refuse_write(
+    pub(super) fn meta_reject_write(
         &self,
         meta: &Meta<'_>,
         key: &[u8],
         value: &[u8],
         context: &mut Context<'_>,
     ) -> bool {
-        if !self.refused(key, value, context) {
+        if !self.reject_managed_write(key, value, context) {
             return false;
         }
         match self.settings.refuse_with {
@@ -212,40 +219,40 @@ impl Service {
         meta: &Meta<'_>,
         key: &[u8],
         context: &mut Context<'_>,
-    ) -> Option<Outcome> {
-        let Doubt::Checked(check) = self.doubt(key, meta.unsigned(b'C'))? else {
+    ) -> Option<CommandOutcome> {
+        let ReportOutcome::Verifying(check) = self.report_managed_value(key, meta.unsigned(b'C'))? else {
             context.stats.delete_misses.add(1);
             answer(context.out, b"EX", meta, key, None);
-            return Some(Outcome::Done);
+            return Some(CommandOutcome::Done);
         };
         context.stats.delete_hits.add(1);
         if meta.has(b'q') {
-            return Some(Outcome::Done);
+            return Some(CommandOutcome::Done);
         }
         let Some(check) = check else {
             answer(context.out, b"HD", meta, key, None);
-            return Some(Outcome::Done);
+            return Some(CommandOutcome::Done);
         };
         let mut reply = Vec::new();
         answer(&mut reply, b"HD", meta, key, None);
-        Some(Outcome::WaitThenReply(check, reply))
+        Some(CommandOutcome::ReplyAfterVerification(check, reply))
     }
 }
 
 /// What to wait for while the very first fetch is under way.
-fn first_fetch(name: &Name, now: Now) -> Wait {
-    Wait(name.credential.wait_while(|| name.read(now, |found| matches!(found, Found::FirstFetch))))
+fn first_fetch(name: &ManagedKey, now: Now) -> FirstFetchWait {
+    FirstFetchWait(name.credential.wait_while(|| name.read(now, |found| matches!(found, KeyReading::FirstFetch))))
 }
 
 /// A managed value is as good as just read: somebody always sees to it.
-fn facts(value: &Value<'_>, encoded_key: bool) -> Facts {
-    let Value { rendered, times, flags, cas } = value;
+fn facts(value: &ManagedValue<'_>, encoded_key: bool) -> ItemInfo {
+    let ManagedValue { rendered, times, flags, cas } = value;
     let length = rendered.len(times);
-    Facts { length, flags: *flags, cas: *cas, left: times.left_s(), idle: 0, fetched: true, encoded_key }
+    ItemInfo { length, flags: *flags, cas: *cas, left: times.left_s(), idle: 0, fetched: true, encoded_key }
 }
 
 /// True if a client brings another value than ours, in whatever encoding: it has fetched one by itself.
-fn is_anothers(credential: &Credential, value: &[u8]) -> bool {
+fn is_foreign_value(credential: &Credential, value: &[u8]) -> bool {
     // What is shorter is no token.
     const TOKEN_BYTES_MIN: usize = 16;
     let ours = credential.published();

@@ -3,14 +3,14 @@
 //! Each is one step under its shard's lock. A key in base64 is decoded before anything else is asked about it, so
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
-use super::managed::Read;
-use super::{Context, NON_NUMERIC, Outcome, Output, Service, lost};
-use crate::cache::{Counted, ItemView, Slot, Stored};
+use super::managed::ManagedRead;
+use super::{CommandOutcome, Context, NON_NUMERIC, Output, Service, discarded_store};
+use crate::cache::{ArithmeticOutcome, ItemView, KeySlot, Stored};
 use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
 /// What flags of an answer tell about an item.
-pub(super) struct Facts {
+pub(super) struct ItemInfo {
     pub length: usize,
     pub flags: u32,
     pub cas: u64,
@@ -23,14 +23,14 @@ pub(super) struct Facts {
     pub encoded_key: bool,
 }
 
-impl Facts {
-    fn of(slot: &Slot<'_>, now: u32) -> Option<Facts> {
-        slot.view().map(|item| Facts::of_item(&item, now))
+impl ItemInfo {
+    fn of(slot: &KeySlot<'_>, now: u32) -> Option<ItemInfo> {
+        slot.view().map(|item| ItemInfo::of_item(&item, now))
     }
 
     #[inline(always)]
-    fn of_item(item: &ItemView<'_>, now: u32) -> Facts {
-        Facts {
+    fn of_item(item: &ItemView<'_>, now: u32) -> ItemInfo {
+        ItemInfo {
             length: item.value.len(),
             flags: item.flags,
             cas: item.cas,
@@ -107,14 +107,14 @@ impl Service {
     }
 
     /// `mg`.
-    pub(super) fn meta_get(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> Outcome {
+    pub(super) fn meta_get(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> CommandOutcome {
         let mut room = [0; DECODED_BYTES_MAX];
         let key = meta.key.bytes(&mut room);
         let hit = match self.meta_get_managed(meta, key, context) {
-            Read::Wait(wait) => return Outcome::Wait(wait, 0),
-            Read::Hit => true,
-            Read::Miss => false,
-            Read::Ordinary => self.meta_get_ordinary(meta, key, context),
+            ManagedRead::Wait(wait) => return CommandOutcome::Wait(wait, 0),
+            ManagedRead::Hit => true,
+            ManagedRead::Miss => false,
+            ManagedRead::Ordinary => self.meta_get_ordinary(meta, key, context),
         };
         if !hit && !meta.has(b'q') {
             answer(context.out, b"EN", meta, key, None);
@@ -135,7 +135,7 @@ impl Service {
                 stats.get_misses.add(1);
             }
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// True if there was something, or is now.
@@ -153,9 +153,9 @@ impl Service {
             // Counts an expired item as found expired.
             let absent = slot.view().is_none() && slot.fetch().is_none();
             let created = absent && vivify.is_some() && slot.create(0, b"", None);
-            let Some(facts) = Facts::of(slot, now) else { return false };
-            Facts::head(out, meta.has(b'v'), facts.length);
-            let times = Times { touch, vivify: vivify.filter(|_| created), recache };
+            let Some(facts) = ItemInfo::of(slot, now) else { return false };
+            ItemInfo::head(out, meta.has(b'v'), facts.length);
+            let times = FlagExpiries { touch, vivify: vivify.filter(|_| created), recache };
             let recached = show_get(out, meta, key, facts, slot, now, &times);
             show_marks(out, slot, created || recached);
             if meta.has(b'v') {
@@ -182,12 +182,12 @@ impl Service {
     pub(super) fn meta_store(&self, meta: &Meta<'_>, mode: StoreMode, value: Option<&[u8]>, context: &mut Context<'_>) {
         let mut room = [0; DECODED_BYTES_MAX];
         let key = meta.key.bytes(&mut room);
-        if self.meta_refuse_write(meta, key, value.unwrap_or_default(), context) {
+        if self.meta_reject_write(meta, key, value.unwrap_or_default(), context) {
             return;
         }
         let (stored, cas) = match value {
             Some(value) => self.meta_put(meta, mode, key, value, context),
-            None => (lost(context), 0),
+            None => (discarded_store(context), 0),
         };
         let code: &[u8] = match stored {
             Stored::Stored => b"HD",
@@ -201,11 +201,11 @@ impl Service {
             }
         };
         if code.is_empty() {
-            let answer = self.stored(mode, stored, context);
+            let answer = self.record_store(mode, stored, context);
             response::line(context.out, answer);
             return;
         }
-        self.stored(mode, stored, context);
+        self.record_store(mode, stored, context);
         if !(stored == Stored::Stored && meta.has(b'q')) {
             answer(context.out, code, meta, key, Some(cas));
         }
@@ -241,7 +241,7 @@ impl Service {
                 Some((expiry, _)) => (StoreMode::Set, expiry),
                 None => (mode, expiry),
             };
-            let stored = slot.store_ready(mode, flags, expiry, value, ready, meta.unsigned(b'E'));
+            let stored = slot.store_prepared(mode, flags, expiry, value, ready, meta.unsigned(b'E'));
             if stored != Stored::Stored {
                 return (stored, 0);
             }
@@ -255,7 +255,7 @@ impl Service {
     }
 
     /// `md`.
-    pub(super) fn meta_delete(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> Outcome {
+    pub(super) fn meta_delete(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> CommandOutcome {
         let mut room = [0; DECODED_BYTES_MAX];
         let key = meta.key.bytes(&mut room);
         if let Some(outcome) = self.meta_delete_managed(meta, key, context) {
@@ -289,7 +289,7 @@ impl Service {
         if !(code == b"HD" && meta.has(b'q')) {
             answer(context.out, code, meta, key, None);
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// `ma`.
@@ -304,19 +304,25 @@ impl Service {
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
         match self.meta_count(meta, key, increase, context) {
-            Sum::Changed => hits.add(1),
-            Sum::Created => {}
-            Sum::Absent => {
+            MetaArithmeticOutcome::Changed => hits.add(1),
+            MetaArithmeticOutcome::Created => {}
+            MetaArithmeticOutcome::Absent => {
                 misses.add(1);
                 answer(context.out, b"NF", meta, key, None);
             }
-            Sum::Overtaken => answer(context.out, b"EX", meta, key, None),
-            Sum::Failed(error) => response::line(context.out, error),
+            MetaArithmeticOutcome::CasMismatch => answer(context.out, b"EX", meta, key, None),
+            MetaArithmeticOutcome::Failed(error) => response::line(context.out, error),
         }
     }
 
     /// Counts, and answers if that went well.
-    fn meta_count(&self, meta: &Meta<'_>, key: &[u8], increase: bool, context: &mut Context<'_>) -> Sum {
+    fn meta_count(
+        &self,
+        meta: &Meta<'_>,
+        key: &[u8],
+        increase: bool,
+        context: &mut Context<'_>,
+    ) -> MetaArithmeticOutcome {
         let now = self.seconds(context.now);
         let vivify = self.flag_expiry(meta, b'N', context);
         let touch = self.flag_expiry(meta, b'T', context);
@@ -329,28 +335,40 @@ impl Service {
                     let initial = meta.unsigned(b'J').unwrap_or(0);
                     let mut text = itoa::Buffer::new();
                     if !slot.create(0, text.format(initial).as_bytes(), meta.unsigned(b'E')) {
-                        return Sum::Failed("SERVER_ERROR Out of memory allocating new item");
+                        return MetaArithmeticOutcome::Failed("SERVER_ERROR Out of memory allocating new item");
                     }
-                    (initial, Sum::Created)
+                    (initial, MetaArithmeticOutcome::Created)
                 }
-                None => return Sum::Absent,
+                None => return MetaArithmeticOutcome::Absent,
                 // memcached looks at the length first, then at the cas, then at the number.
-                Some((true, _)) => return Sum::Failed(NON_NUMERIC),
-                Some((_, cas)) if expected.is_some_and(|expected| expected != cas) => return Sum::Overtaken,
+                Some((true, _)) => return MetaArithmeticOutcome::Failed(NON_NUMERIC),
+                Some((_, cas)) if expected.is_some_and(|expected| expected != cas) => {
+                    return MetaArithmeticOutcome::CasMismatch;
+                }
                 Some(_) => {
                     let delta = meta.unsigned(b'D').unwrap_or(1);
                     match slot.arithmetic(delta, increase, meta.unsigned(b'E')) {
-                        Counted::Value(value) => (value, Sum::Changed),
-                        Counted::NotFound => return Sum::Absent,
-                        Counted::NonNumeric => return Sum::Failed(NON_NUMERIC),
-                        Counted::OutOfMemory | Counted::TooLarge => return Sum::Failed("SERVER_ERROR out of memory"),
+                        ArithmeticOutcome::Value(value) => (value, MetaArithmeticOutcome::Changed),
+                        ArithmeticOutcome::NotFound => return MetaArithmeticOutcome::Absent,
+                        ArithmeticOutcome::NonNumeric => return MetaArithmeticOutcome::Failed(NON_NUMERIC),
+                        ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => {
+                            return MetaArithmeticOutcome::Failed("SERVER_ERROR out of memory");
+                        }
                     }
                 }
             };
             // memcached skips the answer to a count only.
-            let quiet = meta.has(b'q') && matches!(sum, Sum::Changed);
+            let quiet = meta.has(b'q') && matches!(sum, MetaArithmeticOutcome::Changed);
             let start = out.len();
-            show_sum(out, meta, key, value, slot, now, [touch, vivify.filter(|_| matches!(sum, Sum::Created))]);
+            show_arithmetic(
+                out,
+                meta,
+                key,
+                value,
+                slot,
+                now,
+                [touch, vivify.filter(|_| matches!(sum, MetaArithmeticOutcome::Created))],
+            );
             if quiet {
                 out.truncate(start);
             }
@@ -372,7 +390,7 @@ impl Service {
         let now = self.seconds(context.now);
         let out = &mut *context.out;
         let found = self.cache.with(text, now, |slot| {
-            let facts = Facts::of(slot, now)?;
+            let facts = ItemInfo::of(slot, now)?;
             let (class, size) = slot.view().map(|item| (item.class, item.size_bytes))?;
             facts.debug(out, text, class, size);
             Some(())
@@ -384,16 +402,16 @@ impl Service {
 }
 
 /// What became of a `ma`.
-enum Sum {
+enum MetaArithmeticOutcome {
     Changed,
     Created,
     Absent,
-    Overtaken,
+    CasMismatch,
     Failed(&'static str),
 }
 
 /// The expiries that flags of a `mg` bring, where they apply.
-struct Times {
+struct FlagExpiries {
     touch: Option<u32>,
     vivify: Option<u32>,
     recache: Option<u32>,
@@ -402,16 +420,16 @@ struct Times {
 /// Answers a plain `mg` of an item about whose recaching there is nothing to tell, at one look. False if there is no such
 /// item; then nothing was done.
 #[inline]
-fn read_plainly(out: &mut Output, slot: &mut Slot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
+fn read_plainly(out: &mut Output, slot: &mut KeySlot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
     let Some(item) = slot.view() else { return false };
     if item.stale || item.token_sent {
         return false;
     }
-    let (facts, with_value) = (Facts::of_item(&item, now), meta.has(b'v'));
+    let (facts, with_value) = (ItemInfo::of_item(&item, now), meta.has(b'v'));
     if with_value && !item.is_shareable() {
         out.reserve(item.value.len());
     }
-    Facts::head(out, with_value, facts.length);
+    ItemInfo::head(out, with_value, facts.length);
     for (flag, word) in meta.flags() {
         facts.show(out, flag, word, key);
     }
@@ -430,10 +448,10 @@ fn show_get(
     out: &mut Vec<u8>,
     meta: &Meta<'_>,
     key: &[u8],
-    mut facts: Facts,
-    slot: &mut Slot<'_>,
+    mut facts: ItemInfo,
+    slot: &mut KeySlot<'_>,
     now: u32,
-    times: &Times,
+    times: &FlagExpiries,
 ) -> bool {
     let mut recached = false;
     for (flag, word) in meta.flags() {
@@ -459,7 +477,7 @@ fn show_get(
 
 /// Ends the line of a `mg` with what memcached tells about recaching: `Z`, somebody was told before; `X`, it is stale;
 /// `W`, it is this client's turn, which only one is told.
-fn show_marks(out: &mut Vec<u8>, slot: &mut Slot<'_>, wanted: bool) {
+fn show_marks(out: &mut Vec<u8>, slot: &mut KeySlot<'_>, wanted: bool) {
     let (stale, sent) = slot.view().map_or((false, false), |item| (item.stale, item.token_sent));
     let won = (wanted || stale) && !sent;
     for (shown, word) in [(sent, b" Z"), (stale, b" X"), (won, b" W")] {
@@ -474,20 +492,20 @@ fn show_marks(out: &mut Vec<u8>, slot: &mut Slot<'_>, wanted: bool) {
 }
 
 /// Appends the answer to a count that went well. `times` are the expiries that `T` and `N` set, where they apply.
-fn show_sum(
+fn show_arithmetic(
     out: &mut Vec<u8>,
     meta: &Meta<'_>,
     key: &[u8],
     value: u64,
-    slot: &mut Slot<'_>,
+    slot: &mut KeySlot<'_>,
     now: u32,
     times: [Option<u32>; 2],
 ) {
-    let Some(mut facts) = Facts::of(slot, now) else { return };
+    let Some(mut facts) = ItemInfo::of(slot, now) else { return };
     facts.encoded_key = meta.key.is_encoded();
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();
-    Facts::head(out, meta.has(b'v'), digits.len());
+    ItemInfo::head(out, meta.has(b'v'), digits.len());
     for (flag, word) in meta.flags() {
         let set = match flag {
             b'T' => times[0],

@@ -1,6 +1,6 @@
 //! A request and the time in, an answer out: managed keys first, then the cache.
 //!
-//! No sockets and nothing async: what must wait is handed back as an [`Outcome::Wait`] and tried again.
+//! No sockets and nothing async: what must wait is handed back as an [`CommandOutcome::Wait`] and tried again.
 //! Never calls WeChat.
 
 mod access;
@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
-use self::managed::Read;
+use self::managed::ManagedRead;
 pub use self::options::RefuseWith;
 pub use self::output::Output;
 use crate::access::Rights;
 pub use crate::cache::DetachedBytes;
-use crate::cache::{Cache, Counted, Holdable, ItemView, Stored};
-use crate::clock::{Now, Spacing};
+use crate::cache::{ArithmeticOutcome, Cache, ItemView, ShareableValue, Stored};
+use crate::clock::{LogThrottle, Now};
 use crate::credential::table::Table;
 use crate::protocol::{Request, StoreMode, keys, response};
 use crate::stats::{Stats, WorkerStats};
@@ -76,7 +76,7 @@ pub struct Service {
     settings: Settings,
     verbosity: AtomicU32,
     started: Now,
-    denial_logged: Spacing,
+    denial_log: LogThrottle,
 }
 
 /// What comes with a request besides the request.
@@ -98,15 +98,15 @@ pub struct Context<'a> {
 }
 
 /// What became of a request.
-pub enum Outcome {
+pub enum CommandOutcome {
     /// Answered in full.
     Done,
     /// A `get` with more to say; write the output, give others a turn, then go on from this byte of its keys.
     MoreKeys(usize),
     /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
-    Wait(Wait, usize),
+    Wait(FirstFetchWait, usize),
     /// Answered but for the wait: once it is over, append these bytes.
-    WaitThenReply(oneshot::Receiver<()>, Vec<u8>),
+    ReplyAfterVerification(oneshot::Receiver<()>, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
     RefreshCertificates,
     /// The client said goodbye.
@@ -116,7 +116,7 @@ pub enum Outcome {
 }
 
 /// A change of a managed key to wait for.
-pub struct Wait(pub watch::Receiver<u64>);
+pub struct FirstFetchWait(pub watch::Receiver<u64>);
 
 impl Service {
     pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {
@@ -127,7 +127,7 @@ impl Service {
             verbosity: AtomicU32::new(settings.verbosity),
             settings,
             started: Now::read(),
-            denial_logged: Spacing::default(),
+            denial_log: LogThrottle::default(),
         }
     }
 
@@ -142,9 +142,9 @@ impl Service {
     }
 
     /// Carries a request out. `begin` is the byte of its keys from which a `get` goes on that was broken off, otherwise 0.
-    pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> Outcome {
+    pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> CommandOutcome {
         if !context.rights.is_all()
-            && let Some(refused) = self.refuse_for_want_of_rights(request, context)
+            && let Some(refused) = self.reject_without_rights(request, context)
         {
             return refused;
         }
@@ -153,14 +153,14 @@ impl Service {
                 return self.get(keys, begin, with_cas, touch_exptime, context);
             }
             Request::Store { mode, key, flags, exptime, value, noreply } => {
-                let answer = match self.refuse_write(mode, key, value, context) {
+                let answer = match self.text_reject_write(mode, key, value, context) {
                     Some(refusal) => refusal,
                     None => self.store(mode, key, flags, exptime, value, context),
                 };
                 response::reply(context.out, answer, noreply);
             }
             Request::TooLarge { mode, key, noreply } => {
-                let answer = match self.refuse_write(mode, key, &[], context) {
+                let answer = match self.text_reject_write(mode, key, &[], context) {
                     Some(refusal) => refusal,
                     None => self.too_large(mode, key, context),
                 };
@@ -192,7 +192,7 @@ impl Service {
             Request::CacheMemlimit { megabytes, noreply } => {
                 response::reply(context.out, self.set_memory_limit(megabytes), noreply);
             }
-            Request::RefreshCertificates => return Outcome::RefreshCertificates,
+            Request::RefreshCertificates => return CommandOutcome::RefreshCertificates,
             Request::Shutdown { argument } => return self.shutdown(argument, context),
             Request::Version => {
                 context.out.extend_from_slice(b"VERSION ");
@@ -205,10 +205,10 @@ impl Service {
             Request::MetaDelete(ref meta) => return self.meta_delete(meta, context),
             Request::MetaArithmetic { ref meta, increase } => self.meta_arithmetic(meta, increase, context),
             Request::MetaDebug(key) => self.meta_debug(key, context),
-            Request::Quit => return Outcome::Close,
+            Request::Quit => return CommandOutcome::Close,
             Request::Invalid { error, noreply } => response::reply(context.out, error, noreply),
         }
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// Seconds since the server started, from 2 on: memcached's relative clock, on the boot clock.
@@ -244,22 +244,22 @@ impl Service {
         with_cas: bool,
         touch_exptime: Option<i64>,
         context: &mut Context<'_>,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         let now = self.seconds(context.now);
         let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
         // Only where it is broken off: a key is a part of the list.
         let place_of = |key: &[u8]| key.as_ptr().addr().saturating_sub(list.as_ptr().addr());
         for key in keys(list.get(begin..).unwrap_or_default()) {
             if context.keys_left == 0 || context.out.is_full() {
-                return Outcome::MoreKeys(place_of(key));
+                return CommandOutcome::MoreKeys(place_of(key));
             }
             context.keys_left -= 1;
             if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
-                return Outcome::Wait(wait, place_of(key));
+                return CommandOutcome::Wait(wait, place_of(key));
             }
         }
         context.out.extend_from_slice(b"END\r\n");
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// Appends what is under a key, unless it must be waited for.
@@ -271,18 +271,22 @@ impl Service {
         expiry: Option<u32>,
         now: u32,
         context: &mut Context<'_>,
-    ) -> Option<Wait> {
-        let read = if self.sees(key, context.rights) { self.get_managed(key, with_cas, context) } else { Read::Miss };
+    ) -> Option<FirstFetchWait> {
+        let read = if self.is_visible(key, context.rights) {
+            self.get_managed(key, with_cas, context)
+        } else {
+            ManagedRead::Miss
+        };
         let hit = match read {
-            Read::Wait(wait) => return Some(wait),
-            Read::Hit => true,
-            Read::Miss => false,
-            Read::Ordinary => {
+            ManagedRead::Wait(wait) => return Some(wait),
+            ManagedRead::Hit => true,
+            ManagedRead::Miss => false,
+            ManagedRead::Ordinary => {
                 let out = &mut *context.out;
                 let show = |item: ItemView<'_>| {
                     let cas = with_cas.then_some(item.cas);
                     if item.is_shareable() {
-                        return append_large(out, (item.key, item.flags, item.value), cas, item.holdable());
+                        return append_large(out, (item.key, item.flags, item.value), cas, item.shareable());
                     }
                     response::value(out, item.key, item.flags, item.value, cas);
                 };
@@ -318,11 +322,11 @@ impl Service {
     ) -> &'static str {
         let expiry = self.expiry(exptime, context.now);
         let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
-        self.stored(mode, stored, context)
+        self.record_store(mode, stored, context)
     }
 
     /// Counts what became of a store, and words it.
-    fn stored(&self, mode: StoreMode, stored: Stored, context: &Context<'_>) -> &'static str {
+    fn record_store(&self, mode: StoreMode, stored: Stored, context: &Context<'_>) -> &'static str {
         let (stats, cas) = (context.stats, matches!(mode, StoreMode::Cas(_)));
         if !matches!(stored, Stored::TooLarge | Stored::OutOfMemory) {
             stats.cmd_set.add(1);
@@ -351,7 +355,7 @@ impl Service {
         if mode == StoreMode::Set {
             self.cache.delete(key, self.seconds(context.now));
         }
-        self.stored(mode, lost(context), context)
+        self.record_store(mode, discarded_store(context), context)
     }
 
     fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
@@ -363,7 +367,7 @@ impl Service {
             return;
         }
         let answer = match self.cache.arithmetic(key, delta, increase, self.seconds(context.now)) {
-            Counted::Value(value) => {
+            ArithmeticOutcome::Value(value) => {
                 hits.add(1);
                 if !noreply {
                     response::number(context.out, value);
@@ -371,18 +375,18 @@ impl Service {
                 }
                 return;
             }
-            Counted::NotFound => {
+            ArithmeticOutcome::NotFound => {
                 misses.add(1);
                 "NOT_FOUND"
             }
-            Counted::NonNumeric => NON_NUMERIC,
+            ArithmeticOutcome::NonNumeric => NON_NUMERIC,
             // Only under -M, or when a longer number no longer fits the largest item.
-            Counted::OutOfMemory | Counted::TooLarge => "SERVER_ERROR out of memory in incr",
+            ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => "SERVER_ERROR out of memory in incr",
         };
         response::reply(context.out, answer, noreply);
     }
 
-    fn delete(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> Outcome {
+    fn delete(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> CommandOutcome {
         if let Some(outcome) = self.delete_managed(key, noreply, context) {
             return outcome;
         }
@@ -394,7 +398,7 @@ impl Service {
             "NOT_FOUND"
         };
         response::reply(context.out, answer, noreply);
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     fn touch(&self, key: &[u8], exptime: i64, context: &Context<'_>) -> &'static str {
@@ -418,16 +422,16 @@ impl Service {
         "OK"
     }
 
-    fn shutdown(&self, argument: &[u8], context: &mut Context<'_>) -> Outcome {
+    fn shutdown(&self, argument: &[u8], context: &mut Context<'_>) -> CommandOutcome {
         if !self.settings.shutdown_command {
             response::line(context.out, "ERROR: shutdown not enabled");
-            return Outcome::Done;
+            return CommandOutcome::Done;
         }
         match argument {
-            b"" | b"graceful" => Outcome::Shutdown,
+            b"" | b"graceful" => CommandOutcome::Shutdown,
             _ => {
                 response::line(context.out, "CLIENT_ERROR invalid shutdown mode");
-                Outcome::Done
+                CommandOutcome::Done
             }
         }
     }
@@ -435,14 +439,19 @@ impl Service {
 
 /// Appends what a `get` answers, but for the data block, which is not copied.
 #[cold]
-fn append_large(out: &mut Output, (key, flags, value): (&[u8], u32, &[u8]), cas: Option<u64>, holdable: Holdable<'_>) {
+fn append_large(
+    out: &mut Output,
+    (key, flags, value): (&[u8], u32, &[u8]),
+    cas: Option<u64>,
+    shareable: ShareableValue<'_>,
+) {
     response::value_line(out, key, flags, value.len(), cas);
-    out.push_large(value, holdable);
+    out.push_large(value, shareable);
     out.extend_from_slice(b"\r\n");
 }
 
 /// What becomes of a store whose data block was thrown away.
-fn lost(context: &Context<'_>) -> Stored {
+fn discarded_store(context: &Context<'_>) -> Stored {
     if context.memory_short { Stored::OutOfMemory } else { Stored::TooLarge }
 }
 

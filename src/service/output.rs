@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::ops::{Deref, DerefMut};
 
 use super::OUTPUT_BYTES_MAX;
-use crate::cache::{Holdable, ItemView, SharedValue};
+use crate::cache::{ItemView, ShareableValue, SharedValue};
 
 /// What is queued for one connection.
 #[derive(Debug)]
@@ -91,15 +91,15 @@ impl Output {
     #[inline(always)]
     pub fn push_value(&mut self, item: &ItemView<'_>) {
         match item.is_shareable() {
-            true => self.push_large(item.value, item.holdable()),
+            true => self.push_large(item.value, item.shareable()),
             false => self.bytes.extend_from_slice(item.value),
         }
     }
 
     /// The same of a value that is long enough. Takes no view: one whose address is taken has to be made whole.
     #[cold]
-    pub fn push_large(&mut self, value: &[u8], holdable: Holdable<'_>) {
-        let Some(shared) = holdable.share() else { return self.bytes.extend_from_slice(value) };
+    pub fn push_large(&mut self, value: &[u8], shareable: ShareableValue<'_>) {
+        let Some(shared) = shareable.share() else { return self.bytes.extend_from_slice(value) };
         let (at, length) = (self.bytes.len(), value.len());
         self.large.push(LargeValue { at, length, value: Some(shared) });
         self.large_bytes += length;
@@ -136,36 +136,36 @@ impl Output {
         }
     }
 
-    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+    fn pieces(&self) -> impl Iterator<Item = OutputPiece<'_>> {
         let mut begin = 0;
         let between = self.large.iter().flat_map(move |large| {
             let bytes = self.bytes.get(begin..large.at).unwrap_or_default();
             begin = large.at;
-            [Piece::Bytes(bytes), Piece::Large(large)]
+            [OutputPiece::Bytes(bytes), OutputPiece::Large(large)]
         });
         let last = self.large.last().map_or(0, |large| large.at);
-        between.chain([Piece::Bytes(self.bytes.get(last..).unwrap_or_default())])
+        between.chain([OutputPiece::Bytes(self.bytes.get(last..).unwrap_or_default())])
     }
 }
 
-enum Piece<'a> {
+enum OutputPiece<'a> {
     Bytes(&'a [u8]),
     Large(&'a LargeValue),
 }
 
-impl<'a> Piece<'a> {
+impl<'a> OutputPiece<'a> {
     fn length(&self) -> usize {
         match self {
-            Piece::Bytes(bytes) => bytes.len(),
-            Piece::Large(large) => large.length,
+            OutputPiece::Bytes(bytes) => bytes.len(),
+            OutputPiece::Large(large) => large.length,
         }
     }
 
     /// Empty once a large value is let go of.
     fn bytes(&self) -> &'a [u8] {
         match self {
-            Piece::Bytes(bytes) => bytes,
-            Piece::Large(large) => large.value.as_ref().map_or(&[], SharedValue::bytes),
+            OutputPiece::Bytes(bytes) => bytes,
+            OutputPiece::Large(large) => large.value.as_ref().map_or(&[], SharedValue::bytes),
         }
     }
 }
@@ -238,7 +238,7 @@ mod tests {
         cache.store(Mode::Set, b"n", 0, 0, &padded, 1);
         output.clear();
         cache.get(b"n", 1, |item| output.push_value(&item));
-        assert_eq!(cache.arithmetic(b"n", 1, true, 1), crate::cache::Counted::Value(42));
+        assert_eq!(cache.arithmetic(b"n", 1, true, 1), crate::cache::ArithmeticOutcome::Value(42));
         let mut slices = [IoSlice::new(&[]); 2];
         assert_eq!(output.slices(0, usize::MAX, &mut slices), 1);
         assert!(*slices[0] == *padded);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Context, MEMCACHED_VERSION, Service};
 use crate::access::Rights;
-use crate::cache::{ClassTotals, Totals};
+use crate::cache::{CacheTotals, ClassTotals};
 use crate::clock::{BootMs, Now};
 use crate::credential::table::Credential;
 use crate::protocol::response::{line, stat};
@@ -28,11 +28,13 @@ impl Service {
                 return line(out, "RESET");
             }
             b"settings" => self.shown_settings(out),
-            b"conns" => self.connected(context.now, out),
+            b"conns" => self.connections_page(context.now, out),
             b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, out)),
             b"slabs" => self.slabs(out),
             b"sizes" => stat(out, "sizes_status", "disabled"),
-            b"tokens" => self.seen(context.rights).for_each(|credential| tokens(credential, context.now, out)),
+            b"tokens" => {
+                self.visible_credentials(context.rights).for_each(|credential| tokens(credential, context.now, out))
+            }
             // Keys are nobody's business here; a client that asks gets an empty list and carries on.
             b"cachedump" if rest.is_empty() => return line(out, "CLIENT_ERROR bad command line"),
             b"detail" => match rest {
@@ -72,7 +74,7 @@ impl Service {
     }
 
     /// `stats conns`.
-    fn connected(&self, now: Now, out: &mut Vec<u8>) {
+    fn connections_page(&self, now: Now, out: &mut Vec<u8>) {
         for (descriptor, info) in self.stats.connections.all() {
             stat(out, &format!("{descriptor}:addr"), &info.addr);
             if let Some(listen_addr) = &info.listen_addr {
@@ -91,7 +93,7 @@ impl Service {
         self.commands(&totals, out);
         self.memory(&totals, out);
         stat(out, "tokencached_version", env!("CARGO_PKG_VERSION"));
-        stat(out, "managed_credentials", self.seen(rights).count());
+        stat(out, "managed_credentials", self.visible_credentials(rights).count());
         let counts = self.stats.totals();
         stat(out, "managed_hits", counts.managed_hits);
         stat(out, "managed_misses", counts.managed_misses);
@@ -162,7 +164,7 @@ impl Service {
         stat(out, "reserved_fds", 0);
     }
 
-    fn commands(&self, totals: &Totals, out: &mut Vec<u8>) {
+    fn commands(&self, totals: &CacheTotals, out: &mut Vec<u8>) {
         let counts = self.stats.totals();
         for (name, value) in [
             ("cmd_get", counts.cmd_get),
@@ -197,7 +199,7 @@ impl Service {
         }
     }
 
-    fn memory(&self, totals: &Totals, out: &mut Vec<u8>) {
+    fn memory(&self, totals: &CacheTotals, out: &mut Vec<u8>) {
         for (name, value) in [
             ("limit_maxbytes", totals.budget_bytes),
             ("accepting_conns", 1),
@@ -334,7 +336,7 @@ fn items(class: u8, totals: &ClassTotals, out: &mut Vec<u8>) {
 fn sink(number: usize, figures: &SinkStats, now: Now, rights: &Rights, out: &mut Vec<u8>) {
     let mut show = |name: &str, value: &dyn std::fmt::Display| stat(out, &format!("sink_{number}_{name}"), value);
     let seconds_ago = |unix_ms: i64| now.unix_ms.saturating_sub(unix_ms).max(0) / 1000;
-    show("type", &figures.of_type);
+    show("type", &figures.sink_type);
     show("target", &one_line(&figures.target));
     show("connected", &u8::from(figures.connected.load(Relaxed)));
     show("waiting", &figures.waiting.load(Relaxed));

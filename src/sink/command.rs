@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 use tracing::info;
 
-use self::process::{End, Outcome, Program};
-use super::item::Entry;
+use self::process::{Program, ProgramEnd, ProgramOutcome};
+use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::item::RenderedEntry;
 use super::options::SinkCommand;
-use super::target::{Current, Fault, Retract, Scope, Target, Write};
-use crate::clock::{Spacing, boot_ms};
+use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
 use crate::encoding::Fact;
 use crate::files::trusted;
@@ -30,20 +30,20 @@ pub(super) use self::process::kill_all;
 /// What programs say is logged at most so often, for each sink.
 const LOG_OUTPUT_EVERY_MS: u64 = 1000;
 
-pub(super) struct Command {
+pub(super) struct CommandBackend {
     config: SinkCommand,
-    log: Spacing,
+    log: LogThrottle,
 }
 
-impl Command {
-    pub fn new(config: SinkCommand) -> Command {
+impl CommandBackend {
+    pub fn new(config: SinkCommand) -> CommandBackend {
         if let Err(error) = process::close_inherited() {
             tracing::warn!(%error, "what this process was given open cannot be listed: commands get it, too");
         }
-        Command { config, log: Spacing::default() }
+        CommandBackend { config, log: LogThrottle::default() }
     }
 
-    async fn judge(&self) -> Result<(), Fault> {
+    async fn judge(&self) -> Result<(), SinkFault> {
         let path = self.config.program.clone();
         match tokio::task::spawn_blocking(move || trusted::judge(&path)).await {
             Ok(Ok(())) => Ok(()),
@@ -52,7 +52,7 @@ impl Command {
         }
     }
 
-    async fn run(&self, write: &Write, entry: &Entry, content: &[u8]) -> Result<(), Fault> {
+    async fn run(&self, write: &Write, entry: &RenderedEntry, content: &[u8]) -> Result<(), SinkFault> {
         // Whoever may have changed it since the start must not have it run.
         self.judge().await?;
         let program = Program {
@@ -65,8 +65,8 @@ impl Command {
         judge_end(&outcome.end, &self.config)
     }
 
-    fn log_output(&self, entry: &Entry, outcome: &Outcome, values: &[&[u8]]) {
-        if outcome.output.is_empty() || !self.log.due(boot_ms(), LOG_OUTPUT_EVERY_MS) {
+    fn log_output(&self, entry: &RenderedEntry, outcome: &ProgramOutcome, values: &[&[u8]]) {
+        if outcome.output.is_empty() || !self.log.allow(boot_ms(), LOG_OUTPUT_EVERY_MS) {
             return;
         }
         let output = output::scrub(&outcome.output, values);
@@ -75,8 +75,8 @@ impl Command {
     }
 }
 
-impl Target for Command {
-    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+impl SinkBackend for CommandBackend {
+    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
         self.judge().boxed()
     }
 
@@ -89,10 +89,10 @@ impl Target for Command {
     }
 
     fn limit(&self) -> Option<&'static Semaphore> {
-        Some(&process::PLACES)
+        Some(&process::PERMITS)
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
         async {
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 self.run(write, entry, content).await?;
@@ -102,17 +102,17 @@ impl Target for Command {
         .boxed()
     }
 
-    fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+    fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
         async { Ok(None) }.boxed()
     }
 
-    fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+    fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
         async { Ok(0) }.boxed()
     }
 }
 
 /// An argument with what its placeholders stand for.
-fn fill(word: &str, entry: &Entry, current: &Current) -> String {
+fn fill(word: &str, entry: &RenderedEntry, current: &CurrentValue) -> String {
     if !word.contains('{') {
         return word.to_owned();
     }
@@ -130,25 +130,25 @@ fn fill(word: &str, entry: &Entry, current: &Current) -> String {
     facts.iter().fold(word.to_owned(), |word, (placeholder, fact)| word.replace(placeholder, fact))
 }
 
-fn judge_end(end: &End, config: &SinkCommand) -> Result<(), Fault> {
+fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {
     const ADVICE: &str = "see what it has said in the log, and try it by hand as the server's user: echo test | the command; \
                           it is run again by and by";
     let fault = |class, what: String, advice: &'static str| {
-        Err(Fault { class, what: what.into(), advice: advice.into(), scope: Scope::Entry })
+        Err(SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::RenderedEntry })
     };
     match end {
-        End::Code(0) => Ok(()),
-        End::Code(code) => fault("exit", format!("the command ended with code {code}"), ADVICE),
-        End::Signal(signal) => fault("signal", format!("the command was ended by signal {signal}"), ADVICE),
-        End::Timeout => {
+        ProgramEnd::Code(0) => Ok(()),
+        ProgramEnd::Code(code) => fault("exit", format!("the command ended with code {code}"), ADVICE),
+        ProgramEnd::Signal(signal) => fault("signal", format!("the command was ended by signal {signal}"), ADVICE),
+        ProgramEnd::Timeout => {
             let what = format!("the command had not ended after {} s and was killed", config.timeout_ms / 1000);
             fault("timeout", what, "see what it waits for, or raise timeout_s")
         }
-        End::NotStarted(error) => Err(fault_of(error, &config.program)),
+        ProgramEnd::NotStarted(error) => Err(fault_of(error, &config.program)),
     }
 }
 
-fn untrusted(why: &trusted::Untrusted) -> Fault {
+fn untrusted(why: &trusted::Untrusted) -> SinkFault {
     let (class, what) = match why {
         trusted::Untrusted::Unseen { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             ("not_found", format!("the command is not there: {why}"))
@@ -156,35 +156,39 @@ fn untrusted(why: &trusted::Untrusted) -> Fault {
         trusted::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
         _ => ("untrusted", format!("others could change the command: {why}")),
     };
-    Fault { class, what: what.into(), advice: why.remedy().into(), scope: Scope::Target }
+    SinkFault { class, what: what.into(), advice: why.remedy().into(), scope: SinkFaultScope::Backend }
 }
 
 /// Why it could not be started.
-fn fault_of(error: &io::Error, program: &Path) -> Fault {
+fn fault_of(error: &io::Error, program: &Path) -> SinkFault {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     let (class, advice, scope) = match errno {
-        Some(Errno::NOENT) => {
-            ("not_found", "if it is there, what stands behind #! in its first line is not: install that", Scope::Target)
-        }
+        Some(Errno::NOENT) => (
+            "not_found",
+            "if it is there, what stands behind #! in its first line is not: install that",
+            SinkFaultScope::Backend,
+        ),
         Some(Errno::ACCESS | Errno::PERM) => {
             let advice =
                 "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run";
-            ("permission", advice, Scope::Target)
+            ("permission", advice, SinkFaultScope::Backend)
         }
         Some(Errno::NOEXEC) => (
             "format",
             "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine",
-            Scope::Target,
+            SinkFaultScope::Backend,
         ),
-        Some(Errno::MFILE | Errno::NFILE) => ("descriptors", descriptors::REMEDY, Scope::Descriptors),
+        Some(Errno::MFILE | Errno::NFILE) => ("descriptors", descriptors::REMEDY, SinkFaultScope::Descriptors),
         Some(Errno::AGAIN | Errno::NOMEM) => (
             "resources",
             "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u",
-            Scope::Target,
+            SinkFaultScope::Backend,
         ),
-        Some(Errno::TXTBSY) => ("busy", "nothing, if it passes: somebody is writing the program's file", Scope::Target),
-        _ => ("other", "see the system's log", Scope::Target),
+        Some(Errno::TXTBSY) => {
+            ("busy", "nothing, if it passes: somebody is writing the program's file", SinkFaultScope::Backend)
+        }
+        _ => ("other", "see the system's log", SinkFaultScope::Backend),
     };
     let what = format!("the command {} cannot be started: {error}", program.display());
-    Fault { class, what: what.into(), advice: advice.into(), scope }
+    SinkFault { class, what: what.into(), advice: advice.into(), scope }
 }

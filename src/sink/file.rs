@@ -16,14 +16,14 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::item::Entry;
+use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::item::RenderedEntry;
 use super::options::{SinkContent, SinkFile};
-use super::target::{Current, Fault, Retract, Scope, Target, Write};
 use super::template::{Escape, Piece, Template, TimeShown};
-use crate::credential::adopt::Stored;
+use crate::credential::adopt::StoredBytes;
 use crate::descriptors;
 use crate::encoding::{Form, View};
-use crate::files::Aside;
+use crate::files::BlockingPool;
 use crate::unit;
 
 /// Folders that are written at once. One that hangs keeps one thread.
@@ -36,35 +36,47 @@ const UNFINISHED: &str = ".tokencached.";
 const UNFINISHED_OLD: Duration = Duration::from_secs(600);
 
 /// Files of the site's own.
-pub(super) struct Files {
+pub(super) struct FileBackend {
     mode: u32,
     mtime: Option<TimeShown>,
-    aside: Aside,
+    aside: BlockingPool,
     /// The folders that have been rid of what a killed process had left.
     tidied: Mutex<HashSet<PathBuf>>,
 }
 
-impl Files {
-    pub fn new(config: &SinkFile) -> Files {
-        Files { mode: config.mode, mtime: config.mtime, aside: Aside::new(FOLDERS_AT_ONCE), tidied: Mutex::default() }
+impl FileBackend {
+    pub fn new(config: &SinkFile) -> FileBackend {
+        FileBackend {
+            mode: config.mode,
+            mtime: config.mtime,
+            aside: BlockingPool::new(FOLDERS_AT_ONCE),
+            tidied: Mutex::default(),
+        }
     }
 
     /// Does this to a file where it may block.
     async fn in_folder<T: Send + 'static>(
         &self,
         path: &str,
-        work: impl FnOnce(&Place<'_>) -> Result<T, Errno> + Send + 'static,
-    ) -> Result<T, Fault> {
+        work: impl FnOnce(&FilePlace<'_>) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, SinkFault> {
         let path = path.to_owned();
         let folder = Path::new(&path).parent().unwrap_or(Path::new("/")).to_owned();
         let doing = {
             let path = path.clone();
-            move || Place::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
+            move || {
+                FilePlace::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
+            }
         };
         self.aside.run(&folder, doing).await.unwrap_or_else(|_| Err(hung(&path)))
     }
 
-    async fn write_one(&self, path: &str, content: Vec<u8>, current: &Current) -> Result<Option<Vec<u8>>, Fault> {
+    async fn write_one(
+        &self,
+        path: &str,
+        content: Vec<u8>,
+        current: &CurrentValue,
+    ) -> Result<Option<Vec<u8>>, SinkFault> {
         let (mode, mtime_s) = (self.mode, self.told_mtime_s(current));
         let is_first = Path::new(path).parent().is_some_and(|folder| self.tidied.lock().insert(folder.to_owned()));
         let before = self.in_folder(path, move |place| {
@@ -77,7 +89,12 @@ impl Files {
     }
 
     /// Marks a file of ours as over; true if there was one.
-    async fn retract_one(&self, entry: &Entry, expected: Option<Vec<u8>>, last: &Current) -> Result<bool, Fault> {
+    async fn retract_one(
+        &self,
+        entry: &RenderedEntry,
+        expected: Option<Vec<u8>>,
+        last: &CurrentValue,
+    ) -> Result<bool, SinkFault> {
         let (mode, mtime_s) = (self.mode, self.told_mtime_s(last));
         let (content, value) = (self.content(entry, last)?, last.value.clone());
         let holds_value = entry.config().content.holds_value();
@@ -95,7 +112,7 @@ impl Files {
 
     /// For readers who take the time of the last change for the time of a fetch. Of a value that is over it lies in the
     /// past in any case.
-    fn told_mtime_s(&self, current: &Current) -> Option<i64> {
+    fn told_mtime_s(&self, current: &CurrentValue) -> Option<i64> {
         let is_over = current.left_ms() == 0;
         let usual = is_over.then_some(TimeShown { fact: crate::encoding::Fact::FetchedAt, add: 0 });
         let time = self.mtime.or(usual)?;
@@ -103,12 +120,12 @@ impl Files {
     }
 }
 
-impl Target for Files {
-    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+impl SinkBackend for FileBackend {
+    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn content(&self, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
+    fn content(&self, entry: &RenderedEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
         match &entry.config().content {
             SinkContent::Template(template) => fill_in(template, current),
             SinkContent::View(view) => shown(view, entry, current),
@@ -116,7 +133,7 @@ impl Target for Files {
         }
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
         async {
             let mut before = Vec::new();
             for (entry, content) in write.entries.iter().zip(&write.contents) {
@@ -127,7 +144,10 @@ impl Target for Files {
         .boxed()
     }
 
-    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+    fn read<'a>(
+        &'a self,
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
         async move {
             let mut found = Vec::new();
             for entry in entries {
@@ -139,14 +159,17 @@ impl Target for Files {
     }
 
     /// When it was written tells how old what is in it can be at most.
-    fn read_with_times<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Stored>>, Fault>> {
+    fn read_with_times<'a>(
+        &'a self,
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
         async move {
             let mut stored = Vec::new();
             for entry in entries {
                 let reading = self.in_folder(entry.name(), |place| {
                     let Some(bytes) = place.read()? else { return Ok(None) };
                     let written_unix_ms = place.mtime_s()?.map(|written_s| written_s.saturating_mul(1000));
-                    Ok(Some(Stored { bytes, left_ms: None, written_unix_ms }))
+                    Ok(Some(StoredBytes { bytes, left_ms: None, written_unix_ms }))
                 });
                 stored.extend(reading.await?);
             }
@@ -157,7 +180,7 @@ impl Target for Files {
 
     /// Times in the past, and the value as it was: whoever includes a file that is not there is warned, and the reader
     /// fetches for itself as it did before.
-    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
         async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut count = 0;
@@ -171,18 +194,18 @@ impl Target for Files {
 }
 
 /// The folder of a file, opened, and the file's name in it.
-struct Place<'p> {
+struct FilePlace<'p> {
     folder: OwnedFd,
     name: &'p OsStr,
 }
 
-impl Place<'_> {
+impl FilePlace<'_> {
     /// Links in the folder's path are followed: deployers switch releases by them.
-    fn open(path: &Path) -> Result<Place<'_>, Errno> {
+    fn open(path: &Path) -> Result<FilePlace<'_>, Errno> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().ok_or(Errno::ISDIR)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Place { folder: rustix::fs::open(folder, flags, Mode::empty())?, name })
+        Ok(FilePlace { folder: rustix::fs::open(folder, flags, Mode::empty())?, name })
     }
 
     /// What stands there; none if nothing does. What cannot be read or is too large was written by somebody else.
@@ -278,7 +301,7 @@ fn errno_of(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-fn fill_in(template: &Template, current: &Current) -> Result<Vec<u8>, Fault> {
+fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
     let (times, mut bytes) = (current.times(0), Vec::new());
     for piece in &template.pieces {
         match piece {
@@ -300,7 +323,7 @@ fn fill_in(template: &Template, current: &Current) -> Result<Vec<u8>, Fault> {
 }
 
 /// As an alias shows it, but for values that could mean something to whoever reads the file as something else.
-fn shown(view: &View, entry: &Entry, current: &Current) -> Result<Vec<u8>, Fault> {
+fn shown(view: &View, entry: &RenderedEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
     match &view.form {
         Form::Json(_) => {
             escaped(&current.value, Escape::Json)?;
@@ -323,7 +346,7 @@ fn without_tags(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
 }
 
 /// A value, fit for where it stands. It comes from the platform, a leader or a Redis, and a quote in it would be code.
-fn escaped(value: &[u8], escape: Escape) -> Result<Vec<u8>, Fault> {
+fn escaped(value: &[u8], escape: Escape) -> Result<Vec<u8>, SinkFault> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(byte);
     let is_printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let fits = match escape {
@@ -351,7 +374,7 @@ fn with_backslash(mut bytes: Vec<u8>, byte: u8, quote: u8) -> Vec<u8> {
     bytes
 }
 
-fn unfit(escape: Escape) -> Fault {
+fn unfit(escape: Escape) -> SinkFault {
     let advice = match escape {
         Escape::None => {
             "see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with \
@@ -360,20 +383,20 @@ fn unfit(escape: Escape) -> Fault {
         Escape::Php | Escape::Json => "see where the value comes from: the platform, a leader or a Redis",
     };
     let what = "the value has bytes that no token has, and is written to no file".into();
-    Fault { class: "value", what, advice: advice.into(), scope: Scope::Entry }
+    SinkFault { class: "value", what, advice: advice.into(), scope: SinkFaultScope::RenderedEntry }
 }
 
-fn hung(path: &str) -> Fault {
-    Fault {
+fn hung(path: &str) -> SinkFault {
+    SinkFault {
         class: "timeout",
         what: format!("{path} is not written: the disk does not answer").into(),
         advice: "see the disk or the file server that the folder is on".into(),
-        scope: Scope::Entry,
+        scope: SinkFaultScope::RenderedEntry,
     }
 }
 
 /// What an error of the system means, and whose it is.
-fn fault(path: &str, errno: Errno) -> Fault {
+fn fault(path: &str, errno: Errno) -> SinkFault {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     let shown = folder.display();
     let unit = || unit::advice(folder).into();
@@ -402,7 +425,7 @@ fn fault(path: &str, errno: Errno) -> Fault {
             "see the system's log about the disk that it is on".into(),
         ),
     };
-    Fault { class, what: what.into(), advice, scope: Scope::Entry }
+    SinkFault { class, what: what.into(), advice, scope: SinkFaultScope::RenderedEntry }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::backend::{CurrentValue, Retraction};
 use super::options::{SinkContent, SinkEntry};
-use super::target::{Current, Retract};
-use crate::clock::{BootMs, Now, Spacing};
+use crate::clock::{BootMs, LogThrottle, Now};
 use crate::credential::table::{Credential, Published};
 
 /// What is shorter is no token.
@@ -17,13 +17,13 @@ const TOKEN_BYTES_MIN: usize = 16;
 const OURS_MAX: usize = 3;
 
 /// One credential, and what one sink writes of it.
-pub(super) struct Item {
+pub(super) struct SinkItem {
     pub credential: Arc<Credential>,
-    pub entries: Arc<[Entry]>,
+    pub entries: Arc<[RenderedEntry]>,
     /// When what is there ends.
     pub end_ms: Option<BootMs>,
     /// At most one line a minute about rivals.
-    pub rival_logged: Spacing,
+    pub foreign_logged: LogThrottle,
     /// What we have written last to each entry, unless we have taken it back since.
     written: Vec<Option<Vec<u8>>>,
     /// The newest last.
@@ -31,17 +31,17 @@ pub(super) struct Item {
 }
 
 /// One thing that is written: a key, a file, a row.
-pub(super) struct Entry(SinkEntry);
+pub(super) struct RenderedEntry(SinkEntry);
 
-impl Entry {
+impl RenderedEntry {
     /// The key or the path. May hold a secret.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
     /// The name for a log: never a secret, though the key may hold one.
-    pub fn spoken(&self) -> &str {
-        self.0.spoken()
+    pub fn redacted_name(&self) -> &str {
+        self.0.redacted_name()
     }
 
     /// What it is about, and what is written of it.
@@ -50,7 +50,7 @@ impl Entry {
     }
 
     /// The bytes that an alias would answer with.
-    pub fn render(&self, current: &Current) -> Vec<u8> {
+    pub fn render(&self, current: &CurrentValue) -> Vec<u8> {
         let mut bytes = Vec::new();
         match &self.0.content {
             SinkContent::View(view) => {
@@ -64,37 +64,37 @@ impl Entry {
 
 /// What was under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundContent {
     Absent,
     Ours,
     /// Another's token over one of ours.
-    Rival,
+    ForeignToken,
     /// Something else that we have not written.
-    Foreign,
+    Other,
 }
 
-impl Item {
-    pub fn new(credential: Arc<Credential>, entries: Vec<SinkEntry>) -> Item {
-        Item {
+impl SinkItem {
+    pub fn new(credential: Arc<Credential>, entries: Vec<SinkEntry>) -> SinkItem {
+        SinkItem {
             credential,
             written: vec![None; entries.len()],
-            entries: entries.into_iter().map(Entry).collect(),
+            entries: entries.into_iter().map(RenderedEntry).collect(),
             end_ms: None,
-            rival_logged: Spacing::default(),
+            foreign_logged: LogThrottle::default(),
             ours: Vec::new(),
         }
     }
 
     /// The value to be written at this instant, and when it has to go; none if there is none that is good for longer
     /// than the margin.
-    pub fn wanted(&self, margin_ms: u64, now: Now, at_least_s: u32) -> Option<(Current, BootMs)> {
+    pub fn value_to_write(&self, margin_ms: u64, now: Now, at_least_s: u32) -> Option<(CurrentValue, BootMs)> {
         let published = self.credential.published()?;
         let until_ms = published.expires_boot_ms.saturating_sub(margin_ms);
         (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
     /// From now on this token is ours wherever it is found.
-    pub fn own(&mut self, token: Bytes) {
+    pub fn remember_token(&mut self, token: Bytes) {
         self.ours.retain(|known| *known != token);
         self.ours.push(token);
         if self.ours.len() > OURS_MAX {
@@ -104,39 +104,43 @@ impl Item {
 
     /// Judges what was at an entry; `None` if nothing was. In whatever encoding: a node beside this one writes the same
     /// token with other times.
-    pub fn judge(&self, entry: usize, found: Option<&[u8]>) -> Found {
+    pub fn judge(&self, entry: usize, found: Option<&[u8]>) -> FoundContent {
         let (Some(found), Some(known), Some(written)) = (found, self.entries.get(entry), self.written.get(entry))
         else {
-            return Found::Absent;
+            return FoundContent::Absent;
         };
         let same = written.as_deref() == Some(found);
         let holds = |token: &Bytes| memchr::memmem::find(found, token).is_some();
         if same || !known.0.content.holds_value() || self.ours.iter().any(holds) {
-            return Found::Ours;
+            return FoundContent::Ours;
         }
         // The first time whatever was there may be long abandoned.
-        if written.is_some() && found.len() >= TOKEN_BYTES_MIN { Found::Rival } else { Found::Foreign }
+        if written.is_some() && found.len() >= TOKEN_BYTES_MIN {
+            FoundContent::ForeignToken
+        } else {
+            FoundContent::Other
+        }
     }
 
     /// They are there now.
-    pub fn written(&mut self, contents: Vec<Vec<u8>>) {
+    pub fn record_written(&mut self, contents: Vec<Vec<u8>>) {
         self.written = contents.into_iter().map(Some).collect();
     }
 
     /// What may be taken back. After a restart the expected bytes are what a former process will have written, as far as
     /// it can be known.
-    pub fn retraction(&self, now: Now) -> Retract {
+    pub fn retraction(&self, now: Now) -> Retraction {
         let last = self.credential.published().map(|published| current(&published, now, 0));
-        let expected = |(entry, written): (&Entry, &Option<Vec<u8>>)| {
+        let expected = |(entry, written): (&RenderedEntry, &Option<Vec<u8>>)| {
             let guess = || last.as_ref().filter(|_| entry.0.content.holds_value()).map(|last| entry.render(last));
             written.clone().or_else(guess)
         };
         let expected = self.entries.iter().zip(&self.written).map(expected).collect();
-        Retract { entries: self.entries.clone(), expected, last }
+        Retraction { entries: self.entries.clone(), expected, last }
     }
 
     /// None of ours is there now.
-    pub fn retracted(&mut self) {
+    pub fn record_retracted(&mut self) {
         self.written.fill(None);
     }
 
@@ -146,8 +150,8 @@ impl Item {
     }
 }
 
-fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
-    Current {
+fn current(published: &Published, now: Now, at_least_s: u32) -> CurrentValue {
+    CurrentValue {
         value: published.value.clone(),
         now,
         end_ms: published.expires_boot_ms,
@@ -159,7 +163,7 @@ fn current(published: &Published, now: Now, at_least_s: u32) -> Current {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::table::Reliable;
+    use crate::credential::table::ReliableUntil;
     use crate::encoding::{Fact, Form, View};
     use crate::platform::CredentialName;
 
@@ -167,50 +171,56 @@ mod tests {
     const OTHER: &str = "token-of-another-0123456789";
     const NOW: Now = Now { boot_ms: 10_000, unix_ms: 1_700_000_000_000 };
 
-    fn item() -> Item {
+    fn item() -> SinkItem {
         let entry = |(name, form): (&str, Form)| {
             let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
-            SinkEntry { app: "wx1".into(), of: CredentialName::AccessToken, name: name.into(), spoken: None, content }
+            SinkEntry {
+                app: "wx1".into(),
+                of: CredentialName::AccessToken,
+                name: name.into(),
+                redacted_name: None,
+                content,
+            }
         };
         let entries = [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
-        Item::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
+        SinkItem::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
     }
 
-    fn publish(item: &Item, token: &str, expires_boot_ms: BootMs) {
+    fn publish(item: &SinkItem, token: &str, expires_boot_ms: BootMs) {
         let value = Bytes::copy_from_slice(token.as_bytes());
         item.credential.publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
-    fn write(item: &mut Item) {
-        let (current, _) = item.wanted(0, NOW, 0).unwrap();
-        item.written(item.entries.iter().map(|entry| entry.render(&current)).collect());
-        item.own(current.value);
+    fn write(item: &mut SinkItem) {
+        let (current, _) = item.value_to_write(0, NOW, 0).unwrap();
+        item.record_written(item.entries.iter().map(|entry| entry.render(&current)).collect());
+        item.remember_token(current.value);
     }
 
     #[test]
     fn a_value_is_written_until_its_end_less_the_margin() {
         let item = item();
         let wanted =
-            |margin_ms| item.wanted(margin_ms, NOW, 0).map(|(current, until_ms)| (current.left_ms(), until_ms));
+            |margin_ms| item.value_to_write(margin_ms, NOW, 0).map(|(current, until_ms)| (current.left_ms(), until_ms));
         assert_eq!(wanted(0), None);
         publish(&item, TOKEN, 70_500);
         assert_eq!(wanted(0), Some((60_500, 70_500)));
         assert_eq!(wanted(60_000), Some((60_500, 10_500)));
         assert_eq!(wanted(61_000), None);
-        let (current, _) = item.wanted(0, NOW, 0).unwrap();
+        let (current, _) = item.value_to_write(0, NOW, 0).unwrap();
         let contents: Vec<_> = item.entries.iter().map(|entry| entry.render(&current)).collect();
         assert_eq!(contents, [format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()]);
         item.credential.withdraw(NOW.boot_ms);
-        assert_eq!(item.wanted(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
+        assert_eq!(item.value_to_write(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
     }
 
     #[test]
     fn the_time_told_is_the_time_that_the_value_can_be_relied_on() {
         let item = item();
-        let reliable = Reliable { until_boot_ms: 40_000, at_least_ms: 0 };
+        let reliable = ReliableUntil { until_boot_ms: 40_000, at_least_ms: 0 };
         let published = Published { reliable, ..Published::to_the_end(Bytes::from_static(b"token"), 1, 70_500) };
         item.credential.publish(published);
-        let (current, until_ms) = item.wanted(0, NOW, 0).unwrap();
+        let (current, until_ms) = item.value_to_write(0, NOW, 0).unwrap();
         assert_eq!((current.left_ms(), until_ms), (60_500, 70_500), "it is there to its true end");
         assert_eq!(item.entries[1].render(&current), b"1700000030");
     }
@@ -227,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn another_token_is_a_rivals_once_ours_has_been_there() {
+    fn another_token_is_a_foreign_writers_once_ours_has_been_there() {
         let mut item = item();
         publish(&item, TOKEN, 70_500);
-        assert_eq!(item.judge(0, None), Found::Absent);
-        assert_eq!(item.judge(0, Some(OTHER.as_bytes())), Found::Foreign, "perhaps long abandoned");
+        assert_eq!(item.judge(0, None), FoundContent::Absent);
+        assert_eq!(item.judge(0, Some(OTHER.as_bytes())), FoundContent::Other, "perhaps long abandoned");
         write(&mut item);
-        assert_eq!(item.judge(0, Some(TOKEN.as_bytes())), Found::Ours, "in another encoding");
-        assert_eq!(item.judge(0, Some(OTHER.as_bytes())), Found::Rival);
-        assert_eq!(item.judge(0, Some(b"short")), Found::Foreign);
-        assert_eq!(item.judge(1, Some(b"1")), Found::Ours, "a time says nothing");
+        assert_eq!(item.judge(0, Some(TOKEN.as_bytes())), FoundContent::Ours, "in another encoding");
+        assert_eq!(item.judge(0, Some(OTHER.as_bytes())), FoundContent::ForeignToken);
+        assert_eq!(item.judge(0, Some(b"short")), FoundContent::Other);
+        assert_eq!(item.judge(1, Some(b"1")), FoundContent::Ours, "a time says nothing");
     }
 
     #[test]
@@ -247,8 +257,8 @@ mod tests {
             publish(&item, token, 70_500);
             write(&mut item);
         }
-        assert_eq!(item.judge(0, Some(tokens[0].as_bytes())), Found::Rival);
-        assert!(tokens[1..].iter().all(|token| item.judge(0, Some(token.as_bytes())) == Found::Ours));
+        assert_eq!(item.judge(0, Some(tokens[0].as_bytes())), FoundContent::ForeignToken);
+        assert!(tokens[1..].iter().all(|token| item.judge(0, Some(token.as_bytes())) == FoundContent::Ours));
     }
 
     #[test]
@@ -262,7 +272,7 @@ mod tests {
         write(&mut item);
         assert_eq!(item.retraction(NOW).expected, [token, Some(b"1700000060".to_vec())]);
         assert!(item.is_written());
-        item.retracted();
+        item.record_retracted();
         assert!(!item.is_written());
     }
 }

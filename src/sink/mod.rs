@@ -5,6 +5,8 @@
 //! one thing a sink tells the refresher is that somebody else writes tokens. Nobody ever waits for a sink, and of
 //! several changes only the latest is written. Never shows a value, a password or a key with a secret.
 
+mod adopt_source;
+mod backend;
 mod command;
 mod file;
 pub mod file_presets;
@@ -17,11 +19,9 @@ mod redis;
 mod sql;
 pub mod sql_presets;
 pub mod sql_statement;
-mod stored;
-mod target;
 pub mod template;
 
-pub use self::stored::source;
+pub use self::adopt_source::source;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,12 +35,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::item::{Entry, Found, Item};
+use self::backend::{Retraction, SinkBackend, SinkFault, SinkFaultScope, Write, WritePermit};
+use self::item::{FoundContent, RenderedEntry, SinkItem};
 pub use self::options::Options;
 use self::options::{SinkEntry, SinkTo};
-use self::queue::{Queue, Task};
-use self::target::{Fault, Place, Retract, Scope, Target, Write};
-use crate::clock::{BootMs, Now, Repeated, boot_ms, some, unix_ms};
+use self::queue::{Task, WriteQueue};
+use crate::clock::{BootMs, Now, RepeatThrottle, boot_ms, nonzero, unix_ms};
 use crate::credential::table::{Table, log_credential};
 use crate::stats::{SinkError, SinkStats, SinkWrite, Stats};
 use crate::supervision::Supervisor;
@@ -48,7 +48,7 @@ use crate::supervision::Supervisor;
 /// Credentials under way at once.
 const AT_ONCE: usize = 32;
 /// Credentials looked at in one check; the next check goes on behind them.
-const LOOKS: usize = 32;
+const CHECKS: usize = 32;
 /// Credentials tried again at once of those that have failed.
 const RETRIES: usize = 32;
 /// What is written again though nothing has changed is written no faster than so many times a second.
@@ -62,14 +62,14 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 const LOG_AGAIN_MS: u64 = 60_000;
 
 /// One sink, ready to run.
-pub struct Sink {
+pub struct SinkRunner {
     config: Options,
-    target: Arc<dyn Target>,
+    target: Arc<dyn SinkBackend>,
     table: Arc<Table>,
-    items: Vec<Item>,
+    items: Vec<SinkItem>,
     stats: Arc<SinkStats>,
     /// What is to be done.
-    queue: Queue,
+    queue: WriteQueue,
     /// When what is there ends.
     ends: BTreeSet<(BootMs, usize)>,
     /// Where the next check begins.
@@ -84,35 +84,35 @@ pub struct Sink {
     retry_from: usize,
     retried: BTreeSet<usize>,
     /// Room for the next job, where there is a limit.
-    place: Option<Place>,
+    place: Option<WritePermit>,
     is_begun: bool,
     backoff: Duration,
     /// By class: each of many files may have a folder of its own.
-    log: Repeated<&'static str>,
+    log: RepeatThrottle<&'static str>,
 }
 
 /// One sink for each that is configured, on the table's credentials.
-pub fn build(sinks: &[Options], table: &Arc<Table>, stats: &Stats) -> Vec<Sink> {
+pub fn build(sinks: &[Options], table: &Arc<Table>, stats: &Stats) -> Vec<SinkRunner> {
     let sink = |config: &Options| {
         let target = target(config)?;
-        Some(Sink::new(config, target, table, stats.register_sink(config.type_name(), config.to_string())))
+        Some(SinkRunner::new(config, target, table, stats.register_sink(config.type_name(), config.to_string())))
     };
     sinks.iter().filter_map(sink).collect()
 }
 
 /// What writes to the place that is configured; none in a build that cannot, which the configuration has refused.
-fn target(config: &Options) -> Option<Arc<dyn Target>> {
+fn target(config: &Options) -> Option<Arc<dyn SinkBackend>> {
     match &config.to {
         #[cfg(feature = "redis")]
-        SinkTo::Redis { server, ttl } => Some(Arc::new(redis::Redis::new(server.clone(), *ttl))),
-        SinkTo::File(file) => Some(Arc::new(file::Files::new(file))),
+        SinkTo::Redis { server, ttl } => Some(Arc::new(redis::RedisBackend::new(server.clone(), *ttl))),
+        SinkTo::File(file) => Some(Arc::new(file::FileBackend::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,
         #[cfg(feature = "sql")]
-        SinkTo::Sql(config) => Some(Arc::new(sql::Sql::new(config))),
+        SinkTo::Sql(config) => Some(Arc::new(sql::SqlBackend::new(config))),
         #[cfg(not(feature = "sql"))]
         SinkTo::Sql(_) => None,
-        SinkTo::Command(command) => Some(Arc::new(command::Command::new(command.clone()))),
+        SinkTo::Command(command) => Some(Arc::new(command::CommandBackend::new(command.clone()))),
     }
 }
 
@@ -120,12 +120,12 @@ fn target(config: &Options) -> Option<Arc<dyn Target>> {
 #[cfg(feature = "sql")]
 pub async fn try_sql(config: &Options) -> Result<(), String> {
     let SinkTo::Sql(to) = &config.to else { return Ok(()) };
-    let tried = sql::Sql::new(to).try_out(&config.entries).await;
+    let tried = sql::SqlBackend::new(to).try_out(&config.entries).await;
     tried.map_err(|fault| format!("{fault}\n#   what to do: {}", fault.advice))
 }
 
 /// Runs them all until `end`, after the shutdown, then lets each write its last changes, for a second at most.
-pub async fn run(sinks: Vec<Sink>, end: CancellationToken, supervisor: &Supervisor) {
+pub async fn run(sinks: Vec<SinkRunner>, end: CancellationToken, supervisor: &Supervisor) {
     let mut tasks = JoinSet::new();
     for sink in sinks {
         let (alive, running) = (supervisor.watch(format!("the sink {}", sink.config)), sink.run(end.clone()));
@@ -152,13 +152,13 @@ pub fn kill_commands() {
 }
 
 /// Wakes with the index of each item that changes.
-struct Changes(FuturesUnordered<Change>);
+struct Changes(FuturesUnordered<ChangeFuture>);
 
 /// An item's index and its receiver again, once it has changed; none if it never will.
-type Change = BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>>;
+type ChangeFuture = BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>>;
 
 impl Changes {
-    fn of(items: &[Item]) -> Changes {
+    fn of(items: &[SinkItem]) -> Changes {
         let receivers = items.iter().map(|item| item.credential.subscribe()).enumerate();
         Changes(receivers.map(|(index, receiver)| change(index, receiver)).collect())
     }
@@ -178,22 +178,22 @@ impl Changes {
     }
 
     /// Those that have changed already.
-    fn pending(&mut self, queue: &mut Queue) {
+    fn pending(&mut self, queue: &mut WriteQueue) {
         while let Some(index) = self.next().now_or_never() {
-            queue.changed(index);
+            queue.add_changed(index);
         }
     }
 }
 
-fn change(index: usize, mut receiver: watch::Receiver<u64>) -> Change {
+fn change(index: usize, mut receiver: watch::Receiver<u64>) -> ChangeFuture {
     async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
 }
 
 /// What is under way.
-type UnderWay = FuturesUnordered<BoxFuture<'static, (Job, Result<Outcome, Fault>)>>;
+type RunningJobs = FuturesUnordered<BoxFuture<'static, (Job, Result<JobOutcome, SinkFault>)>>;
 
-impl Sink {
-    fn new(config: &Options, target: Arc<dyn Target>, table: &Arc<Table>, stats: Arc<SinkStats>) -> Sink {
+impl SinkRunner {
+    fn new(config: &Options, target: Arc<dyn SinkBackend>, table: &Arc<Table>, stats: Arc<SinkStats>) -> SinkRunner {
         let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
         for entry in &config.entries {
@@ -212,14 +212,14 @@ impl Sink {
         };
         of_credential.iter().for_each(note_readers);
         let item =
-            |(id, entries): (usize, Vec<SinkEntry>)| Some(Item::new(table.credentials().get(id)?.clone(), entries));
-        Sink {
+            |(id, entries): (usize, Vec<SinkEntry>)| Some(SinkItem::new(table.credentials().get(id)?.clone(), entries));
+        SinkRunner {
             config: config.clone(),
             target,
             table: table.clone(),
             items: of_credential.into_iter().filter_map(item).collect(),
             stats,
-            queue: Queue::default(),
+            queue: WriteQueue::default(),
             ends: BTreeSet::new(),
             look_from: 0,
             rewrite_next: 0,
@@ -230,7 +230,7 @@ impl Sink {
             place: None,
             is_begun: false,
             backoff: Duration::ZERO,
-            log: Repeated::default(),
+            log: RepeatThrottle::default(),
         }
     }
 
@@ -245,7 +245,7 @@ impl Sink {
                 () = end.cancelled() => return,
                 opened = target.open() => opened,
             };
-            let mut under_way = UnderWay::new();
+            let mut under_way = RunningJobs::new();
             let fault = match opened {
                 Ok(()) => match self.serve(&mut changes, &mut under_way, &end).await {
                     Some(fault) => fault,
@@ -254,9 +254,9 @@ impl Sink {
                 Err(fault) => fault,
             };
             self.stats.connected.store(false, Relaxed);
-            self.failed(None, fault);
-            self.tell_waiting();
-            self.settle(under_way, &end).await;
+            self.record_failure(None, fault);
+            self.count_waiting();
+            self.drain(under_way, &end).await;
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
@@ -269,20 +269,20 @@ impl Sink {
     async fn serve(
         &mut self,
         changes: &mut Changes,
-        under_way: &mut UnderWay,
+        under_way: &mut RunningJobs,
         end: &CancellationToken,
-    ) -> Option<Fault> {
+    ) -> Option<SinkFault> {
         self.begin();
         let mut check = every(Duration::from_millis(self.config.check_every_ms));
         let mut rewrite = self.rewrite_pace().map(every);
         loop {
             changes.pending(&mut self.queue);
             self.start_jobs(under_way);
-            self.tell_waiting();
+            self.count_waiting();
             if under_way.is_empty() {
                 self.stats.connected.store(true, Relaxed);
                 if self.again.is_none() && !self.queue.has_next() {
-                    self.all_is_well();
+                    self.record_success();
                 }
             }
             let next_end = self.next_end();
@@ -294,18 +294,18 @@ impl Sink {
                     let _ = tokio::time::timeout(LAST_WRITES, self.write_rest(under_way)).await;
                     return None;
                 }
-                index = changes.next() => self.queue.changed(index),
+                index = changes.next() => self.queue.add_changed(index),
                 Some((job, outcome)) = under_way.next(), if !under_way.is_empty() => {
                     if let Err(fault) = self.finish(job, outcome) {
                         return Some(fault);
                     }
                 }
-                place = room(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
-                () = until(next_end) => self.note_ended(),
+                place = wait_for_permit(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
+                () = until(next_end) => self.queue_ended(),
                 () = until(next_try) => self.retry(),
                 // A node that is cut off from the others may be behind them.
-                _ = check.tick(), if self.target.is_readable() && !self.is_cut_off() => self.ask_for_looks(),
-                () = tick(&mut rewrite), if !self.is_cut_off() => self.ask_for_rewrite(),
+                _ = check.tick(), if self.target.is_readable() && !self.is_cut_off() => self.queue_checks(),
+                () = tick(&mut rewrite), if !self.is_cut_off() => self.queue_rewrite(),
             }
         }
     }
@@ -315,11 +315,11 @@ impl Sink {
     fn begin(&mut self) {
         self.place = None;
         if !self.is_begun || self.target.may_have_lost() {
-            self.queue = Queue::default();
-            self.queue.all_stale(self.items.len());
+            self.queue = WriteQueue::default();
+            self.queue.add_all_stale(self.items.len());
             self.again = None;
         } else {
-            self.queue.give_up();
+            self.queue.requeue_under_way();
             if let Some((at, _)) = &mut self.again {
                 *at = Instant::now();
             }
@@ -329,7 +329,7 @@ impl Sink {
 
     /// What is under way beside a fault of the target is given up with its connection; where there is none, it is waited
     /// for, and nothing is done twice.
-    async fn settle(&mut self, mut under_way: UnderWay, end: &CancellationToken) {
+    async fn drain(&mut self, mut under_way: RunningJobs, end: &CancellationToken) {
         while !self.target.may_have_lost() {
             tokio::select! {
                 biased;
@@ -343,7 +343,7 @@ impl Sink {
         }
     }
 
-    fn tell_waiting(&self) {
+    fn count_waiting(&self) {
         let put_off = self.again.as_ref().map_or(0, |(_, waiting)| waiting.len());
         // Until it could be opened for the first time, nothing is written.
         let waiting = if self.is_begun { self.queue.waiting() + put_off } else { self.items.len() };
@@ -351,8 +351,8 @@ impl Sink {
     }
 
     /// What has not been written yet, at the end.
-    async fn write_rest(&mut self, under_way: &mut UnderWay) {
-        self.queue.forget_looks();
+    async fn write_rest(&mut self, under_way: &mut RunningJobs) {
+        self.queue.drop_checks();
         loop {
             self.start_jobs(under_way);
             tokio::select! {
@@ -361,13 +361,13 @@ impl Sink {
                         return;
                     }
                 }
-                place = room(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
+                place = wait_for_permit(self.target.limit()), if self.queue.has_next() => self.place = Some(place),
                 else => return,
             }
         }
     }
 
-    fn start_jobs(&mut self, under_way: &mut UnderWay) {
+    fn start_jobs(&mut self, under_way: &mut RunningJobs) {
         while under_way.len() < AT_ONCE {
             let place = self.place.take();
             if self.target.limit().is_some() && place.is_none() {
@@ -377,24 +377,25 @@ impl Sink {
             match self.job(index, task, place) {
                 Ok(job) => under_way.push(job.run(self.target.clone()).boxed()),
                 Err(fault) => {
-                    self.queue.done(index);
-                    self.refused(index, fault);
+                    self.queue.finish(index);
+                    self.postpone_retry(index, fault);
                 }
             }
         }
     }
 
-    fn job(&mut self, index: usize, task: Task, place: Option<Place>) -> Result<Job, Fault> {
+    fn job(&mut self, index: usize, task: Task, place: Option<WritePermit>) -> Result<Job, SinkFault> {
         let now = Now::read();
         let Some(item) = self.items.get_mut(index) else { return Ok(Job { index, work: Work::Nothing }) };
-        if task == Task::Look {
-            let work = if item.is_written() { Work::Look(item.entries.clone()) } else { Work::Nothing };
+        if task == Task::Check {
+            let work = if item.is_written() { Work::Check(item.entries.clone()) } else { Work::Nothing };
             return Ok(Job { index, work });
         }
         if let Some(end_ms) = item.end_ms.take() {
             self.ends.remove(&(end_ms, index));
         }
-        let Some((current, until_ms)) = item.wanted(self.config.margin_ms(), now, self.config.at_least_s()) else {
+        let Some((current, until_ms)) = item.value_to_write(self.config.margin_ms(), now, self.config.at_least_s())
+        else {
             return Ok(Job { index, work: Work::Retract(item.retraction(now)) });
         };
         item.end_ms = Some(until_ms);
@@ -405,23 +406,23 @@ impl Sink {
     }
 
     /// What has come of a job. The error is one of the connection.
-    fn finish(&mut self, job: Job, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
+    fn finish(&mut self, job: Job, outcome: Result<JobOutcome, SinkFault>) -> Result<(), SinkFault> {
         let index = job.index;
-        self.queue.done(index);
+        self.queue.finish(index);
         match outcome {
-            Ok(outcome) => self.landed(job, outcome),
+            Ok(outcome) => self.record_outcome(job, outcome),
             Err(fault) if fault.is_about_the_connection() => {
-                self.queue.changed(index);
+                self.queue.add_changed(index);
                 return Err(fault);
             }
             // What cannot be looked at may not be ours any more: only a write tells whether it can still be written.
-            Err(fault) => self.refused(index, fault),
+            Err(fault) => self.postpone_retry(index, fault),
         }
         Ok(())
     }
 
-    fn refused(&mut self, index: usize, fault: Fault) {
-        self.failed(Some(index), fault);
+    fn postpone_retry(&mut self, index: usize, fault: SinkFault) {
+        self.record_failure(Some(index), fault);
         if self.again.is_none() {
             self.again = Some((Instant::now() + self.next_backoff(), BTreeSet::new()));
         }
@@ -439,7 +440,7 @@ impl Sink {
             let Some(index) = next else { return };
             waiting.remove(&index);
             self.retried.insert(index);
-            self.queue.stale(index);
+            self.queue.add_stale(index);
             self.retry_from = index + 1;
         }
         if !waiting.is_empty() {
@@ -456,85 +457,86 @@ impl Sink {
         }
     }
 
-    fn landed(&mut self, job: Job, outcome: Outcome) {
+    fn record_outcome(&mut self, job: Job, outcome: JobOutcome) {
         let index = job.index;
         match (job.work, outcome) {
-            (Work::Write(Write { contents, current, .. }), Outcome::Written(before)) => {
+            (Work::Write(Write { contents, current, .. }), JobOutcome::Written(before)) => {
                 let Some(item) = self.items.get_mut(index) else { return };
                 if let Some(entry) = item.entries.first() {
                     self.stats.record_write(as_written(entry), contents.len() as u64);
                 }
-                item.own(current.value);
+                item.remember_token(current.value);
                 self.hasten_retry(index);
-                self.judge(index, &before);
+                self.report_foreign(index, &before);
                 if let Some(item) = self.items.get_mut(index) {
-                    item.written(contents);
+                    item.record_written(contents);
                 }
             }
-            (Work::Retract(_), Outcome::Retracted(count)) => {
+            (Work::Retract(_), JobOutcome::Retracted(count)) => {
                 self.stats.deletes.fetch_add(count, Relaxed);
                 if let Some(item) = self.items.get_mut(index) {
-                    item.retracted();
+                    item.record_retracted();
                 }
             }
-            (Work::Look(_), Outcome::Seen(Some(found))) => self.seen(index, &found),
+            (Work::Check(_), JobOutcome::Checked(Some(found))) => self.judge_found(index, &found),
             _ => {}
         }
     }
 
     /// Somebody else's token over ours is word of a rival.
-    fn judge(&mut self, index: usize, before: &[Option<Vec<u8>>]) {
+    fn report_foreign(&mut self, index: usize, before: &[Option<Vec<u8>>]) {
         let Some(item) = self.items.get(index) else { return };
-        let found: Vec<Found> =
+        let found: Vec<FoundContent> =
             before.iter().enumerate().map(|(key, found)| item.judge(key, found.as_deref())).collect();
-        let key = |of: Found| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
+        let key = |of: FoundContent| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
         let sink = &self.config;
-        if let Some(key) = key(Found::Rival) {
+        if let Some(key) = key(FoundContent::ForeignToken) {
             self.stats.foreign_writes.fetch_add(1, Relaxed);
-            self.table.report_rival(&item.credential);
-            if item.rival_logged.due(boot_ms(), LOG_AGAIN_MS) {
+            self.table.report_foreign_writer(&item.credential);
+            if item.foreign_logged.allow(boot_ms(), LOG_AGAIN_MS) {
                 log_credential!(
                     warn,
                     item.credential,
                     %sink,
-                    key = key.spoken(),
+                    key = key.redacted_name(),
                     rivals = self.stats.foreign_writes.load(Relaxed),
                     "somebody else has written a token of its own over ours: another program still fetches for this app; \
                      stop it, or its fetches may kill this server's token"
                 );
             }
-        } else if let Some(key) = key(Found::Foreign) {
-            log_credential!(info, item.credential, %sink, key = key.spoken(), "what somebody else had put there is replaced by ours");
+        } else if let Some(key) = key(FoundContent::Other) {
+            log_credential!(info, item.credential, %sink, key = key.redacted_name(), "what somebody else had put there is replaced by ours");
         }
     }
 
     /// Looks at some of the items, at others the next time.
-    fn ask_for_looks(&mut self) {
+    fn queue_checks(&mut self) {
         let count = self.items.len();
-        for step in 0..count.min(LOOKS) {
-            self.queue.look((self.look_from + step) % count);
+        for step in 0..count.min(CHECKS) {
+            self.queue.add_check((self.look_from + step) % count);
         }
-        self.look_from = (self.look_from + LOOKS) % count.max(1);
+        self.look_from = (self.look_from + CHECKS) % count.max(1);
     }
 
     /// What is missing or another's is written again.
-    fn seen(&mut self, index: usize, found: &[Option<Vec<u8>>]) {
+    fn judge_found(&mut self, index: usize, found: &[Option<Vec<u8>>]) {
         let Some(item) = self.items.get(index).filter(|item| item.is_written()) else { return };
-        let found: Vec<Found> = found.iter().enumerate().map(|(at, found)| item.judge(at, found.as_deref())).collect();
-        if found.iter().any(|found| matches!(found, Found::Rival | Found::Foreign)) {
+        let found: Vec<FoundContent> =
+            found.iter().enumerate().map(|(at, found)| item.judge(at, found.as_deref())).collect();
+        if found.iter().any(|found| matches!(found, FoundContent::ForeignToken | FoundContent::Other)) {
             let is_first = self.suspects.insert(index);
             // Judged again, and reported, when it is written.
             if !is_first || self.table.sharing.node().is_none() {
-                self.queue.changed(index);
+                self.queue.add_changed(index);
             }
         } else {
             self.suspects.remove(&index);
         }
-        if found.contains(&Found::Absent) {
-            self.queue.changed(index);
+        if found.contains(&FoundContent::Absent) {
+            self.queue.add_changed(index);
             if self.target.loses_all_at_once() {
                 debug!(sink = %self.config, "entries of ours are gone; all are written again");
-                self.queue.all_stale(self.items.len());
+                self.queue.add_all_stale(self.items.len());
             }
         }
     }
@@ -550,8 +552,8 @@ impl Sink {
         Some(Duration::from_micros((round_us / items).max(1)))
     }
 
-    fn ask_for_rewrite(&mut self) {
-        self.queue.stale(self.rewrite_next);
+    fn queue_rewrite(&mut self) {
+        self.queue.add_stale(self.rewrite_next);
         self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
     }
 
@@ -566,11 +568,11 @@ impl Sink {
         Some(Instant::now() + Duration::from_millis(end_ms.saturating_sub(boot_ms())))
     }
 
-    fn note_ended(&mut self) {
+    fn queue_ended(&mut self) {
         let now_ms = boot_ms();
         while let Some((_, index)) = self.ends.first().copied().filter(|(end_ms, _)| *end_ms <= now_ms) {
             self.ends.pop_first();
-            self.queue.changed(index);
+            self.queue.add_changed(index);
         }
     }
 
@@ -580,15 +582,15 @@ impl Sink {
         self.backoff.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
     }
 
-    fn all_is_well(&mut self) {
+    fn record_success(&mut self) {
         self.backoff = Duration::ZERO;
         self.stats.clear_error();
         if let Some((after, unsaid)) = self.log.end() {
-            info!(sink = %self.config, after, suppressed = some(unsaid), "the sink is written again");
+            info!(sink = %self.config, after, suppressed = nonzero(unsaid), "the sink is written again");
         }
     }
 
-    fn failed(&mut self, index: Option<usize>, fault: Fault) {
+    fn record_failure(&mut self, index: Option<usize>, fault: SinkFault) {
         let entry = index.and_then(|index| self.items.get(index)?.entries.first());
         self.stats.record_failure(SinkError {
             class: fault.class,
@@ -598,13 +600,13 @@ impl Sink {
             about: entry.map(|entry| entry.config().managed_key()),
             at_unix_ms: unix_ms(),
         });
-        if fault.scope == Scope::Descriptors {
+        if fault.scope == SinkFaultScope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
         let Some(unsaid) = self.log.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
         let (class, whose, advice) = (fault.class, fault.whose(), &*fault.advice);
         let about = entry.map(|entry| entry.config().managed_key());
-        warn!(sink = %self.config, about, class, whose, suppressed = some(unsaid), advice, "the sink cannot be written: {fault}");
+        warn!(sink = %self.config, about, class, whose, suppressed = nonzero(unsaid), advice, "the sink cannot be written: {fault}");
     }
 }
 
@@ -616,28 +618,28 @@ struct Job {
 
 enum Work {
     Write(Write),
-    Retract(Retract),
-    Look(Arc<[Entry]>),
+    Retract(Retraction),
+    Check(Arc<[RenderedEntry]>),
     Nothing,
 }
 
-enum Outcome {
+enum JobOutcome {
     /// What stood at each entry before.
     Written(Vec<Option<Vec<u8>>>),
     /// How many were taken back.
     Retracted(u64),
     /// What stands there, if that can be known.
-    Seen(Option<target::Contents>),
+    Checked(Option<backend::Contents>),
     Nothing,
 }
 
 impl Job {
-    async fn run(self, target: Arc<dyn Target>) -> (Job, Result<Outcome, Fault>) {
+    async fn run(self, target: Arc<dyn SinkBackend>) -> (Job, Result<JobOutcome, SinkFault>) {
         let outcome = match &self.work {
-            Work::Write(write) => target.write(write).await.map(Outcome::Written),
-            Work::Retract(retract) => target.retract(retract).await.map(Outcome::Retracted),
-            Work::Look(entries) => target.read(entries).await.map(Outcome::Seen),
-            Work::Nothing => Ok(Outcome::Nothing),
+            Work::Write(write) => target.write(write).await.map(JobOutcome::Written),
+            Work::Retract(retract) => target.retract(retract).await.map(JobOutcome::Retracted),
+            Work::Check(entries) => target.read(entries).await.map(JobOutcome::Checked),
+            Work::Nothing => Ok(JobOutcome::Nothing),
         };
         (self, outcome)
     }
@@ -651,21 +653,21 @@ fn every(period: Duration) -> Interval {
 }
 
 /// What has been written, for people.
-fn as_written(entry: &Entry) -> SinkWrite {
+fn as_written(entry: &RenderedEntry) -> SinkWrite {
     let config = entry.config();
     SinkWrite {
         app: config.app.clone(),
         kind: config.of.word(),
-        entry: entry.spoken().to_owned(),
+        entry: entry.redacted_name().to_owned(),
         at_unix_ms: unix_ms(),
     }
 }
 
 /// Room for one more below a limit; never, without one.
-async fn room(limit: Option<&'static Semaphore>) -> Place {
+async fn wait_for_permit(limit: Option<&'static Semaphore>) -> WritePermit {
     match limit {
         Some(limit) => match limit.acquire().await {
-            Ok(permit) => Place::new(permit),
+            Ok(permit) => WritePermit::new(permit),
             // It is never closed.
             Err(_) => std::future::pending().await,
         },

@@ -122,7 +122,7 @@ pub struct SinkEntry {
     /// The key in a Redis, the path of a file; otherwise what tells it from the sink's other entries.
     pub name: String,
     /// What stands for the name wherever people read it, if the name holds the secret.
-    pub spoken: Option<String>,
+    pub redacted_name: Option<String>,
     pub content: SinkContent,
 }
 
@@ -158,7 +158,7 @@ impl fmt::Debug for SinkEntry {
         f.debug_struct("SinkEntry")
             .field("app", &self.app)
             .field("of", &self.of)
-            .field("name", &self.spoken())
+            .field("name", &self.redacted_name())
             .field("content", &self.content)
             .finish()
     }

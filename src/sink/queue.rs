@@ -1,72 +1,72 @@
-//! What a sink has to do next: changes first, then what is written again, then looks. Pure.
+//! What a sink has to do next: changes first, then what is written again, then checks. Pure.
 
 use std::collections::BTreeSet;
 
 /// Items by their index. An item that is under way is not handed out a second time before it is done.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct WriteQueue {
     /// Written at once.
     changed: BTreeSet<usize>,
     /// Written when nothing has changed.
     stale: BTreeSet<usize>,
     /// Looked at when nothing is to be written.
-    looks: BTreeSet<usize>,
+    checks: BTreeSet<usize>,
     under_way: BTreeSet<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Write,
-    Look,
+    Check,
 }
 
-impl Queue {
-    pub fn changed(&mut self, index: usize) {
+impl WriteQueue {
+    pub fn add_changed(&mut self, index: usize) {
         self.stale.remove(&index);
         self.changed.insert(index);
     }
 
-    pub fn stale(&mut self, index: usize) {
+    pub fn add_stale(&mut self, index: usize) {
         if !self.changed.contains(&index) {
             self.stale.insert(index);
         }
     }
 
-    pub fn all_stale(&mut self, count: usize) {
-        (0..count).for_each(|index| self.stale(index));
+    pub fn add_all_stale(&mut self, count: usize) {
+        (0..count).for_each(|index| self.add_stale(index));
     }
 
-    pub fn look(&mut self, index: usize) {
-        self.looks.insert(index);
+    pub fn add_check(&mut self, index: usize) {
+        self.checks.insert(index);
     }
 
-    pub fn forget_looks(&mut self) {
-        self.looks.clear();
+    pub fn drop_checks(&mut self) {
+        self.checks.clear();
     }
 
     /// The next, under way from now on. The value is read after this: a change from now on makes it changed again.
     pub fn take(&mut self) -> Option<(usize, Task)> {
-        let Queue { changed, stale, looks, under_way } = self;
+        let WriteQueue { changed, stale, checks, under_way } = self;
         let free = |of: &BTreeSet<usize>| of.iter().copied().find(|index| !under_way.contains(index));
-        let (index, task) = match (free(changed).or_else(|| free(stale)), free(looks)) {
+        let (index, task) = match (free(changed).or_else(|| free(stale)), free(checks)) {
             (Some(index), _) => (index, Task::Write),
-            (None, Some(index)) => (index, Task::Look),
+            (None, Some(index)) => (index, Task::Check),
             (None, None) => return None,
         };
         if task == Task::Write {
             changed.remove(&index);
             stale.remove(&index);
         }
-        // Whoever writes looks.
-        looks.remove(&index);
+        // Whoever writes checks.
+        checks.remove(&index);
         under_way.insert(index);
         Some((index, task))
     }
 
     /// Whether there is one to be handed out.
     pub fn has_next(&self) -> bool {
-        let Queue { changed, stale, looks, under_way } = self;
-        changed.iter().chain(stale).chain(looks).any(|index| !under_way.contains(index))
+        let WriteQueue { changed, stale, checks, under_way } = self;
+        changed.iter().chain(stale).chain(checks).any(|index| !under_way.contains(index))
     }
 
     /// How many wait to be written.
@@ -75,13 +75,13 @@ impl Queue {
     }
 
     /// What was under way has been given up: it is still to be done.
-    pub fn give_up(&mut self) {
+    pub fn requeue_under_way(&mut self) {
         for index in std::mem::take(&mut self.under_way) {
-            self.changed(index);
+            self.add_changed(index);
         }
     }
 
-    pub fn done(&mut self, index: usize) {
+    pub fn finish(&mut self, index: usize) {
         self.under_way.remove(&index);
     }
 }
@@ -92,36 +92,36 @@ mod tests {
 
     #[test]
     fn a_change_comes_before_what_is_written_again_and_that_before_a_look() {
-        let mut queue = Queue::default();
-        queue.look(9);
-        queue.all_stale(2);
-        queue.changed(1);
-        queue.changed(7);
+        let mut queue = WriteQueue::default();
+        queue.add_check(9);
+        queue.add_all_stale(2);
+        queue.add_changed(1);
+        queue.add_changed(7);
         let all: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
-        assert_eq!(all, [(1, Task::Write), (7, Task::Write), (0, Task::Write), (9, Task::Look)]);
+        assert_eq!(all, [(1, Task::Write), (7, Task::Write), (0, Task::Write), (9, Task::Check)]);
     }
 
     #[test]
     fn what_is_given_up_is_still_to_be_done() {
-        let mut queue = Queue::default();
-        queue.all_stale(2);
+        let mut queue = WriteQueue::default();
+        queue.add_all_stale(2);
         assert_eq!((queue.take(), queue.waiting(), queue.has_next()), (Some((0, Task::Write)), 1, true));
-        queue.stale(0);
+        queue.add_stale(0);
         assert_eq!(queue.take(), Some((1, Task::Write)));
         assert_eq!((queue.waiting(), queue.has_next()), (1, false), "it waits until it is done");
-        queue.give_up();
+        queue.requeue_under_way();
         assert_eq!((queue.waiting(), queue.has_next()), (2, true));
     }
 
     #[test]
     fn what_changes_while_it_is_written_is_written_again_afterwards() {
-        let mut queue = Queue::default();
-        queue.changed(1);
+        let mut queue = WriteQueue::default();
+        queue.add_changed(1);
         assert_eq!(queue.take(), Some((1, Task::Write)));
-        queue.changed(1);
-        queue.look(1);
+        queue.add_changed(1);
+        queue.add_check(1);
         assert_eq!(queue.take(), None);
-        queue.done(1);
+        queue.finish(1);
         assert_eq!(queue.take(), Some((1, Task::Write)));
     }
 }

@@ -7,39 +7,39 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::item::Entry;
+use super::backend::{self, Retraction, SinkBackend, SinkFaultScope, Write};
+use super::item::RenderedEntry;
 use super::options::Ttl;
-use super::target::{self, Retract, Scope, Target, Write};
-use crate::credential::adopt::Stored;
+use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
-use crate::redis_client::{Engine, Fault, fault_of, refusal};
+use crate::redis_client::{RedisClient, RedisFault, fault_of, refusal};
 
 /// Deletes a key if it holds what we have written.
 const DELETE_OURS: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// A Redis of the site's own.
-pub(super) struct Redis {
-    engine: Engine,
+pub(super) struct RedisBackend {
+    client: RedisClient,
     ttl: Ttl,
-    link: Mutex<Option<Link>>,
+    connection: Mutex<Option<RedisConnection>>,
 }
 
-impl Redis {
-    pub fn new(server: RedisOptions, ttl: Ttl) -> Redis {
-        Redis { engine: Engine::new(server), ttl, link: Mutex::default() }
+impl RedisBackend {
+    pub fn new(server: RedisOptions, ttl: Ttl) -> RedisBackend {
+        RedisBackend { client: RedisClient::new(server), ttl, connection: Mutex::default() }
     }
 
-    fn link(&self) -> Result<Link, Fault> {
-        self.link.lock().clone().ok_or(Fault::Dropped)
+    fn connection(&self) -> Result<RedisConnection, RedisFault> {
+        self.connection.lock().clone().ok_or(RedisFault::Dropped)
     }
 }
 
-impl Target for Redis {
-    fn open(&self) -> BoxFuture<'_, Result<(), target::Fault>> {
+impl SinkBackend for RedisBackend {
+    fn open(&self) -> BoxFuture<'_, Result<(), backend::SinkFault>> {
         async {
-            let link = Link::connect(&self.engine).await.map_err(told)?;
-            *self.link.lock() = Some(link);
+            let connection = RedisConnection::connect(&self.client).await.map_err(to_sink_fault)?;
+            *self.connection.lock() = Some(connection);
             Ok(())
         }
         .boxed()
@@ -49,68 +49,80 @@ impl Target for Redis {
         true
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, target::Fault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, backend::SinkFault>> {
         async {
             let keys = names(&write.entries);
             let ttl_ms = match self.ttl {
                 Ttl::Left { margin_s } => Some(write.current.left_ms().saturating_sub(margin_s * 1000)),
                 Ttl::None => None,
             };
-            self.link().map_err(told)?.write(&keys, &write.contents, ttl_ms).await.map_err(told)
+            self.connection().map_err(to_sink_fault)?.write(&keys, &write.contents, ttl_ms).await.map_err(to_sink_fault)
         }
         .boxed()
     }
 
-    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, target::Fault>> {
-        async { self.link().map_err(told)?.look(&names(entries)).await.map(Some).map_err(told) }.boxed()
+    fn read<'a>(
+        &'a self,
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, backend::SinkFault>> {
+        async { self.connection().map_err(to_sink_fault)?.look(&names(entries)).await.map(Some).map_err(to_sink_fault) }
+            .boxed()
     }
 
     fn read_with_times<'a>(
         &'a self,
-        entries: &'a [Entry],
-    ) -> BoxFuture<'a, Result<Option<Vec<Stored>>, target::Fault>> {
-        async { self.link().map_err(told)?.look_with_times(&names(entries)).await.map(Some).map_err(told) }.boxed()
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, backend::SinkFault>> {
+        async {
+            self.connection()
+                .map_err(to_sink_fault)?
+                .look_with_times(&names(entries))
+                .await
+                .map(Some)
+                .map_err(to_sink_fault)
+        }
+        .boxed()
     }
 
     /// Deletes what holds exactly the bytes that we have written.
-    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, target::Fault>> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, backend::SinkFault>> {
         async {
             let expected = retract.entries.iter().zip(&retract.expected);
             let ours: Vec<_> = expected.filter_map(|(entry, value)| Some((entry.name(), value.as_deref()?))).collect();
             match &ours[..] {
                 [] => Ok(0),
-                ours => self.link().map_err(told)?.delete_ours(ours).await.map_err(told),
+                ours => self.connection().map_err(to_sink_fault)?.delete_ours(ours).await.map_err(to_sink_fault),
             }
         }
         .boxed()
     }
 }
 
-fn names(entries: &[Entry]) -> Vec<&str> {
-    entries.iter().map(Entry::name).collect()
+fn names(entries: &[RenderedEntry]) -> Vec<&str> {
+    entries.iter().map(RenderedEntry::name).collect()
 }
 
 /// A Redis' fault as any sink's.
-fn told(fault: Fault) -> target::Fault {
+fn to_sink_fault(fault: RedisFault) -> backend::SinkFault {
     let scope = match fault {
-        Fault::NoDescriptor => Scope::Descriptors,
-        fault if fault.is_about_the_connection() => Scope::Target,
-        _ => Scope::Entry,
+        RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
+        fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
+        _ => SinkFaultScope::RenderedEntry,
     };
-    target::Fault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
+    backend::SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
 }
 
 /// A live connection. Clones share it.
 #[derive(Clone)]
-struct Link {
+struct RedisConnection {
     connection: MultiplexedConnection,
     timeout: Duration,
 }
 
-impl Link {
+impl RedisConnection {
     /// Finds the Redis and logs in.
-    async fn connect(engine: &Engine) -> Result<Link, Fault> {
-        Ok(Link { connection: engine.connect().await?, timeout: engine.timeout() })
+    async fn connect(client: &RedisClient) -> Result<RedisConnection, RedisFault> {
+        Ok(RedisConnection { connection: client.connect().await?, timeout: client.timeout() })
     }
 
     /// Writes all keys of one credential at once; gives back what was under each before.
@@ -119,7 +131,7 @@ impl Link {
         keys: &[&str],
         values: &[Vec<u8>],
         ttl_ms: Option<u64>,
-    ) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+    ) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
         let mut pipeline = Pipeline::with_capacity(2 * keys.len() + 2);
         // A value of another type cannot be read, and is replaced all the same. Not the library's own transactions:
         // they do not tell why a server refused to execute one.
@@ -135,7 +147,7 @@ impl Link {
         }
         pipeline.cmd("EXEC");
         let answers = executed(self.ask(&pipeline).await?)?;
-        let (before, written) = answers.split_at_checked(keys.len()).ok_or(Fault::Protocol)?;
+        let (before, written) = answers.split_at_checked(keys.len()).ok_or(RedisFault::Protocol)?;
         if let Some(refused) = written.iter().find_map(refusal) {
             return Err(refused);
         }
@@ -143,7 +155,7 @@ impl Link {
     }
 
     /// What is under these keys now.
-    async fn look(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+    async fn look(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
         let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
         pipeline.ignore_errors();
         for key in keys {
@@ -151,7 +163,7 @@ impl Link {
         }
         pipeline.cmd("PING");
         let mut answers: Vec<Value> = self.ask(&pipeline).await?;
-        let pong = answers.pop().ok_or(Fault::Protocol)?;
+        let pong = answers.pop().ok_or(RedisFault::Protocol)?;
         match refusal(&pong) {
             Some(fault) => Err(fault),
             None => answers.iter().map(found).collect(),
@@ -159,7 +171,7 @@ impl Link {
     }
 
     /// What is under these keys now, and for how long Redis keeps it.
-    async fn look_with_times(&mut self, keys: &[&str]) -> Result<Vec<Stored>, Fault> {
+    async fn look_with_times(&mut self, keys: &[&str]) -> Result<Vec<StoredBytes>, RedisFault> {
         let contents = self.look(keys).await?;
         let mut pipeline = Pipeline::with_capacity(keys.len());
         pipeline.ignore_errors();
@@ -173,13 +185,13 @@ impl Link {
         };
         let answers = self.ask(&pipeline).await?;
         let stored = |(bytes, answer): (Option<Vec<u8>>, &Value)| {
-            Some(Stored { bytes: bytes?, left_ms: left(answer), written_unix_ms: None })
+            Some(StoredBytes { bytes: bytes?, left_ms: left(answer), written_unix_ms: None })
         };
         Ok(contents.into_iter().zip(&answers).filter_map(stored).collect())
     }
 
     /// Deletes those keys that hold exactly these bytes; how many did.
-    async fn delete_ours(&mut self, expected: &[(&str, &[u8])]) -> Result<u64, Fault> {
+    async fn delete_ours(&mut self, expected: &[(&str, &[u8])]) -> Result<u64, RedisFault> {
         let mut pipeline = Pipeline::with_capacity(expected.len());
         pipeline.ignore_errors();
         for (key, value) in expected {
@@ -194,28 +206,28 @@ impl Link {
         answers.iter().map(deleted).sum()
     }
 
-    async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
+    async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFault> {
         let asking = pipeline.query_async(&mut self.connection);
-        let answer = tokio::time::timeout(2 * self.timeout, asking).await.map_err(|_| Fault::Timeout)?;
+        let answer = tokio::time::timeout(2 * self.timeout, asking).await.map_err(|_| RedisFault::Timeout)?;
         answer.map_err(|error| fault_of(&error))
     }
 }
 
 /// The answers inside a transaction. If it was refused, the first refusal of a command says why.
-fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
+fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisFault> {
     match answers.pop() {
         Some(Value::Array(inside)) => Ok(inside),
         Some(last) => {
-            let refusals: Vec<Fault> = answers.iter().chain([&last]).filter_map(refusal).collect();
-            let known = refusals.iter().find(|fault| **fault != Fault::Other).or(refusals.first());
-            Err(known.copied().unwrap_or(Fault::Protocol))
+            let refusals: Vec<RedisFault> = answers.iter().chain([&last]).filter_map(refusal).collect();
+            let known = refusals.iter().find(|fault| **fault != RedisFault::Other).or(refusals.first());
+            Err(known.copied().unwrap_or(RedisFault::Protocol))
         }
-        None => Err(Fault::Protocol),
+        None => Err(RedisFault::Protocol),
     }
 }
 
 /// What a `GET` brought; text of another type counts as something.
-fn found(answer: &Value) -> Result<Option<Vec<u8>>, Fault> {
+fn found(answer: &Value) -> Result<Option<Vec<u8>>, RedisFault> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes.clone())),
@@ -223,7 +235,7 @@ fn found(answer: &Value) -> Result<Option<Vec<u8>>, Fault> {
         Value::ServerError(error) if error.code() == "WRONGTYPE" || is_wrong_type(error.details()) => {
             Ok(Some(Vec::new()))
         }
-        answer => Err(refusal(answer).unwrap_or(Fault::Protocol)),
+        answer => Err(refusal(answer).unwrap_or(RedisFault::Protocol)),
     }
 }
 

@@ -10,52 +10,57 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use self::database::{Bound, Change, Database, Query};
+use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::item::Entry;
+use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, Write};
+use super::item::RenderedEntry;
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
-use super::target::{Current, Fault, Retract, Target, Write};
-use crate::credential::adopt::Stored;
+use crate::credential::adopt::StoredBytes;
 
 /// A database of the site's own.
-pub(super) struct Sql {
+pub(super) struct SqlBackend {
     config: SqlSink,
     database: Database,
 }
 
-impl Sql {
-    pub fn new(config: &SqlSink) -> Sql {
-        Sql { config: config.clone(), database: Database::new(config.server.clone()) }
+impl SqlBackend {
+    pub fn new(config: &SqlSink) -> SqlBackend {
+        SqlBackend { config: config.clone(), database: Database::new(config.server.clone()) }
     }
 
-    fn plan(&self, entry: &Entry) -> Result<&SqlPlan, SqlFault> {
+    fn plan(&self, entry: &RenderedEntry) -> Result<&SqlPlan, SqlFault> {
         self.config.plan(entry.config().of).ok_or(SqlFault::Syntax)
     }
 
-    async fn write_one(&self, entry: &Entry, value: &[u8], current: &Current) -> Result<Option<Vec<u8>>, SqlFault> {
+    async fn write_one(
+        &self,
+        entry: &RenderedEntry,
+        value: &[u8],
+        current: &CurrentValue,
+    ) -> Result<Option<Vec<u8>>, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = Facts { entry: entry.config(), value: Some(text(value)?), current: Some(current) };
+        let facts = SqlFacts { entry: entry.config(), value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
             Some(read) => self.database.read(&facts.query(read)).await?,
             None => None,
         };
         let queries = plan.write.iter().map(|statement| facts.query(statement)).collect();
         let instead = plan.insert.as_ref().map(|statement| facts.query(statement));
-        self.database.change(&Change { queries, instead, must_change: true }).await?;
+        self.database.change(&RowChange { queries, instead, must_change: true }).await?;
         Ok(before)
     }
 
-    async fn read_one(&self, entry: &Entry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
+    async fn read_one(&self, entry: &RenderedEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
         let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-        let facts = Facts { entry: entry.config(), value: None, current: None };
+        let facts = SqlFacts { entry: entry.config(), value: None, current: None };
         Ok(Some(self.database.read(&facts.query(read)).await?))
     }
 
     /// Marks a row as over, if our value is still the one that stands there.
-    async fn retract_one(&self, entry: &Entry, value: &[u8], last: &Current) -> Result<u64, SqlFault> {
+    async fn retract_one(&self, entry: &RenderedEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = Facts { entry: entry.config(), value: Some(text(value)?), current: Some(last) };
+        let facts = SqlFacts { entry: entry.config(), value: Some(text(value)?), current: Some(last) };
         let queries = match (&plan.retract, &plan.read) {
             (Some(retract), _) => vec![facts.query(retract)],
             // The same row with times that are past.
@@ -68,15 +73,15 @@ impl Sql {
             // Whose it is that stands there cannot be known.
             _ => return Ok(0),
         };
-        self.database.change(&Change { queries, instead: None, must_change: false }).await
+        self.database.change(&RowChange { queries, instead: None, must_change: false }).await
     }
 
     /// Connects, and has the database judge each statement without running it.
-    pub async fn try_out(&self, entries: &[SinkEntry]) -> Result<(), Fault> {
+    pub async fn try_out(&self, entries: &[SinkEntry]) -> Result<(), SinkFault> {
         self.database.open().await?;
         for plan in &self.config.plans {
             let Some(entry) = entries.iter().find(|entry| plan.of.is_none_or(|of| of == entry.of)) else { continue };
-            let facts = Facts { entry, value: None, current: None };
+            let facts = SqlFacts { entry, value: None, current: None };
             let statements = plan.write.iter().chain(&plan.insert).chain(&plan.read).chain(&plan.retract);
             for statement in statements {
                 self.database.prepare(&facts.query(statement)).await?;
@@ -86,12 +91,12 @@ impl Sql {
     }
 }
 
-impl Target for Sql {
-    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+impl SinkBackend for SqlBackend {
+    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
         async { Ok(self.database.open().await?) }.boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
         async move {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {
@@ -102,7 +107,10 @@ impl Target for Sql {
         .boxed()
     }
 
-    fn read<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+    fn read<'a>(
+        &'a self,
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
         async move {
             let mut found = Vec::with_capacity(entries.len());
             for entry in entries {
@@ -117,21 +125,24 @@ impl Target for Sql {
     }
 
     /// Further columns of the same row may tell a time.
-    fn read_with_times<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Stored>>, Fault>> {
+    fn read_with_times<'a>(
+        &'a self,
+        entries: &'a [RenderedEntry],
+    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
         async move {
             let mut stored = Vec::new();
             for entry in entries {
                 let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-                let facts = Facts { entry: entry.config(), value: None, current: None };
+                let facts = SqlFacts { entry: entry.config(), value: None, current: None };
                 let columns = self.database.read_row(&facts.query(read)).await?;
-                stored.extend(columns.into_iter().flatten().map(Stored::from));
+                stored.extend(columns.into_iter().flatten().map(StoredBytes::from));
             }
             Ok(Some(stored))
         }
         .boxed()
     }
 
-    fn retract<'a>(&'a self, retract: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
         async move {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut retracted = 0;
@@ -153,30 +164,30 @@ fn text(value: &[u8]) -> Result<&str, SqlFault> {
 }
 
 /// What is known of one entry at one instant.
-struct Facts<'a> {
+struct SqlFacts<'a> {
     entry: &'a SinkEntry,
     value: Option<&'a str>,
-    current: Option<&'a Current>,
+    current: Option<&'a CurrentValue>,
 }
 
-impl Facts<'_> {
+impl SqlFacts<'_> {
     fn query(&self, statement: &SqlStatement) -> Query {
         let bound = statement.parameters.iter().map(|parameter| self.bound(*parameter)).collect();
         Query { text: Arc::from(statement.text.as_str()), bound }
     }
 
-    fn bound(&self, parameter: SqlParameter) -> Bound {
+    fn bound(&self, parameter: SqlParameter) -> SqlValue {
         let id = self.entry.app.as_str();
         let (appid, agent) = id.split_once(':').unwrap_or((id, ""));
         match parameter {
-            SqlParameter::Value => Bound::Text(self.value.unwrap_or_default().to_owned()),
-            SqlParameter::AppId => Bound::Text(appid.to_owned()),
-            SqlParameter::Id => Bound::Text(id.to_owned()),
-            SqlParameter::Agent => Bound::Text(agent.to_owned()),
-            SqlParameter::Kind => Bound::Text(self.entry.of.word().to_owned()),
+            SqlParameter::Value => SqlValue::Text(self.value.unwrap_or_default().to_owned()),
+            SqlParameter::AppId => SqlValue::Text(appid.to_owned()),
+            SqlParameter::Id => SqlValue::Text(id.to_owned()),
+            SqlParameter::Agent => SqlValue::Text(agent.to_owned()),
+            SqlParameter::CredentialType => SqlValue::Text(self.entry.of.word().to_owned()),
             SqlParameter::Time { fact, plus } => {
                 let time = self.current.and_then(|current| current.times(0).get(fact)).unwrap_or_default();
-                Bound::Integer(time.saturating_add(plus))
+                SqlValue::Integer(time.saturating_add(plus))
             }
         }
     }

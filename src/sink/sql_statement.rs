@@ -36,7 +36,7 @@ pub enum SqlParameter {
     /// `<corpid>:<agent>`, or the appid.
     Id,
     Agent,
-    Kind,
+    CredentialType,
 }
 
 /// What is wrong with a statement.
@@ -132,7 +132,7 @@ fn parameter(word: &str) -> Option<SqlParameter> {
         "appid" => return Some(SqlParameter::AppId),
         "id" => return Some(SqlParameter::Id),
         "agent" => return Some(SqlParameter::Agent),
-        "kind" => return Some(SqlParameter::Kind),
+        "kind" => return Some(SqlParameter::CredentialType),
         _ => {}
     }
     let TimeShown { fact, add } = time_shown(word)?;

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 
 use super::options::{SinkContent, SinkFile};
 use super::*;
-use crate::credential::table::{Key, Published};
+use crate::credential::table::{KeyConfig, Published};
 use crate::encoding::View;
 use crate::platform::CredentialName;
 
 /// Remembers what is written and when.
 #[derive(Default)]
-struct Counting {
+struct CountingBackend {
     /// Of each write, in order: the entry's name and the second.
     writes: Mutex<Vec<(String, u64)>>,
     begun: Mutex<Option<Instant>>,
@@ -24,7 +24,7 @@ struct Counting {
     written: Notify,
 }
 
-impl Counting {
+impl CountingBackend {
     fn second(&self) -> u64 {
         self.begun.lock().get_or_insert_with(Instant::now).elapsed().as_secs()
     }
@@ -40,13 +40,13 @@ impl Counting {
     }
 }
 
-impl Target for Counting {
-    fn open(&self) -> BoxFuture<'_, Result<(), Fault>> {
+impl SinkBackend for CountingBackend {
+    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
         self.second();
         std::future::ready(Ok(())).boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Fault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
         async {
             let name = write.entries[0].name().to_owned();
             if self.hung.lock().contains(&name) {
@@ -62,18 +62,18 @@ impl Target for Counting {
         .boxed()
     }
 
-    fn read<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, Fault>> {
+    fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
         let seen = if self.refuses.load(Relaxed) { Err(refusal()) } else { Ok(None) };
         std::future::ready(seen).boxed()
     }
 
-    fn retract<'a>(&'a self, _: &'a Retract) -> BoxFuture<'a, Result<u64, Fault>> {
+    fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
         std::future::ready(Ok(0)).boxed()
     }
 }
 
-fn refusal() -> Fault {
-    Fault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: Scope::Entry }
+fn refusal() -> SinkFault {
+    SinkFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: SinkFaultScope::RenderedEntry }
 }
 
 fn key(app: usize) -> String {
@@ -87,7 +87,7 @@ fn publish(table: &Table, app: usize, value: &str) {
 }
 
 /// So many apps, each with a value, and the sink's task.
-fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<Counting>, CancellationToken) {
+fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<CountingBackend>, CancellationToken) {
     let (table, target, end, _) = start_with_stats(apps, rewrite_every_ms);
     (table, target, end)
 }
@@ -95,8 +95,8 @@ fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<Counting>, Canc
 fn start_with_stats(
     apps: usize,
     rewrite_every_ms: u64,
-) -> (Arc<Table>, Arc<Counting>, CancellationToken, Arc<SinkStats>) {
-    let keys = |app: usize| vec![Key { name: key(app), spoken: None, view: View::RAW }];
+) -> (Arc<Table>, Arc<CountingBackend>, CancellationToken, Arc<SinkStats>) {
+    let keys = |app: usize| vec![KeyConfig { name: key(app), redacted_name: None, view: View::RAW }];
     let (table, _) = Table::new((0..apps).map(|app| (format!("wx{app}"), keys(app))));
     let table = Arc::new(table);
     (0..apps).for_each(|app| publish(&table, app, "a-token"));
@@ -104,7 +104,7 @@ fn start_with_stats(
         app: format!("wx{app}"),
         of: CredentialName::AccessToken,
         name: key(app),
-        spoken: None,
+        redacted_name: None,
         content: SinkContent::Value,
     };
     let config = Options {
@@ -113,9 +113,9 @@ fn start_with_stats(
         check_every_ms: 5_000,
         rewrite_every_ms,
     };
-    let target = Arc::new(Counting::default());
+    let target = Arc::new(CountingBackend::default());
     let stats = Arc::<SinkStats>::default();
-    let sink = Sink::new(&config, target.clone(), &table, stats.clone());
+    let sink = SinkRunner::new(&config, target.clone(), &table, stats.clone());
     let end = CancellationToken::new();
     tokio::spawn(sink.run(end.clone()));
     (table, target, end, stats)

@@ -79,7 +79,7 @@ impl ConnectionInfo {
     }
 
     /// Notes that a command is being executed.
-    pub fn command_at(&self, boot_ms: u64) {
+    pub fn record_command(&self, boot_ms: u64) {
         self.last_command_boot_ms.store(boot_ms, Relaxed);
     }
 
@@ -90,9 +90,9 @@ impl ConnectionInfo {
 
 /// All of them, by file descriptor as memcached numbers them.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<BTreeMap<i32, Arc<ConnectionInfo>>>);
+pub struct ConnectionTable(Mutex<BTreeMap<i32, Arc<ConnectionInfo>>>);
 
-impl Connections {
+impl ConnectionTable {
     pub fn add(&self, descriptor: i32, info: ConnectionInfo) -> Arc<ConnectionInfo> {
         let info = Arc::new(info);
         self.0.lock().insert(descriptor, info.clone());

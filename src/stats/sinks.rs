@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 #[derive(Default, Debug)]
 pub struct SinkStats {
     /// `redis`, `sql`, `file` or `command`.
-    pub of_type: &'static str,
+    pub sink_type: &'static str,
     /// Where it writes, without anything secret.
     pub target: String,
     /// Whether its target can be used at present.
@@ -25,11 +25,11 @@ pub struct SinkStats {
     pub deletes: AtomicU64,
     /// Tokens found there that somebody else had written over ours.
     pub foreign_writes: AtomicU64,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentSinkEvents>,
 }
 
 #[derive(Default, Debug)]
-struct Recent {
+struct RecentSinkEvents {
     /// How often something failed, by class.
     failures: BTreeMap<&'static str, u64>,
     last_error: Option<SinkError>,
@@ -64,8 +64,8 @@ pub struct SinkWrite {
 }
 
 impl SinkStats {
-    pub fn new(of_type: &'static str, target: String) -> SinkStats {
-        SinkStats { of_type, target, ..SinkStats::default() }
+    pub fn new(sink_type: &'static str, target: String) -> SinkStats {
+        SinkStats { sink_type, target, ..SinkStats::default() }
     }
 
     /// Notes that so many entries of a credential are written; one of them is shown.

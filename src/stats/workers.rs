@@ -20,7 +20,7 @@ impl Counter {
 }
 
 /// A set of counters, and how sums of it are made.
-pub(super) trait Counts: Default {
+pub(super) trait CounterSet: Default {
     type Totals: Default;
 
     fn add_to(&self, totals: &mut Self::Totals);
@@ -30,13 +30,13 @@ pub(super) trait Counts: Default {
 
 /// The sets of all workers.
 #[derive(Default, Debug)]
-pub(super) struct Workers<C: Counts> {
+pub(super) struct Workers<C: CounterSet> {
     sets: Mutex<Vec<Arc<C>>>,
     /// What a reset subtracts.
     base: Mutex<C::Totals>,
 }
 
-impl<C: Counts> Workers<C> {
+impl<C: CounterSet> Workers<C> {
     /// A new worker's own set.
     pub fn register(&self) -> Arc<C> {
         let worker = Arc::new(C::default());

@@ -19,9 +19,9 @@ const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// What a waiting line takes besides its text, bytes: short lines must not take more than long ones.
 const LINE_OVERHEAD_BYTES: usize = 64;
 
-/// The queue. One thread writes it, see [`Queue::start`].
-pub(super) struct Queue {
-    state: Mutex<State>,
+/// The queue. One thread writes it, see [`LogQueue::start`].
+pub(super) struct LogQueue {
+    state: Mutex<QueueState>,
     /// A line has come.
     filled: Condvar,
     /// Everything there was has been written or given up.
@@ -30,36 +30,36 @@ pub(super) struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
     /// A line did not fit. Nothing is taken until all that waits is written, so that a log has one gap instead of many.
     is_full: bool,
     /// Lines that were dropped and that the log has not told of.
-    unsaid: u64,
+    unreported: u64,
     /// The thread has something in hand.
     is_writing: bool,
 }
 
 /// What the thread does next.
-enum Next {
+enum NextLine {
     Write(Box<[u8]>),
     /// So many lines are missing at this place.
     SayDropped(u64),
 }
 
-impl Queue {
+impl LogQueue {
     /// Starts the thread that writes to `out`. `tell_dropped` gives the line that says how many are missing.
     pub fn start<W>(
         out: W,
         dropped: Arc<AtomicU64>,
         tell_dropped: impl Fn(u64) -> Vec<u8> + Send + 'static,
-    ) -> io::Result<Arc<Queue>>
+    ) -> io::Result<Arc<LogQueue>>
     where
         W: Write + AsFd + Send + 'static,
     {
         let queue =
-            Arc::new(Queue { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), dropped });
+            Arc::new(LogQueue { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), dropped });
         let writer = queue.clone();
         // Never joined: it may be waiting for a reader that will not come.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out, tell_dropped))?;
@@ -72,7 +72,7 @@ impl Queue {
         let bytes = line.len() + LINE_OVERHEAD_BYTES;
         if state.is_full || state.bytes + bytes > WAITING_BYTES_MAX {
             state.is_full = true;
-            state.unsaid += 1;
+            state.unreported += 1;
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
@@ -99,8 +99,8 @@ impl Queue {
         loop {
             let next = self.next(out_works);
             let text = match &next {
-                Next::Write(line) => Cow::Borrowed(&**line),
-                Next::SayDropped(lines) => Cow::Owned(tell_dropped(*lines)),
+                NextLine::Write(line) => Cow::Borrowed(&**line),
+                NextLine::SayDropped(lines) => Cow::Owned(tell_dropped(*lines)),
             };
             // Half a line may stand there from the last attempt.
             let text = if is_torn { Cow::Owned([b"\n", &*text].concat()) } else { text };
@@ -117,18 +117,18 @@ impl Queue {
 
     /// Waits for something to do. After a write that failed nothing is said about lines that are missing: it would fail,
     /// too.
-    fn next(&self, out_works: bool) -> Next {
+    fn next(&self, out_works: bool) -> NextLine {
         let mut state = self.state.lock();
         loop {
             if let Some(line) = state.lines.pop_front() {
                 state.bytes -= line.len() + LINE_OVERHEAD_BYTES;
                 state.is_writing = true;
-                return Next::Write(line);
+                return NextLine::Write(line);
             }
             state.is_full = false;
-            if state.unsaid > 0 && out_works {
+            if state.unreported > 0 && out_works {
                 state.is_writing = true;
-                return Next::SayDropped(std::mem::take(&mut state.unsaid));
+                return NextLine::SayDropped(std::mem::take(&mut state.unreported));
             }
             state.is_writing = false;
             self.emptied.notify_all();
@@ -137,14 +137,14 @@ impl Queue {
     }
 
     /// It could not be written.
-    fn take_back(&self, next: &Next) {
+    fn take_back(&self, next: &NextLine) {
         let mut state = self.state.lock();
         match next {
-            Next::Write(_) => {
-                state.unsaid += 1;
+            NextLine::Write(_) => {
+                state.unreported += 1;
                 self.dropped.fetch_add(1, Relaxed);
             }
-            Next::SayDropped(lines) => state.unsaid += lines,
+            NextLine::SayDropped(lines) => state.unreported += lines,
         }
     }
 }
@@ -181,14 +181,14 @@ mod tests {
         format!("{lines} dropped\n").into_bytes()
     }
 
-    fn start(out: impl Into<OwnedFd>) -> (Arc<Queue>, Arc<AtomicU64>) {
+    fn start(out: impl Into<OwnedFd>) -> (Arc<LogQueue>, Arc<AtomicU64>) {
         let dropped = Arc::new(AtomicU64::new(0));
         let out = std::fs::File::from(out.into());
-        (Queue::start(out, dropped.clone(), tell_dropped).unwrap(), dropped)
+        (LogQueue::start(out, dropped.clone(), tell_dropped).unwrap(), dropped)
     }
 
     /// A queue whose reader reads nothing yet, full.
-    fn full() -> (Arc<Queue>, Arc<AtomicU64>, std::io::PipeReader, u64) {
+    fn full() -> (Arc<LogQueue>, Arc<AtomicU64>, std::io::PipeReader, u64) {
         let (reader, out) = std::io::pipe().unwrap();
         let (queue, dropped) = start(out);
         let mut pushed = 0;

@@ -4,7 +4,7 @@
 'use strict';
 
 const { assert, inBrowser, leave, reads, row, visit } = require('./lib.js');
-const { app, credential, failing, Made } = require('./made.js');
+const { app, credential, failing, FakeServer } = require('./fake_server.js');
 
 const MINUTE_MS = 60_000;
 const IP = '203.0.113.7';
@@ -16,13 +16,13 @@ const named = (n) => `wxbeef${String(n).padStart(12, '0')}`;
 
 /** Runs with a server of that data, and sees that the page does nothing that it may not. */
 async function on(data, browser, options, act) {
-  const made = await new Made(data).start();
+  const fake = await new FakeServer(data).start();
   try {
-    const window = await visit(browser, { url: made.url, ...options });
-    await act(window.page, made, window);
+    const window = await visit(browser, { url: fake.url, ...options });
+    await act(window.page, fake, window);
     await leave(window);
   } finally {
-    made.stop();
+    fake.stop();
   }
 }
 
@@ -68,7 +68,7 @@ const scenarios = {
       ['en-GB', /^All 2 credentials are live$/, /^No contact for \d+ s, last seen: All 2 credentials are live$/, /^No contact for \d+ s – tokencached$/],
       ['zh-CN', /^全部 2 个凭证均有效$/, /^已失去联系 \d+秒，最后所见：全部 2 个凭证均有效$/, /^失去联系 \d+秒 – tokencached$/],
     ]) {
-      await on({ apps: [app(named(1)), app(named(2))] }, browser, { locale, allowed }, async (page, made) => {
+      await on({ apps: [app(named(1)), app(named(2))] }, browser, { locale, allowed }, async (page, fake) => {
         const look = () => page.evaluate(() => ({
           title: document.title, headline: document.querySelector('#headline .shape').getAttribute('class'),
           green: [...document.querySelectorAll('.share, .life, .counts, .charts')].filter((one) => !getComputedStyle(one).filter.includes('grayscale(1)')).length,
@@ -79,7 +79,7 @@ const scenarios = {
         assert.equal(before.headline, 'shape fresh');
         assert.equal(before.title, 'tokencached');
         assert.notEqual(before.tone, before.muted);
-        made.hangs = true;
+        fake.hangs = true;
         await reads(page, '#headline', away);
         const silent = await look();
         assert.equal(silent.headline, 'shape unknown', 'the headline has no colour');
@@ -91,7 +91,7 @@ const scenarios = {
         const [seen, at] = [await left(), await page.locator('#headline').innerText()];
         await page.waitForFunction((at) => document.querySelector('#headline').innerText !== at, at);
         assert.equal(await left(), seen);
-        made.hangs = false;
+        fake.hangs = false;
         await reads(page, '#headline', well);
         await page.waitForFunction(() => document.title === 'tokencached' && !document.querySelector('[data-contact]'));
         assert.equal((await look()).headline, 'shape fresh');
@@ -138,9 +138,9 @@ const scenarios = {
       await reads(page, '#found', /^1 of 40 apps$/);
     });
     // One mends itself, and the fold says so.
-    await on(data, browser, {}, async (page, made) => {
+    await on(data, browser, {}, async (page, fake) => {
       await reads(page, '#faults-list > li:nth-child(1)', /^37 apps:/);
-      made.change(named(1), { ...credential(named(1)) });
+      fake.change(named(1), { ...credential(named(1)) });
       await reads(page, '#faults-list > li:nth-child(1)', /^36 apps:/);
     });
     await on({ apps: [app(named(1))] }, browser, {}, async (page) => {
@@ -174,17 +174,17 @@ const scenarios = {
     const shared = {
       node: 'shop-a', store: 'redis', up: true, age_ms: 100, others: [{ node: 'shop-b', last_fetch_at_ms: Date.now() - MINUTE_MS }], forged_values: 0, forged_counts: 0,
     };
-    await on({ apps, status: { shared_state: shared } }, browser, {}, async (page, made) => {
+    await on({ apps, status: { shared_state: shared } }, browser, {}, async (page, fake) => {
       await reads(page, '[data-node="shop-a"]', /^shop-a\s*this node\s*has fetched the values of 1 credential$/);
       await reads(page, '[data-node="shop-b"]', /^shop-b\s*has fetched the values of 2 credentials\s*last fetch \d\d:\d\d:\d\d$/);
       await reads(page, '#nodes .store', /^the cluster store \(Redis\) is in reach$/);
       await page.click(`${row(named(2))} .toggle`);
       await reads(page, `${row(named(2))} .more`, /Fetched by node\s+shop-b/);
-      made.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, up: false, age_ms: 65_000 } });
+      fake.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, up: false, age_ms: 65_000 } });
       await reads(page, '#nodes .store', /^the cluster store \(Redis\) has been out of reach for 1 min \d+ s$/);
       await reads(page, '#subline', /out of reach/);
       // A node that had never been seen.
-      made.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, others: [...shared.others, { node: 'shop-c', last_fetch_at_ms: Date.now() }] } });
+      fake.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, others: [...shared.others, { node: 'shop-c', last_fetch_at_ms: Date.now() }] } });
       await reads(page, '[data-node="shop-c"]', /^shop-c\s*has fetched none of the present values/);
       await page.click('#language');
       await reads(page, '[data-node="shop-a"]', /^shop-a\s*本节点\s*当前有 1 个凭证由它获取$/);
@@ -228,7 +228,7 @@ const scenarios = {
   async many(browser) {
     const apps = [];
     for (let n = 0; n < 10_000; n += 1) apps.push(app(named(n), n % 1000 === 7 ? [failing(named(n), NOT_LISTED)] : [credential(named(n)), credential(named(n), 'jsapi_ticket')]));
-    await on({ apps }, browser, {}, async (page, made) => {
+    await on({ apps }, browser, {}, async (page, fake) => {
       await reads(page, '#found', /^10,000 apps$/);
       await reads(page, '#faults-list', /^10 apps:/);
       const elements = () => page.evaluate(() => document.querySelectorAll('*').length);
@@ -240,9 +240,9 @@ const scenarios = {
         window.moved = 0;
         new MutationObserver((changes) => (window.moved += changes.length)).observe(document.querySelector('#list'), { childList: true });
       });
-      for (let n = 5000; n < 6000; n += 1) made.change(named(n), { kind: 'access_token', generation: 8, next_try_at_ms: Date.now() + 3_000_000 });
-      made.change(named(9999), { kind: 'access_token', generation: 77 });
-      made.change(named(8), { kind: 'access_token', generation: 9 });
+      for (let n = 5000; n < 6000; n += 1) fake.change(named(n), { kind: 'access_token', generation: 8, next_try_at_ms: Date.now() + 3_000_000 });
+      fake.change(named(9999), { kind: 'access_token', generation: 77 });
+      fake.change(named(8), { kind: 'access_token', generation: 9 });
       await reads(page, `${row(named(8))} .generation`, /^9$/);
       assert.equal(await page.evaluate(() => window.moved), 0);
       await page.fill('#search', named(9999));
@@ -255,7 +255,7 @@ const scenarios = {
       await page.locator('#rest').scrollIntoViewIfNeeded();
       await page.waitForFunction((before) => document.querySelectorAll('#list > li').length > before, before);
       // A new trouble goes to the top.
-      made.change(named(4444), failing(named(4444), { ...NOT_LISTED, errcode: 40001, meaning: 'wrong app secret' }));
+      fake.change(named(4444), failing(named(4444), { ...NOT_LISTED, errcode: 40001, meaning: 'wrong app secret' }));
       await reads(page, '#faults-list', /wxbeef000000004444\s*Wrong app secret/);
     });
   },

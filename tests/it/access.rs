@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use tokencached::sandbox::{AppOptions, Options};
 
 use crate::binary::Packet;
-use crate::support::{APPID, Client, Node, PATIENCE, SECRET, Wechat, run, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, TIMEOUT, Wechat, run, tokencached, wait_for, write};
 
 const USERS: &str = "alice:secret\nbob:pa:ss\ncarol:\n";
 const OTHER: &str = "wxfedcba9876543210";
@@ -213,7 +213,7 @@ fn guesses_count_over_all_connections_of_an_address_and_a_right_password_still_p
 }
 
 #[test]
-fn a_stranger_makes_nobody_read_much() {
+fn a_client_before_its_login_makes_nobody_read_much() {
     let node = guarded();
     for bytes in [
         format!("set x 0 0 100000\r\n{}\r\n", "a".repeat(100_000)),
@@ -223,7 +223,7 @@ fn a_stranger_makes_nobody_read_much() {
         "\u{16}\u{3}\u{1}".to_owned(),
     ] {
         let mut stream = TcpStream::connect(node.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         // What is not read when the server closes may come back as a reset, also while we still send.
         let _ = stream.write_all(bytes.as_bytes());
         let mut answer = Vec::new();
@@ -272,7 +272,7 @@ fn sighup_reads_users_again_and_drops_nobody() {
 }
 
 /// Two apps, and users with all kinds of rights.
-struct Shop {
+struct TwoApps {
     wechat: Wechat,
     node: Node,
 }
@@ -295,8 +295,8 @@ name = \"reader\"
 rights = [\"all\", \"read_only\"]
 ";
 
-impl Shop {
-    fn open(server: &str) -> Shop {
+impl TwoApps {
+    fn open(server: &str) -> TwoApps {
         let second = AppOptions { appid: OTHER.into(), secret: SECRET.into(), ..AppOptions::default() };
         let wechat = Wechat::with(Options { apps: vec![second], ..Options::default() });
         let folder = tempfile::tempdir().unwrap();
@@ -304,13 +304,13 @@ impl Shop {
         let second = format!("tickets = [\"jsapi\"]\n[[app]]\nappid = \"{OTHER}\"\nsecret = \"{SECRET}\"\n{RIGHTS}");
         let server = format!("auth_file = \"users\"\n{server}");
         let node = Node::start_in(folder, &wechat.config(&server, &second), &[]);
-        let shop = Shop { wechat, node };
-        let mut client = shop.client("all");
+        let fixture = TwoApps { wechat, node };
+        let mut client = fixture.client("all");
         for key in [format!("access_token:{APPID}"), format!("jsapi_ticket:{APPID}"), format!("access_token:{OTHER}")] {
             wait_for("a token", || client.get(&key));
         }
         client.expect("set k 0 0 1\r\n1\r\n", "STORED\r\n");
-        shop
+        fixture
     }
 
     fn client(&self, user: &str) -> Client {
@@ -323,7 +323,7 @@ impl Shop {
 
 #[test]
 fn each_user_sees_what_it_may_and_nothing_else() {
-    let shop = Shop::open("");
+    let fixture = TwoApps::open("");
     let keys = [
         "k".to_owned(),
         format!("access_token:{APPID}"),
@@ -337,7 +337,7 @@ fn each_user_sees_what_it_may_and_nothing_else() {
         ("one", [true, true, true, false]),
         ("reader", [true, true, true, true]),
     ] {
-        let mut client = shop.client(user);
+        let mut client = fixture.client(user);
         for (key, seen) in keys.iter().zip(seen) {
             assert_eq!(client.get(key).is_some(), seen, "{user} get {key}");
             // All in one get, with the others around it.
@@ -353,8 +353,8 @@ fn each_user_sees_what_it_may_and_nothing_else() {
         assert_eq!(client.stat("", "managed_credentials"), Some(count.to_string()), "{user}");
     }
     // Nobody has written a table for it.
-    shop.node.connect().expect("set x 0 0 8\r\nnobody p\r\n", "CLIENT_ERROR authentication failure\r\n");
-    assert_eq!(shop.wechat.calls(OTHER).total(), 1);
+    fixture.node.connect().expect("set x 0 0 8\r\nnobody p\r\n", "CLIENT_ERROR authentication failure\r\n");
+    assert_eq!(fixture.wechat.calls(OTHER).total(), 1);
 }
 
 fn base64(key: &str) -> String {
@@ -365,11 +365,11 @@ fn base64(key: &str) -> String {
 
 #[test]
 fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
-    let shop = Shop::open("");
+    let fixture = TwoApps::open("");
     let token = format!("access_token:{APPID}");
-    let calls = shop.wechat.calls(APPID).total();
+    let calls = fixture.wechat.calls(APPID).total();
     for (user, key) in [("plain", token.as_str()), ("tokens", "k"), ("reader", "k"), ("reader", token.as_str())] {
-        let mut client = shop.client(user);
+        let mut client = fixture.client(user);
         for word in ["set", "add", "replace", "append", "prepend"] {
             client.expect(format!("{word} {key} 0 0 20\r\n{}\r\n", "9".repeat(20)), "NOT_STORED\r\n");
         }
@@ -399,23 +399,23 @@ fn what_a_user_may_not_see_it_can_neither_change_nor_find() {
         }
     }
     for user in ["tokens", "reader"] {
-        shop.client(user).expect("flush_all\r\n", "CLIENT_ERROR permission denied\r\n");
+        fixture.client(user).expect("flush_all\r\n", "CLIENT_ERROR permission denied\r\n");
     }
-    let mut client = shop.client("all");
+    let mut client = fixture.client("all");
     assert_eq!(client.get("k").as_deref(), Some(&b"1"[..]));
     assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).as_deref(), Some("0"), "no check was asked for");
     assert_eq!(client.stat("tokens", &format!("{APPID}:rival_writes")).as_deref(), Some("0"));
-    assert_eq!(shop.wechat.calls(APPID).total(), calls);
+    assert_eq!(fixture.wechat.calls(APPID).total(), calls);
     assert!(client.stat("", "access_denied").unwrap().parse::<u32>().unwrap() > 50);
-    shop.node.await_log("has no right to");
-    assert_eq!(shop.node.log().matches("has no right to").count(), 1, "{}", shop.node.log());
+    fixture.node.await_log("has no right to");
+    assert_eq!(fixture.node.log().matches("has no right to").count(), 1, "{}", fixture.node.log());
     // Those who may, can.
-    shop.client("plain").expect("set k 0 0 1\r\n2\r\nincr k 1\r\nflush_all\r\n", "STORED\r\n3\r\nOK\r\n");
-    shop.client("tokens").expect(format!("delete {token}\r\n"), "DELETED\r\n");
+    fixture.client("plain").expect("set k 0 0 1\r\n2\r\nincr k 1\r\nflush_all\r\n", "STORED\r\n3\r\nOK\r\n");
+    fixture.client("tokens").expect(format!("delete {token}\r\n"), "DELETED\r\n");
 }
 
 /// A command in each of the three forms, and what it needs to find something.
-struct Deed {
+struct CommandForms {
     text: String,
     meta: Option<String>,
     packet: Packet,
@@ -423,12 +423,12 @@ struct Deed {
 }
 
 /// Everything that a client may or may not do, as it is said in each protocol.
-fn deeds() -> Vec<Deed> {
+fn all_commands() -> Vec<CommandForms> {
     let (there, gone) = ("set k 0 0 1\r\n1\r\n", "delete k\r\n");
     let token = format!("access_token:{APPID}");
-    let deed = |text: &str, meta: &str, packet: Packet, before| {
+    let forms = |text: &str, meta: &str, packet: Packet, before| {
         let meta = (!meta.is_empty()).then(|| format!("{meta}\r\n"));
-        Deed { text: format!("{text}\r\n"), meta, packet, before }
+        CommandForms { text: format!("{text}\r\n"), meta, packet, before }
     };
     let store = |opcode: u8, extras: usize| Packet::new(opcode).extras(vec![0; extras]).key("k").value("2");
     let exptime = |opcode: u8, key: &str| Packet::new(opcode).extras([0, 0, 0, 60]).key(key);
@@ -439,29 +439,29 @@ fn deeds() -> Vec<Deed> {
         Packet::new(opcode).extras(extras).key("k")
     };
     let mut all = vec![
-        deed("get k", "mg k v", Packet::new(0x00).key("k"), there),
-        deed("gets k", "mg k v c", Packet::new(0x0c).key("k"), there),
-        deed("gat 60 k", "mg k v T60", exptime(0x1d, "k"), there),
-        deed("gats 60 k", "mg k v c T60", exptime(0x23, "k"), there),
-        deed("touch k 60", "mg k T60", exptime(0x1c, "k"), there),
-        deed("set k 0 0 1\r\n2", "ms k 1\r\n2", store(0x01, 8), there),
-        deed("add k 0 0 1\r\n2", "ms k 1 ME\r\n2", store(0x02, 8), gone),
-        deed("replace k 0 0 1\r\n2", "ms k 1 MR\r\n2", store(0x03, 8), there),
-        deed("append k 0 0 1\r\n2", "ms k 1 MA\r\n2", store(0x0e, 0), there),
-        deed("prepend k 0 0 1\r\n2", "ms k 1 MP\r\n2", store(0x0f, 0), there),
-        deed("incr k 1", "ma k", count(0x05), there),
-        deed("decr k 1", "ma k MD", count(0x06), there),
-        deed("delete k", "md k", Packet::new(0x04).key("k"), there),
-        deed(&format!("get {token}"), &format!("mg {token} v"), Packet::new(0x00).key(&token), ""),
-        deed(&format!("gat 60 {token}"), &format!("mg {token} v T60"), exptime(0x1d, &token), ""),
-        deed(&format!("touch {token} 60"), &format!("mg {token} T60"), exptime(0x1c, &token), ""),
-        deed(&format!("delete {token}"), &format!("md {token}"), Packet::new(0x04).key(&token), ""),
-        deed("flush_all", "", Packet::new(0x08), there),
-        deed("version", "", Packet::new(0x0b), ""),
-        deed("stats", "", Packet::new(0x10), ""),
+        forms("get k", "mg k v", Packet::new(0x00).key("k"), there),
+        forms("gets k", "mg k v c", Packet::new(0x0c).key("k"), there),
+        forms("gat 60 k", "mg k v T60", exptime(0x1d, "k"), there),
+        forms("gats 60 k", "mg k v c T60", exptime(0x23, "k"), there),
+        forms("touch k 60", "mg k T60", exptime(0x1c, "k"), there),
+        forms("set k 0 0 1\r\n2", "ms k 1\r\n2", store(0x01, 8), there),
+        forms("add k 0 0 1\r\n2", "ms k 1 ME\r\n2", store(0x02, 8), gone),
+        forms("replace k 0 0 1\r\n2", "ms k 1 MR\r\n2", store(0x03, 8), there),
+        forms("append k 0 0 1\r\n2", "ms k 1 MA\r\n2", store(0x0e, 0), there),
+        forms("prepend k 0 0 1\r\n2", "ms k 1 MP\r\n2", store(0x0f, 0), there),
+        forms("incr k 1", "ma k", count(0x05), there),
+        forms("decr k 1", "ma k MD", count(0x06), there),
+        forms("delete k", "md k", Packet::new(0x04).key("k"), there),
+        forms(&format!("get {token}"), &format!("mg {token} v"), Packet::new(0x00).key(&token), ""),
+        forms(&format!("gat 60 {token}"), &format!("mg {token} v T60"), exptime(0x1d, &token), ""),
+        forms(&format!("touch {token} 60"), &format!("mg {token} T60"), exptime(0x1c, &token), ""),
+        forms(&format!("delete {token}"), &format!("md {token}"), Packet::new(0x04).key(&token), ""),
+        forms("flush_all", "", Packet::new(0x08), there),
+        forms("version", "", Packet::new(0x0b), ""),
+        forms("stats", "", Packet::new(0x10), ""),
     ];
     for word in ["settings", "items", "slabs", "sizes", "tokens", "conns", "reset"] {
-        all.push(deed(&format!("stats {word}"), "", Packet::new(0x10).key(word), there));
+        all.push(forms(&format!("stats {word}"), "", Packet::new(0x10).key(word), there));
     }
     all
 }
@@ -502,14 +502,14 @@ fn figures(names: impl Iterator<Item = String>) -> Vec<String> {
 
 #[test]
 fn both_protocols_decide_alike_on_every_command_whatever_the_rights() {
-    let shop = Shop::open("");
-    let mut owner = shop.client("all");
+    let fixture = TwoApps::open("");
+    let mut owner = fixture.client("all");
     let (mut asked, mut wrong) = (0, Vec::new());
     for user in ["all", "plain", "tokens", "one", "reader"] {
-        let (mut text, mut binary) = (shop.client(user), shop.node.connect());
+        let (mut text, mut binary) = (fixture.client(user), fixture.node.connect());
         binary.send(Packet::new(0x21).key("PLAIN").value(format!("\0{user}\0p")).bytes());
         assert_eq!(binary.read(24 + 13)[6..8], [0, 0]);
-        for Deed { text: line, meta, packet, before } in deeds() {
+        for CommandForms { text: line, meta, packet, before } in all_commands() {
             owner.ask(before);
             let by_text = text_allows(&mut text, &line);
             owner.ask(before);
@@ -539,14 +539,14 @@ fn both_protocols_decide_alike_on_every_command_whatever_the_rights() {
 
 #[test]
 fn meta_commands_lead_no_further() {
-    let shop = Shop::open("");
+    let fixture = TwoApps::open("");
     let token = format!("access_token:{APPID}");
     // The same key, in base64.
     let hidden = "YWNjZXNzX3Rva2VuOnd4MDEyMzQ1Njc4OWFiY2RlZg==";
-    let mut client = shop.client("all");
+    let mut client = fixture.client("all");
     assert!(client.ask(format!("mg {hidden} b v\r\n")).starts_with(b"VA "), "it is the same key");
     for (user, key, b) in [("plain", token.as_str(), ""), ("plain", hidden, " b"), ("tokens", "k", "")] {
-        let mut client = shop.client(user);
+        let mut client = fixture.client(user);
         client.expect(format!("mg {key} v{b}\r\n"), "EN\r\n");
         client.expect(format!("mg {key} v N0 T0 R9 Ox{b}\r\n"), "EN Ox\r\n");
         client.expect(format!("ms {key} 2{b}\r\n99\r\n"), "NS\r\n");
@@ -558,26 +558,26 @@ fn meta_commands_lead_no_further() {
         client.expect(format!("me {key}{b}\r\n"), "EN\r\n");
         assert_eq!(client.ask(format!("mg {key} q{b}\r\nms {key} 2 q{b}\r\n99\r\n")), b"");
     }
-    let mut reader = shop.client("reader");
+    let mut reader = fixture.client("reader");
     reader.expect("mg k v\r\nmg k v T9\r\nms k 2\r\n99\r\nmd k\r\n", "VA 1\r\n1\r\nEN\r\nNS\r\nNF\r\n");
     client.expect("mg k v t\r\n", "VA 1 t-1\r\n1\r\n");
     assert_eq!(client.stat("tokens", &format!("{APPID}:reports")).as_deref(), Some("0"), "no check was asked for");
     // Those who may, can.
-    shop.client("one").expect(format!("mg {hidden} b s k\r\nms k 1\r\n2\r\n"), "HD s");
+    fixture.client("one").expect(format!("mg {hidden} b s k\r\nms k 1\r\n2\r\n"), "HD s");
 }
 
 #[test]
 fn a_refusal_can_be_said_aloud() {
-    let shop = Shop::open("refuse_with = \"client_error\"");
-    shop.client("tokens").expect("ms k 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
-    shop.client("tokens").expect("set k 0 0 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
+    let fixture = TwoApps::open("refuse_with = \"client_error\"");
+    fixture.client("tokens").expect("ms k 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
+    fixture.client("tokens").expect("set k 0 0 1\r\n9\r\n", "CLIENT_ERROR permission denied\r\n");
 }
 
 #[test]
 fn sighup_reads_rights_again() {
-    let shop = Shop::open("");
-    let node = &shop.node;
-    let mut there = shop.client("plain");
+    let fixture = TwoApps::open("");
+    let node = &fixture.node;
+    let mut there = fixture.client("plain");
     let file = node.path("tokencached.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(
@@ -586,12 +586,12 @@ fn sighup_reads_rights_again() {
     )
     .unwrap();
     reload(node, "users and passwords are read again");
-    assert_eq!(shop.client("plain").get("k"), None);
+    assert_eq!(fixture.client("plain").get("k"), None);
     assert!(there.get("k").is_some(), "who is there keeps its rights");
-    assert_eq!(shop.client("nobody").get("k"), None);
+    assert_eq!(fixture.client("nobody").get("k"), None);
     fs::write(&file, text.replace("rights = \"ordinary\"", "rights = \"odd\"")).unwrap();
     reload(node, "stay as they were");
-    assert!(shop.client("plain").get(&format!("access_token:{APPID}")).is_some());
+    assert!(fixture.client("plain").get(&format!("access_token:{APPID}")).is_some());
 }
 
 /// The ports of a node, in the order of its listeners.
@@ -605,7 +605,7 @@ fn ports(node: &Node) -> Vec<SocketAddr> {
 #[track_caller]
 fn expect_over(socket: &Path, send: &str, expected: &str) {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(send.as_bytes()).unwrap();
     let mut answer = vec![0; expected.len()];
     stream.read_exact(&mut answer).unwrap();
@@ -627,12 +627,12 @@ address = \"unix:tokens.sock\"
 rights = \"managed\"
 auth = false
 ";
-    let shop = Shop::open(listeners);
-    let ports = ports(&shop.node);
-    assert_eq!((ports.len(), ports[0]), (3, shop.node.address));
+    let fixture = TwoApps::open(listeners);
+    let ports = ports(&fixture.node);
+    assert_eq!((ports.len(), ports[0]), (3, fixture.node.address));
     let token = format!("access_token:{APPID}");
 
-    shop.node.connect().expect("get k\r\n", "CLIENT_ERROR unauthenticated\r\n");
+    fixture.node.connect().expect("get k\r\n", "CLIENT_ERROR unauthenticated\r\n");
     let mut ordinary = Client::connect(ports[1]);
     assert_eq!((ordinary.get("k").is_some(), ordinary.get(&token)), (true, None));
 
@@ -644,7 +644,7 @@ auth = false
         let seen = ["k", &token, &format!("access_token:{OTHER}")].map(|key| client.get(key).is_some());
         assert_eq!(seen, [k, one, other], "{user}");
     }
-    let socket = shop.node.path("tokens.sock");
+    let socket = fixture.node.path("tokens.sock");
     expect_over(&socket, "get k\r\n", "END\r\n");
     expect_over(&socket, &format!("get {token}\r\n"), &format!("VALUE {token} 0 "));
 }

@@ -8,12 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokencached::sandbox::Endpoint;
 
 use crate::differential::Memcached;
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
 
 /// What a script does that has not been moved.
 fn fetch(wechat: &Wechat) -> String {
     let url = format!("{}/cgi-bin/token?grant_type=client_credential&appid={APPID}&secret={SECRET}", wechat.base_url());
-    let answer = run_well(Command::new("curl").args(["-sS", &url]));
+    let answer = run_checked(Command::new("curl").args(["-sS", &url]));
     answer.split('"').nth(3).unwrap().to_owned()
 }
 
@@ -240,7 +240,7 @@ mod sink {
     mod table {
         use super::*;
         use crate::sinks_sql::{php_class, wx_token};
-        use crate::support::sql::{Kind, Store};
+        use crate::support::sql::{DatabaseType, Store};
 
         fn the_php_class_goes_on(store: &Store) {
             let wechat = Wechat::start();
@@ -263,7 +263,7 @@ mod sink {
 
         #[test]
         fn the_token_in_the_php_classes_table_of_mariadb_is_taken_over() {
-            the_php_class_goes_on(&Store::shared(Kind::MariaDb));
+            the_php_class_goes_on(&Store::shared(DatabaseType::MariaDb));
         }
 
         #[test]

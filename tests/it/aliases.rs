@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, Options, SandboxPlatform};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run_checked, tokencached, wait_for, write};
 
 const ALL_PRESETS: &str = "tickets = [\"jsapi\", \"wx_card\"]\npresets = [\"tutorial\", \"dodgepudding\", \"zoujingli\", \"fastwego\", \"easywechat3\", \
      \"easywechat6-laravel\", \"wechatpy\", \"silenceper\", \"workerman\"]";
@@ -31,7 +31,7 @@ fn php_ok(script: &str, arguments: &[&str], app: &str) {
     }
     let mut command = Command::new("php");
     command.arg(root().join("tests/php").join(script)).args(arguments);
-    assert_eq!(run_well(at(&mut command, &node, &wechat)), "ok\n", "{}", node.log());
+    assert_eq!(run_checked(at(&mut command, &node, &wechat)), "ok\n", "{}", node.log());
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 0);
     assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), 1, "nothing made the server fetch");
     assert!(!node.log().contains(SECRET), "{}", node.log());
@@ -112,7 +112,7 @@ fn wechatpy(version: &str, library: &str) {
     let mut command = Command::new("python3");
     command.arg(root().join("tests/python/wechatpy_reads.py")).args([library, "4"]);
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
-    let said = run_well(at(&mut command, &node, &wechat));
+    let said = run_checked(at(&mut command, &node, &wechat));
     let seen: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
     assert_eq!(seen["fetched"], 0, "{said}\n{}", node.log());
     let calls = wechat.calls(APPID);
@@ -185,7 +185,8 @@ fn without_a_token_only_constants_answer() {
 #[test]
 fn a_first_get_of_a_json_alias_is_held_too() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, tokencached::sandbox::Fault::new(tokencached::sandbox::FaultKind::Delay { ms: 250 }));
+    wechat
+        .set_fault(APPID, tokencached::sandbox::InjectedFault::new(tokencached::sandbox::FaultKind::Delay { ms: 250 }));
     let app = r#"aliases = [{ key = "json", encoding = "json_string" }, { key = "at", shows = "expires_at" }]"#;
     let node = Node::start(&wechat.config("first_get_wait_ms = 900", app), &[]);
     assert!(node.connect().get("at").is_some(), "the first get of a companion was not held");
@@ -278,7 +279,7 @@ fn wecom_has_keys_of_its_own() {
     let corp = |secret: &str| AppOptions {
         appid: "ww2222222222222222".into(),
         secret: secret.into(),
-        kind: AppKind::Wecom,
+        platform: SandboxPlatform::Wecom,
         ..AppOptions::default()
     };
     let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
@@ -332,7 +333,7 @@ fn the_examples_of_the_documentation_are_accepted() {
             let app = app.filter(|line| !line.starts_with("appid")).collect::<Vec<_>>().join("\n");
             let config = format!("[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n{app}\n");
             let file = write(folder.path(), "tokencached.toml", &config);
-            run_well(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
+            run_checked(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
             seen += 1;
         }
     }
@@ -426,7 +427,7 @@ fn a_digest_of_the_secret_is_a_key_and_never_shown() {
     let (node, mut client, token) = with_token(&wechat, app);
     let php = |code: &str| {
         let mut command = Command::new("php");
-        run_well(command.args(["-r", code]).env("APPID", APPID).env("SECRET", SECRET)).trim().to_owned()
+        run_checked(command.args(["-r", code]).env("APPID", APPID).env("SECRET", SECRET)).trim().to_owned()
     };
     let credentials = php(
         "echo md5(json_encode(['grant_type' => 'client_credential', 'appid' => getenv('APPID'), 'secret' => getenv('SECRET')]));",
@@ -461,7 +462,7 @@ fn wecoms_tickets_have_the_agent_in_easywechats_keys() {
     let corp = |secret: &str| AppOptions {
         appid: "ww2222222222222222".into(),
         secret: secret.into(),
-        kind: AppKind::Wecom,
+        platform: SandboxPlatform::Wecom,
         ..AppOptions::default()
     };
     let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
@@ -490,7 +491,7 @@ fn wecoms_tickets_have_the_agent_in_easywechats_keys() {
     let mut command = Command::new("php");
     command
         .args(["-r", "echo md5(json_encode(['corpid' => 'ww2222222222222222', 'corpsecret' => getenv('SECRET')]));"]);
-    let key = format!("easywechat.kernel.access_token.{}", run_well(command.env("SECRET", SECRET)).trim());
+    let key = format!("easywechat.kernel.access_token.{}", run_checked(command.env("SECRET", SECRET)).trim());
     assert!(value(&key).contains(&token), "{key}");
     // Without an agent there are no such keys, and that is no fault.
     let node = Node::start(&wechat.config("", &app("")), &[]);
@@ -540,7 +541,7 @@ fn a_wildcard_is_managed_in_the_text_and_the_meta_protocol() {
     let folder = tempfile::tempdir().unwrap();
     let config = wechat.config("", app).replace("{folder}", "/nonexistent");
     let file = write(folder.path(), "tokencached.toml", &config);
-    let printed = run_well(tokencached().args(["check", "--print", "--config"]).arg(&file));
+    let printed = run_checked(tokencached().args(["check", "--print", "--config"]).arg(&file));
     assert!(printed.contains("\"shop:{any}:access_token\""), "{printed}");
     assert!(!printed.contains(SECRET), "{printed}");
 }

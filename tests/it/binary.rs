@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run_well, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run_checked, wait_for, write};
 
 /// A request of the binary protocol, built piece by piece.
 #[derive(Clone)]
@@ -206,7 +206,7 @@ fn writes_to_a_managed_key_are_refused() {
 }
 
 #[test]
-fn a_rival_is_reported_whatever_it_speaks() {
+fn a_foreign_writer_is_reported_in_every_protocol() {
     let wechat = Wechat::start();
     let (_node, mut text, mut client, _) = start(&wechat, "");
     ask_in_vain(&mut client, &store(0x11, "access_token", "another token, fetched by itself"));
@@ -254,7 +254,7 @@ fn the_answer_to_a_delete_comes_after_the_check() {
 #[test]
 fn a_first_get_is_a_miss_when_the_upstream_hangs() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
     let node = Node::start(&wechat.config("", "aliases = [\"access_token\"]"), &[]);
     let mut client = node.connect();
     // Quiet misses are silent, loud ones come after them, and what stands behind them is answered.
@@ -272,7 +272,7 @@ fn a_first_get_is_a_miss_when_the_upstream_hangs() {
 #[test]
 fn a_first_get_is_answered_with_the_token() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Delay { ms: 250 }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Delay { ms: 250 }));
     let node = Node::start(&wechat.config("first_get_wait_ms = 900", "aliases = [\"access_token\"]"), &[]);
     let mut client = node.connect();
     // As libmemcached asks: quiet ones, then a no-op. A miss would be silent.
@@ -337,7 +337,7 @@ fn clients_log_in_by_sasl() {
 }
 
 #[test]
-fn a_stranger_gets_nothing_else() {
+fn before_the_login_a_client_gets_nothing_else() {
     let node = guarded(&[]);
     for opcode in (0..=255).filter(|opcode| !matches!(opcode, 0x0b | 0x20..=0x22)) {
         let mut client = node.connect();
@@ -433,12 +433,12 @@ fn the_first_byte_chooses_unless_the_operator_does() {
         [(&[][..], true, true), (&["-B", "ascii"], false, true), (&["-B", "binary"], true, false)]
     {
         let node = Node::plain(flags);
-        for (spoken, first, whole) in
+        for (redacted_name, first, whole) in
             [(binary, &b"\x80"[..], Packet::new(0x0a).bytes()), (text, b"m", b"mn\r\n".to_vec())]
         {
             let mut client = node.connect();
             client.send(first);
-            if spoken {
+            if redacted_name {
                 client.send(&whole[1..]);
                 assert!(!client.read(4).is_empty());
             } else {
@@ -504,7 +504,7 @@ fn a_real_client_of_another_language() {
         command.arg("access_token").args(login);
         command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
         command.env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1");
-        assert_eq!(run_well(&mut command), "ok\n", "{}", node.log());
+        assert_eq!(run_checked(&mut command), "ok\n", "{}", node.log());
     }
 }
 

@@ -23,12 +23,12 @@ const COUNTERS: &[&[u8]] = &[b"n", b"n2"];
 const EXPTIMES: &[u32] = &[0, 0, 0, 1000, 2_592_000, 2_592_001, 0x7fff_ffff, 0x8000_0000, u32::MAX];
 const NUMBERS: &[u64] = &[0, 1, 7, 99_999_999_999, u64::MAX, u64::MAX - 1, 1 << 62];
 
-struct Dice {
+struct RandomInput {
     rng: Rng,
     last_cas: u64,
 }
 
-impl Dice {
+impl RandomInput {
     /// Mostly none, otherwise one that some item may well have.
     fn cas(&mut self) -> u64 {
         match self.rng.u8(..4) {
@@ -72,56 +72,56 @@ impl Dice {
 }
 
 /// A packet as it should be.
-fn valid(dice: &mut Dice) -> Packet {
-    let expiry = dice.pick(EXPTIMES).to_be_bytes();
-    let packet = match dice.rng.u8(..40) {
+fn valid(random: &mut RandomInput) -> Packet {
+    let expiry = random.pick(EXPTIMES).to_be_bytes();
+    let packet = match random.rng.u8(..40) {
         0..=9 => {
-            let opcode = dice.pick(&[0x01, 0x01, 0x01, 0x02, 0x03, 0x11, 0x12, 0x13]);
-            let flags = dice.pick(&[0_u32, 1, 5, u32::MAX]).to_be_bytes();
-            Packet::new(opcode).key(dice.written_key()).extras([flags, expiry].concat()).value(dice.value())
+            let opcode = random.pick(&[0x01, 0x01, 0x01, 0x02, 0x03, 0x11, 0x12, 0x13]);
+            let flags = random.pick(&[0_u32, 1, 5, u32::MAX]).to_be_bytes();
+            Packet::new(opcode).key(random.written_key()).extras([flags, expiry].concat()).value(random.value())
         }
         10..=13 => {
-            let opcode = dice.pick(&[0x0e, 0x0f, 0x19, 0x1a]);
-            Packet::new(opcode).key(dice.written_key()).value(dice.value())
+            let opcode = random.pick(&[0x0e, 0x0f, 0x19, 0x1a]);
+            Packet::new(opcode).key(random.written_key()).value(random.value())
         }
-        14..=20 => Packet::new(dice.pick(&[0x00, 0x09, 0x0c, 0x0d])).key(dice.key()),
-        21..=23 => Packet::new(dice.pick(&[0x1d, 0x1e, 0x23, 0x24])).key(dice.key()).extras(expiry),
-        24 | 25 => Packet::new(0x1c).key(dice.key()).extras(expiry),
+        14..=20 => Packet::new(random.pick(&[0x00, 0x09, 0x0c, 0x0d])).key(random.key()),
+        21..=23 => Packet::new(random.pick(&[0x1d, 0x1e, 0x23, 0x24])).key(random.key()).extras(expiry),
+        24 | 25 => Packet::new(0x1c).key(random.key()).extras(expiry),
         26..=30 => {
-            let numbers = [dice.pick(NUMBERS).to_be_bytes(), dice.pick(NUMBERS).to_be_bytes()].concat();
-            let opcode = dice.pick(&[0x05, 0x06, 0x15, 0x16]);
-            Packet::new(opcode).key(dice.pick(COUNTERS)).extras([numbers, expiry.to_vec()].concat())
+            let numbers = [random.pick(NUMBERS).to_be_bytes(), random.pick(NUMBERS).to_be_bytes()].concat();
+            let opcode = random.pick(&[0x05, 0x06, 0x15, 0x16]);
+            Packet::new(opcode).key(random.pick(COUNTERS)).extras([numbers, expiry.to_vec()].concat())
         }
-        31..=33 => Packet::new(dice.pick(&[0x04, 0x14])).key(dice.written_key()),
+        31..=33 => Packet::new(random.pick(&[0x04, 0x14])).key(random.written_key()),
         34 => {
-            let delay = dice.pick(&[&b""[..], &[0; 4]]);
-            Packet::new(dice.pick(&[0x08, 0x18])).extras(delay)
+            let delay = random.pick(&[&b""[..], &[0; 4]]);
+            Packet::new(random.pick(&[0x08, 0x18])).extras(delay)
         }
         35 => {
             let argument =
-                dice.pick(&["sizes", "bogus", "reset", "resetting", "detail", "detail on", "detail off", " x"]);
+                random.pick(&["sizes", "bogus", "reset", "resetting", "detail", "detail on", "detail off", " x"]);
             Packet::new(0x10).key(argument)
         }
         36 => {
-            let opcode = dice.pick(&[0x1b, 0x1f, 0x25, 0x30, 0x3f, 0x80, 0xff]);
-            let length = dice.rng.usize(..2000);
+            let opcode = random.pick(&[0x1b, 0x1f, 0x25, 0x30, 0x3f, 0x80, 0xff]);
+            let length = random.rng.usize(..2000);
             Packet::new(opcode).value(vec![0x80; length])
         }
-        37 => dice
+        37 => random
             .pick(&[0_usize, 1, 2])
             .checked_sub(1)
             .map_or(Packet::new(0x20), |length| Packet::new(0x21).key("PLAIN").value(vec![0; length])),
         _ => Packet::new(0x0a),
     };
-    let (opaque, cas) = (dice.rng.u32(..), dice.cas());
+    let (opaque, cas) = (random.rng.u32(..), random.cas());
     packet.opaque(opaque).cas(cas)
 }
 
 /// Any shape at all; `None` where memcached reads on in the midst of the packet.
-fn shapeless(dice: &mut Dice) -> Option<Packet> {
-    let opcode = if dice.rng.bool() { dice.rng.u8(..0x26) } else { dice.rng.u8(..) };
-    let (extras, key) = (dice.pick(&[0, 0, 2, 4, 8, 20, 21, 255]), dice.pick(&[0, 1, 1, 33, 250, 251, 300, 2000]));
-    let value = dice.pick(&[0, 0, 1, 24, 500]);
+fn shapeless(random: &mut RandomInput) -> Option<Packet> {
+    let opcode = if random.rng.bool() { random.rng.u8(..0x26) } else { random.rng.u8(..) };
+    let (extras, key) = (random.pick(&[0, 0, 2, 4, 8, 20, 21, 255]), random.pick(&[0, 1, 1, 33, 250, 251, 300, 2000]));
+    let value = random.pick(&[0, 0, 1, 24, 500]);
     let fitting = match opcode {
         0x10 => value == 0 || extras > 0 || key > 250,
         0x1c..=0x1e | 0x23 | 0x24 => value == 0 || extras != 4 || key == 0 || key > 250,
@@ -143,26 +143,27 @@ fn shapeless(dice: &mut Dice) -> Option<Packet> {
 
 /// The end of a conversation: something broken, a goodbye, or nothing special. No more than is read before the server
 /// closes: what it leaves unread may cost the client the last answers.
-fn ending(dice: &mut Dice) -> Vec<u8> {
-    let packet = match dice.rng.u8(..10) {
-        0 => Packet::new(dice.pick(&[0x07, 0x17])).bytes(),
+fn ending(random: &mut RandomInput) -> Vec<u8> {
+    let packet = match random.rng.u8(..10) {
+        0 => Packet::new(random.pick(&[0x07, 0x17])).bytes(),
         1 => {
-            let mut foreign = valid(dice).bytes();
+            let mut foreign = valid(random).bytes();
             foreign.truncate(24);
-            foreign[0] = dice.pick(&[0x00, 0x81, b'g', 0x7f]);
+            foreign[0] = random.pick(&[0x00, 0x81, b'g', 0x7f]);
             foreign
         }
         2 => {
             // A body shorter than what is in it.
-            let mut short = Packet::new(dice.rng.u8(..0x26)).key("key").extras(vec![0; dice.rng.usize(..9)]).bytes();
-            short[11] = dice.rng.u8(..3);
+            let mut short =
+                Packet::new(random.rng.u8(..0x26)).key("key").extras(vec![0; random.rng.usize(..9)]).bytes();
+            short[11] = random.rng.u8(..3);
             short
         }
         3 => {
-            let whole = valid(dice).bytes();
-            whole[..dice.rng.usize(..whole.len())].to_vec()
+            let whole = valid(random).bytes();
+            whole[..random.rng.usize(..whole.len())].to_vec()
         }
-        4 | 5 => shapeless(dice).map_or(Vec::new(), |packet| packet.bytes()),
+        4 | 5 => shapeless(random).map_or(Vec::new(), |packet| packet.bytes()),
         _ => return Vec::new(),
     };
     // Answers before it are out by then; memcached loses them otherwise.
@@ -170,11 +171,11 @@ fn ending(dice: &mut Dice) -> Vec<u8> {
 }
 
 /// A session: bytes, and where to cut them into writes. The end comes in one piece.
-fn session(dice: &mut Dice) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes: Vec<u8> = (0..dice.rng.usize(1..25)).flat_map(|_| valid(dice).bytes()).collect();
+fn session(random: &mut RandomInput) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes: Vec<u8> = (0..random.rng.usize(1..25)).flat_map(|_| valid(random).bytes()).collect();
     COUNTERS.iter().for_each(|key| bytes.extend(Packet::new(0x0c).key(*key).bytes()));
-    let cuts = (0..dice.rng.usize(..4)).map(|_| dice.rng.usize(..=bytes.len())).collect();
-    bytes.extend(ending(dice));
+    let cuts = (0..random.rng.usize(..4)).map(|_| random.rng.usize(..=bytes.len())).collect();
+    bytes.extend(ending(random));
     (bytes, cuts)
 }
 
@@ -219,8 +220,8 @@ fn random_packets_are_answered_as_memcached_answers() {
         }
         let last_cas = last_cas(&mut theirs);
         assert_eq!(self::last_cas(&mut ours), last_cas, "after session {} of seed {seed}", index.wrapping_sub(1));
-        let mut dice = Dice { rng: Rng::with_seed(seed.wrapping_add(index)), last_cas };
-        let (bytes, cuts) = session(&mut dice);
+        let mut random = RandomInput { rng: Rng::with_seed(seed.wrapping_add(index)), last_cas };
+        let (bytes, cuts) = session(&mut random);
         let expected = play(memcached.address, &bytes, &cuts);
         let answer = play(node.address, &bytes, &cuts);
         if answer != expected {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tokencached::cache::{Cache, Counted, Mode, Options, Seconds, Stored};
+use tokencached::cache::{ArithmeticOutcome, Cache, Mode, Options, Seconds, Stored};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -124,14 +124,16 @@ impl Model {
         }
     }
 
-    fn arithmetic(&mut self, key: u8, delta: u64, increase: bool) -> Counted {
-        let Some(item) = self.items.get_mut(&key) else { return Counted::NotFound };
+    fn arithmetic(&mut self, key: u8, delta: u64, increase: bool) -> ArithmeticOutcome {
+        let Some(item) = self.items.get_mut(&key) else { return ArithmeticOutcome::NotFound };
         let text = String::from_utf8_lossy(&item.value).into_owned();
         // Up to the first blank of the padding; something may have been appended behind it.
-        let Ok(old) = text.split(' ').next().unwrap_or_default().parse::<u64>() else { return Counted::NonNumeric };
+        let Ok(old) = text.split(' ').next().unwrap_or_default().parse::<u64>() else {
+            return ArithmeticOutcome::NonNumeric;
+        };
         let new = if increase { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
         item.value = format!("{new:<width$}", width = item.value.len()).into_bytes();
-        Counted::Value(new)
+        ArithmeticOutcome::Value(new)
     }
 }
 
@@ -216,7 +218,7 @@ fn step(cache: &Cache, model: &mut Model, op: &Op, exact: bool, cas_seen: &mut u
         Op::Arithmetic(key, delta, increase) => {
             let expected = model.arithmetic(*key, *delta, *increase);
             prop_assert_eq!(cache.arithmetic(&key_bytes(*key), *delta, *increase, now), expected);
-            if let (Counted::Value(_), Some(item)) = (expected, model.items.get_mut(key)) {
+            if let (ArithmeticOutcome::Value(_), Some(item)) = (expected, model.items.get_mut(key)) {
                 item.cas = cache.peek(&key_bytes(*key), now, |item| item.cas).unwrap_or(0);
                 prop_assert!(item.cas > *cas_seen);
                 *cas_seen = item.cas;
@@ -334,14 +336,14 @@ fn counters_are_exact_under_threads_and_eviction() {
             scope.spawn(move || {
                 for n in 0..3000_u32 {
                     // Read often enough to stay, beside writers that fill the budget several times over.
-                    assert!(matches!(cache.arithmetic(b"n", 1, true, 1), Counted::Value(_)));
+                    assert!(matches!(cache.arithmetic(b"n", 1, true, 1), ArithmeticOutcome::Value(_)));
                     let key = format!("fill:{t}:{n}");
                     assert_eq!(cache.store(Mode::Set, key.as_bytes(), 0, 0, &[b'x'; 700], 1), Stored::Stored);
                 }
             });
         }
     });
-    assert_eq!(cache.arithmetic(b"n", 0, true, 1), Counted::Value(12_000));
+    assert_eq!(cache.arithmetic(b"n", 0, true, 1), ArithmeticOutcome::Value(12_000));
     cache.validate().unwrap();
     let totals = cache.totals();
     assert!(totals.evictions > 0 && totals.used_bytes <= totals.budget_bytes);

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
 use crate::support::{APPID, SECRET, Wechat, config, run, tokencached, write};
 
@@ -123,7 +123,7 @@ fn live_without_an_upstream() {
 #[test]
 fn live_with_an_upstream_that_hangs() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
     let config =
         wechat.config("", "").replace("[upstream]", "[upstream]\nconnect_timeout_ms = 100\ntotal_timeout_ms = 200");
     let (status, said) = check(&config, &["--live"]);
@@ -282,7 +282,11 @@ fn no_message_of_a_fault_that_wraps_another_says_a_thing_twice() {
         .into_iter()
         .filter_map(|(_, path)| SecretSource::file(std::path::Path::new(&path)).read().err())
         .collect();
-    faults.extend([SecretFault::Absent, SecretFault::NoDescriptor, SecretFault::Hung(tokencached::files::Hung)]);
+    faults.extend([
+        SecretFault::Absent,
+        SecretFault::NoDescriptor,
+        SecretFault::DiskTimeout(tokencached::files::DiskTimeout),
+    ]);
     assert!(faults.len() > 10, "{faults:?}");
     for fault in faults {
         // As they are wrapped: each says itself what is the matter, and is put behind the name of the thing only.

@@ -11,7 +11,7 @@ use memcache::MemcacheError;
 use serde_json::{Map, Value};
 use tokencached::sandbox::Verdict;
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
+use crate::support::{APPID, Node, SECRET, Wechat, run_checked, wait_for};
 
 /// What is tried on a managed key, in the order of the table in `docs/en/clients.md`.
 const TRIED: [&str; 9] = ["set", "add", "replace", "append", "prepend", "cas", "incr", "touch", "delete"];
@@ -37,7 +37,7 @@ fn script(language: &str, library: &str, what: &str, node: &Node) -> Command {
 #[track_caller]
 fn ordinary(language: &str, library: &str) {
     let node = Node::plain(&[]);
-    assert_eq!(run_well(&mut script(language, library, "ordinary", &node)), "ok\n", "{}", node.log());
+    assert_eq!(run_checked(&mut script(language, library, "ordinary", &node)), "ok\n", "{}", node.log());
 }
 
 /// A server with a live token, and that token.
@@ -56,7 +56,7 @@ fn managed(language: &str, library: &str) {
     let (wechat, node, token) = with_token();
     let mut command = script(language, library, "managed", &node);
     command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("TOKEN", &token);
-    let said = run_well(&mut command);
+    let said = run_checked(&mut command);
     let seen: Map<String, Value> = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
     let library = if language == "node" { format!("{library} (Node.js)") } else { library.to_owned() };
     documented(&library, &seen, &wechat, &node, &token);

@@ -2,23 +2,23 @@
 //! them nodes that stop, die and come back, a store that forgets, answers that get lost, and a WeChat that makes another
 //! token for every call (`world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold).
 //!
-//! Bounded by how many things go wrong, so it is all of it within the bounds, not a sample. `broken.rs` breaks each rule
+//! Bounded by how many things go wrong, so it is all of it within the bounds, not a sample. `broken_rules.rs` breaks each rule
 //! in turn, and the search has to notice. docs/en/many-nodes.md says in prose what is shown here.
 //!
 //! Further than the suite goes, in minutes:
 //! `MODEL_NODES=3 MODEL_ADVERSE=2 cargo test --test it -- cluster_model::as_far_as_asked --ignored --nocapture`
 
-mod broken;
+mod broken_rules;
 mod search;
 mod steps;
 mod world;
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use tokencached::cluster::record::{COUNT_MAX, LEASE_MS_MAX, Open};
-use tokencached::cluster::{Ended, Op, Record, Verdict};
+use tokencached::cluster::record::{COUNT_MAX, LEASE_MS_MAX, UnsettledCall};
+use tokencached::cluster::{CallEnd, Op, OpOutcome, Record};
 
-use self::broken::Broken;
+use self::broken_rules::BrokenRule;
 use self::search::{EXTRA, Found, Seen, search};
 use self::steps::Bounds;
 use self::world::Adverse;
@@ -27,7 +27,7 @@ const TWO: Bounds = Bounds { nodes: 2, warm: true, renewals: 2, adverse: 2, stor
 
 #[track_caller]
 fn holds(bounds: Bounds) -> Seen {
-    match search(bounds, Broken::Nothing) {
+    match search(bounds, BrokenRule::Nothing) {
         Ok(seen) => {
             println!("{bounds:?}: {seen:?}");
             seen
@@ -88,28 +88,28 @@ fn as_far_as_asked() {
 }
 
 /// Each rule broken, the bounds within which that shows, and what then goes wrong.
-const BROKEN: &[(Broken, Bounds, &str)] = &[
-    (Broken::TakeDuringALease, TWO, "it does not come to rest"),
-    (Broken::TakeWithoutLooking, TWO, MORE_CALLS),
-    (Broken::AnnounceWithoutAMark, TWO, UNKNOWN),
-    (Broken::PublishWithoutTheLease, TWO, "it does not come to rest"),
-    (Broken::RefusedPublishLeavesNoDoubt, TWO, NOT_THE_LATEST),
-    (Broken::LatePublishSettlesADoubt, TWO, NOT_THE_LATEST),
-    (Broken::LostEndsTheLease, TWO, UNKNOWN),
-    (Broken::LostLeavesNoMark, TWO, UNKNOWN),
-    (Broken::LateLostLeavesNoDoubt, TWO, UNKNOWN),
-    (Broken::UnsentOfAPastLeaseClears, TWO, UNKNOWN),
-    (Broken::AnsweredClearsAnOlderCall, TWO, UNKNOWN),
-    (Broken::OfferOverAValueLeavesNoDoubt, TWO, NOT_THE_LATEST),
-    (Broken::OfferOfALowerGeneration, TWO, NOT_THE_LATEST),
-    (Broken::DoubtIsNotNoted, TWO, NOT_THE_LATEST),
-    (Broken::ClockIsNotLookedAt, TWO, "a call is sent after its lease although its node has been running"),
-    (Broken::LateLostIsReportedAtOnce, TWO, UNKNOWN),
-    (Broken::RefusedLostIsNotRepeated, TWO, UNKNOWN),
-    (Broken::LostIsSaidOnce, TWO, UNKNOWN),
-    (Broken::OpenIsNotSettled, TWO, NOT_THE_LATEST),
-    (Broken::OwnGenerationIsNotCounted, TWO, NOT_THE_LATEST),
-    (Broken::LowerIsAdopted, TWO, "a node goes back to a lower generation"),
+const BROKEN: &[(BrokenRule, Bounds, &str)] = &[
+    (BrokenRule::TakeDuringALease, TWO, "it does not come to rest"),
+    (BrokenRule::TakeWithoutLooking, TWO, MORE_CALLS),
+    (BrokenRule::AnnounceWithoutAMark, TWO, UNKNOWN),
+    (BrokenRule::PublishWithoutTheLease, TWO, "it does not come to rest"),
+    (BrokenRule::RefusedPublishLeavesNoDoubt, TWO, NOT_THE_LATEST),
+    (BrokenRule::LatePublishSettlesADoubt, TWO, NOT_THE_LATEST),
+    (BrokenRule::LostEndsTheLease, TWO, UNKNOWN),
+    (BrokenRule::LostLeavesNoMark, TWO, UNKNOWN),
+    (BrokenRule::LateLostLeavesNoDoubt, TWO, UNKNOWN),
+    (BrokenRule::UnsentOfAPastLeaseClears, TWO, UNKNOWN),
+    (BrokenRule::AnsweredClearsAnOlderCall, TWO, UNKNOWN),
+    (BrokenRule::OfferOverAValueLeavesNoDoubt, TWO, NOT_THE_LATEST),
+    (BrokenRule::OfferOfALowerGeneration, TWO, NOT_THE_LATEST),
+    (BrokenRule::DoubtIsNotNoted, TWO, NOT_THE_LATEST),
+    (BrokenRule::ClockIsNotLookedAt, TWO, "a call is sent after its lease although its node has been running"),
+    (BrokenRule::LateLostIsReportedAtOnce, TWO, UNKNOWN),
+    (BrokenRule::RefusedLostIsNotRepeated, TWO, UNKNOWN),
+    (BrokenRule::LostIsSaidOnce, TWO, UNKNOWN),
+    (BrokenRule::OpenIsNotSettled, TWO, NOT_THE_LATEST),
+    (BrokenRule::OwnGenerationIsNotCounted, TWO, NOT_THE_LATEST),
+    (BrokenRule::LowerIsAdopted, TWO, "a node goes back to a lower generation"),
 ];
 const UNKNOWN: &str = "a call is unknown to everybody";
 const NOT_THE_LATEST: &str = "it comes to rest, and not everybody has the latest token";
@@ -135,7 +135,8 @@ fn without_any_one_of_the_rules_something_goes_wrong_and_is_noticed() {
 #[test]
 fn what_only_saves_calls_is_noticed_by_their_number() {
     let bounds = Bounds { adverse: 1, ..TWO };
-    let seen = search(bounds, Broken::PublishedAgainWithoutLooking).unwrap_or_else(|found| panic!("{}", found.what));
+    let seen =
+        search(bounds, BrokenRule::PublishedAgainWithoutLooking).unwrap_or_else(|found| panic!("{}", found.what));
     assert!(seen.extra[Adverse::Unheard as usize] > holds(bounds).extra[Adverse::Unheard as usize]);
 }
 
@@ -146,12 +147,13 @@ fn record(epoch: u64, generation: u64, value: Option<u8>) -> Record<u8> {
 }
 
 fn take(record: &mut Record<u8>, node: u64, now_ms: u64) -> u64 {
-    let taken = record.apply(&Op::Take { node, lease_ms: 1_000, knows: record.generation, spacing_ms: 0 }, now_ms);
-    assert_eq!(taken, Verdict::Done);
+    let taken =
+        record.apply(&Op::Take { node, lease_ms: 1_000, known_generation: record.generation, spacing_ms: 0 }, now_ms);
+    assert_eq!(taken, OpOutcome::Done);
     record.epoch
 }
 
-fn close(node: u64, epoch: u64, ended: Ended) -> Op<u8> {
+fn close(node: u64, epoch: u64, ended: CallEnd) -> Op<u8> {
     Op::Close { node, epoch, ended, failed: false, wait_ms: 0, keep_ms: 0, calls: None }
 }
 
@@ -159,12 +161,12 @@ fn close(node: u64, epoch: u64, ended: Ended) -> Op<u8> {
 #[test]
 fn a_value_offered_over_another_leaves_a_doubt() {
     let mut begun_anew = record(1, 1, Some(5));
-    assert_eq!(begun_anew.apply(&Op::Offer { generation: 4, value: 4 }, NOW_MS), Verdict::Done);
+    assert_eq!(begun_anew.apply(&Op::Offer { generation: 4, value: 4 }, NOW_MS), OpOutcome::Done);
     assert_eq!((begun_anew.generation, begun_anew.value), (4, Some(4)));
-    assert_eq!(begun_anew.open.map(|open| open.settled_by), Some(2));
+    assert_eq!(begun_anew.unsettled.map(|open| open.settled_by), Some(2));
     let mut emptied = record(0, 0, None);
-    assert_eq!(emptied.apply(&Op::Offer { generation: 4, value: 4 }, NOW_MS), Verdict::Done);
-    assert_eq!(emptied.open, None);
+    assert_eq!(emptied.apply(&Op::Offer { generation: 4, value: 4 }, NOW_MS), OpOutcome::Done);
+    assert_eq!(emptied.unsettled, None);
 }
 
 /// The next holder has announced its own call meanwhile: one mark is there for both.
@@ -172,12 +174,12 @@ fn a_value_offered_over_another_leaves_a_doubt() {
 fn a_call_that_was_not_sent_under_a_past_lease_leaves_the_mark_to_the_next_holder() {
     let mut record = record(1, 1, Some(1));
     let first = take(&mut record, 1, NOW_MS);
-    assert_eq!(record.apply(&Op::Announce { node: 1, epoch: first, need_ms: 500 }, NOW_MS), Verdict::Done);
+    assert_eq!(record.apply(&Op::Announce { node: 1, epoch: first, need_ms: 500 }, NOW_MS), OpOutcome::Done);
     let second = take(&mut record, 2, NOW_MS + 1_000);
-    assert_eq!(record.apply(&Op::Announce { node: 2, epoch: second, need_ms: 500 }, NOW_MS + 1_000), Verdict::Done);
-    for ended in [Ended::Unsent, Ended::Answered] {
-        assert_eq!(record.apply(&close(1, first, ended), NOW_MS + 1_100), Verdict::Refused);
-        assert!(record.open.is_some(), "{ended:?}");
+    assert_eq!(record.apply(&Op::Announce { node: 2, epoch: second, need_ms: 500 }, NOW_MS + 1_000), OpOutcome::Done);
+    for ended in [CallEnd::Unsent, CallEnd::Answered] {
+        assert_eq!(record.apply(&close(1, first, ended), NOW_MS + 1_100), OpOutcome::Rejected);
+        assert!(record.unsettled.is_some(), "{ended:?}");
     }
 }
 
@@ -185,11 +187,11 @@ fn a_call_that_was_not_sent_under_a_past_lease_leaves_the_mark_to_the_next_holde
 #[test]
 fn a_call_from_before_a_flush_leaves_a_doubt_when_it_is_published_to_an_empty_store() {
     let mut record = record(0, 0, None);
-    assert_eq!(record.apply(&close(1, 2, Ended::Lost), NOW_MS), Verdict::Refused);
+    assert_eq!(record.apply(&close(1, 2, CallEnd::Lost), NOW_MS), OpOutcome::Rejected);
     let publish = Op::Publish { node: 2, epoch: 3, generation: 2, value: 3, calls: None, minted: true, keep_ms: 0 };
-    assert_eq!(record.apply(&publish, NOW_MS), Verdict::Done);
+    assert_eq!(record.apply(&publish, NOW_MS), OpOutcome::Done);
     assert_eq!((record.epoch, record.generation, record.value), (3, 2, Some(3)));
-    assert_eq!(record.open.map(|open| open.settled_by), Some(4));
+    assert_eq!(record.unsettled.map(|open| open.settled_by), Some(4));
 }
 
 /// What opens is this, under this number.
@@ -202,14 +204,28 @@ fn forged() -> impl Strategy<Value = Record<u8>> {
     let near_ms = NOW_MS.saturating_sub(200_000)..NOW_MS + 4_000_000;
     let ms = move || prop_oneof![near_ms.clone(), select(vec![0, COUNT_MAX])];
     let count = || select(vec![0, 1, 4, 5, 6, COUNT_MAX - 1, COUNT_MAX]);
-    let open =
-        prop::option::of((count(), count(), ms()).prop_map(|(by, settled_by, at_ms)| Open { by, settled_by, at_ms }));
+    let open = prop::option::of((count(), count(), ms()).prop_map(|(by, settled_by, at_ms)| UnsettledCall {
+        by,
+        settled_by,
+        at_ms,
+    }));
     let value = prop::option::of(select(vec![HELD.1, 7, 255]));
     let lease = (count(), prop_oneof![Just(0), 1_u64..4, Just(u64::MAX)], ms());
     (lease, open, (count(), value), [ms(), ms()], count()).prop_map(
         |(lease, open, held, [asked_ms, not_before_ms], failures)| {
             let ((epoch, holder, until_ms), (generation, value)) = (lease, held);
-            Record { epoch, holder, until_ms, open, generation, value, asked_ms, not_before_ms, failures, calls: None }
+            Record {
+                epoch,
+                holder,
+                until_ms,
+                unsettled: open,
+                generation,
+                value,
+                asked_ms,
+                not_before_ms,
+                failures,
+                calls: None,
+            }
         },
     )
 }
@@ -222,18 +238,18 @@ fn renew(record: &mut Record<u8>, made: (u64, u8), mut now_ms: u64) -> u64 {
     }
     let mut spacing_ms = 60_000;
     loop {
-        match record.apply(&Op::Take { node: 9, lease_ms: 11_000, knows: made.0 - 1, spacing_ms }, now_ms) {
-            Verdict::Done => break,
-            Verdict::Later { left_ms } if left_ms > PUT_OFF_MS_MAX => spacing_ms = 0,
-            Verdict::Held { left_ms } | Verdict::Later { left_ms } => now_ms += left_ms,
+        match record.apply(&Op::Take { node: 9, lease_ms: 11_000, known_generation: made.0 - 1, spacing_ms }, now_ms) {
+            OpOutcome::Done => break,
+            OpOutcome::PutOff { left_ms } if left_ms > PUT_OFF_MS_MAX => spacing_ms = 0,
+            OpOutcome::LeaseHeld { left_ms } | OpOutcome::PutOff { left_ms } => now_ms += left_ms,
             other => panic!("{other:?} of {record:?}"),
         }
     }
     let epoch = record.epoch;
-    assert_eq!(record.apply(&Op::Announce { node: 9, epoch, need_ms: 5_000 }, now_ms), Verdict::Done, "{record:?}");
+    assert_eq!(record.apply(&Op::Announce { node: 9, epoch, need_ms: 5_000 }, now_ms), OpOutcome::Done, "{record:?}");
     let (generation, value) = made;
     let publish = Op::Publish { node: 9, epoch, generation, value, calls: None, minted: true, keep_ms: 0 };
-    assert_eq!(record.apply(&publish, now_ms), Verdict::Done, "{record:?}");
+    assert_eq!(record.apply(&publish, now_ms), OpOutcome::Done, "{record:?}");
     now_ms
 }
 
@@ -242,11 +258,11 @@ proptest! {
     /// next call but one nothing of it is left.
     #[test]
     fn whatever_stands_in_a_record_it_is_renewed_in_time_and_good_again(mut record in forged()) {
-        record.refuse_impossible_mark();
+        record.drop_impossible_mark();
         let called_ms = renew(&mut record, (HELD.0 + 1, HELD.1 + 1), NOW_MS);
         prop_assert!(called_ms <= NOW_MS + LEASE_MS_MAX + PUT_OFF_MS_MAX, "{}", called_ms - NOW_MS);
         renew(&mut record, (HELD.0 + 2, HELD.1 + 2), called_ms + 60_000);
-        prop_assert_eq!((record.generation, record.value, record.open), (HELD.0 + 2, Some(HELD.1 + 2), None));
+        prop_assert_eq!((record.generation, record.value, record.unsettled), (HELD.0 + 2, Some(HELD.1 + 2), None));
         prop_assert_eq!((record.failures, record.not_before_ms), (0, 0));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 
 use crate::support::{APPID, Node, SECRET, Wechat, run, tokencached, wait_for, write};
 
@@ -301,7 +301,7 @@ fn of_several_changes_that_wait_for_their_turn_the_last_is_run_once() {
     let late = "wxcafe0000000000ff".to_owned();
     others.push(late.clone());
     let wechat = wechat_of(&others, 4);
-    wechat.set_fault(&late, Fault::new(FaultKind::Reset));
+    wechat.set_fault(&late, InjectedFault::new(FaultKind::Reset));
     let node = start(&wechat, GATED, &tables(&others));
     wait_for("four commands", || (count(node.path("running")) == 4).then_some(()));
     wechat.clear_fault(&late);
@@ -363,7 +363,7 @@ fn a_command_that_fails_is_run_again_and_the_sink_recovers() {
 fn a_command_that_runs_is_not_killed_because_another_cannot_be_started() {
     let late = others(1);
     let wechat = wechat_of(&late, 7200);
-    wechat.set_fault(&late[0], Fault::new(FaultKind::Reset));
+    wechat.set_fault(&late[0], InjectedFault::new(FaultKind::Reset));
     let node = start(&wechat, GATED, &tables(&late));
     wait_for("the first", || (count(node.path("running")) == 1).then_some(()));
     fs::rename(node.path("put"), node.path("elsewhere")).unwrap();

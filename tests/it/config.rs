@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tokencached::cli::{self, Command};
+use tokencached::cli::{self, CliCommand};
 use tokencached::config::{
     APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Place, SETTINGS,
     SINK_KEYS, load,
@@ -35,7 +35,7 @@ fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
 /// The flags of a command line for the server.
 fn flags(line: &str) -> Flags {
     match cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace())) {
-        Ok(Command::Serve(args)) => args.flags,
+        Ok(CliCommand::Serve(args)) => args.flags,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -728,7 +728,7 @@ fn what_check_prints_of_sinks_is_the_same_sinks_and_no_password() {
     let shown = |loaded: &Loaded| format!("{:?}", loaded.config.sinks);
     assert_eq!(shown(&first), shown(&second));
     let keys = |at: usize| -> Vec<(&str, &str)> {
-        first.config.sinks[at].entries.iter().map(|key| (key.app.as_str(), key.spoken())).collect()
+        first.config.sinks[at].entries.iter().map(|key| (key.app.as_str(), key.redacted_name())).collect()
     };
     let (one, agent) = (APPID, "ww0123456789abcdef:1000002");
     let everything = [
@@ -896,12 +896,12 @@ fn the_example_of_several_nodes_loads_as_its_unit_starts_it() {
 }
 
 /// Its name server knows that one name, if any.
-struct Machine {
+struct FakeResolver {
     ipv6: bool,
     known: Option<(&'static str, [&'static str; 2])>,
 }
 
-impl Environment for Machine {
+impl Environment for FakeResolver {
     fn get(&self, _: &str) -> Option<std::ffi::OsString> {
         None
     }
@@ -926,7 +926,7 @@ impl Environment for Machine {
 
 #[test]
 fn a_host_name_is_looked_up() {
-    let machine = Machine { ipv6: false, known: Some(("cache.internal", ["127.0.0.5", "127.0.0.6"])) };
+    let machine = FakeResolver { ipv6: false, known: Some(("cache.internal", ["127.0.0.5", "127.0.0.6"])) };
     let listen = load(None, &machine, &flags("-l cache.internal:9")).unwrap().config.server.listen;
     assert_eq!(listen, ["127.0.0.5:9".parse().unwrap(), "127.0.0.6:9".parse().unwrap()]);
 }
@@ -935,7 +935,7 @@ fn a_host_name_is_looked_up() {
 #[test]
 fn localhost_is_both_loopback_addresses_where_there_are_both() {
     let listen = |ipv6| {
-        let machine = Machine { ipv6, known: None };
+        let machine = FakeResolver { ipv6, known: None };
         load(None, &machine, &flags("-l localhost:9")).unwrap().config.server.listen
     };
     assert_eq!(listen(true), ["127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()]);
@@ -962,22 +962,22 @@ fn ten_thousand_apps_load_in_a_moment() {
 #[test]
 fn commands_and_their_defaults() {
     let parse = |line: &str| cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace()));
-    let Ok(Command::Serve(serve)) = parse("serve --config /x.toml -p 1") else { panic!() };
+    let Ok(CliCommand::Serve(serve)) = parse("serve --config /x.toml -p 1") else { panic!() };
     assert_eq!((serve.config, serve.flags.port.as_deref()), (Some("/x.toml".into()), Some("1")));
-    let Ok(Command::Demo(demo)) = parse("demo -p 11300 --lifetime 2m") else { panic!() };
+    let Ok(CliCommand::Demo(demo)) = parse("demo -p 11300 --lifetime 2m") else { panic!() };
     assert_eq!((demo.port, demo.listen.to_string(), demo.lifetime.as_secs()), (11300, "127.0.0.1".into(), 120));
-    let Ok(Command::Sandbox(sandbox)) = parse("sandbox") else { panic!() };
+    let Ok(CliCommand::Sandbox(sandbox)) = parse("sandbox") else { panic!() };
     assert_eq!((sandbox.listen.port(), sandbox.lifetime.as_secs(), sandbox.apps.len()), (8765, 7200, 0));
     let line = "sandbox --qq 11:s --feishu cli_1:s --component wxc:s --authorizer wxc:wxa:r --authorizer wxc:wxb:r";
-    let Ok(Command::Sandbox(sandbox)) = parse(line) else { panic!() };
+    let Ok(CliCommand::Sandbox(sandbox)) = parse(line) else { panic!() };
     assert_eq!((sandbox.qq.len(), sandbox.feishu.len(), sandbox.components.len()), (1, 1, 1));
     assert_eq!(sandbox.authorizers[1].id, "wxb");
     let line = "sandbox --app wx1:s1 --app wx2:s2 --wecom ww1:s3 --allow-ip 10.0.0.1 --overlap 1s --stable-window 2s";
-    let Ok(Command::Sandbox(sandbox)) = parse(line) else { panic!() };
+    let Ok(CliCommand::Sandbox(sandbox)) = parse(line) else { panic!() };
     assert_eq!((sandbox.apps.len(), sandbox.wecom[0].id.as_str(), sandbox.allow_ips.len()), (2, "ww1", 1));
-    let Ok(Command::Check(check)) = parse("check --live --config /x.toml -m 128") else { panic!() };
+    let Ok(CliCommand::Check(check)) = parse("check --live --config /x.toml -m 128") else { panic!() };
     assert!(check.live && check.serve.flags.memory_limit.as_deref() == Some("128"));
-    assert!(matches!(parse("version"), Ok(Command::Version)));
+    assert!(matches!(parse("version"), Ok(CliCommand::Version)));
     for line in [
         "check --quiet --print",
         "version extra",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokencached::cli::{self, Command};
+use tokencached::cli::{self, CliCommand};
 
 use crate::config::{APPID, SECRET, by_environment, by_flags, fault, given};
 
@@ -89,7 +89,7 @@ fn a_configuration_file_after_c_or_f_is_told_the_flag_it_belongs_to() {
     assert!(warned.contains("-f") && warned.contains("--config conf.toml"), "{warned}");
     assert!(!by_flags("-f 1.25").warnings.join("\n").contains("--config conf"));
     match cli::parse_from(["tokencached", "--conf", "conf.toml"]) {
-        Ok(Command::Serve(args)) => assert_eq!(args.config.as_deref(), Some(Path::new("conf.toml"))),
+        Ok(CliCommand::Serve(args)) => assert_eq!(args.config.as_deref(), Some(Path::new("conf.toml"))),
         other => panic!("{other:?}"),
     }
 }

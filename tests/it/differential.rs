@@ -57,12 +57,12 @@ const EXPTIMES: &[&str] =
 const FLAGS: &[&str] = &["0", "0", "1", "4294967295", "-1", "x", "32"];
 
 /// Chance, and what is known of the cas ids given out so far.
-struct Dice {
+struct RandomInput {
     rng: Rng,
     last_cas: u64,
 }
 
-impl Dice {
+impl RandomInput {
     /// A cas id that some item may well have.
     fn cas(&mut self) -> u64 {
         let offset = self.rng.u64(..40);
@@ -70,14 +70,14 @@ impl Dice {
     }
 }
 
-impl std::ops::Deref for Dice {
+impl std::ops::Deref for RandomInput {
     type Target = Rng;
     fn deref(&self) -> &Rng {
         &self.rng
     }
 }
 
-impl std::ops::DerefMut for Dice {
+impl std::ops::DerefMut for RandomInput {
     fn deref_mut(&mut self) -> &mut Rng {
         &mut self.rng
     }
@@ -129,7 +129,7 @@ fn value(rng: &mut Rng) -> Vec<u8> {
 
 /// A storage command. A bad header is only sent with a length that is bad too: memcached 1.6.18 does not swallow the
 /// block after one, newer ones and this server do.
-fn store(rng: &mut Dice, out: &mut Vec<u8>) {
+fn store(rng: &mut RandomInput, out: &mut Vec<u8>) {
     let command = pick(rng, &["set", "set", "set", "add", "replace", "append", "prepend", "cas"]);
     let value = value(rng);
     let unique = if command == "cas" { format!(" {}", rng.cas()) } else { String::new() };
@@ -213,7 +213,7 @@ const ENCODED_KEYS: &[&str] = &[
 const META_TIMES: &[&str] = &["0", "0", "1000", "1000", "-1", "2592001", "2147483647", "4294967295", "", "x", " 5"];
 
 /// Flags, with what they may bring along.
-fn flags(rng: &mut Dice, letters: &str, out: &mut String) {
+fn flags(rng: &mut RandomInput, letters: &str, out: &mut String) {
     let letters: Vec<char> = letters.chars().collect();
     for _ in 0..rng.usize(..7) {
         let letter = if rng.u8(..40) == 0 { rng.char('!'..='~') } else { letters[rng.usize(..letters.len())] };
@@ -244,7 +244,7 @@ fn has(flags: &str, letter: char) -> bool {
 }
 
 /// A meta command without a data block.
-fn meta(rng: &mut Dice) -> String {
+fn meta(rng: &mut RandomInput) -> String {
     let mut line = String::new();
     match rng.u8(..16) {
         0..=6 => {
@@ -291,7 +291,7 @@ fn meta_key(rng: &mut Rng, flags: &str) -> String {
 
 /// `ms`. Faults that memcached finds before it reads the length come with a length that is bad too: 1.6.18 does not
 /// swallow the block after them.
-fn meta_store(rng: &mut Dice, out: &mut Vec<u8>) {
+fn meta_store(rng: &mut RandomInput, out: &mut Vec<u8>) {
     let value = value(rng);
     let mut line = String::new();
     flags(rng, "bckqCFIMMMOTTqI", &mut line);
@@ -317,7 +317,7 @@ fn meta_store(rng: &mut Dice, out: &mut Vec<u8>) {
 }
 
 /// A session: bytes, and where to cut them into writes.
-fn session(rng: &mut Dice) -> (Vec<u8>, Vec<usize>) {
+fn session(rng: &mut RandomInput) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(1..25) {
         if rng.u8(..3) == 0 {
@@ -421,8 +421,8 @@ fn random_sessions_are_answered_as_memcached_answers() {
     for index in 0..sessions {
         let last_cas = last_cas(&mut theirs);
         assert_eq!(self::last_cas(&mut ours), last_cas);
-        let mut dice = Dice { rng: Rng::with_seed(seed.wrapping_add(index)), last_cas };
-        let (bytes, cuts) = session(&mut dice);
+        let mut random = RandomInput { rng: Rng::with_seed(seed.wrapping_add(index)), last_cas };
+        let (bytes, cuts) = session(&mut random);
         let expected = in_base64(&play(&mut theirs, &bytes, &cuts));
         let answer = play(&mut ours, &bytes, &cuts);
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tokencached::sandbox::Endpoint;
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
+use crate::support::{APPID, Node, SECRET, Wechat, run_checked, wait_for};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -48,7 +48,7 @@ fn seen_by(command: &mut Command, app: &str) -> (serde_json::Value, u64) {
     }
     command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
     command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
-    let said = run_well(command);
+    let said = run_checked(command);
     assert!(!node.log().contains(SECRET), "{}", node.log());
     let seen: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
     (seen, wechat.calls(APPID).of(Endpoint::Token))

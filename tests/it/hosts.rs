@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokencached::platform::ClientOptions;
-use tokencached::platform::{Ask, mp};
-use tokencached::platform::{Client, Failure, Probe, Sent, Token};
-use tokencached::sandbox::{FaultKind, Options, Sandbox, Scope};
+use tokencached::platform::{Client, Delivery, Failure, Probe, Token};
+use tokencached::platform::{FetchParams, mp};
+use tokencached::sandbox::{FaultKind, FaultScope, Options, Sandbox};
 use tokencached::secret::Secret;
 
 use crate::refresher::{Log, Node, SECRET, Tls, fault, sandbox, stable, upstream};
@@ -27,8 +27,14 @@ impl Caller {
 
     async fn fetch(&self) -> Result<Token, Failure> {
         let secret = Secret::new(SECRET.to_owned());
-        let ask =
-            Ask { base_url: &self.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
+        let ask = FetchParams {
+            base_url: &self.base_url,
+            appid: "wx1",
+            secret: &secret,
+            token: "",
+            component: "",
+            force: false,
+        };
         self.client.fetch(&mp::CLASSIC, &ask, Duration::from_secs(8)).await
     }
 }
@@ -72,7 +78,7 @@ async fn one_further_host_is_tried_and_no_third() {
     let third = sandbox(Options::default()).await;
     let caller = Caller::new(&of(&[nobody, nobody_too, third.base_url()]));
     let failure = caller.fetch().await.unwrap_err();
-    assert_eq!(failure.sent, Sent::NotSent);
+    assert_eq!(failure.delivery, Delivery::NotSent);
     assert!(failure.message.starts_with("127.0.0.1: "), "{failure}");
     assert_eq!(third.calls("wx1").total(), 0);
     caller.fetch().await.unwrap();
@@ -84,7 +90,7 @@ async fn a_call_that_may_have_arrived_is_not_sent_again_and_the_next_goes_elsewh
         let (first, second, caller) = two().await;
         first.set_fault("wx1", fault(lost));
         let failure = caller.fetch().await.unwrap_err();
-        assert_eq!(failure.sent, Sent::Ambiguous, "{failure}");
+        assert_eq!(failure.delivery, Delivery::Ambiguous, "{failure}");
         assert!(failure.message.starts_with("127.0.0.1: "), "{failure}");
         assert_eq!(calls([&first, &second]), [1, 0]);
         caller.fetch().await.unwrap();
@@ -131,7 +137,7 @@ async fn a_wrong_certificate_is_shown_and_only_the_next_call_goes_elsewhere() {
     let hosts = of(&[first.base_url(), second.base_url()]);
     let caller = Caller::new(&ClientOptions { ca_file: Some(roots), ..hosts });
     let failure = caller.fetch().await.unwrap_err();
-    assert_eq!(failure.sent, Sent::NotSent);
+    assert_eq!(failure.delivery, Delivery::NotSent);
     assert!(failure.message.contains("certificate") && failure.advice().contains("TLS"), "{failure}");
     assert_eq!(calls([&first, &second]), [0, 0]);
     caller.fetch().await.unwrap();
@@ -170,7 +176,7 @@ async fn another_base_url_is_one_host_whatever_the_list_says() {
     let caller = Caller::new(&of(&[second.base_url(), second.base_url()]));
     let (_held, nobody) = closed();
     let elsewhere = Caller { base_url: nobody, ..caller };
-    assert_eq!(elsewhere.fetch().await.unwrap_err().sent, Sent::NotSent);
+    assert_eq!(elsewhere.fetch().await.unwrap_err().delivery, Delivery::NotSent);
     assert_eq!(second.calls("wx1").total(), 0);
 }
 
@@ -180,7 +186,7 @@ async fn a_probe_answered_by_a_retired_entry_moves_the_next_call() {
     let (first, second, caller) = two().await;
     let token = caller.fetch().await.unwrap();
     let retired = FaultKind::Errcode { errcode: 48017, errmsg: "invalid entry".into() };
-    first.set_fault("wx1", fault(retired).on(Scope::Business));
+    first.set_fault("wx1", fault(retired).on(FaultScope::Business));
     let probe = || caller.client.probe(&mp::CLASSIC, &caller.base_url, &token.value, Duration::from_secs(8));
     assert_eq!(probe().await, Probe::Unknown);
     assert_eq!(calls([&first, &second]), [2, 0]);

@@ -12,14 +12,14 @@ use crate::sync::Arc;
 
 #[path = "../../src/clock.rs"]
 mod clock;
-#[path = "../../src/credential/watched.rs"]
-mod watched;
+#[path = "../../src/credential/value_cell.rs"]
+mod value_cell;
 #[path = "../../src/stats/workers.rs"]
 mod workers;
 
-use clock::Spacing;
-use watched::{Look, Watched};
-use workers::{Counter, Counts, Workers};
+use clock::LogThrottle;
+use value_cell::{CellReading, ValueCell};
+use workers::{Counter, CounterSet, Workers};
 
 /// Tries every order in which a thread is interrupted at most three times where it need not be.
 fn every_order(scenario: impl Fn() + Send + Sync + 'static) {
@@ -46,16 +46,16 @@ enum Seen {
     Absent,
 }
 
-fn look(watched: &Watched<Value>) -> Seen {
+fn look(watched: &ValueCell<Value>) -> Seen {
     match watched.look(|value| value.live) {
-        Look::Live(guard) => Seen::Live(guard.as_ref().unwrap().generation),
-        Look::Coming => Seen::Coming,
-        Look::Absent => Seen::Absent,
+        CellReading::Live(guard) => Seen::Live(guard.as_ref().unwrap().generation),
+        CellReading::Coming => Seen::Coming,
+        CellReading::Absent => Seen::Absent,
     }
 }
 
 /// As a connection does: looks, and while something is coming waits for a change and looks again.
-fn look_until_it_is_there(watched: &Watched<Value>) -> Seen {
+fn look_until_it_is_there(watched: &ValueCell<Value>) -> Seen {
     loop {
         match look(watched) {
             Seen::Coming => watched.wait_while(|| look(watched) == Seen::Coming).wait(),
@@ -67,7 +67,7 @@ fn look_until_it_is_there(watched: &Watched<Value>) -> Seen {
 #[test]
 fn who_waits_for_the_first_value_is_woken_and_gets_it() {
     every_order(|| {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(ValueCell::new());
         let writer = watched.clone();
         let writer = thread::spawn(move || writer.publish(live(1)));
         assert_eq!(look_until_it_is_there(&watched), Seen::Live(1));
@@ -78,7 +78,7 @@ fn who_waits_for_the_first_value_is_woken_and_gets_it() {
 #[test]
 fn two_who_wait_are_both_woken() {
     every_order(|| {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(ValueCell::new());
         let other = watched.clone();
         let other = thread::spawn(move || assert_eq!(look_until_it_is_there(&other), Seen::Live(1)));
         let writer = watched.clone();
@@ -92,9 +92,9 @@ fn two_who_wait_are_both_woken() {
 #[test]
 fn a_first_fetch_that_fails_ends_the_waiting() {
     every_order(|| {
-        let watched: Arc<Watched<Value>> = Arc::new(Watched::new());
+        let watched: Arc<ValueCell<Value>> = Arc::new(ValueCell::new());
         let writer = watched.clone();
-        let writer = thread::spawn(move || writer.settle());
+        let writer = thread::spawn(move || writer.end_wait());
         assert_eq!(look_until_it_is_there(&watched), Seen::Absent);
         writer.join().unwrap();
     });
@@ -103,7 +103,7 @@ fn a_first_fetch_that_fails_ends_the_waiting() {
 #[test]
 fn a_first_value_is_never_a_miss() {
     every_order(|| {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(ValueCell::new());
         let writer = watched.clone();
         let writer = thread::spawn(move || writer.publish(live(1)));
         assert_ne!(look(&watched), Seen::Absent, "the value was there before anybody said that none is coming");
@@ -114,7 +114,7 @@ fn a_first_value_is_never_a_miss() {
 #[test]
 fn a_withdrawn_value_is_waited_for_and_never_a_miss() {
     every_order(|| {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(ValueCell::new());
         watched.publish(live(1));
         let writer = watched.clone();
         let writer = thread::spawn(move || {
@@ -131,7 +131,7 @@ fn a_withdrawn_value_is_waited_for_and_never_a_miss() {
 #[test]
 fn generations_never_go_backwards() {
     every_order(|| {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(ValueCell::new());
         watched.publish(live(1));
         let writer = watched.clone();
         let writer = thread::spawn(move || {
@@ -152,7 +152,7 @@ fn generations_never_go_backwards() {
 #[derive(Default)]
 struct Hits(Counter);
 
-impl Counts for Hits {
+impl CounterSet for Hits {
     type Totals = u64;
 
     fn add_to(&self, totals: &mut u64) {
@@ -201,12 +201,12 @@ fn a_total_taken_during_a_reset_is_never_below_zero() {
 #[test]
 fn of_several_at_once_one_is_let_through() {
     every_order(|| {
-        let spacing = Arc::new(Spacing::default());
-        let other = spacing.clone();
-        let other = thread::spawn(move || other.due(5_000, 60_000));
-        let one = spacing.due(5_001, 60_000);
+        let throttle = Arc::new(LogThrottle::default());
+        let other = throttle.clone();
+        let other = thread::spawn(move || other.allow(5_000, 60_000));
+        let one = throttle.allow(5_001, 60_000);
         assert!(one ^ other.join().unwrap());
-        assert!(!spacing.due(60_000, 60_000));
-        assert!(spacing.due(65_002, 60_000));
+        assert!(!throttle.allow(60_000, 60_000));
+        assert!(throttle.allow(65_002, 60_000));
     });
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options};
 
 use crate::support::{APPID, Client, Node, Wechat, config, run, tokencached, wait_for};
 
@@ -93,7 +93,7 @@ fn a_restart_serves_the_live_token_and_fetches_nothing() {
     let node = start(&wechat);
     let before = any_token(&node);
     // The first get is answered although WeChat is of no help any more.
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
     let node = start_in(node.stop(), &wechat);
     assert_eq!(token(&mut node.connect()), before);
     assert!(node.stop().path().join("state.json").exists());
@@ -237,7 +237,7 @@ fn failing_renewals_keep_the_live_token_until_its_end() {
     let wechat = Wechat::short_lived(4);
     let node = start(&wechat);
     let first = any_token(&node);
-    let fault = Fault::new(FaultKind::Errcode { errcode: -1, errmsg: "system error".into() });
+    let fault = InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg: "system error".into() });
     wechat.set_fault(APPID, fault);
     let mut client = node.connect();
     let failed = |wechat: &Wechat| wechat.calls(APPID).ended(Endpoint::StableToken, "fault errcode");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 
 use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, wait_for, write};
 
@@ -49,8 +49,8 @@ fn ask_side(node: &Node, path: &str, header: &str) -> String {
 fn log_of_a_bad_day(json: bool) -> String {
     let wechat = wechat();
     let errmsg = format!("invalid ip 1.2.3.4,\r\nnot in\u{2028}white\u{7}list rid: {RID}");
-    wechat.set_fault(BLOCKED, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg }));
-    wechat.set_fault(OTHER, Fault::new(FaultKind::Empty).times(2));
+    wechat.set_fault(BLOCKED, InjectedFault::new(FaultKind::Errcode { errcode: 40164, errmsg }));
+    wechat.set_fault(OTHER, InjectedFault::new(FaultKind::Empty).times(2));
     let node = Node::start(&config(&wechat, json, NAME), &[]);
     let mut client = node.connect();
     for kind in ["access_token", "jsapi_ticket"] {

@@ -1,6 +1,6 @@
 //! Managed keys: what each command of a client means on them, under each of their names.
 
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
 use crate::support::{APPID, Client, Node, SECRET, Wechat, wait_for};
 
@@ -272,7 +272,7 @@ fn two_apps_never_answer_for_each_other() {
 #[test]
 fn a_first_get_is_held_until_the_token_is_there() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Delay { ms: 250 }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Delay { ms: 250 }));
     let node = start(&wechat, "first_get_wait_ms = 900");
     let mut client = node.connect();
     // Sent together: the answers come in order, the held one too, mixed with an ordinary key.
@@ -291,7 +291,7 @@ fn a_first_get_is_held_until_the_token_is_there() {
 #[test]
 fn a_first_get_is_a_miss_when_the_upstream_hangs_and_others_are_served() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
     let node = start(&wechat, "first_get_wait_ms = 200");
     let (mut held, mut other) = (node.connect(), node.connect());
     held.send("get access_token\r\n");
@@ -355,7 +355,7 @@ fn neither_log_nor_statistics_show_a_token_or_a_secret() {
     client.ask("set access_token 0 0 1\r\nx\r\nincr access_token 1\r\ndelete access_token\r\n");
     // What upstream says in an error may repeat what it was sent.
     let errmsg = format!("appid {APPID} secret {SECRET} access_token {}", tokens[2]);
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg }));
     wechat.kill_tokens(APPID);
     client.ask("delete access_token\r\n");
     wait_for("the failure to be logged", || node.log().contains("errcode -1").then_some(()));

@@ -2,13 +2,13 @@
 
 use std::process::Command;
 
-use crate::support::{Node, run_well};
+use crate::support::{Node, run_checked};
 
 #[track_caller]
 fn every_test_passes(flag: &str, protocol: &str, least: usize) {
     let node = Node::plain(&[]);
     let port = node.address.port().to_string();
-    let said = run_well(Command::new("memccapable").args(["-h", "127.0.0.1", "-p", &port, flag]));
+    let said = run_checked(Command::new("memccapable").args(["-h", "127.0.0.1", "-p", &port, flag]));
     let tests: Vec<&str> = said.lines().filter(|line| line.starts_with(protocol)).collect();
     assert!(tests.len() >= least, "{said}");
     let failed: Vec<&&str> = tests.iter().filter(|line| !line.ends_with("[pass]")).collect();

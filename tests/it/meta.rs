@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tokencached::protocol::base64;
-use tokencached::sandbox::{Endpoint, Fault, FaultKind};
+use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault};
 
 use crate::support::{APPID, Client, Node, Wechat, wait_for};
 
@@ -364,7 +364,7 @@ fn a_managed_delete_of_a_dead_token_brings_a_new_one() {
 #[test]
 fn a_first_managed_get_is_held_like_any_other() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Delay { ms: 250 }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Delay { ms: 250 }));
     let node = Node::start(&wechat.config("first_get_wait_ms = 900", "aliases = [\"access_token\"]"), &[]);
     let mut client = node.connect();
     client.send(format!("mg {} b s k\r\nmg access_token s\r\nmn\r\n", encoded("access_token")));
@@ -389,7 +389,7 @@ fn a_managed_key_without_a_value_is_a_miss_and_never_created() {
 }
 
 #[test]
-fn no_writing_of_a_managed_key_gets_past_the_fence() {
+fn no_write_changes_a_managed_key() {
     let wechat = Wechat::start();
     let (_node, client, token) = start(&wechat, "");
     let client = std::cell::RefCell::new(client);

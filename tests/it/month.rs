@@ -4,18 +4,18 @@
 //! run and reads it.
 //!
 //! It is the server's own refresher that runs, with its table, its policy, its state and its reader of WeChat's answers.
-//! Simulated are what it stands on (`ground.rs`: clocks, disk; `wechat.rs`: WeChat by the sandbox's rules, behind the
+//! Simulated are what it stands on (`env.rs`: clocks, disk; `wechat.rs`: WeChat by the sandbox's rules, behind the
 //! weather of `timeline.rs`), what befalls it, and its readers (`node.rs`).
 //!
-//! The books (`books.rs`) are exact, not sampled: each credential is read once a second. Samplers that read the table at
+//! The books (`accounting.rs`) are exact, not sampled: each credential is read once a second. Samplers that read the table at
 //! random check them. Not in it: Feishu and the open platform (the simulated WeChat has none), changed secrets, several
 //! base URLs. Tickets are not judged, since nothing takes one; only their presence counts.
 
-mod books;
+mod accounting;
 mod demo;
-mod ground;
+mod env;
+mod expires_in;
 mod node;
-mod polite;
 mod scripts;
 mod timeline;
 mod wechat;
@@ -23,10 +23,10 @@ mod wechat;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::books::{CAUSES, Cause, Counts};
-use self::node::{Habits, Row};
+use self::accounting::{CAUSES, Cause, Counts};
+use self::node::{DeadTokenHandling, Row};
 use self::scripts::{SCRIPTS, Tally};
-use self::timeline::{DAY, SECOND, START, Timeline, Weather};
+use self::timeline::{DAY, NetworkState, SECOND, START, Timeline};
 
 const SEED: u64 = 20_260_301;
 /// Calls sent while nothing was wrong, against the least that could do. Tickets are polled on purpose.
@@ -46,7 +46,7 @@ fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
     let seed = number("MONTH_SEED", SEED);
     let line = Arc::new(Timeline::new(days, seed));
     let sample_ms = number("MONTH_SAMPLE_MS", if apps > 100 { 1_000 } else { 10_000 });
-    let (rows, samples) = node::run(&line, apps as usize, sample_ms, seed, Habits::Usual);
+    let (rows, samples) = node::run(&line, apps as usize, sample_ms, seed, DeadTokenHandling::Usual);
     println!("samples: {samples:?}");
     (line, rows)
 }
@@ -62,7 +62,7 @@ fn the_month() {
     let tallies = SCRIPTS.map(|(script, name)| (name, scripts::run(script, &line, script_apps, SEED)));
     println!("{apps} apps, {days} days: {took:?}; the scripts ({script_apps} apps each): {:?}", began.elapsed() - took);
     print_weather(&line);
-    let dead = Habitual::run(apps, days);
+    let dead = LongestDead::run(apps, days);
     print_table(&rows, &tallies, days, script_apps, &dead);
     print_details(&rows);
     if std::env::var_os("MONTH_FAULTS").is_some() {
@@ -73,7 +73,7 @@ fn the_month() {
 }
 
 /// The longest time that a dead token is served if nobody reports it, by kind: with probing by default, and without.
-struct Habitual {
+struct LongestDead {
     probed: Vec<Row>,
     not_probed: Vec<Row>,
 }
@@ -81,12 +81,16 @@ struct Habitual {
 /// A probe every five minutes, and a call or two.
 const DEAD_MOST_MS: u64 = 300 * SECOND + 20 * SECOND;
 
-impl Habitual {
-    fn run(apps: u64, days: u64) -> Habitual {
+impl LongestDead {
+    fn run(apps: u64, days: u64) -> LongestDead {
         let (days, seed) = (number("MONTH_DEAD_DAYS", days.min(10)), number("MONTH_SEED", SEED));
         let line = Arc::new(Timeline::new(days, seed));
-        let rows = |habits| node::run(&line, number("MONTH_DEAD_APPS", apps.min(600)) as usize, DAY, seed, habits).0;
-        Habitual { probed: rows(Habits::NoReports), not_probed: rows(Habits::NoReportsNoProbes) }
+        let rows =
+            |handling| node::run(&line, number("MONTH_DEAD_APPS", apps.min(600)) as usize, DAY, seed, handling).0;
+        LongestDead {
+            probed: rows(DeadTokenHandling::NoReports),
+            not_probed: rows(DeadTokenHandling::NoReportsNoProbes),
+        }
     }
 
     fn longest_ms(rows: &[Row], name: &str) -> u64 {
@@ -96,7 +100,7 @@ impl Habitual {
 
     /// As a table has it: with, and without.
     fn shown(&self, name: &str) -> String {
-        let minutes = |rows| (Habitual::longest_ms(rows, name) as f64 / 60_000.0).ceil();
+        let minutes = |rows| (LongestDead::longest_ms(rows, name) as f64 / 60_000.0).ceil();
         match name {
             // Nothing takes one, so none is judged.
             "tickets" => "| ".to_owned(),
@@ -106,9 +110,9 @@ impl Habitual {
 
     fn check(&self) {
         for name in ["stable_token", "classic token", "WeCom token"] {
-            let with_ms = Habitual::longest_ms(&self.probed, name);
+            let with_ms = LongestDead::longest_ms(&self.probed, name);
             assert!(with_ms <= DEAD_MOST_MS, "{name}: a dead token was served for {with_ms} ms");
-            let without_ms = Habitual::longest_ms(&self.not_probed, name);
+            let without_ms = LongestDead::longest_ms(&self.not_probed, name);
             assert!(without_ms > 4 * with_ms, "{name}: {without_ms} ms without probing");
         }
     }
@@ -145,13 +149,13 @@ fn check(row: &Row) {
 }
 
 fn print_weather(line: &Timeline) {
-    let hours = |which: fn(Weather) -> bool| line.total(which) as f64 / 3.6e6;
+    let hours = |which: fn(NetworkState) -> bool| line.total(which) as f64 / 3.6e6;
     println!(
         "upstream: down {:.1} h, stalled {:.1} h, slow {:.1} h, error bursts {:.1} h",
-        hours(|w| w == Weather::Down),
-        hours(|w| w == Weather::Stalled),
-        hours(|w| w == Weather::Slow),
-        hours(|w| matches!(w, Weather::Errors(_)))
+        hours(|w| w == NetworkState::Down),
+        hours(|w| w == NetworkState::Stalled),
+        hours(|w| w == NetworkState::Slow),
+        hours(|w| matches!(w, NetworkState::Errors(_)))
     );
     assert!(line.end > START + DAY);
 }
@@ -164,7 +168,7 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.3} %", (part as f64 / whole as f64 * 100_000.0).floor() / 1_000.0)
 }
 
-fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: u64, dead: &Habitual) {
+fn print_table(rows: &[Row], tallies: &[(&str, Tally)], days: u64, script_apps: u64, dead: &LongestDead) {
     println!(
         "\n| | reads served, WeChat within reach | all reads served | first reads refused a day | without, out of reach, a day | without, for another reason, a day | known dead | longest a dead token is served if nobody reports it | the same without probing | calls a day | probes a day | days over quota |"
     );

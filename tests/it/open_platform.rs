@@ -11,17 +11,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 use tokencached::credential;
 use tokencached::credential::App;
-use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store};
+use tokencached::credential::state::{FileStore, LoadedState, Snapshot, StateStore};
 use tokencached::credential::table::Table;
 use tokencached::credential::verify_ticket::{TicketFault, parse};
 use tokencached::platform::component::{AUTHORIZER, AUTHORIZERS, COMPONENT as COMPONENT_KIND, PLATFORM};
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Options, Sandbox, Verdict};
+use tokencached::sandbox::{AppOptions, Endpoint, Options, Sandbox, SandboxPlatform, Verdict};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{token, until, upstream};
-use crate::support::{Client, Node, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{Client, Node, Wechat, run, run_checked, tokencached, wait_for, write};
 
 pub const COMPONENT: &str = "wxc000000000000001";
 pub const AUTH: &str = "wxa000000000000001";
@@ -33,7 +33,7 @@ pub fn options(lifetime_s: u64) -> Options {
     let component = AppOptions {
         appid: COMPONENT.into(),
         secret: SECRET.into(),
-        kind: AppKind::Component,
+        platform: SandboxPlatform::Component,
         ..AppOptions::default()
     };
     let authorizer = AppOptions {
@@ -116,7 +116,7 @@ pub fn refused(wechat: &Wechat) -> u64 {
 /// The refresh token in the state file.
 fn kept(folder: &Path) -> String {
     match FileStore::new(folder.join("state.json")).load() {
-        Loaded::Found(snapshot) => kept_in(&snapshot).unwrap_or_default(),
+        LoadedState::Found(snapshot) => kept_in(&snapshot).unwrap_or_default(),
         other => panic!("{other:?}"),
     }
 }
@@ -230,7 +230,7 @@ fn a_ticket_is_found_in_the_files_that_php_writes() {
     const TICKET: &str = "ticket@@@0123456789abcdef-_ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let folder = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/ticket_files.php");
-    let said = run_well(std::process::Command::new("php").arg(script).arg(folder.path()).args([TICKET, COMPONENT]));
+    let said = run_checked(std::process::Command::new("php").arg(script).arg(folder.path()).args([TICKET, COMPONENT]));
     let names: Vec<&str> = said.lines().collect();
     assert_eq!((names.len(), names.last()), (9, Some(&"ok")), "{said}");
     for name in &names[..8] {
@@ -326,8 +326,8 @@ struct Witness {
     seen: Mutex<Vec<(String, Option<String>)>>,
 }
 
-impl Store for Witness {
-    fn load(&self) -> Loaded {
+impl StateStore for Witness {
+    fn load(&self) -> LoadedState {
         self.inner.load()
     }
 
@@ -344,7 +344,7 @@ impl Store for Witness {
     }
 }
 
-fn app(appid: &str, secret: &str, kind: &'static tokencached::platform::Kind) -> App {
+fn app(appid: &str, secret: &str, kind: &'static tokencached::platform::CredentialType) -> App {
     App { platform: &PLATFORM, ..App::mp(appid, SecretSource::Fixed(Secret::new(secret.to_owned())), kind) }
 }
 
@@ -384,8 +384,8 @@ async fn a_new_refresh_token_is_written_before_its_access_token_is_published() {
 /// A disk that is full.
 struct Full(AtomicBool, FileStore);
 
-impl Store for Full {
-    fn load(&self) -> Loaded {
+impl StateStore for Full {
+    fn load(&self) -> LoadedState {
         self.1.load()
     }
 
@@ -604,7 +604,7 @@ fn the_example_of_the_documentation_is_accepted() {
     write(folder.path(), "wxfedcba9876543210.refresh", FIRST);
     let example = example.replace("/etc/tokencached", &folder.path().display().to_string());
     let file = write(folder.path(), "tokencached.toml", &example);
-    let said = run_well(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
+    let said = run_checked(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
     assert!(said.contains("[[app.authorizer]]") && !said.contains(FIRST), "{said}");
 }
 

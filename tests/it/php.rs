@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use tokencached::sandbox::{Endpoint, Fault, FaultKind};
+use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault};
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for};
+use crate::support::{APPID, Node, SECRET, Wechat, run_checked, wait_for};
 
 /// The tutorials' two keys.
 const ALIASES: &str = "aliases = [\"access_token\", \"wx0123456789abcdef\"]";
@@ -45,7 +45,7 @@ fn php_at(
     command.arg(folder.join(script)).args(arguments);
     command.env("MC_HOST", host).env("MC_PORT", port);
     command.env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
-    let said = run_well(&mut command);
+    let said = run_checked(&mut command);
     assert!(!said.contains("Notice") && !said.contains("Warning"), "{said}\n{}", node.log());
     said
 }
@@ -161,7 +161,7 @@ fn the_tutorial_with_memcached_in_binary_mode() {
 #[test]
 fn a_hanging_upstream_is_a_plain_miss() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
     let node = Node::start(&wechat.config("", ALIASES), &[]);
     assert_eq!(php("hanging.php", &[], &[], &node, &wechat), "ok\n");
 }

@@ -13,15 +13,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokencached::clock::{Clock, Now};
-use tokencached::cluster::memory::Memory;
+use tokencached::cluster::memory::MemoryStore;
 use tokencached::credential::App;
-use tokencached::credential::adopt::{Source, Stored};
-use tokencached::credential::state::{Loaded, Snapshot, Store};
-use tokencached::credential::table::{Found, Table};
-use tokencached::credential::{Ground, Joined, build_joined};
+use tokencached::credential::adopt::{StoredBytes, TokenSource};
+use tokencached::credential::state::{LoadedState, Snapshot, StateStore};
+use tokencached::credential::table::{KeyReading, Table};
+use tokencached::credential::{ClusterMembership, Env, build_in_cluster};
 use tokencached::platform::ClientOptions;
-use tokencached::platform::{Ask, Kind, Renewal, feishu, mp, qq, wecom};
-use tokencached::platform::{Called, Failure, Probe, Token, Told, Upstream};
+use tokencached::platform::{CredentialType, FetchParams, Renewal, feishu, mp, qq, wecom};
+use tokencached::platform::{Failure, LifetimeSource, Probe, Token, Upstream, UpstreamFuture};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::time::Instant;
@@ -118,7 +118,12 @@ impl Platform {
 }
 
 impl Upstream for Platform {
-    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, _: Duration) -> Called<'a, Result<Token, Failure>> {
+    fn fetch<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        ask: FetchParams<'a>,
+        _: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
             tokio::time::sleep(CALL / 2).await;
             let (now_ms, appid) = (self.clock.boot_ms(), ask.appid.to_owned());
@@ -135,11 +140,22 @@ impl Upstream for Platform {
             let value = kept.unwrap_or_else(|| self.mint(&appid));
             tokio::time::sleep(CALL / 2).await;
             let expires_in_s = (value.ends_ms - now_ms) / 1000;
-            Ok(Token { value: Bytes::from(value.token), expires_in_s, told: Told::AsGiven, refresh: None })
+            Ok(Token {
+                value: Bytes::from(value.token),
+                expires_in_s,
+                lifetime_source: LifetimeSource::AsGiven,
+                refresh: None,
+            })
         })
     }
 
-    fn probe<'a>(&'a self, _: &'a Kind, _: &'a str, value: &'a [u8], deadline: Duration) -> Called<'a, Probe> {
+    fn probe<'a>(
+        &'a self,
+        _: &'a CredentialType,
+        _: &'a str,
+        value: &'a [u8],
+        deadline: Duration,
+    ) -> UpstreamFuture<'a, Probe> {
         Box::pin(async move {
             let token = String::from_utf8_lossy(value).into_owned();
             let lost = {
@@ -169,7 +185,7 @@ struct Node {
     end: CancellationToken,
 }
 
-fn app(n: usize, kind: &'static Kind) -> App {
+fn app(n: usize, kind: &'static CredentialType) -> App {
     App::mp(&format!("wx{n:016x}"), SecretSource::Fixed(Secret::new("secret".into())), kind)
 }
 
@@ -187,7 +203,12 @@ impl Node {
         Node::join(&platform(), apps, upstream, None)
     }
 
-    fn join(platform: &Arc<Platform>, apps: Vec<App>, upstream: &ClientOptions, joined: Option<Joined>) -> Node {
+    fn join(
+        platform: &Arc<Platform>,
+        apps: Vec<App>,
+        upstream: &ClientOptions,
+        joined: Option<ClusterMembership>,
+    ) -> Node {
         Node::with(platform, apps, upstream, joined, None, None)
     }
 
@@ -195,14 +216,13 @@ impl Node {
         platform: &Arc<Platform>,
         apps: Vec<App>,
         upstream: &ClientOptions,
-        joined: Option<Joined>,
+        joined: Option<ClusterMembership>,
         disk: Option<&Disk>,
         site: Option<&Site>,
     ) -> Node {
-        let ground =
-            Ground { upstream: platform.clone(), clock: platform.clock.clone(), boot_id: "this boot".to_owned() };
-        let store = disk.map(|disk| Arc::new(disk.clone()) as Arc<dyn Store>);
-        let (table, mut refresher) = build_joined(&ground, upstream, &apps, store, joined);
+        let ground = Env { upstream: platform.clone(), clock: platform.clock.clone(), boot_id: "this boot".to_owned() };
+        let store = disk.map(|disk| Arc::new(disk.clone()) as Arc<dyn StateStore>);
+        let (table, mut refresher) = build_in_cluster(&ground, upstream, &apps, store, joined);
         if let Some(site) = site {
             refresher.adopt_from(0, Arc::new(site.clone()));
         }
@@ -215,7 +235,7 @@ impl Node {
     fn get(&self, appid: &str) -> Option<String> {
         let name = self.table.name(format!("access_token:{appid}").as_bytes())?;
         name.read(self.platform.clock.now(), |found| match found {
-            Found::Bytes(value) => {
+            KeyReading::Bytes(value) => {
                 let mut out = Vec::new();
                 value.rendered.write(&mut out, &value.times);
                 String::from_utf8(out).ok()
@@ -240,7 +260,7 @@ impl Node {
         }
     }
 
-    fn status(&self, n: usize) -> tokencached::credential::table::Status {
+    fn status(&self, n: usize) -> tokencached::credential::table::CredentialStatus {
         self.table.credentials()[n].status(self.platform.clock.boot_ms())
     }
 }
@@ -249,14 +269,14 @@ impl Node {
 #[derive(Clone, Default)]
 struct Site(Arc<Mutex<String>>);
 
-impl Source for Site {
+impl TokenSource for Site {
     fn place(&self) -> String {
         "the site's file".to_owned()
     }
 
-    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
         let text = self.0.lock().clone();
-        let stored = vec![Stored { bytes: text.into_bytes(), ..Stored::default() }];
+        let stored = vec![StoredBytes { bytes: text.into_bytes(), ..StoredBytes::default() }];
         Box::pin(async move { if stored[0].bytes.is_empty() { Err("it is gone".to_owned()) } else { Ok(stored) } })
     }
 }
@@ -264,9 +284,9 @@ impl Source for Site {
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<Option<Snapshot>>>);
 
-impl Store for Disk {
-    fn load(&self) -> Loaded {
-        self.0.lock().clone().map_or(Loaded::Empty, Loaded::Found)
+impl StateStore for Disk {
+    fn load(&self) -> LoadedState {
+        self.0.lock().clone().map_or(LoadedState::Empty, LoadedState::Found)
     }
 
     fn save(&self, snapshot: &Snapshot) -> std::io::Result<()> {
@@ -424,10 +444,10 @@ fn qq_and_feishu_are_never_probed_and_wecom_is() {
 fn of_several_nodes_the_one_that_renews_probes() {
     in_virtual_time(async {
         let platform = platform();
-        let store = Memory::new(platform.clock.clone());
+        let store = MemoryStore::new(platform.clock.clone());
         let nodes: Vec<Node> = (1..=3)
             .map(|node| {
-                let joined = Joined {
+                let joined = ClusterMembership {
                     shared: store.clone(),
                     secret: Secret::new("sealed with this".into()),
                     name: format!("node-{node}"),
@@ -587,11 +607,11 @@ fn of_several_nodes_one_adopts_and_none_fetches() {
         let held = platform.mint(&appid).token;
         let expires_s = platform.clock.unix_ms() / 1000 + 7_000;
         *site.0.lock() = format!("{held} {expires_s}");
-        let store = Memory::new(platform.clock.clone());
+        let store = MemoryStore::new(platform.clock.clone());
         let nodes: Vec<Node> = (1..=3)
             .map(|node| {
                 let secret = Secret::new("sealed with this".into());
-                let joined = Joined { shared: store.clone(), secret, name: format!("node-{node}"), node };
+                let joined = ClusterMembership { shared: store.clone(), secret, name: format!("node-{node}"), node };
                 Node::with(&platform, vec![app(1, &mp::CLASSIC)], &upstream(), Some(joined), None, Some(&site))
             })
             .collect();

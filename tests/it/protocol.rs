@@ -112,7 +112,7 @@ fn flush_all() {
 }
 
 #[test]
-fn flush_all_with_a_delay_strikes_when_the_delay_is_over() {
+fn flush_all_with_a_delay_takes_effect_when_the_delay_is_over() {
     let node = Node::plain(&[]);
     let mut client = node.connect();
     client.expect("set a 0 0 1\r\nx\r\nflush_all 1\r\n", "STORED\r\nOK\r\n");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use tokencached::config::{APP_KEYS, Flags, SETTINGS, load};
-use tokencached::platform::codes::ROWS;
+use tokencached::platform::errcodes::ROWS;
 
 use crate::support::{Client, Node, tokencached, wait_for};
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, cmd};
 use tokencached::redis_client::options::{RedisAt, RedisOptions, TlsFiles, TrustedHost};
-use tokencached::redis_client::{Engine, Fault};
+use tokencached::redis_client::{RedisClient, RedisFault};
 use tokencached::secret_source::SecretSource;
 
 use crate::support::redis::{Authority, Redis, Sentinel, free_port};
-use crate::support::{APPID, Node, PATIENCE, Wechat, run, tokencached, wait_for, write};
+use crate::support::{APPID, Node, TIMEOUT, Wechat, run, tokencached, wait_for, write};
 
 pub const KEY: &str = "{tokencached}";
 
@@ -49,8 +49,8 @@ fn with_password(server: RedisOptions, file: &Path) -> RedisOptions {
 }
 
 /// The master that has our keys.
-fn master(server: RedisOptions) -> Engine {
-    Engine::of_key(server, KEY)
+fn master(server: RedisOptions) -> RedisClient {
+    RedisClient::of_key(server, KEY)
 }
 
 async fn ask<T: FromRedisValue>(connection: &mut MultiplexedConnection, words: &[&str]) -> Result<T, RedisError> {
@@ -61,8 +61,8 @@ async fn ask<T: FromRedisValue>(connection: &mut MultiplexedConnection, words: &
     command.query_async(connection).await
 }
 
-async fn refused(engine: &Engine) -> Fault {
-    engine.connect().await.expect_err("it lets us in")
+async fn refused(client: &RedisClient) -> RedisFault {
+    client.connect().await.expect_err("it lets us in")
 }
 
 /// Tries again, as its users do, until it works.
@@ -78,14 +78,14 @@ async fn until<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, trying).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(TIMEOUT, trying).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// Connects and writes there, until both work.
-async fn write_until(engine: &Engine, value: &str) {
+async fn write_until(client: &RedisClient, value: &str) {
     until("a master that takes writes", || async {
-        let mut connection = engine.connect().await?;
-        ask::<()>(&mut connection, &["SET", KEY, value]).await.map_err(|error| engine.fault(&error))
+        let mut connection = client.connect().await?;
+        ask::<()>(&mut connection, &["SET", KEY, value]).await.map_err(|error| client.record_error(&error))
     })
     .await;
 }
@@ -99,29 +99,29 @@ async fn by_tcp_and_by_a_unix_socket_in_the_database_that_is_asked_for() {
         ask::<()>(&mut connection, &["SELECT", "0"]).await.unwrap();
         assert_eq!(ask::<Option<String>>(&mut connection, &["GET", KEY]).await.unwrap(), None);
     }
-    assert_eq!(refused(&master(RedisOptions { db: 16, ..on_port(port) })).await, Fault::Database);
-    assert_eq!(refused(&master(on_port(free_port()))).await, Fault::Unreachable);
-    assert_eq!(refused(&master(server(RedisAt::Unix("/nowhere/redis.sock".into())))).await, Fault::Unreachable);
+    assert_eq!(refused(&master(RedisOptions { db: 16, ..on_port(port) })).await, RedisFault::Database);
+    assert_eq!(refused(&master(on_port(free_port()))).await, RedisFault::Unreachable);
+    assert_eq!(refused(&master(server(RedisAt::Unix("/nowhere/redis.sock".into())))).await, RedisFault::Unreachable);
 }
 
 #[tokio::test]
 async fn a_password_is_read_at_each_connection_and_a_user_may_have_a_narrow_acl() {
     let redis = Redis::start(&["--requirepass", "hunter22"]).with_password("hunter22");
     let file = redis.folder().join("password");
-    let engine = master(with_password(by_socket(&redis), &file));
-    assert_eq!(refused(&master(by_socket(&redis))).await, Fault::NoPassword);
-    assert_eq!(refused(&engine).await, Fault::PasswordUnreadable);
+    let client = master(with_password(by_socket(&redis), &file));
+    assert_eq!(refused(&master(by_socket(&redis))).await, RedisFault::NoPassword);
+    assert_eq!(refused(&client).await, RedisFault::PasswordUnreadable);
     write(redis.folder(), "password", "another\n");
-    assert_eq!(refused(&engine).await, Fault::Password);
+    assert_eq!(refused(&client).await, RedisFault::Password);
     write(redis.folder(), "password", "hunter22\n");
-    engine.connect().await.unwrap();
+    client.connect().await.unwrap();
     // A user who may not ask for the role, nor for that key: what it may do shows when it does it.
     redis.ask::<()>(&["ACL", "SETUSER", "tc", "on", ">hunter22", "~ours*", "+ping", "+get"]);
     let user = |name: &str| RedisOptions { user: Some(name.into()), ..with_password(by_socket(&redis), &file) };
     let mut connection = master(user("tc")).connect().await.unwrap();
     let error = ask::<()>(&mut connection, &["GET", "theirs"]).await.unwrap_err();
-    assert_eq!(engine.fault(&error), Fault::Permission);
-    assert_eq!(refused(&master(user("nobody"))).await, Fault::Password);
+    assert_eq!(client.record_error(&error), RedisFault::Permission);
+    assert_eq!(refused(&master(user("nobody"))).await, RedisFault::Password);
 }
 
 #[tokio::test]
@@ -140,32 +140,36 @@ async fn by_tls_with_certificates_of_both_sides() {
         let files = TlsFiles { ca_file: ca.then(|| path.join("ca.pem")), identity };
         master(RedisOptions { tls: Some(files), ..server(RedisAt::Tcp { host: host.into(), port }) })
     };
-    let engine = with("localhost", true, true);
-    ask::<()>(&mut engine.connect().await.unwrap(), &["SET", KEY, "1"]).await.unwrap();
-    let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
-    ask::<()>(&mut engine.connect().await.unwrap(), &["PUBLISH", "news", "1"]).await.unwrap();
+    let client = with("localhost", true, true);
+    ask::<()>(&mut client.connect().await.unwrap(), &["SET", KEY, "1"]).await.unwrap();
+    let mut subscriber = client.subscribe(&["news"]).await.unwrap();
+    ask::<()>(&mut client.connect().await.unwrap(), &["PUBLISH", "news", "1"]).await.unwrap();
     assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"1");
-    assert_eq!(refused(&with("localhost", false, true)).await, Fault::Tls, "the public authorities do not know it");
-    assert_eq!(refused(&with("127.0.0.1", true, true)).await, Fault::Tls, "the certificate names another host");
-    assert_eq!(refused(&with("localhost", true, false)).await, Fault::Tls, "it wants to know us");
+    assert_eq!(
+        refused(&with("localhost", false, true)).await,
+        RedisFault::Tls,
+        "the public authorities do not know it"
+    );
+    assert_eq!(refused(&with("127.0.0.1", true, true)).await, RedisFault::Tls, "the certificate names another host");
+    assert_eq!(refused(&with("localhost", true, false)).await, RedisFault::Tls, "it wants to know us");
     std::fs::remove_file(path.join("ca.pem")).unwrap();
-    assert_eq!(refused(&engine).await, Fault::Files);
+    assert_eq!(refused(&client).await, RedisFault::Files);
 }
 
 #[tokio::test]
 async fn a_replica_is_refused_until_it_is_the_master() {
     let (_master, port) = Redis::on_tcp(&[]);
     let (replica, port) = Redis::replica_of(port, &[]);
-    let engine = master(on_port(port));
-    assert_eq!(refused(&engine).await, Fault::ReadOnly);
-    Engine::new(on_port(port)).connect().await.expect("who does not ask for a master is let in");
+    let client = master(on_port(port));
+    assert_eq!(refused(&client).await, RedisFault::ReadOnly);
+    RedisClient::new(on_port(port)).connect().await.expect("who does not ask for a master is let in");
     replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
-    let mut connection = engine.connect().await.unwrap();
+    let mut connection = client.connect().await.unwrap();
     // It becomes a replica again under a live connection.
     replica.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let error = ask::<()>(&mut connection, &["SET", KEY, "1"]).await.unwrap_err();
-    assert_eq!(engine.fault(&error), Fault::ReadOnly);
-    assert!(Fault::ReadOnly.is_about_the_connection());
+    assert_eq!(client.record_error(&error), RedisFault::ReadOnly);
+    assert!(RedisFault::ReadOnly.is_about_the_connection());
 }
 
 #[tokio::test]
@@ -174,30 +178,30 @@ async fn a_failover_is_followed_by_the_word_of_the_sentinel() {
     let (second, second_port) = Redis::replica_of(port, &[]);
     let sentinel = Sentinel::start(port, "");
     sentinel.knows_a_replica();
-    let engine = master(by_sentinels(&[&sentinel]));
-    write_until(&engine, "1").await;
+    let client = master(by_sentinels(&[&sentinel]));
+    write_until(&client, "1").await;
     assert_eq!(first.get(KEY).as_deref(), Some("1"));
-    let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
+    let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     first.kill();
-    let gone = tokio::time::timeout(PATIENCE, subscriber.next()).await.unwrap();
-    assert_eq!(gone.err(), Some(Fault::Dropped));
-    write_until(&engine, "2").await;
+    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap();
+    assert_eq!(gone.err(), Some(RedisFault::Dropped));
+    write_until(&client, "2").await;
     assert_eq!(second.get(KEY).as_deref(), Some("2"));
     // The old one comes back as a replica, and becomes the master again while all live.
     first.start_again();
     first.ask::<()>(&["REPLICAOF", "127.0.0.1", &second_port.to_string()]);
     wait_for("it to be up to date", || first.get(KEY).filter(|value| value == "2"));
-    let connection = engine.connect().await.unwrap();
+    let connection = client.connect().await.unwrap();
     until("the failover to begin", || async { sentinel.ask::<()>(&["SENTINEL", "FAILOVER", "mymaster"]) }).await;
     let fault = until("the old master to be none", || async {
         match ask::<()>(&mut connection.clone(), &["SET", KEY, "3"]).await {
             Ok(()) => Err(()),
-            Err(error) => Ok(engine.fault(&error)),
+            Err(error) => Ok(client.record_error(&error)),
         }
     })
     .await;
-    assert!(matches!(fault, Fault::ReadOnly | Fault::Dropped), "{fault:?}");
-    write_until(&engine, "4").await;
+    assert!(matches!(fault, RedisFault::ReadOnly | RedisFault::Dropped), "{fault:?}");
+    write_until(&client, "4").await;
     assert_eq!(first.get(KEY).as_deref(), Some("4"));
 }
 
@@ -206,20 +210,20 @@ async fn most_sentinels_are_believed_and_one_that_hangs_is_not_waited_for() {
     let ((_right, right), (_wrong, wrong)) = (Redis::on_tcp(&[]), Redis::on_tcp(&[]));
     let behind = Sentinel::start(wrong, "");
     let (one, two) = (Sentinel::start(right, ""), Sentinel::start(right, ""));
-    let engine = master(by_sentinels(&[&behind, &one, &two]));
+    let client = master(by_sentinels(&[&behind, &one, &two]));
     for _ in 0..5 {
-        write_until(&engine, "1").await;
+        write_until(&client, "1").await;
     }
     assert_eq!((_right.get(KEY).as_deref(), _wrong.get(KEY)), (Some("1"), None));
     behind.signal("STOP");
     // Its deadline is far beyond the test's patience.
     let patient = RedisOptions { timeout_ms: 60_000, ..by_sentinels(&[&behind, &one, &two]) };
-    tokio::time::timeout(PATIENCE, master(patient).connect()).await.expect("no wait").unwrap();
+    tokio::time::timeout(TIMEOUT, master(patient).connect()).await.expect("no wait").unwrap();
     // The others are gone: what there is, is waited for.
     one.signal("STOP");
     two.signal("STOP");
     let short = RedisOptions { timeout_ms: 200, ..by_sentinels(&[&behind, &one, &two]) };
-    assert_eq!(refused(&master(short)).await, Fault::Timeout);
+    assert_eq!(refused(&master(short)).await, RedisFault::Timeout);
 }
 
 #[tokio::test]
@@ -231,16 +235,16 @@ async fn what_is_wrong_with_sentinels_is_said() {
     let wrong = write(redis.folder(), "wrong", "hunter23\n");
     for sentinel in [&plain, &locked] {
         master(with_password(by_sentinels(&[sentinel]), &file)).connect().await.unwrap();
-        assert_eq!(refused(&master(with_password(by_sentinels(&[sentinel]), &wrong))).await, Fault::Password);
-        assert_eq!(refused(&master(by_sentinels(&[sentinel]))).await, Fault::NoPassword);
+        assert_eq!(refused(&master(with_password(by_sentinels(&[sentinel]), &wrong))).await, RedisFault::Password);
+        assert_eq!(refused(&master(by_sentinels(&[sentinel]))).await, RedisFault::NoPassword);
     }
     let sentinels = vec![("127.0.0.1".into(), plain.port)];
     let other = server(RedisAt::Sentinel { sentinels, master: "another".into() });
-    assert_eq!(refused(&master(other)).await, Fault::NoMaster);
-    assert_eq!(refused(&master(on_port(plain.port))).await, Fault::Protocol, "a sentinel is no Redis");
+    assert_eq!(refused(&master(other)).await, RedisFault::NoMaster);
+    assert_eq!(refused(&master(on_port(plain.port))).await, RedisFault::Protocol, "a sentinel is no Redis");
     let nobody = vec![("127.0.0.1".into(), free_port())];
     let nobody = server(RedisAt::Sentinel { sentinels: nobody, master: "mymaster".into() });
-    assert_eq!(refused(&master(nobody)).await, Fault::Unreachable);
+    assert_eq!(refused(&master(nobody)).await, RedisFault::Unreachable);
 }
 
 /// Two nodes of a cluster, and our key's slot on the second.
@@ -270,13 +274,13 @@ pub fn cluster() -> ((Redis, u16), (Redis, u16)) {
 #[tokio::test]
 async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
     let ((one, one_port), (two, two_port)) = cluster();
-    let engine = master(on_port(one_port));
-    write_until(&engine, "1").await;
+    let client = master(on_port(one_port));
+    write_until(&client, "1").await;
     assert_eq!(two.get(KEY).as_deref(), Some("1"));
     // By a Unix socket there is no host to begin with.
     ask::<()>(&mut master(by_socket(&one)).connect().await.unwrap(), &["SET", KEY, "2"]).await.unwrap();
     // The slot moves under a live connection.
-    let mut connection = engine.connect().await.unwrap();
+    let mut connection = client.connect().await.unwrap();
     two.ask::<()>(&["DEL", KEY]);
     let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
     let id: String = one.ask(&["CLUSTER", "MYID"]);
@@ -284,8 +288,8 @@ async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
         redis.ask::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
     }
     let error = ask::<()>(&mut connection, &["SET", KEY, "3"]).await.unwrap_err();
-    assert_eq!(engine.fault(&error), Fault::Cluster);
-    write_until(&engine, "4").await;
+    assert_eq!(client.record_error(&error), RedisFault::Cluster);
+    write_until(&client, "4").await;
     assert_eq!(one.get(KEY).as_deref(), Some("4"));
     assert_ne!(one_port, two_port);
 }
@@ -294,23 +298,23 @@ async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
 #[tokio::test]
 async fn a_clusters_word_outlives_the_node_that_gave_it() {
     let ((one, _), (mut two, two_port)) = cluster();
-    let engines = [master(on_port(two_port)), master(on_port(two_port))];
-    let (by_error, by_answer) = (engines[0].connect().await.unwrap(), engines[1].connect().await.unwrap());
+    let clients = [master(on_port(two_port)), master(on_port(two_port))];
+    let (by_error, by_answer) = (clients[0].connect().await.unwrap(), clients[1].connect().await.unwrap());
     let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
     let id: String = one.ask(&["CLUSTER", "MYID"]);
     for redis in [&one, &two] {
         redis.ask::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
     }
     let error = ask::<()>(&mut by_error.clone(), &["GET", KEY]).await.unwrap_err();
-    assert_eq!(engines[0].fault(&error), Fault::Cluster);
+    assert_eq!(clients[0].record_error(&error), RedisFault::Cluster);
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors().cmd("PING").cmd("GET").arg(KEY);
     let answers: Vec<redis::Value> = pipeline.query_async(&mut by_answer.clone()).await.unwrap();
-    let refusals: Vec<_> = answers.iter().map(|answer| engines[1].refusal(answer)).collect();
-    assert_eq!(refusals, [None, Some(Fault::Cluster)]);
+    let refusals: Vec<_> = answers.iter().map(|answer| clients[1].record_refusal(answer)).collect();
+    assert_eq!(refusals, [None, Some(RedisFault::Cluster)]);
     two.kill();
-    for engine in &engines {
-        let mut connection = engine.connect().await.unwrap();
+    for client in &clients {
+        let mut connection = client.connect().await.unwrap();
         assert_eq!(ask::<Option<String>>(&mut connection, &["GET", KEY]).await.unwrap(), None);
     }
 }
@@ -319,16 +323,16 @@ async fn a_clusters_word_outlives_the_node_that_gave_it() {
 #[tokio::test]
 async fn where_a_cluster_sent_us_is_left_again_when_it_is_gone() {
     let ((one, one_port), (mut two, _)) = cluster();
-    let engine = master(on_port(one_port));
-    write_until(&engine, "1").await;
+    let client = master(on_port(one_port));
+    write_until(&client, "1").await;
     two.kill();
     // The other one still sends there.
-    let fault = refused(&engine).await;
-    assert!(matches!(fault, Fault::Unreachable | Fault::Busy), "{fault:?}");
+    let fault = refused(&client).await;
+    assert!(matches!(fault, RedisFault::Unreachable | RedisFault::Busy), "{fault:?}");
     let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
     one.ask::<()>(&["CLUSTER", "DELSLOTS", &slot]);
     one.ask::<()>(&["CLUSTER", "ADDSLOTS", &slot]);
-    write_until(&engine, "2").await;
+    write_until(&client, "2").await;
     assert_eq!(one.get(KEY).as_deref(), Some("2"));
 }
 
@@ -377,10 +381,10 @@ async fn neither_a_sentinels_answer_nor_a_clusters_decides_where_the_password_go
             let trusted_hosts = hosts.iter().map(|host| TrustedHost::parse(host).unwrap()).collect();
             master(RedisOptions { trusted_hosts, ..with_password(server(at.clone()), &file) })
         };
-        assert_eq!(refused(&trusting(&["10.0.0.0/8", "redis.internal"])).await, Fault::Untrusted);
+        assert_eq!(refused(&trusting(&["10.0.0.0/8", "redis.internal"])).await, RedisFault::Untrusted);
         assert_eq!(*heard.lock().unwrap(), "", "nothing was sent there, least of all the password");
         // It sends us on in its turn, to nobody.
-        assert_ne!(refused(&trusting(&["127.0.0.0/8"])).await, Fault::Untrusted);
+        assert_ne!(refused(&trusting(&["127.0.0.0/8"])).await, RedisFault::Untrusted);
         assert!(heard.lock().unwrap().contains("hunter22"), "where it may go it goes");
         heard.lock().unwrap().clear();
     }
@@ -389,18 +393,18 @@ async fn neither_a_sentinels_answer_nor_a_clusters_decides_where_the_password_go
 #[tokio::test]
 async fn a_killed_server_is_noticed_and_found_again() {
     let mut redis = Redis::start(&[]);
-    let engine = master(by_socket(&redis));
-    let mut connection = engine.connect().await.unwrap();
-    let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
+    let client = master(by_socket(&redis));
+    let mut connection = client.connect().await.unwrap();
+    let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.kill();
-    let gone = tokio::time::timeout(PATIENCE, subscriber.next()).await.unwrap();
-    assert_eq!(gone.err(), Some(Fault::Dropped));
+    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap();
+    assert_eq!(gone.err(), Some(RedisFault::Dropped));
     let error = ask::<()>(&mut connection, &["PING"]).await.unwrap_err();
-    assert_eq!(engine.fault(&error), Fault::Dropped);
-    assert_eq!(refused(&engine).await, Fault::Unreachable);
+    assert_eq!(client.record_error(&error), RedisFault::Dropped);
+    assert_eq!(refused(&client).await, RedisFault::Unreachable);
     redis.start_again();
-    engine.connect().await.unwrap();
-    let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
+    client.connect().await.unwrap();
+    let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "again"]);
     assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"again");
 }
@@ -408,16 +412,16 @@ async fn a_killed_server_is_noticed_and_found_again() {
 #[tokio::test]
 async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let (redis, port) = Redis::on_tcp(&[]);
-    let engine = master(RedisOptions { timeout_ms: 300, ..on_port(port) });
-    let mut connection = engine.connect().await.unwrap();
-    let mut subscriber = engine.subscribe(&["news"]).await.unwrap();
+    let client = master(RedisOptions { timeout_ms: 300, ..on_port(port) });
+    let mut connection = client.connect().await.unwrap();
+    let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "1"]);
     assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"1");
     redis.signal("STOP");
-    assert_eq!(refused(&engine).await, Fault::Timeout);
+    assert_eq!(refused(&client).await, RedisFault::Timeout);
     let error = ask::<()>(&mut connection, &["PING"]).await.unwrap_err();
-    assert_eq!(engine.fault(&error), Fault::Timeout);
-    assert_eq!(engine.subscribe(&["news"]).await.err(), Some(Fault::Timeout));
+    assert_eq!(client.record_error(&error), RedisFault::Timeout);
+    assert_eq!(client.subscribe(&["news"]).await.err(), Some(RedisFault::Timeout));
     // However often whoever waits has something else to do in between.
     let impatient = async {
         loop {
@@ -426,9 +430,9 @@ async fn a_server_that_hangs_is_given_up_at_the_deadline() {
             }
         }
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, impatient).await.unwrap(), Some(Fault::Timeout));
+    assert_eq!(tokio::time::timeout(TIMEOUT, impatient).await.unwrap(), Some(RedisFault::Timeout));
     redis.signal("CONT");
-    until("it to answer", || engine.connect()).await;
+    until("it to answer", || client.connect()).await;
 }
 
 #[test]

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use tokencached::clock::boot_ms;
 use tokencached::credential::App;
-use tokencached::credential::state::{FileStore, Store};
-use tokencached::credential::table::{Credential, Reading, State, Status, Table};
+use tokencached::credential::state::{FileStore, StateStore};
+use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{self};
 use tokencached::platform::ClientOptions;
-use tokencached::platform::{Ask, Kind, mp, wecom};
-use tokencached::platform::{BuildError, Class, Client, Pace, Sent};
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Quotas, Sandbox, Scope, Verdict};
+use tokencached::platform::{Class, Client, ClientBuildError, Delivery, Pace};
+use tokencached::platform::{CredentialType, FetchParams, mp, wecom};
+use tokencached::sandbox::{
+    AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, Quotas, Sandbox, SandboxPlatform, Verdict,
+};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +40,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(upstream: &ClientOptions, apps: &[App], store: Option<Arc<dyn Store>>) -> Node {
+    pub fn start(upstream: &ClientOptions, apps: &[App], store: Option<Arc<dyn StateStore>>) -> Node {
         let (table, refresher) = credential::build_with(upstream, apps, store).unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(refresher.run(stop.clone()));
@@ -53,7 +55,7 @@ impl Node {
         &self.table.credentials()[0]
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> CredentialStatus {
         self.credential().status(boot_ms())
     }
 
@@ -119,7 +121,7 @@ fn without_probes(appid: &str) -> App {
     App { probe_every_ms: Some(0), ..app(appid, &mp::STABLE) }
 }
 
-pub fn app(appid: &str, token: &'static Kind) -> App {
+pub fn app(appid: &str, token: &'static CredentialType) -> App {
     App::mp(appid, SecretSource::Fixed(Secret::new(SECRET.to_owned())), token)
 }
 
@@ -146,8 +148,8 @@ fn brisk() -> Options {
     Options { lifetime_s: 4, stable_window_ms: Some(2_500), overlap_ms: Some(2_000), ..Options::default() }
 }
 
-pub fn fault(kind: FaultKind) -> Fault {
-    Fault::new(kind)
+pub fn fault(kind: FaultKind) -> InjectedFault {
+    InjectedFault::new(kind)
 }
 
 #[tokio::test]
@@ -158,7 +160,7 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
         let status = node.status();
-        assert_eq!((status.state, status.outcomes.new, status.calls), (State::Fresh, 1, 1));
+        assert_eq!((status.state, status.outcomes.new, status.calls), (CredentialState::Fresh, 1, 1));
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
@@ -231,7 +233,7 @@ async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it(
     std::fs::write(&file, "thewrongone\n").unwrap();
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
-    until("a refusal", || node.status().state == State::Blocked).await;
+    until("a refusal", || node.status().state == CredentialState::Blocked).await;
     let error = node.status().last_error.unwrap();
     assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
     assert!(!error.advice.is_empty() && !error.text.contains("thewrongone"), "{error:?}");
@@ -251,7 +253,7 @@ async fn a_missing_secret_file_is_reported_without_a_call_and_tried_when_it_appe
     let file = folder.path().join("secret");
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
-    until("a report", || node.status().state == State::Blocked).await;
+    until("a report", || node.status().state == CredentialState::Blocked).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody waits for this");
     assert_eq!(sandbox.calls("wx1").total(), 0);
     std::fs::write(&file, SECRET).unwrap();
@@ -276,7 +278,7 @@ async fn a_40164_names_the_ip_to_allow() {
     let sandbox = sandbox(Options::default()).await;
     sandbox.set_allowlist("wx1", Some(Vec::new()));
     let node = Node::of(&sandbox, stable());
-    until("a refusal", || node.status().state == State::Blocked).await;
+    until("a refusal", || node.status().state == CredentialState::Blocked).await;
     let error = node.status().last_error.unwrap();
     assert_eq!(error.errcode, Some(40164));
     assert!(error.advice.contains("127.0.0.1") && error.advice.contains("wx1"), "{}", error.advice);
@@ -290,7 +292,7 @@ async fn an_upstream_that_is_down_at_boot_is_found_when_it_comes_up() {
     let node = Node::start(&upstream(&format!("http://{port}")), &[stable()], None);
     until("two failures", || node.status().failures >= 2).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::Absent));
-    assert_eq!(node.status().state, State::Dead);
+    assert_eq!(node.status().state, CredentialState::Dead);
     let sandbox = sandbox(Options { listen: port, ..Options::default() }).await;
     assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
     assert_eq!(node.status().last_error, None);
@@ -306,7 +308,7 @@ async fn the_same_value_again_is_success_and_no_new_generation() {
     node.report(None).await;
     let status = node.status();
     assert_eq!((status.generation, status.same_answers, status.failures), (generation, 1, 0));
-    assert_eq!(status.state, State::Fresh);
+    assert_eq!(status.state, CredentialState::Fresh);
     assert_eq!(node.token().unwrap(), first);
     assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "and WeChat was asked whether it lives");
     assert!(status.next_try_boot_ms + 300_000 > status.expires_boot_ms, "the schedule stands");
@@ -346,7 +348,7 @@ async fn a_probe_without_an_answer_is_no_reason_to_spend_a_classic_token() {
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, classic());
     node.live().await;
-    sandbox.set_fault("wx1", fault(FaultKind::Html).on(Scope::Business));
+    sandbox.set_fault("wx1", fault(FaultKind::Html).on(FaultScope::Business));
     node.report(None).await;
     assert_eq!(sandbox.calls("wx1").minted, 1);
     node.stop().await;
@@ -411,7 +413,10 @@ async fn a_dead_token_that_wechat_hands_out_again_is_replaced_by_one_forced_refr
     assert_ne!(first, second);
     assert_eq!(sandbox.judge(&second), Verdict::Accepted);
     let status = node.status();
-    assert_eq!((status.dead_but_same, status.early_deaths, status.forced, status.state), (1, 1, 1, State::Fresh));
+    assert_eq!(
+        (status.dead_but_same, status.early_deaths, status.forced, status.state),
+        (1, 1, 1, CredentialState::Fresh)
+    );
     assert_eq!(sandbox.calls("wx1").of(Endpoint::StableTokenForced), 1);
     node.stop().await;
 }
@@ -422,17 +427,17 @@ async fn a_token_known_dead_is_not_served_and_served_again_when_it_was_a_false_a
     let forbidden = App { forced_per_day: Some(0), ..stable() };
     let wecom = App { platform: &wecom::PLATFORM, token: &wecom::TOKEN, ..stable() };
     for app in [forbidden, wecom] {
-        let kind = if app.token == &wecom::TOKEN { AppKind::Wecom } else { AppKind::Mp };
-        let known = AppOptions { appid: "wx1".into(), secret: SECRET.into(), kind, ..AppOptions::default() };
+        let kind = if app.token == &wecom::TOKEN { SandboxPlatform::Wecom } else { SandboxPlatform::Mp };
+        let known = AppOptions { appid: "wx1".into(), secret: SECRET.into(), platform: kind, ..AppOptions::default() };
         // A short life makes for short pauses between two looks.
         let options = Options { lifetime_s: 30, apps: vec![known], ..Options::default() };
         let sandbox = Sandbox::start(options).await.unwrap();
         let node = Node::of(&sandbox, app);
         let first = node.live().await;
         let dead = FaultKind::Errcode { errcode: 40001, errmsg: "invalid credential".into() };
-        sandbox.set_fault("wx1", fault(dead).on(Scope::Business));
+        sandbox.set_fault("wx1", fault(dead).on(FaultScope::Business));
         node.report(None).await;
-        assert_eq!((node.token(), node.status().state), (None, State::Dead));
+        assert_eq!((node.token(), node.status().state), (None, CredentialState::Dead));
         assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody is kept waiting");
         assert!(node.status().last_error.unwrap().text.contains("hands it out"));
         sandbox.clear_fault("wx1");
@@ -450,9 +455,9 @@ async fn a_classic_token_known_dead_is_not_served_while_the_next_one_is_not_to_b
     let node = Node::of(&sandbox, classic());
     node.live().await;
     sandbox.kill_tokens("wx1");
-    sandbox.set_fault("wx1", fault(FaultKind::Status { status: 502, body: String::new() }).on(Scope::Tokens));
+    sandbox.set_fault("wx1", fault(FaultKind::Status { status: 502, body: String::new() }).on(FaultScope::Tokens));
     node.report(None).await;
-    assert_eq!((node.token(), node.status().state), (None, State::Dead));
+    assert_eq!((node.token(), node.status().state), (None, CredentialState::Dead));
     sandbox.clear_fault("wx1");
     let second = node.live().await;
     assert_eq!(sandbox.judge(&second), Verdict::Accepted);
@@ -466,7 +471,7 @@ async fn readers_wait_while_a_dead_token_is_replaced() {
     let node = Node::of(&sandbox, classic());
     node.live().await;
     sandbox.kill_tokens("wx1");
-    sandbox.set_fault("wx1", fault(FaultKind::Hang).on(Scope::Tokens));
+    sandbox.set_fault("wx1", fault(FaultKind::Hang).on(FaultScope::Tokens));
     let _report = node.table.report_dead(node.credential(), None).unwrap();
     until("the call for the next", || sandbox.calls("wx1").in_flight > 0 && node.status().early_deaths == 1).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
@@ -478,7 +483,7 @@ async fn a_withdrawn_token_is_not_served_by_the_next_process_either() {
     let folder = tempfile::tempdir().unwrap();
     let sandbox = sandbox(Options::default()).await;
     let app = [App { forced_per_day: Some(0), ..stable() }];
-    let store = || Some(Arc::new(FileStore::new(folder.path().join("state.json"))) as Arc<dyn Store>);
+    let store = || Some(Arc::new(FileStore::new(folder.path().join("state.json"))) as Arc<dyn StateStore>);
     let node = Node::start(&upstream(&sandbox.base_url()), &app, store());
     node.live().await;
     sandbox.kill_tokens_unnoticed("wx1");
@@ -511,17 +516,17 @@ async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app
     for (daily_quota, allowed) in [(None, true), (Some(1), true), (None, false)] {
         let quotas = Quotas { classic_per_day: 1, ..Quotas::default() };
         let sandbox = sandbox_of(Options { lifetime_s: 4, quotas, ..Options::default() }, &["wx1"]).await;
-        let stand_in = allowed.then_some(&mp::STABLE);
-        let node = Node::of(&sandbox, App { stand_in, daily_quota, ..classic() });
+        let fallback = allowed.then_some(&mp::STABLE);
+        let node = Node::of(&sandbox, App { fallback, daily_quota, ..classic() });
         let first = node.live().await;
         if !allowed {
-            until("the refusal", || node.status().state == State::Waiting).await;
+            until("the refusal", || node.status().state == CredentialState::Waiting).await;
             assert_eq!((node.status().endpoint, sandbox.calls("wx1").of(Endpoint::StableToken)), ("token", 0));
             node.stop().await;
             continue;
         }
         until("a stable token", || node.token().is_some_and(|token| token != first)).await;
-        assert_eq!((node.status().endpoint, node.status().state), ("stable_token", State::Fresh));
+        assert_eq!((node.status().endpoint, node.status().state), ("stable_token", CredentialState::Fresh));
         until("its renewal", || node.values() >= 3).await;
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         node.stop().await;
@@ -536,8 +541,8 @@ async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
         let node = Node::of(&sandbox, classic());
         node.live().await;
         let ask_a_person = FaultKind::Errcode { errcode: 89503, errmsg: "this ip needs confirmation".into() };
-        sandbox.set_fault("wx1", fault(ask_a_person).on(Scope::Tokens));
-        until("the refusal", || node.status().state == State::Waiting).await;
+        sandbox.set_fault("wx1", fault(ask_a_person).on(FaultScope::Tokens));
+        until("the refusal", || node.status().state == CredentialState::Waiting).await;
         let calls = sandbox.calls("wx1").of(Endpoint::Token);
         if dead {
             sandbox.kill_tokens("wx1");
@@ -552,13 +557,13 @@ async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
 
 /// A refused write made the node look, and for a while after that it believed no client that the token was dead.
 #[tokio::test]
-async fn a_report_right_after_a_rivals_is_looked_into() {
+async fn a_report_right_after_a_foreign_writers_is_verified() {
     for app in [stable(), classic()] {
         let sandbox = sandbox(Options::default()).await;
         let node = Node::of(&sandbox, app);
         let first = node.live().await;
         let calls = node.status().calls;
-        node.table.report_rival(node.credential());
+        node.table.report_foreign_writer(node.credential());
         // Calls are counted as they come home. Until then a report is answered by the probe that is under way.
         until("its probe to be over", || node.status().calls > calls).await;
         sandbox.kill_tokens("wx1");
@@ -725,8 +730,14 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 
 async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token, tokencached::platform::Failure> {
     let secret = Secret::new(SECRET.to_owned());
-    let ask =
-        Ask { base_url: &upstream.base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
+    let ask = FetchParams {
+        base_url: &upstream.base_url,
+        appid: "wx1",
+        secret: &secret,
+        token: "",
+        component: "",
+        force: false,
+    };
     let deadline = Duration::from_millis(upstream.total_timeout_ms);
     Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
 }
@@ -735,11 +746,11 @@ async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token,
 async fn one_decision_is_one_call_whatever_happens_to_it() {
     let plain = Plain::start(Duration::ZERO, |_| String::new()).await;
     let failure = fetch(&upstream(&plain.base_url)).await.unwrap_err();
-    assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Ambiguous), "closed without an answer");
+    assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::Ambiguous), "closed without an answer");
     assert_eq!(plain.calls.load(Ordering::SeqCst), 1);
     let plain = Plain::start(Duration::ZERO, |_| http("302 Found", "location: /elsewhere\r\n", "")).await;
     let failure = fetch(&upstream(&plain.base_url)).await.unwrap_err();
-    assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::Answered));
+    assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::Answered));
     assert_eq!(plain.calls.load(Ordering::SeqCst), 1, "no redirect is followed");
 }
 
@@ -758,19 +769,19 @@ async fn every_connection_serves_one_call() {
 async fn a_failed_call_says_how_far_it_got_and_hides_the_secret() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = fetch(&upstream(&format!("http://{closed}"))).await.unwrap_err();
-    assert_eq!(refused.sent, Sent::NotSent);
+    assert_eq!(refused.delivery, Delivery::NotSent);
     let unknown = fetch(&upstream("http://no-such-host.invalid")).await.unwrap_err();
-    assert_eq!((unknown.class, unknown.sent), (Class::Retry, Sent::NotSent));
+    assert_eq!((unknown.class, unknown.delivery), (Class::Retry, Delivery::NotSent));
     let nonsense = fetch(&upstream("not an address")).await.unwrap_err();
-    assert_eq!((nonsense.class, nonsense.sent), (Class::Operator(Pace::Slow), Sent::NotSent));
+    assert_eq!((nonsense.class, nonsense.delivery), (Class::Operator(Pace::Slow), Delivery::NotSent));
     let sandbox = sandbox(Options::default()).await;
     let slow = ClientOptions { total_timeout_ms: 200, ..upstream(&sandbox.base_url()) };
     sandbox.set_fault("wx1", fault(FaultKind::Hang));
     let hung = fetch(&slow).await.unwrap_err();
-    assert_eq!((hung.class, hung.sent), (Class::Retry, Sent::Ambiguous));
+    assert_eq!((hung.class, hung.delivery), (Class::Retry, Delivery::Ambiguous));
     sandbox.set_fault("wx1", fault(FaultKind::Drip { every_ms: 50 }));
     let dripping = fetch(&slow).await.unwrap_err();
-    assert_eq!((dripping.class, dripping.sent), (Class::Retry, Sent::Ambiguous));
+    assert_eq!((dripping.class, dripping.delivery), (Class::Retry, Delivery::Ambiguous));
     sandbox.set_fault("wx1", fault(FaultKind::Huge { bytes: 10 << 20 }));
     let huge = fetch(&upstream(&sandbox.base_url())).await.unwrap_err();
     assert!(huge.message.contains("larger than"), "{huge}");
@@ -812,7 +823,7 @@ impl Tls {
     }
 
     pub async fn sandbox(&self) -> Sandbox {
-        let files = tokencached::sandbox::TlsFiles { cert: self.file("cert.pem"), key: self.file("key.pem") };
+        let files = tokencached::sandbox::SandboxTlsFiles { cert: self.file("cert.pem"), key: self.file("key.pem") };
         sandbox(Options { tls: Some(files), ..Options::default() }).await
     }
 
@@ -835,7 +846,7 @@ async fn https_is_verified_against_the_configured_roots_and_nothing_less() {
         assert_eq!(sandbox.calls("wx1").total(), 0, "nothing was sent: {name}");
     }
     for failure in refused {
-        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::NotSent));
+        assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::NotSent));
         assert!(failure.message.contains("certificate"), "{failure}");
         assert!(failure.advice().contains("TLS"), "{}", failure.advice());
     }
@@ -849,11 +860,11 @@ fn a_bad_ca_file_or_proxy_is_a_start_up_error_that_names_it() {
     for path in [empty, folder.path().join("missing.pem")] {
         let upstream = ClientOptions { ca_file: Some(path.clone()), ..upstream("https://a") };
         let error = Client::new(&upstream).unwrap_err();
-        assert!(matches!(error, BuildError::CaFile { .. }));
+        assert!(matches!(error, ClientBuildError::CaFile { .. }));
         assert!(error.to_string().contains(path.to_str().unwrap()));
     }
     let upstream = ClientOptions { proxy: Some("::".into()), ..upstream("https://a") };
-    assert!(matches!(Client::new(&upstream), Err(BuildError::Proxy(_))));
+    assert!(matches!(Client::new(&upstream), Err(ClientBuildError::Proxy(_))));
 }
 
 /// Everything that is logged, in one string.
@@ -894,10 +905,10 @@ async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
     let (log, _guard) = Log::capture();
     let sandbox = sandbox(Options::default()).await;
     let leak = format!("bad secret {SECRET} token {{access_token}}\r\n");
-    let leaking = Fault::new(FaultKind::Errcode { errcode: -1, errmsg: leak.clone() });
+    let leaking = InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg: leak.clone() });
     sandbox.set_fault("wx1", leaking.times(1));
-    sandbox.add_fault("wx1", Fault::new(FaultKind::Raw { body: leak, content_type: None }).times(1));
-    sandbox.add_fault("wx1", Fault::new(FaultKind::TruncatedJson).times(1));
+    sandbox.add_fault("wx1", InjectedFault::new(FaultKind::Raw { body: leak, content_type: None }).times(1));
+    sandbox.add_fault("wx1", InjectedFault::new(FaultKind::TruncatedJson).times(1));
     let node = Node::of(&sandbox, classic());
     let mut shown = String::new();
     until("a value after the faults", || {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tokencached::sandbox::{
-    ALL_APPS, AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Sandbox, Scope, TlsFiles, Verdict,
+    ALL_APPS, AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, Sandbox, SandboxPlatform,
+    SandboxTlsFiles, Verdict,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,7 +23,12 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn options() -> Options {
     let mp = AppOptions { appid: "wx".into(), secret: "s".into(), ..AppOptions::default() };
-    let wecom = AppOptions { appid: "corp".into(), secret: "c".into(), kind: AppKind::Wecom, ..AppOptions::default() };
+    let wecom = AppOptions {
+        appid: "corp".into(),
+        secret: "c".into(),
+        platform: SandboxPlatform::Wecom,
+        ..AppOptions::default()
+    };
     Options { apps: vec![mp, wecom], ..Options::default() }
 }
 
@@ -91,7 +97,7 @@ async fn read_to_end(mut tcp: TcpStream) -> (String, Result<usize, ErrorKind>) {
 /// The sandbox with one fault on `wx`, and the answer to one token call.
 async fn struck_by(kind: FaultKind) -> (Sandbox, Response) {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(kind));
+    sandbox.set_fault("wx", InjectedFault::new(kind));
     let answer = get(&sandbox, TOKEN_PATH).await;
     (sandbox, answer)
 }
@@ -283,7 +289,7 @@ async fn fault_html() {
 #[tokio::test]
 async fn fault_cut() {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(FaultKind::Cut));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Cut));
     let (text, end) = read_to_end(raw_request(sandbox.addr(), TOKEN_PATH).await).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let promised = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
@@ -304,7 +310,7 @@ async fn fault_truncated_json() {
 #[tokio::test]
 async fn fault_hang() {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(FaultKind::Hang));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Hang));
     let url = sandbox.base_url() + TOKEN_PATH;
     let waiting = tokio::spawn(async move { client().get(url).send().await.is_err() });
     until("the call hangs", || async { sandbox.calls("wx").in_flight == 1 }).await;
@@ -316,7 +322,7 @@ async fn fault_hang() {
 #[tokio::test]
 async fn a_caller_that_leaves_a_hanging_call_is_noticed() {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(FaultKind::Hang));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Hang));
     let tcp = raw_request(sandbox.addr(), TOKEN_PATH).await;
     until("the call hangs", || async { sandbox.calls("wx").in_flight == 1 }).await;
     drop(tcp);
@@ -327,7 +333,7 @@ async fn a_caller_that_leaves_a_hanging_call_is_noticed() {
 #[tokio::test]
 async fn fault_drip() {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(FaultKind::Drip { every_ms: 1 }));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Drip { every_ms: 1 }));
     let start = Instant::now();
     let answer = get_json(&sandbox, TOKEN_PATH).await;
     assert!(start.elapsed() >= Duration::from_millis(136), "at least one millisecond for each byte");
@@ -337,7 +343,7 @@ async fn fault_drip() {
 #[tokio::test]
 async fn fault_reset() {
     let sandbox = start().await;
-    sandbox.set_fault("wx", Fault::new(FaultKind::Reset));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Reset));
     let (text, end) = read_to_end(raw_request(sandbox.addr(), TOKEN_PATH).await).await;
     assert_eq!((text.as_str(), end), ("", Err(ErrorKind::ConnectionReset)));
     assert_eq!(sandbox.calls("wx").minted, 0);
@@ -363,7 +369,7 @@ async fn fault_raw() {
     let sandbox = start().await;
     let body = "\u{feff}{\"access_token\":\"a\\r\\nb\",\"access_token\":\"{access_token}\"}".to_owned();
     let kind = FaultKind::Raw { body, content_type: Some("text/x-odd".into()) };
-    sandbox.set_fault("wx", Fault::new(kind).after_minting());
+    sandbox.set_fault("wx", InjectedFault::new(kind).after_minting());
     let answer = get(&sandbox, TOKEN_PATH).await;
     assert_eq!(answer.headers()["content-type"], "text/x-odd");
     let bytes = answer.bytes().await.unwrap();
@@ -378,19 +384,19 @@ async fn fault_expires_in() {
     let sandbox = start().await;
     let odd = [json!(0), json!(-1), json!("7200"), json!(7200.5), json!(1e12), json!(null), json!([7200])];
     for value in odd {
-        sandbox.set_fault("wx", Fault::new(FaultKind::ExpiresIn { value: Some(value.clone()) }));
+        sandbox.set_fault("wx", InjectedFault::new(FaultKind::ExpiresIn { value: Some(value.clone()) }));
         let answer = get_json(&sandbox, TOKEN_PATH).await;
         assert_eq!(answer.get("expires_in"), Some(&value));
         assert_eq!(sandbox.judge(&token_in(&answer)), Verdict::Accepted);
     }
-    sandbox.set_fault("wx", Fault::new(FaultKind::ExpiresIn { value: None }));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::ExpiresIn { value: None }));
     assert_eq!(get_json(&sandbox, TOKEN_PATH).await.get("expires_in"), None);
 }
 
 #[tokio::test]
 async fn fault_delay_mints_after_the_wait_or_before_it() {
     let sandbox = start().await;
-    let delay = |ms| Fault::new(FaultKind::Delay { ms });
+    let delay = |ms| InjectedFault::new(FaultKind::Delay { ms });
     let start = Instant::now();
     sandbox.set_fault("wx", delay(50));
     let token = mint(&sandbox).await;
@@ -413,18 +419,18 @@ async fn a_fault_lasts_as_often_as_told_and_leaves_other_calls_alone() {
     let sandbox = start().await;
     let token = mint(&sandbox).await;
     let busy = FaultKind::Errcode { errcode: -1, errmsg: String::new() };
-    sandbox.set_fault("wx", Fault::new(busy.clone()).times(2));
+    sandbox.set_fault("wx", InjectedFault::new(busy.clone()).times(2));
     get_json(&sandbox, &format!("/cgi-bin/menu/get?access_token={token}")).await["menu"].as_object().unwrap();
     token_in(&get_json(&sandbox, "/cgi-bin/gettoken?corpid=corp&corpsecret=c").await);
     assert_eq!(get_json(&sandbox, TOKEN_PATH).await["errcode"], -1);
     assert_eq!(get_json(&sandbox, TOKEN_PATH).await["errcode"], -1);
     mint(&sandbox).await;
 
-    sandbox.set_fault("wx", Fault::new(busy.clone()).on(Scope::Business));
+    sandbox.set_fault("wx", InjectedFault::new(busy.clone()).on(FaultScope::Business));
     assert_eq!(get_json(&sandbox, &format!("/cgi-bin/menu/get?access_token={token}")).await["errcode"], -1);
     mint(&sandbox).await;
 
-    sandbox.set_fault(ALL_APPS, Fault::new(busy).on(Scope::All));
+    sandbox.set_fault(ALL_APPS, InjectedFault::new(busy).on(FaultScope::All));
     assert_eq!(get_json(&sandbox, "/cgi-bin/gettoken?corpid=corp&corpsecret=c").await["errcode"], -1);
 }
 
@@ -432,7 +438,7 @@ async fn a_fault_lasts_as_often_as_told_and_leaves_other_calls_alone() {
 async fn an_answer_lost_after_minting_has_minted() {
     let sandbox = start().await;
     let old = token_in(&stable(&sandbox, false).await);
-    sandbox.set_fault("wx", Fault::new(FaultKind::Empty).times(1).after_minting());
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Empty).times(1).after_minting());
     let body = json!({"grant_type": "client_credential", "appid": "wx", "secret": "s", "force_refresh": true});
     let url = sandbox.base_url() + "/cgi-bin/stable_token";
     let lost = client().post(url).body(body.to_string()).send().await.unwrap();
@@ -499,8 +505,12 @@ async fn everything_can_be_ordered_over_http() {
 
 #[tokio::test]
 async fn the_open_platform_speaks_http_too() {
-    let component =
-        AppOptions { appid: "wxc".into(), secret: "s".into(), kind: AppKind::Component, ..AppOptions::default() };
+    let component = AppOptions {
+        appid: "wxc".into(),
+        secret: "s".into(),
+        platform: SandboxPlatform::Component,
+        ..AppOptions::default()
+    };
     let account = AppOptions { appid: "wxa".into(), authorizer_of: Some("wxc".into()), ..AppOptions::default() };
     let apps = vec![component, account];
     let sandbox = Sandbox::start(Options { apps, rotate_refresh_tokens: true, ..Options::default() }).await.unwrap();
@@ -581,9 +591,9 @@ async fn garbage_on_the_socket_does_no_harm() {
 }
 
 /// A certificate for 127.0.0.1 in files, and a client that trusts it.
-fn tls_pair(folder: &std::path::Path) -> (TlsFiles, Client) {
+fn tls_pair(folder: &std::path::Path) -> (SandboxTlsFiles, Client) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
-    let files = TlsFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    let files = SandboxTlsFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
     std::fs::write(&files.cert, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -601,9 +611,9 @@ async fn https_with_faults() {
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     let answer = client.get(&url).send().await.unwrap().json::<Value>().await.unwrap();
     assert_eq!(sandbox.judge(&token_in(&answer)), Verdict::Accepted);
-    sandbox.set_fault("wx", Fault::new(FaultKind::Reset));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Reset));
     assert!(client.get(&url).send().await.is_err());
-    sandbox.set_fault("wx", Fault::new(FaultKind::Cut));
+    sandbox.set_fault("wx", InjectedFault::new(FaultKind::Cut));
     assert!(client.get(&url).send().await.unwrap().bytes().await.is_err());
     let plain = raw_request(sandbox.addr(), TOKEN_PATH).await;
     assert!(!read_to_end_bytes(plain).await.starts_with(b"HTTP/"), "no plain HTTP on an HTTPS port");

@@ -11,13 +11,13 @@ use fastrand::Rng;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::table::{Credential, Key, Published, Table};
+use tokencached::credential::table::{Credential, KeyConfig, Published, Table};
 use tokencached::encoding::View;
-use tokencached::protocol::{Step, parse::step};
-use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service, Settings};
+use tokencached::protocol::{RequestStep, parse::step};
+use tokencached::service::{CommandOutcome, Context, KEYS_PER_TURN, Output, Service, Settings};
 use tokencached::stats::Stats;
 
-use crate::support::{APPID, Client, Node, PATIENCE, Wechat, wait_for};
+use crate::support::{APPID, Client, Node, TIMEOUT, Wechat, wait_for};
 
 const HOT_CLIENTS: u64 = 8;
 const UNIFORM_CLIENTS: u64 = 8;
@@ -29,7 +29,7 @@ const TOKEN_BYTES: usize = 136;
 
 /// What the clients have done, as `stats` should have it.
 #[derive(Default)]
-struct Books {
+struct ExpectedStats {
     gets: AtomicU64,
     hits: AtomicU64,
     managed_hits: AtomicU64,
@@ -37,21 +37,21 @@ struct Books {
 }
 
 /// Everything the clients share.
-struct Scene {
+struct Shared {
     wechat: Wechat,
     node: Node,
-    books: Books,
+    books: ExpectedStats,
     /// The token of each generation, as the first client has seen it.
     tokens: Mutex<HashMap<u64, Vec<u8>>>,
     over: AtomicBool,
 }
 
-impl Scene {
-    fn start(workers: usize) -> Scene {
+impl Shared {
+    fn start(workers: usize) -> Shared {
         let wechat = Wechat::short_lived(4);
         let config = wechat.config("first_get_wait_ms = 900", "aliases = [\"hot\"]");
         let node = Node::start(&config, &["-t", &workers.to_string(), "-c", "100"]);
-        Scene { wechat, node, books: Books::default(), tokens: Mutex::default(), over: AtomicBool::new(false) }
+        Shared { wechat, node, books: ExpectedStats::default(), tokens: Mutex::default(), over: AtomicBool::new(false) }
     }
 
     /// Reads the hot key, many times in a pipeline, until the others are done too.
@@ -178,7 +178,7 @@ fn line(client: &mut Client) -> String {
 }
 
 fn hammer(workers: usize) {
-    let scene = Scene::start(workers);
+    let scene = Shared::start(workers);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..HOT_CLIENTS + UNIFORM_CLIENTS)
             .map(|number| {
@@ -216,33 +216,33 @@ fn eight_workers_under_a_hot_key_and_uniform_ones() {
 }
 
 /// A service with one managed key, `hot`, without sockets.
-struct Bare {
+struct InProcessService {
     service: Service,
     credential: Arc<Credential>,
 }
 
-impl Bare {
-    fn new() -> Arc<Bare> {
-        let key = Key { name: "hot".to_owned(), spoken: None, view: View::RAW };
+impl InProcessService {
+    fn new() -> Arc<InProcessService> {
+        let key = KeyConfig { name: "hot".to_owned(), redacted_name: None, view: View::RAW };
         let (table, _receiver) = Table::new([("wx1", vec![key])]);
         let credential = table.credentials()[0].clone();
         let cache =
             Cache::new(&Options { budget_bytes: 8 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 });
         let service = Service::new(cache, Arc::new(table), Arc::new(Stats::default()), Settings::default());
         credential.publish(value(1));
-        Arc::new(Bare { service, credential })
+        Arc::new(InProcessService { service, credential })
     }
 
     /// What a client gets, from a thread of its own that is given up if it does not answer.
-    fn get(self: &Arc<Bare>) -> String {
+    fn get(self: &Arc<InProcessService>) -> String {
         let (answer, answered) = mpsc::channel();
-        let bare = self.clone();
-        thread::spawn(move || answer.send(bare.execute(b"gets hot\r\n")));
-        answered.recv_timeout(PATIENCE).expect("a reader waits for a writer")
+        let in_process = self.clone();
+        thread::spawn(move || answer.send(in_process.execute(b"gets hot\r\n")));
+        answered.recv_timeout(TIMEOUT).expect("a reader waits for a writer")
     }
 
     fn execute(&self, bytes: &[u8]) -> String {
-        let Step::Request { request, .. } = step(bytes, 1 << 20) else { panic!("not a request") };
+        let RequestStep::Request { request, .. } = step(bytes, 1 << 20) else { panic!("not a request") };
         let mut out = Output::default();
         let mut context = Context {
             now: Now::read(),
@@ -254,7 +254,7 @@ impl Bare {
             keys_left: KEYS_PER_TURN,
             out: &mut out,
         };
-        assert!(matches!(self.service.execute(&request, 0, &mut context), Outcome::Done));
+        assert!(matches!(self.service.execute(&request, 0, &mut context), CommandOutcome::Done));
         String::from_utf8(out.to_vec()).unwrap()
     }
 }
@@ -269,10 +269,10 @@ fn answer(generation: u64) -> String {
 
 #[test]
 fn readers_do_not_wait_for_who_holds_the_status() {
-    let bare = Bare::new();
+    let in_process = InProcessService::new();
     let shown = {
-        let (bare, mut shown) = (bare.clone(), String::new());
-        bare.credential.update_status(|_| shown = bare.get());
+        let (in_process, mut shown) = (in_process.clone(), String::new());
+        in_process.credential.update_status(|_| shown = in_process.get());
         shown
     };
     assert_eq!(shown, answer(1));
@@ -281,34 +281,34 @@ fn readers_do_not_wait_for_who_holds_the_status() {
 /// `publish` wakes those who wait, and they may hold it up there.
 #[test]
 fn readers_do_not_wait_for_a_writer_that_is_stuck_in_waking_others() {
-    let bare = Bare::new();
-    let changes = bare.credential.subscribe();
+    let in_process = InProcessService::new();
+    let changes = in_process.credential.subscribe();
     let held = changes.borrow();
     let writer = {
-        let bare = bare.clone();
-        thread::spawn(move || bare.credential.publish(value(2)))
+        let in_process = in_process.clone();
+        thread::spawn(move || in_process.credential.publish(value(2)))
     };
     // The swap comes before the waking.
-    wait_for("the new value", || (bare.get() == answer(2)).then_some(()));
+    wait_for("the new value", || (in_process.get() == answer(2)).then_some(()));
     assert!(!writer.is_finished(), "the writer was to be stuck");
-    assert_eq!(bare.get(), answer(2));
+    assert_eq!(in_process.get(), answer(2));
     drop(held);
     writer.join().unwrap();
 }
 
 /// Memory whose freeing takes until somebody says so.
-struct Stuck {
+struct SlowToFree {
     freeing: mpsc::Sender<()>,
     freed: Mutex<mpsc::Receiver<()>>,
 }
 
-impl AsRef<[u8]> for Stuck {
+impl AsRef<[u8]> for SlowToFree {
     fn as_ref(&self) -> &[u8] {
         b"TOKEN"
     }
 }
 
-impl Drop for Stuck {
+impl Drop for SlowToFree {
     fn drop(&mut self) {
         let _ = self.freeing.send(());
         let _ = self.freed.lock().unwrap().recv();
@@ -317,18 +317,18 @@ impl Drop for Stuck {
 
 #[test]
 fn readers_do_not_wait_for_a_writer_that_is_stuck_in_the_swap() {
-    let bare = Bare::new();
+    let in_process = InProcessService::new();
     let ((freeing, begun), (free, freed)) = (mpsc::channel(), mpsc::channel());
-    let stuck = Bytes::from_owner(Stuck { freeing, freed: Mutex::new(freed) });
-    bare.credential.publish(Published::to_the_end(stuck, 2, u64::MAX));
-    assert_eq!(bare.get(), answer(2));
+    let stuck = Bytes::from_owner(SlowToFree { freeing, freed: Mutex::new(freed) });
+    in_process.credential.publish(Published::to_the_end(stuck, 2, u64::MAX));
+    assert_eq!(in_process.get(), answer(2));
     let writer = {
-        let bare = bare.clone();
-        thread::spawn(move || bare.credential.publish(value(3)))
+        let in_process = in_process.clone();
+        thread::spawn(move || in_process.credential.publish(value(3)))
     };
-    begun.recv_timeout(PATIENCE).expect("the old value is freed by who has swapped it");
+    begun.recv_timeout(TIMEOUT).expect("the old value is freed by who has swapped it");
     assert!(!writer.is_finished(), "the writer was to be stuck");
-    assert_eq!(bare.get(), answer(3));
+    assert_eq!(in_process.get(), answer(3));
     free.send(()).unwrap();
     writer.join().unwrap();
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use tempfile::TempDir;
-use tokencached::sandbox::{Fault, FaultKind, Options};
+use tokencached::sandbox::{FaultKind, InjectedFault, Options};
 
 use crate::support::disk::Disk;
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
 
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
@@ -73,7 +73,7 @@ pub fn view_page(wechat: &Wechat, way: &str, path: &Path) -> (String, bool) {
     let mut command = Command::new("php");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/sink_files.php"));
     command.env("FILE", path).env("WAY", way).env("WECHAT", wechat.base_url());
-    let said = run_well(command.env("APPID", APPID).env("SECRET", SECRET));
+    let said = run_checked(command.env("APPID", APPID).env("SECRET", SECRET));
     let mut words = said.split_whitespace().map(str::to_owned);
     (words.next().unwrap(), words.next().is_some())
 }
@@ -129,7 +129,7 @@ fn a_token_that_is_refused_stays_in_the_file_with_a_time_in_the_past() {
     let sinks = all_ways(folder.path());
     let node = start(&wechat, "endpoint = \"token\"", &sinks);
     let tokens = WAYS.map(|(_, name, _)| wait_until_written(&folder.path().join(name), &node));
-    wechat.set_fault(APPID, Fault::new(FaultKind::Reset));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wechat.kill_tokens(APPID);
     node.connect().expect(format!("delete access_token:{APPID}\r\n"), "DELETED\r\n");
     wait_for("every file to be marked", || {
@@ -242,7 +242,7 @@ fn a_folder_or_a_pipe_in_the_files_place_is_refused_and_never_waited_for() {
 }
 
 #[test]
-fn a_foreign_overwrite_is_noticed_mended_and_taken_for_a_rival() {
+fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("access_token.json");
     std::fs::write(&path, FOREIGN).unwrap();
@@ -315,10 +315,10 @@ fn a_process_without_rights_writes_into_a_folder_with_the_sites_group() {
     for path in [sites.path(), own.path()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
-    run_well(Command::new("install").args(["-d", "-m", "2770", "-g", &GROUP.to_string()]).arg(&site));
+    run_checked(Command::new("install").args(["-d", "-m", "2770", "-g", &GROUP.to_string()]).arg(&site));
     let path = site.join("access_token.php");
     let closed = sites.path().join("closed");
-    run_well(Command::new("install").args(["-d", "-m", "0755"]).arg(&closed));
+    run_checked(Command::new("install").args(["-d", "-m", "0755"]).arg(&closed));
     let mut command = Command::new("setpriv");
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.args(["--reuid=65534", "--regid=65534", &format!("--groups={GROUP}"), "--bounding-set=-all"]);
@@ -346,7 +346,7 @@ fn check_prints_the_drop_in_and_warns_of_files_that_web_servers_hand_out() {
     let check = |sinks: &str| {
         let config = crate::support::config("http://127.0.0.1:9", "", sinks).replace("{folder}/state.json", "none");
         let config = write(own.path(), "tokencached.toml", &config);
-        run_well(tokencached().args(["check", "--config"]).arg(config))
+        run_checked(tokencached().args(["check", "--config"]).arg(config))
     };
     let said = check("[[sink]]\nfile = \"/srv/none/wechat/{appid}.php\"\npresets = [\"jssdk\"]");
     for line in

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use tokencached::sandbox::{Fault, FaultKind};
+use tokencached::sandbox::{FaultKind, InjectedFault};
 
 use crate::support::redis::{Authority, Redis, free_port};
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
 
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
@@ -133,7 +133,7 @@ fn without_a_time_to_live_a_key_goes_when_its_token_does() {
     let node = start(&wechat, "", &sink(&redis, "ttl = \"none\""));
     wait_until_written(&redis, &token_key(), &node);
     assert_eq!(redis.ask::<i64>(&["PTTL", &token_key()]), -1);
-    wechat.set_fault(APPID, Fault::new(FaultKind::Reset));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wait_for("the key to go", || redis.get(&token_key()).is_none().then_some(()));
     assert_eq!(token(&mut node.connect()), None);
     wechat.clear_fault(APPID);
@@ -142,7 +142,7 @@ fn without_a_time_to_live_a_key_goes_when_its_token_does() {
 
 /// A classic token that WeChat refuses, with no other to be had.
 fn kill_the_token(wechat: &Wechat, node: &Node) {
-    wechat.set_fault(APPID, Fault::new(FaultKind::Reset));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wechat.kill_tokens(APPID);
     node.connect().expect(format!("delete {}\r\n", token_key()), "DELETED\r\n");
 }
@@ -215,7 +215,7 @@ fn after_a_lost_connection_everything_is_written_again() {
 }
 
 #[test]
-fn a_flush_is_mended() {
+fn a_flush_is_repaired() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let node = start(&wechat, "tickets = [\"jsapi\"]", &sink(&redis, ""));
     let ticket = format!("jsapi_ticket:{APPID}");
@@ -303,7 +303,7 @@ fn tls_with_a_private_authority_and_certificates_of_both_sides() {
 }
 
 #[test]
-fn a_foreign_overwrite_is_noticed_mended_and_taken_for_a_rival() {
+fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     redis.ask::<()>(&["SET", "WCH_access_token", FOREIGN]);
     let node = start(&wechat, "", &sink(&redis, "presets = [\"workerman\"]"));
@@ -332,7 +332,7 @@ fn a_key_of_another_type_is_replaced() {
 }
 
 #[test]
-fn check_live_tries_the_door_and_writes_nothing() {
+fn check_live_logs_in_and_writes_nothing() {
     const PASSWORD: &str = "hunter22-of-redis";
     let redis = Redis::start(&["--requirepass", PASSWORD]).with_password(PASSWORD);
     let wechat = Wechat::start();
@@ -401,13 +401,13 @@ fn old_php_code_reads_its_token_in_redis() {
     let mut command = Command::new("php");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/workerman_redis.php"));
     command.env("REDIS", redis.socket()).env("WECHAT", wechat.base_url()).env("APPID", APPID);
-    assert_eq!(run_well(&mut command), "ok\n", "{}", node.log());
+    assert_eq!(run_checked(&mut command), "ok\n", "{}", node.log());
     assert_eq!(figure(&node, "rival_writes"), "0");
 }
 
 /// Each of several nodes writes what all share: none takes another's word for a rival's.
 #[test]
-fn nodes_that_share_a_state_write_one_sink_and_report_no_rival() {
+fn nodes_that_share_a_state_write_one_sink_and_report_no_foreign_writer() {
     let (wechat, redis, shared) = (Wechat::short_lived(4), Redis::start(&[]), Redis::start(&[]));
     let config = format!(
         "[state]\npath = \"none\"\nurl = \"{}\"\nsecret = \"what-these-nodes-seal-with\"\n[upstream]\nbase_url = \"{}\"\n\

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use tokencached::clock::boot_ms;
 use tokencached::config::{Flags, load};
 use tokencached::credential::table::{Published, Table};
-use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 use tokencached::stats::Stats;
 use tokencached::supervision::Supervisor;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::sql::{Kind, Server, Store, password_file};
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::sql::{DatabaseType, Server, Store, password_file};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
 
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
@@ -97,10 +97,10 @@ fn unix_s() -> i64 {
 macro_rules! on_each_database {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         mod mariadb {
-            $(#[test] fn $name() { super::$name(super::Store::shared(super::Kind::MariaDb)); })*
+            $(#[test] fn $name() { super::$name(super::Store::shared(super::DatabaseType::MariaDb)); })*
         }
         mod postgres {
-            $(#[test] fn $name() { super::$name(super::Store::shared(super::Kind::Postgres)); })*
+            $(#[test] fn $name() { super::$name(super::Store::shared(super::DatabaseType::Postgres)); })*
         }
         mod sqlite {
             $(#[test] fn $name() { super::$name(super::Store::sqlite()); })*
@@ -190,7 +190,7 @@ fn an_upsert_of_the_databases_own_writes_every_kind(store: Store) {
     store.ask("CREATE TABLE kinds (app VARCHAR(64), kind VARCHAR(32), token VARCHAR(600), left_ms BIGINT, PRIMARY KEY (app, kind))");
     let upsert = match &store {
         Store::Sqlite(_) => "ON CONFLICT (app, kind) DO UPDATE SET token = excluded.token",
-        store if store.server().unwrap().0.kind == Kind::Postgres => {
+        store if store.server().unwrap().0.kind == DatabaseType::Postgres => {
             "ON CONFLICT (app, kind) DO UPDATE SET token = excluded.token"
         }
         _ => "ON DUPLICATE KEY UPDATE token = VALUES(token)",
@@ -372,7 +372,7 @@ fn a_foreign_overwrite_is_noticed_mended_and_reported(store: Store) {
 
 /// A classic token that WeChat refuses, with no other to be had.
 fn kill_the_token(wechat: &Wechat, node: &Node) {
-    wechat.set_fault(APPID, Fault::new(FaultKind::Reset));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wechat.kill_tokens(APPID);
     node.connect().expect(format!("delete access_token:{APPID}\r\n"), "DELETED\r\n");
 }
@@ -452,7 +452,7 @@ pub fn wx_token(store: &Store, table: &str) {
 mod servers {
     use super::*;
 
-    fn down_at_the_start_and_later(kind: Kind) {
+    fn down_at_the_start_and_later(kind: DatabaseType) {
         let wechat = Wechat::start();
         let mut store = Store::own(kind);
         with_a_row(&store);
@@ -475,15 +475,15 @@ mod servers {
 
     #[test]
     fn a_mariadb_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
-        down_at_the_start_and_later(Kind::MariaDb);
+        down_at_the_start_and_later(DatabaseType::MariaDb);
     }
 
     #[test]
     fn a_postgres_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
-        down_at_the_start_and_later(Kind::Postgres);
+        down_at_the_start_and_later(DatabaseType::Postgres);
     }
 
-    fn passwords(kind: Kind) {
+    fn passwords(kind: DatabaseType) {
         let (wechat, store) = (Wechat::start(), Store::shared(kind));
         with_a_row(&store);
         let folder = tempfile::tempdir().unwrap();
@@ -501,15 +501,15 @@ mod servers {
 
     #[test]
     fn a_password_of_mariadb_is_read_at_each_connection_and_never_said() {
-        passwords(Kind::MariaDb);
+        passwords(DatabaseType::MariaDb);
     }
 
     #[test]
     fn a_password_of_postgres_is_read_at_each_connection_and_never_said() {
-        passwords(Kind::Postgres);
+        passwords(DatabaseType::Postgres);
     }
 
-    fn lost_sessions(kind: Kind) {
+    fn lost_sessions(kind: DatabaseType) {
         let (wechat, mut store) = (Wechat::start(), Store::own(kind));
         with_a_row(&store);
         let node = start(&wechat, "", &update(&store, ""));
@@ -522,24 +522,24 @@ mod servers {
 
     #[test]
     fn after_a_lost_session_of_mariadb_everything_is_written_again() {
-        lost_sessions(Kind::MariaDb);
+        lost_sessions(DatabaseType::MariaDb);
     }
 
     #[test]
     fn after_a_lost_session_of_postgres_everything_is_written_again() {
-        lost_sessions(Kind::Postgres);
+        lost_sessions(DatabaseType::Postgres);
     }
 
-    fn tls(kind: Kind) {
+    fn tls(kind: DatabaseType) {
         let wechat = Wechat::start();
         let server = Server::with_tls(kind);
         let name = server.database();
         let encrypted = match kind {
-            Kind::MariaDb => {
+            DatabaseType::MariaDb => {
                 server.ask("", "ALTER USER tokencached@'127.0.0.1' REQUIRE SSL");
                 "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'tokencached'"
             }
-            Kind::Postgres => {
+            DatabaseType::Postgres => {
                 "SELECT COUNT(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'tokencached'"
             }
         };
@@ -567,18 +567,18 @@ mod servers {
 
     #[test]
     fn tls_of_mariadb_is_verified_where_it_is_asked_for() {
-        tls(Kind::MariaDb);
+        tls(DatabaseType::MariaDb);
     }
 
     #[test]
     fn tls_of_postgres_is_verified_where_it_is_asked_for() {
-        tls(Kind::Postgres);
+        tls(DatabaseType::Postgres);
     }
 
     /// Nothing goes in the clear to a server that has no TLS.
     #[test]
     fn without_tls_on_the_other_side_a_sink_that_wants_it_writes_nothing() {
-        for kind in [Kind::MariaDb, Kind::Postgres] {
+        for kind in [DatabaseType::MariaDb, DatabaseType::Postgres] {
             let (wechat, store) = (Wechat::start(), Store::shared(kind));
             with_a_row(&store);
             let node = start(&wechat, "", &update(&store, "tls = \"encrypt\""));
@@ -589,11 +589,11 @@ mod servers {
 
     #[test]
     fn a_unix_socket_will_do() {
-        for kind in [Kind::MariaDb, Kind::Postgres] {
+        for kind in [DatabaseType::MariaDb, DatabaseType::Postgres] {
             let (wechat, store) = (Wechat::start(), Store::shared(kind));
             with_a_row(&store);
             let folder = store.server().unwrap().0.folder().display().to_string();
-            let socket = if kind == Kind::MariaDb { format!("{folder}/mysqld.sock") } else { folder };
+            let socket = if kind == DatabaseType::MariaDb { format!("{folder}/mysqld.sock") } else { folder };
             let lines = update(&store, &format!("socket = \"{socket}\"")).replace("@127.0.0.1:", "@localhost:");
             let node = start(&wechat, "", &lines);
             wait_until_written(&store, &node);
@@ -605,7 +605,7 @@ mod servers {
 #[test]
 fn ten_thousand_apps_have_their_rows_and_a_change_does_not_wait_for_the_rewriting() {
     const APPS: usize = 10_000;
-    let store = Store::shared(Kind::MariaDb);
+    let store = Store::shared(DatabaseType::MariaDb);
     store.ask(TOKENS);
     store.ask(&format!("INSERT INTO tokens SELECT CONCAT('wx', seq), '', 0 FROM seq_1_to_{APPS}"));
     let sink = sink(&store, &format!("statement = \"{UPDATE}\"\nrewrite_every_s = 3600"));
@@ -659,12 +659,12 @@ pub fn php_class(wechat: &Wechat, store: &Store, tokens: &str) -> String {
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/wx_token.php")).arg(tokens);
     command.env("DSN", dsn).env("USER", "tokencached").env("PASSWORD", crate::support::sql::PASSWORD);
     command.env("TABLE", "wx_token").env("WECHAT", wechat.base_url()).env("APPID", APPID).env("SECRET", SECRET);
-    run_well(&mut command)
+    run_checked(&mut command)
 }
 
 /// The class of the table goes on as it is, beside the sink.
 fn the_php_class_never_fetches(app: &str) {
-    let (wechat, store) = (Wechat::short_lived(6), Store::shared(Kind::MariaDb));
+    let (wechat, store) = (Wechat::short_lived(6), Store::shared(DatabaseType::MariaDb));
     wx_token(&store, "wx_token");
     let class = |tokens: &str| php_class(&wechat, &store, tokens);
     assert_eq!(class("1"), "fetched 2 refused 0\n", "without the sink it fetches token and ticket");
@@ -687,7 +687,7 @@ fn the_php_class_with_its_table_never_fetches_beside_the_sink_of_a_classic_app()
 
 /// The class of the configuration table, compiled and run by mono.
 fn the_csharp_class_never_fetches(app: &str) {
-    let (wechat, store) = (Wechat::short_lived(6), Store::shared(Kind::MariaDb));
+    let (wechat, store) = (Wechat::short_lived(6), Store::shared(DatabaseType::MariaDb));
     store.ask(
         "CREATE TABLE SWX_Config (UserName VARCHAR(50) PRIMARY KEY, AppID VARCHAR(50), AppSecret VARCHAR(50), \
          access_token VARCHAR(600))",
@@ -697,7 +697,7 @@ fn the_csharp_class_never_fetches(app: &str) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("SwxConfig.exe");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mono/SwxConfig.cs");
-    run_well(Command::new("mcs").arg(format!("-out:{}", program.display())).arg("-r:System.Data").arg(source));
+    run_checked(Command::new("mcs").arg(format!("-out:{}", program.display())).arg("-r:System.Data").arg(source));
     let class = |tokens: &str| {
         let odbc = format!(
             "Driver={};SERVER=127.0.0.1;PORT={};DATABASE={name};UID=tokencached;PWD={}",
@@ -707,7 +707,7 @@ fn the_csharp_class_never_fetches(app: &str) {
         );
         let mut command = Command::new("mono");
         command.arg(&program).arg(tokens).env("ODBC", odbc).env("WECHAT", wechat.base_url());
-        run_well(&mut command)
+        run_checked(&mut command)
     };
     assert_eq!(class("1"), "fetched 1 refused 0\n", "without the sink it fetches");
     let lines = format!("{app}\n{}", sink(&store, "presets = [\"SWX_Config\"]"));

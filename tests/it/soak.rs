@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, PATIENCE, tokencached, wait_for};
+use crate::support::{Client, TIMEOUT, tokencached, wait_for};
 
 const READS_PER_S: u32 = 200;
 const KEYS: [&str; 4] =
@@ -79,7 +79,7 @@ fn two_hundred_reads_a_second_never_see_a_miss_or_a_refused_token() {
         TcpStream::connect(demo.memcached).ok().map(|_| Client::connect(demo.memcached))
     });
     let mut api = TcpStream::connect(demo.sandbox).unwrap();
-    api.set_read_timeout(Some(PATIENCE)).unwrap();
+    api.set_read_timeout(Some(TIMEOUT)).unwrap();
     let begun = Instant::now();
     let mut seen = std::collections::HashSet::new();
     let reads = seconds * READS_PER_S;

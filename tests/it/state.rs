@@ -10,23 +10,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokencached::clock::{Now, boot_ms};
 use tokencached::credential;
 use tokencached::credential::App;
-use tokencached::credential::state::{FileStore, Loaded, Snapshot, Store, boot_id};
+use tokencached::credential::state::{FileStore, LoadedState, Snapshot, StateStore, boot_id};
 use tokencached::credential::table::Reading;
-use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Verdict};
+use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 
 use crate::refresher::{Node, classic, sandbox, sandbox_of, stable, token, until, upstream};
 
-fn file(folder: &Path) -> Arc<dyn Store> {
+fn file(folder: &Path) -> Arc<dyn StateStore> {
     Arc::new(FileStore::new(folder.join("state.json")))
 }
 
-fn start(sandbox: &Sandbox, app: App, store: Arc<dyn Store>) -> Node {
+fn start(sandbox: &Sandbox, app: App, store: Arc<dyn StateStore>) -> Node {
     Node::start(&upstream(&sandbox.base_url()), &[app], Some(store))
 }
 
-fn loaded(store: &Arc<dyn Store>) -> Snapshot {
+fn loaded(store: &Arc<dyn StateStore>) -> Snapshot {
     match store.load() {
-        Loaded::Found(snapshot) => snapshot,
+        LoadedState::Found(snapshot) => snapshot,
         other => panic!("{other:?}"),
     }
 }
@@ -68,8 +68,8 @@ impl Fragile {
     }
 }
 
-impl Store for Fragile {
-    fn load(&self) -> Loaded {
+impl StateStore for Fragile {
+    fn load(&self) -> LoadedState {
         self.inner.load()
     }
 
@@ -101,7 +101,7 @@ async fn killed_during_a_classic_call_the_next_start_distrusts_the_old_value_and
     let sandbox = sandbox(Options { lifetime_s: 6, overlap_ms: Some(250), ..Options::default() }).await;
     let node = start(&sandbox, classic(), file(folder.path()));
     node.live().await;
-    sandbox.set_fault("wx1", Fault::new(FaultKind::Hang).after_minting().times(1));
+    sandbox.set_fault("wx1", InjectedFault::new(FaultKind::Hang).after_minting().times(1));
     until("a call that never ends", || sandbox.calls("wx1").in_flight == 1).await;
     node.kill().await;
     let snapshot = loaded(&file(folder.path()));
@@ -176,7 +176,7 @@ async fn a_value_of_another_upstream_or_endpoint_is_never_served() {
 }
 
 /// Makes the state look as if another boot had written it `age_ms` ago.
-fn from_another_boot(store: &Arc<dyn Store>, age_ms: i64) {
+fn from_another_boot(store: &Arc<dyn StateStore>, age_ms: i64) {
     let mut snapshot = loaded(store);
     let now = Now::read();
     snapshot.boot_id = "another".into();

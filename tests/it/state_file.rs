@@ -13,7 +13,7 @@ use tokencached::config::{self, Flags, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{self, APPID, Node, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, run, run_checked, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -153,7 +153,7 @@ fn a_start_that_waits_for_the_state_outlives_a_hangup_and_ends_when_it_is_told_t
     let mut second = tokencached();
     second.arg("--config").arg(config).args(["-p", "-1"]).stderr(fs::File::create(&log).unwrap());
     let mut second = second.spawn().unwrap();
-    let signal = |pid: u32, name: &str| run_well(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
+    let signal = |pid: u32, name: &str| run_checked(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
     wait_for("the second to wait", || fs::read_to_string(&log).ok()?.contains("waiting 10 s").then_some(()));
     for name in ["HUP", "TERM"] {
         signal(second.id(), name);

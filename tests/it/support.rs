@@ -21,16 +21,16 @@ pub mod redis;
 pub mod sql;
 
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`PATIENCE`].
+/// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = ready() {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(begun.elapsed() < TIMEOUT, "waited in vain for {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
@@ -232,7 +232,7 @@ pub struct Client {
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream }
     }
@@ -386,7 +386,7 @@ impl Drop for Wechat {
 
 /// Waits until a command ends; fails with all it has said if it is not well or takes too long.
 #[track_caller]
-pub fn run_well(command: &mut Command) -> String {
+pub fn run_checked(command: &mut Command) -> String {
     let (status, said) = run(command);
     assert!(status.success(), "{command:?} ended with {status}:\n{said}");
     said
@@ -404,7 +404,7 @@ pub fn run(command: &mut Command) -> (ExitStatus, String) {
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break Some(status),
-            None if begun.elapsed() > 2 * PATIENCE => break None,
+            None if begun.elapsed() > 2 * TIMEOUT => break None,
             None => std::thread::park_timeout(Duration::from_millis(5)),
         }
     };

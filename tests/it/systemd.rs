@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{Node, SECRET, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tokencached");
 /// The one in the shipped files, and one to put in its place.
@@ -198,7 +198,7 @@ fn a_service_as_the_unit_starts_it_has_all_it_needs() {
     let groups = format!("--regid={NOBODY} --clear-groups");
     let mut check = without_rights(&groups);
     check.arg(PROGRAM).args(["check", "--quiet", "--live", "--config"]).arg(&file).envs(variables);
-    assert_eq!(run_well(&mut check), "1 of 1 app good; no warnings\n");
+    assert_eq!(run_checked(&mut check), "1 of 1 app good; no warnings\n");
     let mut command = without_rights(&groups);
     command.arg(PROGRAM);
     let node = Node::start_binary(command, own, &config, &[], &variables);
@@ -308,7 +308,7 @@ fn check_by_hand_prints_the_line_that_checks_as_the_service() {
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let mut pasted = Command::new("bash");
     pasted.args(["-c", line]).env_clear().env("PATH", path).current_dir("/");
-    let said = run_well(pasted.env("TOKENCACHED_UPSTREAM_BASE_URL", wechat.base_url()));
+    let said = run_checked(pasted.env("TOKENCACHED_UPSTREAM_BASE_URL", wechat.base_url()));
     assert!(said.ends_with("2 of 2 apps good; no warnings\n"), "{said}");
     // A user of its own would be given the running server's state folder.
     let called = fs::read_to_string(folder.path().join("called")).unwrap();
@@ -328,7 +328,7 @@ fn the_exit_codes_are_those_of_the_manual() {
     let section = manual.split("\n## Exit codes\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let row = |line: &str| line.strip_prefix("| ")?.split(' ').next()?.parse::<i32>().ok();
     let documented: Vec<i32> = section.lines().filter_map(row).collect();
-    let help = run_well(tokencached().arg("--help"));
+    let help = run_checked(tokencached().arg("--help"));
     let in_help = help.split("Exit codes:\n").nth(1).unwrap().lines();
     let in_help: Vec<i32> = in_help.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
     assert_eq!(documented, [0, 1, 2, 69, 70, 78, 130]);
@@ -354,12 +354,12 @@ fn the_exit_codes_are_those_of_the_manual() {
     assert_eq!(node.wait().code(), Some(0));
     // A call that hangs keeps the end from coming at once.
     let wechat = wechat_of(OWN_APPID);
-    wechat.set_fault(OWN_APPID, Fault::new(FaultKind::Hang));
+    wechat.set_fault(OWN_APPID, InjectedFault::new(FaultKind::Hang));
     let mut node = Node::start(&wechat.config("", "").replace(crate::support::APPID, OWN_APPID), &[]);
     wait_for("the call", || (wechat.calls(OWN_APPID).of(Endpoint::StableToken) > 0).then_some(()));
     node.signal("TERM");
     node.await_log("finishing what is in flight");
     node.signal("TERM");
     assert_eq!(node.wait().code(), Some(130));
-    // 70 is in `stalls/ends.rs`, where parts end and ends hang.
+    // 70 is in `blocking/dead_tasks.rs`, where parts end and ends hang.
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options, Scope};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, SandboxPlatform};
 
 use crate::support::{Client, Node, Wechat, wait_for};
 
@@ -12,8 +12,8 @@ const APPID: &str = "wx0000000000000001";
 const CORPID: &str = "ww0000000000000001";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn wechat(lifetime_s: u64, kind: AppKind, appid: &str) -> Wechat {
-    let app = AppOptions { appid: appid.into(), secret: SECRET.into(), kind, ..AppOptions::default() };
+fn wechat(lifetime_s: u64, kind: SandboxPlatform, appid: &str) -> Wechat {
+    let app = AppOptions { appid: appid.into(), secret: SECRET.into(), platform: kind, ..AppOptions::default() };
     Wechat::with(Options { apps: vec![app], lifetime_s, ..Options::default() })
 }
 
@@ -35,7 +35,7 @@ fn value(client: &mut Client, key: &str) -> String {
 
 #[test]
 fn tickets_are_there_beside_the_token_and_clients_cannot_write_them() {
-    let wechat = wechat(7200, AppKind::Mp, APPID);
+    let wechat = wechat(7200, SandboxPlatform::Mp, APPID);
     let node = mp(&wechat);
     let mut client = node.connect();
     let jsapi = value(&mut client, &format!("jsapi_ticket:{APPID}"));
@@ -53,7 +53,7 @@ fn tickets_are_there_beside_the_token_and_clients_cannot_write_them() {
 #[test]
 fn a_ticket_that_wechat_changes_is_swapped_at_the_next_poll() {
     // Polls come in proportion: every twelfth of the token's life.
-    let wechat = wechat(12, AppKind::Mp, APPID);
+    let wechat = wechat(12, SandboxPlatform::Mp, APPID);
     let node = mp(&wechat);
     let mut client = node.connect();
     let key = format!("jsapi_ticket:{APPID}");
@@ -69,7 +69,7 @@ fn a_ticket_that_wechat_changes_is_swapped_at_the_next_poll() {
 /// easywechat #1580: `expires_in` is always 7200, so a ticket cached for that long is wrong for an hour.
 #[test]
 fn the_same_ticket_again_is_no_new_generation() {
-    let wechat = wechat(12, AppKind::Mp, APPID);
+    let wechat = wechat(12, SandboxPlatform::Mp, APPID);
     let node = mp(&wechat);
     let mut client = node.connect();
     let key = format!("jsapi_ticket:{APPID}");
@@ -85,9 +85,9 @@ fn the_same_ticket_again_is_no_new_generation() {
 
 #[test]
 fn a_ticket_call_that_finds_the_token_dead_has_it_renewed() {
-    let wechat = wechat(7200, AppKind::Mp, APPID);
+    let wechat = wechat(7200, SandboxPlatform::Mp, APPID);
     // The token dies between its fetch and the tickets' first call.
-    wechat.add_fault(APPID, Fault::new(FaultKind::Html).on(Scope::Tickets).times(2));
+    wechat.add_fault(APPID, InjectedFault::new(FaultKind::Html).on(FaultScope::Tickets).times(2));
     let node = mp(&wechat);
     let mut client = node.connect();
     let first = value(&mut client, &format!("access_token:{APPID}"));
@@ -99,13 +99,13 @@ fn a_ticket_call_that_finds_the_token_dead_has_it_renewed() {
 
 #[test]
 fn a_restart_serves_the_tickets_at_once() {
-    let wechat = wechat(7200, AppKind::Mp, APPID);
+    let wechat = wechat(7200, SandboxPlatform::Mp, APPID);
     let first_node = mp(&wechat);
     let key = format!("jsapi_ticket:{APPID}");
     let first = value(&mut first_node.connect(), &key);
     let config = std::fs::read_to_string(first_node.path("tokencached.toml")).unwrap();
     let folder = first_node.stop();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang).on(Scope::All));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang).on(FaultScope::All));
     let config = config.replace(&folder.path().display().to_string(), "{folder}");
     let node = Node::start_in(folder, &config, &[]);
     assert_eq!(node.connect().get(&key).unwrap(), first.as_bytes());
@@ -113,7 +113,7 @@ fn a_restart_serves_the_tickets_at_once() {
 
 #[test]
 fn wecom_is_renewed_at_its_end_without_a_miss() {
-    let wechat = wechat(3, AppKind::Wecom, CORPID);
+    let wechat = wechat(3, SandboxPlatform::Wecom, CORPID);
     let app =
         format!("appid = \"{CORPID}\"\nkind = \"wecom\"\nagent = \"1000002\"\ntickets = [\"jsapi\", \"agent\"]\n");
     let node = node(&wechat, &app);
@@ -247,7 +247,7 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let answer = binary.read(24 + 4 + 4096);
     assert_eq!(&answer[28..], token.as_bytes());
     let path = format!("/v1/apps/{FEISHU}/credentials/access_token");
-    let headers = [&*format!("Host: {side}"), crate::http_api::MEANT];
+    let headers = [&*format!("Host: {side}"), crate::http_api::API_HEADER];
     let told = crate::http_api::raw(side, "GET", &path, &headers, "");
     assert_eq!(told.json()["token"].as_str(), Some(token.as_str()), "{told:?}");
     // Whoever reports it may name it by its value.
@@ -295,11 +295,11 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
 mod family {
     use tokencached::clock::{Now, boot_ms};
     use tokencached::credential::App;
-    use tokencached::credential::facts::Verdict;
+    use tokencached::credential::facts::VerificationResult;
     use tokencached::credential::journal::Event;
-    use tokencached::credential::table::{Credential, Reading, State};
+    use tokencached::credential::table::{Credential, CredentialState, Reading};
     use tokencached::platform::mp;
-    use tokencached::sandbox::{Endpoint, Fault, FaultKind, Options, Sandbox, Scope};
+    use tokencached::sandbox::{Endpoint, FaultKind, FaultScope, InjectedFault, Options, Sandbox};
 
     use crate::refresher::{Node, sandbox, stable, token, until};
 
@@ -320,8 +320,8 @@ mod family {
         done.await.unwrap();
     }
 
-    fn refused(errcode: i64, errmsg: &str) -> Fault {
-        Fault::new(FaultKind::Errcode { errcode, errmsg: errmsg.into() })
+    fn refused(errcode: i64, errmsg: &str) -> InjectedFault {
+        InjectedFault::new(FaultKind::Errcode { errcode, errmsg: errmsg.into() })
     }
 
     #[tokio::test]
@@ -334,7 +334,7 @@ mod family {
         // Its readers are told so, which is when it would have been asked for.
         until("the ticket's turn", || matches!(ticket.read(boot_ms()), Reading::Absent)).await;
         let status = ticket.status(boot_ms());
-        assert_eq!((status.state, status.waits_for_parent, status.failures), (State::Waiting, true, 0));
+        assert_eq!((status.state, status.waits_for_parent, status.failures), (CredentialState::Waiting, true, 0));
         assert_eq!((status.last_error.clone(), status.next_action()), (None, "await token"));
         assert_eq!(ticket.missing_token(&status).unwrap().status(boot_ms()).last_error.unwrap().errcode, Some(40164));
         assert_eq!(events(&node, ticket), []);
@@ -344,7 +344,7 @@ mod family {
         ask(&node, node.credential()).await;
         until("the ticket", || token(ticket).is_some()).await;
         let status = ticket.status(boot_ms());
-        assert_eq!((status.state, status.waits_for_parent, status.failures), (State::Fresh, false, 0));
+        assert_eq!((status.state, status.waits_for_parent, status.failures), (CredentialState::Fresh, false, 0));
         assert!(matches!(events(&node, ticket)[..], [Event::Renewed { .. }]), "{:?}", events(&node, ticket));
     }
 
@@ -353,17 +353,17 @@ mod family {
     async fn a_ticket_refused_with_40001_has_the_token_verified_and_says_nothing_of_the_secret() {
         let sandbox = sandbox(Options::default()).await;
         let text = "invalid credential, access_token is invalid or not latest";
-        sandbox.add_fault("wx1", refused(40001, text).on(Scope::Tickets));
+        sandbox.add_fault("wx1", refused(40001, text).on(FaultScope::Tickets));
         let node = with_ticket(&sandbox);
         let ticket = ticket(&node);
-        until("the ticket's verdict", || ticket.status(boot_ms()).state == State::Blocked).await;
+        until("the ticket's verdict", || ticket.status(boot_ms()).state == CredentialState::Blocked).await;
         let error = ticket.status(boot_ms()).last_error.unwrap();
         assert_eq!((error.errcode, error.class), (Some(40001), "operator"));
         assert!(error.text.contains("the access token was refused for this call"), "{}", error.text);
         assert!(error.advice.contains("The AppSecret is right") && error.advice_zh.contains("不要重置"), "{error:?}");
         let status = node.status();
         assert_eq!((status.last_error, status.forced, status.early_deaths), (None, 0, 0));
-        assert_eq!(status.last_check.unwrap().verdict, Verdict::Accepted);
+        assert_eq!(status.last_check.unwrap().verdict, VerificationResult::Accepted);
         let calls = sandbox.calls("wx1");
         // The first fetch and one for each check.
         assert!(calls.of(Endpoint::StableToken) <= 1 + status.checks, "{calls:?}");
@@ -377,10 +377,10 @@ mod family {
     #[tokio::test]
     async fn a_ticket_that_was_refused_is_asked_for_with_the_next_token_at_once() {
         let sandbox = sandbox(Options { lifetime_s: 12, ..Options::default() }).await;
-        sandbox.add_fault("wx1", refused(40001, "invalid credential").on(Scope::Tickets));
+        sandbox.add_fault("wx1", refused(40001, "invalid credential").on(FaultScope::Tickets));
         let node = with_ticket(&sandbox);
         let ticket = ticket(&node);
-        until("the ticket's verdict", || ticket.status(boot_ms()).state == State::Blocked).await;
+        until("the ticket's verdict", || ticket.status(boot_ms()).state == CredentialState::Blocked).await;
         sandbox.clear_fault("wx1");
         until("the ticket", || token(ticket).is_some()).await;
     }

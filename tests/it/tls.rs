@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::support::{APPID, Client, Node, PATIENCE, Wechat, run, run_well, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, TIMEOUT, Wechat, run, run_checked, tokencached, wait_for, write};
 
 /// A certificate authority, with its certificate in a file.
 pub struct Authority {
@@ -68,7 +68,7 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 pub fn connect(address: SocketAddr, config: ClientConfig) -> Tls {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
@@ -143,7 +143,7 @@ with socket.create_connection(('127.0.0.1', int(sys.argv[1])), 30) as plain:
 print(answer)
 ";
     let port = node.address.port().to_string();
-    let said = run_well(Command::new("python3").args(["-c", script, &port]).arg(&ca));
+    let said = run_checked(Command::new("python3").args(["-c", script, &port]).arg(&ca));
     assert_eq!(said.trim(), r"b'STORED\r\nVALUE python 0 3\r\nyes\r\nEND\r\n'");
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tokencached::cluster::record::{Ended, Op, Verdict};
-use tokencached::cluster::turn::{self, Asking, Moment, Next};
-use tokencached::credential::policy::together::{Alone, others_wait_ms, told_ms};
-use tokencached::credential::policy::{Answer, BACKOFF_FLOOR_MS};
+use tokencached::cluster::node_rules::{self, FetchEffect, Moment, NextStep};
+use tokencached::cluster::record::{CallEnd, Op, OpOutcome};
+use tokencached::credential::schedule::cluster::{WithoutStore, others_wait_ms, retry_denied_ms};
+use tokencached::credential::schedule::{BACKOFF_FLOOR_MS, RenewalAnswer};
 use tokencached::platform::mp;
-use tokencached::platform::{Class, Sent, Told};
+use tokencached::platform::{Class, Delivery, LifetimeSource};
 use tokencached::sandbox::rules;
 
 use super::{Came, Event, Flight, HOUR_US, Said, Sealed, Sim, Step, TOTAL_TIMEOUT_MS};
@@ -25,34 +25,34 @@ impl Sim {
         let slot = &mut self.nodes[node];
         slot.flights += 1;
         slot.adopted = false;
-        let standing = &slot.standing;
+        let renewal_state = &slot.renewal_state;
         let flight = Flight {
             step: Step::Taking,
-            alone: standing.alone(asking, slot.ours, now_ms),
-            lease_ms: standing.lease_ms(TOTAL_TIMEOUT_MS, now_ms),
-            spacing_ms: standing.others_spacing_ms(scheduled, now_ms),
-            keep_ms: standing.keep_ms(now_ms),
+            alone: renewal_state.without_store(asking, slot.ours, now_ms),
+            lease_ms: renewal_state.lease_ms(TOTAL_TIMEOUT_MS, now_ms),
+            spacing_ms: renewal_state.others_spacing_ms(scheduled, now_ms),
+            keep_ms: renewal_state.keep_ms(now_ms),
             lease: None,
             sent_ms: now_ms,
             came: None,
         };
         let (alone, lease_ms, spacing_ms) = (flight.alone, flight.lease_ms, flight.spacing_ms);
-        let of_use = standing.left_ms(now_ms) > 0 || standing.is_withdrawn();
-        let knows = slot.useless.max(if of_use { slot.generation } else { 0 });
+        let of_use = renewal_state.left_ms(now_ms) > 0 || renewal_state.is_withdrawn();
+        let known_generation = slot.useless.max(if of_use { slot.generation } else { 0 });
         slot.flight = Some(flight);
         if !slot.cut {
-            return self.ask(node, Op::Take { node: node as u64 + 1, lease_ms, knows, spacing_ms });
+            return self.ask(node, Op::Take { node: node as u64 + 1, lease_ms, known_generation, spacing_ms });
         }
         match alone {
-            Alone::Always => self.call(node, u64::MAX),
-            Alone::IfAlive => {
+            WithoutStore::Always => self.call(node, u64::MAX),
+            WithoutStore::IfAlive => {
                 self.books.probes += 1;
                 self.step(node, Step::Probing);
                 let (there_us, back_us) = self.call_us();
                 let token = self.nodes[node].token;
                 self.after(there_us + back_us, Event::Probed(node as u32, token, true));
             }
-            Alone::Never => self.out_of_reach(node),
+            WithoutStore::Never => self.out_of_reach(node),
         }
     }
 
@@ -60,8 +60,8 @@ impl Sim {
         let (now, random) = (self.now(), self.rng.f64());
         let slot = &mut self.nodes[node];
         slot.flight = None;
-        let mut next_ms = slot.standing.failed(Class::Retry, Sent::NotSent, now.boot_ms, now, random);
-        if let Some(from_ms) = slot.standing.alone_from_ms(slot.ours)
+        let mut next_ms = slot.renewal_state.record_failure(Class::Retry, Delivery::NotSent, now.boot_ms, now, random);
+        if let Some(from_ms) = slot.renewal_state.alone_from_ms(slot.ours)
             && (now.boot_ms..next_ms).contains(&from_ms)
         {
             next_ms = from_ms;
@@ -73,7 +73,7 @@ impl Sim {
     pub(super) fn unheard(&mut self, node: usize) {
         let Some(flight) = &self.nodes[node].flight else { return };
         match flight.step {
-            Step::Taking if flight.alone == Alone::Always => self.call(node, u64::MAX),
+            Step::Taking if flight.alone == WithoutStore::Always => self.call(node, u64::MAX),
             Step::Taking | Step::Announcing => self.out_of_reach(node),
             Step::Telling => self.land(node),
             Step::Calling | Step::Probing => {}
@@ -88,11 +88,11 @@ impl Sim {
         let moment = Moment { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let Some(flight) = self.nodes[node].flight.as_mut() else { return };
         match flight.step {
-            Step::Taking => match turn::after_take(said.verdict, &said.record) {
-                Next::Call { .. } => {
+            Step::Taking => match node_rules::after_take(said.outcome, &said.record) {
+                NextStep::Call { .. } => {
                     flight.lease = Some((said.record.clone(), moment));
-                    let (epoch, need_ms) = (said.record.epoch, turn::need_ms(flight.lease_ms));
-                    if self.asking() == Asking::Repeats {
+                    let (epoch, need_ms) = (said.record.epoch, node_rules::need_ms(flight.lease_ms));
+                    if self.asking() == FetchEffect::Repeats {
                         return self.call(node, u64::MAX);
                     }
                     self.step(node, Step::Announcing);
@@ -102,8 +102,8 @@ impl Sim {
             },
             Step::Announcing => {
                 let left_ms = said.record.lease_left_ms(said.store_ms);
-                let call_ms = turn::call_ms(left_ms).saturating_sub(moment.received_ms - moment.sent_ms);
-                if said.verdict == Verdict::Done && call_ms > 0 {
+                let call_ms = node_rules::call_ms(left_ms).saturating_sub(moment.received_ms - moment.sent_ms);
+                if said.outcome == OpOutcome::Done && call_ms > 0 {
                     return self.call(node, call_ms);
                 }
                 self.nodes[node].flight = None;
@@ -115,7 +115,7 @@ impl Sim {
         }
     }
 
-    pub(super) fn not_our_turn(&mut self, node: usize, said: &Said, next: Next) {
+    pub(super) fn not_our_turn(&mut self, node: usize, said: &Said, next: NextStep) {
         self.nodes[node].flight = None;
         let (before, known) = (self.nodes[node].due_ms, self.nodes[node].useless);
         self.seen(node, said);
@@ -123,15 +123,17 @@ impl Sim {
         let slot = &mut self.nodes[node];
         let due_ms = slot.due_ms;
         let at_ms = match next {
-            _ if std::mem::take(&mut slot.adopted) => slot.standing.due_after_others_ms(now_ms, random),
-            Next::Wait { ms } => {
-                let live = slot.standing.left_ms(now_ms) > 0;
+            _ if std::mem::take(&mut slot.adopted) => slot.renewal_state.due_after_others_ms(now_ms, random),
+            NextStep::Wait { ms } => {
+                let live = slot.renewal_state.left_ms(now_ms) > 0;
                 slot.told += 1;
-                now_ms + told_ms(ms, slot.told - 1, live, random)
+                now_ms + retry_denied_ms(ms, slot.told - 1, live, random)
             }
-            Next::Adopt if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
-            Next::Adopt | Next::Call { .. } if due_ms == before => now_ms + slot.standing.check_spacing_ms(),
-            Next::Adopt | Next::Call { .. } => return,
+            NextStep::Adopt if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
+            NextStep::Adopt | NextStep::Call { .. } if due_ms == before => {
+                now_ms + slot.renewal_state.check_spacing_ms()
+            }
+            NextStep::Adopt | NextStep::Call { .. } => return,
         };
         if due_ms == before || at_ms < due_ms {
             self.arm(node, at_ms);
@@ -143,7 +145,7 @@ impl Sim {
         self.step(node, Step::Calling);
         let now_ms = self.now_ms();
         self.books.calls += 1;
-        let deadline_ms = self.nodes[node].standing.call_deadline_ms(now_ms, TOTAL_TIMEOUT_MS).min(at_most_ms);
+        let deadline_ms = self.nodes[node].renewal_state.call_deadline_ms(now_ms, TOTAL_TIMEOUT_MS).min(at_most_ms);
         if let Some(flight) = &mut self.nodes[node].flight {
             flight.sent_ms = now_ms;
         }
@@ -183,16 +185,16 @@ impl Sim {
     pub(super) fn ask_wechat(&mut self) -> Option<(String, u64)> {
         let given = |text: &str| Some(text.to_owned());
         let (grant_type, appid, secret) = (given("client_credential"), given("wx"), given("s"));
-        let ask = if self.setup.kind == &mp::CLASSIC {
-            rules::Ask::Classic { grant_type, appid, secret }
-        } else if self.setup.kind == &mp::STABLE {
-            rules::Ask::Stable { grant_type, appid, secret, force: false }
+        let ask = if self.setup.credential_type == &mp::CLASSIC {
+            rules::ApiRequest::Classic { grant_type, appid, secret }
+        } else if self.setup.credential_type == &mp::STABLE {
+            rules::ApiRequest::Stable { grant_type, appid, secret, force: false }
         } else {
             // A ticket: the same for two hours, whatever is said of its life.
             return Some((format!("ticket-{}", self.now_us / (2 * HOUR_US)), 7200));
         };
         match self.world.ask(&ask, IpAddr::V4(Ipv4Addr::LOCALHOST), self.now()) {
-            rules::Answer::Token { value, expires_in_s, .. } => Some((value, expires_in_s)),
+            rules::ApiAnswer::Token { value, expires_in_s, .. } => Some((value, expires_in_s)),
             _ => None,
         }
     }
@@ -202,12 +204,12 @@ impl Sim {
         let Some(flight) = self.nodes[node].flight.as_ref().filter(|flight| flight.step == Step::Calling) else {
             return;
         };
-        let sent = if self.wechat { Sent::Ambiguous } else { Sent::Answered };
+        let sent = if self.wechat { Delivery::Ambiguous } else { Delivery::Answered };
         let (sent_ms, lease) = (flight.sent_ms, flight.lease.clone());
-        let lost = sent == Sent::Ambiguous && asking == Asking::Mints;
-        let ended = if lost { Ended::Lost } else { Ended::Answered };
+        let lost = sent == Delivery::Ambiguous && asking == FetchEffect::Mints;
+        let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
         if let Some((record, _)) = lease {
-            let live = self.nodes[node].standing.left_ms(sent_ms) > 0;
+            let live = self.nodes[node].renewal_state.left_ms(sent_ms) > 0;
             let wait_ms = others_wait_ms(Class::Retry, asking, record.failures, live);
             let wait_ms = if lost { wait_ms.min(flight.spacing_ms.max(1)) } else { wait_ms };
             let (id, epoch) = (node as u64 + 1, record.epoch);
@@ -215,13 +217,13 @@ impl Sim {
         }
         let slot = &mut self.nodes[node];
         slot.flight = None;
-        let next_ms = slot.standing.failed(Class::Retry, sent, sent_ms, now, random);
+        let next_ms = slot.renewal_state.record_failure(Class::Retry, sent, sent_ms, now, random);
         self.arm(node, next_ms);
     }
 
     pub(super) fn answered(&mut self, node: usize, token: u32, expires_in_s: u64) {
         let received_ms = self.now_ms();
-        let polled = self.setup.kind == &mp::JSAPI;
+        let polled = self.setup.credential_type == &mp::JSAPI;
         let slot = &mut self.nodes[node];
         let (held, same) = (slot.generation, slot.token == token);
         let Some(flight) = slot.flight.as_mut() else { return };
@@ -234,34 +236,34 @@ impl Sim {
         };
         let (epoch, id, keep_ms, sent_ms) = (record.epoch, node as u64 + 1, flight.keep_ms, flight.sent_ms);
         if !same {
-            came.generation = turn::next_generation(record.generation, held, 1);
+            came.generation = node_rules::next_generation(record.generation, held, 1);
         }
         flight.came = Some(came);
         if same && !polled && record.generation == held {
-            let (ended, calls) = (Ended::Answered, None);
+            let (ended, calls) = (CallEnd::Answered, None);
             return self.ask(node, Op::Close { node: id, epoch, ended, failed: false, wait_ms: 0, keep_ms, calls });
         }
         let life_ms = expires_in_s * 1000;
-        let expires_ms = match (same, slot.standing.expires_ms) {
+        let expires_ms = match (same, slot.renewal_state.expires_ms) {
             (true, Some(expires_ms)) if !polled => expires_ms,
             _ => sent_ms + life_ms,
         };
-        let longest_ms = life_ms.max(slot.standing.longest_ms / 2);
+        let longest_ms = life_ms.max(slot.renewal_state.longest_ms / 2);
         let sealed = self.seal(node, token, came.generation, moment.to_store_ms(expires_ms));
         let value = Sealed { life_ms, longest_ms, ..sealed };
-        let (generation, minted) = (came.generation, self.asking() == Asking::Mints && !same);
+        let (generation, minted) = (came.generation, self.asking() == FetchEffect::Mints && !same);
         self.ask(node, Op::Publish { node: id, epoch, generation, value, calls: None, minted, keep_ms: 0 });
     }
 
     /// The store knows of the call's end.
     pub(super) fn landed(&mut self, node: usize, said: &Said) {
-        let minted = self.asking() == Asking::Mints;
+        let minted = self.asking() == FetchEffect::Mints;
         let flight = self.nodes[node].flight.as_ref();
         let (sent_ms, same) =
             flight.map_or((0, true), |flight| (flight.sent_ms, flight.came.is_none_or(|came| came.same)));
-        if said.verdict == Verdict::Done || !minted || same {
+        if said.outcome == OpOutcome::Done || !minted || same {
             if let Some(came) = self.nodes[node].flight.as_mut().and_then(|flight| flight.came.as_mut()) {
-                came.published |= said.verdict == Verdict::Done;
+                came.published |= said.outcome == OpOutcome::Done;
             }
             return self.land(node);
         }
@@ -270,8 +272,8 @@ impl Sim {
         self.seen(node, said);
         let (now_ms, random) = (self.now_ms(), self.rng.f64());
         let slot = &mut self.nodes[node];
-        slot.standing.lost(sent_ms);
-        let at_ms = now_ms + slot.standing.settle_ms(0, random);
+        slot.renewal_state.record_lost_call(sent_ms);
+        let at_ms = now_ms + slot.renewal_state.settle_ms(0, random);
         self.arm(node, at_ms);
     }
 
@@ -280,8 +282,8 @@ impl Sim {
         let slot = &mut self.nodes[node];
         let Some(Flight { sent_ms, came: Some(came), .. }) = slot.flight.take() else { return };
         let Came { token, expires_in_s, same, received_ms, generation, published } = came;
-        let answer = Answer { sent_ms, received_ms, expires_in_s, told: Told::AsGiven, same };
-        let next_ms = slot.standing.answered(&answer, random);
+        let answer = RenewalAnswer { sent_ms, received_ms, expires_in_s, told: LifetimeSource::AsGiven, same };
+        let next_ms = slot.renewal_state.record_answer(&answer, random);
         if !same {
             (slot.ours, slot.unpublished) = (true, !published);
         }
@@ -291,7 +293,7 @@ impl Sim {
     }
 
     pub(super) fn finish(&mut self, node: usize) {
-        if self.nodes[node].unpublished && self.nodes[node].standing.left_ms(self.now_ms()) > 0 {
+        if self.nodes[node].unpublished && self.nodes[node].renewal_state.left_ms(self.now_ms()) > 0 {
             self.offer(node);
         }
     }

@@ -1,8 +1,8 @@
 //! What a node makes of what it hears.
 
+use tokencached::cluster::node_rules::{FetchEffect, Moment};
 use tokencached::cluster::record::Op;
-use tokencached::cluster::turn::{Asking, Moment};
-use tokencached::credential::policy::together::{Beside, Means};
+use tokencached::credential::schedule::cluster::{RecordComparison, RecordMeaning};
 use tokencached::platform::mp;
 
 use super::{Event, Rec, Said, Sealed, Sim};
@@ -18,7 +18,7 @@ impl Sim {
         let moment = Moment { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let now_ms = self.now_ms();
         let slot = &mut self.nodes[node];
-        let live = slot.standing.left_ms(now_ms) > 0;
+        let live = slot.renewal_state.left_ms(now_ms) > 0;
         let record = &said.record;
         if slot.sealed != record.value || record.value.is_none() {
             slot.sealed = record.value;
@@ -42,43 +42,46 @@ impl Sim {
         let theirs_ms = moment.to_boot_ms(value.expires_ms);
         let same = slot.token != 0 && slot.token == value.token;
         let (held, theirs, older) = (slot.generation, value.generation, false);
-        match slot.standing.compare(&Beside { held, theirs, same, theirs_ms, older, withdrawn: false }, now_ms) {
-            Means::Over => {
+        match slot
+            .renewal_state
+            .compare(&RecordComparison { held, theirs, same, theirs_ms, older, withdrawn: false }, now_ms)
+        {
+            RecordMeaning::Over => {
                 slot.useless = value.generation;
-                if slot.standing.left_ms(now_ms) > 0 {
+                if slot.renewal_state.left_ms(now_ms) > 0 {
                     self.offer(node);
                 }
             }
-            Means::Offer => self.offer(node),
-            Means::Nothing | Means::Withdraw => {}
-            Means::Agree => {
-                slot.standing.prolong(theirs_ms);
+            RecordMeaning::Offer => self.offer(node),
+            RecordMeaning::Nothing | RecordMeaning::Withdraw => {}
+            RecordMeaning::Agree => {
+                slot.renewal_state.prolong(theirs_ms);
                 slot.generation = value.generation;
                 slot.offers += 1;
                 (slot.unpublished, slot.told) = (false, 0);
                 slot.adopted = slot.flight.is_some();
-                if self.setup.kind == &mp::JSAPI && slot.flight.is_none() {
-                    let at_ms = slot.standing.due_after_others_ms(now_ms, self.rng.f64());
+                if self.setup.credential_type == &mp::JSAPI && slot.flight.is_none() {
+                    let at_ms = slot.renewal_state.due_after_others_ms(now_ms, self.rng.f64());
                     self.arm(node, at_ms);
                 }
             }
-            Means::Conflict => {
-                if self.asking() == Asking::Mints {
+            RecordMeaning::Conflict => {
+                if self.asking() == FetchEffect::Mints {
                     self.ask(node, Op::Doubt { generation: value.generation });
                 }
                 self.adopt(node, value, theirs_ms);
             }
-            Means::Adopt => self.adopt(node, value, theirs_ms),
+            RecordMeaning::Adopt => self.adopt(node, value, theirs_ms),
         }
     }
 
     pub(super) fn adopt(&mut self, node: usize, value: Sealed, theirs_ms: u64) {
         let (now_ms, random) = (self.now_ms(), self.rng.f64());
         let slot = &mut self.nodes[node];
-        slot.standing.adopt(theirs_ms, value.life_ms, value.longest_ms, value.learned_ms);
+        slot.renewal_state.adopt(theirs_ms, value.life_ms, value.longest_ms, value.learned_ms);
         slot.ours = value.node == node as u64 + 1;
         slot.offers += 1;
-        let at_ms = slot.standing.due_after_others_ms(now_ms, random);
+        let at_ms = slot.renewal_state.due_after_others_ms(now_ms, random);
         let flying = slot.flight.is_some();
         (slot.adopted, slot.unpublished, slot.told) = (flying, false, 0);
         self.put(node, value.token, value.generation);
@@ -104,14 +107,16 @@ impl Sim {
         let now_ms = self.now_ms();
         let random = self.rng.f64();
         let slot = &mut self.nodes[node];
-        let Some(open) = record.open.filter(|_| slot.flight.is_none() && self.setup.kind == &mp::CLASSIC) else {
+        let Some(open) =
+            record.unsettled.filter(|_| slot.flight.is_none() && self.setup.credential_type == &mp::CLASSIC)
+        else {
             return;
         };
         let left_ms = record.lease_left_ms(moment.store_ms);
-        if left_ms == 0 && slot.standing.left_ms(now_ms) > 0 {
-            slot.standing.lost(moment.to_boot_ms(open.at_ms));
+        if left_ms == 0 && slot.renewal_state.left_ms(now_ms) > 0 {
+            slot.renewal_state.record_lost_call(moment.to_boot_ms(open.at_ms));
         }
-        let at_ms = now_ms + slot.standing.settle_ms(left_ms, random);
+        let at_ms = now_ms + slot.renewal_state.settle_ms(left_ms, random);
         if at_ms < slot.due_ms {
             self.arm(node, at_ms);
         }
@@ -119,13 +124,13 @@ impl Sim {
 
     pub(super) fn offer(&mut self, node: usize) {
         let slot = &mut self.nodes[node];
-        if slot.flight.is_some() || slot.standing.is_withdrawn() {
+        if slot.flight.is_some() || slot.renewal_state.is_withdrawn() {
             return;
         }
         slot.sealed = None;
         slot.offers += 1;
         let serial = slot.offers;
-        let wait_ms = slot.standing.offer_ms(slot.ours, self.rng.f64());
+        let wait_ms = slot.renewal_state.offer_ms(slot.ours, self.rng.f64());
         self.after(wait_ms * 1000, Event::Offer(node as u32, serial));
     }
 
@@ -135,19 +140,19 @@ impl Sim {
             return;
         }
         let generation = slot.generation;
-        let value = self.seal(node, slot.token, generation, slot.standing.expires_ms.unwrap_or(0));
+        let value = self.seal(node, slot.token, generation, slot.renewal_state.expires_ms.unwrap_or(0));
         self.ask(node, Op::Offer { generation, value });
     }
 
     pub(super) fn seal(&self, node: usize, token: u32, generation: u64, expires_ms: u64) -> Sealed {
-        let standing = &self.nodes[node].standing;
+        let renewal_state = &self.nodes[node].renewal_state;
         Sealed {
             token,
             generation,
             expires_ms,
-            life_ms: standing.life_ms,
-            longest_ms: standing.longest_ms,
-            learned_ms: standing.learned_so_far_ms(),
+            life_ms: renewal_state.life_ms,
+            longest_ms: renewal_state.longest_ms,
+            learned_ms: renewal_state.learned_so_far_ms(),
             node: node as u64 + 1,
             nonce: self.count,
         }

@@ -13,11 +13,11 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use tokencached::clock::Now;
-use tokencached::cluster::record::{Op, Record, Verdict};
-use tokencached::cluster::turn::{Asking, Moment};
-use tokencached::credential::policy::Standing;
-use tokencached::credential::policy::together::Alone;
-use tokencached::platform::{Kind, mp};
+use tokencached::cluster::node_rules::{FetchEffect, Moment};
+use tokencached::cluster::record::{Op, OpOutcome, Record};
+use tokencached::credential::schedule::RenewalState;
+use tokencached::credential::schedule::cluster::WithoutStore;
+use tokencached::platform::{CredentialType, mp};
 use tokencached::sandbox::rules::World;
 use tokencached::sandbox::{self, AppOptions, Options, Quotas};
 
@@ -33,7 +33,7 @@ const POLL_EVERY_MS: u64 = 2_000;
 #[derive(Clone)]
 pub struct Setup {
     pub nodes: usize,
-    pub kind: &'static Kind,
+    pub credential_type: &'static CredentialType,
     /// Polls find out what no message brings.
     pub pushes: bool,
     /// The part of the messages that is lost.
@@ -69,7 +69,7 @@ type Rec = Record<Sealed>;
 
 /// What the store has said.
 struct Said {
-    verdict: Verdict,
+    outcome: OpOutcome,
     record: Rec,
     store_ms: u64,
     sent_ms: u64,
@@ -122,7 +122,7 @@ enum Step {
 
 struct Flight {
     step: Step,
-    alone: Alone,
+    alone: WithoutStore,
     lease_ms: u64,
     spacing_ms: u64,
     keep_ms: u64,
@@ -148,7 +148,7 @@ struct Node {
     up: bool,
     /// Cannot reach the store.
     cut: bool,
-    standing: Standing,
+    renewal_state: RenewalState,
     /// The token that is served and its generation; 0: none.
     token: u32,
     generation: u64,
@@ -248,7 +248,7 @@ impl Sim {
         let node = |_| Node {
             up: true,
             cut: false,
-            standing: Standing::new(setup.kind.renewal),
+            renewal_state: RenewalState::new(setup.credential_type.renewal),
             token: 0,
             generation: 0,
             ours: false,
@@ -322,7 +322,7 @@ impl Sim {
     pub fn agrees(&self) -> bool {
         let up = || self.nodes.iter().filter(|node| node.up);
         let first = up().next().map_or(0, |node| node.token);
-        let same = up().all(|node| node.token == first && node.standing.left_ms(self.now_ms()) > 0);
+        let same = up().all(|node| node.token == first && node.renewal_state.left_ms(self.now_ms()) > 0);
         same && self.accepted(first)
     }
 
@@ -379,7 +379,7 @@ impl Sim {
                 continue;
             }
             let (token, side) = (slot.token, usize::from(slot.cut));
-            if slot.standing.left_ms(now.boot_ms) == 0 {
+            if slot.renewal_state.left_ms(now.boot_ms) == 0 {
                 self.books.readers[side].missed += 1;
                 continue;
             }
@@ -409,7 +409,7 @@ impl Sim {
             (true, true) => self.call(node, u64::MAX),
             (true, false) => self.out_of_reach(node),
             (false, false) if !alone && slot.token == token && slot.flight.is_none() => {
-                slot.standing.withdraw(now_ms);
+                slot.renewal_state.withdraw(now_ms);
                 self.start(node, false);
             }
             (false, _) => {}
@@ -419,12 +419,12 @@ impl Sim {
     fn accepted(&self, token: u32) -> bool {
         let now = self.now();
         token != 0
-            && (self.setup.kind == &mp::JSAPI
+            && (self.setup.credential_type == &mp::JSAPI
                 || self.world.judge(&self.tokens[token as usize], now) == sandbox::Verdict::Accepted)
     }
 
-    fn asking(&self) -> Asking {
-        if self.setup.kind == &mp::CLASSIC { Asking::Mints } else { Asking::Repeats }
+    fn asking(&self) -> FetchEffect {
+        if self.setup.credential_type == &mp::CLASSIC { FetchEffect::Mints } else { FetchEffect::Repeats }
     }
 
     fn step(&mut self, node: usize, step: Step) {

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use tokencached::cluster::record::{Op, Verdict};
-use tokencached::credential::policy::together::OFFER_SPREAD_MS;
+use tokencached::cluster::record::{Op, OpOutcome};
+use tokencached::credential::schedule::cluster::OFFER_SPREAD_MS;
 
 use super::{Event, POLL_EVERY_MS, SECOND_US, Said, Sealed, Sim};
 
@@ -18,18 +18,18 @@ impl Sim {
         if self.nodes[node as usize].cut {
             return self.after(SECOND_US, Event::Unheard(node, flight));
         }
-        let before = (self.record.open, self.record.value);
+        let before = (self.record.unsettled, self.record.value);
         let store_ms = self.now_ms();
-        let verdict = self.record.apply(op, store_ms);
+        let outcome = self.record.apply(op, store_ms);
         self.books.scripts += 1;
         self.books.takes += u64::from(matches!(op, Op::Take { .. }));
         self.books.offers += u64::from(matches!(op, Op::Offer { .. }));
-        let changed = before != (self.record.open, self.record.value);
-        if let (Op::Publish { .. }, Verdict::Done, Some(killed_us)) = (op, verdict, self.killed_us) {
+        let changed = before != (self.record.unsettled, self.record.value);
+        if let (Op::Publish { .. }, OpOutcome::Done, Some(killed_us)) = (op, outcome, self.killed_us) {
             self.renewed_us.get_or_insert(self.now_us - killed_us);
         }
         let served_us = self.serve_us(self.setup.script_us);
-        let said = Rc::new(Said { verdict, record: self.record.clone(), store_ms, sent_ms });
+        let said = Rc::new(Said { outcome, record: self.record.clone(), store_ms, sent_ms });
         let heard = if changed { self.publish(served_us, &said) } else { 0 };
         self.note_busy(1, heard, 0);
         let back_us = self.way_us();
@@ -92,7 +92,7 @@ impl Sim {
         self.note_busy(0, 0, 1);
         let done_us = self.serve_us(self.setup.read_us);
         let (store_ms, way_us) = (self.now_ms(), self.way_us());
-        let said = Said { verdict: Verdict::Done, record: self.record.clone(), store_ms, sent_ms: store_ms };
+        let said = Said { outcome: OpOutcome::Done, record: self.record.clone(), store_ms, sent_ms: store_ms };
         self.push(done_us + way_us, Event::Heard(node as u32, Rc::new(said)));
     }
 
@@ -100,7 +100,8 @@ impl Sim {
         self.nodes[node].cut = false;
         self.poll_read(node);
         let slot = &self.nodes[node];
-        if slot.flight.is_none() && (slot.standing.failures > 0 || slot.standing.left_ms(self.now_ms()) == 0) {
+        if slot.flight.is_none() && (slot.renewal_state.failures > 0 || slot.renewal_state.left_ms(self.now_ms()) == 0)
+        {
             let wait_ms = self.rng.u64(0..=OFFER_SPREAD_MS);
             self.arm(node, self.now_ms() + wait_ms);
         }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::link::Fault;
+use super::client::LeaderFault;
 
 /// As the side port's values are when they come from WeChat.
 const TOKEN_BYTES_MAX: usize = 8192;
@@ -23,7 +23,7 @@ const WORD_BYTES_MAX: usize = 64;
 
 /// One answer. No `Debug`: it holds tokens.
 #[derive(Deserialize)]
-pub struct Page {
+pub struct LeaderPage {
     /// The other node's clock.
     pub now_ms: u64,
     /// How long the other node held the answer back.
@@ -37,12 +37,12 @@ pub struct Page {
     pub from_start: bool,
     pub cursor: String,
     pub more: bool,
-    pub credentials: Vec<Entry>,
+    pub credentials: Vec<LeaderEntry>,
 }
 
 /// One credential. More may be told of it than is read here.
 #[derive(Deserialize)]
-pub struct Entry {
+pub struct LeaderEntry {
     pub app: String,
     pub kind: String,
     pub generation: u64,
@@ -58,15 +58,15 @@ pub struct Entry {
 }
 
 /// What is wrong with an answer, in words that quote nothing of it.
-const RUBBISH: Fault = Fault::of(
+const RUBBISH: LeaderFault = LeaderFault::of(
     "answers with something that no tokencached says",
     "check that the address is that of a tokencached's side port",
 );
 
-impl Page {
+impl LeaderPage {
     /// Reads it. `after` is the cursor it was asked with.
-    pub fn parse(body: &[u8], after: Option<&str>) -> Result<Page, Fault> {
-        let page: Page = serde_json::from_slice(body).map_err(|_| RUBBISH)?;
+    pub fn parse(body: &[u8], after: Option<&str>) -> Result<LeaderPage, LeaderFault> {
+        let page: LeaderPage = serde_json::from_slice(body).map_err(|_| RUBBISH)?;
         let word =
             |text: &str| (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         // Else it would be asked for the same again and again.
@@ -77,13 +77,13 @@ impl Page {
             && (after.is_some() || page.from_start)
             && page.now_ms <= NUMBER_MAX
             && page.credentials.len() <= ENTRIES_MAX
-            && page.credentials.iter().all(Entry::is_sound)
+            && page.credentials.iter().all(LeaderEntry::is_sound)
             && page.names_each_once();
         if sound { Ok(page) } else { Err(RUBBISH) }
     }
 }
 
-impl Page {
+impl LeaderPage {
     /// Of two values for one credential nobody could say which is meant.
     fn names_each_once(&self) -> bool {
         let mut names = HashSet::with_capacity(self.credentials.len());
@@ -91,7 +91,7 @@ impl Page {
     }
 }
 
-impl Entry {
+impl LeaderEntry {
     fn is_sound(&self) -> bool {
         let plain = |token: &String| {
             (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
@@ -125,14 +125,14 @@ mod tests {
     }
 
     fn parse(page: &Value, after: Option<&str>) -> bool {
-        Page::parse(page.to_string().as_bytes(), after).is_ok()
+        LeaderPage::parse(page.to_string().as_bytes(), after).is_ok()
     }
 
     #[test]
     fn a_sound_answer_is_taken_with_whatever_else_is_in_it() {
         assert!(parse(&page(), None));
         assert!(
-            Page::parse(page().to_string().as_bytes(), None)
+            LeaderPage::parse(page().to_string().as_bytes(), None)
                 .is_ok_and(|page| { page.credentials[0].live() == Some("TOKEN") })
         );
     }
@@ -178,16 +178,16 @@ mod tests {
             assert!(!parse(&page, None), "{name} {wrong}");
         }
         for text in ["", "{", "[]", "null", "{}", "\u{feff}"] {
-            assert!(Page::parse(text.as_bytes(), None).is_err());
+            assert!(LeaderPage::parse(text.as_bytes(), None).is_err());
         }
     }
 
     #[test]
     fn an_answer_of_a_version_that_did_not_say_how_old_it_is_is_of_this_moment() {
         let mut page = page();
-        assert_eq!(Page::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(0));
+        assert_eq!(LeaderPage::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(0));
         page["age_ms"] = json!(70_000);
-        assert_eq!(Page::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(70_000));
+        assert_eq!(LeaderPage::parse(page.to_string().as_bytes(), None).ok().map(|page| page.age_ms), Some(70_000));
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_break_the_reader(body: Vec<u8>) {
-            proptest::prop_assert!(Page::parse(&body, None).is_err());
+            proptest::prop_assert!(LeaderPage::parse(&body, None).is_err());
         }
 
         #[test]

@@ -14,11 +14,11 @@
 //!
 //! Never sees a value in the clear, and never trusts what it reads: another may have written it.
 
-mod backlog;
-mod link;
+mod change_queue;
+mod connection;
+mod refresh_requests;
 pub mod script;
 mod watch;
-mod wishes;
 
 use std::sync::Arc;
 
@@ -26,30 +26,32 @@ use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Asked, Moment, News, NodeId, Op, Shared, Unreachable, Watched, Why};
-use crate::clock::{self, Spacing};
+use super::{
+    ClusterEvent, ClusterStore, Moment, NodeId, Op, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord,
+};
+use crate::clock::{self, LogThrottle};
 use crate::cluster::options::StoreOptions;
-use crate::redis_client::{Engine, Fault};
-use link::{Answers, Failed, Link};
-use script::{Script, Stored, Time};
-use wishes::Wishes;
+use crate::redis_client::{RedisClient, RedisFault};
+use connection::{Replies, StoreConnection, StoreFault};
+use refresh_requests::RefreshRequests;
+use script::{RecordScript, ScriptClock, StoredRecord};
 
 /// Between two lines about what others have written into records.
 const RUBBISH_SAID_EVERY_MS: u64 = 3_600_000;
 
 /// The shared state of one prefix in one Redis, as one node sees it.
 pub struct RedisStore {
-    link: Link,
-    keys: Keys,
-    script: Script,
+    connection: StoreConnection,
+    keys: KeyNames,
+    script: RecordScript,
     node: NodeId,
     poll_every_ms: u64,
-    wishes: Wishes,
-    rubbish_said: Spacing,
+    wishes: RefreshRequests,
+    rubbish_said: LogThrottle,
 }
 
 /// The names of all keys and channels.
-struct Keys {
+struct KeyNames {
     tag: String,
     changes: String,
     seq: String,
@@ -57,10 +59,10 @@ struct Keys {
     wishes: String,
 }
 
-impl Keys {
-    fn new(tag: String) -> Keys {
+impl KeyNames {
+    fn new(tag: String) -> KeyNames {
         let key = |name: &str| format!("{tag}:{name}");
-        Keys { changes: key("changes"), seq: key("seq"), news: key("news"), wishes: key("wishes"), tag }
+        KeyNames { changes: key("changes"), seq: key("seq"), news: key("news"), wishes: key("wishes"), tag }
     }
 
     fn record(&self, tag: &str) -> String {
@@ -79,34 +81,35 @@ impl Keys {
 impl RedisStore {
     /// For that node. Connects when it is first needed.
     pub fn new(state: &StoreOptions, node: NodeId) -> Arc<RedisStore> {
-        let keys = Keys::new(state.key());
-        let engine = Engine::of_key(state.server.clone(), &keys.seq);
+        let keys = KeyNames::new(state.key());
+        let client = RedisClient::of_key(state.server.clone(), &keys.seq);
         Arc::new(RedisStore {
-            link: Link::new(engine),
+            connection: StoreConnection::new(client),
             keys,
-            script: Script::new(Time::OfStore),
+            script: RecordScript::new(ScriptClock::OfStore),
             node,
             poll_every_ms: state.poll_every_ms,
-            wishes: Wishes::default(),
-            rubbish_said: Spacing::default(),
+            wishes: RefreshRequests::default(),
+            rubbish_said: LogThrottle::default(),
         })
     }
 
-    async fn apply(&self, tag: &str, op: &Op) -> Result<Answer, Failed> {
-        let op = &script::arguments(op).ok_or(Failed { fault: Fault::Other, unknown: false })?;
-        let mut answers = self.link.ask(&self.call("EVALSHA", &self.script.sha, tag, op)).await?;
+    async fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, StoreFault> {
+        let op = &script::arguments(op).ok_or(StoreFault { fault: RedisFault::Other, unknown: false })?;
+        let mut answers = self.connection.ask(&self.call("EVALSHA", &self.script.sha, tag, op)).await?;
         if matches!(answers.values.first(), Some(Value::ServerError(error)) if error.code() == "NOSCRIPT") {
-            answers = self.link.ask(&self.call("EVAL", &self.script.text, tag, op)).await?;
+            answers = self.connection.ask(&self.call("EVAL", &self.script.text, tag, op)).await?;
         }
         let answer = answers.values.first();
-        if let Some(fault) = answer.and_then(|answer| self.link.engine.refusal(answer)) {
+        if let Some(fault) = answer.and_then(|answer| self.connection.client.record_refusal(answer)) {
             // Full and the like are said before anything is written; of another failure inside it is not known.
-            return Err(Failed { fault, unknown: fault == Fault::Other });
+            return Err(StoreFault { fault, unknown: fault == RedisFault::Other });
         }
-        let applied = answer.and_then(script::applied).ok_or(Failed { fault: Fault::Protocol, unknown: true })?;
+        let applied =
+            answer.and_then(script::applied).ok_or(StoreFault { fault: RedisFault::Protocol, unknown: true })?;
         self.look_for_rubbish(tag, &applied.stored);
         let moment = Moment { store_ms: applied.now_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms };
-        Ok(Answer { verdict: applied.verdict, record: applied.stored.record, moment })
+        Ok(StoreAnswer { outcome: applied.outcome, record: applied.stored.record, moment })
     }
 
     fn call(&self, command: &str, script: &str, tag: &str, op: &[String]) -> Pipeline {
@@ -118,9 +121,9 @@ impl RedisStore {
     }
 
     /// Says so once in a while. Not what it is: it may be anything.
-    fn look_for_rubbish(&self, tag: &str, stored: &Stored) {
+    fn look_for_rubbish(&self, tag: &str, stored: &StoredRecord) {
         if let Some(field) = stored.bad
-            && self.rubbish_said.due(clock::boot_ms(), RUBBISH_SAID_EVERY_MS)
+            && self.rubbish_said.allow(clock::boot_ms(), RUBBISH_SAID_EVERY_MS)
         {
             tracing::warn!(
                 record = tag,
@@ -131,23 +134,28 @@ impl RedisStore {
     }
 }
 
-impl Shared for RedisStore {
-    fn ask<'a>(&'a self, tag: &'a str, op: Op) -> Asked<'a, Result<Answer, Unreachable>> {
+impl ClusterStore for RedisStore {
+    fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
         Box::pin(async move { self.apply(tag, &op).await.map_err(Unreachable::from) })
     }
 
-    fn wish<'a>(&'a self, tag: &'a str, generation: Option<u64>, why: Why) -> Asked<'a, Result<(), Unreachable>> {
-        Box::pin(self.make_wish(tag, generation, why))
+    fn request_refresh<'a>(
+        &'a self,
+        tag: &'a str,
+        generation: Option<u64>,
+        why: RefreshReason,
+    ) -> StoreFuture<'a, Result<(), Unreachable>> {
+        Box::pin(self.send_refresh_request(tag, generation, why))
     }
 
     fn watch(
         self: Arc<Self>,
-        watched: Arc<[Watched]>,
-        news: mpsc::Sender<News>,
+        watched: Arc<[WatchedRecord]>,
+        news: mpsc::Sender<ClusterEvent>,
         end: CancellationToken,
-    ) -> Asked<'static, ()> {
+    ) -> StoreFuture<'static, ()> {
         Box::pin(async move {
-            let watching = watch::Watch::new(self, watched, news).run();
+            let watching = watch::ChangeWatcher::new(self, watched, news).run();
             let _ = end.run_until_cancelled(watching).await;
         })
     }
@@ -161,7 +169,7 @@ fn store_ms(answer: &Value) -> Option<u64> {
 }
 
 /// The instant at which the answer with that place was given.
-fn moment(answers: &Answers, at: usize) -> Option<Moment> {
+fn moment(answers: &Replies, at: usize) -> Option<Moment> {
     let store_ms = answers.values.get(at).and_then(store_ms)?;
     Some(Moment { store_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms })
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use redis::Value;
 use sha1::{Digest, Sha1};
 
-use crate::cluster::record::{COUNT_MAX, Ended, LEASE_MS_MAX, NOBODY, Op, Open, Record, StoreMs, Verdict, WAIT_MS_MAX};
+use crate::cluster::record::{
+    COUNT_MAX, CallEnd, LEASE_MS_MAX, NOBODY, Op, OpOutcome, Record, StoreMs, UnsettledCall, WAIT_MS_MAX,
+};
 
 /// A record that nobody has written for so long is forgotten.
 const KEEP_S: u64 = 90 * 86_400;
@@ -33,7 +35,7 @@ pub const FIELDS: [&str; 13] = [
 
 /// What the script takes for the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Time {
+pub enum ScriptClock {
     /// Redis' own clock.
     OfStore,
     /// Its last argument. For tests.
@@ -41,19 +43,19 @@ pub enum Time {
 }
 
 /// The script, and the digest that a Redis which has it knows it by.
-pub struct Script {
+pub struct RecordScript {
     pub text: String,
     pub sha: String,
 }
 
-impl Script {
-    pub fn new(time: Time) -> Script {
+impl RecordScript {
+    pub fn new(time: ScriptClock) -> RecordScript {
         let (now, born) = match time {
-            Time::OfStore => (
+            ScriptClock::OfStore => (
                 "(function() local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000) end)()",
                 "table.concat(redis.call('TIME'), '.')",
             ),
-            Time::Given => ("tonumber(ARGV[#ARGV])", "ARGV[#ARGV]"),
+            ScriptClock::Given => ("tonumber(ARGV[#ARGV])", "ARGV[#ARGV]"),
         };
         let fields = FIELDS.map(|field| format!("'{field}'")).join(", ");
         let text = include_str!("script.lua")
@@ -65,7 +67,7 @@ impl Script {
             .replace("$NOW", now)
             .replace("$BORN", born);
         let sha = Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        Script { text, sha }
+        RecordScript { text, sha }
     }
 }
 
@@ -88,8 +90,8 @@ fn words(op: &Op) -> Vec<String> {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or_else(|| "-".to_owned(), |text| format!("+{text}"));
     match op {
         Op::Read => vec!["read".into()],
-        Op::Take { node, lease_ms, knows, spacing_ms } => {
-            vec!["take".into(), node.to_string(), number(lease_ms), number(knows), number(spacing_ms)]
+        Op::Take { node, lease_ms, known_generation, spacing_ms } => {
+            vec!["take".into(), node.to_string(), number(lease_ms), number(known_generation), number(spacing_ms)]
         }
         Op::Announce { node, epoch, need_ms } => {
             vec!["announce".into(), node.to_string(), number(epoch), number(need_ms)]
@@ -106,9 +108,9 @@ fn words(op: &Op) -> Vec<String> {
         ],
         Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls: counted } => {
             let ended = match ended {
-                Ended::Unsent => "unsent",
-                Ended::Answered => "answered",
-                Ended::Lost => "lost",
+                CallEnd::Unsent => "unsent",
+                CallEnd::Answered => "answered",
+                CallEnd::Lost => "lost",
             };
             vec![
                 "close".into(),
@@ -129,7 +131,7 @@ fn words(op: &Op) -> Vec<String> {
 
 /// A record as it was read.
 #[derive(Clone, Debug, Default)]
-pub struct Stored {
+pub struct StoredRecord {
     pub record: Record,
     /// Which change was its last; 0: none.
     pub seq: u64,
@@ -137,42 +139,42 @@ pub struct Stored {
     pub bad: Option<&'static str>,
 }
 
-impl Stored {
+impl StoredRecord {
     /// Under the record's name is something else.
-    pub fn of_another_type() -> Stored {
-        Stored { bad: Some("key"), ..Stored::default() }
+    pub fn of_another_type() -> StoredRecord {
+        StoredRecord { bad: Some("key"), ..StoredRecord::default() }
     }
 }
 
 /// The script's answer.
 #[derive(Debug)]
-pub struct Applied {
-    pub verdict: Verdict,
+pub struct ScriptAnswer {
+    pub outcome: OpOutcome,
     pub now_ms: StoreMs,
-    pub stored: Stored,
+    pub stored: StoredRecord,
 }
 
 /// What is published about a change.
 #[derive(Debug)]
-pub struct Change {
+pub struct PublishedChange {
     pub tag: String,
     /// Of which sequence.
     pub born: String,
     pub now_ms: StoreMs,
-    pub stored: Stored,
+    pub stored: StoredRecord,
 }
 
 /// Reads the script's answer; none if it is not one.
-pub fn applied(answer: &Value) -> Option<Applied> {
+pub fn applied(answer: &Value) -> Option<ScriptAnswer> {
     let Value::Array(parts) = answer else { return None };
     let (head, fields) = parts.split_at_checked(4)?;
     let left_ms = number(text(&head[1])?.as_str())?;
-    let verdict = match head[0] {
-        Value::Int(0) => Verdict::Done,
-        Value::Int(1) => Verdict::Newer,
-        Value::Int(2) => Verdict::Held { left_ms },
-        Value::Int(3) => Verdict::Later { left_ms },
-        Value::Int(4) => Verdict::Refused,
+    let outcome = match head[0] {
+        Value::Int(0) => OpOutcome::Done,
+        Value::Int(1) => OpOutcome::NewerValue,
+        Value::Int(2) => OpOutcome::LeaseHeld { left_ms },
+        Value::Int(3) => OpOutcome::PutOff { left_ms },
+        Value::Int(4) => OpOutcome::Rejected,
         _ => return None,
     };
     let bad = text(&head[3])?;
@@ -180,16 +182,16 @@ pub fn applied(answer: &Value) -> Option<Applied> {
     if !bad.is_empty() {
         stored.bad = Some(FIELDS.into_iter().find(|field| *field == bad).unwrap_or("key"));
     }
-    Some(Applied { verdict, now_ms: number(text(&head[2])?.as_str())?, stored })
+    Some(ScriptAnswer { outcome, now_ms: number(text(&head[2])?.as_str())?, stored })
 }
 
 /// Reads what `HMGET` brought, in the order of [`FIELDS`].
-pub fn read(fields: &[Value]) -> Stored {
+pub fn read(fields: &[Value]) -> StoredRecord {
     stored(|at| fields.get(at).and_then(text))
 }
 
 /// Reads what is published; none if it is not ours.
-pub fn change(payload: &[u8]) -> Option<Change> {
+pub fn change(payload: &[u8]) -> Option<PublishedChange> {
     let parts: Vec<serde_json::Value> = serde_json::from_slice(payload).ok()?;
     let text = |at: usize| parts.get(at).and_then(serde_json::Value::as_str).map(str::to_owned);
     if parts.len() != 4 + FIELDS.len() - 1 {
@@ -197,10 +199,10 @@ pub fn change(payload: &[u8]) -> Option<Change> {
     }
     let mut stored = stored(|at| text(4 + at));
     stored.seq = number(&text(1)?)?;
-    Some(Change { tag: text(0)?, born: text(2)?, now_ms: number(&text(3)?)?, stored })
+    Some(PublishedChange { tag: text(0)?, born: text(2)?, now_ms: number(&text(3)?)?, stored })
 }
 
-fn stored(field: impl Fn(usize) -> Option<String>) -> Stored {
+fn stored(field: impl Fn(usize) -> Option<String>) -> StoredRecord {
     let mut bad = None;
     let mut get = |at: usize, parse: fn(&str) -> Option<u64>| {
         let raw = field(at)?;
@@ -215,8 +217,8 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> Stored {
         epoch: get(0, number).unwrap_or(0),
         holder: get(1, node).unwrap_or(0),
         until_ms: get(2, number).unwrap_or(0),
-        open: match open {
-            (Some(by), Some(settled_by), Some(at_ms)) => Some(Open { by, settled_by, at_ms }),
+        unsettled: match open {
+            (Some(by), Some(settled_by), Some(at_ms)) => Some(UnsettledCall { by, settled_by, at_ms }),
             _ => None,
         },
         generation: get(6, number).unwrap_or(0),
@@ -227,10 +229,10 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> Stored {
         calls: field(11).map(Arc::from),
     };
     let seq = get(12, number).unwrap_or(0);
-    if record.refuse_impossible_mark() || (record.open.is_none() && open != (None, None, None)) {
+    if record.drop_impossible_mark() || (record.unsettled.is_none() && open != (None, None, None)) {
         bad = Some(FIELDS[3]);
     }
-    Stored { record, seq, bad }
+    StoredRecord { record, seq, bad }
 }
 
 /// A number as the script writes it, and in no other way.
@@ -271,7 +273,11 @@ mod tests {
         }
         let mut fields = vec![Value::Nil; FIELDS.len()];
         fields[4] = bulk("3");
-        assert_eq!((read(&fields).record.open, read(&fields).bad), (None, Some("open_by")), "a third of it is none");
+        assert_eq!(
+            (read(&fields).record.unsettled, read(&fields).bad),
+            (None, Some("open_by")),
+            "a third of it is none"
+        );
         assert_eq!(read(&[]).record, Record::default());
         assert_eq!(read(&vec![Value::Nil; FIELDS.len()]).bad, None);
     }

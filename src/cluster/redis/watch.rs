@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::backlog::Backlog;
-use super::link::Failed;
-use super::wishes::Wish;
-use super::{RedisStore, link, moment, script};
-use crate::clock::{self, BootMs, Repeated};
+use super::change_queue::ChangeQueue;
+use super::connection::StoreFault;
+use super::refresh_requests::RefreshRequest;
+use super::{RedisStore, connection, moment, script};
+use crate::clock::{self, BootMs, RepeatThrottle};
 use crate::cluster::record::StoreMs;
-use crate::cluster::{Asked, Moment, News, Unreachable, Watched};
-use crate::redis_client::{Fault, Subscriber};
+use crate::cluster::{ClusterEvent, Moment, StoreFuture, Unreachable, WatchedRecord};
+use crate::redis_client::{RedisFault, Subscriber};
 
 /// Records read at once: few at first, more while that is quick. Thousands of nodes may be reading everything, and a
 /// renewal must not wait for them until its deadline.
@@ -28,19 +28,19 @@ const BATCH: (usize, usize) = (16, 256);
 const QUICK_MS: u64 = 20;
 /// A message is no further ahead of the store's clock, as known from the last poll.
 const AHEAD_MS_MAX: u64 = 5_000;
-/// Wishes taken at once.
+/// RefreshRequests taken at once.
 const TAKEN_MAX: usize = 64;
 /// Between two attempts to listen, or two looks at whether one may be made.
 const RETRY_MS: (u64, u64) = (100, 5_000);
 /// Between two lines about nothing being heard.
 const DEAF_SAID_EVERY_MS: u64 = 3_600_000;
 
-pub(super) struct Watch {
+pub(super) struct ChangeWatcher {
     store: Arc<RedisStore>,
-    watched: Arc<[Watched]>,
+    watched: Arc<[WatchedRecord]>,
     index_of: HashMap<Arc<str>, usize>,
-    news: mpsc::Sender<News>,
-    backlog: Backlog,
+    news: mpsc::Sender<ClusterEvent>,
+    change_queue: ChangeQueue,
     /// The store's clock, as of the last poll.
     clock: Moment,
     /// The connection that all was read by; 0: none that works.
@@ -49,46 +49,50 @@ pub(super) struct Watch {
     batch: usize,
     /// Nothing is read before.
     read_at: Instant,
-    listening: Listening,
+    listening: Subscription,
     listen_at: Instant,
     listen_delay_ms: u64,
-    deaf: Repeated<Fault>,
+    deaf: RepeatThrottle<RedisFault>,
     told: Option<Result<(), Unreachable>>,
     /// Not yet handed on.
     telling: Option<Result<(), Unreachable>>,
-    /// Wishes of this node that are over once everything before is handed on.
+    /// RefreshRequests of this node that are over once everything before is handed on.
     ends: Vec<String>,
     taken: JoinSet<()>,
 }
 
 /// Whether messages are heard.
-enum Listening {
-    No,
-    Soon(Asked<'static, Result<Subscriber, Fault>>),
-    Yes(Subscriber),
+enum Subscription {
+    None,
+    Starting(StoreFuture<'static, Result<Subscriber, RedisFault>>),
+    Active(Subscriber),
 }
 
-enum Heard {
-    Listening(Subscriber),
+enum PubSubEvent {
+    Subscribed(Subscriber),
     Message(Msg),
 }
 
-enum Step {
+enum WatchStep {
     Deliver,
     Poll,
     Listen,
-    Heard(Result<Heard, Fault>),
+    PubSubEvent(Result<PubSubEvent, RedisFault>),
     Read,
     Taken,
     End,
 }
 
-impl Watch {
-    pub fn new(store: Arc<RedisStore>, watched: Arc<[Watched]>, news: mpsc::Sender<News>) -> Watch {
+impl ChangeWatcher {
+    pub fn new(
+        store: Arc<RedisStore>,
+        watched: Arc<[WatchedRecord]>,
+        news: mpsc::Sender<ClusterEvent>,
+    ) -> ChangeWatcher {
         let now = Instant::now();
-        Watch {
+        ChangeWatcher {
             index_of: watched.iter().enumerate().map(|(index, known)| (known.tag.clone(), index)).collect(),
-            backlog: Backlog::new(watched.len()),
+            change_queue: ChangeQueue::new(watched.len()),
             store,
             watched,
             news,
@@ -97,10 +101,10 @@ impl Watch {
             poll_at: now,
             batch: BATCH.0,
             read_at: now,
-            listening: Listening::No,
+            listening: Subscription::None,
             listen_at: now,
             listen_delay_ms: RETRY_MS.0,
-            deaf: Repeated::default(),
+            deaf: RepeatThrottle::default(),
             told: None,
             telling: None,
             ends: Vec::new(),
@@ -114,52 +118,52 @@ impl Watch {
         let store = self.store.clone();
         loop {
             self.read().await;
-            if self.backlog.is_empty() && self.telling.is_none() {
+            if self.change_queue.is_empty() && self.telling.is_none() {
                 self.ends.drain(..).for_each(|id| store.wishes.end(&id));
             }
-            let has_news = self.telling.is_some() || self.backlog.is_ready();
+            let has_news = self.telling.is_some() || self.change_queue.is_ready();
             let mut room = None;
             let step = tokio::select! {
                 permit = news.reserve(), if has_news => match permit {
                     Ok(permit) => {
                         room = Some(permit);
-                        Step::Deliver
+                        WatchStep::Deliver
                     }
-                    Err(_) => Step::End,
+                    Err(_) => WatchStep::End,
                 },
-                () = news.closed() => Step::End,
-                heard = heard(&mut self.listening) => Step::Heard(heard),
-                () = store.link.lost.notified() => Step::Poll,
-                () = sleep_until(self.poll_at) => Step::Poll,
+                () = news.closed() => WatchStep::End,
+                heard = heard(&mut self.listening) => WatchStep::PubSubEvent(heard),
+                () = store.connection.lost.notified() => WatchStep::Poll,
+                () = sleep_until(self.poll_at) => WatchStep::Poll,
                 // `read` is at the top of this.
-                () = sleep_until(self.read_at), if self.serial > 0 && self.backlog.wants_reading() => Step::Read,
-                () = sleep_until(self.listen_at), if self.may_listen() => Step::Listen,
-                Some(_) = self.taken.join_next() => Step::Taken,
+                () = sleep_until(self.read_at), if self.serial > 0 && self.change_queue.wants_reading() => WatchStep::Read,
+                () = sleep_until(self.listen_at), if self.may_listen() => WatchStep::Listen,
+                Some(_) = self.taken.join_next() => WatchStep::Taken,
             };
             match step {
-                Step::Deliver => {
+                WatchStep::Deliver => {
                     if let (Some(room), Some(news)) = (room, self.next_news()) {
                         room.send(news);
                     }
                 }
-                Step::Poll => self.poll().await,
-                Step::Listen => self.listen(),
-                Step::Heard(Ok(Heard::Listening(subscriber))) => self.begin(subscriber),
-                Step::Heard(Ok(Heard::Message(message))) => self.hear(&message),
-                Step::Heard(Err(fault)) => self.lose(fault),
-                Step::Read | Step::Taken => {}
-                Step::End => return,
+                WatchStep::Poll => self.poll().await,
+                WatchStep::Listen => self.listen(),
+                WatchStep::PubSubEvent(Ok(PubSubEvent::Subscribed(subscriber))) => self.begin(subscriber),
+                WatchStep::PubSubEvent(Ok(PubSubEvent::Message(message))) => self.hear(&message),
+                WatchStep::PubSubEvent(Err(fault)) => self.lose(fault),
+                WatchStep::Read | WatchStep::Taken => {}
+                WatchStep::End => return,
             }
         }
     }
 
-    fn next_news(&mut self) -> Option<News> {
+    fn next_news(&mut self) -> Option<ClusterEvent> {
         if let Some(reachable) = self.telling.take() {
             self.told = Some(reachable.clone());
-            return Some(News::Reachable(reachable));
+            return Some(ClusterEvent::Reachable(reachable));
         }
-        let (index, record, moment) = self.backlog.pop()?;
-        Some(News::Seen { index, record, moment })
+        let (index, record, moment) = self.change_queue.pop()?;
+        Some(ClusterEvent::RecordChanged { index, record, moment })
     }
 
     /// One round trip: that it takes writes, its clock, how far the sequence is and what has changed since the last time.
@@ -170,22 +174,22 @@ impl Watch {
         pipeline.ignore_errors().cmd("DEL").arg(keys.wish("none"));
         pipeline.cmd("TIME");
         pipeline.cmd("HMGET").arg(&keys.seq).arg("n").arg("born");
-        pipeline.cmd("ZRANGEBYSCORE").arg(&keys.changes).arg(format!("({}", self.backlog.last())).arg("+inf");
+        pipeline.cmd("ZRANGEBYSCORE").arg(&keys.changes).arg(format!("({}", self.change_queue.last())).arg("+inf");
         pipeline.arg("WITHSCORES");
-        let answers = match self.store.link.ask(&pipeline).await {
+        let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
             Err(failed) => return self.fail(failed),
         };
         if let Some(fault) = answers.values.iter().find_map(|answer| self.refusal(answer)) {
-            return self.fail(Failed { fault, unknown: false });
+            return self.fail(StoreFault { fault, unknown: false });
         }
         let Some(moment) = moment(&answers, 1) else {
-            return self.fail(Failed { fault: Fault::Protocol, unknown: false });
+            return self.fail(StoreFault { fault: RedisFault::Protocol, unknown: false });
         };
         self.clock = moment;
         let same = self.follow(answers.values.get(2));
         if self.serial != answers.serial || !same {
-            self.backlog.read_all();
+            self.change_queue.read_all();
         }
         if self.serial != answers.serial {
             // Where it listens now may be another server than this.
@@ -200,10 +204,10 @@ impl Watch {
     }
 
     /// Refusals that a poll cannot do with. What is not of the type that it should be will be replaced.
-    fn refusal(&self, answer: &Value) -> Option<Fault> {
+    fn refusal(&self, answer: &Value) -> Option<RedisFault> {
         match answer {
             Value::ServerError(error) if error.code() == "WRONGTYPE" => None,
-            answer => self.store.link.engine.refusal(answer),
+            answer => self.store.connection.client.record_refusal(answer),
         }
     }
 
@@ -211,7 +215,7 @@ impl Watch {
         let empty = Vec::new();
         let parts = if let Some(Value::Array(parts)) = answer { parts } else { &empty };
         let last = parts.first().and_then(script::text).and_then(|text| script::number(&text)).unwrap_or(0);
-        self.backlog.follow(parts.get(1).and_then(script::text), last)
+        self.change_queue.follow(parts.get(1).and_then(script::text), last)
     }
 
     fn note(&mut self, answer: Option<&Value>) {
@@ -221,7 +225,7 @@ impl Watch {
             if let Some(index) = tag.and_then(|tag| self.index_of.get(tag.as_str()))
                 && let Some(seq) = seq.and_then(|seq| script::number(&seq))
             {
-                self.backlog.note(*index, seq);
+                self.change_queue.note_change(*index, seq);
             }
         }
     }
@@ -231,7 +235,7 @@ impl Watch {
         if self.serial == 0 || Instant::now() < self.read_at {
             return;
         }
-        let batch = self.backlog.batch(self.batch);
+        let batch = self.change_queue.batch(self.batch);
         if batch.is_empty() {
             return;
         }
@@ -240,25 +244,25 @@ impl Watch {
         for index in &batch {
             pipeline.cmd("HMGET").arg(self.store.keys.record(&self.watched[*index].tag)).arg(&script::FIELDS);
         }
-        let answers = match self.store.link.ask(&pipeline).await {
+        let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
             Err(failed) => return self.fail(failed),
         };
         let Some(moment) = moment(&answers, 0) else {
-            return self.fail(Failed { fault: Fault::Protocol, unknown: false });
+            return self.fail(StoreFault { fault: RedisFault::Protocol, unknown: false });
         };
         self.pace(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
             let stored = match answer {
                 Value::Array(fields) => script::read(fields),
-                Value::ServerError(error) if error.code() == "WRONGTYPE" => script::Stored::of_another_type(),
+                Value::ServerError(error) if error.code() == "WRONGTYPE" => script::StoredRecord::of_another_type(),
                 answer => {
-                    let fault = self.store.link.engine.refusal(answer).unwrap_or(Fault::Protocol);
-                    return self.fail(Failed { fault, unknown: false });
+                    let fault = self.store.connection.client.record_refusal(answer).unwrap_or(RedisFault::Protocol);
+                    return self.fail(StoreFault { fault, unknown: false });
                 }
             };
             self.store.look_for_rubbish(&self.watched[index].tag, &stored);
-            self.backlog.read(index, stored, moment);
+            self.change_queue.read(index, stored, moment);
         }
     }
 
@@ -271,10 +275,10 @@ impl Watch {
     }
 
     /// It cannot be asked. All is read again when it can.
-    fn fail(&mut self, failed: Failed) {
+    fn fail(&mut self, failed: StoreFault) {
         (self.serial, self.batch) = (0, BATCH.0);
-        self.tell(Err(Failed { unknown: false, ..failed }.into()));
-        let attempt_ms = self.store.link.attempt_ms();
+        self.tell(Err(StoreFault { unknown: false, ..failed }.into()));
+        let attempt_ms = self.store.connection.attempt_ms();
         self.poll_in(match attempt_ms {
             0 => self.store.poll_every_ms,
             attempt_ms => attempt_ms.saturating_sub(clock::boot_ms()).max(RETRY_MS.0),
@@ -291,25 +295,25 @@ impl Watch {
     }
 
     fn may_listen(&self) -> bool {
-        self.serial > 0 && matches!(self.listening, Listening::No)
+        self.serial > 0 && matches!(self.listening, Subscription::None)
     }
 
     fn listen(&mut self) {
         let store = self.store.clone();
         // Whoever wishes counts those who listen.
         let takes = self.watched.iter().any(|known| known.renews);
-        self.listening = Listening::Soon(Box::pin(async move {
+        self.listening = Subscription::Starting(Box::pin(async move {
             let ends = store.keys.ends(store.node);
             let mut channels = vec![store.keys.news.as_str(), ends.as_str()];
             if takes {
                 channels.push(&store.keys.wishes);
             }
-            store.link.engine.subscribe(&channels).await
+            store.connection.client.subscribe(&channels).await
         }));
     }
 
     fn begin(&mut self, subscriber: Subscriber) {
-        self.listening = Listening::Yes(subscriber);
+        self.listening = Subscription::Active(subscriber);
         self.listen_delay_ms = RETRY_MS.0;
         self.store.wishes.set_heard(true);
         self.deaf.end();
@@ -318,21 +322,21 @@ impl Watch {
     }
 
     /// Nothing is heard any more; polls go on.
-    fn lose(&mut self, fault: Fault) {
+    fn lose(&mut self, fault: RedisFault) {
         self.deafen();
         self.listen_delay_ms = (2 * self.listen_delay_ms).min(RETRY_MS.1);
         let wait_ms = RETRY_MS.0 + fastrand::u64(0..=self.listen_delay_ms);
         self.listen_at = Instant::now() + Duration::from_millis(wait_ms);
-        if fault == Fault::Permission && self.deaf.say(fault, clock::boot_ms(), DEAF_SAID_EVERY_MS).is_some() {
+        if fault == RedisFault::Permission && self.deaf.say(fault, clock::boot_ms(), DEAF_SAID_EVERY_MS).is_some() {
             tracing::warn!(
-                advice = link::advice(fault),
+                advice = connection::advice(fault),
                 "changes in the shared Redis cannot be listened to, only polled for: {fault}"
             );
         }
     }
 
     fn deafen(&mut self) {
-        self.listening = Listening::No;
+        self.listening = Subscription::None;
         self.store.wishes.set_heard(false);
     }
 
@@ -354,36 +358,36 @@ impl Watch {
         self.store.look_for_rubbish(&change.tag, &change.stored);
         // Of a time to come: it would have values end early. Somebody else has sent it, or the clock was set.
         if change.now_ms > self.clock.to_store_ms(received_ms).saturating_add(AHEAD_MS_MAX) {
-            self.backlog.doubt(index);
+            self.change_queue.read_again(index);
             return;
         }
         let moment = heard_at(&self.clock, change.now_ms, received_ms);
-        if !self.backlog.push(index, &change.born, change.stored, moment) {
+        if !self.change_queue.push(index, &change.born, change.stored, moment) {
             self.poll_at = Instant::now();
         }
     }
 
     fn hear_wish(&mut self, payload: &[u8]) {
-        let Some(wish) = Wish::read(payload).filter(|_| self.taken.len() < TAKEN_MAX) else { return };
+        let Some(wish) = RefreshRequest::read(payload).filter(|_| self.taken.len() < TAKEN_MAX) else { return };
         if let Some(index) = self.index_of.get(wish.tag.as_str()).copied().filter(|at| self.watched[*at].renews) {
             let (store, news) = (self.store.clone(), self.news.clone());
-            self.taken.spawn(async move { store.take_wish(index, wish, news).await });
+            self.taken.spawn(async move { store.claim_refresh_request(index, wish, news).await });
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for ChangeWatcher {
     fn drop(&mut self) {
         self.deafen();
     }
 }
 
 /// May be given up and called again.
-async fn heard(listening: &mut Listening) -> Result<Heard, Fault> {
+async fn heard(listening: &mut Subscription) -> Result<PubSubEvent, RedisFault> {
     match listening {
-        Listening::No => std::future::pending().await,
-        Listening::Soon(subscriber) => subscriber.await.map(Heard::Listening),
-        Listening::Yes(subscriber) => subscriber.next().await.map(Heard::Message),
+        Subscription::None => std::future::pending().await,
+        Subscription::Starting(subscriber) => subscriber.await.map(PubSubEvent::Subscribed),
+        Subscription::Active(subscriber) => subscriber.next().await.map(PubSubEvent::Message),
     }
 }
 

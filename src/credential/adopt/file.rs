@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use super::{Source, Stored};
+use super::{StoredBytes, TokenSource};
 use crate::files;
 
 const BYTES_MAX: usize = 64 * 1024;
@@ -18,20 +18,20 @@ impl FileSource {
     }
 }
 
-impl Source for FileSource {
+impl TokenSource for FileSource {
     fn place(&self) -> String {
         format!("the file {}", self.0.display())
     }
 
-    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
         let path = self.0.clone();
         async move {
-            let stored = files::read_aside(&self.0, move || {
+            let stored = files::read_in_background(&self.0, move || {
                 let bytes = files::read(&path, BYTES_MAX).map_err(|unread| unread.to_string())?.to_vec();
                 let written = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
                 let written = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok());
                 let written_unix_ms = written.and_then(|since| i64::try_from(since.as_millis()).ok());
-                Ok::<_, String>(Stored { bytes, left_ms: None, written_unix_ms })
+                Ok::<_, String>(StoredBytes { bytes, left_ms: None, written_unix_ms })
             });
             stored.await.map_err(|hung| hung.to_string())?.map(|stored| vec![stored])
         }

@@ -6,7 +6,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Source, Stored};
+use super::{StoredBytes, TokenSource};
 
 const BYTES_MAX: usize = 64 * 1024;
 
@@ -21,7 +21,7 @@ impl MemcachedSource {
         MemcachedSource { address: address.to_owned(), key: key.to_owned() }
     }
 
-    async fn ask(&self) -> Result<Vec<Stored>, String> {
+    async fn ask(&self) -> Result<Vec<StoredBytes>, String> {
         let refused = |error: std::io::Error| format!("it cannot be reached: {error}");
         match self.address.starts_with('/') {
             true => ask(UnixStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
@@ -30,26 +30,26 @@ impl MemcachedSource {
     }
 }
 
-impl Source for MemcachedSource {
+impl TokenSource for MemcachedSource {
     fn place(&self) -> String {
         format!("the key {} of the memcached at {}", self.key, self.address)
     }
 
-    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>> {
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
         self.ask().boxed()
     }
 }
 
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Result<Vec<Stored>, String> {
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Result<Vec<StoredBytes>, String> {
     for command in [format!("mg {key} t v\r\n"), format!("get {key}\r\n")] {
         stream.write_all(command.as_bytes()).await.map_err(|error| format!("it does not answer: {error}"))?;
         let mut answer = Vec::new();
         loop {
             if let Some(read) = read(&answer)? {
                 match read {
-                    Answer::Stored(stored) => return Ok(vec![stored]),
-                    Answer::Nothing => return Ok(Vec::new()),
-                    Answer::Unknown => break,
+                    MemcachedAnswer::StoredBytes(stored) => return Ok(vec![stored]),
+                    MemcachedAnswer::Nothing => return Ok(Vec::new()),
+                    MemcachedAnswer::Unknown => break,
                 }
             }
             let more = stream.read_buf(&mut answer).await.map_err(|error| format!("it does not answer: {error}"))?;
@@ -61,21 +61,21 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Resu
     Err("it does not answer as a memcached does".to_owned())
 }
 
-enum Answer {
-    Stored(Stored),
+enum MemcachedAnswer {
+    StoredBytes(StoredBytes),
     Nothing,
     /// It does not know the command.
     Unknown,
 }
 
 /// None while the answer is not whole.
-fn read(answer: &[u8]) -> Result<Option<Answer>, String> {
+fn read(answer: &[u8]) -> Result<Option<MemcachedAnswer>, String> {
     let Some(end) = answer.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
     let (line, rest) = answer.split_at(end);
     let line = String::from_utf8_lossy(line).into_owned();
     let mut words = line.split(' ');
     let (length, left_ms) = match words.next() {
-        Some("EN" | "END") => return Ok(Some(Answer::Nothing)),
+        Some("EN" | "END") => return Ok(Some(MemcachedAnswer::Nothing)),
         Some("VA") => {
             let length = words.next();
             // -1: for ever.
@@ -83,13 +83,14 @@ fn read(answer: &[u8]) -> Result<Option<Answer>, String> {
             (length, left_s.map(|left_s| left_s.saturating_mul(1000)))
         }
         Some("VALUE") => (words.nth(2), None),
-        Some("ERROR" | "CLIENT_ERROR") => return Ok(Some(Answer::Unknown)),
+        Some("ERROR" | "CLIENT_ERROR") => return Ok(Some(MemcachedAnswer::Unknown)),
         _ => return Err("it does not answer as a memcached does, or wants a password".to_owned()),
     };
     let length: usize =
         length.and_then(|length| length.parse().ok()).ok_or("it does not answer as a memcached does")?;
     let data = rest.get(2..).and_then(|data| data.get(..length.min(BYTES_MAX)));
-    Ok(data.map(|data| Answer::Stored(Stored { bytes: data.to_vec(), left_ms, written_unix_ms: None })))
+    Ok(data
+        .map(|data| MemcachedAnswer::StoredBytes(StoredBytes { bytes: data.to_vec(), left_ms, written_unix_ms: None })))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! With an endpoint that makes a new token at every call, the first fetch of a server that has just been installed ends
 //! the token that all other programs of the site still hold. So the first value is read from where the site keeps it,
 //! tried on a cheap call, and served to its end. Here is where it may be read and how it is found in what stands there;
-//! the flight decides and the driver plans. Never writes anything to such a place, and shows no value.
+//! the fetch decides and the driver plans. Never writes anything to such a place, and shows no value.
 
 mod file;
 mod memcached;
@@ -20,17 +20,17 @@ pub use memcached::MemcachedSource;
 use crate::credential::Adopt;
 
 /// A place that the site keeps its value in.
-pub trait Source: Send + Sync + 'static {
+pub trait TokenSource: Send + Sync + 'static {
     /// The place, fit for a log.
     fn place(&self) -> String;
 
     /// What stands there now. The error says what is wrong with the place.
-    fn read(&self) -> BoxFuture<'_, Result<Vec<Stored>, String>>;
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>>;
 }
 
 /// What stands in one place.
 #[derive(Clone, Default)]
-pub struct Stored {
+pub struct StoredBytes {
     pub bytes: Vec<u8>,
     /// The place itself keeps it for so long.
     pub left_ms: Option<u64>,
@@ -38,15 +38,15 @@ pub struct Stored {
     pub written_unix_ms: Option<i64>,
 }
 
-impl From<Vec<u8>> for Stored {
-    fn from(bytes: Vec<u8>) -> Stored {
-        Stored { bytes, ..Stored::default() }
+impl From<Vec<u8>> for StoredBytes {
+    fn from(bytes: Vec<u8>) -> StoredBytes {
+        StoredBytes { bytes, ..StoredBytes::default() }
     }
 }
 
 /// A value that was found. Whether it is accepted is another question.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundToken {
     pub value: Bytes,
     /// It is over by then at the latest.
     pub left_ms: u64,
@@ -63,7 +63,7 @@ const TOKEN_CHARS_MAX: usize = 512;
 const LEFT_MS_MIN: i64 = 5_000;
 
 /// The source that an app's configuration names; none for its own sink, which is known elsewhere.
-pub fn source(adopt: &Adopt) -> Option<Arc<dyn Source>> {
+pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
     match adopt {
         Adopt::Sink => None,
         Adopt::Memcached { address, key } => Some(Arc::new(MemcachedSource::new(address, key))),
@@ -73,8 +73,8 @@ pub fn source(adopt: &Adopt) -> Option<Arc<dyn Source>> {
 
 /// Finds the value and its times in whatever way they are written: bare, JSON, PHP's `serialize`, a PHP file. The first
 /// long word behind `access_token` is the value, or the longest of all.
-pub fn find(stored: &[Stored], now_unix_ms: i64) -> Option<Found> {
-    let of = |one: &Stored| {
+pub fn find(stored: &[StoredBytes], now_unix_ms: i64) -> Option<FoundToken> {
+    let of = |one: &StoredBytes| {
         let text = String::from_utf8_lossy(&one.bytes).into_owned();
         let value = token(&text)?.to_owned();
         Some((value, text))
@@ -98,7 +98,7 @@ pub fn find(stored: &[Stored], now_unix_ms: i64) -> Option<Found> {
     }
     let left_ms = known.iter().chain(&latest).copied().min().filter(|left_ms| *left_ms >= LEFT_MS_MIN)?;
     let left_ms = u64::try_from(left_ms).ok()?;
-    Some(Found { value: Bytes::from(value.into_bytes()), left_ms, is_end_known: !known.is_empty() })
+    Some(FoundToken { value: Bytes::from(value.into_bytes()), left_ms, is_end_known: !known.is_empty() })
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -127,8 +127,8 @@ mod tests {
 
     const NOW_S: i64 = 1_800_000_000;
 
-    fn stored(text: &str) -> Stored {
-        Stored { bytes: text.as_bytes().to_vec(), ..Stored::default() }
+    fn stored(text: &str) -> StoredBytes {
+        StoredBytes { bytes: text.as_bytes().to_vec(), ..StoredBytes::default() }
     }
 
     fn token_of(n: u8) -> String {
@@ -181,7 +181,7 @@ mod tests {
     fn what_the_place_knows_of_time_counts_too() {
         let of = |left_ms, written_s: Option<i64>| {
             let written_unix_ms = written_s.map(|ago| (NOW_S - ago) * 1000);
-            let one = Stored { left_ms, written_unix_ms, ..stored(&token_of(1)) };
+            let one = StoredBytes { left_ms, written_unix_ms, ..stored(&token_of(1)) };
             find(&[one], NOW_S * 1000).map(|found| (found.left_ms / 1000, found.is_end_known))
         };
         assert_eq!(of(Some(2_000_000), None), Some((2_000, true)));

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 
 use super::super::grants::Grant;
 use super::super::table::{CredentialId, log_credential};
-use super::{Driver, Refresher, Slot};
+use super::{CredentialSlot, Driver, Refresher};
 use crate::clock::BootMs;
-use crate::files::watch::Followed;
+use crate::files::watch::WatchedFiles;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 
@@ -24,43 +24,43 @@ pub(super) struct SecretRead {
 
 impl Refresher {
     /// The files of all secrets; what they hold is told to `told`.
-    pub(super) fn followed_secrets(&self, told: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn Followed>> {
+    pub(super) fn watched_secrets(&self, told: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
         let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
         for (id, slot) in self.slots.iter().enumerate() {
             let SecretSource::File(file) = &slot.source else { continue };
             let name = || format!("the {} of {} in", slot.secret_noun(), slot.appid);
             files.entry(file.path().to_owned()).or_insert_with(|| (&slot.source, name(), Vec::new())).2.push(id);
         }
-        let followed = files.into_values().filter_map(|(source, name, ids)| {
+        let watched = files.into_values().filter_map(|(source, name, ids)| {
             let told = told.clone();
-            source.followed(name, move |secret, at_start| {
+            source.watched(name, move |secret, at_start| {
                 // It fails at the end only.
                 let _ = told.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
             })
         });
-        followed.collect()
+        watched.collect()
     }
 }
 
 impl Driver {
-    pub(super) fn secret_read(&mut self, read: &SecretRead) {
+    pub(super) fn on_secret_read(&mut self, read: &SecretRead) {
         for id in &read.ids {
             let Some(slot) = self.refresher.slots.get_mut(*id) else { continue };
             slot.replaced_secret = Some((read.secret.clone(), read.at_start));
-            if !slot.flying {
+            if !slot.fetching {
                 self.try_replaced_secret(*id);
             }
         }
     }
 
-    /// What a flight did not know of that was under way when the file changed is seen to when it is over.
+    /// What a fetch did not know of that was under way when the file changed is seen to when it is over.
     pub(super) fn try_replaced_secret(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let Some((secret, at_start)) = slot.replaced_secret.take() else { return };
         if slot.blocked_with.as_ref().is_some_and(|used| used.as_ref() != Some(&secret)) {
             log_credential!(info, slot.credential, "the secret file has changed; trying it");
-            slot.standing.failures = 0;
+            slot.renewal_state.failures = 0;
             return self.arm(id, now_ms);
         }
         let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
@@ -76,10 +76,10 @@ impl Driver {
     }
 }
 
-impl Slot {
+impl CredentialSlot {
     /// Another node has renewed a moment ago; as a rule because of the same change, which reaches all nodes.
     fn is_renewed_by_another(&self, now_ms: BootMs) -> bool {
-        let spacing_ms = self.standing.others_spacing_ms(true, now_ms);
+        let spacing_ms = self.renewal_state.others_spacing_ms(true, now_ms);
         let is_recent = self.fetched.is_some_and(|at| now_ms < at.boot_ms.saturating_add(spacing_ms));
         is_recent && self.share.as_ref().is_some_and(|share| !share.ours)
     }

@@ -3,14 +3,14 @@
 use super::*;
 use crate::clock;
 use crate::credential::App;
-use crate::credential::state::{Loaded, Snapshot, Store};
+use crate::credential::state::{LoadedState, Snapshot, StateStore};
 use crate::credential::table::Reading;
 use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
 use crate::secret_source::SecretSource;
 
-/// The app of this name crashes its first flight.
+/// The app of this name crashes its first fetch.
 const CRASHING: &str = "wxcrash";
 
 pub(super) fn panic_if_asked(appid: &str) {
@@ -56,9 +56,9 @@ fn a_suspend_shows_as_the_boot_clock_running_ahead() {
 /// Its writes panic, on the task that asks for them.
 struct Broken;
 
-impl Store for Broken {
-    fn load(&self) -> Loaded {
-        Loaded::Empty
+impl StateStore for Broken {
+    fn load(&self) -> LoadedState {
+        LoadedState::Empty
     }
 
     fn save(&self, _: &Snapshot) -> std::io::Result<()> {

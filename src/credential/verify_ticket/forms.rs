@@ -20,29 +20,29 @@ const OTHER_PUSH: TicketFault = TicketFault::Form("is a push of another type tha
 
 /// What should be a ticket, and whose it is if the text says so.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundTicket {
     pub ticket: String,
     pub appid: Option<String>,
 }
 
-impl Found {
-    fn bare(ticket: &str) -> Found {
-        Found { ticket: ticket.trim().to_owned(), appid: None }
+impl FoundTicket {
+    fn bare(ticket: &str) -> FoundTicket {
+        FoundTicket { ticket: ticket.trim().to_owned(), appid: None }
     }
 }
 
 /// What is left of a trimmed text without its form.
-pub(super) fn unwrap(text: &str) -> Result<Found, TicketFault> {
+pub(super) fn unwrap(text: &str) -> Result<FoundTicket, TicketFault> {
     match text.as_bytes().first() {
         _ if text.starts_with("<?php") => of_php_file(text),
         Some(b'<') => of_xml(text),
         Some(b'{' | b'[') => {
             of_value(&serde_json::from_str(text).map_err(|_| NO_JSON)?, DEPTH_MAX).map_err(or(NO_JSON))
         }
-        Some(b'"' | b'\'') => unquote(text).map(Found::bare).ok_or(TicketFault::Characters),
+        Some(b'"' | b'\'') => unquote(text).map(FoundTicket::bare).ok_or(TicketFault::Characters),
         _ => match of_cache(text) {
             Some(found) => found,
-            None => of_pairs(text).unwrap_or_else(|| Ok(Found::bare(text))),
+            None => of_pairs(text).unwrap_or_else(|| Ok(FoundTicket::bare(text))),
         },
     }
 }
@@ -60,7 +60,7 @@ fn unquote(text: &str) -> Option<&str> {
 }
 
 /// The message of a push, decrypted.
-fn of_xml(xml: &str) -> Result<Found, TicketFault> {
+fn of_xml(xml: &str) -> Result<FoundTicket, TicketFault> {
     let root = xml.split_once("<xml>").filter(|(before, _)| before.trim().is_empty() || before.starts_with("<?xml"));
     let inside = root.and_then(|(_, rest)| rest.strip_suffix("</xml>"));
     let Some(ticket) = inside.and_then(|inside| element(inside, "ComponentVerifyTicket")) else {
@@ -74,7 +74,7 @@ fn of_xml(xml: &str) -> Result<Found, TicketFault> {
         true => Some(element(inside, "AppId").ok_or(NO_XML)?.to_owned()),
         false => None,
     };
-    Ok(Found { appid, ..Found::bare(ticket) })
+    Ok(FoundTicket { appid, ..FoundTicket::bare(ticket) })
 }
 
 /// The content of the one element of that name.
@@ -93,10 +93,10 @@ fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
 }
 
 /// `None` as a fault: nothing of use was found.
-fn of_value(value: &Value, depth: usize) -> Result<Found, Option<TicketFault>> {
+fn of_value(value: &Value, depth: usize) -> Result<FoundTicket, Option<TicketFault>> {
     let deeper = depth.checked_sub(1).ok_or(None)?;
     match value {
-        Value::String(text) => Ok(Found::bare(text)),
+        Value::String(text) => Ok(FoundTicket::bare(text)),
         Value::Object(fields) => of_fields(fields, deeper),
         // A list beside numbers: an expiry and the value.
         Value::Array(items) => {
@@ -110,7 +110,7 @@ fn of_value(value: &Value, depth: usize) -> Result<Found, Option<TicketFault>> {
     }
 }
 
-fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<Found, Option<TicketFault>> {
+fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<FoundTicket, Option<TicketFault>> {
     let named = |names: &[&str]| -> Vec<&Value> {
         fields.iter().filter(|(name, _)| names.contains(&plain(name).as_str())).map(|(_, value)| value).collect()
     };
@@ -126,14 +126,14 @@ fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<Found, Option<
         return Err(Some(OTHER_PUSH));
     }
     if let Some(ticket) = one(&["componentverifyticket", "verifyticket"])? {
-        return Ok(Found { ticket, appid });
+        return Ok(FoundTicket { ticket, appid });
     }
     if fields.keys().any(|name| plain(name) == "encrypt") {
         return Err(Some(TicketFault::Encrypted));
     }
     // What libraries of XML, and caches, put around it.
     match named(&["xml", "data", "value"]).as_slice() {
-        [inner] => of_value(inner, depth).map(|found| Found { appid: found.appid.or(appid), ..found }),
+        [inner] => of_value(inner, depth).map(|found| FoundTicket { appid: found.appid.or(appid), ..found }),
         _ => Err(None),
     }
 }
@@ -144,7 +144,7 @@ fn plain(name: &str) -> String {
 }
 
 /// `component_verify_ticket=...`: as in the environment, in a query, or a line each. `None`: it is none of these.
-fn of_pairs(text: &str) -> Option<Result<Found, TicketFault>> {
+fn of_pairs(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
     // Base64 may end so.
     let stem = text.trim_end_matches('=');
     if !stem.contains('=') && !plain(stem).ends_with("verifyticket") {
@@ -169,7 +169,7 @@ fn of_pairs(text: &str) -> Option<Result<Found, TicketFault>> {
 }
 
 /// What PHP's `serialize` makes of a ticket, alone or as the file caches of frameworks write it. `None`: it is none.
-fn of_cache(text: &str) -> Option<Result<Found, TicketFault>> {
+fn of_cache(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
     let serialized = |text: &str| of_value(&php::unserialize(text).ok_or(NO_CACHE)?, DEPTH_MAX).map_err(or(NO_CACHE));
     let text = text.strip_prefix("think_serialize:").unwrap_or(text);
     if php::is_serialized(text) {
@@ -187,14 +187,14 @@ fn of_cache(text: &str) -> Option<Result<Found, TicketFault>> {
     if !item.ends_with("verify_ticket") {
         return Some(Err(NO_CACHE));
     }
-    Some(serialized(value).map(|found| Found { appid: Some(owner.to_owned()), ..found }))
+    Some(serialized(value).map(|found| FoundTicket { appid: Some(owner.to_owned()), ..found }))
 }
 
 /// A file of PHP: `return 'ticket';`, or data behind an exit or in a comment, as ThinkPHP writes it.
-fn of_php_file(text: &str) -> Result<Found, TicketFault> {
+fn of_php_file(text: &str) -> Result<FoundTicket, TicketFault> {
     match php::of_file(text) {
-        Some(php::Content::Value(value)) => of_value(&value, DEPTH_MAX).map_err(or(NO_PHP)),
-        Some(php::Content::Text(text)) if !text.starts_with("<?php") => match unwrap(text) {
+        Some(php::PhpContent::Value(value)) => of_value(&value, DEPTH_MAX).map_err(or(NO_PHP)),
+        Some(php::PhpContent::Text(text)) if !text.starts_with("<?php") => match unwrap(text) {
             // Behind an exit there is data, and nothing that needs an exit.
             Ok(found) if !found.ticket.is_empty() => Ok(found),
             Err(fault) => Err(fault),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 const DEPTH_MAX: usize = 8;
 
 /// What a file of PHP holds.
-pub(super) enum Content<'t> {
+pub(super) enum PhpContent<'t> {
     /// What it returns.
     Value(Value),
     /// What stands behind an exit.
@@ -15,7 +15,7 @@ pub(super) enum Content<'t> {
 }
 
 /// The content of a file that begins with `<?php` and does nothing but hold a value.
-pub(super) fn of_file(text: &str) -> Option<Content<'_>> {
+pub(super) fn of_file(text: &str) -> Option<PhpContent<'_>> {
     let code = text.strip_prefix("<?php")?;
     if let Some((head, data)) = code.split_once("?>")
         && matches!(
@@ -23,7 +23,7 @@ pub(super) fn of_file(text: &str) -> Option<Content<'_>> {
             "exit();" | "exit;" | "exit()" | "exit" | "die();" | "die;" | "die()" | "die"
         )
     {
-        return Some(Content::Text(data.trim()));
+        return Some(PhpContent::Text(data.trim()));
     }
     // ThinkPHP 3 and 5.0: twelve digits of a lifetime and the value in one comment.
     if let Some(comment) = code.trim_start().strip_prefix("//")
@@ -31,12 +31,12 @@ pub(super) fn of_file(text: &str) -> Option<Content<'_>> {
             comment.split_at_checked(12).filter(|(life, _)| life.bytes().all(|b| b.is_ascii_digit()))
         && is_serialized(data)
     {
-        return unserialize(data.strip_suffix("?>").unwrap_or(data).trim_end()).map(Content::Value);
+        return unserialize(data.strip_suffix("?>").unwrap_or(data).trim_end()).map(PhpContent::Value);
     }
-    let mut reader = Reader { rest: after_comments(code)?.strip_prefix("return")? };
+    let mut reader = PhpReader { rest: after_comments(code)?.strip_prefix("return")? };
     let value = reader.literal(DEPTH_MAX)?;
     reader.take(";")?;
-    matches!(after_comments(reader.rest)?.trim(), "" | "?>").then_some(Content::Value(value))
+    matches!(after_comments(reader.rest)?.trim(), "" | "?>").then_some(PhpContent::Value(value))
 }
 
 /// Whether it begins as `serialize` begins a text or a list.
@@ -51,7 +51,7 @@ pub(super) fn unserialize(text: &str) -> Option<Value> {
         let length = usize::from(*rest.as_bytes().first()?);
         return rest.get(1..).filter(|text| text.len() == length).map(|text| Value::String(text.to_owned()));
     }
-    let mut reader = Reader { rest: text };
+    let mut reader = PhpReader { rest: text };
     let value = reader.serialized(DEPTH_MAX)?;
     reader.rest.is_empty().then_some(value)
 }
@@ -71,11 +71,11 @@ fn after_comments(code: &str) -> Option<&str> {
     }
 }
 
-struct Reader<'t> {
+struct PhpReader<'t> {
     rest: &'t str,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> PhpReader<'t> {
     fn take(&mut self, word: &str) -> Option<()> {
         self.rest = after_comments(self.rest)?.strip_prefix(word)?;
         Some(())

@@ -14,7 +14,7 @@ struct Notes {
     taken: Arc<Mutex<Vec<String>>>,
 }
 
-impl Followed for Notes {
+impl WatchedFiles for Notes {
     fn name(&self) -> String {
         "the notes in".to_owned()
     }
@@ -27,10 +27,10 @@ impl Followed for Notes {
         100
     }
 
-    fn take(&mut self, contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let text: String = contents.iter().map(|content| String::from_utf8_lossy(content).into_owned()).collect();
         match text.starts_with("bad") {
-            true => Err(NotTaken::Bad("its first word is bad".to_owned())),
+            true => Err(NotApplied::Bad("its first word is bad".to_owned())),
             false => {
                 self.taken.lock().push(text);
                 Ok(())
@@ -39,7 +39,7 @@ impl Followed for Notes {
     }
 }
 
-/// A followed file, looked at by hand.
+/// A watched file, looked at by hand.
 struct Site {
     folder: TempDir,
     file: File,
@@ -198,7 +198,7 @@ fn files_that_belong_together_are_taken_together() {
 /// Hangs when its file is taken, as a read from a dead disk does.
 struct Hanging(Mutex<mpsc::Receiver<()>>, mpsc::Sender<()>);
 
-impl Followed for Hanging {
+impl WatchedFiles for Hanging {
     fn name(&self) -> String {
         "what hangs".to_owned()
     }
@@ -212,7 +212,7 @@ impl Followed for Hanging {
         10_000
     }
 
-    fn take(&mut self, _contents: &[Content], _at_start: bool) -> Result<(), NotTaken> {
+    fn take(&mut self, _contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let _ = self.1.send(());
         let _ = self.0.lock().recv();
         Ok(())
@@ -230,7 +230,7 @@ async fn a_disk_that_hangs_holds_up_no_other_file() {
     let (tells, begun) = mpsc::channel();
     let hanging = Hanging(Mutex::new(hangs), tells);
     let end = CancellationToken::new();
-    let following = tokio::spawn(follow(vec![Box::new(hanging), Box::new(notes)], end.clone()));
+    let following = tokio::spawn(watch_files(vec![Box::new(hanging), Box::new(notes)], end.clone()));
     tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
     fs::write(&path, "new").unwrap();
     while taken.lock().last().map(String::as_str) != Some("new") {

@@ -26,7 +26,8 @@ async fn every_call_looks_the_name_up_anew() {
     let names = Arc::new(Names::default());
     let client = Client::with_resolver(&config, Some(names.clone())).unwrap();
     let secret = Secret::new("s".into());
-    let ask = Ask { base_url: &base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
+    let ask =
+        FetchParams { base_url: &base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
     for calls in 1..=3 {
         client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap();
         assert_eq!(*names.0.lock(), vec!["api.test"; calls]);
@@ -49,10 +50,17 @@ async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
     let config = ClientOptions { hosts, ..ClientOptions::at("http://a.test".to_owned()) };
     let client = Client::with_resolver(&config, Some(Arc::new(Exhausted))).unwrap();
     let secret = Secret::new("s".into());
-    let ask = Ask { base_url: "http://a.test", appid: "wx1", secret: &secret, token: "", component: "", force: false };
+    let ask = FetchParams {
+        base_url: "http://a.test",
+        appid: "wx1",
+        secret: &secret,
+        token: "",
+        component: "",
+        force: false,
+    };
     for _ in 0..3 {
         let failure = client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap_err();
-        assert_eq!((failure.class, failure.sent), (Class::Retry, Sent::NotSent), "{failure}");
+        assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::NotSent), "{failure}");
         assert!(failure.message.starts_with("a.test: "), "the other host is not tried: {failure}");
         assert!(failure.advice().contains("ulimit -n"), "{}", failure.advice());
     }

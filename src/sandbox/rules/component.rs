@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::super::options::{AppKind, AppOptions};
+use super::super::options::{AppOptions, SandboxPlatform};
 use super::super::quota::{Meter, Period};
-use super::{Answer, Line, Refusal, World, random_token};
+use super::{ApiAnswer, Line, Refusal, World, random_token};
 use crate::clock::Now;
 
 /// "Valid for 12 hours" (facts 1.2).
@@ -55,7 +55,7 @@ impl World {
         [appid, secret, ticket]: [&Option<String>; 3],
         peer: IpAddr,
         now: Now,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiAnswer, Refusal> {
         let appid = self.component_of(appid)?;
         let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
         if self.app(&appid)?.secret != secret {
@@ -77,7 +77,7 @@ impl World {
         }
         self.mint(&appid, Line::Component, now)?;
         let (value, expires_in_s) = self.newest(&appid)?;
-        Ok(Answer::Component { value, expires_in_s })
+        Ok(ApiAnswer::Component { value, expires_in_s })
     }
 
     /// A call for an authorizer's token: mints, and gives the refresh token for the next time (facts 1.2).
@@ -86,7 +86,7 @@ impl World {
         token: &Option<String>,
         [component, appid, refresh]: [&Option<String>; 3],
         now: Now,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiAnswer, Refusal> {
         let caller = self.business(token, now)?;
         let component = self.component_of(component)?;
         if caller != component {
@@ -112,12 +112,12 @@ impl World {
         let refresh_token = authorised.refresh_token.clone();
         self.mint(appid, Line::Authorizer, now)?;
         let (value, expires_in_s) = self.newest(appid)?;
-        Ok(Answer::Authorizer { value, expires_in_s, refresh_token })
+        Ok(ApiAnswer::Authorizer { value, expires_in_s, refresh_token })
     }
 
     fn component_of(&mut self, appid: &Option<String>) -> Result<String, Refusal> {
         let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "component_appid missing"))?;
-        let known = self.apps.get(appid).filter(|app| app.kind == AppKind::Component);
+        let known = self.apps.get(appid).filter(|app| app.kind == SandboxPlatform::Component);
         known.map(|_| appid.to_owned()).ok_or_else(|| Refusal::new(40013, "invalid appid"))
     }
 
@@ -135,7 +135,7 @@ impl World {
     /// WeChat pushes another ticket; those before it live on. `None` if there is no such component.
     pub fn push_verify_ticket(&mut self, appid: &str, now: Now) -> Option<String> {
         let ticket = format!("ticket@@@{}", random_token(&mut self.rng, 86));
-        let app = self.apps.get_mut(appid).filter(|app| app.kind == AppKind::Component)?;
+        let app = self.apps.get_mut(appid).filter(|app| app.kind == SandboxPlatform::Component)?;
         let tickets = &mut app.platform.tickets;
         if tickets.len() == TICKETS_MAX {
             tickets.pop_front();

@@ -4,24 +4,24 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Batch, Connection, Pending};
+use super::{Batch, Connection, MissingPart};
 use crate::clock::Now;
-use crate::protocol::HangUp;
-use crate::protocol::binary::{self, Command, MAGIC, PLAIN, Packet, PacketStep, Status};
+use crate::protocol::CloseReason;
+use crate::protocol::binary::{self, MAGIC, PLAIN, Packet, PacketCommand, PacketStep, ResponseStatus};
 use crate::server::Protocol;
-use crate::server::Shared;
+use crate::server::ServerState;
 use crate::service::Context;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Which protocol the client speaks: its very first byte tells. The error is that it is not spoken here.
-    pub(super) fn speaks_binary(&mut self, first_byte: u8) -> Result<bool, HangUp> {
+    pub(super) fn detect_protocol(&mut self, first_byte: u8) -> Result<bool, CloseReason> {
         if let Some(binary) = self.binary {
             return Ok(binary);
         }
         let binary = first_byte == MAGIC;
         match self.protocol {
-            Protocol::Ascii if binary => return Err(HangUp::Binary),
-            Protocol::Binary if !binary => return Err(HangUp::NotBinary),
+            Protocol::Ascii if binary => return Err(CloseReason::Binary),
+            Protocol::Binary if !binary => return Err(CloseReason::NotBinary),
             _ => {}
         }
         self.binary = Some(binary);
@@ -29,24 +29,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Executes the packet at the front; `None` to go on with the next.
-    pub(super) fn execute_packet(&mut self, rest: &[u8], shared: &Shared, now: Now, may_wait: bool) -> Option<Batch> {
+    pub(super) fn execute_packet(
+        &mut self,
+        rest: &[u8],
+        shared: &ServerState,
+        now: Now,
+        may_wait: bool,
+    ) -> Option<Batch> {
         let (packet, used, discard) = match self.bounded_packet(rest, shared) {
             PacketStep::Packet { packet, used, discard } => (packet, used, discard),
             PacketStep::More { total } => {
-                let pending = if rest.len() < binary::HEADER_BYTES { Pending::Line } else { Pending::Block };
-                return Some(self.drained(pending, total as u64, total));
+                let pending = if rest.len() < binary::HEADER_BYTES { MissingPart::Line } else { MissingPart::Block };
+                return Some(self.record_missing(pending, total as u64, total));
             }
-            PacketStep::Foreign => return Some(self.hang_up(HangUp::NotBinary, now)),
+            PacketStep::Foreign => return Some(self.hang_up(CloseReason::NotBinary, now)),
         };
-        self.whole();
-        if self.stranger.is_some() {
+        self.clear_missing();
+        if self.pending_auth.is_some() {
             match packet.command {
-                Command::Mechanisms => {
+                PacketCommand::Mechanisms => {
                     self.start += used;
                     binary::value(&mut self.output, &packet, PLAIN, 0);
                     return None;
                 }
-                Command::Login { first, mechanism, message } => {
+                PacketCommand::Login { first, mechanism, message } => {
                     let begun = self.start;
                     self.start += used;
                     let batch = self.log_in_by_sasl(&packet, first, mechanism, message, now);
@@ -61,19 +67,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
         let outcome = self.execute_one(execute, now, discard, may_wait);
-        self.conclude(outcome, used)
+        self.apply_outcome(outcome, used)
     }
 
     /// The next packet. One whose value would be too much memory for all connections together loses it, like one that
     /// is too large for the cache.
-    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &Shared) -> PacketStep<'a> {
-        let stranger = self.stranger.is_some();
-        let found = binary::step(rest, shared.limits.value_bytes_max, stranger);
+    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &ServerState) -> PacketStep<'a> {
+        let pending_auth = self.pending_auth.is_some();
+        let found = binary::step(rest, shared.limits.value_bytes_max, pending_auth);
         let PacketStep::More { total } = found else { return found };
-        if self.may_hold(rest.len(), total, shared) {
+        if self.try_reserve_request(rest.len(), total, shared) {
             return found;
         }
-        match binary::step(rest, 0, stranger) {
+        match binary::step(rest, 0, pending_auth) {
             // Keys and extras are short; if there is no room for these either, there is none for anybody.
             PacketStep::More { .. } => PacketStep::Foreign,
             refused => refused,
@@ -89,13 +95,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         message: &[u8],
         now: Now,
     ) -> Option<Batch> {
-        let begun = first || self.stranger.as_ref().is_some_and(|stranger| stranger.sasl_begun);
+        let begun = first || self.pending_auth.as_ref().is_some_and(|pending_auth| pending_auth.sasl_started);
         let plain = begun && mechanism == PLAIN;
         if plain && first && message.is_empty() {
-            if let Some(stranger) = &mut self.stranger {
-                stranger.sasl_begun = true;
+            if let Some(pending_auth) = &mut self.pending_auth {
+                pending_auth.sasl_started = true;
             }
-            binary::status(&mut self.output, packet, Status::AuthContinue);
+            binary::status(&mut self.output, packet, ResponseStatus::AuthContinue);
             return None;
         }
         let token = binary::plain(message).filter(|_| plain);
@@ -110,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err(last) => {
                 let mut reply = Vec::new();
-                binary::status(&mut reply, packet, Status::AuthError);
+                binary::status(&mut reply, packet, ResponseStatus::AuthError);
                 Some(Batch::LoginFailed { last, reply })
             }
         }

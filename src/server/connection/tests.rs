@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cache::{self, Cache};
-use crate::credential::table::{Key, Published, Table};
+use crate::credential::table::{KeyConfig, Published, Table};
 use crate::encoding::View;
 use crate::server::Access;
-use crate::server::Guard;
+use crate::server::Authenticator;
 use crate::service::{Service, Settings};
 use crate::stats::Stats;
 
@@ -41,14 +41,14 @@ fn limits() -> Limits {
 
 /// A server without sockets.
 struct Server {
-    lot: Lot,
+    worker: WorkerContext,
 }
 
 impl Server {
     fn new(limits: Limits) -> Server {
         let server = Server::with_first_fetch(limits);
         let value = "a token".repeat(70).into();
-        let credentials = server.lot.shared.service.table.credentials();
+        let credentials = server.worker.shared.service.table.credentials();
         credentials[0].publish(Published::to_the_end(value, 1, u64::MAX));
         server
     }
@@ -56,25 +56,29 @@ impl Server {
     /// One whose first fetches are all under way.
     fn with_first_fetch(limits: Limits) -> Server {
         let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
-        let token = |name: &str| vec![Key { name: name.into(), spoken: None, view: View::RAW }];
+        let token = |name: &str| vec![KeyConfig { name: name.into(), redacted_name: None, view: View::RAW }];
         let (table, _reports) = Table::new([("wx1", token("access_token:wx1")), ("wx2", token("access_token:wx2"))]);
         let service =
             Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
-        let guard = Arc::new(Guard::new(&Access::default()).unwrap());
+        let authenticator = Arc::new(Authenticator::new(&Access::default()).unwrap());
         let stats = service.stats.register_worker();
-        let shared = Arc::new(Shared::new(service, guard, limits, CancellationToken::new()));
-        Server { lot: Lot { shared, stats, busy: Arc::new(Busy::new(TaskTracker::new())) } }
+        let shared = Arc::new(ServerState::new(service, authenticator, limits, CancellationToken::new()));
+        Server { worker: WorkerContext { shared, stats, busy: Arc::new(BusyConnections::new(TaskTracker::new())) } }
     }
 
     fn connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Connection<S> {
         static DESCRIPTORS: AtomicI32 = AtomicI32::new(0);
         let descriptor = DESCRIPTORS.fetch_add(1, Relaxed);
-        let origin = Origin { peer: Peer::Unix, listen_addr: "unix:test".into(), descriptor };
-        let terms =
-            Terms { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: crate::server::Protocol::Auto };
-        self.lot.shared.service.stats.curr_connections.fetch_add(1, Relaxed);
-        Connection::new(stream, origin, &terms, terms.rights.clone(), self.lot.clone())
+        let origin = ConnectionOrigin { peer: Peer::Unix, listen_addr: "unix:test".into(), descriptor };
+        let policy = ListenerPolicy {
+            rights: Arc::new(Rights::ALL),
+            login: false,
+            tls: false,
+            protocol: crate::server::Protocol::Auto,
+        };
+        self.worker.shared.service.stats.curr_connections.fetch_add(1, Relaxed);
+        Connection::new(stream, origin, &policy, policy.rights.clone(), self.worker.clone())
     }
 
     /// Serves a client with so much room in each direction; gives the client's end.
@@ -85,7 +89,7 @@ impl Server {
     }
 
     fn in_flight(&self) -> u64 {
-        self.lot.shared.in_flight.bytes()
+        self.worker.shared.in_flight.bytes()
     }
 }
 
@@ -110,7 +114,7 @@ async fn trickle(client: &mut DuplexStream, byte: &[u8]) -> u64 {
 
 /// More than three quarters of the connections there may be.
 fn crowd(server: &Server) -> Vec<DuplexStream> {
-    (0..=server.lot.shared.limits.max_connections * 3 / 4).map(|_| server.connect(64)).collect()
+    (0..=server.worker.shared.limits.max_connections * 3 / 4).map(|_| server.connect(64)).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,8 +125,8 @@ async fn under_pressure_a_line_that_trickles_in_is_given_up_ten_seconds_after_it
     sleep(seconds(3600)).await;
     expect(&mut client, "mn\r\n", "MN\r\n").await;
     assert!((10..=12).contains(&trickle(&mut client, b"g").await));
-    assert_eq!(server.lot.stats.request_timeouts.get(), 1);
-    assert_eq!(server.lot.stats.idle_kicks.get(), 0, "this is not idleness");
+    assert_eq!(server.worker.stats.request_timeouts.get(), 1);
+    assert_eq!(server.worker.stats.idle_kicks.get(), 0, "this is not idleness");
 }
 
 /// Types these bytes one by one, each after a pause.
@@ -145,7 +149,7 @@ async fn a_person_may_type_slowly_while_nothing_is_scarce() {
     // One pause to look something up.
     type_slowly(&mut client, "get ", seconds(50)).await;
     expect(&mut client, "nothing\r\n", "END\r\n").await;
-    assert_eq!(server.lot.stats.request_timeouts.get(), 0);
+    assert_eq!(server.worker.stats.request_timeouts.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +160,7 @@ async fn who_stops_typing_is_given_up_after_a_minute_and_who_never_ends_after_te
     let begun = Instant::now();
     assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(begun.elapsed().as_secs(), 57, "a minute after the last byte, of which three seconds are over");
-    assert_eq!(server.lot.stats.request_timeouts.get(), 1);
+    assert_eq!(server.worker.stats.request_timeouts.get(), 1);
 
     assert!((600..=602).contains(&trickle(&mut server.connect(1024), b"g").await));
     // What is too long to have been typed keeps its old deadline.
@@ -168,7 +172,7 @@ async fn who_stops_typing_is_given_up_after_a_minute_and_who_never_ends_after_te
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_half_typed_lines_are_all_gone_once_there_is_pressure() {
     let server = Server::new(Limits { max_connections: 14_000, in_flight_bytes_max: 2 << 20, ..limits() });
-    let open = || server.lot.shared.service.stats.curr_connections.load(Relaxed);
+    let open = || server.worker.shared.service.stats.curr_connections.load(Relaxed);
     let mut slow = Vec::new();
     for _ in 0..10_000 {
         let mut client = server.connect(64);
@@ -195,7 +199,7 @@ async fn ten_thousand_half_typed_lines_are_all_gone_once_there_is_pressure() {
         other.write_all(b"set k 0 0 1040000\r\n").await.unwrap();
         other.write_all(&[b'v'; 700_000]).await.unwrap();
         sleep(seconds(1)).await;
-        if server.lot.shared.is_under_pressure() {
+        if server.worker.shared.is_under_pressure() {
             sleep(seconds(3)).await;
             assert_eq!(slow.read(&mut [0; 8]).await.unwrap(), 0, "it has had its time");
             return;
@@ -262,7 +266,7 @@ async fn only_a_silent_client_is_idle() {
     let begun = Instant::now();
     assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(begun.elapsed().as_secs(), 5);
-    assert_eq!(server.lot.stats.idle_kicks.get(), 1);
+    assert_eq!(server.worker.stats.idle_kicks.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +289,7 @@ async fn a_client_that_never_reads_costs_little_and_is_given_up() {
     assert!(connection.input.len() <= 2 * BUFFER_BYTES, "it read on while nobody took its answers");
     drop(connection);
     assert_eq!(asks.await.unwrap(), 30);
-    assert_eq!(server.lot.stats.write_timeouts.get(), 1);
+    assert_eq!(server.worker.stats.write_timeouts.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,7 +347,7 @@ async fn half_received_values_share_a_bounded_memory() {
     }
     expect(&mut late, "get c\r\n", "END\r\n").await;
     expect(&mut halves[2], &format!("{rest}\r\nmn\r\n"), "STORED\r\nMN\r\n").await;
-    assert_eq!(server.lot.stats.in_flight_refusals.get(), 2);
+    assert_eq!(server.worker.stats.in_flight_refusals.get(), 2);
     drop(halves);
     drop(boasters);
     tokio::task::yield_now().await;
@@ -375,7 +379,7 @@ async fn sixty_six_half_sent_values_keep_nobody_from_storing() {
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for a deadline");
     assert!(server.in_flight() <= 64 << 20);
     // Not one more than must has to give way: each new value needs a tenth of what that frees.
-    assert!((1..=5).contains(&server.lot.stats.in_flight_refusals.get()));
+    assert!((1..=5).contains(&server.worker.stats.in_flight_refusals.get()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,7 +395,7 @@ async fn a_steady_sender_is_not_pushed_out_by_those_who_stop() {
         assert!(server.in_flight() <= 4 << 20);
     }
     expect(&mut steady, "\r\n", "STORED\r\n").await;
-    assert!(server.lot.stats.in_flight_refusals.get() >= 5);
+    assert!(server.worker.stats.in_flight_refusals.get() >= 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -458,7 +462,7 @@ async fn what_readers_hold_of_values_that_are_gone_is_bounded() {
     }
     assert!((3 << 20..=5 << 20).contains(&most), "{most}");
     // The oldest had to give way, and no more of them than must: three hold each value.
-    let closed = server.lot.stats.answer_refusals.get();
+    let closed = server.worker.stats.answer_refusals.get();
     assert!((45..=51).contains(&closed), "{closed}");
     assert!(server.in_flight() <= 4 << 20);
 }
@@ -474,7 +478,7 @@ async fn answers_of_many_small_values_are_bounded_over_all_connections_and_all_a
         assert!(server.in_flight() <= 2 << 20, "{}", server.in_flight());
     }
     assert!(server.in_flight() > 1 << 20);
-    assert_eq!(server.lot.stats.answer_refusals.get(), 0, "they queue less, and nobody is closed");
+    assert_eq!(server.worker.stats.answer_refusals.get(), 0, "they queue less, and nobody is closed");
     let whole = format!("VALUE k 0 2000\r\n{}\r\n", "v".repeat(2000)).repeat(500) + "END\r\n";
     expect(&mut server.connect(1024), &format!("get {many}\r\n"), &whole).await;
     expect(&mut readers[0], "", &whole).await;
@@ -490,19 +494,19 @@ async fn a_reader_of_a_few_bytes_now_and_then_is_given_up() {
     while client.read(&mut [0; 10]).await.unwrap() > 0 {
         sleep(seconds(25)).await;
         assert!(begun.elapsed() < seconds(10_000), "it holds memory for ever");
-        if server.lot.stats.write_timeouts.get() > 0 {
+        if server.worker.stats.write_timeouts.get() > 0 {
             break;
         }
     }
     assert!((60..=90).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    assert_eq!(server.lot.stats.write_timeouts.get(), 1);
+    assert_eq!(server.worker.stats.write_timeouts.get(), 1);
 }
 
 #[test]
 fn what_waits_is_counted_beyond_the_first_buffers_and_tls_keeps_some_too() {
     let mut output = Output::default();
     output.extend_from_slice(&[b'x'; 100]);
-    assert_eq!(waiting(BUFFER_BYTES, &output, false, 7), Holding { bytes: 0, shared_bytes: 0, moved_bytes: 7 });
+    assert_eq!(waiting(BUFFER_BYTES, &output, false, 7), MemoryUse { bytes: 0, shared_bytes: 0, moved_bytes: 7 });
     *output = Vec::with_capacity(3 * BUFFER_BYTES);
     let bytes = |tls| waiting(2 * BUFFER_BYTES, &output, tls, 0).bytes;
     assert_eq!((bytes(false), bytes(true)), (3 * 16_384, 3 * 16_384 + TLS_BUFFER_BYTES as u64));
@@ -528,7 +532,7 @@ async fn a_value_the_system_has_no_memory_for_is_refused_in_step() {
     sleep(seconds(1)).await;
     client.write_all(&[b'v'; 399_000]).await.unwrap();
     expect(&mut client, "\r\nmn\r\n", "SERVER_ERROR out of memory storing object\r\nMN\r\n").await;
-    assert_eq!(server.lot.stats.in_flight_refusals.get(), 1);
+    assert_eq!(server.worker.stats.in_flight_refusals.get(), 1);
     drop(client);
     serving.await.unwrap().unwrap();
 }
@@ -546,12 +550,12 @@ async fn a_long_pipeline_gives_its_neighbours_a_turn() {
     let mut turns = Vec::new();
     for _ in 0..20 {
         expect(&mut modest, "mn\r\n", "MN\r\n").await;
-        turns.push(server.lot.stats.conn_yields.get());
+        turns.push(server.worker.stats.conn_yields.get());
     }
     assert!(turns[0] <= 3, "the first answer came after {} turns of the neighbour", turns[0]);
     assert!(turns[19] <= 100, "the twentieth came after {}", turns[19]);
     assert!(answers.await.unwrap() == "MN\r\n".repeat(100_000).as_bytes());
-    assert!(server.lot.stats.conn_yields.get() > 4000);
+    assert!(server.worker.stats.conn_yields.get() > 4000);
 }
 
 /// Sends a request whose answer may be large, and gives the answer once it ends so.
@@ -577,16 +581,16 @@ async fn a_get_of_half_a_million_keys_is_walked_once_and_gives_its_neighbours_tu
         if hit {
             expect(&mut modest, "set k 0 0 1\r\nx\r\n", "STORED\r\n").await;
         }
-        let (keys_before, words_before) = (server.lot.stats.cmd_get.get(), crate::protocol::walked::words());
+        let (keys_before, words_before) = (server.worker.stats.cmd_get.get(), crate::protocol::walked::words());
         let request = format!("{command}{}\r\n", " k".repeat(500_000));
         let answer = tokio::spawn(async move { ask(greedy, request, "END\r\n").await });
-        while server.lot.stats.cmd_get.get() == keys_before {
+        while server.worker.stats.cmd_get.get() == keys_before {
             tokio::task::yield_now().await;
         }
-        let mut keys = server.lot.stats.cmd_get.get();
+        let mut keys = server.worker.stats.cmd_get.get();
         for _ in 0..20 {
             expect(&mut modest, "mn\r\n", "MN\r\n").await;
-            let now = server.lot.stats.cmd_get.get();
+            let now = server.worker.stats.cmd_get.get();
             // The neighbour needs three turns: to send, to be served and to see the answer.
             assert!(now - keys <= 4 * KEYS_PER_TURN as u64, "{command}: {} keys before a neighbour's turn", now - keys);
             keys = now;
@@ -594,7 +598,7 @@ async fn a_get_of_half_a_million_keys_is_walked_once_and_gives_its_neighbours_tu
         let (whole, value) =
             (answer.await.unwrap(), if command == "gets" { "VALUE k 0 1 1\r\nx\r\n" } else { "VALUE k 0 1\r\nx\r\n" });
         assert!(whole == if hit { value.repeat(500_000) + "END\r\n" } else { "END\r\n".into() });
-        assert_eq!(server.lot.stats.cmd_get.get() - keys_before, 500_000);
+        assert_eq!(server.worker.stats.cmd_get.get() - keys_before, 500_000);
         let walked = crate::protocol::walked::words() - words_before;
         assert!(walked <= 500_000 + 1000, "{command}: {walked} words");
     }
@@ -608,7 +612,7 @@ async fn a_get_that_touches_and_is_broken_off_goes_on_touching() {
     let request = format!("gat 100{}\r\nmn\r\n", " k".repeat(7000));
     let answer = ask(server.connect(1 << 20), request, "MN\r\n").await;
     assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(7000) + "END\r\nMN\r\n");
-    assert_eq!(server.lot.stats.touch_hits.get(), 7000);
+    assert_eq!(server.worker.stats.touch_hits.get(), 7000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -620,7 +624,7 @@ async fn a_get_that_is_held_in_its_midst_goes_on_where_it_was_and_is_held_once()
     let (words_before, begun) = (crate::protocol::walked::words(), Instant::now());
     let answer = ask(server.connect(1 << 20), request, "END\r\n").await;
     assert!(answer == "VALUE k 0 1\r\nx\r\n".repeat(60_000) + "END\r\n");
-    assert_eq!(begun.elapsed(), server.lot.shared.limits.hold, "one request is held once");
+    assert_eq!(begun.elapsed(), server.worker.shared.limits.hold, "one request is held once");
     let walked = crate::protocol::walked::words() - words_before;
     assert!(walked <= 60_002 + 200, "{walked} words");
 }
@@ -632,10 +636,10 @@ async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive(
     for (batch, turns) in
         [("mn\r\n".repeat(15), 60), (format!("get{}\r\n", " k".repeat(900)), 70), ("stats\r\n".into(), 99)]
     {
-        let before = server.lot.stats.conn_yields.get();
+        let before = server.worker.stats.conn_yields.get();
         let stream = Script { batch: batch.clone().into(), times: 100, paused: true, never_waits: true };
         server.connection(stream).run().await;
-        let yields = server.lot.stats.conn_yields.get() - before;
+        let yields = server.worker.stats.conn_yields.get() - before;
         assert!(yields >= turns, "{batch:.10}: {yields}");
     }
 }
@@ -646,8 +650,8 @@ async fn a_stream_of_large_values_gives_its_neighbours_a_turn_for_every_so_many_
     let batch = [b"set k 0 0 200000\r\n".as_slice(), &[b'v'; 200_000], b"\r\n"].concat();
     let stream = Large { batch, at: 0, times: 100 };
     server.connection(stream).run().await;
-    assert_eq!(server.lot.stats.bytes_read.get(), 100 * 200_020);
-    let yields = server.lot.stats.conn_yields.get();
+    assert_eq!(server.worker.stats.bytes_read.get(), 100 * 200_020);
+    let yields = server.worker.stats.conn_yields.get();
     assert!(yields >= 100 * 200_020 / (2 * READ_BYTES_MAX as u64), "{yields} turns");
 }
 
@@ -656,7 +660,7 @@ async fn a_turn_does_not_move_what_is_left_for_the_next() {
     let server = Server::new(limits());
     let mut connection = server.connection(duplex(64).1);
     connection.input = b"mn\r\n".repeat(50_000);
-    let shared = server.lot.shared.clone();
+    let shared = server.worker.shared.clone();
     for turn in 1..=3 {
         assert!(matches!(connection.execute_batch(&shared, Now::read(), true), Batch::Turn));
         assert_eq!((connection.input.len(), connection.start), (200_000, turn * 20 * 4));
@@ -760,9 +764,9 @@ async fn who_has_to_give_way_on_tls_lets_go_at_once() {
         readers.push(client);
         sleep(Duration::from_millis(10)).await;
     }
-    let detached = server.lot.shared.service.cache.detached().bytes();
+    let detached = server.worker.shared.service.cache.detached().bytes();
     assert!(detached <= 3 << 20, "{detached} bytes");
-    let open = server.lot.shared.service.stats.curr_connections.load(Relaxed);
+    let open = server.worker.shared.service.stats.curr_connections.load(Relaxed);
     assert!(open <= 5, "{open}: nobody waits for a peer that takes nothing to close");
 }
 
@@ -859,7 +863,7 @@ fn a_hit_allocates_nothing() {
     let server = Server::new(limits());
     let value = "x".repeat(10_000);
     let huge = "x".repeat(100_000);
-    let cache = &server.lot.shared.service.cache;
+    let cache = &server.worker.shared.service.cache;
     cache.store(cache::Mode::Set, b"huge", 0, 0, huge.as_bytes(), 1);
     let set = format!("set large 0 0 10000\r\n{value}\r\nset small 7 0 5\r\nvalue\r\n");
     allocations(&server, &set, 1);
@@ -914,7 +918,7 @@ async fn a_panic_in_one_connection_ends_that_one_alone_and_gives_back_what_it_he
     let ended = tokio::spawn(server.connection(Panics(end)).run()).await;
     assert!(ended.is_err_and(|error| error.is_panic()));
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is hung up on");
-    assert_eq!(server.lot.shared.service.stats.curr_connections.load(Relaxed), 1);
+    assert_eq!(server.worker.shared.service.stats.curr_connections.load(Relaxed), 1);
     assert_eq!(server.in_flight(), 0);
     expect(&mut other, "get k\r\n", "VALUE k 0 1\r\nv\r\nEND\r\n").await;
 }

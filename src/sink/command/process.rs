@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::super::target::Place;
+use super::super::backend::WritePermit;
 
 /// Programs that run at once, over all sinks of the process.
 pub const AT_ONCE: usize = 4;
@@ -32,8 +32,8 @@ const KILLED_WAIT: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 4096;
 
 /// Room for programs.
-pub static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
-static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), has_ended: false });
+pub static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
+static RUNNING: Mutex<RunningGroups> = Mutex::new(RunningGroups { groups: Vec::new(), has_ended: false });
 
 /// What to run.
 #[derive(Debug)]
@@ -46,15 +46,15 @@ pub struct Program {
 
 /// What has become of it.
 #[derive(Debug)]
-pub struct Outcome {
-    pub end: End,
+pub struct ProgramOutcome {
+    pub end: ProgramEnd,
     /// What it has written to its standard output and standard error, cut at [`OUTPUT_BYTES_MAX`].
     pub output: Vec<u8>,
 }
 
 /// How it has ended.
 #[derive(Debug)]
-pub enum End {
+pub enum ProgramEnd {
     Code(i32),
     /// Killed by that signal, not by us.
     Signal(i32),
@@ -65,7 +65,7 @@ pub enum End {
 }
 
 /// Runs it. Given up in the middle, its group is killed. The place is kept until the program is gone.
-pub async fn run(place: Option<Place>, program: &Program, input: &[u8]) -> Outcome {
+pub async fn run(place: Option<WritePermit>, program: &Program, input: &[u8]) -> ProgramOutcome {
     let mut output = Vec::new();
     let deadline = tokio::time::sleep(program.timeout);
     tokio::pin!(deadline);
@@ -73,11 +73,11 @@ pub async fn run(place: Option<Place>, program: &Program, input: &[u8]) -> Outco
     let started = tokio::select! {
         started = started => started.unwrap_or_else(|_| Err(io::Error::other("its thread is gone"))),
         // The thread kills it once it has started.
-        () = &mut deadline => return Outcome { end: End::Timeout, output },
+        () = &mut deadline => return ProgramOutcome { end: ProgramEnd::Timeout, output },
     };
     let (group, input_end, mut output_end) = match started.and_then(Started::into_async) {
         Ok(parts) => parts,
-        Err(error) => return Outcome { end: End::NotStarted(error), output },
+        Err(error) => return ProgramOutcome { end: ProgramEnd::NotStarted(error), output },
     };
     let mut ended = std::pin::pin!(ended);
     let in_time = {
@@ -94,15 +94,15 @@ pub async fn run(place: Option<Place>, program: &Program, input: &[u8]) -> Outco
     };
     let end = match in_time {
         Some(Ok(status)) => end_of(status),
-        Some(Err(_)) => End::NotStarted(io::Error::other("its thread is gone")),
+        Some(Err(_)) => ProgramEnd::NotStarted(io::Error::other("its thread is gone")),
         None => {
             drop(group);
             let _ = tokio::time::timeout(KILLED_WAIT, ended).await;
-            End::Timeout
+            ProgramEnd::Timeout
         }
     };
     take_rest(&output_end, &mut output);
-    Outcome { end, output }
+    ProgramOutcome { end, output }
 }
 
 /// Kills every program that runs, with all it has started, and lets no other start.
@@ -147,13 +147,13 @@ fn command(program: &Program) -> Command {
 
 /// A program that has started, and the server's ends of its pipes.
 struct Started {
-    group: Group,
+    group: ProcessGroup,
     input: PipeWriter,
     output: PipeReader,
 }
 
 impl Started {
-    fn into_async(self) -> io::Result<(Group, pipe::Sender, pipe::Receiver)> {
+    fn into_async(self) -> io::Result<(ProcessGroup, pipe::Sender, pipe::Receiver)> {
         let input = pipe::Sender::from_owned_fd(OwnedFd::from(self.input))?;
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(self.output))?;
         Ok((self.group, input, output))
@@ -161,9 +161,9 @@ impl Started {
 }
 
 /// Kills its process group when dropped, if the program has not ended before.
-struct Group(Pid);
+struct ProcessGroup(Pid);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let running = RUNNING.lock();
         // Once its leader is waited for, its number may be another's.
@@ -174,7 +174,7 @@ impl Drop for Group {
 }
 
 /// The groups whose leaders are not waited for yet.
-struct Running {
+struct RunningGroups {
     groups: Vec<Pid>,
     /// The server ends: nothing may start any more.
     has_ended: bool,
@@ -188,7 +188,7 @@ fn kill(group: Pid) {
 type Starting = oneshot::Receiver<io::Result<Started>>;
 
 /// Starts it on a thread that may block, which then waits for it.
-fn start(place: Option<Place>, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
+fn start(place: Option<WritePermit>, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
     let (tell_started, started) = oneshot::channel();
     let (tell_ended, ended) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -222,7 +222,7 @@ fn spawn(mut command: Command) -> io::Result<(Child, Started)> {
         kill(group);
     }
     drop(running);
-    Ok((child, Started { group: Group(group), input, output }))
+    Ok((child, Started { group: ProcessGroup(group), input, output }))
 }
 
 /// Waits for the program, then kills what it has left behind.
@@ -243,10 +243,10 @@ fn wait(mut child: Child) -> io::Result<ExitStatus> {
     status
 }
 
-fn end_of(status: ExitStatus) -> End {
+fn end_of(status: ExitStatus) -> ProgramEnd {
     match (status.code(), status.signal()) {
-        (Some(code), _) => End::Code(code),
-        (None, signal) => End::Signal(signal.unwrap_or(0)),
+        (Some(code), _) => ProgramEnd::Code(code),
+        (None, signal) => ProgramEnd::Signal(signal.unwrap_or(0)),
     }
 }
 
@@ -293,11 +293,11 @@ mod tests {
         Program { path: "/bin/sh".into(), arguments, timeout }
     }
 
-    async fn run_shell(script: &str, input: &[u8]) -> Outcome {
+    async fn run_shell(script: &str, input: &[u8]) -> ProgramOutcome {
         run(None, &shell(script, LONG), input).await
     }
 
-    fn text(outcome: &Outcome) -> &str {
+    fn text(outcome: &ProgramOutcome) -> &str {
         std::str::from_utf8(&outcome.output).unwrap()
     }
 
@@ -316,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn the_program_reads_its_input_to_the_end_and_both_outputs_are_kept() {
         let outcome = run_shell("cat; echo out; echo err >&2; exit 3", b"a value\n").await;
-        assert!(matches!(outcome.end, End::Code(3)), "{outcome:?}");
+        assert!(matches!(outcome.end, ProgramEnd::Code(3)), "{outcome:?}");
         assert_eq!(text(&outcome), "a value\nout\nerr\n");
     }
 
@@ -325,7 +325,7 @@ mod tests {
         // More than a pipe holds, in both directions.
         let script = "head -c 300000 /dev/zero | tr '\\0' x; kill -9 $$";
         let outcome = run_shell(script, &vec![b'v'; 1 << 20]).await;
-        assert!(matches!(outcome.end, End::Signal(9)), "{outcome:?}");
+        assert!(matches!(outcome.end, ProgramEnd::Signal(9)), "{outcome:?}");
         assert_eq!(outcome.output, [b'x'; OUTPUT_BYTES_MAX]);
     }
 
@@ -345,21 +345,21 @@ mod tests {
         let script = "trap '' TERM; (trap '' TERM; sleep 1000; sleep 1000) & echo $!; wait";
         let program = shell(script, Duration::from_millis(300));
         let outcome = run(None, &program, b"").await;
-        assert!(matches!(outcome.end, End::Timeout), "{outcome:?}");
+        assert!(matches!(outcome.end, ProgramEnd::Timeout), "{outcome:?}");
         await_end(text(&outcome).trim()).await;
     }
 
     #[tokio::test]
     async fn what_a_program_leaves_behind_is_killed_when_it_ends() {
         let outcome = run_shell("sleep 1000 & echo $!", b"").await;
-        assert!(matches!(outcome.end, End::Code(0)), "{outcome:?}");
+        assert!(matches!(outcome.end, ProgramEnd::Code(0)), "{outcome:?}");
         await_end(text(&outcome).trim()).await;
     }
 
     #[tokio::test]
     async fn a_program_that_has_left_its_group_and_holds_the_output_is_not_waited_for() {
         let outcome = run_shell("setsid sleep 1000 & echo $!", b"").await;
-        assert!(matches!(outcome.end, End::Code(0)), "{outcome:?}");
+        assert!(matches!(outcome.end, ProgramEnd::Code(0)), "{outcome:?}");
         let stray = text(&outcome).trim();
         let _ = rustix::process::kill_process(Pid::from_raw(stray.parse().unwrap()).unwrap(), Signal::KILL);
     }
@@ -397,7 +397,7 @@ mod tests {
         let kind = async |path: &Path| {
             let program = Program { path: path.to_owned(), arguments: Vec::new(), timeout: LONG };
             match run(None, &program, b"").await.end {
-                End::NotStarted(error) => error.kind(),
+                ProgramEnd::NotStarted(error) => error.kind(),
                 end => panic!("{end:?}"),
             }
         };

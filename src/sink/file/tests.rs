@@ -13,7 +13,7 @@ use super::*;
 use crate::clock::Now;
 use crate::config;
 use crate::credential::table::Credential;
-use crate::sink::item::Item;
+use crate::sink::item::SinkItem;
 use crate::sink::options::{Options, SinkTo};
 
 const PRESETS: [&str; 6] =
@@ -28,15 +28,21 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
 }
 
 /// Its target, and its one entry.
-fn file(sink: &Options) -> (Files, Arc<[Entry]>) {
+fn file(sink: &Options) -> (FileBackend, Arc<[RenderedEntry]>) {
     let SinkTo::File(config) = &sink.to else { panic!("{sink}") };
-    let item = Item::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
-    (Files::new(config), item.entries)
+    let item = SinkItem::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
+    (FileBackend::new(config), item.entries)
 }
 
-fn current(value: &[u8]) -> Current {
+fn current(value: &[u8]) -> CurrentValue {
     let now = Now { boot_ms: 10_000, unix_ms: 1_700_000_000_000 };
-    Current { value: Bytes::copy_from_slice(value), now, end_ms: 7_210_000, told_end_ms: 7_210_000, at_least_s: 900 }
+    CurrentValue {
+        value: Bytes::copy_from_slice(value),
+        now,
+        end_ms: 7_210_000,
+        told_end_ms: 7_210_000,
+        at_least_s: 900,
+    }
 }
 
 /// Bytes that mean something somewhere, and others; half of them of printable characters alone.
@@ -137,8 +143,8 @@ fn a_value_that_is_nearly_over_is_told_for_as_long_as_we_need_to_write_it_again(
     let sinks = sinks(folder.path(), lines);
     let (files, entries) = file(&sinks[0]);
     let mut current =
-        Current { end_ms: 20_000, told_end_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
-    let shown = |current: &Current| String::from_utf8(files.content(&entries[0], current).unwrap()).unwrap();
+        CurrentValue { end_ms: 20_000, told_end_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
+    let shown = |current: &CurrentValue| String::from_utf8(files.content(&entries[0], current).unwrap()).unwrap();
     assert_eq!(shown(&current), "tk 1700000300 300000 1699993300");
     current.end_ms = 9_000;
     assert_eq!(shown(&current), "tk 1699999999 0 1699992999", "and what is over, in the past");

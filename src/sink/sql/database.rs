@@ -28,10 +28,10 @@ const CLOSE_WAIT: Duration = Duration::from_millis(500);
 pub(super) struct Database {
     server: SqlServer,
     /// None while it is used: a call that is given up leaves nothing half asked behind.
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<SqlConnection>>,
 }
 
-enum Connection {
+enum SqlConnection {
     MySql(MySqlConnection),
     Postgres(PgConnection),
     Sqlite(SqliteConnection),
@@ -39,16 +39,16 @@ enum Connection {
 
 /// What is bound.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum SqlValue {
     Text(String),
     Integer(i64),
 }
 
-impl Bound {
+impl SqlValue {
     fn type_in_postgres(&self) -> PgTypeInfo {
         match self {
-            Bound::Text(_) => <String as Type<Postgres>>::type_info(),
-            Bound::Integer(_) => <i64 as Type<Postgres>>::type_info(),
+            SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
+            SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
         }
     }
 }
@@ -57,11 +57,11 @@ impl Bound {
 #[derive(Clone)]
 pub(super) struct Query {
     pub text: Arc<str>,
-    pub bound: Vec<Bound>,
+    pub bound: Vec<SqlValue>,
 }
 
 /// Statements that change rows.
-pub(super) struct Change {
+pub(super) struct RowChange {
     pub queries: Vec<Query>,
     /// What is run if the first of them has changed no row.
     pub instead: Option<Query>,
@@ -81,7 +81,7 @@ impl Database {
             let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
         }
         let password = match &self.server.password {
-            Some(source) => Some(source.read_aside().await.map_err(SqlFault::of_password)?),
+            Some(source) => Some(source.read_in_background().await.map_err(SqlFault::of_password)?),
             None => None,
         };
         let connecting = connect(&self.server, password.as_ref());
@@ -91,7 +91,7 @@ impl Database {
     }
 
     /// Changes rows: how many. All statements or none: what one of them meets, undoes the others.
-    pub async fn change(&self, change: &Change) -> Result<u64, SqlFault> {
+    pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
         let (mut place, mut connection) = self.take().await?;
         let changing = connection.change(change, self.server.timeout_ms);
         let changed = tokio::time::timeout(2 * self.patience() + LOCK_WAIT_EXTRA, changing)
@@ -128,7 +128,7 @@ impl Database {
         prepared
     }
 
-    async fn take(&self) -> Result<(MutexGuard<'_, Option<Connection>>, Connection), SqlFault> {
+    async fn take(&self) -> Result<(MutexGuard<'_, Option<SqlConnection>>, SqlConnection), SqlFault> {
         let mut place = self.connection.lock().await;
         let connection = place.take().ok_or(SqlFault::Dropped)?;
         Ok((place, connection))
@@ -139,7 +139,7 @@ impl Database {
     }
 }
 
-async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<Connection, sqlx::Error> {
+async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<SqlConnection, sqlx::Error> {
     match server.dialect {
         SqlDialect::MySql => {
             let mut connection = mysql(server, password).connect().await?;
@@ -151,10 +151,10 @@ async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<Connec
                  lock_wait_timeout = {wait_s}"
             );
             connection.execute(AssertSqlSafe(settings)).await?;
-            Ok(Connection::MySql(connection))
+            Ok(SqlConnection::MySql(connection))
         }
-        SqlDialect::Postgres => Ok(Connection::Postgres(postgres(server, password).connect().await?)),
-        SqlDialect::Sqlite => Ok(Connection::Sqlite(sqlite(server).connect().await?)),
+        SqlDialect::Postgres => Ok(SqlConnection::Postgres(postgres(server, password).connect().await?)),
+        SqlDialect::Sqlite => Ok(SqlConnection::Sqlite(sqlite(server).connect().await?)),
     }
 }
 
@@ -228,31 +228,31 @@ macro_rules! bound {
         $query.bound.iter().fold(
             sqlx::query(AssertSqlSafe($query.text.clone())).persistent($is_kept),
             |query, bound| match bound {
-                Bound::Text(text) => query.bind(text.as_str()),
-                Bound::Integer(number) => query.bind(*number),
+                SqlValue::Text(text) => query.bind(text.as_str()),
+                SqlValue::Integer(number) => query.bind(*number),
             },
         )
     };
 }
 
-impl Connection {
+impl SqlConnection {
     async fn close(self) -> Result<(), sqlx::Error> {
         match self {
-            Connection::MySql(connection) => connection.close().await,
-            Connection::Postgres(connection) => connection.close().await,
-            Connection::Sqlite(connection) => connection.close().await,
+            SqlConnection::MySql(connection) => connection.close().await,
+            SqlConnection::Postgres(connection) => connection.close().await,
+            SqlConnection::Sqlite(connection) => connection.close().await,
         }
     }
 
-    async fn change(&mut self, change: &Change, timeout_ms: u64) -> Result<u64, SqlFault> {
+    async fn change(&mut self, change: &RowChange, timeout_ms: u64) -> Result<u64, SqlFault> {
         let begin = match self {
             // For this transaction alone: a session may be others' too, by a pooler.
-            Connection::Postgres(_) => Some(format!(
+            SqlConnection::Postgres(_) => Some(format!(
                 "BEGIN; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms}"
             )),
-            Connection::MySql(_) if change.queries.len() > 1 => Some("START TRANSACTION".to_owned()),
-            Connection::Sqlite(_) if change.queries.len() > 1 => Some("BEGIN IMMEDIATE".to_owned()),
-            Connection::MySql(_) | Connection::Sqlite(_) => None,
+            SqlConnection::MySql(_) if change.queries.len() > 1 => Some("START TRANSACTION".to_owned()),
+            SqlConnection::Sqlite(_) if change.queries.len() > 1 => Some("BEGIN IMMEDIATE".to_owned()),
+            SqlConnection::MySql(_) | SqlConnection::Sqlite(_) => None,
         };
         let Some(begin) = begin else { return self.change_each(change).await };
         self.plain(begin).await?;
@@ -265,7 +265,7 @@ impl Connection {
         changed
     }
 
-    async fn change_each(&mut self, change: &Change) -> Result<u64, SqlFault> {
+    async fn change_each(&mut self, change: &RowChange) -> Result<u64, SqlFault> {
         let mut changed = 0;
         for (at, query) in change.queries.iter().enumerate() {
             let mut rows = self.execute(query).await?;
@@ -282,9 +282,9 @@ impl Connection {
 
     async fn execute(&mut self, query: &Query) -> Result<u64, SqlFault> {
         let rows = match self {
-            Connection::MySql(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
-            Connection::Postgres(to) => bound!(query, false).execute(to).await.map(|done| done.rows_affected()),
-            Connection::Sqlite(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
+            SqlConnection::MySql(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
+            SqlConnection::Postgres(to) => bound!(query, false).execute(to).await.map(|done| done.rows_affected()),
+            SqlConnection::Sqlite(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
         };
         rows.map_err(|error| of_error(&error))
     }
@@ -300,9 +300,9 @@ impl Connection {
             };
         }
         let columns = match self {
-            Connection::MySql(from) => first!(from, true),
-            Connection::Postgres(from) => first!(from, false),
-            Connection::Sqlite(from) => first!(from, true),
+            SqlConnection::MySql(from) => first!(from, true),
+            SqlConnection::Postgres(from) => first!(from, false),
+            SqlConnection::Sqlite(from) => first!(from, true),
         };
         columns.map_err(|error| of_error(&error))
     }
@@ -310,10 +310,10 @@ impl Connection {
     async fn prepare(&mut self, query: &Query) -> Result<(), SqlFault> {
         let text = AssertSqlSafe(query.text.clone()).into_sql_str();
         let done = match self {
-            Connection::MySql(connection) => connection.prepare(text).await.map(drop),
-            Connection::Sqlite(connection) => connection.prepare(text).await.map(drop),
-            Connection::Postgres(connection) => {
-                let types: Vec<PgTypeInfo> = query.bound.iter().map(Bound::type_in_postgres).collect();
+            SqlConnection::MySql(connection) => connection.prepare(text).await.map(drop),
+            SqlConnection::Sqlite(connection) => connection.prepare(text).await.map(drop),
+            SqlConnection::Postgres(connection) => {
+                let types: Vec<PgTypeInfo> = query.bound.iter().map(SqlValue::type_in_postgres).collect();
                 connection.prepare_with(text, &types).await.map(drop)
             }
         };
@@ -323,9 +323,9 @@ impl Connection {
     /// One of our own, without anything bound.
     async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
         let done = match self {
-            Connection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            Connection::Postgres(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            Connection::Sqlite(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+            SqlConnection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+            SqlConnection::Postgres(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
+            SqlConnection::Sqlite(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
         };
         done.map_err(|error| of_error(&error))
     }

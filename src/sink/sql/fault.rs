@@ -11,7 +11,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::descriptors;
 use crate::secret_source::SecretFault;
-use crate::sink::target::{Fault, Scope};
+use crate::sink::backend::{SinkFault, SinkFaultScope};
 
 /// Why a database could not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,24 +50,24 @@ pub(super) enum SqlFault {
     Value,
     Protocol,
     /// The database's own number of the error.
-    Other(Code),
+    Other(SqlCode),
 }
 
 /// An error's number or its five letters, which say nothing of any value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code([u8; 5]);
+pub(super) struct SqlCode([u8; 5]);
 
-impl Code {
-    fn new(text: &str) -> Code {
+impl SqlCode {
+    fn new(text: &str) -> SqlCode {
         let mut code = [b' '; 5];
         for (place, byte) in code.iter_mut().zip(text.bytes().filter(u8::is_ascii_alphanumeric)) {
             *place = byte;
         }
-        Code(code)
+        SqlCode(code)
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for SqlCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().filter(|byte| **byte != b' ').try_for_each(|byte| write!(f, "{}", char::from(*byte)))
     }
@@ -201,14 +201,14 @@ impl SqlFault {
     }
 }
 
-impl From<SqlFault> for Fault {
-    fn from(fault: SqlFault) -> Fault {
+impl From<SqlFault> for SinkFault {
+    fn from(fault: SqlFault) -> SinkFault {
         let scope = match fault {
-            SqlFault::NoDescriptor => Scope::Descriptors,
-            _ if fault.is_about_the_connection() => Scope::Target,
-            _ => Scope::Entry,
+            SqlFault::NoDescriptor => SinkFaultScope::Descriptors,
+            _ if fault.is_about_the_connection() => SinkFaultScope::Backend,
+            _ => SinkFaultScope::RenderedEntry,
         };
-        Fault {
+        SinkFault {
             class: fault.class(),
             what: Cow::Owned(fault.to_string()),
             advice: Cow::Borrowed(fault.advice()),
@@ -254,7 +254,7 @@ impl fmt::Display for SqlFault {
 
 /// What has come of a call.
 pub(super) fn of_error(error: &sqlx::Error) -> SqlFault {
-    if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_used_up() {
+    if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_exhausted() {
         return SqlFault::NoDescriptor;
     }
     match error {
@@ -316,7 +316,7 @@ fn of_mysql(number: u16) -> SqlFault {
         1021 | 1041 | 1114 => SqlFault::Full,
         1040 | 1203 | 1226 => SqlFault::Busy,
         1053 | 1077 | 1079 | 1080 | 1927 => SqlFault::Dropped,
-        number => SqlFault::Other(Code::new(&number.to_string())),
+        number => SqlFault::Other(SqlCode::new(&number.to_string())),
     }
 }
 
@@ -337,7 +337,7 @@ fn of_postgres(state: &str) -> SqlFault {
         "53300" | "57P03" => SqlFault::Busy,
         "57P01" | "57P02" | "08006" => SqlFault::Dropped,
         _ if state.starts_with("23") => SqlFault::Constraint,
-        _ => SqlFault::Other(Code::new(state)),
+        _ => SqlFault::Other(SqlCode::new(state)),
     }
 }
 
@@ -354,7 +354,7 @@ fn of_sqlite(code: i32) -> SqlFault {
         19 => SqlFault::Constraint,
         20 | 25 => SqlFault::Type,
         1 => SqlFault::Statement,
-        _ => SqlFault::Other(Code::new(&code.to_string())),
+        _ => SqlFault::Other(SqlCode::new(&code.to_string())),
     }
 }
 
@@ -384,17 +384,17 @@ mod tests {
     fn of_an_unknown_refusal_only_the_number_is_told() {
         assert_eq!(of_mysql(65_535).to_string(), "it refused (error 65535)");
         assert_eq!(of_postgres("XX000").to_string(), "it refused (error XX000)");
-        assert_eq!(Code::new("'; a token").to_string(), "atoke");
+        assert_eq!(SqlCode::new("'; a token").to_string(), "atoke");
     }
 
     #[test]
     fn what_one_row_meets_does_not_hold_up_the_others() {
         for fault in [SqlFault::Locked, SqlFault::NoRow, SqlFault::Table, SqlFault::TooLong] {
-            assert_eq!(Fault::from(fault).scope, Scope::Entry);
+            assert_eq!(SinkFault::from(fault).scope, SinkFaultScope::RenderedEntry);
         }
         for fault in [SqlFault::Unreachable, SqlFault::Timeout, SqlFault::Password, SqlFault::ReadOnly] {
-            assert_eq!(Fault::from(fault).scope, Scope::Target);
+            assert_eq!(SinkFault::from(fault).scope, SinkFaultScope::Backend);
         }
-        assert_eq!(Fault::from(SqlFault::NoDescriptor).scope, Scope::Descriptors);
+        assert_eq!(SinkFault::from(SqlFault::NoDescriptor).scope, SinkFaultScope::Descriptors);
     }
 }

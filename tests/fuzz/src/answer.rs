@@ -2,7 +2,7 @@
 //! hidden is in a failure.
 
 use tokencached::platform::answer::{TOKEN_BYTES_MAX, probe, token};
-use tokencached::platform::{Kind, component, feishu, mp};
+use tokencached::platform::{CredentialType, component, feishu, mp};
 
 /// Stands in the seeds too, so that answers have it.
 const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e700";
@@ -11,7 +11,8 @@ const MONTH_S: u64 = 30 * 86_400;
 
 pub fn run(data: &[u8]) {
     let Some((&[kind, status], body)) = data.split_first_chunk::<2>() else { return };
-    let kinds: [&Kind; 5] = [&mp::STABLE, &mp::JSAPI, &component::COMPONENT, &component::AUTHORIZER, &feishu::TOKEN];
+    let kinds: [&CredentialType; 5] =
+        [&mp::STABLE, &mp::JSAPI, &component::COMPONENT, &component::AUTHORIZER, &feishu::TOKEN];
     let status = STATUS[usize::from(status) % STATUS.len()];
     match token(kinds[usize::from(kind) % kinds.len()], "wx1", &[SECRET], status, body) {
         Ok(token) => {

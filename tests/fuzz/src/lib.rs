@@ -57,9 +57,9 @@ fn pieces(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
 /// A service of its own with one managed key, which nobody ever refreshes.
 fn service(budget_bytes: u64) -> tokencached::service::Service {
     use tokencached::cache::{Cache, Options};
-    use tokencached::credential::table::{Key, Published, Table};
+    use tokencached::credential::table::{KeyConfig, Published, Table};
     use tokencached::encoding::View;
-    let key = Key { name: MANAGED.to_owned(), spoken: None, view: View::RAW };
+    let key = KeyConfig { name: MANAGED.to_owned(), redacted_name: None, view: View::RAW };
     let (table, _) = Table::new([("wx1", vec![key])]);
     let value = bytes::Bytes::from_static(TOKEN.as_bytes());
     table.credentials()[0].publish(Published::to_the_end(value, 7, u64::MAX));

@@ -2,7 +2,7 @@
 //! however the bytes are split. The same bytes are also read as those of a client that has yet to log in, and as binary
 //! packets if they begin like one.
 
-use tokencached::protocol::Step;
+use tokencached::protocol::RequestStep;
 use tokencached::protocol::binary::{self, PacketStep};
 use tokencached::protocol::login::{LoginStep, login_step};
 use tokencached::protocol::parse::step;
@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// What a parser finds at the front of a buffer.
-enum Front {
+enum FirstMessage {
     /// A request as text, the bytes it took, and those of its block to be thrown away.
     Whole(String, usize, u64),
     /// Nothing with fewer than so many bytes.
@@ -36,23 +36,23 @@ enum Front {
 /// Requests as text.
 pub fn requests(pieces: &[&[u8]]) -> Vec<String> {
     found(pieces, |buffer| match step(buffer, VALUE_BYTES_MAX) {
-        Step::Request { request, used, discard } => Front::Whole(format!("{request:?}"), used, discard),
-        Step::More { total } => Front::More(total),
-        Step::HangUp(why) => Front::End(format!("{why:?}")),
+        RequestStep::Request { request, used, discard } => FirstMessage::Whole(format!("{request:?}"), used, discard),
+        RequestStep::More { total } => FirstMessage::More(total),
+        RequestStep::Close(why) => FirstMessage::End(format!("{why:?}")),
     })
 }
 
 /// The same for binary packets.
 fn packets(pieces: &[&[u8]], stranger: bool) -> Vec<String> {
     found(pieces, |buffer| match binary::step(buffer, VALUE_BYTES_MAX, stranger) {
-        PacketStep::Packet { packet, used, discard } => Front::Whole(format!("{packet:?}"), used, discard),
-        PacketStep::More { total } => Front::More(total),
-        PacketStep::Foreign => Front::End("foreign".to_owned()),
+        PacketStep::Packet { packet, used, discard } => FirstMessage::Whole(format!("{packet:?}"), used, discard),
+        PacketStep::More { total } => FirstMessage::More(total),
+        PacketStep::Foreign => FirstMessage::End("foreign".to_owned()),
     })
 }
 
 /// All that is found in a buffer that grows piece by piece.
-fn found(pieces: &[&[u8]], front: impl Fn(&[u8]) -> Front) -> Vec<String> {
+fn found(pieces: &[&[u8]], front: impl Fn(&[u8]) -> FirstMessage) -> Vec<String> {
     let (mut buffer, mut found, mut discard, mut wanted) = (Vec::new(), Vec::new(), 0, 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -64,7 +64,7 @@ fn found(pieces: &[&[u8]], front: impl Fn(&[u8]) -> Front) -> Vec<String> {
                 break;
             }
             match front(&buffer) {
-                Front::Whole(request, used, block) => {
+                FirstMessage::Whole(request, used, block) => {
                     assert!(used > 0 && used <= buffer.len(), "{used} of {} used", buffer.len());
                     assert!(buffer.len() >= wanted, "whole at {}, said to need {wanted}", buffer.len());
                     found.push(request);
@@ -72,12 +72,12 @@ fn found(pieces: &[&[u8]], front: impl Fn(&[u8]) -> Front) -> Vec<String> {
                     buffer.drain(..used);
                     wanted = 0;
                 }
-                Front::More(total) => {
+                FirstMessage::More(total) => {
                     assert!(total > buffer.len(), "more wanted, but no more than there is");
                     wanted = total;
                     break;
                 }
-                Front::End(why) => {
+                FirstMessage::End(why) => {
                     found.push(why);
                     return found;
                 }
@@ -95,7 +95,7 @@ fn log_in(mut rest: &[u8]) {
                 assert!(total > rest.len());
                 return;
             }
-            LoginStep::HangUp(_) | LoginStep::RefuseAndClose { .. } => return,
+            LoginStep::Close(_) | LoginStep::RefuseAndClose { .. } => return,
         };
         assert!(used > 0 && used <= rest.len());
         rest = &rest[used..];

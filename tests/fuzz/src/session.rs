@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use tokencached::access::Rights;
 use tokencached::clock::Now;
-use tokencached::protocol::Step;
+use tokencached::protocol::RequestStep;
 use tokencached::protocol::parse::step;
-use tokencached::service::{Context, KEYS_PER_TURN, Outcome, Output, Service};
+use tokencached::service::{CommandOutcome, Context, KEYS_PER_TURN, Output, Service};
 use tokencached::stats::WorkerStats;
 
 use super::{ITEM_SIZE_MAX, MANAGED, TOKEN};
@@ -279,7 +279,7 @@ impl Run<'_> {
     /// The answer to one request.
     fn say(&self, send: impl AsRef<[u8]>) -> Vec<u8> {
         let send = send.as_ref();
-        let Step::Request { request, used, discard } = step(send, ITEM_SIZE_MAX) else {
+        let RequestStep::Request { request, used, discard } = step(send, ITEM_SIZE_MAX) else {
             panic!("not whole: {}", send.escape_ascii())
         };
         assert_eq!(used as u64 + discard, send.len() as u64, "{}", send.escape_ascii());
@@ -298,8 +298,8 @@ impl Run<'_> {
             out: &mut out,
         };
         match self.service.execute(&request, 0, &mut context) {
-            Outcome::Done => {}
-            Outcome::WaitThenReply(_, reply) => out.extend(reply),
+            CommandOutcome::Done => {}
+            CommandOutcome::ReplyAfterVerification(_, reply) => out.extend(reply),
             _ => panic!("neither done nor to be waited for: {}", send.escape_ascii()),
         }
         assert!(!out.has_large(), "no value is that long here");

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tokencached::clock::Now;
-use tokencached::credential::state::{FileStore, Loaded, Store};
+use tokencached::credential::state::{FileStore, LoadedState, StateStore};
 use tokencached::platform::answer::TOKEN_BYTES_MAX;
 
 pub fn run(data: &[u8]) {
@@ -23,28 +23,28 @@ fn one(folder: &Path, text: &[u8]) {
     write(&file, text);
     let store = FileStore::new(&file);
     let snapshot = match store.load() {
-        Loaded::Found(snapshot) => snapshot,
-        Loaded::Refused { reason, set_aside } => {
+        LoadedState::Found(snapshot) => snapshot,
+        LoadedState::Refused { reason, set_aside } => {
             assert!(!reason.is_empty() && !file.exists(), "{reason}");
             let _ = set_aside.map(std::fs::remove_file);
             return;
         }
-        Loaded::Empty => panic!("a file is not nothing"),
+        LoadedState::Empty => panic!("a file is not nothing"),
     };
     let nows = [Now { boot_ms: 0, unix_ms: i64::MIN }, Now::read(), Now { boot_ms: u64::MAX, unix_ms: i64::MAX }];
     for entry in &snapshot.entries {
         assert!((1..=TOKEN_BYTES_MAX).contains(&entry.value.len()));
         assert!(entry.value.bytes().all(|byte| byte.is_ascii_graphic()));
         for now in nows {
-            let worth = snapshot.worth(entry, now, &snapshot.boot_id);
-            let elsewhere = snapshot.worth(entry, now, "another boot");
+            let worth = snapshot.remaining_life(entry, now, &snapshot.boot_id);
+            let elsewhere = snapshot.remaining_life(entry, now, "another boot");
             assert!(worth.left_ms.min(elsewhere.left_ms) <= entry.expires_boot_ms, "more than ever was");
             let _ = (entry.rebased(worth, now), entry.rebased(elsewhere, now));
         }
     }
     assert_eq!(snapshot.by_name().len().min(1), snapshot.entries.len().min(1));
     store.save(&snapshot).unwrap_or_else(|error| panic!("{error}"));
-    let Loaded::Found(again) = store.load() else { panic!("what was saved is not found") };
+    let LoadedState::Found(again) = store.load() else { panic!("what was saved is not found") };
     assert!(again.entries == snapshot.entries && again.ledgers == snapshot.ledgers, "saved and loaded differ");
 }
 

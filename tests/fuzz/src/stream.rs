@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tokencached::access::Rights;
 use tokencached::clock::{Now, boot_ms};
-use tokencached::server::{Guard, Limits, Owner, Server, Terms, bind};
+use tokencached::server::{Authenticator, Limits, ListenerPolicy, Server, SocketOwner, bind};
 use tokencached::server::{ListenAt, Protocol};
 use tokencached::supervision::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 /// Far beyond anything a sound server needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Shows that no earlier stream has changed the managed key, undoes what it may have left, and tells the last cas id.
 const FRESH: &str = "mg access_token:wx1 v\r\nflush_all\r\ncache_memlimit 64\r\nms probe 0 c\r\n\r\nmd probe q\r\n";
 
@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     if stream.windows(4).any(|word| word == b"stat") || binary && stream.contains(&0x10) {
         return;
     }
-    thread_local!(static PAIR: [Side; 2] = [Side::start(), Side::start()]);
+    thread_local!(static PAIR: [ServerUnderTest; 2] = [ServerUnderTest::start(), ServerUnderTest::start()]);
     PAIR.with(|[one, other]| {
         let before = [one.second(), other.second(), Now::read().unix_s() as u64];
         let (whole_cas, whole) = one.ask(&[stream]);
@@ -45,32 +45,33 @@ pub fn run(data: &[u8]) {
 }
 
 /// A server on threads of its own; ended when dropped.
-struct Side {
+struct ServerUnderTest {
     folder: tempfile::TempDir,
     started_boot_ms: u64,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Side {
-    fn start() -> Side {
+impl ServerUnderTest {
+    fn start() -> ServerUnderTest {
         let folder = super::folder();
-        let terms = Terms { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: Protocol::Auto };
+        let policy =
+            ListenerPolicy { rights: Arc::new(Rights::ALL), login: false, tls: false, protocol: Protocol::Auto };
         let at = ListenAt::Unix { path: folder.path().join("x"), mode: 0o700, group: None };
-        let bound = bind(&at, Owner::default(), terms, 64).unwrap_or_else(|error| panic!("{error}"));
-        let guard = Guard::new(&Default::default()).unwrap_or_else(|error| panic!("{error}"));
+        let bound = bind(&at, SocketOwner::default(), policy, 64).unwrap_or_else(|error| panic!("{error}"));
+        let authenticator = Authenticator::new(&Default::default()).unwrap_or_else(|error| panic!("{error}"));
         let service = super::service(64 << 20);
         // Its seconds begin with it.
         let started_boot_ms = service.started().boot_ms;
         let shutdown = CancellationToken::new();
         let supervisor = Supervisor::new(shutdown.clone());
-        let server = Server::new(vec![bound], service.into(), guard.into(), limits(), 1, &supervisor);
+        let server = Server::new(vec![bound], service.into(), authenticator.into(), limits(), 1, &supervisor);
         let server = server.unwrap_or_else(|error| panic!("{error}"));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap_or_else(|error| panic!("{error}")).block_on(server.run());
         });
-        Side { folder, started_boot_ms, shutdown, thread: Some(thread) }
+        ServerUnderTest { folder, started_boot_ms, shutdown, thread: Some(thread) }
     }
 
     fn path(&self) -> PathBuf {
@@ -100,7 +101,7 @@ impl Side {
     /// All that is answered on one connection.
     fn answer(&self, pieces: &[&[u8]]) -> Vec<u8> {
         let mut peer = UnixStream::connect(self.path()).unwrap_or_else(|error| panic!("{error}"));
-        let _ = peer.set_read_timeout(Some(PATIENCE));
+        let _ = peer.set_read_timeout(Some(TIMEOUT));
         for piece in pieces {
             // A server that has hung up has given its answer.
             if peer.write_all(piece).is_err() {
@@ -120,14 +121,14 @@ impl Side {
     }
 
     /// Brings both to the same cas id: an item that ended between the two made them differ.
-    fn level(&self, other: &Side) {
+    fn level(&self, other: &ServerUnderTest) {
         let (ours, theirs) = (self.ask(&[]).0, other.ask(&[]).0);
         let behind = if ours < theirs { self } else { other };
         behind.ask(&[b"ms probe 0 q\r\n\r\n".repeat(ours.abs_diff(theirs) as usize).as_slice()]);
     }
 }
 
-impl Drop for Side {
+impl Drop for ServerUnderTest {
     fn drop(&mut self) {
         self.shutdown.cancel();
         if let Some(thread) = self.thread.take() {
@@ -142,15 +143,15 @@ fn limits() -> Limits {
         requests_per_turn: 3,
         value_bytes_max: super::ITEM_SIZE_MAX,
         idle_timeout: None,
-        line_timeout: PATIENCE,
-        typing_pause: PATIENCE,
-        typing_max: PATIENCE,
-        block_timeout: PATIENCE,
+        line_timeout: TIMEOUT,
+        typing_pause: TIMEOUT,
+        typing_max: TIMEOUT,
+        block_timeout: TIMEOUT,
         in_flight_bytes_max: 1 << 30,
-        write_timeout: PATIENCE,
-        login_timeout: PATIENCE,
+        write_timeout: TIMEOUT,
+        login_timeout: TIMEOUT,
         login_failure_delay: Duration::ZERO,
-        handshake_timeout: PATIENCE,
+        handshake_timeout: TIMEOUT,
         hold: Duration::ZERO,
     }
 }

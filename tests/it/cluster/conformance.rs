@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Value};
-use tokencached::cluster::record::{Ended, NOBODY, Op, Record, StoreMs};
-use tokencached::cluster::redis::script::{self, FIELDS, Script, Time};
+use tokencached::cluster::record::{CallEnd, NOBODY, Op, Record, StoreMs};
+use tokencached::cluster::redis::script::{self, FIELDS, RecordScript, ScriptClock};
 
 use crate::support::redis::Redis;
 
@@ -24,7 +24,7 @@ struct Step {
     epoch: i64,
     generation: i64,
     ms: [u64; 2],
-    ended: Ended,
+    ended: CallEnd,
     flags: [bool; 2],
     text: Option<Arc<str>>,
 }
@@ -38,7 +38,7 @@ impl Step {
         let (calls, [minted, failed], [first, second]) = (self.text.clone(), self.flags, self.ms);
         match self.what {
             0 => Op::Read,
-            1..=4 => Op::Take { node, lease_ms: first, knows: generation, spacing_ms: second },
+            1..=4 => Op::Take { node, lease_ms: first, known_generation: generation, spacing_ms: second },
             5..=6 => Op::Announce { node, epoch, need_ms: first },
             7..=9 => Op::Publish { node, epoch, generation, value, calls, minted, keep_ms: first },
             10..=12 => Op::Close { node, epoch, ended: self.ended, failed, wait_ms: first, keep_ms: second, calls },
@@ -54,7 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let node = prop_oneof![3 => Just(None), 2 => (1_u64..4).prop_map(Some), 1 => Just(Some(NOBODY - 1))];
     let near = || prop_oneof![4 => Just(0_i64), 1 => -2_i64..3];
     let ms = || select(vec![0, 0, 1, 400, 1_000, 11_000, 60_000, 120_000, 120_001, 3_600_000, 3_600_001, 10_000_000]);
-    let ended = select(vec![Ended::Unsent, Ended::Answered, Ended::Lost]);
+    let ended = select(vec![CallEnd::Unsent, CallEnd::Answered, CallEnd::Lost]);
     let text = prop::option::of(select(vec![Arc::from(""), Arc::from("{\"a\":1}"), Arc::from("+-")]));
     let step = (wait_ms, 0_u8..16, node, near(), near(), [ms(), ms()], ended, any::<[bool; 2]>(), text).prop_map(
         |(wait_ms, what, node, epoch, generation, ms, ended, flags, text)| Step {
@@ -101,13 +101,13 @@ fn found() -> impl Strategy<Value = Vec<Option<String>>> {
 
 struct Bench {
     connection: Connection,
-    script: Script,
+    script: RecordScript,
     cases: u64,
 }
 
 impl Bench {
     fn new(redis: &Redis) -> Bench {
-        let (mut connection, script) = (redis.connect(), Script::new(Time::Given));
+        let (mut connection, script) = (redis.connect(), RecordScript::new(ScriptClock::Given));
         let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).query(&mut connection).unwrap();
         assert_eq!(sha, script.sha);
         Bench { connection, script, cases: 0 }
@@ -117,14 +117,14 @@ impl Bench {
         command.query(&mut self.connection).unwrap()
     }
 
-    fn stored(&mut self, key: &str) -> script::Stored {
+    fn stored(&mut self, key: &str) -> script::StoredRecord {
         match self.ask(redis::cmd("HMGET").arg(key).arg(&FIELDS)) {
             Value::Array(fields) => script::read(&fields),
             other => panic!("{other:?}"),
         }
     }
 
-    fn apply(&mut self, key: &str, op: &Op, now_ms: StoreMs) -> script::Applied {
+    fn apply(&mut self, key: &str, op: &Op, now_ms: StoreMs) -> script::ScriptAnswer {
         let mut call = redis::cmd("EVALSHA");
         call.arg(&self.script.sha).arg(3).arg(key).arg(&KEYS).arg("{c}:news").arg("t");
         call.arg(script::arguments(op).unwrap()).arg(now_ms);
@@ -139,21 +139,21 @@ impl Bench {
                 self.ask(redis::cmd("HSET").arg(&key).arg(field).arg(text));
             }
         }
-        let script::Stored { mut record, mut seq, .. } = self.stored(&key);
+        let script::StoredRecord { mut record, mut seq, .. } = self.stored(&key);
         let mut now_ms = BEGIN_MS;
         for step in steps {
             now_ms += step.wait_ms;
             let op = step.op(&record);
             let before = record.clone();
-            let verdict = record.apply(&op, now_ms);
+            let outcome = record.apply(&op, now_ms);
             let applied = self.apply(&key, &op, now_ms);
             let told = || format!("{op:?} on {before:?} at {now_ms}");
-            assert_eq!((applied.verdict, applied.now_ms), (verdict, now_ms), "{}", told());
+            assert_eq!((applied.outcome, applied.now_ms), (outcome, now_ms), "{}", told());
             assert_eq!(applied.stored.record, record, "{}", told());
             let after = self.stored(&key);
             assert_eq!(after.record, record, "{}", told());
             assert!(op == Op::Read || after.bad.is_none(), "what was not ours is gone: {}", told());
-            let looks = |record: &Record| (record.open, record.generation, record.value.clone());
+            let looks = |record: &Record| (record.unsettled, record.generation, record.value.clone());
             assert_eq!(looks(&before) != looks(&record), after.seq != seq, "{}", told());
             assert_eq!(applied.stored.seq, after.seq);
             seq = after.seq;

@@ -4,21 +4,21 @@
 //! Nearly all tests wait for what a client can see. Where a renewal is wanted before its time, all tokens are killed
 //! and a client says so (`delete`): how long the next one takes is no matter then.
 
-mod away;
 mod clients;
-mod crowd;
 mod failover;
-mod holder;
-mod shown;
-mod split;
-mod values;
+mod many_nodes;
+mod network_partition;
+mod paused_leaseholder;
+mod status;
+mod store_failures;
+mod tampered_records;
 
 use std::net::SocketAddr;
 
 use tokencached::sandbox::{Endpoint, Options, Verdict};
 
 use crate::support::redis::Redis;
-use crate::support::{APPID, Client, Node, PATIENCE, SECRET, Wechat, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, TIMEOUT, Wechat, wait_for, write};
 
 const SEALED_WITH: &str = "what-all-these-nodes-seal-with";
 pub const CLASSIC: &str = "token";
@@ -214,7 +214,7 @@ impl<'a> Group<'a> {
             if so(self) {
                 return;
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 panic!("waited in vain for {what}\n{}", self.logs());
             }
             std::thread::park_timeout(std::time::Duration::from_millis(5));

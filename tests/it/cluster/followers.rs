@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokencached::sandbox::Verdict;
 
 use super::http::{Impostor, http};
-use crate::http_api::{MEANT, Side};
+use crate::http_api::{API_HEADER, HttpNode};
 use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, tokencached_before, wait_for};
 
 /// An address that was free a moment ago.
@@ -204,18 +204,18 @@ fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
 #[test]
 fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
     let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
-    let renews = Side { node: renewing(&wechat, sides[0]), address: sides[0] };
+    let renews = HttpNode { node: renewing(&wechat, sides[0]), address: sides[0] };
     let _second = following(sides[0], sides[1]);
-    let third = Side { node: following(sides[1], sides[2]), address: sides[2] };
-    let age_ms = |side: &Side| side.get("/v1/credentials", &[MEANT]).json()["age_ms"].as_u64();
-    let (token, _) = third.token(&[MEANT]);
+    let third = HttpNode { node: following(sides[1], sides[2]), address: sides[2] };
+    let age_ms = |side: &HttpNode| side.get("/v1/credentials", &[API_HEADER]).json()["age_ms"].as_u64();
+    let (token, _) = third.token(&[API_HEADER]);
     assert_eq!(age_ms(&renews), Some(0), "it renews by itself");
     // Before its first look at the second it says nothing.
     wait_for("a fresh picture", || age_ms(&third).filter(|age| *age < 6_000));
     drop(renews);
     // The second answers the third as before, and has nothing new.
     wait_for("an older picture", || age_ms(&third).filter(|age| *age > 6_000));
-    assert_eq!(third.token(&[MEANT]).0, token);
+    assert_eq!(third.token(&[API_HEADER]).0, token);
 }
 
 /// A node of one version renews, one of another follows it.

@@ -273,7 +273,7 @@ fn a_forged_word_of_the_secret_keeps_no_node_from_renewing_after_a_restart() {
 
 /// Whole records of whatever may stand in their fields; the same in every run.
 #[test]
-fn whatever_stands_in_a_record_no_live_token_is_dropped_and_the_record_is_mended() {
+fn whatever_stands_in_a_record_no_live_token_is_dropped_and_the_record_is_repaired() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
     let fields = ["epoch", "holder", "until", "open_by", "open_settled_by", "open_at", "generation", "value", "asked"];

@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 use tokencached::clock::boot_ms;
 use tokencached::cluster::LeaderOptions;
-use tokencached::cluster::http::{BuildError, HttpStore};
-use tokencached::cluster::seal::{Seal, Value};
-use tokencached::cluster::{Moment, News, Op, Record, Shared, Unreachable, Watched, Why};
-use tokencached::sandbox::{AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::cluster::http::{HttpStore, LeaderConfigError};
+use tokencached::cluster::seal::{PublishedValue, Seal};
+use tokencached::cluster::{ClusterEvent, ClusterStore, Moment, Op, Record, RefreshReason, Unreachable, WatchedRecord};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::http_api::{KEYS, MEANT, Side, bearer, credential, key};
+use crate::http_api::{API_HEADER, HttpNode, KEYS, bearer, credential, key};
 use crate::refresher::Tls;
-use crate::support::{APPID, Node, PATIENCE, SECRET, Wechat, wait_for, write};
+use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, wait_for, write};
 
 const SEALING: &str = "drawn at random by the process";
 const TAG: &str = "the token";
@@ -32,17 +32,17 @@ fn free() -> SocketAddr {
 }
 
 /// A node that renews, with its side port there, and these lines in `[side]` and in the app's table.
-fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> Side {
+fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> HttpNode {
     let side = format!("[side]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{side}\n");
     let node = Node::start_in(folder, &format!("{side}{}", wechat.config("", app)), &[]);
-    Side { node, address }
+    HttpNode { node, address }
 }
 
-fn node(wechat: &Wechat) -> Side {
+fn node(wechat: &Wechat) -> HttpNode {
     node_in(tempfile::tempdir().unwrap(), wechat, free(), "", "")
 }
 
-fn keyed(wechat: &Wechat, app: &str) -> Side {
+fn keyed(wechat: &Wechat, app: &str) -> HttpNode {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", KEYS);
     node_in(folder, wechat, free(), "keys_file = \"{folder}/keys\"", app)
@@ -64,22 +64,22 @@ fn of(urls: &[String]) -> LeaderOptions {
     }
 }
 
-fn with_key(side: &Side, name: &str) -> LeaderOptions {
+fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
     let key = SecretSource::Fixed(Secret::new(key(name).to_owned()));
     LeaderOptions { key: Some(key), ..of(&[url(side.address)]) }
 }
 
-fn watched(tag: &str, app: &str, kind: &'static str) -> Watched {
-    Watched { tag: tag.into(), app: app.into(), kind, renews: false }
+fn watched(tag: &str, app: &str, kind: &'static str) -> WatchedRecord {
+    WatchedRecord { tag: tag.into(), app: app.into(), kind, renews: false }
 }
 
 /// A process that follows, as its refresher would see it.
 struct Follower {
     runtime: Runtime,
     store: Arc<HttpStore>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<ClusterEvent>,
     end: CancellationToken,
-    watched: Arc<[Watched]>,
+    watched: Arc<[WatchedRecord]>,
 }
 
 impl Follower {
@@ -87,24 +87,24 @@ impl Follower {
         Follower::of(nodes, vec![watched(TAG, APPID, "access_token")])
     }
 
-    fn of(nodes: &LeaderOptions, watched: Vec<Watched>) -> Follower {
+    fn of(nodes: &LeaderOptions, watched: Vec<WatchedRecord>) -> Follower {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let store = HttpStore::new(nodes, Secret::new(SEALING.into())).unwrap();
-        assert!(!store.leases());
+        assert!(!store.has_leases());
         let (sender, news) = mpsc::channel(4_096);
-        let (watched, end): (Arc<[Watched]>, _) = (watched.into(), CancellationToken::new());
+        let (watched, end): (Arc<[WatchedRecord]>, _) = (watched.into(), CancellationToken::new());
         runtime.spawn(store.clone().watch(watched.clone(), sender, end.clone()));
         Follower { runtime, store, news, end, watched }
     }
 
     #[track_caller]
-    fn next(&mut self) -> News {
+    fn next(&mut self) -> ClusterEvent {
         let Follower { runtime, news, .. } = self;
-        let came = runtime.block_on(async { tokio::time::timeout(PATIENCE, news.recv()).await });
+        let came = runtime.block_on(async { tokio::time::timeout(TIMEOUT, news.recv()).await });
         came.expect("waited in vain for news").expect("the watching ended")
     }
 
-    fn open(&self, index: usize, record: &Record) -> Option<Value> {
+    fn open(&self, index: usize, record: &Record) -> Option<PublishedValue> {
         let seal = Seal::new(&Secret::new(SEALING.into()), &self.watched[index].tag);
         let value = record.value.as_deref().map(|sealed| seal.open(sealed).unwrap())?;
         assert_eq!(value.generation, record.generation);
@@ -113,9 +113,9 @@ impl Follower {
 
     /// Waits for a value of that credential which fits.
     #[track_caller]
-    fn value(&mut self, index: usize, fits: impl Fn(&Value) -> bool) -> (Value, Moment) {
+    fn value(&mut self, index: usize, fits: impl Fn(&PublishedValue) -> bool) -> (PublishedValue, Moment) {
         loop {
-            if let News::Seen { index: of, record, moment } = self.next()
+            if let ClusterEvent::RecordChanged { index: of, record, moment } = self.next()
                 && of == index
                 && let Some(value) = self.open(index, &record)
                 && fits(&value)
@@ -129,7 +129,7 @@ impl Follower {
     #[track_caller]
     fn said(&mut self, fits: impl Fn(&Result<(), Unreachable>) -> bool) -> Result<(), Unreachable> {
         loop {
-            if let News::Reachable(said) = self.next()
+            if let ClusterEvent::Reachable(said) = self.next()
                 && fits(&said)
             {
                 return said;
@@ -152,15 +152,15 @@ impl Follower {
         self.said(Result::is_ok).unwrap();
     }
 
-    fn wish(&self, tag: &str, generation: Option<u64>, why: Why) -> Result<(), Unreachable> {
-        self.runtime.block_on(self.store.wish(tag, generation, why))
+    fn request_refresh(&self, tag: &str, generation: Option<u64>, why: RefreshReason) -> Result<(), Unreachable> {
+        self.runtime.block_on(self.store.request_refresh(tag, generation, why))
     }
 
     /// The last value among the news that are there already.
-    fn there(&mut self, index: usize) -> Option<Value> {
+    fn there(&mut self, index: usize) -> Option<PublishedValue> {
         let mut last = None;
         while let Ok(news) = self.news.try_recv() {
-            if let News::Seen { index: of, record, .. } = news
+            if let ClusterEvent::RecordChanged { index: of, record, .. } = news
                 && of == index
             {
                 last = self.open(index, &record).or(last);
@@ -180,13 +180,13 @@ impl Drop for Follower {
         let Follower { runtime, news, .. } = self;
         // Nobody is told anything after the end.
         let over = runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, async { while news.recv().await.is_some() {} }).await });
+            .block_on(async { tokio::time::timeout(TIMEOUT, async { while news.recv().await.is_some() {} }).await });
         assert!(over.is_ok() || std::thread::panicking(), "the watching does not end");
     }
 }
 
 /// Has the node make another token, and gives that.
-fn renew(wechat: &Wechat, side: &Side, headers: &[&str]) -> (String, u64) {
+fn renew(wechat: &Wechat, side: &HttpNode, headers: &[&str]) -> (String, u64) {
     let (before, _) = side.token(headers);
     wechat.kill_tokens(APPID);
     let answer = side.post(&credential("access_token", "/refresh"), headers, &format!("{{\"token\":\"{before}\"}}"));
@@ -204,7 +204,7 @@ fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let (value, moment) = follower.value(0, |_| true);
     let end_ms = moment.to_boot_ms(value.expires_ms);
     // Read later, on the same machine's clock: no earlier an end than the one told.
-    let page = other.get("/v1/credentials", &[MEANT]).json();
+    let page = other.get("/v1/credentials", &[API_HEADER]).json();
     let shown = page["credentials"].as_array().unwrap().iter().find(|of| of["kind"] == "access_token").unwrap().clone();
     if shown["generation"] == value.generation {
         assert_eq!(shown["token"], value.value.as_str());
@@ -224,22 +224,22 @@ fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     }
     assert_eq!(follower.read(TAG).unwrap().generation, last.generation);
     assert!(follower.read("another").is_err());
-    let taking = Op::Take { node: 1, lease_ms: 1, knows: 0, spacing_ms: 0 };
+    let taking = Op::Take { node: 1, lease_ms: 1, known_generation: 0, spacing_ms: 0 };
     assert!(follower.runtime.block_on(follower.store.ask(TAG, taking)).is_err());
 }
 
 #[test]
 fn what_does_not_live_there_is_told_as_nothing_and_comes_when_it_does() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
     let other = node(&wechat);
     wait_for("the failure", || (other.shown("access_token", &[])["state"] == "blocked").then_some(()));
     let mut follower = Follower::start(&of(&[url(other.address)]));
-    let News::Seen { index: 0, record, .. } = follower.next() else { panic!("nothing is told") };
+    let ClusterEvent::RecordChanged { index: 0, record, .. } = follower.next() else { panic!("nothing is told") };
     assert_eq!(record, Record::default());
     follower.well();
     wechat.clear_fault(APPID);
-    other.post(&credential("access_token", "/refresh"), &[MEANT], "");
+    other.post(&credential("access_token", "/refresh"), &[API_HEADER], "");
     follower.value(0, |value| value.generation > 0);
 }
 
@@ -247,13 +247,13 @@ fn what_does_not_live_there_is_told_as_nothing_and_comes_when_it_does() {
 fn a_value_that_wechat_refuses_is_told_as_withdrawn() {
     let wechat = Wechat::start();
     let other = node(&wechat);
-    other.token(&[MEANT]);
+    other.token(&[API_HEADER]);
     let mut follower = Follower::start(&of(&[url(other.address)]));
     let (first, _) = follower.value(0, |_| true);
     follower.well();
     wechat.kill_tokens(APPID);
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
-    follower.wish(TAG, Some(first.generation), Why::Tried).unwrap();
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
+    follower.request_refresh(TAG, Some(first.generation), RefreshReason::Probe).unwrap();
     let (value, _) = follower.value(0, |value| value.withdrawn);
     assert_eq!((value.value, value.generation), (first.value, first.generation));
 }
@@ -262,7 +262,7 @@ fn a_value_that_wechat_refuses_is_told_as_withdrawn() {
 fn a_node_that_was_killed_is_followed_again_when_it_is_back() {
     let wechat = Wechat::start();
     let other = node(&wechat);
-    other.token(&[MEANT]);
+    other.token(&[API_HEADER]);
     let (address, mut follower) = (other.address, Follower::start(&of(&[url(other.address)])));
     let (first, _) = follower.value(0, |_| true);
     follower.well();
@@ -270,10 +270,10 @@ fn a_node_that_was_killed_is_followed_again_when_it_is_back() {
     let said = follower.trouble("");
     assert!(said.text.contains(&url(address)), "{said:?}");
     assert_eq!(follower.read(TAG).unwrap().generation, first.generation, "the last one is known");
-    assert!(follower.wish(TAG, None, Why::Asked).is_err());
+    assert!(follower.request_refresh(TAG, None, RefreshReason::Renew).is_err());
     let other = node_in(folder, &wechat, address, "", "");
     follower.well();
-    let (token, generation) = renew(&wechat, &other, &[MEANT]);
+    let (token, generation) = renew(&wechat, &other, &[API_HEADER]);
     let (value, _) = follower.value(0, |value| value.value == token);
     assert_eq!(value.generation, generation);
 }
@@ -282,48 +282,52 @@ fn a_node_that_was_killed_is_followed_again_when_it_is_back() {
 fn a_node_that_has_lost_its_state_is_followed_all_the_same() {
     let wechat = Wechat::start();
     let other = node(&wechat);
-    other.token(&[MEANT]);
+    other.token(&[API_HEADER]);
     for _ in 0..2 {
-        renew(&wechat, &other, &[MEANT]);
+        renew(&wechat, &other, &[API_HEADER]);
     }
     let (address, mut follower) = (other.address, Follower::start(&of(&[url(other.address)])));
     let (before, _) = follower.value(0, |_| true);
     drop(other);
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, address, "", "");
-    let (token, generation) = renew(&wechat, &other, &[MEANT]);
+    let (token, generation) = renew(&wechat, &other, &[API_HEADER]);
     let (value, _) = follower.value(0, |value| value.value == token);
     assert!(value.generation > before.generation, "the count goes on without the state");
     assert_eq!(value.generation, generation);
     wechat.kill_tokens(APPID);
     follower.there(0);
-    follower.wish(TAG, Some(value.generation), Why::Refused).unwrap();
+    follower.request_refresh(TAG, Some(value.generation), RefreshReason::Report).unwrap();
     let next = follower.there(0).expect("the successor is here when the wish is over");
     assert_eq!(next.generation, value.generation + 1);
-    assert_eq!(next.value, other.token(&[MEANT]).0);
+    assert_eq!(next.value, other.token(&[API_HEADER]).0);
 }
 
 #[test]
 fn when_the_first_of_two_nodes_dies_the_second_is_followed_and_nothing_is_said() {
     let wechat = Wechat::start();
     let (first, second) = (node(&wechat), node(&wechat));
-    let (token, _) = first.token(&[MEANT]);
-    second.token(&[MEANT]);
+    let (token, _) = first.token(&[API_HEADER]);
+    second.token(&[API_HEADER]);
     let mut follower = Follower::start(&of(&[url(first.address), url(second.address)]));
     follower.value(0, |value| value.value == token);
     follower.well();
     drop(first);
-    let (token, _) = renew(&wechat, &second, &[MEANT]);
+    let (token, _) = renew(&wechat, &second, &[API_HEADER]);
     loop {
         match follower.next() {
-            News::Seen { record, .. } if follower.open(0, &record).is_some_and(|value| value.value == token) => break,
-            News::Reachable(said) => panic!("{said:?}"),
+            ClusterEvent::RecordChanged { record, .. }
+                if follower.open(0, &record).is_some_and(|value| value.value == token) =>
+            {
+                break;
+            }
+            ClusterEvent::Reachable(said) => panic!("{said:?}"),
             _ => {}
         }
     }
     // Nor does a wish mind.
     wechat.kill_tokens(APPID);
-    follower.wish(TAG, None, Why::Refused).unwrap();
-    assert_eq!(follower.there(0).map(|value| value.value), Some(second.token(&[MEANT]).0));
+    follower.request_refresh(TAG, None, RefreshReason::Report).unwrap();
+    assert_eq!(follower.there(0).map(|value| value.value), Some(second.token(&[API_HEADER]).0));
     let address = second.address;
     drop(second);
     let said = follower.trouble("");
@@ -364,11 +368,11 @@ fn a_key_for_one_app_brings_that_app_and_says_what_is_missing() {
     let said = follower.trouble("does not show access_token of wxsecond");
     assert!(said.advice.contains("rights"), "{said:?}");
     // The others go on.
-    let (token, _) = renew(&wechat, &other, &[MEANT, &bearer("ops")]);
+    let (token, _) = renew(&wechat, &other, &[API_HEADER, &bearer("ops")]);
     follower.value(1, |next| next.value == token && next.generation > value.generation);
-    let refused = follower.wish(TAG, None, Why::Refused).unwrap_err();
+    let refused = follower.request_refresh(TAG, None, RefreshReason::Report).unwrap_err();
     assert!(refused.text.contains("too few rights"), "{refused:?}");
-    assert!(follower.wish("second", None, Why::Refused).unwrap_err().text.contains("no such app"));
+    assert!(follower.request_refresh("second", None, RefreshReason::Report).unwrap_err().text.contains("no such app"));
     // What the operator does about it counts at once.
     let more = KEYS.replace("read:wx0123456789abcdef", "read:wx0123456789abcdef read:wxsecond");
     write(other.node.folder.path(), "keys", &more);
@@ -392,7 +396,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     let mut follower = Follower::start(&there(Some(tls.file("ca.pem"))));
     follower.value(0, |_| true);
     follower.well();
-    follower.wish(TAG, None, Why::Tried).unwrap();
+    follower.request_refresh(TAG, None, RefreshReason::Probe).unwrap();
     for ca_file in [None, Some(stranger.file("ca.pem"))] {
         let mut follower = Follower::start(&there(ca_file));
         let said = follower.trouble("is not trusted");
@@ -400,7 +404,8 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
         assert!(follower.read(TAG).is_err());
     }
     for file in [tls.file("key.pem"), tls.file("missing.pem")] {
-        let Err(BuildError::CaFile { path, .. }) = HttpStore::new(&there(Some(file.clone())), Secret::new("x".into()))
+        let Err(LeaderConfigError::CaFile { path, .. }) =
+            HttpStore::new(&there(Some(file.clone())), Secret::new("x".into()))
         else {
             panic!("{file:?} is taken")
         };
@@ -418,33 +423,35 @@ fn a_wish_has_the_value_looked_into_there_and_the_answer_is_here_when_it_is_over
     follower.well();
     let probes = || wechat.calls(APPID).of(Endpoint::GetApiDomainIp);
     let before = probes();
-    follower.wish(TAG, None, Why::Tried).unwrap();
+    follower.request_refresh(TAG, None, RefreshReason::Probe).unwrap();
     assert_eq!(probes(), before + 1, "it was tried");
     assert_eq!(follower.there(0).map(|value| value.generation), Some(first.generation));
     wechat.kill_tokens(APPID);
-    follower.wish(TAG, Some(first.generation), Why::Refused).unwrap();
+    follower.request_refresh(TAG, Some(first.generation), RefreshReason::Report).unwrap();
     let next = follower.there(0).expect("the new token");
     assert_eq!(next.generation, first.generation + 1);
     assert_eq!(next.value, other.token(&[&bearer("ops")]).0);
     let calls = wechat.calls(APPID).recent.len();
-    follower.wish(TAG, Some(first.generation), Why::Refused).unwrap();
+    follower.request_refresh(TAG, Some(first.generation), RefreshReason::Report).unwrap();
     assert_eq!(wechat.calls(APPID).recent.len(), calls, "late news of an earlier value");
     assert_eq!(follower.there(0).map(|value| value.value), Some(next.value));
-    assert!(follower.wish("another", None, Why::Asked).is_err());
+    assert!(follower.request_refresh("another", None, RefreshReason::Renew).is_err());
 }
 
 #[test]
 fn many_wishes_at_once_all_end() {
     let wechat = Wechat::start();
     let other = node(&wechat);
-    other.token(&[MEANT]);
+    other.token(&[API_HEADER]);
     let mut follower = Follower::start(&of(&[url(other.address)]));
     let (first, _) = follower.value(0, |_| true);
     wechat.kill_tokens(APPID);
     let wishes: Vec<_> = (0..100)
         .map(|_| {
             let store = follower.store.clone();
-            follower.runtime.spawn(async move { store.wish(TAG, Some(first.generation), Why::Refused).await })
+            follower
+                .runtime
+                .spawn(async move { store.request_refresh(TAG, Some(first.generation), RefreshReason::Report).await })
         })
         .collect();
     for wish in wishes {
@@ -458,7 +465,7 @@ fn many_wishes_at_once_all_end() {
 fn a_node_that_hangs_is_given_up_and_taken_up_again() {
     let wechat = Wechat::start();
     let other = node(&wechat);
-    other.token(&[MEANT]);
+    other.token(&[API_HEADER]);
     let mut follower = Follower::start(&LeaderOptions { timeout_ms: 500, ..of(&[url(other.address)]) });
     follower.value(0, |_| true);
     follower.well();
@@ -466,7 +473,7 @@ fn a_node_that_hangs_is_given_up_and_taken_up_again() {
     follower.trouble("did not answer in time");
     other.node.signal("CONT");
     follower.well();
-    let (token, _) = renew(&wechat, &other, &[MEANT]);
+    let (token, _) = renew(&wechat, &other, &[API_HEADER]);
     follower.value(0, |value| value.value == token);
 }
 
@@ -483,10 +490,10 @@ fn pages_of_apps_all_arrive() {
     let mut seen = vec![false; 1_100];
     loop {
         match follower.next() {
-            News::Seen { index, record, .. } => seen[index] |= follower.open(index, &record).is_some(),
-            News::Reachable(said) => break said.unwrap(),
-            News::Complete { .. } => {}
-            News::Wish { .. } => panic!("nobody wishes"),
+            ClusterEvent::RecordChanged { index, record, .. } => seen[index] |= follower.open(index, &record).is_some(),
+            ClusterEvent::Reachable(said) => break said.unwrap(),
+            ClusterEvent::UpToDate { .. } => {}
+            ClusterEvent::RefreshRequested { .. } => panic!("nobody wishes"),
         }
     }
     assert!(seen.iter().all(|seen| *seen), "everything is there before the other node counts as reachable");
@@ -517,7 +524,7 @@ impl Impostor {
     }
 
     fn answer(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<u8>, endless: bool) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -579,7 +586,7 @@ fn an_impostor_whose_answer_would_do_is_believed_so_that_the_next_test_means_som
 fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
     let wechat = Wechat::start();
     let good = node(&wechat);
-    good.token(&[MEANT]);
+    good.token(&[API_HEADER]);
     let whole = http(&page("\"TOKEN\"", "false"));
     let to_good =
         format!("HTTP/1.1 302 Found\r\nLocation: {}/v1/credentials\r\nContent-Length: 0\r\n\r\n", url(good.address));
@@ -606,7 +613,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
         let nodes = LeaderOptions { timeout_ms: 2_000, ..of(&[url(impostor.address)]) };
         let mut follower = Follower::start(&nodes);
         match follower.next() {
-            News::Reachable(Err(said)) => {
+            ClusterEvent::Reachable(Err(said)) => {
                 assert!(said.text.contains(words) && !said.text.contains("TOKEN"), "{what}: {said:?}");
             }
             other => panic!("{what}: {other:?}"),

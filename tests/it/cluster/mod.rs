@@ -9,11 +9,11 @@ mod followers;
 #[cfg(feature = "redis")]
 mod forged;
 mod http;
+mod in_process;
 #[cfg(feature = "redis")]
-mod killing;
+mod node_kills;
 mod scale;
 #[cfg(feature = "redis")]
 mod store;
-mod together;
 #[cfg(feature = "redis")]
 mod upgrade;

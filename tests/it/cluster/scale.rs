@@ -10,12 +10,12 @@ mod sim;
 
 use self::scenarios::{each, last_had_it_us, setup, sum, trouble};
 use self::sim::{Act, Books, Reads, SECOND_US, Setup};
-use tokencached::platform::{Kind, mp};
+use tokencached::platform::{CredentialType, mp};
 
 const NODES: usize = 100;
 const MINUTE_US: u64 = 60 * SECOND_US;
 
-fn read(nodes: usize, kind: &'static Kind, seed: u64) -> Setup {
+fn read(nodes: usize, kind: &'static CredentialType, seed: u64) -> Setup {
     Setup { read_every_us: 5 * SECOND_US, ..setup(nodes, kind, seed) }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokencached::cluster::StoreOptions;
-use tokencached::cluster::record::{Op, Record, Verdict};
+use tokencached::cluster::record::{Op, OpOutcome, Record};
 use tokencached::cluster::redis::RedisStore;
-use tokencached::cluster::{Answer, Moment, News, NodeId, Shared, Unreachable, Watched, Why};
+use tokencached::cluster::{
+    ClusterEvent, ClusterStore, Moment, NodeId, RefreshReason, StoreAnswer, Unreachable, WatchedRecord,
+};
 use tokencached::redis_client::options::{RedisAt, RedisOptions};
 use tokencached::secret::Secret;
 use tokencached::secret_source::{SecretOrigin, SecretSource};
@@ -15,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::PATIENCE;
+use crate::support::TIMEOUT;
 use crate::support::redis::{Redis, free_port};
 
 /// What a poll can find long before a test gives up, and what none finds within a test.
@@ -49,7 +51,7 @@ struct Node {
     runtime: Runtime,
     store: Arc<RedisStore>,
     id: NodeId,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<ClusterEvent>,
     end: CancellationToken,
 }
 
@@ -65,41 +67,42 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let store = RedisStore::new(state, id);
-        let of = |tag: &&str| Watched { tag: Arc::from(*tag), app: "wx1".into(), kind: "access_token", renews };
-        let watched: Arc<[Watched]> = tags.iter().map(of).collect();
+        let of = |tag: &&str| WatchedRecord { tag: Arc::from(*tag), app: "wx1".into(), kind: "access_token", renews };
+        let watched: Arc<[WatchedRecord]> = tags.iter().map(of).collect();
         let ((sender, news), end) = (mpsc::channel(16), CancellationToken::new());
         runtime.spawn(store.clone().watch(watched, sender, end.clone()));
         Node { runtime, store, id, news, end }
     }
 
-    fn try_ask(&self, tag: &str, op: Op) -> Result<Answer, Unreachable> {
+    fn try_ask(&self, tag: &str, op: Op) -> Result<StoreAnswer, Unreachable> {
         self.runtime.block_on(self.store.ask(tag, op))
     }
 
     #[track_caller]
-    fn ask(&self, tag: &str, op: Op) -> Answer {
+    fn ask(&self, tag: &str, op: Op) -> StoreAnswer {
         self.try_ask(tag, op).unwrap()
     }
 
     /// Publishes the next value, as a node does that has asked WeChat.
     #[track_caller]
-    fn publish(&self, tag: &str) -> Answer {
-        let take = self.ask(tag, Op::Take { node: self.id, lease_ms: 10_000, knows: u64::MAX, spacing_ms: 0 });
-        assert_eq!(take.verdict, Verdict::Done);
+    fn publish(&self, tag: &str) -> StoreAnswer {
+        let take =
+            self.ask(tag, Op::Take { node: self.id, lease_ms: 10_000, known_generation: u64::MAX, spacing_ms: 0 });
+        assert_eq!(take.outcome, OpOutcome::Done);
         let (epoch, generation) = (take.record.epoch, take.record.generation + 1);
         let announced = self.ask(tag, Op::Announce { node: self.id, epoch, need_ms: 100 });
-        assert_eq!(announced.verdict, Verdict::Done);
+        assert_eq!(announced.outcome, OpOutcome::Done);
         let value = format!("sealed {generation}").into();
         let (node, calls) = (self.id, Some(Arc::from("{}")));
         let publish = Op::Publish { node, epoch, generation, value, calls, minted: true, keep_ms: 0 };
         let published = self.ask(tag, publish);
-        assert_eq!(published.verdict, Verdict::Done);
+        assert_eq!(published.outcome, OpOutcome::Done);
         published
     }
 
     /// The next news that is wanted; others go by.
     #[track_caller]
-    fn next<T>(&mut self, what: &str, mut wanted: impl FnMut(News) -> Option<T>) -> T {
+    fn next<T>(&mut self, what: &str, mut wanted: impl FnMut(ClusterEvent) -> Option<T>) -> T {
         let news = &mut self.news;
         let waiting = async {
             loop {
@@ -109,14 +112,16 @@ impl Node {
                 }
             }
         };
-        let found = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, waiting).await });
+        let found = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, waiting).await });
         found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
     }
 
     #[track_caller]
     fn sees(&mut self, index: usize, what: &str, wanted: impl Fn(&Record) -> bool) -> (Record, Moment) {
         self.next(what, |news| match news {
-            News::Seen { index: at, record, moment } if at == index && wanted(&record) => Some((record, moment)),
+            ClusterEvent::RecordChanged { index: at, record, moment } if at == index && wanted(&record) => {
+                Some((record, moment))
+            }
             _ => None,
         })
     }
@@ -131,7 +136,7 @@ impl Node {
     fn sees_all(&mut self, many: usize, wanted: impl Fn(&Record) -> bool) {
         let mut missing: std::collections::HashSet<usize> = (0..many).collect();
         self.next("all records", |news| {
-            if let News::Seen { index, record, .. } = news
+            if let ClusterEvent::RecordChanged { index, record, .. } = news
                 && wanted(&record)
             {
                 missing.remove(&index);
@@ -143,14 +148,14 @@ impl Node {
     #[track_caller]
     fn is_unreachable(&mut self) -> Unreachable {
         self.next("it to be out of reach", |news| match news {
-            News::Reachable(reachable) => reachable.err(),
+            ClusterEvent::Reachable(reachable) => reachable.err(),
             _ => None,
         })
     }
 
     #[track_caller]
     fn is_reachable(&mut self) {
-        self.next("it to be within reach", |news| matches!(news, News::Reachable(Ok(()))).then_some(()));
+        self.next("it to be within reach", |news| matches!(news, ClusterEvent::Reachable(Ok(()))).then_some(()));
     }
 }
 
@@ -188,7 +193,7 @@ fn what_one_node_publishes_another_hears_at_once() {
     let published = one.publish("t1");
     let (record, moment) = other.sees(1, "the value", |record| record.value.is_some());
     assert_eq!(record, published.record);
-    assert_eq!(record.open, None);
+    assert_eq!(record.unsettled, None);
     // Both nodes run under one boot clock, so an instant of the store's is the same on both, and never too late.
     let (here, there) = (moment.to_boot_ms(published.moment.store_ms), published.moment.received_ms);
     assert!(here <= there, "{here} {there}");
@@ -196,7 +201,7 @@ fn what_one_node_publishes_another_hears_at_once() {
     assert!(moment.store_ms >= published.moment.store_ms);
     // An announcement is news as well: followers know that the value may be doomed.
     one.ask("t1", Op::Doubt { generation: 1 });
-    other.sees(1, "the doubt", |record| record.open.is_some_and(|open| open.by == 0));
+    other.sees(1, "the doubt", |record| record.unsettled.is_some_and(|open| open.by == 0));
     assert_eq!(calls(&redis, "publish"), 3);
 }
 
@@ -294,7 +299,7 @@ fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
     redis.signal("CONT");
     node.is_reachable();
     assert!(lost.unknown, "{lost:?}");
-    node.sees(0, "what was asked while it hung", |record| record.open.is_some());
+    node.sees(0, "what was asked while it hung", |record| record.unsettled.is_some());
     node.publish("t0");
     node.sees_generation(0, 1);
 }
@@ -330,7 +335,7 @@ fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
     let _: () = redis.ask(&["SET", &key("seq"), "rubbish"]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0", "t1"], true);
     let (record, _) = node.sees(0, "the record", |_| true);
-    assert_eq!((record.epoch, record.open, record.generation), (0, None, 7));
+    assert_eq!((record.epoch, record.unsettled, record.generation), (0, None, 7));
     node.sees(1, "the other", Record::is_blank);
     node.publish("t0");
     node.sees_generation(0, 8);
@@ -367,16 +372,16 @@ fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
     for round in 1..4 {
         let (store, (sender, mut over)) = (asking.store.clone(), oneshot::channel());
         asking.runtime.spawn(async move {
-            let _ = sender.send(store.wish("t1", Some(round), Why::Rival).await);
+            let _ = sender.send(store.request_refresh("t1", Some(round), RefreshReason::ForeignWriter).await);
         });
         let granted = grant(&mut renewing, round);
         assert!(over.try_recv().is_err(), "it is not over yet");
         renewing[granted.0].publish("t1");
         drop(granted.1);
-        asking.runtime.block_on(async { tokio::time::timeout(PATIENCE, over).await }).unwrap().unwrap().unwrap();
+        asking.runtime.block_on(async { tokio::time::timeout(TIMEOUT, over).await }).unwrap().unwrap().unwrap();
         let seen = std::iter::from_fn(|| asking.news.try_recv().ok());
         let generations = seen.filter_map(|news| match news {
-            News::Seen { record, .. } => Some(record.generation),
+            ClusterEvent::RecordChanged { record, .. } => Some(record.generation),
             _ => None,
         });
         assert_eq!(generations.max(), Some(round), "the value was here before the end of the wish");
@@ -385,7 +390,7 @@ fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
     crate::support::wait_for("three attempts at each", || (calls(&redis, "set") == 9).then_some(()));
     for node in &mut renewing {
         while let Ok(news) = node.news.try_recv() {
-            assert!(!matches!(news, News::Wish { .. }), "nobody else has got one");
+            assert!(!matches!(news, ClusterEvent::RefreshRequested { .. }), "nobody else has got one");
         }
     }
 }
@@ -395,10 +400,12 @@ fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
 fn grant(nodes: &mut [Node], round: u64) -> (usize, oneshot::Sender<()>) {
     crate::support::wait_for("the wish", || {
         nodes.iter_mut().enumerate().find_map(|(at, node)| match node.news.try_recv() {
-            Ok(News::Wish { index: 1, generation, why: Why::Rival, done }) if generation == Some(round) => {
+            Ok(ClusterEvent::RefreshRequested { index: 1, generation, why: RefreshReason::ForeignWriter, done })
+                if generation == Some(round) =>
+            {
                 Some((at, done))
             }
-            Ok(News::Wish { .. }) => panic!("another wish than was made"),
+            Ok(ClusterEvent::RefreshRequested { .. }) => panic!("another wish than was made"),
             _ => None,
         })
     })
@@ -410,7 +417,7 @@ fn a_wish_that_nobody_can_grant_fails_at_once() {
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
     asking.sees_all(1, Record::is_blank);
     wait_for_listeners(&redis, "news", 1);
-    let wish = |node: &Node| node.runtime.block_on(node.store.wish("t0", None, Why::Asked));
+    let wish = |node: &Node| node.runtime.block_on(node.store.request_refresh("t0", None, RefreshReason::Renew));
     let nobody = wish(&asking).unwrap_err();
     assert!(nobody.text.contains("no node that may call WeChat") && !nobody.unknown, "{nobody}");
     // One that renews others than this.
@@ -428,14 +435,14 @@ fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
     wait_for_listeners(&redis, "news", 2);
     let (store, (sender, over)) = (asking.store.clone(), oneshot::channel());
     asking.runtime.spawn(async move {
-        let _ = sender.send(store.wish("t0", None, Why::Refused).await);
+        let _ = sender.send(store.request_refresh("t0", None, RefreshReason::Report).await);
     });
     let _done = renewing.next("the wish", |news| match news {
-        News::Wish { done, .. } => Some(done),
+        ClusterEvent::RefreshRequested { done, .. } => Some(done),
         _ => None,
     });
     redis.kill();
-    let over = asking.runtime.block_on(async { tokio::time::timeout(PATIENCE, over).await }).unwrap().unwrap();
+    let over = asking.runtime.block_on(async { tokio::time::timeout(TIMEOUT, over).await }).unwrap().unwrap();
     assert!(over.is_err_and(|lost| lost.unknown));
 }
 
@@ -478,7 +485,7 @@ fn a_slow_reader_loses_nothing_and_the_redis_notices_nothing_of_it() {
     let begun = polls();
     crate::support::wait_for("polls", || (polls() >= begun + 2).then_some(()));
     wait_for_listeners(&redis, "news", 2);
-    node.sees_all(MANY, |record| record.generation == 1 && record.open.is_none());
+    node.sees_all(MANY, |record| record.generation == 1 && record.unsettled.is_none());
 }
 
 #[test]
@@ -497,16 +504,16 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     wait_for_listeners(&redis, "news", 2);
     let (store, (sender, over)) = (asking.store.clone(), oneshot::channel());
     asking.runtime.spawn(async move {
-        let _ = sender.send(store.wish("t0", None, Why::Tried).await);
+        let _ = sender.send(store.request_refresh("t0", None, RefreshReason::Probe).await);
     });
     let done = renewing.next("the wish", |news| match news {
-        News::Wish { done, .. } => Some(done),
+        ClusterEvent::RefreshRequested { done, .. } => Some(done),
         _ => None,
     });
     renewing.publish("t0");
     done.send(()).unwrap();
     asking.sees_generation(0, 1);
-    asking.runtime.block_on(async { tokio::time::timeout(PATIENCE, over).await }).unwrap().unwrap().unwrap();
+    asking.runtime.block_on(async { tokio::time::timeout(TIMEOUT, over).await }).unwrap().unwrap().unwrap();
     let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]);
     assert!(denied.is_empty(), "{denied:?}");
 }

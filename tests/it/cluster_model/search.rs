@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::hash::{BuildHasher, Hash};
 
-use super::broken::Broken;
+use super::broken_rules::BrokenRule;
 use super::steps::{Bounds, Event, after, events, round};
 use super::world::{ADVERSE, Adverse, Node, Phase, World};
 
@@ -41,7 +41,7 @@ pub struct Found {
 
 struct Search {
     bounds: Bounds,
-    broken: Broken,
+    broken: BrokenRule,
     hasher: foldhash::fast::FixedState,
     known: HashSet<u64>,
     /// Worlds that come to rest.
@@ -52,7 +52,7 @@ struct Search {
 }
 
 /// Everything within these bounds.
-pub fn search(bounds: Bounds, broken: Broken) -> Result<Seen, Found> {
+pub fn search(bounds: Bounds, broken: BrokenRule) -> Result<Seen, Found> {
     let mut search = Search {
         bounds,
         broken,
@@ -234,7 +234,7 @@ fn judge(world: &World) -> Option<&'static str> {
 /// A node serves what two later tokens have ended, knows all that the record says, and nobody is at it.
 fn serves_a_dead_token(world: &World) -> bool {
     let late = |phase: &Phase| phase.flight().is_some_and(|flight| flight.late || flight.over);
-    let at_it = world.record.open.is_some()
+    let at_it = world.record.unsettled.is_some()
         || world.nodes.iter().any(|node| node.up && late(&node.phase) && node.phase.request().is_some());
     let settled = |node: &&Node| node.up && node.value > 0 && node.generation >= world.record.generation;
     !at_it && world.is_accounted_for() && world.nodes.iter().filter(settled).any(|node| node.value + 2 <= world.minted)

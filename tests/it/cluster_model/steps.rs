@@ -2,11 +2,11 @@
 //!
 //! A node's own steps are decided by `turn`, the store's by `Record::apply`; the rest is WeChat and bad luck.
 
+use tokencached::cluster::node_rules::{self, NextStep, PublishResult};
 use tokencached::cluster::record::NOBODY;
-use tokencached::cluster::turn::{self, Next, Published};
-use tokencached::cluster::{Ended, Record, Verdict};
+use tokencached::cluster::{CallEnd, OpOutcome, Record};
 
-use super::broken::Broken;
+use super::broken_rules::BrokenRule;
 use super::world::{Adverse, Asked, Flight, Mint, Node, Orphan, Phase, Request, World, id};
 
 /// What becomes of a question to the store.
@@ -60,7 +60,7 @@ pub struct Bounds {
     pub prompt: bool,
 }
 
-pub fn events(world: &World, bounds: Bounds, broken: Broken) -> Vec<Event> {
+pub fn events(world: &World, bounds: Bounds, broken: BrokenRule) -> Vec<Event> {
     let more = world.adverse_events() < bounds.adverse;
     let mut events = Vec::new();
     if world.renewals < bounds.renewals && world.due < world.minted {
@@ -88,7 +88,7 @@ pub fn events(world: &World, bounds: Bounds, broken: Broken) -> Vec<Event> {
     events
 }
 
-fn node_events(world: &World, index: usize, (more, broken): (bool, Broken), events: &mut Vec<Event>) {
+fn node_events(world: &World, index: usize, (more, broken): (bool, BrokenRule), events: &mut Vec<Event>) {
     let node = &world.nodes[index];
     if !node.up {
         events.extend([true, false].map(|memory| Event::Restart { node: index, memory }));
@@ -141,13 +141,13 @@ fn asks(node: &Node) -> bool {
     )
 }
 
-fn may_step(world: &World, node: &Node, broken: Broken) -> bool {
+fn may_step(world: &World, node: &Node, broken: BrokenRule) -> bool {
     match node.phase {
         Phase::Idle => node.value <= world.due,
         Phase::Calls(..) => false,
         // A call that is lost is reported at once while its lease lasts, and else when it cannot be on its way any more.
         Phase::ClosesLost(flight, request, again) => {
-            request != Request::OnItsWay || !(flight.over || again) || broken == Broken::LateLostIsReportedAtOnce
+            request != Request::OnItsWay || !(flight.over || again) || broken == BrokenRule::LateLostIsReportedAtOnce
         }
         _ => true,
     }
@@ -176,7 +176,7 @@ fn lease_may_end(world: &World) -> bool {
         && world.orphans.iter().all(|orphan| orphan.late)
 }
 
-pub fn after(world: &World, event: Event, broken: Broken) -> World {
+pub fn after(world: &World, event: Event, broken: BrokenRule) -> World {
     let mut world = world.clone();
     match event {
         Event::Due => {
@@ -284,7 +284,7 @@ fn orphan(world: &mut World, phase: &Phase) {
     }
 }
 
-fn look(world: &mut World, index: usize, broken: Broken) {
+fn look(world: &mut World, index: usize, broken: BrokenRule) {
     world.adopt(index, broken);
     let (record, node) = (&world.record, &world.nodes[index]);
     if node.phase != Phase::Idle {
@@ -297,7 +297,7 @@ fn look(world: &mut World, index: usize, broken: Broken) {
         Phase::Idle
     } else if node.value > 0 && (node.generation > record.generation || record.value.is_none()) {
         Phase::Offers
-    } else if record.open.is_some() && broken != Broken::OpenIsNotSettled {
+    } else if record.unsettled.is_some() && broken != BrokenRule::OpenIsNotSettled {
         Phase::Takes
     } else {
         Phase::Idle
@@ -305,7 +305,7 @@ fn look(world: &mut World, index: usize, broken: Broken) {
 }
 
 /// Asks the store; nothing if no answer comes.
-fn ask(world: &mut World, asked: Asked, way: Way, broken: Broken) -> Option<Verdict> {
+fn ask(world: &mut World, asked: Asked, way: Way, broken: BrokenRule) -> Option<OpOutcome> {
     match way {
         Way::Heard => {}
         Way::AnswerLost | Way::Missing => world.count(Adverse::Unheard),
@@ -325,7 +325,7 @@ fn ask(world: &mut World, asked: Asked, way: Way, broken: Broken) -> Option<Verd
     }
 }
 
-fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
+fn step(world: &mut World, index: usize, way: Way, broken: BrokenRule) {
     let node = world.nodes[index];
     let next = match node.phase {
         Phase::Idle => Phase::Takes,
@@ -334,7 +334,7 @@ fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
             Phase::Idle
         }
         Phase::Doubts { generation } => {
-            if ask(world, Asked::Doubt { generation }, way, broken) == Some(Verdict::Done) {
+            if ask(world, Asked::Doubt { generation }, way, broken) == Some(OpOutcome::Done) {
                 // The answer has the record as it is now: that is taken, not what had been seen.
                 world.nodes[index].value = world.record.value.unwrap_or(node.value);
             }
@@ -343,12 +343,12 @@ fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
         Phase::Takes => takes(world, index, way, broken),
         Phase::Announces(flight) => {
             match ask(world, Asked::Announce { node: id(index), epoch: flight.epoch }, way, broken) {
-                Some(Verdict::Done) => Phase::LooksAtTheClock(flight),
+                Some(OpOutcome::Done) => Phase::LooksAtTheClock(flight),
                 Some(_) => Phase::ClosesUnsent(flight),
                 None => node.phase,
             }
         }
-        Phase::LooksAtTheClock(flight) if flight.over && broken != Broken::ClockIsNotLookedAt => {
+        Phase::LooksAtTheClock(flight) if flight.over && broken != BrokenRule::ClockIsNotLookedAt => {
             Phase::ClosesUnsent(flight)
         }
         Phase::LooksAtTheClock(flight) => Phase::Sends(flight),
@@ -356,7 +356,7 @@ fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
         Phase::Calls(..) => node.phase,
         Phase::Publishes(flight, mint) => publishes(world, index, flight, mint, way, broken),
         Phase::LooksForItsValue(flight, mint) => {
-            if broken != Broken::PublishedAgainWithoutLooking
+            if broken != BrokenRule::PublishedAgainWithoutLooking
                 && (world.record.generation, world.record.value) == (flight.generation, Some(mint))
             {
                 world.adopt(index, broken);
@@ -365,8 +365,8 @@ fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
                 Phase::Publishes(flight, mint)
             }
         }
-        Phase::ClosesUnsent(flight) => closes(world, index, flight, Ended::Unsent, way, broken),
-        Phase::ClosesAnswered(flight) => closes(world, index, flight, Ended::Answered, way, broken),
+        Phase::ClosesUnsent(flight) => closes(world, index, flight, CallEnd::Unsent, way, broken),
+        Phase::ClosesAnswered(flight) => closes(world, index, flight, CallEnd::Answered, way, broken),
         Phase::ClosesLost(flight, request, again) => lost(world, index, (flight, request, again), way, broken),
         Phase::LooksForItsClose(flight, request) => {
             let noted = (world.record.holder, world.record.epoch) == (NOBODY, flight.epoch);
@@ -383,36 +383,37 @@ fn step(world: &mut World, index: usize, way: Way, broken: Broken) {
     world.nodes[index].phase = next;
 }
 
-fn takes(world: &mut World, index: usize, way: Way, broken: Broken) -> Phase {
+fn takes(world: &mut World, index: usize, way: Way, broken: BrokenRule) -> Phase {
     let node = world.nodes[index];
-    let Some(verdict) = ask(world, Asked::Take { node: id(index), knows: node.generation }, way, broken) else {
+    let Some(outcome) = ask(world, Asked::Take { node: id(index), known_generation: node.generation }, way, broken)
+    else {
         return Phase::Idle;
     };
-    match turn::after_take(verdict, &world.record) {
-        Next::Adopt => {
+    match node_rules::after_take(outcome, &world.record) {
+        NextStep::Adopt => {
             world.adopt(index, broken);
             Phase::Idle
         }
-        Next::Wait { .. } => Phase::Idle,
-        Next::Call { settles } => {
-            let held = if broken == Broken::OwnGenerationIsNotCounted { 0 } else { node.generation };
-            let generation = turn::next_generation(world.record.generation, held, 1);
+        NextStep::Wait { .. } => Phase::Idle,
+        NextStep::Call { has_unsettled } => {
+            let held = if broken == BrokenRule::OwnGenerationIsNotCounted { 0 } else { node.generation };
+            let generation = node_rules::next_generation(world.record.generation, held, 1);
             let flight = Flight { epoch: world.record.epoch, generation, ..Flight::default() };
             // It may have come for something that others have settled meanwhile.
-            if settles || world.wants(index) { Phase::Announces(flight) } else { Phase::ClosesUnsent(flight) }
+            if has_unsettled || world.wants(index) { Phase::Announces(flight) } else { Phase::ClosesUnsent(flight) }
         }
     }
 }
 
-fn publishes(world: &mut World, index: usize, flight: Flight, mint: Mint, way: Way, broken: Broken) -> Phase {
+fn publishes(world: &mut World, index: usize, flight: Flight, mint: Mint, way: Way, broken: BrokenRule) -> Phase {
     let Flight { epoch, generation, .. } = flight;
     let asked = Asked::Publish { node: id(index), epoch, generation, value: mint };
-    let Some(verdict) = ask(world, asked, way, broken) else {
+    let Some(outcome) = ask(world, asked, way, broken) else {
         return Phase::LooksForItsValue(flight, mint);
     };
-    match turn::after_publish(verdict) {
-        Published::No => world.adopt(index, broken),
-        Published::Yes => {
+    match node_rules::after_publish(outcome) {
+        PublishResult::No => world.adopt(index, broken),
+        PublishResult::Yes => {
             let node = &mut world.nodes[index];
             if node.generation > generation {
                 return Phase::Idle;
@@ -428,7 +429,7 @@ fn publishes(world: &mut World, index: usize, flight: Flight, mint: Mint, way: W
     Phase::Idle
 }
 
-fn closes(world: &mut World, index: usize, flight: Flight, ended: Ended, way: Way, broken: Broken) -> Phase {
+fn closes(world: &mut World, index: usize, flight: Flight, ended: CallEnd, way: Way, broken: BrokenRule) -> Phase {
     let phase = world.nodes[index].phase;
     match ask(world, Asked::Close { node: id(index), epoch: flight.epoch, ended }, way, broken) {
         None if !world.prompt => phase,
@@ -436,16 +437,16 @@ fn closes(world: &mut World, index: usize, flight: Flight, ended: Ended, way: Wa
     }
 }
 
-fn lost(world: &mut World, index: usize, call: (Flight, Request, bool), way: Way, broken: Broken) -> Phase {
+fn lost(world: &mut World, index: usize, call: (Flight, Request, bool), way: Way, broken: BrokenRule) -> Phase {
     let (flight, request, again) = call;
     let phase = world.nodes[index].phase;
-    let asked = Asked::Close { node: id(index), epoch: flight.epoch, ended: Ended::Lost };
-    let repeats = !world.prompt && !flight.over && !again && broken != Broken::RefusedLostIsNotRepeated;
-    let repeats_unheard = !world.prompt && broken != Broken::LostIsSaidOnce;
+    let asked = Asked::Close { node: id(index), epoch: flight.epoch, ended: CallEnd::Lost };
+    let repeats = !world.prompt && !flight.over && !again && broken != BrokenRule::RefusedLostIsNotRepeated;
+    let repeats_unheard = !world.prompt && broken != BrokenRule::LostIsSaidOnce;
     match ask(world, asked, way, broken) {
         None if repeats_unheard => Phase::LooksForItsClose(flight, request),
         // The lease that would have kept others from calling until this call is over is gone before its time.
-        Some(Verdict::Refused) if repeats => Phase::ClosesLost(flight, request, true),
+        Some(OpOutcome::Rejected) if repeats => Phase::ClosesLost(flight, request, true),
         Some(_) | None => {
             orphan(world, &phase);
             Phase::Idle
@@ -454,7 +455,7 @@ fn lost(world: &mut World, index: usize, call: (Flight, Request, bool), way: Way
 }
 
 /// Nothing more goes wrong, and everybody goes on in turn: one thing each.
-pub fn round(world: &World, broken: Broken) -> World {
+pub fn round(world: &World, broken: BrokenRule) -> World {
     let mut world = world.clone();
     if world.limbo.is_some() {
         world = after(&world, Event::Arrive, broken);
@@ -473,7 +474,7 @@ pub fn round(world: &World, broken: Broken) -> World {
     world
 }
 
-fn go_on(world: &mut World, index: usize, broken: Broken) {
+fn go_on(world: &mut World, index: usize, broken: BrokenRule) {
     let event = match world.nodes[index].phase {
         Phase::Calls(_, Request::Made(_)) => Event::Deliver(index),
         phase if phase.request() == Some(Request::OnItsWay) => Event::Mint(index),

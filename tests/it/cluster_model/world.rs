@@ -1,9 +1,9 @@
 //! The state of everything in the model: the record, the nodes, WeChat and what is on its way between them.
 
 use tokencached::cluster::record::NOBODY;
-use tokencached::cluster::{Ended, NodeId, Op, Record, Verdict};
+use tokencached::cluster::{CallEnd, NodeId, Op, OpOutcome, Record};
 
-use super::broken::Broken;
+use super::broken_rules::BrokenRule;
 
 /// A token, by its number among all that WeChat has made; 0: none.
 pub type Mint = u8;
@@ -187,10 +187,10 @@ pub struct World {
 /// An operation that can be hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asked {
-    Take { node: NodeId, knows: u64 },
+    Take { node: NodeId, known_generation: u64 },
     Announce { node: NodeId, epoch: u64 },
     Publish { node: NodeId, epoch: u64, generation: u64, value: Mint },
-    Close { node: NodeId, epoch: u64, ended: Ended },
+    Close { node: NodeId, epoch: u64, ended: CallEnd },
     Offer { generation: u64, value: Mint },
     Doubt { generation: u64 },
 }
@@ -199,13 +199,15 @@ impl Asked {
     pub fn op(self) -> Op<Mint> {
         match self {
             // Every order of calls that spacing allows there is without it, too.
-            Asked::Take { node, knows } => Op::Take { node, lease_ms: LEASE_MS, knows, spacing_ms: 0 },
+            Asked::Take { node, known_generation } => {
+                Op::Take { node, lease_ms: LEASE_MS, known_generation, spacing_ms: 0 }
+            }
             Asked::Announce { node, epoch } => Op::Announce { node, epoch, need_ms: LEASE_MS / 2 },
             Asked::Publish { node, epoch, generation, value } => {
                 Op::Publish { node, epoch, generation, value, calls: None, minted: true, keep_ms: 0 }
             }
             Asked::Close { node, epoch, ended } => {
-                let failed = ended != Ended::Unsent;
+                let failed = ended != CallEnd::Unsent;
                 Op::Close { node, epoch, ended, failed, wait_ms: 0, keep_ms: 0, calls: None }
             }
             Asked::Offer { generation, value } => Op::Offer { generation, value },
@@ -274,17 +276,17 @@ impl World {
     }
 
     /// One operation of the store, by the rules that are judged.
-    pub fn ask(&mut self, asked: Asked, broken: Broken) -> Verdict {
-        let verdict = broken.apply(&mut self.record, &asked.op());
+    pub fn ask(&mut self, asked: Asked, broken: BrokenRule) -> OpOutcome {
+        let outcome = broken.apply(&mut self.record, &asked.op());
         let record = &mut self.record;
         (record.asked_ms, record.not_before_ms, record.failures) = (0, 0, 0);
-        if let Some(open) = &mut record.open {
+        if let Some(open) = &mut record.unsettled {
             open.at_ms = 0;
         }
         if record.until_ms <= NOW_MS {
             record.until_ms = 0;
         }
-        verdict
+        outcome
     }
 
     /// The node's next use of what it holds: anything near its end, or nothing at all.
@@ -292,9 +294,9 @@ impl World {
         self.nodes[index].value <= self.due
     }
 
-    pub fn adopt(&mut self, index: usize, broken: Broken) {
+    pub fn adopt(&mut self, index: usize, broken: BrokenRule) {
         let (record, node) = (&self.record, &mut self.nodes[index]);
-        let later = record.generation > node.generation || broken == Broken::LowerIsAdopted;
+        let later = record.generation > node.generation || broken == BrokenRule::LowerIsAdopted;
         if let Some(value) = record.value.filter(|_| later) {
             (node.generation, node.value) = (record.generation, value);
         }
@@ -305,7 +307,7 @@ impl World {
     pub fn is_accounted_for(&self) -> bool {
         // A mark that was set after the call has been forgotten is not for that one.
         let open = !self.blind
-            && self.record.open.is_some_and(|open| !self.is_about_to_be_settled_by_an_older(open.settled_by));
+            && self.record.unsettled.is_some_and(|open| !self.is_about_to_be_settled_by_an_older(open.settled_by));
         let doubted = Phase::Doubts { generation: self.record.generation };
         let known = self.minted == 0
             || self.nodes.iter().any(|node| node.up && node.phase == doubted)
@@ -335,7 +337,7 @@ impl World {
         let mut up = self.nodes.iter().filter(|node| node.up).peekable();
         up.peek().is_none()
             || (record.value == Some(self.minted)
-                && record.open.is_none()
+                && record.unsettled.is_none()
                 && up.all(|node| (node.generation, Some(node.value)) == (record.generation, record.value)))
     }
 

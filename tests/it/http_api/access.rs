@@ -7,8 +7,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use tokencached::config::{Flags, load};
 
-use super::{KEYS, MEANT, Side, bearer, credential, exchange, key, raw};
-use crate::support::{APPID, PATIENCE, Wechat, wait_for, write};
+use super::{API_HEADER, HttpNode, KEYS, bearer, credential, exchange, key, raw};
+use crate::support::{APPID, TIMEOUT, Wechat, wait_for, write};
 use crate::tls::Authority;
 
 /// Everything there is to ask for, and what it takes.
@@ -35,7 +35,7 @@ fn endpoints() -> Vec<(&'static str, String, &'static str)> {
 #[test]
 fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "tickets = [\"jsapi\"]");
+    let side = HttpNode::keyed(&wechat, "", "tickets = [\"jsapi\"]");
     let ops = bearer("ops");
     side.token(&[&ops]);
     wait_for("the ticket", || (side.get(&credential("jsapi_ticket", ""), &[&ops]).status == 200).then_some(()));
@@ -52,7 +52,7 @@ fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
     };
     for (method, path, needs) in endpoints() {
         for who in ["nobody", "ops", "monitor", "web", "fixer", "other"] {
-            let mut headers = vec![MEANT.to_owned()];
+            let mut headers = vec![API_HEADER.to_owned()];
             headers.extend((who != "nobody").then(|| bearer(who)));
             let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
             let answer = side.ask(method, &path, &headers, "");
@@ -69,7 +69,7 @@ fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
 #[test]
 fn an_event_stream_needs_the_right_to_status() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     assert_eq!(side.get("/v1/events", &[]).problem(), "key-needed");
     assert_eq!(side.get("/v1/events", &[&bearer("web")]).problem(), "forbidden");
     let mut events = super::Events::listen(&side, &[&bearer("monitor")]);
@@ -79,14 +79,14 @@ fn an_event_stream_needs_the_right_to_status() {
 #[test]
 fn what_acts_or_gives_a_token_away_is_meant() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    side.token(&[API_HEADER]);
     assert_eq!(side.get(&credential("access_token", ""), &[]).problem(), "header-needed");
     assert_eq!(side.get(&credential("access_token", ""), &["X-Tokencached: yes"]).problem(), "header-needed");
     for action in ["/refresh", "/probe"] {
         assert_eq!(side.post(&credential("access_token", action), &[], "").problem(), "header-needed");
         // What acts is posted.
-        assert_eq!(side.get(&credential("access_token", action), &[MEANT]).status, 405);
+        assert_eq!(side.get(&credential("access_token", action), &[API_HEADER]).status, 405);
     }
     assert_eq!(side.post("/logout", &[], "").problem(), "header-needed");
     assert_eq!(side.get("/v1/status", &[]).status, 200, "figures are for everybody on this machine");
@@ -95,7 +95,7 @@ fn what_acts_or_gives_a_token_away_is_meant() {
 #[test]
 fn a_name_that_points_here_is_not_enough() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
+    let side = HttpNode::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
     for path in ["/", "/v1/status", "/livez?x", "/readyz?strict", "/metrics"] {
         assert_eq!(side.get(path, &["Host: evil.example"]).problem(), "host-unknown", "{path}");
         assert_eq!(raw(side.address, "GET", path, &[], "").problem(), "host-unknown", "{path}");
@@ -109,7 +109,7 @@ fn a_name_that_points_here_is_not_enough() {
 #[test]
 fn other_sites_pages_get_nothing_and_no_leave_to_ask() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
+    let side = HttpNode::start(&wechat, "", "", "");
     let foreign = "Origin: http://evil.example";
     assert_eq!(side.get("/v1/status", &[foreign]).problem(), "foreign-origin");
     let preflight = side.ask("OPTIONS", "/v1/status", &["Access-Control-Request-Method: GET"], "");
@@ -122,9 +122,9 @@ fn other_sites_pages_get_nothing_and_no_leave_to_ask() {
 #[test]
 fn who_passes_requests_on_must_be_trusted() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
+    let side = HttpNode::start(&wechat, "", "", "");
     assert_eq!(side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]).problem(), "proxy-unknown");
-    let side = Side::start(&wechat, "trusted_proxies = [\"127.0.0.0/8\"]", "", "");
+    let side = HttpNode::start(&wechat, "trusted_proxies = [\"127.0.0.0/8\"]", "", "");
     let passed = side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]);
     assert_eq!(passed.problem(), "key-needed", "nobody behind a proxy is on this machine");
     assert_eq!(side.get("/livez", &["X-Forwarded-For: 10.0.0.1"]).status, 200);
@@ -133,7 +133,7 @@ fn who_passes_requests_on_must_be_trusted() {
 #[test]
 fn every_answer_has_the_headers_that_keep_browsers_in_check() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
+    let side = HttpNode::start(&wechat, "", "", "");
     let asked = [
         side.get("/", &[]),
         side.get("/v1/status", &[]),
@@ -159,15 +159,15 @@ fn every_answer_has_the_headers_that_keep_browsers_in_check() {
 #[test]
 fn people_log_in_with_a_key_that_stays_out_of_urls() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     side.token(&[&bearer("ops")]);
     let before = side.get("/v1/session", &[]).json();
     assert_eq!((&before["login"], &before["known"]), (&true.into(), &false.into()));
     let body = format!("{{\"key\":\"{}\"}}", key("ops"));
     assert_eq!(side.post("/login", &[], &body).problem(), "header-needed");
-    assert_eq!(side.post("/login", &[MEANT], "{\"key\":\"wrong\"}").problem(), "key-unknown");
-    assert_eq!(side.post("/login", &[MEANT], "key=x").problem(), "bad-request");
-    let answer = side.post("/login", &[MEANT], &body);
+    assert_eq!(side.post("/login", &[API_HEADER], "{\"key\":\"wrong\"}").problem(), "key-unknown");
+    assert_eq!(side.post("/login", &[API_HEADER], "key=x").problem(), "bad-request");
+    let answer = side.post("/login", &[API_HEADER], &body);
     assert_eq!(answer.status, 204, "{answer:?}");
     let cookie = &answer.headers["set-cookie"];
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains(key("ops")));
@@ -176,8 +176,8 @@ fn people_log_in_with_a_key_that_stays_out_of_urls() {
     assert_eq!((&session["name"], &session["known"]), (&"ops".into(), &true.into()));
     assert_eq!(side.get("/v1/status", &[&cookie]).status, 200);
     assert_eq!(side.get(&credential("access_token", ""), &[&cookie]).problem(), "header-needed");
-    assert_eq!(side.get(&credential("access_token", ""), &[&cookie, MEANT]).status, 200);
-    assert_eq!(side.post("/logout", &[&cookie, MEANT], "").status, 204);
+    assert_eq!(side.get(&credential("access_token", ""), &[&cookie, API_HEADER]).status, 200);
+    assert_eq!(side.post("/logout", &[&cookie, API_HEADER], "").status, 204);
     assert_eq!(side.get("/v1/status", &[&cookie]).problem(), "key-needed", "the session has ended on the server");
     assert!(!side.node.log().contains(key("ops")));
 }
@@ -185,9 +185,9 @@ fn people_log_in_with_a_key_that_stays_out_of_urls() {
 #[test]
 fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     let body = format!("{{\"key\":\"{}\"}}", key("monitor"));
-    let answer = side.post("/login", &[MEANT], &body);
+    let answer = side.post("/login", &[API_HEADER], &body);
     let cookie = format!("Cookie: {}", answer.headers["set-cookie"].split(';').next().unwrap());
     let mut events = super::Events::listen(&side, &[&cookie]);
     events.wait("hello", |_| true);
@@ -213,13 +213,13 @@ fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
 #[test]
 fn wrong_keys_are_answered_only_so_often_and_a_right_one_always() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     let wrong = "Authorization: Bearer wrong-wrong-wrong-wrong";
     let answers: Vec<u16> = (0..10).map(|_| side.get("/v1/status", &[wrong]).status).collect();
     assert_eq!(answers, [401; 10]);
     // One more is told so every three seconds.
     wait_for("a refusal", || (side.get("/v1/status", &[wrong]).status == 429).then_some(()));
-    let log_in = |key: &str| side.post("/login", &[MEANT], &format!("{{\"key\":\"{key}\"}}"));
+    let log_in = |key: &str| side.post("/login", &[API_HEADER], &format!("{{\"key\":\"{key}\"}}"));
     let put_off = wait_for("the same there", || Some(log_in("wrong")).filter(|answer| answer.status == 429));
     assert_eq!(put_off.problem(), "too-many-requests");
     assert!(put_off.headers["retry-after"].parse::<u64>().unwrap() >= 1);
@@ -247,7 +247,7 @@ fn a_key_in_its_hashed_form_works_and_is_no_key_itself() {
         hex
     });
     write_keys(folder.path(), &format!("# by hash\nm sha256:{hex} status\n"));
-    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
+    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
     assert_eq!(side.get("/v1/status", &["Authorization: Bearer a-key-of-some-length-0123"]).status, 200);
     assert_eq!(side.get("/v1/status", &[&format!("Authorization: Bearer {hex}")]).status, 401);
 }
@@ -264,10 +264,10 @@ fn behind_tls_all_is_the_same_and_the_cookie_stays_there() {
     authority.sign_server(folder.path(), "first");
     write_keys(folder.path(), KEYS);
     let lines = "keys_file = \"{folder}/keys\"\n[side.tls]\ncert = \"server.pem\"\nkey = \"server.key\"";
-    let side = Side::start_in(folder, &wechat, lines, "", "");
+    let side = HttpNode::start_in(folder, &wechat, lines, "", "");
     let shown = || {
         let stream = TcpStream::connect(side.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(authority.client(None)), name).unwrap();
         StreamOwned::new(connection, stream)
@@ -276,7 +276,7 @@ fn behind_tls_all_is_the_same_and_the_cookie_stays_there() {
     let answer = exchange(&mut shown(), "GET", "/v1/status", &[&host, &bearer("ops")], "");
     assert_eq!(answer.status, 200, "{answer:?}");
     let body = format!("{{\"key\":\"{}\"}}", key("ops"));
-    let answer = exchange(&mut shown(), "POST", "/login", &[&host, MEANT], &body);
+    let answer = exchange(&mut shown(), "POST", "/login", &[&host, API_HEADER], &body);
     let cookie = &answer.headers["set-cookie"];
     assert!(cookie.starts_with("__Host-tokencached=") && cookie.contains("; Secure"), "{cookie}");
     let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options, SandboxPlatform};
 
-use super::{Events, MEANT, Side, bearer, credential};
+use super::{API_HEADER, Events, HttpNode, bearer, credential};
 use crate::support::{APPID, Wechat, wait_for};
 
 fn ask_sandbox(wechat: &Wechat, endpoint: Endpoint) -> u64 {
@@ -14,32 +14,32 @@ fn ask_sandbox(wechat: &Wechat, endpoint: Endpoint) -> u64 {
 #[test]
 fn a_token_is_read_with_its_true_end_and_its_generation() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
-    let (token, generation) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    let (token, generation) = side.token(&[API_HEADER]);
     assert_eq!(side.node.connect().get("access_token").unwrap(), token.as_bytes());
-    let value = side.get(&credential("access_token", ""), &[MEANT]).json();
+    let value = side.get(&credential("access_token", ""), &[API_HEADER]).json();
     let (left, at) = (value["expires_in"].as_u64().unwrap(), value["expires_at"].as_i64().unwrap());
     assert!(generation > 0 && (7_100..=7_200).contains(&left), "{left}");
     assert!((at - tokencached::clock::unix_ms() / 1000 - left as i64).abs() <= 30);
-    assert_eq!(side.get(&credential("nothing", ""), &[MEANT]).problem(), "not-found");
-    assert_eq!(side.get("/v1/apps/wxnobody/credentials/access_token", &[MEANT]).problem(), "not-found");
+    assert_eq!(side.get(&credential("nothing", ""), &[API_HEADER]).problem(), "not-found");
+    assert_eq!(side.get("/v1/apps/wxnobody/credentials/access_token", &[API_HEADER]).problem(), "not-found");
     for wrong in ["?wait_s=61", "?after=x", "?after=-1", "?token=1", "?after=1&after=2"] {
-        assert_eq!(side.get(&credential("access_token", wrong), &[MEANT]).problem(), "bad-request", "{wrong}");
+        assert_eq!(side.get(&credential("access_token", wrong), &[API_HEADER]).problem(), "bad-request", "{wrong}");
     }
 }
 
 #[test]
 fn a_long_poll_ends_with_the_next_token() {
     let wechat = Wechat::short_lived(8);
-    let side = Side::start(&wechat, "", "", "");
-    let (first, generation) = side.token(&[MEANT]);
-    let answer = side.get(&credential("access_token", &format!("?after={generation}&wait_s=30")), &[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (first, generation) = side.token(&[API_HEADER]);
+    let answer = side.get(&credential("access_token", &format!("?after={generation}&wait_s=30")), &[API_HEADER]);
     let value = answer.json();
     assert_eq!(answer.status, 200, "{value}");
     assert!(value["generation"].as_u64().unwrap() > generation && value["token"] != first.as_str());
     let none = wait_for("no renewal between two questions", || {
-        let (_, generation) = side.token(&[MEANT]);
-        let none = side.get(&credential("access_token", &format!("?after={generation}&wait_s=0")), &[MEANT]);
+        let (_, generation) = side.token(&[API_HEADER]);
+        let none = side.get(&credential("access_token", &format!("?after={generation}&wait_s=0")), &[API_HEADER]);
         (none.status != 200).then_some(none)
     });
     assert_eq!(none.problem(), "no-later-generation");
@@ -49,11 +49,11 @@ fn a_long_poll_ends_with_the_next_token() {
 #[test]
 fn whoever_waits_for_more_than_a_generation_that_was_lost_is_answered_at_once() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    let (token, generation) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (token, generation) = side.token(&[API_HEADER]);
     for lost in [generation + 1, 9_007_199_254_740_992] {
         // Waited for, it would be 404 after a minute; nothing is renewed in that time.
-        let answer = side.get(&credential("access_token", &format!("?after={lost}&wait_s=60")), &[MEANT]);
+        let answer = side.get(&credential("access_token", &format!("?after={lost}&wait_s=60")), &[API_HEADER]);
         assert_eq!(answer.status, 200, "{answer:?}");
         let value = answer.json();
         assert_eq!((&value["token"], &value["generation"]), (&json!(token), &json!(generation)));
@@ -63,27 +63,27 @@ fn whoever_waits_for_more_than_a_generation_that_was_lost_is_answered_at_once() 
 #[test]
 fn a_server_that_has_lost_its_state_counts_on_above_what_it_has_said() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    side.token(&[API_HEADER]);
     wechat.kill_tokens(APPID);
-    side.post(&credential("access_token", "/refresh"), &[MEANT], "");
-    let (_, before) = side.token(&[MEANT]);
+    side.post(&credential("access_token", "/refresh"), &[API_HEADER], "");
+    let (_, before) = side.token(&[API_HEADER]);
     let folder = side.node.kill();
     for name in ["state.json", "log"] {
         let _ = std::fs::remove_file(folder.path().join(name));
     }
-    let side = Side::start_in(folder, &wechat, "", "", "");
-    let (_, after) = side.token(&[MEANT]);
+    let side = HttpNode::start_in(folder, &wechat, "", "", "");
+    let (_, after) = side.token(&[API_HEADER]);
     assert!(after > before, "{after} after {before}");
 }
 
 #[test]
 fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    let (first, generation) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (first, generation) = side.token(&[API_HEADER]);
     let refresh = |body: &str| {
-        let answer = side.post(&credential("access_token", "/refresh"), &[MEANT], body);
+        let answer = side.post(&credential("access_token", "/refresh"), &[API_HEADER], body);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(!answer.body.contains(&first));
         answer.json()
@@ -92,7 +92,7 @@ fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
     let renewed = refresh(&json!({ "token": first }).to_string());
     assert_eq!(renewed["verdict"], "renewed", "{renewed}");
     assert!(renewed["credential"]["generation"].as_u64().unwrap() > generation);
-    let (second, _) = side.token(&[MEANT]);
+    let (second, _) = side.token(&[API_HEADER]);
     assert_ne!(first, second);
     // Others come late with the same news.
     let calls = ask_sandbox(&wechat, Endpoint::StableToken);
@@ -105,7 +105,7 @@ fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
     for wrong in
         ["[]", "{\"force\":true}", "{\"generation\":1,\"token\":\"x\"}", "{", "{\"generation\":-1}", "{\"token\":null}"]
     {
-        let answer = side.post(&credential("access_token", "/refresh"), &[MEANT], wrong);
+        let answer = side.post(&credential("access_token", "/refresh"), &[API_HEADER], wrong);
         assert_eq!(answer.problem(), "bad-request", "{wrong}");
     }
     let counts = wechat.calls(APPID);
@@ -115,43 +115,43 @@ fn a_token_seen_dead_is_renewed_and_one_that_lives_is_left_alone() {
 #[test]
 fn a_probe_tells_whether_wechat_accepts_the_token_and_spends_no_quota() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    side.token(&[API_HEADER]);
     let calls = ask_sandbox(&wechat, Endpoint::StableToken);
-    let probe = side.post(&credential("access_token", "/probe"), &[MEANT], "").json();
+    let probe = side.post(&credential("access_token", "/probe"), &[API_HEADER], "").json();
     assert_eq!(probe["verdict"], "accepted", "{probe}");
     assert_eq!(ask_sandbox(&wechat, Endpoint::StableToken), calls);
-    assert_eq!(side.post(&credential("access_token", "/probe"), &[MEANT], "").json()["verdict"], "not_checked");
-    assert_eq!(side.post(&credential("jsapi_ticket", "/probe"), &[MEANT], "").problem(), "no-probe");
+    assert_eq!(side.post(&credential("access_token", "/probe"), &[API_HEADER], "").json()["verdict"], "not_checked");
+    assert_eq!(side.post(&credential("jsapi_ticket", "/probe"), &[API_HEADER], "").problem(), "no-probe");
 }
 
 #[test]
 fn somebody_who_has_set_things_right_need_not_wait() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
-    let side = Side::start(&wechat, "", "", "");
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
+    let side = HttpNode::start(&wechat, "", "", "");
     let shown = wait_for("the failure", || Some(side.shown("access_token", &[])).filter(|of| of["state"] == "blocked"));
     let error = &shown["last_error"];
     assert_eq!((&error["errcode"], &error["class"]), (&json!(40164), &json!("operator")), "{error}");
     assert!(error["advice"].as_str().unwrap().contains("allow-list") && error["meaning"].is_string());
     assert!(shown["next_try_in_ms"].as_u64().unwrap() > 20_000, "{shown}");
-    let none = side.get(&credential("access_token", ""), &[MEANT]);
+    let none = side.get(&credential("access_token", ""), &[API_HEADER]);
     assert_eq!(none.problem(), "no-live-value");
     wechat.clear_fault(APPID);
-    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    let verdict = side.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
     assert_eq!(verdict["verdict"], "renewed", "{verdict}");
-    side.token(&[MEANT]);
+    side.token(&[API_HEADER]);
 }
 
 #[test]
 fn nobody_is_asked_again_before_the_time_that_wechat_named() {
     let wechat = Wechat::start();
     // Each such call messages the account's administrator.
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 89503, errmsg: String::new() }));
-    let side = Side::start(&wechat, "", "", "");
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: 89503, errmsg: String::new() }));
+    let side = HttpNode::start(&wechat, "", "", "");
     wait_for("the answer", || (side.shown("access_token", &[])["state"] == "waiting").then_some(()));
     let calls = wechat.calls(APPID).recent.len();
-    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    let verdict = side.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
     assert_eq!(verdict["verdict"], "waiting", "{verdict}");
     assert!(verdict["advice"].as_str().unwrap().contains("administrator"), "{verdict}");
     assert_eq!(wechat.calls(APPID).recent.len(), calls);
@@ -160,10 +160,10 @@ fn nobody_is_asked_again_before_the_time_that_wechat_named() {
 #[test]
 fn a_page_is_signed_with_the_ticket_that_is_kept() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
     let path = format!("/v1/apps/{APPID}/jssdk?url=https%3A%2F%2Fshop.example%2Fa%3Fb%3D1%26c%3D2%23top");
     let signed =
-        wait_for("the ticket", || Some(side.get(&path, &[MEANT])).filter(|answer| answer.status == 200)).json();
+        wait_for("the ticket", || Some(side.get(&path, &[API_HEADER])).filter(|answer| answer.status == 200)).json();
     let ticket = String::from_utf8(side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap()).unwrap();
     let (nonce, at) = (signed["nonceStr"].as_str().unwrap(), &signed["timestamp"]);
     let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={at}&url=https://shop.example/a?b=1&c=2");
@@ -173,7 +173,7 @@ fn a_page_is_signed_with_the_ticket_that_is_kept() {
     assert_eq!(side.get(&path, &[]).problem(), "header-needed");
     for wrong in ["", "?url=", "?url=javascript:x", "?url=https://a%0Ab", "?url=https://a&ticket=wx_card_ticket"] {
         let path = format!("/v1/apps/{APPID}/jssdk{wrong}");
-        assert_eq!(side.get(&path, &[MEANT]).problem(), "bad-request", "{wrong}");
+        assert_eq!(side.get(&path, &[API_HEADER]).problem(), "bad-request", "{wrong}");
     }
 }
 
@@ -181,10 +181,10 @@ fn a_page_is_signed_with_the_ticket_that_is_kept() {
 #[test]
 fn what_no_browser_has_in_its_address_is_signed_as_the_browser_has_it_or_refused() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
     let signed = |url: &str| {
         let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("url", url).finish();
-        side.get(&format!("/v1/apps/{APPID}/jssdk?{query}"), &[MEANT])
+        side.get(&format!("/v1/apps/{APPID}/jssdk?{query}"), &[API_HEADER])
     };
     wait_for("the ticket", || (signed("https://shop.example/").status == 200).then_some(()));
     let ticket = String::from_utf8(side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap()).unwrap();
@@ -221,20 +221,20 @@ fn what_no_browser_has_in_its_address_is_signed_as_the_browser_has_it_or_refused
 #[test]
 fn listeners_hear_of_a_renewal_at_once_and_of_figures_each_second() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
-    let (first, generation) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    let (first, generation) = side.token(&[API_HEADER]);
     let mut events = Events::listen(&side, &[]);
     let hello = events.wait("hello", |_| true);
     assert_eq!(hello["credentials"]["total"], 1);
     side.node.connect().get("access_token").unwrap();
     events.wait("server", |told| told["figures"]["managed_hits"] == 1);
     wechat.kill_tokens(APPID);
-    side.post(&credential("access_token", "/refresh"), &[MEANT], "");
+    side.post(&credential("access_token", "/refresh"), &[API_HEADER], "");
     let shown = events.wait("credential", |shown| shown["generation"].as_u64() > Some(generation));
     assert_eq!((&shown["app"], &shown["state"]), (&json!(APPID), &json!("fresh")));
     let renewed = events.wait("journal", |entry| entry["event"] == "renewed");
     assert_eq!((&renewed["app"], &renewed["kind"]), (&json!(APPID), &json!("access_token")));
-    let (second, _) = side.token(&[MEANT]);
+    let (second, _) = side.token(&[API_HEADER]);
     side.node.signal("TERM");
     let rest = events.rest();
     assert!(!rest.contains(&first) && !rest.contains(&second));
@@ -243,8 +243,8 @@ fn listeners_hear_of_a_renewal_at_once_and_of_figures_each_second() {
 #[test]
 fn the_journal_tells_who_tried_to_write_and_what_failed() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[API_HEADER]);
     side.node.connect().expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
     let entries = wait_for("the entries", || {
         let journal = side.get("/v1/journal", &[]).json();
@@ -263,10 +263,10 @@ fn the_journal_tells_who_tried_to_write_and_what_failed() {
 #[test]
 fn strictly_ready_means_every_token_is_there_and_alive_means_the_server_answers() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg: String::new() }));
     let folder = tempfile::tempdir().unwrap();
     crate::support::write(folder.path(), "keys", super::KEYS);
-    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
+    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
     assert_eq!(side.get("/livez", &[]).json(), json!({ "status": "ok" }));
     let named = side.get("/readyz?strict", &[&bearer("monitor")]);
     assert_eq!(named.status, 503);
@@ -281,16 +281,16 @@ fn strictly_ready_means_every_token_is_there_and_alive_means_the_server_answers(
 #[test]
 fn a_token_is_seen_only_where_it_is_asked_for() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (token, _) = side.token(&[API_HEADER]);
     let ticket = wait_for("the ticket", || side.node.connect().get(&format!("jsapi_ticket:{APPID}")));
     let ticket = String::from_utf8(ticket).unwrap();
     let mut events = Events::listen(&side, &[]);
     events.wait("hello", |_| true);
     let paths = ["/", "/livez", "/readyz", "/metrics", "/v1/status", "/v1/apps", "/v1/journal", "/v1/session"];
-    let mut shown: Vec<String> = paths.iter().map(|path| side.get(path, &[MEANT]).body).collect();
-    shown.push(side.get(&format!("/v1/apps/{APPID}"), &[MEANT]).body);
-    shown.push(side.post(&credential("access_token", "/probe"), &[MEANT], "").body);
+    let mut shown: Vec<String> = paths.iter().map(|path| side.get(path, &[API_HEADER]).body).collect();
+    shown.push(side.get(&format!("/v1/apps/{APPID}"), &[API_HEADER]).body);
+    shown.push(side.post(&credential("access_token", "/probe"), &[API_HEADER], "").body);
     shown.push(side.node.log());
     side.node.signal("TERM");
     shown.push(events.rest());
@@ -309,19 +309,19 @@ fn a_thousand_apps_are_listed_and_only_changes_are_told() {
     let known = (0..1_000).map(|n| AppOptions {
         appid: apps(n),
         secret: "s".into(),
-        kind: AppKind::Mp,
+        platform: SandboxPlatform::Mp,
         ..AppOptions::default()
     });
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_000).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", apps(n))).collect();
-    let side = Side::start(&wechat, "requests_per_s = 1000", "", &tables);
+    let side = HttpNode::start(&wechat, "requests_per_s = 1000", "", &tables);
     wait_for("all tokens", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     assert_eq!(side.get("/v1/apps", &[]).json()["apps"].as_array().unwrap().len(), 1_001);
     let mut events = Events::listen(&side, &[]);
     events.wait("hello", |hello| hello["credentials"]["fresh"] == 1_001);
     events.wait("server", |_| true);
     let path = format!("/v1/apps/{}/credentials/access_token/probe", apps(500));
-    assert_eq!(side.post(&path, &[MEANT], "").json()["verdict"], "accepted");
+    assert_eq!(side.post(&path, &[API_HEADER], "").json()["verdict"], "accepted");
     // Nothing else has changed, so the first credential told of is that one.
     let told = events.wait("credential", |_| true);
     assert_eq!(told["app"], Value::String(apps(500)));
@@ -332,8 +332,8 @@ fn a_thousand_apps_are_listed_and_only_changes_are_told() {
 #[test]
 fn every_count_of_refused_writes_is_the_same() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[API_HEADER]);
     let mut client = side.node.connect();
     let set = "set access_token 0 0 4\r\nmine\r\n";
     client.expect(set.repeat(40), "NOT_STORED\r\n".repeat(40));
@@ -372,8 +372,8 @@ fn every_count_of_refused_writes_is_the_same() {
 #[test]
 fn a_listener_is_told_of_every_refused_write() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "aliases = [\"access_token\"]");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "aliases = [\"access_token\"]");
+    side.token(&[API_HEADER]);
     let mut events = Events::listen(&side, &[]);
     events.wait("hello", |_| true);
     let set = "set access_token 0 0 4\r\nmine\r\n";

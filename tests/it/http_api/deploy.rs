@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{MEANT, Side, credential};
+use super::{API_HEADER, HttpNode, credential};
 use crate::support::{APPID, Wechat, wait_for};
 
 /// A scrape: series with labels -> value.
@@ -11,7 +11,7 @@ struct Scrape {
 }
 
 impl Scrape {
-    fn of(side: &Side) -> Scrape {
+    fn of(side: &HttpNode) -> Scrape {
         let answer = side.get("/metrics", &[]);
         assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
         assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
@@ -56,15 +56,15 @@ const OF_THE_EXPORTER: &str = "up uptime_seconds time_seconds version process_us
 /// One that is written and one that fails.
 const SINKS: &str = "[[sink]]\ncommand = [\"/bin/true\"]\n[[sink]]\nkinds = [\"access_token\"]\ncommand = [\"/bin/false\", \"{kind}\"]\n";
 
-fn busy() -> (Wechat, Side) {
+fn busy() -> (Wechat, HttpNode) {
     busy_with("")
 }
 
-fn busy_with(setting: &str) -> (Wechat, Side) {
+fn busy_with(setting: &str) -> (Wechat, HttpNode) {
     let wechat = Wechat::start();
     let app = "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]";
-    let side = Side::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
+    side.token(&[API_HEADER]);
     wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut client = side.node.connect();
     wait_for("a failure", || (client.stat("", "sink_1_last_error")? == "exit").then_some(()));
@@ -122,7 +122,7 @@ fn each_credential_has_its_figures() {
         scrape.series.get(&series).copied().unwrap_or(0.0)
     };
     assert_eq!(count(&first, "new"), 1.0);
-    let verdict = side.post(&credential("access_token", "/refresh"), &[MEANT], "").json();
+    let verdict = side.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
     let second = Scrape::of(&side);
     assert_eq!(second.value(&of("passive_refreshes_total", "")), 1.0, "{verdict}");
     let buckets = second.series.iter().filter(|(name, _)| {
@@ -137,8 +137,8 @@ fn each_credential_has_its_figures() {
 #[test]
 fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", SINKS);
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", SINKS);
+    let (token, _) = side.token(&[API_HEADER]);
     let shown = wait_for("both to have run", || {
         let status = side.get("/v1/status", &[]);
         assert!(!status.body.contains(&token[..16]), "{}", status.body);

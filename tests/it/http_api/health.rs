@@ -3,17 +3,17 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use tokencached::sandbox::{AppOptions, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 
-use super::{Answer, KEYS, MEANT, Side, bearer};
-use crate::support::{APPID, PATIENCE, SECRET, Wechat, wait_for, write};
+use super::{API_HEADER, Answer, HttpNode, KEYS, bearer};
+use crate::support::{APPID, SECRET, TIMEOUT, Wechat, wait_for, write};
 
 const BARRED: &str = "wx90ab34cd56ef7812";
 
 /// Sends exactly these lines.
-fn send(side: &Side, lines: &str) -> Answer {
+fn send(side: &HttpNode, lines: &str) -> Answer {
     let mut stream = TcpStream::connect(side.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(format!("{lines}\r\n\r\n").as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -21,7 +21,7 @@ fn send(side: &Side, lines: &str) -> Answer {
 }
 
 /// One app that works and one whose calls come from an address that is not on its list.
-fn one_of_two_is_barred(side: &str) -> (Wechat, Side) {
+fn one_of_two_is_barred(side: &str) -> (Wechat, HttpNode) {
     let barred = AppOptions {
         appid: BARRED.into(),
         secret: SECRET.into(),
@@ -32,7 +32,7 @@ fn one_of_two_is_barred(side: &str) -> (Wechat, Side) {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", KEYS);
     let table = format!("[[app]]\nappid = \"{BARRED}\"\nsecret = \"{SECRET}\"\n");
-    let side = Side::start_in(folder, &wechat, side, "", &table);
+    let side = HttpNode::start_in(folder, &wechat, side, "", &table);
     wait_for("the refusal", || side.node.log().contains("40164").then_some(()));
     let key = format!("access_token:{APPID}");
     wait_for("the other token", || side.node.connect().get(&key));
@@ -42,8 +42,8 @@ fn one_of_two_is_barred(side: &str) -> (Wechat, Side) {
 #[test]
 fn load_balancers_ask_by_http_1_0_without_a_name_or_by_one_of_their_own() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    side.token(&[API_HEADER]);
     for path in ["/livez", "/readyz"] {
         for method in ["GET", "HEAD", "OPTIONS"] {
             assert_eq!(send(&side, &format!("{method} {path} HTTP/1.0")).status, 200, "{method} {path}");
@@ -88,8 +88,8 @@ fn names_and_single_apps_are_for_the_right_to_status() {
 #[test]
 fn the_server_is_ready_once_each_first_fetch_has_ended_and_stays_so() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Hang));
-    let side = Side::start(&wechat, "", "", "");
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
+    let side = HttpNode::start(&wechat, "", "", "");
     let waiting = side.get("/readyz", &[]);
     let first = &waiting.json()["first_fetch"];
     assert_eq!((waiting.status, &first[0]["app"]), (503, &APPID.into()), "{waiting:?}");

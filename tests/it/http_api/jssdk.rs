@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::Side;
+use super::HttpNode;
 use super::page::BROWSER;
-use crate::support::{APPID, Wechat, run_well, wait_for};
+use crate::support::{APPID, Wechat, run_checked, wait_for};
 
 #[test]
 fn what_is_signed_is_what_a_real_browser_shows() {
@@ -13,7 +13,7 @@ fn what_is_signed_is_what_a_real_browser_shows() {
     let packages = root.join("target/node/node_modules");
     assert!(packages.join("playwright-core").exists(), "playwright-core is missing; tests/run installs it");
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
     let mut client = side.node.connect();
     let ticket = wait_for("the ticket", || client.get(&format!("jsapi_ticket:{APPID}")));
     let mut command = Command::new("node");
@@ -21,5 +21,5 @@ fn what_is_signed_is_what_a_real_browser_shows() {
     command.env("PAGE", format!("http://{}/", side.address)).env("APP", APPID);
     command.env("TICKET", String::from_utf8(ticket).unwrap());
     let _one_browser_at_a_time = BROWSER.lock();
-    assert_eq!(run_well(&mut command), "ok\n", "{}", side.node.log());
+    assert_eq!(run_checked(&mut command), "ok\n", "{}", side.node.log());
 }

@@ -2,12 +2,12 @@
 
 mod access;
 mod api;
-mod bounds;
+mod credentials;
 mod deploy;
-mod described;
-mod follow;
 mod health;
 mod jssdk;
+mod limits;
+mod openapi;
 mod page;
 mod wechat;
 
@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::support::{APPID, Node, PATIENCE, Wechat, wait_for};
+use crate::support::{APPID, Node, TIMEOUT, Wechat, wait_for};
 
 /// Keys of every kind; each name is its key's beginning.
 pub const KEYS: &str = "\
@@ -37,29 +37,29 @@ pub fn bearer(name: &str) -> String {
 }
 
 /// The header that no foreign page can send.
-pub const MEANT: &str = "X-Tokencached: 1";
+pub const API_HEADER: &str = "X-Tokencached: 1";
 
 /// A server with a side port.
-pub struct Side {
+pub struct HttpNode {
     pub node: Node,
     pub address: SocketAddr,
 }
 
-impl Side {
+impl HttpNode {
     /// With these lines in `[side]`, `[server]` and the app's table.
-    pub fn start(wechat: &Wechat, side: &str, server: &str, app: &str) -> Side {
+    pub fn start(wechat: &Wechat, side: &str, server: &str, app: &str) -> HttpNode {
         let folder = tempfile::tempdir().unwrap();
-        Side::start_in(folder, wechat, side, server, app)
+        HttpNode::start_in(folder, wechat, side, server, app)
     }
 
     /// The same with the keys of [`KEYS`].
-    pub fn keyed(wechat: &Wechat, side: &str, app: &str) -> Side {
+    pub fn keyed(wechat: &Wechat, side: &str, app: &str) -> HttpNode {
         let folder = tempfile::tempdir().unwrap();
         crate::support::write(folder.path(), "keys", KEYS);
-        Side::start_in(folder, wechat, &format!("keys_file = \"{{folder}}/keys\"\n{side}"), "", app)
+        HttpNode::start_in(folder, wechat, &format!("keys_file = \"{{folder}}/keys\"\n{side}"), "", app)
     }
 
-    pub fn start_in(folder: tempfile::TempDir, wechat: &Wechat, side: &str, server: &str, app: &str) -> Side {
+    pub fn start_in(folder: tempfile::TempDir, wechat: &Wechat, side: &str, server: &str, app: &str) -> HttpNode {
         // Whoever waits for something asks often.
         let rate = if side.contains("requests_per_s") { "" } else { "requests_per_s = 100000\n" };
         let side = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{rate}{side}\n");
@@ -69,7 +69,7 @@ impl Side {
             let rest = log.split("side=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
         });
-        Side { node, address }
+        HttpNode { node, address }
     }
 
     /// A request with these further header lines.
@@ -150,7 +150,7 @@ impl Answer {
 /// One request on a connection of its own, with exactly these header lines.
 pub fn raw(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(2 * TIMEOUT)).unwrap();
     exchange(&mut stream, method, path, headers, body)
 }
 
@@ -169,7 +169,7 @@ pub fn exchange<S: Read + Write>(stream: &mut S, method: &str, path: &str, heade
     let mut part = [0; 65536];
     let begun = std::time::Instant::now();
     loop {
-        assert!(begun.elapsed() < 2 * PATIENCE, "{method} {path} does not end");
+        assert!(begun.elapsed() < 2 * TIMEOUT, "{method} {path} does not end");
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(read) => answer.extend_from_slice(&part[..read]),
@@ -187,9 +187,9 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn listen(side: &Side, headers: &[&str]) -> Events {
+    pub fn listen(side: &HttpNode, headers: &[&str]) -> Events {
         let mut stream = TcpStream::connect(side.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         let request = format!("GET /v1/events HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", side.address);
         stream.write_all(request.as_bytes()).unwrap();
@@ -212,7 +212,7 @@ impl Events {
                     return data;
                 }
             }
-            assert!(begun.elapsed() < PATIENCE, "no such {name}");
+            assert!(begun.elapsed() < TIMEOUT, "no such {name}");
             let read = self.stream.read(&mut part).unwrap();
             assert!(read > 0, "the stream ended: {}", self.text);
             self.text += &String::from_utf8_lossy(&part[..read]);

@@ -9,7 +9,7 @@ use std::process::Command;
 use parking_lot::Mutex;
 use tokencached::sandbox::{AppOptions, Options};
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_well, wait_for, write};
+use crate::support::{APPID, Node, SECRET, Wechat, run_checked, wait_for, write};
 
 const OTHER: &str = "wx7c20d94be1a35f68";
 /// Its calls come from an address that is not on its list.
@@ -96,7 +96,7 @@ impl Scene {
         command.env("NODE_PID", self.node.pid().to_string()).env("VERSION", env!("CARGO_PKG_VERSION"));
         command.env("BINARY", env!("CARGO_BIN_EXE_tokencached")).env("CONFIG", self.node.path("tokencached.toml"));
         let _one_browser_at_a_time = BROWSER.lock();
-        let said = run_well(command.envs(more.iter().copied()));
+        let said = run_checked(command.envs(more.iter().copied()));
         assert_eq!(said, "ok\n", "{}", self.node.log());
     }
 }
@@ -243,9 +243,9 @@ fn the_page_shows_where_values_are_also_written_to_and_why_that_fails() {
 #[cfg(feature = "redis")]
 #[test]
 fn what_a_redis_refuses_is_said_in_chinese_too() {
-    use tokencached::redis_client::Fault;
+    use tokencached::redis_client::RedisFault;
     let words = fs::read_to_string(root().join("src/http_api/page/words.js")).unwrap();
-    for fault in Fault::ALL {
+    for fault in RedisFault::ALL {
         for text in [fault.to_string(), fault.advice().to_owned()] {
             assert!(words.contains(&format!("  \"{text}\": ")), "words.js has no Chinese for: {text}");
         }

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 
 use serde_json::{Value, json};
-use tokencached::sandbox::{AppKind, AppOptions, Endpoint, Fault, FaultKind, Options};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options, SandboxPlatform};
 
-use super::{KEYS, MEANT, Side, bearer, credential, key, raw};
+use super::{API_HEADER, HttpNode, KEYS, bearer, credential, key, raw};
 use crate::support::{APPID, Node, SECRET, Wechat, wait_for, write};
 
 fn token_path(appid: &str, secret: &str) -> String {
@@ -24,8 +24,8 @@ fn errcode(answer: &Value) -> i64 {
 #[test]
 fn both_token_calls_answer_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = side.token(&[API_HEADER]);
     let classic = side.get(&token_path(APPID, SECRET), &[]);
     assert_eq!(classic.status, 200);
     let classic = classic.json();
@@ -40,8 +40,8 @@ fn both_token_calls_answer_as_wechat_does() {
 #[test]
 fn errors_are_wechats() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    side.token(&[API_HEADER]);
     let get = |path: &str| errcode(&side.get(path, &[]).json());
     assert_eq!(get(&token_path("wxnobody", SECRET)), 40013);
     assert_eq!(get(&token_path(APPID, "wrong")), 40125);
@@ -60,8 +60,8 @@ fn errors_are_wechats() {
 #[test]
 fn a_token_call_may_be_posted_with_its_parameters_in_the_query() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = side.token(&[API_HEADER]);
     for body in ["", "appid=another", "{\"appid\":\"another\"}"] {
         assert_eq!(side.post(&token_path(APPID, SECRET), &[], body).json()["access_token"], token.as_str(), "{body}");
     }
@@ -72,7 +72,7 @@ fn a_token_call_may_be_posted_with_its_parameters_in_the_query() {
 #[test]
 fn whatever_is_wrong_the_answer_is_an_errcode_and_a_sentence() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     let path = token_path(APPID, SECRET);
     let (named, large) = (format!("Host: {}", side.address), "x".repeat(17 * 1024));
     let many: Vec<String> = (0..80).map(|n| format!("X-Line-{n}: x")).collect();
@@ -111,7 +111,7 @@ fn whatever_is_wrong_the_answer_is_an_errcode_and_a_sentence() {
 #[test]
 fn too_many_calls_with_a_key_are_told_so_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "requests_per_s = 1", "");
+    let side = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
     let told = || side.get(&token_path(APPID, SECRET), &[&bearer("web")]).json()["errcode"].as_i64();
     wait_for("no more than too many", || (told() == Some(45011)).then_some(()));
 }
@@ -119,7 +119,7 @@ fn too_many_calls_with_a_key_are_told_so_as_wechat_does() {
 #[test]
 fn a_body_that_does_not_come_is_told_so_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
+    let side = HttpNode::start(&wechat, "", "", "");
     let mut stream = std::net::TcpStream::connect(side.address).unwrap();
     let head = format!("POST /cgi-bin/stable_token HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n", side.address);
     stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
@@ -133,12 +133,12 @@ fn a_body_that_does_not_come_is_told_so_as_wechat_does() {
 fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
     let wechat = Wechat::start();
     let aliases = r#"aliases = [{ key = "in", shows = "expires_in" }, { key = "at", shows = "expires_at" }]"#;
-    let side = Side::start(&wechat, "", "", &format!("endpoint = \"token\"\n{aliases}"));
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", &format!("endpoint = \"token\"\n{aliases}"));
+    side.token(&[API_HEADER]);
     // 7200 s less 2472 s at the earliest, and 225 of the 300 s that WeChat leaves the token before.
     // And a second more where a clock's second has turned meanwhile.
     let reliable = |told_s: u64| (4_800..=4_954).contains(&told_s);
-    let value = side.get(&credential("access_token", ""), &[MEANT]).json();
+    let value = side.get(&credential("access_token", ""), &[API_HEADER]).json();
     assert!(reliable(value["expires_in"].as_u64().unwrap()), "{value}");
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!(reliable(value["expires_at"].as_u64().unwrap() - now_s), "{value}");
@@ -154,7 +154,7 @@ fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
         answer["expires_in"].as_u64().unwrap()
     };
     assert!(reliable(agent("curl/7.88.1")) && reliable(agent("Go-http-client/1.1")));
-    let listed = side.get("/v1/credentials", &[MEANT]).json();
+    let listed = side.get("/v1/credentials", &[API_HEADER]).json();
     assert_eq!(listed["credentials"][0]["reliable_lead_ms"], 2_247_000, "{listed}");
 }
 
@@ -162,8 +162,8 @@ fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
 #[test]
 fn a_follower_tells_what_its_leader_tells() {
     let wechat = Wechat::start();
-    let leader = Side::start(&wechat, "", "", "endpoint = \"token\"");
-    leader.token(&[MEANT]);
+    let leader = HttpNode::start(&wechat, "", "", "endpoint = \"token\"");
+    leader.token(&[API_HEADER]);
     let state = format!("[state]\nupstream = [\"http://{}\"]\n", leader.address);
     let app = format!("[[app]]\nappid = \"{APPID}\"\n");
     let follower = Node::start(&format!("{state}{app}"), &[]);
@@ -179,7 +179,7 @@ fn a_follower_tells_what_its_leader_tells() {
 fn wrong_secrets_shut_out_no_right_ones() {
     let wechat = Wechat::start();
     // Whatever else is limited, a right secret passes: some programs ask for each page they show.
-    let side = Side::keyed(&wechat, "requests_per_s = 1", "");
+    let side = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
     let ask = |appid: &str, secret: &str| side.get(&token_path(appid, secret), &[]).json();
     wait_for("a token", || ask(APPID, SECRET)["access_token"].is_string().then_some(()));
     let wrong = || errcode(&ask(APPID, "5ec4e75ec4e75ec4e75ec4e75ec4e7ff"));
@@ -194,15 +194,15 @@ fn wrong_secrets_shut_out_no_right_ones() {
     }
     // Nor do they shut out keys, or the login.
     assert_eq!(side.get("/v1/apps", &[&super::bearer("web")]).status, 200);
-    assert_eq!(side.post("/login", &[MEANT], &format!("{{\"key\":\"{}\"}}", key("ops"))).status, 204);
+    assert_eq!(side.post("/login", &[API_HEADER], &format!("{{\"key\":\"{}\"}}", key("ops"))).status, 204);
     assert_eq!(errcode(&ask("wx00000000000000ff", SECRET)), 40013, "another appid is counted by itself");
 }
 
 #[test]
 fn the_log_says_which_program_has_an_old_secret() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    side.token(&[API_HEADER]);
     for _ in 0..30 {
         side.get(&token_path(APPID, "a-secret-of-last-year"), &[]);
         side.post("/cgi-bin/stable_token", &[], &stable("a-secret-of-last-year", false));
@@ -222,7 +222,7 @@ fn the_log_says_which_program_has_an_old_secret() {
 #[test]
 fn a_wrong_token_is_always_told_so() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "requests_per_s = 1", "", "tickets = [\"jsapi\"]");
+    let side = HttpNode::start(&wechat, "requests_per_s = 1", "", "tickets = [\"jsapi\"]");
     let ticket =
         |token: &str| side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi"), &[]).json();
     // Any other answer would keep a program from asking for the right one.
@@ -235,8 +235,8 @@ fn a_wrong_token_is_always_told_so() {
 #[test]
 fn force_does_not_kill_the_token() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = side.token(&[API_HEADER]);
     let by_force = || side.post("/cgi-bin/stable_token", &[], &stable(SECRET, true)).json();
     for _ in 0..3 {
         assert_eq!(by_force()["access_token"], token.as_str(), "it lives, so it stays");
@@ -247,7 +247,7 @@ fn force_does_not_kill_the_token() {
     assert_eq!(shown["passive_refreshes"], 3);
     // Within half a minute of the check before nothing is looked into; a probe finds it as well.
     wait_for("another token", || {
-        let _ = side.post(&super::credential("access_token", "/probe"), &[MEANT], "");
+        let _ = side.post(&super::credential("access_token", "/probe"), &[API_HEADER], "");
         Some(by_force()).filter(|answer| answer["access_token"].is_string() && answer["access_token"] != token.as_str())
     });
 }
@@ -255,8 +255,8 @@ fn force_does_not_kill_the_token() {
 #[test]
 fn what_can_be_relied_on_is_told_but_more_to_the_sdks_that_break_on_less() {
     let wechat = Wechat::short_lived(20);
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let (token, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (token, _) = side.token(&[API_HEADER]);
     let of = |answer: Value| answer["expires_in"].as_i64().unwrap_or_else(|| panic!("{answer}"));
     let classic = |agent: &[&str]| of(side.get(&token_path(APPID, SECRET), agent).json());
     let stable_call = |agent: &[&str]| of(side.post("/cgi-bin/stable_token", agent, &stable(SECRET, false)).json());
@@ -271,16 +271,16 @@ fn what_can_be_relied_on_is_told_but_more_to_the_sdks_that_break_on_less() {
         let answer = side.get(&path, &[]).json();
         answer["ticket"].is_string().then(|| assert!(of(answer) - 1_500 > 0))
     });
-    let side = Side::start(&wechat, "wechat_expires_in_min_s = 0", "", "");
-    side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "wechat_expires_in_min_s = 0", "", "");
+    side.token(&[API_HEADER]);
     assert!(of(side.get(&token_path(APPID, SECRET), &[]).json()) <= 20, "as it is, if that is wanted");
 }
 
 #[test]
 fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
     let wechat = Wechat::start();
-    let side = Side::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let (first, _) = side.token(&[MEANT]);
+    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (first, _) = side.token(&[API_HEADER]);
     assert!(side.get(&token_path(APPID, SECRET), &[]).json()["access_token"].is_string());
     let ticket = |token: &str, kind: &str| {
         side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}"), &[]).json()
@@ -292,9 +292,9 @@ fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
     assert_eq!(answer["ticket"].as_str().unwrap().as_bytes(), kept);
     assert_eq!(errcode(&ticket(&first, "wx_card")), 48001, "it is not kept");
     wechat.kill_tokens(APPID);
-    let renewed = side.post(&super::credential("access_token", "/refresh"), &[MEANT], "").json();
+    let renewed = side.post(&super::credential("access_token", "/refresh"), &[API_HEADER], "").json();
     assert_eq!(renewed["verdict"], "renewed", "{renewed}");
-    let (second, _) = side.token(&[MEANT]);
+    let (second, _) = side.token(&[API_HEADER]);
     assert!(second != first && ticket(&second, "jsapi")["ticket"].is_string());
     assert!(ticket(&first, "jsapi")["ticket"].is_string(), "a client that holds the one before is not turned away");
     assert_eq!(errcode(&ticket(&second[1..], "jsapi")), 40001);
@@ -303,7 +303,7 @@ fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
 #[test]
 fn a_key_stands_in_for_the_secret_where_it_may_read() {
     let wechat = Wechat::start();
-    let side = Side::keyed(&wechat, "", "");
+    let side = HttpNode::keyed(&wechat, "", "");
     side.token(&[&super::bearer("ops")]);
     let get = |secret: &str| side.get(&token_path(APPID, secret), &[]).json();
     for name in ["ops", "web"] {
@@ -321,7 +321,7 @@ fn wecom_answers_in_its_own_way() {
     let of = |secret: &str| AppOptions {
         appid: corp.into(),
         secret: secret.into(),
-        kind: AppKind::Wecom,
+        platform: SandboxPlatform::Wecom,
         ..AppOptions::default()
     };
     let wechat = Wechat::with(Options { apps: vec![of("corp-secret-one")], ..Options::default() });
@@ -332,7 +332,7 @@ fn wecom_answers_in_its_own_way() {
     );
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", &format!("{KEYS}corp corp-0123456789abcdef0123 read:{corp}:7\n"));
-    let side = Side::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", &table);
+    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", &table);
     let get = |secret: &str| side.get(&format!("/cgi-bin/gettoken?corpid={corp}&corpsecret={secret}"), &[]).json();
     let answer = wait_for("its token", || Some(get("corp-secret-one")).filter(|answer| answer["errcode"] == 0));
     assert_eq!(answer["errmsg"], "ok");
@@ -352,8 +352,8 @@ fn wecom_answers_in_its_own_way() {
 #[test]
 fn without_a_live_token_wechats_own_error_is_passed_on() {
     let wechat = Wechat::start();
-    wechat.set_fault(APPID, Fault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
-    let side = Side::start(&wechat, "", "", "");
+    wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
+    let side = HttpNode::start(&wechat, "", "", "");
     wait_for("the failure", || (side.shown("access_token", &[])["state"] == "blocked").then_some(()));
     let answer = side.get(&token_path(APPID, SECRET), &[]).json();
     assert_eq!(errcode(&answer), 40164);

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
-use tokencached::credential::table::State;
-use tokencached::credential::{Ground, build_on};
+use tokencached::credential::table::CredentialState;
+use tokencached::credential::{Env, build_in};
 use tokencached::demo;
 use tokencached::platform::ClientOptions;
-use tokencached::platform::{Ask, Kind};
-use tokencached::platform::{Called, Failure, Probe, Token, Upstream, answer};
+use tokencached::platform::{CredentialType, FetchParams};
+use tokencached::platform::{Failure, Probe, Token, Upstream, UpstreamFuture, answer};
 use tokencached::sandbox::answer::body;
 use tokencached::sandbox::rules::World;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::Clocks;
+use super::env::Clocks;
 use super::timeline::{HOUR, PEER, true_now};
 use super::wechat::parse;
 
@@ -30,7 +30,7 @@ struct Line {
 }
 
 impl Line {
-    fn exchange(&self, request: &tokencached::platform::Outgoing) -> String {
+    fn exchange(&self, request: &tokencached::platform::HttpRequest) -> String {
         let text = body(&self.world.lock().ask(&parse(request), PEER, true_now(self.clocks.t())));
         if text.contains("\"errcode\":4") {
             self.refused.lock().push(text.clone());
@@ -40,7 +40,12 @@ impl Line {
 }
 
 impl Upstream for Line {
-    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, _: Duration) -> Called<'a, Result<Token, Failure>> {
+    fn fetch<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        ask: FetchParams<'a>,
+        _: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let text = self.exchange(&(kind.request)(&ask));
@@ -48,7 +53,13 @@ impl Upstream for Line {
         })
     }
 
-    fn probe<'a>(&'a self, kind: &'a Kind, base_url: &'a str, value: &'a [u8], _: Duration) -> Called<'a, Probe> {
+    fn probe<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        base_url: &'a str,
+        value: &'a [u8],
+        _: Duration,
+    ) -> UpstreamFuture<'a, Probe> {
         let call = kind.probe.map(|call| (call.api(), (call.request)(base_url, std::str::from_utf8(value).unwrap())));
         Box::pin(async move {
             let Some((api, request)) = call else { return Probe::Unknown };
@@ -70,16 +81,20 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     let clocks = Arc::new(Clocks::new());
     let world = Mutex::new(World::new(&demo::sandbox_options(LIFETIME), 1));
     let line = Arc::new(Line { world, clocks: clocks.clone(), refused: Mutex::default() });
-    let ground = Ground { upstream: line.clone(), clock: clocks.clone(), boot_id: "boot".to_owned() };
+    let ground = Env { upstream: line.clone(), clock: clocks.clone(), boot_id: "boot".to_owned() };
     let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
-    let (table, refresher) = build_on(&ground, &upstream, &demo::apps(LIFETIME), None);
+    let (table, refresher) = build_in(&ground, &upstream, &demo::apps(LIFETIME), None);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     for _ in 0..HOURS * 60 {
         tokio::time::sleep(Duration::from_millis(HOUR / 60)).await;
         for credential in table.credentials() {
             let state = credential.status(clocks.boot_ms()).state;
-            assert!(!matches!(state, State::Waiting | State::Blocked), "{:?}: {state:?}", credential.about());
+            assert!(
+                !matches!(state, CredentialState::Waiting | CredentialState::Blocked),
+                "{:?}: {state:?}",
+                credential.about()
+            );
         }
     }
     stop.cancel();
@@ -87,7 +102,7 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     let spent = table.credentials().iter().map(|credential| {
         let status = credential.status(clocks.boot_ms());
         let (calls, quota_a_day, denied) = (status.calls, status.calls_quota, status.calls_denied);
-        Spent { kind: credential.about().kind, calls, quota_a_day, denied }
+        Spent { kind: credential.about().credential_type, calls, quota_a_day, denied }
     });
     let spent = spent.collect();
     let refused = std::mem::take(&mut *line.refused.lock());

@@ -1,7 +1,7 @@
 //! Our node in virtual time: the real table and the real refresher, what befalls them, and their readers.
 //!
 //! One task, the director, lets things happen at their true time; a task a credential listens for what is published and
-//! keeps the books. A process is ended by its token, as a signal does, or by dropping it where it stands.
+//! keeps the read_records. A process is ended by its token, as a signal does, or by dropping it where it stands.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,20 +12,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokencached::clock::Clock;
 use tokencached::credential::App;
-use tokencached::credential::table::{Credential, Found, Reading, Value};
-use tokencached::credential::{Ground, Table, build_on};
+use tokencached::credential::table::{Credential, KeyReading, ManagedValue, Reading};
+use tokencached::credential::{Env, Table, build_in};
 use tokencached::platform::ClientOptions;
-use tokencached::platform::{self, Kind, Platform, Renewal};
-use tokencached::sandbox::rules::{Ask, World};
-use tokencached::sandbox::{AppKind, AppOptions, Options};
+use tokencached::platform::{self, CredentialType, Platform, Renewal};
+use tokencached::sandbox::rules::{ApiRequest, World};
+use tokencached::sandbox::{AppOptions, Options, SandboxPlatform};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::books::{Book, Cause, Chain, Counts, HOLD_MS, Shown, Sky};
-use super::ground::{Clocks, Disk, Hand};
+use super::accounting::{Cause, Chain, Counts, HOLD_MS, Outages, ReadRecord, Shown};
+use super::env::{Clocks, Disk, ProcessDisk};
 use super::timeline::{DAY, HOUR, MINUTE, PEER, SECOND, START, Span, Timeline, exponential, log_uniform, true_now};
 use super::wechat::{Network, Wechat, weather_spans};
 
@@ -50,16 +50,16 @@ pub struct Row {
 /// What is planned for one app.
 struct Account {
     config: App,
-    kind: AppKind,
+    kind: SandboxPlatform,
     secret: String,
     /// Somebody else fetches classic tokens for it, and tries to store half of them here.
-    rogue: bool,
+    foreign_writer: bool,
     /// Its access token's.
     slot: usize,
 }
 
 struct Slot {
-    kind: &'static Kind,
+    kind: &'static CredentialType,
     key: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ struct Node {
 
 enum Event {
     Kill { account: usize, noticed: bool },
-    Rogue { account: usize },
+    ForeignWriter { account: usize },
     Bar { account: usize, long: u64 },
     Unbar { account: usize },
     Down { kill: bool, long: u64, reboot: bool },
@@ -123,33 +123,33 @@ pub struct Sim {
     life: AtomicU32,
     table: Mutex<Option<Arc<Table>>>,
     pub wechat: Mutex<Wechat>,
-    pub books: Mutex<Vec<Book>>,
+    pub read_records: Mutex<Vec<ReadRecord>>,
     weather: Vec<Span>,
     /// The node's own troubles.
     node_bad: Mutex<Vec<Span>>,
     pub samples: Mutex<Samples>,
 }
 
-type Way = (AppKind, &'static Platform, &'static Kind, Vec<&'static Kind>);
+type Way = (SandboxPlatform, &'static Platform, &'static CredentialType, Vec<&'static CredentialType>);
 
 fn account(n: usize, rng: &mut fastrand::Rng) -> Account {
     let mp = &platform::mp::PLATFORM;
     let (kind, platform, token, tickets): Way = match n % 20 {
-        0..10 => (AppKind::Mp, mp, &platform::mp::STABLE, vec![]),
-        10 => (AppKind::Mp, mp, &platform::mp::STABLE, vec![&platform::mp::JSAPI, &platform::mp::WX_CARD]),
-        11..15 => (AppKind::Mp, mp, &platform::mp::CLASSIC, vec![]),
-        15 => (AppKind::Mp, &platform::qq::PLATFORM, &platform::qq::TOKEN, vec![]),
-        16..19 => (AppKind::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, vec![]),
+        0..10 => (SandboxPlatform::Mp, mp, &platform::mp::STABLE, vec![]),
+        10 => (SandboxPlatform::Mp, mp, &platform::mp::STABLE, vec![&platform::mp::JSAPI, &platform::mp::WX_CARD]),
+        11..15 => (SandboxPlatform::Mp, mp, &platform::mp::CLASSIC, vec![]),
+        15 => (SandboxPlatform::Mp, &platform::qq::PLATFORM, &platform::qq::TOKEN, vec![]),
+        16..19 => (SandboxPlatform::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, vec![]),
         _ => {
             let tickets = vec![&platform::wecom::JSAPI, &platform::wecom::AGENT];
-            (AppKind::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, tickets)
+            (SandboxPlatform::Wecom, &platform::wecom::PLATFORM, &platform::wecom::TOKEN, tickets)
         }
     };
-    let prefix = if kind == AppKind::Mp { "wx" } else { "ww" };
+    let prefix = if kind == SandboxPlatform::Mp { "wx" } else { "ww" };
     let secret = format!("secret-{n}-{:08x}", rng.u32(..));
     let source = SecretSource::Fixed(Secret::new(secret.clone()));
     let config = App { platform, tickets, ..App::mp(&format!("{prefix}{n:016x}"), source, token) };
-    Account { config, kind, secret, rogue: n % 4 == 3 && kind == AppKind::Mp, slot: 0 }
+    Account { config, kind, secret, foreign_writer: n % 4 == 3 && kind == SandboxPlatform::Mp, slot: 0 }
 }
 
 /// How long before its end a value can be renewed.
@@ -164,7 +164,7 @@ fn lead_ms(renewal: Renewal) -> u64 {
 
 /// What is done about dead tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Habits {
+pub enum DeadTokenHandling {
     /// Readers report what WeChat refuses, and probing is as it is by default.
     Usual,
     /// Nobody reports anything.
@@ -174,24 +174,30 @@ pub enum Habits {
 }
 
 /// Runs the month to its end.
-pub fn run(line: &Arc<Timeline>, apps: usize, sample_ms: u64, seed: u64, habits: Habits) -> (Vec<Row>, Samples) {
+pub fn run(
+    line: &Arc<Timeline>,
+    apps: usize,
+    sample_ms: u64,
+    seed: u64,
+    handling: DeadTokenHandling,
+) -> (Vec<Row>, Samples) {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let sim = Arc::new(Sim::new(line.clone(), apps, seed, habits));
+        let sim = Arc::new(Sim::new(line.clone(), apps, seed, handling));
         Director::new(sim.clone(), sample_ms, seed).direct().await;
         (sim.rows(), *sim.samples.lock())
     })
 }
 
 impl Sim {
-    fn new(line: Arc<Timeline>, apps: usize, seed: u64, habits: Habits) -> Sim {
+    fn new(line: Arc<Timeline>, apps: usize, seed: u64, handling: DeadTokenHandling) -> Sim {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut accounts: Vec<Account> = (0..apps).map(|n| account(n, &mut rng)).collect();
-        let (mut slots, mut books, mut by_name) = (Vec::new(), Vec::new(), HashMap::new());
+        let (mut slots, mut read_records, mut by_name) = (Vec::new(), Vec::new(), HashMap::new());
         for account in &mut accounts {
             account.slot = slots.len();
-            if habits == Habits::NoReportsNoProbes {
+            if handling == DeadTokenHandling::NoReportsNoProbes {
                 account.config.probe_every_ms = Some(0);
             }
             let config = &account.config;
@@ -200,14 +206,14 @@ impl Sim {
                 let name = format!("{} {}", config.appid, kind.id);
                 let at_end = kind.renewal == Renewal::AtEnd;
                 let (phase, lead) = (rng.u64(0..1_000), lead_ms(kind.renewal));
-                books.push(Book::new(name, phase, lead, at_end, !kind.needs_token, START));
+                read_records.push(ReadRecord::new(name, phase, lead, at_end, !kind.needs_token, START));
                 slots.push(Slot { kind, key: config.built_in_name(kind).into_bytes() });
             }
         }
         let options = |account: &Account| AppOptions {
             appid: account.config.appid.clone(),
             secret: account.secret.clone(),
-            kind: account.kind,
+            platform: account.kind,
             ..AppOptions::default()
         };
         let options = Options { apps: accounts.iter().map(options).collect(), token_len: 32, ..Options::default() };
@@ -217,11 +223,11 @@ impl Sim {
             line,
             accounts,
             slots,
-            reports: habits == Habits::Usual,
+            reports: handling == DeadTokenHandling::Usual,
             life: AtomicU32::new(0),
             table: Mutex::new(None),
             wechat: Mutex::new(Wechat::new(World::new(&options, seed), by_name, seed + 1)),
-            books: Mutex::new(books),
+            read_records: Mutex::new(read_records),
             node_bad: Mutex::new(Vec::new()),
             samples: Mutex::default(),
         }
@@ -229,7 +235,7 @@ impl Sim {
 
     pub fn is_fine(&self, slot: usize, t: u64) -> bool {
         let node = self.node_bad.lock();
-        self.books.lock()[slot].is_fine(t, &Sky { weather: &self.weather, node: &node })
+        self.read_records.lock()[slot].is_fine(t, &Outages { weather: &self.weather, node: &node })
     }
 
     /// The table, while there is somebody to ask.
@@ -237,22 +243,22 @@ impl Sim {
         self.table.lock().clone()
     }
 
-    /// Enters in the books what the credential shows now.
+    /// Enters in the read_records what the credential shows now.
     fn turn(self: &Arc<Self>, slot: usize, credential: Option<&Credential>) {
         let t = self.clocks.t();
         let next = credential.map_or(Shown::Down, |credential| self.shown(credential));
         let node = self.node_bad.lock();
         let wechat = self.wechat.lock();
-        let book = &mut self.books.lock()[slot];
+        let record = &mut self.read_records.lock()[slot];
         let dies = match &next {
-            Shown::Value { value, ends, .. } if book.judged => wechat.dies(value, t, *ends),
+            Shown::Value { value, ends, .. } if record.judged => wechat.dies(value, t, *ends),
             _ => u64::MAX,
         };
-        let is_new = matches!(&next, Shown::Value { value, .. } if book.last_value.as_ref() != Some(value));
+        let is_new = matches!(&next, Shown::Value { value, .. } if record.last_value.as_ref() != Some(value));
         if is_new {
-            book.new_value();
+            record.new_value();
         }
-        let chain = book.turn(t, next, dies, &Sky { weather: &self.weather, node: &node });
+        let chain = record.turn(t, next, dies, &Outages { weather: &self.weather, node: &node });
         self.start_readers(slot, chain);
     }
 
@@ -274,18 +280,18 @@ impl Sim {
     /// Something has happened at WeChat at `t` that may end the value shown, sooner or later.
     pub fn befall(self: &Arc<Self>, slot: usize, cause: Option<Cause>, t: u64) {
         let wechat = self.wechat.lock();
-        let book = &mut self.books.lock()[slot];
+        let record = &mut self.read_records.lock()[slot];
         if let Some(cause) = cause {
-            book.blame(cause, t);
+            record.blame(cause, t);
         }
-        let Shown::Value { value, ends, .. } = &book.shown else { return };
+        let Shown::Value { value, ends, .. } = &record.shown else { return };
         if *ends <= t {
             return;
         }
         let dies = wechat.dies(value, t, *ends);
-        if dies != book.dies && !(book.dies <= t && dies <= t) {
-            book.dies = dies;
-            let chain = book.start_chain(t);
+        if dies != record.dies && !(record.dies <= t && dies <= t) {
+            record.dies = dies;
+            let chain = record.start_chain(t);
             self.start_readers(slot, chain);
         }
     }
@@ -301,7 +307,7 @@ impl Sim {
                 let t = sim.clocks.t();
                 next = {
                     let node = sim.node_bad.lock();
-                    sim.books.lock()[slot].look(chain, t, &Sky { weather: &sim.weather, node: &node })
+                    sim.read_records.lock()[slot].look(chain, t, &Outages { weather: &sim.weather, node: &node })
                 };
                 if next.is_some() {
                     tokio::spawn(sim.clone().refused_reader(slot));
@@ -315,7 +321,8 @@ impl Sim {
         let Some(table) = self.table() else { return };
         let life = self.life.load(Relaxed);
         let Some(first) = self.get(&table, slot) else {
-            return self.books.lock()[slot].fault("the books have a value that the table has not", self.clocks.t());
+            return self.read_records.lock()[slot]
+                .fault("the read_records have a value that the table has not", self.clocks.t());
         };
         self.judge(slot, &first);
         let credential = table.credentials()[slot].clone();
@@ -330,7 +337,7 @@ impl Sim {
         let t = self.clocks.t();
         let gone = self.life.load(Relaxed) != life;
         let outcome = if gone && good != Some(true) { None } else { Some(good.unwrap_or(false)) };
-        self.books.lock()[slot].second(t, outcome);
+        self.read_records.lock()[slot].second(t, outcome);
     }
 
     /// A read through the table, by name.
@@ -338,7 +345,7 @@ impl Sim {
         let now = self.clocks.now();
         table.name(&self.slots[slot].key).map(|name| {
             name.read(now, |found| match found {
-                Found::Bytes(Value { rendered, times, .. }) => {
+                KeyReading::Bytes(ManagedValue { rendered, times, .. }) => {
                     let mut out = Vec::new();
                     rendered.write(&mut out, &times);
                     String::from_utf8(out).ok()
@@ -366,13 +373,13 @@ impl Sim {
     fn judge(&self, slot: usize, value: &str) -> bool {
         let t = self.clocks.t();
         let accepted = self.wechat.lock().accepts(value, t);
-        if self.books.lock()[slot].was_known_dead(value, t) && std::env::var_os("MONTH_SHOW").is_some() {
-            println!("{}: {t}: served a token known dead", self.books.lock()[slot].name);
+        if self.read_records.lock()[slot].was_known_dead(value, t) && std::env::var_os("MONTH_SHOW").is_some() {
+            println!("{}: {t}: served a token known dead", self.read_records.lock()[slot].name);
         }
         accepted
     }
 
-    /// A real read through the table must find what the books say.
+    /// A real read through the table must find what the read_records say.
     fn sample(&self, rng: &mut fastrand::Rng) {
         let Some(table) = self.table() else { return };
         for _ in 0..SAMPLED {
@@ -383,14 +390,14 @@ impl Sim {
     fn sample_one(&self, table: &Table, slot: usize) {
         let (t, got) = (self.clocks.t(), self.get(table, slot));
         let wechat = self.wechat.lock();
-        let book = &mut self.books.lock()[slot];
-        let accepted = got.as_ref().is_some_and(|value| !book.judged || wechat.accepts(value, t));
-        let expected = match &book.shown {
-            Shown::Value { value, ends, .. } if t < *ends => Some((value.clone(), t < book.dies)),
+        let record = &mut self.read_records.lock()[slot];
+        let accepted = got.as_ref().is_some_and(|value| !record.judged || wechat.accepts(value, t));
+        let expected = match &record.shown {
+            Shown::Value { value, ends, .. } if t < *ends => Some((value.clone(), t < record.dies)),
             _ => None,
         };
         if expected != got.clone().map(|value| (value, accepted)) {
-            book.fault("a sampled read differs from the books", t);
+            record.fault("a sampled read differs from the read_records", t);
         }
         let mut samples = self.samples.lock();
         *match (got, accepted) {
@@ -402,8 +409,8 @@ impl Sim {
 
     fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
-        let books = self.books.lock();
-        for (slot, book) in self.slots.iter().zip(books.iter()) {
+        let read_records = self.read_records.lock();
+        for (slot, record) in self.slots.iter().zip(read_records.iter()) {
             let name = match slot.kind.id {
                 "stable_token" => "stable_token",
                 "token" => "classic token",
@@ -419,7 +426,7 @@ impl Sim {
             let row = &mut rows[at];
             row.credentials += 1;
             row.least_calls += (self.line.end - START) as f64 / SECOND as f64 / f64::from(life_s);
-            row.counts.add(&book.counts);
+            row.counts.add(&record.counts);
         }
         rows
     }
@@ -470,9 +477,9 @@ impl Director {
                 self.at(t, Event::Kill { account, noticed });
                 t += exponential(&mut self.rng, 10 * DAY);
             }
-            if self.sim.accounts[account].rogue {
+            if self.sim.accounts[account].foreign_writer {
                 let t = START + self.rng.u64(DAY..2 * DAY);
-                self.at(t, Event::Rogue { account });
+                self.at(t, Event::ForeignWriter { account });
             }
             if self.rng.u8(0..4) == 0 {
                 let t = START + self.rng.u64(DAY..days.max(2) * DAY);
@@ -519,12 +526,12 @@ impl Director {
     async fn happen(&mut self, event: Event, t: u64) {
         match event {
             Event::Kill { account, noticed } => self.kill(account, noticed, t),
-            Event::Rogue { account } => self.rogue(account, t),
+            Event::ForeignWriter { account } => self.foreign_writer(account, t),
             Event::Bar { account, long } => {
                 let app = &self.sim.accounts[account];
                 self.sim.wechat.lock().world.set_allowlist(&app.config.appid, Some(vec![]));
                 let slots = app.slot..=app.slot + app.config.tickets.len();
-                self.sim.books.lock()[slots].iter_mut().for_each(|book| book.barred.push((t, t + long)));
+                self.sim.read_records.lock()[slots].iter_mut().for_each(|record| record.barred.push((t, t + long)));
                 self.at(t + long, Event::Unbar { account });
             }
             Event::Unbar { account } => {
@@ -544,14 +551,14 @@ impl Director {
         let lasting = !noticed && app.config.token.renewal != Renewal::Mint;
         if lasting && app.config.token.renewal == Renewal::AtEnd {
             // WeCom cannot be told to make another.
-            let mut books = self.sim.books.lock();
-            let until = books[app.slot].last_value.as_ref().map_or(t, |value| wechat.dies(value, t, t + DAY));
+            let mut read_records = self.sim.read_records.lock();
+            let until = read_records[app.slot].last_value.as_ref().map_or(t, |value| wechat.dies(value, t, t + DAY));
             let (until, slots) = (until + ASKED_EVERY_MS, app.slot..=app.slot + app.config.tickets.len());
-            for book in &mut books[slots] {
-                book.doomed_until = book.doomed_until.max(until);
-                if !book.judged {
+            for record in &mut read_records[slots] {
+                record.doomed_until = record.doomed_until.max(until);
+                if !record.judged {
                     // Tickets can't be had with a token that WeChat refuses.
-                    book.barred.push((t, until));
+                    record.barred.push((t, until));
                 }
             }
         }
@@ -562,21 +569,21 @@ impl Director {
     }
 
     /// A forgotten script that fetches its own token every so often, and sometimes tries to store it here.
-    fn rogue(&mut self, account: usize, t: u64) {
+    fn foreign_writer(&mut self, account: usize, t: u64) {
         let next = t + self.rng.u64(HOUR..10 * HOUR);
-        self.at(next, Event::Rogue { account });
+        self.at(next, Event::ForeignWriter { account });
         let app = &self.sim.accounts[account];
         let grant_type = Some("client_credential".to_owned());
         let (appid, secret) = (Some(app.config.appid.clone()), Some(app.secret.clone()));
-        self.sim.wechat.lock().world.ask(&Ask::Classic { grant_type, appid, secret }, PEER, true_now(t));
+        self.sim.wechat.lock().world.ask(&ApiRequest::Classic { grant_type, appid, secret }, PEER, true_now(t));
         if app.config.token.renewal == Renewal::Mint {
-            self.sim.befall(app.slot, Some(Cause::Rogue), t);
+            self.sim.befall(app.slot, Some(Cause::ForeignWriter), t);
         }
         if self.rng.bool()
             && self.sim.reports
             && let Some(table) = self.sim.table()
         {
-            table.report_rival(&table.credentials()[app.slot]);
+            table.report_foreign_writer(&table.credentials()[app.slot]);
         }
     }
 
@@ -593,9 +600,9 @@ impl Director {
         let t = self.sim.clocks.t();
         for (slot, credential) in table.credentials().iter().enumerate() {
             self.sim.turn(slot, Some(credential));
-            let book = &mut self.sim.books.lock()[slot];
-            if !matches!(book.shown, Shown::Value { .. }) {
-                book.note_start(t);
+            let record = &mut self.sim.read_records.lock()[slot];
+            if !matches!(record.shown, Shown::Value { .. }) {
+                record.note_start(t);
             }
         }
         *self.sim.table.lock() = Some(table.clone());
@@ -634,8 +641,8 @@ impl Director {
             self.sim.clocks.set_wall([0, 3_600_000, -3_600_000][self.rng.usize(0..3)]);
         }
         let alive = Arc::new(AtomicBool::new(true));
-        let hand = Hand { disk: self.disk.clone(), alive: alive.clone(), clocks: self.sim.clocks.clone() };
-        let ground = Ground {
+        let hand = ProcessDisk { disk: self.disk.clone(), alive: alive.clone(), clocks: self.sim.clocks.clone() };
+        let ground = Env {
             upstream: Arc::new(Network(self.sim.clone())),
             clock: self.sim.clocks.clone(),
             boot_id: format!("boot-{}", self.boots),
@@ -643,11 +650,11 @@ impl Director {
         let upstream = ClientOptions::at("https://api.weixin.qq.com".to_owned());
         let apps: Vec<App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
         let misled = self.sim.clocks.wall_misleads();
-        let (table, refresher) = build_on(&ground, &upstream, &apps, Some(Arc::new(hand)));
+        let (table, refresher) = build_in(&ground, &upstream, &apps, Some(Arc::new(hand)));
         if reboot && misled {
-            self.sim.books.lock().iter_mut().for_each(|book| {
-                if book.cause == Cause::Unknown {
-                    book.blame(Cause::WrongClock, t);
+            self.sim.read_records.lock().iter_mut().for_each(|record| {
+                if record.cause == Cause::Unknown {
+                    record.blame(Cause::WrongClock, t);
                 }
             });
         }
@@ -676,7 +683,7 @@ impl Director {
             let Some(Reverse(Timed(at, n, event))) = self.events.pop() else { break };
             match event {
                 Event::Kill { account, noticed } => self.kill(account, noticed, at),
-                Event::Rogue { account } => self.rogue(account, at),
+                Event::ForeignWriter { account } => self.foreign_writer(account, at),
                 event => later.push(Timed(at, n, event)),
             }
         }

@@ -1,10 +1,10 @@
-//! The classic scripts, each as small as it is usually written, under the same weather, revocations and rogue.
+//! The classic scripts, each as small as it is usually written, under the same weather, revocations and foreign writer.
 
-use tokencached::sandbox::rules::{Ask, World};
+use tokencached::sandbox::rules::{ApiRequest, World};
 use tokencached::sandbox::{AppOptions, Options, Verdict};
 
-use super::books::REACHABLE_MS;
-use super::timeline::{DAY, Fate, HOUR, MINUTE, PEER, Reply, SECOND, START, Timeline, exponential, true_now};
+use super::accounting::REACHABLE_MS;
+use super::timeline::{CallOutcome, DAY, HOUR, MINUTE, PEER, Reply, SECOND, START, Timeline, exponential, true_now};
 
 /// How the script keeps its token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,7 @@ struct Cache {
 
 struct Fetch {
     cache: usize,
-    fate: Fate,
+    fate: CallOutcome,
     reply: Option<Reply>,
 }
 
@@ -104,7 +104,7 @@ fn one(script: Script, line: &Timeline, n: u64, seed: u64) -> Tally {
         t: START,
     };
     let mut kill = START + exponential(&mut app.rng, 10 * DAY);
-    let mut rogue = if n % 4 == 1 { START + app.rng.u64(DAY..2 * DAY) } else { u64::MAX };
+    let mut foreign_fetch_at = if n % 4 == 1 { START + app.rng.u64(DAY..2 * DAY) } else { u64::MAX };
     let mut flush = START + app.rng.u64(DAY..6 * DAY);
     let mut tick = START;
     while app.t < line.end {
@@ -113,10 +113,10 @@ fn one(script: Script, line: &Timeline, n: u64, seed: u64) -> Tally {
             app.caches.iter_mut().for_each(|cache| cache.dies = cache.dies.min(app.t));
             kill = app.t + exponential(&mut app.rng, 10 * DAY);
         }
-        if app.t >= rogue {
+        if app.t >= foreign_fetch_at {
             app.world.ask(&ask(), PEER, true_now(app.t));
             app.look_again();
-            rogue = app.t + app.rng.u64(HOUR..10 * HOUR);
+            foreign_fetch_at = app.t + app.rng.u64(HOUR..10 * HOUR);
         }
         if app.t >= flush && matches!(script, Script::Memcache(_)) {
             // Somebody restarts memcached, or it evicts the key.
@@ -142,9 +142,9 @@ fn one(script: Script, line: &Timeline, n: u64, seed: u64) -> Tally {
     app.tally
 }
 
-fn ask() -> Ask {
+fn ask() -> ApiRequest {
     let text = |text: &str| Some(text.to_owned());
-    Ask::Classic { grant_type: text("client_credential"), appid: text("wx"), secret: text("s") }
+    ApiRequest::Classic { grant_type: text("client_credential"), appid: text("wx"), secret: text("s") }
 }
 
 impl App<'_> {
@@ -164,7 +164,7 @@ impl App<'_> {
 
     fn fetch(&mut self, cache: usize) {
         self.tally.calls += 1;
-        let fate = Fate::of(self.line.weather(self.t), self.t, TIMEOUT_MS, &mut self.rng);
+        let fate = CallOutcome::of(self.line.weather(self.t), self.t, TIMEOUT_MS, &mut self.rng);
         self.fetches.push(Fetch { cache, fate, reply: None });
     }
 

@@ -1,10 +1,10 @@
-//! What happens to everybody alike: the weather between us and WeChat, revoked tokens, a rogue, the node's own mishaps.
+//! What happens to everybody alike: the weather between us and WeChat, revoked tokens, a foreign writer, the node's own mishaps.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tokencached::platform::Sent;
+use tokencached::platform::Delivery;
 use tokencached::sandbox::answer::body;
-use tokencached::sandbox::rules::{Ask, World};
+use tokencached::sandbox::rules::{ApiRequest, World};
 
 use tokencached::clock::Now;
 
@@ -25,7 +25,7 @@ pub fn true_now(t: u64) -> Now {
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Weather {
+pub enum NetworkState {
     Fine,
     /// Nothing gets through: DNS, routes, refused connections.
     Down,
@@ -43,7 +43,7 @@ pub type Span = (u64, u64);
 pub struct Timeline {
     pub end: u64,
     /// In order, never overlapping.
-    spells: Vec<(Span, Weather)>,
+    spells: Vec<(Span, NetworkState)>,
 }
 
 /// From `least` to `most`, short ones as likely per octave as long ones.
@@ -65,10 +65,10 @@ impl Timeline {
         loop {
             t += exponential(&mut rng, 14 * HOUR);
             let (long, weather) = match rng.u8(0..10) {
-                0..3 => (log_uniform(&mut rng, MINUTE, 5 * HOUR), Weather::Down),
-                3..5 => (log_uniform(&mut rng, MINUTE, 2 * HOUR), Weather::Stalled),
-                5..7 => (log_uniform(&mut rng, 5 * MINUTE, HOUR), Weather::Slow),
-                _ => (log_uniform(&mut rng, MINUTE, 40 * MINUTE), Weather::Errors(rng.u64(20..95))),
+                0..3 => (log_uniform(&mut rng, MINUTE, 5 * HOUR), NetworkState::Down),
+                3..5 => (log_uniform(&mut rng, MINUTE, 2 * HOUR), NetworkState::Stalled),
+                5..7 => (log_uniform(&mut rng, 5 * MINUTE, HOUR), NetworkState::Slow),
+                _ => (log_uniform(&mut rng, MINUTE, 40 * MINUTE), NetworkState::Errors(rng.u64(20..95))),
             };
             if t + long >= end {
                 return Timeline { end, spells };
@@ -78,11 +78,11 @@ impl Timeline {
         }
     }
 
-    pub fn weather(&self, t: u64) -> Weather {
+    pub fn weather(&self, t: u64) -> NetworkState {
         let after = self.spells.partition_point(|((from, _), _)| *from <= t);
         match after.checked_sub(1).map(|i| self.spells[i]) {
             Some(((_, to), weather)) if t < to => weather,
-            _ => Weather::Fine,
+            _ => NetworkState::Fine,
         }
     }
 
@@ -100,7 +100,7 @@ impl Timeline {
     }
 
     /// Total length of the spells that `which` picks, in ms.
-    pub fn total(&self, which: impl Fn(Weather) -> bool) -> u64 {
+    pub fn total(&self, which: impl Fn(NetworkState) -> bool) -> u64 {
         self.spells.iter().filter(|(_, weather)| which(*weather)).map(|((from, to), _)| to - from).sum()
     }
 }
@@ -126,12 +126,12 @@ pub fn is_clear(from: u64, to: u64, mut bad: impl Iterator<Item = Span>) -> bool
 #[derive(Clone, Debug)]
 pub enum Reply {
     Http(u16, String),
-    Lost(Sent),
+    Lost(Delivery),
 }
 
 /// How a call will go, settled when it is sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Fate {
+pub struct CallOutcome {
     /// When WeChat works on it, if it ever does.
     pub arrives: Option<u64>,
     /// When its sender knows how it went.
@@ -153,16 +153,16 @@ enum Damage {
 /// There and back in fine weather. A reader is held for 700 ms, time for two trips.
 const TRIP_MS: std::ops::Range<u64> = 40..300;
 
-impl Fate {
-    pub fn of(weather: Weather, t: u64, deadline: u64, rng: &mut fastrand::Rng) -> Fate {
+impl CallOutcome {
+    pub fn of(weather: NetworkState, t: u64, deadline: u64, rng: &mut fastrand::Rng) -> CallOutcome {
         let trip = rng.u64(TRIP_MS);
-        let fate = |arrives: Option<u64>, after: u64, damage| Fate { arrives, back: t + after, damage };
+        let fate = |arrives: Option<u64>, after: u64, damage| CallOutcome { arrives, back: t + after, damage };
         let soon = Some(t + trip / 2);
         match weather {
-            Weather::Down if rng.bool() => fate(None, 5, Damage::NotSent),
-            Weather::Down => fate(None, deadline.min(3 * SECOND), Damage::NotSent),
-            Weather::Stalled => fate(soon.filter(|_| rng.bool()), deadline, Damage::NoAnswer),
-            Weather::Slow => {
+            NetworkState::Down if rng.bool() => fate(None, 5, Damage::NotSent),
+            NetworkState::Down => fate(None, deadline.min(3 * SECOND), Damage::NotSent),
+            NetworkState::Stalled => fate(soon.filter(|_| rng.bool()), deadline, Damage::NoAnswer),
+            NetworkState::Slow => {
                 let trip = rng.u64(SECOND..20 * SECOND);
                 let arrives = Some(t + trip / 2);
                 if trip > deadline {
@@ -171,19 +171,19 @@ impl Fate {
                     fate(arrives, trip, Damage::None)
                 }
             }
-            Weather::Errors(percent) if rng.u64(0..100) < percent => match rng.u8(0..5) {
+            NetworkState::Errors(percent) if rng.u64(0..100) < percent => match rng.u8(0..5) {
                 0 => fate(None, trip, Damage::Busy),
                 1 => fate(soon.filter(|_| rng.u8(0..10) < 3), trip, Damage::Gateway),
                 2 => fate(soon, trip, Damage::Torn),
                 3 => fate(soon, trip, Damage::Empty),
                 _ => fate(soon.filter(|_| rng.bool()), trip, Damage::NoAnswer),
             },
-            Weather::Fine | Weather::Errors(_) => fate(soon, trip, Damage::None),
+            NetworkState::Fine | NetworkState::Errors(_) => fate(soon, trip, Damage::None),
         }
     }
 
     /// WeChat's part, at the instant of arrival; gives what will come back.
-    pub fn arrived(&self, world: &mut World, ask: &Ask, t: u64) -> Reply {
+    pub fn arrived(&self, world: &mut World, ask: &ApiRequest, t: u64) -> Reply {
         let text = body(&world.ask(ask, PEER, true_now(t)));
         match self.damage {
             Damage::None => Reply::Http(200, text),
@@ -195,11 +195,11 @@ impl Fate {
     /// What comes back of a call that WeChat's token service never worked on, or whose answer was lost.
     pub fn never_arrived(&self) -> Reply {
         match self.damage {
-            Damage::NotSent => Reply::Lost(Sent::NotSent),
+            Damage::NotSent => Reply::Lost(Delivery::NotSent),
             Damage::Busy => Reply::Http(200, r#"{"errcode":-1,"errmsg":"system error"}"#.to_owned()),
             Damage::Gateway => Reply::Http(502, "<html>Bad Gateway</html>".to_owned()),
             Damage::Empty => Reply::Http(200, String::new()),
-            Damage::None | Damage::NoAnswer | Damage::Torn => Reply::Lost(Sent::Ambiguous),
+            Damage::None | Damage::NoAnswer | Damage::Torn => Reply::Lost(Delivery::Ambiguous),
         }
     }
 }

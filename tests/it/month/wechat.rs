@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokencached::platform::{Ask, Kind, Outgoing};
-use tokencached::platform::{Called, Failure, Probe, Sent, Token, Upstream, answer};
+use tokencached::platform::{CredentialType, FetchParams, HttpRequest};
+use tokencached::platform::{Delivery, Failure, Probe, Token, Upstream, UpstreamFuture, answer};
 use tokencached::sandbox::Verdict;
 use tokencached::sandbox::rules::{self, World};
 use tokio::sync::oneshot;
 
-use super::books::Cause;
+use super::accounting::Cause;
 use super::node::Sim;
-use super::timeline::{DAY, Fate, HOUR, Reply, Timeline, true_now};
+use super::timeline::{CallOutcome, DAY, HOUR, Reply, Timeline, true_now};
 
 /// The simulated platform and what is counted of it.
 pub struct Wechat {
@@ -79,7 +79,12 @@ impl Drop for Flight<'_> {
 pub struct Network(pub Arc<Sim>);
 
 impl Upstream for Network {
-    fn fetch<'a>(&'a self, kind: &'a Kind, ask: Ask<'a>, deadline: Duration) -> Called<'a, Result<Token, Failure>> {
+    fn fetch<'a>(
+        &'a self,
+        kind: &'a CredentialType,
+        ask: FetchParams<'a>,
+        deadline: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
             let slot = self.slot(kind, ask.appid);
             let _flight = self.take_off(slot, false);
@@ -92,14 +97,14 @@ impl Upstream for Network {
 
     fn probe<'a>(
         &'a self,
-        kind: &'a Kind,
+        kind: &'a CredentialType,
         base_url: &'a str,
         value: &'a [u8],
         deadline: Duration,
-    ) -> Called<'a, Probe> {
+    ) -> UpstreamFuture<'a, Probe> {
         Box::pin(async move {
             let (Some(call), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
-            let owner = rules::Ask::DomainIp { token: Some(value.to_owned()) };
+            let owner = rules::ApiRequest::DomainIp { token: Some(value.to_owned()) };
             let Some(appid) = self.0.wechat.lock().world.app_of(&owner) else { return Probe::Unknown };
             let slot = self.slot(kind, &appid);
             let _flight = self.take_off(slot, true);
@@ -109,7 +114,7 @@ impl Upstream for Network {
             };
             let probe = answer::probe(call.api(), status, text.as_bytes());
             if matches!(probe, Probe::Dead(_)) {
-                self.0.books.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
+                self.0.read_records.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
             }
             probe
         })
@@ -117,7 +122,7 @@ impl Upstream for Network {
 }
 
 impl Network {
-    fn slot(&self, kind: &Kind, appid: &str) -> usize {
+    fn slot(&self, kind: &CredentialType, appid: &str) -> usize {
         self.0.wechat.lock().slots[&(kind.id, appid.to_owned())]
     }
 
@@ -132,7 +137,7 @@ impl Network {
             (line.day, line.day_calls) = (day, 0);
         }
         (line.in_flight, line.day_calls) = (line.in_flight + 1, line.day_calls + 1);
-        let counts = &mut self.0.books.lock()[slot].counts;
+        let counts = &mut self.0.read_records.lock()[slot].counts;
         *(if probe { &mut counts.probes } else { &mut counts.calls }) += 1;
         counts.fine_calls += u64::from(fine && !probe);
         counts.most_a_day = counts.most_a_day.max(line.day_calls);
@@ -141,11 +146,11 @@ impl Network {
     }
 
     /// There and back. What has been sent arrives, whatever becomes of its sender.
-    async fn exchange(&self, slot: usize, request: &Outgoing, deadline: Duration) -> Reply {
+    async fn exchange(&self, slot: usize, request: &HttpRequest, deadline: Duration) -> Reply {
         let (sim, t) = (self.0.clone(), self.0.clocks.t());
         let ask = parse(request);
         let weather = sim.line.weather(t);
-        let fate = Fate::of(weather, t, deadline.as_millis() as u64, &mut sim.wechat.lock().rng);
+        let fate = CallOutcome::of(weather, t, deadline.as_millis() as u64, &mut sim.wechat.lock().rng);
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
             let wait = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
@@ -153,8 +158,8 @@ impl Network {
                 Some(arrives) if arrives <= fate.back => {
                     wait(arrives - t).await;
                     let reply = sim.arrived(slot, &ask, &fate);
-                    if !matches!(ask, rules::Ask::DomainIp { .. }) {
-                        sim.books.lock()[slot].answered_at = sim.clocks.t();
+                    if !matches!(ask, rules::ApiRequest::DomainIp { .. }) {
+                        sim.read_records.lock()[slot].answered_at = sim.clocks.t();
                     }
                     wait(fate.back - arrives).await;
                     reply
@@ -173,14 +178,14 @@ impl Network {
         });
         match tokio::time::timeout(deadline, answered).await {
             Ok(Ok(reply)) => reply,
-            _ => Reply::Lost(Sent::Ambiguous),
+            _ => Reply::Lost(Delivery::Ambiguous),
         }
     }
 }
 
 impl Sim {
     /// A call has reached WeChat.
-    fn arrived(self: &Arc<Self>, slot: usize, ask: &rules::Ask, fate: &Fate) -> Reply {
+    fn arrived(self: &Arc<Self>, slot: usize, ask: &rules::ApiRequest, fate: &CallOutcome) -> Reply {
         let t = self.clocks.t();
         let reply = {
             let mut wechat = self.wechat.lock();
@@ -189,13 +194,13 @@ impl Sim {
             let (day, line) = ((t + 8 * HOUR) / DAY, &mut wechat.lines[slot]);
             if over && line.day_over != day {
                 line.day_over = day;
-                self.books.lock()[slot].counts.over_quota_days += 1;
+                self.read_records.lock()[slot].counts.over_quota_days += 1;
             }
             reply
         };
         let minted = match ask {
-            rules::Ask::Classic { .. } => true,
-            rules::Ask::Stable { force, .. } => *force,
+            rules::ApiRequest::Classic { .. } => true,
+            rules::ApiRequest::Stable { force, .. } => *force,
             _ => false,
         };
         if minted {
@@ -210,7 +215,7 @@ fn over_quota(text: &str) -> bool {
 }
 
 /// The call as the sandbox's rules take it. A new platform's paths go here, beside their rules.
-pub fn parse(request: &Outgoing) -> rules::Ask {
+pub fn parse(request: &HttpRequest) -> rules::ApiRequest {
     let body: serde_json::Value =
         request.body.as_deref().map_or_else(Default::default, |body| serde_json::from_str(body).unwrap_or_default());
     let get = |name: &str| {
@@ -220,16 +225,16 @@ pub fn parse(request: &Outgoing) -> rules::Ask {
     let (appid, secret, grant_type) = (get("appid"), get("secret"), get("grant_type"));
     let path = request.url.splitn(4, '/').nth(3).unwrap_or_default();
     match path {
-        "cgi-bin/token" | "api/getToken" => rules::Ask::Classic { grant_type, appid, secret },
+        "cgi-bin/token" | "api/getToken" => rules::ApiRequest::Classic { grant_type, appid, secret },
         "cgi-bin/stable_token" => {
             let force = body.get("force_refresh").and_then(serde_json::Value::as_bool).unwrap_or(false);
-            rules::Ask::Stable { grant_type, appid, secret, force }
+            rules::ApiRequest::Stable { grant_type, appid, secret, force }
         }
-        "cgi-bin/gettoken" => rules::Ask::Wecom { corpid: get("corpid"), secret: get("corpsecret") },
-        "cgi-bin/ticket/getticket" => rules::Ask::Ticket { token: get("access_token"), kind: get("type") },
-        "cgi-bin/get_jsapi_ticket" => rules::Ask::CorpTicket { token: get("access_token") },
-        "cgi-bin/ticket/get" => rules::Ask::AgentTicket { token: get("access_token"), kind: get("type") },
-        "cgi-bin/get_api_domain_ip" => rules::Ask::DomainIp { token: get("access_token") },
+        "cgi-bin/gettoken" => rules::ApiRequest::Wecom { corpid: get("corpid"), secret: get("corpsecret") },
+        "cgi-bin/ticket/getticket" => rules::ApiRequest::Ticket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/get_jsapi_ticket" => rules::ApiRequest::CorpTicket { token: get("access_token") },
+        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/get_api_domain_ip" => rules::ApiRequest::DomainIp { token: get("access_token") },
         other => panic!("the simulated month has no {other}"),
     }
 }

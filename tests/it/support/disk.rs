@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::run_well;
+use super::run_checked;
 
 /// A server started with these variables has a disk with the faults of this file.
 pub struct Disk {
@@ -54,7 +54,9 @@ fn library() -> &'static Path {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/disk.c");
         let (new, library) = (folder.join(format!("disk-{}.so", std::process::id())), folder.join("disk.so"));
-        run_well(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source));
+        run_checked(
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source),
+        );
         std::fs::rename(&new, &library).unwrap();
         library
     })

@@ -21,7 +21,7 @@ pub enum To {
 
 /// What is kept back.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Back {
+enum Direction {
     Requests,
     Answers,
 }
@@ -40,7 +40,7 @@ struct Shared {
 struct State {
     to: To,
     /// The next connection whose request has that word in it is held.
-    armed: Option<(Back, String)>,
+    armed: Option<(Direction, String)>,
     /// Nothing passes in either direction.
     all: bool,
     /// Counts releases: who is held waits for the next one.
@@ -52,7 +52,7 @@ struct State {
 }
 
 /// What becomes of one connection's bytes.
-type Hold = Arc<Mutex<Option<(Back, u64)>>>;
+type Hold = Arc<Mutex<Option<(Direction, u64)>>>;
 
 impl Proxy {
     pub fn to_tcp(to: SocketAddr) -> Proxy {
@@ -82,12 +82,12 @@ impl Proxy {
 
     /// The next request with that word in it reaches its server when it is released. The server gets all before.
     pub fn hold_request(&self, word: &str) {
-        self.shared.lock().armed = Some((Back::Requests, word.to_owned()));
+        self.shared.lock().armed = Some((Direction::Requests, word.to_owned()));
     }
 
     /// The next request with that word in it is answered, and the answer kept back until it is released.
     pub fn hold_answer(&self, word: &str) {
-        self.shared.lock().armed = Some((Back::Answers, word.to_owned()));
+        self.shared.lock().armed = Some((Direction::Answers, word.to_owned()));
     }
 
     /// Nothing passes until it is released; new connections are made and carry nothing.
@@ -164,18 +164,19 @@ impl Shared {
         let both = |file: &File| (file.try_clone().unwrap(), file.try_clone().unwrap());
         self.lock().open.extend([both(&client).0, both(&server).0]);
         let hold = Hold::default();
-        for (from, to, way) in
-            [(both(&client).0, both(&server).1, Back::Requests), (both(&server).0, both(&client).1, Back::Answers)]
-        {
+        for (from, to, way) in [
+            (both(&client).0, both(&server).1, Direction::Requests),
+            (both(&server).0, both(&client).1, Direction::Answers),
+        ] {
             let (shared, hold) = (self.clone(), hold.clone());
             std::thread::spawn(move || shared.pump(from, to, way, &hold));
         }
     }
 
-    fn pump(&self, mut from: File, mut to: File, way: Back, hold: &Hold) {
+    fn pump(&self, mut from: File, mut to: File, way: Direction, hold: &Hold) {
         let mut part = vec![0; 65536];
         while let Ok(length @ 1..) = from.read(&mut part) {
-            if way == Back::Requests {
+            if way == Direction::Requests {
                 self.arm(&part[..length], hold);
             }
             if !self.wait(way, hold) || to.write_all(&part[..length]).is_err() {
@@ -189,7 +190,7 @@ impl Shared {
 
     fn arm(&self, request: &[u8], hold: &Hold) {
         let mut state = self.lock();
-        let asked = |(_, word): &(Back, String)| request.windows(word.len()).any(|part| part == word.as_bytes());
+        let asked = |(_, word): &(Direction, String)| request.windows(word.len()).any(|part| part == word.as_bytes());
         if state.armed.as_ref().is_some_and(asked) {
             let back = state.armed.take().map(|(back, _)| back);
             *hold.lock().unwrap() = back.map(|back| (back, state.released));
@@ -197,7 +198,7 @@ impl Shared {
     }
 
     /// False if it has ended meanwhile.
-    fn wait(&self, way: Back, hold: &Hold) -> bool {
+    fn wait(&self, way: Direction, hold: &Hold) -> bool {
         let held = *hold.lock().unwrap();
         let mut state = self.lock();
         let is_held = |state: &State| {

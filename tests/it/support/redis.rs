@@ -121,7 +121,7 @@ impl Redis {
     fn client(&self) -> redis::RedisResult<Connection> {
         let password = self.password.as_ref().map(|word| format!("?pass={word}")).unwrap_or_default();
         let client = redis::Client::open(format!("unix://{}{password}", self.socket().display()))?;
-        client.get_connection_with_timeout(super::PATIENCE)
+        client.get_connection_with_timeout(super::TIMEOUT)
     }
 
     /// A connection to it.
@@ -210,7 +210,7 @@ impl Sentinel {
         words.iter().for_each(|word| {
             command.arg(*word);
         });
-        command.query(&mut client.get_connection_with_timeout(super::PATIENCE)?)
+        command.query(&mut client.get_connection_with_timeout(super::TIMEOUT)?)
     }
 
     /// Waits until it knows a replica that could take over.

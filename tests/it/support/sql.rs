@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tempfile::TempDir;
 
 use super::redis::{Authority, free_port};
-use super::{run, run_well, wait_for, write};
+use super::{run, run_checked, wait_for, write};
 
 /// What the tests' user of a server has for a password.
 pub const PASSWORD: &str = "hunter22-of-sql";
 
 /// Starts a server and ends it when its own standard input does, so that none outlives the tests, however they end. With
 /// a word behind the folder it removes the folder too.
-const KEEPER: &str = r#"
+const WATCHDOG_SCRIPT: &str = r#"
 folder=$1 remove=$2 signal=$3; shift 3
 "$@" </dev/null >>"$folder/log" 2>&1 &
 pid=$!
@@ -29,15 +29,15 @@ wait "$pid"
 "#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DatabaseType {
     MariaDb,
     Postgres,
 }
 
 /// A server process. Killed when dropped.
 pub struct Server {
-    pub kind: Kind,
-    keeper: Option<Child>,
+    pub kind: DatabaseType,
+    watchdog: Option<Child>,
     folder: PathBuf,
     pub port: u16,
     arguments: Vec<String>,
@@ -54,7 +54,7 @@ fn folder_for(user: &str) -> TempDir {
 
 fn own(path: &Path, user: &str) {
     if rustix::process::geteuid().is_root() {
-        run_well(Command::new("chown").args(["-R", user]).arg(path));
+        run_checked(Command::new("chown").args(["-R", user]).arg(path));
     }
 }
 
@@ -65,24 +65,24 @@ fn as_user(user: &str) -> Vec<String> {
 }
 
 /// Where Debian has PostgreSQL's programs.
-fn of_postgres(program: &str) -> String {
+fn postgres_program(program: &str) -> String {
     let folders = std::fs::read_dir("/usr/lib/postgresql").map(|folders| folders.flatten().collect::<Vec<_>>());
     let newest = folders.unwrap_or_default().into_iter().map(|folder| folder.path().join("bin").join(program)).max();
     newest.map_or_else(|| program.to_owned(), |path| path.display().to_string())
 }
 
-impl Kind {
+impl DatabaseType {
     fn user(self) -> &'static str {
         match self {
-            Kind::MariaDb => "mysql",
-            Kind::Postgres => "postgres",
+            DatabaseType::MariaDb => "mysql",
+            DatabaseType::Postgres => "postgres",
         }
     }
 }
 
 impl Server {
     /// The one that all tests of this process share.
-    pub fn shared(kind: Kind) -> &'static Server {
+    pub fn shared(kind: DatabaseType) -> &'static Server {
         static SERVERS: [OnceLock<Server>; 2] = [const { OnceLock::new() }; 2];
         SERVERS[kind as usize].get_or_init(|| {
             let folder = folder_for(kind.user());
@@ -93,24 +93,24 @@ impl Server {
     }
 
     /// One of a test's own, with further arguments; `{folder}` in them is its folder.
-    pub fn start(kind: Kind, arguments: &[&str]) -> Server {
+    pub fn start(kind: DatabaseType, arguments: &[&str]) -> Server {
         let mut server = Server::stopped(kind, arguments);
         server.start_again();
         server
     }
 
     /// Not started yet, but its address is known.
-    pub fn stopped(kind: Kind, arguments: &[&str]) -> Server {
+    pub fn stopped(kind: DatabaseType, arguments: &[&str]) -> Server {
         let folder = folder_for(kind.user());
         let path = folder.path().to_owned();
         Server::stopped_in(kind, path, Some(folder), arguments)
     }
 
     /// With TLS, by certificates of that authority's: `server.pem` in its folder.
-    pub fn with_tls(kind: Kind) -> Server {
+    pub fn with_tls(kind: DatabaseType) -> Server {
         let files = match kind {
-            Kind::MariaDb => ["--ssl-cert={folder}/server.pem", "--ssl-key={folder}/server.key"].to_vec(),
-            Kind::Postgres => {
+            DatabaseType::MariaDb => ["--ssl-cert={folder}/server.pem", "--ssl-key={folder}/server.key"].to_vec(),
+            DatabaseType::Postgres => {
                 ["-cssl=on", "-cssl_cert_file={folder}/server.pem", "-cssl_key_file={folder}/server.key"].to_vec()
             }
         };
@@ -123,12 +123,12 @@ impl Server {
         server
     }
 
-    fn stopped_in(kind: Kind, folder: PathBuf, own: Option<TempDir>, arguments: &[&str]) -> Server {
+    fn stopped_in(kind: DatabaseType, folder: PathBuf, own: Option<TempDir>, arguments: &[&str]) -> Server {
         let path = folder.display().to_string();
         let data = format!("{path}/data");
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (make, mut serve) = match kind {
-            Kind::MariaDb => (
+            DatabaseType::MariaDb => (
                 words(&[
                     "mariadb-install-db",
                     "--no-defaults",
@@ -139,9 +139,9 @@ impl Server {
                 ]),
                 words(&["mariadbd", "--no-defaults", &format!("--datadir={data}"), "--bind-address=127.0.0.1"]),
             ),
-            Kind::Postgres => (
+            DatabaseType::Postgres => (
                 words(&[
-                    &of_postgres("initdb"),
+                    &postgres_program("initdb"),
                     &format!("--pgdata={data}"),
                     "--username=root",
                     "--auth-local=trust",
@@ -150,11 +150,11 @@ impl Server {
                     "--encoding=UTF8",
                     "--locale=C",
                 ]),
-                words(&[&of_postgres("postgres"), "-D", &data, "-k", &path, "-cfsync=off"]),
+                words(&[&postgres_program("postgres"), "-D", &data, "-k", &path, "-cfsync=off"]),
             ),
         };
         let port = free_port();
-        if kind == Kind::MariaDb {
+        if kind == DatabaseType::MariaDb {
             // What is written survives the process but not the machine; and small: it is for a moment.
             serve.extend(words(&["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=16M"]));
             serve.extend(words(&["--skip-name-resolve", "--lower-case-table-names=0"]));
@@ -165,21 +165,21 @@ impl Server {
         }
         serve.extend(arguments.iter().map(|argument| argument.replace("{folder}", &path)));
         let make: Vec<String> = as_user(kind.user()).into_iter().chain(make).collect();
-        run_well(Command::new(&make[0]).args(&make[1..]).current_dir(&folder));
-        Server { kind, keeper: None, folder, port, arguments: serve, _own: own }
+        run_checked(Command::new(&make[0]).args(&make[1..]).current_dir(&folder));
+        Server { kind, watchdog: None, folder, port, arguments: serve, _own: own }
     }
 
     pub fn start_again(&mut self) {
         let (remove, signal) = match (&self._own, self.kind) {
-            (None, Kind::MariaDb) => ("remove", "KILL"),
-            (None, Kind::Postgres) => ("remove", "QUIT"),
-            (Some(_), Kind::MariaDb) => ("", "KILL"),
-            (Some(_), Kind::Postgres) => ("", "QUIT"),
+            (None, DatabaseType::MariaDb) => ("remove", "KILL"),
+            (None, DatabaseType::Postgres) => ("remove", "QUIT"),
+            (Some(_), DatabaseType::MariaDb) => ("", "KILL"),
+            (Some(_), DatabaseType::Postgres) => ("", "QUIT"),
         };
-        let keeper = Command::new("sh")
+        let watchdog = Command::new("sh")
             .arg("-c")
-            .arg(KEEPER)
-            .arg("keeper")
+            .arg(WATCHDOG_SCRIPT)
+            .arg("watchdog")
             .arg(&self.folder)
             .args([remove, signal])
             .args(as_user(self.kind.user()))
@@ -191,11 +191,11 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        self.keeper = Some(keeper);
+        self.watchdog = Some(watchdog);
         wait_for("the database to answer", || {
             let (status, said) = run(&mut self.client(""));
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            let ended = self.keeper.as_mut().unwrap().try_wait().unwrap().is_some();
+            let ended = self.watchdog.as_mut().unwrap().try_wait().unwrap().is_some();
             assert!(!ended, "the database has ended: {said}\n{}", log());
             status.success().then_some(())
         });
@@ -203,16 +203,16 @@ impl Server {
 
     /// As it is when the power fails.
     pub fn kill(&mut self) {
-        let mut keeper = self.keeper.take().unwrap();
-        drop(keeper.stdin.take());
-        keeper.wait().unwrap();
+        let mut watchdog = self.watchdog.take().unwrap();
+        drop(watchdog.stdin.take());
+        watchdog.wait().unwrap();
     }
 
     /// Ends all sessions but the one that does it.
     pub fn end_sessions(&self) {
         match self.kind {
-            Kind::MariaDb => drop(self.ask("", "KILL USER tokencached")),
-            Kind::Postgres => {
+            DatabaseType::MariaDb => drop(self.ask("", "KILL USER tokencached")),
+            DatabaseType::Postgres => {
                 let who = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tokencached'";
                 self.ask("", who);
             }
@@ -226,7 +226,7 @@ impl Server {
     /// The client's program with what connects it.
     pub fn client(&self, database: &str) -> Command {
         match self.kind {
-            Kind::MariaDb => {
+            DatabaseType::MariaDb => {
                 let mut command = Command::new("mariadb");
                 command.args(["--no-defaults", "--user=root", "-N", "-B", "--raw"]);
                 command.arg(format!("--socket={}/mysqld.sock", self.folder.display()));
@@ -234,8 +234,8 @@ impl Server {
                 command.arg("-e").arg("SELECT 1");
                 command
             }
-            Kind::Postgres => {
-                let mut command = Command::new(of_postgres("psql"));
+            DatabaseType::Postgres => {
+                let mut command = Command::new(postgres_program("psql"));
                 // In a test's own database as the user whose tables they are to be.
                 let (user, database) =
                     if database.is_empty() { ("root", "postgres") } else { ("tokencached", database) };
@@ -254,7 +254,7 @@ impl Server {
         let mut again = Command::new(command.get_program());
         again.args(&arguments[..arguments.len() - 1]).arg(statement);
         command = again;
-        run_well(&mut command).trim_end_matches('\n').to_owned()
+        run_checked(&mut command).trim_end_matches('\n').to_owned()
     }
 
     /// A database of one test's own, and the user `tokencached` who may do all in it.
@@ -262,7 +262,7 @@ impl Server {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("site_{}", NUMBER.fetch_add(1, Relaxed));
         match self.kind {
-            Kind::MariaDb => {
+            DatabaseType::MariaDb => {
                 self.ask("", &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"));
                 for host in ["localhost", "127.0.0.1"] {
                     let user = format!("tokencached@'{host}'");
@@ -270,7 +270,7 @@ impl Server {
                     self.ask("", &format!("GRANT ALL ON {name}.* TO {user}"));
                 }
             }
-            Kind::Postgres => {
+            DatabaseType::Postgres => {
                 let user = "DO $$ BEGIN CREATE ROLE tokencached LOGIN PASSWORD '{}'; \
                             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
                 self.ask("", &user.replace("{}", PASSWORD));
@@ -283,7 +283,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.keeper.is_some() {
+        if self.watchdog.is_some() {
             self.kill();
         }
     }
@@ -297,12 +297,12 @@ pub enum Store {
 }
 
 impl Store {
-    pub fn shared(kind: Kind) -> Store {
+    pub fn shared(kind: DatabaseType) -> Store {
         let server = Server::shared(kind);
         Store::Shared(server, server.database())
     }
 
-    pub fn own(kind: Kind) -> Store {
+    pub fn own(kind: DatabaseType) -> Store {
         let server = Server::start(kind, &[]);
         let name = server.database();
         Store::Own(server, name)
@@ -336,7 +336,7 @@ impl Store {
             other => other.server().unwrap(),
         };
         let port = server.port;
-        let scheme = if server.kind == Kind::MariaDb { "mysql" } else { "postgres" };
+        let scheme = if server.kind == DatabaseType::MariaDb { "mysql" } else { "postgres" };
         format!("url = \"{scheme}://tokencached@127.0.0.1:{port}/{name}\"\npassword = \"{PASSWORD}\"\n")
     }
 
@@ -347,7 +347,7 @@ impl Store {
             Store::Sqlite(folder) => {
                 let mut command = Command::new("sqlite3");
                 command.args(["-batch", "-cmd", ".timeout 20000"]).arg(folder.path().join("site.db")).arg(statement);
-                run_well(&mut command).trim_end_matches('\n').to_owned()
+                run_checked(&mut command).trim_end_matches('\n').to_owned()
             }
             other => {
                 let (server, name) = other.server().unwrap();
@@ -371,7 +371,7 @@ impl Store {
                 let arguments: Vec<_> = client.get_args().map(ToOwned::to_owned).collect();
                 // Without the two words of one statement: it reads them.
                 command.args(&arguments[..arguments.len() - 2]);
-                command.args((server.kind == Kind::MariaDb).then_some("--unbuffered"));
+                command.args((server.kind == DatabaseType::MariaDb).then_some("--unbuffered"));
                 (command, "BEGIN;")
             }
         };

@@ -1,0 +1,289 @@
+//! ApiKeys of the side port, from a file: a line `name key right...` for each.
+//!
+//! Keeps a digest in place of a key. A comparison takes the same time whatever is given.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use super::ManagedApps;
+
+/// What names a key without giving it away.
+pub type ApiKeyDigest = [u8; 32];
+
+/// The shortest key that is taken, bytes: a guess must be hopeless.
+pub const KEY_BYTES_MIN: usize = 20;
+/// Stands before a key that the file holds as its SHA-256, in hex.
+const HASHED: &str = "sha256:";
+
+/// What the bearer of a key may do on the side port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRights {
+    status: bool,
+    read: ManagedApps,
+    refresh: ManagedApps,
+}
+
+impl HttpRights {
+    /// Nothing at all.
+    pub const NONE: HttpRights = HttpRights { status: false, read: ManagedApps::None, refresh: ManagedApps::None };
+    /// Everything.
+    pub const ALL: HttpRights = HttpRights { status: true, read: ManagedApps::All, refresh: ManagedApps::All };
+
+    /// The whole server's figures, and how every credential fares; never a token.
+    pub fn status(&self) -> bool {
+        self.status
+    }
+
+    /// The tokens and tickets of this app.
+    pub fn read(&self, app: &str) -> bool {
+        of(&self.read, app)
+    }
+
+    /// The tokens and tickets of some app or other.
+    pub fn reads_some(&self) -> bool {
+        self.read != ManagedApps::None
+    }
+
+    /// Have this app's credentials checked and tried.
+    pub fn refresh(&self, app: &str) -> bool {
+        of(&self.refresh, app)
+    }
+
+    /// How this app fares. What a client may not see is not there for it.
+    pub fn sees(&self, app: &str) -> bool {
+        self.status || self.read(app) || self.refresh(app)
+    }
+
+    /// The words of a line that mean this.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.status {
+            words.push("status".to_owned());
+        }
+        for (word, apps) in [("read", &self.read), ("refresh", &self.refresh)] {
+            match apps {
+                ManagedApps::All => words.push(word.to_owned()),
+                ManagedApps::None => {}
+                ManagedApps::Of(apps) => words.extend(apps.iter().map(|app| format!("{word}:{app}"))),
+            }
+        }
+        words
+    }
+
+    fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<HttpRights> {
+        let mut rights = HttpRights::NONE;
+        for word in words {
+            match word.split_once(':') {
+                None if word == "status" => rights.status = true,
+                None if word == "read" => rights.read = ManagedApps::All,
+                None if word == "refresh" => rights.refresh = ManagedApps::All,
+                Some(("read", app)) if !app.is_empty() => add(&mut rights.read, app),
+                Some(("refresh", app)) if !app.is_empty() => add(&mut rights.refresh, app),
+                _ => return None,
+            }
+        }
+        Some(rights)
+    }
+
+    /// The apps that are named one by one.
+    pub fn named_apps(&self) -> impl Iterator<Item = &String> {
+        [&self.read, &self.refresh].into_iter().flat_map(|apps| match apps {
+            ManagedApps::Of(apps) => apps.iter(),
+            ManagedApps::All | ManagedApps::None => [].iter(),
+        })
+    }
+}
+
+fn of(apps: &ManagedApps, app: &str) -> bool {
+    match apps {
+        ManagedApps::All => true,
+        ManagedApps::None => false,
+        ManagedApps::Of(apps) => apps.iter().any(|named| named == app),
+    }
+}
+
+fn add(apps: &mut ManagedApps, app: &str) {
+    *apps = match std::mem::replace(apps, ManagedApps::None) {
+        ManagedApps::All => ManagedApps::All,
+        ManagedApps::None => ManagedApps::Of(Box::new([app.to_owned()])),
+        ManagedApps::Of(named) => {
+            let mut named = named.into_vec();
+            if !named.iter().any(|known| known == app) {
+                named.push(app.to_owned());
+            }
+            ManagedApps::Of(named.into())
+        }
+    };
+}
+
+/// One key.
+pub struct ApiKey {
+    digest: ApiKeyDigest,
+    /// For logs and for the page; several keys may share it.
+    pub name: Arc<str>,
+    pub rights: Arc<HttpRights>,
+}
+
+impl ApiKey {
+    /// Stands for the key in sessions and counters.
+    pub fn digest(&self) -> &ApiKeyDigest {
+        &self.digest
+    }
+}
+
+/// All keys. `Debug` shows a count and nothing else.
+#[derive(Default)]
+pub struct ApiKeys {
+    keys: Vec<Arc<ApiKey>>,
+}
+
+/// What is wrong with the file; never quotes it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeysFault {
+    #[error("it is not valid UTF-8")]
+    NotUtf8,
+    #[error("line {0} has fewer than three words: write name, key and rights")]
+    Short(usize),
+    #[error("line {0} has a key of fewer than {KEY_BYTES_MIN} characters: make one with openssl rand -hex 32")]
+    Weak(usize),
+    #[error("line {0} has no 64 hex digits after sha256:")]
+    BadHash(usize),
+    #[error("line {0} has a right that is none: write status, read, read:<appid>, refresh or refresh:<appid>")]
+    UnknownRight(usize),
+    #[error("it has no key")]
+    Empty,
+}
+
+impl ApiKeys {
+    /// Reads the text of a file. Empty lines and those that begin with `#` count for nothing.
+    pub fn parse(text: &[u8]) -> Result<ApiKeys, ApiKeysFault> {
+        let text = std::str::from_utf8(text).map_err(|_| ApiKeysFault::NotUtf8)?;
+        let mut keys = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let mut words = line.split_whitespace().peekable();
+            if words.peek().is_none_or(|word| word.starts_with('#')) {
+                continue;
+            }
+            let (Some(name), Some(key), Some(_)) = (words.next(), words.next(), words.peek()) else {
+                return Err(ApiKeysFault::Short(number));
+            };
+            let digest = match key.strip_prefix(HASHED) {
+                Some(hex) => unhex(hex).ok_or(ApiKeysFault::BadHash(number))?,
+                None if key.len() < KEY_BYTES_MIN => return Err(ApiKeysFault::Weak(number)),
+                None => digest_of(key.as_bytes()),
+            };
+            let rights = HttpRights::of_words(words).ok_or(ApiKeysFault::UnknownRight(number))?;
+            keys.push(Arc::new(ApiKey { digest, name: name.into(), rights: Arc::new(rights) }));
+        }
+        if keys.is_empty() { Err(ApiKeysFault::Empty) } else { Ok(ApiKeys { keys }) }
+    }
+
+    /// The key that this is. Looks at every key, always.
+    pub fn find(&self, given: &[u8]) -> Option<Arc<ApiKey>> {
+        self.by_digest(&digest_of(given))
+    }
+
+    /// The same, of a key that was found before and may have gone since.
+    pub fn by_digest(&self, given: &ApiKeyDigest) -> Option<Arc<ApiKey>> {
+        let (mut found, mut at) = (Choice::from(0), 0_u32);
+        for (index, key) in (0_u32..).zip(&self.keys) {
+            let equal = key.digest.ct_eq(given);
+            at.conditional_assign(&index, equal);
+            found |= equal;
+        }
+        let key = self.keys.get(at as usize)?;
+        bool::from(found).then(|| key.clone())
+    }
+
+    /// Every key, in the file's order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.keys.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// There is none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeys({})", self.keys.len())
+    }
+}
+
+fn digest_of(key: &[u8]) -> ApiKeyDigest {
+    Sha256::digest(key).into()
+}
+
+fn unhex(hex: &str) -> Option<ApiKeyDigest> {
+    let mut digest = [0; 32];
+    let bytes = hex.as_bytes();
+    if bytes.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
+        let digit = |at: u8| char::from(at).to_digit(16);
+        *byte = u8::try_from(digit(*pair.first()?)? * 16 + digit(*pair.get(1)?)?).ok()?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    fn keys(text: &str) -> ApiKeys {
+        ApiKeys::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_found_plain_or_hashed_and_nothing_like_it_is() {
+        let digest: String = crate::secret::hex(&digest_of(KEY.as_bytes()));
+        for text in [format!("ops {KEY} status\n"), format!("# ours\n\n ops\tsha256:{digest}  status\r\n")] {
+            let keys = keys(&text);
+            let found = keys.find(KEY.as_bytes()).unwrap();
+            assert_eq!((&*found.name, found.rights.words().join(" ")), ("ops", "status".to_owned()));
+            for wrong in ["", &KEY[1..], &KEY.to_uppercase(), &format!("{KEY} "), &digest, &format!("sha256:{digest}")]
+            {
+                assert!(keys.find(wrong.as_bytes()).is_none(), "{wrong}");
+            }
+            assert!(!format!("{keys:?}").contains("0123"));
+        }
+    }
+
+    #[test]
+    fn rights_are_those_of_the_line() {
+        let text = format!("a {KEY} read:wx1 refresh:ww1:2 read:wx2\nb {KEY}b status read refresh\n");
+        let keys = keys(&text);
+        let rights = keys.find(KEY.as_bytes()).unwrap().rights.clone();
+        assert!(rights.read("wx1") && rights.read("wx2") && !rights.read("wx") && !rights.read("ww1:2"));
+        assert!(rights.refresh("ww1:2") && !rights.refresh("ww1") && !rights.refresh("wx1"));
+        assert!(!rights.status() && rights.sees("wx1") && rights.sees("ww1:2") && !rights.sees("wx3"));
+        let all = keys.find(format!("{KEY}b").as_bytes()).unwrap();
+        assert_eq!(*all.rights, HttpRights::ALL);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_line_and_never_quoted() {
+        let wrong = |text: &str| ApiKeys::parse(text.as_bytes()).map(|keys| keys.len()).unwrap_err();
+        assert_eq!(wrong("\n# only\n"), ApiKeysFault::Empty);
+        assert_eq!(wrong(&format!("\na {KEY}\n")), ApiKeysFault::Short(2));
+        assert_eq!(wrong("a short status"), ApiKeysFault::Weak(1));
+        assert_eq!(wrong("a sha256:abc status"), ApiKeysFault::BadHash(1));
+        for right in ["everything", "read:", "Status", "write:wx1"] {
+            assert_eq!(wrong(&format!("a {KEY} {right}")), ApiKeysFault::UnknownRight(1), "{right}");
+        }
+        assert_eq!(ApiKeys::parse(b"\xff").err(), Some(ApiKeysFault::NotUtf8));
+    }
+}

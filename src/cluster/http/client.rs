@@ -1,0 +1,228 @@
+//! Asks another node's side port: one request, one answer, each under a deadline and a bound.
+//!
+//! Never follows a redirect, uses no proxy of the environment, and quotes neither an answer nor the key in what it says
+//! about a failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::Resolve;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::LeaderConfigError;
+use crate::cluster::options::LeaderOptions;
+use crate::descriptors;
+use crate::https::{NameResolver, TlsFault, Trust, chain, is_out_of_descriptors, is_tls_error, tls};
+use crate::secret_source::{SecretFault, SecretSource};
+
+/// The largest answer read: a page of 500 values of 2 KiB is far below.
+const BODY_BYTES_MAX: usize = 8 << 20;
+/// A refusal says less.
+const PROBLEM_BYTES_MAX: usize = 64 << 10;
+/// An answer that has begun ends within this.
+const BODY_MAX: Duration = Duration::from_secs(20);
+/// The other node ends a silent connection after 15 s; ours has gone by then.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Why there is no answer, in words that follow a node's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderFault {
+    pub text: std::borrow::Cow<'static, str>,
+    pub advice: &'static str,
+    /// The other node has judged the request; another one need not be asked the same.
+    pub refused: Option<StatusCode>,
+    /// It is this process's own fault and passes: no node is worse than another for it.
+    pub is_own_fault: bool,
+}
+
+impl LeaderFault {
+    pub const fn of(text: &'static str, advice: &'static str) -> LeaderFault {
+        LeaderFault { text: std::borrow::Cow::Borrowed(text), advice, refused: None, is_own_fault: false }
+    }
+}
+
+const RUNS: &str = "see whether that node runs and the network lets this one through";
+const NO_DESCRIPTOR: LeaderFault = LeaderFault {
+    text: std::borrow::Cow::Borrowed("cannot be asked: this process has no file descriptor left"),
+    advice: descriptors::REMEDY,
+    refused: None,
+    is_own_fault: true,
+};
+const SLOW: LeaderFault = LeaderFault::of("did not answer in time", RUNS);
+const LARGE: LeaderFault = LeaderFault::of("answers with more than any tokencached says", "check the address");
+
+/// The way to other nodes.
+pub struct LeaderClient {
+    http: reqwest::Client,
+    key: Option<SecretSource>,
+    patience: Duration,
+}
+
+impl LeaderClient {
+    /// Reads `ca_file`; connects nowhere.
+    pub fn new(nodes: &LeaderOptions) -> Result<LeaderClient, LeaderConfigError> {
+        LeaderClient::with_resolver(nodes, Arc::new(NameResolver::of_system()))
+    }
+
+    pub(super) fn with_resolver(
+        nodes: &LeaderOptions,
+        names: Arc<impl Resolve + 'static>,
+    ) -> Result<LeaderClient, LeaderConfigError> {
+        let patience = Duration::from_millis(nodes.timeout_ms);
+        let tls = tls(Trust::OnlyOr(nodes.ca_file.as_deref())).map_err(|fault| LeaderConfigError::of(fault, nodes))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(patience)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .http1_only()
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE)
+            .no_proxy()
+            .dns_resolver(names)
+            .build()
+            .map_err(|error| LeaderConfigError::of(TlsFault::Tls(chain(error)), nodes))?;
+        Ok(LeaderClient { http, key: nodes.key.clone(), patience })
+    }
+
+    /// Asks with `GET`. The other node may hold its answer back for so long.
+    pub async fn get(&self, url: &str, query: &[(&str, &str)], held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
+        self.ask(self.http.get(url).query(query), held_back).await
+    }
+
+    /// Asks with `POST`.
+    pub async fn post(&self, url: &str, body: String, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
+        self.ask(self.http.post(url).header("content-type", "application/json").body(body), held_back).await
+    }
+
+    async fn ask(&self, request: RequestBuilder, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
+        let mut request = request.header("x-tokencached", "1");
+        if let Some(source) = &self.key {
+            request = request.header(AUTHORIZATION, bearer(source).await?);
+        }
+        // Connecting has its own bound, the same again.
+        let sending = timeout(held_back + 2 * self.patience, request.send());
+        let mut response = sending.await.map_err(|_| SLOW)?.map_err(lost)?;
+        let status = response.status();
+        let most = if status == StatusCode::OK { BODY_BYTES_MAX } else { PROBLEM_BYTES_MAX };
+        let end = Instant::now() + BODY_MAX;
+        let mut body = Vec::new();
+        loop {
+            let soon = (Instant::now() + self.patience).min(end);
+            let chunk = timeout_at(soon, response.chunk()).await.map_err(|_| SLOW)?.map_err(lost)?;
+            let Some(chunk) = chunk else { break };
+            if body.len() + chunk.len() > most {
+                return Err(LARGE);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body, self.key.is_some())) }
+    }
+}
+
+/// The key as it is now; a file is read again, so that it can be changed.
+async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
+    const ADVICE: &str = "see upstream_key and its like in [state]";
+    let unusable = |what: String| LeaderFault { text: what.into(), ..LeaderFault::of("", ADVICE) };
+    let key = source.read_in_background().await.map_err(|fault| match fault {
+        SecretFault::NoDescriptor => NO_DESCRIPTOR,
+        fault => unusable(format!("cannot be asked: the key for it {fault}")),
+    })?;
+    let header = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
+    let mut header = HeaderValue::try_from(header.as_str())
+        .map_err(|_| unusable("cannot be asked: the key for it has characters that no key has".into()))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn lost(error: reqwest::Error) -> LeaderFault {
+    if is_out_of_descriptors(&error) {
+        return NO_DESCRIPTOR;
+    }
+    if error.is_timeout() {
+        return SLOW;
+    }
+    if is_tls_error(&error) {
+        let advice = "name the authority of its certificate in upstream_ca_file, and the host as its certificate does";
+        return LeaderFault { text: format!("is not trusted: {}", chain(error)).into(), ..LeaderFault::of("", advice) };
+    }
+    if error.is_connect() {
+        return LeaderFault {
+            text: format!("cannot be reached: {}", chain(error)).into(),
+            ..LeaderFault::of("", RUNS)
+        };
+    }
+    LeaderFault { text: format!("broke off: {}", chain(error)).into(), ..LeaderFault::of("", RUNS) }
+}
+
+/// What a refusal means for whoever runs both nodes.
+fn refused(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
+    #[derive(Deserialize)]
+    struct ProblemBody {
+        r#type: String,
+    }
+    let problem = serde_json::from_slice::<ProblemBody>(body).map(|problem| problem.r#type).unwrap_or_default();
+    let kind = problem.strip_prefix("urn:tokencached:problem:").unwrap_or_default();
+    let (text, advice) = match (status.as_u16(), kind) {
+        (401, _) if keyed => (
+            "does not know this node's key",
+            "give upstream_key a key of that node's keys_file, with the rights read and refresh",
+        ),
+        (401, _) => (
+            "asks for a key",
+            "set upstream_key_file in [state] to a key of that node's keys_file, with the rights read and refresh",
+        ),
+        (403, "forbidden") => (
+            "gives this node's key too few rights",
+            "in that node's keys_file give the key the rights read and refresh, for all apps or for those of this node",
+        ),
+        (404, "not-found") => (
+            "has no such app, or none that this node's key may see",
+            "configure the app there too, and give the key the rights read and refresh for it",
+        ),
+        (404 | 405, _) => (
+            "has no such call",
+            "check that the address is that of a tokencached's side port, of a version no older than this one",
+        ),
+        (400, "proxy-unknown") => {
+            ("stands behind a proxy that it does not trust", "name the proxy in trusted_proxies of that node's [side]")
+        }
+        (421, _) => ("does not go by that name", "add the host of the address to allowed_hosts of that node's [side]"),
+        (429, _) => ("is asked too often", "raise requests_per_s in that node's [side]"),
+        (300..=399, _) => ("sends elsewhere", "write the address it sends to into upstream"),
+        (503 | 504, _) => ("is too busy", "wait, or look at that node"),
+        _ => {
+            let text = format!("answers with HTTP status {}", status.as_u16());
+            return LeaderFault { text: text.into(), refused: Some(status), ..LeaderFault::of("", RUNS) };
+        }
+    };
+    LeaderFault { refused: Some(status), ..LeaderFault::of(text, advice) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_quotes_nothing() {
+        let said = |status: u16, kind: &str, keyed| {
+            let body = format!("{{\"type\":\"urn:tokencached:problem:{kind}\",\"detail\":\"SECRET\"}}");
+            let fault = refused(StatusCode::from_u16(status).unwrap(), body.as_bytes(), keyed);
+            assert!(!fault.text.contains("SECRET") && !fault.advice.is_empty(), "{fault:?}");
+            format!("{} {}", fault.text, fault.advice)
+        };
+        assert!(said(401, "key-unknown", true).contains("does not know this node's key"));
+        assert!(said(401, "key-needed", false).contains("upstream_key_file"));
+        assert!(said(403, "forbidden", true).contains("rights read and refresh"));
+        assert!(said(404, "not-found", true).contains("configure the app there"));
+        assert!(said(421, "host-unknown", true).contains("allowed_hosts"));
+        assert!(said(302, "", true).contains("sends elsewhere"));
+        assert!(said(500, "SECRET", true).contains("HTTP status 500"));
+        assert!(refused(StatusCode::NOT_FOUND, b"<html>", true).text.contains("no such call"));
+    }
+}

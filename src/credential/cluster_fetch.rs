@@ -1,0 +1,351 @@
+//! A fetch's part in the sharing: it asks for its turn, announces the call, publishes what came, and counts the call
+//! in the usage that all nodes share. Without other nodes it does nothing.
+//!
+//! Decides nothing about schedules and publishes nothing to readers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::generation;
+use super::quota_usage::{CallReason, QuotaExceeded, QuotaUsage};
+use super::schedule::RenewalState;
+use super::schedule::cluster::{WithoutStore, others_wait_ms};
+use super::shared_counts::SharedCounts;
+use crate::clock::BootMs;
+use crate::cluster::node_rules::{FetchEffect, NextStep};
+use crate::cluster::record_handle::{Lease, LeaseAnswer, PublishOutcome, RecordHandle};
+use crate::cluster::seal::PublishedValue;
+use crate::cluster::{CallEnd, Moment, OpOutcome, Record, StoreAnswer, Unreachable};
+use crate::platform::answer::LifetimeSource;
+use crate::platform::{Delivery, Failure, Token};
+use crate::platform::{Quota, Renewal};
+
+/// What a fetch needs to share its credential. None of it changes on the way.
+pub struct ClusterFetchContext {
+    pub handle: RecordHandle,
+    pub asking: FetchEffect,
+    /// The generation of the present value, 0 if it is of no use any more: what is later is taken over.
+    pub known_generation: u64,
+    /// The generation of the present value.
+    pub held: u64,
+    /// That of a value before which none is known.
+    pub first: u64,
+    /// The present value is of use.
+    pub live: bool,
+    pub spacing_ms: u64,
+    pub lease_ms: u64,
+    /// How long the lease is kept after an answer that brought nothing new, for the next ask.
+    pub keep_ms: u64,
+    pub alone: WithoutStore,
+    pub usage: QuotaUsage,
+    pub quota: Quota,
+    /// What the call is for; `None`: it is not counted.
+    pub charged_as: Option<CallReason>,
+}
+
+/// Longer than that nobody is put off on the word of a record that is not under a seal.
+const UNSEALED_WAIT_MS_MAX: u64 = 600_000;
+
+impl ClusterFetchContext {
+    /// Asks for the lease. Being put off for long is believed under a seal alone.
+    async fn take(&self) -> Result<LeaseAnswer, Unreachable> {
+        let taken = self.handle.take_lease(self.lease_ms, self.known_generation, self.spacing_ms).await?;
+        match taken {
+            LeaseAnswer::Denied(StoreAnswer { outcome: OpOutcome::PutOff { left_ms }, record, moment }, _)
+                if left_ms > UNSEALED_WAIT_MS_MAX
+                    && left_ms > self.put_off_ms(&record, moment)
+                    && self.fetched_long_ago(&record, moment) =>
+            {
+                self.handle.take_lease(self.lease_ms, self.known_generation, 0).await
+            }
+            taken => Ok(taken),
+        }
+    }
+
+    fn counts(&self, record: &Record, moment: Moment) -> Option<SharedCounts> {
+        SharedCounts::from_text(record.calls.as_deref()?, &self.handle.seal, &self.quota, moment.store_ms).ok()
+    }
+
+    /// For how long whoever called last has said, under its seal, that nobody needs to ask.
+    fn put_off_ms(&self, record: &Record, moment: Moment) -> u64 {
+        self.counts(record, moment).map_or(0, |counts| counts.not_before_ms.saturating_sub(moment.store_ms))
+    }
+
+    fn fetched_long_ago(&self, record: &Record, moment: Moment) -> bool {
+        let Some(Ok(value)) = self.handle.open(record) else { return true };
+        moment.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
+    }
+
+    /// True if the record has a value that is later than the one we had, and can be opened.
+    fn has_later(&self, answer: &StoreAnswer) -> bool {
+        self.handle.open(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
+    }
+
+    /// What we have counted, for the other nodes, and for how long they need not ask.
+    fn counted(&self, lease: &Lease, wait_ms: u64) -> Option<Arc<str>> {
+        SharedCounts::after_call(&self.usage, lease.moment.store_ms, wait_ms).to_text(&self.handle.seal)
+    }
+}
+
+/// Why a fetch ends before it has called.
+pub enum CallPrevented {
+    /// The store has said so.
+    LeaseDenied(StoreAnswer, NextStep),
+    /// A lease that did not last until the call.
+    LeaseExpired,
+    QuotaExceeded(QuotaExceeded),
+    StoreUnreachable(Unreachable),
+}
+
+/// How the value of an answered call was shared.
+pub enum SharingResult {
+    /// There are no other nodes.
+    NotShared,
+    /// All have it, under this generation.
+    Published(u64),
+    /// Nobody but we, until the store is back.
+    Unpublished(u64, Unreachable),
+    /// Somebody has published beside us; the record as it is.
+    Refused(Box<StoreAnswer>),
+}
+
+/// One fetch's turn.
+pub struct ClusterFetch {
+    sharing: Option<Box<ClusterFetchContext>>,
+    lease: Option<Box<Lease>>,
+    charge: Option<super::quota_usage::ChargedCall>,
+    /// Why there is no lease, with other nodes.
+    unreachable: Option<Unreachable>,
+    /// True once the store knows that this turn is over.
+    ended: bool,
+}
+
+/// How a value came.
+pub struct FetchedValue {
+    /// It is the one that we have.
+    pub same: bool,
+    pub sent_ms: BootMs,
+    pub received_ms: BootMs,
+    /// How long it is to live, ms.
+    pub life_ms: u64,
+}
+
+impl ClusterFetch {
+    /// Asks for the turn. `alive` is asked where the answer depends on whether the present value is accepted.
+    pub async fn begin(
+        sharing: Option<Box<ClusterFetchContext>>,
+        alive: impl AsyncFnOnce() -> bool,
+    ) -> Result<ClusterFetch, CallPrevented> {
+        let alone = ClusterFetch { sharing: None, lease: None, charge: None, unreachable: None, ended: true };
+        let Some(sharing) = sharing else { return Ok(alone) };
+        let taken = sharing.take().await;
+        let unreachable = match taken {
+            Ok(LeaseAnswer::Granted(lease)) => return ClusterFetch::with(sharing, lease).await,
+            Ok(LeaseAnswer::Denied(answer, next)) => return Err(CallPrevented::LeaseDenied(answer, next)),
+            Err(unreachable) => unreachable,
+        };
+        match sharing.alone {
+            WithoutStore::Always => {}
+            WithoutStore::IfAlive if alive().await => {}
+            WithoutStore::IfAlive | WithoutStore::Never => return Err(CallPrevented::StoreUnreachable(unreachable)),
+        }
+        Ok(ClusterFetch { sharing: Some(sharing), unreachable: Some(unreachable), ..alone })
+    }
+
+    async fn with(mut sharing: Box<ClusterFetchContext>, lease: Box<Lease>) -> Result<ClusterFetch, CallPrevented> {
+        if let Some(counts) = sharing.counts(&lease.record, lease.moment) {
+            sharing.usage.merge(&counts.calls);
+        }
+        let forged = lease.is_forged();
+        let mut fetch =
+            ClusterFetch { sharing: Some(sharing), lease: Some(lease), charge: None, unreachable: None, ended: false };
+        if forged {
+            fetch.discard_forged().await?;
+        }
+        Ok(fetch)
+    }
+
+    /// Takes out of the record what cannot be opened, so that something can be published.
+    async fn discard_forged(&mut self) -> Result<(), CallPrevented> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let discarded = lease.discard().await;
+        match discarded {
+            Ok(answer) if answer.outcome == OpOutcome::Done => Ok(()),
+            Ok(answer) => {
+                self.unsent().await;
+                Err(CallPrevented::LeaseDenied(answer, NextStep::Adopt))
+            }
+            Err(unreachable) => {
+                self.unsent().await;
+                Err(CallPrevented::StoreUnreachable(unreachable))
+            }
+        }
+    }
+
+    /// Last before the call: counts it, and writes the intent. How long the call may take at most.
+    pub async fn announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, CallPrevented> {
+        let Some(sharing) = self.sharing.as_mut() else { return Ok(None) };
+        if let Some(why) = sharing.charged_as {
+            // The nodes' clocks may differ; the store's is one for all.
+            let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.moment.store_ms).ok());
+            match sharing.usage.try_charge(&sharing.quota, unix_ms.unwrap_or(now_unix_ms), why) {
+                Ok(charge) => self.charge = Some(charge),
+                Err(denied) => {
+                    self.unsent().await;
+                    return Err(CallPrevented::QuotaExceeded(denied));
+                }
+            }
+        }
+        let Some(lease) = self.lease.as_mut() else { return Ok(None) };
+        if sharing.asking == FetchEffect::Repeats {
+            return Ok(None);
+        }
+        match lease.announce().await {
+            Ok(Some(call_ms)) => Ok(Some(Duration::from_millis(call_ms))),
+            Ok(None) => {
+                self.unsent().await;
+                Err(CallPrevented::LeaseExpired)
+            }
+            Err(unreachable) => {
+                self.unsent().await;
+                Err(CallPrevented::StoreUnreachable(unreachable))
+            }
+        }
+    }
+
+    /// Nothing was sent.
+    pub async fn unsent(&mut self) {
+        if let Some((sharing, charge)) = self.sharing.as_mut().zip(self.charge.take()) {
+            sharing.usage.refund(charge);
+        }
+        self.close(CallEnd::Unsent, false, 0, 0).await;
+    }
+
+    /// A call brought no value.
+    pub async fn failed(&mut self, failure: &Failure, live: bool) {
+        if failure.delivery == Delivery::NotSent {
+            return self.unsent().await;
+        }
+        let Some(lease) = &self.lease else { return };
+        let asking = self.sharing.as_ref().map_or(FetchEffect::Repeats, |sharing| sharing.asking);
+        let lost = asking == FetchEffect::Mints && failure.delivery == Delivery::Ambiguous;
+        let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
+        let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
+        let wait_ms = match self.sharing.as_ref() {
+            // What may have doomed the value must be settled while it lives.
+            Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),
+            _ => wait_ms,
+        };
+        self.close(ended, true, wait_ms, 0).await;
+    }
+
+    /// A call brought a value.
+    pub async fn answered(
+        &mut self,
+        token: &Token,
+        arrival: FetchedValue,
+        renewal_state: &RenewalState,
+        refresh: Option<String>,
+    ) -> SharingResult {
+        let FetchedValue { same, sent_ms, received_ms, life_ms } = arrival;
+        let Some(sharing) = &self.sharing else { return SharingResult::NotShared };
+        let held = sharing.held;
+        let Some(lease) = &self.lease else {
+            return match self.unreachable.take() {
+                Some(unreachable) if !same => {
+                    SharingResult::Unpublished(generation::next(held, sharing.first), unreachable)
+                }
+                _ => SharingResult::Published(held),
+            };
+        };
+        let polled = renewal_state.renewal == Renewal::Poll;
+        if same && !polled && lease.record.generation == held {
+            let keep_ms = sharing.keep_ms;
+            self.close(CallEnd::Answered, false, 0, keep_ms).await;
+            return SharingResult::Published(held);
+        }
+        let generation = if same { held } else { lease.next_generation(held, sharing.first) };
+        let told_ms = token.expires_in_s.saturating_mul(1000);
+        let remaining_is_told = matches!(renewal_state.renewal, Renewal::Window { .. } | Renewal::AtEnd);
+        let expires_ms = match (same, renewal_state.expires_ms) {
+            (true, Some(expires_ms)) if !polled => expires_ms,
+            _ if token.lifetime_source == LifetimeSource::Zero && remaining_is_told => sent_ms,
+            _ => sent_ms.saturating_add(told_ms),
+        };
+        let Ok(text) = std::str::from_utf8(&token.value) else { return SharingResult::NotShared };
+        let value = PublishedValue {
+            value: text.to_owned(),
+            generation,
+            expires_ms: lease.moment.to_store_ms(expires_ms),
+            fetched_ms: lease.moment.to_store_ms(received_ms),
+            life_ms,
+            longest_ms: told_ms.max(renewal_state.longest_ms / 2),
+            learned_ms: renewal_state.learned_so_far_ms(),
+            withdrawn: false,
+            reliable_lead_ms: None,
+            refresh,
+            by: sharing.handle.name.to_string(),
+            node: sharing.handle.node,
+        };
+        let minted = sharing.asking == FetchEffect::Mints && !same;
+        let calls = sharing.counted(lease, 0);
+        self.ended = true;
+        match lease.publish(&value, minted, 0, calls).await {
+            PublishOutcome::Published(generation) => SharingResult::Published(generation),
+            // With nothing else to serve, and nothing later published, ours is better than none. The doubt stands.
+            PublishOutcome::Refused(answer) if !minted || (!sharing.live && !sharing.has_later(&answer)) => {
+                SharingResult::Unpublished(
+                    generation,
+                    Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
+                )
+            }
+            PublishOutcome::Refused(answer) => SharingResult::Refused(Box::new(answer)),
+            PublishOutcome::Unpublished(generation, unreachable) => SharingResult::Unpublished(generation, unreachable),
+        }
+    }
+
+    /// The usage as it is afterwards, if it is shared. A turn that nobody has ended was never used.
+    pub async fn over(mut self) -> Option<QuotaUsage> {
+        if !self.ended {
+            self.unsent().await;
+        }
+        self.sharing.map(|sharing| sharing.usage)
+    }
+
+    async fn close(&mut self, ended: CallEnd, failed: bool, wait_ms: u64, keep_ms: u64) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if let (Some(lease), Some(sharing)) = (&self.lease, &self.sharing) {
+            lease.close(ended, failed, wait_ms, keep_ms, sharing.counted(lease, wait_ms)).await;
+        }
+    }
+}
+
+/// The present value as all nodes may have it.
+pub fn value_of(
+    held: &Bytes,
+    generation: u64,
+    renewal_state: &RenewalState,
+    fetched_ms: BootMs,
+    to_store_ms: impl Fn(BootMs) -> u64,
+    handle: &RecordHandle,
+    refresh: Option<String>,
+) -> Option<PublishedValue> {
+    Some(PublishedValue {
+        value: std::str::from_utf8(held).ok()?.to_owned(),
+        generation,
+        expires_ms: to_store_ms(renewal_state.expires_ms?),
+        fetched_ms: to_store_ms(fetched_ms),
+        life_ms: renewal_state.life_ms,
+        longest_ms: renewal_state.longest_ms,
+        learned_ms: renewal_state.learned_so_far_ms(),
+        withdrawn: false,
+        reliable_lead_ms: None,
+        refresh,
+        by: handle.name.to_string(),
+        node: handle.node,
+    })
+}

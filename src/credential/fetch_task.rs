@@ -1,0 +1,411 @@
+//! One trip to WeChat on behalf of one credential: read the secret, wait for a turn, call, perhaps probe.
+//!
+//! Decides nothing about schedules and publishes nothing; it brings back what it saw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::adopt::{self, FoundToken, TokenSource};
+use super::cluster_fetch::{CallPrevented, ClusterFetch, ClusterFetchContext, FetchedValue, SharingResult};
+use super::grants::{CallSecrets, Grant};
+use super::quota_usage::{QuotaExceeded, QuotaUsage};
+use super::schedule::{ADOPTED_TOLD_LIFE_MS, Adopted, RenewalState};
+use super::state_writer::StateWriter;
+use super::table::{Credential, Reading};
+use crate::clock::{BootMs, Clock};
+use crate::cluster::node_rules::NextStep;
+use crate::cluster::{StoreAnswer, Unreachable};
+use crate::platform::{Class, Delivery, Failure, LifetimeSource, Probe, Token, Upstream};
+use crate::platform::{CredentialType, FetchParams, Renewal};
+use crate::secret::Secret;
+use crate::secret_source::{SecretFault, SecretSource};
+
+/// Why the trip is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchPurpose {
+    /// The schedule says so.
+    Renew,
+    /// Somebody doubts the present value: verify before spending.
+    Verify,
+    /// Try the present value on a cheap read, and nothing else.
+    Probe,
+    /// WeChat refuses the present value: another one is needed.
+    Replace,
+    /// WeChat refuses the value and hands it out all the same: it is told to make another.
+    Force,
+}
+
+impl FetchPurpose {
+    /// True for a trip that only tries the present value and costs the token endpoint nothing. A classic value is never
+    /// renewed on mere suspicion: that would doom it.
+    pub fn only_probes(self, credential_type: &CredentialType) -> bool {
+        let suspicion = self == FetchPurpose::Verify && credential_type.renewal == Renewal::Mint;
+        self == FetchPurpose::Probe || (suspicion && credential_type.probe.is_some())
+    }
+}
+
+/// Everything a trip needs; it shares nothing with the driver.
+pub struct FetchTask {
+    pub purpose: FetchPurpose,
+    pub appid: String,
+    pub base_url: String,
+    pub credential_type: &'static CredentialType,
+    /// The access token it is fetched with, for kinds that need one.
+    pub parent: Option<Arc<Credential>>,
+    pub source: SecretSource,
+    /// What it is asked with besides, for kinds that need more than a secret.
+    pub grant: Option<Grant>,
+    /// The present value, if there is one.
+    pub held: Option<Bytes>,
+    pub renewal_state: RenewalState,
+    pub total_timeout_ms: u64,
+    pub upstream: Arc<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
+    pub permits: Arc<Semaphore>,
+    /// Where the site keeps a value that it has fetched itself, for as long as this server has fetched none.
+    pub adopts_from: Option<Arc<dyn TokenSource>>,
+    /// How long a call may take at most, whatever else bounds it.
+    pub patience: Duration,
+    pub cancel: CancellationToken,
+    /// Classic only: the note in the state that a call is about to be made.
+    pub intent: Option<(StateWriter, u64)>,
+    /// With other nodes: what is shared with them.
+    pub sharing: Option<Box<ClusterFetchContext>>,
+}
+
+/// What came of it.
+pub struct FetchReport {
+    pub purpose: FetchPurpose,
+    /// Calls sent, probes included.
+    pub calls: u64,
+    /// Of them, the probes.
+    pub probes: u64,
+    /// What has become of taking over the site's own value.
+    pub adoption: Option<Adoption>,
+    /// The secret that was used, to notice when it changes.
+    pub secret: Option<Secret>,
+    /// The generation of the access token WeChat refused while it was used for this call.
+    pub refused_parent: Option<u64>,
+    /// The calls of all nodes, if they are counted together.
+    pub usage: Option<QuotaUsage>,
+    /// How the answer's value was shared.
+    pub shown: SharingResult,
+    pub outcome: FetchOutcome,
+}
+
+impl FetchReport {
+    fn count_probe(&mut self, credential_type: &CredentialType) {
+        let sent = u64::from(credential_type.probe.is_some());
+        self.calls += sent;
+        self.probes += sent;
+    }
+}
+
+pub enum FetchOutcome {
+    /// Told to stop before anything was sent.
+    Cancelled,
+    /// A token, ours or a new one.
+    Answered {
+        token: Token,
+        sent_ms: BootMs,
+        received_ms: BootMs,
+        probe: Option<Probe>,
+    },
+    Failed {
+        failure: Failure,
+        sent_ms: BootMs,
+    },
+    /// There is no live value of the token it is fetched with; nothing was sent.
+    NoParentToken,
+    /// The present value was tried, and nothing was fetched.
+    Probed {
+        probe: Probe,
+        sent_ms: BootMs,
+    },
+    /// It was not our turn: what the store that nodes share has said.
+    LeaseDenied {
+        answer: StoreAnswer,
+        next: NextStep,
+    },
+    /// The lease ran out before the call was sent.
+    LeaseExpired,
+    /// A quota forbids the call.
+    QuotaExceeded(QuotaExceeded),
+    /// Nothing is fetched without the store.
+    StoreUnreachable(Unreachable),
+}
+
+impl From<CallPrevented> for FetchOutcome {
+    fn from(held: CallPrevented) -> FetchOutcome {
+        match held {
+            CallPrevented::LeaseDenied(answer, next) => FetchOutcome::LeaseDenied { answer, next },
+            CallPrevented::LeaseExpired => FetchOutcome::LeaseExpired,
+            CallPrevented::QuotaExceeded(denied) => FetchOutcome::QuotaExceeded(denied),
+            CallPrevented::StoreUnreachable(unreachable) => FetchOutcome::StoreUnreachable(unreachable),
+        }
+    }
+}
+
+/// What has become of taking over the site's own value.
+pub enum Adoption {
+    Done {
+        place: String,
+        adopted: Adopted,
+    },
+    /// It is not to be had; a value is fetched instead.
+    Refused {
+        place: String,
+        reason: String,
+    },
+}
+
+/// The site's own store gets so long to answer.
+const ADOPT_WAIT: Duration = Duration::from_secs(2);
+/// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
+const INTENT_WAIT: Duration = Duration::from_millis(250);
+
+impl FetchTask {
+    /// Flies. Once a call has been sent it is waited for, whatever `cancel` says.
+    pub async fn run(mut self) -> FetchReport {
+        let mut report = FetchReport {
+            purpose: self.purpose,
+            calls: 0,
+            probes: 0,
+            adoption: None,
+            secret: None,
+            refused_parent: None,
+            usage: None,
+            shown: SharingResult::NotShared,
+            outcome: FetchOutcome::Cancelled,
+        };
+        let permit = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return report,
+            permit = self.permits.clone().acquire_owned() => permit,
+        };
+        // The semaphore is never closed.
+        let Ok(_permit) = permit else { return report };
+        match &self.held {
+            Some(held) if self.purpose.only_probes(self.credential_type) => {
+                report.outcome = self.probe(held, &mut report).await;
+                return report;
+            }
+            None if self.purpose == FetchPurpose::Probe => {
+                report.outcome = FetchOutcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
+                return report;
+            }
+            _ => {}
+        }
+        let sharing = self.sharing.take();
+        let mut cluster_fetch = match ClusterFetch::begin(sharing, async || self.is_accepted(&mut report).await).await {
+            Ok(cluster_fetch) => cluster_fetch,
+            Err(held) => {
+                report.outcome = held.into();
+                return report;
+            }
+        };
+        report.outcome = match self.call_secrets(&mut report).await {
+            Ok(secrets) => self.fetch(&secrets, &mut cluster_fetch, &mut report).await,
+            Err(failure) => FetchOutcome::Failed { failure, sent_ms: self.clock.boot_ms() },
+        };
+        report.usage = cluster_fetch.over().await;
+        report
+    }
+
+    /// What to call with, or why there is nothing.
+    async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
+        let read = read_secret(&self.source).await;
+        report.secret = read.as_ref().ok().cloned();
+        let read = match read {
+            Err(SecretUnreadable { reason, no_descriptor: true }) => {
+                return Err(Failure::no_descriptor(&self.appid, reason));
+            }
+            read => read.map_err(|unread| unread.reason),
+        };
+        match &self.grant {
+            // Not even with what is still kept from when it had one.
+            _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
+            Some(grant) => grant.call_secrets(&self.appid, read),
+            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
+        }
+    }
+
+    /// True if WeChat accepts the present value now.
+    async fn is_accepted(&self, report: &mut FetchReport) -> bool {
+        let Some(held) = &self.held else { return false };
+        matches!(self.probe(held, report).await, FetchOutcome::Probed { probe: Probe::Alive, .. })
+    }
+
+    async fn probe(&self, held: &[u8], report: &mut FetchReport) -> FetchOutcome {
+        report.count_probe(self.credential_type);
+        let sent_ms = self.clock.boot_ms();
+        let probe = self.upstream.probe(self.credential_type, &self.base_url, held, self.deadline()).await;
+        FetchOutcome::Probed { probe, sent_ms }
+    }
+
+    async fn fetch(
+        &self,
+        secrets: &CallSecrets,
+        cluster_fetch: &mut ClusterFetch,
+        report: &mut FetchReport,
+    ) -> FetchOutcome {
+        if let Some((state_writer, version)) = &self.intent {
+            state_writer.wait_until_saved(*version, INTENT_WAIT).await;
+        }
+        if self.cancel.is_cancelled() {
+            return FetchOutcome::Cancelled;
+        }
+        if let Some(outcome) = self.adopt(cluster_fetch, report).await {
+            return outcome;
+        }
+        let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
+            return FetchOutcome::NoParentToken;
+        };
+        let ask = self.ask(secrets, &token);
+        let at_most = match cluster_fetch.announce(self.clock.unix_ms()).await {
+            Ok(at_most) => at_most.unwrap_or(Duration::MAX),
+            Err(held) => return held.into(),
+        };
+        let sent_ms = self.clock.boot_ms();
+        report.calls += 1;
+        let token = match self.upstream.fetch(self.credential_type, ask, self.deadline().min(at_most)).await {
+            Ok(token) => token,
+            Err(mut failure) => {
+                // Perhaps the access token's fault: it is looked into, and this is asked again.
+                if self.parent.is_some() && failure.refuses_token() {
+                    report.refused_parent = Some(generation);
+                    failure.class = Class::Retry;
+                }
+                if let Some(grant) = &self.grant {
+                    grant.record_refused(secrets, &mut failure);
+                }
+                cluster_fetch.failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
+                return FetchOutcome::Failed { failure, sent_ms };
+            }
+        };
+        let received_ms = self.clock.boot_ms();
+        if let Some(grant) = &self.grant {
+            grant.record_accepted(secrets, token.refresh.as_ref()).await;
+        }
+        let same = self.held.as_ref().is_some_and(|held| *held == token.value);
+        let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
+        let life_ms = token.expires_in_s.saturating_mul(1000);
+        report.shown = cluster_fetch
+            .answered(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
+            .await;
+        let doubted = self.purpose != FetchPurpose::Renew || self.renewal_state.is_withdrawn();
+        let probe = if same && doubted && self.credential_type.probe.is_some() {
+            report.count_probe(self.credential_type);
+            Some(self.upstream.probe(self.credential_type, &self.base_url, &token.value, self.deadline()).await)
+        } else {
+            None
+        };
+        FetchOutcome::Answered { token, sent_ms, received_ms, probe }
+    }
+
+    /// Instead of a fetch: the value that the site has, if that is another than the present one and is accepted.
+    async fn adopt(&self, cluster_fetch: &mut ClusterFetch, report: &mut FetchReport) -> Option<FetchOutcome> {
+        let source = self.adopts_from.as_ref()?;
+        let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
+        let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(reason)) => {
+                report.adoption = refused(reason);
+                return None;
+            }
+            Err(_) => {
+                report.adoption = refused("it does not answer".to_owned());
+                return None;
+            }
+        };
+        let Some(found) = adopt::find(&stored, self.clock.unix_ms()) else {
+            report.adoption = refused("no token is there, or by its own times it is over".to_owned());
+            return None;
+        };
+        if self.held.as_ref() == Some(&found.value) {
+            return None;
+        }
+        let sent_ms = self.clock.boot_ms();
+        report.count_probe(self.credential_type);
+        let probe = self.upstream.probe(self.credential_type, &self.base_url, &found.value, self.deadline()).await;
+        match probe {
+            Probe::Alive => {}
+            Probe::Dead(errcode) => {
+                report.adoption = refused(format!("WeChat refuses the token that is there, errcode {errcode}"));
+                return None;
+            }
+            Probe::Withheld(errcode) => {
+                report.adoption = refused(format!("WeChat does not let the token be tried, errcode {errcode}"));
+                return None;
+            }
+            // A fetch could end it, so it is not given up for that.
+            Probe::Unknown => {
+                let failure =
+                    Failure::transport(&self.appid, Delivery::NotSent, "the site's own token could not be tried");
+                return Some(FetchOutcome::Failed { failure, sent_ms });
+            }
+        }
+        let received_ms = self.clock.boot_ms();
+        let FoundToken { value, left_ms, is_end_known } = found;
+        let token =
+            Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
+        let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
+        let arrival = FetchedValue { same: false, sent_ms, received_ms, life_ms };
+        report.shown = cluster_fetch.answered(&token, arrival, &self.renewal_state, None).await;
+        let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
+        report.adoption = Some(Adoption::Done { place: source.place(), adopted });
+        Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
+    }
+
+    fn ask<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
+        FetchParams {
+            base_url: &self.base_url,
+            appid: &self.appid,
+            secret: &secrets.secret,
+            token: secrets.ticket.as_ref().map_or(parent_token, Secret::expose),
+            force: self.purpose == FetchPurpose::Force,
+            component: self.grant.as_ref().map_or("", |grant| grant.name.component.as_str()),
+        }
+    }
+
+    /// The live access token and its generation; empty for kinds that need none.
+    fn parent_token(&self, now_ms: BootMs) -> Result<(String, u64), ()> {
+        let Some(parent) = &self.parent else { return Ok((String::new(), 0)) };
+        match parent.read(now_ms) {
+            Reading::Live(guard) => {
+                let published = guard.as_ref().ok_or(())?;
+                let token = std::str::from_utf8(&published.value).map_err(|_| ())?;
+                Ok((token.to_owned(), published.generation))
+            }
+            Reading::FirstFetch | Reading::Absent => Err(()),
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        let deadline_ms = self.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms);
+        Duration::from_millis(deadline_ms).min(self.patience)
+    }
+}
+
+/// Why there is no secret.
+pub struct SecretUnreadable {
+    /// Names the file, never its content.
+    reason: String,
+    /// The process has no file descriptor left, which says nothing about the file.
+    no_descriptor: bool,
+}
+
+/// The secret as it is now.
+pub async fn read_secret(source: &SecretSource) -> Result<Secret, SecretUnreadable> {
+    source.read_in_background().await.map_err(|fault| SecretUnreadable {
+        no_descriptor: fault == SecretFault::NoDescriptor,
+        reason: match source {
+            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
+            _ => fault.to_string(),
+        },
+    })
+}

@@ -1,0 +1,299 @@
+//! Whose value is tried next on a cheap read, and when, if nobody doubts it: a dead one is to be found before clients
+//! meet it, for hardly any calls. Pure: instants come in, the next to be tried comes out; nothing is sent here.
+//!
+//! Each app is tried every [`EVERY_MS`], and all apps of the process together every [`GAP_MS`] at most. Up to 600 apps
+//! that is every five minutes for each; past that whoever has waited longest comes first, apps in use before the
+//! others. No app waits for longer than it takes to try all of them: a quarter of the calls go to whoever has waited
+//! longest, in use or not, and the others to those in use that have.
+
+use std::collections::BTreeSet;
+
+use super::table::CredentialId;
+use crate::clock::BootMs;
+
+/// Between two tries of one value.
+pub const EVERY_MS: u64 = 300_000;
+/// Between two tries of any.
+pub const GAP_MS: u64 = 500;
+/// So many tries are under way at once: a slow answer holds up the next tries, and never a renewal.
+pub const PROBES_RUNNING_MAX: usize = 2;
+/// Tries of one app in a day. The call has "1000 a day" by a vendor's answer, and other programs of the site may use it
+/// too, so a third is left alone by all means; one in five minutes takes 288.
+pub const PER_DAY_MAX: u64 = 333;
+/// A value that has been read within this time is in use.
+const IN_USE_MS: u64 = 600_000;
+/// How often it is seen which values have been read.
+const LOOK_MS: u64 = 30_000;
+/// Of so many tries one goes to whoever has waited longest, in use or not.
+const SHARE: u64 = 4;
+/// An app for which the call is not answered is tried less and less, down to once in this time.
+const WITHHELD_MS_MAX: u64 = 3_600_000;
+/// So many are put off in one go at most.
+const PUT_OFF_MAX: usize = 64;
+
+/// Whether one may be tried now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeReadiness {
+    Now,
+    /// A call for it is under way, or about to be.
+    Soon,
+    /// There is nothing to try, or it is not this node's part.
+    Later,
+}
+
+/// All that are tried without anybody's asking.
+pub struct ProbeQueue {
+    /// By id.
+    members: Vec<QueueEntry>,
+    /// Who waits, by when they are due and their place in `members`; and of them, those in use.
+    waiting: BTreeSet<(BootMs, usize)>,
+    waiting_in_use: BTreeSet<(BootMs, usize)>,
+    /// Those put off, by when they wait again: with their place in the queue.
+    put_off: BTreeSet<(BootMs, usize)>,
+    picks: u64,
+    looked_ms: Option<BootMs>,
+    /// The earliest instant of the next try.
+    free_ms: BootMs,
+}
+
+struct QueueEntry {
+    id: CredentialId,
+    due_ms: BootMs,
+    used_ms: Option<BootMs>,
+    is_used: bool,
+    is_put_off: bool,
+    /// How often in a row the platform did not answer the call for it.
+    withheld: u32,
+}
+
+impl ProbeQueue {
+    /// These, in the order of their ids. The first tries are spread.
+    pub fn new(ids: impl IntoIterator<Item = CredentialId>, now_ms: BootMs) -> ProbeQueue {
+        let ids: Vec<CredentialId> = ids.into_iter().collect();
+        let all = ids.len() as u64;
+        let member = |(n, id)| QueueEntry {
+            id,
+            due_ms: now_ms + EVERY_MS * n / all,
+            used_ms: None,
+            is_used: false,
+            is_put_off: false,
+            withheld: 0,
+        };
+        let members: Vec<QueueEntry> = (1..).zip(ids).map(member).collect();
+        ProbeQueue {
+            waiting: members.iter().enumerate().map(|(at, member)| (member.due_ms, at)).collect(),
+            waiting_in_use: BTreeSet::new(),
+            put_off: BTreeSet::new(),
+            members,
+            picks: 0,
+            looked_ms: None,
+            free_ms: now_ms,
+        }
+    }
+
+    /// How long it takes to try all, if none is in use or all are.
+    pub fn round_ms(&self) -> u64 {
+        EVERY_MS.max(self.members.len() as u64 * GAP_MS)
+    }
+
+    /// When there may be somebody to try; none without anybody.
+    pub fn next_ms(&self) -> Option<BootMs> {
+        let first = |queue: &BTreeSet<(BootMs, usize)>| queue.first().map(|(at_ms, _)| *at_ms);
+        let earliest_ms = [first(&self.waiting), first(&self.put_off)].into_iter().flatten().min();
+        earliest_ms.map(|at_ms| at_ms.max(self.free_ms))
+    }
+
+    /// Sees which have been read since the last time, now and then.
+    pub fn record_reads(&mut self, now_ms: BootMs, was_read: impl Fn(CredentialId) -> bool) {
+        if self.looked_ms.is_some_and(|looked_ms| now_ms < looked_ms + LOOK_MS) {
+            return;
+        }
+        self.looked_ms = Some(now_ms);
+        for (at, member) in self.members.iter_mut().enumerate() {
+            if was_read(member.id) {
+                member.used_ms = Some(now_ms);
+            }
+            let is_used = member.used_ms.is_some_and(|used_ms| now_ms < used_ms + IN_USE_MS);
+            if is_used != member.is_used {
+                member.is_used = is_used;
+                match is_used && !member.is_put_off {
+                    true => self.waiting_in_use.insert((member.due_ms, at)),
+                    false => self.waiting_in_use.remove(&(member.due_ms, at)),
+                };
+            }
+        }
+    }
+
+    /// Whose turn it is.
+    pub fn pick(&mut self, now_ms: BootMs, turn: impl Fn(CredentialId) -> ProbeReadiness) -> Option<CredentialId> {
+        if now_ms < self.free_ms {
+            return None;
+        }
+        self.take_back(now_ms);
+        for _ in 0..PUT_OFF_MAX {
+            let at = self.longest_waiting(now_ms)?;
+            let id = self.members.get(at)?.id;
+            match turn(id) {
+                ProbeReadiness::Now => {
+                    self.queue(at, now_ms + EVERY_MS);
+                    self.picks += 1;
+                    self.free_ms = now_ms + GAP_MS;
+                    return Some(id);
+                }
+                ProbeReadiness::Soon => self.put_off(at, now_ms + GAP_MS),
+                ProbeReadiness::Later => self.put_off(at, now_ms + EVERY_MS),
+            }
+        }
+        self.free_ms = now_ms + GAP_MS;
+        None
+    }
+
+    /// The platform has answered a try of it, or has said that it does not.
+    pub fn record_answer(&mut self, id: CredentialId, withheld: bool) {
+        let Ok(at) = self.members.binary_search_by_key(&id, |member| member.id) else { return };
+        let Some(member) = self.members.get_mut(at) else { return };
+        member.withheld = if withheld { member.withheld.saturating_add(1) } else { 0 };
+        if withheld {
+            let more_ms = (EVERY_MS << member.withheld.min(16)).min(WITHHELD_MS_MAX) - EVERY_MS;
+            let due_ms = member.due_ms + more_ms;
+            self.queue(at, due_ms);
+        }
+    }
+
+    fn longest_waiting(&self, now_ms: BootMs) -> Option<usize> {
+        let due = |queue: &BTreeSet<(BootMs, usize)>| queue.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms);
+        let one = match self.picks % SHARE == SHARE - 1 {
+            true => due(&self.waiting),
+            false => due(&self.waiting_in_use).or(due(&self.waiting)),
+        };
+        one.map(|(_, at)| at)
+    }
+
+    /// Gives it another place in the queue.
+    fn queue(&mut self, at: usize, due_ms: BootMs) {
+        let Some(member) = self.members.get_mut(at) else { return };
+        self.waiting.remove(&(member.due_ms, at));
+        self.waiting_in_use.remove(&(member.due_ms, at));
+        member.due_ms = due_ms;
+        if !member.is_put_off {
+            self.waiting.insert((due_ms, at));
+            if member.is_used {
+                self.waiting_in_use.insert((due_ms, at));
+            }
+        }
+    }
+
+    fn put_off(&mut self, at: usize, until_ms: BootMs) {
+        let Some(member) = self.members.get_mut(at) else { return };
+        member.is_put_off = true;
+        self.waiting.remove(&(member.due_ms, at));
+        self.waiting_in_use.remove(&(member.due_ms, at));
+        self.put_off.insert((until_ms, at));
+    }
+
+    /// Those that were put off until now wait again.
+    fn take_back(&mut self, now_ms: BootMs) {
+        while let Some((_, at)) = self.put_off.first().copied().filter(|(until_ms, _)| *until_ms <= now_ms) {
+            self.put_off.pop_first();
+            if let Some(member) = self.members.get_mut(at) {
+                member.is_put_off = false;
+                let due_ms = member.due_ms;
+                self.queue(at, due_ms);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs for so long; gives the longest time between two tries of each.
+    fn longest_waits(all: usize, used: usize, long_ms: u64) -> Vec<u64> {
+        let mut probe_queue = ProbeQueue::new(0..all, 1_000);
+        let (mut last_ms, mut longest_ms) = (vec![1_000; all], vec![0; all]);
+        while let Some(now_ms) = probe_queue.next_ms().filter(|at_ms| *at_ms < long_ms) {
+            probe_queue.record_reads(now_ms, |id| id < used);
+            if let Some(id) = probe_queue.pick(now_ms, |_| ProbeReadiness::Now) {
+                longest_ms[id] = longest_ms[id].max(now_ms - last_ms[id]);
+                last_ms[id] = now_ms;
+            }
+        }
+        longest_ms.iter().zip(last_ms).map(|(longest_ms, last_ms)| (long_ms - last_ms).max(*longest_ms)).collect()
+    }
+
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn up_to_600_apps_are_tried_every_five_minutes_in_use_or_not() {
+        for (all, used) in [(1, 0), (1, 1), (60, 7), (599, 0), (600, 600), (600, 300)] {
+            let waits = longest_waits(all, used, 3 * HOUR);
+            assert!(waits.iter().all(|wait_ms| *wait_ms <= EVERY_MS), "{all} apps, {used} in use: {waits:?}");
+        }
+    }
+
+    #[test]
+    fn of_ten_thousand_each_is_tried_within_the_round_and_those_in_use_far_more_often() {
+        let most = |waits: &[u64]| waits.iter().copied().max().unwrap_or(0);
+        assert_eq!(most(&longest_waits(10_000, 10_000, 5 * HOUR)), 5_000_000, "84 minutes");
+        assert_eq!(most(&longest_waits(10_000, 0, 5 * HOUR)), 5_000_000);
+        let waits = longest_waits(10_000, 1_000, 8 * HOUR);
+        assert!(most(&waits[..1_000]) <= 700_000, "{}", most(&waits[..1_000]));
+        assert!(most(&waits[1_000..]) <= 4 * 5_000_000);
+        // However many are in use: none of those waits longer than a round.
+        assert!(most(&longest_waits(10_000, 9_000, 5 * HOUR)[..9_000]) <= 5_000_000);
+    }
+
+    #[test]
+    fn two_a_second_whatever_is_overdue() {
+        let mut probe_queue = ProbeQueue::new(0..5_000, 0);
+        // After a suspend of a day all are.
+        let start_ms = 24 * HOUR;
+        let tried = (start_ms..start_ms + 60_000)
+            .step_by(100)
+            .filter(|now_ms| probe_queue.pick(*now_ms, |_| ProbeReadiness::Now).is_some());
+        assert_eq!(tried.count(), 120);
+    }
+
+    #[test]
+    fn what_is_put_off_keeps_its_place() {
+        let mut probe_queue = ProbeQueue::new(0..3, 0);
+        let all_due_ms = 3 * EVERY_MS;
+        let busy = |id| if id == 0 { ProbeReadiness::Soon } else { ProbeReadiness::Now };
+        assert_eq!(probe_queue.pick(all_due_ms, busy), Some(1));
+        assert_eq!(probe_queue.pick(all_due_ms + GAP_MS, |_| ProbeReadiness::Now), Some(0));
+        assert_eq!(probe_queue.pick(all_due_ms + 2 * GAP_MS, |_| ProbeReadiness::Now), Some(2));
+        assert_eq!(probe_queue.pick(all_due_ms + 3 * GAP_MS, |_| ProbeReadiness::Now), None);
+    }
+
+    #[test]
+    fn those_that_cannot_be_tried_hold_up_nobody() {
+        let mut probe_queue = ProbeQueue::new(0..1_000, 0);
+        let dead = |id| if id < 900 { ProbeReadiness::Later } else { ProbeReadiness::Now };
+        let (mut tried, mut now_ms) = (0, 24 * HOUR);
+        let end_ms = now_ms + 2 * EVERY_MS;
+        while now_ms < end_ms {
+            tried += u32::from(probe_queue.pick(now_ms, dead).is_some());
+            now_ms = probe_queue.next_ms().unwrap().max(now_ms + 1);
+        }
+        assert!(tried >= 200, "{tried} of 100 apps in two rounds");
+    }
+
+    #[test]
+    fn an_app_for_which_the_call_is_not_answered_is_tried_hourly_in_the_end() {
+        let mut probe_queue = ProbeQueue::new(0..1, 0);
+        let mut at = Vec::new();
+        for _ in 0..8 {
+            let now_ms = probe_queue.next_ms().unwrap();
+            at.push(now_ms);
+            assert_eq!(probe_queue.pick(now_ms, |_| ProbeReadiness::Now), Some(0));
+            probe_queue.record_answer(0, true);
+        }
+        let pauses: Vec<u64> = at.windows(2).map(|pair| (pair[1] - pair[0]) / 60_000).collect();
+        assert_eq!(pauses, [10, 20, 40, 60, 60, 60, 60]);
+        probe_queue.record_answer(0, false);
+        let now_ms = probe_queue.next_ms().unwrap();
+        probe_queue.pick(now_ms, |_| ProbeReadiness::Now);
+        assert_eq!(probe_queue.next_ms().unwrap() - now_ms, EVERY_MS);
+    }
+}

@@ -1,0 +1,583 @@
+//! The driver's part in keeping credentials together with other nodes: what a fetch takes along, what the store tells,
+//! and what is told to the store.
+//!
+//! Followers go by the generation alone. Nothing here decides who may call: that is the lease's part.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::{info, warn};
+
+use super::Driver;
+use crate::clock::{BootMs, Now};
+use crate::cluster::node_rules::FetchEffect;
+use crate::cluster::seal::{PublishedValue, UnsealError};
+use crate::cluster::{ClusterEvent, Moment, Op, Record, RefreshReason, Unreachable};
+use crate::credential::cluster_fetch::{ClusterFetchContext, value_of};
+use crate::credential::fetch_task::FetchPurpose;
+use crate::credential::generation;
+use crate::credential::schedule::cluster::{OFFER_SPREAD_MS, RecordComparison, RecordMeaning};
+use crate::credential::shared_counts::CountsRejected;
+use crate::credential::slot::CredentialSlot;
+use crate::credential::table::{CredentialId, Event, VerificationReason, VerificationRequest, log_credential};
+use crate::platform::Renewal;
+use crate::secret::fingerprint;
+
+const LOG_AGAIN_MS: u64 = 60_000;
+/// A doubt is repeated until the store has heard it, for five minutes.
+const DOUBTS_MAX: usize = 300;
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
+
+impl CredentialSlot {
+    /// What asking twice does.
+    pub(super) fn asking(&self, purpose: FetchPurpose) -> FetchEffect {
+        match self.credential_type.renewal {
+            Renewal::Mint => FetchEffect::Mints,
+            _ if purpose == FetchPurpose::Force => FetchEffect::Mints,
+            _ => FetchEffect::Repeats,
+        }
+    }
+
+    /// True while the present value is of use.
+    pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
+        self.renewal_state.left_ms(now_ms) > 0
+    }
+
+    fn generation(&self) -> u64 {
+        self.credential.published().map_or(0, |published| published.generation)
+    }
+
+    /// True of a node that follows another by its HTTP port: it has what that one lists.
+    pub(super) fn mirrors(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
+    }
+
+    /// When another node's value ends: no value lives longer than its type does, whatever is said of it.
+    fn end_of(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
+        let (theirs_ms, latest_ms) = (moment.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
+        if theirs_ms <= latest_ms {
+            return theirs_ms;
+        }
+        let said = self.share.as_mut().and_then(|share| share.log.say("too long", now_ms, LOG_AGAIN_MS));
+        if said.is_some() {
+            let (said_s, at_most_s) =
+                (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
+            let advice = "look at the node that is named: what it has is wrong, or it runs against another API";
+            log_credential!(
+                warn,
+                self.credential,
+                by = value.by,
+                said_s,
+                at_most_s,
+                advice,
+                "another node says that a value lives longer than its type can"
+            );
+        }
+        latest_ms
+    }
+
+    /// What a fetch takes along; none without other nodes.
+    pub(super) fn sharing(
+        &mut self,
+        purpose: FetchPurpose,
+        total_timeout_ms: u64,
+        now: Now,
+    ) -> Option<Box<ClusterFetchContext>> {
+        let now_ms = now.boot_ms;
+        let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
+        let charged_as = self.charged_as(purpose, now_ms);
+        let spacing_ms = self.spacing_ms(purpose, now_ms);
+        let keep_ms = self.renewal_state.keep_ms(now_ms);
+        let lease_ms = self.renewal_state.lease_ms(total_timeout_ms, now_ms);
+        let alone = self.renewal_state.without_store(asking, self.is_ours(), now_ms);
+        let share = self.share.as_mut()?;
+        share.overtaken = false;
+        let charged_as = if std::mem::take(&mut share.overrules_quota) { None } else { charged_as };
+        // A withdrawn value is of no use, but its like is: only what is later can replace it.
+        let known_generation = if live || self.renewal_state.is_withdrawn() { held } else { 0 };
+        Some(Box::new(ClusterFetchContext {
+            handle: share.handle.clone(),
+            asking,
+            known_generation: known_generation.max(share.useless),
+            held,
+            first: generation::first(now.unix_ms),
+            live,
+            spacing_ms,
+            lease_ms,
+            keep_ms,
+            alone,
+            usage: self.usage.clone(),
+            quota: self.quota,
+            charged_as,
+        }))
+    }
+
+    fn spacing_ms(&self, purpose: FetchPurpose, now_ms: BootMs) -> u64 {
+        let scheduled = !matches!(purpose, FetchPurpose::Replace | FetchPurpose::Force | FetchPurpose::Verify);
+        self.renewal_state.others_spacing_ms(scheduled && self.waiters.is_empty(), now_ms)
+    }
+
+    /// True if this node has fetched the present value.
+    pub(super) fn is_ours(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.ours)
+    }
+
+    /// A new value has come. Whether its predecessor had lived for long decides how soon the next one may be made
+    /// because of a mark.
+    pub(super) fn record_replacement(&mut self, fetched_ms: BootMs) {
+        let Some(old_ms) = self.fetched.map(|old| old.boot_ms) else { return };
+        let early = fetched_ms.saturating_sub(old_ms) < self.renewal_state.longest_ms / 2;
+        if let Some(share) = &mut self.share {
+            share.early = if early { share.early.saturating_add(1) } else { 0 };
+        }
+    }
+
+    /// A mark may be anybody's. The first is settled at once; where values are replaced early again and again, the next
+    /// is left alone for a while.
+    fn settles_from_ms(&self) -> BootMs {
+        let (Some(share), Some(fetched)) = (&self.share, self.fetched) else { return 0 };
+        fetched.boot_ms.saturating_add(self.renewal_state.settle_spacing_ms(share.early))
+    }
+
+    /// The present value as all nodes may have it, if it is of use.
+    fn value(&self, now_ms: BootMs) -> Option<PublishedValue> {
+        let (share, published) = (self.share.as_ref()?, self.credential.published()?);
+        let moment = share.moment.filter(|_| self.is_live(now_ms))?;
+        let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
+        let refresh = self.grant.as_ref().and_then(crate::credential::grants::Grant::refresh_token);
+        let generation = published.generation;
+        let to_store_ms = |ms| moment.to_store_ms(ms);
+        value_of(&published.value, generation, &self.renewal_state, fetched_ms, to_store_ms, &share.handle, refresh)
+    }
+}
+
+impl Driver {
+    /// What the store has told by itself.
+    pub(super) fn on_cluster_event(&mut self, news: ClusterEvent) {
+        match news {
+            ClusterEvent::RecordChanged { index, record, moment } if index < self.refresher.slots.len() => {
+                self.on_record(index, &record, moment);
+                let now_ms = self.refresher.clock.boot_ms();
+                let slot = &self.refresher.slots[index];
+                // Of a node that is followed, `Complete` says how old its word is.
+                if !slot.mirrors() {
+                    self.refresher.table.sharing.record_contact(now_ms);
+                }
+                // Somebody may be making the first one; a record without a value says that nobody has yet.
+                if slot.follows && !slot.is_live(now_ms) {
+                    slot.credential.end_wait();
+                }
+            }
+            ClusterEvent::RecordChanged { index, record, .. } => self.on_shared_ticket(index, &record),
+            ClusterEvent::RefreshRequested { index, generation, why, done } => {
+                let why = match why {
+                    RefreshReason::Report => VerificationReason::Reported,
+                    RefreshReason::ForeignWriter => VerificationReason::ForeignWriter,
+                    RefreshReason::Renew => VerificationReason::Requested,
+                    RefreshReason::Probe => VerificationReason::ProbeRequested,
+                };
+                self.on_verification_request(VerificationRequest { id: index, generation, why, done });
+            }
+            ClusterEvent::Reachable(reachable) => self.reachable(reachable),
+            ClusterEvent::UpToDate { as_of_ms } => self.refresher.table.sharing.record_contact(as_of_ms),
+        }
+    }
+
+    fn reachable(&mut self, reachable: Result<(), Unreachable>) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let before = self.refresher.table.sharing.set_reachable(reachable.is_ok(), now_ms);
+        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::mirrors) {
+            self.refresher.table.sharing.record_contact(now_ms);
+        }
+        match reachable {
+            Err(unreachable) => {
+                if before != Some(false) {
+                    let advice = unreachable.advice;
+                    warn!(
+                        advice,
+                        "{unreachable}; tokens are served from memory, and only those whose renewal cannot \
+                                   harm other nodes are renewed"
+                    );
+                }
+                let slots = self.refresher.slots.iter();
+                slots.filter(|slot| slot.follows && !slot.is_live(now_ms)).for_each(|slot| slot.credential.end_wait());
+            }
+            Ok(()) if before == Some(false) => {
+                info!("the shared state answers again");
+                for id in 0..self.refresher.slots.len() {
+                    let slot = &self.refresher.slots[id];
+                    let waits = slot.renewal_state.failures > 0 || !slot.is_live(now_ms);
+                    if !slot.fetching && slot.share.is_some() && !slot.follows && waits {
+                        self.arm(id, now_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
+                    }
+                }
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// A credential's record, as it is now or was a moment ago.
+    pub(super) fn on_record(&mut self, id: CredentialId, record: &Record, moment: Moment) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let Some(slot) = self.refresher.slots.get_mut(id) else { return };
+        if let Some(calls) = record.calls.as_deref() {
+            let counted = slot.count_others(calls, moment.store_ms);
+            self.log_rejected_counts(id, counted);
+        }
+        let slot = &mut self.refresher.slots[id];
+        let live = slot.is_live(now_ms);
+        let held = slot.generation();
+        let Some(share) = slot.share.as_mut() else { return };
+        share.moment = Some(moment);
+        let told = record.value.clone().map(|sealed| (record.generation, sealed));
+        let known = share.sealed == told && told.is_some();
+        if !known {
+            share.sealed = told;
+            match share.handle.open(record) {
+                None if live => self.offer(id),
+                None => {}
+                // Our own word, faster than the answer to it: the fetch brings it home.
+                Some(Ok(value)) if slot.fetching && value.node == share.handle.node => share.sealed = None,
+                Some(Ok(value)) => {
+                    (share.discarded_ms, share.useless) = (None, 0);
+                    let (by, generation) = (value.by.clone(), value.generation);
+                    let fetched_ms = moment.to_boot_ms(value.fetched_ms);
+                    if slot.mirrors() {
+                        self.mirror(id, value, moment);
+                    } else {
+                        self.compare(id, value, moment);
+                    }
+                    self.record_node_name(&by, fetched_ms);
+                    let credential = &self.refresher.slots[id].credential;
+                    if credential.published().is_some_and(|published| published.generation == generation) {
+                        credential.set_renewed_by(&by);
+                    }
+                }
+                Some(Err(unsealable)) => self.discard(id, unsealable),
+            }
+        } else if record.generation < held && live {
+            self.offer(id);
+        } else if record.generation == held && !live {
+            // It was of use when it came.
+            share.useless = record.generation;
+        }
+        self.plan_settlement(id, record, moment);
+    }
+
+    /// Who else is there is known by what they fetch.
+    fn record_node_name(&self, name: &str, fetched_boot_ms: BootMs) {
+        let now = self.refresher.clock.now();
+        let age_ms = i64::try_from(now.boot_ms.saturating_sub(fetched_boot_ms)).unwrap_or(i64::MAX);
+        self.refresher.table.sharing.record_node(name, now.unix_ms.saturating_sub(age_ms));
+    }
+
+    /// A value of another node's, or our own.
+    fn compare(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let published = slot.credential.published();
+        let held = published.as_ref().map_or(0, |published| published.generation);
+        let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
+        let theirs_ms = slot.end_of(&value, moment, now_ms);
+        let older = slot.fetched.is_some_and(|ours| moment.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
+        let withdrawn = value.withdrawn;
+        let beside = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
+        match slot.renewal_state.compare(&beside, now_ms) {
+            RecordMeaning::Over => {
+                if let Some(share) = &mut slot.share {
+                    share.useless = value.generation;
+                }
+                if slot.is_live(now_ms) {
+                    self.offer(id);
+                }
+            }
+            RecordMeaning::Offer => self.offer(id),
+            RecordMeaning::Withdraw => self.withdraw_as_others_did(id),
+            RecordMeaning::Nothing => log_credential!(
+                debug,
+                slot.credential,
+                "the shared state has the token that WeChat refuses, or one before it"
+            ),
+            RecordMeaning::Agree => self.on_same_record(id, value.generation, theirs_ms),
+            RecordMeaning::Conflict => self.on_conflict(id, value, moment),
+            RecordMeaning::Adopt => self.adopt(id, value, moment),
+        }
+    }
+
+    /// What the node that is followed lists: ours is that, whatever ours was.
+    fn mirror(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let expires_ms = slot.end_of(&value, moment, now_ms);
+        let same = slot.credential.published().is_some_and(|ours| *ours.value == *value.value.as_bytes());
+        let live = slot.is_live(now_ms);
+        if expires_ms <= now_ms {
+            return;
+        }
+        match (value.withdrawn, same) {
+            (true, true) if live => self.withdraw_as_others_did(id),
+            (true, _) => {}
+            (false, true) if live => self.correct(id, &value, expires_ms),
+            (false, _) => self.adopt(id, value, moment),
+        }
+    }
+
+    /// The same live value under another number, or with another end.
+    fn correct(&mut self, id: CredentialId, value: &PublishedValue, expires_boot_ms: BootMs) {
+        let slot = &mut self.refresher.slots[id];
+        let Some(old) = slot.credential.published() else { return };
+        slot.renewal_state.expires_ms = Some(expires_boot_ms);
+        slot.renewal_state.reliable_lead_ms = value.reliable_lead_ms;
+        let published = slot.published(old.value.clone(), value.generation, expires_boot_ms);
+        let known = (old.generation, old.expires_boot_ms, old.reliable);
+        if known == (published.generation, published.expires_boot_ms, published.reliable) {
+            return;
+        }
+        self.persist(id, &published);
+        self.refresher.slots[id].put(published);
+    }
+
+    /// Another node has found that WeChat refuses what is served here.
+    fn withdraw_as_others_did(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        log_credential!(info, slot.credential, "another node has found that WeChat refuses the token");
+        slot.renewal_state.withdraw(now_ms);
+        let withdrawn = slot.credential.withdraw(now_ms);
+        slot.credential.end_wait();
+        if let Some(withdrawn) = withdrawn {
+            self.persist(id, &withdrawn);
+        }
+    }
+
+    /// The same value. Its number is the store's, and of a polled kind its end may be later.
+    pub(super) fn on_same_record(&mut self, id: CredentialId, generation: u64, expires_ms: BootMs) {
+        let slot = &mut self.refresher.slots[id];
+        slot.renewal_state.prolong(expires_ms);
+        let Some(old) = slot.credential.published() else { return };
+        let expires_boot_ms = slot.renewal_state.expires_ms.unwrap_or(old.expires_boot_ms);
+        if let Some(share) = &mut slot.share {
+            (share.unpublished, share.overtaken, share.told) = (false, slot.fetching, 0);
+            share.stop_offering();
+        }
+        if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
+            let published = slot.published(old.value.clone(), generation, expires_boot_ms);
+            self.persist(id, &published);
+            self.refresher.slots[id].put(published);
+        }
+        let slot = &self.refresher.slots[id];
+        if slot.credential_type.renewal == Renewal::Poll && !slot.fetching {
+            let now_ms = self.refresher.clock.boot_ms();
+            let next_ms = slot.renewal_state.due_after_others_ms(now_ms, fastrand::f64());
+            self.arm(id, next_ms);
+        }
+    }
+
+    /// Two values of one generation: which is the later one is not known, and one more fetch will tell.
+    fn on_conflict(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+        let slot = &self.refresher.slots[id];
+        let (generation, by) = (value.generation, &value.by);
+        let what = "two nodes have renewed beside each other; one more fetch settles which is later";
+        log_credential!(warn, slot.credential, generation, by, "{what}");
+        self.mark_generation_doubtful(id, generation);
+        self.adopt(id, value, moment);
+    }
+
+    /// Says so until it is heard, or for as long as it can matter.
+    fn mark_generation_doubtful(&mut self, id: CredentialId, generation: u64) {
+        let slot = &self.refresher.slots[id];
+        if slot.asking(FetchPurpose::Renew) != FetchEffect::Mints {
+            return;
+        }
+        let Some(handle) = slot.share.as_ref().map(|share| share.handle.clone()) else { return };
+        self.refresher.spawn_untracked(async move {
+            for _ in 0..DOUBTS_MAX {
+                if handle.ask(Op::Doubt { generation }).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(DOUBT_AGAIN).await;
+            }
+        });
+    }
+
+    /// While our value was on its way, another one has been taken over that is as late or later. True if ours is the
+    /// one to drop.
+    pub(super) fn drop_if_superseded(&mut self, id: CredentialId, generation: u64, value: &[u8]) -> bool {
+        let slot = &self.refresher.slots[id];
+        let current = slot.credential.published().filter(|_| slot.share.is_some());
+        let Some(current) = current.filter(|current| current.generation >= generation && *current.value != *value)
+        else {
+            return false;
+        };
+        if current.generation == generation {
+            self.mark_generation_doubtful(id, generation);
+        }
+        self.restore_state(id);
+        self.resume(id);
+        true
+    }
+
+    /// Takes over what another node has fetched.
+    fn adopt(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+        let now = self.refresher.clock.now();
+        let slot = &mut self.refresher.slots[id];
+        let expires_boot_ms = slot.end_of(&value, moment, now.boot_ms);
+        let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
+        let life_ms_max = slot.configured_type.life_ms_max;
+        let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
+        slot.renewal_state.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
+        slot.renewal_state.reliable_lead_ms = value.reliable_lead_ms;
+        let age_ms = i64::try_from(now.boot_ms - fetched_ms).unwrap_or(0);
+        slot.record_replacement(fetched_ms);
+        slot.fetched = Some(Now { boot_ms: fetched_ms, unix_ms: now.unix_ms.saturating_sub(age_ms) });
+        slot.probes.wanted_ms = None;
+        slot.blocked_with = None;
+        if let Some(share) = &mut slot.share {
+            (share.ours, share.unpublished) = (share.handle.node == value.node, false);
+            (share.overtaken, share.told) = (slot.fetching, 0);
+            share.stop_offering();
+        }
+        if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
+            grant.adopt_refresh_token(token);
+        }
+        let token = fingerprint(value.value.as_bytes());
+        let expires_in_s = expires_boot_ms.saturating_sub(now.boot_ms) / 1000;
+        let (generation, by) = (value.generation, value.by);
+        log_credential!(info, slot.credential, token, generation, expires_in_s, by, "new token from another node");
+        let from = Some(by);
+        self.record_event(id, Event::Renewed { generation, expires_in_s, from });
+        let published = self.refresher.slots[id].published(Bytes::from(value.value), generation, expires_boot_ms);
+        self.persist(id, &published);
+        self.set_healthy(id);
+        self.refresher.slots[id].put(published);
+        self.start_dependents(id);
+        if !self.refresher.slots[id].fetching {
+            let slot = &self.refresher.slots[id];
+            let next_ms = slot.renewal_state.due_after_others_ms(now.boot_ms, fastrand::f64());
+            self.arm(id, next_ms);
+            self.set_next_probe(id);
+            self.finish(id);
+        }
+    }
+
+    /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
+    pub(super) fn offer(&mut self, id: CredentialId) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        if slot.fetching || slot.renewal_state.is_withdrawn() {
+            return;
+        }
+        let Some(value) = slot.value(now_ms) else { return };
+        let Some(share) = &mut slot.share else { return };
+        if !share.handle.store.has_leases() {
+            return;
+        }
+        // Whatever comes of it is to be looked at again.
+        share.sealed = None;
+        let handle = share.handle.clone();
+        let wait = Duration::from_millis(slot.renewal_state.offer_ms(share.ours, fastrand::f64()));
+        log_credential!(
+            debug,
+            slot.credential,
+            generation = value.generation,
+            "offering our value to the shared state"
+        );
+        share.stop_offering();
+        let offering = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            handle.offer(&value).await;
+        });
+        share.offering = Some(offering.abort_handle());
+    }
+
+    /// The store has what nobody can open. It is taken out; whoever has a value offers it then.
+    fn discard(&mut self, id: CredentialId, unsealable: UnsealError) {
+        let now_ms = self.refresher.clock.boot_ms();
+        self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
+        let slot = &mut self.refresher.slots[id];
+        let live = slot.is_live(now_ms);
+        let Some(share) = slot.share.as_mut() else { return };
+        if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
+            let advice = "see that all nodes have the same state secret, and who else can write to that Redis; the \
+                          nodes put a good value there";
+            log_credential!(warn, slot.credential, advice, "what the shared state has cannot be opened: {unsealable}");
+        }
+        if !share.handle.store.has_leases() {
+            return;
+        }
+        // One that is under way looks at what is there then.
+        if share.discarded_ms.is_some_and(|at_ms| at_ms > now_ms) {
+            return;
+        }
+        let at_ms = share.discarded_ms.map_or(now_ms, |discarded_ms| (discarded_ms + OFFER_SPREAD_MS).max(now_ms));
+        share.discarded_ms = Some(at_ms);
+        // Whatever comes of it is to be looked at again.
+        share.sealed = None;
+        let (handle, wait) = (share.handle.clone(), Duration::from_millis(at_ms - now_ms));
+        self.refresher.spawn_untracked(async move {
+            tokio::time::sleep(wait).await;
+            // If the store is out of reach all is read again when it is back.
+            let _ = handle.discard_forged().await;
+        });
+        // The others' offers come first, if they have one.
+        let slot = &self.refresher.slots[id];
+        let again_ms = at_ms + 2 * OFFER_SPREAD_MS + fastrand::u64(0..=OFFER_SPREAD_MS);
+        if !live && !slot.fetching && !slot.follows && slot.next_try_ms < again_ms {
+            self.arm(id, again_ms);
+        }
+    }
+
+    /// Counts that are not believed change nothing.
+    fn log_rejected_counts(&mut self, id: CredentialId, counted: Result<(), CountsRejected>) {
+        let Err(rejected) = counted else { return };
+        let (facts, now_ms) = (&self.refresher.table.sharing, self.refresher.clock.boot_ms());
+        if rejected != CountsRejected::Unsealed {
+            facts.forged.counts.fetch_add(1, Ordering::Relaxed);
+        }
+        if facts.rejected_counts_log.allow(now_ms, LOG_AGAIN_MS) {
+            let advice = "nothing while nodes of an older version run; else see who can write to that Redis";
+            let credential = &self.refresher.slots[id].credential;
+            log_credential!(
+                warn,
+                credential,
+                advice,
+                "the calls counted in the shared state are not believed: {rejected}"
+            );
+        }
+    }
+
+    /// A call that is not accounted for may have doomed the present value. Whoever has announced it gets the time of
+    /// its lease; then somebody settles it. Nothing says who has written the mark, so it ends no value: that is left to
+    /// the platform, which is asked when the value would have ended. And a mark that comes again and again is settled
+    /// ever less often.
+    fn plan_settlement(&mut self, id: CredentialId, record: &Record, moment: Moment) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let slot = &mut self.refresher.slots[id];
+        let Some(open) = record.unsettled.filter(|_| !slot.fetching && slot.credential_type.renewal == Renewal::Mint)
+        else {
+            return;
+        };
+        let (live, overlap_ms) = (slot.is_live(now_ms), slot.renewal_state.overlap_ms());
+        let lease_left_ms = record.lease_left_ms(moment.store_ms);
+        if lease_left_ms == 0 && live {
+            let last_ms = slot.probes.last_ms.map_or(0, |last_ms| last_ms + slot.renewal_state.check_spacing_ms());
+            let end_ms = moment.to_boot_ms(open.at_ms).saturating_add(overlap_ms).min(now_ms + overlap_ms);
+            slot.probes.wanted_ms.get_or_insert(end_ms.max(last_ms).max(now_ms));
+            self.plan_probe(id);
+        }
+        let slot = &mut self.refresher.slots[id];
+        let settle_ms = now_ms + slot.renewal_state.settle_ms(lease_left_ms, fastrand::f64());
+        let at_ms = if live { settle_ms.max(slot.settles_from_ms()) } else { settle_ms };
+        if !slot.follows && at_ms < slot.next_try_ms {
+            self.arm(id, at_ms);
+        }
+    }
+}
+
+/// What is done beside the driver's own work and brings nothing home.
+impl super::Refresher {
+    pub(super) fn spawn_untracked(&self, work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work);
+    }
+}

@@ -1,0 +1,339 @@
+//! Writes the state in the background: the newest picture wins, a slow disk delays nobody but itself.
+//!
+//! A failed write is reported once, tried again with backoff, and its end reported too. Whoever must not lose something
+//! shortens the backoff; the end of the process ends it. While another process has the file nothing is written, and it
+//! is taken up when that process has ended.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::grants::Grants;
+use super::quota_usage::QuotaUsage;
+use super::state::{CredentialName, Snapshot, StateEntry, StateStore, StoredUsage};
+use super::table::Table;
+use crate::clock::Clock;
+use crate::descriptors;
+
+/// The refresher's end: what is to be written, and whether it has been.
+#[derive(Clone)]
+pub struct StateWriter {
+    store: Arc<dyn StateStore>,
+    /// Shared with the pictures taken of them: a picture is taken at each change, of all of them.
+    entries: Arc<Mutex<Vec<Option<Arc<StateEntry>>>>>,
+    ledgers: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
+    grants: Arc<Grants>,
+    /// Calls have been counted since the last write.
+    counted: Arc<AtomicBool>,
+    counts_every: Duration,
+    /// What another process had counted by the time the store became ours, until the refresher has taken it over.
+    usage_elsewhere: Arc<Mutex<HashMap<usize, QuotaUsage>>>,
+    /// Counts what was asked for.
+    wanted: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
+    /// Somebody waits for everything to be written: no pause now.
+    hurry: Arc<Notify>,
+    /// What is not written soon is lost.
+    ending: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
+    boot_id: Arc<str>,
+}
+
+/// What has become of what was asked for.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// As [`StateWriter::wanted`] counts.
+    saved: u64,
+    tries: u64,
+    /// The last try failed.
+    failing: bool,
+    /// Another process has the store.
+    elsewhere: bool,
+}
+
+/// Counts go to the disk with the next change, and so often without one: what a crash may make us forget.
+const COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// Writing takes at most a twentieth of the time.
+const PAUSES_PER_WRITE: u32 = 19;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries on a disk that fails, whoever hurries; and without that.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The same while this process has no file descriptor left, which passes and says nothing about the disk.
+const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(5);
+/// The same when the process ends: the disk may be good again in a moment.
+const BACKOFF_AT_THE_END: Duration = Duration::from_millis(250);
+/// How often it is tried whether another process has given up the store.
+const ELSEWHERE_WAIT: Duration = Duration::from_secs(1);
+
+impl StateWriter {
+    /// `entries` and `ledgers` as loaded, by credential id.
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        entries: Vec<Option<StateEntry>>,
+        ledgers: Vec<StoredUsage>,
+        clock: Arc<dyn Clock>,
+        boot_id: &str,
+    ) -> StateWriter {
+        let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
+        let ledgers = ledgers.into_iter().map(Arc::new).collect();
+        let grants = Arc::default();
+        StateWriter {
+            store,
+            clock,
+            entries: Arc::new(Mutex::new(entries)),
+            ledgers: Arc::new(Mutex::new(ledgers)),
+            grants,
+            counted: Arc::new(AtomicBool::new(false)),
+            counts_every: COUNTS_EVERY,
+            usage_elsewhere: Arc::default(),
+            wanted: watch::Sender::new(0),
+            progress: watch::Sender::new(Progress::default()),
+            hurry: Arc::new(Notify::new()),
+            ending: Arc::new(AtomicBool::new(false)),
+            boot_id: boot_id.into(),
+        }
+    }
+
+    /// Writes these too.
+    pub fn with_grants(self, grants: Arc<Grants>) -> StateWriter {
+        StateWriter { grants, ..self }
+    }
+
+    /// Asks for a write without the pause between two writes: something must not be lost. A disk that fails is tried a
+    /// second after the last try, however long the backoff is by now. Returns what to [`StateWriter::wait_until_saved`] for.
+    pub fn request_write_now(&self) -> u64 {
+        let version = self.request_write();
+        self.hurry.notify_one();
+        version
+    }
+
+    /// True if the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.progress.borrow().failing
+    }
+
+    /// Asks for a write when its turn has come; the count of what was asked for.
+    pub fn request_write(&self) -> u64 {
+        let mut version = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            version = *wanted;
+        });
+        version
+    }
+
+    /// Changes an entry and asks for it to be written. Returns what to [`StateWriter::wait_until_saved`] for.
+    pub fn update_entry(&self, id: usize, change: impl FnOnce(&mut Option<StateEntry>)) -> u64 {
+        if let Some(kept) = self.entries.lock().get_mut(id) {
+            let mut entry = kept.take().map(Arc::unwrap_or_clone);
+            change(&mut entry);
+            *kept = entry.map(Arc::new);
+        }
+        self.request_write()
+    }
+
+    /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
+    pub fn record_usage(&self, id: usize, calls: &QuotaUsage) {
+        if let Some(kept) = self.ledgers.lock().get_mut(id) {
+            let kept = Arc::make_mut(kept);
+            kept.calls.clone_from(calls);
+            if let Some(elsewhere) = self.usage_elsewhere.lock().get(&id) {
+                kept.calls.merge(elsewhere);
+            }
+        }
+        self.counted.store(true, Ordering::Release);
+    }
+
+    /// What another process has counted, once, for the refresher to count on from.
+    pub fn take_usage_elsewhere(&self, id: usize) -> Option<QuotaUsage> {
+        self.usage_elsewhere.lock().remove(&id)
+    }
+
+    fn ask_for_counts(&self) {
+        if self.counted.load(Ordering::Acquire) {
+            self.request_write();
+        }
+    }
+
+    /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
+    pub async fn wait_until_saved(&self, version: u64, at_most: Duration) -> bool {
+        self.wait_for(at_most, |progress| progress.saved >= version).await
+    }
+
+    async fn wait_for(&self, at_most: Duration, enough: impl FnMut(&Progress) -> bool) -> bool {
+        let mut progress = self.progress.subscribe();
+        tokio::time::timeout(at_most, progress.wait_for(enough)).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// The process ends: waits until everything asked for is in the store. Until then a disk that fails is tried again
+    /// and again, at once to begin with. Another process's store is not waited for.
+    pub async fn flush(&self, at_most: Duration) -> bool {
+        self.ask_for_counts();
+        let (version, tries) = (*self.wanted.borrow(), self.progress.borrow().tries);
+        self.ending.store(true, Ordering::Release);
+        self.hurry.notify_one();
+        self.wait_for(at_most, |now| now.saved >= version || (now.elsewhere && now.tries > tries)).await;
+        self.progress.borrow().saved >= version
+    }
+
+    /// Writes whenever something was asked for, until `end`. A write that hangs is left to itself then.
+    pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
+        let mut wanted = self.wanted.subscribe();
+        let mut backoff = Duration::ZERO;
+        let mut counts = tokio::time::interval(self.counts_every);
+        loop {
+            let saved = self.progress.borrow().saved;
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                _ = counts.tick() => {
+                    self.ask_for_counts();
+                    continue;
+                }
+                changed = wanted.wait_for(|wanted| *wanted > saved) => if changed.is_err() { return },
+            }
+            let version = *wanted.borrow_and_update();
+            let begun = Instant::now();
+            let written = tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                written = self.write() => written,
+            };
+            let longest = match &written {
+                Err(error) if descriptors::is_exhausted(error) => BACKOFF_WITHOUT_DESCRIPTOR,
+                _ => BACKOFF_MAX,
+            };
+            let pause = async {
+                match self.record_write(written, version, &table) {
+                    Ok(()) => {
+                        backoff = Duration::ZERO;
+                        self.pause(begun.elapsed()).await;
+                    }
+                    Err(io::ErrorKind::WouldBlock) => self.back_off(ELSEWHERE_WAIT).await,
+                    Err(_) => {
+                        backoff = (backoff * 2).clamp(BACKOFF_MIN, longest);
+                        self.back_off(backoff).await;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                () = pause => {}
+            }
+        }
+    }
+
+    /// Says and shows what has become of a write.
+    fn record_write(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
+        let failed = written.as_ref().err().map(io::Error::kind);
+        let elsewhere = failed == Some(io::ErrorKind::WouldBlock);
+        self.progress.send_modify(|progress| {
+            progress.saved = if failed.is_none() { version } else { progress.saved };
+            progress.tries += 1;
+            (progress.failing, progress.elsewhere) = (failed.is_some(), elsewhere);
+        });
+        let was_saved = table.state_saved.swap(failed.is_none(), Ordering::Relaxed);
+        table.state_failures.fetch_add(u64::from(failed.is_some() && !elsewhere), Ordering::Relaxed);
+        match written {
+            Ok(()) if !was_saved => info!("the state can be written again"),
+            Err(reason) if was_saved => {
+                let advice = descriptors::is_exhausted(&reason).then_some(descriptors::REMEDY);
+                warn!(error = %reason, advice, "the state cannot be written; running from memory, a restart would fetch anew");
+            }
+            _ => {}
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The whole file is written each time: with ten thousand apps that takes a while, and something changes every few
+    /// milliseconds.
+    async fn pause(&self, took: Duration) {
+        let pause = (took * PAUSES_PER_WRITE).min(PAUSE_MAX);
+        tokio::select! {
+            biased;
+            () = self.hurry.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// Waits for so long before the next try, or until somebody hurries and it is not too soon for a disk that fails.
+    async fn back_off(&self, wait: Duration) {
+        let is_ending = || self.ending.load(Ordering::Acquire);
+        let tried = Instant::now();
+        let mut until = tried + if is_ending() { BACKOFF_AT_THE_END } else { wait };
+        loop {
+            tokio::select! {
+                biased;
+                () = self.hurry.notified() => {
+                    if is_ending() {
+                        return;
+                    }
+                    until = until.min(tried + BACKOFF_MIN);
+                }
+                () = tokio::time::sleep_until(until) => return,
+            }
+        }
+    }
+
+    async fn write(&self) -> io::Result<()> {
+        self.counted.store(false, Ordering::Release);
+        if !self.store.blocks() {
+            return self.write_here();
+        }
+        let state_writer = self.clone();
+        let written = tokio::task::spawn_blocking(move || state_writer.write_here()).await;
+        written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+    }
+
+    /// The picture is taken when it is known what belongs into it.
+    fn write_here(&self) -> io::Result<()> {
+        if let Some(found) = self.store.claim()? {
+            self.take_over(&found);
+        }
+        self.store.save(&self.snapshot())
+    }
+
+    /// Another process has written the state until now. Whatever we have ourselves is the later; of calls the larger
+    /// number counts.
+    fn take_over(&self, found: &Snapshot) {
+        self.grants.take_over(&found.grants);
+        let theirs: HashMap<&CredentialName, &StoredUsage> =
+            found.ledgers.iter().map(|kept| (&kept.name, &**kept)).collect();
+        let values = found.by_name();
+        let now = self.clock.now();
+        let mut entries = self.entries.lock();
+        for (id, kept) in self.ledgers.lock().iter_mut().enumerate() {
+            if let Some(theirs) = theirs.get(&kept.name) {
+                Arc::make_mut(kept).calls.merge(&theirs.calls);
+                self.usage_elsewhere.lock().insert(id, theirs.calls.clone());
+            }
+            if let (Some(entry @ None), Some(theirs)) = (entries.get_mut(id), values.get(&kept.name)) {
+                let worth = found.remaining_life(theirs, now, &self.boot_id);
+                *entry = Some(Arc::new(theirs.rebased(worth, now)));
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let entries = self.entries.lock().iter().flatten().cloned().collect();
+        let none = QuotaUsage::default();
+        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
+        let now = self.clock.now();
+        let boot_id = self.boot_id.to_string();
+        let grants = self.grants.kept(now.unix_ms);
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers, grants }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What the handlers share: the service, the apps as configured, the access_control, the feed of events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::ReloadHandle;
+use super::app_secret::AppSecret;
+use super::connections::HttpConnections;
+use super::events::EventFeed;
+use super::health::Readiness;
+use super::metrics::SCRAPES_MAX;
+use super::options::Options;
+use super::wechat::IssuedTokens;
+use crate::clock;
+use crate::credential;
+use crate::credential::table::{Credential, Table};
+use crate::service::Service;
+
+/// Everything a request may need.
+pub struct ApiContext {
+    pub settings: Options,
+    pub service: Arc<Service>,
+    pub reload_handle: Arc<ReloadHandle>,
+    pub apps: Vec<ApiApp>,
+    by_id: HashMap<String, usize>,
+    by_appid: HashMap<String, Vec<usize>>,
+    pub feed: EventFeed,
+    /// Drawn at each start: marks what can be compared within one life of the process only.
+    pub run: u64,
+    /// Of the side port itself.
+    pub connections: Arc<HttpConnections>,
+    /// Turns to write a scrape.
+    pub scrapes: Arc<Semaphore>,
+    pub readiness: Readiness,
+    pub issued_tokens: IssuedTokens,
+    pub shutdown: CancellationToken,
+}
+
+/// An app, with what is kept of it.
+pub struct ApiApp {
+    /// As the configuration names it: the appid, and the agent if there is one.
+    pub id: String,
+    pub appid: String,
+    /// What people call it.
+    pub name: Option<String>,
+    pub platform: &'static str,
+    /// Its app secret; none for an authorizer, which has a refresh token in its place.
+    pub secret: Option<AppSecret>,
+    /// Its access token first, then its tickets.
+    pub credentials: Vec<Arc<Credential>>,
+}
+
+impl ApiApp {
+    /// What is kept under a kind: `access_token`, `jsapi_ticket` and so on.
+    pub fn credential(&self, kind: &str) -> Option<&Arc<Credential>> {
+        self.credentials.iter().find(|credential| credential.about().credential_type == kind)
+    }
+
+    /// Its access token.
+    pub fn token(&self) -> Option<&Arc<Credential>> {
+        self.credentials.first()
+    }
+}
+
+impl ApiContext {
+    pub fn new(
+        options: &Options,
+        configured: &[credential::App],
+        service: Arc<Service>,
+        reload_handle: Arc<ReloadHandle>,
+        shutdown: CancellationToken,
+    ) -> ApiContext {
+        let mut of: HashMap<&str, Vec<Arc<Credential>>> = HashMap::new();
+        for credential in service.table.credentials() {
+            of.entry(credential.app()).or_default().push(credential.clone());
+        }
+        let apps: Vec<ApiApp> = configured
+            .iter()
+            .map(|app| ApiApp {
+                id: app.id(),
+                appid: app.appid.clone(),
+                name: app.name.clone(),
+                platform: app.platform.name,
+                secret: (app.component.is_none() && !app.secret.is_absent())
+                    .then(|| AppSecret::new(app.secret.clone())),
+                credentials: of.remove(app.id().as_str()).unwrap_or_default(),
+            })
+            .collect();
+        let by_id = apps.iter().enumerate().map(|(at, app)| (app.id.clone(), at)).collect();
+        let mut by_appid: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, app) in apps.iter().enumerate() {
+            by_appid.entry(app.appid.clone()).or_default().push(at);
+        }
+        let issued_tokens = IssuedTokens::new(service.table.credentials().len());
+        let feed = EventFeed::new();
+        ApiContext {
+            settings: options.clone(),
+            service,
+            reload_handle,
+            apps,
+            by_id,
+            by_appid,
+            feed,
+            run: fastrand::u64(..),
+            connections: Arc::new(HttpConnections::new(options)),
+            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+            readiness: Readiness::new(clock::boot_ms()),
+            issued_tokens,
+            shutdown,
+        }
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.service.table
+    }
+
+    /// The apps with that appid, with their numbers: several agents of a corporation have one.
+    pub fn of_appid(&self, appid: &str) -> impl Iterator<Item = (usize, &ApiApp)> {
+        let numbers = self.by_appid.get(appid).into_iter().flatten();
+        numbers.filter_map(|at| Some((*at, self.apps.get(*at)?)))
+    }
+
+    /// The app of that id.
+    pub fn app(&self, id: &str) -> Option<&ApiApp> {
+        self.by_id.get(id).and_then(|at| self.apps.get(*at))
+    }
+}

@@ -1,0 +1,507 @@
+//! A call that brought no token: whose fault it is, whether asking again can help, and what to do about it.
+//!
+//! Pure. What an error code means is in [`errcodes`], by platform, call and code; texts change, so they are searched for the
+//! IP and the rid and nothing else.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::errcodes::{self, BilingualText};
+use crate::descriptors;
+use crate::https::NetworkFault;
+use crate::platform::{ApiCall, ApiEndpoint};
+
+/// What the refresher should do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Passes by itself: ask again with backoff.
+    Retry,
+    /// WeChat named a time before which asking is useless or harmful.
+    Wait(Wait),
+    /// Somebody has to change something; look again now and then.
+    Operator(Pace),
+    /// This program sent something it should not have.
+    Internal,
+}
+
+/// How long a [`Class::Wait`] lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// At least so many milliseconds.
+    AtLeastMs(u64),
+    /// A daily quota is gone: until midnight in UTC+8. WeChat does not publish the hour, so look now and then.
+    NextDay,
+    /// The interface is blocked for a while, and longer each time it is met blocked again.
+    Doubling { first_ms: u32, most_ms: u32 },
+}
+
+/// How often to look whether the operator has acted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Every one to five minutes: the repair is expected soon.
+    Soon,
+    /// Every ten to thirty minutes.
+    Slow,
+}
+
+impl Class {
+    /// One word for logs and statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Retry => "retry",
+            Class::Wait(_) => "wait",
+            Class::Operator(_) => "operator",
+            Class::Internal => "own-bug",
+        }
+    }
+}
+
+/// How far a failed call got. Decides whether the classic endpoint may have minted a token we never saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// WeChat can't have seen it.
+    NotSent,
+    /// It may have reached WeChat and worked.
+    Ambiguous,
+    /// WeChat refused it in so many words.
+    Answered,
+}
+
+/// What a call may need besides a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The app's own, on purpose.
+    Secret,
+    VerifyTicket,
+    RefreshToken,
+    /// The state that several nodes share.
+    SharedState,
+    /// A file descriptor, for a moment.
+    Descriptor,
+    /// WeChat itself: something else answers at `base_url`.
+    Wechat,
+}
+
+impl Missing {
+    const fn remedy(self) -> BilingualText {
+        match self {
+            Missing::SharedState => BilingualText {
+                en: "see why the shared state is out of reach; until it is back, the token is served to its end",
+                zh: "请查明共享状态为何无法访问；恢复之前，token 会一直提供到失效为止",
+            },
+            Missing::Descriptor => BilingualText {
+                en: descriptors::REMEDY,
+                zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
+            },
+            Missing::Wechat => BilingualText {
+                en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+                     base_url is put before that of each call",
+                zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
+            },
+            Missing::Secret => BilingualText {
+                en: "see that a node with the app's secret runs and that this one reaches what they share",
+                zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问它们共享的状态",
+            },
+            Missing::VerifyTicket => BilingualText {
+                en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+                     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
+                zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
+                     verify_ticket_file",
+            },
+            Missing::RefreshToken => BilingualText {
+                en: "put the merchant's refresh token in place",
+                zh: "请放入商户的 refresh token",
+            },
+        }
+    }
+}
+
+/// A call that brought no token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.sentence())]
+pub struct Failure {
+    pub class: Class,
+    pub errcode: Option<i64>,
+    /// The call that was refused or held back; none where it does not matter which it was.
+    pub api: Option<Box<ApiCall>>,
+    /// What went wrong, fit for a log: no secret, no token, no control characters, at most 200 characters.
+    pub message: String,
+    /// WeChat's own name for the call; it can be looked up at mp.weixin.qq.com.
+    pub rid: Option<Box<str>>,
+    /// The address WeChat saw us come from, if it said so.
+    pub seen_ip: Option<IpAddr>,
+    pub delivery: Delivery,
+    pub appid: Box<str>,
+    /// What the call could not be made without, if it is not the secret.
+    pub missing: Option<Missing>,
+    /// Why there was no answer, if that is why it failed.
+    pub network: Option<NetworkFault>,
+}
+
+impl Failure {
+    /// A failure without an errcode: network, TLS, a broken answer.
+    pub fn transport(appid: &str, delivery: Delivery, message: impl Into<String>) -> Failure {
+        let mut message = message.into();
+        // An excerpt of an answer is bounded, but something may have been put before it.
+        if let Some((cut, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            message.truncate(cut);
+        }
+        Failure {
+            class: Class::Retry,
+            errcode: None,
+            api: None,
+            message,
+            rid: None,
+            seen_ip: None,
+            delivery,
+            appid: appid.into(),
+            missing: None,
+            network: None,
+        }
+    }
+
+    /// The platform's refusal. `message` has been scrubbed.
+    pub fn refused(api: ApiCall, appid: &str, errcode: i64, message: String) -> Failure {
+        let rid = find_rid(&message);
+        // It has a field of its own wherever a failure is shown.
+        let message = rid.as_deref().map_or_else(|| message.clone(), |rid| without_rid(&message, rid));
+        Failure {
+            class: errcodes::find(api, errcode).map_or(errcodes::UNKNOWN_CLASS, |row| row.class),
+            errcode: Some(errcode),
+            api: Some(Box::new(api)),
+            rid,
+            seen_ip: find_ip(&message),
+            message,
+            delivery: Delivery::Answered,
+            appid: appid.into(),
+            missing: None,
+            network: None,
+        }
+    }
+
+    /// The operator's own files are not in order; nothing was sent.
+    pub fn unusable(appid: &str, message: impl Into<String>) -> Failure {
+        Failure { class: Class::Operator(Pace::Slow), ..Failure::transport(appid, Delivery::NotSent, message) }
+    }
+
+    /// WeChat has not pushed a verify ticket yet, or it has not been handed on; nothing was sent.
+    pub fn no_ticket(appid: &str) -> Failure {
+        let message = "there is no component_verify_ticket yet";
+        let class = Class::Operator(Pace::Soon);
+        Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Delivery::NotSent, message) }
+    }
+
+    /// This process has used up its file descriptors; nothing was sent. That passes, and is nobody else's fault.
+    pub fn no_descriptor(appid: &str, message: impl Into<String>) -> Failure {
+        Failure { missing: Some(Missing::Descriptor), ..Failure::transport(appid, Delivery::NotSent, message) }
+    }
+
+    /// The platform gave a value that this server cannot hold. `sent` is what that says of the value before it.
+    pub fn unholdable(appid: &str, message: String) -> Failure {
+        Failure { class: Class::Internal, ..Failure::transport(appid, Delivery::Ambiguous, message) }
+    }
+
+    /// Something answered that is not WeChat's API.
+    pub fn from_elsewhere(appid: &str, delivery: Delivery, message: String) -> Failure {
+        Failure {
+            missing: Some(Missing::Wechat),
+            network: Some(NetworkFault::Answer),
+            ..Failure::transport(appid, delivery, message)
+        }
+    }
+
+    /// There is no refresh token left to try; nothing was sent.
+    pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
+        Failure { missing: Some(Missing::RefreshToken), ..Failure::unusable(appid, reason) }
+    }
+
+    /// Other nodes may be renewing it, and the state that they share is out of reach.
+    pub fn no_shared_state(appid: &str, message: String) -> Failure {
+        Failure { missing: Some(Missing::SharedState), ..Failure::transport(appid, Delivery::NotSent, message) }
+    }
+
+    /// This node has no secret of the app: others fetch, it only follows. Nothing was sent, and nothing ever is.
+    pub fn followed(appid: &str) -> Failure {
+        let message = "this node has no secret of the app and only follows the nodes that have it";
+        Failure { missing: Some(Missing::Secret), ..Failure::unusable(appid, message) }
+    }
+
+    /// Our own ledger holds the call back; nothing was sent.
+    pub fn held_back(api: ApiCall, appid: &str, message: String) -> Failure {
+        let class = Class::Wait(Wait::NextDay);
+        Failure { class, api: Some(Box::new(api)), ..Failure::transport(appid, Delivery::NotSent, message) }
+    }
+
+    /// It refuses the token that the call was made with, and says nothing of the secret.
+    pub fn refuses_token(&self) -> bool {
+        self.row().is_some_and(|row| row.refuses_token)
+    }
+
+    /// What is to be done is to give another secret or refresh token.
+    pub fn asks_for_secret(&self) -> bool {
+        let is_unread =
+            self.delivery == Delivery::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));
+        matches!(self.class, Class::Operator(_))
+            && match self.errcode {
+                Some(_) => self.row().is_some_and(|row| row.asks_for_secret),
+                None => is_unread,
+            }
+    }
+
+    /// What its row says, whatever has been made of it since.
+    pub fn class_of_code(&self) -> Class {
+        self.row().map_or(self.class, |row| row.class)
+    }
+
+    /// What the error code says; none without one.
+    pub fn meaning(&self) -> Option<BilingualText> {
+        self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
+    }
+
+    /// What to do, in a sentence for the operator.
+    pub fn advice(&self) -> Cow<'static, str> {
+        self.fill_in(self.advice_text().en)
+    }
+
+    /// The same in Chinese.
+    pub fn advice_zh(&self) -> Cow<'static, str> {
+        self.fill_in(self.advice_text().zh)
+    }
+
+    fn row(&self) -> Option<&'static errcodes::ErrcodeRow> {
+        errcodes::find(*self.api.as_deref()?, self.errcode?)
+    }
+
+    fn advice_text(&self) -> BilingualText {
+        if self.errcode.is_none() {
+            return self.advice_without_code();
+        }
+        let platform = self.api.as_deref().map_or("", |api| api.platform);
+        match self.row() {
+            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
+            None => errcodes::unknown_advice(platform),
+        }
+    }
+
+    fn fill_in(&self, sentence: &'static str) -> Cow<'static, str> {
+        match self.seen_ip {
+            Some(ip) if sentence.contains("{ip}") => {
+                sentence.replace("{ip}", &ip.to_string()).replace("{app}", &self.appid).into()
+            }
+            _ => sentence.into(),
+        }
+    }
+
+    fn advice_without_code(&self) -> BilingualText {
+        if let Some(missing) = self.missing {
+            missing.remedy()
+        } else if self.class == Class::Internal {
+            BilingualText {
+                en: "please report this as a bug; a live value is served to its end",
+                zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
+            }
+        } else if self.delivery == Delivery::NotSent && matches!(self.class, Class::Operator(_)) {
+            BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }
+        } else if matches!(self.class, Class::Wait(_)) {
+            self.advice_when_held_back()
+        } else if self.message.contains("certificate") {
+            BilingualText {
+                en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
+                zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
+            }
+        } else if self.delivery == Delivery::NotSent {
+            BilingualText {
+                en: "check DNS, routing, firewall and proxy between this machine and WeChat",
+                zh: "请检查本机到微信之间的 DNS、路由、防火墙和代理",
+            }
+        } else {
+            BilingualText {
+                en: "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
+                zh: "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
+            }
+        }
+    }
+
+    /// Only a classic token can be had from an endpoint with another quota.
+    fn advice_when_held_back(&self) -> BilingualText {
+        match self.api.as_deref() {
+            Some(ApiCall { platform: "mp", call: ApiEndpoint::Token }) => BilingualText {
+                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
+                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
+            },
+            Some(ApiCall { call: ApiEndpoint::Ticket, .. }) => BilingualText {
+                en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
+                zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
+            },
+            _ => BilingualText {
+                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota",
+                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
+            },
+        }
+    }
+
+    fn sentence(&self) -> String {
+        match (self.errcode, self.meaning()) {
+            (Some(code), Some(meaning)) => format!("errcode {code} ({}): {}", meaning.en, self.message),
+            _ => self.message.clone(),
+        }
+    }
+}
+
+/// The address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist`.
+fn find_ip(text: &str) -> Option<IpAddr> {
+    text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'))
+        .map(|word| word.trim_end_matches([':', '.']))
+        .filter(|word| word.len() >= 3 && (word.contains('.') || word.matches(':').count() >= 2))
+        .find_map(|word| word.parse::<IpAddr>().ok())
+        .map(|ip| ip.to_canonical())
+}
+
+/// The request id in a text such as `invalid appid rid: 64d2e8b1-4d4aab5f-5bd0e1a5`.
+fn find_rid(text: &str) -> Option<Box<str>> {
+    let after = text.split_once("rid:")?.1.trim_start();
+    let rid: String = after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    (rid.len() >= 8).then(|| rid.into())
+}
+
+/// The text without its request id, and without what led to that.
+fn without_rid(text: &str, rid: &str) -> String {
+    let Some((before, after)) = text.split_once("rid:") else { return text.to_owned() };
+    let after = after.trim_start().strip_prefix(rid).unwrap_or(after);
+    let before = before.trim_end_matches([' ', ',', ';']);
+    let after = after.trim();
+    if before.is_empty() || after.is_empty() { format!("{before}{after}") } else { format!("{before} {after}") }
+}
+
+/// The longest text from outside that is kept.
+pub const MESSAGE_CHARS_MAX: usize = 200;
+
+/// Makes a text from outside fit for a log: what is secret goes, a line end becomes a blank and any other control
+/// character a question mark, the rest is cut.
+/// `hidden` are values known to be secret; anything that looks like a token goes as well.
+pub fn scrub(text: &str, hidden: &[&str]) -> String {
+    // Fields first: a replaced secret might tear a field's name.
+    let hide = |text: String, field: &&str| hide_after_field(&text, field);
+    let mut text = hide_long_words(&SECRET_FIELDS.iter().fold(text.to_owned(), hide));
+    for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
+        if text.contains(secret) {
+            text = text.replace(secret, "***");
+        }
+    }
+    let mut clean = String::new();
+    for c in text.chars().take(MESSAGE_CHARS_MAX) {
+        match c {
+            '\n' if clean.ends_with(' ') => {}
+            '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => clean.push(' '),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => clean.push('?'),
+            c if c.is_control() => clean.push('?'),
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// Fields whose values are tokens. They are looked for inside words too: `component_access_token`.
+const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "verify_ticket"];
+
+/// Secrets are 32 characters, tokens more; a rid has 26 and an appid 18.
+const WORD_CHARS_MAX: usize = 31;
+
+fn hide_long_words(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        clean.push_str(if word > WORD_CHARS_MAX { "***" } else { &rest[..word] });
+        rest = &rest[word..];
+        let gap = rest.find(is_word).unwrap_or(rest.len());
+        clean.push_str(&rest[..gap]);
+        rest = &rest[gap..];
+    }
+    clean
+}
+
+/// `"access_token":"abc` may be torn anywhere: everything from the value's quote to the next one goes.
+fn hide_after_field(text: &str, field: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(field) {
+        let (before, after) = rest.split_at(at + field.len());
+        clean.push_str(before);
+        let value = after.trim_start_matches(['"', ' ', ':', '=', '\\', '\t']);
+        let lead = after.len() - value.len();
+        clean.push_str(&after[..lead]);
+        rest = if lead > 0 && after[..lead].contains([':', '=']) {
+            clean.push_str("***");
+            value.find(['"', '&', ',', '}']).map_or("", |end| &value[end..])
+        } else {
+            value
+        };
+    }
+    clean.push_str(rest);
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: ApiCall = ApiCall { platform: "mp", call: ApiEndpoint::StableToken };
+
+    #[test]
+    fn the_ip_and_the_rid_are_found_in_every_shape() {
+        let cases = [
+            (
+                "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist rid: 64d2e8b1-4d4aab5f-5bd0e1a5",
+                Some("1.2.3.4"),
+                Some("64d2e8b1-4d4aab5f-5bd0e1a5"),
+            ),
+            ("invalid ip 1.2.3.4, not in whitelist hint: [AbC123]", Some("1.2.3.4"), None),
+            ("invalid ip 2001:db8::1, not in whitelist", Some("2001:db8::1"), None),
+            ("not allow to access from your ip, hint: [16], from ip: 9.8.7.6, more info", Some("9.8.7.6"), None),
+            ("invalid appsecret, rid: 64d2e8b1-4d4aab5f-5bd0e1a5", None, Some("64d2e8b1-4d4aab5f-5bd0e1a5")),
+            ("ip 999.1.1.1 :: rid: ", None, None),
+        ];
+        for (text, ip, rid) in cases {
+            let failure = Failure::refused(TOKEN, "wx1", 40164, text.to_owned());
+            assert_eq!(failure.seen_ip.map(|ip| ip.to_string()).as_deref(), ip, "{text}");
+            assert_eq!(failure.rid.as_deref(), rid, "{text}");
+            assert!(rid.is_none_or(|rid| !failure.to_string().contains(rid)), "twice: {failure}");
+        }
+    }
+
+    #[test]
+    fn the_advice_for_40164_names_the_ip_and_the_app() {
+        let failure = Failure::refused(TOKEN, "wx1", 40164, "invalid ip 1.2.3.4, not in whitelist".into());
+        assert_eq!(
+            failure.advice(),
+            "WeChat saw IP 1.2.3.4; add it to the IP allow-list of app wx1 at mp.weixin.qq.com (takes 5-10 min)"
+        );
+    }
+
+    #[test]
+    fn scrubbing_removes_secrets_tokens_and_control_characters() {
+        assert_eq!(scrub("secret=hush!", &["hush"]), "secret=***!");
+        assert_eq!(scrub("a\r\nSTORED\u{1b}[1m", &[]), "a STORED?[1m");
+        assert_eq!(scrub(&format!("x {} y", "A1_-".repeat(10)), &[]), "x *** y");
+        assert_eq!(scrub("{\"access_token\":\"short-tok", &[]), "{\"access_token\":\"***");
+        assert_eq!(scrub("?access_token=tok&x=1", &[]), "?access_token=***&x=1");
+        assert_eq!(
+            scrub("invalid credential, access_token is invalid or not latest", &[]),
+            "invalid credential, access_token is invalid or not latest"
+        );
+        assert!(scrub(&"\u{1}".repeat(500), &[]).chars().count() <= MESSAGE_CHARS_MAX);
+        assert!(scrub(&"字 ".repeat(500), &[]).chars().count() <= MESSAGE_CHARS_MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn scrubbing_is_bounded_and_clean(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
+            let clean = scrub(&text, &["secret"]);
+            proptest::prop_assert!(clean.chars().count() <= MESSAGE_CHARS_MAX);
+            proptest::prop_assert!(!clean.chars().any(char::is_control));
+            proptest::prop_assert!(!clean.contains("secret"));
+        }
+    }
+}

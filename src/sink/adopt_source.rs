@@ -1,0 +1,161 @@
+//! What stands where sinks write, before the first write of ours: for `adopt`. Never writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+
+use super::SinkRunner;
+use super::backend::SinkBackend;
+use super::item::RenderedEntry;
+use crate::credential::adopt::{StoredBytes, TokenSource};
+use crate::credential::table::CredentialId;
+
+/// Each place gets so long: whoever waits for them all gives up a little later, and one that hangs must not cost what the
+/// others have.
+const WAIT: Duration = Duration::from_millis(1500);
+
+/// Where the sinks write a credential, to be read before the first write of ours; none without a sink that can be read.
+pub fn source(sinks: &[SinkRunner], id: CredentialId) -> Option<Arc<dyn TokenSource>> {
+    let place = |sink: &SinkRunner| {
+        let item = sink.items.iter().find(|item| item.credential.id == id)?;
+        Some(SinkSource {
+            redacted_name: sink.config.to_string(),
+            target: sink.target.clone(),
+            entries: item.entries.clone(),
+        })
+    };
+    let readable = sinks.iter().filter(|sink| sink.config.is_readable());
+    let places: Vec<SinkSource> = readable.filter_map(place).collect();
+    (!places.is_empty()).then(|| Arc::new(SinkSources(places)) as Arc<dyn TokenSource>)
+}
+
+/// What one sink has of a credential.
+struct SinkSource {
+    redacted_name: String,
+    target: Arc<dyn SinkBackend>,
+    entries: Arc<[RenderedEntry]>,
+}
+
+impl SinkSource {
+    async fn read(&self) -> Result<Vec<StoredBytes>, String> {
+        let reading = async {
+            let fault = match self.target.read_with_times(&self.entries).await {
+                // The sink may not have connected yet, or no longer.
+                Err(fault) if fault.is_about_the_connection() => fault,
+                read => return read,
+            };
+            self.target.open().await.map_err(|again| if again == fault { fault } else { again })?;
+            self.target.read_with_times(&self.entries).await
+        };
+        let reason = match tokio::time::timeout(WAIT, reading).await {
+            Ok(Ok(Some(stored))) => return Ok(stored),
+            Ok(Ok(None)) => "it cannot be read".to_owned(),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Err(format!("{}: {reason}", self.redacted_name))
+    }
+}
+
+struct SinkSources(Vec<SinkSource>);
+
+impl TokenSource for SinkSources {
+    fn place(&self) -> String {
+        let places: Vec<String> = self.0.iter().map(|place| format!("the sink {}", place.redacted_name)).collect();
+        places.join(", ")
+    }
+
+    /// What those have that can be read; an error only if none can.
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
+        async {
+            let (mut stored, mut reasons) = (Vec::new(), Vec::new());
+            for read in join_all(self.0.iter().map(SinkSource::read)).await {
+                match read {
+                    Ok(found) => stored.extend(found),
+                    Err(reason) => reasons.push(reason),
+                }
+            }
+            if stored.is_empty() && !reasons.is_empty() {
+                return Err(reasons.join("; "));
+            }
+            Ok(stored)
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::backend::{Contents, Retraction, SinkFault, SinkFaultScope, Write};
+    use super::*;
+
+    /// What becomes of a question to it.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum FakeBackend {
+        Answers(&'static str),
+        Unreadable,
+        Refuses,
+        Hangs,
+    }
+
+    impl SinkBackend for FakeBackend {
+        fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
+            std::future::ready(Ok(())).boxed()
+        }
+
+        fn write<'a>(&'a self, _: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+            unreachable!("nothing is written")
+        }
+
+        fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
+            async move {
+                match *self {
+                    FakeBackend::Answers(text) => Ok(Some(vec![Some(text.as_bytes().to_vec()), None])),
+                    FakeBackend::Unreadable => Ok(None),
+                    FakeBackend::Refuses => {
+                        let (what, advice) = ("it is down".into(), "wait".into());
+                        Err(SinkFault { class: "unreachable", what, advice, scope: SinkFaultScope::Backend })
+                    }
+                    FakeBackend::Hangs => std::future::pending().await,
+                }
+            }
+            .boxed()
+        }
+
+        fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
+            unreachable!("nothing is taken back")
+        }
+    }
+
+    async fn read(targets: &[FakeBackend]) -> Result<Vec<String>, String> {
+        let origin = |(at, target): (usize, &FakeBackend)| SinkSource {
+            redacted_name: format!("sink {at}"),
+            target: Arc::new(*target),
+            entries: Arc::new([]),
+        };
+        let origins = SinkSources(targets.iter().enumerate().map(origin).collect());
+        let stored = origins.read().await?;
+        Ok(stored.into_iter().map(|stored| String::from_utf8(stored.bytes).unwrap()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_sink_has_is_found_whatever_becomes_of_the_others() {
+        let all = [
+            FakeBackend::Hangs,
+            FakeBackend::Refuses,
+            FakeBackend::Unreadable,
+            FakeBackend::Answers("a token"),
+            FakeBackend::Hangs,
+        ];
+        assert_eq!(read(&all).await, Ok(vec!["a token".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_that_hang_cost_no_more_time_than_one() {
+        let begun = tokio::time::Instant::now();
+        let said = read(&[FakeBackend::Hangs, FakeBackend::Hangs, FakeBackend::Refuses]).await.unwrap_err();
+        assert_eq!(said, "sink 0: it does not answer; sink 1: it does not answer; sink 2: it is down");
+        assert_eq!(begun.elapsed(), WAIT);
+    }
+}
