@@ -63,6 +63,7 @@ pub mod encoding;
 pub mod files;
 pub mod http_api;
 pub mod https;
+pub mod invalid_value;
 pub mod network;
 pub mod platform;
 pub mod preset;
@@ -74,6 +75,7 @@ pub mod redis_client;
 pub mod redis_client {
     //! Without the feature `redis` there are its settings alone.
 
+    pub mod address;
     pub mod options;
 }
 pub mod sandbox;

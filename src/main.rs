@@ -87,6 +87,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     start_telemetry(&loaded.config.log);
     core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    loaded.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
     let authenticator = app::authenticator(config).map_err(|error| (EXIT_CONFIG, with_remedy(error, config)))?;

@@ -4,7 +4,9 @@
 //! so a quota can be counted and a lost answer is known to be lost. A host at fault is left for the next call; only a
 //! call that never left this machine goes to one further host at once.
 
+pub mod address;
 mod options;
+pub mod surroundings;
 
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokencached::cli::Flags;
 use tokencached::clock::boot_ms;
-use tokencached::config::{Flags, load};
+use tokencached::config::load;
 use tokencached::credential::table::{Published, Table};
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 use tokencached::stats::Stats;
