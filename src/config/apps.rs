@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::aliases::{Owner, Template};
+use super::aliases::Template;
 use super::cluster::Company;
 use super::environment::Environment;
 use super::fault::{Fault, Place, Problem};
@@ -13,6 +13,7 @@ use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
 use super::value::{Reading, Value, quoted, text, word};
 use super::views::Fields;
 use super::{Adopt, Alias, App, CredentialName, SecretOrigin, SecretSource, Sink};
+use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::{app_name, warn_of_duplicates};
 use crate::encoding::key_words::fits_in_a_key;
 use crate::invalid_value::quoted_name;
@@ -53,13 +54,23 @@ impl Reader<'_> {
     pub(super) fn apps(&mut self, tables: Vec<Table>) -> Vec<Entry> {
         let mut entries: Vec<Entry> = tables.into_iter().flat_map(|table| self.app_and_authorizers(table)).collect();
         self.quick_start(&mut entries);
-        self.drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates));
+        if let Some((count, place, key)) = drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates)) {
+            self.warnings.push(format!(
+                "{place}: several apps have this preset, so of its keys those that do not name the app are left to clients, \
+                 {count} in all, first {}; write the key that an app's clients read into its aliases",
+                quoted(&key)
+            ));
+        }
         for entry in &mut entries {
             let templates = std::mem::take(&mut entry.templates);
             // A refresh token is no part of any key.
             let none = SecretSource::Fixed(Secret::new(String::new()));
             let secret = if entry.app.component.is_some() { &none } else { &entry.app.secret };
-            (entry.app.aliases, entry.alias_places) = self.expand(&entry.table, templates, secret);
+            let (aliases, places, faults) = expand(templates, secret);
+            (entry.app.aliases, entry.alias_places) = (aliases, places);
+            for (list, fault, place) in faults {
+                self.fault_at(&entry.table, list, fault.into(), &place);
+            }
             entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
         self.collisions(&entries);

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Place, Problem};
 use super::reader::{Reader, Table, toml_texts};
-use super::sinks::{Made, Scope};
+use super::sinks::Made;
 use super::value::{Given, Reading, Value, kind, quoted, text};
 use super::{SinkCommand, SinkTo};
 use crate::files::trusted::{self, Untrusted};
 use crate::invalid_value::quoted_name;
+use crate::sink::keys::Scope;
 
 const PLACEHOLDERS: [&str; 5] = ["appid", "id", "kind", "expires_at", "expires_in"];
 const EXAMPLE: &str = "command = [\"/usr/local/sbin/put-token\", \"{appid}\", \"{kind}\"]";

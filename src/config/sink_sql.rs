@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use super::fault::Problem;
 use super::reader::{Reader, Table, toml_path, toml_text, toml_texts};
 use super::secrets::Wanted;
-use super::sinks::{Made, Scope};
+use super::sinks::Made;
 use super::value::{Given, Reading, Value, kind, quoted, text, word};
 use super::{CredentialName, SinkEntry, SinkTo, SqlSink, judge};
 use crate::network::is_this_machine;
+use crate::sink::keys::Scope;
 use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
-use crate::sink::sql_statement::{self, SqlDialect, SqlParameter, SqlStatement, StatementFault};
+use crate::sink::sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 
 const PASSWORD: Wanted = Wanted {
     key: "password",
@@ -26,30 +27,6 @@ const PASSWORD: Wanted = Wanted {
     whose: "the password of that database",
     of_app: false,
 };
-
-impl From<StatementFault> for Problem {
-    fn from(fault: StatementFault) -> Problem {
-        let known = || format!("Write one of {}.", sql_statement::WORDS);
-        match fault {
-            StatementFault::OpenBrace => Problem::new("the statement has a { without a }", known()),
-            StatementFault::UnknownPlaceholder(word) => {
-                Problem::new(format!("the statement has an unknown placeholder {}", quoted(&word)), known())
-            }
-            StatementFault::QuotedPlaceholder(word) => {
-                let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
-                Problem::new(what, "Remove the quotes: it is bound as a parameter and needs none.")
-            }
-            StatementFault::SeveralStatements => {
-                let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
-                Problem::new("there is more than one statement in one text", remedy)
-            }
-            StatementFault::OwnParameter(form) => {
-                Problem::new(format!("the statement has a parameter of the form {form}"), known())
-            }
-            StatementFault::Nul => Problem::new("the statement holds a NUL byte", "Remove it."),
-        }
-    }
-}
 
 /// The plans, and the preset that they come from.
 type Plans = (Vec<SqlPlan>, Option<(&'static str, String)>);

@@ -13,46 +13,16 @@ use super::value::{Given, Reading, Value, closest, kind, quoted, text};
 use super::views::Fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
-use crate::encoding::key_words::{known_words, spell};
+use crate::encoding::key_words::known_words;
 use crate::encoding::request::form_as_toml;
 use crate::invalid_value::quoted_name;
+use crate::sink::keys::{KeyTemplate, Keys, OfPreset, Scope, Views};
 use crate::sink::sql_address::is_sql;
 
-const KEY_BYTES_MAX: usize = 1024;
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
 const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{kind}:{id}";
-
-impl SinkEntry {
-    /// The name as people may read it.
-    pub fn redacted_name(&self) -> &str {
-        self.redacted_name.as_deref().unwrap_or(&self.name)
-    }
-
-    /// The key that memcached's clients read the same credential under.
-    pub fn managed_key(&self) -> String {
-        format!("{}:{}", self.of.word(), self.app)
-    }
-
-    /// A key of a Redis as the file could have it.
-    pub(super) fn as_toml(&self) -> String {
-        // A hash tag of a cluster would be taken for a word in braces.
-        let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
-        let words = [("appid", appid), ("agent", agent), ("kind", self.of.word())];
-        let tagged =
-            words.iter().filter(|(_, value)| !value.is_empty()).fold(self.redacted_name().to_owned(), |key, word| {
-                key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
-            });
-        let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
-        let (key, app, form) = (toml_text(&tagged), toml_text(&self.app), form_as_toml(&view.form, toml_text));
-        let at_least = match view.at_least_s {
-            0 => String::new(),
-            seconds => format!(", at_least = {seconds}"),
-        };
-        format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", self.of.word())
-    }
-}
 
 /// The types, by what a table names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,71 +71,6 @@ pub(super) struct Made {
     pub entries: Vec<SinkEntry>,
     /// Where in the configuration each entry stands.
     pub places: Vec<Place>,
-}
-
-/// A key before it is known whose.
-struct KeyTemplate {
-    key: String,
-    /// For this app alone.
-    app: Option<String>,
-    /// None: whatever `{kind}` stands for, or the app's token.
-    of: Option<CredentialName>,
-    views: Views,
-    preset: Option<Preset>,
-    place: Place,
-}
-
-/// Came from a preset.
-struct Preset {
-    /// For apps of a platform with agents; the others have keys of their own.
-    agents: bool,
-}
-
-enum Views {
-    One(View),
-    /// Fields have their names from the kind.
-    ByKind(Vec<(CredentialName, View)>),
-}
-
-impl Views {
-    fn of(&self, of: CredentialName) -> View {
-        match self {
-            Views::One(view) => view.clone(),
-            Views::ByKind(views) => views.iter().find(|(kind, _)| *kind == of).map_or(View::RAW, |(_, v)| v.clone()),
-        }
-    }
-}
-
-/// Which apps and kinds a sink is about.
-pub(super) struct Scope<'a> {
-    pub apps: Vec<&'a App>,
-    /// Of these apps.
-    ids: HashSet<String>,
-    kinds: Option<Vec<CredentialName>>,
-}
-
-impl Scope<'_> {
-    /// What is kept of an app, and wanted here.
-    pub fn kept(&self, app: &App) -> Vec<CredentialName> {
-        let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
-        app.kinds().filter_map(CredentialName::of).filter(wanted).collect()
-    }
-
-    /// One entry for each credential, named as memcached's clients name it.
-    pub fn credentials(&self) -> Vec<SinkEntry> {
-        let of_app = |app: &&App| {
-            let app: &App = app;
-            let entry = |of: CredentialName| SinkEntry {
-                app: app.id(),
-                of,
-                name: format!("{}:{}", of.word(), app.id()),
-                redacted_name: None,
-                content: SinkContent::Value,
-            };
-            self.kept(app).into_iter().map(entry).collect::<Vec<_>>()
-        };
-        self.apps.iter().flat_map(of_app).collect()
-    }
 }
 
 /// A sink, and what only the checks between sinks need.
@@ -253,9 +158,14 @@ impl Reader<'_> {
         let server = self.redis(table);
         let ttl = self.ttl(table);
         let scope = scope?;
-        let templates = self.sink_templates(table, scope);
-        let (entries, places) = self.sink_keys(table, &templates, scope);
-        table.print("keys", toml_list(entries.iter().map(SinkEntry::as_toml)));
+        let (templates, given) = self.sink_templates(table, scope);
+        let Keys { entries, origins, faults, .. } = Keys::expand(&templates, scope);
+        for (at, fault) in faults {
+            let list = if templates[at].of_preset.is_some() { "presets" } else { "keys" };
+            self.fault_at(table, list, fault.into(), &given[at]);
+        }
+        let places = origins.into_iter().map(|at| given[at].clone()).collect();
+        table.print("keys", toml_list(entries.iter().map(key_as_toml)));
         Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
     }
 
@@ -297,14 +207,15 @@ impl Reader<'_> {
         (self.faults.len() == before).then_some(Scope { apps, ids, kinds })
     }
 
-    /// The keys as written, then those of the presets.
-    fn sink_templates(&mut self, table: &Table, scope: &Scope<'_>) -> Vec<KeyTemplate> {
-        let mut templates = Vec::new();
+    /// The keys as written, then those of the presets; and where each was given.
+    fn sink_templates(&mut self, table: &Table, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
+        let (mut templates, mut places) = (Vec::new(), Vec::new());
         for item in self.list(table, "keys", "keys = [\"{kind}:{appid}\"]") {
             match template(item, scope) {
                 Ok(template) => templates.push(template),
                 Err((problem, place)) => self.fault_at(table, "keys", problem, &place),
             }
+            places.resize(templates.len(), item.place.clone());
         }
         let prefix = self.prefix(table, "key");
         for item in self.list(table, "presets", "presets = [\"workerman\"]") {
@@ -317,60 +228,19 @@ impl Reader<'_> {
                             app: None,
                             of: Some(of),
                             views: Views::One(View { flags: 0, ..view }),
-                            preset: Some(Preset { agents }),
-                            place: item.place.clone(),
+                            of_preset: Some(OfPreset { agents }),
                         }));
                     }
                 }
                 Err(problem) => self.fault_at(table, "presets", problem, &item.place),
             }
+            places.resize(templates.len(), item.place.clone());
         }
         if !table.has("keys") && !table.has("presets") {
-            templates.push(KeyTemplate::raw(KEY_DEFAULT, table.place.clone()));
+            templates.push(KeyTemplate::raw(KEY_DEFAULT));
+            places.push(table.place.clone());
         }
-        templates
-    }
-
-    /// Every key of every app, with its place.
-    fn sink_keys(
-        &mut self,
-        table: &Table,
-        templates: &[KeyTemplate],
-        scope: &Scope<'_>,
-    ) -> (Vec<SinkEntry>, Vec<Place>) {
-        let mut claimed = Claimed::default();
-        // One fault a key will do, however many apps it is about.
-        let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
-        // Ten thousand apps with a key each are ordinary.
-        let (mut of_one, mut of_all): (HashMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
-        for (at, template) in templates.iter().enumerate() {
-            template.app.as_deref().map_or(&mut of_all, |app| of_one.entry(app).or_default()).push(at);
-        }
-        for app in &scope.apps {
-            let (id, kept, secret) = (app.id(), scope.kept(app), Secrets::of(app));
-            let mut own: Vec<usize> =
-                of_all.iter().chain(of_one.get(id.as_str()).into_iter().flatten()).copied().collect();
-            own.sort_unstable();
-            for at in own {
-                let template = &templates[at];
-                for of in template.kinds(app, &kept) {
-                    used[at] = true;
-                    let key = template.key(app, of, secret.text());
-                    if let Err(problem) = key.and_then(|key| claimed.claim(key, template))
-                        && !std::mem::replace(&mut spoilt[at], true)
-                    {
-                        self.fault_at(table, template.list(), problem, &template.place);
-                    }
-                }
-            }
-        }
-        let unused = templates.iter().zip(used).filter(|(template, used)| !used && template.preset.is_none());
-        for (template, _) in unused.filter(|_| !scope.apps.is_empty()) {
-            let what = "a key is about nothing that is kept for these apps";
-            let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
-            self.fault_at(table, template.list(), Problem::new(what, remedy), &template.place);
-        }
-        (claimed.keys, claimed.places)
+        (templates, places)
     }
 
     /// Two sinks of one database must not fight for a key, nor for a file.
@@ -399,120 +269,10 @@ impl Reader<'_> {
     }
 }
 
-/// The keys of one sink.
-#[derive(Default)]
-struct Claimed {
-    keys: Vec<SinkEntry>,
-    places: Vec<Place>,
-    /// Where each stands.
-    known: HashMap<String, usize>,
-}
-
-impl Claimed {
-    /// What is written out comes first, and wins over a preset.
-    fn claim(&mut self, key: SinkEntry, template: &KeyTemplate) -> Reading<()> {
-        match self.known.get(&key.name).and_then(|at| self.keys.get(*at)) {
-            None => {
-                self.known.insert(key.name.clone(), self.keys.len());
-                self.keys.push(key);
-                self.places.push(template.place.clone());
-                Ok(())
-            }
-            Some(first) if template.preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
-            Some(first) => Err(twice(first, &key)),
-        }
-    }
-}
-
-impl KeyTemplate {
-    fn raw(key: &str, place: Place) -> KeyTemplate {
-        KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), preset: None, place }
-    }
-
-    /// The configuration's key it came from.
-    fn list(&self) -> &'static str {
-        if self.preset.is_some() { "presets" } else { "keys" }
-    }
-
-    /// Which of the app's credentials it is about; the app is one that it may be about.
-    fn kinds(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
-        // Nobody looks under an authorizer's secret: it has none.
-        let fits = |preset: &Preset| {
-            preset.agents == app.platform.has_agents
-                && (has_secret(app) || !self.key.contains("{secret"))
-                && (app.agent.is_some() || !self.key.contains("{agent}"))
-        };
-        if !self.preset.as_ref().is_none_or(fits) {
-            return Vec::new();
-        }
-        match self.of {
-            Some(of) => kept.iter().copied().filter(|kept| *kept == of).collect(),
-            None if self.key.contains("{kind}") => kept.to_vec(),
-            // The app's token stands first.
-            None => kept.first().copied().into_iter().collect(),
-        }
-    }
-
-    fn key(&self, app: &App, of: CredentialName, secret: &str) -> Reading<SinkEntry> {
-        if app.agent.is_none() && self.key.contains("{agent}") {
-            let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
-            return Err(Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
-        }
-        if !has_secret(app) && self.key.contains("{secret") {
-            let whose = if app.component.is_some() { "authorizer" } else { "app" };
-            let what = format!("a key with a secret, and the {whose} {} has none", quoted(&app.id()));
-            return Err(Problem::new(what, "Name the apps of this sink, or write {appid} in its place."));
-        }
-        let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
-        let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
-        let (name, redacted_name) = spell(key, secret);
-        if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-            let what = format!(
-                "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
-                quoted(&redacted_name)
-            );
-            return Err(Problem::new(what, "Write a key such as \"{kind}:{appid}\"."));
-        }
-        let redacted_name = (redacted_name != name).then_some(redacted_name);
-        Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(self.views.of(of)) })
-    }
-}
-
-/// An app's secret, for the keys that hold it.
-struct Secrets(Option<crate::secret::Secret>);
-
-impl Secrets {
-    fn of(app: &App) -> Secrets {
-        // A refresh token is no part of any key.
-        Secrets(if has_secret(app) { app.secret.read().ok() } else { None })
-    }
-
-    fn text(&self) -> &str {
-        self.0.as_ref().map_or("", |secret| secret.expose())
-    }
-}
-
-fn has_secret(app: &App) -> bool {
-    app.component.is_none() && !app.secret.is_absent()
-}
-
-fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
-    first == second || first.content.is_constant() && first.content == second.content
-}
-
-pub(super) fn twice(first: &SinkEntry, second: &SinkEntry) -> Problem {
-    let key = quoted(second.redacted_name());
-    if first.app == second.app {
-        return Problem::new(format!("the key {key} is given twice, with different contents"), "Keep one of the two.");
-    }
-    let what = format!("the key {key} is that of the app {} already, and {} would overwrite it", first.app, second.app);
-    Problem::new(what, "Name one app in apps, or put {appid} into the key.")
-}
-
 fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Place)> {
     let place = &item.place;
     let template = match &item.value {
-        Value::Text(key) => KeyTemplate::raw(key, place.clone()),
+        Value::Text(key) => KeyTemplate::raw(key),
         Value::Table(fields) => table(fields, place, scope)?,
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
@@ -541,7 +301,25 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         let problem = Problem::new("a sink writes something or nothing", "Remove the key from the list.");
         return Err((problem, place.clone()));
     }
-    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
+    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), of_preset: None })
+}
+
+/// A key of a Redis as the file could have it.
+fn key_as_toml(entry: &SinkEntry) -> String {
+    // A hash tag of a cluster would be taken for a word in braces.
+    let (appid, agent) = entry.app.split_once(':').unwrap_or((&entry.app, ""));
+    let words = [("appid", appid), ("agent", agent), ("kind", entry.of.word())];
+    let tagged =
+        words.iter().filter(|(_, value)| !value.is_empty()).fold(entry.redacted_name().to_owned(), |key, word| {
+            key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
+        });
+    let view = if let SinkContent::View(view) = &entry.content { view } else { &View::RAW };
+    let (key, app, form) = (toml_text(&tagged), toml_text(&entry.app), form_as_toml(&view.form, toml_text));
+    let at_least = match view.at_least_s {
+        0 => String::new(),
+        seconds => format!(", at_least = {seconds}"),
+    };
+    format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", entry.of.word())
 }
 
 /// Whose credentials a sink is about, and which, for `check --print`.

@@ -97,7 +97,7 @@ fn size_of(text: &str, plain_unit: u64) -> Option<u64> {
 }
 
 /// Bytes for people, exact, and readable by [`size`].
-pub(super) fn size_text(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     match bytes {
         0 => "0B".into(),
         _ if bytes.is_multiple_of(GIB) => format!("{}GiB", bytes / GIB),

@@ -11,6 +11,7 @@
 //! values.
 
 pub mod adopt;
+pub mod alias_templates;
 mod app;
 mod app_name;
 mod cluster_fetch;
