@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokencached::clock::unix_ms;
 use tokencached::sandbox::Endpoint;
 
 use crate::differential::Memcached;
@@ -30,7 +30,7 @@ fn token(node: &Node) -> String {
 }
 
 fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    unix_ms() as u64 / 1000
 }
 
 #[test]

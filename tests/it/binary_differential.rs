@@ -207,6 +207,7 @@ fn last_cas(client: &mut Client) -> u64 {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "prints how long it took")]
 fn random_packets_are_answered_as_memcached_answers() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (wish, seed) = (number("DIFFERENTIAL_SESSIONS"), number("DIFFERENTIAL_SEED").unwrap_or(20_261_121));

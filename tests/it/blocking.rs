@@ -50,6 +50,7 @@ fn serves(client: &mut Client) {
 
 /// SIGTERM; the status of the process, which must be gone in time.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "the bound on the time is what is shown")]
 fn ends(node: &mut Node) -> ExitStatus {
     let begun = std::time::Instant::now();
     node.signal("TERM");

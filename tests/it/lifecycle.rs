@@ -45,6 +45,7 @@ fn set_aside(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a client that takes its time; nothing is waited for")]
 fn ends_well_with_an_answer_in_flight(signal: &str) {
     let wechat = Wechat::start();
     let mut node = start(&wechat);

@@ -170,6 +170,7 @@ fn a_file_has_the_rights_that_are_configured_and_nothing_is_left_beside_it() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
 fn what_a_killed_process_left_beside_a_file_is_removed() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("token.php");

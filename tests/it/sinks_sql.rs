@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokencached::clock::boot_ms;
+use tokencached::clock::{boot_ms, unix_ms};
 use tokencached::config::{Flags, load};
 use tokencached::credential::table::{Published, Table};
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
@@ -90,7 +89,7 @@ fn says_nothing_secret(node: &Node) {
 }
 
 fn unix_s() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+    unix_ms() / 1000
 }
 
 /// The same for each database: a module with a test for each function that takes a [`Store`].

@@ -24,6 +24,7 @@ pub mod sql;
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -394,6 +395,7 @@ pub fn run_checked(command: &mut Command) -> String {
 
 /// Waits until a command ends; its status and all it has said on both outputs.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn run(command: &mut Command) -> (ExitStatus, String) {
     let name = format!("{command:?}");
     let mut said = tempfile::tempfile().unwrap();

@@ -67,6 +67,7 @@ fn stop_thread(node: &Node, name: &str) -> Pid {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the bound on the time is what is shown")]
 fn a_refresher_that_stands_still_is_seen_by_systemd_and_livez_and_the_process_can_still_be_ended() {
     let (wechat, folder) = (wechat(), tempfile::tempdir().unwrap());
     let systemd = Systemd::new(&folder);

@@ -16,6 +16,7 @@ const TAKEN_WITHIN_MS: u64 = 500;
 /// The answer is there when the node that may call WeChat has looked: unless the machine is so busy that nobody takes it
 /// in time, the very next read there has the new token.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the bound on the time is what is shown")]
 fn a_report_at_a_node_without_a_secret_is_answered_when_another_has_renewed() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let plan = Plan::new(&wechat, &redis.url(), CLASSIC);
