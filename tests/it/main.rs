@@ -72,4 +72,5 @@ mod support;
 mod sync;
 mod systemd;
 mod tickets;
+mod tiers;
 mod tls;
