@@ -165,7 +165,7 @@ fn a_follower_tells_what_its_leader_tells() {
     let wechat = Wechat::start();
     let leader = HttpNode::start(&wechat, "", "", "endpoint = \"token\"");
     leader.token(&[API_HEADER]);
-    let state = format!("[state]\nupstream = [\"http://{}\"]\n", leader.address);
+    let state = format!("[state]\npath = \"none\"\nupstream = [\"http://{}\"]\n", leader.address);
     let app = format!("[[app]]\nappid = \"{APPID}\"\n");
     let follower = Node::start(&format!("{state}{app}"), &[]);
     let mut client = follower.connect();
