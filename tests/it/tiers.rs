@@ -32,6 +32,13 @@ fn sources(folders: &[&str]) -> Vec<(String, String)> {
     files.into_iter().map(named).map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
 }
 
+/// But for those that speak of the attribute itself.
+fn test_sources() -> Vec<(String, String)> {
+    let mut sources = sources(&["src", "tests/it"]);
+    sources.retain(|(file, _)| !file.ends_with("tiers.rs") && !file.ends_with("support/tier.rs"));
+    sources
+}
+
 /// The reason and the function's name of each ignored test.
 fn ignored(source: &str) -> Vec<(String, String)> {
     let parts = source.split("#[ignore").skip(1);
@@ -57,10 +64,7 @@ fn left_out() -> Vec<String> {
 #[test]
 fn every_ignored_test_says_what_it_needs() {
     let mut reasons = BTreeSet::new();
-    for (file, source) in sources(&["src", "tests/it"]) {
-        if file.ends_with("tiers.rs") || file.ends_with("support/tier.rs") {
-            continue;
-        }
+    for (file, source) in test_sources() {
         for (reason, name) in ignored(&source) {
             assert!(REASONS.iter().any(|known| reason.starts_with(known)), "{file}: {name}: {reason}");
             reasons.insert(reason);
@@ -73,7 +77,7 @@ fn every_ignored_test_says_what_it_needs() {
 fn the_slow_tests_are_those_that_tests_run_leaves_out() {
     let left_out = left_out();
     let mut slow = Vec::new();
-    for (file, source) in sources(&["tests/it"]) {
+    for (file, source) in test_sources() {
         let module = file.trim_start_matches("tests/it/").trim_end_matches(".rs").trim_end_matches("/mod");
         let module = module.replace('/', "::");
         for (reason, name) in ignored(&source).into_iter().filter(|(reason, _)| reason.starts_with("slow: ")) {
