@@ -511,6 +511,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn what_a_killed_write_has_left_is_removed_and_nothing_else() {
         let (folder, store) = store();
         let path = |name: &str| folder.path().join(name);

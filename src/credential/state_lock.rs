@@ -129,6 +129,7 @@ impl Lock {
     }
 
     /// As [`Lock::take`], past those who only look.
+    #[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
     fn take_patiently(state: &Path) -> Result<Lock, LockFailure> {
         let mut tries = 1;
         loop {
@@ -180,6 +181,7 @@ pub fn holder(state: &Path) -> Option<LockHolder> {
 
 /// Waits for whoever holds the lock to end; who that is, if it has not ended after [`PATIENCE`]. Given up as soon as
 /// `is_given_up`. Blocks.
+#[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
 pub fn wait_until_free(
     state: &Path,
     is_given_up: impl Fn() -> bool,

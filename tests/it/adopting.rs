@@ -2,18 +2,17 @@
 //! sinks write.
 
 use std::fmt::Write as _;
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokencached::clock::unix_ms;
 use tokencached::sandbox::Endpoint;
 
 use crate::differential::Memcached;
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, program, run, run_checked, tokencached, wait_for, write};
 
 /// What a script does that has not been moved.
 fn fetch(wechat: &Wechat) -> String {
     let url = format!("{}/cgi-bin/token?grant_type=client_credential&appid={APPID}&secret={SECRET}", wechat.base_url());
-    let answer = run_checked(Command::new("curl").args(["-sS", &url]));
+    let answer = run_checked(program("curl").args(["-sS", &url]));
     answer.split('"').nth(3).unwrap().to_owned()
 }
 
@@ -30,10 +29,11 @@ fn token(node: &Node) -> String {
 }
 
 fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    unix_ms() as u64 / 1000
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_token_in_the_old_memcached_is_served_and_none_is_fetched() {
     let (wechat, memcached) = (Wechat::start(), Memcached::start());
     let held = fetch(&wechat);
@@ -51,6 +51,7 @@ fn the_token_in_the_old_memcached_is_served_and_none_is_fetched() {
 }
 
 #[test]
+#[ignore = "needs curl"]
 fn the_token_in_the_sites_file_is_served_and_none_is_fetched() {
     let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
     let held = fetch(&wechat);
@@ -143,6 +144,7 @@ mod sink {
     }
 
     #[test]
+    #[ignore = "needs php"]
     fn the_token_in_a_file_of_every_layout_is_taken_over_and_the_script_goes_on_with_it() {
         for (way, name, lines) in WAYS {
             let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
@@ -156,6 +158,7 @@ mod sink {
     }
 
     #[test]
+    #[ignore = "needs curl"]
     fn the_time_told_in_the_file_is_no_later_than_the_scripts_own() {
         let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
         let (held, end_s) = (fetch(&wechat), now_s() + 3_000);
@@ -176,6 +179,7 @@ mod sink {
     }
 
     #[test]
+    #[ignore = "needs php"]
     fn sinks_that_are_down_hang_or_cannot_be_read_leave_what_another_one_has() {
         let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
         let path = folder.path().join("access_token.php");
@@ -193,6 +197,7 @@ mod sink {
     }
 
     #[test]
+    #[ignore = "waits for real time"]
     fn a_sink_that_hangs_is_given_up_and_the_first_token_is_fetched() {
         let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
         let _silent = std::os::unix::net::UnixListener::bind(folder.path().join("silent")).unwrap();
@@ -206,6 +211,7 @@ mod sink {
 
     #[cfg(feature = "redis")]
     #[test]
+    #[ignore = "needs redis-server"]
     fn the_token_under_workermans_keys_in_redis_is_taken_over_and_the_workers_go_on_with_it() {
         let (wechat, redis) = (Wechat::start(), crate::support::redis::Redis::start(&[]));
         let (held, end_s) = (fetch(&wechat), now_s() + 7_000);
@@ -225,6 +231,7 @@ mod sink {
     /// Without a time of its own beside it: how long Redis keeps the key tells the end.
     #[cfg(feature = "redis")]
     #[test]
+    #[ignore = "needs redis-server"]
     fn how_long_redis_keeps_a_key_is_when_its_token_ends() {
         let (wechat, redis) = (Wechat::start(), crate::support::redis::Redis::start(&[]));
         let held = fetch(&wechat);
@@ -262,11 +269,13 @@ mod sink {
         }
 
         #[test]
+        #[ignore = "needs mariadbd"]
         fn the_token_in_the_php_classes_table_of_mariadb_is_taken_over() {
             the_php_class_goes_on(&Store::shared(DatabaseType::MariaDb));
         }
 
         #[test]
+        #[ignore = "needs sqlite3"]
         fn the_token_in_the_php_classes_table_of_sqlite_is_taken_over() {
             the_php_class_goes_on(&Store::sqlite());
         }

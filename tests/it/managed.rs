@@ -341,6 +341,7 @@ fn refused_writes_are_counted_and_logged_once_with_the_peer() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn neither_log_nor_statistics_show_a_token_or_a_secret() {
     let wechat = Wechat::short_lived(2);
     let node = start(&wechat, "");

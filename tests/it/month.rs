@@ -53,6 +53,8 @@ fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
 
 /// `MONTH_APPS=1000 MONTH_SCRIPT_APPS=20 cargo test --test it -- month::the_month --nocapture`
 #[test]
+#[ignore = "computes for a minute"]
+#[expect(clippy::disallowed_methods, reason = "prints how long it took")]
 fn the_month() {
     let (apps, days) = (number("MONTH_APPS", 60), number("MONTH_DAYS", 30));
     let began = Instant::now();

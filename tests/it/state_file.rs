@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 use rustix::io::Errno;
@@ -13,7 +12,7 @@ use tokencached::config::{self, Flags, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{self, APPID, Node, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, as_root, run, signal, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -87,6 +86,7 @@ fn refused(config: &str, flags: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_second_server_with_a_classic_token_does_not_start_and_says_who_has_the_state() {
     let wechat = Wechat::start();
     let first = Node::start(&wechat.config("", CLASSIC), &[]);
@@ -123,11 +123,9 @@ fn of_two_servers_that_start_at_once_with_a_classic_token_one_does_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn with_another_user_the_state_and_its_lock_are_that_users() {
-    // Only root can become somebody else.
-    if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return;
-    }
+    as_root();
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -153,7 +151,6 @@ fn a_start_that_waits_for_the_state_outlives_a_hangup_and_ends_when_it_is_told_t
     let mut second = tokencached();
     second.arg("--config").arg(config).args(["-p", "-1"]).stderr(fs::File::create(&log).unwrap());
     let mut second = second.spawn().unwrap();
-    let signal = |pid: u32, name: &str| run_checked(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
     wait_for("the second to wait", || fs::read_to_string(&log).ok()?.contains("waiting 10 s").then_some(()));
     for name in ["HUP", "TERM"] {
         signal(second.id(), name);
@@ -215,6 +212,7 @@ fn check_says_who_has_the_state_file_and_keeps_nobody_from_it() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_first_is_left_alone() {
     let wechat = Wechat::short_lived(2);
     let first = Node::start(&wechat.config("", ALIAS), &[]);
@@ -234,6 +232,7 @@ fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_firs
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
     let wechat = Wechat::short_lived(2);
     for errno in [Errno::NOLCK, Errno::OPNOTSUPP] {
@@ -294,6 +293,7 @@ fn is_written_at_the_end(call: &str, errno: Errno) {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_disk_that_is_good_again_just_before_the_end_has_the_last_state() {
     let faults = [
         ("open", Errno::NOSPC),
@@ -310,6 +310,7 @@ fn a_disk_that_is_good_again_just_before_the_end_has_the_last_state() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_disk_that_hangs_does_not_hold_up_the_end() {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
@@ -358,6 +359,7 @@ fn a_second_server_leaves_the_writes_of_the_first_alone() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     let wechat = Wechat::short_lived(2);
     let folder = tempfile::tempdir().unwrap();

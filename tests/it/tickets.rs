@@ -112,6 +112,7 @@ fn a_restart_serves_the_tickets_at_once() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn wecom_is_renewed_at_its_end_without_a_miss() {
     let wechat = wechat(3, SandboxPlatform::Wecom, CORPID);
     let app =
@@ -214,6 +215,7 @@ fn feishu_answer(token: &str) -> String {
 /// Feishu says to reserve 4 KB.
 #[cfg(feature = "redis")]
 #[test]
+#[ignore = "needs redis-server"]
 fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let token = format!("t-{}", "aB3.".repeat(1024).split_at(4094).0);
     let redis = crate::support::redis::Redis::start(&[]);
@@ -325,6 +327,7 @@ mod family {
     }
 
     #[tokio::test]
+    #[ignore = "waits for real time"]
     async fn a_ticket_without_a_token_waits_for_it_and_has_no_error_of_its_own() {
         let sandbox = sandbox(Options::default()).await;
         sandbox.set_fault("wx1", refused(40164, "invalid ip 9.8.7.6, not in whitelist"));
@@ -375,6 +378,7 @@ mod family {
 
     /// Another token may be taken, so it is tried at once, and not when a slow look is due.
     #[tokio::test]
+    #[ignore = "waits for real time"]
     async fn a_ticket_that_was_refused_is_asked_for_with_the_next_token_at_once() {
         let sandbox = sandbox(Options { lifetime_s: 12, ..Options::default() }).await;
         sandbox.add_fault("wx1", refused(40001, "invalid credential").on(FaultScope::Tickets));

@@ -202,6 +202,7 @@ fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
     let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
     let renews = HttpNode { node: renewing(&wechat, sides[0]), address: sides[0] };
@@ -245,8 +246,9 @@ fn goes_together(renews: Command, follows: Command) {
 }
 
 #[test]
+#[ignore = "needs the version before"]
 fn this_version_and_the_one_before_follow_each_other() {
-    let (Some(renews), Some(follows)) = (tokencached_before(), tokencached_before()) else { return };
+    let (renews, follows) = (tokencached_before(), tokencached_before());
     goes_together(renews, tokencached());
     goes_together(tokencached(), follows);
 }

@@ -183,6 +183,7 @@ fn calls_of<const N: usize>(redis: &Redis, commands: [&str; N]) -> [u64; N] {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn what_one_node_publishes_another_hears_at_once() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -206,6 +207,7 @@ fn what_one_node_publishes_another_hears_at_once() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn without_messages_changes_are_found_by_polling_and_messages_come_back() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -226,6 +228,7 @@ fn without_messages_changes_are_found_by_polling_and_messages_come_back() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_connection_that_listens_is_made_again_when_it_is_killed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -243,6 +246,7 @@ fn a_connection_that_listens_is_made_again_when_it_is_killed() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
     let mut redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0", "t1", "t2"], true);
@@ -270,6 +274,7 @@ fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -285,6 +290,7 @@ fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
     let redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0"], true);
@@ -305,6 +311,7 @@ fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_master_that_became_a_replica_is_of_no_use_until_it_is_one_again() {
     let port = free_port().to_string();
     let master = Redis::start(&["--port", &port, "--bind", "127.0.0.1"]);
@@ -326,6 +333,7 @@ fn a_master_that_became_a_replica_is_of_no_use_until_it_is_one_again() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
     let redis = Redis::start(&[]);
     let key = |name: &str| format!("{{{PREFIX}}}:{name}");
@@ -361,6 +369,7 @@ fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
     let redis = Redis::start(&[]);
     let mut renewing: Vec<Node> =
@@ -412,6 +421,7 @@ fn grant(nodes: &mut [Node], round: u64) -> (usize, oneshot::Sender<()>) {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_that_nobody_can_grant_fails_at_once() {
     let redis = Redis::start(&[]);
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
@@ -427,6 +437,7 @@ fn a_wish_that_nobody_can_grant_fails_at_once() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
     let mut redis = Redis::start(&[]);
     let mut renewing = Node::watching(&state(&redis, OFTEN_MS), &["t0"], true);
@@ -447,6 +458,7 @@ fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn twenty_thousand_records_are_brought_and_cost_one_question_a_poll() {
     const MANY: usize = 20_000;
     let redis = Redis::start(&[]);
@@ -470,6 +482,7 @@ fn twenty_thousand_records_are_brought_and_cost_one_question_a_poll() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_slow_reader_loses_nothing_and_the_redis_notices_nothing_of_it() {
     const MANY: usize = 2_000;
     let redis = Redis::start(&[]);
@@ -489,6 +502,7 @@ fn a_slow_reader_loses_nothing_and_the_redis_notices_nothing_of_it() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_user_with_these_rights_and_no_others_suffices() {
     let redis = Redis::start(&[]);
     let rules = ["on", ">word", "resetkeys", "~{tc}:*", "resetchannels", "&{tc}:*", "-@all"];
