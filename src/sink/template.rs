@@ -85,7 +85,7 @@ impl Source {
         let mut holds_value = false;
         for (at, word) in words(text) {
             match word_of(word) {
-                Some(Word::Value) => {
+                Some(TemplateWord::Value) => {
                     holds_value = true;
                     stands_in_quotes(text, at, escape)?;
                 }
@@ -108,9 +108,9 @@ impl Source {
             open.push_str(&self.text[rest..at]);
             rest = at + word.len() + 2;
             let piece = match word_of(word) {
-                Some(Word::Value) => Piece::Value,
-                Some(Word::Time(time)) => Piece::Time(time),
-                Some(Word::Name(name)) => {
+                Some(TemplateWord::Value) => Piece::Value,
+                Some(TemplateWord::Time(time)) => Piece::Time(time),
+                Some(TemplateWord::Name(name)) => {
                     open.push_str(match name {
                         "kind" => kind,
                         "appid" => appid,
@@ -141,12 +141,12 @@ impl Source {
 /// A time alone, such as `{expires_at-7200}`.
 pub fn time(text: &str) -> Option<TimeShown> {
     match word_of(text.strip_prefix('{')?.strip_suffix('}')?)? {
-        Word::Time(time) => Some(time),
+        TemplateWord::Time(time) => Some(time),
         _ => None,
     }
 }
 
-enum Word {
+enum TemplateWord {
     Value,
     Time(TimeShown),
     Name(&'static str),
@@ -162,14 +162,14 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-fn word_of(word: &str) -> Option<Word> {
+fn word_of(word: &str) -> Option<TemplateWord> {
     if word == "value" {
-        return Some(Word::Value);
+        return Some(TemplateWord::Value);
     }
     if let Some(name) = NAMES.iter().find(|name| **name == word) {
-        return Some(Word::Name(name));
+        return Some(TemplateWord::Name(name));
     }
-    time_shown(word).map(Word::Time)
+    time_shown(word).map(TemplateWord::Time)
 }
 
 /// A time by its word, such as `expires_at-7200`; `add` is the number as it is written.

@@ -113,6 +113,7 @@ const HOUSE: &[(&[&str], &[&str])] = &[
             "cluster/options",
             "credential",
             "credential/refresher",
+            "credential/state_lock",
             "descriptors",
             "files",
             "http_api",
