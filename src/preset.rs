@@ -1,7 +1,7 @@
-//! The keys that well-known clients read, by the client's name.
+//! The keys that well-known clients read, by the client's name. Data only.
 //!
-//! Taken from those clients' sources. Each says beside it why a client that finds our value never decides by itself
-//! that it needs another.
+//! Taken from the sources of those clients. Beside each stands why a client that finds our value never fetches one by
+//! itself.
 
 use crate::encoding::{ANY, ClientLibrary, Constant, Fact, Field, Form, NOMINAL_LIFE_S, View};
 use crate::platform::CredentialName;

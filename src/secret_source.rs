@@ -51,7 +51,7 @@ pub struct SecretFile {
 
 /// A sentence in both languages, without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InBoth {
+pub struct BilingualSentence {
     pub en: String,
     pub zh: String,
 }
@@ -139,7 +139,7 @@ impl SecretSource {
     }
 
     /// How a changed secret takes effect, for the end of a message that asks for one.
-    pub fn takes_effect(&self) -> Option<InBoth> {
+    pub fn takes_effect(&self) -> Option<BilingualSentence> {
         let (en, zh) = match self {
             SecretSource::Absent => return None,
             SecretSource::File(file) if file.is_credential => {
@@ -163,7 +163,7 @@ impl SecretSource {
                 "它写在配置文件里：在那里修改后重启".to_owned(),
             ),
         };
-        Some(InBoth { en, zh })
+        Some(BilingualSentence { en, zh })
     }
 
     /// Follows the file, if it is one, and has `then` hear of what it holds: whenever that changes, and first of what is
