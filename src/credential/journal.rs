@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::table::CredentialId;
+use super::id::CredentialId;
 use crate::clock::Now;
 use crate::platform::errcodes::BilingualText;
 

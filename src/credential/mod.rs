@@ -17,6 +17,7 @@ pub mod facts;
 mod fetch_task;
 pub mod generation;
 pub mod grants;
+mod id;
 pub mod journal;
 mod options;
 pub mod probe_queue;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
 use super::facts::{CallOutcomes, ClusterStatus, CredentialInfo, Durations, RefusedWriters, Verification};
+pub use super::id::CredentialId;
 pub use super::journal::{Event, Journal};
 pub use super::reliable_until::ReliableUntil;
 use super::value_cell::{CellReading, ValueCell};
@@ -26,9 +27,6 @@ use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
 use crate::platform::errcodes::BilingualText;
-
-/// Index of a credential, stable while the process lives.
-pub type CredentialId = usize;
 
 /// A value as readers see it. `Debug` never shows it.
 pub struct Published {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
-use super::table::CredentialId;
+use super::id::CredentialId;
 use crate::secret::Secret;
 
 /// WeChat's have 95 bytes; the page on the push gives no bound.

@@ -10,7 +10,6 @@ mod listener;
 mod login_limit;
 mod memory;
 pub mod options;
-pub(crate) mod tls;
 mod worker;
 
 use std::sync::Arc;

@@ -19,16 +19,7 @@ use crate::support::{APPID, Node, TIMEOUT, Wechat, run, tokencached, wait_for, w
 pub const KEY: &str = "{tokencached}";
 
 fn server(at: RedisAt) -> RedisOptions {
-    RedisOptions {
-        at,
-        tls: None,
-        db: 0,
-        user: None,
-        password: None,
-        password_origin: None,
-        trusted_hosts: Vec::new(),
-        timeout_ms: 2_000,
-    }
+    RedisOptions::at(at)
 }
 
 fn on_port(port: u16) -> RedisOptions {

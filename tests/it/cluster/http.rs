@@ -53,15 +53,8 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn of(urls: &[String]) -> LeaderOptions {
-    LeaderOptions {
-        urls: urls.to_vec(),
-        key: None,
-        key_origin: None,
-        ca_file: None,
-        timeout_ms: 10_000,
-        poll_every_ms: 1_000,
-        node: "follower".into(),
-    }
+    let options = LeaderOptions::at(urls.to_vec());
+    LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
 }
 
 fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
