@@ -30,7 +30,8 @@ use crate::telemetry;
 
 /// A command line must be whole after this long when memory or connections are scarce.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// When they are not, a person may pause so long between two keys, and take so long in all: some telnets send each at once.
+/// When they are not, a person may pause this long between two keys, and take this long in all. Some telnet programs send
+/// each key by itself.
 const TYPING_PAUSE: Duration = Duration::from_secs(60);
 const TYPING_MAX: Duration = Duration::from_secs(600);
 /// A data block must be whole after this long, and longer if it is large; people type slowly.
@@ -39,12 +40,12 @@ const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const IN_FLIGHT_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// A peer that does not read for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Locks the cache is spread over; more than any number of workers that would meet on one.
+/// Shards of the cache, each with a lock: so many that workers seldom wait for each other.
 const CACHE_SHARDS: usize = 64;
 
-/// A client that must log in has so long to do it.
+/// Time for a client to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// A wrong password is answered only after this long. Shorter than the second after which pecl memcache gives up.
+/// The answer to a wrong password is delayed this long. Shorter than the second after which pecl memcache gives up.
 const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 /// A TLS handshake must be over after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,8 +59,8 @@ pub fn descriptors(config: &Options) -> DescriptorNeeds {
     }
 }
 
-/// The parts, wired and ready to run.
-pub struct App {
+/// The last step of a start: every part is built, and its threads are there. Accepts nothing before [`Running::run`].
+pub struct Running {
     server: Server,
     http: Option<HttpApi>,
     refresher: crate::credential::refresher::Refresher,
@@ -72,8 +73,8 @@ pub struct App {
     _pid_file: Option<PidFile>,
 }
 
-impl App {
-    fn build(bound: Bound, shutdown: CancellationToken) -> Result<App, StartError> {
+impl Running {
+    fn build(bound: Bound, shutdown: CancellationToken) -> Result<Running, StartError> {
         let Bound { options, authenticator, listeners, http, pid_file } = bound;
         let supervisor = Supervisor::new(shutdown);
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(BoundListener::tcp_addr).collect();
@@ -97,7 +98,7 @@ impl App {
         let (limits, threads) = (limits(&options.server), options.server.threads);
         let server = Server::new(listeners, service, authenticator, limits, threads, &supervisor)
             .map_err(StartError::system("cannot start the worker threads"))?;
-        Ok(App { server, http, refresher, sinks, watched, supervisor, addresses, _pid_file: pid_file })
+        Ok(Running { server, http, refresher, sinks, watched, supervisor, addresses, _pid_file: pid_file })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -173,26 +174,29 @@ fn limits(options: &server::Options) -> Limits {
     }
 }
 
-/// Passwords and the like, which whoever needs one reads. Here they are watched to keep the last good one, and to say
-/// what is wrong with a file before it is needed.
+/// Files of passwords. Each part reads its own when it needs it; watching them keeps the last good content and reports a
+/// bad file before it is needed.
 fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
     let passwords = config.sinks.iter().filter_map(|sink| {
         let password = sink.password()?;
         password.watched(format!("the password of {sink} in"), |_, _| {})
     });
-    let of_state = config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
-        let is_fixed = what == cluster::Options::SEALING;
-        source.watched(format!("{what} of [state] in"), move |_, at_start| {
-            if is_fixed && !at_start {
-                tracing::warn!("the secret of [state] has changed; it counts from the next start, and must be the same on all nodes");
-            }
-        })
-    });
+    let of_state =
+        config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
+            let is_fixed = what == cluster::Options::SEALING;
+            source.watched(format!("{what} of [state] in"), move |_, at_start| {
+                if is_fixed && !at_start {
+                    tracing::warn!(
+                        "the secret of [state] has changed: restart to use it; it must be the same on all nodes"
+                    );
+                }
+            })
+        });
     passwords.chain(of_state).collect()
 }
 
-/// Tells the refresher where the site keeps what is to be taken over. A sink writes nothing before there is a value of
-/// this server's, and there is none before that place has been read.
+/// Gives the refresher the sinks from which it adopts tokens. A sink writes nothing before this server has a value of its
+/// own, and it has none before that sink was read.
 fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::SinkRunner]) {
     for id in refresher.adopts_from_sinks() {
         // The configuration is refused where there is none.

@@ -13,7 +13,7 @@ use tokencached::app::{self, Configured, Reloader, StartError};
 use tokencached::check::Detail;
 use tokencached::cli::{self, CheckArgs, CliCommand, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
-use tokencached::process::systemd;
+use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
@@ -29,8 +29,8 @@ const EXIT_SOFTWARE: u8 = 70;
 /// As a shell counts it: ended by SIGINT, the second one.
 const EXIT_SECOND_SIGNAL: u8 = 130;
 
-/// The process ends so long after it was told to at the latest; calls under way, the state and the last answers have
-/// limits of their own that are shorter together, unless WeChat and the disk hang both. Less than the unit's TimeoutStopSec.
+/// The process ends at most this long after it was told to. Calls under way, the state and the last answers have limits of
+/// their own; together they are shorter, unless both the platform and the disk hang. Less than the unit's TimeoutStopSec.
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
@@ -82,7 +82,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let on_hangup = watch_signals_of_server(&shutdown)?;
     // Before -d leaves the terminal, and before anybody can connect.
     app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::print)?;
-    if shutdown.is_cancelled() || loaded.config.server.daemonize && is_daemons_parent()? {
+    if shutdown.is_cancelled() || loaded.config.server.daemonize && go_to_background()? == Daemonized::Parent {
         return Ok(ExitCode::SUCCESS);
     }
     start_telemetry(&loaded.config.log);
@@ -114,10 +114,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     ended
 }
 
-/// `-d`: true in the process that was called, whose work is done.
-fn is_daemons_parent() -> Result<bool, StartError> {
-    let side = process::daemonize().map_err(StartError::system("cannot go to the background (-d)"))?;
-    Ok(side == process::Daemonized::Parent)
+/// `-d`. The parent is the process that was called; its work is done.
+fn go_to_background() -> Result<Daemonized, StartError> {
+    process::daemonize().map_err(StartError::system("cannot go to the background (-d)"))
 }
 
 /// For scripts that start a server on any free port.
@@ -149,7 +148,7 @@ fn announce(config: &Config, addresses: &[SocketAddr], http: &[SocketAddr]) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
-        side = Some(http.join(" ")).filter(|http| !http.is_empty()),
+        http = Some(http.join(" ")).filter(|http| !http.is_empty()),
         apps = clock::nonzero(config.credentials.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
@@ -171,12 +170,12 @@ fn set_core_dumps(wanted: bool) {
     match process::set_core_dumps(wanted) {
         Ok(()) if wanted => tracing::warn!("-r: a core dump of this process holds every token and secret it knows"),
         Ok(()) => {}
-        Err(error) => tracing::warn!(%error, "core dumps cannot be switched on or off"),
+        Err(error) => tracing::warn!(%error, "cannot switch core dumps on or off"),
     }
 }
 
-/// Raises the limit on open files to what is needed. If that cannot be, there are fewer connections: clients must not
-/// take the descriptors that renewal needs.
+/// Raises the limit on open files to what is needed. If that fails, fewer connections are allowed: clients must not take
+/// the descriptors that renewal needs.
 fn fit_below_file_limit(config: &mut Config) {
     let wanted = app::descriptors(config);
     let limit = process::raise_file_limit(wanted.total() as u64);
@@ -211,21 +210,21 @@ fn runtime() -> Result<Runtime, StartError> {
 /// What SIGHUP does, from when the server runs.
 type OnHangup = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
-/// From the beginning on: the start may wait, and neither a container's first process, which no signal ends that it does
-/// not watch for, nor a SIGHUP may then do what nobody wants.
+/// Called first, because the start may wait for the state file. Without it a signal could not end the first process of a
+/// container, and SIGHUP would end any other.
 fn watch_signals_of_server(shutdown: &CancellationToken) -> Result<OnHangup, StartError> {
     let on_hangup = OnHangup::default();
     let set_later = on_hangup.clone();
     watch_signals(shutdown, move || match set_later.get() {
         Some(reload) => reload(),
-        None => tracing::info!("SIGHUP: still starting; there is nothing to read again"),
+        None => tracing::info!("SIGHUP: still starting; nothing to reload"),
     })?;
     Ok(on_hangup)
 }
 
-/// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once. SIGHUP, which by
-/// itself would end the process, has this done; it may take its time. All on a thread of its own: whatever the others
-/// wait for, the process ends when it is told to.
+/// SIGTERM, SIGINT and SIGUSR1 end the server once the requests in flight are answered; a second one ends it at once.
+/// SIGHUP calls `on_hangup`, which may take its time. All this has a thread of its own: whatever the others wait for, the
+/// process ends when it is told to.
 fn watch_signals(
     shutdown: &CancellationToken,
     on_hangup: impl Fn() + Clone + Send + 'static,
@@ -255,44 +254,44 @@ async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
         if shutdown.is_cancelled() {
             exit_now(EXIT_SECOND_SIGNAL);
         }
-        tracing::info!("finishing what is in flight, then stopping");
+        tracing::info!("shutting down: finishing requests in flight");
         systemd::notify_stopping();
         shutdown.cancel();
     }
 }
 
-/// Nothing that hangs may keep a process from ending.
+/// Ends the process when the shutdown takes too long.
 async fn end_in_time(shutdown: CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(END_MAX).await;
-    tracing::error!(
-        "the shutdown takes too long, something hangs (such as a write to a disk); exiting without waiting for it"
-    );
+    tracing::error!("shutdown timed out: something hangs, such as a write to a disk; exiting without waiting for it");
     exit_now(EXIT_SOFTWARE);
 }
 
-/// Leaves whatever the other threads are doing.
+/// Ends the process at once, whatever the other threads are doing.
 fn exit_now(code: u8) -> ! {
     sink::kill_commands();
     telemetry::flush();
     std::process::exit(code.into());
 }
 
-/// Users, passwords, rights, keys and certificates are read again. All files but the configuration are followed anyhow.
+/// Reads users, passwords, rights, keys and certificates again. Their files are watched as well; the configuration is not.
 fn reload(args: &ServeArgs, reloader: &Reloader) {
-    tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
+    tracing::info!("SIGHUP: reloading users, keys and certificates; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
         Ok(loaded) => reloader.reload(&loaded.config),
         Err(faults) => {
             for fault in faults.iter() {
                 tracing::error!(place = %fault.place, advice = fault.remedy, "the configuration: {}", fault.what);
             }
-            tracing::error!("the configuration cannot be used: users, keys and certificates stay as they were");
+            tracing::error!(
+                "reload failed: the configuration is refused; users, keys and certificates stay as they were"
+            );
         }
     }
 }
 
-/// Runs something to look at until a signal ends it.
+/// Runs the demo or the sandbox until a signal ends it.
 fn show<F>(run: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, StartError>
 where
     F: Future<Output = Result<(), StartError>>,
@@ -301,7 +300,7 @@ where
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        watch_signals(&shutdown, || tracing::info!("SIGHUP: there is nothing to read again"))?;
+        watch_signals(&shutdown, || tracing::info!("SIGHUP: nothing to reload"))?;
         run(shutdown).await
     });
     runtime.shutdown_background();

@@ -59,7 +59,7 @@ impl Drop for AliveGuard {
             return;
         }
         let panicked = std::thread::panicking();
-        tracing::error!(part = self.part, panicked, "a part of the server has ended that must not; ending the server");
+        tracing::error!(part = self.part, panicked, "a part of the server ended unexpectedly; shutting down");
         // Another one may have come first; the log has both.
         let _ = failed.set(std::mem::take(&mut self.part));
         shutdown.cancel();

@@ -138,7 +138,7 @@ impl Style {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
-                "log lines are missing here: whatever reads the log did not take them in time, or they could not be written"
+                "log lines dropped here: whatever reads the log was too slow, or they could not be written"
             );
         });
         std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner))
@@ -214,7 +214,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         thread = thread.name(),
         text,
         backtrace = backtrace.map(tracing::field::display),
-        "a panic; this is a bug"
+        "panic: this is a bug"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The start of a server in steps: [`Configured`] -> [`Bound`] -> [`Unprivileged`] -> [`App`].
+//! The start of a server in steps: [`Configured`] -> [`Bound`] -> [`Unprivileged`] -> [`Running`].
 //!
 //! Each step is a type that only the step before makes and that the next one uses up, so none can be left out or come
 //! too early. The first two may do what only root can. Never reads arguments or a configuration file, and never decides
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Options, StartError};
+use super::{Options, Running, StartError};
 use crate::cluster;
 use crate::credential::state_lock::lock_path;
 use crate::http_api::{BoundListeners, ReloadHandle};
@@ -97,9 +97,9 @@ impl Bound {
 
 impl Unprivileged {
     /// Builds every part and starts the threads: state is loaded and live tokens are published before anything is
-    /// accepted, which [`App::run`] begins with. To be called inside the runtime that it runs in.
-    pub fn start(self, shutdown: CancellationToken) -> Result<App, StartError> {
-        App::build(self.0, shutdown)
+    /// accepted, which [`Running::run`] begins with. To be called inside the runtime that it runs in.
+    pub fn start(self, shutdown: CancellationToken) -> Result<Running, StartError> {
+        Running::build(self.0, shutdown)
     }
 }
 

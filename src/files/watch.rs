@@ -88,7 +88,7 @@ pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken
         tokio::select! {
             () = end.cancelled() => return,
             Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.take_back(done) {
-                error!(%error, "looking at a file crashed; this is a bug");
+                error!(%error, "looking at a file panicked: this is a bug");
                 return;
             },
             () = sleep_until(wake) => watch.say_hung(),
@@ -181,7 +181,7 @@ impl FileWatcher {
         let now = Instant::now();
         for running in self.running.values_mut().filter(|running| !running.said && running.since + WAIT_MAX <= now) {
             running.said = true;
-            warn!(files = running.names.join(", "), "the files {DiskTimeout}; what was last read is kept");
+            warn!(files = running.names.join(", "), "the files {DiskTimeout}; the last good content is kept");
         }
     }
 }
@@ -282,14 +282,14 @@ impl File {
 
     fn say(&mut self, reason: String) {
         if self.said.as_ref() != Some(&reason) {
-            warn!("{} {reason}; what was last read is kept", self.shown());
+            warn!("{} {reason}; the last good content is kept", self.shown());
             self.said = Some(reason);
         }
     }
 
     fn say_good(&mut self) {
         if self.said.take().is_some() {
-            info!("{} is good again", self.shown());
+            info!("{} can be used again", self.shown());
         }
     }
 }

@@ -145,7 +145,7 @@ impl Service {
             tracing::warn!(
                 peer = %context.peer,
                 denied,
-                "refused what a client has no right to; see rights in the configuration"
+                "permission denied: the client has no right to this; see rights in the configuration"
             );
         }
     }

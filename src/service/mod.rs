@@ -185,7 +185,7 @@ impl Service {
             Request::Verbosity { level, noreply } => {
                 if self.verbosity.swap(level, Relaxed) != level {
                     (self.settings.set_verbosity)(level);
-                    tracing::info!(peer = %context.peer, level, "a client has changed what is logged");
+                    tracing::info!(peer = %context.peer, level, "a client has changed the log verbosity");
                 }
                 response::reply(context.out, "OK", noreply);
             }
