@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{self, App};
+use crate::app::{Configured, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::config::Config;
 use crate::credential::{self, Alias};
@@ -36,13 +36,13 @@ const SECOND_APPID: &str = "wx2222222222222222";
 const DEMO_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs the sandbox, and one server in the same process or several in their own, until told to stop.
-pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), String> {
+pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), StartError> {
     let sandbox = Sandbox::start(sandbox_options(args.lifetime))
         .await
-        .map_err(|error| format!("the sandbox cannot start: {error}"))?;
+        .map_err(|error| StartError::Demo(format!("the sandbox cannot start: {error}")))?;
     let done = match args.nodes {
         1 => one(args, &sandbox, shutdown).await,
-        _ => several::run(args, &sandbox.base_url(), &shutdown).await,
+        _ => several::run(args, &sandbox.base_url(), &shutdown).await.map_err(StartError::Demo),
     };
     sandbox.stop().await;
     done
@@ -76,25 +76,21 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
     ]
 }
 
-async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), String> {
-    let mut config = configuration(args, sandbox);
-    let guard = app::authenticator(&config)?;
-    let bound = app::bind(&config)?;
-    let door = side(&mut config, args)?;
-    let side = door.addresses().first().copied();
-    let app = App::new(&config, bound, Some(door), guard, shutdown)?;
+async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
+    let bound =
+        Configured::new(configuration(args, sandbox)).bind_with(|options| open_http(options, args).map(Some))?;
+    let http = bound.http_addresses().first().copied();
+    let app = bound.drop_privileges()?.start(shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
-    print(&welcome(address, side, &sandbox.base_url(), args.lifetime));
+    print(&welcome(address, http, &sandbox.base_url(), args.lifetime));
     app.run().await
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.
-fn side(config: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
+fn open_http(options: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
     let mut open = |port| {
-        let side = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
-        let door = BoundListeners::open(&side);
-        config.http = Some(side);
-        door
+        let http = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        BoundListeners::open(options.http.insert(http))
     };
     match args.side_port {
         Some(port) => open(port),
@@ -170,8 +166,8 @@ What was called:
 }
 
 /// Runs only the simulated platforms until told to stop.
-pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), String> {
-    let apps = sandbox_apps(args)?;
+pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), StartError> {
+    let apps = sandbox_apps(args).map_err(StartError::Demo)?;
     let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| SandboxTlsFiles { cert, key });
     let options = Options {
@@ -186,7 +182,7 @@ pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Res
     };
     let sandbox = Sandbox::start(options)
         .await
-        .map_err(|error| format!("the sandbox cannot listen on {}: {error}", args.listen))?;
+        .map_err(|error| StartError::Demo(format!("the sandbox cannot listen on {}: {error}", args.listen)))?;
     print(&how_to_use(args, &named, &sandbox.base_url()));
     shutdown.cancelled().await;
     sandbox.stop().await;

@@ -36,7 +36,7 @@ const SAID_OTHERWISE: &[&str] = &[
     "new token from another node",
     "no state yet; starting cold",
     "follows another node",
-    "finishing what is in flight, then stopping",
+    "shutting down: finishing requests in flight",
     "stopped",
 ];
 
@@ -309,7 +309,7 @@ impl Several {
             "ready" => {
                 let place = &mut self.places[at];
                 place.listen = word("listening").parse().unwrap_or(place.listen);
-                place.side = word("side").parse().unwrap_or(place.side);
+                place.side = word("http").parse().unwrap_or(place.side);
                 place.ready = true;
             }
             "new token" | "new token from another node" => {

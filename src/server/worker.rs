@@ -1,4 +1,4 @@
-//! A worker: one thread, one single-threaded runtime, the connections dealt to it.
+//! A worker: one thread, one single-threaded runtime, the connections handed to it.
 //!
 //! Connections never move between workers, so nothing on their path is shared but the cache and the table.
 
@@ -22,7 +22,7 @@ use crate::supervision::AliveGuard;
 
 /// How long a worker waits at the end for batches that are being written or held.
 const LAST_BATCHES_WAIT: Duration = Duration::from_secs(5);
-/// How long after the last accept requests that were already on their way are still answered.
+/// How long after the last accept requests that are already on their way are still answered.
 const LAST_REQUESTS_WAIT: Duration = Duration::from_millis(50);
 
 /// A failed handshake is logged at most so often, milliseconds.
@@ -100,7 +100,7 @@ pub(super) struct Accepted {
     pub policy: Arc<ListenerPolicy>,
 }
 
-/// Deals connections out in turn.
+/// Hands connections to the workers in turn.
 pub(super) struct Dispatcher {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: AtomicUsize,
@@ -187,13 +187,13 @@ async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc
     tokio::time::sleep(LAST_REQUESTS_WAIT).await;
     worker.busy.0.close();
     if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.0.wait()).await.is_err() {
-        tracing::warn!("some clients did not take their last answers in time; closing all the same");
+        tracing::warn!("shutdown: some clients did not read their last answers in time; their connections are closed");
     }
 }
 
 fn record_unserved(shared: &ServerState, error: &io::Error) {
     shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
-    tracing::warn!(%error, "an accepted connection could not be served");
+    tracing::warn!(%error, "an accepted connection cannot be served and is closed");
 }
 
 fn spawn_connection<S>(origin: ConnectionOrigin, stream: S, policy: Arc<ListenerPolicy>, worker: &WorkerContext)
@@ -222,7 +222,7 @@ async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(
             worker.stats.ssl_handshake_errors.add(1);
             shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
             if shared.authenticator.handshake_log.allow(crate::clock::boot_ms(), HANDSHAKE_LOG_SPACING_MS) {
-                tracing::warn!(%peer, %error, "closed a connection: no TLS with it");
+                tracing::warn!(%peer, %error, "TLS handshake failed; connection closed");
             }
         }
     }

@@ -147,7 +147,7 @@ fn warn_if_expiring(path: &Path, chain: &[CertificateDer<'_>]) {
     let left_s = certificate.validity().not_after.timestamp() - crate::clock::unix_ms() / 1000;
     if left_s < EXPIRES_SOON_S {
         let days_left = left_s.div_euclid(86_400);
-        tracing::warn!(path = %path.display(), days_left, "the certificate for TLS expires soon, or has already");
+        tracing::warn!(path = %path.display(), days_left, "the TLS certificate expires soon or has expired");
     }
 }
 

@@ -234,7 +234,7 @@ fn commands_end_with_a_server_that_is_told_twice() {
     let mut node = start(&wechat, STUBBORN, "timeout_s = 300\n");
     let pids = pids(&node);
     node.signal("TERM");
-    node.await_log("finishing what is in flight");
+    node.await_log("finishing requests in flight");
     node.signal("TERM");
     let status = node.wait();
     // It may have been done before the second.

@@ -36,7 +36,7 @@ fn config(wechat: &Wechat, json: bool, name: &str) -> String {
 fn ask_side(node: &Node, path: &str, header: &str) -> String {
     let address = wait_for("the side port", || {
         let log = node.log();
-        let rest = log.split_once("side=\"").or_else(|| log.split_once("\"side\":\""))?.1;
+        let rest = log.split_once("http=\"").or_else(|| log.split_once("\"http\":\""))?.1;
         rest.split('"').next()?.parse().ok()
     });
     let mut client = Client::connect(address);

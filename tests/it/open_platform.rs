@@ -185,7 +185,7 @@ fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
     now = other(&mut client, &component_key(), &now);
     let calls = wechat.calls(COMPONENT);
     assert_eq!(calls.ended(Endpoint::ComponentToken, "ok"), calls.of(Endpoint::ComponentToken), "{calls:?}");
-    wait_for("a word about it", || node.log().contains("what was last read is kept").then_some(()));
+    wait_for("a word about it", || node.log().contains("the last good content is kept").then_some(()));
     // The message of a push does as well as the bare ticket.
     wechat.expire_verify_tickets(COMPONENT);
     let ticket = wechat.push_verify_ticket(COMPONENT);
