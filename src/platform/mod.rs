@@ -272,7 +272,10 @@ mod tests {
     use std::collections::HashSet;
 
     fn types() -> impl Iterator<Item = &'static CredentialType> {
-        PLATFORMS.iter().flat_map(|platform| platform.tokens.iter().chain(platform.tickets)).map(|(_, credential_type)| *credential_type)
+        PLATFORMS
+            .iter()
+            .flat_map(|platform| platform.tokens.iter().chain(platform.tickets))
+            .map(|(_, credential_type)| *credential_type)
     }
 
     #[test]

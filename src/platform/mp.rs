@@ -66,10 +66,12 @@ pub static CLASSIC: CredentialType = CredentialType {
 pub const PROBE: ProbeCall = ProbeCall { platform: NAME, request: probe_request };
 
 /// For signing `wx.config`.
-pub static JSAPI: CredentialType = CredentialType::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi_ticket_request, QUOTA);
+pub static JSAPI: CredentialType =
+    CredentialType::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi_ticket_request, QUOTA);
 
 /// For coupons and cards.
-pub static WX_CARD: CredentialType = CredentialType::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card_ticket_request, QUOTA);
+pub static WX_CARD: CredentialType =
+    CredentialType::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card_ticket_request, QUOTA);
 
 /// The page on tickets says "very limited" and gives no number: a cautious guess, three times what polling takes.
 const QUOTA: Quota = Quota::daily(500);

@@ -39,10 +39,12 @@ pub static TOKEN: CredentialType = CredentialType {
 };
 
 /// The corporation's ticket, for `wx.config`.
-pub static JSAPI: CredentialType = CredentialType::ticket(NAME, "wecom_jsapi_ticket", "jsapi_ticket", jsapi_ticket_request, QUOTA);
+pub static JSAPI: CredentialType =
+    CredentialType::ticket(NAME, "wecom_jsapi_ticket", "jsapi_ticket", jsapi_ticket_request, QUOTA);
 
 /// The app's ticket, for `wx.agentConfig`.
-pub static AGENT: CredentialType = CredentialType::ticket(NAME, "wecom_agent_ticket", "agent_ticket", agent_ticket_request, QUOTA);
+pub static AGENT: CredentialType =
+    CredentialType::ticket(NAME, "wecom_agent_ticket", "agent_ticket", agent_ticket_request, QUOTA);
 
 /// Page "访问频率限制": 100 tickets an hour for an app, and 400 for the corporation.
 const QUOTA: Quota = Quota { per_hour: Some(100), ..Quota::NONE };

@@ -1,6 +1,11 @@
 //! Error codes of third-party platforms (components) and of the accounts that have authorised them. A new code is a new row.
 
-use super::{BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, API_GUIDE, ASK_AT_MP, BAD_URL, BASE_URL, BASE_URL_HTTPS, BUSY, COMMON_PAGE, CORRECT_APPID, DAY_IS_OVER, MINUTE_MS, MUST_POST, NEEDS_HTTPS, NEXT_DAY, NOTHING, NOTHING_FOR_A_MINUTE, NOTICE_48017, NOT_LISTED, NO_APPID, NO_SECRET, REPORT_BUG, RETIRED, SHOP_PAGE, SLOW, SOON, TOO_MANY, UNKNOWN_APPID, UNPIN, WRONG_SECRET, row, source, text, wait};
+use super::{
+    API_GUIDE, ASK_AT_MP, BAD_URL, BASE_URL, BASE_URL_HTTPS, BUSY, BilingualText, COMMON_PAGE, CORRECT_APPID,
+    DAY_IS_OVER, ErrcodeRow, ErrcodeSource, ErrcodeTable, MINUTE_MS, MUST_POST, NEEDS_HTTPS, NEXT_DAY, NO_APPID,
+    NO_SECRET, NOT_LISTED, NOTHING, NOTHING_FOR_A_MINUTE, NOTICE_48017, REPORT_BUG, RETIRED, SHOP_PAGE, SLOW, SOON,
+    TOO_MANY, UNKNOWN_APPID, UNPIN, WRONG_SECRET, row, source, text, wait,
+};
 use crate::platform::ApiEndpoint::{self, AuthorizerToken, ComponentToken};
 use crate::platform::failure::Class;
 
@@ -18,10 +23,10 @@ const AUTHORIZER_PAGE: ErrcodeSource =
 
 /// Where to look up a code that has no row.
 const UNKNOWN: BilingualText = text(
-        "look the errcode up in the documentation of the open platform, and at open.weixin.qq.com what state the \
+    "look the errcode up in the documentation of the open platform, and at open.weixin.qq.com what state the \
          third-party platform is in",
-        "请在微信开放平台文档中查询该错误码，并在 open.weixin.qq.com 查看第三方平台的状态",
-    );
+    "请在微信开放平台文档中查询该错误码，并在 open.weixin.qq.com 查看第三方平台的状态",
+);
 
 const ROWS: &[ErrcodeRow] = &[
     // Their own token.

@@ -1,6 +1,8 @@
 //! Error codes of Feishu (`open.feishu.cn`). A new code is a new row.
 
-use super::{BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, MINUTE_MS, NOTHING, SLOW, row, source, text, wait};
+use super::{
+    BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, MINUTE_MS, NOTHING, SLOW, row, source, text, wait,
+};
 use crate::platform::ApiEndpoint::{self, Token};
 use crate::platform::failure::Class;
 
@@ -18,9 +20,9 @@ const FEISHU_SEEN: ErrcodeSource = source("ConnectAI-E/feishu-openai issue 21", 
 
 /// Where to look up a code that has no row.
 const UNKNOWN: BilingualText = text(
-        "look the code up in the list of server error codes at open.feishu.cn",
-        "请在 open.feishu.cn 的“服务端错误码说明”中查询该错误码",
-    );
+    "look the code up in the list of server error codes at open.feishu.cn",
+    "请在 open.feishu.cn 的“服务端错误码说明”中查询该错误码",
+);
 
 const ROWS: &[ErrcodeRow] = &[
     row(

@@ -1,6 +1,12 @@
 //! Error codes of official accounts and mini programs (`api.weixin.qq.com`). A new code is a new row.
 
-use super::{BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, API_GUIDE, ASK_AT_MP, BAD_GRANT, BAD_URL, BASE_URL, BASE_URL_HTTPS, BUSY, COMMON_PAGE, CORRECT_APPID, DAY_IS_OVER, HOUR_MS, MINUTE_MS, MUST_POST, NEEDS_HTTPS, NEXT_DAY, NOTHING, NOTHING_FOR_A_MINUTE, NOTICE_48017, NOT_LISTED, NO_APPID, NO_SECRET, PROBE_RIGHT, REPORT_BUG, RETIRED, SHOP_PAGE, SLOW, SOON, TOKEN_REFUSED, TOO_MANY, UNKNOWN_APPID, UNPIN, WRONG_SECRET, row, source, text, wait};
+use super::{
+    API_GUIDE, ASK_AT_MP, BAD_GRANT, BAD_URL, BASE_URL, BASE_URL_HTTPS, BUSY, BilingualText, COMMON_PAGE,
+    CORRECT_APPID, DAY_IS_OVER, ErrcodeRow, ErrcodeSource, ErrcodeTable, HOUR_MS, MINUTE_MS, MUST_POST, NEEDS_HTTPS,
+    NEXT_DAY, NO_APPID, NO_SECRET, NOT_LISTED, NOTHING, NOTHING_FOR_A_MINUTE, NOTICE_48017, PROBE_RIGHT, REPORT_BUG,
+    RETIRED, SHOP_PAGE, SLOW, SOON, TOKEN_REFUSED, TOO_MANY, UNKNOWN_APPID, UNPIN, WRONG_SECRET, row, source, text,
+    wait,
+};
 use crate::platform::ApiEndpoint::{self, Probe, StableToken, Ticket, Token};
 use crate::platform::failure::Class;
 
@@ -26,9 +32,9 @@ const PROBE_SEEN: ErrcodeSource = source("developers.weixin.qq.com: get_api_doma
 
 /// Where to look up a code that has no row.
 const UNKNOWN: BilingualText = text(
-        "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com",
-        "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",
-    );
+    "look the errcode up in WeChat's documentation; the rid can be queried at mp.weixin.qq.com",
+    "请在微信文档中查询该错误码；rid 可在 mp.weixin.qq.com 查询",
+);
 
 const ROWS: &[ErrcodeRow] = &[
     // Access tokens.
@@ -105,8 +111,8 @@ const ROWS: &[ErrcodeRow] = &[
         SLOW,
         text("a component account", "这是第三方平台账号"),
         text(
-            "this account is a third-party platform: give it kind = \"component\" in the configuration",
-            "该账号是第三方平台，请在配置中写 kind = \"component\"",
+            "this account is a third-party platform: give it platform = \"component\" in the configuration",
+            "该账号是第三方平台，请在配置中写 platform = \"component\"",
         ),
         API_GUIDE,
     ),

@@ -1,6 +1,10 @@
 //! Error codes of QQ mini programs (`api.q.qq.com`). A new code is a new row.
 
-use super::{BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, BAD_GRANT, CORRECT_APPID, DAY_IS_OVER, MINUTE_MS, NEXT_DAY, NOTHING, NOTHING_FOR_A_MINUTE, NOT_LISTED, NO_APPID, NO_SECRET, REPORT_BUG, SLOW, SOON, TOO_MANY, UNKNOWN_APPID, WRONG_SECRET, row, source, text, wait};
+use super::{
+    BAD_GRANT, BilingualText, CORRECT_APPID, DAY_IS_OVER, ErrcodeRow, ErrcodeSource, ErrcodeTable, MINUTE_MS, NEXT_DAY,
+    NO_APPID, NO_SECRET, NOT_LISTED, NOTHING, NOTHING_FOR_A_MINUTE, REPORT_BUG, SLOW, SOON, TOO_MANY, UNKNOWN_APPID,
+    WRONG_SECRET, row, source, text, wait,
+};
 use crate::platform::ApiEndpoint::{self, Token};
 use crate::platform::failure::Class;
 
@@ -14,7 +18,8 @@ const QQ_PAGE: ErrcodeSource = source("q.qq.com/wiki/develop/miniprogram/server/
 const QQ_AS_CLASSIC: ErrcodeSource = source("w3cschool copy of the QQ pages: the classic token's contract", "2026-11");
 
 /// Where to look up a code that has no row.
-const UNKNOWN: BilingualText = text("look the errcode up in the documentation at q.qq.com/wiki", "请在 q.qq.com/wiki 的文档中查询该错误码");
+const UNKNOWN: BilingualText =
+    text("look the errcode up in the documentation at q.qq.com/wiki", "请在 q.qq.com/wiki 的文档中查询该错误码");
 
 const ROWS: &[ErrcodeRow] = &[
     row(TOKEN, -1, Class::Retry, text("QQ is busy", "QQ 系统繁忙"), NOTHING, QQ_PAGE),

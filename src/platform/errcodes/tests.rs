@@ -72,7 +72,9 @@ fn no_row_is_reachable_from_a_platform_it_does_not_belong_to() {
     for call in calls() {
         for code in codes() {
             match find(call, code) {
-                Some(row) => assert!(rows().any(|(platform, known)| platform == call.platform && std::ptr::eq(known, row))),
+                Some(row) => {
+                    assert!(rows().any(|(platform, known)| platform == call.platform && std::ptr::eq(known, row)))
+                }
                 None => {
                     let failure = Failure::refused(call, "wx1", code, "from ip: 9.8.7.6".into());
                     assert_eq!(failure.class, UNKNOWN_CLASS, "{call:?} {code}");
@@ -206,7 +208,7 @@ fn only_a_classic_token_is_advised_to_use_the_stable_one() {
     advises(api("mp", Token), 45009, message, &["stable_token"], &[]);
     advises(api("mp", StableToken), 45009, message, &["clear_quota"], &["stable_token"]);
     advises(api("mp", Ticket), 45009, message, &["ticket's own", "票据接口"], &["use the stable_token"]);
-    let held_back = |call| Failure::held_back(call, "wx1", String::new()).advice().into_owned();
+    let held_back = |call| Failure::quota_used_up(call, "wx1", String::new()).advice().into_owned();
     assert!(held_back(api("mp", Token)).contains("stable_token"));
     for call in [api("mp", StableToken), api("mp", Ticket), api("wecom", Ticket), api("qq", Token)] {
         assert!(!held_back(call).contains("stable_token"), "{call:?}");

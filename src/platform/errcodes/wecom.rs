@@ -1,6 +1,9 @@
 //! Error codes of WeCom (`qyapi.weixin.qq.com`). A new code is a new row.
 
-use super::{BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, NOTHING, NO_SECRET, REPORT_BUG, SLOW, SOON, TOKEN_REFUSED, row, source, text};
+use super::{
+    BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, NO_SECRET, NOTHING, REPORT_BUG, SLOW, SOON, TOKEN_REFUSED,
+    row, source, text,
+};
 use crate::platform::ApiEndpoint::{self, Probe, Ticket, Token};
 use crate::platform::failure::{Class, Wait};
 
@@ -20,9 +23,9 @@ const WECOM_ADDRESS: ErrcodeSource = source("document/path/90313; SmsForwarder i
 
 /// Where to look up a code that has no row.
 const UNKNOWN: BilingualText = text(
-        "look the errcode up at open.work.weixin.qq.com/devtool/query; the hint in the message helps WeCom's support",
-        "请在 open.work.weixin.qq.com/devtool/query 查询该错误码；找企业微信客服时请提供信息里的 hint",
-    );
+    "look the errcode up at open.work.weixin.qq.com/devtool/query; the hint in the message helps WeCom's support",
+    "请在 open.work.weixin.qq.com/devtool/query 查询该错误码；找企业微信客服时请提供信息里的 hint",
+);
 
 /// The interface is blocked for a while, and for longer if a call meets the block again.
 pub(super) const GROWING_BLOCK: Class = Class::Wait(Wait::Doubling { first_ms: 60_000, most_ms: 3_600_000 });
@@ -66,15 +69,8 @@ const ROWS: &[ErrcodeRow] = &[
         WECOM_PAGE,
     ),
     row(READS, 40001, SLOW, TOKEN_REFUSED, WECOM_TICKET_TOKEN, WECOM_PAGE).refusing_token(),
-    row(
-        READS,
-        40014,
-        SLOW,
-        TOKEN_REFUSED,
-        WECOM_TICKET_TOKEN,
-        source("path/90313; wecom-sdk issue 22", "2024-11"),
-    )
-    .refusing_token(),
+    row(READS, 40014, SLOW, TOKEN_REFUSED, WECOM_TICKET_TOKEN, source("path/90313; wecom-sdk issue 22", "2024-11"))
+        .refusing_token(),
     row(TICKET, 41001, SLOW, TOKEN_REFUSED, WECOM_TICKET_TOKEN, WECOM_PAGE).refusing_token(),
     row(READS, 42001, SLOW, TOKEN_REFUSED, WECOM_TICKET_TOKEN, WECOM_PAGE).refusing_token(),
     row(

@@ -89,7 +89,7 @@ impl Upstream for Network {
             let slot = self.slot(kind, ask.appid);
             let _flight = self.take_off(slot, false);
             match self.exchange(slot, &(kind.request)(&ask), deadline).await {
-                Reply::Http(status, text) => answer::token(kind, ask.appid, &[], status, text.as_bytes()),
+                Reply::Http(status, text) => answer::read_token(kind, ask.appid, &[], status, text.as_bytes()),
                 Reply::Lost(sent) => Err(Failure::transport(ask.appid, sent, "lost")),
             }
         })
@@ -112,7 +112,7 @@ impl Upstream for Network {
             else {
                 return Probe::Unknown;
             };
-            let probe = answer::probe(call.api(), status, text.as_bytes());
+            let probe = answer::read_probe(call.api(), status, text.as_bytes());
             if matches!(probe, Probe::Dead(_)) {
                 self.0.read_records.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
             }
