@@ -231,9 +231,11 @@ pub fn parse(request: &HttpRequest) -> rules::ApiRequest {
             rules::ApiRequest::Stable { grant_type, appid, secret, force }
         }
         "cgi-bin/gettoken" => rules::ApiRequest::Wecom { corpid: get("corpid"), secret: get("corpsecret") },
-        "cgi-bin/ticket/getticket" => rules::ApiRequest::Ticket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/getticket" => {
+            rules::ApiRequest::Ticket { token: get("access_token"), ticket_type: get("type") }
+        }
         "cgi-bin/get_jsapi_ticket" => rules::ApiRequest::CorpTicket { token: get("access_token") },
-        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), ticket_type: get("type") },
         "cgi-bin/get_api_domain_ip" => rules::ApiRequest::DomainIp { token: get("access_token") },
         other => panic!("the simulated month has no {other}"),
     }
