@@ -363,10 +363,10 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
     let judged = app::authenticator(&loaded.config).and_then(|_| app::validate_http_api(&loaded.config));
     judged.map_err(|error| refused(with_remedy(error, &loaded.config)))?;
-    let mut report = check::judge(&loaded);
+    let mut report = check::examine(&loaded);
     if args.live {
         let runtime = runtime()?;
-        let asked = runtime.block_on(check::ask_all(&loaded.config, &mut report));
+        let asked = runtime.block_on(check::check_live(&loaded.config, &mut report));
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
         asked.map_err(|text| (EXIT_UNAVAILABLE, text))?;
