@@ -228,9 +228,9 @@ impl FetchTask {
         };
         match &self.grant {
             // Not even with what is still kept from when it had one.
-            _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
+            _ if self.source.is_absent() => Err(Failure::no_secret(&self.appid)),
             Some(grant) => grant.call_secrets(&self.appid, read),
-            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
+            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.appid, reason)),
         }
     }
 

@@ -223,7 +223,7 @@ impl Grant {
     pub fn call_secrets(&self, appid: &str, read: Result<Secret, String>) -> Result<CallSecrets, Failure> {
         match self.name.what {
             GrantType::VerifyTicket => {
-                let secret = read.map_err(|reason| Failure::unusable(appid, reason))?;
+                let secret = read.map_err(|reason| Failure::unreadable_secret(appid, reason))?;
                 let ticket = self.grants.with(&self.name, |held| held.value.clone());
                 let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
                 Ok(CallSecrets { secret, ticket, configured: None })

@@ -92,7 +92,7 @@ impl Driver {
             return false;
         }
         let appid = &slot.appid;
-        let failure = Failure::no_shared_state(appid, format!("{unreachable}: {}", unreachable.advice));
+        let failure = Failure::no_cluster_store(appid, format!("{unreachable}: {}", unreachable.advice));
         let goes_on = self.on_failure(id, purpose, None, &failure, now_ms);
         let slot = &self.refresher.slots[id];
         if let Some(from_ms) = slot

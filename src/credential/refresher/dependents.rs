@@ -72,7 +72,7 @@ impl Driver {
             accepted && check.generation == generation && check.at_boot_ms >= since_ms
         });
         if is_good {
-            failure.class = failure.class_of_code();
+            failure.class = failure.class_of_errcode();
         }
     }
 }

@@ -29,7 +29,7 @@ impl Driver {
         let left_ms = slot.renewal_state.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
         if left_ms == 0 {
-            let failure = Failure::followed(&slot.appid);
+            let failure = Failure::no_secret(&slot.appid);
             slot.show_failure(&failure, now_ms, at_ms);
             slot.credential.end_wait();
             self.record_failed_event(id, &failure);

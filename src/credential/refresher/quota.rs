@@ -119,7 +119,7 @@ impl Driver {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.renewal_state.left_ms(now.boot_ms);
-        let failure = Failure::held_back(slot.credential_type.api, &slot.appid, denied.to_string());
+        let failure = Failure::quota_used_up(slot.credential_type.api, &slot.appid, denied.to_string());
         let period_end_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
         let wait_ms = match purpose {
             FetchPurpose::Verify | FetchPurpose::Probe => {

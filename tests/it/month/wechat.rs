@@ -89,7 +89,7 @@ impl Upstream for Network {
             let slot = self.slot(kind, ask.appid);
             let _flight = self.take_off(slot, false);
             match self.exchange(slot, &(kind.request)(&ask), deadline).await {
-                Reply::Http(status, text) => answer::token(kind, ask.appid, &[], status, text.as_bytes()),
+                Reply::Http(status, text) => answer::read_token(kind, ask.appid, &[], status, text.as_bytes()),
                 Reply::Lost(sent) => Err(Failure::transport(ask.appid, sent, "lost")),
             }
         })
@@ -112,7 +112,7 @@ impl Upstream for Network {
             else {
                 return Probe::Unknown;
             };
-            let probe = answer::probe(call.api(), status, text.as_bytes());
+            let probe = answer::read_probe(call.api(), status, text.as_bytes());
             if matches!(probe, Probe::Dead(_)) {
                 self.0.read_records.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
             }
@@ -231,9 +231,11 @@ pub fn parse(request: &HttpRequest) -> rules::ApiRequest {
             rules::ApiRequest::Stable { grant_type, appid, secret, force }
         }
         "cgi-bin/gettoken" => rules::ApiRequest::Wecom { corpid: get("corpid"), secret: get("corpsecret") },
-        "cgi-bin/ticket/getticket" => rules::ApiRequest::Ticket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/getticket" => {
+            rules::ApiRequest::Ticket { token: get("access_token"), ticket_type: get("type") }
+        }
         "cgi-bin/get_jsapi_ticket" => rules::ApiRequest::CorpTicket { token: get("access_token") },
-        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), ticket_type: get("type") },
         "cgi-bin/get_api_domain_ip" => rules::ApiRequest::DomainIp { token: get("access_token") },
         other => panic!("the simulated month has no {other}"),
     }
