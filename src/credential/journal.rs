@@ -1,4 +1,4 @@
-//! What has happened to the credentials in the last day: renewals, faults, refused writes. Bounded, in memory only.
+//! Events of the last day: renewals, failures, refused writes. Limited in size, in memory only.
 //!
 //! Pure: the time comes in as a value. Never holds a token or a secret.
 
@@ -14,12 +14,12 @@ use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
-/// Entries that each credential is sure of, however much happens to the others.
+/// Entries that are kept for each credential, however many the others have.
 pub const ENTRIES_EACH: usize = 4;
-/// What is older is not shown, milliseconds.
+/// Older entries are not shown, milliseconds.
 pub const AGE_MS_MAX: u64 = 86_400_000;
 
-/// Refused writes of several hosts within this time of the first are one entry, milliseconds.
+/// Refused writes of several hosts within this time are one entry, milliseconds.
 const WRITERS_APART_MS: u64 = 60_000;
 
 /// What happened.
@@ -27,12 +27,12 @@ const WRITERS_APART_MS: u64 = 60_000;
 pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
     Renewed { generation: u64, expires_in_s: u64, from: Option<String> },
-    /// A call brought none.
+    /// A call has returned no value.
     Failed {
         class: &'static str,
         errcode: Option<i64>,
         rid: Option<String>,
-        /// One word for network trouble, if it was that.
+        /// One word for a network failure, if it was one.
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
@@ -41,13 +41,13 @@ pub enum Event {
         /// The same in Chinese.
         advice_zh: Cow<'static, str>,
     },
-    /// All is well after failures.
+    /// A success after failures.
     Recovered,
-    /// WeChat refused the value before its time; 0 if it was replaced without a word.
+    /// The value became invalid before its expiry; without an errcode if it was replaced.
     DiedEarly { errcode: Option<i64> },
-    /// A value that had been refused is accepted again.
+    /// A refused value is accepted again.
     AcceptedAgain,
-    /// Another endpoint is asked for the rest of the day.
+    /// The fallback endpoint is used for the rest of the day.
     Fallback { endpoint: &'static str },
     /// A client's write was refused; `rival` if it brought another token than ours.
     RefusedWrite { peer: String, rival: bool },
@@ -67,14 +67,14 @@ impl Event {
         }
     }
 
-    /// The same thing once more, `after_ms` after it first happened, which is counted and not listed again.
+    /// True if this repeats the event `before`, `after_ms` after it first happened. Repeats are counted, not listed.
     fn repeats(&self, before: &Event, after_ms: u64) -> bool {
         match (self, before) {
             (
                 Event::Failed { class, errcode, text, .. },
                 Event::Failed { class: class_before, errcode: before, text: text_before, .. },
             ) => class == class_before && errcode == before && (errcode.is_some() || text == text_before),
-            // Many hosts that write in turn must not push everything else out.
+            // Many hosts that write by turns must not push out everything else.
             (Event::RefusedWrite { peer, .. }, Event::RefusedWrite { peer: before, .. }) => {
                 peer == before || after_ms < WRITERS_APART_MS
             }
@@ -88,14 +88,14 @@ impl Event {
 pub struct JournalEntry {
     /// Counts entries from 1.
     pub seq: u64,
-    /// Counts changes of the journal; that of the last one this entry saw.
+    /// The version of the journal at the last change of this entry.
     pub version: u64,
     pub credential: CredentialId,
     /// When it first happened.
     pub first: Now,
     /// When it last happened.
     pub last: Now,
-    /// How often it has, in a row.
+    /// How often it has happened in a row.
     pub times: u64,
     pub event: Event,
 }
@@ -113,12 +113,12 @@ struct JournalInner {
 }
 
 impl Journal {
-    /// Writes an entry, or counts the credential's last one once more if this is the same again.
+    /// Adds an entry, or counts the credential's last one again if this is a repeat.
     pub fn note(&self, credential: CredentialId, now: Now, event: Event) {
         self.note_times(credential, now, 1, event);
     }
 
-    /// The same for what has happened several times since the last entry about it.
+    /// The same for an event that has happened several times.
     pub fn note_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
         let inner = &mut *self.0.lock();
         inner.version += 1;
@@ -180,7 +180,7 @@ impl JournalInner {
         let at = entry.seq.checked_sub(first).and_then(|at| usize::try_from(at).ok());
         match at.and_then(|at| self.ring.get_mut(at)) {
             Some(place) => *place = entry,
-            // One that has left the ring, and happens again, is only the credential's.
+            // If it has left the ring, only the credential's list has it.
             None if at.is_none() => {}
             None => {
                 self.ring.push_back(entry);

@@ -1,4 +1,4 @@
-//! What the state file gave at the start, in one log line: whether the tokens of before are served on, and if not, why.
+//! Logs at the start, in one line, how many tokens were restored from the state file, and why the others were not.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::slot::CredentialSlot;
 use super::state::{LoadedState, Snapshot};
 use crate::clock::{BootMs, nonzero};
 
-/// What came of a state that could be read.
+/// What was in a state that could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct RestoreCounts {
-    /// Credentials that are configured.
+    /// Configured credentials.
     configured: u64,
-    /// Of them, those whose value lives and is served on.
+    /// Of them, those whose value is live and is served.
     restored: u64,
     expired: u64,
     /// WeChat had refused them.
     withdrawn: u64,
-    /// There was none of them in the file.
+    /// Those that are not in the file.
     missing: u64,
-    /// Those in the file that no app of the configuration has.
+    /// Those in the file that are not configured.
     not_configured: u64,
 }
 
@@ -44,7 +44,7 @@ impl RestoreCounts {
     }
 }
 
-/// Says it. `slots` have been given what there was.
+/// Logs it. `slots` are restored already.
 pub(super) fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
     let (configured, what) = (slots.len(), noun(slots));
     let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());
