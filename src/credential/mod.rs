@@ -1,14 +1,17 @@
-//! Managed keys: what the server keeps current by itself.
+//! Managed keys: credentials that the server keeps current. Readers never wait for a renewal and never call a platform.
 //!
-//! `table` is what readers see, in the bytes that `encoding` makes; `policy` says when to renew, as a pure function;
-//! `reliable` how long a client can rely on a value, and
-//! `refresher` is the one writer and sends out `fetch`s; `state` survives a restart and `state_writer` writes it, under
-//! the lock of `state_lock`. Readers never wait for a renewal and never call WeChat. `usage` counts calls before they
-//! are sent and holds back what a quota forbids. `probing` says whose value is tried next, if nobody doubts any. `adopt` takes over a value that the
-//! site has fetched itself. `generation` says how values are counted. `grants` are what a component
-//! and its authorizers ask with besides a secret; `verify_ticket` says what a pushed ticket is and takes it in,
-//! `ticket_files` are where one is written. `facts` and `journal` are what is told about credentials besides their
-//! values.
+//! - `app`, `options`: what is configured.
+//! - `table`: what readers see. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
+//!   `wildcards` the keys that are known by their end. `facts` and `journal` are what is told besides the values.
+//! - `refresher`: the one writer of the table. `slot` is its data about one credential, `fetch_task` one fetch,
+//!   `cluster_fetch` what a fetch does in a cluster.
+//! - `schedule`: when to fetch next, as pure functions. `probe_queue`: which value is probed next. `quota_usage`:
+//!   counts calls and says which quota forbids one. `verification_budget`: limits verifications that clients cause.
+//!   `shared_counts`: counts as nodes share them. `generation`: how values are numbered.
+//! - `state`: what is kept over a restart. `state_writer` writes it, under the lock of `state_lock`; `restore_log` logs
+//!   what the start has found.
+//! - `grants`: verify tickets and refresh tokens, which some fetches need besides the secret. `verify_ticket` reads
+//!   tickets that were pushed, `ticket_files` the files they are in. `adopt`: reads a value that the site has fetched.
 
 pub mod adopt;
 mod app;
@@ -63,16 +66,16 @@ use crate::secret::Secret;
 use facts::CredentialInfo;
 use grants::{Grant, GrantName, GrantType, Grants};
 use slot::{ClusterShare, CredentialSlot, Plan};
-use state::{CredentialName, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
+use state::{CredentialIdentity, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
 use state_lock::{LockHolder, LockedStore};
 use state_writer::StateWriter;
 use table::{CredentialId, KeyConfig};
 use ticket_files::TicketFile;
 use verify_ticket::TicketInbox;
 
-/// Builds the table and its writer. Loads the state and publishes what still lives; calls nobody.
+/// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
-    // Without an app there is nothing to keep, and nothing to lock.
+    // Without an app there is no state and no lock.
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
     let store = path.map(|path| Arc::new(LockedStore::open(path)));
     let other = store.as_ref().zip(path).and_then(|(store, path)| Some((path, store.other()?)));
@@ -96,9 +99,9 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     Ok((table, refresher))
 }
 
-/// Waits for the process that has the state file to end, where this one cannot do without: one that is being replaced
-/// may be ending. To be called before anything is served, so that nobody waits for an answer meanwhile; [`build`] takes
-/// the lock. Blocks, but no longer than until `is_given_up`; `waiting` is to say so.
+/// Waits until no other process has the state file, if this process cannot run without it: the process that it replaces
+/// may be ending. Call it before anything is served, so that no client waits meanwhile. [`build`] takes the lock.
+/// Blocks, at most until `is_given_up`; calls `waiting` with a text for the operator.
 pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let Some(path) = config.state_path.as_deref().filter(|_| needs_state_lock(config)) else { return Ok(()) };
     let say = |holder: &LockHolder| {
@@ -111,7 +114,7 @@ pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: im
     state_lock::wait_until_free(path, is_given_up, say).map_err(|holder| in_use(path, &holder))
 }
 
-/// Who has the state file that this configuration names, and what a server would do that is started with it now.
+/// A text for the operator if another process has the state file: which, and what a second server would do now.
 pub fn state_in_use(config: &Options) -> Option<String> {
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty())?;
     let holder = state_lock::holder(path)?;
@@ -123,12 +126,12 @@ pub fn state_in_use(config: &Options) -> Option<String> {
     Some(format!("the state file {} is in use by {holder}; a second server on it {then}", path.display()))
 }
 
-/// True if a lost state costs more than a call: each call of some endpoint ends the token before it or replaces a
-/// refresh token, and there is no shared store that knows of it.
+/// True if the server must not run without its state file: each call of some endpoint ends the token before it or
+/// replaces a refresh token, and there is no cluster store that knows of it.
 fn needs_state_lock(config: &Options) -> bool {
     let mints = |app: &App| {
-        let kinds = std::iter::once(&app.token).chain(&app.tickets);
-        !app.secret.is_absent() && kinds.into_iter().any(|credential_type| credential_type.renewal == Renewal::Mint)
+        !app.secret.is_absent()
+            && app.credential_types().any(|credential_type| credential_type.renewal == Renewal::Mint)
     };
     config.cluster.is_none() && config.apps.iter().any(mints)
 }
@@ -141,9 +144,9 @@ fn in_use(path: &Path, holder: &LockHolder) -> String {
     )
 }
 
-/// The other nodes. Reads secrets; connects nowhere yet.
+/// Prepares the membership in a cluster. Reads secrets; does not connect yet.
 fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
-    // 0 and the last one have a meaning of their own.
+    // 0 and the last number have special meanings.
     let node = fastrand::u64(1..NodeId::MAX);
     match nodes {
         #[cfg(feature = "redis")]
@@ -155,7 +158,7 @@ fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
         #[cfg(not(feature = "redis"))]
         cluster::Options::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
         cluster::Options::Upstream(upstream) => {
-            // What came from there is sealed again for nobody but this process.
+            // Values from the leader are sealed again, for this process only.
             let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
             let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
             Ok(ClusterMembership { shared, secret, name: upstream.node.clone(), node })
@@ -163,7 +166,7 @@ fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
     }
 }
 
-/// As [`build`], from the parts that matter and with any store.
+/// As [`build`], with any state store.
 pub fn build_with(
     upstream: &ClientOptions,
     apps: &[App],
@@ -172,12 +175,12 @@ pub fn build_with(
     Ok(build_in(&Env::real(upstream)?, upstream, apps, store))
 }
 
-/// What the refresher stands on: the machine and the network, or a simulation of both.
+/// What the refresher runs on: the machine and the network, or a simulation of both.
 #[derive(Clone)]
 pub struct Env {
     pub upstream: Arc<dyn Upstream>,
     pub clock: Arc<dyn Clock>,
-    /// Names the boot that the boot clock counts from; empty if unknown.
+    /// The id of the boot that the boot clock counts from; empty if unknown.
     pub boot_id: String,
 }
 
@@ -192,18 +195,18 @@ impl Env {
     }
 }
 
-/// What several nodes share, and who this one is among them.
+/// The cluster store, and which node this is.
 #[derive(Clone)]
 pub struct ClusterMembership {
     pub shared: Arc<dyn ClusterStore>,
-    /// What is published is sealed with this.
+    /// Published values are sealed with this.
     pub secret: Secret,
     /// For people.
     pub name: String,
     pub node: NodeId,
 }
 
-/// As [`build_with`], on any env, alone.
+/// As [`build_with`], on any environment, as a single node.
 pub fn build_in(
     env: &Env,
     upstream: &ClientOptions,
@@ -213,7 +216,7 @@ pub fn build_in(
     build_in_cluster(env, upstream, apps, store, None)
 }
 
-/// As [`build_in`], perhaps together with other nodes.
+/// As [`build_in`], perhaps in a cluster.
 pub fn build_in_cluster(
     env: &Env,
     upstream: &ClientOptions,
@@ -291,7 +294,7 @@ pub fn build_in_cluster(
 }
 
 impl ClusterMembership {
-    /// Gives every slot its way to the store.
+    /// Gives every slot its record in the store.
     fn join(
         self,
         slots: &mut [CredentialSlot],
@@ -310,7 +313,7 @@ impl ClusterMembership {
         let mut watched = Vec::with_capacity(slots.len());
         for slot in slots.iter_mut() {
             slot.follows |= !self.shared.has_leases();
-            let CredentialName { appid, endpoint, base, .. } = slot.name();
+            let CredentialIdentity { appid, endpoint, base, .. } = slot.name();
             let handle = handle(&format!("{endpoint}:{appid}:{base}"));
             let (tag, app, kind) = (handle.tag.clone(), appid.clone(), slot.credential_type.key);
             watched.push(WatchedRecord { tag, app, kind, renews: !slot.follows });
@@ -328,25 +331,25 @@ impl ClusterMembership {
     }
 }
 
-/// Who may be handed a verify ticket.
+/// The components, which take verify tickets.
 fn components(plans: &[Plan]) -> HashMap<String, CredentialId> {
     let takes = |plan: &Plan| plan.grant.as_ref().is_some_and(|name| name.what == GrantType::VerifyTicket);
     let components = plans.iter().enumerate().filter(|(_, plan)| takes(plan));
     components.map(|(id, plan)| (plan.appid.clone(), id)).collect()
 }
 
-/// What an app's access token is asked with besides its secret.
+/// What is sent for an app's access token besides its secret.
 fn grant_of(app: &App, base_url: &str) -> Option<GrantName> {
     let (what, component, authorizer) = match &app.component {
         Some(component) => (GrantType::RefreshToken, component.clone(), app.appid.clone()),
         None if app.token == &component::COMPONENT => (GrantType::VerifyTicket, app.appid.clone(), String::new()),
         None => return None,
     };
-    Some(GrantName { what, component, authorizer, base: CredentialName::of(app.token, "", base_url).base })
+    Some(GrantName { what, component, authorizer, base: CredentialIdentity::of(app.token, "", base_url).base })
 }
 
-/// One plan a credential: for each app its access token, then what is fetched with it. An authorizer's token is fetched
-/// with its component's, which stands before it.
+/// A plan for each credential: for each app its access token, then what is fetched with that. An authorizer's token is
+/// fetched with its component's, which is before it in the list.
 fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
     let mut components: HashMap<&str, CredentialId> = HashMap::new();
@@ -381,11 +384,11 @@ fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
     plans
 }
 
-/// What the app may spend on a kind.
+/// The app's quota for a credential type.
 fn quota(app: &App, credential_type: &CredentialType) -> Quota {
     let quota = match (app.daily_quota, app.daily_ticket_quota) {
         (Some(per_day), _) if credential_type == app.token => credential_type.quota.with_daily(per_day),
-        // Whoever knows the day's number has no use for one by the hour.
+        // If the day's quota is configured, the hourly one does not apply.
         (_, Some(per_day)) if credential_type != app.token => Quota::daily(per_day),
         _ => credential_type.quota,
     };
@@ -421,7 +424,7 @@ impl Plan {
         }
     }
 
-    /// What logs and statistics call it: an access token by its app, anything else by its key.
+    /// Its name in logs and statistics: the app for an access token, otherwise its key.
     fn label(&self) -> String {
         if self.parent.is_none() || self.grant.is_some() {
             self.id.clone()
@@ -431,7 +434,7 @@ impl Plan {
     }
 }
 
-/// The state could not be used, and with it the refresh tokens of so many accounts are gone.
+/// Logs that the state file could not be used and the refresh tokens in it are lost.
 fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
     if let (LoadedState::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
         error!(
@@ -445,8 +448,8 @@ fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
     }
 }
 
-/// Gives every slot what was kept for it. Entries of apps no longer configured are dropped with the next write;
-/// refresh tokens are not, see [`Grants::kept`].
+/// Restores every slot from the state. Entries of apps that are no longer configured are dropped with the next write,
+/// but not refresh tokens, see [`Grants::kept`].
 fn restore(
     slots: &mut [CredentialSlot],
     snapshot: &Snapshot,
@@ -454,7 +457,7 @@ fn restore(
     boot_id: &str,
 ) -> (Vec<Option<StateEntry>>, Vec<StoredUsage>) {
     let kept = snapshot.by_name();
-    let counted: HashMap<&CredentialName, &StoredUsage> =
+    let counted: HashMap<&CredentialIdentity, &StoredUsage> =
         snapshot.ledgers.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
     let mut entries = Vec::with_capacity(slots.len());
     let mut ledgers = Vec::with_capacity(slots.len());

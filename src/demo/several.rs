@@ -32,8 +32,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Lines of a node's log that say what is said here in other words.
 const SAID_OTHERWISE: &[&str] = &[
     "ready",
-    "new token",
-    "new token from another node",
+    "renewed",
+    "renewed by another node",
     "no state yet; starting cold",
     "follows another node",
     "finishing what is in flight, then stopping",
@@ -312,9 +312,9 @@ impl Several {
                 place.side = word("side").parse().unwrap_or(place.side);
                 place.ready = true;
             }
-            "new token" | "new token from another node" => {
+            "renewed" | "renewed by another node" => {
                 let generation = entry.get("generation").and_then(Value::as_u64);
-                let fetched = generation.filter(|_| message == "new token");
+                let fetched = generation.filter(|_| message == "renewed");
                 self.renewals.has(word("appid"), word("token"), at, fetched, Instant::now());
             }
             _ => {}

@@ -42,7 +42,7 @@ fn the_token_in_the_old_memcached_is_served_and_none_is_fetched() {
     let node = start(&wechat, &format!("{{ memcached = \"{}\", key = \"access_token\" }}", memcached.address));
     assert_eq!(token(&node), held);
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1, "the script's own");
-    node.await_log("the site's own token is taken over");
+    node.await_log("adopted the site's own token");
     assert!(node.log().contains("end_known=true"), "{}", node.log());
     assert!(!node.log().contains(&held));
     // What memcached keeps of its 7000 s; no renewal of ours ends it sooner.
@@ -68,7 +68,7 @@ fn a_place_without_a_token_is_named_and_the_first_token_is_fetched() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let node = start(&wechat, &format!("{{ memcached = \"127.0.0.1:{nobody}\", key = \"access_token\" }}"));
     assert!(!token(&node).is_empty());
-    node.await_log("the site's own token cannot be taken over");
+    node.await_log("cannot adopt the site's own token");
     let log = node.log();
     assert!(log.contains(&format!("127.0.0.1:{nobody}")) && log.contains("it cannot be reached"), "{log}");
     assert!(log.contains("point them here now"), "what to do: {log}");
@@ -134,7 +134,7 @@ mod sink {
     #[track_caller]
     fn takes_over(node: &Node, wechat: &Wechat, held: &str) {
         assert_eq!(token(node), held, "{}", node.log());
-        node.await_log("the site's own token is taken over");
+        node.await_log("adopted the site's own token");
         wait_for("it to be written", || (figure(node, "writes") != "0").then_some(()));
         assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1, "the script's own");
         assert_eq!(wechat.judge(held), Verdict::Accepted);
@@ -198,7 +198,7 @@ mod sink {
         let _silent = std::os::unix::net::UnixListener::bind(folder.path().join("silent")).unwrap();
         let sink = format!("[[sink]]\nurl = \"unix:{}/silent\"\ntimeout_ms = 60000\n", folder.path().display());
         let node = start(&wechat, &sink);
-        node.await_log("the site's own token cannot be taken over");
+        node.await_log("cannot adopt the site's own token");
         assert!(node.log().contains("it does not answer"), "{}", node.log());
         assert!(!token(&node).is_empty());
         assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1);

@@ -922,7 +922,7 @@ async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
     let second = node.token().unwrap();
     node.stop().await;
     shown.push_str(&log.text());
-    assert!(shown.contains("new token") && shown.contains("no new token"), "{shown}");
+    assert!(shown.contains("renewed") && shown.contains("renewal failed"), "{shown}");
     for hidden in [SECRET, &token[..40], &second[..40]] {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
@@ -938,7 +938,7 @@ async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     assert_eq!(node.status().failures, 4);
     node.stop().await;
     let text = log.text();
-    assert_eq!((text.matches("no new token").count(), text.matches("recovered").count()), (1, 1), "{text}");
+    assert_eq!((text.matches("renewal failed").count(), text.matches("recovered").count()), (1, 1), "{text}");
     assert!(text.contains("suppressed=3") && !text.contains("suppressed=0"), "{text}");
 }
 

@@ -70,7 +70,7 @@ fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_
 
     let _folder = first.stop();
     wait_for("the second to write", || is_saved(&second).then_some(()));
-    second.await_log("the state can be written again");
+    second.await_log("the state file can be written again");
     assert!(fs::read_to_string(&state).unwrap().contains(&token));
     assert_eq!(stat(&second, "state_file_failures"), 0);
     let calls = wechat.calls(APPID).total();
@@ -319,7 +319,7 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     any_token(&node);
     node.signal("TERM");
     assert!(node.wait().success(), "{}", node.log());
-    node.await_log("the state could not be written before the end");
+    node.await_log("the state file could not be written before shutdown");
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     wait_for("the state", || kept.join("state.json").exists().then_some(()));
     fs::rename(&kept, &away).unwrap();
     wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
-    node.await_log("the state cannot be written");
+    node.await_log("the state file cannot be written");
     // Not the same one.
     fs::create_dir(&kept).unwrap();
     wait_for("the state in the new folder", || kept.join("state.json").exists().then_some(()));

@@ -1,4 +1,4 @@
-//! What the driver tells about its work: the journal, how calls ended and how long they took. Decides nothing.
+//! Driver: writes the journal, counts how calls ended and measures how long they took. Never decides anything.
 
 use super::Driver;
 use crate::credential::facts::{Verification, VerificationResult};
@@ -34,7 +34,7 @@ impl Driver {
         self.record_event(id, Event::Fallback { endpoint: self.refresher.slots[id].credential_type.id });
     }
 
-    /// Before anything else is made of it: the value held is still the one that was asked about.
+    /// Records how a fetch ended. Called first, while the present value is still the one that the fetch was about.
     pub(super) fn record_fetch(&mut self, id: CredentialId, purpose: FetchPurpose, outcome: &FetchOutcome) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &self.refresher.slots[id];
@@ -64,7 +64,7 @@ impl Driver {
     }
 }
 
-/// What a trip tells about the value it was made for; none if it was not made to look into it.
+/// What a fetch has found out about the value; none if it was not made to verify it.
 fn verdict(purpose: FetchPurpose, outcome: &FetchOutcome, same: bool) -> Option<VerificationResult> {
     let of_probe = |probe: &Probe| match probe {
         Probe::Alive => VerificationResult::Accepted,

@@ -42,8 +42,8 @@ impl StateStore for Memory {
     }
 }
 
-fn name() -> CredentialName {
-    CredentialName::of(&mp::STABLE, "wx1", "http://a")
+fn name() -> CredentialIdentity {
+    CredentialIdentity::of(&mp::STABLE, "wx1", "http://a")
 }
 
 fn entry(value: &str, generation: u64) -> StateEntry {
