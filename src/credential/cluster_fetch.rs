@@ -134,7 +134,7 @@ pub struct FetchedValue {
 
 impl ClusterFetch {
     /// Takes the lease. `alive` probes the present value; it is called where the decision depends on that.
-    pub async fn begin(
+    pub async fn take_lease(
         sharing: Option<Box<ClusterFetchContext>>,
         alive: impl AsyncFnOnce() -> bool,
     ) -> Result<ClusterFetch, CallPrevented> {
@@ -174,11 +174,11 @@ impl ClusterFetch {
         match discarded {
             Ok(answer) if answer.outcome == OpOutcome::Done => Ok(()),
             Ok(answer) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::LeaseDenied(answer, NextStep::Adopt))
             }
             Err(unreachable) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::StoreUnreachable(unreachable))
             }
         }
@@ -193,7 +193,7 @@ impl ClusterFetch {
             match sharing.usage.try_charge(&sharing.quota, unix_ms.unwrap_or(now_unix_ms), why) {
                 Ok(charge) => self.charge = Some(charge),
                 Err(denied) => {
-                    self.unsent().await;
+                    self.close_unsent().await;
                     return Err(CallPrevented::QuotaExceeded(denied));
                 }
             }
@@ -205,18 +205,18 @@ impl ClusterFetch {
         match lease.announce().await {
             Ok(Some(call_ms)) => Ok(Some(Duration::from_millis(call_ms))),
             Ok(None) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::LeaseExpired)
             }
             Err(unreachable) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::StoreUnreachable(unreachable))
             }
         }
     }
 
     /// Nothing was sent.
-    pub async fn unsent(&mut self) {
+    pub async fn close_unsent(&mut self) {
         if let Some((sharing, charge)) = self.sharing.as_mut().zip(self.charge.take()) {
             sharing.usage.refund(charge);
         }
@@ -224,9 +224,9 @@ impl ClusterFetch {
     }
 
     /// A call brought no value.
-    pub async fn failed(&mut self, failure: &Failure, live: bool) {
+    pub async fn close_failed(&mut self, failure: &Failure, live: bool) {
         if failure.delivery == Delivery::NotSent {
-            return self.unsent().await;
+            return self.close_unsent().await;
         }
         let Some(lease) = &self.lease else { return };
         let asking = self.sharing.as_ref().map_or(FetchEffect::Repeats, |sharing| sharing.asking);
@@ -242,7 +242,7 @@ impl ClusterFetch {
     }
 
     /// A call brought a value.
-    pub async fn answered(
+    pub async fn publish(
         &mut self,
         token: &Token,
         arrival: FetchedValue,
@@ -307,9 +307,9 @@ impl ClusterFetch {
     }
 
     /// Ends the fetch. Returns the counts of all nodes, in a cluster.
-    pub async fn over(mut self) -> Option<QuotaUsage> {
+    pub async fn end(mut self) -> Option<QuotaUsage> {
         if !self.ended {
-            self.unsent().await;
+            self.close_unsent().await;
         }
         self.sharing.map(|sharing| sharing.usage)
     }

@@ -86,7 +86,7 @@ impl CallOutcomes {
     }
 
     /// Counts a call that ended with this name.
-    pub fn count(&mut self, name: &str) {
+    pub fn record(&mut self, name: &str) {
         let place = match name {
             "new" => &mut self.new,
             "same" => &mut self.same,
@@ -156,7 +156,7 @@ pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 const WRITERS_MAX: usize = 8;
 
 impl RefusedWriters {
-    pub(super) fn note(&self, peer: String, times: u64, rival: bool, now: Now) {
+    pub(super) fn record(&self, peer: String, times: u64, rival: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
         let (noted, rival) = known.map_or((times, rival), |known| (known.noted + times, known.rival || rival));
@@ -298,7 +298,7 @@ pub struct Histogram {
 pub struct Durations(Mutex<BTreeMap<(&'static str, &'static str), Histogram>>);
 
 impl Durations {
-    pub(super) fn note(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
+    pub(super) fn record(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
         let mut all = self.0.lock();
         let histogram = all.entry((endpoint, outcome)).or_default();
         let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
@@ -322,7 +322,7 @@ mod tests {
     fn a_duration_on_a_bound_is_within_it() {
         let durations = Durations::default();
         for ms in [0, 25, 26, 10_000, 10_001] {
-            durations.note("token", "new", ms);
+            durations.record("token", "new", ms);
         }
         let (_, histogram) = durations.all()[0];
         assert_eq!(histogram.buckets, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
@@ -346,9 +346,9 @@ mod tests {
     fn the_last_writers_are_remembered_and_no_more() {
         let (writers, now) = (RefusedWriters::default(), Now { boot_ms: 1, unix_ms: 1 });
         for n in 0..20 {
-            writers.note(format!("10.0.0.{n}"), 1, false, now);
+            writers.record(format!("10.0.0.{n}"), 1, false, now);
         }
-        writers.note("10.0.0.15".into(), 1, true, now);
+        writers.record("10.0.0.15".into(), 1, true, now);
         let all = writers.all();
         assert_eq!(all.len(), WRITERS_MAX);
         let last = all.last().unwrap();

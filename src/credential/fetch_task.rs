@@ -202,18 +202,19 @@ impl FetchTask {
             _ => {}
         }
         let sharing = self.sharing.take();
-        let mut cluster_fetch = match ClusterFetch::begin(sharing, async || self.is_accepted(&mut report).await).await {
-            Ok(cluster_fetch) => cluster_fetch,
-            Err(held) => {
-                report.outcome = held.into();
-                return report;
-            }
-        };
+        let mut cluster_fetch =
+            match ClusterFetch::take_lease(sharing, async || self.is_accepted(&mut report).await).await {
+                Ok(cluster_fetch) => cluster_fetch,
+                Err(held) => {
+                    report.outcome = held.into();
+                    return report;
+                }
+            };
         report.outcome = match self.call_secrets(&mut report).await {
             Ok(secrets) => self.fetch(&secrets, &mut cluster_fetch, &mut report).await,
             Err(failure) => FetchOutcome::Failed { failure, sent_ms: self.clock.boot_ms() },
         };
-        report.usage = cluster_fetch.over().await;
+        report.usage = cluster_fetch.end().await;
         report
     }
 
@@ -260,7 +261,7 @@ impl FetchTask {
         if self.cancel.is_cancelled() {
             return FetchOutcome::Cancelled;
         }
-        if let Some(outcome) = self.adopt(cluster_fetch, report).await {
+        if let Some(outcome) = self.adopt_site_value(cluster_fetch, report).await {
             return outcome;
         }
         let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
@@ -284,7 +285,7 @@ impl FetchTask {
                 if let Some(grant) = &self.grant {
                     grant.record_refused(secrets, &mut failure);
                 }
-                cluster_fetch.failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
+                cluster_fetch.close_failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
                 return FetchOutcome::Failed { failure, sent_ms };
             }
         };
@@ -296,7 +297,7 @@ impl FetchTask {
         let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
         let life_ms = token.expires_in_s.saturating_mul(1000);
         report.shown = cluster_fetch
-            .answered(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
+            .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
             .await;
         let doubted = self.purpose != FetchPurpose::Renew || self.renewal_state.is_withdrawn();
         let probe = if same && doubted && self.credential_type.probe.is_some() {
@@ -309,7 +310,11 @@ impl FetchTask {
     }
 
     /// Takes the site's own value instead of a fetch, if it differs from the present one and WeChat accepts it.
-    async fn adopt(&self, cluster_fetch: &mut ClusterFetch, report: &mut FetchReport) -> Option<FetchOutcome> {
+    async fn adopt_site_value(
+        &self,
+        cluster_fetch: &mut ClusterFetch,
+        report: &mut FetchReport,
+    ) -> Option<FetchOutcome> {
         let source = self.adopts_from.as_ref()?;
         let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
         let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
@@ -356,7 +361,7 @@ impl FetchTask {
             Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
         let arrival = FetchedValue { same: false, sent_ms, received_ms, life_ms };
-        report.shown = cluster_fetch.answered(&token, arrival, &self.renewal_state, None).await;
+        report.shown = cluster_fetch.publish(&token, arrival, &self.renewal_state, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })

@@ -114,12 +114,12 @@ struct JournalInner {
 
 impl Journal {
     /// Adds an entry, or counts the credential's last one again if this is a repeat.
-    pub fn note(&self, credential: CredentialId, now: Now, event: Event) {
-        self.note_times(credential, now, 1, event);
+    pub fn record(&self, credential: CredentialId, now: Now, event: Event) {
+        self.record_times(credential, now, 1, event);
     }
 
     /// The same for an event that has happened several times.
-    pub fn note_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
+    pub fn record_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
         let inner = &mut *self.0.lock();
         inner.version += 1;
         let latest = inner.latest.entry(credential).or_default();
@@ -222,12 +222,12 @@ mod tests {
     fn the_same_again_is_counted_and_something_else_is_listed() {
         let journal = Journal::default();
         for ms in 1..=3 {
-            journal.note(0, at(ms), failed(Some(-1), &format!("rid {ms}")));
+            journal.record(0, at(ms), failed(Some(-1), &format!("rid {ms}")));
         }
-        journal.note(0, at(4), failed(None, "no route"));
-        journal.note(0, at(5), failed(None, "timed out"));
-        journal.note(1, at(6), failed(Some(-1), ""));
-        journal.note(0, at(7), Event::Recovered);
+        journal.record(0, at(4), failed(None, "no route"));
+        journal.record(0, at(5), failed(None, "timed out"));
+        journal.record(1, at(6), failed(Some(-1), ""));
+        journal.record(0, at(7), Event::Recovered);
         let all = journal.since(0, at(10), 100);
         let times: Vec<(usize, u64)> = all.iter().map(|entry| (entry.credential, entry.times)).collect();
         assert_eq!(times, [(0, 3), (0, 1), (0, 1), (1, 1), (0, 1)]);
@@ -239,7 +239,7 @@ mod tests {
         let journal = Journal::default();
         for ms in 0..600 {
             let peer = format!("10.0.0.{}", ms % 7);
-            journal.note_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
+            journal.record_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
         }
         let all = journal.since(0, at(120_000), usize::MAX);
         assert_eq!(all.iter().map(|entry| entry.times).sum::<u64>(), 1800);
@@ -249,11 +249,11 @@ mod tests {
     #[test]
     fn whoever_has_seen_a_version_gets_what_came_after() {
         let journal = Journal::default();
-        journal.note(0, at(1), failed(Some(-1), ""));
-        journal.note(1, at(2), Event::Recovered);
+        journal.record(0, at(1), failed(Some(-1), ""));
+        journal.record(1, at(2), Event::Recovered);
         let seen = journal.version();
         assert!(journal.since(seen, at(3), 100).is_empty());
-        journal.note(0, at(4), failed(Some(-1), ""));
+        journal.record(0, at(4), failed(Some(-1), ""));
         let news = journal.since(seen, at(5), 100);
         assert_eq!(news.iter().map(|entry| (entry.seq, entry.times)).collect::<Vec<_>>(), [(1, 2)]);
     }
@@ -261,15 +261,15 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_age_and_each_credential_keeps_its_own() {
         let journal = Journal::default();
-        journal.note(7, at(1), Event::Recovered);
+        journal.record(7, at(1), Event::Recovered);
         for ms in 0..5_000 {
-            journal.note(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200, from: None });
+            journal.record(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200, from: None });
         }
         assert_eq!(journal.since(0, at(5_000), usize::MAX).len(), ENTRIES_MAX);
         assert_eq!(journal.since(0, at(5_000), 10).len(), 10);
         assert_eq!(journal.of(0, at(5_000)).len(), ENTRIES_EACH);
         assert_eq!(journal.of(7, at(5_000)).len(), 1, "others' renewals do not push it out");
-        journal.note(7, at(5_001), Event::Recovered);
+        journal.record(7, at(5_001), Event::Recovered);
         assert_eq!(journal.of(7, at(AGE_MS_MAX + 2)).len(), 1);
         assert!(journal.since(0, at(AGE_MS_MAX + 5_002), usize::MAX).is_empty());
     }
@@ -277,11 +277,11 @@ mod tests {
     #[test]
     fn an_entry_that_has_left_the_ring_and_happens_again_stays_in_order() {
         let journal = Journal::default();
-        journal.note(7, at(1), failed(Some(-1), ""));
+        journal.record(7, at(1), failed(Some(-1), ""));
         for ms in 0..5_000 {
-            journal.note(0, at(ms), Event::Recovered);
+            journal.record(0, at(ms), Event::Recovered);
         }
-        journal.note(7, at(6_000), failed(Some(-1), ""));
+        journal.record(7, at(6_000), failed(Some(-1), ""));
         assert_eq!(journal.of(7, at(6_000))[0].times, 2);
         let all = journal.since(0, at(6_000), usize::MAX);
         assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));

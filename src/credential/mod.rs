@@ -1,6 +1,6 @@
 //! Managed keys: credentials that the server keeps current. Readers never wait for a renewal and never call a platform.
 //!
-//! - `app`, `options`: what is configured.
+//! - `app`, `options`: what is configured. `plan`: which credentials that makes.
 //! - `table`: what readers see. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
 //!   `wildcards` the keys that are known by their end. `facts` and `journal` are what is told besides the values.
 //! - `refresher`: the one writer of the table. `slot` is its data about one credential, `fetch_task` one fetch,
@@ -8,8 +8,8 @@
 //! - `schedule`: when to fetch next, as pure functions. `probe_queue`: which value is probed next. `quota_usage`:
 //!   counts calls and says which quota forbids one. `verification_budget`: limits verifications that clients cause.
 //!   `shared_counts`: counts as nodes share them. `generation`: how values are numbered.
-//! - `state`: what is kept over a restart. `state_writer` writes it, under the lock of `state_lock`; `restore_log` logs
-//!   what the start has found.
+//! - `state`: what is kept over a restart. `state_writer` writes it, under the lock of `state_lock`; `restore` takes it
+//!   over at the start.
 //! - `grants`: verify tickets and refresh tokens, which some fetches need besides the secret. `verify_ticket` reads
 //!   tickets that were pushed, `ticket_files` the files they are in. `adopt`: reads a value that the site has fetched.
 
@@ -22,11 +22,12 @@ pub mod generation;
 pub mod grants;
 pub mod journal;
 mod options;
+mod plan;
 pub mod probe_queue;
 pub mod quota_usage;
 pub mod refresher;
 mod reliable_until;
-mod restore_log;
+mod restore;
 pub mod schedule;
 mod shared_counts;
 mod slot;
@@ -40,12 +41,12 @@ mod verification_budget;
 pub mod verify_ticket;
 mod wildcards;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::{error, warn};
+use tokio::sync::mpsc;
+use tracing::warn;
 
 use refresher::{ClusterWatch, SharedTicket};
 
@@ -54,24 +55,21 @@ pub use options::Options;
 pub use refresher::Refresher;
 pub use table::Table;
 
-use crate::clock::{self, Clock, Now};
+use crate::clock::{self, Clock};
 use crate::cluster::http::HttpStore;
 use crate::cluster::record_handle::{RecordHandle, SecretCheck};
 use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
-use crate::encoding::View;
-use crate::platform::{Client, ClientBuildError, ClientOptions, Upstream};
-use crate::platform::{CredentialType, Quota, Renewal, component};
+use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
-use facts::CredentialInfo;
 use grants::{Grant, GrantName, GrantType, Grants};
-use slot::{ClusterShare, CredentialSlot, Plan};
-use state::{CredentialIdentity, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
+use plan::Plan;
+use slot::{ClusterShare, CredentialSlot};
+use state::{CredentialIdentity, StateStore};
 use state_lock::{LockHolder, LockedStore};
-use state_writer::StateWriter;
-use table::{CredentialId, KeyConfig};
+use table::VerificationRequest;
 use ticket_files::TicketFile;
-use verify_ticket::TicketInbox;
+use verify_ticket::{ReceivedTicket, TicketInbox};
 
 /// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
@@ -224,51 +222,28 @@ pub fn build_in_cluster(
     store: Option<Arc<dyn StateStore>>,
     joined: Option<ClusterMembership>,
 ) -> (Arc<Table>, Refresher) {
-    let plans = plans(upstream, apps);
-    let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
-    table.set_apps(plans.iter().map(|plan| plan.id.as_str()));
-    table.set_infos(plans.iter().map(Plan::about));
-    let (inbox, received_tickets) = TicketInbox::new(components(&plans));
-    table.set_ticket_inbox(inbox);
-    for (credential, plan) in table.credentials().iter().zip(&plans) {
-        if let Some(parent) = plan.parent.and_then(|parent| table.credentials().get(parent)) {
-            credential.set_parent(parent);
-        }
-    }
+    let plans = plan::plans(upstream, apps);
+    let (table, reports, received_tickets) = build_table(&plans);
     let table = Arc::new(table);
     let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
-    let ticket_files = plans.iter().filter_map(ticket_file);
-    let ticket_files = ticket_files.collect();
+    let ticket_files = plans.iter().filter_map(ticket_file).collect();
+    let dependents = plan::dependents(&plans);
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
-    let mut dependents: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
-    for (id, plan) in plans.iter().enumerate() {
-        if let Some(parent) = plan.parent {
-            dependents.entry(parent).or_default().push(id);
-        }
-    }
-    let mut slots: Vec<CredentialSlot> = plans
-        .into_iter()
-        .zip(table.credentials())
-        .map(|(plan, credential)| CredentialSlot::new(credential, plan))
-        .collect();
+    let credentials = plans.into_iter().zip(table.credentials());
+    let mut slots: Vec<CredentialSlot> =
+        credentials.map(|(plan, credential)| CredentialSlot::new(credential, plan)).collect();
     if let Some(joined) = &joined {
         table.sharing.join(&joined.name, joined.shared.has_leases());
     }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
-    let Env { clock, boot_id, .. } = env;
-    let wanted = || names.iter().flatten().cloned();
-    let mut grants = Arc::new(Grants::new(&[], wanted()));
-    let state_writer = store.map(|store| {
-        let authorizers = wanted().filter(|name| name.what == GrantType::RefreshToken).count();
-        let (loaded, now) = (store.load(), clock.now());
-        log_lost_refresh_tokens(&loaded, authorizers);
-        let empty = Snapshot::default();
-        let snapshot = if let LoadedState::Found(snapshot) = &loaded { snapshot } else { &empty };
-        let (entries, ledgers) = restore(&mut slots, snapshot, now, boot_id);
-        restore_log::log_restored(&slots, &loaded, store.path(), now.boot_ms);
-        grants = Arc::new(Grants::new(&snapshot.grants, wanted()));
-        StateWriter::new(store, entries, ledgers, clock.clone(), boot_id).with_grants(grants.clone())
-    });
+    let wanted: Vec<GrantName> = names.iter().flatten().cloned().collect();
+    let (state_writer, grants) = match store {
+        Some(store) => {
+            let (state_writer, grants) = restore::restore(store, &mut slots, &wanted, env);
+            (Some(state_writer), grants)
+        }
+        None => (None, Arc::new(Grants::new(&[], wanted))),
+    };
     for (slot, name) in slots.iter_mut().zip(names) {
         slot.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
     }
@@ -281,7 +256,7 @@ pub fn build_in_cluster(
         slots,
         dependents,
         upstream: env.upstream.clone(),
-        clock: clock.clone(),
+        clock: env.clock.clone(),
         state_writer,
         watch,
         tickets,
@@ -291,6 +266,21 @@ pub fn build_in_cluster(
         watchdog: None,
     };
     (table, refresher)
+}
+
+/// The table, and the refresher's ends of its two queues.
+fn build_table(plans: &[Plan]) -> (Table, mpsc::Receiver<VerificationRequest>, mpsc::Receiver<ReceivedTicket>) {
+    let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
+    table.set_apps(plans.iter().map(|plan| plan.id.as_str()));
+    table.set_infos(plans.iter().map(Plan::about));
+    let (inbox, received_tickets) = TicketInbox::new(plan::components(plans));
+    table.set_ticket_inbox(inbox);
+    for (credential, plan) in table.credentials().iter().zip(plans) {
+        if let Some(parent) = plan.parent.and_then(|parent| table.credentials().get(parent)) {
+            credential.set_parent(parent);
+        }
+    }
+    (table, reports, received_tickets)
 }
 
 impl ClusterMembership {
@@ -329,146 +319,4 @@ impl ClusterMembership {
         }
         (Some(ClusterWatch { shared: self.shared, watched: watched.into() }), tickets)
     }
-}
-
-/// The components, which take verify tickets.
-fn components(plans: &[Plan]) -> HashMap<String, CredentialId> {
-    let takes = |plan: &Plan| plan.grant.as_ref().is_some_and(|name| name.what == GrantType::VerifyTicket);
-    let components = plans.iter().enumerate().filter(|(_, plan)| takes(plan));
-    components.map(|(id, plan)| (plan.appid.clone(), id)).collect()
-}
-
-/// What is sent for an app's access token besides its secret.
-fn grant_of(app: &App, base_url: &str) -> Option<GrantName> {
-    let (what, component, authorizer) = match &app.component {
-        Some(component) => (GrantType::RefreshToken, component.clone(), app.appid.clone()),
-        None if app.token == &component::COMPONENT => (GrantType::VerifyTicket, app.appid.clone(), String::new()),
-        None => return None,
-    };
-    Some(GrantName { what, component, authorizer, base: CredentialIdentity::of(app.token, "", base_url).base })
-}
-
-/// A plan for each credential: for each app its access token, then what is fetched with that. An authorizer's token is
-/// fetched with its component's, which is before it in the list.
-fn plans(upstream: &ClientOptions, apps: &[App]) -> Vec<Plan> {
-    let mut plans: Vec<Plan> = Vec::new();
-    let mut components: HashMap<&str, CredentialId> = HashMap::new();
-    for app in apps {
-        let component = app.component.as_deref().and_then(|component| components.get(component).copied());
-        let plan = |credential_type: &'static CredentialType, parent, keys| Plan {
-            credential_type,
-            platform: app.platform.name,
-            grant: grant_of(app, app.base_url(upstream)).filter(|_| credential_type == app.token),
-            ticket_file: app.verify_ticket_file.clone().filter(|_| credential_type == app.token),
-            follows: app.secret.is_absent(),
-            appid: app.appid.clone(),
-            agent: app.agent.clone(),
-            name: app.name.clone(),
-            id: app.id(),
-            base_url: app.base_url(upstream).to_owned(),
-            secret: app.secret.clone(),
-            parent,
-            keys,
-            quota: quota(app, credential_type),
-            fallback: app.fallback.filter(|_| credential_type == app.token),
-            probe_every_ms: app.probe_every_ms.filter(|_| credential_type == app.token),
-            adopt: app.adopt.clone().filter(|_| credential_type == app.token),
-        };
-        let parent = plans.len();
-        components.insert(&app.appid, parent);
-        plans.push(plan(app.token, component, keys(app, app.token)));
-        plans.extend(
-            app.tickets.iter().map(|credential_type| plan(credential_type, Some(parent), keys(app, credential_type))),
-        );
-    }
-    plans
-}
-
-/// The app's quota for a credential type.
-fn quota(app: &App, credential_type: &CredentialType) -> Quota {
-    let quota = match (app.daily_quota, app.daily_ticket_quota) {
-        (Some(per_day), _) if credential_type == app.token => credential_type.quota.with_daily(per_day),
-        // If the day's quota is configured, the hourly one does not apply.
-        (_, Some(per_day)) if credential_type != app.token => Quota::daily(per_day),
-        _ => credential_type.quota,
-    };
-    match app.forced_per_day {
-        Some(forced_per_day) if credential_type.can_force => Quota { forced_per_day, ..quota },
-        _ => quota,
-    }
-}
-
-/// Every key of one of the app's credentials.
-fn keys(app: &App, credential_type: &CredentialType) -> Vec<KeyConfig> {
-    let built_in = app.built_in_names(credential_type).into_iter();
-    let mut keys: Vec<KeyConfig> =
-        built_in.map(|name| KeyConfig { name, redacted_name: None, view: View::RAW }).collect();
-    keys.extend(app.aliases.iter().filter(|alias| alias.of.is(credential_type)).map(|alias| KeyConfig {
-        name: alias.name.clone(),
-        redacted_name: alias.redacted_name.clone(),
-        view: alias.view.clone(),
-    }));
-    keys
-}
-
-impl Plan {
-    fn about(&self) -> CredentialInfo {
-        CredentialInfo {
-            platform: self.platform,
-            appid: self.appid.clone(),
-            agent: self.agent.clone(),
-            name: self.name.clone(),
-            credential_type: self.credential_type.key,
-            is_token: !self.credential_type.needs_token,
-            can_probe: self.credential_type.probe.is_some(),
-        }
-    }
-
-    /// Its name in logs and statistics: the app for an access token, otherwise its key.
-    fn label(&self) -> String {
-        if self.parent.is_none() || self.grant.is_some() {
-            self.id.clone()
-        } else {
-            format!("{}:{}", self.credential_type.key, self.id)
-        }
-    }
-}
-
-/// Logs that the state file could not be used and the refresh tokens in it are lost.
-fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
-    if let (LoadedState::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
-        error!(
-            error,
-            authorizers,
-            advice = "put the newest good copy of the state file in place and restart; a merchant whose account then \
-                      shows errcode 61023 has to authorise again",
-            "the state cannot be used, and it kept the authorizers' refresh tokens: those in the configuration are \
-             tried, which WeChat may have replaced since"
-        );
-    }
-}
-
-/// Restores every slot from the state. Entries of apps that are no longer configured are dropped with the next write,
-/// but not refresh tokens, see [`Grants::kept`].
-fn restore(
-    slots: &mut [CredentialSlot],
-    snapshot: &Snapshot,
-    now: Now,
-    boot_id: &str,
-) -> (Vec<Option<StateEntry>>, Vec<StoredUsage>) {
-    let kept = snapshot.by_name();
-    let counted: HashMap<&CredentialIdentity, &StoredUsage> =
-        snapshot.ledgers.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
-    let mut entries = Vec::with_capacity(slots.len());
-    let mut ledgers = Vec::with_capacity(slots.len());
-    for slot in slots {
-        ledgers.push(slot.restore_usage(counted.get(slot.name()).map(|kept| &kept.calls)));
-        entries.push(kept.get(slot.name()).map(|entry| {
-            let worth = snapshot.remaining_life(entry, now, boot_id);
-            let entry = entry.rebased(worth, now);
-            slot.restore(&entry, worth, now);
-            entry
-        }));
-    }
-    (entries, ledgers)
 }

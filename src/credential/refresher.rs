@@ -166,7 +166,7 @@ impl Refresher {
             refusal_log: LogThrottle::default(),
             cluster_events,
         };
-        driver.schedule_all();
+        driver.set_first_timers();
         driver.drive(&shutdown).await;
         driver.finish_tasks().await;
         if let Some(state_writer) = state_writer
@@ -225,7 +225,7 @@ impl Driver {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
                     if jumped(clocks, now) {
                         warn!("the machine was suspended or a clock jumped: all timers are set again");
-                        self.rearm_all();
+                        self.reset_timers();
                     }
                     clocks = now;
                 }
@@ -250,7 +250,7 @@ impl Driver {
     }
 
     /// Plans the first fetches: as many at once as may run at once, the others a little later, at random.
-    fn schedule_all(&mut self) {
+    fn set_first_timers(&mut self) {
         let now_ms = self.refresher.clock.boot_ms();
         let tokens = self.refresher.slots.iter().filter(|slot| slot.credential_type.renewal != Renewal::Poll).count();
         let spread_ms = tokens as u64 * SPREAD_MS;
@@ -264,7 +264,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.arm(id, at_ms.max(now_ms + patience_ms));
+            self.set_renewal_timer(id, at_ms.max(now_ms + patience_ms));
             if self.refresher.slots[id].renewal_state.left_ms(now_ms) == 0 && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
@@ -274,7 +274,7 @@ impl Driver {
         self.plan_queued_probe();
     }
 
-    fn arm(&mut self, id: CredentialId, at_ms: BootMs) {
+    fn set_renewal_timer(&mut self, id: CredentialId, at_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         if let Some(key) = slot.timer.take() {
             self.queue.try_remove(&key);
@@ -284,10 +284,10 @@ impl Driver {
         slot.timer = Some(self.queue.insert(Timer::Renewal(id), delay(at_ms, self.refresher.clock.boot_ms())));
     }
 
-    fn rearm_all(&mut self) {
+    fn reset_timers(&mut self) {
         for id in 0..self.refresher.slots.len() {
             if !self.refresher.slots[id].fetching {
-                self.arm(id, self.refresher.slots[id].next_try_ms);
+                self.set_renewal_timer(id, self.refresher.slots[id].next_try_ms);
                 self.plan_probe(id);
             }
         }
@@ -302,7 +302,7 @@ impl Driver {
             return;
         }
         if slot.follows {
-            return self.follow_on(id);
+            return self.check_followed_value(id);
         }
         slot.end_fallback(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
@@ -404,7 +404,7 @@ impl Driver {
         let owner = self.owners.remove(&task);
         match (owner, output) {
             (Some(id), Ok(TaskOutput::Fetched(report))) => self.on_fetch_done(id, *report),
-            (Some(id), Ok(TaskOutput::Persisted)) => self.publish(id),
+            (Some(id), Ok(TaskOutput::Persisted)) => self.publish_persisted(id),
             (Some(id), Ok(TaskOutput::RefreshRequested(came))) => self.on_refresh_requested(id, came),
             (Some(id), Err(error)) => self.on_task_crashed(id, &error),
             // Every task has an owner.
@@ -420,7 +420,7 @@ impl Driver {
         let failure = Failure::transport(&appid, Delivery::Ambiguous, "the fetch task panicked");
         let now_ms = self.refresher.clock.boot_ms();
         if self.on_failure(id, FetchPurpose::Renew, None, &failure, now_ms) == FetchProgress::Over {
-            self.publish(id);
+            self.publish_persisted(id);
         }
     }
 
@@ -480,26 +480,26 @@ impl Driver {
             }
             FetchOutcome::Cancelled => {
                 self.clear_intent(id);
-                self.resume(id);
+                self.resume_schedule(id);
                 FetchProgress::Over
             }
         };
         if progress == FetchProgress::Over {
-            self.finish(id);
+            self.end_fetch(id);
         }
     }
 
     /// Sets the timer that a verification has interrupted.
-    fn resume(&mut self, id: CredentialId) {
+    fn resume_schedule(&mut self, id: CredentialId) {
         let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
         // If there is no planned time in the future, it is computed anew.
         let overdue = slot.next_try_ms <= now_ms;
         let at_ms = if overdue { slot.renewal_state.first_try_ms(now_ms, fastrand::f64()) } else { slot.next_try_ms };
-        self.arm(id, at_ms);
+        self.set_renewal_timer(id, at_ms);
     }
 
     /// Ends a fetch: whoever waits for a verification gets the answer.
-    fn finish(&mut self, id: CredentialId) {
+    fn end_fetch(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         slot.fetching = false;
         for waiter in slot.waiters.drain(..) {
@@ -507,7 +507,7 @@ impl Driver {
             let _ = waiter.send(());
         }
         if slot.share.as_ref().is_some_and(|share| share.origin == ValueOrigin::ThisNodeUnpublished) {
-            self.offer(id);
+            self.offer_to_store(id);
         }
         self.try_replaced_secret(id);
         self.plan_probe(id);
@@ -523,8 +523,13 @@ impl Driver {
             return if self.refresher.slots[id].fetching { FetchProgress::Continues } else { FetchProgress::Over };
         }
         let slot = &mut self.refresher.slots[id];
-        let answer =
-            RenewalAnswer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.lifetime_source, same };
+        let answer = RenewalAnswer {
+            sent_ms,
+            received_ms,
+            expires_in_s: token.expires_in_s,
+            lifetime_source: token.lifetime_source,
+            same,
+        };
         let mut next_ms = slot.renewal_state.record_answer(&answer, fastrand::f64());
         if let Some(adopted) = adopted {
             next_ms = slot.renewal_state.record_adopted(adopted, received_ms);
@@ -553,13 +558,13 @@ impl Driver {
         let waits = !same && slot.credential_type.renewal == Renewal::Mint && self.refresher.state_writer.is_some();
         let version = self.persist(id, &published);
         self.set_healthy(id);
-        self.arm(id, next_ms);
+        self.set_renewal_timer(id, next_ms);
         self.set_next_probe(id);
         if waits && let Some((state_writer, version)) = self.refresher.state_writer.clone().zip(version) {
             self.publish_after_persisting(id, published, state_writer, version);
             return FetchProgress::Continues;
         }
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
         self.start_dependents(id);
         FetchProgress::Over
     }
@@ -590,20 +595,20 @@ impl Driver {
         self.owners.insert(task.id(), id);
     }
 
-    fn publish(&mut self, id: CredentialId) {
+    fn publish_persisted(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         // A later value of another node may have arrived meanwhile.
         let current = slot.credential.published().map_or(0, |current| current.generation);
         if let Some(published) = slot.pending.take().filter(|published| published.generation >= current) {
-            slot.put(published);
+            slot.publish_with_status(published);
             self.start_dependents(id);
         }
-        self.finish(id);
+        self.end_fetch(id);
     }
 
     fn persist(&self, id: CredentialId, published: &Published) -> Option<u64> {
         let state_writer = self.refresher.state_writer.as_ref()?;
-        let entry = self.refresher.slots[id].entry(published, self.refresher.clock.now());
+        let entry = self.refresher.slots[id].state_entry(published, self.refresher.clock.now());
         Some(state_writer.update_entry(id, |kept| *kept = entry))
     }
 
@@ -655,7 +660,7 @@ impl Driver {
             slot.renewal_state.record_failure(failure.class, failure.delivery, sent_ms, now, fastrand::f64())
         };
         slot.blocked_with = matches!(failure.class, Class::Operator(_) | Class::Internal).then_some(secret);
-        let shortened = slot.adjust_end();
+        let shortened = slot.adjust_expiry();
         slot.show_failure(failure, now.boot_ms, next_ms);
         self.record_failed_event(id, failure);
         match shortened {
@@ -671,7 +676,7 @@ impl Driver {
             return FetchProgress::Continues;
         }
         slot.credential.end_wait();
-        self.arm(id, next_ms);
+        self.set_renewal_timer(id, next_ms);
         FetchProgress::Over
     }
 

@@ -71,7 +71,7 @@ pub struct RenewalAnswer {
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
     pub expires_in_s: u64,
-    pub told: LifetimeSource,
+    pub lifetime_source: LifetimeSource,
     /// The value is the one we have.
     pub same: bool,
 }
@@ -174,9 +174,9 @@ impl RenewalState {
     pub fn record_answer(&mut self, answer: &RenewalAnswer, random: f64) -> BootMs {
         (self.failures, self.blocks) = (0, 0);
         if answer.same {
-            self.same_value(answer);
+            self.record_same_value(answer);
         } else {
-            self.new_value(answer);
+            self.record_new_value(answer);
         }
         let now = answer.received_ms;
         if self.renewal == Renewal::Poll {
@@ -404,7 +404,7 @@ impl RenewalState {
         }
     }
 
-    fn new_value(&mut self, answer: &RenewalAnswer) {
+    fn record_new_value(&mut self, answer: &RenewalAnswer) {
         (self.withdrawn_ms, self.expires_if_none_lost_ms, self.reliable_lead_ms) = (None, None, None);
         self.adopted = None;
         self.lost_calls.clear();
@@ -421,20 +421,20 @@ impl RenewalState {
         self.asks = 0;
         // A stable value in its last second cannot be used. A classic one was made just now.
         let remaining_is_told = matches!(self.renewal, Renewal::Window { .. } | Renewal::AtEnd);
-        let dying = answer.told == LifetimeSource::Zero && remaining_is_told;
+        let dying = answer.lifetime_source == LifetimeSource::Zero && remaining_is_told;
         self.ends_by_ms = dying.then_some(answer.received_ms + 1_000);
         self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + told_ms });
     }
 
     /// `expires_in` is rounded down, so the value ends in [sent + e, received + e + 1 s). The more exact one is kept.
-    fn same_value(&mut self, answer: &RenewalAnswer) {
+    fn record_same_value(&mut self, answer: &RenewalAnswer) {
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         let earliest = answer.sent_ms + told_ms;
         let current = self.expires_ms.unwrap_or(earliest);
-        let expires = match answer.told {
+        let expires = match answer.lifetime_source {
             LifetimeSource::AsGiven if current > answer.received_ms + told_ms + 1_000 => earliest,
             LifetimeSource::AsGiven => current.max(earliest),
-            LifetimeSource::Zero => self.said_to_end(answer, current, earliest),
+            LifetimeSource::Zero => self.expiry_after_zero(answer, current, earliest),
             LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong
                 if current > answer.received_ms =>
             {
@@ -454,7 +454,7 @@ impl RenewalState {
 
     /// `expires_in` 0 is true for a value in its last second. If the platform still answers with it after that second,
     /// the 0 was wrong, and the value is taken to live on.
-    fn said_to_end(&mut self, answer: &RenewalAnswer, current: BootMs, earliest: BootMs) -> BootMs {
+    fn expiry_after_zero(&mut self, answer: &RenewalAnswer, current: BootMs, earliest: BootMs) -> BootMs {
         let ends_by = *self.ends_by_ms.get_or_insert(answer.received_ms + 1_000);
         let meaningless = answer.sent_ms >= ends_by || current > answer.received_ms + 1_000;
         match meaningless {

@@ -65,8 +65,8 @@ impl SharedCounts {
         quota: &Quota,
         store_ms: StoreMs,
     ) -> Result<SharedCounts, CountsRejected> {
-        let told: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
-        let sealed = told.sealed.ok_or(CountsRejected::Unsealed)?;
+        let outer: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
+        let sealed = outer.sealed.ok_or(CountsRejected::Unsealed)?;
         let opened = seal.open_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
         let counts: SharedCounts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
         let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));

@@ -3,7 +3,6 @@
 //! Publishes values and writes statistics through its [`Credential`]. Never calls, never sleeps, never decides when to
 //! fetch; the driver does that.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,8 @@ use super::adopt::{self, TokenSource};
 use super::app::Adopt;
 use super::fetch_task::FetchPurpose;
 use super::generation;
-use super::grants::{Grant, GrantName};
+use super::grants::Grant;
+use super::plan::Plan;
 use super::quota_usage::{ChargedCall, QuotaUsage};
 use super::schedule::{RenewalState, ms_to_next_day};
 use super::state::{CredentialIdentity, RemainingLife, StateEntry, StoredUsage};
@@ -30,36 +30,6 @@ use crate::platform::{Class, Failure, LifetimeSource, Token};
 use crate::platform::{CredentialType, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
 use crate::secret_source::SecretSource;
-
-/// A credential as configured.
-pub(super) struct Plan {
-    pub credential_type: &'static CredentialType,
-    /// The platform's name.
-    pub platform: &'static str,
-    pub appid: String,
-    pub agent: Option<String>,
-    /// What people call the app.
-    pub name: Option<String>,
-    /// The appid, with the agent if there is one. Names the credential in keys and in the state file.
-    pub id: String,
-    pub base_url: String,
-    pub secret: SecretSource,
-    /// The credential whose value it is fetched with.
-    pub parent: Option<CredentialId>,
-    pub keys: Vec<super::table::KeyConfig>,
-    pub quota: Quota,
-    /// Asked in place of `kind` for the rest of a day whose quota is used up.
-    pub fallback: Option<&'static CredentialType>,
-    /// How often to probe the value; 0 for never, none for the order of the probe queue.
-    pub probe_every_ms: Option<u64>,
-    /// Where the site keeps a value that it has fetched itself.
-    pub adopt: Option<Adopt>,
-    /// What it is asked with besides its secret.
-    pub grant: Option<GrantName>,
-    pub ticket_file: Option<PathBuf>,
-    /// Nothing is there to call WeChat with: another node does.
-    pub follows: bool,
-}
 
 /// The driver's data about one credential.
 pub(super) struct CredentialSlot {
@@ -383,7 +353,7 @@ impl CredentialSlot {
 
     /// Adds a client that waits. At the limit, closed ones are removed, and the new one is dropped (its receiver
     /// fails).
-    pub(super) fn wait(&mut self, waiter: oneshot::Sender<()>) {
+    pub(super) fn add_waiter(&mut self, waiter: oneshot::Sender<()>) {
         if self.waiters.len() >= REPORTS_MAX {
             self.waiters.retain(|waiter| !waiter.is_closed());
         }
@@ -401,7 +371,7 @@ impl CredentialSlot {
     pub(super) fn begin_fallback(&mut self, unix_ms: i64) -> bool {
         let Some(fallback) = self.fallback.filter(|fallback| self.credential_type != *fallback) else { return false };
         self.fallback_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
-        self.ask_as(fallback);
+        self.set_type(fallback);
         log_credential!(
             warn,
             self.credential,
@@ -414,11 +384,11 @@ impl CredentialSlot {
     pub(super) fn end_fallback(&mut self, unix_ms: i64) {
         if self.fallback_until_unix_ms.is_some_and(|until| unix_ms >= until) {
             self.fallback_until_unix_ms = None;
-            self.ask_as(self.configured_type);
+            self.set_type(self.configured_type);
         }
     }
 
-    pub(super) fn ask_as(&mut self, credential_type: &'static CredentialType) {
+    pub(super) fn set_type(&mut self, credential_type: &'static CredentialType) {
         self.credential_type = credential_type;
         self.renewal_state.renewal = credential_type.renewal;
         self.credential.update_status(|status| status.endpoint = credential_type.id);
@@ -427,8 +397,8 @@ impl CredentialSlot {
     /// WeChat wants no call before the next planned one (with 89503 it messages a person at each call), or an operator
     /// has to act: a client's report causes no earlier call.
     pub(super) fn is_barred(&self, now_ms: BootMs) -> bool {
-        let told = matches!(self.credential.status(now_ms).state, CredentialState::Waiting | CredentialState::Blocked);
-        told && now_ms < self.next_try_ms
+        let waits = matches!(self.credential.status(now_ms).state, CredentialState::Waiting | CredentialState::Blocked);
+        waits && now_ms < self.next_try_ms
     }
 
     /// Calls that are left of today's quota.
@@ -452,7 +422,7 @@ impl CredentialSlot {
     }
 
     /// Publishes a value, its statistics first.
-    pub(super) fn put(&mut self, published: Published) {
+    pub(super) fn publish_with_status(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
         // First, so that a client that has read the value finds it in the statistics too.
         let (life_ms, fetched) = (self.renewal_state.life_ms, self.fetched);
@@ -473,14 +443,14 @@ impl CredentialSlot {
     }
 
     /// Sets the published expiry to that of the schedule. Returns what is published now if it has changed.
-    pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
+    pub(super) fn adjust_expiry(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
         let expires_boot_ms = self.renewal_state.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
-        self.put(self.published(old.value.clone(), old.generation, expires_boot_ms));
+        self.publish_with_status(self.published(old.value.clone(), old.generation, expires_boot_ms));
         self.credential.published()
     }
 
-    pub(super) fn entry(&self, published: &Published, now: Now) -> Option<StateEntry> {
+    pub(super) fn state_entry(&self, published: &Published, now: Now) -> Option<StateEntry> {
         let fetched = self.fetched.unwrap_or(now);
         // A withdrawn value is written with its real expiry: the refusal may be a false alarm.
         let withdrawn_ms = self.renewal_state.withdrawn_end_ms();

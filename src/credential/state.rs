@@ -67,8 +67,8 @@ pub struct Snapshot {
     pub entries: Vec<Arc<StateEntry>>,
     /// The counted calls, also of credentials that never had a value: a server that restarts again and again must not
     /// forget its calls. Files of earlier versions have none.
-    #[serde(default)]
-    pub ledgers: Vec<Arc<StoredUsage>>,
+    #[serde(default, rename = "ledgers")]
+    pub usages: Vec<Arc<StoredUsage>>,
     /// Verify tickets and refresh tokens. Files of earlier versions have none.
     #[serde(default)]
     pub grants: Vec<KeptGrant>,
@@ -478,7 +478,7 @@ mod tests {
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
             entries: vec![Arc::new(entry())],
-            ledgers: vec![Arc::new(StoredUsage { name: entry().name, calls: calls() })],
+            usages: vec![Arc::new(StoredUsage { name: entry().name, calls: calls() })],
             grants: Vec::new(),
         }
     }
@@ -639,14 +639,14 @@ mod tests {
         let (_folder, store) = store();
         store.save(&snapshot()).unwrap();
         let LoadedState::Found(found) = store.load() else { panic!() };
-        assert_eq!(found.ledgers, snapshot().ledgers);
+        assert_eq!(found.usages, snapshot().usages);
         let mut payload = serde_json::to_value(snapshot()).unwrap();
         payload.as_object_mut().unwrap().remove("ledgers").unwrap();
         let payload = serde_json::value::to_raw_value(&payload).unwrap();
         let crc32 = crc32fast::hash(payload.get().as_bytes());
         let old = Envelope { format: FORMAT.to_owned(), version: VERSION, crc32, payload: &payload };
         let found = decode(&serde_json::to_string(&old).unwrap()).unwrap();
-        assert_eq!((found.entries.len(), found.ledgers.len()), (1, 0));
+        assert_eq!((found.entries.len(), found.usages.len()), (1, 0));
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn plain(host: &str) -> String {
 /// Why the lock was not taken.
 #[derive(Debug)]
 enum LockFailure {
-    Held(LockHolder),
+    Taken(LockHolder),
     /// The file system has no locks.
     Unsupported(io::Error),
     /// The lock file cannot be made or opened.
@@ -111,7 +111,7 @@ impl Lock {
             let file = open(&path).map_err(LockFailure::Unavailable)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(LockFailure::Held(LockHolder::read(&file))),
+                Err(TryLockError::WouldBlock) => return Err(LockFailure::Taken(LockHolder::read(&file))),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
                     return Err(LockFailure::Unsupported(error));
                 }
@@ -133,7 +133,7 @@ impl Lock {
         let mut tries = 1;
         loop {
             match Lock::take(state) {
-                Err(LockFailure::Held(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
+                Err(LockFailure::Taken(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
                 taken => return taken,
             }
             tries += 1;
@@ -220,7 +220,7 @@ impl LockedStore {
     pub fn open(path: &Path) -> LockedStore {
         let hold = match Lock::take_patiently(path) {
             Ok(lock) => LockState::Ours(lock),
-            Err(LockFailure::Held(holder)) => LockState::NotOurs(holder),
+            Err(LockFailure::Taken(holder)) => LockState::NotOurs(holder),
             Err(LockFailure::Unsupported(error)) => {
                 log_locks_unsupported(path, &error);
                 LockState::Unsupported
@@ -290,7 +290,7 @@ impl StateStore for LockedStore {
         }
         match Lock::take(&self.path) {
             Ok(lock) => *self.hold.lock() = LockState::Ours(lock),
-            Err(LockFailure::Held(holder)) => {
+            Err(LockFailure::Taken(holder)) => {
                 let text = format!("the state file is in use by {holder}");
                 *self.hold.lock() = LockState::NotOurs(holder);
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
@@ -338,8 +338,8 @@ mod tests {
 
     fn snapshot(appid: &str) -> Snapshot {
         let name = CredentialIdentity::of(&crate::platform::mp::STABLE, appid, "http://a");
-        let ledgers = vec![Arc::new(StoredUsage { name, calls: QuotaUsage::default() })];
-        Snapshot { boot_id: appid.into(), ledgers, ..Snapshot::default() }
+        let usages = vec![Arc::new(StoredUsage { name, calls: QuotaUsage::default() })];
+        Snapshot { boot_id: appid.into(), usages, ..Snapshot::default() }
     }
 
     fn found(loaded: LoadedState) -> String {
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(holder(&state), None, "a look makes no file");
         assert!(!lock_path(&state).exists());
         let lock = Lock::take(&state).unwrap();
-        let LockFailure::Held(other) = Lock::take(&state).unwrap_err() else { panic!() };
+        let LockFailure::Taken(other) = Lock::take(&state).unwrap_err() else { panic!() };
         assert_eq!(other, LockHolder::this_process());
         assert_eq!(holder(&state), Some(other));
         drop(lock);
@@ -402,7 +402,7 @@ mod tests {
         // A hard link is a file like any other, and keeps others out.
         fs::hard_link(&precious, lock_path(&state)).unwrap();
         let lock = Lock::take(&state).unwrap();
-        assert!(matches!(Lock::take(&state), Err(LockFailure::Held(_))));
+        assert!(matches!(Lock::take(&state), Err(LockFailure::Taken(_))));
         assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
         drop(lock);
     }

@@ -29,7 +29,7 @@ pub struct StateWriter {
     store: Arc<dyn StateStore>,
     /// In `Arc`s, because a snapshot of all entries is taken for each write.
     entries: Arc<Mutex<Vec<Option<Arc<StateEntry>>>>>,
-    ledgers: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
+    usages: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
     grants: Arc<Grants>,
     /// Calls were counted since the last write.
     counted: Arc<AtomicBool>,
@@ -75,22 +75,22 @@ const BACKOFF_AT_THE_END: Duration = Duration::from_millis(250);
 const ELSEWHERE_WAIT: Duration = Duration::from_secs(1);
 
 impl StateWriter {
-    /// `entries` and `ledgers` as loaded, by credential id.
+    /// `entries` and `usages` as loaded, by credential id.
     pub fn new(
         store: Arc<dyn StateStore>,
         entries: Vec<Option<StateEntry>>,
-        ledgers: Vec<StoredUsage>,
+        usages: Vec<StoredUsage>,
         clock: Arc<dyn Clock>,
         boot_id: &str,
     ) -> StateWriter {
         let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
-        let ledgers = ledgers.into_iter().map(Arc::new).collect();
+        let usages = usages.into_iter().map(Arc::new).collect();
         let grants = Arc::default();
         StateWriter {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
-            ledgers: Arc::new(Mutex::new(ledgers)),
+            usages: Arc::new(Mutex::new(usages)),
             grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
@@ -144,7 +144,7 @@ impl StateWriter {
 
     /// Records counted calls. They are written with the next change, after a minute, or at the end.
     pub fn record_usage(&self, id: usize, calls: &QuotaUsage) {
-        if let Some(kept) = self.ledgers.lock().get_mut(id) {
+        if let Some(kept) = self.usages.lock().get_mut(id) {
             let kept = Arc::make_mut(kept);
             kept.calls.clone_from(calls);
             if let Some(elsewhere) = self.usage_elsewhere.lock().get(&id) {
@@ -309,11 +309,11 @@ impl StateWriter {
     fn take_over(&self, found: &Snapshot) {
         self.grants.take_over(&found.grants);
         let theirs: HashMap<&CredentialIdentity, &StoredUsage> =
-            found.ledgers.iter().map(|kept| (&kept.name, &**kept)).collect();
+            found.usages.iter().map(|kept| (&kept.name, &**kept)).collect();
         let values = found.by_name();
         let now = self.clock.now();
         let mut entries = self.entries.lock();
-        for (id, kept) in self.ledgers.lock().iter_mut().enumerate() {
+        for (id, kept) in self.usages.lock().iter_mut().enumerate() {
             if let Some(theirs) = theirs.get(&kept.name) {
                 Arc::make_mut(kept).calls.merge(&theirs.calls);
                 self.usage_elsewhere.lock().insert(id, theirs.calls.clone());
@@ -328,11 +328,11 @@ impl StateWriter {
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
         let none = QuotaUsage::default();
-        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
+        let usages = self.usages.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         let grants = self.grants.kept(now.unix_ms);
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers, grants }
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, usages, grants }
     }
 }
 

@@ -76,7 +76,7 @@ pub struct RenderedValue {
 impl RenderedValue {
     /// Records a read. Written only if it was not read before, so that readers share the cache line.
     #[inline]
-    pub fn note_read(&self) {
+    pub fn record_read(&self) {
         if !self.was_read.load(Ordering::Relaxed) {
             self.was_read.store(true, Ordering::Relaxed);
         }
@@ -278,7 +278,7 @@ pub struct Credential {
 impl Credential {
     /// Records that its values are passed on to another node or to a store of the site. Reads there cannot be seen
     /// here, so it counts as read all the time.
-    pub fn note_distant_readers(&self) {
+    pub fn record_distant_readers(&self) {
         self.has_distant_readers.store(true, Ordering::Relaxed);
     }
 
@@ -402,8 +402,8 @@ impl Credential {
     fn write_refused_writes(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
         let times = self.refusals_unnoted.swap(0, Ordering::Relaxed);
         if times > 0 {
-            self.writers.note(peer.clone(), times, rival, now);
-            journal.note_times(self.id, now, times, Event::RefusedWrite { peer, rival });
+            self.writers.record(peer.clone(), times, rival, now);
+            journal.record_times(self.id, now, times, Event::RefusedWrite { peer, rival });
             self.touch();
         }
     }
@@ -424,8 +424,8 @@ impl Credential {
     }
 
     /// Writes an event into the journal.
-    pub fn note(&self, journal: &Journal, now: Now, event: Event) {
-        journal.note(self.id, now, event);
+    pub fn record_event(&self, journal: &Journal, now: Now, event: Event) {
+        journal.record(self.id, now, event);
         self.touch();
     }
 
@@ -613,7 +613,7 @@ impl ManagedKey {
         };
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
-                shown.note_read();
+                shown.record_read();
                 let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
                 then(KeyReading::Bytes(ManagedValue { rendered, times, flags, cas: shown.generation }))
             }
@@ -682,7 +682,7 @@ pub struct Table {
 }
 
 /// Sets the bit of a key's length. False if no key can be that long.
-fn note_length(lengths: &mut [u64; 4], length: usize) -> bool {
+fn record_length(lengths: &mut [u64; 4], length: usize) -> bool {
     let word = lengths.get_mut(length / 64);
     word.map(|word| *word |= 1 << (length % 64)).is_some()
 }
@@ -738,7 +738,7 @@ impl Table {
             for (key, view) in keys.into_iter().zip(indices) {
                 if has_wildcard(&key.name) {
                     wildcards.push(name(key, view, &credential));
-                } else if note_length(&mut lengths, key.name.len()) {
+                } else if record_length(&mut lengths, key.name.len()) {
                     let (key, name) = name(key, view, &credential);
                     names.insert(key, name);
                 }

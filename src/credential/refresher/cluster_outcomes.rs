@@ -54,14 +54,14 @@ impl Driver {
             NextStep::Adopt | NextStep::Call { .. } if slot.next_try_ms == before => {
                 now_ms + slot.renewal_state.check_spacing_ms()
             }
-            NextStep::Adopt | NextStep::Call { .. } => return self.finish(id),
+            NextStep::Adopt | NextStep::Call { .. } => return self.end_fetch(id),
         };
         let slot = &self.refresher.slots[id];
         if slot.next_try_ms == before || at_ms < slot.next_try_ms {
-            self.arm(id, at_ms);
+            self.set_renewal_timer(id, at_ms);
         }
         self.restore_state(id);
-        self.finish(id);
+        self.end_fetch(id);
     }
 
     /// Sets the status back to what it is when no fetch runs.
@@ -81,7 +81,7 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         log_credential!(debug, self.refresher.slots[id].credential, "lease expired before the call was sent");
         self.restore_state(id);
-        self.arm(id, now_ms + BACKOFF_FLOOR_MS + fastrand::u64(0..=1_000));
+        self.set_renewal_timer(id, now_ms + BACKOFF_FLOOR_MS + fastrand::u64(0..=1_000));
     }
 
     /// The store cannot be reached, so nothing was fetched.
@@ -98,7 +98,7 @@ impl Driver {
             // No fault yet: a polled value is trusted for the time of many polls.
             let pause_ms = slot.renewal_state.poll_ms.min(left_ms / 2).max(BACKOFF_FLOOR_MS);
             self.restore_state(id);
-            self.arm(id, now_ms + pause_ms);
+            self.set_renewal_timer(id, now_ms + pause_ms);
             return FetchProgress::Over;
         }
         let appid = &slot.appid;
@@ -110,7 +110,7 @@ impl Driver {
             .alone_from_ms(slot.is_ours())
             .filter(|from_ms| (now_ms..slot.next_try_ms).contains(from_ms))
         {
-            self.arm(id, from_ms);
+            self.set_renewal_timer(id, from_ms);
         }
         progress
     }
@@ -138,7 +138,7 @@ impl Driver {
             self.mark_generation_doubtful(id, generation);
         }
         self.restore_state(id);
-        self.resume(id);
+        self.resume_schedule(id);
     }
 
     /// The store has refused our value because another node has published at the same time. Its value is served and
@@ -151,14 +151,14 @@ impl Driver {
         self.on_record(id, &answer.record, answer.moment);
         let slot = &mut self.refresher.slots[id];
         slot.renewal_state.record_lost_call(sent_ms);
-        if let Some(published) = slot.adjust_end() {
+        if let Some(published) = slot.adjust_expiry() {
             self.persist(id, &published);
         }
         self.restore_state(id);
         let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
         let at_ms = now_ms + fastrand::u64(0..=slot.renewal_state.overlap_ms() / 8);
-        self.arm(id, at_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, at_ms);
+        self.end_fetch(id);
     }
 
     /// Records whether the other nodes have our new value.

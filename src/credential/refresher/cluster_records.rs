@@ -54,7 +54,7 @@ impl CredentialSlot {
     }
 
     /// When another node's value ends. No value is taken to live longer than its type can.
-    fn end_of(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
+    fn limited_expiry_ms(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
         let (theirs_ms, latest_ms) = (moment.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
         if theirs_ms <= latest_ms {
             return theirs_ms;
@@ -179,12 +179,12 @@ impl Driver {
                 };
                 self.on_verification_request(VerificationRequest { id: index, generation, why, done });
             }
-            ClusterEvent::Reachable(reachable) => self.reachable(reachable),
+            ClusterEvent::Reachable(reachable) => self.on_reachability(reachable),
             ClusterEvent::UpToDate { as_of_ms } => self.refresher.table.sharing.record_contact(as_of_ms),
         }
     }
 
-    fn reachable(&mut self, reachable: Result<(), Unreachable>) {
+    fn on_reachability(&mut self, reachable: Result<(), Unreachable>) {
         let now_ms = self.refresher.clock.boot_ms();
         let before = self.refresher.table.sharing.set_reachable(reachable.is_ok(), now_ms);
         if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::mirrors) {
@@ -209,7 +209,7 @@ impl Driver {
                     let slot = &self.refresher.slots[id];
                     let waits = slot.renewal_state.failures > 0 || !slot.is_live(now_ms);
                     if !slot.fetching && slot.share.is_some() && !slot.follows && waits {
-                        self.arm(id, now_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
+                        self.set_renewal_timer(id, now_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
                     }
                 }
             }
@@ -230,12 +230,12 @@ impl Driver {
         let held = slot.generation();
         let Some(share) = slot.share.as_mut() else { return };
         share.moment = Some(moment);
-        let told = record.value.clone().map(|sealed| (record.generation, sealed));
-        let known = share.sealed == told && told.is_some();
+        let sealed = record.value.clone().map(|sealed| (record.generation, sealed));
+        let known = share.sealed == sealed && sealed.is_some();
         if !known {
-            share.sealed = told;
+            share.sealed = sealed;
             match share.handle.open(record) {
-                None if live => self.offer(id),
+                None if live => self.offer_to_store(id),
                 None => {}
                 // Our own publication. The running fetch will report it.
                 Some(Ok(value)) if slot.fetching && value.node == share.handle.node => share.sealed = None,
@@ -244,9 +244,9 @@ impl Driver {
                     let (by, generation) = (value.by.clone(), value.generation);
                     let fetched_ms = moment.to_boot_ms(value.fetched_ms);
                     if slot.mirrors() {
-                        self.mirror(id, value, moment);
+                        self.take_over_from_leader(id, value, moment);
                     } else {
-                        self.compare(id, value, moment);
+                        self.compare_with_store(id, value, moment);
                     }
                     self.record_node_name(&by, fetched_ms);
                     let credential = &self.refresher.slots[id].credential;
@@ -254,10 +254,10 @@ impl Driver {
                         credential.set_renewed_by(&by);
                     }
                 }
-                Some(Err(unsealable)) => self.discard(id, unsealable),
+                Some(Err(unsealable)) => self.remove_unopenable(id, unsealable),
             }
         } else if record.generation < held && live {
-            self.offer(id);
+            self.offer_to_store(id);
         } else if record.generation == held && !live {
             // It could be used when it arrived.
             share.expired_generation = record.generation;
@@ -273,13 +273,13 @@ impl Driver {
     }
 
     /// Compares a value of the store with ours.
-    fn compare(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn compare_with_store(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let published = slot.credential.published();
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
-        let theirs_ms = slot.end_of(&value, moment, now_ms);
+        let theirs_ms = slot.limited_expiry_ms(&value, moment, now_ms);
         let older = slot.fetched.is_some_and(|ours| moment.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
         let withdrawn = value.withdrawn;
         let beside = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
@@ -289,40 +289,40 @@ impl Driver {
                     share.expired_generation = value.generation;
                 }
                 if slot.is_live(now_ms) {
-                    self.offer(id);
+                    self.offer_to_store(id);
                 }
             }
-            RecordMeaning::Offer => self.offer(id),
-            RecordMeaning::Withdraw => self.withdraw_as_others_did(id),
+            RecordMeaning::Offer => self.offer_to_store(id),
+            RecordMeaning::Withdraw => self.withdraw_for_cluster(id),
             RecordMeaning::Nothing => {
                 log_credential!(debug, slot.credential, "the cluster store still has the refused token or an older one")
             }
             RecordMeaning::Agree => self.on_same_record(id, value.generation, theirs_ms),
             RecordMeaning::Conflict => self.on_conflict(id, value, moment),
-            RecordMeaning::Adopt => self.adopt(id, value, moment),
+            RecordMeaning::Adopt => self.take_over_value(id, value, moment),
         }
     }
 
     /// Takes over what the followed leader lists, whatever our value was.
-    fn mirror(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn take_over_from_leader(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        let expires_ms = slot.end_of(&value, moment, now_ms);
+        let expires_ms = slot.limited_expiry_ms(&value, moment, now_ms);
         let same = slot.credential.published().is_some_and(|ours| *ours.value == *value.value.as_bytes());
         let live = slot.is_live(now_ms);
         if expires_ms <= now_ms {
             return;
         }
         match (value.withdrawn, same) {
-            (true, true) if live => self.withdraw_as_others_did(id),
+            (true, true) if live => self.withdraw_for_cluster(id),
             (true, _) => {}
-            (false, true) if live => self.correct(id, &value, expires_ms),
-            (false, _) => self.adopt(id, value, moment),
+            (false, true) if live => self.update_live_value(id, &value, expires_ms),
+            (false, _) => self.take_over_value(id, value, moment),
         }
     }
 
     /// The same live value with another generation or expiry.
-    fn correct(&mut self, id: CredentialId, value: &PublishedValue, expires_boot_ms: BootMs) {
+    fn update_live_value(&mut self, id: CredentialId, value: &PublishedValue, expires_boot_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         let Some(old) = slot.credential.published() else { return };
         slot.renewal_state.expires_ms = Some(expires_boot_ms);
@@ -333,11 +333,11 @@ impl Driver {
             return;
         }
         self.persist(id, &published);
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
     }
 
     /// Another node has found that WeChat refuses the value that is served here.
-    fn withdraw_as_others_did(&mut self, id: CredentialId) {
+    fn withdraw_for_cluster(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         log_credential!(info, slot.credential, "another node found that WeChat refuses the token; it is withdrawn");
@@ -362,13 +362,13 @@ impl Driver {
         if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
             let published = slot.published(old.value.clone(), generation, expires_boot_ms);
             self.persist(id, &published);
-            self.refresher.slots[id].put(published);
+            self.refresher.slots[id].publish_with_status(published);
         }
         let slot = &self.refresher.slots[id];
         if slot.credential_type.renewal == Renewal::Poll && !slot.fetching {
             let now_ms = self.refresher.clock.boot_ms();
             let next_ms = slot.renewal_state.due_after_others_ms(now_ms, fastrand::f64());
-            self.arm(id, next_ms);
+            self.set_renewal_timer(id, next_ms);
         }
     }
 
@@ -379,7 +379,7 @@ impl Driver {
         let what = "two nodes renewed at the same time; one more fetch follows";
         log_credential!(warn, slot.credential, generation, by, "{what}");
         self.mark_generation_doubtful(id, generation);
-        self.adopt(id, value, moment);
+        self.take_over_value(id, value, moment);
     }
 
     /// Tells the store that this generation has two values, until the store has taken it or it does not matter any
@@ -401,10 +401,10 @@ impl Driver {
     }
 
     /// Takes over a value that another node has fetched.
-    fn adopt(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn take_over_value(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let expires_boot_ms = slot.end_of(&value, moment, now.boot_ms);
+        let expires_boot_ms = slot.limited_expiry_ms(&value, moment, now.boot_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         let life_ms_max = slot.configured_type.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
@@ -432,19 +432,19 @@ impl Driver {
         let published = self.refresher.slots[id].published(Bytes::from(value.value), generation, expires_boot_ms);
         self.persist(id, &published);
         self.set_healthy(id);
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
         self.start_dependents(id);
         if !self.refresher.slots[id].fetching {
             let slot = &self.refresher.slots[id];
             let next_ms = slot.renewal_state.due_after_others_ms(now.boot_ms, fastrand::f64());
-            self.arm(id, next_ms);
+            self.set_renewal_timer(id, next_ms);
             self.set_next_probe(id);
-            self.finish(id);
+            self.end_fetch(id);
         }
     }
 
     /// Offers our value to a store that lacks it: it was emptied, or an old replica was promoted.
-    pub(super) fn offer(&mut self, id: CredentialId) {
+    pub(super) fn offer_to_store(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.fetching || slot.renewal_state.is_withdrawn() {
@@ -474,7 +474,7 @@ impl Driver {
     }
 
     /// Removes a value that cannot be opened from the store. A node that has a value then offers it.
-    fn discard(&mut self, id: CredentialId, unsealable: UnsealError) {
+    fn remove_unopenable(&mut self, id: CredentialId, unsealable: UnsealError) {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.refresher.slots[id];
@@ -511,7 +511,7 @@ impl Driver {
         let slot = &self.refresher.slots[id];
         let again_ms = at_ms + 2 * OFFER_SPREAD_MS + fastrand::u64(0..=OFFER_SPREAD_MS);
         if !live && !slot.fetching && !slot.follows && slot.next_try_ms < again_ms {
-            self.arm(id, again_ms);
+            self.set_renewal_timer(id, again_ms);
         }
     }
 
@@ -552,7 +552,7 @@ impl Driver {
         let settle_ms = now_ms + slot.renewal_state.settle_ms(lease_left_ms, fastrand::f64());
         let at_ms = if live { settle_ms.max(slot.settles_from_ms()) } else { settle_ms };
         if !slot.follows && at_ms < slot.next_try_ms {
-            self.arm(id, at_ms);
+            self.set_renewal_timer(id, at_ms);
         }
     }
 }

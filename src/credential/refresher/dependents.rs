@@ -33,7 +33,7 @@ impl Driver {
         slot.blocked_with = None;
         slot.set_waiting();
         slot.credential.end_wait();
-        self.arm(id, now_ms + LOOK_AGAIN_MS);
+        self.set_renewal_timer(id, now_ms + LOOK_AGAIN_MS);
     }
 
     /// Starts the credentials that wait for this value. Tickets are polled in proportion to its lifetime.
@@ -48,7 +48,7 @@ impl Driver {
             let was_refused = slot.refused_with.is_some_and(|(refused, _)| refused != generation);
             let waits = slot.renewal_state.left_ms(now_ms) == 0 || slot.credential.status(now_ms).waits_for_parent;
             if !slot.fetching && (waits || was_refused) {
-                self.arm(child, now_ms);
+                self.set_renewal_timer(child, now_ms);
             }
         }
     }

@@ -23,7 +23,7 @@ const LOG_AGAIN_MS: u64 = 60_000;
 
 impl Driver {
     /// A follower only checks that it has a live value.
-    pub(super) fn follow_on(&mut self, id: CredentialId) {
+    pub(super) fn check_followed_value(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.renewal_state.left_ms(now_ms);
@@ -34,14 +34,14 @@ impl Driver {
             slot.credential.end_wait();
             self.record_failed_event(id, &failure);
         }
-        self.arm(id, at_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, at_ms);
+        self.end_fetch(id);
     }
 
     /// Asks a node that can call to verify the value. Clients that wait get their answer when that is done.
     pub(super) fn request_refresh(&mut self, id: CredentialId, purpose: FetchPurpose) {
         let slot = &mut self.refresher.slots[id];
-        let Some(share) = &slot.share else { return self.follow_on(id) };
+        let Some(share) = &slot.share else { return self.check_followed_value(id) };
         slot.fetching = true;
         let generation = slot.credential.published().map(|published| published.generation);
         let why = match purpose {
@@ -56,12 +56,12 @@ impl Driver {
         self.owners.insert(task.id(), id);
     }
 
-    pub(super) fn on_refresh_requested(&mut self, id: CredentialId, came: Result<(), Unreachable>) {
-        if let Err(unreachable) = came {
+    pub(super) fn on_refresh_requested(&mut self, id: CredentialId, result: Result<(), Unreachable>) {
+        if let Err(unreachable) = result {
             let now_ms = self.refresher.clock.boot_ms();
             let slot = &mut self.refresher.slots[id];
             let share = slot.share.as_mut();
-            if share.is_some_and(|share| share.log.say("wish", now_ms, LOG_AGAIN_MS).is_some()) {
+            if share.is_some_and(|share| share.log.say("refresh request", now_ms, LOG_AGAIN_MS).is_some()) {
                 let advice = unreachable.advice;
                 log_credential!(
                     warn,
@@ -71,7 +71,7 @@ impl Driver {
                 );
             }
         }
-        self.finish(id);
+        self.end_fetch(id);
     }
 }
 

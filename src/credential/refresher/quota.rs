@@ -129,8 +129,8 @@ impl Driver {
                     _ => slot.renewal_state.first_try_ms(now.boot_ms, fastrand::f64()),
                 };
                 slot.log_failure(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
-                self.arm(id, next_ms);
-                return self.finish(id);
+                self.set_renewal_timer(id, next_ms);
+                return self.end_fetch(id);
             }
             // Polls and probes go on: WeChat may replace the value by itself.
             FetchPurpose::Force => return self.wait_for_new_value(id, None),
@@ -161,7 +161,7 @@ impl Driver {
         slot.show_failure(&failure, now.boot_ms, next_ms);
         slot.credential.end_wait();
         self.record_failed_event(id, &failure);
-        self.arm(id, next_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, next_ms);
+        self.end_fetch(id);
     }
 }

@@ -32,7 +32,7 @@ impl Driver {
         }
         log_credential!(info, slot.credential, ticket, "new verify ticket, fetching with it");
         slot.renewal_state.failures = 0;
-        self.arm(received.id, now_ms);
+        self.set_renewal_timer(received.id, now_ms);
         true
     }
 }

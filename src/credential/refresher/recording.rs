@@ -13,7 +13,7 @@ impl Driver {
         if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.sharing.node()) {
             slot.credential.set_renewed_by(from.as_deref().unwrap_or(own));
         }
-        slot.credential.note(&self.refresher.table.journal, now, event);
+        slot.credential.record_event(&self.refresher.table.journal, now, event);
     }
 
     pub(super) fn record_failed_event(&self, id: CredentialId, failure: &Failure) {
@@ -51,13 +51,13 @@ impl Driver {
             _ => (None, None),
         };
         if let (Some(ended), Some(took_ms)) = (ended, took_ms) {
-            self.refresher.table.durations.note(slot.credential_type.id, ended, took_ms);
+            self.refresher.table.durations.record(slot.credential_type.id, ended, took_ms);
         }
         let generation = held.map_or(0, |held| held.generation);
         let looked = verdict(purpose, outcome, ended == Some("same"));
         let check = looked.map(|verdict| Verification { at_boot_ms: now_ms, generation, verdict });
         slot.credential.update_status(|status| {
-            ended.into_iter().for_each(|ended| status.outcomes.count(ended));
+            ended.into_iter().for_each(|ended| status.outcomes.record(ended));
             status.looks += u64::from(check.is_some());
             status.last_check = check.or(status.last_check);
         });

@@ -23,8 +23,8 @@ pub(super) struct SecretRead {
 }
 
 impl Refresher {
-    /// The files of all secrets; what they hold is told to `told`.
-    pub(super) fn watched_secrets(&self, told: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
+    /// The files of all secrets; their contents go to `reads`.
+    pub(super) fn watched_secrets(&self, reads: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
         let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
         for (id, slot) in self.slots.iter().enumerate() {
             let SecretSource::File(file) = &slot.source else { continue };
@@ -32,10 +32,10 @@ impl Refresher {
             files.entry(file.path().to_owned()).or_insert_with(|| (&slot.source, name(), Vec::new())).2.push(id);
         }
         let watched = files.into_values().filter_map(|(source, name, ids)| {
-            let told = told.clone();
+            let reads = reads.clone();
             source.watched(name, move |secret, at_start| {
                 // It fails only while the refresher ends.
-                let _ = told.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
+                let _ = reads.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
             })
         });
         watched.collect()
@@ -61,13 +61,13 @@ impl Driver {
         if slot.blocked_with.as_ref().is_some_and(|used| used.as_ref() != Some(&secret)) {
             log_credential!(info, slot.credential, "secret file changed, fetching with the new secret");
             slot.renewal_state.failures = 0;
-            return self.arm(id, now_ms);
+            return self.set_renewal_timer(id, now_ms);
         }
         let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
         let may_renew = !slot.is_barred(now_ms) && !slot.is_renewed_by_another(now_ms);
         if slot.grant.as_ref().is_some_and(is_news) && may_renew {
             log_credential!(info, slot.credential, "refresh token in the configuration changed, renewing with it");
-            self.arm(id, now_ms);
+            self.set_renewal_timer(id, now_ms);
         }
     }
 }

@@ -56,7 +56,7 @@ impl Driver {
         let waiting = slot.credential.status(now_ms).state == CredentialState::Waiting;
         let anew = report.why == VerificationReason::Requested && nothing_live && !waiting;
         if !late && slot.fetching {
-            slot.wait(report.done);
+            slot.add_waiter(report.done);
         } else if anew && slot.try_record_verification(report.why, current, now_ms, spacing_ms) {
             // An operator who has corrected something does not wait for the schedule.
             slot.waiters.push(report.done);
@@ -215,7 +215,7 @@ impl Driver {
             Probe::Dead(_) | Probe::Unknown => {}
         }
         self.plan_next_probe(id);
-        self.resume(id);
+        self.resume_schedule(id);
         FetchProgress::Over
     }
 
@@ -232,7 +232,7 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let withdrawn = slot.renewal_state.is_withdrawn();
         if slot.renewal_state.record_accepted(sent_ms)
-            && let Some(published) = slot.adjust_end()
+            && let Some(published) = slot.adjust_expiry()
         {
             self.persist(id, &published);
         }
@@ -274,7 +274,7 @@ impl Driver {
                 true
             }
             Some(Probe::Dead(errcode)) => {
-                self.on_handed_out_though_refused(id, purpose, errcode);
+                self.on_refused_value_answered(id, purpose, errcode);
                 false
             }
             None | Some(Probe::Unknown | Probe::Withheld(_)) if slot.renewal_state.is_withdrawn() => {
@@ -285,7 +285,7 @@ impl Driver {
         }
     }
 
-    fn on_handed_out_though_refused(&mut self, id: CredentialId, purpose: FetchPurpose, errcode: i64) {
+    fn on_refused_value_answered(&mut self, id: CredentialId, purpose: FetchPurpose, errcode: i64) {
         let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| status.dead_but_same += 1);
         if !slot.renewal_state.is_withdrawn() {
@@ -337,8 +337,8 @@ impl Driver {
             });
         });
         slot.credential.end_wait();
-        self.arm(id, next_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, next_ms);
+        self.end_fetch(id);
     }
 
     /// If a verification returns a new value before the old one was due, another program has renewed it.

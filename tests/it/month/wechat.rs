@@ -1,4 +1,4 @@
-//! WeChat behind its weather, as the refresher sees it: the sandbox's rules in place of a network.
+//! WeChat with its outages, as the refresher sees it: the sandbox's rules instead of a network.
 //!
 //! The request is the one the kind makes, the answer is read as from the network; in between, a call may be lost on the
 //! way there, on the way back, or arrive after its sender has given up or died.
@@ -20,7 +20,7 @@ use super::timeline::{CallOutcome, DAY, HOUR, Reply, Timeline, true_now};
 /// The simulated platform and what is counted of it.
 pub struct Wechat {
     pub world: World,
-    /// Its own, so that what befalls the node does not depend on how often it calls.
+    /// Its own, so that what happens to the node does not depend on how often it calls.
     rng: fastrand::Rng,
     /// Slots by kind and app.
     slots: HashMap<(&'static str, String), usize>,
