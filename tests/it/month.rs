@@ -138,7 +138,7 @@ fn check(row: &Row) {
     // One in a million.
     assert!(counts.at_its_end * 1_000_000 <= counts.reads, "{name}: {} reads held in vain", counts.at_its_end);
     assert_eq!(counts.over_quota_days, 0, "{name}: over a quota");
-    assert_eq!(counts.most_in_flight, 1, "{name}: two flights for one credential");
+    assert_eq!(counts.most_in_flight, 1, "{name}: two fetches at once for one credential");
     let start_ms = counts.longest_start_ms;
     assert!(start_ms <= START_MOST_MS, "{name}: {start_ms} ms without a value after a start, in fine weather");
     let tail_ms = counts.longest_tail_ms;
