@@ -33,8 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of a node's log that are not shown, because the demo says the same in other words.
 const LOG_LINES_NOT_SHOWN: &[&str] = &[
     "ready",
-    "new token",
-    "new token from another node",
+    "renewed",
+    "renewed by another node",
     "no state yet; starting cold",
     "follows another node",
     "shutting down: finishing requests in flight",
@@ -326,9 +326,9 @@ impl MultiNodeDemo {
                 addresses.http = word("http").parse().unwrap_or(addresses.http);
                 addresses.ready = true;
             }
-            "new token" | "new token from another node" => {
+            "renewed" | "renewed by another node" => {
                 let generation = entry.get("generation").and_then(Value::as_u64);
-                let fetched = generation.filter(|_| message == "new token");
+                let fetched = generation.filter(|_| message == "renewed");
                 self.renewals.record_token(word("appid"), word("token"), at, fetched, Instant::now());
             }
             _ => {}

@@ -221,7 +221,7 @@ fn a_disk_that_hangs_in_fsync_holds_up_neither_readers_nor_renewals_nor_the_end(
         fs::write(slow_while, "").unwrap();
         renews(&mut client);
         assert!(ends(&mut node).success(), "{}", node.log());
-        node.await_log("the state could not be written before the end");
+        node.await_log("the state file could not be written before shutdown");
     }
 }
 

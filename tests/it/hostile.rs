@@ -428,7 +428,7 @@ fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_b
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap();
     let highest = open.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok()).max().unwrap();
     file_limit(&node, highest.min(8));
-    wait_for("a renewal that finds none", || node.log().contains("no new token").then_some(()));
+    wait_for("a renewal that finds none", || node.log().contains("renewal failed").then_some(()));
     node.await_log("advice=\"raise LimitNOFILE");
     let log = node.log();
     assert!(log.contains("no file descriptor") || log.contains("Too many open files"), "{log}");

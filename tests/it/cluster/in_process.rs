@@ -102,7 +102,7 @@ async fn agreed(nodes: &[Node], generation: u64) -> String {
 
 /// The one record there is, with its tag.
 fn tag(sandbox: &Sandbox, kind: &CredentialType) -> String {
-    let name = state::CredentialName::of(kind, "wx1", &sandbox.base_url());
+    let name = state::CredentialIdentity::of(kind, "wx1", &sandbox.base_url());
     format!("{}:{}:{}", name.endpoint, name.appid, name.base)
 }
 
