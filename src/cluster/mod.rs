@@ -3,7 +3,7 @@
 //! `record` is what the shared store keeps of a credential and what nodes may do to it, `node_rules` what a node does next;
 //! both are pure. `seal` hides what is published. [`ClusterStore`] is what all stores can do: `redis` is the one that nodes
 //! share, `http` follows another node by its side port, `memory` is inside one process. `handle` is one credential's way
-//! to it. docs/en/many-nodes.md says why it is right.
+//! to it. docs/en/cluster.md says why it is right.
 //!
 //! Never calls WeChat and never publishes a value to readers: that is the refresher's part.
 

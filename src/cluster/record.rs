@@ -2,7 +2,7 @@
 //!
 //! Pure: the store's time comes in, a outcome goes out. [`Record::apply`] is the specification. The scripts that run
 //! inside Redis do the same steps, and tests hold them to it; the model check and the simulation run on it as it is.
-//! docs/en/many-nodes.md says in prose why it is right.
+//! docs/en/cluster.md says in prose why it is right.
 //!
 //! Knows nothing of WeChat, of secrets or of what a value means: that is sealed by whoever publishes it.
 

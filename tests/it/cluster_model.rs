@@ -3,7 +3,7 @@
 //! token for every call (`world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold).
 //!
 //! Bounded by how many things go wrong, so it is all of it within the bounds, not a sample. `broken_rules.rs` breaks each rule
-//! in turn, and the search has to notice. docs/en/many-nodes.md says in prose what is shown here.
+//! in turn, and the search has to notice. docs/en/cluster.md says in prose what is shown here.
 //!
 //! Further than the suite goes, in minutes:
 //! `MODEL_NODES=3 MODEL_ADVERSE=2 cargo test --test it -- cluster_model::as_far_as_asked --ignored --nocapture`

@@ -38,7 +38,7 @@ impl From<StoreFault> for Unreachable {
 pub(super) fn advice(fault: RedisFault) -> &'static str {
     match fault {
         RedisFault::Permission => {
-            "the user's ACL is too narrow: docs/en/many-nodes.md has the commands, keys and channels that it takes"
+            "the user's ACL is too narrow: docs/en/cluster.md has the commands, keys and channels that it takes"
         }
         RedisFault::Cluster => {
             "see that all nodes of the cluster can be reached from here under the names that they tell"
