@@ -215,7 +215,7 @@ fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
 #[test]
 fn a_metric_of_ours_is_in_the_manual() {
     let (_wechat, side) = busy();
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/side-port.md");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/http-api.md");
     let manual = std::fs::read_to_string(path).unwrap();
     let rows: Vec<Vec<&str>> = manual
         .lines()
@@ -241,7 +241,7 @@ fn a_metric_of_ours_is_in_the_manual() {
             _ => "",
         };
         let full = format!("{name}{ending}");
-        assert!(rows.iter().any(|row| is_in(row, &full)), "docs/en/side-port.md does not explain {full}");
+        assert!(rows.iter().any(|row| is_in(row, &full)), "docs/en/http-api.md does not explain {full}");
         assert!(answer.contains(&format!("# HELP {name} ")), "{name} has no help");
         count += 1;
     }
