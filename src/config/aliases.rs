@@ -3,9 +3,9 @@
 //! A key may hold the app's secret, because some clients put it into theirs. Such a key is never spoken: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_text};
-use super::value::{Given, Reading, Value, closest, kind, quoted, text, word};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_text};
+use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, word};
 use super::views::Fields;
 use super::{Alias, CredentialName, View};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
@@ -15,11 +15,11 @@ use crate::preset::{PRESETS, Preset};
 
 const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
 
-pub(super) type Template = AliasTemplate<Place>;
+pub(super) type PlacedTemplate = AliasTemplate<Place>;
 
 impl Reader<'_> {
     /// The aliases as written, then those of the presets.
-    pub(super) fn templates(&mut self, table: &Table, owner: &Owner<'_>) -> Vec<Template> {
+    pub(super) fn templates(&mut self, table: &RawTable, owner: &Owner<'_>) -> Vec<PlacedTemplate> {
         let client = self.word(table, "client", &ClientLibrary::WORDS).unwrap_or_default();
         // The aliases that are printed say what comes of it.
         table.forget("client");
@@ -48,12 +48,12 @@ impl Reader<'_> {
     }
 
     /// What stands before the keys of presets; some frameworks put nothing there.
-    pub(super) fn prefix<'t>(&mut self, table: &'t Table, each: &str) -> &'t str {
+    pub(super) fn prefix<'t>(&mut self, table: &'t RawTable, each: &str) -> &'t str {
         match table.get("prefix") {
-            Some(Given { value: Value::Text(empty), .. }) if empty.is_empty() => "",
+            Some(Given { value: RawValue::Text(empty), .. }) if empty.is_empty() => "",
             Some(_) if !table.has("presets") => {
                 let remedy = format!("Add presets = [...], or write the prefix into each {each}.");
-                self.fault(table, "prefix", Problem::new("there are no presets for it to stand before", remedy));
+                self.fault(table, "prefix", SettingProblem::new("there are no presets for it to stand before", remedy));
                 ""
             }
             Some(given) => {
@@ -64,7 +64,7 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn preset(value: &Value) -> Reading<&'static Preset> {
+pub(super) fn preset(value: &RawValue) -> ReadResult<&'static Preset> {
     let name = text(value)?;
     PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
         let names = || PRESETS.iter().map(|preset| preset.name);
@@ -72,17 +72,21 @@ pub(super) fn preset(value: &Value) -> Reading<&'static Preset> {
             Some(close) => format!("Did you mean {close:?}?"),
             None => format!("Known are {}.", names().collect::<Vec<_>>().join(", ")),
         };
-        Problem::new(format!("{} is not known", quoted(name)), remedy)
+        SettingProblem::new(format!("{} is not known", quoted(name)), remedy)
     })
 }
 
-fn template_of(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> Result<Template, (Problem, Place)> {
+fn template_of(
+    item: &Given,
+    kept: &[CredentialName],
+    client: ClientLibrary,
+) -> Result<PlacedTemplate, (SettingProblem, Place)> {
     match &item.value {
-        Value::Text(key) => Ok(AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) }),
-        Value::Table(fields) => table(fields, &item.place, kept, client),
+        RawValue::Text(key) => Ok(AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) }),
+        RawValue::Table(fields) => table(fields, &item.place, kept, client),
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
-            Err((Problem::new(format!("{} is not an alias", kind(other)), remedy), item.place.clone()))
+            Err((SettingProblem::new(format!("{} is not an alias", kind(other)), remedy), item.place.clone()))
         }
     }
 }
@@ -92,10 +96,10 @@ fn table(
     place: &Place,
     kept: &[CredentialName],
     client: ClientLibrary,
-) -> Result<Template, (Problem, Place)> {
+) -> Result<PlacedTemplate, (SettingProblem, Place)> {
     let fields = Fields::of(given, TABLE_KEYS, "an alias")?;
     let Some(key) = fields.read("key", text)? else {
-        let problem = Problem::new("an alias has no key", "Write { key = \"...\", ... }.");
+        let problem = SettingProblem::new("an alias has no key", "Write { key = \"...\", ... }.");
         return Err((problem, place.clone()));
     };
     let of = fields.read("of", |value| of(value, kept))?.unwrap_or(usual(kept));
@@ -109,17 +113,17 @@ fn usual(kept: &[CredentialName]) -> CredentialName {
 }
 
 /// A kind of credential by its word.
-pub(super) fn of_word(value: &Value) -> Reading<CredentialName> {
+pub(super) fn of_word(value: &RawValue) -> ReadResult<CredentialName> {
     word(value, &CredentialName::ALL.map(|of| (CredentialName::word(of), of)))
 }
 
-fn of(value: &Value, kept: &[CredentialName]) -> Reading<CredentialName> {
+fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
     let of = of_word(value)?;
     if kept.contains(&of) {
         return Ok(of);
     }
     let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
-    Err(Problem::new(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}.")))
+    Err(SettingProblem::new(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}.")))
 }
 
 /// An alias as the file could have it.

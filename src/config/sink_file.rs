@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_text, toml_texts};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::sinks::Made;
-use super::value::{Given, Reading, Value, closest, path, quoted, text};
+use super::value::{Given, RawValue, ReadResult, closest, path, quoted, text};
 use super::views::Fields;
 use super::{CredentialName, SinkFile, SinkTo, View};
 use crate::encoding::key_words::known_words;
@@ -27,7 +27,7 @@ const ROUNDS_TOLD: u64 = 3;
 impl Reader<'_> {
     pub(super) fn file_sink(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         scope: Option<&Scope<'_>>,
         rewrite_every_ms: u64,
     ) -> Option<Made> {
@@ -54,17 +54,17 @@ impl Reader<'_> {
     }
 
     /// What is in the files.
-    fn file_content(&mut self, table: &Table) -> Option<FileContent> {
+    fn file_content(&mut self, table: &RawTable) -> Option<FileContent> {
         let escape = table.has("escape").then(|| self.word(table, "escape", &Escape::WORDS)).flatten();
         let preset = self.file_preset(table);
         let given: Vec<&str> = ["presets", "template", "encoding"].into_iter().filter(|key| table.has(key)).collect();
         if let [first, second, ..] = given[..] {
             let what = format!("{first} and {second} say both what is in the file");
-            self.fault_at(table, "file", Problem::new(what, "Keep one of the two."), &table.place);
+            self.fault_at(table, "file", SettingProblem::new(what, "Keep one of the two."), &table.place);
             return None;
         }
         if table.has("escape") && !table.has("template") {
-            let problem = Problem::new("there is no template whose value it could escape", "Remove it.");
+            let problem = SettingProblem::new("there is no template whose value it could escape", "Remove it.");
             self.fault(table, "escape", problem);
         }
         if table.has("presets") {
@@ -96,7 +96,7 @@ impl Reader<'_> {
     }
 
     /// One preset and no more: a file has one content.
-    fn file_preset(&mut self, table: &Table) -> Option<&'static FilePreset> {
+    fn file_preset(&mut self, table: &RawTable) -> Option<&'static FilePreset> {
         match self.list(table, "presets", "presets = [\"jssdk\"]") {
             [] => None,
             [one] => {
@@ -104,7 +104,7 @@ impl Reader<'_> {
                 preset.map_err(|problem| self.fault_at(table, "presets", problem, &one.place)).ok()
             }
             [_, second, ..] => {
-                let problem = Problem::new("a file has the content of one preset", "Write a [[sink]] for each.");
+                let problem = SettingProblem::new("a file has the content of one preset", "Write a [[sink]] for each.");
                 self.fault_at(table, "presets", problem, &second.place);
                 None
             }
@@ -112,14 +112,14 @@ impl Reader<'_> {
     }
 
     /// What an alias with these fields would answer with.
-    fn file_views(&mut self, table: &Table) -> Option<Vec<(CredentialName, View)>> {
+    fn file_views(&mut self, table: &RawTable) -> Option<Vec<(CredentialName, View)>> {
         let given: Vec<(&str, &Given)> = VIEW_KEYS.iter().filter_map(|key| Some((*key, table.get(key)?))).collect();
         let fields = Fields::of_these(given);
         let view = |of: CredentialName| Ok((of, fields.view(of, &table.place)?));
-        let views: Result<Vec<_>, (Problem, Place)> = CredentialName::ALL.into_iter().map(view).collect();
+        let views: Result<Vec<_>, (SettingProblem, Place)> = CredentialName::ALL.into_iter().map(view).collect();
         match views {
             Ok(views) if views.iter().any(|(_, view)| view.form == Form::Nothing) => {
-                let problem = Problem::new("a file has something in it", "Remove shows.");
+                let problem = SettingProblem::new("a file has something in it", "Remove shows.");
                 self.fault_at(table, "shows", problem, &table.place);
                 None
             }
@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 }
 
-fn file_preset(value: &Value) -> Reading<&'static FilePreset> {
+fn file_preset(value: &RawValue) -> ReadResult<&'static FilePreset> {
     let name = text(value)?;
     FILE_PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
         let names = || FILE_PRESETS.iter().map(|preset| preset.name);
@@ -140,28 +140,28 @@ fn file_preset(value: &Value) -> Reading<&'static FilePreset> {
             Some(close) => format!("Did you mean {close:?}?"),
             None => format!("Known for files are {}.", names().collect::<Vec<_>>().join(", ")),
         };
-        Problem::new(format!("{} is not known", quoted(name)), remedy)
+        SettingProblem::new(format!("{} is not known", quoted(name)), remedy)
     })
 }
 
-fn file_path(value: &Value, base: &Path) -> Reading<String> {
+fn file_path(value: &RawValue, base: &Path) -> ReadResult<String> {
     let given = text(value)?;
     known_words(given, &["appid", "id", "kind", "name"])?;
     let remedy = "Write a path such as \"/var/www/site/cache/{kind}.php\".";
     if given.ends_with('/') || given.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-        return Err(Problem::new(format!("{} is not the path of a file", quoted(given)), remedy));
+        return Err(SettingProblem::new(format!("{} is not the path of a file", quoted(given)), remedy));
     }
     let path = path(value, base)?;
     match path.to_str() {
         Some(path) if path.len() <= PATH_BYTES_MAX => Ok(path.to_owned()),
-        _ => Err(Problem::new("the path is too long, or not UTF-8", remedy)),
+        _ => Err(SettingProblem::new("the path is too long, or not UTF-8", remedy)),
     }
 }
 
-fn file_time(value: &Value) -> Reading<TimeShown> {
+fn file_time(value: &RawValue) -> ReadResult<TimeShown> {
     let remedy = "Write mtime = \"{expires_at-7200}\", with the lifetime that the script takes a file for good.";
     match time(text(value)?) {
         Some(time) if matches!(time.fact, Fact::ExpiresAt | Fact::FetchedAt) => Ok(time),
-        _ => Err(Problem::new("it is not a time in seconds since 1970", remedy)),
+        _ => Err(SettingProblem::new("it is not a time in seconds since 1970", remedy)),
     }
 }

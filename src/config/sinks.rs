@@ -7,9 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::aliases::{of_word, preset};
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_list, toml_text, toml_texts};
-use super::value::{Given, Reading, Value, closest, kind, quoted, text};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
+use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text};
 use super::views::Fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
@@ -37,9 +37,9 @@ impl Type {
     const NAMING: [&str; 3] = ["url", "file", "command"];
 
     /// By the key that names the place.
-    fn of(table: &Table) -> Option<Type> {
+    fn of(table: &RawTable) -> Option<Type> {
         let url = table.get("url").map(|given| match &given.value {
-            Value::Text(url) if is_sql(url) => Type::Sql,
+            RawValue::Text(url) if is_sql(url) => Type::Sql,
             _ => Type::Redis,
         });
         url.or(table.has("file").then_some(Type::File)).or(table.has("command").then_some(Type::Command))
@@ -75,21 +75,21 @@ pub(super) struct Made {
 
 /// A sink, and what only the checks between sinks need.
 struct Draft<'t> {
-    table: &'t Table,
+    table: &'t RawTable,
     sink: Sink,
     places: Vec<Place>,
 }
 
 impl Reader<'_> {
     /// All sinks.
-    pub(super) fn sinks<'a>(&mut self, tables: &[Table], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
+    pub(super) fn sinks<'a>(&mut self, tables: &[RawTable], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
         let apps: Vec<&App> = apps.collect();
         let drafts: Vec<Draft<'_>> = tables.iter().filter_map(|table| self.sink(table, &apps)).collect();
         self.written_twice(&drafts);
         drafts.into_iter().map(|draft| draft.sink).collect()
     }
 
-    fn sink<'t>(&mut self, table: &'t Table, apps: &[&App]) -> Option<Draft<'t>> {
+    fn sink<'t>(&mut self, table: &'t RawTable, apps: &[&App]) -> Option<Draft<'t>> {
         let of_type = self.sink_type(table)?;
         let check_every_ms = self.number::<u64>(table, "check_every_s") * 1000;
         if of_type == Type::Command {
@@ -120,17 +120,17 @@ impl Reader<'_> {
     }
 
     /// One type, and no keys of another.
-    fn sink_type(&mut self, table: &Table) -> Option<Type> {
+    fn sink_type(&mut self, table: &RawTable) -> Option<Type> {
         let mut naming = Type::NAMING.into_iter().filter(|key| table.has(key));
         if let (Some(first), Some(second)) = (naming.next(), naming.next()) {
             let what = format!("{first} and {second} name two places");
-            self.fault(table, second, Problem::new(what, "Write a [[sink]] for each."));
+            self.fault(table, second, SettingProblem::new(what, "Write a [[sink]] for each."));
             return None;
         }
         let Some(of_type) = Type::of(table) else {
             let remedy =
                 "Write url = \"redis://127.0.0.1:6379\", file = \"/path/{appid}.php\" or command = [\"/path\"].";
-            self.fault_of(table, Problem::new("a sink has no url, file or command", remedy));
+            self.fault_of(table, SettingProblem::new("a sink has no url, file or command", remedy));
             return None;
         };
         // A command says itself why it has none of these.
@@ -142,17 +142,17 @@ impl Reader<'_> {
         for setting in table.section.settings().filter(|setting| table.has(setting.key)) {
             if !is_known(setting.types, setting.key) {
                 let what = format!("{} has no {}", of_type.noun(), setting.key);
-                let problem = Problem::new(what, "Remove it, or see which of the table's keys is wrong.");
+                let problem = SettingProblem::new(what, "Remove it, or see which of the table's keys is wrong.");
                 self.fault(table, setting.key, problem);
             }
         }
         Some(of_type)
     }
 
-    fn redis_sink(&mut self, table: &Table, scope: Option<&Scope<'_>>) -> Option<Made> {
+    fn redis_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the table.";
-            self.fault_of(table, Problem::new("this build cannot write to a Redis", remedy));
+            self.fault_of(table, SettingProblem::new("this build cannot write to a Redis", remedy));
             return None;
         }
         let server = self.redis(table);
@@ -169,12 +169,13 @@ impl Reader<'_> {
         Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
     }
 
-    fn ttl(&mut self, table: &Table) -> Ttl {
+    fn ttl(&mut self, table: &RawTable) -> Ttl {
         let margin_s = self.number(table, "ttl_margin_s");
         match self.word(table, "ttl", &[("left", false), ("none", true)]) {
             Some(true) => {
                 if table.has("ttl_margin_s") {
-                    let problem = Problem::new("there is no time to live to subtract it from", "Remove it, or ttl.");
+                    let problem =
+                        SettingProblem::new("there is no time to live to subtract it from", "Remove it, or ttl.");
                     self.fault(table, "ttl_margin_s", problem);
                 }
                 table.forget("ttl_margin_s");
@@ -184,7 +185,7 @@ impl Reader<'_> {
         }
     }
 
-    fn scope<'a>(&mut self, table: &Table, apps: &[&'a App]) -> Option<Scope<'a>> {
+    fn scope<'a>(&mut self, table: &RawTable, apps: &[&'a App]) -> Option<Scope<'a>> {
         let before = self.faults.len();
         let all: HashSet<String> = apps.iter().map(|app| app.id()).collect();
         let mut ids = HashSet::new();
@@ -208,7 +209,7 @@ impl Reader<'_> {
     }
 
     /// The keys as written, then those of the presets; and where each was given.
-    fn sink_templates(&mut self, table: &Table, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
+    fn sink_templates(&mut self, table: &RawTable, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
         let (mut templates, mut places) = (Vec::new(), Vec::new());
         for item in self.list(table, "keys", "keys = [\"{kind}:{appid}\"]") {
             match template(item, scope) {
@@ -258,7 +259,7 @@ impl Reader<'_> {
                 match seen.get(&(database.clone(), key.name.as_str())) {
                     Some(_) => {
                         let what = format!("another sink writes {}{whereto} already", quoted(key.redacted_name()));
-                        let problem = Problem::new(what, "Keep it in one of the two.");
+                        let problem = SettingProblem::new(what, "Keep it in one of the two.");
                         self.fault_at(draft.table, list, problem, place);
                     }
                     None => own.push(((database.clone(), key.name.as_str()), key)),
@@ -269,24 +270,24 @@ impl Reader<'_> {
     }
 }
 
-fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Place)> {
+fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (SettingProblem, Place)> {
     let place = &item.place;
     let template = match &item.value {
-        Value::Text(key) => KeyTemplate::raw(key),
-        Value::Table(fields) => table(fields, place, scope)?,
+        RawValue::Text(key) => KeyTemplate::raw(key),
+        RawValue::Table(fields) => table(fields, place, scope)?,
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
-            return Err((Problem::new(format!("{} is not a key", kind(other)), remedy), place.clone()));
+            return Err((SettingProblem::new(format!("{} is not a key", kind(other)), remedy), place.clone()));
         }
     };
     known_words(&template.key, PLACEHOLDERS).map_err(|fault| (fault.into(), place.clone()))?;
     Ok(template)
 }
 
-fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Place)> {
+fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<KeyTemplate, (SettingProblem, Place)> {
     let fields = Fields::of(given, TABLE_KEYS, "a sink's key")?;
     let Some(key) = fields.read("key", text)? else {
-        let problem = Problem::new("a table has no key", "Write { key = \"...\", ... }.");
+        let problem = SettingProblem::new("a table has no key", "Write { key = \"...\", ... }.");
         return Err((problem, place.clone()));
     };
     let app = fields.read("app", text)?.map(str::to_owned);
@@ -298,7 +299,7 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
     let view = |of: CredentialName| Ok((of, View { flags: 0, ..fields.view(of, place)? }));
     let views: Vec<(CredentialName, View)> = kinds.into_iter().map(view).collect::<Result<_, _>>()?;
     if views.iter().any(|(_, view)| view.form == Form::Nothing) {
-        let problem = Problem::new("a sink writes something or nothing", "Remove the key from the list.");
+        let problem = SettingProblem::new("a sink writes something or nothing", "Remove the key from the list.");
         return Err((problem, place.clone()));
     }
     Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), of_preset: None })
@@ -323,7 +324,7 @@ fn key_as_toml(entry: &SinkEntry) -> String {
 }
 
 /// Whose credentials a sink is about, and which, for `check --print`.
-fn print_scope(table: &Table, entries: &[SinkEntry]) {
+fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
     let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
     for entry in entries {
         // An app's entries stand together.
@@ -338,7 +339,7 @@ fn print_scope(table: &Table, entries: &[SinkEntry]) {
     table.print("kinds", toml_texts(kinds));
 }
 
-fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
+fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     if known.contains(id) {
         return Ok(());
     }
@@ -346,5 +347,5 @@ fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
         Some(close) => format!("Did you mean {close:?}?"),
         None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
     };
-    Err(Problem::new(format!("the app {} is not there", quoted_name(id)), remedy))
+    Err(SettingProblem::new(format!("the app {} is not there", quoted_name(id)), remedy))
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use tokencached::config::schema::{Change, Form, SECTIONS, Section, Setting, Takes};
+use tokencached::config::schema::{Change, SECTIONS, Section, Setting, Takes, TextForm};
 use tokencached::config::size_text;
 
 /// The languages of the reference, by their folder in docs.
@@ -108,25 +108,25 @@ fn takes(takes: &Takes, at: usize) -> String {
     }
 }
 
-fn form_words(form: Form) -> [&'static str; 2] {
+fn form_words(form: TextForm) -> [&'static str; 2] {
     match form {
-        Form::Text => ["a text", "文本"],
-        Form::Path => ["a path", "路径"],
-        Form::Pem => ["a PEM file", "PEM 文件"],
-        Form::Url => ["a URL", "URL"],
-        Form::Address => ["an address", "地址"],
-        Form::Host => ["a host", "主机"],
-        Form::Secret => ["a secret", "密钥"],
-        Form::Variable => ["a variable's name", "变量名"],
-        Form::Credential => ["a credential's name", "凭据名"],
+        TextForm::Text => ["a text", "文本"],
+        TextForm::Path => ["a path", "路径"],
+        TextForm::Pem => ["a PEM file", "PEM 文件"],
+        TextForm::Url => ["a URL", "URL"],
+        TextForm::Address => ["an address", "地址"],
+        TextForm::Host => ["a host", "主机"],
+        TextForm::Secret => ["a secret", "密钥"],
+        TextForm::Variable => ["a variable's name", "变量名"],
+        TextForm::Credential => ["a credential's name", "凭据名"],
     }
 }
 
-fn form_plural(form: Form) -> &'static str {
+fn form_plural(form: TextForm) -> &'static str {
     match form {
-        Form::Url => "URLs",
-        Form::Address => "addresses",
-        Form::Host => "hosts",
+        TextForm::Url => "URLs",
+        TextForm::Address => "addresses",
+        TextForm::Host => "hosts",
         _ => "texts",
     }
 }
