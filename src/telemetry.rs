@@ -3,7 +3,7 @@
 //! Never logs a token or a secret: our own code has only fingerprints to offer, and libraries are held at
 //! warnings whatever the verbosity, because at lower levels they print URLs, and WeChat's carry the secret.
 //! Each event is one line, without control characters: no value can write a line of its own.
-//! Never makes anybody wait for whoever reads the log: [`queue`] takes the lines and a thread of its own writes them.
+//! Writing a line never blocks its caller: [`queue`] takes the lines, and a thread of its own writes them.
 
 mod options;
 mod queue;
@@ -73,7 +73,7 @@ pub fn dropped_lines() -> Arc<AtomicU64> {
     DROPPED.clone()
 }
 
-/// Says a sentence on standard error, with or without a log: before there is one, or last. Waits a second at most.
+/// Prints a sentence on standard error, before the log is set up or at the very end. Waits a second at most.
 pub fn print(text: &str) {
     let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Options::default())), Ok);
     match queue {
@@ -139,7 +139,7 @@ impl Style {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
-                "log lines are missing here: whatever reads the log did not take them in time, or they could not be written"
+                "log lines dropped here: whatever reads the log was too slow, or they could not be written"
             );
         });
         std::mem::take(&mut *text.lock())
@@ -215,7 +215,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         thread = thread.name(),
         text,
         backtrace = backtrace.map(tracing::field::display),
-        "a panic; this is a bug"
+        "panic: this is a bug"
     );
 }
 
@@ -293,14 +293,14 @@ mod tests {
     fn verbosity_opens_our_own_messages() {
         assert!(filter(0, "").would_enable("tokencached::app", &Level::INFO));
         assert!(!filter(1, "").would_enable("tokencached::app", &Level::DEBUG));
-        assert!(filter(2, "").would_enable("tokencached::net", &Level::DEBUG));
-        assert!(!filter(2, "").would_enable("tokencached::net", &Level::TRACE));
-        assert!(filter(3, "").would_enable("tokencached::net", &Level::TRACE));
+        assert!(filter(2, "").would_enable("tokencached::server", &Level::DEBUG));
+        assert!(!filter(2, "").would_enable("tokencached::server", &Level::TRACE));
+        assert!(filter(3, "").would_enable("tokencached::server", &Level::TRACE));
     }
 
     #[test]
     fn rust_log_is_heard_about_this_crate_only() {
-        let filter = filter(0, "tokencached::net=trace,%%%,tokencached_like=trace");
+        let filter = filter(0, "tokencached::server=trace,%%%,tokencached_like=trace");
         assert!(filter.would_enable("tokencached::server::connection", &Level::TRACE));
         assert!(!filter.would_enable("tokencached::cache", &Level::DEBUG));
         assert!(!filter.would_enable("other", &Level::INFO));

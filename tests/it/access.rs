@@ -149,9 +149,9 @@ fn three_wrong_passwords_end_the_connection_and_are_counted() {
     client.expect(LOGIN, "STORED\r\n");
     assert_eq!(client.stat("", "auth_cmds").as_deref(), Some("6"));
     assert_eq!(client.stat("", "auth_errors").as_deref(), Some("5"));
-    node.await_log("could not log in");
+    node.await_log("authentication failed: wrong");
     let log = node.log();
-    assert_eq!(log.matches("could not log in").count(), 1, "once a minute at most\n{log}");
+    assert_eq!(log.matches("authentication failed: wrong").count(), 1, "once a minute at most\n{log}");
     assert!(!log.contains("wrong12") && !log.contains("secret") && !log.contains("alice"), "{log}");
 }
 
@@ -165,7 +165,7 @@ fn http_before_the_login_is_hung_up_on_and_nothing_behind_it_is_read() {
     ] {
         assert_eq!(all_answers(node.address, request.as_bytes()), said, "{request:?}");
     }
-    node.await_log("it speaks HTTP");
+    node.await_log("the client speaks HTTP");
     let mut client = node.connect();
     client.expect(LOGIN, "STORED\r\n");
     assert_eq!(client.stat("", "foreign_protocols").as_deref(), Some("3"));
@@ -212,8 +212,8 @@ fn guesses_count_over_all_connections_of_an_address_and_a_right_password_still_p
     assert_eq!(delays(&mut client), before + 1);
     node.connect().expect("set x 0 0 11\r\ncarol2 pa:s\r\n", "CLIENT_ERROR authentication failure\r\n");
     assert_eq!(delays(&mut client), before + 2, "a new connection begins no new count");
-    node.await_log("logins from there are slowed down");
-    assert_eq!(node.log().matches("logins from there are slowed down").count(), 1, "{}", node.log());
+    node.await_log("its further logins are delayed");
+    assert_eq!(node.log().matches("its further logins are delayed").count(), 1, "{}", node.log());
     assert!(!node.log().contains("guess1") && !node.log().contains("pa:s"), "{}", node.log());
 }
 
@@ -259,7 +259,7 @@ fn sighup_reads_users_again_and_drops_nobody() {
     halfway.send("set x 0 0 8\r\ndave");
 
     write(node.folder.path(), "users", "dave:new\n");
-    reload(&node, "users and passwords are read again");
+    reload(&node, "users and passwords reloaded");
     halfway.expect(" new\r\n", "STORED\r\n");
     there.expect("get a\r\n", "END\r\n");
     node.connect().expect(LOGIN, "CLIENT_ERROR authentication failure\r\n");
@@ -590,7 +590,7 @@ fn sighup_reads_rights_again() {
         text.replace("rights = \"ordinary\"", "rights = \"managed\"") + "[[user]]\nname = \"*\"\nrights = []\n",
     )
     .unwrap();
-    reload(node, "users and passwords are read again");
+    reload(node, "users and passwords reloaded");
     assert_eq!(fixture.client("plain").get("k"), None);
     assert!(there.get("k").is_some(), "who is there keeps its rights");
     assert_eq!(fixture.client("nobody").get("k"), None);
@@ -799,7 +799,7 @@ fn no_password_is_shown_anywhere() {
         assert!(!String::from_utf8(answer).unwrap().contains("topsecret"));
     }
     node.connect().expect("set x 0 0 20\r\nalice topsecretword1\r\n", "CLIENT_ERROR authentication failure\r\n");
-    reload(&node, "read again");
+    reload(&node, "reloaded");
     let (status, said) = run(tokencached().args(["check", "--config"]).arg(node.path("tokencached.toml")));
     assert!(status.success(), "{said}");
     assert!(said.contains("others can read the passwords"), "{said}");

@@ -1,4 +1,4 @@
-//! A real server that takes over the token a site has fetched itself: from a file, from a real memcached, from where its
+//! A real server adopts the token that a site has fetched itself: from a file, from a real memcached, from where its
 //! sinks write.
 
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use tokencached::sandbox::Endpoint;
 use crate::differential::Memcached;
 use crate::support::{APPID, Client, Node, SECRET, Wechat, program, run, run_checked, tokencached, wait_for, write};
 
-/// What a script does that has not been moved.
+/// A script that was not moved to the server yet.
 fn fetch(wechat: &Wechat) -> String {
     let url = format!("{}/cgi-bin/token?grant_type=client_credential&appid={APPID}&secret={SECRET}", wechat.base_url());
     let answer = run_checked(program("curl").args(["-sS", &url]));
@@ -42,10 +42,10 @@ fn the_token_in_the_old_memcached_is_served_and_none_is_fetched() {
     let node = start(&wechat, &format!("{{ memcached = \"{}\", key = \"access_token\" }}", memcached.address));
     assert_eq!(token(&node), held);
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1, "the script's own");
-    node.await_log("the site's own token is taken over");
+    node.await_log("adopted the site's own token");
     assert!(node.log().contains("end_known=true"), "{}", node.log());
     assert!(!node.log().contains(&held));
-    // What memcached keeps of its 7000 s; no renewal of ours ends it sooner.
+    // What is left of memcached's 7000 s; no renewal of ours ends it earlier.
     let left_s: u64 = node.connect().stat("tokens", &format!("{APPID}:seconds_left")).unwrap().parse().unwrap();
     assert!((6_900..=7_000).contains(&left_s), "{left_s}");
 }
@@ -69,7 +69,7 @@ fn a_place_without_a_token_is_named_and_the_first_token_is_fetched() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let node = start(&wechat, &format!("{{ memcached = \"127.0.0.1:{nobody}\", key = \"access_token\" }}"));
     assert!(!token(&node).is_empty());
-    node.await_log("the site's own token cannot be taken over");
+    node.await_log("cannot adopt the site's own token");
     let log = node.log();
     assert!(log.contains(&format!("127.0.0.1:{nobody}")) && log.contains("it cannot be reached"), "{log}");
     assert!(log.contains("point them here now"), "what to do: {log}");
@@ -112,7 +112,7 @@ fn adopt_is_a_setting_of_the_classic_call_and_check_says_when_it_is_lacking() {
     assert!(!said.contains("until all have moved"), "{said}");
 }
 
-/// What the site keeps, and what our node makes of it through that sink.
+/// The site's store, and what our node does with it through that sink.
 mod sink {
     use super::*;
     use crate::sink_files::{WAYS, view_page};
@@ -135,7 +135,7 @@ mod sink {
     #[track_caller]
     fn takes_over(node: &Node, wechat: &Wechat, held: &str) {
         assert_eq!(token(node), held, "{}", node.log());
-        node.await_log("the site's own token is taken over");
+        node.await_log("adopted the site's own token");
         wait_for("it to be written", || (figure(node, "writes") != "0").then_some(()));
         assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1, "the script's own");
         assert_eq!(wechat.judge(held), Verdict::Accepted);
@@ -184,7 +184,7 @@ mod sink {
         let (wechat, folder) = (Wechat::start(), tempfile::tempdir().unwrap());
         let path = folder.path().join("access_token.php");
         let (held, _) = view_page(&wechat, "jssdk", &path);
-        // It takes connections and never says a word.
+        // It accepts connections and never answers.
         let silent = std::os::unix::net::UnixListener::bind(folder.path().join("silent")).unwrap();
         let others = format!(
             "[[sink]]\nurl = \"unix:{folder}/nobody\"\n[[sink]]\nurl = \"unix:{folder}/silent\"\ntimeout_ms = 60000\n\
@@ -203,7 +203,7 @@ mod sink {
         let _silent = std::os::unix::net::UnixListener::bind(folder.path().join("silent")).unwrap();
         let sink = format!("[[sink]]\nurl = \"unix:{}/silent\"\ntimeout_ms = 60000\n", folder.path().display());
         let node = start(&wechat, &sink);
-        node.await_log("the site's own token cannot be taken over");
+        node.await_log("cannot adopt the site's own token");
         assert!(node.log().contains("it does not answer"), "{}", node.log());
         assert!(!token(&node).is_empty());
         assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1);
@@ -228,7 +228,7 @@ mod sink {
         assert!((6_000_000..=7_000_000).contains(&kept_ms), "as long as it truly lives: {kept_ms}");
     }
 
-    /// Without a time of its own beside it: how long Redis keeps the key tells the end.
+    /// Without a stored time: the time that Redis keeps the key is the expiry.
     #[cfg(feature = "redis")]
     #[test]
     #[ignore = "needs redis-server"]
@@ -262,7 +262,7 @@ mod sink {
             takes_over(&node, &wechat, &held);
             assert_eq!(php_class(&wechat, store, "1"), "fetched 0 refused 0\n", "{}", node.log());
             assert_eq!(store.ask("SELECT value FROM wx_token WHERE type = 'access_token'"), held);
-            // The class's own time tells how old the token is.
+            // The time that the class has stored says how old the token is.
             let left_s: u64 = node.connect().stat("tokens", &format!("{APPID}:seconds_left")).unwrap().parse().unwrap();
             assert!((5_900..=6_000).contains(&left_s), "{left_s}");
             assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 1);

@@ -372,7 +372,7 @@ fn before_the_login_a_client_gets_nothing_else() {
     };
     assert_eq!(figure(b"auth_cmds"), "4");
     assert_eq!(figure(b"auth_errors"), "3");
-    node.await_log("a client could not log in");
+    node.await_log("authentication failed: wrong");
     assert!(!node.log().contains("secret"));
 }
 
@@ -449,9 +449,9 @@ fn the_first_byte_chooses_unless_the_operator_does() {
             }
         }
         if binary && text {
-            assert!(!node.log().contains("closed a connection: it"), "{}", node.log());
+            assert!(!node.log().contains("connection closed: the client"), "{}", node.log());
         } else {
-            node.await_log("closed a connection: it");
+            node.await_log("connection closed: the client");
         }
     }
 }

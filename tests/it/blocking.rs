@@ -120,7 +120,7 @@ fn a_reader_of_the_log_that_stops_holds_up_nobody_and_reads_on_later() {
     let mut lines = BufReader::new(pipe.reader).lines().map(Result::unwrap).filter(|line| line != "x");
     let first = lines.next().unwrap();
     assert!(first.contains("INFO") || first.contains("WARN") || first.contains("DEBUG"), "{first}");
-    let missing = lines.find(|line| line.contains("log lines are missing here")).unwrap();
+    let missing = lines.find(|line| line.contains("log lines dropped here")).unwrap();
     let count = missing.split("lines=").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
     assert_ne!(count, "0", "{missing}");
     // Its end comes with that of the process, which holds the last writer's end then.
@@ -221,7 +221,7 @@ fn a_disk_that_hangs_in_fsync_holds_up_neither_readers_nor_renewals_nor_the_end(
         fs::write(slow_while, "").unwrap();
         renews(&mut client);
         assert!(ends(&mut node).success(), "{}", node.log());
-        node.await_log("the state could not be written before the end");
+        node.await_log("the state file could not be written before shutdown");
     }
 }
 
@@ -365,7 +365,7 @@ fn a_systemd_that_takes_no_message_holds_up_nobody_and_is_told_when_it_does() {
 
 /// Where the node's HTTP port is.
 fn http_port(node: &Node) -> SocketAddr {
-    wait_for("the HTTP port", || node.log().split("side=\"").nth(1)?.split('"').next()?.parse().ok())
+    wait_for("the HTTP port", || node.log().split("http=\"").nth(1)?.split('"').next()?.parse().ok())
 }
 
 /// The status of an answer to `GET`.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
+use tokencached::cli::{self, CliCommand};
+
 use crate::support::{Client, Node, needs, program, run_checked, signal, tokencached, wait_for};
 
 mod cluster;
@@ -145,6 +147,16 @@ fn by_hand(demo: &Demo, session: &str) -> String {
         }
     }
     "as printed".to_owned()
+}
+
+#[test]
+fn the_old_name_of_its_http_port_is_read_and_not_shown() {
+    for flag in ["--http-port", "--side-port"] {
+        let Ok(CliCommand::Demo(demo)) = cli::parse_from(["tokencached", "demo", flag, "7"]) else { panic!("{flag}") };
+        assert_eq!(demo.http_port, Some(7), "{flag}");
+    }
+    let help = cli::parse_from(["tokencached", "demo", "--help"]).unwrap_err().to_string();
+    assert!(help.contains("--http-port") && !help.contains("--side-port"), "{help}");
 }
 
 #[test]

@@ -107,12 +107,12 @@ fn users_are_followed_and_a_bad_file_locks_out_nobody() {
     node.await_log("is not used: line 1 has no colon");
     assert!(logs_in(&node, "password3"));
     fs::remove_file(&users).unwrap();
-    node.await_log("is missing; what was last read is kept");
+    node.await_log("is missing; the last good content is kept");
     assert!(logs_in(&node, "password3"));
     write(node.folder.path(), "users", "a:password3\n");
-    node.await_log("is good again");
+    node.await_log("can be used again");
     let log = node.log();
-    assert_eq!(log.matches("is missing; what").count(), 1, "{log}");
+    assert_eq!(log.matches("is missing; the last").count(), 1, "{log}");
     assert!(!log.contains("no colon in here") && !log.contains("password3"), "{log}");
 }
 

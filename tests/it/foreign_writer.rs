@@ -78,7 +78,7 @@ fn a_classic_token_that_a_foreign_fetch_has_ended_is_found_dead_and_renewed() {
     assert_eq!(stat(&mut client, "early_deaths"), "1");
     // Ours, the rival's, and one renewal: suspicion alone spends nothing.
     assert_eq!(wechat.calls(APPID).of(Endpoint::Token), 3);
-    node.await_log("a token died early");
+    node.await_log("token became invalid before its expiry");
     let log = node.log();
-    assert!(log.contains("a token died early") && log.contains("stable_token"), "{log}");
+    assert!(log.contains("token became invalid before its expiry") && log.contains("stable_token"), "{log}");
 }

@@ -59,7 +59,7 @@ fn ends_well_with_an_answer_in_flight(signal: &str) {
     let one = [b"VALUE large 0 1000000\r\n", value.as_slice(), b"\r\nEND\r\n"].concat();
     let begun = client.read(1000);
     node.signal(signal);
-    wait_for("the server to see the signal", || node.log().contains("finishing what is in flight").then_some(()));
+    wait_for("the server to see the signal", || node.log().contains("finishing requests in flight").then_some(()));
     // A client that takes its time; the pauses are its nature, nothing is waited for.
     let mut rest = Vec::new();
     for _ in 0..16 {

@@ -19,16 +19,7 @@ use crate::support::{APPID, Node, TIMEOUT, Wechat, run, tokencached, wait_for, w
 pub const KEY: &str = "{tokencached}";
 
 fn server(at: RedisAt) -> RedisOptions {
-    RedisOptions {
-        at,
-        tls: None,
-        db: 0,
-        user: None,
-        password: None,
-        password_origin: None,
-        trusted_hosts: Vec::new(),
-        timeout_ms: 2_000,
-    }
+    RedisOptions::at(at)
 }
 
 fn on_port(port: u16) -> RedisOptions {
@@ -483,7 +474,7 @@ fn check_says_whether_the_state_can_be_shared() {
     let (_redis, port) = Redis::on_tcp(&[]);
     let (_replica, replica) = Redis::replica_of(port, &[]);
     let (well, said) = live(&format!("url = \"redis://127.0.0.1:{port}\""));
-    assert!(well && said.contains("it lets us in and is a master"), "{said}");
+    assert!(well && said.contains("login works, and it is a master"), "{said}");
     assert!(!said.contains("sixteen-characters"), "{said}");
     let (well, said) = live(&format!("url = \"redis://127.0.0.1:{replica}\""));
     assert!(!well && said.contains("no: it is a read-only replica") && said.contains("what to do"), "{said}");

@@ -1,4 +1,4 @@
-//! What a restart finds: good state, no state, bad state, and a disk that fails.
+//! Restarts with a good state file, with none, with a bad one, and with a disk that fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
@@ -246,7 +246,7 @@ async fn a_wall_clock_that_went_backwards_makes_us_serve_but_verify() {
         assert_eq!(node.token(), Some(first.clone()));
         until("a verifying call", || sandbox.calls("wx1").of(endpoint) == before + 1).await;
         until("its end", || node.status().checks == 1 && node.status().calls >= 1).await;
-        // The check is not followed by a renewal that nothing calls for: a classic one would doom the token.
+        // No renewal follows the verification: a classic one would end the token.
         until("a schedule ahead", || node.status().next_try_boot_ms > boot_ms() + 60_000).await;
         assert_eq!((node.token(), sandbox.calls("wx1").minted), (Some(first), 1));
         node.stop().await;

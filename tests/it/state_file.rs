@@ -1,5 +1,5 @@
-//! The state file of real servers: one process at a time writes it, a disk that fails loses nothing that could be saved,
-//! and nothing with tokens in it is left lying about.
+//! The state file of real servers: only one process writes it, a disk that fails loses nothing that could be saved, and
+//! no file with tokens in it is left.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,7 +8,8 @@ use std::thread;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
-use tokencached::config::{self, Flags, ProcessEnvironment};
+use tokencached::cli::Flags;
+use tokencached::config::{self, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
@@ -69,14 +70,14 @@ fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_
 
     let _folder = first.stop();
     wait_for("the second to write", || is_saved(&second).then_some(()));
-    second.await_log("the state can be written again");
+    second.await_log("the state file can be written again");
     assert!(fs::read_to_string(&state).unwrap().contains(&token));
     assert_eq!(stat(&second, "state_file_failures"), 0);
     let calls = wechat.calls(APPID).total();
     assert_eq!(calls, 1, "two servers, one call");
 }
 
-/// Starts servers that cannot do without a state that somebody has; gives what the last words were.
+/// Starts servers that cannot run because another process has their state file; returns their last output.
 fn refused(config: &str, flags: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "c.toml", config);
@@ -92,7 +93,7 @@ fn a_second_server_with_a_classic_token_does_not_start_and_says_who_has_the_stat
     let first = Node::start(&wechat.config("", CLASSIC), &[]);
     let token = any_token(&first);
     let config = config_on(&wechat, CLASSIC, &first.path("state.json"));
-    // In the background it is said as well, before the terminal is left.
+    // In the background too, before the server leaves the terminal.
     let said = thread::scope(|scope| {
         let ways: [&[&str]; 2] = [&[], &["-d"]];
         ways.map(|flags| scope.spawn(|| refused(&config, flags))).map(|way| way.join().unwrap())
@@ -241,7 +242,7 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         disk.fail(&["flock"], errno);
         let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
         any_token(&node);
-        // Each write makes another file; its number may have been that of the one before the last.
+        // Each write makes a new file; its inode number may be that of the one before the last.
         let written = || {
             let facts = fs::metadata(node.path("state.json")).ok()?;
             Some((facts.ino(), facts.modified().ok()?))
@@ -266,7 +267,7 @@ fn on_a_disk_that_is_read_only_the_state_is_used_and_the_server_runs() {
     disk.fail(&["open"], Errno::ROFS);
     let node = Node::start_with(folder, &config, &[], &disk.variables());
     assert_eq!(any_token(&node), token);
-    // What is counted is to be written, and the way there is open again before the end.
+    // The counts have to be written, and the folder is there again before the end.
     node.connect().expect("delete access_token\r\n", "DELETED\r\n");
     disk.repair();
     let folder = node.stop();
@@ -274,7 +275,7 @@ fn on_a_disk_that_is_read_only_the_state_is_used_and_the_server_runs() {
     assert_eq!(wechat.calls(APPID).minted, 1);
 }
 
-/// The disk fails so long that it is tried seldom, and is good again just before the end.
+/// The disk fails for so long that tries are rare, and works again just before the end.
 #[track_caller]
 fn is_written_at_the_end(call: &str, errno: Errno) {
     let wechat = Wechat::start();
@@ -320,7 +321,7 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     any_token(&node);
     node.signal("TERM");
     assert!(node.wait().success(), "{}", node.log());
-    node.await_log("the state could not be written before the end");
+    node.await_log("the state file could not be written before shutdown");
 }
 
 #[test]
@@ -370,7 +371,7 @@ fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     wait_for("the state", || kept.join("state.json").exists().then_some(()));
     fs::rename(&kept, &away).unwrap();
     wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
-    node.await_log("the state cannot be written");
+    node.await_log("the state file cannot be written");
     // Not the same one.
     fs::create_dir(&kept).unwrap();
     wait_for("the state in the new folder", || kept.join("state.json").exists().then_some(()));

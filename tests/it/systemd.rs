@@ -352,7 +352,7 @@ fn the_exit_codes_are_those_of_the_manual() {
     let mut node = Node::start(&wechat.config("", "").replace(crate::support::APPID, OWN_APPID), &[]);
     wait_for("the call", || (wechat.calls(OWN_APPID).of(Endpoint::StableToken) > 0).then_some(()));
     node.signal("TERM");
-    node.await_log("finishing what is in flight");
+    node.await_log("finishing requests in flight");
     node.signal("TERM");
     assert_eq!(node.wait().code(), Some(130));
     // 70 is in `blocking/dead_tasks.rs`, where parts end and ends hang.

@@ -213,8 +213,8 @@ fn who_does_not_speak_tls_is_closed_and_nobody_else_notices() {
     // A client that trusts somebody else goes by itself.
     let mut wary = connect(node.address, Authority::new().client(None));
     assert!(ask(&mut wary, "get k\r\n", "").is_err());
-    node.await_log("no TLS with it");
-    assert_eq!(node.log().matches("no TLS with it").count(), 1, "{}", node.log());
+    node.await_log("TLS handshake failed");
+    assert_eq!(node.log().matches("TLS handshake failed").count(), 1, "{}", node.log());
     wait_for("connections to be given back", || {
         tls.write_all(b"stats\r\n").unwrap();
         let mut answer = String::new();
@@ -284,8 +284,8 @@ rights = \"all\"
         assert!(ask(&mut open(file), "mn\r\n", "MN\r\n").is_err(), "{file}");
     }
     assert!(ask(&mut connect(node.address, authority.client(None)), "mn\r\n", "MN\r\n").is_err());
-    node.await_log("no TLS with it");
-    assert_eq!(node.log().matches("no TLS with it").count(), 1, "once a minute at most\n{}", node.log());
+    node.await_log("TLS handshake failed");
+    assert_eq!(node.log().matches("TLS handshake failed").count(), 1, "once a minute at most\n{}", node.log());
 }
 
 #[test]

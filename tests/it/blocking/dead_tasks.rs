@@ -38,7 +38,7 @@ fn a_listener_that_is_gone_ends_the_server_with_an_error() {
     let status = node.wait();
     let log = node.log();
     assert_eq!(status.code(), Some(70), "{log}");
-    assert!(log.contains("a part of the server has ended that must not"), "{log}");
+    assert!(log.contains("a part of the server ended unexpectedly"), "{log}");
     assert!(log.contains(&format!("the listener at tcp:{}", node.address)), "{log}");
     assert!(fs::read_to_string(node.path("state.json")).unwrap().contains(APPID), "the state was written");
 }

@@ -187,7 +187,7 @@ fn no_token_is_believed_to_live_longer_than_its_type_does() {
     let answer = String::from_utf8(client.ask(format!("mg access_token:{APPID} t\r\n"))).unwrap();
     let left_s: u64 = answer.trim().strip_prefix("HD t").unwrap().parse().unwrap();
     assert!((7_000..=7_800).contains(&left_s), "{left_s}");
-    wait_for("a warning", || follower.log().contains("lives longer than its type can").then_some(()));
+    wait_for("a warning", || follower.log().contains("a longer lifetime than this type can have").then_some(()));
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn forged_counts_keep_no_node_from_renewing_now_after_a_flush_or_after_a_restart
     ground.renews();
     let counted = ground.group.members.iter_mut().map(|member| member.figure("calls_today")).max();
     assert!(counted < Some(20), "{counted:?}");
-    let said = "the calls counted in the shared state are not believed";
+    let said = "the call counts in the cluster store were rejected";
     assert!(ground.group.members.iter().any(|member| member.node.log().contains(said)));
 }
 

@@ -53,15 +53,8 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn of(urls: &[String]) -> LeaderOptions {
-    LeaderOptions {
-        urls: urls.to_vec(),
-        key: None,
-        key_origin: None,
-        ca_file: None,
-        timeout_ms: 10_000,
-        poll_every_ms: 1_000,
-        node: "follower".into(),
-    }
+    let options = LeaderOptions::at(urls.to_vec());
+    LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
 }
 
 fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
@@ -401,7 +394,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     for ca_file in [None, Some(stranger.file("ca.pem"))] {
         let mut follower = Follower::start(&there(ca_file));
         let said = follower.trouble("is not trusted");
-        assert!(said.advice.contains("upstream_ca_file"), "{said:?}");
+        assert!(said.advice.contains("leader_ca_file"), "{said:?}");
         assert!(follower.read(TAG).is_err());
     }
     for file in [tls.file("key.pem"), tls.file("missing.pem")] {

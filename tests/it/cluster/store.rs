@@ -1,6 +1,5 @@
 //! The store in a real Redis: what one node changes all others see, whatever becomes of the connection and the server.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,24 +25,10 @@ const NEVER_MS: u64 = 3_600_000;
 const PREFIX: &str = "tc";
 
 fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
-    let server = RedisOptions {
-        at: RedisAt::Unix(redis.socket()),
-        tls: None,
-        db: 0,
-        user: None,
-        password: None,
-        password_origin: None,
-        trusted_hosts: Vec::new(),
-        timeout_ms: 500,
-    };
-    StoreOptions {
-        server,
-        sealing: SecretSource::Fixed(Secret::new("a secret for tests only".into())),
-        sealing_origin: SecretOrigin::File(PathBuf::from("none")),
-        prefix: PREFIX.into(),
-        poll_every_ms,
-        node: "here".into(),
-    }
+    let server = RedisOptions { timeout_ms: 500, ..RedisOptions::at(RedisAt::Unix(redis.socket())) };
+    let sealing = SecretSource::Fixed(Secret::new("a secret for tests only".into()));
+    let options = StoreOptions::new(server, sealing, SecretOrigin::Inline);
+    StoreOptions { prefix: PREFIX.into(), poll_every_ms, node: "here".into(), ..options }
 }
 
 /// A node's part of the shared state: asks, and sees what comes.
@@ -532,7 +517,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
-/// What docs/en/many-nodes.md names.
+/// What docs/en/cluster.md names.
 const RIGHTS: &[&str] = &[
     "+ping",
     "+role",

@@ -66,7 +66,7 @@ impl HttpNode {
         let node = Node::start_in(folder, &format!("{side}{}", wechat.config(server, app)), &[]);
         let address = wait_for("the side port", || {
             let log = node.log();
-            let rest = log.split("side=\"").nth(1)?;
+            let rest = log.split("http=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
         });
         HttpNode { node, address }

@@ -63,7 +63,7 @@ impl Scene {
         let node = Node::start_in(folder, &config, &[]);
         let page = wait_for("the side port", || {
             let log = node.log();
-            let rest = log.split("side=\"").nth(1)?;
+            let rest = log.split("http=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
         });
         Scene { wechat, node, page }

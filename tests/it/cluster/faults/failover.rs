@@ -58,7 +58,7 @@ fn a_failover_by_a_sentinel_in_mid_call_ends_with_one_token_everywhere() {
     group.kill_tokens_and_tell(0);
     to_wechat.wait_until_held();
     master.kill();
-    group.until_said(&[0, 1, 2], "the shared state answers again");
+    group.until_said(&[0, 1, 2], "the cluster store is reachable again");
     group.members[1].report();
     to_wechat.release();
     let token = group.agreed(&[&first]);

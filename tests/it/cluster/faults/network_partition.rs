@@ -80,7 +80,7 @@ fn both_sides_of_a_split_network_renew_and_end_on_one_token_when_it_heals() {
     group.until_said(&[2, 3], "tokens are served from memory");
     there.redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     there.master.lead(To::Tcp(at(THERE)));
-    group.until_said(&[2, 3], "the shared state answers again");
+    group.until_said(&[2, 3], "the cluster store is reachable again");
     group.kill_tokens_and_tell(0);
     group.members[2].report();
     group.until("a new token on both sides", |group| {

@@ -12,7 +12,7 @@ fn node(wechat: &Wechat, redis: &str, name: &str) -> HttpNode {
     let node: Node = plan.start();
     let address = wait_for("the side port", || {
         let log = node.log();
-        let rest = log.split("side=\"").nth(1)?;
+        let rest = log.split("http=\"").nth(1)?;
         rest.split('"').next()?.parse().ok()
     });
     HttpNode { node, address }

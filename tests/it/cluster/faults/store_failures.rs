@@ -10,7 +10,7 @@ use crate::support::{APPID, Wechat, wait_for};
 
 /// Shorter than a test's patience, longer than a busy machine takes.
 const SOON: &str = "timeout_ms = 1500\n";
-const OUT_OF_REACH: &str = "the shared state cannot be used";
+const OUT_OF_REACH: &str = "the cluster store cannot be used";
 
 /// Fault 54.
 #[test]
@@ -74,7 +74,7 @@ fn a_redis_that_is_killed_and_comes_back_empty_costs_neither_a_miss_nor_a_call()
     redis.kill();
     group.until_said(&[0, 1, 2], "tokens are served from memory");
     redis.start_again();
-    group.until_said(&[0, 1, 2], "the shared state answers again");
+    group.until_said(&[0, 1, 2], "the cluster store is reachable again");
     group.until("the value in the Redis", |_| field(&redis, "value").is_some());
     group.never_failed();
     group.join(plan.start());
@@ -130,7 +130,7 @@ fn while_the_redis_stays_down_the_last_one_to_renew_goes_alone() {
 
 /// What nodes do when a Redis has been of no use for a while: all is well again, by one more call.
 fn recovers(group: &mut Group, redis: &Redis, token: &str) {
-    group.until_said(&[0, 1], "the shared state answers again");
+    group.until_said(&[0, 1], "the cluster store is reachable again");
     let before = calls(group.wechat);
     group.kill_tokens_and_tell(0);
     group.agreed(&[token]);
