@@ -13,8 +13,7 @@ use self::imports::{Import, Modules};
 /// that names it or the nearest folder it is in. What a row uses stands further down, so that nothing goes round in a
 /// circle and parts of one storey do not know each other.
 const HOUSE: &str = "
-main -> app app/options check cli clock cluster/options config credential/state_lock demo descriptors http_api process
-    server server/options sink telemetry
+main -> app app/options check cli clock config demo descriptors process server/options sink telemetry
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
     process redis_client secret secret_source server/options sink sink/options unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
@@ -37,18 +36,20 @@ server -> access address_group cache clock descriptors files protocol server/opt
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
     redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
-    cluster/seal credential/facts credential/grants credential/id credential/refresher credential/restore_log
-    credential/slot credential/state credential/state_lock credential/state_writer credential/table
-    credential/ticket_files credential/verify_ticket encoding platform platform/client platform/client/options secret
-credential/refresher credential/restore_log -> clock cluster cluster/node_rules cluster/record cluster/record_handle
-    cluster/seal credential/adopt credential/cluster_fetch credential/facts credential/fetch_task
-    credential/generation credential/grants credential/id credential/journal credential/probe_queue
-    credential/quota_usage credential/schedule credential/shared_counts credential/slot credential/state
-    credential/state_writer credential/table credential/ticket_files credential/verification_budget
-    credential/verify_ticket files https platform platform/client secret secret_source supervision
+    cluster/seal credential/grants credential/plan credential/refresher credential/slot credential/state
+    credential/state_lock credential/state_writer credential/table credential/ticket_files credential/verify_ticket
+    platform platform/client platform/client/options secret
+credential/refresher -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal
+    credential/adopt credential/cluster_fetch credential/facts credential/fetch_task credential/generation
+    credential/grants credential/id credential/journal credential/probe_queue credential/quota_usage
+    credential/schedule credential/shared_counts credential/slot credential/state_writer credential/table
+    credential/ticket_files credential/verification_budget credential/verify_ticket files https platform
+    platform/client secret secret_source supervision
 credential/slot -> clock cluster/node_rules cluster/record_handle credential/adopt credential/app credential/facts
-    credential/fetch_task credential/generation credential/grants credential/id credential/quota_usage
+    credential/fetch_task credential/generation credential/grants credential/id credential/plan credential/quota_usage
     credential/schedule credential/state credential/table https platform secret secret_source
+credential/plan -> credential/app credential/facts credential/grants credential/id credential/state credential/table
+    encoding platform platform/client/options secret_source
 credential/fetch_task -> clock cluster cluster/node_rules credential/adopt credential/cluster_fetch credential/grants
     credential/quota_usage credential/schedule credential/state_writer credential/table platform platform/client
     secret secret_source
@@ -230,7 +231,9 @@ fn against_the_arrows(modules: &Modules, imports: &BTreeSet<Import>) -> Vec<Stri
 
 #[test]
 fn imports_point_one_way() {
+    let exists = |name: &str| IMPORTS.0.paths().any(|path| path == name || path.starts_with(&format!("{name}/")));
     for (at, (names, used)) in ROWS.iter().enumerate() {
+        assert!(names.iter().all(|name| exists(name)), "a module of {names:?} is gone");
         for name in used {
             let further_down = ROWS[at + 1..].iter().any(|(names, _)| names.contains(name));
             assert!(further_down, "{names:?} may use {name}, which does not stand further down");
