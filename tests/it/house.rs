@@ -310,6 +310,17 @@ fn an_import_against_the_arrows_is_found() {
         ["service uses server/options (crate::server::Options)"]
     );
     assert_eq!(found("attic.rs", ""), ["attic stands in no row"]);
+    // Whoever hands on what is another's is used too.
+    let handed_on = ("config.rs", "pub use crate::server::options::Options as Config;");
+    let modules = Modules::of([
+        ("server/mod.rs", ""),
+        ("server/options.rs", ""),
+        handed_on,
+        ("app.rs", "use crate::config::Config;"),
+    ]);
+    let used: Vec<String> =
+        modules.imports().into_iter().map(|import| format!("{} {}", import.from, import.to)).collect();
+    assert_eq!(used, ["app config", "app server/options", "config server/options"]);
 }
 
 #[test]
