@@ -14,9 +14,10 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -141,7 +142,7 @@ impl Style {
                 "log lines dropped here: whatever reads the log was too slow, or they could not be written"
             );
         });
-        std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *text.lock())
     }
 }
 
@@ -193,7 +194,7 @@ impl MakeWriter<'_> for LineCollector {
 
 impl Write for LineCollector {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
+        self.0.lock().extend_from_slice(line);
         Ok(line.len())
     }
 
@@ -267,7 +268,7 @@ mod tests {
                 let path = std::path::Path::new("/a\nERROR forged");
                 tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");
             });
-            let text = std::mem::take(&mut *text.lock().unwrap());
+            let text = std::mem::take(&mut *text.lock());
             line(std::str::from_utf8(&text).unwrap())
         };
         for json in [false, true] {
