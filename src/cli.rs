@@ -10,7 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Flags;
+mod flags;
+mod words;
+
+pub use flags::{Flags, file_after_flag};
+pub use words::Word;
+pub use words::names as word_names;
+
 use crate::secret::Secret;
 
 const AFTER_HELP: &str = "\
@@ -102,8 +108,8 @@ pub struct DemoArgs {
     #[arg(short, long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
     /// Port of the status page, as with --port [default: 2130, or any free one if that is taken]
-    #[arg(long, value_name = "NUM")]
-    pub side_port: Option<u16>,
+    #[arg(long, alias = "side-port", value_name = "NUM")]
+    pub http_port: Option<u16>,
     /// How long a simulated token lives: 60s, 2m, 2h
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = lifetime)]
     pub lifetime: Duration,

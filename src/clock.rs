@@ -139,6 +139,7 @@ fn ms(time: rustix::time::Timespec) -> i64 {
 }
 
 /// Milliseconds since 1970; negative if the wall clock stands before it.
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 pub fn unix_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),

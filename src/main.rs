@@ -88,6 +88,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     start_telemetry(&loaded.config.log);
     set_core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    loaded.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
     let bound = Configured::new(config.clone()).bind().map_err(|error| with_file_advice(error, config))?;
@@ -323,10 +324,10 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
         let error = with_file_advice(error, &loaded.config);
         StartError::Configuration(format!("{error}\nconfiguration refused: 1 fault"))
     })?;
-    let mut report = check::judge(&loaded);
+    let mut report = check::examine(&loaded);
     if args.live {
         let runtime = runtime()?;
-        let asked = runtime.block_on(check::ask_all(&loaded.config, &mut report));
+        let asked = runtime.block_on(check::check_live(&loaded.config, &mut report));
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
         asked.map_err(StartError::LiveCheck)?;

@@ -57,6 +57,7 @@ pub enum Daemonized {
 
 /// `-d`: starts this program once more, away from the terminal; a fork would have to come before any thread
 /// of any library. A child that ends at once is reported as an error.
+#[expect(clippy::disallowed_methods, reason = "the parent of a daemon has no runtime")]
 pub fn daemonize() -> io::Result<Daemonized> {
     if std::env::var_os(BACKGROUND_ENV).is_some() {
         detach()?;

@@ -293,14 +293,14 @@ mod tests {
     fn verbosity_opens_our_own_messages() {
         assert!(filter(0, "").would_enable("tokencached::app", &Level::INFO));
         assert!(!filter(1, "").would_enable("tokencached::app", &Level::DEBUG));
-        assert!(filter(2, "").would_enable("tokencached::net", &Level::DEBUG));
-        assert!(!filter(2, "").would_enable("tokencached::net", &Level::TRACE));
-        assert!(filter(3, "").would_enable("tokencached::net", &Level::TRACE));
+        assert!(filter(2, "").would_enable("tokencached::server", &Level::DEBUG));
+        assert!(!filter(2, "").would_enable("tokencached::server", &Level::TRACE));
+        assert!(filter(3, "").would_enable("tokencached::server", &Level::TRACE));
     }
 
     #[test]
     fn rust_log_is_heard_about_this_crate_only() {
-        let filter = filter(0, "tokencached::net=trace,%%%,tokencached_like=trace");
+        let filter = filter(0, "tokencached::server=trace,%%%,tokencached_like=trace");
         assert!(filter.would_enable("tokencached::server::connection", &Level::TRACE));
         assert!(!filter.would_enable("tokencached::cache", &Level::DEBUG));
         assert!(!filter.would_enable("other", &Level::INFO));

@@ -232,6 +232,7 @@ impl File {
     }
 
     /// Blocks.
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn look(&mut self) {
         let paths = self.watched.paths();
         let Some(first) = paths.first() else { return };

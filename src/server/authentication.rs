@@ -10,12 +10,12 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::options::{Access, Protocol};
-use super::tls::Tls;
 use crate::access::{CertificateMatcher, CertificateName, Rights, Users, rights_of};
 use crate::clock::LogThrottle;
 use crate::files;
 use crate::files::AUTH_FILE_BYTES_MAX;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
+use crate::tls::Tls;
 
 /// What a listener requires of its clients, and the most they may do there.
 #[derive(Clone, Debug)]

@@ -6,11 +6,11 @@
 mod authentication;
 mod buffers;
 mod connection;
+pub mod listen_address;
 mod listener;
 mod login_limit;
 mod memory;
 pub mod options;
-pub(crate) mod tls;
 mod worker;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, WorkerContext};
-use super::{ListenerPolicy, ServerState, tls};
+use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::supervision::AliveGuard;
 
@@ -237,7 +237,7 @@ async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
     let authenticator = &shared.authenticator;
     let Some(tls) = &authenticator.tls else { return Err(io::Error::other("there is no certificate")) };
     let stream = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(stream)).await??;
-    match authenticator.rights_of(&tls::names(&stream)) {
+    match authenticator.rights_of(&crate::tls::names(&stream)) {
         Some(rights) => Ok((stream, Arc::new(rights.and(&policy.rights)))),
         None => {
             Err(io::Error::other("its certificate is good, but no [[certificate]] in the configuration is about it"))

@@ -17,6 +17,7 @@ mod queue;
 mod redis;
 #[cfg(feature = "sql")]
 mod sql;
+pub mod sql_address;
 pub mod sql_presets;
 pub mod sql_statement;
 pub mod template;
@@ -207,7 +208,7 @@ impl SinkRunner {
         }
         let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
             if let Some(credential) = table.credentials().get(*id) {
-                credential.note_distant_readers();
+                credential.record_distant_readers();
             }
         };
         of_credential.iter().for_each(note_readers);

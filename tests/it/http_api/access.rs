@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use tokencached::config::{Flags, load};
+use tokencached::cli::Flags;
+use tokencached::config::load;
 
 use super::{API_HEADER, HttpNode, KEYS, bearer, credential, exchange, key, raw};
 use crate::support::{APPID, TIMEOUT, Wechat, wait_for, write};
@@ -183,6 +184,7 @@ fn people_log_in_with_a_key_that_stays_out_of_urls() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
     let wechat = Wechat::start();
     let side = HttpNode::keyed(&wechat, "", "");

@@ -154,6 +154,7 @@ pub fn raw(address: SocketAddr, method: &str, path: &str, headers: &[&str], body
     exchange(&mut stream, method, path, headers, body)
 }
 
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn exchange<S: Read + Write>(stream: &mut S, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     for line in headers {
@@ -198,6 +199,7 @@ impl Events {
 
     /// Reads until an event of that name comes that fits.
     #[track_caller]
+    #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
     pub fn wait(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut part = [0; 65536];
         let begun = std::time::Instant::now();

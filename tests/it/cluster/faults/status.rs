@@ -19,6 +19,7 @@ fn node(wechat: &Wechat, redis: &str, name: &str) -> HttpNode {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn each_node_says_who_it_is_who_the_others_are_and_who_has_fetched_the_token() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let first = node(&wechat, &redis.url(), "shop-a");
