@@ -37,6 +37,8 @@ pub struct Options {
     pub metrics_per_credential: MetricsPerCredential,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
     pub wechat_expires_in_min_s: Option<u32>,
+    /// `/metrics` gives the names that were used before.
+    pub old_metric_names: bool,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Options {
             requests_per_s: 50,
             metrics_per_credential: MetricsPerCredential::Auto,
             wechat_expires_in_min_s: None,
+            old_metric_names: false,
         }
     }
 

@@ -4,6 +4,7 @@
 //! the password. Connects and knows nothing of what is said afterwards. Never
 //! logs; no error of the client library gets out of here, because it may quote keys and addresses.
 
+pub mod address;
 mod client;
 mod fault;
 pub mod options;

@@ -17,6 +17,7 @@ mod queue;
 mod redis;
 #[cfg(feature = "sql")]
 mod sql;
+pub mod sql_address;
 pub mod sql_presets;
 pub mod sql_statement;
 pub mod template;
