@@ -79,7 +79,9 @@ fn configs() -> PathBuf {
 fn variant(state: &str) -> String {
     let pem = configs().join("secrets/server.pem");
     let state = state.replace("{pem}", &pem.display().to_string());
-    format!("[state]\n{state}\nnode = \"cache-1\"\n[[app]]\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n")
+    // A node that only follows has no secret.
+    let secret = if state.contains("upstream") { "" } else { "secret_env = \"WX_SECRET\"\n" };
+    format!("[state]\n{state}\nnode = \"cache-1\"\n[[app]]\nappid = \"{APPID}\"\n{secret}")
 }
 
 /// Whether the text has that name, and not only a longer one with it inside.
@@ -180,6 +182,7 @@ fn variables_of_then_are_read_and_a_notice_gives_each_new_name() {
     }
     let variables =
         [("TOKENCACHED_STATE_UPSTREAM", "http://127.0.0.1:2130"), ("TOKENCACHED_STATE_UPSTREAM_KEY_ENV", "WX_SECRET")];
+    let file = format!("[[app]]\nappid = \"{APPID}\"\n");
     let loaded = given(Some(&file), &variables, "").unwrap();
     for new in ["TOKENCACHED_STATE_LEADER_URLS", "TOKENCACHED_STATE_LEADER_KEY_ENV"] {
         let notices = loaded.notices.iter().filter(|notice| has_name(notice, new));
