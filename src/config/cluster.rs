@@ -104,7 +104,7 @@ impl Reader<'_> {
                 None
             }
             (true, false) => self.store(table).map(|store| ClusterOptions::Redis(Box::new(store))),
-            (false, true) => self.leader(table).map(ClusterOptions::Upstream),
+            (false, true) => self.leader(table).map(ClusterOptions::Leader),
             (false, false) => {
                 let remedy = "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.";
                 self.do_not_belong(

@@ -298,7 +298,11 @@ impl ClusterFetch {
             PublishOutcome::Refused(answer) if !minted || (!sharing.live && !sharing.has_later(&answer)) => {
                 SharingResult::Unpublished(
                     generation,
-                    Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
+                    Unreachable {
+                        text: "the cluster store has given the lease to another node".into(),
+                        advice: "nothing",
+                        unknown: false,
+                    },
                 )
             }
             PublishOutcome::Refused(answer) => SharingResult::Refused(Box::new(answer)),

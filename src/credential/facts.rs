@@ -69,7 +69,7 @@ pub struct CallOutcomes {
     pub retry: u64,
     pub wait: u64,
     pub operator: u64,
-    pub own_bug: u64,
+    pub internal: u64,
 }
 
 impl CallOutcomes {
@@ -81,7 +81,7 @@ impl CallOutcomes {
             ("retry", self.retry),
             ("wait", self.wait),
             ("operator", self.operator),
-            ("own-bug", self.own_bug),
+            ("internal", self.internal),
         ]
     }
 
@@ -92,7 +92,7 @@ impl CallOutcomes {
             "same" => &mut self.same,
             "wait" => &mut self.wait,
             "operator" => &mut self.operator,
-            "own-bug" => &mut self.own_bug,
+            "internal" => &mut self.internal,
             _ => &mut self.retry,
         };
         *place += 1;

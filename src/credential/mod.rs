@@ -158,11 +158,11 @@ fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
         }
         #[cfg(not(feature = "redis"))]
         cluster::Options::Redis(_) => Err("this build cannot share its state in a Redis".to_owned()),
-        cluster::Options::Upstream(upstream) => {
+        cluster::Options::Leader(leader) => {
             // Values from the leader are sealed again, for this process only.
             let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
-            let shared = HttpStore::new(upstream, secret.clone()).map_err(|error| error.to_string())?;
-            Ok(ClusterMembership { shared, secret, name: upstream.node.clone(), node })
+            let shared = HttpStore::new(leader, secret.clone()).map_err(|error| error.to_string())?;
+            Ok(ClusterMembership { shared, secret, name: leader.node.clone(), node })
         }
     }
 }

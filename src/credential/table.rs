@@ -134,7 +134,7 @@ impl CredentialState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     pub errcode: Option<i64>,
-    /// `retry`, `wait`, `operator` or `own-bug`.
+    /// `retry`, `wait`, `operator` or `internal`.
     pub class: &'static str,
     pub rid: Option<String>,
     pub text: String,

@@ -9,13 +9,13 @@ use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::network::Network;
 use crate::tls::TlsOptions;
 
-/// Where the side port is unless an address says otherwise.
+/// The port of the HTTP API unless an address says otherwise.
 pub const SIDE_PORT: u16 = 2130;
 
 /// Connections besides `max_connections`, for health and short calls while all others are being answered.
 pub const RESERVED_CONNECTIONS: usize = 64;
 
-/// The side port.
+/// The settings of `[http]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Addresses to listen on; port 0 takes any free port.
@@ -35,10 +35,10 @@ pub struct Options {
     pub requests_per_s: u32,
     /// Which credentials have series of their own in `/metrics`.
     pub metrics_per_credential: MetricsPerCredential,
+    /// Whether `/metrics` gives the names of before, see [`crate::http_api`].
+    pub old_metric_names: bool,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
     pub wechat_expires_in_min_s: Option<u32>,
-    /// `/metrics` gives the names that were used before.
-    pub old_metric_names: bool,
 }
 
 impl Default for Options {
@@ -61,8 +61,8 @@ impl Options {
             max_connections_per_peer: 64,
             requests_per_s: 50,
             metrics_per_credential: MetricsPerCredential::Auto,
-            wechat_expires_in_min_s: None,
             old_metric_names: false,
+            wechat_expires_in_min_s: None,
         }
     }
 

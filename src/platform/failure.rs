@@ -51,7 +51,7 @@ impl Class {
             Class::Retry => "retry",
             Class::Wait(_) => "wait",
             Class::Operator(_) => "operator",
-            Class::Internal => "own-bug",
+            Class::Internal => "internal",
         }
     }
 }

@@ -287,7 +287,7 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
     );
     let mut client = node.connect();
     let mut stat = |name: &str| client.stat("tokens", &format!("{FEISHU}:{name}"));
-    assert_eq!(wait_for("a failure", || stat("last_error_class")), "own-bug");
+    assert_eq!(wait_for("a failure", || stat("last_error_class")), "internal");
     assert_eq!(stat("state").unwrap(), "blocked");
     assert!(stat("last_error").unwrap().contains("has 8193 bytes, and this server holds 8192 at most"));
     assert!(stat("what_to_do").unwrap().contains("report this as a bug"));

@@ -394,7 +394,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     for ca_file in [None, Some(stranger.file("ca.pem"))] {
         let mut follower = Follower::start(&there(ca_file));
         let said = follower.trouble("is not trusted");
-        assert!(said.advice.contains("upstream_ca_file"), "{said:?}");
+        assert!(said.advice.contains("leader_ca_file"), "{said:?}");
         assert!(follower.read(TAG).is_err());
     }
     for file in [tls.file("key.pem"), tls.file("missing.pem")] {

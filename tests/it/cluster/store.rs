@@ -517,7 +517,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
-/// What docs/en/many-nodes.md names.
+/// What docs/en/cluster.md names.
 const RIGHTS: &[&str] = &[
     "+ping",
     "+role",

@@ -28,7 +28,7 @@ fn schemathesis_finds_nothing_wrong() {
     wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     // Most names that it invents are not there; with these it gets to the answers.
     let config =
-        format!("[parameters]\n\"path.app\" = \"{APPID}\"\n\"path.kind\" = \"access_token\"\n\"query.wait_s\" = 0\n");
+        format!("[parameters]\n\"path.app\" = \"{APPID}\"\n\"path.type\" = \"access_token\"\n\"query.wait_s\" = 0\n");
     write(side.node.folder.path(), "schemathesis.toml", &config);
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                   response_schema_conformance,unsupported_method,negative_data_rejection";
@@ -46,7 +46,7 @@ fn every_route_under_v1_is_described_and_the_other_way_round() {
     let description = side.get("/v1/openapi.json", &[]).json();
     let paths = description["paths"].as_object().unwrap();
     for (path, methods) in paths {
-        let path = path.replace("{app}", APPID).replace("{kind}", "access_token");
+        let path = path.replace("{app}", APPID).replace("{type}", "access_token");
         let path = if path.ends_with("/jssdk") { path + "?url=https://a.example/" } else { path };
         for method in methods.as_object().unwrap().keys() {
             if path != "/v1/events" {

@@ -10,7 +10,7 @@ use crate::support::{APPID, Wechat, wait_for};
 
 /// Shorter than a test's patience, longer than a busy machine takes.
 const SOON: &str = "timeout_ms = 1500\n";
-const OUT_OF_REACH: &str = "the shared state cannot be used";
+const OUT_OF_REACH: &str = "the cluster store cannot be used";
 
 /// Fault 54.
 #[test]
