@@ -199,10 +199,10 @@ fn what_is_put_into_a_files_place_later_is_a_failure_until_it_is_gone() {
     wait_for_error(&node, "link");
     wait_for("another try", || (figure(&node, "failures").parse::<u64>().ok()? > 3).then_some(()));
     assert_eq!(figure(&node, "last_error"), "link");
-    assert!(!node.log().contains("the sink is written again"), "{}", node.log());
+    assert!(!node.log().contains("sink recovered"), "{}", node.log());
     std::fs::remove_file(&path).unwrap();
     wait_until_written(&path, &node);
-    node.await_log("the sink is written again");
+    node.await_log("sink recovered");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
         wait_until_written(&path, &node);
         wait_for("a rival", || (figure(&node, "rival_writes") == rivals).then_some(()));
     }
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     assert!(!node.log().contains(FOREIGN));
     std::fs::remove_file(&path).unwrap();
     wait_until_written(&path, &node);

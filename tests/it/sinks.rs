@@ -177,7 +177,7 @@ fn a_redis_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
     assert!(token(&mut node.connect()).is_some());
     redis.start_again();
     wait_until_written(&redis, &token_key(), &node);
-    node.await_log("the sink is written again");
+    node.await_log("sink recovered");
     says_nothing_secret(&node, &[]);
 }
 
@@ -315,9 +315,9 @@ fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
         wait_for("a rival", || (figure(&node, "rival_writes") == rivals).then_some(()));
     }
     assert_eq!(node.connect().stat("tokens", &format!("{APPID}:rival_writes")).as_deref(), Some("2"));
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     let log = node.log();
-    assert_eq!(log.matches("somebody else has written a token of its own over ours").count(), 1, "{log}");
+    assert_eq!(log.matches("a foreign writer has replaced our token").count(), 1, "{log}");
     assert!(log.contains("key=\"WCH_access_token\"") && log.contains(&redis.url()), "{log}");
     says_nothing_secret(&node, &[]);
 }

@@ -366,7 +366,7 @@ fn a_foreign_overwrite_is_noticed_mended_and_reported(store: Store) {
     store.ask(&format!("UPDATE tokens SET token = '{FOREIGN}'"));
     wait_for("a foreign writer", || (figure(&node, "rival_writes") == "1").then_some(()));
     wait_until_written(&store, &node);
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     says_nothing_secret(&node);
 }
 
@@ -469,7 +469,7 @@ mod servers {
         store.own_server().start_again();
         store.ask("UPDATE tokens SET token = ''");
         wait_until_written(&store, &node);
-        node.await_log("the sink is written again");
+        node.await_log("sink recovered");
         says_nothing_secret(&node);
     }
 
