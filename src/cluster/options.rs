@@ -71,3 +71,41 @@ pub struct LeaderOptions {
     /// Names this node for people.
     pub node: String,
 }
+
+/// Default of [`StoreOptions::prefix`].
+pub const PREFIX: &str = "tokencached";
+/// Default of how often to poll, ms.
+pub const POLL_EVERY_MS: u64 = 2_000;
+/// Default of the longest wait, ms.
+pub const TIMEOUT_MS: u64 = 1_000;
+/// Default name of a node on a machine without a name.
+pub const NODE: &str = "node";
+
+impl StoreOptions {
+    /// This Redis, and the defaults for the rest.
+    pub fn new(server: RedisOptions, sealing: SecretSource, sealing_origin: SecretOrigin) -> StoreOptions {
+        StoreOptions {
+            server,
+            sealing,
+            sealing_origin,
+            prefix: PREFIX.to_owned(),
+            poll_every_ms: POLL_EVERY_MS,
+            node: NODE.to_owned(),
+        }
+    }
+}
+
+impl LeaderOptions {
+    /// These leaders, and the defaults for the rest.
+    pub fn at(urls: Vec<String>) -> LeaderOptions {
+        LeaderOptions {
+            urls,
+            key: None,
+            key_origin: None,
+            ca_file: None,
+            timeout_ms: TIMEOUT_MS,
+            poll_every_ms: POLL_EVERY_MS,
+            node: NODE.to_owned(),
+        }
+    }
+}

@@ -178,7 +178,7 @@ fn find_credential<'p>(
     find_visible_app(context, caller, id)?.credential(kind).ok_or_else(Problem::not_found)
 }
 
-/// `GET /v1/apps/{app}/credentials/{kind}`: the token itself. With `after`, waits while that is the present generation.
+/// `GET /v1/apps/{app}/credentials/{type}`: the token itself. With `after`, waits while that is the present generation.
 pub async fn get_credential(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
@@ -275,7 +275,7 @@ fn present_value<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Resul
     T::deserialize(value).map(Some)
 }
 
-/// `POST /v1/apps/{app}/credentials/{kind}/refresh`: the caller has seen the value refused. It is looked into, and
+/// `POST /v1/apps/{app}/credentials/{type}/refresh`: the caller has seen the value refused. It is looked into, and
 /// renewed if that is so.
 pub async fn refresh(
     State(context): ContextExtractor,
@@ -308,7 +308,7 @@ pub async fn refresh(
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
-/// `POST /v1/apps/{app}/credentials/{kind}/probe`: tries the value on a cheap call and does nothing else.
+/// `POST /v1/apps/{app}/credentials/{type}/probe`: tries the value on a cheap call and does nothing else.
 pub async fn probe(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,

@@ -29,7 +29,7 @@ const STATES: [CredentialState; 6] = [
     CredentialState::Blocked,
     CredentialState::Dead,
 ];
-const CLASSES: [&str; 4] = ["retry", "wait", "operator", "own-bug"];
+const CLASSES: [&str; 4] = ["retry", "wait", "operator", "internal"];
 
 /// A credential as it is at the scrape.
 struct CredentialSample<'c> {
@@ -52,7 +52,7 @@ impl CredentialSample<'_> {
     }
 
     fn labels(&self) -> Labels<'_> {
-        vec![("app", self.credential.app()), ("kind", self.about.credential_type)]
+        vec![("app", self.credential.app()), ("type", self.about.credential_type)]
     }
 
     fn seconds_left(&self) -> f64 {
@@ -89,11 +89,13 @@ impl CredentialSample<'_> {
 type CredentialFamily = (&'static str, MetricType, &'static str, fn(&CredentialSample<'_>) -> Option<f64>);
 
 const LEVELS: &[CredentialFamily] = &[
-    ("credential_seconds_left", GAUGE, "Seconds until the value must not be served.", |of| Some(of.seconds_left())),
+    ("credential_seconds_left", GAUGE, "Seconds until the value ends.", |of| Some(of.seconds_left())),
     ("credential_live", GAUGE, "Whether there is a live value.", |of| Some(f64::from(u8::from(of.is_live)))),
-    ("credential_generation", GAUGE, "Counts the values there have been.", |of| Some(of.status.generation as f64)),
-    ("quota_used", GAUGE, "Calls of today.", |of| Some(of.used() as f64)),
-    ("probes_today", GAUGE, "Tries of the value today, on a call with a quota of its own.", |of| {
+    ("credential_generation", GAUGE, "Number of the present value; each new value counts one more.", |of| {
+        Some(of.status.generation as f64)
+    }),
+    ("quota_used", GAUGE, "Calls made today.", |of| Some(of.used() as f64)),
+    ("probes_today", GAUGE, "Probes of today; their call has a quota of its own.", |of| {
         of.about.can_probe.then(|| of.status.today(of.now.unix_ms).1 as f64)
     }),
     ("quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
@@ -102,21 +104,26 @@ const LEVELS: &[CredentialFamily] = &[
 ];
 
 const COUNTERS: &[CredentialFamily] = &[
-    ("calls_denied", COUNTER, "Calls not made, for a quota's sake.", |of| Some(of.status.calls_denied as f64)),
+    ("calls_denied", COUNTER, "Calls not made because of the quota.", |of| Some(of.status.calls_denied as f64)),
     ("calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
-    ("probes", COUNTER, "Calls that tried the value and fetched none.", |of| Some(of.status.probes as f64)),
-    ("checks", COUNTER, "Looks into a value that somebody doubted.", |of| Some(of.status.checks as f64)),
-    ("forced", COUNTER, "Calls that told the platform to replace a live value.", |of| Some(of.status.forced as f64)),
-    ("early_deaths", COUNTER, "Values refused before their time.", |of| Some(of.status.early_deaths as f64)),
-    ("passive_refreshes", COUNTER, "Reports that the value is dead.", |of| {
+    ("probes", COUNTER, "Calls that only tried whether the value is accepted.", |of| Some(of.status.probes as f64)),
+    ("verifications", COUNTER, "Verifications of a value that was doubted.", |of| Some(of.status.checks as f64)),
+    ("forced", COUNTER, "Calls that made the platform replace a live value.", |of| Some(of.status.forced as f64)),
+    ("early_deaths", COUNTER, "Values that the platform refused before their expiry.", |of| {
+        Some(of.status.early_deaths as f64)
+    }),
+    ("reports", COUNTER, "Reports by clients that the value is refused.", |of| {
         Some(of.credential.reports.load(Relaxed) as f64)
     }),
-    ("refused_writes", COUNTER, "Clients' writes that were refused.", |of| {
+    ("refused_writes", COUNTER, "Writes by clients that were refused.", |of| {
         Some(of.credential.refused_writes.load(Relaxed) as f64)
     }),
-    ("rival_writes", COUNTER, "Those of them that brought another token.", |of| {
-        Some(of.credential.rival_writes.load(Relaxed) as f64)
-    }),
+    (
+        "foreign_writes",
+        COUNTER,
+        "Refused writes that brought another token: a foreign writer fetches by itself.",
+        |of| Some(of.credential.rival_writes.load(Relaxed) as f64),
+    ),
 ];
 
 /// All families about credentials.
@@ -145,7 +152,7 @@ pub fn encode(
     }
     let help = "Whether only credentials in trouble have series of their own.";
     gauge(out, "tokencached_series_reduced", help, f64::from(u8::from(is_reduced)))?;
-    let help = "Credentials in trouble that have no series of their own, because too many are.";
+    let help = "Credentials in trouble that have no series of their own because there are too many.";
     gauge(out, "tokencached_series_left_out", help, left_out as f64)?;
     encode_app_names(out, &seen)?;
     encode_each_credential(out, &seen)
@@ -159,7 +166,8 @@ fn encode_app_names(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_
     if named.is_empty() {
         return Ok(());
     }
-    let mut encoder = family(out, "tokencached_app", "What people call the app.", MetricType::Info)?;
+    let mut encoder =
+        family(out, "tokencached_app", "The name that the configuration gives the app.", MetricType::Info)?;
     for (app, name) in named {
         encoder.encode_info(&vec![("app", app), ("name", name)])?;
     }
@@ -167,9 +175,9 @@ fn encode_app_names(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_
 }
 
 fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
-    for (name, kind, help, value) in LEVELS.iter().chain(COUNTERS) {
+    for (name, metric_type, help, value) in LEVELS.iter().chain(COUNTERS) {
         let name = format!("tokencached_{name}");
-        each(out, (&name, help, *kind), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
+        each(out, (&name, help, *metric_type), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
     }
     let states = seen.iter().flat_map(|of| {
         STATES.map(|state| {
@@ -177,17 +185,17 @@ fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
             (labels, f64::from(u8::from(of.status.state == state)))
         })
     });
-    each(out, ("tokencached_credential_state", "1 for the state it is in.", GAUGE), states)?;
+    each(out, ("tokencached_credential_state", "1 for the state that the credential is in, else 0.", GAUGE), states)?;
     let outcomes = seen.iter().flat_map(|of| {
         of.status.outcomes.each().map(|(name, count)| {
             let labels = [of.labels(), vec![("outcome", name)]].concat();
             (labels, count as f64)
         })
     });
-    each(out, ("tokencached_fetches", "Fetches, by how they ended.", COUNTER), outcomes)
+    each(out, ("tokencached_fetches", "Fetches, by outcome.", COUNTER), outcomes)
 }
 
-/// Of all credentials of a platform and a kind.
+/// Of all credentials of a platform and a type.
 #[derive(Default)]
 struct PlatformTotal {
     live: u64,
@@ -224,7 +232,9 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
     for of in seen {
         totals.entry((of.about.platform, of.about.credential_type)).or_default().add(of);
     }
-    let labels = |(platform, kind): &(&'static str, &'static str)| vec![("platform", *platform), ("kind", *kind)];
+    let labels = |(platform, credential_type): &(&'static str, &'static str)| {
+        vec![("platform", *platform), ("type", *credential_type)]
+    };
     let by_word =
         |label: &'static str, words: &[&'static str], of: fn(&PlatformTotal) -> &BTreeMap<&'static str, u64>| {
             let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
@@ -237,21 +247,25 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
             values.into_iter()
         };
     let states = by_word("state", &STATES.map(CredentialState::name), |total| &total.states);
-    each(out, ("tokencached_credentials", "Credentials, by the state they are in.", GAUGE), states)?;
+    each(out, ("tokencached_credentials", "Credentials, by state.", GAUGE), states)?;
     let classes = by_word("class", &CLASSES, |total| &total.classes);
-    each(out, ("tokencached_credentials_failing", "Those whose last call failed, by the failure.", GAUGE), classes)?;
+    each(
+        out,
+        ("tokencached_credentials_failing", "Credentials whose last call failed, by the class of the failure.", GAUGE),
+        classes,
+    )?;
     let live = totals.iter().map(|(whose, total)| (labels(whose), total.live as f64));
-    each(out, ("tokencached_credentials_live", "Those that have a live value.", GAUGE), live)?;
+    each(out, ("tokencached_credentials_live", "Credentials with a live value.", GAUGE), live)?;
     let left = totals.iter().filter_map(|(whose, total)| Some((labels(whose), total.seconds_left_min?)));
-    let help = "Seconds until the first of the live values must not be served.";
+    let help = "Seconds until the first live value ends.";
     each(out, ("tokencached_credentials_seconds_left_min", help, GAUGE), left)?;
     let words = CredentialStatus::default().outcomes.each().map(|(name, _)| name);
     let outcomes = by_word("outcome", &words, |total| &total.outcomes);
-    each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by how they ended.", COUNTER), outcomes)?;
-    for (at, (name, kind, help, _)) in COUNTERS.iter().enumerate() {
+    each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by outcome.", COUNTER), outcomes)?;
+    for (at, (name, metric_type, help, _)) in COUNTERS.iter().enumerate() {
         let (name, help) = (format!("tokencached_platform_{name}"), format!("Of all credentials: {help}"));
         let sums = totals.iter().filter_map(|(whose, total)| Some((labels(whose), *total.counters.get(at)?)));
-        each(out, (&name, &help, *kind), sums)?;
+        each(out, (&name, &help, *metric_type), sums)?;
     }
     Ok(())
 }
@@ -346,12 +360,12 @@ mod tests {
         let text = scrape(&more, MetricsPerCredential::Auto);
         assert!(text.contains("\ntokencached_series_reduced 1.0\n"));
         assert_eq!(count(&text, "tokencached_credential_live{"), 1);
-        let blocked = "app=\"wx0000000000000007\",kind=\"access_token\",state=\"blocked\"} 1.0";
+        let blocked = "app=\"wx0000000000000007\",type=\"access_token\",state=\"blocked\"} 1.0";
         assert!(text.contains(&format!("\ntokencached_credential_state{{{blocked}\n")));
-        let of_all = "tokencached_credentials{platform=\"mp\",kind=\"access_token\",state=";
+        let of_all = "tokencached_credentials{platform=\"mp\",type=\"access_token\",state=";
         assert!(text.contains(&format!("\n{of_all}\"fresh\"}} 1000.0\n")), "{text}");
         assert!(text.contains(&format!("\n{of_all}\"blocked\"}} 1.0\n")));
-        let failing = "tokencached_credentials_failing{platform=\"mp\",kind=\"access_token\",class=\"operator\"} 1.0";
+        let failing = "tokencached_credentials_failing{platform=\"mp\",type=\"access_token\",class=\"operator\"} 1.0";
         assert!(text.contains(failing));
         let text = scrape(&more, MetricsPerCredential::All);
         assert_eq!(count(&text, "tokencached_credential_live{"), APPS_MAX + 1);

@@ -68,16 +68,14 @@ pub async fn get_readyz(
     uri: Uri,
 ) -> HealthResult {
     let params = QueryParams::of(&uri, &["strict", "app"])?;
-    if !matches!(params.text("strict"), None | Some("" | "1" | "true")) {
-        return Err(Problem::bad("the parameter strict takes no value but 1 or true"));
-    }
+    let strict = params.switch("strict")?;
     let (credentials, now_ms) = (context.table().credentials(), clock::boot_ms());
     if let Some(app) = params.text("app") {
         caller.require_status()?;
         let app = find_visible_app(&context, &caller, app)?;
         return Ok(all_live(&caller, app.credentials.iter().map(AsRef::as_ref), now_ms));
     }
-    if params.text("strict").is_some() {
+    if strict {
         return Ok(all_live(&caller, credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if context.shutdown.is_cancelled() {

@@ -6,7 +6,7 @@ use std::fmt::{Debug, Error, Formatter};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 use super::api::{CallerExtractor, ContextExtractor};
 use super::context::ApiContext;
 use super::credential_metrics;
+use super::old_metric_names;
 use super::problem::Problem;
 use super::query::QueryParams;
 use super::sink_metrics;
@@ -40,38 +41,40 @@ const SEND_MAX: Duration = Duration::from_secs(60);
 /// A scrape is handed over in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// `GET /metrics`. EncodeResult on a thread for such work: however many apps there are, others are answered meanwhile.
+/// `GET /metrics`, with `old_names=1` by the names of before. Written on a thread for such work: however many apps there
+/// are, others are answered meanwhile.
 pub async fn scrape(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    QueryParams::of(&uri, &[])?;
+    let params = QueryParams::of(&uri, &["old_names"])?;
     caller.require_status()?;
+    let old_names = params.switch("old_names")? || context.settings.old_metric_names;
     let turn = tokio::time::timeout(WAIT_MAX, context.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
         let detail = "other scrapes are still being written or taken";
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
         return Err(Problem { retry_after_s: Some(5), ..problem });
     };
-    let written = tokio::task::spawn_blocking(move || encode_metrics(&context)).await;
+    let written = tokio::task::spawn_blocking(move || encode_metrics(&context, old_names)).await;
     let Ok(Ok(text)) = written else {
         let detail = "the metrics could not be written";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
     };
     let deadline = Box::pin(tokio::time::sleep(SEND_MAX));
     let mut response = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit }).into_response();
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }
 
-fn encode_metrics(context: &Arc<ApiContext>) -> Result<String, Error> {
+fn encode_metrics(context: &Arc<ApiContext>, old_names: bool) -> Result<String, Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ScrapeCollector(context.clone())));
     let mut out = String::with_capacity(PIECE_BYTES);
     text::encode(&mut out, &registry)?;
-    Ok(out)
+    Ok(if old_names { old_metric_names::translate(&out) } else { out })
 }
 
 /// A scrape on its way to whoever asked.
@@ -144,14 +147,19 @@ pub(super) fn family<'e>(
     out: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,
-    kind: MetricType,
+    metric_type: MetricType,
 ) -> Result<MetricEncoder<'e>, Error> {
-    out.encode_descriptor(name, help, None, kind)
+    out.encode_descriptor(name, help, None, metric_type)
 }
 
 /// One value without labels.
 pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> EncodeResult {
     family(out, name, help, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+/// One that is 1 or 0.
+pub(super) fn switch(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, on: bool) -> EncodeResult {
+    gauge(out, name, help, f64::from(u8::from(on)))
 }
 
 /// The same for what only grows; `_total` is added to the name.
@@ -162,11 +170,11 @@ fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) 
 /// Values with labels.
 pub(super) fn each<'l>(
     out: &mut DescriptorEncoder<'_>,
-    (name, help, kind): (&str, &str, MetricType),
+    (name, help, metric_type): (&str, &str, MetricType),
     values: impl Iterator<Item = (Labels<'l>, f64)>,
 ) -> EncodeResult {
-    let counts = matches!(kind, MetricType::Counter);
-    let mut encoder = family(out, name, help, kind)?;
+    let counts = matches!(metric_type, MetricType::Counter);
+    let mut encoder = family(out, name, help, metric_type)?;
     for (labels, value) in values {
         let mut one = encoder.encode_family(&labels)?;
         if counts {
@@ -180,12 +188,12 @@ pub(super) fn each<'l>(
 
 /// Name, figure of `stats`, help. The exporter counts some of these without `_total`: those are gauges here.
 const GAUGES: &[(&str, &str, &str)] = &[
-    ("memcached_uptime_seconds", "uptime", "Seconds since the start."),
+    ("memcached_uptime_seconds", "uptime", "Seconds since the server started."),
     ("memcached_time_seconds", "time", "Seconds since 1970 by the server's clock."),
     ("memcached_current_connections", "curr_connections", "Open connections."),
-    ("memcached_max_connections", "max_connections", "Connections there may be."),
-    ("memcached_current_bytes", "bytes", "Bytes that items take."),
-    ("memcached_limit_bytes", "limit_maxbytes", "Bytes that items may take."),
+    ("memcached_max_connections", "max_connections", "The most connections that may be open."),
+    ("memcached_current_bytes", "bytes", "Bytes in use by items."),
+    ("memcached_limit_bytes", "limit_maxbytes", "Bytes that items may use."),
     ("memcached_current_items", "curr_items", "Items held."),
     ("memcached_accepting_connections", "accepting_conns", "Whether connections are accepted."),
 ];
@@ -196,17 +204,25 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("memcached_written_bytes", "bytes_written", "Bytes written to clients."),
     ("memcached_connections", "total_connections", "Connections accepted."),
     ("memcached_connections_rejected", "rejected_connections", "Connections refused because there were too many."),
-    ("memcached_connections_yielded", "conn_yields", "Times a connection gave way to others in mid-batch."),
-    ("memcached_connections_listener_disabled", "listen_disabled_num", "Times nobody was listened to; never here."),
+    (
+        "memcached_connections_yielded",
+        "conn_yields",
+        "Times a connection with many requests had to let others go first.",
+    ),
+    (
+        "memcached_connections_listener_disabled",
+        "listen_disabled_num",
+        "Times the listener was disabled; always 0 here.",
+    ),
     ("memcached_items", "total_items", "Items stored since the start."),
     ("memcached_items_evicted", "evictions", "Items evicted to make room."),
-    ("memcached_items_reclaimed", "reclaimed", "Items stored in the room of expired ones."),
+    ("memcached_items_reclaimed", "reclaimed", "Items stored in memory of expired items."),
     ("memcached_item_too_large", "store_too_large", "Items refused as too large."),
-    ("memcached_item_no_memory", "store_no_memory", "Items refused for want of memory."),
+    ("memcached_item_no_memory", "store_no_memory", "Items refused because there was no memory for them."),
     ("memcached_direct_reclaims", "direct_reclaims", "Items evicted while a client waited."),
-    ("memcached_lru_crawler_starts", "lru_crawler_starts", "Crawls begun; there is no crawler here."),
-    ("memcached_lru_crawler_reclaimed", "crawler_reclaimed", "Expired items taken back in the background."),
-    ("memcached_lru_crawler_items_checked", "crawler_items_checked", "Items looked at in the background."),
+    ("memcached_lru_crawler_starts", "lru_crawler_starts", "Runs of the crawler; always 0, there is no crawler here."),
+    ("memcached_lru_crawler_reclaimed", "crawler_reclaimed", "Expired items removed in the background."),
+    ("memcached_lru_crawler_items_checked", "crawler_items_checked", "Items examined in the background."),
     ("memcached_lru_crawler_moves_to_cold", "moves_to_cold", "Items moved to the cold queue."),
     ("memcached_lru_crawler_moves_to_warm", "moves_to_warm", "Items moved to the warm queue."),
     ("memcached_lru_crawler_moves_within_lru", "moves_within_lru", "Items moved within a queue."),
@@ -240,7 +256,7 @@ fn encode_commands(out: &mut DescriptorEncoder<'_>, general: &StatsByName) -> En
     // A cas is counted in cmd_set again.
     let cas: f64 = ["cas_misses", "cas_hits", "cas_badval"].iter().map(|name| number(general, name)).sum();
     values.push((labels("set", "hit"), (number(general, "cmd_set") - cas).max(0.0)));
-    let family = ("memcached_commands", "Commands, by name and by what they came to.", MetricType::Counter);
+    let family = ("memcached_commands", "Commands, by name and result.", MetricType::Counter);
     each(out, family, values.into_iter())
 }
 
@@ -250,33 +266,33 @@ pub(super) const COUNTER: MetricType = MetricType::Counter;
 /// Of `stats items`, by class.
 const SLAB_ITEMS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_current_items", "number", GAUGE, "Items held in the class."),
-    ("memcached_slab_items_age_seconds", "age", GAUGE, "Seconds since the use of the item used longest ago."),
+    ("memcached_slab_items_age_seconds", "age", GAUGE, "Seconds since the last use of the least recently used item."),
     (
         "memcached_slab_items_crawler_reclaimed",
         "crawler_reclaimed",
         COUNTER,
-        "Expired items taken back in the background.",
+        "Expired items removed in the background.",
     ),
     ("memcached_slab_items_evicted", "evicted", COUNTER, "Items evicted to make room."),
-    ("memcached_slab_items_evicted_nonzero", "evicted_nonzero", COUNTER, "Those of them that had an end of their own."),
+    ("memcached_slab_items_evicted_nonzero", "evicted_nonzero", COUNTER, "Evicted items that had an expiry time."),
     (
         "memcached_slab_items_evicted_time_seconds",
         "evicted_time",
         GAUGE,
-        "Seconds since the use of the last one evicted.",
+        "Seconds since the last use of the item that was evicted last.",
     ),
     ("memcached_slab_items_evicted_unfetched", "evicted_unfetched", COUNTER, "Items evicted that nobody had read."),
     ("memcached_slab_items_expired_unfetched", "expired_unfetched", COUNTER, "Items expired that nobody had read."),
-    ("memcached_slab_items_outofmemory", "outofmemory", COUNTER, "Items refused for want of memory."),
-    ("memcached_slab_items_reclaimed", "reclaimed", COUNTER, "Items stored in the room of expired ones."),
-    ("memcached_slab_items_tailrepairs", "tailrepairs", COUNTER, "Repairs; never here."),
+    ("memcached_slab_items_outofmemory", "outofmemory", COUNTER, "Items refused because there was no memory for them."),
+    ("memcached_slab_items_reclaimed", "reclaimed", COUNTER, "Items stored in memory of expired items."),
+    ("memcached_slab_items_tailrepairs", "tailrepairs", COUNTER, "Repairs of the queue's tail; always 0 here."),
     ("memcached_slab_items_moves_to_cold", "moves_to_cold", GAUGE, "Items moved to the cold queue."),
     ("memcached_slab_items_moves_to_warm", "moves_to_warm", GAUGE, "Items moved to the warm queue."),
     ("memcached_slab_items_moves_within_lru", "moves_within_lru", GAUGE, "Items moved within a queue."),
     ("memcached_slab_hot_items", "number_hot", GAUGE, "Items in the hot queue."),
     ("memcached_slab_warm_items", "number_warm", GAUGE, "Items in the warm queue."),
     ("memcached_slab_cold_items", "number_cold", GAUGE, "Items in the cold queue."),
-    ("memcached_slab_temporary_items", "number_temp", GAUGE, "Items in the temporary queue; never here."),
+    ("memcached_slab_temporary_items", "number_temp", GAUGE, "Items in the temporary queue; always 0 here."),
     ("memcached_slab_hot_age_seconds", "age_hot", GAUGE, "Age of the hot queue's oldest item."),
     ("memcached_slab_warm_age_seconds", "age_warm", GAUGE, "Age of the warm queue's oldest item."),
 ];
@@ -288,8 +304,8 @@ const SLABS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_current_chunks", "total_chunks", GAUGE, "Items that would fit these pages."),
     ("memcached_slab_chunks_used", "used_chunks", GAUGE, "Items held."),
     ("memcached_slab_chunks_free", "free_chunks", GAUGE, "Items that would still fit."),
-    ("memcached_slab_chunks_free_end", "free_chunks_end", GAUGE, "Never any here."),
-    ("memcached_slab_mem_requested_bytes", "mem_requested", GAUGE, "Bytes that the class's items take."),
+    ("memcached_slab_chunks_free_end", "free_chunks_end", GAUGE, "Always 0 here."),
+    ("memcached_slab_mem_requested_bytes", "mem_requested", GAUGE, "Bytes in use by the items of the class."),
 ];
 
 /// The classes that a form of `stats` names, in order.
@@ -304,11 +320,11 @@ fn classes<'s>(stats: &'s StatsByName, prefix: &str) -> Vec<&'s str> {
 fn encode_slab_classes(out: &mut DescriptorEncoder<'_>, items: &StatsByName, slabs: &StatsByName) -> EncodeResult {
     for (stats, prefix, families) in [(items, "items:", SLAB_ITEMS), (slabs, "", SLABS)] {
         let classes = classes(stats, prefix);
-        for (name, figure, kind, help) in families {
+        for (name, figure, metric_type, help) in families {
             let values = classes
                 .iter()
                 .map(|class| (vec![("slab", *class)], number(stats, &format!("{prefix}{class}:{figure}"))));
-            each(out, (name, help, *kind), values)?;
+            each(out, (name, help, *metric_type), values)?;
         }
     }
     let queues =
@@ -320,7 +336,7 @@ fn encode_slab_classes(out: &mut DescriptorEncoder<'_>, items: &StatsByName, sla
     });
     each(out, ("memcached_slab_lru_hits", "Items read, by queue.", COUNTER), hits)?;
     let commands = classes(slabs, "").into_iter().flat_map(|class| slab_class_commands(slabs, class));
-    each(out, ("memcached_slab_commands", "Commands, by class, name and what they came to.", COUNTER), commands)
+    each(out, ("memcached_slab_commands", "Commands, by slab class, name and result.", COUNTER), commands)
 }
 
 fn slab_class_commands<'s>(slabs: &StatsByName, class: &'s str) -> Vec<(Labels<'s>, f64)> {
@@ -337,23 +353,31 @@ fn slab_class_commands<'s>(slabs: &StatsByName, class: &'s str) -> Vec<(Labels<'
 const TOKENCACHED: &[(&str, &str, &str)] = &[
     ("tokencached_managed_hits", "managed_hits", "Reads of a managed key that found a live value."),
     ("tokencached_managed_misses", "managed_misses", "Reads of a managed key that found none."),
-    ("tokencached_managed_reports", "managed_reports", "Clients' words that a token is refused."),
-    ("tokencached_client_checks", "client_checks", "Looks into values that clients have caused."),
+    ("tokencached_managed_reports", "managed_reports", "Reports by clients that a value is refused."),
+    ("tokencached_client_verifications", "client_checks", "Verifications of a value that a client's report caused."),
     (
-        "tokencached_client_checks_refused",
+        "tokencached_client_verifications_denied",
         "client_checks_refused",
-        "Looks not made because clients had caused too many for nothing.",
+        "Verifications not made because clients had caused too many for nothing.",
     ),
-    ("tokencached_access_denied", "access_denied", "Requests refused for want of rights."),
-    ("tokencached_auth_errors", "auth_errors", "Logins that failed."),
-    ("tokencached_auth_delays", "auth_delays", "Logins that waited because passwords were guessed from their address."),
+    ("tokencached_access_denied", "access_denied", "Requests refused because the client has no right to them."),
+    ("tokencached_auth_errors", "auth_errors", "Failed logins."),
+    ("tokencached_auth_delays", "auth_delays", "Logins delayed because wrong passwords came from their address."),
     ("tokencached_tls_handshake_errors", "ssl_handshake_errors", "TLS handshakes that failed."),
     ("tokencached_foreign_protocols", "foreign_protocols", "Connections that did not speak memcached's protocols."),
-    ("tokencached_idle_kicks", "idle_kicks", "Connections closed for saying nothing."),
-    ("tokencached_request_timeouts", "request_timeouts", "Connections closed because a request was not whole in time."),
-    ("tokencached_write_timeouts", "write_timeouts", "Connections closed because answers were not taken."),
+    ("tokencached_idle_kicks", "idle_kicks", "Connections closed because they were idle."),
+    (
+        "tokencached_request_timeouts",
+        "request_timeouts",
+        "Connections closed because a request was not complete in time.",
+    ),
+    ("tokencached_write_timeouts", "write_timeouts", "Connections closed because the client did not read its answers."),
     ("tokencached_log_lines_dropped", "log_lines_dropped", "Log lines that could not be written in time, or at all."),
-    ("tokencached_in_flight_refusals", "in_flight_refusals", "Values refused because too much was half-received."),
+    (
+        "tokencached_in_flight_refusals",
+        "in_flight_refusals",
+        "Half-received requests dropped because connections used all the memory they may.",
+    ),
 ];
 
 fn encode_tokencached(
@@ -367,49 +391,57 @@ fn encode_tokencached(
     for (name, figure, help) in TOKENCACHED {
         counter(out, name, help, number(general, figure))?;
     }
-    let (table, connections) = (context.table(), &context.connections);
-    let yes = |yes: bool| f64::from(u8::from(yes));
-    let kept = table.keeps_state.load(Relaxed);
-    gauge(out, "tokencached_state_file_kept", "Whether there is a state file.", yes(kept))?;
-    let healthy = table.state_saved.load(Relaxed);
-    gauge(out, "tokencached_state_file_healthy", "Whether the last write of it succeeded.", yes(healthy))?;
-    let failures = table.state_failures.load(Relaxed) as f64;
-    counter(out, "tokencached_state_file_failures", "Writes of the state file that failed.", failures)?;
-    let joined = table.sharing.node().is_some();
-    gauge(out, "tokencached_shared_state_kept", "Whether there are other nodes to share with.", yes(joined))?;
-    let up = yes(table.sharing.is_up() == Some(true));
-    gauge(out, "tokencached_shared_state_up", "Whether what the nodes share can be reached.", up)?;
-    let age_ms = table.sharing.age_ms(now.boot_ms).unwrap_or(0);
-    let help = "How long ago it was last heard of, seconds: how far this node may be behind the others.";
-    gauge(out, "tokencached_shared_state_age_seconds", help, age_ms as f64 / 1000.0)?;
-    let forged = &table.sharing.forged;
-    let help = "Values in the shared state that no node can have put there: they were not believed, and replaced.";
-    counter(out, "tokencached_shared_state_forged_values", help, forged.values.load(Relaxed) as f64)?;
-    let help = "Counts of calls in the shared state that no node can have put there: they were not believed.";
-    counter(out, "tokencached_shared_state_forged_counts", help, forged.counts.load(Relaxed) as f64)?;
-    let panics = table.panics.load(Relaxed) as f64;
+    let panics = context.table().panics.load(Relaxed) as f64;
     counter(out, "tokencached_refresher_panics", "Fetches that crashed; each is a bug.", panics)?;
-    let current = connections.current.load(Relaxed) as f64;
-    gauge(out, "tokencached_side_current_connections", "Open connections of the side port.", current)?;
-    let total = connections.total.load(Relaxed) as f64;
-    counter(out, "tokencached_side_accepted_connections", "Connections the side port has accepted.", total)?;
-    let rejected = connections.rejected.load(Relaxed) as f64;
-    counter(out, "tokencached_side_rejected_connections", "Connections the side port has refused.", rejected)?;
-    let evicted = connections.evicted.load(Relaxed) as f64;
-    let help = "Connections the HTTP port has closed before they had sent a request, to make room.";
-    counter(out, "tokencached_side_evicted_connections", help, evicted)?;
-    let wrong = context
-        .reload_handle
-        .access_control
-        .wrong_secrets
-        .totals()
-        .map(|(what, total)| (vec![("given", what)], total as f64));
-    let help = "Wrong secrets and keys on the HTTP port, by what they were.";
+    encode_state_file(out, context)?;
+    encode_cluster(out, context, now)?;
+    encode_http(out, context)
+}
+
+fn encode_state_file(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {
+    let table = context.table();
+    let (enabled, healthy) = (table.keeps_state.load(Relaxed), table.state_saved.load(Relaxed));
+    switch(out, "tokencached_state_file_enabled", "Whether there is a state file.", enabled)?;
+    switch(out, "tokencached_state_file_healthy", "Whether the last write of the state file succeeded.", healthy)?;
+    let failures = table.state_failures.load(Relaxed) as f64;
+    counter(out, "tokencached_state_file_failures", "Writes of the state file that failed.", failures)
+}
+
+fn encode_cluster(out: &mut DescriptorEncoder<'_>, context: &ApiContext, now: Now) -> EncodeResult {
+    let sharing = &context.table().sharing;
+    let help = "Whether this node shares its state with others.";
+    switch(out, "tokencached_cluster_enabled", help, sharing.node().is_some())?;
+    let help = "Whether the cluster store or the leader can be reached.";
+    switch(out, "tokencached_cluster_up", help, sharing.is_up() == Some(true))?;
+    let age_ms = sharing.age_ms(now.boot_ms).unwrap_or(0);
+    let help =
+        "Seconds since the cluster store or the leader last answered: so far may this node be behind the others.";
+    gauge(out, "tokencached_cluster_age_seconds", help, age_ms as f64 / 1000.0)?;
+    let help = "Values in the cluster store that no node can have written; they were ignored and replaced.";
+    counter(out, "tokencached_cluster_forged_values", help, sharing.forged.values.load(Relaxed) as f64)?;
+    let help = "Counts of calls in the cluster store that no node can have written; they were ignored.";
+    counter(out, "tokencached_cluster_forged_counts", help, sharing.forged.counts.load(Relaxed) as f64)
+}
+
+fn encode_http(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {
+    let figure = |of: &AtomicU64| of.load(Relaxed) as f64;
+    let of = &context.connections;
+    let help = "Open connections of the HTTP API.";
+    gauge(out, "tokencached_http_current_connections", help, figure(&of.current))?;
+    let help = "Connections that the HTTP API has accepted.";
+    counter(out, "tokencached_http_accepted_connections", help, figure(&of.total))?;
+    let help = "Connections that the HTTP API has refused because there were too many.";
+    counter(out, "tokencached_http_rejected_connections", help, figure(&of.rejected))?;
+    let help = "Connections that the HTTP API has closed before they had sent a request, to make room.";
+    counter(out, "tokencached_http_evicted_connections", help, figure(&of.evicted))?;
+    let wrong = context.reload_handle.access_control.wrong_secrets.totals();
+    let wrong = wrong.map(|(given, total)| (vec![("given", given)], total as f64));
+    let help = "Wrong secrets and keys that the HTTP API was given, by what they were.";
     each(out, ("tokencached_http_wrong_secrets", help, COUNTER), wrong)
 }
 
 fn encode_fetch_durations(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {
-    let help = "How long fetches took, by endpoint and by how they ended.";
+    let help = "Duration of fetches, by endpoint and outcome.";
     let mut encoder = family(out, "tokencached_fetch_duration_seconds", help, MetricType::Histogram)?;
     for ((endpoint, outcome), histogram) in context.table().durations.all() {
         let bounds = DURATION_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::INFINITY]);

@@ -9,13 +9,13 @@ use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::network::Network;
 use crate::tls::TlsOptions;
 
-/// Where the side port is unless an address says otherwise.
+/// The port of the HTTP API unless an address says otherwise.
 pub const SIDE_PORT: u16 = 2130;
 
 /// Connections besides `max_connections`, for health and short calls while all others are being answered.
 pub const RESERVED_CONNECTIONS: usize = 64;
 
-/// The side port.
+/// The settings of `[http]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Addresses to listen on; port 0 takes any free port.
@@ -35,6 +35,8 @@ pub struct Options {
     pub requests_per_s: u32,
     /// Which credentials have series of their own in `/metrics`.
     pub metrics_per_credential: MetricsPerCredential,
+    /// Whether `/metrics` gives the names of before, see [`crate::http_api`].
+    pub old_metric_names: bool,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
     pub wechat_expires_in_min_s: Option<u32>,
 }
@@ -47,7 +49,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// On these addresses, and otherwise as if nothing were said.
+    /// The defaults, listening on these addresses.
     pub fn at(listen: Vec<SocketAddr>) -> Options {
         Options {
             listen,
@@ -59,11 +61,12 @@ impl Options {
             max_connections_per_peer: 64,
             requests_per_s: 50,
             metrics_per_credential: MetricsPerCredential::Auto,
+            old_metric_names: false,
             wechat_expires_in_min_s: None,
         }
     }
 
-    /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    /// Reads the file of API keys; `None` without one. The error is a sentence that quotes nothing of the file.
     pub fn read_keys(&self) -> Result<Option<ApiKeys>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());

@@ -12,7 +12,7 @@ use serde_json::json;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
-    /// Names the kind of error for programs; `docs/en/side-port.md` lists them.
+    /// Names the kind of error for programs; `docs/en/http-api.md` lists them.
     pub kind: &'static str,
     pub detail: Cow<'static, str>,
     /// Seconds after which trying again may help.

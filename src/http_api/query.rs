@@ -30,6 +30,15 @@ impl QueryParams {
         self.0.get(name).map(String::as_str)
     }
 
+    /// A parameter that is there or not: without a value, or with `1` or `true`.
+    pub fn switch(&self, name: &'static str) -> Result<bool, Problem> {
+        match self.text(name) {
+            None => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(_) => Err(Problem::bad(format!("the parameter {name} takes no value but 1 or true"))),
+        }
+    }
+
     /// A parameter that must be a number.
     pub fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Problem> {
         let fault = |_| Problem::bad(format!("the parameter {name} is not a number in its range"));

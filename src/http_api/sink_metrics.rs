@@ -11,32 +11,35 @@ use crate::stats::SinkStats;
 
 type SinkFigure = fn(&SinkStats) -> f64;
 
-/// Name, help, kind, figure.
+/// Name, help, metric_type, figure.
 const FAMILIES: &[(&str, &str, MetricType, SinkFigure)] = &[
-    ("tokencached_sink_connected", "Whether its target can be used at present.", GAUGE, |sink| {
+    ("tokencached_sink_connected", "Whether the sink's target can be used at present.", GAUGE, |sink| {
         f64::from(u8::from(sink.connected.load(Relaxed)))
     }),
-    ("tokencached_sink_waiting", "Credentials that are still to be written.", GAUGE, |sink| {
+    ("tokencached_sink_waiting", "Credentials that are still to be written to the sink.", GAUGE, |sink| {
         sink.waiting.load(Relaxed) as f64
     }),
-    ("tokencached_sink_failing", "Whether something has failed and not everything is written since.", GAUGE, |sink| {
-        f64::from(u8::from(sink.last_error().is_some()))
-    }),
+    (
+        "tokencached_sink_failing",
+        "Whether a write has failed and not everything has been written since.",
+        GAUGE,
+        |sink| f64::from(u8::from(sink.last_error().is_some())),
+    ),
     ("tokencached_sink_writes", "Keys, files and rows written, and commands run.", COUNTER, |sink| {
         sink.writes.load(Relaxed) as f64
     }),
-    ("tokencached_sink_deletes", "Those taken away or marked as expired.", COUNTER, |sink| {
+    ("tokencached_sink_deletes", "Keys, files and rows removed or marked as expired.", COUNTER, |sink| {
         sink.deletes.load(Relaxed) as f64
     }),
     (
         "tokencached_sink_foreign_writes",
-        "Tokens found there that another program had written over ours.",
+        "Tokens found in the target that another program had written over ours.",
         COUNTER,
         |sink| sink.foreign_writes.load(Relaxed) as f64,
     ),
     (
         "tokencached_sink_last_write_timestamp_seconds",
-        "When something was written last, seconds since 1970; 0: never.",
+        "Time of the last write, seconds since 1970; 0 means never.",
         GAUGE,
         |sink| sink.last_write().map_or(0.0, |write| write.at_unix_ms as f64 / 1000.0),
     ),
@@ -47,15 +50,15 @@ pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> Enco
     let numbers: Vec<String> = (0..sinks.len()).map(|number| number.to_string()).collect();
     let all = || numbers.iter().map(String::as_str).zip(sinks);
     let labels = |number, sink: &Arc<SinkStats>| -> Labels<'_> { vec![("sink", number), ("type", sink.sink_type)] };
-    let help = "Where values are written to beside the cache.";
+    let help = "Where the sink writes values to.";
     let mut targets = out.encode_descriptor("tokencached_sink", help, None, MetricType::Info)?;
     for (number, sink) in all() {
         let mut labels = labels(number, sink);
         labels.push(("target", sink.target.as_str()));
         targets.encode_info(&labels)?;
     }
-    for (name, help, kind, figure) in FAMILIES {
-        each(out, (name, help, *kind), all().map(|(number, sink)| (labels(number, sink), figure(sink))))?;
+    for (name, help, metric_type, figure) in FAMILIES {
+        each(out, (name, help, *metric_type), all().map(|(number, sink)| (labels(number, sink), figure(sink))))?;
     }
     let failures = all().flat_map(|(number, sink)| {
         let of_class = move |(class, count): (&'static str, u64)| {
@@ -63,5 +66,5 @@ pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> Enco
         };
         sink.failures().into_iter().map(of_class)
     });
-    each(out, ("tokencached_sink_failures", "What failed, by class.", COUNTER), failures)
+    each(out, ("tokencached_sink_failures", "Failures, by class.", COUNTER), failures)
 }

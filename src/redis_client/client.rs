@@ -213,16 +213,7 @@ mod tests {
     #[test]
     fn without_a_file_descriptor_a_redis_is_not_blamed_and_no_other_is_gone_to() {
         let of = |errno: rustix::io::Errno| RedisError::from(std::io::Error::from(errno));
-        let server = RedisOptions {
-            at: super::super::options::RedisAt::Unix("/r.sock".into()),
-            tls: None,
-            db: 0,
-            user: None,
-            password: None,
-            password_origin: None,
-            trusted_hosts: Vec::new(),
-            timeout_ms: 500,
-        };
+        let server = RedisOptions::at(super::super::options::RedisAt::Unix("/r.sock".into()));
         for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
             let fault = fault_while_connecting(&of(errno), &server);
             assert_eq!((fault, fault.advice()), (RedisFault::NoDescriptor, descriptors::REMEDY));

@@ -123,3 +123,19 @@ impl TrustedHost {
         }
     }
 }
+
+impl RedisOptions {
+    /// The Redis there, and the defaults for the rest.
+    pub fn at(at: RedisAt) -> RedisOptions {
+        RedisOptions {
+            at,
+            tls: None,
+            db: 0,
+            user: None,
+            password: None,
+            password_origin: None,
+            trusted_hosts: Vec::new(),
+            timeout_ms: 2_000,
+        }
+    }
+}

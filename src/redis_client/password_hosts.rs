@@ -97,16 +97,8 @@ mod tests {
 
     fn sentinels(hosts: &[&str]) -> RedisOptions {
         let sentinels = hosts.iter().map(|host| ((*host).to_owned(), 26379)).collect();
-        RedisOptions {
-            at: RedisAt::Sentinel { sentinels, master: "m".into() },
-            tls: None,
-            db: 0,
-            user: None,
-            password: Some(SecretSource::Fixed(Secret::new("a password".into()))),
-            password_origin: None,
-            trusted_hosts: Vec::new(),
-            timeout_ms: 1_000,
-        }
+        let password = Some(SecretSource::Fixed(Secret::new("a password".into())));
+        RedisOptions { password, ..RedisOptions::at(RedisAt::Sentinel { sentinels, master: "m".into() }) }
     }
 
     #[track_caller]

@@ -261,6 +261,7 @@ impl FileInFolder<'_> {
 
     /// Removes what a process left that was killed while it wrote: there are tokens in it. Another process's that is
     /// being written is young.
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn remove_temporary_files(&self) {
         let me = rustix::process::geteuid().as_raw();
         // A second descriptor: one opened with O_PATH cannot be listed.

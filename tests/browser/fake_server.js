@@ -5,7 +5,7 @@
 const http = require('node:http');
 
 const HOUR_MS = 3_600_000;
-const OUTCOMES = { new: 1, same: 0, retry: 0, wait: 0, operator: 0, 'own-bug': 0 };
+const OUTCOMES = { new: 1, same: 0, retry: 0, wait: 0, operator: 0, internal: 0 };
 
 /** A credential with everything that the API gives; `more` in place of the usual. */
 function credential(app, kind = 'access_token', more = {}) {

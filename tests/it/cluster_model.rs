@@ -74,7 +74,7 @@ fn where_no_call_outlives_its_deadline_nodes_need_not_be_careful_with_lost_ones(
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "slow: goes through millions of states"]
 fn as_far_as_asked() {
     let number = |name: &str, default: u8| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     holds(Bounds {

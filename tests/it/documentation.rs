@@ -89,7 +89,7 @@ fn what_is_kept_is_named_where_it_can_be_chosen() {
     let sinks = sinks.split("\n## `[[sink]]`").nth(1).unwrap();
     let keys = || kinds().map(|(_, _, kind)| kind.key);
     assert_named("the row `kinds` of docs/en/configuration.md", row(sinks, "kinds"), keys());
-    assert_named("docs/en/side-port.md", &text("docs/en/side-port.md"), keys());
+    assert_named("docs/en/http-api.md", &text("docs/en/http-api.md"), keys());
 }
 
 /// It answers the call for it, so that a platform can be tried without an account.
@@ -226,7 +226,7 @@ fn what_the_api_can_say_is_described_and_has_words_on_the_page() {
     }
     for word in described("Verdict", "verdict") {
         assert_page_has_words(&format!("did_{word}"));
-        assert_named("docs/en/side-port.md", &text("docs/en/side-port.md"), [word.as_str()]);
+        assert_named("docs/en/http-api.md", &text("docs/en/http-api.md"), [word.as_str()]);
     }
     for word in described("Sink", "type") {
         assert_page_has_words(&format!("sink_{word}"));
@@ -248,12 +248,12 @@ fn a_state_and_a_class_are_explained_to_operators() {
 /// `http_api::described` holds that those under `/v1` are in the description, and the other way round.
 #[test]
 fn a_route_and_a_problem_of_the_http_port_are_in_the_manual() {
-    let manual = text("docs/en/side-port.md");
+    let manual = text("docs/en/http-api.md");
     let routes = text("src/http_api/routes.rs");
     let routes: Vec<&str> = routes.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(routes.len() > 15);
     for route in routes {
-        assert!(manual.contains(route), "docs/en/side-port.md does not name {route}");
+        assert!(manual.contains(route), "docs/en/http-api.md does not name {route}");
     }
     let mut problems = BTreeSet::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http_api")).unwrap() {
@@ -267,5 +267,5 @@ fn a_route_and_a_problem_of_the_http_port_are_in_the_manual() {
     }
     problems.remove("internal");
     assert!(problems.len() > 15, "{problems:?}");
-    assert_named("docs/en/side-port.md", &manual, problems.iter().map(String::as_str));
+    assert_named("docs/en/http-api.md", &manual, problems.iter().map(String::as_str));
 }

@@ -62,7 +62,7 @@ fn busy() -> (Wechat, HttpNode) {
 
 fn busy_with(setting: &str) -> (Wechat, HttpNode) {
     let wechat = Wechat::start();
-    let app = "aliases = [\"access_token\"]\ntickets = [\"jsapi\"]";
+    let app = "name = \"Shop\"\naliases = [\"access_token\"]\ntickets = [\"jsapi\"]";
     let side = HttpNode::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
     side.token(&[API_HEADER]);
     wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
@@ -98,7 +98,7 @@ fn figures_are_those_of_stats() {
     assert_eq!(scrape.value("memcached_limit_bytes"), limit);
     assert_eq!(scrape.value(&format!("tokencached_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     assert_eq!(
-        (scrape.value("tokencached_state_file_kept"), scrape.value("tokencached_state_file_healthy")),
+        (scrape.value("tokencached_state_file_enabled"), scrape.value("tokencached_state_file_healthy")),
         (1.0, 1.0)
     );
 }
@@ -106,7 +106,7 @@ fn figures_are_those_of_stats() {
 #[test]
 fn each_credential_has_its_figures() {
     let (_wechat, side) = busy();
-    let of = |name: &str, more: &str| format!("tokencached_{name}{{app=\"{APPID}\",kind=\"access_token\"{more}}}");
+    let of = |name: &str, more: &str| format!("tokencached_{name}{{app=\"{APPID}\",type=\"access_token\"{more}}}");
     let first = Scrape::of(&side);
     let left = first.value(&of("credential_seconds_left", ""));
     assert!((7_000.0..=7_200.0).contains(&left), "{left}");
@@ -115,7 +115,10 @@ fn each_credential_has_its_figures() {
     assert_eq!(first.value(&of("credential_state", ",state=\"dead\"")), 0.0);
     assert_eq!(first.value(&of("fetches_total", ",outcome=\"new\"")), 1.0);
     assert_eq!((first.value(&of("quota_used", "")), first.value(&of("quota_limit", ""))), (1.0, 500_000.0));
-    assert_eq!((first.value(&of("refused_writes_total", "")), first.value(&of("rival_writes_total", ""))), (1.0, 1.0));
+    assert_eq!(
+        (first.value(&of("refused_writes_total", "")), first.value(&of("foreign_writes_total", ""))),
+        (1.0, 1.0)
+    );
     let count = |scrape: &Scrape, outcome: &str| {
         let name = "tokencached_fetch_duration_seconds_count";
         let series = format!("{name}{{endpoint=\"stable_token\",outcome=\"{outcome}\"}}");
@@ -124,7 +127,7 @@ fn each_credential_has_its_figures() {
     assert_eq!(count(&first, "new"), 1.0);
     let verdict = side.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
     let second = Scrape::of(&side);
-    assert_eq!(second.value(&of("passive_refreshes_total", "")), 1.0, "{verdict}");
+    assert_eq!(second.value(&of("reports_total", "")), 1.0, "{verdict}");
     let buckets = second.series.iter().filter(|(name, _)| {
         name.contains("duration_seconds_bucket{le=\"+Inf\"")
             || (name.contains("duration_seconds_bucket") && name.contains("+Inf"))
@@ -171,18 +174,19 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
 fn totals_are_always_there_and_series_of_healthy_credentials_only_if_they_are_wanted() {
     let (_wechat, side) = busy_with("");
     let of_platform = |scrape: &Scrape, name: &str, more: &str| {
-        scrape.value(&format!("tokencached_{name}{{platform=\"mp\",kind=\"access_token\"{more}}}"))
+        scrape.value(&format!("tokencached_{name}{{platform=\"mp\",type=\"access_token\"{more}}}"))
     };
     let judge_totals = |scrape: &Scrape| {
         assert_eq!(of_platform(scrape, "credentials", ",state=\"fresh\""), 1.0);
         assert_eq!(of_platform(scrape, "credentials_live", ""), 1.0);
         assert_eq!(of_platform(scrape, "credentials_failing", ",class=\"operator\""), 0.0);
         assert_eq!(of_platform(scrape, "platform_fetches_total", ",outcome=\"new\""), 1.0);
-        assert_eq!(of_platform(scrape, "platform_rival_writes_total", ""), 1.0);
+        assert_eq!(of_platform(scrape, "platform_foreign_writes_total", ""), 1.0);
         let left = of_platform(scrape, "credentials_seconds_left_min", "");
         assert!((7_000.0..=7_200.0).contains(&left), "{left}");
     };
-    let live = |kind: &str| format!("tokencached_credential_live{{app=\"{APPID}\",kind=\"{kind}\"}}");
+    let live =
+        |credential_type: &str| format!("tokencached_credential_live{{app=\"{APPID}\",type=\"{credential_type}\"}}");
     let all = Scrape::of(&side);
     judge_totals(&all);
     assert_eq!(all.value("tokencached_series_reduced"), 0.0);
@@ -205,7 +209,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
     for setting in ["", "metrics_per_credential = \"all\"", "metrics_per_credential = \"troubled\""] {
-        // The rival's write is trouble, so the app has series in each case.
+        // The foreign writer's write is trouble, so the app has series in each case.
         let (_wechat, side) = busy_with(setting);
         judge_names(&Scrape::of(&side));
     }
@@ -215,7 +219,7 @@ fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
 #[test]
 fn a_metric_of_ours_is_in_the_manual() {
     let (_wechat, side) = busy();
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/side-port.md");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/http-api.md");
     let manual = std::fs::read_to_string(path).unwrap();
     let rows: Vec<Vec<&str>> = manual
         .lines()
@@ -241,11 +245,80 @@ fn a_metric_of_ours_is_in_the_manual() {
             _ => "",
         };
         let full = format!("{name}{ending}");
-        assert!(rows.iter().any(|row| is_in(row, &full)), "docs/en/side-port.md does not explain {full}");
+        assert!(rows.iter().any(|row| is_in(row, &full)), "docs/en/http-api.md does not explain {full}");
         assert!(answer.contains(&format!("# HELP {name} ")), "{name} has no help");
         count += 1;
     }
     assert!(count > 30, "{count}");
+}
+
+/// `tokencached_...`, its type, then its labels; of some labels the values, too.
+fn families(scrape: &str) -> BTreeSet<String> {
+    let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let types: BTreeMap<&str, &str> =
+        scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    for line in scrape.lines().filter(|line| line.starts_with("tokencached_")) {
+        let series = line.rsplit_once(' ').unwrap().0;
+        let (name, rest) = series.split_once('{').unwrap_or((series, ""));
+        let endings = ["", "_total", "_info", "_bucket", "_count", "_sum"];
+        let family = endings.iter().find_map(|ending| types.get_key_value(name.strip_suffix(ending)?));
+        let (family, of_type) = family.unwrap_or_else(|| panic!("{line}"));
+        let known = labels.entry(format!("{family} {of_type}")).or_default();
+        for (label, value) in rest.split("\",").filter_map(|label| label.trim_end_matches('}').split_once("=\"")) {
+            let has_values =
+                ["state", "outcome", "class"].contains(&label) && !family.contains("sink") && *of_type != "histogram";
+            let value = if has_values { format!("={}", value.trim_end_matches('"')) } else { String::new() };
+            known.insert(format!("{label}{value}"));
+        }
+    }
+    let line =
+        |(family, labels): (String, BTreeSet<String>)| [vec![family], labels.into_iter().collect()].concat().join(" ");
+    labels.into_iter().map(line).collect()
+}
+
+/// The families and labels of the version before they were renamed.
+fn recorded_families() -> BTreeSet<String> {
+    include_str!("old_metrics.txt").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_old_dashboard_finds_every_old_name_with_old_names_in_the_url() {
+    let (_wechat, node) = busy_with("");
+    assert_eq!(families(&node.get("/metrics?old_names=1", &[]).body), recorded_families());
+    let new = families(&node.get("/metrics", &[]).body);
+    assert!(!new.iter().any(|line| line.starts_with("tokencached_side_") || line.contains("own-bug")), "{new:?}");
+    assert_eq!(new.len(), recorded_families().len());
+    assert_eq!(node.get("/metrics?old_names=2", &[]).problem(), "bad-request");
+}
+
+#[test]
+fn an_old_dashboard_finds_every_old_name_with_the_setting() {
+    let (_wechat, node) = busy_with("old_metric_names = true");
+    assert_eq!(families(&node.get("/metrics", &[]).body), recorded_families());
+}
+
+/// The table in the manual is the one in the code.
+#[test]
+fn the_manual_has_the_table_of_old_metric_names() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let code = read("src/http_api/old_metric_names.rs");
+    let tables = code.split("#[cfg(test)]").next().unwrap();
+    let pairs: BTreeSet<(&str, &str)> = tables
+        .split("(\"")
+        .skip(1)
+        .filter_map(|rest| {
+            let (old, rest) = rest.split_once("\", \"")?;
+            Some((old, rest.split_once("\")")?.0))
+        })
+        .filter(|(old, _)| !old.contains(['{', '}']))
+        .collect();
+    assert!(pairs.len() > 18, "{pairs:?}");
+    let manual = read("docs/en/http-api.md");
+    for (old, new) in pairs {
+        let row = format!("| `{old}` | `{new}` |").replace("\\\"", "\"");
+        assert!(manual.contains(&row), "docs/en/http-api.md has no row {row}");
+    }
 }
 
 fn judge_names(scrape: &Scrape) {

@@ -1,18 +1,17 @@
 //! The description of the API is true: schemathesis sends what it allows and what it does not, and judges the answers.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
 use super::{API_HEADER, HttpNode, credential};
-use crate::support::{APPID, Wechat, run_checked, wait_for, write};
+use crate::support::{APPID, Wechat, program, run_checked, wait_for, write};
 
 fn schemathesis(side: &HttpNode, more: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = root.join("target/python/schemathesis");
     assert!(packages.join("schemathesis").is_dir(), "tests/run installs schemathesis below target/python");
-    let mut command = Command::new("python3");
+    let mut command = program("python3");
     command.arg("-m").arg("schemathesis.cli").arg("run").args(more);
     command.arg(format!("http://{}/v1/openapi.json", side.address));
     command.env("PYTHONPATH", packages).env("no_proxy", "*").current_dir(side.node.folder.path());
@@ -20,6 +19,7 @@ fn schemathesis(side: &HttpNode, more: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn schemathesis_finds_nothing_wrong() {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ fn schemathesis_finds_nothing_wrong() {
     wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
     // Most names that it invents are not there; with these it gets to the answers.
     let config =
-        format!("[parameters]\n\"path.app\" = \"{APPID}\"\n\"path.kind\" = \"access_token\"\n\"query.wait_s\" = 0\n");
+        format!("[parameters]\n\"path.app\" = \"{APPID}\"\n\"path.type\" = \"access_token\"\n\"query.wait_s\" = 0\n");
     write(side.node.folder.path(), "schemathesis.toml", &config);
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                   response_schema_conformance,unsupported_method,negative_data_rejection";
@@ -46,7 +46,7 @@ fn every_route_under_v1_is_described_and_the_other_way_round() {
     let description = side.get("/v1/openapi.json", &[]).json();
     let paths = description["paths"].as_object().unwrap();
     for (path, methods) in paths {
-        let path = path.replace("{app}", APPID).replace("{kind}", "access_token");
+        let path = path.replace("{app}", APPID).replace("{type}", "access_token");
         let path = if path.ends_with("/jssdk") { path + "?url=https://a.example/" } else { path };
         for method in methods.as_object().unwrap().keys() {
             if path != "/v1/events" {
