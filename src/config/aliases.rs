@@ -5,17 +5,13 @@
 
 use std::collections::HashMap;
 
-use super::apps::Reader;
-pub(super) use super::encodings::{Fields, form_as_toml};
 use super::fault::{Place, Problem};
-use super::file::RawTable;
-use super::key_words::fit;
-pub(super) use super::key_words::known_words;
-use super::settings::closest;
-use super::value::{Given, Reading, Value, kind, quoted, text, word};
+use super::reader::{Reader, Table, toml_text};
+use super::value::{Given, Reading, Value, closest, kind, quoted, text, word};
+use super::views::Fields;
 use super::{Alias, CredentialName, SecretSource, View};
-use crate::encoding::key_words::{fill, wants_secret};
-pub(super) use crate::encoding::key_words::{fits_in_a_key, spell};
+use crate::encoding::key_words::{fill, fit, known_words, spell, wants_secret};
+use crate::encoding::request::form_as_toml;
 use crate::encoding::{ClientLibrary, Form};
 use crate::platform::{Platform, component};
 use crate::preset::{PRESETS, Preset};
@@ -75,20 +71,22 @@ impl Owner<'_> {
 
 impl Reader<'_> {
     /// The aliases as written, then those of the presets.
-    pub(super) fn templates(&mut self, raw: &RawTable, owner: &Owner<'_>) -> Vec<Template> {
-        let client = self.field(raw, "client", |value| word(value, &ClientLibrary::WORDS)).unwrap_or_default();
+    pub(super) fn templates(&mut self, table: &Table, owner: &Owner<'_>) -> Vec<Template> {
+        let client = self.word(table, "client", &ClientLibrary::WORDS).unwrap_or_default();
+        // The aliases that are printed say what comes of it.
+        table.forget("client");
         let mut templates = Vec::new();
-        for item in self.list(raw, "aliases", "aliases = [\"access_token\"]") {
-            match template(item, owner.kept, client) {
+        for item in self.list(table, "aliases", "aliases = [\"access_token\"]") {
+            match template_of(item, owner.kept, client) {
                 Ok(template) => templates.push(template),
-                Err((problem, place)) => self.fault("aliases", problem, &place),
+                Err((problem, place)) => self.fault_at(table, "aliases", problem, &place),
             }
         }
-        let prefix = self.prefix(raw);
-        for item in self.list(raw, "presets", "presets = [\"tutorial\"]") {
+        let prefix = self.prefix(table, "alias");
+        for item in self.list(table, "presets", "presets = [\"tutorial\"]") {
             match preset(&item.value) {
                 Ok(preset) => templates.extend(preset_templates(preset, prefix, client, owner, &item.place)),
-                Err(problem) => self.fault("presets", problem, &item.place),
+                Err(problem) => self.fault_at(table, "presets", problem, &item.place),
             }
         }
         templates.retain_mut(|template| match placeholders(&template.key, owner) {
@@ -98,41 +96,27 @@ impl Reader<'_> {
                 true
             }
             Err(problem) => {
-                self.fault(template.list(), problem, &template.place);
+                self.fault_at(table, template.list(), problem, &template.place);
                 false
             }
         });
         templates
     }
 
-    /// What stands before the keys of presets.
-    fn prefix<'g>(&mut self, raw: &'g RawTable) -> &'g str {
-        match raw.fields.get("prefix") {
-            // As frameworks have it that put nothing there.
+    /// What stands before the keys of presets; some frameworks put nothing there.
+    pub(super) fn prefix<'t>(&mut self, table: &'t Table, each: &str) -> &'t str {
+        match table.get("prefix") {
             Some(Given { value: Value::Text(empty), .. }) if empty.is_empty() => "",
-            Some(given) if !raw.fields.contains_key("presets") => {
-                let problem = Problem::new(
-                    "there are no presets for it to stand before",
-                    "Add presets = [...], or write the prefix into each alias.",
-                );
-                self.fault("prefix", problem, &given.place);
+            Some(_) if !table.has("presets") => {
+                let remedy = format!("Add presets = [...], or write the prefix into each {each}.");
+                self.fault(table, "prefix", Problem::new("there are no presets for it to stand before", remedy));
                 ""
             }
             Some(given) => {
-                text(&given.value).map_err(|problem| self.fault("prefix", problem, &given.place)).unwrap_or_default()
+                text(&given.value).map_err(|problem| self.fault(table, "prefix", problem)).unwrap_or_default()
             }
             None => "",
         }
-    }
-
-    pub(super) fn list<'g>(&mut self, raw: &'g RawTable, key: &'static str, example: &str) -> &'g [Given] {
-        let Some(given) = raw.fields.get(key) else { return &[] };
-        if let Value::List(items) = &given.value {
-            return items;
-        }
-        let what = format!("{} is not a list", kind(&given.value));
-        self.fault(key, Problem::new(what, format!("Write {example}, in brackets.")), &given.place);
-        &[]
     }
 
     /// Of several apps with the same preset none has the keys that do not say whose they are.
@@ -160,7 +144,12 @@ impl Reader<'_> {
     }
 
     /// The keys themselves, with their places. What is written out wins over a preset.
-    pub(super) fn expand(&mut self, templates: Vec<Template>, secret: &SecretSource) -> (Vec<Alias>, Vec<Place>) {
+    pub(super) fn expand(
+        &mut self,
+        table: &Table,
+        templates: Vec<Template>,
+        secret: &SecretSource,
+    ) -> (Vec<Alias>, Vec<Place>) {
         let absent = secret.is_absent();
         let secret = secret.read().ok();
         let secret = secret.as_ref().map_or("", |secret| secret.expose());
@@ -175,13 +164,14 @@ impl Reader<'_> {
                 // Under a preset's key nobody is answered, as without the preset.
                 if preset.is_none() {
                     let what = format!("{} wants the secret, and the app has none here", quoted(&key));
-                    self.fault(list, Problem::new(what, "Remove the alias, or give the app its secret."), &place);
+                    let remedy = "Remove the alias, or give the app its secret.";
+                    self.fault_at(table, list, Problem::new(what, remedy), &place);
                 }
                 continue;
             }
             let (name, redacted_name) = spell(key, secret);
-            if let Err(problem) = fit(&name, &redacted_name) {
-                self.fault(list, problem, &place);
+            if let Err(problem) = fit(&name, &redacted_name).map_err(Problem::from) {
+                self.fault_at(table, list, problem, &place);
                 continue;
             }
             let redacted_name = (redacted_name != name).then_some(redacted_name);
@@ -199,7 +189,7 @@ impl Reader<'_> {
                     if let Some(problem) = disagreement(known, first, &alias, preset)
                         && (preset.is_none() || !told.contains(&pair))
                     {
-                        self.fault(list, problem, &place);
+                        self.fault_at(table, list, problem, &place);
                         told.push(pair);
                     }
                 }
@@ -269,12 +259,12 @@ fn placeholders(key: &str, owner: &Owner<'_>) -> Reading<()> {
     }
     if owner.agent.is_none() && key.contains("{agent}") {
         let what = format!("{} wants an agent, and the app has none", quoted(key));
-        return Err(Problem::new(what, "Write agent = \"...\" of kind \"wecom\", or leave {agent} out."));
+        return Err(Problem::new(what, "Write agent = \"...\" of platform \"wecom\", or leave {agent} out."));
     }
-    known_words(key, &["appid", "agent", "secret", "secret10", "any"])
+    Ok(known_words(key, &["appid", "agent", "secret", "secret10", "any"])?)
 }
 
-fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> Result<Template, (Problem, Place)> {
+fn template_of(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> Result<Template, (Problem, Place)> {
     match &item.value {
         Value::Text(key) => Ok(Template { of: usual(kept), ..Template::raw(key, item.place.clone()) }),
         Value::Table(fields) => table(fields, &item.place, kept, client),
@@ -321,13 +311,13 @@ fn of(value: &Value, kept: &[CredentialName]) -> Reading<CredentialName> {
 }
 
 /// An alias as the file could have it.
-pub(super) fn as_toml(alias: &Alias, quoted: impl Fn(&str) -> String) -> String {
-    let key = quoted(alias.redacted_name());
+pub(super) fn as_toml(alias: &Alias) -> String {
+    let key = toml_text(alias.redacted_name());
     let usual = matches!(alias.of, CredentialName::AccessToken | CredentialName::ComponentToken);
     if usual && alias.view == View::RAW {
         return key;
     }
-    let (view, form) = (&alias.view, form_as_toml(&alias.view.form, quoted));
+    let (view, form) = (&alias.view, form_as_toml(&alias.view.form, toml_text));
     let mut text = format!("{{ key = {key}, {form}");
     if !usual {
         text += &format!(", of = \"{}\"", alias.of.word());

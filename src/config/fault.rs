@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::invalid_value::InvalidValue;
+
 /// Further lines with the same fault that are named.
 const LINES_SHOWN_MAX: usize = 20;
 
@@ -19,6 +21,18 @@ pub enum Place {
     Flag(&'static str),
     /// Nobody gave it: it follows from a default.
     Default,
+}
+
+impl Place {
+    /// The layer it is in; a higher one hides what a lower one says.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Place::Default => 0,
+            Place::Line { .. } => 1,
+            Place::Environment(_) => 2,
+            Place::Flag(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -58,6 +72,12 @@ impl Problem {
 
     pub fn at(self, place: &Place) -> Fault {
         Fault { place: place.clone(), what: self.what, remedy: self.remedy, credential: self.credential }
+    }
+}
+
+impl From<InvalidValue> for Problem {
+    fn from(InvalidValue { what, remedy }: InvalidValue) -> Problem {
+        Problem::new(what, remedy)
     }
 }
 

@@ -6,22 +6,18 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::aliases::{Fields, form_as_toml, known_words};
-use super::apps::Reader;
 use super::fault::{Place, Problem};
-use super::file::{Document, RawTable};
-use super::settings::closest;
+use super::reader::{Reader, Table, toml_text, toml_texts};
 use super::sinks::{Made, Scope, twice};
-use super::value::{Given, Reading, Value, integer, mode, path, quoted, text, word};
+use super::value::{Given, Reading, Value, closest, path, quoted, text};
+use super::views::Fields;
 use super::{App, CredentialName, SinkContent, SinkEntry, SinkFile, SinkTo, View};
+use crate::encoding::key_words::known_words;
+use crate::encoding::request::form_as_toml;
 use crate::encoding::{Fact, Form};
 use crate::sink::file_presets::{FILE_PRESETS, FilePreset, Layout};
-use crate::sink::options::FILE_MODE;
 use crate::sink::template::{Escape, Piece, Source, Template, TemplateFault, TimeShown, time};
 
-/// The keys of a table beside those that all sinks have.
-pub(super) const KEYS: &[&str] =
-    &["file", "template", "encoding", "fields", "shows", "escape", "at_least", "mode", "mtime"];
 const VIEW_KEYS: &[&str] = &["encoding", "fields", "shows"];
 const PATH_BYTES_MAX: usize = 4000;
 /// A file's longest name, less what stands around it while it is written.
@@ -91,104 +87,102 @@ fn named_array(name: &str) -> Template {
 impl Reader<'_> {
     pub(super) fn file_sink(
         &mut self,
-        raw: &mut RawTable,
-        document: &Document,
+        table: &Table,
         scope: Option<&Scope<'_>>,
         rewrite_every_ms: u64,
     ) -> Option<Made> {
-        let file = self.field(raw, "file", |value| file_path(value, &document.folder));
-        let mode = self.field(raw, "mode", mode).unwrap_or(FILE_MODE);
-        let at_least = self.field(raw, "at_least", |value| integer(value, 0..=86_400));
+        let file = self.placed(table, "file", file_path).map(|(path, _)| path);
+        file.iter().for_each(|path| table.print("file", toml_text(path)));
+        let mode = self.mode(table, "mode").unwrap_or_default();
+        let at_least = self.number_if_any(table, "at_least");
         let at_least = at_least.unwrap_or((rewrite_every_ms / 1000 * ROUNDS_TOLD).min(86_400));
-        let mtime = self.field(raw, "mtime", file_time);
-        let (content, lines) = self.file_content(raw)?;
+        table.print("at_least", at_least.to_string());
+        let mtime = self.read(table, "mtime", file_time);
+        mtime.iter().for_each(|TimeShown { fact, add }| {
+            let add = if *add == 0 { String::new() } else { format!("{add:+}") };
+            table.print("mtime", toml_text(&format!("{{{}{add}}}", fact.word())));
+        });
+        let content = self.file_content(table)?;
         let (path, scope) = (file?, scope?);
-        let (entries, places) = self.file_entries(raw, &path, &content, scope);
-        self.judge_place(raw, &path, &entries);
+        let (entries, places) = self.file_entries(table, &path, &content, scope);
+        self.judge_place(table, &path, &entries);
         let at_least_s = u32::try_from(at_least).unwrap_or(u32::MAX);
-        Some(Made { to: SinkTo::File(SinkFile { path, mode, at_least_s, mtime, lines }), entries, places })
+        Some(Made { to: SinkTo::File(SinkFile { path, mode, at_least_s, mtime }), entries, places })
     }
 
-    /// What is in the files, and the lines that say so.
-    fn file_content(&mut self, raw: &mut RawTable) -> Option<(Content, Vec<String>)> {
-        let escape = self.field(raw, "escape", |value| word(value, &Escape::WORDS));
-        let preset = self.file_preset(raw);
-        let has = |key: &str| raw.fields.contains_key(key);
-        let given: Vec<&str> = ["presets", "template", "encoding"].into_iter().filter(|key| has(key)).collect();
-        match given[..] {
-            [] | [_] => {}
-            [first, second, ..] => {
-                let what = format!("{first} and {second} say both what is in the file");
-                self.fault("file", Problem::new(what, "Keep one of the two."), &raw.place);
-                return None;
-            }
+    /// What is in the files.
+    fn file_content(&mut self, table: &Table) -> Option<Content> {
+        let escape = table.has("escape").then(|| self.word(table, "escape", &Escape::WORDS)).flatten();
+        let preset = self.file_preset(table);
+        let given: Vec<&str> = ["presets", "template", "encoding"].into_iter().filter(|key| table.has(key)).collect();
+        if let [first, second, ..] = given[..] {
+            let what = format!("{first} and {second} say both what is in the file");
+            self.fault_at(table, "file", Problem::new(what, "Keep one of the two."), &table.place);
+            return None;
         }
-        if let Some(given) = raw.fields.get("escape")
-            && !has("template")
-        {
+        if table.has("escape") && !table.has("template") {
             let problem = Problem::new("there is no template whose value it could escape", "Remove it.");
-            self.fault("escape", problem, &given.place);
+            self.fault(table, "escape", problem);
         }
-        if has("presets") {
+        if table.has("presets") {
             let preset = preset?;
-            let line = vec![format!("presets = [\"{}\"]", preset.name)];
+            table.print("presets", toml_texts([preset.name]));
             return match preset.layout {
-                Layout::Text(text, escape) => Source::new(text, escape).ok().map(|of| (Content::Template(of), line)),
-                Layout::NamedArray => Some((Content::NamedArray, line)),
+                Layout::Text(text, escape) => Source::new(text, escape).ok().map(Content::Template),
+                Layout::NamedArray => Some(Content::NamedArray),
             };
         }
-        if has("template") {
+        if table.has("template") {
             let escape = escape.unwrap_or(Escape::None);
-            let source = self.field(raw, "template", |value| Ok(Source::new(text(value)?, escape)?))?;
-            let template = format!("template = {}", as_toml(source.text()));
-            let lines = vec![template, format!("escape = \"{}\"", escape.word())];
-            return Some((Content::Template(source), lines));
+            let source = self.read(table, "template", |value| Ok(Source::new(text(value)?, escape)?))?;
+            table.print("template", toml_text(source.text()));
+            table.print("escape", toml_text(escape.word()));
+            return Some(Content::Template(source));
         }
-        let has_fields = has("fields");
-        let views = self.file_views(raw)?;
-        let form = views.first().map(|(_, view)| form_as_toml(&view.form, as_toml)).unwrap_or_default();
-        let lines = match form.split_once(", fields = ") {
-            Some((encoding, fields)) if has_fields => vec![encoding.to_owned(), format!("fields = {fields}")],
-            // Each kind has names of its own for them.
-            Some((encoding, _)) => vec![encoding.to_owned()],
-            None => vec![form],
-        };
-        Some((Content::Views(views), lines))
+        let views = self.file_views(table)?;
+        let form = views.first().map(|(_, view)| form_as_toml(&view.form, toml_text)).unwrap_or_default();
+        // Each kind has names of its own for the usual fields.
+        let (form, fields) = form.split_once(", fields = ").unwrap_or((&form, ""));
+        for line in form.split(", ").filter_map(|line| line.split_once(" = ")) {
+            table.print(line.0, line.1);
+        }
+        if table.has("fields") {
+            table.print("fields", fields);
+        }
+        Some(Content::Views(views))
     }
 
     /// One preset and no more: a file has one content.
-    fn file_preset(&mut self, raw: &RawTable) -> Option<&'static FilePreset> {
-        match self.list(raw, "presets", "presets = [\"jssdk\"]") {
+    fn file_preset(&mut self, table: &Table) -> Option<&'static FilePreset> {
+        match self.list(table, "presets", "presets = [\"jssdk\"]") {
             [] => None,
-            [one] => match file_preset(&one.value) {
-                Ok(preset) => Some(preset),
-                Err(problem) => {
-                    self.fault("presets", problem, &one.place);
-                    None
-                }
-            },
+            [one] => {
+                let preset = file_preset(&one.value);
+                preset.map_err(|problem| self.fault_at(table, "presets", problem, &one.place)).ok()
+            }
             [_, second, ..] => {
                 let problem = Problem::new("a file has the content of one preset", "Write a [[sink]] for each.");
-                self.fault("presets", problem, &second.place);
+                self.fault_at(table, "presets", problem, &second.place);
                 None
             }
         }
     }
 
     /// What an alias with these fields would answer with.
-    fn file_views(&mut self, raw: &mut RawTable) -> Option<Vec<(CredentialName, View)>> {
-        let given = VIEW_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), raw.fields.remove(key)?)));
-        let given: Vec<(String, Given)> = given.collect();
-        let view = |of: CredentialName| Ok((of, Fields::of(&given, VIEW_KEYS, "a file")?.view(of, &raw.place)?));
+    fn file_views(&mut self, table: &Table) -> Option<Vec<(CredentialName, View)>> {
+        let given: Vec<(&str, &Given)> = VIEW_KEYS.iter().filter_map(|key| Some((*key, table.get(key)?))).collect();
+        let fields = Fields::of_these(given);
+        let view = |of: CredentialName| Ok((of, fields.view(of, &table.place)?));
         let views: Result<Vec<_>, (Problem, Place)> = CredentialName::ALL.into_iter().map(view).collect();
         match views {
             Ok(views) if views.iter().any(|(_, view)| view.form == Form::Nothing) => {
-                self.fault("shows", Problem::new("a file has something in it", "Remove shows."), &raw.place);
+                let problem = Problem::new("a file has something in it", "Remove shows.");
+                self.fault_at(table, "shows", problem, &table.place);
                 None
             }
             Ok(views) => Some(views),
             Err((problem, place)) => {
-                self.fault("encoding", problem, &place);
+                self.fault_at(table, "encoding", problem, &place);
                 None
             }
         }
@@ -196,12 +190,12 @@ impl Reader<'_> {
 
     fn file_entries(
         &mut self,
-        raw: &RawTable,
+        table: &Table,
         path: &str,
         content: &Content,
         scope: &Scope<'_>,
     ) -> (Vec<SinkEntry>, Vec<Place>) {
-        let place = raw.fields.get("file").map_or(&raw.place, |given| &given.place);
+        let place = table.place_of("file");
         let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
         let of_each_kind = path.contains("{kind}") || path.contains("{name}");
         for app in &scope.apps {
@@ -216,12 +210,12 @@ impl Reader<'_> {
                             entries.push(entry);
                         }
                         Some(first) => {
-                            self.fault("file", twice(first, &entry), place);
+                            self.fault(table, "file", twice(first, &entry));
                             return (entries, Vec::new());
                         }
                     },
                     Err(problem) => {
-                        self.fault("file", problem, place);
+                        self.fault(table, "file", problem);
                         return (entries, Vec::new());
                     }
                 }
@@ -232,9 +226,9 @@ impl Reader<'_> {
     }
 
     /// A token that anybody could ask the web server for.
-    fn judge_place(&mut self, raw: &RawTable, path: &str, entries: &[SinkEntry]) {
+    fn judge_place(&mut self, table: &Table, path: &str, entries: &[SinkEntry]) {
         let Some(root) = document_root(Path::new(path)) else { return };
-        let place = raw.fields.get("file").map_or(&raw.place, |given| &given.place);
+        let place = table.place_of("file");
         let is_php = path.ends_with(".php");
         let begins_as_php = |entry: &SinkEntry| match &entry.content {
             SinkContent::Template(template) => {
@@ -323,8 +317,4 @@ fn document_root(path: &Path) -> Option<PathBuf> {
         NAMES.contains(&name(folder).as_str()) || name(folder) == "html" && ["www", "nginx"].contains(&above.as_str())
     };
     path.ancestors().skip(1).find(named).map(Path::to_owned)
-}
-
-fn as_toml(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }

@@ -5,55 +5,24 @@
 //! as an alias may: it is never spoken.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
 
-use super::aliases::{Fields, form_as_toml, known_words, of_word, preset, spell};
-use super::apps::{Reader, shown};
+use super::aliases::{of_word, preset};
 use super::fault::{Place, Problem};
-use super::file::{Document, RawTable};
-use super::settings::closest;
-use super::value::{Given, Reading, Value, integer, kind, quoted, text};
-use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View, sink_command, sink_file, sink_sql};
+use super::reader::{Reader, Table, toml_list, toml_text, toml_texts};
+use super::value::{Given, Reading, Value, closest, kind, quoted, text};
+use super::views::Fields;
+use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
+use crate::encoding::key_words::{known_words, spell};
+use crate::encoding::request::form_as_toml;
+use crate::invalid_value::quoted_name;
+use crate::sink::sql_address::is_sql;
 
 const KEY_BYTES_MAX: usize = 1024;
-const TIMEOUT_MS: u64 = 2_000;
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
 const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{kind}:{id}";
-
-/// The keys of a table that every type has.
-const COMMON_KEYS: &[&str] = &["apps", "kinds", "presets", "check_every_s", "rewrite_every_s"];
-/// Those of a Redis.
-const REDIS_KEYS: &[&str] = &[
-    "url",
-    "db",
-    "user",
-    "password",
-    "password_file",
-    "password_env",
-    "password_credential",
-    "ca_file",
-    "cert_file",
-    "key_file",
-    "key_credential",
-    "trusted_hosts",
-    "keys",
-    "prefix",
-    "ttl",
-    "ttl_margin_s",
-    "timeout_ms",
-];
-
-/// The keys of a `[[sink]]` table of whichever type, each once.
-pub static SINK_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let mut keys = COMMON_KEYS.to_vec();
-    for of_type in Type::ALL {
-        keys.extend(of_type.keys().iter().filter(|key| !keys.contains(key)).copied().collect::<Vec<_>>());
-    }
-    keys
-});
 
 impl SinkEntry {
     /// The name as people may read it.
@@ -67,7 +36,7 @@ impl SinkEntry {
     }
 
     /// A key of a Redis as the file could have it.
-    pub(super) fn as_toml(&self, quoted: impl Fn(&str) -> String) -> String {
+    pub(super) fn as_toml(&self) -> String {
         // A hash tag of a cluster would be taken for a word in braces.
         let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
         let words = [("appid", appid), ("agent", agent), ("kind", self.of.word())];
@@ -76,7 +45,7 @@ impl SinkEntry {
                 key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
             });
         let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
-        let (key, app, form) = (quoted(&tagged), quoted(&self.app), form_as_toml(&view.form, &quoted));
+        let (key, app, form) = (toml_text(&tagged), toml_text(&self.app), form_as_toml(&view.form, toml_text));
         let at_least = match view.at_least_s {
             0 => String::new(),
             seconds => format!(", at_least = {seconds}"),
@@ -95,32 +64,25 @@ enum Type {
 }
 
 impl Type {
-    const ALL: [Type; 4] = [Type::Redis, Type::Sql, Type::File, Type::Command];
     const NAMING: [&str; 3] = ["url", "file", "command"];
 
     /// By the key that names the place.
-    fn of(raw: &RawTable) -> Option<Type> {
-        let url = raw.fields.get("url").map(|given| match &given.value {
-            Value::Text(url) if sink_sql::is_sql(url) => Type::Sql,
+    fn of(table: &Table) -> Option<Type> {
+        let url = table.get("url").map(|given| match &given.value {
+            Value::Text(url) if is_sql(url) => Type::Sql,
             _ => Type::Redis,
         });
-        let has = |key: &str| raw.fields.contains_key(key);
-        url.or(has("file").then_some(Type::File)).or(has("command").then_some(Type::Command))
+        url.or(table.has("file").then_some(Type::File)).or(table.has("command").then_some(Type::Command))
     }
 
-    /// Which keys it has beside [`COMMON_KEYS`].
-    fn keys(self) -> &'static [&'static str] {
+    /// The word that the schema has for it.
+    fn word(self) -> &'static str {
         match self {
-            Type::Redis => REDIS_KEYS,
-            Type::Sql => sink_sql::KEYS,
-            Type::File => sink_file::KEYS,
-            Type::Command => sink_command::KEYS,
+            Type::Redis => "redis",
+            Type::Sql => "sql",
+            Type::File => "file",
+            Type::Command => "command",
         }
-    }
-
-    /// How often all is written again without a change, unless the table says it.
-    fn rewrite_every_s(self) -> u64 {
-        if self == Type::Command { 0 } else { 300 }
     }
 
     fn noun(self) -> &'static str {
@@ -207,139 +169,145 @@ impl Scope<'_> {
 }
 
 /// A sink, and what only the checks between sinks need.
-struct Draft {
+struct Draft<'t> {
+    table: &'t Table,
     sink: Sink,
     places: Vec<Place>,
 }
 
 impl Reader<'_> {
     /// All sinks.
-    pub(super) fn sinks(&mut self, document: &mut Document, apps: &[App]) -> Vec<Sink> {
-        let raw = std::mem::take(&mut document.sinks);
-        let drafts: Vec<Draft> = raw.into_iter().filter_map(|raw| self.sink(raw, document, apps)).collect();
+    pub(super) fn sinks<'a>(&mut self, tables: &[Table], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
+        let apps: Vec<&App> = apps.collect();
+        let drafts: Vec<Draft<'_>> = tables.iter().filter_map(|table| self.sink(table, &apps)).collect();
         self.written_twice(&drafts);
         drafts.into_iter().map(|draft| draft.sink).collect()
     }
 
-    fn sink(&mut self, mut raw: RawTable, document: &Document, apps: &[App]) -> Option<Draft> {
-        let of_type = self.sink_type(&raw)?;
-        let check_every_ms = self.seconds(&raw, "check_every_s", 1, 5) * 1000;
-        let rewrite_every_ms = self.seconds(&raw, "rewrite_every_s", 0, of_type.rewrite_every_s()) * 1000;
-        let scope = self.scope(&raw, apps);
+    fn sink<'t>(&mut self, table: &'t Table, apps: &[&App]) -> Option<Draft<'t>> {
+        let of_type = self.sink_type(table)?;
+        let check_every_ms = self.number::<u64>(table, "check_every_s") * 1000;
+        if of_type == Type::Command {
+            table.forget("check_every_s");
+        }
+        let rewrite_every_s = match of_type {
+            Type::Command if !table.has("rewrite_every_s") => 0,
+            _ => self.number(table, "rewrite_every_s"),
+        };
+        table.print("rewrite_every_s", rewrite_every_s.to_string());
+        let rewrite_every_ms: u64 = rewrite_every_s * 1000;
+        let scope = self.scope(table, apps);
         let made = match of_type {
-            Type::Redis => self.redis_sink(&mut raw, document, scope.as_ref()),
-            Type::Sql => self.sql_sink(&mut raw, document, scope.as_ref()),
-            Type::File => self.file_sink(&mut raw, document, scope.as_ref(), rewrite_every_ms),
-            Type::Command => self.command_sink(&mut raw, document, scope.as_ref()),
+            Type::Redis => self.redis_sink(table, scope.as_ref()),
+            Type::Sql => self.sql_sink(table, scope.as_ref()),
+            Type::File => self.file_sink(table, scope.as_ref(), rewrite_every_ms),
+            Type::Command => self.command_sink(table, scope.as_ref()),
         };
         let Made { to, entries, places } = made?;
         let sink = Sink { to, entries, check_every_ms, rewrite_every_ms };
         if sink.entries.is_empty() && self.faults.is_empty() {
-            self.warnings.push(format!("{}: nothing is kept that this sink would write", raw.place));
+            self.warnings.push(format!("{}: nothing is kept that this sink would write", table.place));
         }
-        Some(Draft { sink, places })
+        if of_type != Type::Redis {
+            print_scope(table, &sink.entries);
+        }
+        Some(Draft { table, sink, places })
     }
 
     /// One type, and no keys of another.
-    fn sink_type(&mut self, raw: &RawTable) -> Option<Type> {
-        let mut naming = Type::NAMING.iter().filter_map(|key| Some((*key, raw.fields.get(*key)?)));
-        if let (Some((first, _)), Some((second, given))) = (naming.next(), naming.next()) {
+    fn sink_type(&mut self, table: &Table) -> Option<Type> {
+        let mut naming = Type::NAMING.into_iter().filter(|key| table.has(key));
+        if let (Some(first), Some(second)) = (naming.next(), naming.next()) {
             let what = format!("{first} and {second} name two places");
-            self.fault(second, Problem::new(what, "Write a [[sink]] for each."), &given.place);
+            self.fault(table, second, Problem::new(what, "Write a [[sink]] for each."));
             return None;
         }
-        let Some(of_type) = Type::of(raw) else {
+        let Some(of_type) = Type::of(table) else {
             let remedy =
                 "Write url = \"redis://127.0.0.1:6379\", file = \"/path/{appid}.php\" or command = [\"/path\"].";
-            self.faults.push(Problem::new("a sink has no url, file or command", remedy).at(&raw.place));
+            self.fault_of(table, Problem::new("a sink has no url, file or command", remedy));
             return None;
         };
-        let known = |key: &str| COMMON_KEYS.contains(&key) || of_type.keys().contains(&key);
-        let unknown = SINK_KEYS.iter().filter(|key| !known(key));
-        let unknown: Vec<_> = unknown.filter_map(|key| Some((*key, raw.fields.get(*key)?))).collect();
-        for (key, given) in unknown {
-            let what = format!("{} has no {key}", of_type.noun());
-            self.fault(key, Problem::new(what, "Remove it, or see which of the table's keys is wrong."), &given.place);
+        // A command says itself why it has none of these.
+        let is_known = |types: &str, key: &str| {
+            types.is_empty()
+                || types.split(", ").any(|of| of == of_type.word())
+                || of_type == Type::Command && ["presets", "check_every_s"].contains(&key)
+        };
+        for setting in table.section.settings().filter(|setting| table.has(setting.key)) {
+            if !is_known(setting.types, setting.key) {
+                let what = format!("{} has no {}", of_type.noun(), setting.key);
+                let problem = Problem::new(what, "Remove it, or see which of the table's keys is wrong.");
+                self.fault(table, setting.key, problem);
+            }
         }
         Some(of_type)
     }
 
-    fn seconds(&mut self, raw: &RawTable, key: &'static str, min: u64, default: u64) -> u64 {
-        let max = if min == 0 { 86_400 } else { 3_600 };
-        self.field(raw, key, |value| integer(value, min..=max)).unwrap_or(default)
-    }
-
-    fn redis_sink(&mut self, raw: &mut RawTable, document: &Document, scope: Option<&Scope<'_>>) -> Option<Made> {
+    fn redis_sink(&mut self, table: &Table, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the table.";
-            self.faults.push(Problem::new("this build cannot write to a Redis", remedy).at(&raw.place));
+            self.fault_of(table, Problem::new("this build cannot write to a Redis", remedy));
             return None;
         }
-        let fields = self.redis_fields(raw, &document.folder);
-        let server = self.redis_server(raw, document, fields, TIMEOUT_MS);
-        let ttl = self.ttl(raw);
+        let server = self.redis(table);
+        let ttl = self.ttl(table);
         let scope = scope?;
-        let templates = self.sink_templates(raw, scope);
-        let (entries, places) = self.sink_keys(&templates, scope);
+        let templates = self.sink_templates(table, scope);
+        let (entries, places) = self.sink_keys(table, &templates, scope);
+        table.print("keys", toml_list(entries.iter().map(SinkEntry::as_toml)));
         Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
     }
 
-    fn ttl(&mut self, raw: &RawTable) -> Ttl {
-        let margin_s = self.field(raw, "ttl_margin_s", |value| integer(value, 0..=86_400));
-        let words = [("left", Ttl::Left { margin_s: 0 }), ("none", Ttl::None)];
-        let ttl = self.field(raw, "ttl", |value| super::value::word(value, &words));
-        match (ttl, margin_s, raw.fields.get("ttl_margin_s")) {
-            (Some(Ttl::None), _, Some(given)) => {
-                let problem = Problem::new("there is no time to live to subtract it from", "Remove it, or ttl.");
-                self.fault("ttl_margin_s", problem, &given.place);
+    fn ttl(&mut self, table: &Table) -> Ttl {
+        let margin_s = self.number(table, "ttl_margin_s");
+        match self.word(table, "ttl", &[("left", false), ("none", true)]) {
+            Some(true) => {
+                if table.has("ttl_margin_s") {
+                    let problem = Problem::new("there is no time to live to subtract it from", "Remove it, or ttl.");
+                    self.fault(table, "ttl_margin_s", problem);
+                }
+                table.forget("ttl_margin_s");
                 Ttl::None
             }
-            (Some(Ttl::None), ..) => Ttl::None,
-            _ => Ttl::Left { margin_s: margin_s.unwrap_or(0) },
+            _ => Ttl::Left { margin_s },
         }
     }
 
-    fn scope<'a>(&mut self, raw: &RawTable, apps: &'a [App]) -> Option<Scope<'a>> {
+    fn scope<'a>(&mut self, table: &Table, apps: &[&'a App]) -> Option<Scope<'a>> {
         let before = self.faults.len();
-        let all: HashSet<String> = apps.iter().map(App::id).collect();
+        let all: HashSet<String> = apps.iter().map(|app| app.id()).collect();
         let mut ids = HashSet::new();
-        for item in self.list(raw, "apps", "apps = [\"wx0123456789abcdef\"]") {
+        for item in self.list(table, "apps", "apps = [\"wx0123456789abcdef\"]") {
             match text(&item.value).and_then(|id| known_app(&all, id).map(|()| id)) {
                 Ok(id) => drop(ids.insert(id.to_owned())),
-                Err(problem) => self.fault("apps", problem, &item.place),
+                Err(problem) => self.fault_at(table, "apps", problem, &item.place),
             }
         }
-        let ids = if raw.fields.contains_key("apps") { ids } else { all };
+        let ids = if table.has("apps") { ids } else { all };
         let mut kinds = Vec::new();
-        for item in self.list(raw, "kinds", "kinds = [\"access_token\"]") {
+        for item in self.list(table, "kinds", "kinds = [\"access_token\"]") {
             match of_word(&item.value) {
                 Ok(of) => kinds.push(of),
-                Err(problem) => self.fault("kinds", problem, &item.place),
+                Err(problem) => self.fault_at(table, "kinds", problem, &item.place),
             }
         }
-        let kinds = raw.fields.contains_key("kinds").then_some(kinds);
-        let apps = apps.iter().filter(|app| ids.contains(&app.id())).collect();
+        let kinds = table.has("kinds").then_some(kinds);
+        let apps = apps.iter().copied().filter(|app| ids.contains(&app.id())).collect();
         (self.faults.len() == before).then_some(Scope { apps, ids, kinds })
     }
 
     /// The keys as written, then those of the presets.
-    fn sink_templates(&mut self, raw: &RawTable, scope: &Scope<'_>) -> Vec<KeyTemplate> {
+    fn sink_templates(&mut self, table: &Table, scope: &Scope<'_>) -> Vec<KeyTemplate> {
         let mut templates = Vec::new();
-        for item in self.list(raw, "keys", "keys = [\"{kind}:{appid}\"]") {
+        for item in self.list(table, "keys", "keys = [\"{kind}:{appid}\"]") {
             match template(item, scope) {
                 Ok(template) => templates.push(template),
-                Err((problem, place)) => self.fault("keys", problem, &place),
+                Err((problem, place)) => self.fault_at(table, "keys", problem, &place),
             }
         }
-        let prefix = self.field(raw, "prefix", prefix).unwrap_or_default();
-        if let (Some(given), false, false) =
-            (raw.fields.get("prefix"), raw.fields.contains_key("presets"), prefix.is_empty())
-        {
-            let what = "there are no presets for it to stand before";
-            let remedy = "Add presets = [...], or write the prefix into each key.";
-            self.fault("prefix", Problem::new(what, remedy), &given.place);
-        }
-        for item in self.list(raw, "presets", "presets = [\"workerman\"]") {
+        let prefix = self.prefix(table, "key");
+        for item in self.list(table, "presets", "presets = [\"workerman\"]") {
             match preset(&item.value) {
                 Ok(preset) => {
                     for agents in [false, true] {
@@ -354,17 +322,22 @@ impl Reader<'_> {
                         }));
                     }
                 }
-                Err(problem) => self.fault("presets", problem, &item.place),
+                Err(problem) => self.fault_at(table, "presets", problem, &item.place),
             }
         }
-        if !raw.fields.contains_key("keys") && !raw.fields.contains_key("presets") {
-            templates.push(KeyTemplate::raw(KEY_DEFAULT, raw.place.clone()));
+        if !table.has("keys") && !table.has("presets") {
+            templates.push(KeyTemplate::raw(KEY_DEFAULT, table.place.clone()));
         }
         templates
     }
 
     /// Every key of every app, with its place.
-    fn sink_keys(&mut self, templates: &[KeyTemplate], scope: &Scope<'_>) -> (Vec<SinkEntry>, Vec<Place>) {
+    fn sink_keys(
+        &mut self,
+        table: &Table,
+        templates: &[KeyTemplate],
+        scope: &Scope<'_>,
+    ) -> (Vec<SinkEntry>, Vec<Place>) {
         let mut claimed = Claimed::default();
         // One fault a key will do, however many apps it is about.
         let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
@@ -386,7 +359,7 @@ impl Reader<'_> {
                     if let Err(problem) = key.and_then(|key| claimed.claim(key, template))
                         && !std::mem::replace(&mut spoilt[at], true)
                     {
-                        self.fault(template.list(), problem, &template.place);
+                        self.fault_at(table, template.list(), problem, &template.place);
                     }
                 }
             }
@@ -395,13 +368,13 @@ impl Reader<'_> {
         for (template, _) in unused.filter(|_| !scope.apps.is_empty()) {
             let what = "a key is about nothing that is kept for these apps";
             let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
-            self.fault(template.list(), Problem::new(what, remedy), &template.place);
+            self.fault_at(table, template.list(), Problem::new(what, remedy), &template.place);
         }
         (claimed.keys, claimed.places)
     }
 
     /// Two sinks of one database must not fight for a key, nor for a file.
-    fn written_twice(&mut self, drafts: &[Draft]) {
+    fn written_twice(&mut self, drafts: &[Draft<'_>]) {
         let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
         for draft in drafts {
             let (database, list, whereto) = match &draft.sink.to {
@@ -416,7 +389,7 @@ impl Reader<'_> {
                     Some(_) => {
                         let what = format!("another sink writes {}{whereto} already", quoted(key.redacted_name()));
                         let problem = Problem::new(what, "Keep it in one of the two.");
-                        self.fault(list, problem, place);
+                        self.fault_at(draft.table, list, problem, place);
                     }
                     None => own.push(((database.clone(), key.name.as_str()), key)),
                 }
@@ -546,7 +519,7 @@ fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (Problem, Pl
             return Err((Problem::new(format!("{} is not a key", kind(other)), remedy), place.clone()));
         }
     };
-    known_words(&template.key, PLACEHOLDERS).map_err(|problem| (problem, place.clone()))?;
+    known_words(&template.key, PLACEHOLDERS).map_err(|fault| (fault.into(), place.clone()))?;
     Ok(template)
 }
 
@@ -571,12 +544,20 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
     Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), preset: None, place: place.clone() })
 }
 
-/// What stands before the keys of presets; some frameworks put nothing there.
-fn prefix(value: &Value) -> Reading<String> {
-    match value {
-        Value::Text(empty) if empty.is_empty() => Ok(String::new()),
-        value => text(value).map(str::to_owned),
+/// Whose credentials a sink is about, and which, for `check --print`.
+fn print_scope(table: &Table, entries: &[SinkEntry]) {
+    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
+    for entry in entries {
+        // An app's entries stand together.
+        if apps.last() != Some(&entry.app.as_str()) {
+            apps.push(&entry.app);
+        }
+        if !kinds.contains(&entry.of.word()) {
+            kinds.push(entry.of.word());
+        }
     }
+    table.print("apps", toml_texts(apps));
+    table.print("kinds", toml_texts(kinds));
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
@@ -587,5 +568,5 @@ fn known_app(known: &HashSet<String>, id: &str) -> Reading<()> {
         Some(close) => format!("Did you mean {close:?}?"),
         None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
     };
-    Err(Problem::new(format!("the app {} is not there", shown(id)), remedy))
+    Err(Problem::new(format!("the app {} is not there", quoted_name(id)), remedy))
 }

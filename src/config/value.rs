@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::fault::{Place, Problem};
+pub(super) use crate::invalid_value::{closest, quoted};
 
 /// A value in the words of its layer.
 pub(super) enum Value {
@@ -153,13 +154,17 @@ pub(super) fn mode(value: &Value) -> Reading<u32> {
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Reading<T> {
-    let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+    let at = word_at(value, words)?;
+    words.get(at).map(|(_, meaning)| *meaning).ok_or_else(|| Problem::new("it is not known here", "Remove it."))
+}
+
+/// The same, by its place among them.
+pub(super) fn word_at<T>(value: &Value, words: &[(&str, T)]) -> Reading<usize> {
     let given = text(value)?;
-    words
-        .iter()
-        .find(|(name, _)| *name == given)
-        .map(|(_, meaning)| *meaning)
-        .ok_or_else(|| Problem::new(format!("{} is not known here", quoted(given)), format!("Write {names}.")))
+    words.iter().position(|(name, _)| *name == given).ok_or_else(|| {
+        let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+        Problem::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
+    })
 }
 
 /// What kind of value that is, for a sentence; never the value.
@@ -175,11 +180,16 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A value for a sentence: escaped, and cut if it is long.
-pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((at, _)) => format!("{:?}...", &text[..at]),
-        None => format!("{text:?}"),
+/// The texts of a list, or of one text with commas; `wrong` says what anything else is.
+pub(super) fn texts<T>(
+    value: &Value,
+    wrong: impl Fn(&str) -> Problem,
+    read: impl Fn(&str) -> Reading<T>,
+) -> Reading<Vec<T>> {
+    match value {
+        Value::Text(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect(),
+        Value::List(items) => items.iter().map(|item| read(text(&item.value)?)).collect(),
+        other => Err(wrong(kind(other))),
     }
 }
 

@@ -15,6 +15,7 @@
 
 pub mod adopt;
 mod app;
+mod app_name;
 mod cluster_fetch;
 pub mod facts;
 mod fetch_task;
@@ -52,6 +53,7 @@ use tracing::warn;
 use refresher::{ClusterWatch, SharedTicket};
 
 pub use app::{Adopt, Alias, App};
+pub use app_name::{app_name, warn_of_duplicates};
 pub use options::Options;
 pub use refresher::Refresher;
 pub use table::Table;

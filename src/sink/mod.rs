@@ -25,6 +25,7 @@ mod redis;
 mod runner;
 #[cfg(feature = "sql")]
 mod sql;
+pub mod sql_address;
 pub mod sql_presets;
 pub mod sql_statement;
 pub mod template;

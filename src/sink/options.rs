@@ -186,15 +186,13 @@ pub struct SinkFile {
     pub at_least_s: u32,
     /// When the file was changed last, as it is told; none: when it was.
     pub mtime: Option<TimeShown>,
-    /// The lines of the table that say what is in it.
-    pub lines: Vec<String>,
 }
 
 #[cfg(test)]
 impl SinkFile {
     /// A path with the defaults.
     pub(crate) fn plain(path: &str) -> SinkFile {
-        SinkFile { path: path.to_owned(), mode: FILE_MODE, at_least_s: 0, mtime: None, lines: Vec::new() }
+        SinkFile { path: path.to_owned(), mode: FILE_MODE, at_least_s: 0, mtime: None }
     }
 }
 

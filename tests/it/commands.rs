@@ -469,7 +469,7 @@ fn faults_of_a_command_are_named_with_what_to_do() {
     }
     let good = command("[\"{folder}/put\", \"{appid}\", \"{id}\", \"{kind}\", \"{expires_at}\", \"--json={}\"]");
     let said = check(folder.path(), &good);
-    assert!(said.contains("kinds = [\"access_token\"]\ntimeout_s = 10\nrewrite_every_s = 0\n"), "{said}");
+    assert!(said.contains("kinds = [\"access_token\"]\nrewrite_every_s = 0\ntimeout_s = 10\n"), "{said}");
     // What others can write may name any program.
     let file = folder.path().join("tokencached.toml");
     for (path, mode, back) in [(file.as_path(), 0o666, 0o600), (folder.path(), 0o770, 0o700)] {

@@ -18,6 +18,8 @@ mod cluster_model;
 mod commands;
 mod config;
 mod config_mistakes;
+mod config_old_names;
+mod config_reference;
 mod demo;
 mod dependencies;
 mod differential;

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokencached::cli::Flags;
 use tokencached::clock::{boot_ms, unix_ms};
-use tokencached::config::{Flags, load};
+use tokencached::config::load;
 use tokencached::credential::table::{Published, Table};
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 use tokencached::stats::Stats;

@@ -24,7 +24,7 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
     let app = "[[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"5ec4e75ec4e75ec4e75ec4e75ec4e700\"\n";
     let path = folder.join("tokencached.toml");
     std::fs::write(&path, format!("{app}{lines}")).unwrap();
-    config::load(Some(&path), &BTreeMap::new(), &config::Flags::default()).unwrap().config.sinks
+    config::load(Some(&path), &BTreeMap::new(), &crate::cli::Flags::default()).unwrap().config.sinks
 }
 
 /// Its target, and its one entry.
