@@ -312,8 +312,8 @@ fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkF
                 bytes.extend_from_slice(b"\";");
             }
             Piece::Time(time) => {
-                let told = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
-                bytes.extend_from_slice(told.to_string().as_bytes());
+                let shown = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
+                bytes.extend_from_slice(shown.to_string().as_bytes());
             }
         }
     }

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(item.entries[1].render(&last), b"1699999999");
         let later = Now { boot_ms: NOW.boot_ms + 60_000, unix_ms: NOW.unix_ms + 60_000 };
         let last = item.retraction(later).last.unwrap();
-        assert_eq!(item.entries[1].render(&last), b"1699999999", "the same whenever it is told");
+        assert_eq!(item.entries[1].render(&last), b"1699999999", "the same whenever it is written");
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl RedisConnection {
             pipeline.cmd("PTTL").arg(*key);
         }
         let left = |answer: &Value| match answer {
-            // -1: for ever. A user whose rights do not cover it is not told.
+            // -1: for ever. A user without the right to ask gets a refusal.
             Value::Int(left_ms) => u64::try_from(*left_ms).ok(),
             _ => None,
         };
