@@ -17,7 +17,9 @@ mod backend;
 mod command;
 mod file;
 pub mod file_presets;
+pub mod files;
 mod item;
+pub mod keys;
 pub mod options;
 mod queue;
 #[cfg(feature = "redis")]

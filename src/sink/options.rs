@@ -164,6 +164,18 @@ impl SinkContent {
     }
 }
 
+impl SinkEntry {
+    /// The name as people may read it.
+    pub fn redacted_name(&self) -> &str {
+        self.redacted_name.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The key that memcached's clients read the same credential under.
+    pub fn managed_key(&self) -> String {
+        format!("{}:{}", self.of.word(), self.app)
+    }
+}
+
 impl fmt::Debug for SinkEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SinkEntry")
