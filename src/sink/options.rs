@@ -66,7 +66,7 @@ impl Options {
         }
     }
 
-    /// Times are told as if at least so many seconds were left.
+    /// Times are written as if at least so many seconds were left.
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
             SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
@@ -194,9 +194,9 @@ pub struct SinkFile {
     pub path: String,
     /// Access rights of the file.
     pub mode: u32,
-    /// Times are told as if at least so many seconds were left.
+    /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
-    /// When the file was changed last, as it is told; none: when it was.
+    /// The modification time to set; none: the true one.
     pub mtime: Option<TimeShown>,
 }
 
