@@ -357,6 +357,23 @@ fn every_module_says_what_it_is_for() {
     }
 }
 
+/// `src/lib.rs` is where a newcomer begins: its map has every module, and the files that it names are there.
+#[test]
+fn the_map_in_lib_rs_is_complete_and_true() {
+    let (_, text) = SOURCES.iter().find(|(file, _)| file == "lib.rs").unwrap();
+    let map: String = text.lines().filter(|line| line.starts_with("//!")).collect();
+    for line in text.lines() {
+        let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.split([';', ' ']).next()) else { continue };
+        assert!(map.contains(&format!("[`{name}`]")), "{name} is not in the map");
+    }
+    let quoted: Vec<&str> = map.split('`').filter(|word| word.ends_with(".rs") && word.contains('/')).collect();
+    assert!(quoted.len() > 10, "{quoted:?}");
+    for name in quoted {
+        let is_there = name.starts_with("tests/") || SOURCES.iter().any(|(file, _)| file == name);
+        assert!(is_there, "{name} is named in lib.rs and not there");
+    }
+}
+
 #[test]
 fn every_test_in_the_list_of_faults_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
