@@ -544,7 +544,7 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
 
 /// Every page of the repository, by its place in it.
 fn all_pages() -> Vec<String> {
-    let folders = ["", "docs/en/", "docs/en/moving/", "docs/zh/", "docs/zh/moving/", "docs/design/", "tests/"];
+    let folders = ["", "docs/", "docs/en/", "docs/en/moving/", "docs/zh/", "docs/zh/moving/", "docs/design/", "tests/"];
     let in_folder = |folder: &str| {
         let names = fs::read_dir(root().join(folder)).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
