@@ -34,7 +34,7 @@ pub fn examine(loaded: &Loaded) -> CheckReport {
     report
 }
 
-/// What whoever moves a site should know before the first fetch.
+/// What people should know before the first fetch when they move a site.
 const MOVING_HINT: &str = "with endpoint = \"token\" each fetch ends the token that other programs hold; while some still fetch for \
                            this app, name the place they keep it in (adopt), or use \"stable_token\" until all have moved";
 

@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Configured, StartError};
+use crate::app::{self, Configured, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
-use crate::config::Config;
 use crate::credential::{self, Alias};
 use crate::http_api;
 use crate::http_api::BoundListeners;
@@ -87,7 +86,7 @@ async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) ->
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.
-fn open_http(options: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
+fn open_http(options: &mut app::Options, args: &DemoArgs) -> Result<BoundListeners, String> {
     let mut open = |port| {
         let http = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
         BoundListeners::open(options.http.insert(http))
@@ -102,8 +101,8 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
     AppOptions { appid: appid.to_owned(), secret: secret.to_owned(), ..AppOptions::default() }
 }
 
-fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
-    Config {
+fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> app::Options {
+    app::Options {
         server: server::Options {
             listen: vec![SocketAddr::new(args.listen, args.port)],
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),

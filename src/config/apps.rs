@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::aliases::{Owner, Template};
+use super::aliases::PlacedTemplate;
 use super::cluster::Company;
 use super::environment::Environment;
-use super::fault::{Fault, Place, Problem};
-use super::reader::{Reader, Table, toml_list, toml_path, toml_text, toml_texts};
+use super::fault::{Fault, Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
 use super::schema;
 use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
-use super::value::{Reading, Value, quoted, text, word};
+use super::value::{RawValue, ReadResult, quoted, text, word};
 use super::views::Fields;
 use super::{Adopt, Alias, App, CredentialName, SecretOrigin, SecretSource, Sink};
+use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::{app_name, warn_of_duplicates};
 use crate::encoding::key_words::fits_in_a_key;
 use crate::invalid_value::quoted_name;
@@ -41,25 +42,35 @@ const REFRESH_TOKEN: Wanted = Wanted {
 pub(super) struct Entry {
     pub app: App,
     pub origin: SecretOrigin,
-    pub table: Table,
+    pub table: RawTable,
     place: Place,
     /// What becomes of `app.aliases` once the secret is certain.
-    templates: Vec<Template>,
+    templates: Vec<PlacedTemplate>,
     alias_places: Vec<Place>,
 }
 
 impl Reader<'_> {
     /// All apps: those of the file, then the quick start's.
-    pub(super) fn apps(&mut self, tables: Vec<Table>) -> Vec<Entry> {
+    pub(super) fn apps(&mut self, tables: Vec<RawTable>) -> Vec<Entry> {
         let mut entries: Vec<Entry> = tables.into_iter().flat_map(|table| self.app_and_authorizers(table)).collect();
         self.quick_start(&mut entries);
-        self.drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates));
+        if let Some((count, place, key)) = drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates)) {
+            self.warnings.push(format!(
+                "{place}: several apps have this preset, so of its keys those that do not name the app are left to clients, \
+                 {count} in all, first {}; write the key that an app's clients read into its aliases",
+                quoted(&key)
+            ));
+        }
         for entry in &mut entries {
             let templates = std::mem::take(&mut entry.templates);
             // A refresh token is no part of any key.
             let none = SecretSource::Fixed(Secret::new(String::new()));
             let secret = if entry.app.component.is_some() { &none } else { &entry.app.secret };
-            (entry.app.aliases, entry.alias_places) = self.expand(&entry.table, templates, secret);
+            let (aliases, places, faults) = expand(templates, secret);
+            (entry.app.aliases, entry.alias_places) = (aliases, places);
+            for (list, fault, place) in faults {
+                self.fault_at(&entry.table, list, fault.into(), &place);
+            }
             entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
         self.collisions(&entries);
@@ -82,7 +93,7 @@ impl Reader<'_> {
     }
 
     /// An app and the authorizers below it, in that order. Authorizers of an app that is at fault are judged too.
-    fn app_and_authorizers(&mut self, mut table: Table) -> Vec<Entry> {
+    fn app_and_authorizers(&mut self, mut table: RawTable) -> Vec<Entry> {
         let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
         let platform = self.word(&table, "platform", &platforms).unwrap_or(&mp::PLATFORM);
         let authorizers = std::mem::take(&mut table.tables);
@@ -93,7 +104,8 @@ impl Reader<'_> {
         for table in authorizers {
             if !is_component(platform) {
                 let what = format!("apps of platform {} have no authorizers", quoted(platform.name));
-                let problem = Problem::new(what, "Put the table below an [[app]] with platform = \"component\".");
+                let problem =
+                    SettingProblem::new(what, "Put the table below an [[app]] with platform = \"component\".");
                 self.fault_of(&table, problem);
                 continue;
             }
@@ -103,7 +115,7 @@ impl Reader<'_> {
     }
 
     /// One app; for an authorizer with its component, whose API it shares.
-    fn app(&mut self, table: Table, platform: &'static Platform, component: Option<&App>) -> Option<Entry> {
+    fn app(&mut self, table: RawTable, platform: &'static Platform, component: Option<&App>) -> Option<Entry> {
         let token = self.token(&table, platform);
         let name = self.text(&table, "name", |name| Ok(app_name(name)?));
         let tickets = self.tickets(&table, platform);
@@ -121,7 +133,7 @@ impl Reader<'_> {
             true => self.text(&table, "appid", appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
-                self.fault_of(&table, Problem::new("an app has no appid", remedy));
+                self.fault_of(&table, SettingProblem::new("an app has no appid", remedy));
                 None
             }
         };
@@ -164,7 +176,7 @@ impl Reader<'_> {
     }
 
     /// How its access token is got.
-    fn token(&mut self, table: &Table, platform: &'static Platform) -> &'static CredentialType {
+    fn token(&mut self, table: &RawTable, platform: &'static Platform) -> &'static CredentialType {
         let first = platform.tokens.first().copied();
         let given = self.word(table, "endpoint", platform.tokens);
         let token = given.or(first.map(|(_, kind)| kind)).unwrap_or(&mp::STABLE);
@@ -192,7 +204,7 @@ impl Reader<'_> {
     /// Which endpoint to ask when the quota of the first is used up.
     fn fallback(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         platform: &Platform,
         token: &'static CredentialType,
     ) -> Option<&'static CredentialType> {
@@ -201,7 +213,7 @@ impl Reader<'_> {
             // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
             if given == token || given.quota.per_day <= token.quota.per_day {
                 let what = "it is no way out when the quota of endpoint is used up";
-                return Err(Problem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+                return Err(SettingProblem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
             }
             Ok(given)
         })?;
@@ -211,13 +223,13 @@ impl Reader<'_> {
     }
 
     /// A key that the platform has no use for: a fault if it is given.
-    fn has_no_use(&mut self, table: &Table, key: &str, what: &str, platform: &Platform) {
+    fn has_no_use(&mut self, table: &RawTable, key: &str, what: &str, platform: &Platform) {
         if table.has(key) {
-            self.fault(table, key, Problem::new(format!("{what} {}", quoted(platform.name)), "Remove the key."));
+            self.fault(table, key, SettingProblem::new(format!("{what} {}", quoted(platform.name)), "Remove the key."));
         }
     }
 
-    fn probe_every(&mut self, table: &Table, platform: &Platform, token: &CredentialType) -> Option<u64> {
+    fn probe_every(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         if token.probe.is_none() {
             self.has_no_use(table, "probe_every_s", "no read is known that tries a token of platform", platform);
             return None;
@@ -225,38 +237,38 @@ impl Reader<'_> {
         match self.number_if_any(table, "probe_every_s")? {
             1..PROBE_EVERY_S_MIN => {
                 let what = "the token would be tried more often than its call has a quota for";
-                self.fault(table, "probe_every_s", Problem::new(what, "Write 0 for never, or 10 to 86400."));
+                self.fault(table, "probe_every_s", SettingProblem::new(what, "Write 0 for never, or 10 to 86400."));
                 None
             }
             seconds => Some(seconds * 1000),
         }
     }
 
-    fn forced_per_day(&mut self, table: &Table, platform: &Platform, token: &CredentialType) -> Option<u64> {
+    fn forced_per_day(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         if !(token.can_force || platform.tokens.iter().any(|(_, kind)| kind.can_force)) {
             if table.has("forced_per_day") {
                 let what = format!("apps of platform {} have no forced refresh", quoted(platform.name));
-                self.fault(table, "forced_per_day", Problem::new(what, "Remove the key."));
+                self.fault(table, "forced_per_day", SettingProblem::new(what, "Remove the key."));
             }
             return None;
         }
         self.number_if_any(table, "forced_per_day")
     }
 
-    fn tickets(&mut self, table: &Table, platform: &Platform) -> Vec<&'static CredentialType> {
+    fn tickets(&mut self, table: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
         let mut tickets: Vec<&'static CredentialType> = Vec::new();
         let Some(given) = table.get("tickets") else {
             table.print("tickets", "[]");
             return tickets;
         };
-        let Value::List(items) = &given.value else {
+        let RawValue::List(items) = &given.value else {
             let what = format!("{} is not a list", super::value::kind(&given.value));
-            self.fault(table, "tickets", Problem::new(what, "Write tickets = [\"jsapi\"]."));
+            self.fault(table, "tickets", SettingProblem::new(what, "Write tickets = [\"jsapi\"]."));
             return tickets;
         };
         if platform.tickets.is_empty() && !items.is_empty() {
             let what = format!("apps of platform {} have no tickets", quoted(platform.name));
-            self.fault(table, "tickets", Problem::new(what, "Remove the key."));
+            self.fault(table, "tickets", SettingProblem::new(what, "Remove the key."));
             return tickets;
         }
         for item in items {
@@ -272,26 +284,26 @@ impl Reader<'_> {
     }
 
     /// Which of a corporation's apps this is; part of the keys.
-    fn agent(&mut self, table: &Table, platform: &Platform) -> Option<String> {
+    fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
         self.text(table, "agent", |agent| {
             if !platform.has_agents {
                 let what = format!("apps of platform {} have no agents", quoted(platform.name));
-                return Err(Problem::new(what, "Remove the key."));
+                return Err(SettingProblem::new(what, "Remove the key."));
             }
             if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
                 let what = format!("{} cannot be part of a key", quoted(agent));
-                return Err(Problem::new(what, "Write agent = \"1000002\", as the platform shows it."));
+                return Err(SettingProblem::new(what, "Write agent = \"1000002\", as the platform shows it."));
             }
             Ok(agent.to_owned())
         })
     }
 
     /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
-    fn verify_ticket_file(&mut self, table: &Table, platform: &Platform) -> Option<std::path::PathBuf> {
+    fn verify_ticket_file(&mut self, table: &RawTable, platform: &Platform) -> Option<std::path::PathBuf> {
         if !is_component(platform) {
             if table.has("verify_ticket_file") {
                 let what = format!("apps of platform {} have no verify ticket", quoted(platform.name));
-                self.fault(table, "verify_ticket_file", Problem::new(what, "Remove the key."));
+                self.fault(table, "verify_ticket_file", SettingProblem::new(what, "Remove the key."));
             }
             return None;
         }
@@ -306,13 +318,13 @@ impl Reader<'_> {
     }
 
     /// Where the first token is read, instead of fetching one.
-    fn adopt(&mut self, table: &Table, token: &CredentialType) -> Option<Adopt> {
+    fn adopt(&mut self, table: &RawTable, token: &CredentialType) -> Option<Adopt> {
         let given = table.get("adopt")?;
         let adopted = match token.renewal {
             Renewal::Mint if token.probe.is_some() => adopt(&given.value, &given.place, &self.folder),
             _ => {
                 let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
-                Err((Problem::new(what, "Remove the key."), given.place.clone()))
+                Err((SettingProblem::new(what, "Remove the key."), given.place.clone()))
             }
         };
         match adopted {
@@ -331,7 +343,7 @@ impl Reader<'_> {
     fn quick_start(&mut self, entries: &mut Vec<Entry>) {
         let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
         let place = |name: &str| Place::Environment(name.into());
-        let missing = |name: &str| Problem::new(format!("{name} is missing beside it"), "Set both, or neither.");
+        let missing = |name: &str| SettingProblem::new(format!("{name} is missing beside it"), "Set both, or neither.");
         let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
@@ -345,7 +357,7 @@ impl Reader<'_> {
         }
         let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
         let secret = secret.map_err(|fault| {
-            let problem = Problem::new(format!("the value {fault}"), "Set it to the app's secret.");
+            let problem = SettingProblem::new(format!("the value {fault}"), "Set it to the app's secret.");
             self.faults.push(problem.at(&place("WECHAT_SECRET")));
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
@@ -367,14 +379,14 @@ impl Reader<'_> {
         if !(mp::PLATFORM.usual_id)(&appid) {
             self.warnings.push(plausible::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
         }
-        let table = Table::new(schema::section("app"), place("WECHAT_APPID"));
+        let table = RawTable::new(schema::section("app"), place("WECHAT_APPID"));
         table.print("appid", toml_text(&appid));
         table.print("platform", toml_text(mp::PLATFORM.name));
         table.print("tickets", "[]");
         self.token(&table, &mp::PLATFORM);
         print_secret(&table, SECRET.key, &origin);
         let names = ["access_token", appid.as_str()];
-        let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
+        let templates = names.map(|name| PlacedTemplate::raw(name, place("WECHAT_APPID"))).into();
         let app = App::mp(&appid, secret, &mp::STABLE);
         let place = place("WECHAT_APPID");
         entries.push(Entry { app, origin, table, place, templates, alias_places: Vec::new() });
@@ -386,7 +398,7 @@ impl Reader<'_> {
             let id = entry.app.id();
             if let Some(first) = owners.get(&id) {
                 let what = format!("appid {} is given twice, first at {}", quoted(&id), first.place);
-                self.faults.push(Problem::new(what, "Keep one of the two apps.").at(&entry.place));
+                self.faults.push(SettingProblem::new(what, "Keep one of the two apps.").at(&entry.place));
             } else {
                 owners.insert(id, entry);
             }
@@ -421,7 +433,7 @@ impl Reader<'_> {
                         continue;
                     }
                 };
-                let problem = Problem::new(
+                let problem = SettingProblem::new(
                     format!("the alias {} {what}", quoted(alias.redacted_name())),
                     "Give each name to one app; without an alias its token is at access_token:<appid>.",
                 );
@@ -444,29 +456,29 @@ pub(super) fn needs_state(entry: &Entry) -> Option<Fault> {
         quoted(&app.appid)
     );
     let remedy = "Set state.path in [state] to a file that survives a restart.";
-    Some(Problem::new(what, remedy).at(&Place::Default))
+    Some(SettingProblem::new(what, remedy).at(&Place::Default))
 }
 
 /// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
-pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<Problem> {
+pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<SettingProblem> {
     if app.adopt != Some(Adopt::Sink) || sinks.iter().any(|sink| sink.keeps_token_of(&app.id())) {
         return None;
     }
     let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", app.id());
     let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
                   adopt = { file = \"/path\" }.";
-    Some(Problem::new(what, remedy))
+    Some(SettingProblem::new(what, remedy))
 }
 
-fn adopt(value: &Value, place: &Place, folder: &Path) -> Result<Adopt, (Problem, Place)> {
+fn adopt(value: &RawValue, place: &Place, folder: &Path) -> Result<Adopt, (SettingProblem, Place)> {
     const KEY_BYTES_MAX: usize = 250;
     const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
                           adopt = { file = \"/path\" }.";
-    let here = |what: &str, remedy: &str| (Problem::new(what, remedy), place.clone());
+    let here = |what: &str, remedy: &str| (SettingProblem::new(what, remedy), place.clone());
     let given = match value {
-        Value::Text(word) if word == "sink" => return Ok(Adopt::Sink),
-        Value::Table(given) => given,
-        Value::Text(word) => return Err(here(&format!("{} is not known", quoted(word)), REMEDY)),
+        RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
+        RawValue::Table(given) => given,
+        RawValue::Text(word) => return Err(here(&format!("{} is not known", quoted(word)), REMEDY)),
         _ => return Err(here("it says nothing of a place", REMEDY)),
     };
     let fields = Fields::of(given, &["memcached", "key", "file"], "adopt")?;
@@ -505,19 +517,19 @@ pub(super) fn quick_start_of(environment: &dyn Environment, appid: &str) -> Opti
     same.then_some(SecretSource::Environment(secret))
 }
 
-fn appid(appid: &str) -> Reading<String> {
+fn appid(appid: &str) -> ReadResult<String> {
     let remedy = "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f.";
-    let appid = text(&Value::Text(appid.to_owned())).map(|_| appid)?;
+    let appid = text(&RawValue::Text(appid.to_owned())).map(|_| appid)?;
     if appid.len() > APPID_BYTES_MAX {
-        return Err(Problem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
+        return Err(SettingProblem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
     }
     if !fits_in_a_key(appid) {
         let what = surplus(appid).unwrap_or("has a blank or a control character");
-        return Err(Problem::new(format!("{} {what}", quoted_name(appid)), remedy));
+        return Err(SettingProblem::new(format!("{} {what}", quoted_name(appid)), remedy));
     }
     // A key with this appid in it could not be written down again: braces stand for something there.
     if appid.contains(['{', '}']) {
-        return Err(Problem::new(format!("{} has a brace", quoted(appid)), remedy));
+        return Err(SettingProblem::new(format!("{} has a brace", quoted(appid)), remedy));
     }
     Ok(appid.to_owned())
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::environment::Environment;
-use super::fault::Problem;
-use super::reader::{Reader, Table, toml_path, toml_text, toml_texts};
+use super::fault::SettingProblem;
+use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::secrets::Wanted;
-use super::value::{self, Reading, Value, quoted, texts};
+use super::value::{self, RawValue, ReadResult, quoted, texts};
 use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
 use crate::cluster::{LeaderOptions, StoreOptions};
 use crate::network::is_this_machine;
@@ -48,7 +48,7 @@ pub(super) enum Company {
 }
 
 impl Company {
-    pub fn of(state: &Table) -> Company {
+    pub fn of(state: &RawTable) -> Company {
         match state {
             state if state.has("leader_urls") => Company::Follower,
             state if state.has("url") => Company::Shared,
@@ -59,8 +59,8 @@ impl Company {
 
 impl Reader<'_> {
     /// The state file; the inner none: tokens are kept in memory only.
-    pub(super) fn state_path(&mut self, table: &Table) -> Option<Option<PathBuf>> {
-        let read = |value: &Value, base: &std::path::Path| match value::text(value)? {
+    pub(super) fn state_path(&mut self, table: &RawTable) -> Option<Option<PathBuf>> {
+        let read = |value: &RawValue, base: &std::path::Path| match value::text(value)? {
             "none" => Ok(None),
             _ => value::path(value, base).map(Some),
         };
@@ -91,16 +91,16 @@ impl Reader<'_> {
         folder.map(|folder| folder.join("state.json"))
     }
 
-    pub(super) fn print_state_path(&self, table: &Table, path: Option<&PathBuf>) {
+    pub(super) fn print_state_path(&self, table: &RawTable, path: Option<&PathBuf>) {
         table.print("path", path.map_or_else(|| toml_text("none"), |path| toml_path(path)));
     }
 
     /// What several nodes have in common, if there are several.
-    pub(super) fn cluster(&mut self, table: &Table) -> Option<ClusterOptions> {
+    pub(super) fn cluster(&mut self, table: &RawTable) -> Option<ClusterOptions> {
         match (table.has("url"), table.has("leader_urls")) {
             (true, true) => {
                 let what = "it stands beside url: a node shares a Redis or follows another node, not both";
-                self.fault(table, "leader_urls", Problem::new(what, "Keep one of the two."));
+                self.fault(table, "leader_urls", SettingProblem::new(what, "Keep one of the two."));
                 None
             }
             (true, false) => self.store(table).map(|store| ClusterOptions::Redis(Box::new(store))),
@@ -119,19 +119,19 @@ impl Reader<'_> {
     }
 
     /// Faults of keys that have no use here.
-    fn do_not_belong(&mut self, table: &Table, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
+    fn do_not_belong(&mut self, table: &RawTable, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
         let mut keys: Vec<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
         keys.sort_unstable();
         keys.dedup();
-        keys.into_iter().for_each(|key| self.fault(table, key, Problem::new(what, remedy)));
+        keys.into_iter().for_each(|key| self.fault(table, key, SettingProblem::new(what, remedy)));
     }
 
-    fn store(&mut self, table: &Table) -> Option<StoreOptions> {
+    fn store(&mut self, table: &RawTable) -> Option<StoreOptions> {
         let of_leader = |key: &str| key.starts_with("leader_");
         self.do_not_belong(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the key.";
-            self.fault(table, "url", Problem::new("this build cannot share its state through a Redis", remedy));
+            self.fault(table, "url", SettingProblem::new("this build cannot share its state through a Redis", remedy));
             return None;
         }
         let sealing = self.sealing(table);
@@ -142,18 +142,18 @@ impl Reader<'_> {
         Some(StoreOptions { server: server?, sealing, sealing_origin, prefix, poll_every_ms, node })
     }
 
-    fn poll_and_node(&mut self, table: &Table) -> (u64, String) {
+    fn poll_and_node(&mut self, table: &RawTable) -> (u64, String) {
         let node = self.text(table, "node", node).unwrap_or_else(|| host_name(self.environment));
         table.print("node", toml_text(&node));
         (self.number(table, "poll_every_ms"), node)
     }
 
     /// What values are sealed with. It has to be there and must not be short.
-    fn sealing(&mut self, table: &Table) -> Option<(SecretSource, SecretOrigin)> {
+    fn sealing(&mut self, table: &RawTable) -> Option<(SecretSource, SecretOrigin)> {
         let remedy = "Make one with head -c 32 /dev/urandom | base64 > /etc/tokencached/state.secret, name it in \
                       secret_file, and copy it to all nodes.";
         let Some((key, place)) = SEALING.place(table) else {
-            let problem = Problem::new("[state] has a url and no secret to seal values with", remedy);
+            let problem = SettingProblem::new("[state] has a url and no secret to seal values with", remedy);
             self.faults.push(problem.at(table.place_of("url")));
             return None;
         };
@@ -161,13 +161,13 @@ impl Reader<'_> {
         // Unreadable was a fault already.
         if source.read().ok()?.expose().chars().count() < SEALING_CHARS_MIN {
             let what = format!("it has fewer than {SEALING_CHARS_MIN} characters");
-            self.fault_at(table, key, Problem::new(what, remedy), place);
+            self.fault_at(table, key, SettingProblem::new(what, remedy), place);
             return None;
         }
         Some((source, origin))
     }
 
-    fn leader(&mut self, table: &Table) -> Option<LeaderOptions> {
+    fn leader(&mut self, table: &RawTable) -> Option<LeaderOptions> {
         let of_store =
             |key: &str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(&key) && !key.starts_with("leader_");
         self.do_not_belong(table, of_store, "it belongs to url, which is not given", "Remove it.");
@@ -183,7 +183,7 @@ impl Reader<'_> {
         if let (Some((host, _)), false) = (far().next(), LEADER_KEY.is_given(table)) {
             let what = format!("the HTTP API of {host} gives no token to another machine without a key");
             let remedy = "Add leader_key_file = \"/path\" with a key of that node's keys_file that may read its apps.";
-            self.fault(table, "leader_urls", Problem::new(what, remedy));
+            self.fault(table, "leader_urls", SettingProblem::new(what, remedy));
         }
         self.warnings.extend(far().find(|(_, tls)| !tls).map(|(host, _)| {
             format!(
@@ -192,7 +192,7 @@ impl Reader<'_> {
         }));
         if table.has("leader_ca_file") && urls.iter().all(|url| url.starts_with("http:")) {
             let remedy = "Write leader_urls = \"https://...\".";
-            self.fault(table, "leader_ca_file", Problem::new("no address of leader_urls speaks TLS", remedy));
+            self.fault(table, "leader_ca_file", SettingProblem::new("no address of leader_urls speaks TLS", remedy));
         }
         let (key, key_origin) = key.unzip();
         Some(LeaderOptions { urls, key, key_origin, ca_file, timeout_ms, poll_every_ms, node })
@@ -207,36 +207,37 @@ fn far_host(url: &str) -> Option<(String, bool)> {
 }
 
 /// HTTP APIs: a list, or one text with commas. One given twice counts once.
-fn urls(value: &Value) -> Reading<Vec<String>> {
+fn urls(value: &RawValue) -> ReadResult<Vec<String>> {
     let remedy = "Write leader_urls = \"http://other-node:2130\", or a list of such addresses.";
     let read = |given: &str| {
-        let url = Url::parse(given).map_err(|error| Problem::new(format!("this is not a URL: {error}"), remedy))?;
+        let url =
+            Url::parse(given).map_err(|error| SettingProblem::new(format!("this is not a URL: {error}"), remedy))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            return Err(Problem::new("the URL has a user, a query or a fragment", remedy));
+            return Err(SettingProblem::new("the URL has a user, a query or a fragment", remedy));
         }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Problem::new("the URL is neither https nor http", remedy));
+            return Err(SettingProblem::new("the URL is neither https nor http", remedy));
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     };
     let mut urls: Vec<String> = Vec::new();
-    for url in texts(value, |kind| Problem::new(format!("{kind} is not an address"), remedy), read)? {
+    for url in texts(value, |kind| SettingProblem::new(format!("{kind} is not an address"), remedy), read)? {
         if !urls.contains(&url) {
             urls.push(url);
         }
     }
     if urls.is_empty() {
-        return Err(Problem::new("no address is given", remedy));
+        return Err(SettingProblem::new("no address is given", remedy));
     }
     Ok(urls)
 }
 
 /// Begins keys in a cluster: braces would move the hash tag.
-fn prefix(prefix: &str) -> Reading<String> {
+fn prefix(prefix: &str) -> ReadResult<String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
     if prefix.len() > PREFIX_BYTES_MAX || prefix.contains(bad) {
         let what = format!("{} has braces, blanks or control characters, or more than 64 bytes", quoted(prefix));
-        return Err(Problem::new(what, "Write a word such as \"tokencached\"."));
+        return Err(SettingProblem::new(what, "Write a word such as \"tokencached\"."));
     }
     Ok(prefix.to_owned())
 }
@@ -245,10 +246,10 @@ fn fits_in_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-fn node(node: &str) -> Reading<String> {
+fn node(node: &str) -> ReadResult<String> {
     if node.len() > NODE_BYTES_MAX || !node.chars().all(fits_in_a_name) {
         let what = format!("{} is no name for a node", quoted(node));
-        return Err(Problem::new(what, "Write at most 64 of A to Z, a to z, 0 to 9, \".\", \"_\" and \"-\"."));
+        return Err(SettingProblem::new(what, "Write at most 64 of A to Z, a to z, 0 to 9, \".\", \"_\" and \"-\"."));
     }
     Ok(node.to_owned())
 }

@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
-use super::fault::{Fault, Place, Problem};
+use super::fault::{Fault, Place, SettingProblem};
 use super::file::Document;
 use super::old_names::OldNames;
 use super::schema::SECTIONS;
-use super::value::{Given, Value, closest};
+use super::value::{Given, RawValue, closest};
 
 /// The surroundings of the process.
 pub trait Environment {
@@ -110,9 +110,10 @@ pub(super) fn variables(
             if let Some((name, value)) = name.and_then(|name| Some((name, environment.get(name)?))) {
                 let place = Place::Environment(name.clone());
                 match value.into_string() {
-                    Ok(text) => document.table(section).put(setting.key, Given { value: Value::Text(text), place }),
+                    Ok(text) => document.table(section).put(setting.key, Given { value: RawValue::Text(text), place }),
                     Err(_) => {
-                        let problem = Problem::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");
+                        let problem =
+                            SettingProblem::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");
                         faults.push(problem.at(&place));
                     }
                 }

@@ -13,25 +13,25 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Place, Problem};
+use super::fault::{Fault, Place, SettingProblem};
 use super::old_names::OldNames;
-use super::reader::Table;
+use super::reader::RawTable;
 use super::schema::{self, SECTIONS, Section};
 use super::secrets::is_open_to_others;
-use super::value::{Given, Value, closest, kind, quoted};
+use super::value::{Given, RawValue, closest, kind, quoted};
 
 /// What the layers say; a file first.
 pub(super) struct Document {
-    pub server: Table,
-    pub state: Table,
-    pub upstream: Table,
-    pub http: Table,
-    pub log: Table,
-    pub apps: Vec<Table>,
-    pub users: Vec<Table>,
-    pub certificates: Vec<Table>,
-    pub listeners: Vec<Table>,
-    pub sinks: Vec<Table>,
+    pub server: RawTable,
+    pub state: RawTable,
+    pub upstream: RawTable,
+    pub http: RawTable,
+    pub log: RawTable,
+    pub apps: Vec<RawTable>,
+    pub users: Vec<RawTable>,
+    pub certificates: Vec<RawTable>,
+    pub listeners: Vec<RawTable>,
+    pub sinks: Vec<RawTable>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
@@ -40,7 +40,7 @@ pub(super) struct Document {
 
 impl Document {
     pub fn empty() -> Document {
-        let table = |name| Table::new(schema::section(name), Place::Default);
+        let table = |name| RawTable::new(schema::section(name), Place::Default);
         Document {
             server: table("server"),
             state: table("state"),
@@ -58,7 +58,7 @@ impl Document {
     }
 
     /// The table of that section, of which there is one.
-    pub fn table(&mut self, section: &Section) -> &mut Table {
+    pub fn table(&mut self, section: &Section) -> &mut RawTable {
         match section.name {
             "state" => &mut self.state,
             "upstream" => &mut self.upstream,
@@ -72,12 +72,12 @@ impl Document {
 /// Reads and walks the file; faults are appended.
 pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault>) -> Document {
     let file: Arc<Path> = Arc::from(path);
-    let whole = |problem: Problem| problem.at(&Place::Line { file: file.clone(), line: 0 });
+    let whole = |problem: SettingProblem| problem.at(&Place::Line { file: file.clone(), line: 0 });
     let bytes = match std::fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => {
             let remedy = "Check the name given to --config and who may read the file.";
-            faults.push(whole(Problem::new(format!("the file cannot be read: {error}"), remedy)));
+            faults.push(whole(SettingProblem::new(format!("the file cannot be read: {error}"), remedy)));
             return Document::empty();
         }
     };
@@ -85,7 +85,7 @@ pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault
         Ok(text) => text,
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            let problem = Problem::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
+            let problem = SettingProblem::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
             faults.push(problem.at(&Place::Line { file, line }));
             return Document::empty();
         }
@@ -120,13 +120,14 @@ impl Walk<'_> {
                     if repeated.insert(header) {
                         let what = format!("this is not TOML: duplicate key: a second [{name}]");
                         let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
-                        self.fault(header..header, Problem::new(what, remedy));
+                        self.fault(header..header, SettingProblem::new(what, remedy));
                     }
                     continue;
                 }
                 let place = self.place(span);
                 let what = format!("this is not TOML: {}", error.message());
-                self.faults.push(Problem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
+                self.faults
+                    .push(SettingProblem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
             }
             return;
         }
@@ -160,7 +161,7 @@ impl Walk<'_> {
     fn section(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
         let name = section.name;
         let DeValue::Table(table) = value else {
-            let problem = Problem::new(
+            let problem = SettingProblem::new(
                 format!("{name} is {}, not a table", kind_of(value)),
                 format!("Write a line [{name}] and the keys below it."),
             );
@@ -223,10 +224,10 @@ impl Walk<'_> {
     }
 
     /// The tables of a list such as `[[app]]`.
-    fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<Table> {
+    fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<RawTable> {
         let name = section.name;
         let DeValue::Array(tables) = value else {
-            let problem = Problem::new(
+            let problem = SettingProblem::new(
                 format!("{name} is {}, not a list of tables", kind_of(value)),
                 format!("Start each {name} with a line [[{name}]], in double brackets."),
             );
@@ -236,15 +237,15 @@ impl Walk<'_> {
         tables.iter().filter_map(|table| self.table(section, table)).collect()
     }
 
-    fn table(&mut self, section: &'static Section, table: &Spanned<DeValue<'_>>) -> Option<Table> {
+    fn table(&mut self, section: &'static Section, table: &Spanned<DeValue<'_>>) -> Option<RawTable> {
         let (name, place) = (section.name, self.place(table.span()));
         let DeValue::Table(pairs) = table.get_ref() else {
             let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
             let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
-            self.fault(table.span(), Problem::new(what, remedy));
+            self.fault(table.span(), SettingProblem::new(what, remedy));
             return None;
         };
-        let mut own = Table::new(section, place);
+        let mut own = RawTable::new(section, place);
         for (key, value) in pairs {
             match schema::find_section(&format!("{name}.{}", key.get_ref())) {
                 Some(below) => own.tables = self.tables(below, key.span(), value.get_ref()),
@@ -275,7 +276,7 @@ impl Walk<'_> {
                 format!("Remove it; the sections are {} and {last}.", others.join(", "))
             }
         };
-        self.fault(span, Problem::new(format!("{} is not known", quoted(name)), remedy));
+        self.fault(span, SettingProblem::new(format!("{} is not known", quoted(name)), remedy));
     }
 
     fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
@@ -288,26 +289,26 @@ impl Walk<'_> {
             (None, Some(section)) => format!("It belongs under a line [{section}]."),
             (None, None) => format!("Remove it; known here are {}.", known.join(", ")),
         };
-        self.fault(span, Problem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
+        self.fault(span, SettingProblem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
     }
 
-    fn value(&self, value: &Spanned<DeValue<'_>>) -> Value {
+    fn value(&self, value: &Spanned<DeValue<'_>>) -> RawValue {
         match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.clone().into_owned()),
+            DeValue::String(text) => RawValue::Text(text.clone().into_owned()),
             DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
-                Ok(value) => Value::Integer { value, octal: number.radix() == 8 },
-                Err(_) => Value::Other("a number of that length"),
+                Ok(value) => RawValue::Integer { value, octal: number.radix() == 8 },
+                Err(_) => RawValue::Other("a number of that length"),
             },
-            DeValue::Boolean(on) => Value::Bool(*on),
+            DeValue::Boolean(on) => RawValue::Bool(*on),
             DeValue::Float(number) => match number.as_str().parse() {
-                Ok(number) => Value::Fraction(number),
-                Err(_) => Value::Other(kind_of(value.get_ref())),
+                Ok(number) => RawValue::Fraction(number),
+                Err(_) => RawValue::Other(kind_of(value.get_ref())),
             },
             DeValue::Array(items) => {
                 let given = |item| Given { value: self.value(item), place: self.place(item.span()) };
-                Value::List(items.iter().map(given).collect())
+                RawValue::List(items.iter().map(given).collect())
             }
-            DeValue::Table(table) => Value::Table(
+            DeValue::Table(table) => RawValue::Table(
                 table
                     .iter()
                     .map(|(key, value)| {
@@ -316,11 +317,11 @@ impl Walk<'_> {
                     })
                     .collect(),
             ),
-            other => Value::Other(kind_of(other)),
+            other => RawValue::Other(kind_of(other)),
         }
     }
 
-    fn fault(&mut self, span: Range<usize>, problem: Problem) {
+    fn fault(&mut self, span: Range<usize>, problem: SettingProblem) {
         let place = self.place(span);
         self.faults.push(problem.at(&place));
     }
@@ -354,13 +355,13 @@ fn is_old_name(section: &Section, name: &str) -> bool {
 
 fn kind_of(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => kind(&Value::Text(String::new())),
-        DeValue::Integer(_) => kind(&Value::Integer { value: 0, octal: false }),
-        DeValue::Boolean(_) => kind(&Value::Bool(false)),
-        DeValue::Array(_) => kind(&Value::List(Vec::new())),
+        DeValue::String(_) => kind(&RawValue::Text(String::new())),
+        DeValue::Integer(_) => kind(&RawValue::Integer { value: 0, octal: false }),
+        DeValue::Boolean(_) => kind(&RawValue::Bool(false)),
+        DeValue::Array(_) => kind(&RawValue::List(Vec::new())),
         DeValue::Float(_) => "a fraction",
         DeValue::Datetime(_) => "a date",
-        DeValue::Table(_) => kind(&Value::Table(Vec::new())),
+        DeValue::Table(_) => kind(&RawValue::Table(Vec::new())),
     }
 }
 

@@ -1,9 +1,9 @@
 //! memcached's flags -> settings. Which flag is for which setting, the schema says.
 
-use super::fault::{Fault, Place, Problem};
+use super::fault::{Fault, Place, SettingProblem};
 use super::file::Document;
 use super::schema::{SECTIONS, Takes, of_flag};
-use super::value::{Given, Value, closest, quoted};
+use super::value::{Given, RawValue, closest, quoted};
 use crate::cli::{self, Flags, Word};
 
 /// Puts what was given above the other layers. `-p` and `-l` are read with the addresses.
@@ -25,11 +25,11 @@ pub(super) fn settings(document: &mut Document, flags: &Flags, faults: &mut Vec<
             Some((_, Some(value))) => put(document, flag, flag, translated(word, value).to_owned()),
             Some((_, None)) => {
                 let problem = match word {
-                    "idle_timeout" => Problem::new(
+                    "idle_timeout" => SettingProblem::new(
                         "the number of seconds is missing",
                         "Write -o idle_timeout=SECONDS; 0 never closes a quiet connection.",
                     ),
-                    _ => Problem::new("the value is missing", format!("Write {flag}=VALUE.")),
+                    _ => SettingProblem::new("the value is missing", format!("Write {flag}=VALUE.")),
                 };
                 faults.push(problem.at(&Place::Flag(flag)));
             }
@@ -42,9 +42,9 @@ pub(super) fn settings(document: &mut Document, flags: &Flags, faults: &mut Vec<
 fn put(document: &mut Document, flag: &str, typed: &'static str, text: String) {
     let Some((section, setting)) = of_flag(flag) else { return };
     let value = match (&setting.takes, flag, text.as_str()) {
-        (Takes::Size { .. }, "-m", _) => Value::Mebibytes(text),
-        (_, "-B", "auto-negotiate") => Value::Text("auto".to_owned()),
-        _ => Value::Text(text),
+        (Takes::Size { .. }, "-m", _) => RawValue::Mebibytes(text),
+        (_, "-B", "auto-negotiate") => RawValue::Text("auto".to_owned()),
+        _ => RawValue::Text(text),
     };
     document.table(section).put(setting.key, Given { value, place: Place::Flag(typed) });
 }
@@ -76,18 +76,19 @@ pub(super) fn sasl_fault(flags: &Flags, users: bool) -> Option<Fault> {
         ),
         _ => return None,
     };
-    Some(Problem::new(what, remedy).at(&Place::Flag("-S")))
+    Some(SettingProblem::new(what, remedy).at(&Place::Flag("-S")))
 }
 
 /// What was asked for and this version does not have.
 pub(super) fn refusals(flags: &Flags) -> Vec<Fault> {
     let udp = flags.udp_port.as_deref().filter(|port| port.trim() != "0").map(|port| {
         let what = format!("UDP port {}: this version has no UDP", quoted(port));
-        Problem::new(what, "Remove -U or write -U 0.").at(&Place::Flag("-U"))
+        SettingProblem::new(what, "Remove -U or write -U 0.").at(&Place::Flag("-U"))
     });
     let key_format = flags.words().rfind(|(word, _)| *word == "ssl_keyformat").and_then(|(_, value)| value);
     let key_format = key_format.filter(|format| flags.enable_ssl && *format != "PEM").map(|_| {
-        let problem = Problem::new("the private key must be in PEM format", "Convert it: openssl pkey -inform DER.");
+        let problem =
+            SettingProblem::new("the private key must be in PEM format", "Convert it: openssl pkey -inform DER.");
         problem.at(&Place::Flag("-o ssl_keyformat"))
     });
     let words = flags.words().filter_map(|(name, _)| Some(refused_word(flags, name)?.at(&Place::Flag("-o"))));
@@ -95,16 +96,18 @@ pub(super) fn refusals(flags: &Flags) -> Vec<Fault> {
 }
 
 /// What is wrong with a word of `-o` itself.
-fn refused_word(flags: &Flags, name: &str) -> Option<Problem> {
+fn refused_word(flags: &Flags, name: &str) -> Option<SettingProblem> {
     match flags.effect(name) {
         Some(Word::Works | Word::Ignored(_)) => None,
-        Some(Word::Refused(why, remedy)) => Some(Problem::new(format!("the word {}: {why}", quoted(name)), remedy)),
+        Some(Word::Refused(why, remedy)) => {
+            Some(SettingProblem::new(format!("the word {}: {why}", quoted(name)), remedy))
+        }
         None => {
             let remedy = match closest(name, cli::word_names()) {
                 Some(closest) => format!("Did you mean {closest}?"),
                 None => "memcached has no such word; remove it.".to_owned(),
             };
-            Some(Problem::new(format!("the word {} is unknown", quoted(name)), remedy))
+            Some(SettingProblem::new(format!("the word {} is unknown", quoted(name)), remedy))
         }
     }
 }

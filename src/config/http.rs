@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_texts};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_texts};
 use super::secrets::{is_open_to_others, remedy_if_denied};
 use super::server::{addresses, open_addresses};
-use super::value::{Reading, Value, quoted, texts};
+use super::value::{RawValue, ReadResult, quoted, texts};
 use super::{Http, judge};
 use crate::http_api::options::{MetricsPerCredential, SIDE_PORT};
 use crate::network::Network;
@@ -14,7 +14,7 @@ use crate::tls::{ClientCertificates, TlsOptions};
 
 impl Reader<'_> {
     /// The HTTP API; `None` while it is off.
-    pub(super) fn http(&mut self, table: &Table) -> Option<Http> {
+    pub(super) fn http(&mut self, table: &RawTable) -> Option<Http> {
         let listen = self.placed(table, "listen", |value, _| addresses(value));
         let keys = self.file(table, "keys_file", "keys_credential", judge::anything);
         let allowed_hosts = self.read(table, "allowed_hosts", hosts).unwrap_or_default();
@@ -47,14 +47,14 @@ impl Reader<'_> {
         table.print("listen", toml_texts(http.listen.iter().map(SocketAddr::to_string)));
         if http.listen.is_empty() && self.faults.len() == before {
             let remedy = format!("Write listen = [\"127.0.0.1:{SIDE_PORT}\"] in [http], or remove the key.");
-            self.fault_at(table, "listen", Problem::new("there is no address", remedy), &place);
+            self.fault_at(table, "listen", SettingProblem::new("there is no address", remedy), &place);
         }
         self.judge_keys(&http, &keys.map_or(Place::Default, |(_, place)| place));
         self.judge_http_addresses(table, &http, &place);
         Some(http)
     }
 
-    fn http_tls(&mut self, table: &Table) -> Option<TlsOptions> {
+    fn http_tls(&mut self, table: &RawTable) -> Option<TlsOptions> {
         let identity = self.identity(table);
         let min_version = self.tls_version(table);
         match identity {
@@ -64,7 +64,7 @@ impl Reader<'_> {
             }
             (None, Some((_, place))) => {
                 let what = "TLS has no certificate of the HTTP API";
-                let problem = Problem::new(what, "Give cert under [http.tls], a PEM file.");
+                let problem = SettingProblem::new(what, "Give cert under [http.tls], a PEM file.");
                 self.fault_at(table, "tls.key", problem, &place);
                 None
             }
@@ -76,7 +76,7 @@ impl Reader<'_> {
     }
 
     /// Other machines need a key.
-    fn judge_http_addresses(&mut self, table: &Table, http: &Http, place: &Place) {
+    fn judge_http_addresses(&mut self, table: &RawTable, http: &Http, place: &Place) {
         let open = open_addresses(&http.listen);
         if open.is_empty() {
             return;
@@ -84,7 +84,7 @@ impl Reader<'_> {
         if http.keys_file.is_none() {
             let what = format!("{open} can be reached from other machines, and there are no keys");
             let remedy = "Write keys into a file and name it: keys_file = \"...\" in [http]; or listen on 127.0.0.1.";
-            self.fault_at(table, "listen", Problem::new(what, remedy), place);
+            self.fault_at(table, "listen", SettingProblem::new(what, remedy), place);
         } else if http.tls.is_none() && http.trusted_proxies.is_empty() {
             self.warnings.push(format!(
                 "keys and tokens pass {open} in plain text; [http.tls] would hide them from the network"
@@ -99,19 +99,19 @@ impl Reader<'_> {
             let remedy = remedy_if_denied(self.environment, path, "keys_credential", None).unwrap_or_else(|| {
                 "Write a line with name, key and rights for each key into a file this process can read.".into()
             });
-            self.faults.push(Problem::new(what, remedy).at(place));
+            self.faults.push(SettingProblem::new(what, remedy).at(place));
         } else if is_open_to_others(path) {
             self.warnings.push(format!("others can read the keys in {} (chmod 600)", path.display()));
         }
     }
 }
 
-fn not_a_list(kind: &str) -> Problem {
-    Problem::new(format!("{kind} stands where a list belongs"), "Write a list: [\"...\", \"...\"].")
+fn not_a_list(kind: &str) -> SettingProblem {
+    SettingProblem::new(format!("{kind} stands where a list belongs"), "Write a list: [\"...\", \"...\"].")
 }
 
 /// Names as browsers send them, without a port; case does not matter.
-fn hosts(value: &Value) -> Reading<Vec<String>> {
+fn hosts(value: &RawValue) -> ReadResult<Vec<String>> {
     texts(value, not_a_list, |host| {
         let fits = !host.is_empty()
             && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
@@ -120,14 +120,14 @@ fn hosts(value: &Value) -> Reading<Vec<String>> {
         if fits {
             Ok(host.to_ascii_lowercase())
         } else {
-            Err(Problem::new(format!("{} is not a host name", quoted(host)), remedy))
+            Err(SettingProblem::new(format!("{} is not a host name", quoted(host)), remedy))
         }
     })
 }
 
-fn networks(value: &Value) -> Reading<Vec<Network>> {
+fn networks(value: &RawValue) -> ReadResult<Vec<Network>> {
     texts(value, not_a_list, |network| {
         let remedy = "Write an address like 10.0.0.5 or a network like 10.0.0.0/8.";
-        network.parse().map_err(|()| Problem::new(format!("{} is not a network", quoted(network)), remedy))
+        network.parse().map_err(|()| SettingProblem::new(format!("{} is not a network", quoted(network)), remedy))
     })
 }

@@ -33,7 +33,6 @@ mod mistakes;
 mod old_names;
 mod reader;
 mod redis;
-pub mod reference;
 pub mod schema;
 mod secrets;
 mod server;
@@ -49,6 +48,7 @@ pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
 pub use load::{Loaded, load};
 pub use secrets::remedy_for_tls;
+pub use value::size_text;
 
 /// The names of all presets: of keys, of tables of a database, of files.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {

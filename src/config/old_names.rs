@@ -1,6 +1,6 @@
 //! Names that settings had before. They are still read; the start and `check` say once for each what to write.
 
-use super::fault::{Fault, Place, Problem};
+use super::fault::{Fault, Place, SettingProblem};
 
 /// The old names that are in use, each where it was seen first.
 #[derive(Default)]
@@ -11,7 +11,7 @@ impl OldNames {
     pub fn used(&mut self, old: String, new: String, both: bool, place: &Place, faults: &mut Vec<Fault>) {
         if both {
             let what = format!("{old} is the old name of {new}, and both are given");
-            faults.push(Problem::new(what, format!("Keep {new}.")).at(place));
+            faults.push(SettingProblem::new(what, format!("Keep {new}.")).at(place));
         } else if self.0.iter().all(|(known, ..)| *known != old) {
             self.0.push((old, new, place.clone()));
         }

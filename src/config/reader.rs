@@ -9,25 +9,25 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::Company;
 use super::environment::Environment;
-use super::fault::{Fault, Place, Problem};
+use super::fault::{Fault, Place, SettingProblem};
 use super::schema::{Section, Setting, Takes};
-use super::value::{self, Given, Reading, Value, integer, kind};
+use super::value::{self, Given, RawValue, ReadResult, integer, kind};
 use super::{mistakes, secrets};
 
 /// One table, of the file alone or of all layers.
-pub(super) struct Table {
+pub(super) struct RawTable {
     pub section: &'static Section,
     pub place: Place,
     /// The lowest layer first.
     given: Vec<(&'static str, Given)>,
     /// The tables below it.
-    pub tables: Vec<Table>,
+    pub tables: Vec<RawTable>,
     printed: RefCell<Vec<(&'static str, String)>>,
 }
 
-impl Table {
-    pub fn new(section: &'static Section, place: Place) -> Table {
-        Table { section, place, given: Vec::new(), tables: Vec::new(), printed: RefCell::default() }
+impl RawTable {
+    pub fn new(section: &'static Section, place: Place) -> RawTable {
+        RawTable { section, place, given: Vec::new(), tables: Vec::new(), printed: RefCell::default() }
     }
 
     /// What a layer says; above what is there already.
@@ -112,9 +112,9 @@ impl Reader<'_> {
     /// the flag that hides it goes.
     pub fn placed<T>(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         key: &str,
-        read: impl Fn(&Value, &Path) -> Reading<T>,
+        read: impl Fn(&RawValue, &Path) -> ReadResult<T>,
     ) -> Option<(T, Place)> {
         let mut picked = None;
         for (_, given) in table.all().filter(|(of, _)| *of == key) {
@@ -134,16 +134,16 @@ impl Reader<'_> {
         picked
     }
 
-    pub fn read<T>(&mut self, table: &Table, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
+    pub fn read<T>(&mut self, table: &RawTable, key: &str, read: impl Fn(&RawValue) -> ReadResult<T>) -> Option<T> {
         self.placed(table, key, |value, _| read(value)).map(|(value, _)| value)
     }
 
     /// A fault of a key, where it was given.
-    pub fn fault(&mut self, table: &Table, key: &str, problem: Problem) {
+    pub fn fault(&mut self, table: &RawTable, key: &str, problem: SettingProblem) {
         self.fault_at(table, key, problem, table.place_of(key));
     }
 
-    pub fn fault_at(&mut self, table: &Table, key: &str, problem: Problem, place: &Place) {
+    pub fn fault_at(&mut self, table: &RawTable, key: &str, problem: SettingProblem, place: &Place) {
         let problem = match table.name_in_faults(key) {
             Some(name) => problem.of_key(&name),
             None => problem,
@@ -152,17 +152,17 @@ impl Reader<'_> {
     }
 
     /// A fault of a whole table.
-    pub fn fault_of(&mut self, table: &Table, problem: Problem) {
+    pub fn fault_of(&mut self, table: &RawTable, problem: SettingProblem) {
         self.faults.push(problem.at(&table.place));
     }
 
     /// A number in its range; without one the default.
-    pub fn number<N: TryFrom<u64> + Default>(&mut self, table: &Table, key: &str) -> N {
+    pub fn number<N: TryFrom<u64> + Default>(&mut self, table: &RawTable, key: &str) -> N {
         self.number_if_any(table, key).unwrap_or_default()
     }
 
     /// A number in its range; without one the default, if there is any.
-    pub fn number_if_any<N: TryFrom<u64>>(&mut self, table: &Table, key: &str) -> Option<N> {
+    pub fn number_if_any<N: TryFrom<u64>>(&mut self, table: &RawTable, key: &str) -> Option<N> {
         let Takes::Number { low, high, default, .. } = table.setting(key)?.takes else { return None };
         let number = self.read(table, key, |value| integer(value, low..=high)).or(default)?;
         table.print(key, number.to_string());
@@ -170,7 +170,7 @@ impl Reader<'_> {
     }
 
     /// A number of bytes, with its place if it was given.
-    pub fn size(&mut self, table: &Table, key: &str) -> (u64, Option<Place>) {
+    pub fn size(&mut self, table: &RawTable, key: &str) -> (u64, Option<Place>) {
         let Some(Setting { takes: Takes::Size { low, high, default }, .. }) = table.setting(key) else {
             return (0, None);
         };
@@ -181,7 +181,7 @@ impl Reader<'_> {
     }
 
     /// A switch; without one the default, or else `otherwise`.
-    pub fn switch(&mut self, table: &Table, key: &str, otherwise: bool) -> bool {
+    pub fn switch(&mut self, table: &RawTable, key: &str, otherwise: bool) -> bool {
         let default = match table.setting(key).map(|setting| &setting.takes) {
             Some(Takes::Switch(Some(default))) => *default,
             _ => otherwise,
@@ -192,7 +192,7 @@ impl Reader<'_> {
     }
 
     /// What one of a few words means; without one that of the default, if there is any.
-    pub fn word<T: Copy>(&mut self, table: &Table, key: &str, words: &[(&'static str, T)]) -> Option<T> {
+    pub fn word<T: Copy>(&mut self, table: &RawTable, key: &str, words: &[(&'static str, T)]) -> Option<T> {
         let default = match table.setting(key)?.takes {
             Takes::Word(_, default) | Takes::Text(_, default) => default,
             _ => "",
@@ -205,7 +205,12 @@ impl Reader<'_> {
     }
 
     /// A text that `judge` accepts, and what it makes of it; without one the default, if there is any.
-    pub fn text<T: AsRef<str>>(&mut self, table: &Table, key: &str, judge: impl Fn(&str) -> Reading<T>) -> Option<T> {
+    pub fn text<T: AsRef<str>>(
+        &mut self,
+        table: &RawTable,
+        key: &str,
+        judge: impl Fn(&str) -> ReadResult<T>,
+    ) -> Option<T> {
         let Takes::Text(_, default) = table.setting(key)?.takes else { return None };
         let given = self.read(table, key, |value| judge(value::text(value)?));
         let text = given.or_else(|| judge(default).ok().filter(|_| !default.is_empty()))?;
@@ -214,24 +219,24 @@ impl Reader<'_> {
     }
 
     /// A text that can be anything.
-    pub fn any_text(&mut self, table: &Table, key: &str) -> Option<String> {
+    pub fn any_text(&mut self, table: &RawTable, key: &str) -> Option<String> {
         self.text(table, key, |text| Ok(text.to_owned()))
     }
 
     /// A path.
-    pub fn path(&mut self, table: &Table, key: &str) -> Option<PathBuf> {
+    pub fn path(&mut self, table: &RawTable, key: &str) -> Option<PathBuf> {
         self.path_that(table, key, |_| Ok(()))
     }
 
     /// A path that `judge` accepts.
-    pub fn path_that(&mut self, table: &Table, key: &str, judge: fn(&Path) -> Reading<()>) -> Option<PathBuf> {
+    pub fn path_that(&mut self, table: &RawTable, key: &str, judge: fn(&Path) -> ReadResult<()>) -> Option<PathBuf> {
         let path = self.placed(table, key, |value, base| judged_path(value, base, judge))?.0;
         table.print(key, toml_path(&path));
         Some(path)
     }
 
     /// An access mask; without one the default, if there is any.
-    pub fn mode(&mut self, table: &Table, key: &str) -> Option<u32> {
+    pub fn mode(&mut self, table: &RawTable, key: &str) -> Option<u32> {
         let Takes::Mode(default) = table.setting(key)?.takes else { return None };
         let mode = self.read(table, key, value::mode).or(default)?;
         table.print(key, toml_mode(mode));
@@ -239,23 +244,23 @@ impl Reader<'_> {
     }
 
     /// The items of a list; `example` is in the fault if it is none.
-    pub fn list<'t>(&mut self, table: &'t Table, key: &str, example: &str) -> &'t [Given] {
+    pub fn list<'t>(&mut self, table: &'t RawTable, key: &str, example: &str) -> &'t [Given] {
         let Some(given) = table.get(key) else { return &[] };
-        if let Value::List(items) = &given.value {
+        if let RawValue::List(items) = &given.value {
             return items;
         }
         let what = format!("{} is not a list", kind(&given.value));
-        self.fault(table, key, Problem::new(what, format!("Write {example}, in brackets.")));
+        self.fault(table, key, SettingProblem::new(what, format!("Write {example}, in brackets.")));
         &[]
     }
 
     /// A file, by its path or as a credential of systemd's: what the highest layer says that names either.
     pub fn file(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         key: &str,
         credential: &str,
-        judge: fn(&Path) -> Reading<()>,
+        judge: fn(&Path) -> ReadResult<()>,
     ) -> Option<(PathBuf, Place)> {
         let environment = self.environment;
         let by_path = self.placed(table, key, |value, base| judged_path(value, base, judge));
@@ -264,7 +269,7 @@ impl Reader<'_> {
             (Some((_, path)), Some((_, name))) => {
                 if path.layer() == name.layer() {
                     let key = table.name_in_faults(key).unwrap_or_default();
-                    let problem = Problem::new(format!("{key} is given as well"), "Keep one of the two.");
+                    let problem = SettingProblem::new(format!("{key} is given as well"), "Keep one of the two.");
                     self.fault_at(table, credential, problem, name);
                 }
                 path.layer() <= name.layer()
@@ -277,7 +282,7 @@ impl Reader<'_> {
     }
 
     /// By its name if systemd has put it there.
-    pub fn print_file(&self, table: &Table, key: &str, credential: &str, path: &Path) {
+    pub fn print_file(&self, table: &RawTable, key: &str, credential: &str, path: &Path) {
         let folder = secrets::credentials_folder(self.environment);
         let name = path.file_name().filter(|_| folder.is_some() && path.parent() == folder.as_deref());
         match name.and_then(|name| name.to_str()) {
@@ -287,7 +292,7 @@ impl Reader<'_> {
     }
 }
 
-fn judged_path(value: &Value, base: &Path, judge: fn(&Path) -> Reading<()>) -> Reading<PathBuf> {
+fn judged_path(value: &RawValue, base: &Path, judge: fn(&Path) -> ReadResult<()>) -> ReadResult<PathBuf> {
     let path = value::path(value, base)?;
     judge(&path)?;
     Ok(path)

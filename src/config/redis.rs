@@ -1,9 +1,9 @@
 //! Which Redis and how to get in: the keys that a `[[sink]]` and `[state]` have in common.
 
-use super::fault::Problem;
-use super::reader::{Reader, Table, toml_text, toml_texts};
+use super::fault::SettingProblem;
+use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::secrets::Wanted;
-use super::value::{Reading, Value, quoted, text, texts};
+use super::value::{RawValue, ReadResult, quoted, text, texts};
 use super::{RedisOptions, judge};
 use crate::network::is_this_machine;
 use crate::redis_client::address::{self, RedisAddress};
@@ -20,7 +20,7 @@ const PASSWORD: Wanted = Wanted {
 
 impl Reader<'_> {
     /// The Redis of a table. None if there is no address that could be read.
-    pub(super) fn redis(&mut self, table: &Table) -> Option<RedisOptions> {
+    pub(super) fn redis(&mut self, table: &RawTable) -> Option<RedisOptions> {
         let address = self.read(table, "url", |value| Ok(address::parse(text(value)?)?));
         let db = table.has("db").then(|| self.number::<u32>(table, "db"));
         let user = self.any_text(table, "user");
@@ -30,7 +30,7 @@ impl Reader<'_> {
         let trusted_hosts = self.read(table, "trusted_hosts", trusted_hosts).unwrap_or_default();
         let timeout_ms = self.number(table, "timeout_ms");
         if user.is_some() && !PASSWORD.is_given(table) {
-            let problem = Problem::new("a user without a password", "Add password_file = \"/path\".");
+            let problem = SettingProblem::new("a user without a password", "Add password_file = \"/path\".");
             self.fault(table, "user", problem);
         }
         if let Some(address) = &address {
@@ -48,12 +48,12 @@ impl Reader<'_> {
         Some(redis)
     }
 
-    fn one_db(&mut self, table: &Table, db: Option<u32>, address: Option<&RedisAddress>) -> u32 {
+    fn one_db(&mut self, table: &RawTable, db: Option<u32>, address: Option<&RedisAddress>) -> u32 {
         let in_url = address.and_then(|address| address.db);
         if let (Some(db), Some(other)) = (db, in_url)
             && db != other
         {
-            let problem = Problem::new(format!("the url says {other}, and db {db}"), "Keep one of the two.");
+            let problem = SettingProblem::new(format!("the url says {other}, and db {db}"), "Keep one of the two.");
             self.fault(table, "url", problem);
         }
         let db = db.or(in_url).unwrap_or(0);
@@ -61,7 +61,7 @@ impl Reader<'_> {
         db
     }
 
-    fn tls_or_not(&mut self, table: &Table, address: &RedisAddress) {
+    fn tls_or_not(&mut self, table: &RawTable, address: &RedisAddress) {
         let has_key = table.has("key_file") || table.has("key_credential");
         let file = ["ca_file", "cert_file", "key_file", "key_credential"].into_iter().find(|key| table.has(key));
         let far = match &address.at {
@@ -77,11 +77,11 @@ impl Reader<'_> {
                 self.fault(
                     table,
                     key,
-                    Problem::new("cert_file and key_file belong together", "Give both, or neither."),
+                    SettingProblem::new("cert_file and key_file belong together", "Give both, or neither."),
                 );
             }
             (false, Some(key)) => {
-                let problem = Problem::new("the url does not speak TLS", "Write url = \"rediss://...\".");
+                let problem = SettingProblem::new("the url does not speak TLS", "Write url = \"rediss://...\".");
                 self.fault(table, key, problem);
             }
             (false, None) => self.warnings.extend(far.map(|host| {
@@ -94,18 +94,18 @@ impl Reader<'_> {
 }
 
 /// A list, or one text with commas.
-fn trusted_hosts(value: &Value) -> Reading<Vec<TrustedHost>> {
+fn trusted_hosts(value: &RawValue) -> ReadResult<Vec<TrustedHost>> {
     let remedy = "Write a list such as [\"10.0.0.0/24\", \"redis-2.example.com\", \"*.db.example.com\"].";
     let hosts = texts(
         value,
-        |kind| Problem::new(format!("{kind} is not a host"), remedy),
+        |kind| SettingProblem::new(format!("{kind} is not a host"), remedy),
         |given| {
-            let what = || Problem::new(format!("{} is no address, network or host", quoted(given)), remedy);
+            let what = || SettingProblem::new(format!("{} is no address, network or host", quoted(given)), remedy);
             TrustedHost::parse(given).ok_or_else(what)
         },
     )?;
     if hosts.is_empty() {
-        return Err(Problem::new("no host is given", remedy));
+        return Err(SettingProblem::new("no host is given", remedy));
     }
     Ok(hosts)
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::cluster::Company;
 use super::environment::Environment;
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_path, toml_text};
-use super::value::{Given, Reading, Value, text};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_path, toml_text};
+use super::value::{Given, RawValue, ReadResult, text};
 use crate::descriptors;
 use crate::invalid_value::{looks_like_secret, quoted, quoted_name};
 use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
@@ -32,7 +32,7 @@ const ENDINGS: [&str; 4] = ["", "_file", "_env", "_credential"];
 
 impl Wanted {
     /// The ways in which it is given, those of the highest layer.
-    fn given<'t>(&self, table: &'t Table) -> Vec<(&'static str, &'t Given)> {
+    fn given<'t>(&self, table: &'t RawTable) -> Vec<(&'static str, &'t Given)> {
         let setting = |end: &&str| table.section.find(&format!("{}{end}", self.key));
         let keys = ENDINGS.iter().filter_map(setting).map(|setting| setting.key);
         let given: Vec<_> = keys.filter_map(|key| Some((key, table.get(key)?))).collect();
@@ -41,11 +41,11 @@ impl Wanted {
     }
 
     /// Where it is given first, if it is.
-    pub fn place<'t>(&self, table: &'t Table) -> Option<(&'static str, &'t Place)> {
+    pub fn place<'t>(&self, table: &'t RawTable) -> Option<(&'static str, &'t Place)> {
         self.given(table).first().map(|(key, given)| (*key, &given.place))
     }
 
-    pub fn is_given(&self, table: &Table) -> bool {
+    pub fn is_given(&self, table: &RawTable) -> bool {
         !self.given(table).is_empty()
     }
 
@@ -64,14 +64,14 @@ impl Wanted {
 
 impl Reader<'_> {
     /// The same if it is given at all.
-    pub fn secret_if_any(&mut self, table: &Table, wanted: &Wanted) -> Option<(SecretSource, SecretOrigin)> {
+    pub fn secret_if_any(&mut self, table: &RawTable, wanted: &Wanted) -> Option<(SecretSource, SecretOrigin)> {
         if wanted.is_given(table) { self.secret(table, None, wanted) } else { None }
     }
 
     /// A secret, and where it comes from. It has to be there.
     pub fn secret(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         appid: Option<&str>,
         wanted: &Wanted,
     ) -> Option<(SecretSource, SecretOrigin)> {
@@ -80,7 +80,8 @@ impl Reader<'_> {
             [one] => one,
             [_, (_, second), ..] => {
                 let names: Vec<&str> = wanted.given(table).iter().map(|(key, _)| *key).collect();
-                let problem = Problem::new(format!("{} has {}", wanted.one, names.join(" and ")), "Keep one of them.");
+                let problem =
+                    SettingProblem::new(format!("{} has {}", wanted.one, names.join(" and ")), "Keep one of them.");
                 self.faults.push(problem.at(&second.place));
                 return None;
             }
@@ -110,7 +111,7 @@ impl Reader<'_> {
     /// The quick start may bring the secret of an app that the file describes, or another node have it.
     fn secret_elsewhere(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         appid: Option<&str>,
         wanted: &Wanted,
     ) -> Option<(SecretSource, SecretOrigin)> {
@@ -124,7 +125,7 @@ impl Reader<'_> {
             return Some((SecretSource::Absent, SecretOrigin::Nowhere));
         }
         let what = format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun);
-        self.fault_of(table, Problem::new(what, wanted.remedy()));
+        self.fault_of(table, SettingProblem::new(what, wanted.remedy()));
         None
     }
 
@@ -134,10 +135,10 @@ impl Reader<'_> {
         given: &Given,
         wanted: &Wanted,
         appid: Option<&str>,
-    ) -> Reading<(SecretSource, SecretOrigin)> {
+    ) -> ReadResult<(SecretSource, SecretOrigin)> {
         let name = text(&given.value)?;
         let judged = |found: Result<_, SecretFault>, what: &str, verb: &str| {
-            found.map_err(|fault| Problem::new(format!("{what} {fault}"), format!("{verb} {}.", wanted.whose)))
+            found.map_err(|fault| SettingProblem::new(format!("{what} {fault}"), format!("{verb} {}.", wanted.whose)))
         };
         match key.strip_prefix(wanted.key).unwrap_or_default() {
             "_file" => {
@@ -154,7 +155,7 @@ impl Reader<'_> {
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
                     let what = format!("the environment has no variable {}", quoted_name(name));
-                    Problem::new(what, "Set the variable, or correct its name.")
+                    SettingProblem::new(what, "Set the variable, or correct its name.")
                 })?;
                 let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
                 let secret = judged(secret, &format!("the variable {}", quoted_name(name)), "Set it to")?;
@@ -178,7 +179,7 @@ impl Reader<'_> {
         path: &Path,
         wanted: &Wanted,
         appid: Option<&str>,
-    ) -> Reading<SecretSource> {
+    ) -> ReadResult<SecretSource> {
         source.read().map_err(|fault| {
             let remedy = match fault {
                 SecretFault::NoDescriptor => descriptors::REMEDY.to_owned(),
@@ -194,7 +195,7 @@ impl Reader<'_> {
             };
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let shown = if looks_like_secret(name) { quoted_name(name) } else { path.display().to_string() };
-            Problem::new(format!("{shown} {fault}"), remedy)
+            SettingProblem::new(format!("{shown} {fault}"), remedy)
         })?;
         if is_open_to_others(path) {
             self.warnings.push(format!("{}: others may read this secret (chmod 600)", path.display()));
@@ -203,13 +204,13 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn no_use_for_a_secret(noun: &str) -> Problem {
+pub(super) fn no_use_for_a_secret(noun: &str) -> SettingProblem {
     let what = format!("a node with leader_urls in [state] never calls WeChat and has no use for a {noun}");
-    Problem::new(what, "Remove it, or share a Redis by url in [state].")
+    SettingProblem::new(what, "Remove it, or share a Redis by url in [state].")
 }
 
 /// Where a secret comes from, for `check --print`.
-pub(super) fn print_secret(table: &Table, key: &str, origin: &SecretOrigin) {
+pub(super) fn print_secret(table: &RawTable, key: &str, origin: &SecretOrigin) {
     ENDINGS.iter().for_each(|end| table.forget(&format!("{key}{end}")));
     for end in ENDINGS {
         let toml = match (origin, end) {
@@ -239,11 +240,11 @@ pub(super) fn credentials_folder(environment: &dyn Environment) -> Option<PathBu
 }
 
 /// The file of the credential of that name. `instead` is the setting that takes a path.
-pub(super) fn credential_path(environment: &dyn Environment, value: &Value, instead: &str) -> Reading<PathBuf> {
+pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, instead: &str) -> ReadResult<PathBuf> {
     let name = text(value)?;
     if name.is_empty() || name.contains('/') || name == ".." || name == "." {
         let what = format!("{} is {}", quoted_name(name), if name.is_empty() { "no name" } else { "a path" });
-        return Err(Problem::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
+        return Err(SettingProblem::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
     }
     let folder = credentials_folder(environment).ok_or_else(|| {
         let shown = if looks_like_secret(name) { "NAME" } else { name };
@@ -251,7 +252,7 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &Value, inst
             "systemd sets it for a unit with a line LoadCredential={shown}:/path in [Service]; without such a unit, use \
              {instead}."
         );
-        Problem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy).without_credential(name)
+        SettingProblem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy).without_credential(name)
     })?;
     Ok(folder.join(name))
 }

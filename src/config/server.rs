@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::fault::{Place, Problem};
+use super::fault::{Place, SettingProblem};
 use super::file::Document;
-use super::reader::{Reader, Table, toml_mode, toml_path, toml_text, toml_texts};
+use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
 use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
-use super::value::{self, Reading, Value, kind, quoted, size_text, text};
+use super::value::{self, RawValue, ReadResult, kind, quoted, size_text, text};
 use super::{Access, Config, Listener, Server, judge};
 use crate::access::{CertificateMatcher, Rights};
 use crate::cli::Flags;
@@ -103,14 +103,14 @@ impl Reader<'_> {
         (server, access)
     }
 
-    fn sizes(&mut self, table: &Table) -> (u64, usize) {
+    fn sizes(&mut self, table: &RawTable) -> (u64, usize) {
         let (memory, _) = self.size(table, "memory");
         let (item, place) = self.size(table, "item_size_max");
         if let Some(place) = place.filter(|_| item > memory / 2) {
             let (item, memory) = (size_text(item), size_text(memory));
             let what = format!("an item of {item} is more than half of the memory, {memory}");
             let remedy = "Give more memory (-m, server.memory) or allow smaller items only.";
-            self.fault_at(table, "item_size_max", Problem::new(what, remedy), &place);
+            self.fault_at(table, "item_size_max", SettingProblem::new(what, remedy), &place);
         }
         let item = item.min(memory / 2);
         table.print("item_size_max", toml_text(&size_text(item)));
@@ -118,14 +118,14 @@ impl Reader<'_> {
     }
 
     /// With a group a socket is for the group, too.
-    fn socket_mode(&mut self, table: &Table, key: &str, group: Option<&str>) -> u32 {
+    fn socket_mode(&mut self, table: &RawTable, key: &str, group: Option<&str>) -> u32 {
         let mode = self.mode(table, key).unwrap_or(if group.is_some() { 0o770 } else { 0o700 });
         table.print(key, toml_mode(mode));
         mode
     }
 
     /// TLS is on once there is a certificate.
-    fn server_tls(&mut self, table: &Table, flags: &Flags) -> Option<TlsOptions> {
+    fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
         let (cert, key) = self.identity(table);
         let client_ca = self.path_that(table, "tls.client_ca", judge::certificates);
         let asked = [("none", AskedFor::No), ("optional", AskedFor::Optional), ("required", AskedFor::Required)];
@@ -133,7 +133,7 @@ impl Reader<'_> {
         let min_version = self.tls_version(table);
         if let (Some(AskedFor::Optional | AskedFor::Required), None) = (asked, &client_ca) {
             let what = "nobody is named whose certificates would count";
-            let problem = Problem::new(what, "Give client_ca, the authorities (-o ssl_ca_cert).");
+            let problem = SettingProblem::new(what, "Give client_ca, the authorities (-o ssl_ca_cert).");
             self.fault(table, "tls.client_certificates", problem);
         }
         let Some((cert, _)) = cert else {
@@ -155,7 +155,7 @@ impl Reader<'_> {
         Some(TlsOptions { key: self.key_or_cert(table, key, &cert), cert, clients, min_version })
     }
 
-    fn no_certificate(&mut self, table: &Table, flags: &Flags) {
+    fn no_certificate(&mut self, table: &RawTable, flags: &Flags) {
         let names_it = |of: &str| matches!(of, "tls.cert" | "tls.cert_credential");
         if table.all().any(|(of, _)| names_it(of)) {
             return;
@@ -170,29 +170,29 @@ impl Reader<'_> {
         };
         if let Some(place) = place {
             let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
-            self.faults.push(Problem::new("TLS has no certificate of the server", remedy).at(&place));
+            self.faults.push(SettingProblem::new("TLS has no certificate of the server", remedy).at(&place));
         }
     }
 
     /// A port's own certificate and key.
-    pub(super) fn identity(&mut self, table: &Table) -> (Option<(PathBuf, Place)>, Option<(PathBuf, Place)>) {
+    pub(super) fn identity(&mut self, table: &RawTable) -> (Option<(PathBuf, Place)>, Option<(PathBuf, Place)>) {
         let cert = self.file(table, "tls.cert", "tls.cert_credential", judge::certificates);
         (cert, self.file(table, "tls.key", "tls.key_credential", judge::pem))
     }
 
     /// A certificate's file may have the key, too.
-    pub(super) fn key_or_cert(&self, table: &Table, key: Option<(PathBuf, Place)>, cert: &Path) -> PathBuf {
+    pub(super) fn key_or_cert(&self, table: &RawTable, key: Option<(PathBuf, Place)>, cert: &Path) -> PathBuf {
         let key = key.map_or_else(|| cert.to_owned(), |(key, _)| key);
         self.print_file(table, "tls.key", "tls.key_credential", &key);
         key
     }
 
-    pub(super) fn tls_version(&mut self, table: &Table) -> TlsVersion {
+    pub(super) fn tls_version(&mut self, table: &RawTable) -> TlsVersion {
         self.word(table, "tls.min_version", &TLS_VERSIONS).unwrap_or(TlsVersion::Tls12)
     }
 
     /// Rights as one word or a list of words.
-    fn rights(&mut self, table: &Table) -> Option<Rights> {
+    fn rights(&mut self, table: &RawTable) -> Option<Rights> {
         let rights = self.read(table, "rights", rights);
         let shown = rights.clone().unwrap_or(Rights::ALL);
         table.print(
@@ -206,34 +206,35 @@ impl Reader<'_> {
     }
 
     /// The `[[user]]` tables.
-    fn users(&mut self, tables: &[Table]) -> BTreeMap<String, Rights> {
+    fn users(&mut self, tables: &[RawTable]) -> BTreeMap<String, Rights> {
         let mut users = BTreeMap::new();
         for table in tables {
             let Some((name, rights)) = self.named(table, |name| Ok(name.to_owned())) else { continue };
             if users.insert(name.clone(), rights).is_some() {
                 let what = format!("the user {} has a table already", quoted(&name));
-                self.fault_of(table, Problem::new(what, "Write one [[user]] for each name."));
+                self.fault_of(table, SettingProblem::new(what, "Write one [[user]] for each name."));
             }
         }
         users
     }
 
     /// The `[[certificate]]` tables, in their order.
-    fn certificates(&mut self, tables: &[Table]) -> Vec<(CertificateMatcher, Rights)> {
+    fn certificates(&mut self, tables: &[RawTable]) -> Vec<(CertificateMatcher, Rights)> {
         let whose = |name: &str| {
             let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";
-            name.parse().map_err(|_| Problem::new(format!("{} is not a name of a certificate", quoted(name)), remedy))
+            name.parse()
+                .map_err(|_| SettingProblem::new(format!("{} is not a name of a certificate", quoted(name)), remedy))
         };
         tables.iter().filter_map(|table| self.named(table, whose)).collect()
     }
 
-    fn named<T: ToString>(&mut self, table: &Table, read: impl Fn(&str) -> Reading<T>) -> Option<(T, Rights)> {
+    fn named<T: ToString>(&mut self, table: &RawTable, read: impl Fn(&str) -> ReadResult<T>) -> Option<(T, Rights)> {
         let name = self.read(table, "name", |value| read(text(value)?));
         let rights = self.rights(table);
         let what = table.section.name;
         for key in ["name", "rights"].into_iter().filter(|key| !table.has(key)) {
             let remedy = format!("Add a line {key} = ... to the [[{what}]].");
-            self.fault_of(table, Problem::new(format!("the {what} has no {key}"), remedy));
+            self.fault_of(table, SettingProblem::new(format!("the {what} has no {key}"), remedy));
         }
         name.iter().for_each(|name| table.print("name", toml_text(&name.to_string())));
         Some((name?, rights?))
@@ -247,7 +248,7 @@ impl Reader<'_> {
                     let by_unit = remedy_if_denied(self.environment, path, "auth_credential", None);
                     let usual = "Write a line user:password for each user, as for memcached -Y, into a file this process can \
                                  read.";
-                    self.faults.push(Problem::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
+                    self.faults.push(SettingProblem::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
                 }
                 Ok(users) => {
                     if is_open_to_others(path) {
@@ -269,7 +270,7 @@ impl Reader<'_> {
     /// The addresses to listen on, from all layers together.
     fn listen(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         flags: &Flags,
         unix_socket: &Option<(PathBuf, Place)>,
         guarded: Guarded,
@@ -282,7 +283,7 @@ impl Reader<'_> {
 
     fn addresses_of(
         &mut self,
-        table: &Table,
+        table: &RawTable,
         flags: &Flags,
         unix_socket: &Option<(PathBuf, Place)>,
         guarded: Guarded,
@@ -319,7 +320,7 @@ impl Reader<'_> {
         if addresses.is_empty() && unix_socket.is_none() && !others && self.faults.len() == before {
             let place = if let Some(Port::Off) = port { Place::Flag("-p") } else { place.clone() };
             let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
-            self.faults.push(Problem::new("there is nothing to listen on", remedy).at(&place));
+            self.faults.push(SettingProblem::new("there is nothing to listen on", remedy).at(&place));
         }
         self.judge_addresses(&addresses, guarded, &place);
         addresses
@@ -342,7 +343,7 @@ impl Reader<'_> {
             Guarded { tls, .. } => {
                 let alone = if tls { "; TLS alone hides what is said, but asks nobody who they are" } else { "" };
                 let what = format!("{open} can be reached from other machines, and nothing keeps strangers out{alone}");
-                self.faults.push(Problem::new(what, HOW_TO_GUARD).at(place));
+                self.faults.push(SettingProblem::new(what, HOW_TO_GUARD).at(place));
             }
         }
     }
@@ -355,7 +356,7 @@ impl Reader<'_> {
             Ok(port @ 1..=65535) => u16::try_from(port).ok().map(Port::Fixed),
             _ => {
                 let remedy = "Give a port from 1 to 65535, 0 for no TCP, or -1 for any free port.";
-                let problem = Problem::new(format!("{} is not a port", quoted(text)), remedy);
+                let problem = SettingProblem::new(format!("{} is not a port", quoted(text)), remedy);
                 self.faults.push(problem.at(&Place::Flag("-p")));
                 None
             }
@@ -365,7 +366,7 @@ impl Reader<'_> {
     fn flagged_addresses(&mut self, flags: &Flags) -> Option<Vec<ListenAddress>> {
         let mut all = Vec::new();
         for text in &flags.listen {
-            match addresses(&Value::Text(text.clone())) {
+            match addresses(&RawValue::Text(text.clone())) {
                 Ok(addresses) => all.extend(addresses),
                 Err(problem) => self.faults.push(problem.at(&Place::Flag("-l"))),
             }
@@ -391,7 +392,7 @@ impl Reader<'_> {
                 Err(error) => {
                     let what = format!("the name {} has no address: {error}", quoted(host));
                     let remedy = "Write an IP address, or a name this machine knows.";
-                    self.faults.push(Problem::new(what, remedy).at(place));
+                    self.faults.push(SettingProblem::new(what, remedy).at(place));
                 }
             }
         }
@@ -401,10 +402,10 @@ impl Reader<'_> {
     }
 
     /// A `[[server.listener]]`; a host name may be several addresses.
-    fn listener(&mut self, table: &Table, access: &Access, allowed: bool) -> Vec<Listener> {
+    fn listener(&mut self, table: &RawTable, access: &Access, allowed: bool) -> Vec<Listener> {
         let Some(address) = table.get("address") else {
             let remedy = "Add a line address = \"127.0.0.1:11212\" or address = \"unix:/run/x.sock\".";
-            self.fault_of(table, Problem::new("the listener has no address", remedy));
+            self.fault_of(table, SettingProblem::new("the listener has no address", remedy));
             return Vec::new();
         };
         let rights = self.rights(table).unwrap_or(Rights::ALL);
@@ -432,18 +433,18 @@ impl Reader<'_> {
     }
 
     /// A switch that is on where there is something to switch on, and a fault where there is not.
-    fn switch_for(&mut self, table: &Table, key: &str, there: bool, (what, remedy): (&str, &str)) -> bool {
+    fn switch_for(&mut self, table: &RawTable, key: &str, there: bool, (what, remedy): (&str, &str)) -> bool {
         let on = self.switch(table, key, there);
         if on && !there {
-            self.fault(table, key, Problem::new(what, remedy));
+            self.fault(table, key, SettingProblem::new(what, remedy));
         }
         on
     }
 
     /// A key that means nothing here; one that says so by itself does no harm.
-    fn no_place(&mut self, table: &Table, key: &str, what: &str, remedy: &str) {
+    fn no_place(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
         if table.get(key).is_some_and(|given| !matches!(value::switch(&given.value), Ok(false))) {
-            self.fault(table, key, Problem::new(what, remedy));
+            self.fault(table, key, SettingProblem::new(what, remedy));
         }
     }
 }
@@ -468,28 +469,28 @@ pub(super) fn open_addresses(addresses: &[SocketAddr]) -> String {
 }
 
 /// The addresses of a setting: a list, or one text with commas.
-pub(super) fn addresses(value: &Value) -> Reading<Vec<ListenAddress>> {
+pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
     let remedy = "Write listen = [\"127.0.0.1:11211\"].";
     let one = |text: &str| Ok(listen_address::parse(text)?);
     match value {
-        Value::List(items) => {
+        RawValue::List(items) => {
             let lists = items.iter().map(|item| match &item.value {
-                Value::Text(_) => addresses(&item.value),
-                other => Err(Problem::new(format!("{} is not an address", kind(other)), remedy)),
+                RawValue::Text(_) => addresses(&item.value),
+                other => Err(SettingProblem::new(format!("{} is not an address", kind(other)), remedy)),
             });
-            lists.collect::<Reading<Vec<_>>>().map(|lists| lists.concat())
+            lists.collect::<ReadResult<Vec<_>>>().map(|lists| lists.concat())
         }
-        _ => value::texts(value, |kind| Problem::new(format!("{kind} is not a list of addresses"), remedy), one),
+        _ => value::texts(value, |kind| SettingProblem::new(format!("{kind} is not a list of addresses"), remedy), one),
     }
 }
 
-fn rights(value: &Value) -> Reading<Rights> {
+fn rights(value: &RawValue) -> ReadResult<Rights> {
     let remedy =
         "Write \"all\", \"ordinary\", \"managed\" or \"app:<appid>\", or a list of them; \"read_only\" may be added.";
-    let wrong = |kind: &str| Problem::new(format!("{kind} stands where rights belong"), remedy);
+    let wrong = |kind: &str| SettingProblem::new(format!("{kind} stands where rights belong"), remedy);
     let words = value::texts(value, wrong, |word| Ok(word.to_owned()))?;
     Rights::of_words(words.iter().map(String::as_str))
-        .map_err(|wrong| Problem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
+        .map_err(|wrong| SettingProblem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
 }
 
 /// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.

@@ -6,17 +6,18 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::fault::Problem;
-use super::reader::{Reader, Table, toml_path, toml_text, toml_texts};
+use super::fault::SettingProblem;
+use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::secrets::Wanted;
-use super::sinks::{Made, Scope};
-use super::value::{Given, Reading, Value, kind, quoted, text, word};
+use super::sinks::Made;
+use super::value::{Given, RawValue, ReadResult, kind, quoted, text, word};
 use super::{CredentialName, SinkEntry, SinkTo, SqlSink, judge};
 use crate::network::is_this_machine;
+use crate::sink::keys::Scope;
 use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
-use crate::sink::sql_statement::{self, SqlDialect, SqlParameter, SqlStatement, StatementFault};
+use crate::sink::sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 
 const PASSWORD: Wanted = Wanted {
     key: "password",
@@ -27,38 +28,14 @@ const PASSWORD: Wanted = Wanted {
     of_app: false,
 };
 
-impl From<StatementFault> for Problem {
-    fn from(fault: StatementFault) -> Problem {
-        let known = || format!("Write one of {}.", sql_statement::WORDS);
-        match fault {
-            StatementFault::OpenBrace => Problem::new("the statement has a { without a }", known()),
-            StatementFault::UnknownPlaceholder(word) => {
-                Problem::new(format!("the statement has an unknown placeholder {}", quoted(&word)), known())
-            }
-            StatementFault::QuotedPlaceholder(word) => {
-                let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
-                Problem::new(what, "Remove the quotes: it is bound as a parameter and needs none.")
-            }
-            StatementFault::SeveralStatements => {
-                let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
-                Problem::new("there is more than one statement in one text", remedy)
-            }
-            StatementFault::OwnParameter(form) => {
-                Problem::new(format!("the statement has a parameter of the form {form}"), known())
-            }
-            StatementFault::Nul => Problem::new("the statement holds a NUL byte", "Remove it."),
-        }
-    }
-}
-
 /// The plans, and the preset that they come from.
 type Plans = (Vec<SqlPlan>, Option<(&'static str, String)>);
 
 impl Reader<'_> {
-    pub(super) fn sql_sink(&mut self, table: &Table, scope: Option<&Scope<'_>>) -> Option<Made> {
+    pub(super) fn sql_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "sql") {
             let remedy = "Use a build with the feature \"sql\", or remove the table.";
-            self.fault_of(table, Problem::new("this build cannot write to a database", remedy));
+            self.fault_of(table, SettingProblem::new("this build cannot write to a database", remedy));
             return None;
         }
         let address = self.read(table, "url", |value| Ok(sql_address::parse(text(value)?)?));
@@ -71,7 +48,7 @@ impl Reader<'_> {
         Some(Made { to: SinkTo::Sql(SqlSink { server, plans, preset }), entries, places })
     }
 
-    fn sql_server(&mut self, table: &Table, address: Option<SqlAddress>) -> Option<SqlServer> {
+    fn sql_server(&mut self, table: &RawTable, address: Option<SqlAddress>) -> Option<SqlServer> {
         let user = self.any_text(table, "user");
         let socket = self.path(table, "socket");
         let ca_file = self.path_that(table, "ca_file", judge::certificates);
@@ -83,13 +60,13 @@ impl Reader<'_> {
             self.only_of_a_server(table);
         }
         if user.is_some() && in_url.is_some() {
-            self.fault(table, "user", Problem::new("the url names a user too", "Keep one of the two."));
+            self.fault(table, "user", SettingProblem::new("the url names a user too", "Keep one of the two."));
         }
         let user = user.or(in_url);
         user.iter().for_each(|user| table.print("user", toml_text(user)));
         if user.is_none() && dialect != SqlDialect::Sqlite {
             let remedy = "Write user = \"...\", or url = \"mysql://user@...\".";
-            self.fault_of(table, Problem::new("nobody is named to log in as", remedy));
+            self.fault_of(table, SettingProblem::new("nobody is named to log in as", remedy));
         }
         let at = self.socket(table, dialect, at, socket);
         let tls = self.sql_tls(table, &at, tls, ca_file);
@@ -100,19 +77,21 @@ impl Reader<'_> {
     }
 
     /// A file has none of these.
-    fn only_of_a_server(&mut self, table: &Table) {
+    fn only_of_a_server(&mut self, table: &RawTable) {
         let password = ["password", "password_file", "password_env", "password_credential"];
         for key in ["user", "socket", "tls", "ca_file"].into_iter().chain(password).filter(|key| table.has(key)) {
-            let problem = Problem::new("SQLite is a file, and nobody logs in to it", "Remove the key.");
+            let problem = SettingProblem::new("SQLite is a file, and nobody logs in to it", "Remove the key.");
             self.fault(table, key, problem);
         }
     }
 
-    fn socket(&mut self, table: &Table, dialect: SqlDialect, at: SqlAt, socket: Option<PathBuf>) -> SqlAt {
+    fn socket(&mut self, table: &RawTable, dialect: SqlDialect, at: SqlAt, socket: Option<PathBuf>) -> SqlAt {
         let (SqlAt::Tcp { host, port }, Some(socket)) = (&at, socket) else { return at };
         if !is_this_machine(host) {
-            let problem =
-                Problem::new("a socket is on this machine, and the host in url is not", "Write localhost there.");
+            let problem = SettingProblem::new(
+                "a socket is on this machine, and the host in url is not",
+                "Write localhost there.",
+            );
             self.fault(table, "socket", problem);
         }
         // Who copies the name of PostgreSQL's socket means its folder.
@@ -123,14 +102,16 @@ impl Reader<'_> {
     }
 
     /// Without a word: verified to another machine, and on this one TLS if there is any.
-    fn sql_tls(&mut self, table: &Table, at: &SqlAt, tls: Option<&str>, ca_file: Option<PathBuf>) -> SqlTls {
+    fn sql_tls(&mut self, table: &RawTable, at: &SqlAt, tls: Option<&str>, ca_file: Option<PathBuf>) -> SqlTls {
         let far = match at {
             SqlAt::Tcp { host, .. } if !is_this_machine(host) => Some(host),
             _ => None,
         };
         if matches!(tls, Some("encrypt" | "off")) && table.has("ca_file") {
-            let problem =
-                Problem::new("no certificate is verified, so there is no use for an authority", "Remove it, or tls.");
+            let problem = SettingProblem::new(
+                "no certificate is verified, so there is no use for an authority",
+                "Remove it, or tls.",
+            );
             self.fault(table, "ca_file", problem);
         }
         let place = table.place_of("tls");
@@ -155,24 +136,24 @@ impl Reader<'_> {
     }
 
     /// The statements: those of the table, or those of a preset.
-    fn plans(&mut self, table: &Table, dialect: SqlDialect) -> Option<Plans> {
+    fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
         let prefix = self.text(table, "prefix", prefix);
         match (table.has("statement"), table.has("presets")) {
             (true, true) => {
                 let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
-                self.fault(table, "presets", Problem::new("there are statements already", remedy));
+                self.fault(table, "presets", SettingProblem::new("there are statements already", remedy));
                 None
             }
             (false, false) => {
                 let what = "nothing says what is to be written to the database";
                 let remedy = "Write statement = \"UPDATE ...\", or presets = [\"wx_token\"].";
-                self.fault_of(table, Problem::new(what, remedy));
+                self.fault_of(table, SettingProblem::new(what, remedy));
                 None
             }
             (false, true) => {
                 for key in ["insert", "read", "retract"].into_iter().filter(|key| table.has(key)) {
                     let remedy = "Remove it, or write the statement yourself.";
-                    self.fault(table, key, Problem::new("the preset brings its own", remedy));
+                    self.fault(table, key, SettingProblem::new("the preset brings its own", remedy));
                 }
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
                 let plans = preset.plans(&prefix, dialect);
@@ -183,14 +164,14 @@ impl Reader<'_> {
             (true, false) => {
                 if table.has("prefix") {
                     let remedy = "Write the table's whole name into the statement.";
-                    self.fault(table, "prefix", Problem::new("there is no preset for it to stand in", remedy));
+                    self.fault(table, "prefix", SettingProblem::new("there is no preset for it to stand in", remedy));
                 }
                 self.own_plan(table, dialect).map(|plan| (vec![plan], None))
             }
         }
     }
 
-    fn sql_preset(&mut self, table: &Table) -> Option<&'static SqlPreset> {
+    fn sql_preset(&mut self, table: &RawTable) -> Option<&'static SqlPreset> {
         let given = self.list(table, "presets", "presets = [\"wx_token\"]");
         let words: Vec<_> = SQL_PRESETS.iter().map(|preset| (preset.name, preset)).collect();
         let mut found = Vec::new();
@@ -201,13 +182,14 @@ impl Reader<'_> {
             }
         }
         if let (Some(second), 2..) = (given.get(1), found.len()) {
-            let problem = Problem::new("a database's sink has one preset", "Give the other a [[sink]] of its own.");
+            let problem =
+                SettingProblem::new("a database's sink has one preset", "Give the other a [[sink]] of its own.");
             self.fault_at(table, "presets", problem, &second.place);
         }
         found.first().copied()
     }
 
-    fn own_plan(&mut self, table: &Table, dialect: SqlDialect) -> Option<SqlPlan> {
+    fn own_plan(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<SqlPlan> {
         let before = self.faults.len();
         let write = self.read(table, "statement", |value| statements(value, dialect)).unwrap_or_default();
         let [insert, read, retract] = ["insert", "read", "retract"].map(|key| {
@@ -218,7 +200,7 @@ impl Reader<'_> {
         });
         table.print("statement", toml_texts(write.iter().map(|statement| &statement.written)));
         if !write.is_empty() && !write.iter().any(|statement| statement.has(SqlParameter::Value)) {
-            let problem = Problem::new("no statement has {value}", "Write it where the token belongs.");
+            let problem = SettingProblem::new("no statement has {value}", "Write it where the token belongs.");
             self.fault(table, "statement", problem);
         }
         let place = table.place_of("statement");
@@ -232,7 +214,7 @@ impl Reader<'_> {
     }
 
     /// What is written with these statements: whatever `{kind}` stands for, or each app's token.
-    fn sql_entries(&mut self, table: &Table, plans: &[SqlPlan], scope: &Scope<'_>) -> Option<Vec<SinkEntry>> {
+    fn sql_entries(&mut self, table: &RawTable, plans: &[SqlPlan], scope: &Scope<'_>) -> Option<Vec<SinkEntry>> {
         let of_kinds: Vec<CredentialName> = plans.iter().filter_map(|plan| plan.of).collect();
         let has = |parameter| plans.iter().all(|plan| plan.write.iter().any(|statement| statement.has(parameter)));
         let mut entries = scope.credentials();
@@ -249,13 +231,17 @@ impl Reader<'_> {
         if apps.len() > 1 && !names_app {
             let what = format!("no statement says which app it is about, and there are {}", apps.len());
             let remedy = "Name one app in apps = [\"wx...\"], or write {appid} where the statement chooses the row.";
-            self.fault(table, key, Problem::new(what, remedy));
+            self.fault(table, key, SettingProblem::new(what, remedy));
             return None;
         }
         let uses_agent = plans.iter().flat_map(|plan| &plan.write).any(|statement| statement.has(SqlParameter::Agent));
         if let (true, Some(app)) = (uses_agent, scope.apps.iter().find(|app| app.agent.is_none())) {
             let what = format!("a statement with {{agent}}, and the app {} has none", quoted(&app.id()));
-            self.fault(table, key, Problem::new(what, "Write {id} in its place, or name the apps of this sink."));
+            self.fault(
+                table,
+                key,
+                SettingProblem::new(what, "Write {id} in its place, or name the apps of this sink."),
+            );
             return None;
         }
         Some(entries)
@@ -263,30 +249,30 @@ impl Reader<'_> {
 }
 
 /// One statement or a list of them.
-fn statement(value: &Value, dialect: SqlDialect) -> Reading<SqlStatement> {
+fn statement(value: &RawValue, dialect: SqlDialect) -> ReadResult<SqlStatement> {
     Ok(SqlStatement::parse(text(value)?, dialect)?)
 }
 
-fn statements(value: &Value, dialect: SqlDialect) -> Reading<Vec<SqlStatement>> {
-    let one = |value: &Value| statement(value, dialect);
+fn statements(value: &RawValue, dialect: SqlDialect) -> ReadResult<Vec<SqlStatement>> {
+    let one = |value: &RawValue| statement(value, dialect);
     match value {
-        Value::List(items) if items.is_empty() => {
-            Err(Problem::new("the list is empty", "Write statement = \"UPDATE ...\"."))
+        RawValue::List(items) if items.is_empty() => {
+            Err(SettingProblem::new("the list is empty", "Write statement = \"UPDATE ...\"."))
         }
-        Value::List(items) => items.iter().map(|item: &Given| one(&item.value)).collect(),
-        Value::Text(_) => Ok(vec![one(value)?]),
+        RawValue::List(items) => items.iter().map(|item: &Given| one(&item.value)).collect(),
+        RawValue::Text(_) => Ok(vec![one(value)?]),
         other => {
             let remedy = "Write statement = \"UPDATE ...\", or a list of such texts.";
-            Err(Problem::new(format!("{} is no statement", kind(other)), remedy))
+            Err(SettingProblem::new(format!("{} is no statement", kind(other)), remedy))
         }
     }
 }
 
 /// What brings a value knows neither the value nor its times yet.
-fn readable(statement: SqlStatement) -> Reading<SqlStatement> {
+fn readable(statement: SqlStatement) -> ReadResult<SqlStatement> {
     if statement.has(SqlParameter::Value) || statement.has_time() {
         let what = "what is read has {value} or a time in it";
-        return Err(Problem::new(
+        return Err(SettingProblem::new(
             what,
             "Write read = \"SELECT column FROM table WHERE ...\", with {appid} and {kind}.",
         ));
@@ -295,11 +281,11 @@ fn readable(statement: SqlStatement) -> Reading<SqlStatement> {
 }
 
 /// It becomes a part of a table's name.
-fn prefix(given: &str) -> Reading<String> {
+fn prefix(given: &str) -> ReadResult<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
     if given.len() > 64 || !given.chars().all(plain) || given.starts_with(|c: char| c.is_ascii_digit()) {
         let remedy = "Write what stands before the table's name, such as \"pre_\", in letters, digits, _ and dots.";
-        return Err(Problem::new(format!("{} is no part of a table's name", quoted(given)), remedy));
+        return Err(SettingProblem::new(format!("{} is no part of a table's name", quoted(given)), remedy));
     }
     Ok(given.to_owned())
 }

@@ -2,15 +2,15 @@
 
 use url::Url;
 
-use super::fault::{Place, Problem};
-use super::reader::{Reader, Table, toml_text, toml_texts};
-use super::value::{Reading, Value, texts};
+use super::fault::{Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_text, toml_texts};
+use super::value::{RawValue, ReadResult, texts};
 use super::{App, ClientOptions, judge};
 use crate::platform::client::{address, proxy_shown};
 use crate::platform::{PLATFORMS, mp};
 
 impl Reader<'_> {
-    pub(super) fn upstream(&mut self, table: &Table) -> ClientOptions {
+    pub(super) fn upstream(&mut self, table: &RawTable) -> ClientOptions {
         let base_url = self.text(table, "base_url", |text| Ok(address::base_url(text)?)).unwrap_or_default();
         let hosts = self.read(table, "hosts", hosts).unwrap_or_else(|| address::hosts_of(&base_url));
         table.print("hosts", toml_texts(&hosts));
@@ -29,7 +29,7 @@ impl Reader<'_> {
         if connect_ms > total_ms {
             let place = table.get("connect_timeout_ms").or(table.get("total_timeout_ms")).map(|given| &given.place);
             let what = format!("{connect_ms} ms is longer than the whole call may take, {total_ms} ms");
-            let problem = Problem::new(what, "Raise total_timeout_ms or lower connect_timeout_ms.");
+            let problem = SettingProblem::new(what, "Raise total_timeout_ms or lower connect_timeout_ms.");
             self.fault_at(table, "connect_timeout_ms", problem, place.unwrap_or(&Place::Default));
         }
         upstream
@@ -37,9 +37,9 @@ impl Reader<'_> {
 }
 
 /// One given twice counts once.
-fn hosts(value: &Value) -> Reading<Vec<String>> {
+fn hosts(value: &RawValue) -> ReadResult<Vec<String>> {
     let remedy = "Write hosts = [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"].";
-    let wrong = |kind: &str| Problem::new(format!("{kind} is not a list of addresses"), remedy);
+    let wrong = |kind: &str| SettingProblem::new(format!("{kind} is not a list of addresses"), remedy);
     let mut hosts: Vec<String> = Vec::new();
     for url in texts(value, wrong, |url| Ok(address::base_url(url)?))? {
         if !hosts.contains(&url) {

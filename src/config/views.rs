@@ -1,8 +1,8 @@
 //! The fields of a table that say how a key shows a credential (`encoding`, `shows`, `fields`, `constant`, `flags`,
 //! `at_least`) -> a view.
 
-use super::fault::{Place, Problem};
-use super::value::{Given, Reading, Value, closest, integer, kind, quoted, word};
+use super::fault::{Place, SettingProblem};
+use super::value::{Given, RawValue, ReadResult, closest, integer, kind, quoted, word};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
@@ -17,7 +17,11 @@ pub(super) struct Fields<'g>(Vec<(&'g str, &'g Given)>);
 
 impl<'g> Fields<'g> {
     /// All of them known; `whose` is in the fault otherwise.
-    pub fn of(given: &'g [(String, Given)], known: &[&str], whose: &str) -> Result<Fields<'g>, (Problem, Place)> {
+    pub fn of(
+        given: &'g [(String, Given)],
+        known: &[&str],
+        whose: &str,
+    ) -> Result<Fields<'g>, (SettingProblem, Place)> {
         match given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             None => Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect())),
             Some((name, given)) => {
@@ -25,7 +29,10 @@ impl<'g> Fields<'g> {
                     Some(close) => format!("Did you mean {close:?}?"),
                     None => format!("Remove it; known here are {}.", known.join(", ")),
                 };
-                Err((Problem::new(format!("{} is not a key of {whose}", quoted(name)), remedy), given.place.clone()))
+                Err((
+                    SettingProblem::new(format!("{} is not a key of {whose}", quoted(name)), remedy),
+                    given.place.clone(),
+                ))
             }
         }
     }
@@ -39,20 +46,29 @@ impl<'g> Fields<'g> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, given)| *given)
     }
 
-    pub fn read<T>(&self, name: &str, read: impl Fn(&'g Value) -> Reading<T>) -> Result<Option<T>, (Problem, Place)> {
+    pub fn read<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&'g RawValue) -> ReadResult<T>,
+    ) -> Result<Option<T>, (SettingProblem, Place)> {
         let Some(given) = self.given(name) else { return Ok(None) };
-        read(&given.value)
-            .map(Some)
-            .map_err(|problem| (Problem::new(format!("{name}: {}", problem.what), problem.remedy), given.place.clone()))
+        read(&given.value).map(Some).map_err(|problem| {
+            (SettingProblem::new(format!("{name}: {}", problem.what), problem.remedy), given.place.clone())
+        })
     }
 
     /// How the key shows a credential of that kind.
-    pub fn view(&self, of: CredentialName, place: &Place) -> Result<View, (Problem, Place)> {
+    pub fn view(&self, of: CredentialName, place: &Place) -> Result<View, (SettingProblem, Place)> {
         self.view_for(ClientLibrary::default(), of, place)
     }
 
     /// The same for readers with that library.
-    pub fn view_for(&self, client: ClientLibrary, of: CredentialName, place: &Place) -> Result<View, (Problem, Place)> {
+    pub fn view_for(
+        &self,
+        client: ClientLibrary,
+        of: CredentialName,
+        place: &Place,
+    ) -> Result<View, (SettingProblem, Place)> {
         let request = ViewRequest {
             encoding: self.read("encoding", |value| word(value, &Encoding::WORDS))?,
             shows: self.read("shows", shows)?,
@@ -77,44 +93,44 @@ impl<'g> Fields<'g> {
     }
 }
 
-fn shows(value: &Value) -> Reading<Shows> {
+fn shows(value: &RawValue) -> ReadResult<Shows> {
     let mut words = Fact::ALL.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
     words.push(("nothing", Shows::Nothing));
     word(value, &words)
 }
 
 /// A constant by its type; a text is one too.
-fn constant(value: &Value) -> Reading<Constant> {
+fn constant(value: &RawValue) -> ReadResult<Constant> {
     let remedy = "Write a number, true, false, or a text in quotes.";
     match value {
-        Value::Integer { value, .. } => match i64::try_from(*value) {
+        RawValue::Integer { value, .. } => match i64::try_from(*value) {
             Ok(number) => Ok(Constant::Number(number)),
-            Err(_) => Err(Problem::new(format!("{value} is out of range"), remedy)),
+            Err(_) => Err(SettingProblem::new(format!("{value} is out of range"), remedy)),
         },
-        Value::Bool(on) => Ok(Constant::Bool(*on)),
+        RawValue::Bool(on) => Ok(Constant::Bool(*on)),
         // With a point, so that it is read as one again.
-        Value::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
-        Value::Text(text) if text.contains('\0') => {
-            Err(Problem::new("the value holds a NUL byte", "Remove the NUL byte."))
+        RawValue::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
+        RawValue::Text(text) if text.contains('\0') => {
+            Err(SettingProblem::new("the value holds a NUL byte", "Remove the NUL byte."))
         }
-        Value::Text(text) => Ok(Constant::Text(text.clone())),
-        other => Err(Problem::new(format!("{} is not a constant", kind(other)), remedy)),
+        RawValue::Text(text) => Ok(Constant::Text(text.clone())),
+        other => Err(SettingProblem::new(format!("{} is not a constant", kind(other)), remedy)),
     }
 }
 
 /// A table of names, or a list without names.
-fn fields(value: &Value, depth: usize) -> Reading<Field> {
+fn fields(value: &RawValue, depth: usize) -> ReadResult<Field> {
     let items = |given: &Given| field(&given.value, depth);
     match value {
         _ if depth == DEPTH_MAX => {
-            Err(Problem::new(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."))
+            Err(SettingProblem::new(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."))
         }
-        Value::Table(fields) => {
+        RawValue::Table(fields) => {
             let named = |(name, given): &(String, Given)| Ok((name.clone(), items(given)?));
-            Ok(Field::Named(fields.iter().map(named).collect::<Reading<_>>()?))
+            Ok(Field::Named(fields.iter().map(named).collect::<ReadResult<_>>()?))
         }
-        Value::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<Reading<_>>()?)),
-        other => Err(Problem::new(
+        RawValue::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<ReadResult<_>>()?)),
+        other => Err(SettingProblem::new(
             format!("{} is neither a table nor a list", kind(other)),
             "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.",
         )),
@@ -122,16 +138,16 @@ fn fields(value: &Value, depth: usize) -> Reading<Field> {
 }
 
 /// One of them: a fact by its word, a constant, or fields again.
-fn field(value: &Value, depth: usize) -> Reading<Field> {
+fn field(value: &RawValue, depth: usize) -> ReadResult<Field> {
     match value {
-        Value::Table(fields) if matches!(&fields[..], [(name, _)] if name == "constant") => {
+        RawValue::Table(fields) if matches!(&fields[..], [(name, _)] if name == "constant") => {
             Ok(Field::Constant(constant(&fields[0].1.value)?))
         }
-        Value::Table(_) | Value::List(_) => fields(value, depth + 1),
-        Value::Text(text) if text == "null" => Ok(Field::Constant(Constant::Null)),
-        Value::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|problem| {
+        RawValue::Table(_) | RawValue::List(_) => fields(value, depth + 1),
+        RawValue::Text(text) if text == "null" => Ok(Field::Constant(Constant::Null)),
+        RawValue::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|problem| {
             let remedy = format!("{} A text that stands there as it is: {{ constant = \"...\" }}.", problem.remedy);
-            Problem::new(problem.what, remedy)
+            SettingProblem::new(problem.what, remedy)
         }),
         other => constant(other).map(Field::Constant),
     }

@@ -14,6 +14,7 @@
 //!   tickets that were pushed, `ticket_files` the files they are in. `adopt`: reads a value that the site has fetched.
 
 pub mod adopt;
+pub mod alias_templates;
 mod app;
 mod app_name;
 mod cluster_fetch;

@@ -200,7 +200,7 @@ impl MultiNodeDemo {
                 let url = toml::Value::from(format!("unix:{}", self.socket().display()));
                 format!("url = {url}\nsecret_file = {}\nnode = \"{name}\"\n", file("state.secret"))
             }
-            (true, true) => format!("upstream = \"http://{}\"\nnode = \"{name}\"\n", self.addresses[0].http),
+            (true, true) => format!("leader_urls = \"http://{}\"\nnode = \"{name}\"\n", self.addresses[0].http),
             (true, false) => String::new(),
         };
         let secret = if follows { String::new() } else { format!("secret_file = {}\n", file("app.secret")) };
@@ -212,7 +212,7 @@ impl MultiNodeDemo {
         };
         format!(
             "[server]\nlisten = [\"{}\"]\nallow_unauthenticated = {}\n[state]\npath = {}\n{state}\
-             [upstream]\nbase_url = \"{}\"\n[side]\nlisten = [\"{}\"]\n[log]\njson = true\n{}{}",
+             [upstream]\nbase_url = \"{}\"\n[http]\nlisten = [\"{}\"]\n[log]\njson = true\n{}{}",
             addresses.listen,
             !addresses.listen.ip().is_loopback(),
             file(&format!("{name}.json")),

@@ -24,7 +24,7 @@ fn configs() -> PathBuf {
 }
 
 /// An environment with the given variables, and what every case may use.
-fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
     let credentials = configs().join("secrets").to_string_lossy().into_owned();
     let common = [("HOME", "/home/someone"), ("WX_SECRET", SECRET), ("CREDENTIALS_DIRECTORY", &credentials)];
     common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

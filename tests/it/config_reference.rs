@@ -1,11 +1,13 @@
 //! The table of settings: what docs and editors are told of it is generated, examples are valid by it, and its defaults are
 //! those of the parts.
 
+mod pages;
+
 use std::fs;
 use std::path::PathBuf;
 
+use pages::LANGUAGES;
 use serde_json::Value;
-use tokencached::config::reference::{self, LANGUAGES};
 use tokencached::config::schema::{SECTIONS, Setting, Takes};
 use tokencached::{http_api, platform, server, telemetry};
 
@@ -25,8 +27,8 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 
 #[test]
 fn the_reference_and_the_json_schema_are_those_of_the_program() {
-    let mut files = vec![("docs/tokencached.schema.json".to_owned(), reference::json_schema())];
-    files.extend(LANGUAGES.map(|language| (format!("docs/{language}/settings.md"), reference::page(language))));
+    let mut files = vec![("docs/tokencached.schema.json".to_owned(), pages::json_schema())];
+    files.extend(LANGUAGES.map(|language| (format!("docs/{language}/settings.md"), pages::page(language))));
     for (name, text) in files {
         if std::env::var_os(WRITE).is_some() {
             fs::write(path(&name), &text).unwrap();
@@ -97,7 +99,7 @@ fn validate(schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
 }
 
 fn faults_of(name: &str) -> Vec<String> {
-    let schema = serde_json::from_str(&reference::json_schema()).unwrap();
+    let schema = serde_json::from_str(&pages::json_schema()).unwrap();
     let text = fs::read_to_string(path(name)).unwrap();
     let table: toml::Table = text.trim_start_matches('\u{feff}').parse().unwrap();
     let mut wrong = Vec::new();

@@ -48,6 +48,7 @@ mod moving;
 #[cfg(feature = "redis")]
 #[path = "moving.rs"]
 mod moving_in;
+mod old_settings;
 mod open_platform;
 mod php;
 mod probing;

@@ -28,7 +28,7 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
 }
 
 /// Its target, and its one entry.
-fn file(sink: &Options) -> (FileBackend, Arc<[RenderedEntry]>) {
+fn file(sink: &Options) -> (FileBackend, Arc<[SinkEntry]>) {
     let SinkTo::File(config) = &sink.to else { panic!("{sink}") };
     let item = SinkItem::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
     (FileBackend::new(config), item.entries)

@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Change, Form, SECTIONS, Section, Setting, Takes};
-use super::value::size_text;
+use tokencached::config::schema::{Change, SECTIONS, Section, Setting, Takes, TextForm};
+use tokencached::config::size_text;
 
 /// The languages of the reference, by their folder in docs.
 pub const LANGUAGES: [&str; 2] = ["en", "zh"];
@@ -96,7 +96,7 @@ fn takes(takes: &Takes, at: usize) -> String {
     let list_of = |what: &str| [format!("a list of {what}"), format!("{what}的列表")][at].clone();
     match takes {
         Takes::Switch(_) => "`true`, `false`".to_owned(),
-        Takes::Number { low, high, unit, .. } if unit.is_empty() => format!("{low}–{high}"),
+        Takes::Number { low, high, unit: "", .. } => format!("{low}–{high}"),
         Takes::Number { low, high, unit, .. } => format!("{low}–{high} {unit}"),
         Takes::Size { low, high, .. } => format!("{}–{}", size_text(*low), size_text(*high)),
         Takes::Mode(_) => ["octal, 0–0777", "八进制，0–0777"][at].to_owned(),
@@ -108,31 +108,31 @@ fn takes(takes: &Takes, at: usize) -> String {
     }
 }
 
-fn form_words(form: Form) -> [&'static str; 2] {
+fn form_words(form: TextForm) -> [&'static str; 2] {
     match form {
-        Form::Text => ["a text", "文本"],
-        Form::Path => ["a path", "路径"],
-        Form::Pem => ["a PEM file", "PEM 文件"],
-        Form::Url => ["a URL", "URL"],
-        Form::Address => ["an address", "地址"],
-        Form::Host => ["a host", "主机"],
-        Form::Secret => ["a secret", "密钥"],
-        Form::Variable => ["a variable's name", "变量名"],
-        Form::Credential => ["a credential's name", "凭据名"],
+        TextForm::Text => ["a text", "文本"],
+        TextForm::Path => ["a path", "路径"],
+        TextForm::Pem => ["a PEM file", "PEM 文件"],
+        TextForm::Url => ["a URL", "URL"],
+        TextForm::Address => ["an address", "地址"],
+        TextForm::Host => ["a host", "主机"],
+        TextForm::Secret => ["a secret", "密钥"],
+        TextForm::Variable => ["a variable's name", "变量名"],
+        TextForm::Credential => ["a credential's name", "凭据名"],
     }
 }
 
-fn form_plural(form: Form) -> &'static str {
+fn form_plural(form: TextForm) -> &'static str {
     match form {
-        Form::Url => "URLs",
-        Form::Address => "addresses",
-        Form::Host => "hosts",
+        TextForm::Url => "URLs",
+        TextForm::Address => "addresses",
+        TextForm::Host => "hosts",
         _ => "texts",
     }
 }
 
 fn default(setting: &Setting, at: usize) -> String {
-    match setting.default_toml() {
+    match default_toml(setting) {
         _ if !setting.default_words[at].is_empty() => setting.default_words[at].to_owned(),
         Some(toml) => code(&toml),
         None => String::new(),
@@ -219,7 +219,7 @@ fn of_setting(setting: &Setting) -> Value {
         Takes::Other { json, .. } => serde_json::from_str(json).unwrap_or_else(|_| Value::Object(Map::new())),
     };
     schema["description"] = json!(setting.says[0]);
-    if let Some(Ok(default)) = setting.default_toml().map(|toml| as_json(&toml)) {
+    if let Some(Ok(default)) = default_toml(setting).map(|toml| as_json(&toml)) {
         schema["default"] = default;
     }
     schema
@@ -230,20 +230,16 @@ fn as_json(toml: &str) -> serde_json::Result<Value> {
     serde_json::from_str(toml)
 }
 
-impl Setting {
-    /// Its constant default as the file has it.
-    pub fn default_toml(&self) -> Option<String> {
-        let text = |text: &str| (!text.is_empty()).then(|| format!("\"{text}\""));
-        match &self.takes {
-            Takes::Switch(default) => default.map(|on| on.to_string()),
-            Takes::Number { default, .. } => default.map(|number| number.to_string()),
-            Takes::Size { default, .. } => text(&size_text(*default)),
-            Takes::Mode(default) => default.map(|mode| format!("\"{mode:04o}\"")),
-            Takes::Word(_, default) | Takes::Text(_, default) => text(default),
-            Takes::List(_, default) | Takes::Other { default, .. } => {
-                (!default.is_empty()).then(|| (*default).to_owned())
-            }
-            Takes::Words(_) => None,
-        }
+/// Its constant default as the file has it.
+fn default_toml(setting: &Setting) -> Option<String> {
+    let text = |text: &str| (!text.is_empty()).then(|| format!("\"{text}\""));
+    match &setting.takes {
+        Takes::Switch(default) => default.map(|on| on.to_string()),
+        Takes::Number { default, .. } => default.map(|number| number.to_string()),
+        Takes::Size { default, .. } => text(&size_text(*default)),
+        Takes::Mode(default) => default.map(|mode| format!("\"{mode:04o}\"")),
+        Takes::Word(_, default) | Takes::Text(_, default) => text(default),
+        Takes::List(_, default) | Takes::Other { default, .. } => (!default.is_empty()).then(|| (*default).to_owned()),
+        Takes::Words(_) => None,
     }
 }
