@@ -946,6 +946,8 @@ async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     let node = Node::of(&sandbox, stable());
     node.live().await;
     assert_eq!(node.status().failures, 4);
+    // The value is there before the line about it.
+    until("the line about the end", || log.text().contains("recovered")).await;
     node.stop().await;
     let text = log.text();
     assert_eq!((text.matches("renewal failed").count(), text.matches("recovered").count()), (1, 1), "{text}");
