@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::access_control::Caller;
 use super::context::{ApiApp, ApiContext};
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use super::{apps, events, status};
@@ -226,14 +227,15 @@ fn value_json(credential: &Credential, kind: &str, after: Option<u64>, lower: bo
         return None;
     }
     let left_ms = shown.reliable_until(now.boot_ms).saturating_sub(now.boot_ms);
-    Some(json!({
+    let shown = json!({
         "app": credential.app(),
-        "kind": kind,
+        "type": kind,
         "token": std::str::from_utf8(&shown.value).ok()?,
         "expires_in": left_ms / 1000,
         "expires_at": now.unix_ms.saturating_add_unsigned(left_ms).div_euclid(1000),
         "generation": shown.generation,
-    }))
+    });
+    Some(with_old_fields(shown, &["kind"]))
 }
 
 /// Why there is none, and whether asking again soon can help.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::access_control::Caller;
 use super::api::{self, CallerExtractor, ContextExtractor, JsonResult, WAIT_S_MAX};
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use crate::clock::Now;
@@ -164,9 +165,9 @@ fn value_json(credential: &Credential, now: Now) -> Value {
     };
     let generation = live.map_or_else(|| credential.published().map_or(0, |of| of.generation), |of| of.generation);
     let had = generation > 0;
-    json!({
+    let shown = json!({
         "app": credential.app(),
-        "kind": credential.about().credential_type,
+        "type": credential.about().credential_type,
         "state": status.state.name(),
         "generation": generation,
         "token": live.and_then(|of| std::str::from_utf8(&of.value).ok()),
@@ -175,7 +176,8 @@ fn value_json(credential: &Credential, now: Now) -> Value {
         "lifetime_ms": had.then_some(status.life_ms),
         "fetched_at_ms": status.fetched_unix_ms,
         "withdrawn": withdrawn && live.is_none(),
-    })
+    });
+    with_old_fields(shown, &["kind"])
 }
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::access_control::Caller;
 use super::apps;
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::status::{self, Figures, History, SAMPLE_EVERY_S};
 use crate::clock::{BootMs, Now};
@@ -88,7 +89,7 @@ pub fn flush_refused_writes(context: &ApiContext, now: Now) {
 struct FeedWatcher {
     figures: Figures,
     sinks: Value,
-    shared_state: Value,
+    cluster: Value,
     seconds: u64,
     sampled: Instant,
     version: u64,
@@ -101,7 +102,7 @@ impl FeedWatcher {
         FeedWatcher {
             figures: Vec::new(),
             sinks: Value::Null,
-            shared_state: Value::Null,
+            cluster: Value::Null,
             seconds: 0,
             sampled: Instant::now(),
             version: *context.table().changes().borrow(),
@@ -121,21 +122,20 @@ impl FeedWatcher {
             context.feed.history.lock().sample(figures.clone(), interval_s, now);
         }
         if context.feed.sender.receiver_count() > 0 {
-            let changed = figures.iter().filter(|figure| !self.figures.contains(figure));
-            let changed: Map<String, Value> = changed.map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-            let mut told = json!({ "now_ms": now.unix_ms, "figures": changed });
+            let changed = figures.iter().filter(|figure| !self.figures.contains(figure)).copied();
+            let mut told = json!({ "now_ms": now.unix_ms, "figures": status::figures_json(changed) });
             if sampled && let Some(sample) = context.feed.history.lock().latest() {
                 told["sample"] = sample;
             }
-            let mut shared_state = status::cluster_json(context, now);
-            let whole = shared_state.clone();
-            // How long ago the store was heard of changes all the time.
-            shared_state.as_object_mut().map(|fields| fields.remove("age_ms"));
-            if shared_state != self.shared_state {
-                told["shared_state"] = whole;
-                self.shared_state = shared_state;
+            let mut cluster = status::cluster_json(context, now);
+            let whole = cluster.clone();
+            // The age changes all the time.
+            cluster.as_object_mut().map(|fields| fields.remove("age_ms"));
+            if cluster != self.cluster {
+                told["cluster"] = whole;
+                self.cluster = cluster;
             }
-            self.send(context, "server", &told);
+            self.send(context, "server", &with_old_fields(told, &["shared_state"]));
             self.send_expired(context, now);
             let sinks = status::sinks_json(context);
             if sinks != self.sinks {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::access_control::Caller;
 use super::api::{CallerExtractor, ContextExtractor, find_visible_app};
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use crate::clock::{self, BootMs};
@@ -112,7 +113,8 @@ fn not_ready<'c>(
     if caller.rights.status() {
         let named = lacking.map(|credential| {
             let state = credential.status(now_ms).state.name();
-            json!({ "app": credential.app(), "kind": credential.about().credential_type, "state": state })
+            let shown = json!({ "app": credential.app(), "type": credential.about().credential_type, "state": state });
+            with_old_fields(shown, &["kind"])
         });
         body[why] = named.collect();
     }

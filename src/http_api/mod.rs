@@ -23,6 +23,7 @@ mod jssdk;
 mod limits;
 mod malformed_requests;
 mod metrics;
+mod old_fields;
 mod old_metric_names;
 mod openapi;
 pub mod options;

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::{Map, Value, json};
 
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use crate::clock::Now;
 use crate::credential::table::CredentialState;
-use crate::stats::SinkStats;
+use crate::stats::{SinkStats, SinkWrite};
 
 /// A figure's name and what it is now.
-pub type Figures = Vec<(&'static str, u64)>;
+pub type Figure = (&'static str, u64);
+pub type Figures = Vec<Figure>;
 
 /// Counters and levels of the memcached side, by memcached's names where it has one.
 pub fn read_figures(context: &ApiContext) -> Figures {
@@ -21,7 +23,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
         ("curr_connections", stats.curr_connections.load(Relaxed)),
         ("total_connections", stats.total_connections.load(Relaxed)),
         ("rejected_connections", stats.rejected_connections.load(Relaxed)),
-        ("side_connections", context.connections.current.load(Relaxed)),
+        ("http_connections", context.connections.current.load(Relaxed)),
         ("cmd_get", counts.cmd_get),
         ("cmd_set", counts.cmd_set),
         ("get_hits", counts.get_hits),
@@ -111,9 +113,12 @@ impl History {
 pub fn status_json(context: &ApiContext, now: Now) -> Value {
     let table = context.table();
     let started = context.service.started();
-    let figures: Map<String, Value> =
-        read_figures(context).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    json!({
+    let state_file = json!({
+        "enabled": table.keeps_state.load(Relaxed),
+        "healthy": table.state_saved.load(Relaxed),
+        "failures": table.state_failures.load(Relaxed),
+    });
+    let shown = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": started.unix_ms,
         "now_ms": now.unix_ms,
@@ -121,16 +126,19 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
         "max_connections": context.service.max_connections(),
         "apps": context.apps.len(),
         "credentials": count_by_state(context, now),
-        "state_file": {
-            "kept": table.keeps_state.load(Relaxed),
-            "healthy": table.state_saved.load(Relaxed),
-            "failures": table.state_failures.load(Relaxed),
-        },
-        "shared_state": cluster_json(context, now),
+        "state_file": with_old_fields(state_file, &["kept"]),
+        "cluster": cluster_json(context, now),
         "sinks": sinks_json(context),
-        "figures": figures,
+        "figures": figures_json(read_figures(context)),
         "history": context.feed.history.lock().shown(),
-    })
+    });
+    with_old_fields(shown, &["shared_state"])
+}
+
+/// Figures as an object.
+pub fn figures_json(figures: impl IntoIterator<Item = Figure>) -> Value {
+    let figures = figures.into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
+    with_old_fields(Value::Object(figures.collect()), &["side_connections"])
 }
 
 /// Which node this is, who the others are and how it goes with what they share; null where there is one node.
@@ -164,9 +172,7 @@ fn sink_json(sink: &SinkStats) -> Value {
         "deletes": sink.deletes.load(Relaxed),
         "foreign_writes": sink.foreign_writes.load(Relaxed),
         "failures": sink.failures(),
-        "last_write": sink.last_write().map(|write| json!({
-            "app": write.app, "kind": write.kind, "entry": write.entry, "at_ms": write.at_unix_ms,
-        })),
+        "last_write": sink.last_write().map(last_write_json),
         "last_error": sink.last_error().map(|error| json!({
             "class": error.class,
             "whose": error.whose,
@@ -176,6 +182,12 @@ fn sink_json(sink: &SinkStats) -> Value {
             "at_ms": error.at_unix_ms,
         })),
     })
+}
+
+fn last_write_json(write: SinkWrite) -> Value {
+    let at_ms = write.at_unix_ms;
+    let shown = json!({ "app": write.app, "type": write.credential_type, "entry": write.entry, "at_ms": at_ms });
+    with_old_fields(shown, &["kind"])
 }
 
 /// How many credentials are in each state.

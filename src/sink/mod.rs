@@ -657,7 +657,7 @@ fn as_written(entry: &RenderedEntry) -> SinkWrite {
     let config = entry.config();
     SinkWrite {
         app: config.app.clone(),
-        kind: config.of.word(),
+        credential_type: config.of.word(),
         entry: entry.redacted_name().to_owned(),
         at_unix_ms: unix_ms(),
     }

@@ -233,11 +233,56 @@ fn listeners_hear_of_a_renewal_at_once_and_of_figures_each_second() {
     let shown = events.wait("credential", |shown| shown["generation"].as_u64() > Some(generation));
     assert_eq!((&shown["app"], &shown["state"]), (&json!(APPID), &json!("fresh")));
     let renewed = events.wait("journal", |entry| entry["event"] == "renewed");
-    assert_eq!((&renewed["app"], &renewed["kind"]), (&json!(APPID), &json!("access_token")));
+    assert_eq!((&renewed["app"], &renewed["type"]), (&json!(APPID), &json!("access_token")));
     let (second, _) = side.token(&[API_HEADER]);
     side.node.signal("TERM");
     let rest = events.rest();
     assert!(!rest.contains(&first) && !rest.contains(&second));
+}
+
+/// The objects anywhere in a value.
+fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
+    match value {
+        Value::Object(fields) => [vec![fields], fields.values().flat_map(objects).collect()].concat(),
+        Value::Array(values) => values.iter().flat_map(objects).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The table in the manual has a row for each pair, or several pairs in a row.
+#[test]
+fn fields_are_also_given_by_their_old_names_and_the_manual_lists_those() {
+    let wechat = Wechat::start();
+    let sink = "[[sink]]\ncommand = [\"/bin/true\"]";
+    let app = format!("aliases = [\"access_token\"]\n{sink}");
+    let node = HttpNode::start(&wechat, "", "", &app);
+    node.token(&[API_HEADER]);
+    node.node.connect().expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
+    let answer = |path: &str| node.get(path, &[API_HEADER]).json();
+    let journal = wait_for("the entry", || {
+        let journal = answer("/v1/journal");
+        journal["entries"].as_array()?.iter().any(|entry| entry["event"] == "refused_write").then_some(journal)
+    });
+    let status = wait_for("a write", || {
+        let status = answer("/v1/status");
+        (!status["sinks"][0]["last_write"].is_null()).then_some(status)
+    });
+    let answers =
+        [journal, status, answer("/v1/apps"), answer("/v1/credentials"), answer(&credential("access_token", ""))];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("src/http_api/old_fields.rs")).unwrap();
+    let manual = std::fs::read_to_string(root.join("docs/en/http-api.md")).unwrap();
+    let table = source.split("RENAMED").nth(1).unwrap().split("];").next().unwrap();
+    let names: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+    for pair in names.chunks_exact(2) {
+        let (old, new) = (pair[0], pair[1]);
+        let given = answers.iter().flat_map(objects).filter(|fields| fields.contains_key(old));
+        let both: Vec<bool> = given.map(|fields| fields.get(new) == fields.get(old)).collect();
+        assert!(!both.is_empty() && both.iter().all(|same| *same), "{old} beside {new}: {both:?}");
+        let has_both = |line: &&str| line.contains(&format!("`{old}`")) && line.contains(&format!("`{new}`"));
+        assert!(manual.lines().any(|line| has_both(&line)), "docs/en/http-api.md has no row for {old} and {new}");
+    }
+    assert_eq!(names.len(), 20);
 }
 
 #[test]
@@ -253,9 +298,9 @@ fn the_journal_tells_who_tried_to_write_and_what_failed() {
     });
     assert_eq!(entries[0]["event"], "renewed");
     let refused = entries.iter().find(|entry| entry["event"] == "refused_write").unwrap();
-    assert_eq!((&refused["peer"], &refused["rival"]), (&json!("127.0.0.1"), &json!(true)));
+    assert_eq!((&refused["peer"], &refused["foreign"]), (&json!("127.0.0.1"), &json!(true)));
     let shown = side.shown("access_token", &[]);
-    assert_eq!((&shown["refused_writes"], &shown["rival_writes"]), (&json!(1), &json!(1)));
+    assert_eq!((&shown["refused_writes"], &shown["foreign_writes"]), (&json!(1), &json!(1)));
     assert_eq!(shown["writers"][0]["peer"], "127.0.0.1");
     assert_eq!(side.get("/v1/journal?limit=1", &[]).json()["entries"].as_array().unwrap().len(), 1);
 }
@@ -271,7 +316,7 @@ fn strictly_ready_means_every_token_is_there_and_alive_means_the_server_answers(
     let named = side.get("/readyz?strict", &[&bearer("monitor")]);
     assert_eq!(named.status, 503);
     let missing = &named.json()["not_live"][0];
-    assert_eq!((&missing["app"], &missing["kind"]), (&json!(APPID), &json!("access_token")));
+    assert_eq!((&missing["app"], &missing["type"]), (&json!(APPID), &json!("access_token")));
     let unnamed = side.get("/readyz?strict", &[]);
     assert_eq!((unnamed.status, unnamed.json()), (503, json!({ "status": "not ready" })));
     wechat.clear_fault(APPID);

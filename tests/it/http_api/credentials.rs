@@ -26,7 +26,7 @@ fn settled(side: &HttpNode, headers: &[&str]) -> Value {
 
 fn told(page: &Value) -> Vec<(String, String)> {
     let text = |of: &Value, name: &str| of[name].as_str().unwrap().to_owned();
-    page["credentials"].as_array().unwrap().iter().map(|of| (text(of, "app"), text(of, "kind"))).collect()
+    page["credentials"].as_array().unwrap().iter().map(|of| (text(of, "app"), text(of, "type"))).collect()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn everything_comes_once_and_then_only_what_changes() {
     kinds.sort();
     assert_eq!(kinds, [(APPID.into(), "access_token".into()), (APPID.into(), "jsapi_ticket".into())]);
     assert_eq!((&all["from_start"], &all["more"]), (&json!(true), &json!(false)));
-    let of = all["credentials"].as_array().unwrap().iter().find(|of| of["kind"] == "access_token").unwrap();
+    let of = all["credentials"].as_array().unwrap().iter().find(|of| of["type"] == "access_token").unwrap();
     assert_eq!(
         (&of["token"], &of["generation"], &of["lifetime_ms"]),
         (&json!(token), &json!(generation), &json!(7_200_000))
@@ -60,10 +60,10 @@ fn everything_comes_once_and_then_only_what_changes() {
     let of = &changed["credentials"][0];
     let last = wait_for("the successor", || {
         let later = next(&side, &nothing, 0, &[API_HEADER]);
-        let of = later["credentials"].as_array()?.iter().find(|of| of["kind"] == "access_token")?.clone();
+        let of = later["credentials"].as_array()?.iter().find(|of| of["type"] == "access_token")?.clone();
         (of["generation"].as_u64() > Some(generation)).then_some(of)
     });
-    assert_eq!(of["kind"], "access_token", "{changed}");
+    assert_eq!(of["type"], "access_token", "{changed}");
     assert_eq!(side.token(&[API_HEADER]).0, last["token"].as_str().unwrap());
 }
 

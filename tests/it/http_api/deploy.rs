@@ -152,7 +152,7 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
     assert_eq!((&good["type"], &good["target"]), (&"command".into(), &"/bin/true".into()));
     assert_eq!((&good["connected"], &good["waiting"], &good["last_error"]), (&true.into(), &0.into(), &().into()));
     let write = &good["last_write"];
-    assert_eq!((&write["app"], &write["kind"]), (&APPID.into(), &"access_token".into()));
+    assert_eq!((&write["app"], &write["type"]), (&APPID.into(), &"access_token".into()));
     let error = &bad["last_error"];
     assert_eq!((&error["class"], &error["whose"]), (&"exit".into(), &"target".into()));
     assert_eq!(error["about"], format!("access_token:{APPID}"));

@@ -37,7 +37,7 @@ fn five_hundred_slow_clients_do_not_disturb_the_memcached_port() {
             stream
         })
         .collect();
-    let current = || side.get("/v1/status", &[]).json()["figures"]["side_connections"].as_u64().unwrap();
+    let current = || side.get("/v1/status", &[]).json()["figures"]["http_connections"].as_u64().unwrap();
     wait_for("all of them to be there", || (current() >= 500).then_some(()));
     let mut client = side.node.connect();
     for (n, slow) in slow.iter_mut().enumerate() {
@@ -169,7 +169,7 @@ fn the_end_of_the_server_ends_long_polls_and_streams() {
     let path = credential("access_token", &format!("?after={generation}&wait_s=60"));
     poll.write_all(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{API_HEADER}\r\n\r\n", side.address).as_bytes())
         .unwrap();
-    let connections = || side.get("/v1/status", &[]).json()["figures"]["side_connections"].as_u64().unwrap();
+    let connections = || side.get("/v1/status", &[]).json()["figures"]["http_connections"].as_u64().unwrap();
     wait_for("both to be there", || (connections() >= 3).then_some(()));
     side.node.signal("TERM");
     assert!(side.node.wait().success());

@@ -103,7 +103,7 @@ impl HttpNode {
     pub fn shown(&self, kind: &str, headers: &[&str]) -> Value {
         let app = self.get(&format!("/v1/apps/{APPID}"), headers).json();
         let credentials = app["credentials"].as_array().unwrap_or_else(|| panic!("{app}"));
-        credentials.iter().find(|shown| shown["kind"] == kind).unwrap().clone()
+        credentials.iter().find(|shown| shown["type"] == kind).unwrap().clone()
     }
 }
 

@@ -244,7 +244,7 @@ fn force_does_not_kill_the_token() {
     assert_eq!(wechat.calls(APPID).minted, 1);
     wechat.kill_tokens(APPID);
     let shown = side.shown("access_token", &[]);
-    assert_eq!(shown["passive_refreshes"], 3);
+    assert_eq!(shown["reports"], 3);
     // Within half a minute of the check before nothing is looked into; a probe finds it as well.
     wait_for("another token", || {
         let _ = side.post(&super::credential("access_token", "/probe"), &[API_HEADER], "");
