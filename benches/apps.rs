@@ -5,6 +5,7 @@
 //! the simulated WeChat runs in this one.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};

@@ -3,24 +3,26 @@
 //! The only module that knows all the others. Never reads arguments and never exits the process.
 
 mod descriptors_needed;
+mod error;
 mod options;
+mod startup;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::StartError;
 pub use self::options::Options;
+pub use self::startup::{Bound, Configured, Reloader, Unprivileged, await_state, check_files};
 use crate::cache::{self, Cache};
 use crate::cluster;
 use crate::descriptors::DescriptorNeeds;
 use crate::files::watch::{self, WatchedFiles};
-use crate::http_api::{self, BoundListeners};
-use crate::process::{self, systemd};
-use crate::server::{
-    self, Authenticator, BoundListener, Limits, ListenAt, Listener, ListenerPolicy, Protocol, SocketOwner,
-};
+use crate::http_api::HttpApi;
+use crate::process::{PidFile, systemd};
+use crate::server::{self, BoundListener, Limits, Protocol, Server};
 use crate::service::{RefuseWith, Service, Settings};
 use crate::stats::Stats;
 use crate::supervision::Supervisor;
@@ -28,7 +30,8 @@ use crate::telemetry;
 
 /// A command line must be whole after this long when memory or connections are scarce.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// When they are not, a person may pause so long between two keys, and take so long in all: some telnets send each at once.
+/// When they are not, a person may pause this long between two keys, and take this long in all. Some telnet programs send
+/// each key by itself.
 const TYPING_PAUSE: Duration = Duration::from_secs(60);
 const TYPING_MAX: Duration = Duration::from_secs(600);
 /// A data block must be whole after this long, and longer if it is large; people type slowly.
@@ -37,161 +40,65 @@ const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const IN_FLIGHT_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// A peer that does not read for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Locks the cache is spread over; more than any number of workers that would meet on one.
+/// Shards of the cache, each with a lock: so many that workers seldom wait for each other.
 const CACHE_SHARDS: usize = 64;
 
-/// A client that must log in has so long to do it.
+/// Time for a client to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// A wrong password is answered only after this long. Shorter than the second after which pecl memcache gives up.
+/// The answer to a wrong password is delayed this long. Shorter than the second after which pecl memcache gives up.
 const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 /// A TLS handshake must be over after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Reads what lets clients in: users, certificates. Done before privileges are dropped.
-pub fn authenticator(config: &Options) -> Result<Arc<Authenticator>, String> {
-    Authenticator::new(&config.access).map(Arc::new)
-}
-
-/// Opens the listening sockets. Done before privileges are dropped and before any thread starts.
-pub fn bind(config: &Options) -> Result<Vec<BoundListener>, String> {
-    let server = &config.server;
-    let bind = |listener: Listener| {
-        let (rights, protocol) = (Arc::new(listener.rights), server.protocol);
-        let policy = ListenerPolicy { rights, login: listener.auth, tls: listener.tls, protocol };
-        server::bind(&listener.at, owner(&listener.at, server)?, policy, server.backlog)
-    };
-    let mut bound: Vec<BoundListener> = Vec::new();
-    let mut before = None;
-    for listener in config.listeners() {
-        let (at, is_localhost_pair) = (listener.at.clone(), is_localhost_pair(before.as_ref(), &listener.at));
-        match bind(listener) {
-            Ok(listening) => bound.push(listening),
-            Err(error) if is_localhost_pair => tracing::warn!("{error}; 127.0.0.1 is served without it"),
-            Err(error) => return Err(error),
-        }
-        before = Some(at);
-    }
-    Ok(bound)
-}
-
-/// Whether it is the `::1` behind the 127.0.0.1 that `localhost` means. As with memcached, one of the two is enough.
-fn is_localhost_pair(before: Option<&ListenAt>, at: &ListenAt) -> bool {
-    let (Some(ListenAt::Tcp(before)), ListenAt::Tcp(at)) = (before, at) else { return false };
-    before.ip() == Ipv4Addr::LOCALHOST && at.ip() == Ipv6Addr::LOCALHOST && before.port() == at.port()
-}
-
-/// Reads what the side port needs and opens nothing: for `check`.
-pub fn validate_http_api(config: &Options) -> Result<(), String> {
-    config.http.as_ref().map_or(Ok(()), BoundListeners::check_files)
-}
 
 /// The file descriptors that all of it would need.
 pub fn descriptors(config: &Options) -> DescriptorNeeds {
     DescriptorNeeds {
         clients: config.server.max_connections,
-        http: config.http.as_ref().map_or(0, |side| side.max_connections),
+        http: config.http.as_ref().map_or(0, |http| http.max_connections),
         own: descriptors_needed::descriptors(config),
     }
 }
 
-/// Opens the side port, if there is to be one. Done at the same time.
-pub fn side(config: &Options) -> Result<Option<BoundListeners>, String> {
-    config.http.as_ref().map(BoundListeners::open).transpose()
-}
-
-/// A Unix socket belongs to the user that the server becomes, and to the group that is asked for.
-fn owner(at: &ListenAt, server: &server::Options) -> Result<SocketOwner, String> {
-    let ListenAt::Unix { path, group, .. } = at else { return Ok(SocketOwner::default()) };
-    let user = server.user.as_deref().and_then(process::user_to_become);
-    let group = match group {
-        Some(name) => {
-            let found = process::group_id(name).map_err(|error| format!("the socket {}: {error}", path.display()))?;
-            Some(found)
-        }
-        None => None,
-    };
-    Ok(SocketOwner { user, group })
-}
-
-/// Waits for a server that is ending to give up the state file, where this one cannot start without it.
-pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
-    crate::credential::await_state(&config.credentials, is_given_up, waiting)
-}
-
-/// The parts, wired and ready to run.
-pub struct App {
-    server: server::Server,
-    side: Option<http_api::HttpApi>,
+/// The last step of a start: every part is built, and its threads are there. Accepts nothing before [`Running::run`].
+pub struct Running {
+    server: Server,
+    http: Option<HttpApi>,
     refresher: crate::credential::refresher::Refresher,
     sinks: Vec<crate::sink::SinkRunner>,
     /// Files that let clients in or us into stores; the refresher follows its own.
     watched: Vec<Box<dyn WatchedFiles>>,
     supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
+    /// Removed when this is dropped.
+    _pid_file: Option<PidFile>,
 }
 
-impl App {
-    /// Wires the parts: state is loaded and live tokens are published before anything is accepted.
-    pub fn new(
-        config: &Options,
-        bound: Vec<BoundListener>,
-        door: Option<BoundListeners>,
-        authenticator: Arc<Authenticator>,
-        shutdown: CancellationToken,
-    ) -> Result<App, String> {
+impl Running {
+    fn build(bound: Bound, shutdown: CancellationToken) -> Result<Running, StartError> {
+        let Bound { options, authenticator, listeners, http, pid_file } = bound;
         let supervisor = Supervisor::new(shutdown);
-        let addresses: Vec<SocketAddr> = bound.iter().filter_map(BoundListener::tcp_addr).collect();
-        let (table, refresher) = crate::credential::build(&config.credentials)?;
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(BoundListener::tcp_addr).collect();
+        let (table, refresher) = crate::credential::build(&options.credentials).map_err(StartError::Credentials)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
             refresher = refresher.with_watchdog(period / 4, systemd::notify_watchdog);
         }
-        let server = &config.server;
-        let cache = Cache::new(&cache::Options {
-            budget_bytes: server.memory_bytes,
-            item_size_max_bytes: server.item_size_max_bytes,
-            evict: server.evict,
-            shards: CACHE_SHARDS,
-        });
-        let settings = Settings {
-            refuse_with: server.refuse_with,
-            shutdown_command: server.shutdown_command,
-            shown: shown_settings(config, &addresses),
-            threads: server.threads,
-            max_connections: server.max_connections,
-            verbosity: config.log.verbosity.into(),
-            set_verbosity: telemetry::set_verbosity,
-        };
         let stats = Arc::new(Stats::with_log(telemetry::dropped_lines()));
-        let sinks = crate::sink::build(&config.sinks, &table, &stats);
+        let sinks = crate::sink::build(&options.sinks, &table, &stats);
         adopt_from_sinks(&mut refresher, &sinks);
-        let service = Arc::new(Service::new(cache, table, stats, settings));
-        let limits = Limits {
-            max_connections: server.max_connections,
-            requests_per_turn: server.requests_per_turn.max(1),
-            value_bytes_max: server.item_size_max_bytes,
-            idle_timeout: (server.idle_timeout_s > 0).then(|| Duration::from_secs(server.idle_timeout_s)),
-            line_timeout: LINE_TIMEOUT,
-            typing_pause: TYPING_PAUSE,
-            typing_max: TYPING_MAX,
-            block_timeout: BLOCK_TIMEOUT,
-            in_flight_bytes_max: in_flight_bytes_max(server),
-            write_timeout: WRITE_TIMEOUT,
-            login_timeout: LOGIN_TIMEOUT,
-            login_failure_delay: LOGIN_FAILURE_DELAY,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            hold: Duration::from_millis(server.first_get_wait_ms),
-        };
+        let settings = service_settings(&options, &addresses);
+        let service = Arc::new(Service::new(cache(&options.server), table, stats, settings));
         let mut watched = authenticator.watched();
-        watched.extend(door.iter().flat_map(|door| door.reload_handle().watched()));
-        watched.extend(watched_secrets(config));
-        let side = door.zip(config.http.as_ref()).map(|(door, options)| {
-            http_api::HttpApi::start(door, options, &config.credentials.apps, service.clone(), &supervisor)
+        watched.extend(http.iter().flat_map(|http| http.reload_handle().watched()));
+        watched.extend(watched_secrets(&options));
+        let http = http.zip(options.http.as_ref()).map(|(listeners, http)| {
+            HttpApi::start(listeners, http, &options.credentials.apps, service.clone(), &supervisor)
         });
-        let side = side.transpose().map_err(|error| format!("cannot start the side port's thread: {error}"))?;
-        let server = server::Server::new(bound, service, authenticator, limits, server.threads, &supervisor)
-            .map_err(|error| format!("cannot start the worker threads: {error}"))?;
-        Ok(App { server, side, refresher, sinks, watched, supervisor, addresses })
+        let http = http.transpose().map_err(StartError::system("cannot start the HTTP port's thread"))?;
+        let (limits, threads) = (limits(&options.server), options.server.threads);
+        let server = Server::new(listeners, service, authenticator, limits, threads, &supervisor)
+            .map_err(StartError::system("cannot start the worker threads"))?;
+        Ok(Running { server, http, refresher, sinks, watched, supervisor, addresses, _pid_file: pid_file })
     }
 
     /// The TCP addresses served, with real port numbers.
@@ -201,52 +108,95 @@ impl App {
 
     /// Serves until the shutdown token fires, then until what is in flight is finished and the state is written. The
     /// error names a part that ended before its time, which is why the server has ended.
-    pub async fn run(self) -> Result<(), String> {
+    pub async fn run(self) -> Result<(), StartError> {
         let (end_sinks, sinks) = {
             let (end, supervisor) = (CancellationToken::new(), self.supervisor.clone());
             let ended = end.clone();
             (end, tokio::spawn(async move { crate::sink::run(self.sinks, ended, &supervisor).await }))
         };
         if !self.watched.is_empty() {
-            let following = watch::watch_files(self.watched, self.supervisor.shutdown().clone());
-            tokio::spawn(self.supervisor.watch("the watch on files").during(following));
+            let watching = watch::watch_files(self.watched, self.supervisor.shutdown().clone());
+            tokio::spawn(self.supervisor.watch("the watch on files").during(watching));
         }
         let refresher = self.refresher.run(self.supervisor.shutdown().clone());
         let refresher = tokio::spawn(self.supervisor.watch("the refresher").during(refresher));
         self.server.run().await;
-        if let Some(side) = self.side {
-            side.join().await;
+        if let Some(http) = self.http {
+            http.join().await;
         }
         if refresher.await.is_err() {
-            tracing::error!("the refresher ended badly; the state file may be behind");
+            tracing::error!("the refresher panicked; the state file may be out of date");
         }
-        // Last: a call that came home at the end has brought a value, too.
+        // Last: a fetch that ended only now has brought a value, too.
         end_sinks.cancel();
         let _ = sinks.await;
-        self.supervisor.failed_part().map_or(Ok(()), |part| Err(format!("{part} has ended")))
+        self.supervisor.failed_part().map_or(Ok(()), |part| Err(StartError::PartEnded(part.to_owned())))
     }
 }
 
-/// Passwords and the like, which whoever needs one reads. Here they are watched to keep the last good one, and to say
-/// what is wrong with a file before it is needed.
+fn cache(options: &server::Options) -> Cache {
+    Cache::new(&cache::Options {
+        budget_bytes: options.memory_bytes,
+        item_size_max_bytes: options.item_size_max_bytes,
+        evict: options.evict,
+        shards: CACHE_SHARDS,
+    })
+}
+
+fn service_settings(options: &Options, addresses: &[SocketAddr]) -> Settings {
+    Settings {
+        refuse_with: options.server.refuse_with,
+        shutdown_command: options.server.shutdown_command,
+        shown: shown_settings(options, addresses),
+        threads: options.server.threads,
+        max_connections: options.server.max_connections,
+        verbosity: options.log.verbosity.into(),
+        set_verbosity: telemetry::set_verbosity,
+    }
+}
+
+fn limits(options: &server::Options) -> Limits {
+    Limits {
+        max_connections: options.max_connections,
+        requests_per_turn: options.requests_per_turn.max(1),
+        value_bytes_max: options.item_size_max_bytes,
+        idle_timeout: (options.idle_timeout_s > 0).then(|| Duration::from_secs(options.idle_timeout_s)),
+        line_timeout: LINE_TIMEOUT,
+        typing_pause: TYPING_PAUSE,
+        typing_max: TYPING_MAX,
+        block_timeout: BLOCK_TIMEOUT,
+        in_flight_bytes_max: in_flight_bytes_max(options),
+        write_timeout: WRITE_TIMEOUT,
+        login_timeout: LOGIN_TIMEOUT,
+        login_failure_delay: LOGIN_FAILURE_DELAY,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        hold: Duration::from_millis(options.first_get_wait_ms),
+    }
+}
+
+/// Files of passwords. Each part reads its own when it needs it; watching them keeps the last good content and reports a
+/// bad file before it is needed.
 fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
     let passwords = config.sinks.iter().filter_map(|sink| {
         let password = sink.password()?;
         password.watched(format!("the password of {sink} in"), |_, _| {})
     });
-    let of_state = config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
-        let is_fixed = what == cluster::Options::SEALING;
-        source.watched(format!("{what} of [state] in"), move |_, at_start| {
-            if is_fixed && !at_start {
-                tracing::warn!("the secret of [state] has changed; it counts from the next start, and must be the same on all nodes");
-            }
-        })
-    });
+    let of_state =
+        config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
+            let is_fixed = what == cluster::Options::SEALING;
+            source.watched(format!("{what} of [state] in"), move |_, at_start| {
+                if is_fixed && !at_start {
+                    tracing::warn!(
+                        "the secret of [state] has changed: restart to use it; it must be the same on all nodes"
+                    );
+                }
+            })
+        });
     passwords.chain(of_state).collect()
 }
 
-/// Tells the refresher where the site keeps what is to be taken over. A sink writes nothing before there is a value of
-/// this server's, and there is none before that place has been read.
+/// Gives the refresher the sinks from which it adopts tokens. A sink writes nothing before this server has a value of its
+/// own, and it has none before that sink was read.
 fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::SinkRunner]) {
     for id in refresher.adopts_from_sinks() {
         // The configuration is refused where there is none.
@@ -317,10 +267,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
-        let config = Options::default();
-        let authenticator = authenticator(&config).unwrap();
-        let mut app = App::new(&config, Vec::new(), None, authenticator, CancellationToken::new()).unwrap();
+        let options =
+            Options { server: server::Options { listen: Vec::new(), ..Default::default() }, ..Default::default() };
+        let unprivileged = Configured::new(options).bind().unwrap().drop_privileges().unwrap();
+        let mut app = unprivileged.start(CancellationToken::new()).unwrap();
         app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));
-        assert_eq!(app.run().await, Err("the refresher has ended".to_owned()));
+        assert!(matches!(app.run().await, Err(StartError::PartEnded(part)) if part == "the refresher"));
     }
 }

@@ -1,38 +1,38 @@
-//! `tokencached check`: says what a start would do, and with `--live` asks WeChat once for each app, and each sink's
-//! store whether it lets us in. Ends with a verdict.
+//! `tokencached check`: says whether the server would start, and with `--live` fetches a token for each app and logs in to
+//! each sink's store. Ends with a verdict.
 //!
 //! Never forces a new token, never shows a token or a secret.
 
+mod folders;
 mod live;
-mod places;
 mod report;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use self::live::ask_all;
+pub use self::live::check_live;
 use self::report::count;
 pub use self::report::{CheckReport, Detail};
 use crate::config::{Config, Faults, Loaded};
 use crate::credential::App;
 use crate::{credential, unit};
 
-/// What there is to say of a configuration that is accepted.
-pub fn judge(loaded: &Loaded) -> CheckReport {
+/// Examines a configuration that the loader has accepted.
+pub fn examine(loaded: &Loaded) -> CheckReport {
     let mut report = CheckReport::default();
     loaded.warnings.iter().for_each(|warning| report.warn(warning));
     let hints = loaded.config.credentials.apps.iter().filter_map(|app| Some((app, app.moving_hint()?)));
     report.note_of_apps(hints.map(|(app, hint)| hint_of(app, &hint)).collect());
-    places::judge(&loaded.config, &mut report);
-    // As is usual beside one that runs. Keeps nobody from it.
+    folders::examine(&loaded.config, &mut report);
+    // Usual beside a server that is running; not a fault.
     if let Some(text) = credential::state_in_use(&loaded.config.credentials) {
         report.note(text);
     }
     report
 }
 
-/// Who an app is to people.
+/// An app's name for people.
 fn app_name(app: &App) -> String {
     app.shown()
 }
@@ -54,8 +54,8 @@ pub fn verdict(config: &Config) -> String {
     format!("configuration good: {apps}{sinks}")
 }
 
-/// What is said of a configuration that is refused: its faults, how to check it where systemd hands out its
-/// credentials, and the verdict. `command` is this process's own, `file` the configuration's.
+/// The text about a configuration that is refused: its faults, how to check it if systemd hands out its credentials, and
+/// the verdict. `command` is this process's own, `file` the configuration.
 pub fn refusal(faults: &Faults, command: &[OsString], file: Option<&Path>) -> String {
     let mut text = faults.to_string();
     let missing = faults.missing_credentials();
@@ -75,7 +75,7 @@ pub fn refusal(faults: &Faults, command: &[OsString], file: Option<&Path>) -> St
     text
 }
 
-/// This process's command, as it can be given from any folder.
+/// This process's command, so that it works in any folder.
 fn absolute(command: &[OsString], file: &Path) -> Vec<OsString> {
     let program = std::env::current_exe().ok().map(PathBuf::into_os_string);
     let mut words: Vec<OsString> = program.or_else(|| command.first().cloned()).into_iter().collect();

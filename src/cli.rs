@@ -102,8 +102,8 @@ pub struct DemoArgs {
     #[arg(short, long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
     /// Port of the status page, as with --port [default: 2130, or any free one if that is taken]
-    #[arg(long, value_name = "NUM")]
-    pub side_port: Option<u16>,
+    #[arg(long, alias = "side-port", value_name = "NUM")]
+    pub http_port: Option<u16>,
     /// How long a simulated token lives: 60s, 2m, 2h
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = lifetime)]
     pub lifetime: Duration,

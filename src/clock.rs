@@ -38,15 +38,15 @@ impl Now {
     }
 }
 
-/// Lets something through once in a while, such as a log line that a client could provoke at will.
+/// Allows a log line that clients can cause only once in a while.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
-    /// When it last did, boot ms shifted by one, so that 0 means never.
+    /// When a line was last allowed, boot ms plus one, so that 0 means never.
     last: AtomicU64,
 }
 
 impl LogThrottle {
-    /// True if nothing was let through for that long; of several callers at once, to one of them.
+    /// True if none was allowed for that long; of several callers at once, for one of them.
     pub fn allow(&self, now: BootMs, spacing_ms: u64) -> bool {
         let (now, last) = (now.saturating_add(1), self.last.load(Relaxed));
         let allow = last == 0 || now.saturating_sub(last) >= spacing_ms;
@@ -59,7 +59,7 @@ pub fn nonzero(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// Says a thing once in a while for as long as it stays the same, and counts the times it did not.
+/// Allows a log line at once if it is a new one, and only once in a while if it is the same as before; counts the others.
 #[derive(Debug)]
 pub struct RepeatThrottle<T> {
     last: Option<T>,
@@ -74,7 +74,7 @@ impl<T> Default for RepeatThrottle<T> {
 }
 
 impl<T: PartialEq> RepeatThrottle<T> {
-    /// Whether to say this: with it, how often something was not said since the last time.
+    /// Some if this line may be logged: how many were suppressed since the last one.
     pub fn say(&mut self, this: T, now: BootMs, spacing_ms: u64) -> Option<u64> {
         if self.last.as_ref() == Some(&this) && now < self.allowed_ms.saturating_add(spacing_ms) {
             self.suppressed += 1;
@@ -84,7 +84,7 @@ impl<T: PartialEq> RepeatThrottle<T> {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// It is over: what was said last, if anything was, and how often it was not since.
+    /// The trouble is over: the last line that was logged, if any, and how many were suppressed since.
     pub fn end(&mut self) -> Option<(T, u64)> {
         self.last.take().map(|last| (last, std::mem::take(&mut self.suppressed)))
     }
@@ -139,6 +139,7 @@ fn ms(time: rustix::time::Timespec) -> i64 {
 }
 
 /// Milliseconds since 1970; negative if the wall clock stands before it.
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 pub fn unix_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),

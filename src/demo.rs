@@ -1,11 +1,11 @@
-//! `tokencached demo` and `tokencached sandbox`: everything at once on one machine, for looking at.
+//! `tokencached demo` and `tokencached sandbox`: a server and the simulated platforms on one machine, to try them out.
 //!
-//! Never calls WeChat, needs no configuration, keeps nothing on disk beyond its end.
+//! Needs no configuration. Never calls a real platform, never leaves anything on disk after its end.
 
-mod part;
+mod child_process;
+mod multi_node;
 mod renewals;
-mod several;
-mod words;
+mod texts;
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{self, App};
+use crate::app::{Configured, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::config::Config;
 use crate::credential::{self, Alias};
@@ -28,27 +28,27 @@ use crate::secret_source::SecretSource;
 use crate::server;
 use crate::telemetry;
 
-/// The demo's first app, read by the names the tutorials use.
+/// The demo's first app, with the keys that tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";
 /// Its second app, on the classic endpoint.
 const SECOND_APPID: &str = "wx2222222222222222";
-/// Worth nothing: the sandbox is its own WeChat.
+/// Worth nothing: only the sandbox knows it.
 const DEMO_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Runs the sandbox, and one server in the same process or several in their own, until told to stop.
-pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), String> {
+/// Runs the sandbox, and one server in this process or several in processes of their own, until told to stop.
+pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), StartError> {
     let sandbox = Sandbox::start(sandbox_options(args.lifetime))
         .await
-        .map_err(|error| format!("the sandbox cannot start: {error}"))?;
+        .map_err(|error| StartError::Demo(format!("the sandbox cannot start: {error}")))?;
     let done = match args.nodes {
         1 => one(args, &sandbox, shutdown).await,
-        _ => several::run(args, &sandbox.base_url(), &shutdown).await,
+        _ => multi_node::run(args, &sandbox.base_url(), &shutdown).await.map_err(StartError::Demo),
     };
     sandbox.stop().await;
     done
 }
 
-/// The demo's simulated WeChat, for tokens that live so long.
+/// The options of the demo's sandbox, for tokens with that life.
 #[doc(hidden)]
 pub fn sandbox_options(lifetime: Duration) -> Options {
     Options {
@@ -59,7 +59,7 @@ pub fn sandbox_options(lifetime: Duration) -> Options {
     }
 }
 
-/// The demo's apps, for tokens that live so long: they are fetched more often than WeChat would allow.
+/// The demo's apps, for tokens with that life: they are fetched more often than WeChat would allow.
 #[doc(hidden)]
 pub fn apps(lifetime: Duration) -> Vec<credential::App> {
     let [calls, ticket_calls] = daily_quotas(lifetime);
@@ -76,27 +76,23 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
     ]
 }
 
-async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), String> {
-    let mut config = configuration(args, sandbox);
-    let guard = app::authenticator(&config)?;
-    let bound = app::bind(&config)?;
-    let door = side(&mut config, args)?;
-    let side = door.addresses().first().copied();
-    let app = App::new(&config, bound, Some(door), guard, shutdown)?;
+async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
+    let bound =
+        Configured::new(configuration(args, sandbox)).bind_with(|options| open_http(options, args).map(Some))?;
+    let http = bound.http_addresses().first().copied();
+    let app = bound.drop_privileges()?.start(shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
-    print(&welcome(address, side, &sandbox.base_url(), args.lifetime));
+    print(&welcome(address, http, &sandbox.base_url(), args.lifetime));
     app.run().await
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.
-fn side(config: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
+fn open_http(options: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
     let mut open = |port| {
-        let side = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
-        let door = BoundListeners::open(&side);
-        config.http = Some(side);
-        door
+        let http = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        BoundListeners::open(options.http.insert(http))
     };
-    match args.side_port {
+    match args.http_port {
         Some(port) => open(port),
         None => open(SIDE_PORT).or_else(|_| open(0)),
     }
@@ -126,8 +122,8 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
     }
 }
 
-fn welcome(address: SocketAddr, side: Option<SocketAddr>, sandbox: &str, lifetime: Duration) -> String {
-    let page = side.map_or(String::new(), |side| format!("http://{side}/"));
+fn welcome(address: SocketAddr, http: Option<SocketAddr>, sandbox: &str, lifetime: Duration) -> String {
+    let page = http.map_or(String::new(), |http| format!("http://{http}/"));
     let (host, port) = (address.ip(), address.port());
     let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
     let life = lifetime.as_secs();
@@ -158,9 +154,9 @@ From PHP (pecl memcached; with pecl memcache write new Memcache):
 Does the simulated WeChat accept it?
   curl "{sandbox}/cgi-bin/get_api_domain_ip?access_token=$(printf 'get access_token\r\nquit\r\n' | nc {host} {port} | sed -n 2p | tr -d '\r')"
 
-Say that a token is dead: the server checks at WeChat, and renews it if that is so:
+Report that a token is dead: the server verifies it at WeChat, and renews it if it is dead:
   printf 'delete access_token\r\nquit\r\n' | nc {host} {port}
-Kill it for real first, and watch the log:
+Really end it at WeChat first, and watch the log:
   curl -d '{{"appid":"{FIRST_APPID}"}}' {sandbox}/sandbox/kill
 
 What was called:
@@ -170,8 +166,8 @@ What was called:
 }
 
 /// Runs only the simulated platforms until told to stop.
-pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), String> {
-    let apps = sandbox_apps(args)?;
+pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), StartError> {
+    let apps = sandbox_apps(args).map_err(StartError::Demo)?;
     let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| SandboxTlsFiles { cert, key });
     let options = Options {
@@ -186,14 +182,14 @@ pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Res
     };
     let sandbox = Sandbox::start(options)
         .await
-        .map_err(|error| format!("the sandbox cannot listen on {}: {error}", args.listen))?;
+        .map_err(|error| StartError::Demo(format!("the sandbox cannot listen on {}: {error}", args.listen)))?;
     print(&how_to_use(args, &named, &sandbox.base_url()));
     shutdown.cancelled().await;
     sandbox.stop().await;
     Ok(())
 }
 
-/// The accounts that were asked for; without any a single one.
+/// The accounts that were asked for, otherwise a single one.
 fn sandbox_apps(args: &SandboxArgs) -> Result<Vec<AppOptions>, String> {
     let given = [
         (&args.apps, SandboxPlatform::Mp),
@@ -233,13 +229,13 @@ fn sandbox_apps(args: &SandboxArgs) -> Result<Vec<AppOptions>, String> {
     Ok(apps)
 }
 
-/// What `tokencached sandbox` says at its start.
+/// What `tokencached sandbox` prints at its start.
 fn how_to_use(args: &SandboxArgs, appids: &[String], url: &str) -> String {
     let mut text = format!("a simulated WeChat API is at {url}; its front page says what to type. Apps:\n");
     let given = [&args.apps, &args.wecom, &args.qq, &args.feishu, &args.components];
-    let invented = given.iter().all(|accounts| accounts.is_empty());
+    let is_default = given.iter().all(|accounts| accounts.is_empty());
     for appid in appids {
-        let secret = if invented { format!("  with the secret {DEMO_SECRET}") } else { String::new() };
+        let secret = if is_default { format!("  with the secret {DEMO_SECRET}") } else { String::new() };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {appid}{secret}");
     }
@@ -263,7 +259,7 @@ fn how_to_use(args: &SandboxArgs, appids: &[String], url: &str) -> String {
     text
 }
 
-/// How many calls a day a server may make for a token, and for each ticket, where tokens live so long.
+/// How many calls a day a server may make for a token, and for each ticket, of tokens with that life.
 fn daily_quotas(lifetime: Duration) -> [u64; 2] {
     [mp::CLASSIC.quota, mp::JSAPI.quota].map(|quota| quota.per_day.unwrap_or(0).saturating_mul(times_shorter(lifetime)))
 }
@@ -272,7 +268,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A closed standard output is no reason to stop.
+/// A closed standard output is not a reason to stop.
 fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -1,5 +1,5 @@
-//! Small files that others write: secrets, keys, certificates, tickets. Reads them so that nothing else waits for it,
-//! and has the threads for whoever else may have to wait for a disk.
+//! Small files that others write: secrets, keys, certificates, tickets. Reads them so that nothing else waits for the
+//! disk, and lends its threads to other work that may block.
 //!
 //! A pipe in a file's place waits for a writer, and a file on a network disk for its server, for ever if it is gone.
 
@@ -82,7 +82,7 @@ pub async fn read_in_background<T: Send + 'static>(
     READS.run(path, read).await
 }
 
-/// Threads that may block, for one purpose. What hangs keeps its thread; all others must find some left.
+/// Threads that may block, for one purpose. Work that hangs keeps its thread; there must be enough for the rest.
 pub struct BlockingPool {
     threads: Arc<Semaphore>,
     /// The paths that are worked on. Each is worked on by one thread at a time, so one that hangs keeps one thread,

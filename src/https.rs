@@ -68,7 +68,7 @@ fn add(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), String> {
     if found == 0 { Err("holds no PEM certificate".to_owned()) } else { Ok(()) }
 }
 
-/// Whether it was a certificate, or something that speaks no TLS.
+/// Whether the certificate was refused, or the other side does not use TLS.
 pub fn is_tls_error(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -84,7 +84,7 @@ pub fn is_tls_error(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Whether it was for want of a file descriptor: this process's own fault, which passes.
+/// Whether this process had no file descriptor left, which passes.
 pub fn is_out_of_descriptors(error: &reqwest::Error) -> bool {
     error.source().is_some_and(descriptors::is_caused_by_exhaustion)
         || (error.is_connect() && descriptors::are_exhausted())

@@ -1,51 +1,89 @@
-//! tokencached: a memcached-compatible cache node that keeps WeChat's access tokens current.
+//! tokencached: a memcached-compatible cache node that keeps WeChat's credentials current.
 //!
 //! # The map
 //!
+//! From the roof down; a part may use what stands below it, never what stands above.
+//!
 //! | where | what |
 //! |---|---|
-//! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; the only place that exits |
+//! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; the only place that exits |
 //! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check` |
-//! | [`app`] | builds every part once and runs them until told to stop |
-//! | [`demo`], [`check`] | the subcommands of those names |
-//! | [`access`] | who may do what: rights, users and their passwords; pure |
-//! | [`config`] | file, environment and flags -> one typed `Config`; every fault listed at once |
-//! | [`server`] | listeners, workers, connections: bytes in, bytes out; limits and back-pressure |
-//! | [`http_api`] | the HTTP port for people, monitoring and code that does not speak memcached |
-//! | [`service`] | a parsed request and the time in, a response out: managed keys first, then the cache |
-//! | [`protocol`] | memcached's protocols as pure values; no I/O, no clock |
-//! | [`cache`] | ordinary keys: shards, exact memory budget, eviction, expiry |
-//! | [`credential`] | managed keys: the table, renewal schedule, refresher, state file |
-//! | [`platform`] | the kinds of credentials, a file a platform: what to send, what comes back, when to renew |
-//! | [`platform`] | the HTTPS client of WeChat's API: requests, answers, error classes |
-//! | [`address_group`] | which addresses count as one client |
-//! | [`files`] | reads secrets, keys and tickets so that a disk that hangs holds up nothing else |
-//! | [`https`] | what HTTP clients have in common: whom they trust, how an error reads |
-//! | [`cluster`] | several nodes: what they share, who renews, how the others follow |
-//! | `redis_client` | the connection to a Redis: where it is, how to get in, what its refusals mean |
-//! | [`sink`] | what is kept current, written to a store of the site's own as well: a Redis, a database |
-//! | [`sandbox`] | a simulated WeChat API, for trying out and for the tests |
-//! | [`process`] | background, pid file, user, limits: what memcached's flags ask of the process itself |
-//! | [`descriptors`] | file descriptors: how many clients fit, and which errors are their want |
-//! | [`clock`], [`secret`], [`stats`], [`telemetry`] | time, values that never show, counters, logs |
-//! | [`unit`] | what a systemd unit needs so that the server may do something: lines and commands to paste |
-//! | [`supervision`] | a part that ends before the server does ends the server |
-//! | [`sync`] | what the lock-free parts are built of |
+//! | [`demo`], [`check`] | the commands of those names |
+//! | [`config`] | file, environment and flags -> the options of every part; all faults listed at once |
+//! | [`app`] | starts every part in order, ends them in order; every part's options together |
+//! | **who comes in** | |
+//! | [`server`] | the memcached port: listeners, workers, connections; limits, timeouts, back-pressure |
+//! | [`http_api`] | the HTTP port: JSON, platform-shaped calls, metrics, the status page |
+//! | **what keeps credentials current** | |
+//! | [`credential`] | managed keys: table (read by all), refresher (writes), schedule, quota, state file |
+//! | [`sink`] | stores of the site's own that are kept current as well: file, SQL, Redis, command |
+//! | [`cluster`] | several nodes: leases, shared records, followers. A single node never enters it |
+//! | [`platform`] | a file a platform: requests, answers, error codes, renewal rules; the HTTPS client |
+//! | **what a request means** | |
+//! | [`service`] | a request and the time in, an answer out: rights, managed keys, then the cache |
+//! | [`cache`] | ordinary keys: shards, one exact memory budget, eviction, expiry |
+//! | [`protocol`] | memcached's text, meta and binary protocols as plain values |
+//! | [`access`] | who may do what: rights, users, API keys, names in certificates |
+//! | **connections to others, files** | |
+//! | [`redis_client`] | a connection to a Redis: sentinel, cluster, ACL, TLS; for `cluster` and `sink` |
+//! | [`https`], [`tls`], [`network`] | trust and name look-ups of clients; TLS of our own ports; IP networks |
+//! | [`files`], [`secret_source`] | files that others write, read so that a disk that hangs holds up nothing else |
+//! | **the ground floor** | |
+//! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
+//! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
+//! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
+//! | [`clock`], [`secret`], [`address_group`], [`sync`] | time; values that never show; who counts as one client |
+//! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
 //!
-//! # Three journeys
+//! # Threads and tasks
 //!
-//! 1. `get access_token:wx1`: a connection fills its buffer, [`protocol`] parses, [`service`] reads the
-//!    credential table, the answer is appended to the batch's one write. Nothing waits and nothing calls
-//!    WeChat; the one exception is a value whose very first fetch is still under way.
-//! 2. Renewal: the schedule says when, the refresher sleeps, [`platform`] fetches under a deadline, the state
-//!    is written, the table swaps the value. A failure leaves the value alone.
-//! 3. `set k`: parse, service, one cache shard: replace, count bytes, evict under the same lock.
+//! ```text
+//! main thread: main.rs blocks on app::Running::run ---------------------------- ends last; exits with the code
+//!  |
+//!  +- thread "log"         telemetry: writes log lines from a bounded queue --- never joined, flushed at the end
+//!  +- thread "signals"     main.rs: own runtime; SIGTERM -> shutdown token, SIGHUP -> reload. Ends the process
+//!  |                       after 15 s, or at a second signal, whatever the others do
+//!  +- threads "worker-N"   server: own single-threaded runtime each; owns its connections for life
+//!  |    `- task: a connection. Ends with its client, when idle too long, or at shutdown after its last batch
+//!  +- thread for HTTP      http_api: own runtime
+//!  |    |- task: an acceptor for each address      |- task: a connection or an event stream
+//!  |    `- task: watches the table for events
+//!  `- runtime "control" (one thread, and threads for what blocks)
+//!       |- task: an acceptor for each listener     hands connections to the workers in turn
+//!       |- task: the refresher                     the only one that writes values into the table
+//!       |    |- task: a fetch, a probe             a call to a platform, under a deadline
+//!       |    |- task: the writer of the state file
+//!       |    |- task: the watch on secret and ticket files
+//!       |    `- task: the watch on the cluster store, or on a leader
+//!       |- task: each sink                         reads the table, writes to its store
+//!       `- task: the watch on files of users, keys and certificates
+//! ```
+//!
+//! Who starts what: `main` the log, the signals and the runtime; [`app`] everything else. One shutdown token ends them:
+//! a signal cancels it, a client's `shutdown` command, or a part that ends too early ([`supervision`]). Then, in this
+//! order: acceptors stop; workers write their last batches (5 s at most); the HTTP port answers what it has begun; the
+//! refresher lets calls that are already sent end and writes the state; sinks write the last values. What blocks
+//! (look-ups of names, disks, commands of sinks) runs on threads that nobody waits for.
+//!
+//! # Four journeys
+//!
+//! 1. `get access_token:wx1`: `server/connection.rs` fills its buffer -> `protocol/parse.rs` -> `service/managed.rs` ->
+//!    `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing calls a platform; the
+//!    one exception is a value whose very first fetch is still under way.
+//! 2. Renewal: `credential/schedule.rs` says when -> `credential/refresher.rs` sleeps until then -> with a cluster,
+//!    `credential/cluster_fetch.rs` takes the lease -> `credential/fetch_task.rs` -> `platform/client.rs` fetches and
+//!    `platform/answer.rs` reads the answer -> `credential/state_writer.rs` -> `credential/table.rs` swaps the value ->
+//!    sinks. A failure leaves the value alone.
+//! 3. `set k`: `protocol/parse.rs` -> `service/mod.rs` -> one shard of `cache`: replace, count bytes, evict, all under
+//!    one lock.
+//! 4. Users, keys, certificates and secrets change while the server runs: `files/watch.rs` or SIGHUP -> whoever uses
+//!    the file takes the new content; one that cannot be used changes nothing.
 //!
 //! # Arrows
 //!
-//! Imports point one way: main -> app -> {side, net, credential::refresher} -> {service, upstream} ->
-//! {cache, credential::table, nodes} -> {protocol, kind, upstream::codes, clock, stats, secret} -> sync.
-//! `tests/it/house.rs` holds them.
+//! Imports point one way: main -> app -> {http_api, server, sink, credential::refresher} -> {service, cluster, platform
+//! client} -> {cache, credential::table} -> {protocol, platform rules, clock, stats, secret} -> sync. `config` is known
+//! to main, check and demo only. `tests/it/house.rs` has the whole table and holds it, inside folders too.
 
 pub mod access;
 pub mod address_group;

@@ -3,20 +3,17 @@
 mod allocator;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokencached::app::{self, App};
+use tokencached::app::{self, Configured, Reloader, StartError};
 use tokencached::check::Detail;
 use tokencached::cli::{self, CheckArgs, CliCommand, ServeArgs};
-use tokencached::cluster;
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
-use tokencached::credential::state_lock::lock_path;
-use tokencached::http_api::{BoundListeners, ReloadHandle};
-use tokencached::process::systemd;
-use tokencached::server::Authenticator;
+use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
 use tokio::runtime::Runtime;
@@ -29,13 +26,12 @@ const EXIT_CONFIG: u8 = 78;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// sysexits(3): a part of the server that must not end has ended, or the end took too long.
 const EXIT_SOFTWARE: u8 = 70;
+/// As a shell counts it: ended by SIGINT, the second one.
+const EXIT_SECOND_SIGNAL: u8 = 130;
 
-/// The process ends so long after it was told to at the latest; calls under way, the state and the last answers have
-/// limits of their own that are shorter together, unless WeChat and the disk hang both. Less than the unit's TimeoutStopSec.
+/// The process ends at most this long after it was told to. Calls under way, the state and the last answers have limits of
+/// their own; together they are shorter, unless both the platform and the disk hang. Less than the unit's TimeoutStopSec.
 const END_MAX: Duration = Duration::from_secs(15);
-
-/// What is said before leaving, and with which code.
-type Failure = (u8, String);
 
 fn main() -> ExitCode {
     let done = match cli::parse() {
@@ -45,89 +41,89 @@ fn main() -> ExitCode {
         CliCommand::Check(args) => run_check(&args),
         CliCommand::Version => print_version(),
         CliCommand::Tied(args) => {
-            Err(unavailable("cannot become the program")(process::exec_tied(args.parent, &args.command)))
+            let error = process::exec_tied(args.parent, &args.command);
+            Err(StartError::system("cannot become the program")(error))
         }
     };
-    let code = done.unwrap_or_else(|(code, text)| {
-        telemetry::print(&text);
-        ExitCode::from(code)
+    let code = done.unwrap_or_else(|error| {
+        telemetry::print(&error.to_string());
+        ExitCode::from(exit_code(&error))
     });
     telemetry::flush();
     code
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded, Failure> {
+/// The code that the process ends with; `tokencached --help` explains them.
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Configuration(_) | StartError::ClientAuth(_) | StartError::Permission(_) => EXIT_CONFIG,
+        StartError::Listen(_)
+        | StartError::HttpApi(_)
+        | StartError::State(_)
+        | StartError::Credentials(_)
+        | StartError::Demo(_)
+        | StartError::LiveCheck(_)
+        | StartError::System { .. } => EXIT_UNAVAILABLE,
+        StartError::PartEnded(_) => EXIT_SOFTWARE,
+    }
+}
+
+fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
     config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags)
-        .map_err(|faults| (EXIT_CONFIG, faults.to_string()))
+        .map_err(|faults| StartError::Configuration(faults.to_string()))
 }
 
-fn unavailable(what: &str) -> impl Fn(std::io::Error) -> Failure {
-    move |error| (EXIT_UNAVAILABLE, format!("{what}: {error}"))
-}
-
-/// The server. What needs privileges is done first, in this order. Threads are there by then, that of signals and that of
-/// the log: limits and the user are the whole process's.
-fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
+/// The server. Threads are there before privileges are dropped, that of signals and that of the log: limits and the user
+/// are the whole process's.
+fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let args = absolute(args);
     let mut loaded = load(&args)?;
     let shutdown = CancellationToken::new();
-    let reloading = watch_signals_of_server(&shutdown)?;
+    let on_hangup = watch_signals_of_server(&shutdown)?;
     // Before -d leaves the terminal, and before anybody can connect.
-    app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::print)
-        .map_err(|text| (EXIT_UNAVAILABLE, text))?;
-    if shutdown.is_cancelled() {
+    app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::print)?;
+    if shutdown.is_cancelled() || loaded.config.server.daemonize && go_to_background()? == Daemonized::Parent {
         return Ok(ExitCode::SUCCESS);
     }
-    if loaded.config.server.daemonize {
-        match process::daemonize().map_err(unavailable("cannot go to the background (-d)"))? {
-            process::Daemonized::Parent => return Ok(ExitCode::SUCCESS),
-            process::Daemonized::Child => {}
-        }
-    }
     start_telemetry(&loaded.config.log);
-    core_dumps(args.flags.enable_coredumps);
+    set_core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
-    let authenticator = app::authenticator(config).map_err(|error| (EXIT_CONFIG, with_remedy(error, config)))?;
-    let bound = app::bind(config).map_err(|error| (EXIT_UNAVAILABLE, error))?;
-    let door = app::side(config).map_err(|error| (EXIT_UNAVAILABLE, with_remedy(error, config)))?;
-    let reload_handle = door.as_ref().map(BoundListeners::reload_handle);
-    let side_addresses = door.as_ref().map(BoundListeners::addresses).unwrap_or_default();
-    let addresses: Vec<_> = bound.iter().filter_map(|bound| bound.tcp_addr()).collect();
-    let _pid_file = match &config.server.pid_file {
-        Some(path) => Some(process::PidFile::write(path).map_err(unavailable("cannot write the pid file (-P)"))?),
-        None => None,
-    };
-    switch_user(config)?;
+    let bound = Configured::new(config.clone()).bind().map_err(|error| with_file_advice(error, config))?;
+    let (reloader, http_addresses) = (bound.reloader(), bound.http_addresses());
+    let unprivileged = bound.drop_privileges()?;
     if config.server.user.is_some() {
         // Becoming another user has set it anew.
-        core_dumps(args.flags.enable_coredumps);
-    }
-    if config.server.lock_memory
-        && let Err(error) = process::lock_memory()
-    {
-        tracing::warn!(%error, "-k: memory cannot be locked; going on without");
+        set_core_dumps(args.flags.enable_coredumps);
     }
     let runtime = runtime()?;
-    let code = runtime.block_on(async {
-        let reloaded = authenticator.clone();
+    let ended = runtime.block_on(async {
         // It is set once, here.
-        let _ = reloading.set(Box::new(move || reload(&args, &reloaded, reload_handle.as_deref())));
-        let app = App::new(config, bound, door, authenticator, shutdown).map_err(|error| (EXIT_UNAVAILABLE, error))?;
-        if let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") {
-            process::write_port_file(Path::new(&path), &addresses)
-                .map_err(unavailable("cannot write MEMCACHED_PORT_FILENAME"))?;
-        }
-        announce(config, app.addresses(), &side_addresses);
+        let _ = on_hangup.set(Box::new(move || reload(&args, &reloader)));
+        let app = unprivileged.start(shutdown)?;
+        write_port_file(app.addresses())?;
+        announce(config, app.addresses(), &http_addresses);
         tokio::spawn(systemd::notify_ready());
-        app.run().await.map_err(|part| (EXIT_SOFTWARE, format!("{part}; the log says why. Start the server again")))?;
+        app.run().await?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     });
     sink::kill_commands();
     runtime.shutdown_background();
-    code
+    ended
+}
+
+/// `-d`. The parent is the process that was called; its work is done.
+fn go_to_background() -> Result<Daemonized, StartError> {
+    process::daemonize().map_err(StartError::system("cannot go to the background (-d)"))
+}
+
+/// For scripts that start a server on any free port.
+fn write_port_file(addresses: &[SocketAddr]) -> Result<(), StartError> {
+    let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
+    process::write_port_file(Path::new(&path), addresses)
+        .map_err(StartError::system("cannot write MEMCACHED_PORT_FILENAME"))
 }
 
 /// A daemon changes its folder; the file must be found again.
@@ -136,7 +132,7 @@ fn absolute(args: &ServeArgs) -> ServeArgs {
     ServeArgs { config, flags: args.flags.clone() }
 }
 
-fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::net::SocketAddr]) {
+fn announce(config: &Config, addresses: &[SocketAddr], http: &[SocketAddr]) {
     let mut listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     listening.extend(config.listeners().iter().filter_map(|listener| match &listener.at {
         ListenAt::Unix { path, .. } => Some(path.display().to_string()),
@@ -148,24 +144,20 @@ fn announce(config: &Config, addresses: &[std::net::SocketAddr], side: &[std::ne
     {
         tracing::info!("no token restored: tokens are kept in memory only, since path in [state] is \"none\"");
     }
-    let side: Vec<String> = side.iter().map(ToString::to_string).collect();
-    let side = Some(side.join(" ")).filter(|side| !side.is_empty());
+    let http: Vec<String> = http.iter().map(ToString::to_string).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = listening.join(" "),
-        side,
+        http = Some(http.join(" ")).filter(|http| !http.is_empty()),
         apps = clock::nonzero(config.credentials.apps.len() as u64),
         memory_bytes = config.server.memory_bytes,
         "ready"
     );
 }
 
-/// What is wrong, and what to do if it is that systemd's user may not read a file.
-fn with_remedy(error: String, config: &Config) -> String {
-    match config::remedy_for_tls(config, &ProcessEnvironment) {
-        Some(remedy) => format!("{error}\n{remedy}"),
-        None => error,
-    }
+/// Says what to do if it is that systemd's user may not read a file.
+fn with_file_advice(error: StartError, config: &Config) -> StartError {
+    error.with_file_advice(|| config::remedy_for_tls(config, &ProcessEnvironment))
 }
 
 fn start_telemetry(log: &telemetry::Options) {
@@ -174,16 +166,16 @@ fn start_telemetry(log: &telemetry::Options) {
     }
 }
 
-fn core_dumps(wanted: bool) {
+fn set_core_dumps(wanted: bool) {
     match process::set_core_dumps(wanted) {
         Ok(()) if wanted => tracing::warn!("-r: a core dump of this process holds every token and secret it knows"),
         Ok(()) => {}
-        Err(error) => tracing::warn!(%error, "core dumps cannot be switched on or off"),
+        Err(error) => tracing::warn!(%error, "cannot switch core dumps on or off"),
     }
 }
 
-/// Raises the limit on open files to what is needed. If that cannot be, there are fewer connections: clients must not
-/// take the descriptors that renewal needs.
+/// Raises the limit on open files to what is needed. If that fails, fewer connections are allowed: clients must not take
+/// the descriptors that renewal needs.
 fn fit_below_file_limit(config: &mut Config) {
     let wanted = app::descriptors(config);
     let limit = process::raise_file_limit(wanted.total() as u64);
@@ -200,176 +192,144 @@ fn fit_below_file_limit(config: &mut Config) {
         );
     }
     config.server.max_connections = fit.clients;
-    if let Some(side) = &mut config.http {
-        side.max_connections = fit.http;
+    if let Some(http) = &mut config.http {
+        http.max_connections = fit.http;
     }
-}
-
-/// `-u`, and the state folder, which must exist before and which that user must be able to write in.
-fn switch_user(config: &Config) -> Result<(), Failure> {
-    let folder = config.credentials.state_path.as_deref().and_then(Path::parent);
-    let made: Vec<PathBuf> = match folder.map(process::make_folders).transpose() {
-        Ok(made) => made.unwrap_or_default(),
-        Err(error) => {
-            let path = folder.map(|path| tracing::field::display(path.display()));
-            tracing::warn!(path, %error, "the state folder cannot be made; running from memory");
-            Vec::new()
-        }
-    };
-    let Some(user) = &config.server.user else { return Ok(()) };
-    process::switch_user(user, &made).map_err(unavailable("cannot switch the user (-u)"))?;
-    if let Some(path) = &config.credentials.state_path {
-        process::check_state_file(path, &lock_path(path), user).map_err(|fault| (EXIT_CONFIG, fault))?;
-    }
-    for app in &config.credentials.apps {
-        if !app.secret.is_absent()
-            && let Err(fault) = app.secret.read()
-        {
-            let text = format!("as user {user} the secret of {} {fault}", app.appid);
-            return Err((EXIT_CONFIG, text));
-        }
-    }
-    for sink in &config.sinks {
-        if let Some(Err(fault)) = sink.password().map(|password| password.read()) {
-            return Err((EXIT_CONFIG, format!("as user {user} the password of {sink} {fault}")));
-        }
-    }
-    for (what, source) in config.credentials.cluster.iter().flat_map(cluster::Options::secrets) {
-        if let Err(fault) = source.read() {
-            return Err((EXIT_CONFIG, format!("as user {user} {what} in [state] {fault}")));
-        }
-    }
-    Ok(())
 }
 
 /// One thread beside the workers: accepting and renewing are not much work.
-fn runtime() -> Result<Runtime, Failure> {
+fn runtime() -> Result<Runtime, StartError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
-        .map_err(unavailable("cannot start the runtime"))
+        .map_err(StartError::system("cannot start the runtime"))
 }
 
-/// What SIGHUP has done, from when the server runs.
-type Reloading = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
+/// What SIGHUP does, from when the server runs.
+type OnHangup = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
-/// From the beginning on: the start may wait, and neither a container's first process, which no signal ends that it does
-/// not watch for, nor a SIGHUP may then do what nobody wants.
-fn watch_signals_of_server(shutdown: &CancellationToken) -> Result<Reloading, Failure> {
-    let reloading = Reloading::default();
-    let running = reloading.clone();
-    watch_signals(shutdown, move || match running.get() {
+/// Called first, because the start may wait for the state file. Without it a signal could not end the first process of a
+/// container, and SIGHUP would end any other.
+fn watch_signals_of_server(shutdown: &CancellationToken) -> Result<OnHangup, StartError> {
+    let on_hangup = OnHangup::default();
+    let set_later = on_hangup.clone();
+    watch_signals(shutdown, move || match set_later.get() {
         Some(reload) => reload(),
-        None => tracing::info!("SIGHUP: still starting; there is nothing to read again"),
+        None => tracing::info!("SIGHUP: still starting; nothing to reload"),
     })?;
-    Ok(reloading)
+    Ok(on_hangup)
 }
 
-/// SIGTERM, SIGINT and SIGUSR1 end the server after what is in flight; a second one ends it at once. SIGHUP, which by
-/// itself would end the process, has this done; it may take its time. All on a thread of its own: whatever the others
-/// wait for, the process ends when it is told to.
-fn watch_signals(shutdown: &CancellationToken, at_hangup: impl Fn() + Clone + Send + 'static) -> Result<(), Failure> {
-    let failed = unavailable("cannot watch for signals");
+/// SIGTERM, SIGINT and SIGUSR1 end the server once the requests in flight are answered; a second one ends it at once.
+/// SIGHUP calls `on_hangup`, which may take its time. All this has a thread of its own: whatever the others wait for, the
+/// process ends when it is told to.
+fn watch_signals(
+    shutdown: &CancellationToken,
+    on_hangup: impl Fn() + Clone + Send + 'static,
+) -> Result<(), StartError> {
+    let failed = StartError::system("cannot watch for signals");
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().map_err(&failed)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().map_err(failed)?;
     let inside = runtime.enter();
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
-        runtime.spawn(end_at(signal(kind).map_err(&failed)?, shutdown.clone()));
+        runtime.spawn(end_at(signal(kind).map_err(failed)?, shutdown.clone()));
     }
-    let mut hangups = signal(SignalKind::hangup()).map_err(&failed)?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(failed)?;
     runtime.spawn(async move {
         while hangups.recv().await.is_some() {
-            let _ = tokio::task::spawn_blocking(at_hangup.clone()).await;
+            let _ = tokio::task::spawn_blocking(on_hangup.clone()).await;
         }
     });
     drop(inside);
     let shutdown = shutdown.clone();
     let thread = std::thread::Builder::new().name("signals".to_owned());
-    thread.spawn(move || runtime.block_on(end_in_time(shutdown))).map_err(&failed)?;
+    thread.spawn(move || runtime.block_on(end_in_time(shutdown))).map_err(failed)?;
     Ok(())
 }
 
 async fn end_at(mut signals: Signal, shutdown: CancellationToken) {
     while signals.recv().await.is_some() {
         if shutdown.is_cancelled() {
-            sink::kill_commands();
-            telemetry::flush();
-            std::process::exit(130);
+            exit_now(EXIT_SECOND_SIGNAL);
         }
-        tracing::info!("finishing what is in flight, then stopping");
+        tracing::info!("shutting down: finishing requests in flight");
         systemd::notify_stopping();
         shutdown.cancel();
     }
 }
 
-/// Nothing that hangs may keep a process from ending.
+/// Ends the process when the shutdown takes too long.
 async fn end_in_time(shutdown: CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(END_MAX).await;
-    tracing::error!(
-        "the shutdown takes too long, something hangs (such as a write to a disk); exiting without waiting for it"
-    );
-    sink::kill_commands();
-    telemetry::flush();
-    std::process::exit(EXIT_SOFTWARE.into());
+    tracing::error!("shutdown timed out: something hangs, such as a write to a disk; exiting without waiting for it");
+    exit_now(EXIT_SOFTWARE);
 }
 
-/// Users, passwords, rights, keys and certificates are read again. All files but the configuration are followed anyhow.
-fn reload(args: &ServeArgs, authenticator: &Authenticator, side: Option<&ReloadHandle>) {
-    tracing::info!("SIGHUP: reading users, keys and certificates again; other changes need a restart");
+/// Ends the process at once, whatever the other threads are doing.
+fn exit_now(code: u8) -> ! {
+    sink::kill_commands();
+    telemetry::flush();
+    std::process::exit(code.into());
+}
+
+/// Reads users, passwords, rights, keys and certificates again. Their files are watched as well; the configuration is not.
+fn reload(args: &ServeArgs, reloader: &Reloader) {
+    tracing::info!("SIGHUP: reloading users, keys and certificates; other changes need a restart");
     match config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags) {
-        Ok(loaded) => {
-            authenticator.reload(&loaded.config.access);
-            if let (Some(reload_handle), Some(side)) = (side, &loaded.config.http) {
-                reload_handle.reload(side);
-            }
-        }
+        Ok(loaded) => reloader.reload(&loaded.config),
         Err(faults) => {
             for fault in faults.iter() {
                 tracing::error!(place = %fault.place, advice = fault.remedy, "the configuration: {}", fault.what);
             }
-            tracing::error!("the configuration cannot be used: users, keys and certificates stay as they were");
+            tracing::error!(
+                "reload failed: the configuration is refused; users, keys and certificates stay as they were"
+            );
         }
     }
 }
 
-/// Runs something to look at until a signal ends it.
-fn show<F: Future<Output = Result<(), String>>>(run: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure> {
+/// Runs the demo or the sandbox until a signal ends it.
+fn show<F>(run: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, StartError>
+where
+    F: Future<Output = Result<(), StartError>>,
+{
     start_telemetry(&telemetry::Options::default());
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        watch_signals(&shutdown, || tracing::info!("SIGHUP: there is nothing to read again"))?;
-        run(shutdown).await.map_err(|text| (EXIT_UNAVAILABLE, text))
+        watch_signals(&shutdown, || tracing::info!("SIGHUP: nothing to reload"))?;
+        run(shutdown).await
     });
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn print_version() -> Result<ExitCode, Failure> {
+fn print_version() -> Result<ExitCode, StartError> {
     let version = concat!("tokencached ", env!("CARGO_PKG_VERSION"), "\n");
-    std::io::stdout().write_all(version.as_bytes()).map_err(unavailable("cannot print"))?;
+    std::io::stdout().write_all(version.as_bytes()).map_err(StartError::system("cannot print"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
+fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let serve = absolute(&args.serve);
     let loaded = config::load(serve.config.as_deref(), &ProcessEnvironment, &serve.flags).map_err(|faults| {
         let command: Vec<_> = std::env::args_os().collect();
-        (EXIT_CONFIG, check::refusal(&faults, &command, serve.config.as_deref()))
+        StartError::Configuration(check::refusal(&faults, &command, serve.config.as_deref()))
     })?;
-    let refused = |error: String| (EXIT_CONFIG, format!("{error}\nconfiguration refused: 1 fault"));
-    let judged = app::authenticator(&loaded.config).and_then(|_| app::validate_http_api(&loaded.config));
-    judged.map_err(|error| refused(with_remedy(error, &loaded.config)))?;
-    let mut report = check::judge(&loaded);
+    app::check_files(&loaded.config).map_err(|error| {
+        let error = with_file_advice(error, &loaded.config);
+        StartError::Configuration(format!("{error}\nconfiguration refused: 1 fault"))
+    })?;
+    let mut report = check::examine(&loaded);
     if args.live {
         let runtime = runtime()?;
-        let asked = runtime.block_on(check::ask_all(&loaded.config, &mut report));
+        let asked = runtime.block_on(check::check_live(&loaded.config, &mut report));
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
-        asked.map_err(|text| (EXIT_UNAVAILABLE, text))?;
+        asked.map_err(StartError::LiveCheck)?;
     }
     let detail = match (args.quiet, args.print) {
         (true, _) => Detail::Quiet,
@@ -379,6 +339,6 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let is_good = report.is_good();
     let (settings, verdict) = (loaded.effective(), check::verdict(&loaded.config));
     let mut out = std::io::stdout().lock();
-    report.print(detail, &settings, &verdict, &mut out).map_err(unavailable("cannot print"))?;
+    report.print(detail, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

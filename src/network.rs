@@ -1,10 +1,10 @@
-//! Addresses that begin alike, as `10.0.0.0/8`. Pure.
+//! IP networks such as `10.0.0.0/8`. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// An address, or all that begin alike.
+/// An address, or all addresses of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     ip: IpAddr,
@@ -12,6 +12,7 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether the address is in it.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let same = |a: u128, b: u128, width: u32| match width - u32::from(self.bits) {
             past if past >= width => true,

@@ -1,7 +1,7 @@
-//! The keys that well-known clients read, by the client's name.
+//! The keys that well-known clients read, by the client's name. Data only.
 //!
-//! Taken from those clients' sources. Each says beside it why a client that finds our value never decides by itself
-//! that it needs another.
+//! Taken from the sources of those clients. Beside each stands why a client that finds our value never fetches one by
+//! itself.
 
 use crate::encoding::{ANY, ClientLibrary, Constant, Fact, Field, Form, NOMINAL_LIFE_S, View};
 use crate::platform::CredentialName;
@@ -78,26 +78,26 @@ struct Key {
 }
 
 /// A place in an array: its name, and what is there.
-type Entry = (&'static str, Fact);
+type NamedFact = (&'static str, Fact);
 
 #[derive(Clone, Copy)]
 enum Shape {
     Raw,
     JsonString,
     /// An object of JSON whose times are always a whole lifetime away.
-    FreshJson(&'static [Entry]),
+    FreshJson(&'static [NamedFact]),
     /// `serialize($value)`, handed to the library as a string: for it there is nothing special about that.
     PhpString,
     /// The same of an array.
-    PhpStringOf(&'static [Entry]),
+    PhpStringOf(&'static [NamedFact]),
     /// The same of `[$value, null]`.
     PhpStringWithNull,
     /// The same of `[[...], null]`.
-    PhpStringOfWithNull(&'static [Entry]),
+    PhpStringOfWithNull(&'static [NamedFact]),
     /// An array, handed to the library, which serializes and marks it.
-    PhpArray(&'static [Entry]),
+    PhpArray(&'static [NamedFact]),
     /// The same, its times always a whole lifetime away.
-    FreshPhpArray(&'static [Entry]),
+    FreshPhpArray(&'static [NamedFact]),
     /// The value, when it was fetched, and for how long it was good then.
     PhpValueTimeLife,
     /// A time as it is.
@@ -113,7 +113,7 @@ const FRESH_S: u32 = 7200;
 
 impl Shape {
     fn view(self, client: ClientLibrary) -> View {
-        let named = |entries: &[Entry]| {
+        let named = |entries: &[NamedFact]| {
             let mut entries = entries.to_vec();
             // As the fields of a TOML table come.
             entries.sort_unstable();
@@ -173,8 +173,8 @@ const fn wecom(of: CredentialName, template: &'static str, shape: Shape) -> Key 
 }
 
 /// EasyWeChat 4 and 5: the array that their PSR-16 cache is given.
-const EASYWECHAT_TOKEN: &[Entry] = &[("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn)];
-const EASYWECHAT_TICKET: &[Entry] = &[("ticket", Fact::Value), ("expires_in", Fact::ExpiresIn)];
+const EASYWECHAT_TOKEN: &[NamedFact] = &[("access_token", Fact::Value), ("expires_in", Fact::ExpiresIn)];
+const EASYWECHAT_TICKET: &[NamedFact] = &[("ticket", Fact::Value), ("expires_in", Fact::ExpiresIn)];
 /// Discuz's own WeChat plug-in asks whether this time lies ahead.
 const DISCUZ_TOKEN: Shape = Shape::FreshPhpArray(&[("token", Fact::Value), ("expiration", Fact::ExpiresAt)]);
 const DISCUZ_TICKET: Shape = Shape::FreshPhpArray(&[("ticket", Fact::Value), ("expiration", Fact::ExpiresAt)]);

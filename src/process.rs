@@ -57,6 +57,7 @@ pub enum Daemonized {
 
 /// `-d`: starts this program once more, away from the terminal; a fork would have to come before any thread
 /// of any library. A child that ends at once is reported as an error.
+#[expect(clippy::disallowed_methods, reason = "the parent of a daemon has no runtime")]
 pub fn daemonize() -> io::Result<Daemonized> {
     if std::env::var_os(BACKGROUND_ENV).is_some() {
         detach()?;
@@ -168,8 +169,7 @@ pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// Through a descriptor, and only what is still ours: whoever may write in the folder above may have put something else
-/// in its place.
+/// Through a descriptor, and only if it is still ours: another user who may write in the folder above may have replaced it.
 fn give_folder(folder: &Path, user: &User) -> io::Result<()> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);

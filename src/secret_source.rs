@@ -1,4 +1,6 @@
-//! Reading a secret: an app's, a refresh token, a password, a key. Never echoes any part of it.
+//! Where a secret comes from, and reading it: an app secret, a refresh token, a password, a key.
+//!
+//! No message quotes any part of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +12,13 @@ use crate::files::watch::{FileContent, NotApplied, SETTLE, WatchedFiles};
 use crate::files::{self, DiskTimeout, ReadFault};
 use crate::secret::Secret;
 
-/// A secret is 32 digits; a file of this size is something else.
+/// A secret has 32 digits; a larger file is something else.
 const SECRET_BYTES_MAX: usize = 1024;
 
-/// Where a secret comes from. A file is followed, so it can be replaced; the others are fixed for the life of the process.
+/// Where a secret comes from. A file is read again when it changes; the others stay the same while the process lives.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
-    /// There is none here: what is kept of the app is followed from other nodes and never fetched.
+    /// This node has none: the app's credentials come from other nodes and are never fetched here.
     Absent,
     File(SecretFile),
     Environment(Secret),
@@ -24,17 +26,17 @@ pub enum SecretSource {
     Fixed(Secret),
 }
 
-/// Where an app's secret came from, for `check`.
+/// Where a secret was configured, for `check --print`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretOrigin {
     File(PathBuf),
-    /// `secret_credential`: systemd's.
+    /// A credential of systemd.
     Credential(String),
-    /// `secret_env` or the quick start.
+    /// An environment variable.
     Environment(String),
     /// Written in the configuration file.
     Inline,
-    /// There is none: the app is only followed.
+    /// This node has none.
     Nowhere,
 }
 
@@ -42,14 +44,14 @@ pub enum SecretOrigin {
 #[derive(Clone, Debug)]
 pub struct SecretFile {
     path: PathBuf,
-    /// systemd has put it there, at the start.
+    /// systemd has written it at the start.
     is_credential: bool,
     last_good: Arc<Mutex<Option<Secret>>>,
 }
 
 /// A sentence in both languages, without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InBoth {
+pub struct BilingualSentence {
     pub en: String,
     pub zh: String,
 }
@@ -64,7 +66,7 @@ pub enum SecretFault {
     Absent,
     #[error("cannot be read: {0}")]
     Unreadable(String),
-    /// It may be as good as ever.
+    /// Says nothing about the secret.
     #[error("cannot be read now: the process has no file descriptor left")]
     NoDescriptor,
     #[error("is not a regular file")]
@@ -102,7 +104,7 @@ impl SecretSource {
         matches!(self, SecretSource::Absent)
     }
 
-    /// The secret as it is now, for the start and for `check`.
+    /// Reads the secret; blocks. For the start and for `check`.
     pub fn read(&self) -> Result<Secret, SecretFault> {
         match self {
             SecretSource::Absent => Err(SecretFault::Absent),
@@ -115,8 +117,8 @@ impl SecretSource {
         }
     }
 
-    /// The same for whoever must not wait for a disk, while the server runs: a file that is missing, bad or being written
-    /// leaves it as it was.
+    /// Reads the secret while the server runs, without blocking. If the file is missing, bad or being written, the last
+    /// good secret counts.
     pub async fn read_in_background(&self) -> Result<Secret, SecretFault> {
         let SecretSource::File(file) = self else { return self.read() };
         let found = file.read_in_background().await;
@@ -136,8 +138,8 @@ impl SecretSource {
         }
     }
 
-    /// How another secret takes effect, as a sentence to put behind one that asks for it.
-    pub fn takes_effect(&self) -> Option<InBoth> {
+    /// How a changed secret takes effect, for the end of a message that asks for one.
+    pub fn takes_effect(&self) -> Option<BilingualSentence> {
         let (en, zh) = match self {
             SecretSource::Absent => return None,
             SecretSource::File(file) if file.is_credential => {
@@ -161,7 +163,7 @@ impl SecretSource {
                 "它写在配置文件里：在那里修改后重启".to_owned(),
             ),
         };
-        Some(InBoth { en, zh })
+        Some(BilingualSentence { en, zh })
     }
 
     /// Follows the file, if it is one, and has `then` hear of what it holds: whenever that changes, and first of what is

@@ -1,7 +1,7 @@
 //! Parts that must run for as long as the server does: one that ends before ends the server, with an error.
 //!
-//! A server whose refresher or listener is gone looks alive and serves stale tokens or nobody; whoever started it can
-//! start it again, if it ends. Starts nothing and restarts nothing.
+//! A server without its refresher or a listener looks alive and serves stale tokens, or nobody. If it ends instead,
+//! systemd or a container can start it again. Starts nothing and restarts nothing.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +21,7 @@ impl Supervisor {
         Supervisor { shutdown, failed: Arc::default() }
     }
 
-    /// For the part to hold: it is taken for alive until this is dropped, at its return, at a panic or when it is given up.
+    /// The part holds the guard; it counts as alive until the guard is dropped, by a return, a panic or a cancelled task.
     pub fn watch(&self, part: impl Into<String>) -> AliveGuard {
         AliveGuard { part: part.into(), supervisor: self.clone() }
     }
@@ -59,7 +59,7 @@ impl Drop for AliveGuard {
             return;
         }
         let panicked = std::thread::panicking();
-        tracing::error!(part = self.part, panicked, "a part of the server has ended that must not; ending the server");
+        tracing::error!(part = self.part, panicked, "a part of the server ended unexpectedly; shutting down");
         // Another one may have come first; the log has both.
         let _ = failed.set(std::mem::take(&mut self.part));
         shutdown.cancel();

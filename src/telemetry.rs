@@ -3,7 +3,7 @@
 //! Never logs a token or a secret: our own code has only fingerprints to offer, and libraries are held at
 //! warnings whatever the verbosity, because at lower levels they print URLs, and WeChat's carry the secret.
 //! Each event is one line, without control characters: no value can write a line of its own.
-//! Never makes anybody wait for whoever reads the log: [`queue`] takes the lines and a thread of its own writes them.
+//! Writing a line never blocks its caller: [`queue`] takes the lines, and a thread of its own writes them.
 
 mod options;
 mod queue;
@@ -14,9 +14,10 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -72,7 +73,7 @@ pub fn dropped_lines() -> Arc<AtomicU64> {
     DROPPED.clone()
 }
 
-/// Says a sentence on standard error, with or without a log: before there is one, or last. Waits a second at most.
+/// Prints a sentence on standard error, before the log is set up or at the very end. Waits a second at most.
 pub fn print(text: &str) {
     let queue = QUEUE.get().cloned().map_or_else(|| start_queue(Style::of(&Options::default())), Ok);
     match queue {
@@ -138,10 +139,10 @@ impl Style {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
-                "log lines are missing here: whatever reads the log did not take them in time, or they could not be written"
+                "log lines dropped here: whatever reads the log was too slow, or they could not be written"
             );
         });
-        std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *text.lock())
     }
 }
 
@@ -193,7 +194,7 @@ impl MakeWriter<'_> for LineCollector {
 
 impl Write for LineCollector {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
+        self.0.lock().extend_from_slice(line);
         Ok(line.len())
     }
 
@@ -214,7 +215,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         thread = thread.name(),
         text,
         backtrace = backtrace.map(tracing::field::display),
-        "a panic; this is a bug"
+        "panic: this is a bug"
     );
 }
 
@@ -267,7 +268,7 @@ mod tests {
                 let path = std::path::Path::new("/a\nERROR forged");
                 tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");
             });
-            let text = std::mem::take(&mut *text.lock().unwrap());
+            let text = std::mem::take(&mut *text.lock());
             line(std::str::from_utf8(&text).unwrap())
         };
         for json in [false, true] {
@@ -292,14 +293,14 @@ mod tests {
     fn verbosity_opens_our_own_messages() {
         assert!(filter(0, "").would_enable("tokencached::app", &Level::INFO));
         assert!(!filter(1, "").would_enable("tokencached::app", &Level::DEBUG));
-        assert!(filter(2, "").would_enable("tokencached::net", &Level::DEBUG));
-        assert!(!filter(2, "").would_enable("tokencached::net", &Level::TRACE));
-        assert!(filter(3, "").would_enable("tokencached::net", &Level::TRACE));
+        assert!(filter(2, "").would_enable("tokencached::server", &Level::DEBUG));
+        assert!(!filter(2, "").would_enable("tokencached::server", &Level::TRACE));
+        assert!(filter(3, "").would_enable("tokencached::server", &Level::TRACE));
     }
 
     #[test]
     fn rust_log_is_heard_about_this_crate_only() {
-        let filter = filter(0, "tokencached::net=trace,%%%,tokencached_like=trace");
+        let filter = filter(0, "tokencached::server=trace,%%%,tokencached_like=trace");
         assert!(filter.would_enable("tokencached::server::connection", &Level::TRACE));
         assert!(!filter.would_enable("tokencached::cache", &Level::DEBUG));
         assert!(!filter.would_enable("other", &Level::INFO));

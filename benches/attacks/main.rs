@@ -8,6 +8,7 @@
 //! JSON. It is killed with all it has started if it does not end in time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 mod attack;
 mod client;

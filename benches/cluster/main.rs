@@ -6,6 +6,7 @@
 //! their nodes; ten thousand of them are those few, each begun at another instant.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 mod costs;
 mod scenarios;

@@ -7,6 +7,7 @@
 //! who is below memcached.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 mod models;
 #[path = "../memory/server.rs"]

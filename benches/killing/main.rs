@@ -4,6 +4,7 @@
 //! WeChat in this process. Prints Markdown; ends with 1 if a promise was broken.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 // So that its own modules are beside it, as for the test that uses it.
 #[path = "scenario.rs"]

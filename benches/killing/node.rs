@@ -77,7 +77,7 @@ impl Node {
     pub fn fetched(&self) -> Vec<u64> {
         let log = self.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.filter(|line| line["message"] == "new token").filter_map(|line| line["generation"].as_u64()).collect()
+        lines.filter(|line| line["message"] == "renewed").filter_map(|line| line["generation"].as_u64()).collect()
     }
 }
 

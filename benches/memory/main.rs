@@ -4,6 +4,7 @@
 //! over a socket, and memcached beside it in the same run. Prints Markdown. Judges nothing but the limit of the soak.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 mod server;
 

@@ -5,6 +5,7 @@
 //! this process. Prints Markdown; ends with 1 if a row breaks the promise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 #[path = "../../tests/moving/mod.rs"]
 mod moving;

@@ -5,6 +5,7 @@
 //! take turns. Prints Markdown; ratios are to `dealt`, which is what the server does, and are taken within a round.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 #[path = "../versus/cores.rs"]
 mod cores;

@@ -1,4 +1,4 @@
-//! ApiKeys of the side port, from a file: a line `name key right...` for each.
+//! Keys of the HTTP API, from a file: a line `name key right...` for each.
 //!
 //! Keeps a digest in place of a key. A comparison takes the same time whatever is given.
 
@@ -18,7 +18,7 @@ pub const KEY_BYTES_MIN: usize = 20;
 /// Stands before a key that the file holds as its SHA-256, in hex.
 const HASHED: &str = "sha256:";
 
-/// What the bearer of a key may do on the side port.
+/// What the bearer of a key may do on the HTTP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRights {
     status: bool,

@@ -1,4 +1,4 @@
-//! Who may do what: the rights of a client, the table of users who log in with a password, and the side port's keys.
+//! Who may do what: the rights of a client, the table of users who log in with a password, and the HTTP API's keys.
 //!
 //! Pure: reads no files, opens no sockets, decides nothing about connections. No password is kept or shown.
 

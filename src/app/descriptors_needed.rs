@@ -38,7 +38,7 @@ pub fn descriptors(config: &Options) -> usize {
     let http = config.http.as_ref().map_or(0, |side| side.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
     let ticket_files = config.credentials.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
     let nodes = match &config.credentials.cluster {
-        Some(cluster::Options::Redis(_) | cluster::Options::Upstream(_)) => NODES,
+        Some(cluster::Options::Redis(_) | cluster::Options::Leader(_)) => NODES,
         None => 0,
     };
     let has_commands = config.sinks.iter().any(|sink| matches!(sink.to, SinkTo::Command(_)));

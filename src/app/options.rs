@@ -1,4 +1,4 @@
-//! The settings of all parts together: what a configuration comes to.
+//! The settings of all parts together. `config` produces them.
 
 use crate::server::{Access, ListenAt, Listener};
 use crate::{credential, http_api, server, sink, telemetry};
@@ -19,7 +19,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Every address, with what holds there. `auth_file` and TLS are for `listen` too, and users for the Unix socket.
+    /// Every address with its rights. `auth_file` counts for `listen` and the Unix socket too, TLS for `listen`.
     pub fn listeners(&self) -> Vec<Listener> {
         let server = &self.server;
         let listener =

@@ -1,12 +1,12 @@
 //! Where keys, values and flags lie: dense slots of set sizes in pages; what is too large for a slot has an
 //! allocation of its own.
 //!
-//! Slots of one size form a bin. A bin has no holes: what leaves is replaced by the bin's last slot, whose owner is
-//! told. So a bin wastes less than one page whatever its history, its pages go back as soon as they are empty, and
+//! Slots of one size form a bin. A bin has no holes: a slot that is freed is filled with the bin's last slot, whose
+//! owner gets the new place. So a bin wastes less than one page whatever its history, its pages go back as soon as they are empty, and
 //! pages, being of few sizes, leave the allocator little to fragment. A step from one slot size to the next is about
 //! a thirty-second for small ones and up to a sixth for the largest; memcached's is a quarter, a general allocator's an eighth to a quarter.
 //!
-//! Never decides who leaves; never looks into what it keeps, but for the owner's number in front of each slot.
+//! Never decides what is evicted; never looks into what it keeps, but for the owner's number in front of each slot.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -42,9 +42,9 @@ const STEP: usize = 32;
 /// Where an item's data is, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DataPlace {
-    /// Small: page and slot. LargeEntry: index in the list.
+    /// Small: page and slot. Large: index in the list.
     at: u32,
-    /// Small: bin and length. LargeEntry: the mark and length.
+    /// Small: bin and length. Large: the mark and length.
     form: u32,
 }
 

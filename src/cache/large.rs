@@ -89,7 +89,7 @@ impl SharedValue {
     }
 }
 
-/// The length only: what is kept is nobody's business.
+/// The length only: values are never shown.
 impl std::fmt::Debug for SharedValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("SharedValue").field(&self.bytes().len()).finish()

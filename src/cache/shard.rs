@@ -5,8 +5,8 @@
 //! - every live entry is in the table once, in exactly one queue, and in the wheel if and only if it expires;
 //! - memory leaves through [`DeferredDrop`], which the caller drops after it has let go of the lock.
 //!
-//! When the budget is exceeded, a shard makes room itself if it holds at least about its share. If it holds less,
-//! it stays in debt until the end of the operation, when the caller lets the largest shard make room.
+//! When the budget is exceeded, a shard evicts itself if it holds about its share or more. If it holds less, the budget
+//! stays exceeded until the end of the operation, when the caller has the largest shard evict.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const COMPACT_STEPS: usize = 2;
 /// Pages and chunks of flushed items given back in the course of one operation.
 const RECLAIM_STEPS: usize = 8;
 
-/// Memory on its way out, dropped by the caller without the lock. Two places need no allocation.
+/// Memory that the caller drops after it has released the lock. The first two pieces need no allocation.
 #[derive(Default)]
 pub(super) struct DeferredDrop {
     first: Option<Allocation>,

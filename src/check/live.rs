@@ -1,4 +1,4 @@
-//! `check --live`: asks WeChat once for each app, and each sink's store and the shared Redis whether they let us in.
+//! `check --live`: fetches a token for each app, and logs in to each sink's store and to the cluster store.
 //!
 //! Never forces a new token, never shows a token or a secret.
 
@@ -23,22 +23,22 @@ use crate::secret::fingerprint;
 use crate::secret_source::SecretSource;
 use crate::sink::{self, options::SinkTo};
 
-/// Asks all and records how it went.
+/// Checks all apps and stores, and records the results.
 ///
-/// Always the stable endpoint, unforced: it shows whether appid, secret, allow-list and network are right, and it
-/// touches no token in use, also where the app is configured for the classic one (the two are isolated).
-pub async fn ask_all(config: &Config, report: &mut CheckReport) -> Result<(), String> {
-    ask_apps(config, report).await?;
+/// Always calls the stable endpoint, unforced. That shows whether appid, secret, allow-list and network are right, and ends
+/// no token in use, also if the app is on the classic endpoint: the two are independent.
+pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(), String> {
+    check_apps(config, report).await?;
     for sink in &config.sinks {
         let outcome = match &sink.to {
-            // What there is to say of them has been said.
+            // The folders of files have been examined.
             SinkTo::File(_) => continue,
-            // The configuration has been refused otherwise.
-            SinkTo::Command(_) => {
-                CheckOutcome::NotAsked("a command is not run; it is there, and nobody else can change it".to_owned())
-            }
-            SinkTo::Redis { .. } | SinkTo::Sql(_) => match try_sink(sink).await {
-                Ok(()) => CheckOutcome::Good("it lets us in".to_owned()),
+            // The loader has examined the command's file.
+            SinkTo::Command(_) => CheckOutcome::NotAsked(
+                "the command is not run here; its file exists, and no other user can change it".to_owned(),
+            ),
+            SinkTo::Redis { .. } | SinkTo::Sql(_) => match check_sink(sink).await {
+                Ok(()) => CheckOutcome::Good("login works".to_owned()),
                 Err(fault) => CheckOutcome::Bad(format!("no: {fault}")),
             },
         };
@@ -47,10 +47,10 @@ pub async fn ask_all(config: &Config, report: &mut CheckReport) -> Result<(), St
     #[cfg(feature = "redis")]
     if let Some(cluster::Options::Redis(state)) = &config.credentials.cluster {
         let outcome = match redis_client::try_connect(&RedisClient::of_key(state.server.clone(), &state.key())).await {
-            Ok(()) => CheckOutcome::Good("it lets us in and is a master".to_owned()),
+            Ok(()) => CheckOutcome::Good("login works, and it is a master".to_owned()),
             Err(fault) => CheckOutcome::Bad(format!("no: {fault}")),
         };
-        report.record(Subject::State, format!("state {}", state.server), outcome);
+        report.record(Subject::ClusterStore, format!("state {}", state.server), outcome);
     }
     if config.credentials.apps.is_empty() {
         report.note("no app is configured, so there is nothing to ask WeChat");
@@ -58,20 +58,20 @@ pub async fn ask_all(config: &Config, report: &mut CheckReport) -> Result<(), St
     Ok(())
 }
 
-/// As many at once as the server would ask, so that many apps do not wait for one that does not answer.
-async fn ask_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
+/// As many calls at once as the server would make: other apps do not wait for one that gets no answer.
+async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
     let client = Client::new(&config.credentials.upstream).map_err(|error| error.to_string())?;
     let upstream = Arc::new(config.credentials.upstream.clone());
     let at_once = Arc::new(Semaphore::new(config.credentials.upstream.concurrency.max(1)));
-    let mut asked = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for (index, app) in config.credentials.apps.iter().cloned().enumerate() {
         let (client, upstream, at_once) = (client.clone(), upstream.clone(), at_once.clone());
-        asked.spawn(async move {
+        tasks.spawn(async move {
             let _permit = at_once.acquire().await;
-            (index, ask(&client, &app, &upstream).await)
+            (index, fetch_one(&client, &app, &upstream).await)
         });
     }
-    let mut outcomes = asked.join_all().await;
+    let mut outcomes = tasks.join_all().await;
     outcomes.sort_by_key(|(index, _)| *index);
     for ((_, outcome), app) in outcomes.into_iter().zip(&config.credentials.apps) {
         report.record(Subject::App, app_name(app), outcome);
@@ -79,8 +79,8 @@ async fn ask_apps(config: &Config, report: &mut CheckReport) -> Result<(), Strin
     Ok(())
 }
 
-/// Whether a sink lets us in, and would take what is written there.
-async fn try_sink(sink: &sink::Options) -> Result<(), String> {
+/// Whether the login at a sink's store works, and we may write there.
+async fn check_sink(sink: &sink::Options) -> Result<(), String> {
     match &sink.to {
         #[cfg(feature = "redis")]
         SinkTo::Redis { server, .. } => redis_client::try_connect(&RedisClient::new(server.clone())).await,
@@ -91,9 +91,9 @@ async fn try_sink(sink: &sink::Options) -> Result<(), String> {
     }
 }
 
-async fn ask(client: &Client, app: &App, upstream: &ClientOptions) -> CheckOutcome {
+async fn fetch_one(client: &Client, app: &App, upstream: &ClientOptions) -> CheckOutcome {
     if app.secret.is_absent() {
-        return CheckOutcome::NotAsked("it has no secret here and is only followed".to_owned());
+        return CheckOutcome::NotAsked("this node has no secret of it and only follows".to_owned());
     }
     let secret = match app.secret.read_in_background().await {
         Ok(secret) => secret,
@@ -106,12 +106,12 @@ async fn ask(client: &Client, app: &App, upstream: &ClientOptions) -> CheckOutco
         }
     };
     if app.platform.name == component::PLATFORM.name || app.component.is_some() {
-        // Every call of the open platform's makes a new token, and may end the one in use.
-        return CheckOutcome::NotAsked("the open platform has no call that leaves the token in use alone".to_owned());
+        // Each call of the open platform makes a new token, and may end the one in use.
+        return CheckOutcome::NotAsked("each call of the open platform would replace the token in use".to_owned());
     }
-    // The platform's harmless way to ask, whichever is configured.
-    let kind = app.platform.tokens.first().map_or(app.token, |(_, kind)| *kind);
-    let ask = FetchParams {
+    // The first endpoint ends no token in use, whichever is configured.
+    let token = app.platform.tokens.first().map_or(app.token, |(_, token)| *token);
+    let params = FetchParams {
         base_url: app.base_url(upstream),
         appid: &app.appid,
         secret: &secret,
@@ -119,7 +119,7 @@ async fn ask(client: &Client, app: &App, upstream: &ClientOptions) -> CheckOutco
         component: "",
         force: false,
     };
-    match client.fetch(kind, &ask, Duration::from_millis(upstream.total_timeout_ms)).await {
+    match client.fetch(token, &params, Duration::from_millis(upstream.total_timeout_ms)).await {
         Ok(token) => CheckOutcome::Good(format!(
             "WeChat gave a token of {} bytes with {} s to live (fingerprint {})",
             token.value.len(),

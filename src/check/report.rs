@@ -1,17 +1,18 @@
-//! What `check` has found, and how it is printed: notes first, what is wrong last, and then the verdict.
+//! What `check` has found, and how it is printed: notes first, what is wrong last, then the verdict.
 //!
-//! Each line begins with `note:`, `good:`, `not asked:`, `warning:` or `bad:`; what belongs to it follows with two blanks.
-//! With the settings in effect above them every line begins with `# `, so that all of it is a configuration again.
+//! Each line begins with `note:`, `good:`, `not asked:`, `warning:` or `bad:`; lines that belong to it are indented by two
+//! blanks. With `--print` the settings in effect come first, and every other line begins with `# `, so that the whole
+//! output is a configuration again. Never reads or checks anything.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Good apps that are listed one by one unless all are asked for.
+/// Up to so many good apps are listed one by one; with `--print` all are.
 const GOOD_SHOWN_MAX: usize = 10;
-/// Columns of a list of apps.
+/// The width of a list of apps.
 const WIDTH: usize = 100;
-/// Further places of one warning that are named.
+/// How many further lines of one warning are named.
 const PLACES_MAX: usize = 20;
 
 /// How much is printed.
@@ -19,13 +20,13 @@ const PLACES_MAX: usize = 20;
 pub enum Detail {
     /// Faults, warnings and the verdict.
     Quiet,
-    /// Notes and what is good, too.
+    /// Also notes and what is good.
     Usual,
-    /// The settings in effect, too, and every good app by itself.
+    /// Also the settings in effect, and every good app by itself.
     All,
 }
 
-/// What was asked with `--live`, and how it went.
+/// The results of `--live`, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub good: usize,
@@ -61,23 +62,23 @@ pub struct CheckReport {
     bad: Vec<(String, String)>,
     apps: Tally,
     sinks: Tally,
-    state: Tally,
+    cluster_store: Tally,
 }
 
-/// What something is that was asked.
+/// What was checked with `--live`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     App,
     Sink,
-    State,
+    ClusterStore,
 }
 
-/// How it went.
+/// The result of one check with `--live`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckOutcome {
     Good(String),
     NotAsked(String),
-    /// What is wrong, and below it what to do.
+    /// What is wrong, and in the next line what to do.
     Bad(String),
 }
 
@@ -90,7 +91,7 @@ impl CheckReport {
         self.warnings.push(text.into());
     }
 
-    /// Notes about several apps, each with its app's name; equal ones become one.
+    /// Notes about several apps, each with the app's name; equal ones become one.
     pub fn note_of_apps(&mut self, notes: Vec<(String, String)>) {
         self.notes.extend(fold(notes, false));
     }
@@ -99,7 +100,7 @@ impl CheckReport {
         let tally = match subject {
             Subject::App => &mut self.apps,
             Subject::Sink => &mut self.sinks,
-            Subject::State => &mut self.state,
+            Subject::ClusterStore => &mut self.cluster_store,
         };
         let (number, list, text) = match outcome {
             CheckOutcome::Good(text) => (&mut tally.good, &mut self.good, text),
@@ -110,21 +111,20 @@ impl CheckReport {
         list.push((name, text));
     }
 
-    /// Whether nothing that was asked is wrong.
+    /// Whether nothing that was checked is wrong.
     pub fn is_good(&self) -> bool {
         self.bad.is_empty()
     }
 
-    /// The verdict of `check --live`; `None` if nothing was there to ask.
+    /// The verdict of `check --live`; `None` if there was nothing to check.
     fn live_verdict(&self) -> Option<String> {
-        let parts = [(self.apps, "app"), (self.sinks, "sink"), (self.state, "shared state")];
+        let parts = [(self.apps, "app"), (self.sinks, "sink"), (self.cluster_store, "cluster store")];
         let parts: Vec<String> =
             parts.iter().filter(|(tally, _)| tally.total() > 0).map(|(tally, what)| tally.text(what)).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// Prints it. `settings` are those in effect; `verdict` is that about the configuration, which that of `--live`
-    /// takes the place of.
+    /// Prints it. `settings` are those in effect; `verdict` is that about the configuration, used if `--live` has none.
     pub fn print(self, detail: Detail, settings: &str, verdict: &str, out: &mut impl Write) -> io::Result<()> {
         let prefix = if detail == Detail::All { "# " } else { "" };
         if detail == Detail::All {
@@ -160,7 +160,7 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Where several say the same but for their own name, it is said once, with how many, and their names below if wanted.
+/// Texts that differ only in their app's name become one, with how many there are, and with the names below if wanted.
 fn fold(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
     let mut at: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<(String, Vec<(String, String)>)> = Vec::new();
@@ -196,10 +196,10 @@ fn group_text(general: &str, members: &[(String, String)], with_names: bool) -> 
     text
 }
 
-/// The text without the name of the one it is about, and without the name that WeChat gave the call.
+/// The text without the app's name and without WeChat's request id.
 fn generalize(name: &str, text: &str) -> String {
     let mut text = text.replace(name, "APPID");
-    // An agent's messages name the corporation, too.
+    // Messages about an agent also name the corporation.
     if let Some((corporation, _)) = name.split_once(':').filter(|(corporation, _)| !corporation.is_empty()) {
         text = text.replace(corporation, "APPID");
     }

@@ -1,13 +1,11 @@
-//! A node that follows another by its side port: everything comes once, then what changes, by one question at a time.
+//! A follower's store: the records of a leader, read through the leader's HTTP API.
 //!
-//! Never calls WeChat and changes nothing at the node it follows; a wish has that node look into a value. What is heard
-//! is judged like an answer of WeChat's, sealed with a secret of this process alone, and handed on as a record.
+//! The follower asks one question at a time. The first answer lists every credential, each later one lists what has
+//! changed. The leader holds a question back until there is a change, but no longer than `poll_every_ms`: so a change
+//! arrives at once, and a leader that hangs is noticed soon. From time to time everything is listed again, so that a wrong
+//! answer does not last until the next renewal. Answers are checked as if they came from a platform.
 //!
-//! What the other node lists counts, whatever it listed before (`known`). Now and then everything is asked for again,
-//! so that nothing wrong lasts until the next renewal.
-//!
-//! The question waits at the other node until there is something to tell, and not longer than `poll_every_ms`: that is
-//! the hint of a change and the safety net at once, and a node that hangs is noticed as soon.
+//! Never calls a platform and changes nothing at the leader; a refresh request has the leader verify or renew a value.
 
 mod client;
 mod leader_records;
@@ -35,201 +33,223 @@ use client::{LeaderClient, LeaderFault};
 use leader_records::{LeaderRecords, RecordUpdate};
 use page::LeaderPage;
 
-/// A wish and what comes of it may take so long.
-const REQUEST_MAX: Duration = Duration::from_secs(20);
-/// Wishes under way; more wait for their turn.
-const REQUESTS_MAX: usize = 16;
-/// Between rounds in which no node answered, at first and at most.
+/// How long a refresh request may take.
+const REFRESH_MAX: Duration = Duration::from_secs(20);
+/// How many refresh requests are sent at once; more wait.
+const REFRESHES_MAX: usize = 16;
+/// The pause between rounds in which no leader answered, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// The same when the fault is this process's own and passes.
-const PAUSE_OF_OURS: Duration = Duration::from_secs(1);
-/// A node that was followed for so long is not in the same trouble as before.
-const WELL: Duration = Duration::from_secs(10);
-/// Between two questions at the least, once everything has been told: many changes in a row come together.
+/// The pause after a fault of this process, which passes.
+const PAUSE_AFTER_OWN_FAULT: Duration = Duration::from_secs(1);
+/// When a leader was followed for so long, its next failure is a new one.
+const FOLLOWED_LONG: Duration = Duration::from_secs(10);
+/// The least time between two questions when nothing is left to list: many changes in a row come together.
 const SPACING: Duration = Duration::from_millis(200);
-/// The same trouble is logged at most so often.
+/// The same failure is logged at most so often.
 const LOG_AGAIN_MS: u64 = 60_000;
-/// Everything is asked for again after about so long.
+/// Everything is listed again after about so long.
 const LIST_AGAIN: Duration = Duration::from_secs(600);
-/// A node that has been out of touch with those who renew for so long is left, if there is another to follow.
+/// A leader that has been cut off for so long from the nodes that renew is left, if there is another URL.
 const CUT_OFF_MS: u64 = 180_000;
-/// Answers in which everything has been told, or never will be.
+/// A listing that needs more answers never ends.
 const PAGES_MAX: usize = 2_000;
 
-/// Why there is no such store: always something in the configuration.
+/// Why the store cannot be built: a mistake in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaderConfigError {
-    #[error("state.upstream_ca_file {path}: {reason}")]
+    #[error("state.leader_ca_file {path}: {reason}")]
     CaFile { path: PathBuf, reason: String },
     #[error("{0}")]
     Tls(String),
 }
 
 impl LeaderConfigError {
-    fn of(fault: TlsFault, nodes: &LeaderOptions) -> LeaderConfigError {
-        match (fault, &nodes.ca_file) {
+    fn of(fault: TlsFault, options: &LeaderOptions) -> LeaderConfigError {
+        match (fault, &options.ca_file) {
             (TlsFault::CaFile(reason), Some(path)) => LeaderConfigError::CaFile { path: path.clone(), reason },
             (fault, _) => LeaderConfigError::Tls(fault.to_string()),
         }
     }
 }
 
-/// The store that another node is.
+/// The records of a leader.
 pub struct HttpStore {
     urls: Vec<String>,
-    /// Which of them is followed, or tried.
-    at: AtomicUsize,
+    /// The index of the URL that is followed, or tried.
+    current: AtomicUsize,
     client: LeaderClient,
     wait: Duration,
     seal_secret: Secret,
-    /// Since [`ClusterStore::watch`] was called.
+    /// Set while [`ClusterStore::watch`] runs.
     watching: Mutex<Option<WatchState>>,
-    requests: Semaphore,
+    refreshes: Semaphore,
 }
 
-/// What is watched, and who hears of it.
+/// What is watched, and where changes go.
 struct WatchState {
-    known: LeaderRecords,
-    sender: mpsc::Sender<ClusterEvent>,
+    records: LeaderRecords,
+    events: mpsc::Sender<ClusterEvent>,
 }
 
-/// What is said of a node that is left for another.
 const LEADER_CUT_OFF: LeaderFault = LeaderFault::of(
     "has not heard from a node that renews for minutes",
     "see what that node follows, and whether the network lets it through",
 );
-/// What is said of a store whose watching has not begun.
-const NOT_YET: &str = "has not been asked yet";
+
+/// Why a leader is followed no longer.
+enum FollowEnd {
+    Leader(LeaderFault),
+    /// The node stops.
+    ReceiverGone,
+}
+
+impl From<LeaderFault> for FollowEnd {
+    fn from(fault: LeaderFault) -> FollowEnd {
+        FollowEnd::Leader(fault)
+    }
+}
+
+impl<T> From<mpsc::error::SendError<T>> for FollowEnd {
+    fn from(_: mpsc::error::SendError<T>) -> FollowEnd {
+        FollowEnd::ReceiverGone
+    }
+}
 
 impl HttpStore {
-    /// Reads `ca_file`; connects nowhere. The secret seals what this process hands itself.
-    pub fn new(nodes: &LeaderOptions, seal_secret: Secret) -> Result<Arc<HttpStore>, LeaderConfigError> {
+    /// Reads `ca_file` and connects nowhere. The records handed to this process are sealed with `seal_secret`.
+    pub fn new(options: &LeaderOptions, seal_secret: Secret) -> Result<Arc<HttpStore>, LeaderConfigError> {
         Ok(Arc::new(HttpStore {
-            urls: nodes.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
-            at: AtomicUsize::new(0),
-            client: LeaderClient::new(nodes)?,
-            // The other node counts whole seconds.
-            wait: Duration::from_secs(nodes.poll_every_ms.div_ceil(1000).clamp(1, 60)),
+            urls: options.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            current: AtomicUsize::new(0),
+            client: LeaderClient::new(options)?,
+            // The leader counts whole seconds.
+            wait: Duration::from_secs(options.poll_every_ms.div_ceil(1000).clamp(1, 60)),
             seal_secret,
             watching: Mutex::new(None),
-            requests: Semaphore::new(REQUESTS_MAX),
+            refreshes: Semaphore::new(REFRESHES_MAX),
         }))
     }
 
-    /// Follows whichever node answers, until the end of it all.
+    /// Follows whichever leader answers, until the node stops.
     async fn follow(&self, sender: mpsc::Sender<ClusterEvent>) {
-        let (mut events, mut log) = (EventSender::new(sender), RepeatThrottle::default());
+        let (mut events, mut throttle) = (EventSender::new(sender), RepeatThrottle::default());
         let (mut failed, mut pause): (Vec<(usize, LeaderFault)>, _) = (Vec::new(), PAUSE_MIN);
         loop {
-            let (at, begun) = (self.at.load(Relaxed), Instant::now());
-            let Err(fault) = self.follow_one(at, &mut events).await else { return };
-            if begun.elapsed() >= WELL {
+            let (at, begun) = (self.current.load(Relaxed), Instant::now());
+            let fault = match self.follow_one(at, &mut events).await {
+                Err(FollowEnd::Leader(fault)) => fault,
+                Ok(()) | Err(FollowEnd::ReceiverGone) => return,
+            };
+            if begun.elapsed() >= FOLLOWED_LONG {
                 (failed, pause) = (Vec::new(), PAUSE_MIN);
             }
             if fault.is_own_fault {
-                if !events.reachable(Err(self.all_failed(&[(at, fault)]))).await {
+                if events.send_reachable(Err(self.all_failed(&[(at, fault)]))).await.is_err() {
                     return;
                 }
-                sleep(PAUSE_OF_OURS).await;
+                sleep(PAUSE_AFTER_OWN_FAULT).await;
                 continue;
             }
-            // Of a single one the receiver is told.
-            if self.urls.len() > 1 && log.say((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some() {
+            // With a single URL the receiver logs the failure.
+            if self.urls.len() > 1 && throttle.say((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some() {
                 let (url, advice) = (self.urls.get(at), fault.advice);
-                tracing::warn!(url, advice, "one of the nodes in upstream {}; the next is tried", fault.text);
+                tracing::warn!(url, advice, "the leader {}; trying the next of leader_urls", fault.text);
             }
             failed.push((at, fault));
-            self.at.store((at + 1) % self.urls.len().max(1), Relaxed);
+            self.current.store((at + 1) % self.urls.len().max(1), Relaxed);
             if failed.len() < self.urls.len() {
                 continue;
             }
-            events.reachable(Err(self.all_failed(&std::mem::take(&mut failed)))).await;
+            if events.send_reachable(Err(self.all_failed(&std::mem::take(&mut failed)))).await.is_err() {
+                return;
+            }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 
-    /// Follows one node until that fails; `Ok` if nobody listens any more.
-    async fn follow_one(&self, at: usize, events: &mut EventSender) -> Result<(), LeaderFault> {
+    /// Follows one leader until that fails.
+    async fn follow_one(&self, at: usize, events: &mut EventSender) -> Result<(), FollowEnd> {
         let Some(url) = self.urls.get(at) else { return Ok(()) };
         let (mut after, mut pages): (Option<String>, usize) = (None, 0);
-        // Everything is being told, for the first time or again.
-        let (mut listing, mut first) = (false, true);
+        let (mut is_listing, mut is_first) = (false, true);
         let mut list_again = Instant::now();
         loop {
             let begun = Instant::now();
             let (page, moment) = self.ask_page(url, None, after.as_deref()).await?;
             if page.from_start {
-                (listing, pages) = (true, 0);
+                (is_listing, pages) = (true, 0);
                 list_again = Instant::now() + LIST_AGAIN.mul_f64(0.8 + fastrand::f64() * 0.4);
                 self.with_records(LeaderRecords::begin_listing);
             }
             pages = if page.more { pages + 1 } else { 0 };
             if pages >= PAGES_MAX {
-                return Err(LeaderFault::of("never ends telling what it has", "see whether it is a tokencached"));
+                let advice = "see whether it is a tokencached";
+                return Err(LeaderFault::of("never ends telling what it has", advice).into());
             }
-            let told = self.with_records(|known| known.take(&page, url, moment, listing, None)).unwrap_or_default();
-            if !events.seen(told).await {
-                return Ok(());
-            }
+            let updates = self.with_records(|records| records.take(&page, url, moment, is_listing, None));
+            events.send_records(updates.unwrap_or_default()).await?;
             if !page.more {
-                if std::mem::take(&mut listing) && !self.listed(url, moment, std::mem::take(&mut first), events).await {
-                    return Ok(());
+                if std::mem::take(&mut is_listing) {
+                    self.finish_listing(url, moment, std::mem::take(&mut is_first), events).await?;
                 }
-                if !events.complete(moment.sent_ms.saturating_sub(page.age_ms)).await {
-                    return Ok(());
-                }
+                events.send_up_to_date(moment.sent_ms.saturating_sub(page.age_ms)).await?;
                 if self.urls.len() > 1 && page.age_ms >= CUT_OFF_MS {
-                    return Err(LEADER_CUT_OFF);
+                    return Err(LEADER_CUT_OFF.into());
                 }
                 self.pace(begun.elapsed(), page.credentials.is_empty()).await;
             }
-            let again = !page.more && Instant::now() >= list_again;
-            after = Some(page.cursor).filter(|_| !again);
+            let list_now = !page.more && Instant::now() >= list_again;
+            after = Some(page.cursor).filter(|_| !list_now);
         }
     }
 
-    /// Everything has been told: so nobody waits for what was not among it.
-    async fn listed(&self, url: &str, moment: Moment, first: bool, events: &mut EventSender) -> bool {
-        let missing = self.with_records(|known| {
-            let missing: Vec<usize> = known.unlisted().collect();
-            let one = missing.first().map(|index| known.watched(*index).clone());
-            let told: Vec<RecordUpdate> = missing.into_iter().map(|index| known.as_it_is(index, moment)).collect();
-            (told, one)
+    /// After a whole listing: sends the records that were not in it too, so that nobody waits for them.
+    async fn finish_listing(
+        &self,
+        url: &str,
+        moment: Moment,
+        is_first: bool,
+        events: &mut EventSender,
+    ) -> Result<(), FollowEnd> {
+        let missing = self.with_records(|records| {
+            let missing: Vec<usize> = records.unlisted().collect();
+            let one = missing.first().map(|index| records.watched(*index).clone());
+            let updates: Vec<RecordUpdate> =
+                missing.into_iter().map(|index| records.last_known(index, moment)).collect();
+            (updates, one)
         });
-        let Some((told, one)) = missing else { return false };
-        let count = told.len();
-        if !events.seen(told).await {
-            return false;
-        }
-        let standing = match one {
+        let Some((updates, one)) = missing else { return Err(FollowEnd::ReceiverGone) };
+        let count = updates.len();
+        events.send_records(updates).await?;
+        let reachable = match one {
             None => Ok(()),
             Some(WatchedRecord { app, kind, .. }) => {
                 let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
                 Err(Unreachable {
-                    text: format!("at {url} does not show {kind} of {app}{others} to this node"),
+                    text: format!("the leader {url} does not show {kind} of {app}{others} to this node"),
                     advice: "configure it there too, and give this node's key the rights read and refresh for the app",
                     unknown: false,
                 })
             }
         };
-        if first {
-            tracing::info!(url, missing = clock::nonzero(count as u64), "follows another node");
+        if is_first {
+            tracing::info!(url, missing = clock::nonzero(count as u64), "following the leader");
         }
-        events.reachable(standing).await
+        Ok(events.send_reachable(reachable).await?)
     }
 
-    /// A node that answers at once, whatever it was asked to wait for, is not asked all the time.
-    async fn pace(&self, took: Duration, nothing_new: bool) {
-        if nothing_new && took < self.wait / 2 {
+    /// Waits, so that a leader which answers at once is not asked without a pause.
+    async fn pace(&self, took: Duration, is_unchanged: bool) {
+        if is_unchanged && took < self.wait / 2 {
             sleep(self.wait).await;
         } else if took < SPACING {
             sleep(SPACING - took).await;
         }
     }
 
-    /// One answer, and when its clock was read.
+    /// Asks for one page. Returns it and the reading of the leader's clock.
     async fn ask_page(
         &self,
         url: &str,
@@ -246,37 +266,32 @@ impl HttpStore {
         let received_ms = clock::boot_ms();
         let body = zeroize::Zeroizing::new(body);
         let page = LeaderPage::parse(&body, after)?;
-        // What it waited for had passed before it read its clock.
+        // The leader read its clock after it had held the question back.
         let sent_ms = sent_ms.saturating_add(page.waited_ms).min(received_ms);
         let moment = Moment { store_ms: page.now_ms, sent_ms, received_ms };
         Ok((page, moment))
     }
 
-    /// Has the value looked into there, and brings what it is then.
-    async fn refresh_at_leader(
-        &self,
-        tag: &str,
-        generation: Option<u64>,
-        why: RefreshReason,
-    ) -> Result<(), Unreachable> {
-        let asked = self.with_records(|known| {
-            let index = known.index(tag)?;
-            Some((known.watched(index).clone(), known.live(index, clock::boot_ms())))
+    /// Has a leader verify or renew a value, and sends the record as it is afterwards.
+    async fn refresh(&self, tag: &str, generation: Option<u64>, why: RefreshReason) -> Result<(), Unreachable> {
+        let known = self.with_records(|records| {
+            let index = records.index(tag)?;
+            Some((records.watched(index).clone(), records.live(index, clock::boot_ms())))
         });
-        let Some((watched, live)) = asked.flatten() else { return Err(not_yet()) };
-        let _turn = self.requests.acquire().await;
-        let body = LeaderRequest::of(generation, why, live);
-        let mut last = not_yet();
-        // The one that is followed first; another only if that one has not judged the request.
-        let first = self.at.load(Relaxed);
-        for turn in 0..self.urls.len() {
-            let Some(url) = self.urls.get((first + turn) % self.urls.len()) else { break };
-            match self.refresh_at(url, &watched, &body).await {
+        let Some((watched, live)) = known.flatten() else { return Err(not_watching()) };
+        let _permit = self.refreshes.acquire().await;
+        let call = LeaderCall::of(generation, why, live);
+        let mut last = not_watching();
+        // The current leader first, and another only if that one has not judged the request.
+        let first = self.current.load(Relaxed);
+        for step in 0..self.urls.len() {
+            let Some(url) = self.urls.get((first + step) % self.urls.len()) else { break };
+            match self.refresh_at(url, &watched, &call).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => {
-                    let refused = fault.refused.is_some() || fault.is_own_fault;
+                    let is_final = fault.refused.is_some() || fault.is_own_fault;
                     last = unreachable(url, fault);
-                    if refused {
+                    if is_final {
                         break;
                     }
                 }
@@ -285,45 +300,47 @@ impl HttpStore {
         Err(last)
     }
 
-    async fn refresh_at(&self, url: &str, watched: &WatchedRecord, wish: &LeaderRequest) -> Result<(), LeaderFault> {
-        let looked = match wish {
-            LeaderRequest::AlreadyReplaced => Ok(()),
-            LeaderRequest::Probe => self.post(url, watched, "probe", String::new()).await,
-            LeaderRequest::Refresh(body) => self.post(url, watched, "refresh", body.to_string()).await,
+    async fn refresh_at(&self, url: &str, watched: &WatchedRecord, call: &LeaderCall) -> Result<(), LeaderFault> {
+        let called = match call {
+            LeaderCall::None => Ok(()),
+            LeaderCall::Probe => self.post(url, watched, "probe", String::new()).await,
+            LeaderCall::Refresh(body) => self.post(url, watched, "refresh", body.to_string()).await,
         };
-        match looked {
+        match called {
             Err(fault) if fault.refused.is_none() => return Err(fault),
             _ => {}
         }
         let (page, moment) = self.ask_page(url, Some(&watched.app), None).await?;
-        let told = self.with_watching(|watching| {
-            let asked_for = watching.known.index(&watched.tag).filter(|_| matches!(wish, LeaderRequest::Refresh(_)));
-            (watching.known.take(&page, url, moment, true, asked_for), EventSender::new(watching.sender.clone()))
+        let updates = self.with_watch_state(|state| {
+            let reported = state.records.index(&watched.tag).filter(|_| matches!(call, LeaderCall::Refresh(_)));
+            (state.records.take(&page, url, moment, true, reported), EventSender::new(state.events.clone()))
         });
-        if let Some((told, events)) = told {
-            events.seen(told).await;
+        if let Some((updates, events)) = updates {
+            // The error means that the node stops.
+            let _ = events.send_records(updates).await;
         }
-        looked
+        called
     }
 
     async fn post(&self, url: &str, watched: &WatchedRecord, what: &str, body: String) -> Result<(), LeaderFault> {
-        let mut path = url::Url::parse(url).map_err(|_| LeaderFault::of("is no address", "see upstream in [state]"))?;
+        let mut path =
+            url::Url::parse(url).map_err(|_| LeaderFault::of("is no address", "see leader_urls in [state]"))?;
         if let Ok(mut segments) = path.path_segments_mut() {
             segments.pop_if_empty().extend(["v1", "apps", &watched.app, "credentials", watched.kind, what]);
         }
-        match self.client.post(path.as_str(), body, REQUEST_MAX).await {
+        match self.client.post(path.as_str(), body, REFRESH_MAX).await {
             Ok(_) => Ok(()),
-            // No call is known that tries a value of this kind.
+            // There is no call that probes a value of this type.
             Err(fault) if fault.refused == Some(reqwest::StatusCode::CONFLICT) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
 
     fn with_records<R>(&self, with: impl FnOnce(&mut LeaderRecords) -> R) -> Option<R> {
-        self.with_watching(|watching| with(&mut watching.known))
+        self.with_watch_state(|state| with(&mut state.records))
     }
 
-    fn with_watching<R>(&self, with: impl FnOnce(&mut WatchState) -> R) -> Option<R> {
+    fn with_watch_state<R>(&self, with: impl FnOnce(&mut WatchState) -> R) -> Option<R> {
         self.watching.lock().as_mut().map(with)
     }
 
@@ -336,85 +353,80 @@ impl HttpStore {
     }
 }
 
-/// What is sent there for a wish.
-enum LeaderRequest {
-    /// By the value itself: the other node's count may be another.
+/// The call to the leader that a refresh request leads to.
+enum LeaderCall {
+    /// With the value itself in the body: the leader may count generations differently.
     Refresh(zeroize::Zeroizing<String>),
     Probe,
-    /// It is about an earlier value than the present one.
-    AlreadyReplaced,
+    /// The request is about an earlier value than the present one.
+    None,
 }
 
-impl LeaderRequest {
-    /// `live` is the value that lives here, with its generation. What is said of none is said of whatever is there.
-    fn of(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> LeaderRequest {
+impl LeaderCall {
+    /// `live` is the present value, with its generation. Without one, the request is about whatever the leader has.
+    fn of(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> LeaderCall {
         match live {
-            // A rival's fetch may have killed the value or not: a trial tells.
-            _ if matches!(why, RefreshReason::Probe | RefreshReason::ForeignWriter) => LeaderRequest::Probe,
-            None => LeaderRequest::Refresh(String::new().into()),
-            Some((ours, _)) if generation.is_some_and(|generation| generation != ours) => {
-                LeaderRequest::AlreadyReplaced
-            }
-            Some((_, token)) => {
-                LeaderRequest::Refresh(serde_json::json!({ "token": token.expose() }).to_string().into())
-            }
+            // Another program's fetch may have ended the value or not: a probe tells.
+            _ if matches!(why, RefreshReason::Probe | RefreshReason::ForeignWriter) => LeaderCall::Probe,
+            None => LeaderCall::Refresh(String::new().into()),
+            Some((present, _)) if generation.is_some_and(|generation| generation != present) => LeaderCall::None,
+            Some((_, token)) => LeaderCall::Refresh(serde_json::json!({ "token": token.expose() }).to_string().into()),
         }
     }
 }
 
 fn unreachable(url: &str, fault: LeaderFault) -> Unreachable {
-    Unreachable { text: format!("at {url} {}", fault.text), advice: fault.advice, unknown: false }
+    Unreachable { text: format!("the leader {url} {}", fault.text), advice: fault.advice, unknown: false }
 }
 
-fn not_yet() -> Unreachable {
-    Unreachable { text: NOT_YET.to_owned(), advice: "wait a moment", unknown: false }
+fn not_watching() -> Unreachable {
+    Unreachable { text: "the leader has not been asked yet".to_owned(), advice: "wait a moment", unknown: false }
 }
 
-/// Tells the receiver; what is reachable only when that changes.
+type SendResult = Result<(), mpsc::error::SendError<ClusterEvent>>;
+
+/// Sends events to the node. An error means that the node stops.
 struct EventSender {
     sender: mpsc::Sender<ClusterEvent>,
-    last: Option<Result<(), Unreachable>>,
+    last_reachable: Option<Result<(), Unreachable>>,
 }
 
 impl EventSender {
     fn new(sender: mpsc::Sender<ClusterEvent>) -> EventSender {
-        EventSender { sender, last: None }
+        EventSender { sender, last_reachable: None }
     }
 
-    /// False if nobody listens any more.
-    async fn seen(&self, told: Vec<RecordUpdate>) -> bool {
-        for (index, record, moment) in told {
-            if self.sender.send(ClusterEvent::RecordChanged { index, record, moment }).await.is_err() {
-                return false;
-            }
+    async fn send_records(&self, updates: Vec<RecordUpdate>) -> SendResult {
+        for (index, record, moment) in updates {
+            self.sender.send(ClusterEvent::RecordChanged { index, record, moment }).await?;
         }
-        true
+        Ok(())
     }
 
-    /// All that is known there has been told, as of that instant.
-    async fn complete(&self, as_of_ms: BootMs) -> bool {
-        self.sender.send(ClusterEvent::UpToDate { as_of_ms }).await.is_ok()
+    async fn send_up_to_date(&self, as_of_ms: BootMs) -> SendResult {
+        self.sender.send(ClusterEvent::UpToDate { as_of_ms }).await
     }
 
-    async fn reachable(&mut self, standing: Result<(), Unreachable>) -> bool {
-        if standing.is_err() && self.last.as_ref() == Some(&standing) {
-            return true;
+    /// Sends the same error only once.
+    async fn send_reachable(&mut self, reachable: Result<(), Unreachable>) -> SendResult {
+        if reachable.is_err() && self.last_reachable.as_ref() == Some(&reachable) {
+            return Ok(());
         }
-        self.last = Some(standing.clone());
-        self.sender.send(ClusterEvent::Reachable(standing)).await.is_ok()
+        self.last_reachable = Some(reachable.clone());
+        self.sender.send(ClusterEvent::Reachable(reachable)).await
     }
 }
 
 impl ClusterStore for HttpStore {
-    /// The last record heard of. What would change one is done by the node that is followed.
+    /// Returns the last record that was listed. Only the leader changes records.
     fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
         Box::pin(async move {
             if op != Op::Read {
-                let text = "is another node's, and only followed here".to_owned();
+                let text = "the leader changes its records itself; a follower only reads them".to_owned();
                 return Err(Unreachable { text, advice: "nothing: that node renews", unknown: false });
             }
-            let last = self.with_records(|known| known.last(known.index(tag)?)).flatten();
-            let (record, moment) = last.ok_or_else(not_yet)?;
+            let last = self.with_records(|records| records.last(records.index(tag)?)).flatten();
+            let (record, moment) = last.ok_or_else(not_watching)?;
             Ok(StoreAnswer { outcome: OpOutcome::Done, record, moment })
         })
     }
@@ -426,32 +438,31 @@ impl ClusterStore for HttpStore {
         why: RefreshReason,
     ) -> StoreFuture<'a, Result<(), Unreachable>> {
         Box::pin(async move {
-            match timeout(REQUEST_MAX, self.refresh_at_leader(tag, generation, why)).await {
-                Ok(looked) => looked,
-                Err(_) => Err(Unreachable {
-                    text: "has not looked into the value in time".to_owned(),
-                    advice: "look at the node that is followed",
+            timeout(REFRESH_MAX, self.refresh(tag, generation, why)).await.unwrap_or_else(|_| {
+                Err(Unreachable {
+                    text: "the leader did not verify the value in time".to_owned(),
+                    advice: "look at the leader's log",
                     unknown: false,
-                }),
-            }
+                })
+            })
         })
     }
 
     fn watch(
         self: Arc<Self>,
         watched: Arc<[WatchedRecord]>,
-        sender: mpsc::Sender<ClusterEvent>,
+        events: mpsc::Sender<ClusterEvent>,
         end: CancellationToken,
     ) -> StoreFuture<'static, ()> {
-        let known = LeaderRecords::new(watched, &self.seal_secret);
-        *self.watching.lock() = Some(WatchState { known, sender: sender.clone() });
+        let records = LeaderRecords::new(watched, &self.seal_secret);
+        *self.watching.lock() = Some(WatchState { records, events: events.clone() });
         Box::pin(async move {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {}
-                () = self.follow(sender) => {}
+                () = self.follow(events) => {}
             }
-            // Whoever waits for sender learns that there will be none.
+            // Drops the sender: the receiver sees that no more events come.
             *self.watching.lock() = None;
         })
     }
@@ -478,7 +489,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_descriptor_a_followed_node_is_not_left_for_another() {
-        let nodes = LeaderOptions {
+        let options = LeaderOptions {
             urls: vec!["http://a.test".to_owned(), "http://b.test".to_owned()],
             key: None,
             key_origin: None,
@@ -488,13 +499,13 @@ mod tests {
             node: "follower".into(),
         };
         let store = HttpStore {
-            urls: nodes.urls.clone(),
-            at: AtomicUsize::new(0),
-            client: LeaderClient::with_resolver(&nodes, Arc::new(ExhaustedResolver)).unwrap(),
+            urls: options.urls.clone(),
+            current: AtomicUsize::new(0),
+            client: LeaderClient::with_resolver(&options, Arc::new(ExhaustedResolver)).unwrap(),
             wait: Duration::from_secs(1),
             seal_secret: Secret::new("s".into()),
             watching: Mutex::new(None),
-            requests: Semaphore::new(REQUESTS_MAX),
+            refreshes: Semaphore::new(REFRESHES_MAX),
         };
         let (sender, mut told) = mpsc::channel(1);
         let told = tokio::select! {
@@ -502,8 +513,8 @@ mod tests {
             told = told.recv() => told,
         };
         let Some(ClusterEvent::Reachable(Err(fault))) = told else { panic!("something else is told") };
-        assert!(fault.text.starts_with("at http://a.test cannot be asked"), "{}", fault.text);
+        assert!(fault.text.starts_with("the leader http://a.test cannot be asked"), "{}", fault.text);
         assert_eq!(fault.advice, descriptors::REMEDY);
-        assert_eq!(store.at.load(Relaxed), 0);
+        assert_eq!(store.current.load(Relaxed), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! A store in the memory of one process, for tests and simulations: [`Record::apply`] under a lock.
 //!
-//! Never anything but correct and at once, unless it is told to be out of reach.
+//! Answers at once and correctly, except while [`MemoryStore::set_down`] makes it unreachable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::record::{Op, Record};
 use super::{ClusterEvent, ClusterStore, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord};
 use crate::clock::Clock;
 
-/// The store itself. Every node has it by the same `Arc`.
+/// The store. All nodes of a test hold the same `Arc`.
 pub struct MemoryStore {
     records: Mutex<HashMap<String, Record>>,
-    told: broadcast::Sender<MemoryEvent>,
+    events: broadcast::Sender<MemoryEvent>,
     down: AtomicBool,
     clock: Arc<dyn Clock>,
 }
@@ -34,17 +34,17 @@ enum MemoryEvent {
     },
 }
 
-/// Changes that a slow watcher may be behind; then it reads all again.
+/// How many changes a slow watcher may be behind; then it reads all records again.
 const BEHIND_MAX: usize = 1024;
 
 impl MemoryStore {
-    /// An empty one, on that clock.
+    /// An empty store on that clock.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<MemoryStore> {
-        let (told, _) = broadcast::channel(BEHIND_MAX);
-        Arc::new(MemoryStore { records: Mutex::default(), told, down: AtomicBool::new(false), clock })
+        let (events, _) = broadcast::channel(BEHIND_MAX);
+        Arc::new(MemoryStore { records: Mutex::default(), events, down: AtomicBool::new(false), clock })
     }
 
-    /// From now on nobody reaches it, or everybody does again.
+    /// Makes the store unreachable for all nodes, or reachable again.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Release);
     }
@@ -52,23 +52,23 @@ impl MemoryStore {
     /// Forgets everything, as `FLUSHALL` does.
     pub fn flush(&self) {
         let tags: Vec<String> = std::mem::take(&mut *self.records.lock()).into_keys().collect();
-        tags.into_iter().for_each(|tag| self.tell(MemoryEvent::Changed(tag)));
+        tags.into_iter().for_each(|tag| self.send(MemoryEvent::Changed(tag)));
     }
 
-    /// The record of that tag.
+    /// The record of that tag, as it is now.
     pub fn record(&self, tag: &str) -> Record {
         self.records.lock().get(tag).cloned().unwrap_or_default()
     }
 
-    /// Puts another in its place.
+    /// Replaces a record.
     pub fn put(&self, tag: &str, record: Record) {
         self.records.lock().insert(tag.to_owned(), record);
-        self.tell(MemoryEvent::Changed(tag.to_owned()));
+        self.send(MemoryEvent::Changed(tag.to_owned()));
     }
 
-    /// Nobody may be listening.
-    fn tell(&self, told: MemoryEvent) {
-        let _ = self.told.send(told);
+    fn send(&self, event: MemoryEvent) {
+        // The error means that nobody watches.
+        let _ = self.events.send(event);
     }
 
     fn moment(&self) -> Moment {
@@ -76,34 +76,38 @@ impl MemoryStore {
         Moment { store_ms: u64::try_from(now.unix_ms).unwrap_or(0), sent_ms: now.boot_ms, received_ms: now.boot_ms }
     }
 
-    fn reach(&self) -> Result<(), Unreachable> {
+    fn check_up(&self) -> Result<(), Unreachable> {
         if self.down.load(Ordering::Acquire) {
-            return Err(Unreachable { text: "is out of reach".into(), advice: "bring it back", unknown: false });
+            return Err(Unreachable {
+                text: "the cluster store is out of reach".into(),
+                advice: "bring it back",
+                unknown: false,
+            });
         }
         Ok(())
     }
 
     fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, Unreachable> {
-        self.reach()?;
+        self.check_up()?;
         let moment = self.moment();
         let mut records = self.records.lock();
         let mut record = records.get(tag).cloned().unwrap_or_default();
         let outcome = record.apply(op, moment.store_ms);
         let before = records.insert(tag.to_owned(), record.clone());
         drop(records);
-        let looks = |record: &Record| (record.unsettled, record.value.clone());
-        if looks(&before.unwrap_or_default()) != looks(&record) {
-            self.tell(MemoryEvent::Changed(tag.to_owned()));
+        let visible = |record: &Record| (record.unsettled, record.value.clone());
+        if visible(&before.unwrap_or_default()) != visible(&record) {
+            self.send(MemoryEvent::Changed(tag.to_owned()));
         }
         Ok(StoreAnswer { outcome, record, moment })
     }
 
-    async fn see(&self, watched: &[WatchedRecord], index: usize, sender: &mpsc::Sender<ClusterEvent>) {
-        if self.reach().is_err() {
+    async fn send_record(&self, watched: &[WatchedRecord], index: usize, sender: &mpsc::Sender<ClusterEvent>) {
+        if self.check_up().is_err() {
             return;
         }
         let record = self.record(&watched[index].tag);
-        // The receiver ends before its sender only at the end of it all.
+        // The receiver is gone only when the node stops.
         let _ = sender.send(ClusterEvent::RecordChanged { index, record, moment: self.moment() }).await;
     }
 }
@@ -120,15 +124,15 @@ impl ClusterStore for MemoryStore {
         why: RefreshReason,
     ) -> StoreFuture<'a, Result<(), Unreachable>> {
         Box::pin(async move {
-            self.reach()?;
-            let (done, over) = oneshot::channel();
-            self.tell(MemoryEvent::RefreshRequested {
+            self.check_up()?;
+            let (done, finished) = oneshot::channel();
+            self.send(MemoryEvent::RefreshRequested {
                 tag: tag.to_owned(),
                 generation,
                 why,
                 done: Arc::new(Mutex::new(Some(done))),
             });
-            let _ = over.await;
+            let _ = finished.await;
             Ok(())
         })
     }
@@ -139,25 +143,25 @@ impl ClusterStore for MemoryStore {
         sender: mpsc::Sender<ClusterEvent>,
         end: CancellationToken,
     ) -> StoreFuture<'static, ()> {
-        let mut told = self.told.subscribe();
+        let mut changes = self.events.subscribe();
         Box::pin(async move {
             let find = |tag: &str| watched.iter().position(|known| *known.tag == *tag);
             let mut all = true;
             loop {
                 if std::mem::take(&mut all) {
                     for index in 0..watched.len() {
-                        self.see(&watched, index, &sender).await;
+                        self.send_record(&watched, index, &sender).await;
                     }
                 }
-                let told = tokio::select! {
+                let change = tokio::select! {
                     biased;
                     () = end.cancelled() => return,
-                    told = told.recv() => told,
+                    change = changes.recv() => change,
                 };
-                match told {
+                match change {
                     Ok(MemoryEvent::Changed(tag)) => {
                         if let Some(index) = find(&tag) {
-                            self.see(&watched, index, &sender).await;
+                            self.send_record(&watched, index, &sender).await;
                         }
                     }
                     Ok(MemoryEvent::RefreshRequested { tag, generation, why, done }) => {

@@ -1,11 +1,19 @@
-//! Several nodes: every one answers every managed key from its own memory, and one of them renews.
+//! The cluster: several nodes that share state. Every node answers every managed key from its own memory, and one of
+//! them renews.
 //!
-//! `record` is what the shared store keeps of a credential and what nodes may do to it, `node_rules` what a node does next;
-//! both are pure. `seal` hides what is published. [`ClusterStore`] is what all stores can do: `redis` is the one that nodes
-//! share, `http` follows another node by its side port, `memory` is inside one process. `handle` is one credential's way
-//! to it. docs/en/many-nodes.md says why it is right.
+//! | module | what it is for |
+//! |---|---|
+//! | [`record`] | one credential's record in the store, and what nodes may do to it: leases, values, unsettled calls; pure |
+//! | [`node_rules`] | what a node does after each answer of the store; pure |
+//! | [`seal`] | encrypts the values and counts that nodes publish |
+//! | [`record_handle`] | one credential's access to the store: the steps of a renewal |
+//! | `redis` | the store that nodes share in a Redis |
+//! | [`http`] | a follower's store: the records of a leader, read through its HTTP API |
+//! | [`memory`] | a store inside one process, for tests |
 //!
-//! Never calls WeChat and never publishes a value to readers: that is the refresher's part.
+//! docs/en/cluster.md explains the protocol and why it is correct.
+//!
+//! Never calls a platform and never publishes a value to readers: the refresher does that.
 
 pub mod http;
 pub mod memory;
@@ -20,6 +28,7 @@ pub mod seal;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -29,75 +38,80 @@ pub use record::{CallEnd, NodeId, Op, OpOutcome, Record};
 
 use crate::clock::BootMs;
 
-/// Something under way.
+/// The answer to a call of the store, once it is there.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The store could not be asked, or its answer never came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the shared state {text}")]
+#[error("{text}")]
 pub struct Unreachable {
-    /// For people: what is wrong. Holds no secret.
+    /// What is wrong, for people. Holds no secret.
     pub text: String,
     /// What to do about it.
     pub advice: &'static str,
-    /// What was asked may have been done all the same.
+    /// The operation may have been done all the same.
     pub unknown: bool,
 }
 
-/// A store's answer.
+/// The store's answer to an operation.
 #[derive(Clone, Debug)]
 pub struct StoreAnswer {
     pub outcome: OpOutcome,
     /// The record as it is afterwards.
     pub record: Record,
-    /// The store's clock at that.
+    /// When the store answered.
     pub moment: Moment,
 }
 
-/// Why somebody who cannot look wants a value looked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a node that cannot call the platform asks another node to. Versions before this one know the words too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefreshReason {
-    /// A client says that WeChat refuses it.
+    /// A client reports that the platform refuses the value.
+    #[serde(rename = "refused")]
     Report,
-    /// A client came with a token of its own.
+    /// A client tried to store a token of its own: another program fetches for this app.
+    #[serde(rename = "rival")]
     ForeignWriter,
-    /// Somebody who may asks for it.
+    /// An authorized user asks for a renewal.
+    #[serde(rename = "asked")]
     Renew,
-    /// Somebody who may asks for the value to be tried, and nothing else.
+    /// An authorized user asks for a probe of the value, and no renewal.
+    #[serde(rename = "tried")]
     Probe,
 }
 
-/// A credential that a node keeps.
+/// A record that a node watches, and the credential it is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedRecord {
-    /// Names its record.
+    /// The record's name in the store.
     pub tag: Arc<str>,
-    /// The app's id (with its agent) and the kind's key, as the side port's API names the credential.
+    /// The app's id (with its agent) and the credential's type, as the HTTP API names them.
     pub app: String,
     pub kind: &'static str,
-    /// This node can call WeChat for it, so it takes others' wishes.
+    /// This node can call the platform for it, so it takes refresh requests of others.
     pub renews: bool,
 }
 
-/// What comes from the store by itself.
+/// What a store tells a node that watches it.
 #[derive(Debug)]
 pub enum ClusterEvent {
-    /// The record of a credential, by its index among those watched: it has changed, or all are read again.
+    /// A record, by its index among those watched. It has changed, or all records are read again.
     RecordChanged { index: usize, record: Record, moment: Moment },
-    /// A node that cannot call WeChat asks for a look. `done` is to fire when that is over.
+    /// Another node asks this one to verify or renew a value. `done` is sent when that is finished.
     RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
     /// Whether the store answers.
     Reachable(Result<(), Unreachable>),
-    /// From a node that is followed: what has been told is all that those who renew had made at that instant.
+    /// The records told so far are complete as of that instant. Only a leader's store says so.
     UpToDate { as_of_ms: BootMs },
 }
 
 /// A store that nodes share.
 pub trait ClusterStore: Send + Sync {
-    /// Does one thing to the record of that tag, all or nothing.
+    /// Applies an operation to the record of that tag, all or nothing.
     fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>>;
 
-    /// Has a node that can call WeChat look into a value. Ready when that is over; the record has come before.
+    /// Has a node that can call the platform verify or renew a value. Ready when that is finished; the changed record has
+    /// been sent to the watcher before.
     fn request_refresh<'a>(
         &'a self,
         tag: &'a str,
@@ -105,16 +119,16 @@ pub trait ClusterStore: Send + Sync {
         why: RefreshReason,
     ) -> StoreFuture<'a, Result<(), Unreachable>>;
 
-    /// Brings every record of these once, then what changes, until `end`; all again whenever changes may have been
-    /// missed. A wish goes to one node that renews. Called once.
+    /// Sends every watched record once, then each that changes, until `end`. Sends all again whenever a change may have
+    /// been missed. A refresh request goes to one node that renews. Called once.
     fn watch(
         self: Arc<Self>,
         watched: Arc<[WatchedRecord]>,
-        news: mpsc::Sender<ClusterEvent>,
+        events: mpsc::Sender<ClusterEvent>,
         end: CancellationToken,
     ) -> StoreFuture<'static, ()>;
 
-    /// False of one that can only be followed.
+    /// False of a store that can only be followed.
     fn has_leases(&self) -> bool {
         true
     }

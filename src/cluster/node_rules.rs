@@ -1,36 +1,38 @@
-//! What a node does next, given what the store has said: the other half of the protocol, as values.
+//! What a node does after each answer of the store, how long leases last, and how instants are converted between the
+//! store's clock and this node's. The other half of the protocol: `record` has the store's rules.
 //!
-//! Pure: no clock, no store, no socket. The flight, the model check and the simulation all decide by these.
+//! Pure: no clock, no store, no socket. The refresher, the model check and the simulation use these same rules.
 
 use super::record::{OpOutcome, Record, StoreMs};
 use crate::clock::BootMs;
 
-/// A lease outlasts its call by a quarter and this, milliseconds.
+/// A lease lasts a quarter longer than its call may take, and this, ms.
 const LEASE_SLACK_MS: u64 = 1_000;
-/// However short a life is, a lease lasts this long.
+/// No lease is shorter, however short a value lives.
 const LEASE_MS_MIN: u64 = 500;
 
-/// What asking twice does at WeChat.
+/// What a second fetch of the same credential does at the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchEffect {
-    /// Each call makes another token and dooms the one before: one node at a time, and never without the store.
+    /// Each call mints another token and ends the one before after an overlap. Only one node may call at a time, and none
+    /// without the store.
     Mints,
-    /// The answer is the same for everybody: the lease saves calls, and that is all.
+    /// All nodes get the same token. The lease only saves calls.
     Repeats,
 }
 
-/// What the answer to [`super::Op::Take`] leads to.
+/// What a node does after [`super::Op::Take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
-    /// The lease is ours: WeChat is asked. `has_unsettled`: a call before ours is not accounted for.
+    /// It has the lease and calls the platform. `has_unsettled`: it is not known whether an earlier call made a token.
     Call { has_unsettled: bool },
-    /// The record's value is later than ours.
+    /// The record has a later value, which it takes over.
     Adopt,
-    /// Somebody else is at it, or it has just been done. To be looked at again after so long.
+    /// Another node is renewing, or has just done so. It asks again after so long.
     Wait { ms: u64 },
 }
 
-/// After [`super::Op::Take`].
+/// The step after [`super::Op::Take`].
 pub fn after_take<V: Clone + PartialEq>(outcome: OpOutcome, record: &Record<V>) -> NextStep {
     match outcome {
         OpOutcome::Done => NextStep::Call { has_unsettled: record.unsettled.is_some() },
@@ -40,74 +42,59 @@ pub fn after_take<V: Clone + PartialEq>(outcome: OpOutcome, record: &Record<V>) 
     }
 }
 
-/// What the answer to [`super::Op::Publish`] leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishResult {
-    /// The value is everybody's.
-    Yes,
-    /// Another has published meanwhile: its value is taken, ours dropped, and one more fetch settles which is later.
-    No,
-}
-
-/// After [`super::Op::Publish`].
-pub fn after_publish(outcome: OpOutcome) -> PublishResult {
-    if outcome == OpOutcome::Done { PublishResult::Yes } else { PublishResult::No }
-}
-
-/// The generation of a value that is to follow both the store's and one's own; `first` if there is neither. `proven`: the
-/// generation of the store's value as that itself says under its seal, 0 without one. The number beside it may be
-/// anybody's.
-pub fn next_generation(proven: u64, held: u64, first: u64) -> u64 {
-    match proven.max(held) {
+/// The generation after both the store's and this node's; `first` if neither has a value. `sealed` is the generation
+/// inside the seal of the store's value, 0 without one: the number beside the seal may be forged.
+pub fn next_generation(sealed: u64, held: u64, first: u64) -> u64 {
+    match sealed.max(held) {
         0 => first,
         known => known.saturating_add(1),
     }
 }
 
-/// How long a lease is asked for. Its end is what others wait for when its holder has died in mid-call, and then the
-/// former value has the overlap left: so it lasts no longer than a third of that.
+/// How long a lease to ask for. When the holder dies during its call, the others wait for the end of the lease, and the
+/// former value has only the overlap left: so a lease lasts no longer than a third of the overlap.
 pub fn lease_ms(call_ms: u64, overlap_ms: u64) -> u64 {
     let wanted = call_ms.saturating_add(call_ms / 4).saturating_add(LEASE_SLACK_MS);
     let most = if overlap_ms == 0 { wanted } else { (overlap_ms / 3).max(LEASE_MS_MIN) };
     wanted.min(most)
 }
 
-/// How much of a lease must be left for a call to be sent at all.
+/// How much of a lease must be left for a call to be sent.
 pub fn need_ms(lease_ms: u64) -> u64 {
     lease_ms / 2
 }
 
-/// How long a call may take under what is left of its lease: it must have ended before that has.
+/// How long a call may take: it must end before the lease does.
 pub fn call_ms(left_ms: u64) -> u64 {
     left_ms - left_ms / 4
 }
 
-/// How long nodes that have not renewed the last time leave the one that has to do it: nobody has to be elected.
-/// `random` is in 0..1.
+/// How long nodes wait that did not make the last renewal, so that the node which did renews first: no election is
+/// needed. `random` is in 0..1.
 pub fn patience_ms(lead_ms: u64, random: f64) -> u64 {
     let most = lead_ms / 10;
     most / 10 + (most as f64 * 0.9 * random) as u64
 }
 
-/// Between two tokens made one after the other there is at least this, unless the first is dead.
+/// The least time between two minted tokens, unless the first is dead.
 pub fn spacing_ms(overlap_ms: u64) -> u64 {
     (overlap_ms / 5).max(1)
 }
 
-/// An instant on two clocks: the store's, read while a question was under way.
+/// A reading of the store's clock, and between which two instants of this node's clock it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub store_ms: StoreMs,
-    /// When the question was sent and when the answer was there: the store's clock was read in between.
+    /// When the question was sent and when the answer had come. The store's clock was read in between.
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
 }
 
-/// Either clock has moved on by up to this since the millisecond it was read as, and the two have not moved on alike.
+/// Each clock counts whole milliseconds, and the two do not begin them at the same time.
 const PHASE_MS: u64 = 1;
 
 impl Moment {
-    /// An instant of the store's on our clock, rather too early than too late.
+    /// Converts an instant of the store's clock to ours; too early rather than too late.
     pub fn to_boot_ms(&self, store_ms: StoreMs) -> BootMs {
         let at_ms = match store_ms.checked_sub(self.store_ms) {
             Some(ahead) => self.sent_ms.saturating_add(ahead),
@@ -116,7 +103,7 @@ impl Moment {
         at_ms.saturating_sub(PHASE_MS)
     }
 
-    /// An instant of ours on the store's clock, rather too early than too late.
+    /// Converts an instant of our clock to the store's; too early rather than too late.
     pub fn to_store_ms(&self, boot_ms: BootMs) -> StoreMs {
         let at_ms = match boot_ms.checked_sub(self.received_ms) {
             Some(ahead) => self.store_ms.saturating_add(ahead),
@@ -139,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Clocks are read as whole milliseconds, and theirs begin at different times.
+    /// Both clocks are read in whole milliseconds, which begin at different times.
     #[test]
     fn an_instant_on_the_other_clock_is_never_later_than_it_is_wherever_in_a_millisecond_the_clocks_are() {
         const STORE_AHEAD_US: u64 = 1_000_000_000;

@@ -1,51 +1,50 @@
-//! What the shared store keeps of one credential, and what nodes may do to it: the rules of the lease, as values.
+//! One credential's record in the cluster store, and what nodes may do to it: leases, values, unsettled calls.
 //!
-//! Pure: the store's time comes in, a outcome goes out. [`Record::apply`] is the specification. The scripts that run
-//! inside Redis do the same steps, and tests hold them to it; the model check and the simulation run on it as it is.
-//! docs/en/many-nodes.md says in prose why it is right.
+//! Pure: an operation and the store's time come in, an outcome goes out. [`Record::apply`] is the specification. The script
+//! that runs inside Redis does the same steps, and tests compare the two. The model check and the simulation run
+//! [`Record::apply`] itself. docs/en/cluster.md explains why the rules are correct.
 //!
-//! Knows nothing of WeChat, of secrets or of what a value means: that is sealed by whoever publishes it.
+//! Knows nothing of platforms, secrets or what a value means: it is sealed by the node that publishes it.
 
 use std::sync::Arc;
 
-/// Milliseconds on the store's clock. No node's own clock takes part in any decision here.
+/// Milliseconds on the store's clock. No rule here uses a node's own clock.
 pub type StoreMs = u64;
 
-/// A process, by a random number that it draws when it starts; never 0.
+/// A process: a random number that it draws when it starts; never 0.
 pub type NodeId = u64;
 
-/// No lease lasts longer. One that seems to has been written under another clock (a replica that was promoted), and
-/// counts as run out.
+/// No lease lasts longer. One that seems to was written under another clock, as of a replica that was promoted, and counts
+/// as ended.
 pub const LEASE_MS_MAX: u64 = 120_000;
-/// The same for how long a failure keeps everybody from asking again.
+/// The longest backoff after a failure, likewise.
 pub const WAIT_MS_MAX: u64 = 3_600_000;
-/// Epochs and generations beyond this cannot be counted by every store. None comes near it, unless somebody else has
-/// written it; it is refused then.
+/// The highest epoch and generation that every store can count. Only a forged number is higher, and it is refused.
 pub const COUNT_MAX: u64 = 999_999_999_999_999;
-/// Holds the rest of a lease whose call was lost: the call may still be on its way.
+/// The holder of a lease whose call was lost, until the lease ends: the call may still be under way.
 pub const NOBODY: NodeId = u64::MAX;
 
-/// The state of one credential. `V` is the sealed value.
+/// What the store keeps of one credential. `V` is the sealed value.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Record<V = Arc<str>> {
-    /// Leases granted so far.
+    /// How many leases have been granted.
     pub epoch: u64,
-    /// Who has the lease; 0: nobody.
+    /// The node that has the lease; 0: none.
     pub holder: NodeId,
-    /// When the lease runs out.
+    /// When the lease ends.
     pub until_ms: StoreMs,
-    /// A call that was announced and not accounted for.
+    /// A call that may have made a token which nobody has published.
     pub unsettled: Option<UnsettledCall>,
-    /// Counts the values, from 1. Followers go by it alone.
+    /// Counts the values, from 1. Nodes compare values by it alone.
     pub generation: u64,
     pub value: Option<V>,
-    /// When WeChat last answered.
+    /// When the platform last answered.
     pub asked_ms: StoreMs,
-    /// Nobody needs to ask before.
+    /// The backoff after a failure: no call before this.
     pub not_before_ms: StoreMs,
-    /// Calls in a row, of all nodes, that brought no value.
+    /// How many calls in a row, of all nodes, brought no value.
     pub failures: u64,
-    /// The calls counted against the quota, as the last caller knew them, under its seal.
+    /// The calls charged against the quota, as the last caller counted them, sealed.
     pub calls: Option<Arc<str>>,
 }
 
@@ -69,47 +68,58 @@ impl<V> Default for Record<V> {
 /// A call that may have made a token nobody has published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnsettledCall {
-    /// The lease under which it was announced; 0 for one that came home when its lease had passed on.
+    /// The epoch of the lease under which it was announced; 0 if its answer came when another node had the lease.
     pub by: u64,
-    /// It is settled by a value published under this lease or a later one.
+    /// A value published under this epoch or a later one settles it.
     pub settled_by: u64,
-    /// No earlier than this was it sent.
+    /// It was sent at this time or later.
     pub at_ms: StoreMs,
 }
 
-/// How a call under a lease ended that brought no value to publish.
+/// How a call ended that brought no value to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallEnd {
     /// It was never sent.
     Unsent,
-    /// WeChat has answered, and made no token.
+    /// The platform answered and made no token.
     Answered,
-    /// Whether WeChat made a token is not known.
+    /// No answer came: the platform may have made a token.
     Lost,
 }
 
-/// What a node may do.
+/// An operation on a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<V = Arc<str>> {
-    /// Looks.
     Read,
-    /// Asks for the lease, unless there is a value later than the one it knows.
+    /// Takes the lease, unless the record has a later value than the node.
     Take {
         node: NodeId,
         lease_ms: u64,
-        /// The generation of the asker's value, 0 if it is of no use any more.
+        /// The generation of the node's value, 0 if that is of no use any more.
         known_generation: u64,
-        /// With a value there, the least time since WeChat was last asked; 0: what failures have put off does not
+        /// The least time since the platform's last answer, if there is a value. 0: the backoff after failures does not
         /// count either.
         spacing_ms: u64,
     },
-    /// The intent: a call that makes a token is about to be sent. Granted if the lease lasts for so long yet.
-    Announce { node: NodeId, epoch: u64, need_ms: u64 },
-    /// The call's value. With the generation it has already, the same value with a later end. `minted`: a token was
-    /// made for it, so a refusal leaves a doubt. The lease ends, or is kept for so long.
-    Publish { node: NodeId, epoch: u64, generation: u64, value: V, calls: Option<Arc<str>>, minted: bool, keep_ms: u64 },
-    /// The lease ends without a new value, or is kept for so long. `wait_ms`: nobody needs to ask for so long; `failed`:
-    /// because this did not go well.
+    /// Notes that a call which makes a token is about to be sent. Granted if so much of the lease is left.
+    Announce {
+        node: NodeId,
+        epoch: u64,
+        need_ms: u64,
+    },
+    /// Publishes the call's value; with the record's own generation, the same value with a later end. `minted`: a token
+    /// was made for it, so a rejected publication leaves an unsettled call. The lease ends, or is kept for `keep_ms`.
+    Publish {
+        node: NodeId,
+        epoch: u64,
+        generation: u64,
+        value: V,
+        calls: Option<Arc<str>>,
+        minted: bool,
+        keep_ms: u64,
+    },
+    /// Ends the lease without a new value, or keeps it for `keep_ms`. `wait_ms` is the backoff for all nodes; `failed`
+    /// counts a failure.
     Close {
         node: NodeId,
         epoch: u64,
@@ -119,32 +129,39 @@ pub enum Op<V = Arc<str>> {
         keep_ms: u64,
         calls: Option<Arc<str>>,
     },
-    /// A value from memory for a store that has lost it, or never had it.
-    Offer { generation: u64, value: V },
-    /// Another value of that generation has been published: it is not known which of the two is the later one.
-    Doubt { generation: u64 },
-    /// What cannot be opened, or stands under a generation that is not its own, is taken out if it is still as it was
-    /// read. It counts as lost then: whoever has a value offers it.
-    Discard { generation: u64, value: Option<V> },
+    /// Gives the node's value to a store that has lost it.
+    Offer {
+        generation: u64,
+        value: V,
+    },
+    /// Notes that there are two values of that generation and nobody knows which is later.
+    Doubt {
+        generation: u64,
+    },
+    /// Removes a forged value, if it is still the one that was read. Nodes that have a good value offer it then.
+    Discard {
+        generation: u64,
+        value: Option<V>,
+    },
 }
 
-/// What came of it.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpOutcome {
-    /// It was done: the lease is the asker's, the call may be sent, the value is published.
+    /// It was done: the node has the lease, may send the call, or has published its value.
     Done,
-    /// There is a later value; take that.
+    /// The record has a later value.
     NewerValue,
     /// Another node has the lease for so long.
     LeaseHeld { left_ms: u64 },
-    /// Nobody needs to ask for so long.
+    /// No call is needed for so long: one was just made, or has failed.
     PutOff { left_ms: u64 },
-    /// It was not done: the lease is not the asker's any more, or the store has something better.
+    /// It was not done: the node has lost its lease, or the record has something better.
     Rejected,
 }
 
 impl<V: Clone + PartialEq> Record<V> {
-    /// What is left of the lease; 0 without one.
+    /// How much of the lease is left; 0 without a lease.
     pub fn lease_left_ms(&self, now_ms: StoreMs) -> u64 {
         match self.until_ms.saturating_sub(now_ms) {
             left @ 1..=LEASE_MS_MAX if self.holder != 0 => left,
@@ -152,21 +169,21 @@ impl<V: Clone + PartialEq> Record<V> {
         }
     }
 
-    /// True of a store that has been emptied, or never had this.
+    /// True if the store was emptied, or never had this record.
     pub fn is_blank(&self) -> bool {
         self.epoch == 0 && self.generation == 0
     }
 
-    /// None of us sets a mark that the next lease would not settle: such a one would stand for ever. True if there was
-    /// one.
-    pub fn drop_impossible_mark(&mut self) -> bool {
-        let found = self.unsettled.take_if(|open| open.settled_by > self.epoch.saturating_add(1));
+    /// Removes an unsettled call that the next lease would not settle: no node writes one, and it would stay for ever. True
+    /// if there was one.
+    pub fn drop_impossible_call(&mut self) -> bool {
+        let found = self.unsettled.take_if(|call| call.settled_by > self.epoch.saturating_add(1));
         found.is_some()
     }
 
-    /// Does it, or says why not.
+    /// Applies an operation, or says why not.
     pub fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> OpOutcome {
-        self.drop_impossible_mark();
+        self.drop_impossible_call();
         match op {
             Op::Read => OpOutcome::Done,
             Op::Take { node, lease_ms, known_generation, spacing_ms } => {
@@ -179,7 +196,7 @@ impl<V: Clone + PartialEq> Record<V> {
                 if fits && (has_lease || self.is_blank()) {
                     self.settle_calls(*epoch);
                     self.epoch = self.epoch.max(*epoch);
-                    // What else was published or lost under earlier leases is forgotten.
+                    // The emptied store has forgotten what was published or lost under earlier leases.
                     if *minted && !has_lease {
                         self.mark_unsettled(now_ms);
                     }
@@ -216,7 +233,7 @@ impl<V: Clone + PartialEq> Record<V> {
                 if self.lease_left_ms(now_ms) > 0 || (*generation <= self.generation && self.value.is_some()) {
                     return OpOutcome::Rejected;
                 }
-                // One that the store has lost with a failover, or one from before somebody began anew after a flush.
+                // The value was lost in a failover, or another node began a new count after a flush.
                 if self.value.is_some() {
                     self.mark_unsettled(now_ms);
                 }
@@ -252,11 +269,11 @@ impl<V: Clone + PartialEq> Record<V> {
             return OpOutcome::NewerValue;
         }
         let left_ms = self.lease_left_ms(now_ms);
-        // The asker's own, too, while a call is not accounted for: it may have been lost, and still be on its way.
+        // Nor is the node's own lease granted again while a call is unsettled: that call may still be under way.
         if left_ms > 0 && (self.holder != node || self.unsettled.is_some()) {
             return OpOutcome::LeaseHeld { left_ms };
         }
-        let left_ms = self.put_off_left_ms(spacing_ms, now_ms);
+        let left_ms = self.backoff_left_ms(spacing_ms, now_ms);
         if left_ms > 0 {
             return OpOutcome::PutOff { left_ms };
         }
@@ -265,8 +282,8 @@ impl<V: Clone + PartialEq> Record<V> {
         OpOutcome::Done
     }
 
-    /// How long asking is put off, by a failure or because it has just been done.
-    fn put_off_left_ms(&self, spacing_ms: u64, now_ms: StoreMs) -> u64 {
+    /// How long no call is needed: after a failure, or because one was just made.
+    fn backoff_left_ms(&self, spacing_ms: u64, now_ms: StoreMs) -> u64 {
         if spacing_ms == 0 {
             return 0;
         }
@@ -280,7 +297,7 @@ impl<V: Clone + PartialEq> Record<V> {
         if !self.holds_lease(node, epoch) || self.lease_left_ms(now_ms) < need_ms.max(1) {
             return OpOutcome::Rejected;
         }
-        // An older one stays: it says how long the former value has been doubtful.
+        // An older one stays: its time says since when the published value may be dead.
         self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by: epoch, at_ms: now_ms });
         OpOutcome::Done
     }
@@ -289,31 +306,31 @@ impl<V: Clone + PartialEq> Record<V> {
         match ended {
             CallEnd::Lost if has_lease => {
                 let settled_by = epoch + 1;
-                let open = self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by, at_ms: now_ms });
-                open.settled_by = open.settled_by.max(settled_by);
+                let call = self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by, at_ms: now_ms });
+                call.settled_by = call.settled_by.max(settled_by);
             }
             CallEnd::Lost => self.mark_unsettled(now_ms),
-            // Once the lease has passed on, the mark stands for the next holder's call as well.
+            // When another node has the lease, the unsettled call may be that node's.
             CallEnd::Unsent | CallEnd::Answered if !has_lease => {}
             CallEnd::Unsent | CallEnd::Answered => {
                 if ended == CallEnd::Answered {
                     self.asked_ms = now_ms;
                 }
-                if self.unsettled.is_some_and(|open| open.by == epoch && open.settled_by == epoch) {
+                if self.unsettled.is_some_and(|call| call.by == epoch && call.settled_by == epoch) {
                     self.unsettled = None;
                 }
             }
         }
     }
 
-    /// A call has been made beside whoever has the lease now, so only what is fetched under a later one settles it.
+    /// A call was made without the present lease, so only a value fetched under a later lease settles it.
     fn mark_unsettled(&mut self, now_ms: StoreMs) {
-        let at_ms = self.unsettled.map_or(now_ms, |open| open.at_ms.min(now_ms));
+        let at_ms = self.unsettled.map_or(now_ms, |call| call.at_ms.min(now_ms));
         self.unsettled = Some(UnsettledCall { by: 0, settled_by: self.epoch + 1, at_ms });
     }
 
     fn settle_calls(&mut self, epoch: u64) {
-        self.unsettled = self.unsettled.filter(|open| open.settled_by > epoch);
+        self.unsettled = self.unsettled.filter(|call| call.settled_by > epoch);
     }
 
     fn holds_lease(&self, node: NodeId, epoch: u64) -> bool {
@@ -334,14 +351,14 @@ impl<V: Clone + PartialEq> Record<V> {
     }
 }
 
-/// Without the value: it is sealed, and nobody's business all the same.
+/// Without the value, though it is sealed.
 impl<V> std::fmt::Debug for Record<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
             .field("epoch", &self.epoch)
             .field("holder", &self.holder)
             .field("until_ms", &self.until_ms)
-            .field("open", &self.unsettled)
+            .field("unsettled", &self.unsettled)
             .field("generation", &self.generation)
             .field("has_value", &self.value.is_some())
             .field("asked_ms", &self.asked_ms)

@@ -1,9 +1,9 @@
-//! What is published, and its seal: whoever can read the store learns no token from it, and whoever can write to it
-//! cannot make nodes serve another.
+//! Encrypts the values and call counts that nodes publish. Who can read the store learns no token, and who can write to
+//! it cannot make a node serve another value.
 //!
-//! ChaCha20-Poly1305 with a random nonce, under a key derived from the operator's secret for each credential, so that
-//! a value moved to another credential's place does not open. An older value put back opens, and is refused by its
-//! generation. What nodes count is sealed likewise, and opens as nothing else. Never logs; `Debug` shows no value.
+//! ChaCha20-Poly1305 with a random nonce. The key is derived from the operator's secret for each credential, so a value
+//! that was moved to another credential's record does not open. An old value that was put back does open; its generation
+//! gives it away. Never logs, and `Debug` shows no value.
 
 use std::sync::Arc;
 
@@ -18,39 +18,39 @@ use zeroize::Zeroizing;
 use super::record::{NodeId, StoreMs};
 use crate::secret::Secret;
 
-/// Named in the sealed text, so that a later form can be told from this one.
+/// The first byte of a sealed text, so that a later form can be told from this one.
 const FORM: u8 = 1;
-/// A sealed value is longer than any real one only if somebody has put it there.
+/// No real sealed value is longer.
 const SEALED_BYTES_MAX: usize = 64 * 1024;
 
-/// A value as nodes share it. No `Debug`: it holds the token.
+/// A value as nodes publish it. No `Debug`: it holds the token.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedValue {
     pub value: String,
     pub generation: u64,
-    /// From when on it must not be served, on the store's clock.
+    /// When it ends, on the store's clock.
     pub expires_ms: StoreMs,
-    /// When it came, on the store's clock.
+    /// When it was fetched, on the store's clock.
     pub fetched_ms: StoreMs,
     pub life_ms: u64,
     pub longest_ms: u64,
     pub learned_ms: Option<u64>,
-    /// WeChat refused it in a probe.
+    /// The platform refused it in a probe.
     #[serde(default)]
     pub withdrawn: bool,
-    /// So long before its end it is not to be relied on any more; none if that follows from how it is renewed.
+    /// How long before its end it stops being reliable; none if the renewal rule says so.
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
-    /// What the next renewal of an authorizer is made with.
+    /// The refresh token for the next renewal of an authorizer.
     #[serde(default)]
     pub refresh: Option<String>,
-    /// Which node it comes from, by its name, and which process of that.
+    /// The name of the node that fetched it, and the id of its process.
     pub by: String,
     #[serde(default)]
     pub node: NodeId,
 }
 
-/// Why a sealed value could not be opened.
+/// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnsealError {
     #[error("it is not a sealed value of a known form")]
@@ -61,7 +61,7 @@ pub enum UnsealError {
     WrongGeneration,
 }
 
-/// Seals and opens the values of one credential.
+/// Encrypts and decrypts the values of one credential.
 pub struct Seal {
     key: LessSafeKey,
     tag: Box<str>,
@@ -69,7 +69,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// For the credential of that tag.
+    /// The seal of the credential with that tag.
     pub fn new(secret: &Secret, tag: &str) -> Seal {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().trim().as_bytes());
         let derived = hmac::sign(&secret, format!("tokencached value {tag}").as_bytes());
@@ -81,34 +81,34 @@ impl Seal {
         Seal { key, tag: tag.into(), counts_tag: format!("{tag}\0counts").into() }
     }
 
-    /// The sealed text; none if the machine gives no random numbers.
+    /// Encrypts a value; none if the machine gives no random numbers.
     pub fn close(&self, value: &PublishedValue) -> Option<Arc<str>> {
         self.close_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
     }
 
-    /// The value, if the seal is whole.
+    /// Decrypts a value.
     pub fn open(&self, sealed: &str) -> Result<PublishedValue, UnsealError> {
         let opened = self.open_as(&self.tag, sealed)?;
         serde_json::from_slice(&opened).map_err(|_| UnsealError::UnknownForm)
     }
 
-    /// Seals what nodes count together; none if the machine gives no random numbers.
+    /// Encrypts the calls that nodes count together; none if the machine gives no random numbers.
     pub fn close_counts(&self, counts: &[u8]) -> Option<Arc<str>> {
         self.close_as(&self.counts_tag, Zeroizing::new(counts.to_vec()))
     }
 
-    /// What [`Seal::close_counts`] has sealed, if the seal is whole.
+    /// Decrypts what [`Seal::close_counts`] has encrypted.
     pub fn open_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         self.open_as(&self.counts_tag, sealed)
     }
 
-    /// `what` is bound to the text: it opens as nothing else.
+    /// `what` is authenticated with the text: it opens under the same `what` only.
     fn close_as(&self, what: &str, mut text: Zeroizing<Vec<u8>>) -> Option<Arc<str>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
         let (nonce_used, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(what.as_bytes()));
-        let proof = self.key.seal_in_place_separate_tag(nonce_used, aad, &mut text).ok()?;
-        let all = [&[FORM], nonce.as_slice(), text.as_slice(), proof.as_ref()].concat();
+        let mac = self.key.seal_in_place_separate_tag(nonce_used, aad, &mut text).ok()?;
+        let all = [&[FORM], nonce.as_slice(), text.as_slice(), mac.as_ref()].concat();
         Some(STANDARD.encode(&all).into())
     }
 

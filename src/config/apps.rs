@@ -462,7 +462,7 @@ impl Reader<'_> {
             .iter()
             .flat_map(|(id, entry)| {
                 let of = move |kind| entry.app.built_in_names(kind).into_iter().map(move |name| (name, kind));
-                entry.app.kinds().flat_map(of).map(move |(name, kind)| (name, (id.clone(), kind)))
+                entry.app.credential_types().flat_map(of).map(move |(name, kind)| (name, (id.clone(), kind)))
             })
             .collect();
         let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();

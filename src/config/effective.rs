@@ -309,7 +309,7 @@ fn nodes(out: &mut String, nodes: &Nodes) {
             line(out, "poll_every_ms", &state.poll_every_ms.to_string());
             line(out, "node", &quoted(&state.node));
         }
-        Nodes::Upstream(upstream) => {
+        Nodes::Leader(upstream) => {
             line(out, "upstream", &list(upstream.urls.iter().map(|url| quoted(url))));
             if let Some(origin) = &upstream.key_origin {
                 secret(out, "upstream_key", origin);

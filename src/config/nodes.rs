@@ -105,7 +105,7 @@ impl Reader<'_> {
                 None
             }
             (Some(_), None) => self.redis_state(raw, document, fields).map(|state| Nodes::Redis(Box::new(state))),
-            (None, Some(_)) => self.upstream_nodes(raw, document, fields).map(Nodes::Upstream),
+            (None, Some(_)) => self.upstream_nodes(raw, document, fields).map(Nodes::Leader),
             (None, None) => {
                 let remedy = "Add url = \"redis://...\" or upstream = \"http://...\", or remove the key.";
                 for (key, given) in std::mem::take(&mut raw.fields) {

@@ -186,7 +186,7 @@ impl Scope<'_> {
     /// What is kept of an app, and wanted here.
     pub fn kept(&self, app: &App) -> Vec<CredentialName> {
         let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
-        app.kinds().filter_map(CredentialName::of).filter(wanted).collect()
+        app.credential_types().filter_map(CredentialName::of).filter(wanted).collect()
     }
 
     /// One entry for each credential, named as memcached's clients name it.

@@ -1,4 +1,4 @@
-//! What is kept current of which app, and under which keys.
+//! An app as configured: which of its credentials are kept current, and under which keys.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,16 +7,16 @@ use crate::encoding::View;
 use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
 use crate::secret_source::SecretSource;
 
-/// One app of WeChat or of a neighbour platform.
+/// One app of WeChat or another platform.
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
     /// What people call it.
     pub name: Option<String>,
     pub platform: &'static Platform,
-    /// How its access token is got.
+    /// The type of its access token.
     pub token: &'static CredentialType,
-    /// What else is kept current, with the access token.
+    /// What else is kept current; fetched with the access token.
     pub tickets: Vec<&'static CredentialType>,
     /// Which of a corporation's apps this is (WeCom's agent id).
     pub agent: Option<String>,
@@ -29,27 +29,28 @@ pub struct App {
     pub daily_quota: Option<u64>,
     /// The same for each of the tickets.
     pub daily_ticket_quota: Option<u64>,
-    /// Asked for the rest of a day whose quota is used up.
+    /// Fetched instead for the rest of a day whose quota is used up.
     pub fallback: Option<&'static CredentialType>,
-    /// How often the access token is tried on a cheap read, doubted or not; 0 for only when doubted. `None`: every five
-    /// minutes as long as there are few apps.
+    /// How often the access token is probed; 0 for only after a report. None: every five minutes as long as there are
+    /// few apps.
     pub probe_every_ms: Option<u64>,
-    /// Where the site keeps a token that it has fetched itself: served to its end, before this server fetches one.
+    /// Where the site keeps a token that it has fetched itself. It is served until it expires; then this server
+    /// fetches.
     pub adopt: Option<Adopt>,
-    /// Overrides how often a day the platform may be told to replace a live token.
+    /// Overrides how many forced refreshes a day are allowed.
     pub forced_per_day: Option<u64>,
-    /// Of a component: where the receiver of WeChat's pushes writes the verify ticket.
+    /// For a component: the file into which the receiver of WeChat's pushes writes the verify ticket.
     pub verify_ticket_file: Option<PathBuf>,
-    /// Of an authorizer: its component's appid. `secret` is its refresh token then, as configured.
+    /// For an authorizer: its component's appid. Then `secret` is its configured refresh token.
     pub component: Option<String>,
 }
 
-/// Where a site keeps the token that it has fetched itself.
+/// Where a site keeps a token that it has fetched itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {
     /// In what the app's sink writes.
     Sink,
-    /// Under a key of the memcached that it uses until now. An address that begins with `/` is a Unix socket.
+    /// Under a key of the memcached that it has used so far. An address that begins with `/` is a Unix socket.
     Memcached {
         address: String,
         key: String,
@@ -58,7 +59,7 @@ pub enum Adopt {
 }
 
 impl App {
-    /// An app of WeChat's own platform with nothing but its access token, got in this way.
+    /// An app of WeChat's own platform with only an access token, of this type.
     pub fn mp(appid: &str, secret: SecretSource, token: &'static CredentialType) -> App {
         App {
             appid: appid.to_owned(),
@@ -97,7 +98,7 @@ impl App {
         }
     }
 
-    /// Where its API is: its own setting, else the one for all, else its platform's.
+    /// The base URL of its API: its own setting, otherwise the one for all, otherwise its platform's.
     pub fn base_url<'a>(&'a self, upstream: &'a ClientOptions) -> &'a str {
         match &self.base_url {
             Some(base_url) => base_url,
@@ -107,7 +108,7 @@ impl App {
     }
 
     /// Everything that is kept of it: its access token, then its tickets.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static CredentialType> {
+    pub fn credential_types(&self) -> impl Iterator<Item = &'static CredentialType> {
         std::iter::once(self.token).chain(self.tickets.iter().copied())
     }
 
@@ -125,8 +126,8 @@ impl App {
         names
     }
 
-    /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold the
-    /// secret.
+    /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold
+    /// the secret.
     pub fn names(&self) -> Vec<String> {
         let mut names = self.built_in_names(self.token);
         for alias in &self.aliases {

@@ -1,7 +1,7 @@
-//! A fetch's part in the sharing: it asks for its turn, announces the call, publishes what came, and counts the call
-//! in the usage that all nodes share. Without other nodes it does nothing.
+//! What a fetch does in a cluster: it takes the lease, announces the call, publishes the value to the cluster store,
+//! and counts the call for all nodes. On a single node it does nothing.
 //!
-//! Decides nothing about schedules and publishes nothing to readers.
+//! Never decides when the next fetch is and never publishes to readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,34 +22,34 @@ use crate::platform::answer::LifetimeSource;
 use crate::platform::{Delivery, Failure, Token};
 use crate::platform::{Quota, Renewal};
 
-/// What a fetch needs to share its credential. None of it changes on the way.
+/// What a fetch needs to know in a cluster. It does not change while the fetch runs.
 pub struct ClusterFetchContext {
     pub handle: RecordHandle,
     pub asking: FetchEffect,
-    /// The generation of the present value, 0 if it is of no use any more: what is later is taken over.
+    /// The generation of the present value, 0 if that cannot be used any more. A later value is taken over.
     pub known_generation: u64,
     /// The generation of the present value.
     pub held: u64,
-    /// That of a value before which none is known.
+    /// The generation for a first value.
     pub first: u64,
-    /// The present value is of use.
+    /// The present value is live.
     pub live: bool,
     pub spacing_ms: u64,
     pub lease_ms: u64,
-    /// How long the lease is kept after an answer that brought nothing new, for the next ask.
+    /// How long the lease is kept for the next call after an answer with the same value.
     pub keep_ms: u64,
     pub alone: WithoutStore,
     pub usage: QuotaUsage,
     pub quota: Quota,
-    /// What the call is for; `None`: it is not counted.
+    /// What the call is counted as; none if it is not counted.
     pub charged_as: Option<CallReason>,
 }
 
-/// Longer than that nobody is put off on the word of a record that is not under a seal.
+/// A record without a valid seal can delay a call by this much at most.
 const UNSEALED_WAIT_MS_MAX: u64 = 600_000;
 
 impl ClusterFetchContext {
-    /// Asks for the lease. Being put off for long is believed under a seal alone.
+    /// Asks for the lease. A long delay is accepted only from a record with a valid seal.
     async fn take(&self) -> Result<LeaseAnswer, Unreachable> {
         let taken = self.handle.take_lease(self.lease_ms, self.known_generation, self.spacing_ms).await?;
         match taken {
@@ -68,7 +68,7 @@ impl ClusterFetchContext {
         SharedCounts::from_text(record.calls.as_deref()?, &self.handle.seal, &self.quota, moment.store_ms).ok()
     }
 
-    /// For how long whoever called last has said, under its seal, that nobody needs to ask.
+    /// How long no node has to call, by the sealed word of the node that called last.
     fn put_off_ms(&self, record: &Record, moment: Moment) -> u64 {
         self.counts(record, moment).map_or(0, |counts| counts.not_before_ms.saturating_sub(moment.store_ms))
     }
@@ -78,63 +78,63 @@ impl ClusterFetchContext {
         moment.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
     }
 
-    /// True if the record has a value that is later than the one we had, and can be opened.
+    /// True if the record has a later value than ours that can be opened.
     fn has_later(&self, answer: &StoreAnswer) -> bool {
         self.handle.open(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
     }
 
-    /// What we have counted, for the other nodes, and for how long they need not ask.
+    /// Our counts for the other nodes, and how long they need not call.
     fn counted(&self, lease: &Lease, wait_ms: u64) -> Option<Arc<str>> {
         SharedCounts::after_call(&self.usage, lease.moment.store_ms, wait_ms).to_text(&self.handle.seal)
     }
 }
 
-/// Why a fetch ends before it has called.
+/// Why a fetch ends before its call.
 pub enum CallPrevented {
-    /// The store has said so.
+    /// The store has refused the lease.
     LeaseDenied(StoreAnswer, NextStep),
-    /// A lease that did not last until the call.
+    /// The lease ended before the call could be sent.
     LeaseExpired,
     QuotaExceeded(QuotaExceeded),
     StoreUnreachable(Unreachable),
 }
 
-/// How the value of an answered call was shared.
+/// How the value of an answered call was given to the other nodes.
 pub enum SharingResult {
     /// There are no other nodes.
     NotShared,
     /// All have it, under this generation.
     Published(u64),
-    /// Nobody but we, until the store is back.
+    /// Only this node has it, until the store can be reached again.
     Unpublished(u64, Unreachable),
-    /// Somebody has published beside us; the record as it is.
+    /// Another node has published at the same time; the record as it is now.
     Refused(Box<StoreAnswer>),
 }
 
-/// One fetch's turn.
+/// The lease of one fetch, and what the store knows of it.
 pub struct ClusterFetch {
     sharing: Option<Box<ClusterFetchContext>>,
     lease: Option<Box<Lease>>,
     charge: Option<super::quota_usage::ChargedCall>,
-    /// Why there is no lease, with other nodes.
+    /// Why there is no lease, in a cluster.
     unreachable: Option<Unreachable>,
-    /// True once the store knows that this turn is over.
+    /// The store knows that this fetch is over.
     ended: bool,
 }
 
-/// How a value came.
+/// When a value was fetched.
 pub struct FetchedValue {
-    /// It is the one that we have.
+    /// It is the value that we have.
     pub same: bool,
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
-    /// How long it is to live, ms.
+    /// Its lifetime, ms.
     pub life_ms: u64,
 }
 
 impl ClusterFetch {
-    /// Asks for the turn. `alive` is asked where the answer depends on whether the present value is accepted.
-    pub async fn begin(
+    /// Takes the lease. `alive` probes the present value; it is called where the decision depends on that.
+    pub async fn take_lease(
         sharing: Option<Box<ClusterFetchContext>>,
         alive: impl AsyncFnOnce() -> bool,
     ) -> Result<ClusterFetch, CallPrevented> {
@@ -167,33 +167,33 @@ impl ClusterFetch {
         Ok(fetch)
     }
 
-    /// Takes out of the record what cannot be opened, so that something can be published.
+    /// Removes a value that cannot be opened from the record, so that a new one can be published.
     async fn discard_forged(&mut self) -> Result<(), CallPrevented> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let discarded = lease.discard().await;
         match discarded {
             Ok(answer) if answer.outcome == OpOutcome::Done => Ok(()),
             Ok(answer) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::LeaseDenied(answer, NextStep::Adopt))
             }
             Err(unreachable) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::StoreUnreachable(unreachable))
             }
         }
     }
 
-    /// Last before the call: counts it, and writes the intent. How long the call may take at most.
+    /// The last step before the call: counts it and announces it. Returns the longest time it may take.
     pub async fn announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, CallPrevented> {
         let Some(sharing) = self.sharing.as_mut() else { return Ok(None) };
         if let Some(why) = sharing.charged_as {
-            // The nodes' clocks may differ; the store's is one for all.
+            // Clocks of nodes may differ; the store's clock is the same for all.
             let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.moment.store_ms).ok());
             match sharing.usage.try_charge(&sharing.quota, unix_ms.unwrap_or(now_unix_ms), why) {
                 Ok(charge) => self.charge = Some(charge),
                 Err(denied) => {
-                    self.unsent().await;
+                    self.close_unsent().await;
                     return Err(CallPrevented::QuotaExceeded(denied));
                 }
             }
@@ -205,18 +205,18 @@ impl ClusterFetch {
         match lease.announce().await {
             Ok(Some(call_ms)) => Ok(Some(Duration::from_millis(call_ms))),
             Ok(None) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::LeaseExpired)
             }
             Err(unreachable) => {
-                self.unsent().await;
+                self.close_unsent().await;
                 Err(CallPrevented::StoreUnreachable(unreachable))
             }
         }
     }
 
     /// Nothing was sent.
-    pub async fn unsent(&mut self) {
+    pub async fn close_unsent(&mut self) {
         if let Some((sharing, charge)) = self.sharing.as_mut().zip(self.charge.take()) {
             sharing.usage.refund(charge);
         }
@@ -224,9 +224,9 @@ impl ClusterFetch {
     }
 
     /// A call brought no value.
-    pub async fn failed(&mut self, failure: &Failure, live: bool) {
+    pub async fn close_failed(&mut self, failure: &Failure, live: bool) {
         if failure.delivery == Delivery::NotSent {
-            return self.unsent().await;
+            return self.close_unsent().await;
         }
         let Some(lease) = &self.lease else { return };
         let asking = self.sharing.as_ref().map_or(FetchEffect::Repeats, |sharing| sharing.asking);
@@ -234,7 +234,7 @@ impl ClusterFetch {
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
         let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
         let wait_ms = match self.sharing.as_ref() {
-            // What may have doomed the value must be settled while it lives.
+            // A call that may have ended the value must be settled while the value lives.
             Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),
             _ => wait_ms,
         };
@@ -242,7 +242,7 @@ impl ClusterFetch {
     }
 
     /// A call brought a value.
-    pub async fn answered(
+    pub async fn publish(
         &mut self,
         token: &Token,
         arrival: FetchedValue,
@@ -294,11 +294,15 @@ impl ClusterFetch {
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {
             PublishOutcome::Published(generation) => SharingResult::Published(generation),
-            // With nothing else to serve, and nothing later published, ours is better than none. The doubt stands.
+            // If there is no other value to serve and no later one was published, ours is better than none.
             PublishOutcome::Refused(answer) if !minted || (!sharing.live && !sharing.has_later(&answer)) => {
                 SharingResult::Unpublished(
                     generation,
-                    Unreachable { text: "has given the lease to another".into(), advice: "nothing", unknown: false },
+                    Unreachable {
+                        text: "the cluster store has given the lease to another node".into(),
+                        advice: "nothing",
+                        unknown: false,
+                    },
                 )
             }
             PublishOutcome::Refused(answer) => SharingResult::Refused(Box::new(answer)),
@@ -306,10 +310,10 @@ impl ClusterFetch {
         }
     }
 
-    /// The usage as it is afterwards, if it is shared. A turn that nobody has ended was never used.
-    pub async fn over(mut self) -> Option<QuotaUsage> {
+    /// Ends the fetch. Returns the counts of all nodes, in a cluster.
+    pub async fn end(mut self) -> Option<QuotaUsage> {
         if !self.ended {
-            self.unsent().await;
+            self.close_unsent().await;
         }
         self.sharing.map(|sharing| sharing.usage)
     }
@@ -324,7 +328,7 @@ impl ClusterFetch {
     }
 }
 
-/// The present value as all nodes may have it.
+/// The present value, for the cluster store.
 pub fn value_of(
     held: &Bytes,
     generation: u64,

@@ -1,6 +1,7 @@
-//! What is told about a credential besides its value: what it is, how its calls went, who tried to overwrite it.
+//! Facts about a credential besides its value: what it is, how its calls ended, which hosts have tried to write it; and
+//! how the cluster is.
 //!
-//! Values only; the refresher and the service write them, the side port reads them.
+//! Data only. The refresher and the service write it, `stats` and the HTTP API read it. Never holds a token.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::OnceLock;
@@ -10,14 +11,14 @@ use parking_lot::Mutex;
 
 use crate::clock::{BootMs, LogThrottle, Now};
 
-/// What a credential is; fixed once the configuration is read.
+/// What a credential is. Not changed after the configuration is read.
 #[derive(Clone, Debug)]
 pub struct CredentialInfo {
     /// `mp`, `wecom` and so on.
     pub platform: &'static str,
     /// The id as the platform knows it, without an agent.
     pub appid: String,
-    /// Which of a corporation's apps it is.
+    /// WeCom's agent id of the app.
     pub agent: Option<String>,
     /// What people call the app.
     pub name: Option<String>,
@@ -25,12 +26,12 @@ pub struct CredentialInfo {
     pub credential_type: &'static str,
     /// Fetched by its own secret, not with another credential's value.
     pub is_token: bool,
-    /// There is a cheap call that tells whether the value is accepted.
+    /// The value can be probed.
     pub can_probe: bool,
 }
 
 impl CredentialInfo {
-    /// Of a credential of which nobody has said what it is.
+    /// Of a credential before it is set.
     pub const NOTHING: CredentialInfo = CredentialInfo {
         platform: "",
         appid: String::new(),
@@ -42,8 +43,8 @@ impl CredentialInfo {
     };
 }
 
-/// Logs a line about a credential, as [`tracing`]'s macros do: `appid`, `agent`, `name` and `type` are in each such line
-/// under these names, so that whoever searches for one of them finds all.
+/// Logs a line about a credential, as [`tracing`]'s macros do: `appid`, `agent`, `name` and `type` are in each such
+/// line under these names, so that whoever searches for one of them finds all.
 macro_rules! log_credential {
     ($level:ident, $credential:expr, $($line:tt)+) => {{
         let about = $credential.about();
@@ -61,9 +62,9 @@ pub(crate) use log_credential;
 /// Calls by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallOutcomes {
-    /// A value we did not have.
+    /// Calls that returned a new value.
     pub new: u64,
-    /// The value we have.
+    /// Calls that returned the present value.
     pub same: u64,
     pub retry: u64,
     pub wait: u64,
@@ -72,7 +73,7 @@ pub struct CallOutcomes {
 }
 
 impl CallOutcomes {
-    /// Each with its name.
+    /// All with their names.
     pub fn each(&self) -> [(&'static str, u64); 6] {
         [
             ("new", self.new),
@@ -84,8 +85,8 @@ impl CallOutcomes {
         ]
     }
 
-    /// Counts one of that name.
-    pub fn count(&mut self, name: &str) {
+    /// Counts a call that ended with this name.
+    pub fn record(&mut self, name: &str) {
         let place = match name {
             "new" => &mut self.new,
             "same" => &mut self.same,
@@ -98,18 +99,18 @@ impl CallOutcomes {
     }
 }
 
-/// What looking into a value came to.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationResult {
     /// WeChat accepts it.
     Accepted,
     /// WeChat refuses it.
     Refused,
-    /// WeChat hands out another by now.
+    /// WeChat answers with a new value by now.
     Replaced,
-    /// WeChat hands it out as current; nothing tells whether it is accepted.
+    /// WeChat answers with it as current, but nothing shows whether it is accepted.
     HandedOut,
-    /// WeChat could not be asked, or its answer tells nothing.
+    /// WeChat could not be called, or its answer does not show it.
     Unknown,
 }
 
@@ -126,36 +127,36 @@ impl VerificationResult {
     }
 }
 
-/// The last look into a value.
+/// The last verification of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     pub at_boot_ms: BootMs,
-    /// Of the value it was about.
+    /// The generation of that value.
     pub generation: u64,
     pub verdict: VerificationResult,
 }
 
-/// Who has tried to write.
+/// A host whose writes were refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedWriter {
     /// An address without the port, or `unix socket`.
     pub peer: String,
-    /// Its refused writes. Of several hosts within a tenth of a second one may have those of all.
+    /// How many. If several hosts write within a tenth of a second, one of them may get the count of all.
     pub noted: u64,
     pub last: Now,
-    /// It brought another token than ours.
+    /// It has written another token than ours.
     pub rival: bool,
 }
 
-/// Hosts that have tried to write a credential, the last one last.
+/// Hosts whose writes of a credential were refused, the last one last.
 #[derive(Default)]
 pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 
-/// As many as are remembered of one credential.
+/// How many hosts are kept per credential.
 const WRITERS_MAX: usize = 8;
 
 impl RefusedWriters {
-    pub(super) fn note(&self, peer: String, times: u64, rival: bool, now: Now) {
+    pub(super) fn record(&self, peer: String, times: u64, rival: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
         let (noted, rival) = known.map_or((times, rival), |known| (known.noted + times, known.rival || rival));
@@ -165,43 +166,43 @@ impl RefusedWriters {
         }
     }
 
-    /// The one who came last.
+    /// The last one.
     pub(super) fn last(&self) -> Option<RefusedWriter> {
         self.0.lock().back().cloned()
     }
 
-    /// All that are remembered, the last one last.
+    /// All that are kept, the last one last.
     pub fn all(&self) -> Vec<RefusedWriter> {
         self.0.lock().iter().cloned().collect()
     }
 }
 
-/// A peer without its port, which tells nothing about who it is.
+/// A peer's address without its port.
 pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     let peer = peer.to_string();
     peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
 }
 
-/// Nodes that are remembered by name; a fleet that starts again under new names must not fill the memory.
+/// How many nodes are kept by name, so that nodes that restart under new names do not fill the memory.
 const OTHERS_MAX: usize = 64;
 
-/// How it goes with the state that several nodes share. Says nothing where there is one node.
+/// The cluster, as this node sees it. Empty on a single node.
 #[derive(Default)]
 pub struct ClusterStatus {
     reachability: Mutex<Option<(bool, BootMs)>>,
-    /// This node was last in touch with those who renew; none if it has not been.
+    /// When this node was last in contact with the nodes that renew; none if never.
     as_of: Mutex<Option<BootMs>>,
     node: OnceLock<String>,
-    /// What the nodes share is a store; else it is another node that this one follows.
+    /// The nodes share a store; otherwise this node follows a leader.
     has_store: AtomicBool,
-    /// The other nodes, with when each was last known to have fetched something.
+    /// The other nodes, with the time of each one's last known fetch.
     others: Mutex<BTreeMap<String, i64>>,
     pub forged: Forged,
-    /// When counts that are not believed were last spoken of.
+    /// When rejected counts were last logged.
     pub(super) rejected_counts_log: LogThrottle,
 }
 
-/// What was found in the shared state that no node can have written, each time it was.
+/// How often values or counts were found in the cluster store that no node can have written.
 #[derive(Default)]
 pub struct Forged {
     pub values: AtomicU64,
@@ -209,18 +210,18 @@ pub struct Forged {
 }
 
 impl ClusterStatus {
-    /// There are other nodes; this one is called so.
+    /// Sets that there is a cluster, and this node's name.
     pub(super) fn join(&self, node: &str, has_store: bool) {
         self.node.get_or_init(|| node.to_owned());
         self.has_store.store(has_store, Relaxed);
     }
 
-    /// Whether the nodes share a store; false where one is followed, or there is one node.
+    /// Whether the nodes share a store; false on a follower and on a single node.
     pub fn has_store(&self) -> bool {
         self.has_store.load(Relaxed)
     }
 
-    /// A value has come that this node has fetched.
+    /// Records that a node has fetched a value.
     pub(super) fn record_node(&self, node: &str, fetched_unix_ms: i64) {
         if self.node() == Some(node) {
             return;
@@ -234,17 +235,17 @@ impl ClusterStatus {
         }
     }
 
-    /// The other nodes that have fetched something, with when each last did.
+    /// The other nodes, with the time of each one's last fetch.
     pub fn others(&self) -> Vec<(String, i64)> {
         self.others.lock().iter().map(|(name, last)| (name.clone(), *last)).collect()
     }
 
-    /// What this node is called among the others; none where it is alone.
+    /// This node's name in the cluster; none on a single node.
     pub fn node(&self) -> Option<&str> {
         self.node.get().map(String::as_str)
     }
 
-    /// Whether it answers now; what was known before.
+    /// Records whether the store can be reached. Returns what was known before.
     pub(super) fn set_reachable(&self, up: bool, now_ms: BootMs) -> Option<bool> {
         let mut known = self.reachability.lock();
         let before = *known;
@@ -253,7 +254,7 @@ impl ClusterStatus {
         before.map(|(up, _)| up)
     }
 
-    /// It has told something that was so at that instant.
+    /// Records that this node knows what the nodes that renew had at that time.
     pub(super) fn record_contact(&self, now_ms: BootMs) {
         let mut known = self.reachability.lock();
         *known = Some((known.is_none_or(|(up, _)| up), now_ms));
@@ -261,8 +262,8 @@ impl ClusterStatus {
         *self.as_of.lock() = Some(now_ms);
     }
 
-    /// How long this node has been out of touch with those who renew: 0 where it is alone, and the machine's whole life
-    /// where it has not been in touch since it started.
+    /// How long this node has had no contact with the nodes that renew: 0 on a single node, the machine's whole uptime
+    /// if there was none since the start.
     pub fn behind_ms(&self, now_ms: BootMs) -> u64 {
         match self.node() {
             None => 0,
@@ -270,12 +271,12 @@ impl ClusterStatus {
         }
     }
 
-    /// Whether it answers; none without one, or before it has been asked.
+    /// Whether the store can be reached; none without a cluster, or before the first try.
     pub fn is_up(&self) -> Option<bool> {
         self.reachability.lock().map(|(up, _)| up)
     }
 
-    /// How old our picture of it is, milliseconds.
+    /// How old our knowledge of the store is, milliseconds.
     pub fn age_ms(&self, now_ms: BootMs) -> Option<u64> {
         self.reachability.lock().map(|(_, heard_ms)| now_ms.saturating_sub(heard_ms))
     }
@@ -284,10 +285,10 @@ impl ClusterStatus {
 /// Upper bounds of the histogram's buckets, milliseconds; the deadline of a call is 8 s unless configured.
 pub const DURATION_BOUNDS_MS: [u64; 9] = [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
-/// How long calls took, in buckets of their own, not summed up.
+/// How long calls took, in buckets that are not cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// One more than there are bounds: the last is for what took longer.
+    /// One more than there are bounds: the last is for longer calls.
     pub buckets: [u64; DURATION_BOUNDS_MS.len() + 1],
     pub sum_ms: u64,
 }
@@ -297,7 +298,7 @@ pub struct Histogram {
 pub struct Durations(Mutex<BTreeMap<(&'static str, &'static str), Histogram>>);
 
 impl Durations {
-    pub(super) fn note(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
+    pub(super) fn record(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
         let mut all = self.0.lock();
         let histogram = all.entry((endpoint, outcome)).or_default();
         let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
@@ -307,7 +308,7 @@ impl Durations {
         histogram.sum_ms = histogram.sum_ms.saturating_add(took_ms);
     }
 
-    /// Each (endpoint, outcome) there has been.
+    /// All pairs of endpoint and outcome so far.
     pub fn all(&self) -> Vec<((&'static str, &'static str), Histogram)> {
         self.0.lock().iter().map(|(key, histogram)| (*key, *histogram)).collect()
     }
@@ -321,7 +322,7 @@ mod tests {
     fn a_duration_on_a_bound_is_within_it() {
         let durations = Durations::default();
         for ms in [0, 25, 26, 10_000, 10_001] {
-            durations.note("token", "new", ms);
+            durations.record("token", "new", ms);
         }
         let (_, histogram) = durations.all()[0];
         assert_eq!(histogram.buckets, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
@@ -345,9 +346,9 @@ mod tests {
     fn the_last_writers_are_remembered_and_no_more() {
         let (writers, now) = (RefusedWriters::default(), Now { boot_ms: 1, unix_ms: 1 });
         for n in 0..20 {
-            writers.note(format!("10.0.0.{n}"), 1, false, now);
+            writers.record(format!("10.0.0.{n}"), 1, false, now);
         }
-        writers.note("10.0.0.15".into(), 1, true, now);
+        writers.record("10.0.0.15".into(), 1, true, now);
         let all = writers.all();
         assert_eq!(all.len(), WRITERS_MAX);
         let last = all.last().unwrap();

@@ -1,6 +1,7 @@
-//! One trip to WeChat on behalf of one credential: read the secret, wait for a turn, call, perhaps probe.
+//! One fetch for one credential: read the secret, get the lease if there is a cluster, call the platform, perhaps
+//! probe.
 //!
-//! Decides nothing about schedules and publishes nothing; it brings back what it saw.
+//! Never decides when the next fetch is and never publishes a value; it returns a report to the driver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,31 +25,31 @@ use crate::platform::{CredentialType, FetchParams, Renewal};
 use crate::secret::Secret;
 use crate::secret_source::{SecretFault, SecretSource};
 
-/// Why the trip is made.
+/// Why a fetch is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchPurpose {
     /// The schedule says so.
     Renew,
-    /// Somebody doubts the present value: verify before spending.
+    /// Somebody doubts the present value: verify it before a new one is fetched.
     Verify,
-    /// Try the present value on a cheap read, and nothing else.
+    /// Probe the present value and do nothing else.
     Probe,
     /// WeChat refuses the present value: another one is needed.
     Replace,
-    /// WeChat refuses the value and hands it out all the same: it is told to make another.
+    /// WeChat refuses the value but still answers with it: request a new one with `force_refresh`.
     Force,
 }
 
 impl FetchPurpose {
-    /// True for a trip that only tries the present value and costs the token endpoint nothing. A classic value is never
-    /// renewed on mere suspicion: that would doom it.
+    /// True if only the present value is probed, which costs no call of the token endpoint. A classic value is never
+    /// renewed on a mere suspicion, because the renewal would end it.
     pub fn only_probes(self, credential_type: &CredentialType) -> bool {
         let suspicion = self == FetchPurpose::Verify && credential_type.renewal == Renewal::Mint;
         self == FetchPurpose::Probe || (suspicion && credential_type.probe.is_some())
     }
 }
 
-/// Everything a trip needs; it shares nothing with the driver.
+/// Everything a fetch needs. It shares no state with the driver.
 pub struct FetchTask {
     pub purpose: FetchPurpose,
     pub appid: String,
@@ -57,7 +58,7 @@ pub struct FetchTask {
     /// The access token it is fetched with, for kinds that need one.
     pub parent: Option<Arc<Credential>>,
     pub source: SecretSource,
-    /// What it is asked with besides, for kinds that need more than a secret.
+    /// What is sent besides the secret, for types that need more.
     pub grant: Option<Grant>,
     /// The present value, if there is one.
     pub held: Option<Bytes>,
@@ -66,18 +67,18 @@ pub struct FetchTask {
     pub upstream: Arc<dyn Upstream>,
     pub clock: Arc<dyn Clock>,
     pub permits: Arc<Semaphore>,
-    /// Where the site keeps a value that it has fetched itself, for as long as this server has fetched none.
+    /// Where the site keeps a value that it has fetched itself. None once this server has fetched a value.
     pub adopts_from: Option<Arc<dyn TokenSource>>,
-    /// How long a call may take at most, whatever else bounds it.
+    /// The longest time for one call, besides its deadline.
     pub patience: Duration,
     pub cancel: CancellationToken,
-    /// Classic only: the note in the state that a call is about to be made.
+    /// For classic tokens: the note in the state file that a call is about to be sent.
     pub intent: Option<(StateWriter, u64)>,
-    /// With other nodes: what is shared with them.
+    /// In a cluster: what the other nodes have to know.
     pub sharing: Option<Box<ClusterFetchContext>>,
 }
 
-/// What came of it.
+/// What a fetch has done.
 pub struct FetchReport {
     pub purpose: FetchPurpose,
     /// Calls sent, probes included.
@@ -88,11 +89,11 @@ pub struct FetchReport {
     pub adoption: Option<Adoption>,
     /// The secret that was used, to notice when it changes.
     pub secret: Option<Secret>,
-    /// The generation of the access token WeChat refused while it was used for this call.
+    /// The generation of the access token that WeChat refused when this call used it.
     pub refused_parent: Option<u64>,
-    /// The calls of all nodes, if they are counted together.
+    /// The calls of all nodes, in a cluster.
     pub usage: Option<QuotaUsage>,
-    /// How the answer's value was shared.
+    /// How the value was given to the other nodes.
     pub shown: SharingResult,
     pub outcome: FetchOutcome,
 }
@@ -106,9 +107,9 @@ impl FetchReport {
 }
 
 pub enum FetchOutcome {
-    /// Told to stop before anything was sent.
+    /// Cancelled before anything was sent.
     Cancelled,
-    /// A token, ours or a new one.
+    /// A token: the present one or a new one.
     Answered {
         token: Token,
         sent_ms: BootMs,
@@ -119,14 +120,14 @@ pub enum FetchOutcome {
         failure: Failure,
         sent_ms: BootMs,
     },
-    /// There is no live value of the token it is fetched with; nothing was sent.
+    /// The access token it is fetched with has no live value; nothing was sent.
     NoParentToken,
-    /// The present value was tried, and nothing was fetched.
+    /// The present value was probed, and nothing was fetched.
     Probed {
         probe: Probe,
         sent_ms: BootMs,
     },
-    /// It was not our turn: what the store that nodes share has said.
+    /// Another node has the lease, or has fetched just now.
     LeaseDenied {
         answer: StoreAnswer,
         next: NextStep,
@@ -135,7 +136,7 @@ pub enum FetchOutcome {
     LeaseExpired,
     /// A quota forbids the call.
     QuotaExceeded(QuotaExceeded),
-    /// Nothing is fetched without the store.
+    /// The cluster store cannot be reached, and without it nothing is fetched.
     StoreUnreachable(Unreachable),
 }
 
@@ -156,20 +157,20 @@ pub enum Adoption {
         place: String,
         adopted: Adopted,
     },
-    /// It is not to be had; a value is fetched instead.
+    /// It cannot be used; a value is fetched instead.
     Refused {
         place: String,
         reason: String,
     },
 }
 
-/// The site's own store gets so long to answer.
+/// How long the site's own store may take to answer.
 const ADOPT_WAIT: Duration = Duration::from_secs(2);
-/// A classic call waits so long for its intent to reach the disk: better a call unrecorded than none.
+/// How long a classic call waits until the note about it is written. Then it is sent without the note.
 const INTENT_WAIT: Duration = Duration::from_millis(250);
 
 impl FetchTask {
-    /// Flies. Once a call has been sent it is waited for, whatever `cancel` says.
+    /// Runs the fetch. A call that was sent is waited for even after `cancel`.
     pub async fn run(mut self) -> FetchReport {
         let mut report = FetchReport {
             purpose: self.purpose,
@@ -201,22 +202,23 @@ impl FetchTask {
             _ => {}
         }
         let sharing = self.sharing.take();
-        let mut cluster_fetch = match ClusterFetch::begin(sharing, async || self.is_accepted(&mut report).await).await {
-            Ok(cluster_fetch) => cluster_fetch,
-            Err(held) => {
-                report.outcome = held.into();
-                return report;
-            }
-        };
+        let mut cluster_fetch =
+            match ClusterFetch::take_lease(sharing, async || self.is_accepted(&mut report).await).await {
+                Ok(cluster_fetch) => cluster_fetch,
+                Err(held) => {
+                    report.outcome = held.into();
+                    return report;
+                }
+            };
         report.outcome = match self.call_secrets(&mut report).await {
             Ok(secrets) => self.fetch(&secrets, &mut cluster_fetch, &mut report).await,
             Err(failure) => FetchOutcome::Failed { failure, sent_ms: self.clock.boot_ms() },
         };
-        report.usage = cluster_fetch.over().await;
+        report.usage = cluster_fetch.end().await;
         report
     }
 
-    /// What to call with, or why there is nothing.
+    /// The secrets for the call, or why there are none.
     async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
         let read = read_secret(&self.source).await;
         report.secret = read.as_ref().ok().cloned();
@@ -227,10 +229,10 @@ impl FetchTask {
             read => read.map_err(|unread| unread.reason),
         };
         match &self.grant {
-            // Not even with what is still kept from when it had one.
-            _ if self.source.is_absent() => Err(Failure::followed(&self.appid)),
+            // Not even with a grant that is kept from an earlier configuration.
+            _ if self.source.is_absent() => Err(Failure::no_secret(&self.appid)),
             Some(grant) => grant.call_secrets(&self.appid, read),
-            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unusable(&self.appid, reason)),
+            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.appid, reason)),
         }
     }
 
@@ -259,7 +261,7 @@ impl FetchTask {
         if self.cancel.is_cancelled() {
             return FetchOutcome::Cancelled;
         }
-        if let Some(outcome) = self.adopt(cluster_fetch, report).await {
+        if let Some(outcome) = self.adopt_site_value(cluster_fetch, report).await {
             return outcome;
         }
         let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
@@ -275,7 +277,7 @@ impl FetchTask {
         let token = match self.upstream.fetch(self.credential_type, ask, self.deadline().min(at_most)).await {
             Ok(token) => token,
             Err(mut failure) => {
-                // Perhaps the access token's fault: it is looked into, and this is asked again.
+                // The access token may be the cause: it is verified, and this call is made again.
                 if self.parent.is_some() && failure.refuses_token() {
                     report.refused_parent = Some(generation);
                     failure.class = Class::Retry;
@@ -283,7 +285,7 @@ impl FetchTask {
                 if let Some(grant) = &self.grant {
                     grant.record_refused(secrets, &mut failure);
                 }
-                cluster_fetch.failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
+                cluster_fetch.close_failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
                 return FetchOutcome::Failed { failure, sent_ms };
             }
         };
@@ -295,7 +297,7 @@ impl FetchTask {
         let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
         let life_ms = token.expires_in_s.saturating_mul(1000);
         report.shown = cluster_fetch
-            .answered(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
+            .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
             .await;
         let doubted = self.purpose != FetchPurpose::Renew || self.renewal_state.is_withdrawn();
         let probe = if same && doubted && self.credential_type.probe.is_some() {
@@ -307,8 +309,12 @@ impl FetchTask {
         FetchOutcome::Answered { token, sent_ms, received_ms, probe }
     }
 
-    /// Instead of a fetch: the value that the site has, if that is another than the present one and is accepted.
-    async fn adopt(&self, cluster_fetch: &mut ClusterFetch, report: &mut FetchReport) -> Option<FetchOutcome> {
+    /// Takes the site's own value instead of a fetch, if it differs from the present one and WeChat accepts it.
+    async fn adopt_site_value(
+        &self,
+        cluster_fetch: &mut ClusterFetch,
+        report: &mut FetchReport,
+    ) -> Option<FetchOutcome> {
         let source = self.adopts_from.as_ref()?;
         let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
         let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
@@ -342,7 +348,7 @@ impl FetchTask {
                 report.adoption = refused(format!("WeChat does not let the token be tried, errcode {errcode}"));
                 return None;
             }
-            // A fetch could end it, so it is not given up for that.
+            // A fetch could end it, so no fetch is made for this reason.
             Probe::Unknown => {
                 let failure =
                     Failure::transport(&self.appid, Delivery::NotSent, "the site's own token could not be tried");
@@ -355,7 +361,7 @@ impl FetchTask {
             Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
         let arrival = FetchedValue { same: false, sent_ms, received_ms, life_ms };
-        report.shown = cluster_fetch.answered(&token, arrival, &self.renewal_state, None).await;
+        report.shown = cluster_fetch.publish(&token, arrival, &self.renewal_state, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
@@ -372,7 +378,7 @@ impl FetchTask {
         }
     }
 
-    /// The live access token and its generation; empty for kinds that need none.
+    /// The live access token and its generation; empty for types that need none.
     fn parent_token(&self, now_ms: BootMs) -> Result<(String, u64), ()> {
         let Some(parent) = &self.parent else { return Ok((String::new(), 0)) };
         match parent.read(now_ms) {

@@ -1,17 +1,17 @@
-//! How the values of a credential are counted.
+//! The generation: the number of a credential's value.
 //!
-//! A later value has a higher generation. Clients see it as the cas of a managed key and wait for a higher one, so it
-//! must go up even where the last one is not known any more: the state file was lost, the app was moved to another
-//! endpoint, there is no state file. So the first one is read off the wall clock, in milliseconds: values do not come
-//! that fast, so whatever was counted before is lower. From then on each value counts one, as before.
+//! A later value has a higher generation. Clients see it as the cas of a managed key and wait for a higher one. So it
+//! must rise even if the last one is not known any more: the state file was lost, the app was moved to another
+//! endpoint, or there is no state file. Therefore the first generation is the wall clock in milliseconds: values are
+//! not that frequent, so all generations before are lower. From then on each value adds one.
 //!
-//! Pure. Several nodes count on from what their store has; nodes that follow another have that one's generations.
+//! Pure. In a cluster the generation goes on from that of the store; followers have their leader's generations.
 
-/// Generations stay below this: what nodes share goes through doubles, and is taken only below it.
+/// Generations stay below this: nodes share them as doubles and accept only lower ones.
 pub const GENERATION_END: u64 = 1_000_000_000_000_000;
-/// A wall clock that shows an instant outside of these years (2020 to 2100) has not been set.
+/// A wall clock outside of these years (2020 to 2100) is not set.
 const CLOCK_IS_SET_MS: std::ops::Range<u64> = 1_577_836_800_000..4_102_444_800_000;
-/// Where nothing is known and the clock has not been set. Clients that know a higher one are answered at once.
+/// The first generation if the clock is not set. Clients that know a higher one are answered at once.
 const FIRST_WITHOUT_CLOCK: u64 = 1;
 
 /// The generation of a credential's first value, by the wall clock.
@@ -19,7 +19,7 @@ pub fn first(unix_ms: i64) -> u64 {
     u64::try_from(unix_ms).ok().filter(|ms| CLOCK_IS_SET_MS.contains(ms)).unwrap_or(FIRST_WITHOUT_CLOCK)
 }
 
-/// The generation of a value that follows this one; `first` where that is 0, because none is known.
+/// The generation after this one; `first` if it is 0, because none is known.
 pub fn next(known: u64, first: u64) -> u64 {
     match known {
         0 => first,
@@ -27,8 +27,8 @@ pub fn next(known: u64, first: u64) -> u64 {
     }
 }
 
-/// A generation that was kept. One that no server has given out (a damaged or hand-made state) begins anew, or every
-/// later one would be out of range too.
+/// A generation from the state file. One that no server has used (a damaged or hand-made state) starts anew; otherwise
+/// every later one would be out of range too.
 pub fn kept(generation: u64, unix_ms: i64) -> u64 {
     if (1..GENERATION_END - 1).contains(&generation) { generation } else { first(unix_ms) }
 }

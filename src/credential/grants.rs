@@ -1,8 +1,9 @@
-//! What a renewal is made with besides the app's secret, and what must outlive everything: the verify ticket WeChat
-//! pushed to a component, and the refresh token of each account that authorised one. Whoever loses a refresh token has
-//! to ask the merchant again.
+//! What some fetches need besides the app's secret: the verify ticket that WeChat pushes to a component, and the
+//! refresh token of each account that has authorised one. A lost refresh token means that the merchant has to authorise
+//! again.
 //!
-//! Kept here and written with the state. Says which of two refresh tokens is tried; never logs one, never sends one.
+//! They are kept here and written with the state. Decides which of two refresh tokens is tried. Never logs or sends
+//! one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::state_writer::StateWriter;
 use crate::platform::Failure;
 use crate::secret::{Secret, fingerprint};
 
-/// Which of the two.
+/// Which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -24,7 +25,7 @@ pub enum GrantType {
     RefreshToken,
 }
 
-/// Whose it is.
+/// Which component and account it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GrantName {
     pub what: GrantType,
@@ -36,28 +37,29 @@ pub struct GrantName {
     pub base: String,
 }
 
-/// One of them as it is kept. No `Debug`: it holds the thing itself.
+/// One of them in the state file. No `Debug`: it holds the secret value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptGrant {
     #[serde(flatten)]
     pub name: GrantName,
     pub value: String,
-    /// Fingerprint of what the configuration (or the ticket's file) had when it was last taken in. While it has the
-    /// same, `value` is the newer one.
+    /// Fingerprint of the configured value (or of the ticket's file) when it was last taken in. While that is the same,
+    /// `value` is the newer one.
     pub configured: Option<String>,
     /// When it was last configured, wall time.
     pub wanted_unix_ms: i64,
 }
 
-/// How long the refresh token of an account that is no longer configured is kept: an account taken out by mistake, or
-/// moved for a while, must not need its merchant.
+/// How long the refresh token of an account that is no longer configured is kept: if an account was removed by mistake
+/// or for a while, its merchant need not authorise again.
 const UNWANTED_KEPT_MS: i64 = 90 * 86_400_000;
-/// And how many of those, the newest; a state of ten thousand accounts takes some 10 MB.
+/// How many of those are kept, the newest. A state of ten thousand accounts takes about 10 MB.
 const UNWANTED_MAX: usize = 10_000;
-/// A new refresh token is written before its access token is published; a disk that is stuck may delay that so long.
+/// A new refresh token is written before its access token is published. A disk that hangs delays that at most this
+/// long.
 const DISK_WAIT: Duration = Duration::from_secs(3);
 
-/// All of them. Shared by fetches, which use them up, and the state_writer, which writes them.
+/// All of them. Fetches use and replace them, the state writer writes them.
 #[derive(Default)]
 pub struct Grants {
     inner: Mutex<GrantsInner>,
@@ -74,12 +76,12 @@ struct GrantState {
     value: Option<String>,
     configured: Option<String>,
     wanted_unix_ms: i64,
-    /// Fingerprints of what WeChat refused since the last success or the last round through all there are.
+    /// Fingerprints of those that WeChat has refused since the last success, or since all were refused.
     refused: Vec<String>,
 }
 
 impl Grants {
-    /// What a former process kept, and what is configured now.
+    /// From what an earlier process has written and what is configured now.
     pub fn new(kept: &[KeptGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
         let held = kept.iter().map(|kept| {
             let KeptGrant { name, value, configured, wanted_unix_ms } = kept.clone();
@@ -88,7 +90,7 @@ impl Grants {
         Grants { inner: Mutex::new(GrantsInner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
     }
 
-    /// What another process has kept in the meantime. What is used here has been renewed here and is the later.
+    /// Takes over what another process has written meanwhile. Those used here were renewed here and are later.
     pub fn take_over(&self, kept: &[KeptGrant]) {
         let mut inner = self.inner.lock();
         let GrantsInner { held, wanted } = &mut *inner;
@@ -102,12 +104,13 @@ impl Grants {
         }
     }
 
-    /// What is to be written: everything configured, and the refresh tokens of those no longer configured for a while.
+    /// What is to be written: everything configured, and for a while the refresh tokens of what is not configured any
+    /// more.
     pub fn kept(&self, now_unix_ms: i64) -> Vec<KeptGrant> {
         let inner = self.inner.lock();
         let all = inner.held.iter().filter_map(|(name, held)| {
             let now = if inner.wanted.contains(name) { now_unix_ms } else { i64::MIN };
-            // A clock that is back by years must not make it look long unwanted.
+            // A clock set back by years must not make it look old.
             let wanted_unix_ms = held.wanted_unix_ms.max(now);
             let (value, configured) = (held.value.clone()?, held.configured.clone());
             Some(KeptGrant { name: name.clone(), value, configured, wanted_unix_ms })
@@ -129,8 +132,9 @@ impl Grants {
 }
 
 impl GrantState {
-    /// The refresh token to try next. A configured one that has changed since it was taken in goes first: the merchant
-    /// has authorised anew. Otherwise the kept one does: WeChat may have replaced the configured one long ago.
+    /// The refresh token to try next. If the configured one has changed since it was taken in, it comes first: the
+    /// merchant has authorised again. Otherwise the kept one comes first: WeChat may have replaced the configured one
+    /// long ago.
     fn pick(&self, configured: Option<&Secret>) -> Option<Secret> {
         let kept = self.value.clone().map(Secret::new);
         let configured = configured.cloned();
@@ -142,13 +146,14 @@ impl GrantState {
     fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
         let configured = print(configured);
         let known = self.configured.as_ref();
-        // Without a value the first fetch is under way, and uses it.
+        // Without a value the first fetch is running, and uses it.
         self.value.is_some()
             && known.map_or(!at_start, |known| *known != configured)
             && !self.refused.contains(&configured)
     }
 
-    /// WeChat refused it for good. True if there is another to try; else the next try begins with the first again.
+    /// Records that WeChat has refused it. True if there is another to try; otherwise the next try starts with the
+    /// first.
     fn record_refused(&mut self, used: &Secret, configured: Option<&Secret>) -> bool {
         self.refused.push(print(used));
         let another = self.pick(configured).is_some();
@@ -158,11 +163,11 @@ impl GrantState {
         another
     }
 
-    /// WeChat took it, and perhaps gave its successor. True if there is something to write.
+    /// Records that WeChat has accepted it, perhaps with a new one. True if there is something to write.
     fn record_accepted(&mut self, used: &Secret, configured: Option<&Secret>, successor: Option<&Secret>) -> bool {
         let before = (self.value.take(), self.configured.take());
         self.value = Some(successor.unwrap_or(used).expose().to_owned());
-        // Tried and refused, or tried and taken: either way it has had its turn.
+        // The configured one was tried, whether it was refused or accepted.
         self.configured = configured.map(print).or_else(|| before.1.clone());
         self.refused.clear();
         before != (self.value.clone(), self.configured.clone())
@@ -176,7 +181,7 @@ impl GrantState {
         news
     }
 
-    /// True if it is news. A file's ticket is news only if the file has changed since.
+    /// True if it is new. A ticket from a file is new only if the file has changed.
     fn take_ticket(&mut self, ticket: &Secret, from_file: bool) -> bool {
         if from_file {
             let seen = Some(print(ticket));
@@ -195,7 +200,7 @@ fn print(secret: &Secret) -> String {
     fingerprint(secret.expose().as_bytes())
 }
 
-/// A credential's hold on its own.
+/// A credential's own grant.
 #[derive(Clone)]
 pub struct Grant {
     pub grants: Arc<Grants>,
@@ -203,7 +208,7 @@ pub struct Grant {
     pub state_writer: Option<StateWriter>,
 }
 
-/// What one call is made with.
+/// The secrets for one call.
 pub struct CallSecrets {
     /// The app's secret, or the refresh token in its place.
     pub secret: Secret,
@@ -212,18 +217,18 @@ pub struct CallSecrets {
 }
 
 impl CallSecrets {
-    /// Of a credential that needs no more than its secret.
+    /// For a credential that needs only its secret.
     pub fn plain(secret: Secret) -> CallSecrets {
         CallSecrets { secret, ticket: None, configured: None }
     }
 }
 
 impl Grant {
-    /// What to call with, from the secret as it was read, or why there is nothing to call with.
+    /// The secrets for the call, from the secret as it was read, or why there are none.
     pub fn call_secrets(&self, appid: &str, read: Result<Secret, String>) -> Result<CallSecrets, Failure> {
         match self.name.what {
             GrantType::VerifyTicket => {
-                let secret = read.map_err(|reason| Failure::unusable(appid, reason))?;
+                let secret = read.map_err(|reason| Failure::unreadable_secret(appid, reason))?;
                 let ticket = self.grants.with(&self.name, |held| held.value.clone());
                 let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
                 Ok(CallSecrets { secret, ticket, configured: None })
@@ -240,7 +245,8 @@ impl Grant {
         }
     }
 
-    /// WeChat refused the call: perhaps there is another ticket by now, or another refresh token to try once.
+    /// Records that WeChat has refused the call. If there is a newer ticket or another refresh token, the call is
+    /// retried.
     pub fn record_refused(&self, secrets: &CallSecrets, failure: &mut Failure) {
         use crate::platform::Class;
         match (self.name.what, failure.errcode) {
@@ -263,8 +269,8 @@ impl Grant {
         }
     }
 
-    /// WeChat took the call. A new refresh token is on the disk when this returns, unless the disk is stuck: then it is
-    /// better to go on and say so than to keep the access token from its readers.
+    /// Records that WeChat has accepted the call. Returns when a new refresh token is on disk; if the disk hangs, logs
+    /// that and goes on, because readers wait for the access token.
     pub async fn record_accepted(&self, secrets: &CallSecrets, successor: Option<&Secret>) {
         if self.name.what == GrantType::VerifyTicket {
             return;
@@ -278,22 +284,22 @@ impl Grant {
                 appid = %self.name.authorizer,
                 advice = "make room or repair the disk before this process ends: WeChat may have ended the former \
                           refresh token, and then the merchant would have to authorise again",
-                "a new refresh token could not be written to the state yet"
+                "a new refresh token could not be written to the state file yet"
             );
         }
     }
 
-    /// The refresh token that WeChat took last, for the other nodes; none of a component.
+    /// The refresh token that WeChat accepted last, for the other nodes; none for a component.
     pub fn refresh_token(&self) -> Option<String> {
         (self.name.what == GrantType::RefreshToken).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
     }
 
-    /// The verify ticket that came last, for the other nodes; none of an authorizer.
+    /// The last verify ticket, for the other nodes; none for an authorizer.
     pub fn ticket(&self) -> Option<String> {
         (self.name.what == GrantType::VerifyTicket).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
     }
 
-    /// Another node has renewed with this refresh token, or with its predecessor: it is the one to use next.
+    /// Takes over the refresh token of another node's renewal; it is used next.
     pub fn adopt_refresh_token(&self, token: &str) {
         let changed = self.grants.with(&self.name, |held| held.adopt(token));
         if let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) {
@@ -306,18 +312,18 @@ impl Grant {
         self.name.what == GrantType::RefreshToken
     }
 
-    /// True if this is another refresh token than the configuration had when one was last taken in: the merchant has
-    /// authorised anew. What was there at the start is known to be another only where it is known which was taken in.
+    /// True if the configured refresh token has changed since one was last taken in: the merchant has authorised again.
+    /// For the one that was there at the start this is only known if it is known which was taken in.
     pub fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
         self.is_refresh_token() && self.grants.with(&self.name, |held| held.is_configured_anew(configured, at_start))
     }
 
-    /// True if it is a ticket that nobody has handed in yet.
+    /// True if it is a ticket that was not received yet.
     pub fn is_missing(&self) -> bool {
         self.name.what == GrantType::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
     }
 
-    /// A verify ticket has come. True if it is news.
+    /// Takes a verify ticket. True if it is new.
     pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
         let news = self.grants.with(&self.name, |held| held.take_ticket(ticket, from_file));
         if let Some(state_writer) = self.state_writer.as_ref().filter(|_| news) {

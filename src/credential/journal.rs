@@ -1,4 +1,4 @@
-//! What has happened to the credentials in the last day: renewals, faults, refused writes. Bounded, in memory only.
+//! Events of the last day: renewals, failures, refused writes. Limited in size, in memory only.
 //!
 //! Pure: the time comes in as a value. Never holds a token or a secret.
 
@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::table::CredentialId;
+use super::id::CredentialId;
 use crate::clock::Now;
 use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
-/// Entries that each credential is sure of, however much happens to the others.
+/// Entries that are kept for each credential, however many the others have.
 pub const ENTRIES_EACH: usize = 4;
-/// What is older is not shown, milliseconds.
+/// Older entries are not shown, milliseconds.
 pub const AGE_MS_MAX: u64 = 86_400_000;
 
-/// Refused writes of several hosts within this time of the first are one entry, milliseconds.
+/// Refused writes of several hosts within this time are one entry, milliseconds.
 const WRITERS_APART_MS: u64 = 60_000;
 
 /// What happened.
@@ -27,12 +27,12 @@ const WRITERS_APART_MS: u64 = 60_000;
 pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
     Renewed { generation: u64, expires_in_s: u64, from: Option<String> },
-    /// A call brought none.
+    /// A call has returned no value.
     Failed {
         class: &'static str,
         errcode: Option<i64>,
         rid: Option<String>,
-        /// One word for network trouble, if it was that.
+        /// One word for a network failure, if it was one.
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
@@ -41,13 +41,13 @@ pub enum Event {
         /// The same in Chinese.
         advice_zh: Cow<'static, str>,
     },
-    /// All is well after failures.
+    /// A success after failures.
     Recovered,
-    /// WeChat refused the value before its time; 0 if it was replaced without a word.
+    /// The value became invalid before its expiry; without an errcode if it was replaced.
     DiedEarly { errcode: Option<i64> },
-    /// A value that had been refused is accepted again.
+    /// A refused value is accepted again.
     AcceptedAgain,
-    /// Another endpoint is asked for the rest of the day.
+    /// The fallback endpoint is used for the rest of the day.
     Fallback { endpoint: &'static str },
     /// A client's write was refused; `rival` if it brought another token than ours.
     RefusedWrite { peer: String, rival: bool },
@@ -67,14 +67,14 @@ impl Event {
         }
     }
 
-    /// The same thing once more, `after_ms` after it first happened, which is counted and not listed again.
+    /// True if this repeats the event `before`, `after_ms` after it first happened. Repeats are counted, not listed.
     fn repeats(&self, before: &Event, after_ms: u64) -> bool {
         match (self, before) {
             (
                 Event::Failed { class, errcode, text, .. },
                 Event::Failed { class: class_before, errcode: before, text: text_before, .. },
             ) => class == class_before && errcode == before && (errcode.is_some() || text == text_before),
-            // Many hosts that write in turn must not push everything else out.
+            // Many hosts that write by turns must not push out everything else.
             (Event::RefusedWrite { peer, .. }, Event::RefusedWrite { peer: before, .. }) => {
                 peer == before || after_ms < WRITERS_APART_MS
             }
@@ -88,14 +88,14 @@ impl Event {
 pub struct JournalEntry {
     /// Counts entries from 1.
     pub seq: u64,
-    /// Counts changes of the journal; that of the last one this entry saw.
+    /// The version of the journal at the last change of this entry.
     pub version: u64,
     pub credential: CredentialId,
     /// When it first happened.
     pub first: Now,
     /// When it last happened.
     pub last: Now,
-    /// How often it has, in a row.
+    /// How often it has happened in a row.
     pub times: u64,
     pub event: Event,
 }
@@ -113,13 +113,13 @@ struct JournalInner {
 }
 
 impl Journal {
-    /// Writes an entry, or counts the credential's last one once more if this is the same again.
-    pub fn note(&self, credential: CredentialId, now: Now, event: Event) {
-        self.note_times(credential, now, 1, event);
+    /// Adds an entry, or counts the credential's last one again if this is a repeat.
+    pub fn record(&self, credential: CredentialId, now: Now, event: Event) {
+        self.record_times(credential, now, 1, event);
     }
 
-    /// The same for what has happened several times since the last entry about it.
-    pub fn note_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
+    /// The same for an event that has happened several times.
+    pub fn record_times(&self, credential: CredentialId, now: Now, times: u64, event: Event) {
         let inner = &mut *self.0.lock();
         inner.version += 1;
         let latest = inner.latest.entry(credential).or_default();
@@ -180,7 +180,7 @@ impl JournalInner {
         let at = entry.seq.checked_sub(first).and_then(|at| usize::try_from(at).ok());
         match at.and_then(|at| self.ring.get_mut(at)) {
             Some(place) => *place = entry,
-            // One that has left the ring, and happens again, is only the credential's.
+            // If it has left the ring, only the credential's list has it.
             None if at.is_none() => {}
             None => {
                 self.ring.push_back(entry);
@@ -222,12 +222,12 @@ mod tests {
     fn the_same_again_is_counted_and_something_else_is_listed() {
         let journal = Journal::default();
         for ms in 1..=3 {
-            journal.note(0, at(ms), failed(Some(-1), &format!("rid {ms}")));
+            journal.record(0, at(ms), failed(Some(-1), &format!("rid {ms}")));
         }
-        journal.note(0, at(4), failed(None, "no route"));
-        journal.note(0, at(5), failed(None, "timed out"));
-        journal.note(1, at(6), failed(Some(-1), ""));
-        journal.note(0, at(7), Event::Recovered);
+        journal.record(0, at(4), failed(None, "no route"));
+        journal.record(0, at(5), failed(None, "timed out"));
+        journal.record(1, at(6), failed(Some(-1), ""));
+        journal.record(0, at(7), Event::Recovered);
         let all = journal.since(0, at(10), 100);
         let times: Vec<(usize, u64)> = all.iter().map(|entry| (entry.credential, entry.times)).collect();
         assert_eq!(times, [(0, 3), (0, 1), (0, 1), (1, 1), (0, 1)]);
@@ -239,7 +239,7 @@ mod tests {
         let journal = Journal::default();
         for ms in 0..600 {
             let peer = format!("10.0.0.{}", ms % 7);
-            journal.note_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
+            journal.record_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
         }
         let all = journal.since(0, at(120_000), usize::MAX);
         assert_eq!(all.iter().map(|entry| entry.times).sum::<u64>(), 1800);
@@ -249,11 +249,11 @@ mod tests {
     #[test]
     fn whoever_has_seen_a_version_gets_what_came_after() {
         let journal = Journal::default();
-        journal.note(0, at(1), failed(Some(-1), ""));
-        journal.note(1, at(2), Event::Recovered);
+        journal.record(0, at(1), failed(Some(-1), ""));
+        journal.record(1, at(2), Event::Recovered);
         let seen = journal.version();
         assert!(journal.since(seen, at(3), 100).is_empty());
-        journal.note(0, at(4), failed(Some(-1), ""));
+        journal.record(0, at(4), failed(Some(-1), ""));
         let news = journal.since(seen, at(5), 100);
         assert_eq!(news.iter().map(|entry| (entry.seq, entry.times)).collect::<Vec<_>>(), [(1, 2)]);
     }
@@ -261,15 +261,15 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_age_and_each_credential_keeps_its_own() {
         let journal = Journal::default();
-        journal.note(7, at(1), Event::Recovered);
+        journal.record(7, at(1), Event::Recovered);
         for ms in 0..5_000 {
-            journal.note(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200, from: None });
+            journal.record(0, at(ms), Event::Renewed { generation: ms, expires_in_s: 7200, from: None });
         }
         assert_eq!(journal.since(0, at(5_000), usize::MAX).len(), ENTRIES_MAX);
         assert_eq!(journal.since(0, at(5_000), 10).len(), 10);
         assert_eq!(journal.of(0, at(5_000)).len(), ENTRIES_EACH);
         assert_eq!(journal.of(7, at(5_000)).len(), 1, "others' renewals do not push it out");
-        journal.note(7, at(5_001), Event::Recovered);
+        journal.record(7, at(5_001), Event::Recovered);
         assert_eq!(journal.of(7, at(AGE_MS_MAX + 2)).len(), 1);
         assert!(journal.since(0, at(AGE_MS_MAX + 5_002), usize::MAX).is_empty());
     }
@@ -277,11 +277,11 @@ mod tests {
     #[test]
     fn an_entry_that_has_left_the_ring_and_happens_again_stays_in_order() {
         let journal = Journal::default();
-        journal.note(7, at(1), failed(Some(-1), ""));
+        journal.record(7, at(1), failed(Some(-1), ""));
         for ms in 0..5_000 {
-            journal.note(0, at(ms), Event::Recovered);
+            journal.record(0, at(ms), Event::Recovered);
         }
-        journal.note(7, at(6_000), failed(Some(-1), ""));
+        journal.record(7, at(6_000), failed(Some(-1), ""));
         assert_eq!(journal.of(7, at(6_000))[0].times, 2);
         let all = journal.since(0, at(6_000), usize::MAX);
         assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));

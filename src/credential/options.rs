@@ -1,4 +1,4 @@
-//! The settings of what is kept current: which apps, how their platforms are reached, what is shared and what is kept.
+//! The settings of this folder: apps, how their platforms are reached, the cluster and the state file.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use crate::platform::ClientOptions;
 /// Apps, and what their credentials need.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The state file; `None` keeps tokens in memory only.
+    /// The state file; none: tokens are kept in memory only.
     pub state_path: Option<PathBuf>,
-    /// What other nodes it has, and how they are reached; none: it is alone.
+    /// The cluster; none for a single node.
     pub cluster: Option<cluster::Options>,
     pub upstream: ClientOptions,
     pub apps: Vec<App>,

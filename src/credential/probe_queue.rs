@@ -1,58 +1,58 @@
-//! Whose value is tried next on a cheap read, and when, if nobody doubts it: a dead one is to be found before clients
-//! meet it, for hardly any calls. Pure: instants come in, the next to be tried comes out; nothing is sent here.
+//! Which value is probed next, and when, if nobody has reported one. So an invalid value is found before clients get
+//! it, for few calls. Pure: times go in, the next credential comes out. Never sends anything.
 //!
-//! Each app is tried every [`EVERY_MS`], and all apps of the process together every [`GAP_MS`] at most. Up to 600 apps
-//! that is every five minutes for each; past that whoever has waited longest comes first, apps in use before the
-//! others. No app waits for longer than it takes to try all of them: a quarter of the calls go to whoever has waited
-//! longest, in use or not, and the others to those in use that have.
+//! Each app is probed every [`EVERY_MS`], and the whole process makes one probe every [`GAP_MS`] at most. With up to
+//! 600 apps each is probed every five minutes. With more, the one that has waited longest comes first, and apps in use
+//! come before the others. No app waits longer than it takes to probe all: a quarter of the probes go to the app that
+//! has waited longest, in use or not, and the others to the app in use that has waited longest.
 
 use std::collections::BTreeSet;
 
 use super::table::CredentialId;
 use crate::clock::BootMs;
 
-/// Between two tries of one value.
+/// The time between two probes of one value.
 pub const EVERY_MS: u64 = 300_000;
-/// Between two tries of any.
+/// The least time between any two probes.
 pub const GAP_MS: u64 = 500;
-/// So many tries are under way at once: a slow answer holds up the next tries, and never a renewal.
+/// How many probes run at once. A slow answer delays the next probes, never a renewal.
 pub const PROBES_RUNNING_MAX: usize = 2;
-/// Tries of one app in a day. The call has "1000 a day" by a vendor's answer, and other programs of the site may use it
-/// too, so a third is left alone by all means; one in five minutes takes 288.
+/// Probes of one app in a day. By a vendor's answer the call may be made 1000 times a day, and other programs of the
+/// site may use it too, so we use a third at most. One in five minutes is 288.
 pub const PER_DAY_MAX: u64 = 333;
-/// A value that has been read within this time is in use.
+/// A value that was read within this time is in use.
 const IN_USE_MS: u64 = 600_000;
-/// How often it is seen which values have been read.
+/// How often reads are recorded.
 const LOOK_MS: u64 = 30_000;
-/// Of so many tries one goes to whoever has waited longest, in use or not.
+/// One of this many probes goes to the value that has waited longest, in use or not.
 const SHARE: u64 = 4;
-/// An app for which the call is not answered is tried less and less, down to once in this time.
+/// An app for which the probe call is refused is probed less and less, down to once in this time.
 const WITHHELD_MS_MAX: u64 = 3_600_000;
-/// So many are put off in one go at most.
+/// How many are put off at once at most.
 const PUT_OFF_MAX: usize = 64;
 
-/// Whether one may be tried now.
+/// Whether a value can be probed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeReadiness {
     Now,
-    /// A call for it is under way, or about to be.
+    /// A call for it runs, or is about to.
     Soon,
-    /// There is nothing to try, or it is not this node's part.
+    /// There is nothing to probe, or another node does it.
     Later,
 }
 
-/// All that are tried without anybody's asking.
+/// All values that are probed without a report.
 pub struct ProbeQueue {
     /// By id.
     members: Vec<QueueEntry>,
-    /// Who waits, by when they are due and their place in `members`; and of them, those in use.
+    /// Those that wait, by due time and index in `members`; and of them, those in use.
     waiting: BTreeSet<(BootMs, usize)>,
     waiting_in_use: BTreeSet<(BootMs, usize)>,
-    /// Those put off, by when they wait again: with their place in the queue.
+    /// Those that were put off, by the time they wait again. They keep their place in the queue.
     put_off: BTreeSet<(BootMs, usize)>,
     picks: u64,
     looked_ms: Option<BootMs>,
-    /// The earliest instant of the next try.
+    /// The earliest time of the next probe.
     free_ms: BootMs,
 }
 
@@ -62,12 +62,12 @@ struct QueueEntry {
     used_ms: Option<BootMs>,
     is_used: bool,
     is_put_off: bool,
-    /// How often in a row the platform did not answer the call for it.
+    /// How often in a row the platform refused to answer the probe call for it.
     withheld: u32,
 }
 
 impl ProbeQueue {
-    /// These, in the order of their ids. The first tries are spread.
+    /// For these credentials, in the order of their ids. The first probes are spread over time.
     pub fn new(ids: impl IntoIterator<Item = CredentialId>, now_ms: BootMs) -> ProbeQueue {
         let ids: Vec<CredentialId> = ids.into_iter().collect();
         let all = ids.len() as u64;
@@ -91,19 +91,19 @@ impl ProbeQueue {
         }
     }
 
-    /// How long it takes to try all, if none is in use or all are.
+    /// How long it takes to probe all, if none is in use or all are.
     pub fn round_ms(&self) -> u64 {
         EVERY_MS.max(self.members.len() as u64 * GAP_MS)
     }
 
-    /// When there may be somebody to try; none without anybody.
+    /// When the next probe may be due; none if the queue is empty.
     pub fn next_ms(&self) -> Option<BootMs> {
         let first = |queue: &BTreeSet<(BootMs, usize)>| queue.first().map(|(at_ms, _)| *at_ms);
         let earliest_ms = [first(&self.waiting), first(&self.put_off)].into_iter().flatten().min();
         earliest_ms.map(|at_ms| at_ms.max(self.free_ms))
     }
 
-    /// Sees which have been read since the last time, now and then.
+    /// Records which values were read since the last time, now and then.
     pub fn record_reads(&mut self, now_ms: BootMs, was_read: impl Fn(CredentialId) -> bool) {
         if self.looked_ms.is_some_and(|looked_ms| now_ms < looked_ms + LOOK_MS) {
             return;
@@ -124,7 +124,7 @@ impl ProbeQueue {
         }
     }
 
-    /// Whose turn it is.
+    /// Takes the next one that can be probed now.
     pub fn pick(&mut self, now_ms: BootMs, turn: impl Fn(CredentialId) -> ProbeReadiness) -> Option<CredentialId> {
         if now_ms < self.free_ms {
             return None;
@@ -148,7 +148,7 @@ impl ProbeQueue {
         None
     }
 
-    /// The platform has answered a try of it, or has said that it does not.
+    /// Records that the platform has answered a probe of it, or has refused to answer.
     pub fn record_answer(&mut self, id: CredentialId, withheld: bool) {
         let Ok(at) = self.members.binary_search_by_key(&id, |member| member.id) else { return };
         let Some(member) = self.members.get_mut(at) else { return };
@@ -169,7 +169,7 @@ impl ProbeQueue {
         one.map(|(_, at)| at)
     }
 
-    /// Gives it another place in the queue.
+    /// Sets its due time.
     fn queue(&mut self, at: usize, due_ms: BootMs) {
         let Some(member) = self.members.get_mut(at) else { return };
         self.waiting.remove(&(member.due_ms, at));
@@ -191,7 +191,7 @@ impl ProbeQueue {
         self.put_off.insert((until_ms, at));
     }
 
-    /// Those that were put off until now wait again.
+    /// Puts those whose time has come back into the queue.
     fn take_back(&mut self, now_ms: BootMs) {
         while let Some((_, at)) = self.put_off.first().copied().filter(|(until_ms, _)| *until_ms <= now_ms) {
             self.put_off.pop_first();
@@ -208,7 +208,7 @@ impl ProbeQueue {
 mod tests {
     use super::*;
 
-    /// Runs for so long; gives the longest time between two tries of each.
+    /// Runs for `long_ms`; returns the longest time between two probes of each.
     fn longest_waits(all: usize, used: usize, long_ms: u64) -> Vec<u64> {
         let mut probe_queue = ProbeQueue::new(0..all, 1_000);
         let (mut last_ms, mut longest_ms) = (vec![1_000; all], vec![0; all]);
@@ -240,14 +240,14 @@ mod tests {
         let waits = longest_waits(10_000, 1_000, 8 * HOUR);
         assert!(most(&waits[..1_000]) <= 700_000, "{}", most(&waits[..1_000]));
         assert!(most(&waits[1_000..]) <= 4 * 5_000_000);
-        // However many are in use: none of those waits longer than a round.
+        // However many are in use, none of those waits longer than a round.
         assert!(most(&longest_waits(10_000, 9_000, 5 * HOUR)[..9_000]) <= 5_000_000);
     }
 
     #[test]
     fn two_a_second_whatever_is_overdue() {
         let mut probe_queue = ProbeQueue::new(0..5_000, 0);
-        // After a suspend of a day all are.
+        // After a suspend of a day all are due.
         let start_ms = 24 * HOUR;
         let tried = (start_ms..start_ms + 60_000)
             .step_by(100)

@@ -1,16 +1,16 @@
-//! How many calls a credential may still make. Each call is counted before it is sent, so a crash or an answer that
-//! never comes cannot hide one, and a quota is never overdrawn.
+//! Counts the calls of a credential against its quotas. A call is counted before it is sent, so a crash or a missing
+//! answer cannot hide one, and a quota is never exceeded.
 //!
-//! Pure: the wall time comes in as a value; nothing is sent, slept or written here. Days turn at midnight in UTC+8,
-//! which is assumed: WeChat publishes quotas, but not the hour at which its counters start again.
+//! Pure: the wall time comes in as a value. Never sends, sleeps or writes. Days start at midnight in UTC+8. That is an
+//! assumption: WeChat publishes quotas, but not when its counters start again.
 //!
-//! Who may use how much of a day: scheduled renewals all but the reserve; checks that clients cause a tenth, beside
-//! the renewals' share, so neither can starve the other; renewals of a value that is dead or about to die everything.
-//! Forced refreshes have a budget of their own besides.
+//! How a day's quota is divided: scheduled renewals may use all but the reserve; verifications because of clients may
+//! use a tenth beside that, so neither takes from the other; renewals of a value that has expired or is about to may
+//! use everything. Forced refreshes have a quota of their own.
 //!
-//! The wall clock may jump. Periods only move forward: a clock set back by up to a day goes on counting where it was,
-//! against both days. One that stays back by more than a day for [`RECHECK_MS`] is believed (the time before was the
-//! wrong one), and the count is carried over, never cleared. A clock that leaps forward starts a new day.
+//! The wall clock may jump. Periods only move forward: if the clock is set back by up to a day, counting goes on for
+//! both days. If it stays back by more than a day for [`RECHECK_MS`], it is taken as right, and the count is carried
+//! over, never cleared. If the clock jumps forward, a new day begins.
 
 use std::fmt;
 
@@ -23,39 +23,39 @@ use crate::platform::Quota;
 pub enum CallReason {
     /// A renewal by the schedule.
     Renewal,
-    /// A renewal of a value that is dead, or about to be.
+    /// A renewal of a value that has expired or is about to.
     Expiring,
-    /// Somebody doubts the present value.
+    /// A verification of the present value.
     Verification,
-    /// The platform is told to replace a value that still lives.
+    /// A forced refresh of a live value.
     Forced,
 }
 
-/// Which bound holds a call back.
+/// Which limit forbids a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaLimit {
     Minute,
     Hour,
     Day,
-    /// The renewals' share of the day: all but the reserve.
+    /// The part of the day for renewals: all but the reserve.
     Renewals,
-    /// The checks' share of the day.
+    /// The part of the day for verifications.
     Verifications,
-    /// The forced refreshes' share of the day.
+    /// The day's forced refreshes.
     Forced,
-    /// Forced refreshes too close together do harm.
+    /// Forced refreshes too close together have no effect.
     ForcedGap,
 }
 
-/// A call that must not be made now.
+/// A limit forbids a call now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaExceeded {
     pub limit: QuotaLimit,
-    /// Calls that count against the bound.
+    /// Calls that count against the limit.
     pub used: u64,
-    /// The bound, calls.
+    /// The limit, calls.
     pub of: u64,
-    /// Wall time from which asking again makes sense.
+    /// Wall time from which the call may be allowed again.
     pub until_unix_ms: i64,
 }
 
@@ -76,17 +76,17 @@ impl fmt::Display for QuotaExceeded {
     }
 }
 
-/// A counted call, to be given back if it turns out never to have been sent.
+/// A counted call. It is given back if it was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChargedCall {
     why: CallReason,
-    /// The meters' periods, and whether the clock stood before them.
+    /// The periods it was counted in, and whether the clock was set back then.
     day: (i64, bool),
     hour: (i64, bool),
     minute: (i64, bool),
 }
 
-/// The calls of one credential. Survives a restart.
+/// The counted calls of one credential. Kept in the state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QuotaUsage {
@@ -97,11 +97,11 @@ pub struct QuotaUsage {
     checks: u64,
     /// Of the day's calls, the forced ones.
     forced: u64,
-    /// Tries of the value on a cheap read in the same day. They are calls of another interface, with a quota of its own.
+    /// Probes in the same day. They are calls of another interface, with a quota of its own.
     probes: u64,
     /// When the last forced one was counted, wall time.
     forced_unix_ms: Option<i64>,
-    /// Since when, by the wall clock itself, it has been more than a day behind.
+    /// Since when the wall clock has been more than a day behind, by that clock itself.
     #[serde(skip)]
     behind_unix_ms: Option<i64>,
 }
@@ -121,13 +121,13 @@ const UTC8_MS: i64 = 8 * 3_600_000;
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
-/// A clock more than a day behind is believed after it has stayed so for ten minutes.
+/// A clock more than a day behind is taken as right after ten minutes.
 pub const RECHECK_MS: i64 = 600_000;
 /// Page "获取稳定版接口调用凭据": two forced calls closer than this refresh nothing.
 pub const FORCED_GAP_MS: i64 = 30_000;
 
 impl QuotaUsage {
-    /// Counts a call, or says why it must not be made.
+    /// Counts a call, or returns the limit that forbids it.
     pub fn try_charge(&mut self, quota: &Quota, unix_ms: i64, why: CallReason) -> Result<ChargedCall, QuotaExceeded> {
         self.begin_periods(unix_ms);
         self.check_periods(quota, unix_ms)?;
@@ -146,13 +146,13 @@ impl QuotaUsage {
         })
     }
 
-    /// Counts tries of the value on a cheap read.
+    /// Counts probes.
     pub fn count_probes(&mut self, unix_ms: i64, probes: u64) {
         self.begin_periods(unix_ms);
         self.probes = self.probes.saturating_add(probes);
     }
 
-    /// Takes back a call that was never sent.
+    /// Takes back a call that was not sent.
     pub fn refund(&mut self, charge: ChargedCall) {
         if self.day.index == charge.day.0 {
             self.checks = self.checks.saturating_sub(u64::from(charge.why == CallReason::Verification));
@@ -163,16 +163,16 @@ impl QuotaUsage {
         self.minute.refund(charge.minute);
     }
 
-    /// Whether it can be what nodes have counted until that instant, if all of them together count no more than so many
-    /// in a day. The day after is possible: clocks differ.
+    /// Whether nodes can have counted this by that time, if all nodes together count at most `most` a day. The next day
+    /// is possible, because clocks differ.
     pub fn is_possible(&self, unix_ms: i64, most: u64) -> bool {
         let tomorrow = index(unix_ms, DAY_MS).saturating_add(1);
         let most_used = self.day.used.max(self.day.before).max(self.checks).max(self.forced);
         self.day.index <= tomorrow && most_used <= most
     }
 
-    /// Takes over what another node has counted, where that is more: of each period the later one counts, and of the
-    /// same one the larger number.
+    /// Takes over what another node has counted, where that is more: of two periods the later one, of the same period
+    /// the larger number.
     pub fn merge(&mut self, other: &QuotaUsage) {
         let (today, theirs) = (self.day.index, other.day.index);
         if theirs >= today {
@@ -187,17 +187,17 @@ impl QuotaUsage {
         self.minute.merge(&other.minute);
     }
 
-    /// Calls counted in the usage's day.
+    /// Calls counted in the present day.
     pub fn calls_today(&self) -> u64 {
         self.day.used
     }
 
-    /// Tries of the value on a cheap read in the usage's day; see [`QuotaUsage::day_ends_unix_ms`].
+    /// Probes counted in the present day; see [`QuotaUsage::day_ends_unix_ms`].
     pub fn probes_today(&self) -> u64 {
         self.probes
     }
 
-    /// The wall time at which the usage's day ends.
+    /// The wall time at which the present day ends.
     pub fn day_ends_unix_ms(&self) -> i64 {
         self.day.ends_unix_ms(DAY_MS)
     }
@@ -219,17 +219,17 @@ impl QuotaUsage {
             self.behind_unix_ms = None;
         }
         self.day.begin_period(today);
-        // With the clock set back, the pause begins now: once longer than need be, but not by the whole jump.
+        // If the clock was set back, the gap begins now: a little longer once, but not by the whole jump.
         self.forced_unix_ms = self.forced_unix_ms.map(|last| last.min(unix_ms));
         for (meter, period_ms) in [(&mut self.hour, HOUR_MS), (&mut self.minute, MINUTE_MS)] {
             let now = index(unix_ms, period_ms);
-            // These last so shortly that a clock set back is believed at once; the count stays.
+            // These periods are so short that a clock set back is taken as right at once; the count stays.
             meter.index = meter.index.min(now.saturating_add(1));
             meter.begin_period(now);
         }
     }
 
-    /// The platform's own bounds.
+    /// The platform's own limits.
     fn check_periods(&self, quota: &Quota, unix_ms: i64) -> Result<(), QuotaExceeded> {
         let bounds = [
             (QuotaLimit::Day, quota.per_day, &self.day, DAY_MS),
@@ -296,12 +296,12 @@ impl PeriodCounter {
         }
     }
 
-    /// What counts against a bound. With the clock set back, whichever of the two periods has more.
+    /// What counts against a limit. If the clock was set back, the larger of the two periods.
     fn level(&self, now: i64) -> u64 {
         if now < self.index { self.used.max(self.before) } else { self.used }
     }
 
-    /// Adds a call; with the clock set back, to both periods. Returns what [`PeriodCounter::refund`] needs.
+    /// Adds a call; to both periods if the clock was set back. Returns what [`PeriodCounter::refund`] needs.
     fn count(&mut self, now: i64) -> (i64, bool) {
         let behind = now < self.index;
         self.used = self.used.saturating_add(1);

@@ -1,8 +1,13 @@
-//! The one writer of the table: sleeps until the policy says so, sends a fetch, publishes what it brings.
+//! Keeps every credential current. It is the only writer of the table.
 //!
-//! One driver task holds all state; fetches are tasks of their own and touch none of it. Only the driver
-//! publishes, so a late answer can never replace a newer value. A value is swapped, never cleared, and no
-//! failure ends the loop: only the cancellation does.
+//! One task, the driver, waits for timers and events, starts fetches and publishes their values. All state of the
+//! refresher is in this task. Each fetch is a task of its own (`fetch_task`) that changes no state. Because only the
+//! driver publishes, a late answer never replaces a newer value. A value is replaced, never cleared. No failure ends
+//! the loop; only the cancellation does.
+//!
+//! The modules below are parts of the driver: `verification` (reports, probes, refused values), `queued_probes`,
+//! `quota`, `secrets`, `received_tickets`, `dependents` (tickets and authorizer tokens), `adoption`, `recording`
+//! (journal and statistics), and for clusters `cluster_records`, `cluster_outcomes` and `follower`.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -17,12 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::warn;
 
-use super::cluster_fetch::SharingResult;
 use super::fetch_task::{FetchOutcome, FetchPurpose, FetchReport, FetchTask};
 use super::generation;
 use super::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue};
 use super::schedule::{Adopted, RenewalAnswer};
-use super::slot::CredentialSlot;
+use super::slot::{CredentialSlot, ValueOrigin};
 use super::state_writer::StateWriter;
 use super::table::{CredentialId, CredentialState, Event, Published, Table, VerificationRequest, log_credential};
 use super::ticket_files::TicketFile;
@@ -40,26 +44,26 @@ use crate::supervision::Supervisor;
 pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) reports: mpsc::Receiver<VerificationRequest>,
-    /// Verify tickets, as they come.
+    /// Verify tickets from the HTTP API and from files.
     pub(super) received_tickets: mpsc::Receiver<ReceivedTicket>,
     pub(super) ticket_files: Vec<TicketFile>,
     pub(super) slots: Vec<CredentialSlot>,
-    /// Who is fetched with whose value.
+    /// For each credential, those that are fetched with its value.
     pub(super) dependents: HashMap<CredentialId, Vec<CredentialId>>,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) state_writer: Option<StateWriter>,
-    /// The store that several nodes share, and the verify tickets in it.
+    /// The cluster store, and the verify tickets in it.
     pub(super) watch: Option<ClusterWatch>,
     pub(super) tickets: Vec<SharedTicket>,
     pub(super) concurrency: usize,
     pub(super) total_timeout_ms: u64,
-    /// Hears of tasks of the refresher's that end too early.
+    /// Is told when a task of the refresher ends too early.
     pub(super) supervisor: Option<Supervisor>,
     pub(super) watchdog: Option<Watchdog>,
 }
 
-/// Somebody who wants to hear from the loop.
+/// Is called by the loop at regular times, as a sign that the loop runs.
 pub(super) struct Watchdog {
     every: Duration,
     due_ms: u64,
@@ -71,46 +75,46 @@ pub(super) struct Watchdog {
 enum Timer {
     Renewal(CredentialId),
     Probe(CredentialId),
-    /// The next one whose turn it is.
+    /// The next probe of the probe queue.
     ProbeQueue,
 }
 
 /// What a spawned task gives back.
 enum TaskOutput {
     Fetched(Box<FetchReport>),
-    /// A classic value has reached the disk, or has waited long enough.
+    /// A classic value is on disk, or the longest wait for the disk is over.
     Persisted,
-    /// Another node has looked into the value, or nobody has.
+    /// Another node has verified the value; or no node could be asked.
     RefreshRequested(Result<(), Unreachable>),
 }
 
-/// News of the shared store that may wait; its watcher waits with the rest.
-const NEWS_MAX: usize = 256;
+/// Cluster events in the queue; when it is full, the task that watches the cluster store waits.
+const CLUSTER_EVENTS_MAX: usize = 256;
 const TICK: Duration = Duration::from_secs(5);
-/// Clocks that drift apart by more than this between two ticks mean a suspend or a jump.
+/// If two clocks differ by more than this between two ticks, the machine was suspended or a clock jumped.
 const JUMP_MS: u64 = 1_000;
 const FETCH_WAIT: Duration = Duration::from_secs(8);
-/// A slow disk gets so long; it comes after [`FETCH_WAIT`], and service managers kill after 20 s.
+/// How long the last write may take. It follows [`FETCH_WAIT`], and service managers kill a process after 20 s.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// Longest wait of a classic value for the disk; see [`Driver::publish_after_persisting`].
+/// The longest time a classic value waits for the disk; see [`Driver::publish_after_persisting`].
 const PERSIST_WAIT_MS: u64 = 1_000;
-/// The same where there is nothing to serve meanwhile and readers are held.
+/// The same if there is no value to serve meanwhile and readers wait.
 const PERSIST_WAIT_OF_NOTHING_MS: u64 = 200;
-/// Start-up calls for access tokens past the first few are spread so thin; tickets follow their token.
+/// At the start, the calls for access tokens after the first few are this far apart. Tickets follow their token.
 const SPREAD_MS: u64 = 5;
 
 impl Refresher {
-    /// A task of its own that ends too early ends the server.
+    /// If a task of the refresher ends too early, the supervisor ends the server.
     pub fn supervised_by(self, supervisor: &Supervisor) -> Refresher {
         Refresher { supervisor: Some(supervisor.clone()), ..self }
     }
 
-    /// Calls this about so often for as long as the loop goes round, and from the loop itself: it must not wait.
+    /// Calls `feed` about this often while the loop runs. `feed` is called in the loop, so it must not wait.
     pub fn with_watchdog(self, every: Duration, feed: impl FnMut() + Send + 'static) -> Refresher {
         Refresher { watchdog: Some(Watchdog { every, due_ms: 0, feed: Box::new(feed) }), ..self }
     }
 
-    /// A task that must run for as long as this does.
+    /// Starts a task that must run as long as the refresher runs.
     fn spawn_supervised(&self, part: &str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let alive = self.supervisor.as_ref().map(|supervisor| supervisor.watch(part));
         match alive {
@@ -119,9 +123,9 @@ impl Refresher {
         }
     }
 
-    /// Runs until `shutdown`. Then lets calls already sent finish (8 s at most), writes the state, and returns.
+    /// Runs until `shutdown`. Then waits for calls that were sent (8 s at most), writes the state, and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        // The guard ends the writer also if this future is dropped half-way.
+        // The guard also ends the writer if this future is dropped before its end.
         let writing = CancellationToken::new();
         let _end_writer = writing.clone().drop_guard();
         let writer = self.state_writer.clone().map(|state_writer| {
@@ -129,7 +133,7 @@ impl Refresher {
         });
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
-        // It outlives the watch.
+        // The driver keeps the receiver for longer than the watch runs.
         let (tells, secrets) = mpsc::unbounded_channel();
         let mut watched = self.watched_secrets(&tells);
         watched.extend(
@@ -139,11 +143,11 @@ impl Refresher {
             self.spawn_supervised("the watch on secret files", watch::watch_files(watched, watching));
         }
         let state_writer = self.state_writer.clone();
-        let (told, news) = mpsc::channel(NEWS_MAX);
+        let (events, cluster_events) = mpsc::channel(CLUSTER_EVENTS_MAX);
         let listening = CancellationToken::new();
         let _end_listening = listening.clone().drop_guard();
         if let Some(ClusterWatch { shared, watched }) = self.watch.take() {
-            self.spawn_supervised("the watch on the shared state", shared.watch(watched, told, listening));
+            self.spawn_supervised("the watch on the shared state", shared.watch(watched, events, listening));
         }
         let client_checks = VerificationBudget::new(self.clock.boot_ms());
         let mut driver = Driver {
@@ -160,19 +164,19 @@ impl Refresher {
             secrets,
             client_checks,
             refusal_log: LogThrottle::default(),
-            news,
+            cluster_events,
         };
-        driver.schedule_all();
+        driver.set_first_timers();
         driver.drive(&shutdown).await;
         driver.finish_tasks().await;
         if let Some(state_writer) = state_writer
             && !state_writer.flush(FLUSH_WAIT).await
         {
-            warn!("the state could not be written before the end");
+            warn!("the state file could not be written before shutdown");
         }
         writing.cancel();
         if let Some(writer) = writer {
-            // Ended by the token, unless the disk holds it; a panic in it has been reported already.
+            // The token ends it, unless the disk hangs. A panic in it has been reported already.
             let _ = tokio::time::timeout(FLUSH_WAIT, writer).await;
         }
     }
@@ -181,23 +185,23 @@ impl Refresher {
 struct Driver {
     refresher: Refresher,
     permits: Arc<Semaphore>,
-    /// Who is tried when, if nobody doubts the value.
+    /// Which value is probed next if nobody has reported one.
     probe_queue: ProbeQueue,
     probe_queue_timer: Option<delay_queue::Key>,
     queued_probes_running: usize,
-    /// Apart from `permits`: a try that gets no answer must not hold up a renewal.
+    /// Not `permits`: a probe that gets no answer must not delay a renewal.
     probe_permits: Arc<Semaphore>,
     queue: DelayQueue<Timer>,
     tasks: JoinSet<TaskOutput>,
-    /// Whose task it is; also known when it panics.
+    /// The credential of each task. Also used when the task panics.
     owners: HashMap<Id, CredentialId>,
     cancel: CancellationToken,
-    /// What secret files hold, as it changes.
+    /// New contents of secret files.
     secrets: mpsc::UnboundedReceiver<SecretRead>,
-    /// Looks that clients may cause.
+    /// How many verifications clients may still cause.
     client_checks: VerificationBudget,
     refusal_log: LogThrottle,
-    news: mpsc::Receiver<ClusterEvent>,
+    cluster_events: mpsc::Receiver<ClusterEvent>,
 }
 
 impl Driver {
@@ -220,33 +224,33 @@ impl Driver {
                 _ = tick.tick() => {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
                     if jumped(clocks, now) {
-                        warn!("the machine was suspended or a clock jumped; schedules are set anew");
-                        self.rearm_all();
+                        warn!("the machine was suspended or a clock jumped: all timers are set again");
+                        self.reset_timers();
                     }
                     clocks = now;
                 }
-                Some(news) = self.news.recv() => self.on_cluster_event(news),
+                Some(event) = self.cluster_events.recv() => self.on_cluster_event(event),
                 Some(received) = self.refresher.received_tickets.recv() => self.on_ticket(&received),
                 Some(read) = self.secrets.recv() => self.on_secret_read(&read),
-                // Last: no flood of reports may hold up a renewal.
+                // Last, so that many reports cannot delay a renewal.
                 Some(report) = self.refresher.reports.recv() => self.on_verification_request(report),
             }
         }
     }
 
-    /// Shows that the loop goes round, which it does with every tick at least.
+    /// Records that the loop runs. It runs at least once a tick.
     fn record_heartbeat(&mut self) {
         let now_ms = clock::monotonic_ms();
         self.refresher.table.heartbeat_ms.store(now_ms, Ordering::Relaxed);
         if let Some(watchdog) = self.refresher.watchdog.as_mut().filter(|watchdog| watchdog.due_ms <= now_ms) {
-            // Half of it: the tick that comes a moment early counts.
+            // Half the time, because a tick may come a little early.
             watchdog.due_ms = now_ms + watchdog.every.as_millis() as u64 / 2;
             (watchdog.feed)();
         }
     }
 
-    /// The first tries: at once for as many as may fly at once, the others spread a little.
-    fn schedule_all(&mut self) {
+    /// Plans the first fetches: as many at once as may run at once, the others a little later, at random.
+    fn set_first_timers(&mut self) {
         let now_ms = self.refresher.clock.boot_ms();
         let tokens = self.refresher.slots.iter().filter(|slot| slot.credential_type.renewal != Renewal::Poll).count();
         let spread_ms = tokens as u64 * SPREAD_MS;
@@ -260,7 +264,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.arm(id, at_ms.max(now_ms + patience_ms));
+            self.set_renewal_timer(id, at_ms.max(now_ms + patience_ms));
             if self.refresher.slots[id].renewal_state.left_ms(now_ms) == 0 && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
@@ -270,7 +274,7 @@ impl Driver {
         self.plan_queued_probe();
     }
 
-    fn arm(&mut self, id: CredentialId, at_ms: BootMs) {
+    fn set_renewal_timer(&mut self, id: CredentialId, at_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         if let Some(key) = slot.timer.take() {
             self.queue.try_remove(&key);
@@ -280,10 +284,10 @@ impl Driver {
         slot.timer = Some(self.queue.insert(Timer::Renewal(id), delay(at_ms, self.refresher.clock.boot_ms())));
     }
 
-    fn rearm_all(&mut self) {
+    fn reset_timers(&mut self) {
         for id in 0..self.refresher.slots.len() {
             if !self.refresher.slots[id].fetching {
-                self.arm(id, self.refresher.slots[id].next_try_ms);
+                self.set_renewal_timer(id, self.refresher.slots[id].next_try_ms);
                 self.plan_probe(id);
             }
         }
@@ -294,11 +298,11 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         slot.timer = None;
         if slot.fetching {
-            // Its report sets the next try.
+            // The end of the running fetch sets the next timer.
             return;
         }
         if slot.follows {
-            return self.follow_on(id);
+            return self.check_followed_value(id);
         }
         slot.end_fallback(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
@@ -313,7 +317,7 @@ impl Driver {
         self.start_fetch(id, purpose);
     }
 
-    /// One fetch at most per credential: callers have looked at `fetching`.
+    /// At most one fetch runs per credential: callers check `fetching` first.
     fn start_fetch(&mut self, id: CredentialId, purpose: FetchPurpose) {
         if self.refresher.slots[id].follows {
             return self.request_refresh(id, purpose);
@@ -369,11 +373,11 @@ impl Driver {
         self.owners.insert(task.id(), id);
     }
 
-    /// Classic only. If we are killed before the answer is in the state, the next start knows that the value
-    /// it finds may be on its way out.
+    /// For classic tokens only: notes in the state file that a call is about to be sent. If the process is killed
+    /// before the answer is written, the next start knows that the old value may end early.
     fn record_intent(&self, id: CredentialId) -> Option<(StateWriter, u64)> {
         let slot = &self.refresher.slots[id];
-        // With other nodes the intent stands in their store, where all can see it.
+        // In a cluster the note is in the cluster store, where all nodes see it.
         let here = slot.credential_type.renewal == Renewal::Mint && slot.share.is_none();
         let state_writer = self.refresher.state_writer.as_ref().filter(|_| here)?;
         let unix_ms = self.refresher.clock.unix_ms();
@@ -382,8 +386,8 @@ impl Driver {
                 entry.intent_unix_ms.get_or_insert(unix_ms);
             }
         });
-        // A value just withdrawn is on its way to the disk; the note must not wait for the pause behind that, nor for the
-        // backoff of a disk that may be good again.
+        // A value that was just withdrawn is being written. The note must neither wait for the pause after that write
+        // nor for the backoff of a disk that failed before.
         let version = if slot.renewal_state.is_withdrawn() || state_writer.is_failing() {
             state_writer.request_write_now()
         } else {
@@ -400,7 +404,7 @@ impl Driver {
         let owner = self.owners.remove(&task);
         match (owner, output) {
             (Some(id), Ok(TaskOutput::Fetched(report))) => self.on_fetch_done(id, *report),
-            (Some(id), Ok(TaskOutput::Persisted)) => self.publish(id),
+            (Some(id), Ok(TaskOutput::Persisted)) => self.publish_persisted(id),
             (Some(id), Ok(TaskOutput::RefreshRequested(came))) => self.on_refresh_requested(id, came),
             (Some(id), Err(error)) => self.on_task_crashed(id, &error),
             // Every task has an owner.
@@ -411,11 +415,12 @@ impl Driver {
     fn on_task_crashed(&mut self, id: CredentialId, error: &JoinError) {
         self.refresher.table.panics.fetch_add(1, Ordering::Relaxed);
         self.end_queued_probe(id);
-        log_credential!(error, self.refresher.slots[id].credential, %error, "a fetch task crashed; this is a bug");
+        log_credential!(error, self.refresher.slots[id].credential, %error, "a fetch task panicked; this is a bug");
         let appid = self.refresher.slots[id].appid.clone();
-        let failure = Failure::transport(&appid, Delivery::Ambiguous, "the fetch task crashed");
-        if !self.on_failure(id, FetchPurpose::Renew, None, &failure, self.refresher.clock.boot_ms()) {
-            self.publish(id);
+        let failure = Failure::transport(&appid, Delivery::Ambiguous, "the fetch task panicked");
+        let now_ms = self.refresher.clock.boot_ms();
+        if self.on_failure(id, FetchPurpose::Renew, None, &failure, now_ms) == FetchProgress::Over {
+            self.publish_persisted(id);
         }
     }
 
@@ -434,93 +439,97 @@ impl Driver {
         if let (Some(share), false) =
             (&mut self.refresher.slots[id].share, matches!(outcome, FetchOutcome::LeaseDenied { .. }))
         {
-            share.told = 0;
+            share.lease_denials = 0;
         }
-        let goes_on = match outcome {
+        let progress = match outcome {
             FetchOutcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.detect_foreign_fetch(id, purpose, &token);
-                if let SharingResult::Published(generation) | SharingResult::Unpublished(generation, _) = &shown
-                    && self.drop_if_superseded(id, *generation, &token.value)
-                {
-                    return self.finish(id);
+                match self.judge_fetched_value(id, shown, &token.value) {
+                    FetchedValueUse::Serve(generation) => {
+                        let received =
+                            ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted };
+                        self.on_answer(id, received)
+                    }
+                    FetchedValueUse::DropSuperseded { generation } => {
+                        self.on_value_superseded(id, generation);
+                        FetchProgress::Over
+                    }
+                    FetchedValueUse::DropRefused(answer) => return self.on_publish_refused(id, &answer, sent_ms),
                 }
-                let generation = match shown {
-                    SharingResult::Refused(answer) => return self.on_publish_refused(id, &answer, sent_ms),
-                    SharingResult::NotShared => None,
-                    SharingResult::Published(generation) => Some((generation, None)),
-                    SharingResult::Unpublished(generation, unreachable) => Some((generation, Some(unreachable))),
-                };
-                self.on_answer(id, ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted })
             }
             FetchOutcome::Failed { mut failure, sent_ms } => {
                 if let Some(generation) = refused_parent {
                     self.classify_refused_token(id, generation, &mut failure);
                 }
-                let goes_on = self.on_failure(id, purpose, secret, &failure, sent_ms);
+                let progress = self.on_failure(id, purpose, secret, &failure, sent_ms);
                 self.verify_parent(id, refused_parent);
-                goes_on
+                progress
             }
             FetchOutcome::Probed { probe, sent_ms } => self.on_probed(id, probe, sent_ms),
             FetchOutcome::NoParentToken => {
                 self.clear_intent(id);
                 self.wait_for_parent_token(id);
-                false
+                FetchProgress::Over
             }
             FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(id, &answer, next),
             FetchOutcome::QuotaExceeded(denied) => return self.on_quota_exceeded(id, purpose, &denied),
             FetchOutcome::StoreUnreachable(unreachable) => self.on_store_unreachable(id, purpose, &unreachable),
             FetchOutcome::LeaseExpired => {
                 self.on_lease_expired(id);
-                false
+                FetchProgress::Over
             }
             FetchOutcome::Cancelled => {
                 self.clear_intent(id);
-                self.resume(id);
-                false
+                self.resume_schedule(id);
+                FetchProgress::Over
             }
         };
-        // Otherwise another leg follows: the value's way to the disk, or the next call.
-        if !goes_on {
-            self.finish(id);
+        if progress == FetchProgress::Over {
+            self.end_fetch(id);
         }
     }
 
-    /// Takes the schedule up where a check interrupted it.
-    fn resume(&mut self, id: CredentialId) {
+    /// Sets the timer that a verification has interrupted.
+    fn resume_schedule(&mut self, id: CredentialId) {
         let (now_ms, slot) = (self.refresher.clock.boot_ms(), &self.refresher.slots[id]);
-        // A check that came before the schedule was made has none to resume.
+        // If there is no planned time in the future, it is computed anew.
         let overdue = slot.next_try_ms <= now_ms;
         let at_ms = if overdue { slot.renewal_state.first_try_ms(now_ms, fastrand::f64()) } else { slot.next_try_ms };
-        self.arm(id, at_ms);
+        self.set_renewal_timer(id, at_ms);
     }
 
-    /// The fetch is over: whoever waited for a check gets their answer.
-    fn finish(&mut self, id: CredentialId) {
+    /// Ends a fetch: whoever waits for a verification gets the answer.
+    fn end_fetch(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         slot.fetching = false;
         for waiter in slot.waiters.drain(..) {
-            // The client may have gone.
+            // The client may have closed its connection.
             let _ = waiter.send(());
         }
-        if slot.share.as_ref().is_some_and(|share| share.unpublished) {
-            self.offer(id);
+        if slot.share.as_ref().is_some_and(|share| share.origin == ValueOrigin::ThisNodeUnpublished) {
+            self.offer_to_store(id);
         }
         self.try_replaced_secret(id);
         self.plan_probe(id);
     }
 
-    /// True if the fetch goes on: the value is still on its way to the disk, or another call is needed.
-    fn on_answer(&mut self, id: CredentialId, came: ReceivedToken) -> bool {
-        let ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted } = came;
+    /// Publishes a fetched value, or only takes in what its answer says if it is the present one.
+    fn on_answer(&mut self, id: CredentialId, received: ReceivedToken) -> FetchProgress {
+        let ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted } = received;
         let slot = &mut self.refresher.slots[id];
         let held = slot.credential.published();
         let same = held.as_ref().is_some_and(|held| held.value == token.value);
         if same && !self.on_same_value(id, purpose, probe, received_ms) {
-            return self.refresher.slots[id].fetching;
+            return if self.refresher.slots[id].fetching { FetchProgress::Continues } else { FetchProgress::Over };
         }
         let slot = &mut self.refresher.slots[id];
-        let answer =
-            RenewalAnswer { sent_ms, received_ms, expires_in_s: token.expires_in_s, told: token.lifetime_source, same };
+        let answer = RenewalAnswer {
+            sent_ms,
+            received_ms,
+            expires_in_s: token.expires_in_s,
+            lifetime_source: token.lifetime_source,
+            same,
+        };
         let mut next_ms = slot.renewal_state.record_answer(&answer, fastrand::f64());
         if let Some(adopted) = adopted {
             next_ms = slot.renewal_state.record_adopted(adopted, received_ms);
@@ -533,7 +542,7 @@ impl Driver {
         slot.credential.update_status(|status| status.same_answers += u64::from(same));
         slot.log_answer(&token, same, generation);
         if !same {
-            // Whatever was to be found out was about the old one.
+            // The planned probe was about the old value.
             slot.probes.wanted_ms = None;
             slot.record_replacement(received_ms);
             let received_ago = self.refresher.clock.boot_ms().saturating_sub(received_ms);
@@ -549,21 +558,22 @@ impl Driver {
         let waits = !same && slot.credential_type.renewal == Renewal::Mint && self.refresher.state_writer.is_some();
         let version = self.persist(id, &published);
         self.set_healthy(id);
-        self.arm(id, next_ms);
+        self.set_renewal_timer(id, next_ms);
         self.set_next_probe(id);
         if waits && let Some((state_writer, version)) = self.refresher.state_writer.clone().zip(version) {
             self.publish_after_persisting(id, published, state_writer, version);
-            return true;
+            return FetchProgress::Continues;
         }
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
         self.start_dependents(id);
-        false
+        FetchProgress::Over
     }
 
-    /// Stable values are published first and persisted afterwards: after a crash WeChat gives them again. A classic
-    /// one can't be had again, and publishing it before it is on disk would let a restart serve its predecessor,
-    /// which dies in 5 minutes, to clients that have seen the successor. So the disk goes first, but for a second at
-    /// most (a quarter of the overlap for short lives), during which the old value is as good as the new.
+    /// Stable values are published first and written afterwards: after a crash WeChat gives the same value again. A
+    /// classic value cannot be fetched again. If it were published before it is on disk, a restart could serve the
+    /// value before it, which ends in 5 minutes, to clients that have seen the new one. So it is written first, for a
+    /// second at most (a quarter of the overlap for short lifetimes). During that time the old value is as good as the
+    /// new one.
     fn publish_after_persisting(
         &mut self,
         id: CredentialId,
@@ -575,7 +585,7 @@ impl Driver {
         let live = slot.credential.published().is_some_and(|old| self.refresher.clock.boot_ms() < old.expires_boot_ms);
         let wait_ms =
             if live { PERSIST_WAIT_MS.min(slot.renewal_state.overlap_ms() / 4) } else { PERSIST_WAIT_OF_NOTHING_MS };
-        // With nothing to serve, the pause between two writes is not waited for.
+        // If there is no value to serve, the pause between two writes is left out.
         let version = if live { version } else { state_writer.request_write_now() };
         slot.pending = Some(published);
         let task = self.tasks.spawn(async move {
@@ -585,24 +595,24 @@ impl Driver {
         self.owners.insert(task.id(), id);
     }
 
-    fn publish(&mut self, id: CredentialId) {
+    fn publish_persisted(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
-        // Another node's later value may have come meanwhile.
+        // A later value of another node may have arrived meanwhile.
         let current = slot.credential.published().map_or(0, |current| current.generation);
         if let Some(published) = slot.pending.take().filter(|published| published.generation >= current) {
-            slot.put(published);
+            slot.publish_with_status(published);
             self.start_dependents(id);
         }
-        self.finish(id);
+        self.end_fetch(id);
     }
 
     fn persist(&self, id: CredentialId, published: &Published) -> Option<u64> {
         let state_writer = self.refresher.state_writer.as_ref()?;
-        let entry = self.refresher.slots[id].entry(published, self.refresher.clock.now());
+        let entry = self.refresher.slots[id].state_entry(published, self.refresher.clock.now());
         Some(state_writer.update_entry(id, |kept| *kept = entry))
     }
 
-    /// A call has ended whose end we saw.
+    /// The call has ended and its result is known: removes the note that it was about to be sent.
     fn clear_intent(&self, id: CredentialId) {
         if self.refresher.slots[id].credential_type.renewal == Renewal::Mint
             && let Some(state_writer) = &self.refresher.state_writer
@@ -615,7 +625,7 @@ impl Driver {
         }
     }
 
-    /// All is well again.
+    /// The credential is current and has no fault.
     fn set_healthy(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         if let Some((_, unsaid)) = slot.log.end() {
@@ -630,7 +640,7 @@ impl Driver {
         });
     }
 
-    /// True if the fetch goes on, with the stand-in.
+    /// Records and logs a failure, and plans the next fetch. With a used-up quota the fetch continues at the fallback.
     fn on_failure(
         &mut self,
         id: CredentialId,
@@ -638,23 +648,23 @@ impl Driver {
         secret: Option<Secret>,
         failure: &Failure,
         sent_ms: BootMs,
-    ) -> bool {
+    ) -> FetchProgress {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let live = slot.renewal_state.left_ms(now.boot_ms) > 0;
         let harmless = purpose == FetchPurpose::Verify && slot.credential_type.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
-            // The check says nothing about the value; its schedule stands.
+            // The failed verification says nothing about the value, so its schedule stays.
             slot.next_try_ms
         } else {
             slot.renewal_state.record_failure(failure.class, failure.delivery, sent_ms, now, fastrand::f64())
         };
         slot.blocked_with = matches!(failure.class, Class::Operator(_) | Class::Internal).then_some(secret);
-        let shortened = slot.adjust_end();
+        let shortened = slot.adjust_expiry();
         slot.show_failure(failure, now.boot_ms, next_ms);
         self.record_failed_event(id, failure);
         match shortened {
-            // The state knows the nearer end now; that says all the intent did.
+            // The earlier expiry is written now. It says as much as the note did.
             Some(published) => drop(self.persist(id, &published)),
             None if failure.delivery != Delivery::Ambiguous => self.clear_intent(id),
             None => {}
@@ -663,14 +673,14 @@ impl Driver {
         if failure.class == Class::Wait(Wait::NextDay) && slot.begin_fallback(now.unix_ms) {
             self.record_fallback(id);
             self.start_fetch(id, purpose);
-            return true;
+            return FetchProgress::Continues;
         }
         slot.credential.end_wait();
-        self.arm(id, next_ms);
-        false
+        self.set_renewal_timer(id, next_ms);
+        FetchProgress::Over
     }
 
-    /// After the end was called: nothing new is sent, what was sent is waited for.
+    /// After the shutdown signal: sends nothing new and waits for what was sent.
     async fn finish_tasks(&mut self) {
         let waiting = async {
             while let Some(output) = self.tasks.join_next_with_id().await {
@@ -678,36 +688,45 @@ impl Driver {
             }
         };
         if tokio::time::timeout(FETCH_WAIT, waiting).await.is_err() {
-            warn!("calls to WeChat were still under way at the end; their answers are lost");
+            warn!("shutdown did not wait for calls to WeChat that are still running; their answers are lost");
         }
     }
 }
 
-/// A call's value, and what came with it.
+/// Whether a fetch is over once its report was handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FetchProgress {
+    /// The value is being written, or another call follows.
+    Continues,
+    Over,
+}
+
+/// A fetched value, and what is known about it.
 struct ReceivedToken {
     purpose: FetchPurpose,
     token: Token,
     sent_ms: BootMs,
     received_ms: BootMs,
     probe: Option<Probe>,
-    /// It is the site's own.
+    /// The site itself has fetched it.
     adopted: Option<Adopted>,
-    /// Its number among all nodes, and why they do not have it yet; none without other nodes.
+    /// Its generation in the cluster, and why the other nodes do not have it yet; none outside a cluster.
     generation: Option<(u64, Option<Unreachable>)>,
 }
 
-/// The way to an instant. A year is beyond any schedule; the queue's wheel would end a little later.
+/// The time until an instant, one year at most: the timer queue takes not much more.
 fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
     Duration::from_millis(at_ms.saturating_sub(now_ms).min(365 * 86_400_000))
 }
 
-/// True if the boot clock and tokio's have drifted apart: tokio's stands still in a suspend.
+/// True if the boot clock and tokio's clock differ: tokio's stops while the machine is suspended.
 fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     let boot = now.0.saturating_sub(before.0);
     let tokio = u64::try_from(now.1.duration_since(before.1).as_millis()).unwrap_or(u64::MAX);
     boot.abs_diff(tokio) > JUMP_MS
 }
 
+use cluster_outcomes::FetchedValueUse;
 pub use follower::{ClusterWatch, SharedTicket};
 use secrets::SecretRead;
 

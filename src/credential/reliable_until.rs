@@ -1,33 +1,32 @@
-//! How long a client that asks for a value now can rely on it.
+//! How long a client can rely on a value.
 //!
-//! The platform says how long a value lives, but a renewal of ours may end it sooner: an endpoint that makes a new token
-//! at every call keeps the one before for a few minutes only. So what is told is the earlier of both. It does not decide
-//! whether a value is served: that is its true end. Pure.
+//! The platform says how long a value lives, but a renewal of ours may end it sooner: an endpoint that makes a new
+//! token at every call keeps the one before for a few minutes only. So what is told is the earlier of both. It does not
+//! decide whether a value is served: that is its true end. Pure.
 
 use crate::clock::BootMs;
 
-/// What our own plan leaves of a value.
+/// How long a value can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReliableUntil {
-    /// No renewal ends it before, if all goes by the plan. 0: there is no such instant.
+    /// Until then no planned renewal ends it. 0: not known.
     pub until_boot_ms: BootMs,
-    /// A renewal that has not been seen yet leaves at least so much of it.
+    /// A renewal at any time leaves at least this much of it.
     pub at_least_ms: u64,
 }
 
 impl ReliableUntil {
-    /// No renewal ends it ahead of its time.
+    /// No renewal ends it before its expiry.
     pub const TO_THE_END: ReliableUntil = ReliableUntil { until_boot_ms: BootMs::MAX, at_least_ms: 0 };
 
-    /// Until when a client that asks now can rely on a value with that true end. While a renewal is late, the value is
-    /// still good for what that will leave of it, whenever it comes.
+    /// Until when a client that asks now can rely on a value with that expiry. If the renewal is late, the value is
+    /// still good for the time that the renewal will leave.
     #[inline]
     pub fn end(self, expires_boot_ms: BootMs, now_ms: BootMs) -> BootMs {
         self.until_boot_ms.max(now_ms.saturating_add(self.at_least_ms)).min(expires_boot_ms)
     }
 
-    /// How long before its true end a value is not to be relied on any more; 0 if it always is, none if there is no
-    /// such instant.
+    /// How long before its expiry a value cannot be relied on any more; 0 if it always can, none if that is not known.
     pub fn lead_ms(self, expires_boot_ms: BootMs) -> Option<u64> {
         (self.until_boot_ms > 0).then(|| expires_boot_ms.saturating_sub(self.until_boot_ms))
     }

@@ -1,16 +1,16 @@
-//! When to ask WeChat next. Pure: instants and a random number come in, an instant goes out.
+//! When to fetch next. Pure: times and a random number go in, a time comes out. Never calls, never sleeps.
 //!
-//! By what the platform does when asked early:
+//! It depends on what the platform does when it is asked early:
 //!
-//! - *Stable* answers the same value until the last 5 minutes of its life. Asking earlier brings nothing, so
-//!   asking starts inside that window and goes on, ever closer together, until the value changes.
-//! - *At end* (WeCom) answers the same value until it is dead: asked at that instant.
+//! - *Stable* answers the same value until the last 5 minutes of its life. Asking earlier has no effect, so
+//!   asking starts inside that window and goes on, more and more often, until the value changes.
+//! - *At end* (WeCom) answers the same value until it expires: asked at that time.
 //! - *Poll* (tickets) answers the same value and the same lifetime whatever its age: asked every ten minutes, and
 //!   trusted for the lifetime told from the last answer on.
-//! - *Classic* mints a new value each time and dooms the old one, which lives 5 more minutes. So: once, well ahead.
+//! - *Classic* makes a new value each time, and the old one ends 5 minutes later. So it is asked once, well ahead.
 //!
-//! Both windows are taken in proportion to the lifetime (300 of 7200 s), so any lifetime from seconds to weeks works.
-//! A failure never takes a live value away; it only moves the next try.
+//! Both windows are in proportion to the lifetime (300 of 7200 s), so any lifetime from seconds to weeks works.
+//! A failure never removes a live value; it only moves the next fetch.
 
 use super::reliable_until::ReliableUntil;
 use serde::{Deserialize, Serialize};
@@ -21,93 +21,92 @@ use crate::platform::Renewal;
 use crate::platform::answer::LifetimeSource;
 use crate::platform::failure::{Class, Delivery, Pace, Wait};
 
-/// What is known of one credential. The refresher keeps it; `longest_ms` and `learned_ms` survive a restart.
+/// What the schedule knows of one credential. `longest_ms` and `learned_ms` are kept over a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenewalState {
     pub renewal: Renewal,
-    /// The earliest instant at which the present value may be dead; `None` without a value.
+    /// The earliest time at which the present value may have ended; none without a value.
     pub expires_ms: Option<BootMs>,
-    /// What the present value had left when it was first seen.
+    /// The lifetime that the present value had left when it was first seen.
     pub life_ms: u64,
-    /// The longest life seen lately: how long a whole lifetime is.
+    /// The longest lifetime seen lately, taken as a whole lifetime.
     pub longest_ms: u64,
-    /// The time left at which asking the stable endpoint has begun to bring a new value, as far as learned.
+    /// The remaining time at which the stable endpoint begins to answer a new value, as far as learned.
     pub learned_ms: Option<u64>,
     /// Failures in a row.
     pub failures: u32,
-    /// How often the interface was met blocked since the last answer.
+    /// How often the call was blocked since the last answer.
     blocks: u32,
-    /// How often the present value has been answered again.
+    /// How often the platform has answered the present value again.
     asks: u32,
-    /// The least time left at which the present value has been answered again. Becomes `learned_ms` with the next
-    /// value; at once, it would move the start of asking along with every ask.
+    /// The least remaining time at which the present value was answered again. Becomes `learned_ms` with the next
+    /// value, not earlier: otherwise each answer would move the start of asking.
     same_at_ms: Option<u64>,
-    /// By when the present value must be dead, if its `expires_in` of 0 meant anything.
+    /// When the present value must have ended, if its `expires_in` of 0 was true.
     ends_by_ms: Option<BootMs>,
     /// How often a [`Renewal::Poll`] kind is asked.
     pub poll_ms: u64,
     /// Classic calls whose answers never came, oldest first.
     lost_calls: Vec<LostCalls>,
-    /// The end the value has if none of them made another.
+    /// The expiry of the value if none of these calls has made another.
     expires_if_none_lost_ms: Option<BootMs>,
-    /// WeChat refuses the value; its end if that should turn out to be a false alarm.
+    /// Set if WeChat refuses the value: its expiry, in case the refusal is a false alarm.
     withdrawn_ms: Option<BootMs>,
-    /// By the word of the node that is followed and renews: so long before its end the value is not to be relied on any
-    /// more.
+    /// From the followed leader: this long before its expiry clients should not rely on the value any more.
     pub reliable_lead_ms: Option<u64>,
-    /// The site has fetched the present value, before this server did.
+    /// Set if the site itself has fetched the present value.
     pub adopted: Option<Adopted>,
 }
 
-/// Calls close together whose answers never came.
+/// Calls close together without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LostCalls {
     first_ms: BootMs,
     last_ms: BootMs,
 }
 
-/// A call that brought a token.
+/// A call that has returned a token.
 #[derive(Clone, Copy, Debug)]
 pub struct RenewalAnswer {
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
     pub expires_in_s: u64,
-    pub told: LifetimeSource,
+    pub lifetime_source: LifetimeSource,
     /// The value is the one we have.
     pub same: bool,
 }
 
-/// What is known of a value that the site has fetched itself.
+/// What is known of the expiry of a value that the site has fetched itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adopted {
-    /// Its end.
+    /// Its expiry.
     WithEnd,
-    /// It may end at any time, and by then at the latest.
+    /// Only the latest possible expiry: it may end at any time before.
     WithoutEnd,
 }
 
-/// Of a value whose age is not known, a client may rely on so much: it is tried twice as often.
+/// How long a client may rely on a value of unknown age. It is probed twice as often.
 const ADOPTED_RELIABLE_MS: u64 = 60_000;
-/// How often an adopted value is tried: others still fetch, and each fetch ends it.
+/// How often an adopted value is probed: other programs still fetch, and each fetch ends it.
 pub const ADOPTED_PROBE_MS: u64 = 30_000;
-/// Told to other nodes as the life of an adopted value, so that none of them renews it long before its end.
+/// Published as the lifetime of an adopted value, so that no other node renews it long before its expiry.
 pub const ADOPTED_TOLD_LIFE_MS: u64 = 580_000;
 
-/// Real figures, of which shorter lifetimes take their share.
+/// WeChat's figures. Shorter lifetimes are in proportion.
 const WHOLE_LIFE_MS: u64 = 7_200_000;
-/// WeChat advises none; a ticket changes every two hours or so, and how often it may be asked is not published.
+/// Our choice: a ticket changes about every two hours, and WeChat publishes no limit for the call.
 pub const POLL_MS: u64 = 600_000;
-/// A ticket can be relied on for so many polls from any moment on: half an hour. Those replaced by WeChat were seen to
-/// work for an hour more.
+/// A client can rely on a ticket for this many polls, half an hour. Tickets that WeChat had replaced were seen to work
+/// for an hour more.
 const POLLS_RELIABLE: u64 = 3;
-/// Pause between asks for a value that can be had only when its predecessor is dead.
+/// The pause between calls for a value that exists only after the one before it has ended.
 const AT_END_GAP_MS: u64 = 150;
 const OVERLAP_MS: u64 = 300_000;
 const CLASSIC_LEAD_MS: u64 = 600_000;
 const ASK_GAP_MS_MIN: u64 = 20;
 const ASK_GAP_MS_MAX: u64 = 20_000;
-/// From half a day's remaining life down to the smallest gap it takes fewer asks than this.
+/// From half a day of remaining time down to the smallest gap there are fewer calls than this.
 const ASKS_BEFORE_CAUTION: u32 = 48;
 const BACKOFF_BASE_MS: u64 = 1_000;
 const BACKOFF_CAP_MS: u64 = 60_000;
@@ -141,7 +140,7 @@ impl RenewalState {
         }
     }
 
-    /// `learned_ms` with what the present value has taught: what the next value, or the next process, goes by.
+    /// `learned_ms` including what the present value has shown: for the next value and for the state file.
     pub fn learned_so_far_ms(&self) -> Option<u64> {
         match (self.learned_ms, self.same_at_ms) {
             (Some(learned), Some(same_at)) => Some(learned.min(same_at)),
@@ -154,7 +153,7 @@ impl RenewalState {
         self.expires_ms.map_or(0, |expires| expires.saturating_sub(now_ms))
     }
 
-    /// True where an ask brings a new value in the ordinary course of things.
+    /// True if a call normally returns a new value now.
     pub fn is_due_soon(&self, now_ms: BootMs) -> bool {
         match self.renewal {
             Renewal::Window { window_ms } => self.left_ms(now_ms) <= window_ms.min(self.longest_ms / 2),
@@ -163,7 +162,7 @@ impl RenewalState {
         }
     }
 
-    /// When to ask if nothing has happened yet: at once without a live value, else when a renewal is due.
+    /// When to fetch first after the start: at once without a live value, otherwise when a renewal is due.
     pub fn first_try_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
         if self.left_ms(now_ms) == 0 || self.renewal == Renewal::Poll {
             return now_ms;
@@ -171,36 +170,36 @@ impl RenewalState {
         self.due_ms(random).max(now_ms).max(self.repeat_from_ms(now_ms))
     }
 
-    /// Takes in an answer; returns when to ask next.
+    /// Records an answer. Returns when to fetch next.
     pub fn record_answer(&mut self, answer: &RenewalAnswer, random: f64) -> BootMs {
         (self.failures, self.blocks) = (0, 0);
         if answer.same {
-            self.same_value(answer);
+            self.record_same_value(answer);
         } else {
-            self.new_value(answer);
+            self.record_new_value(answer);
         }
         let now = answer.received_ms;
         if self.renewal == Renewal::Poll {
             return now + self.poll_ms - part(self.poll_ms, 0.2 * random);
         }
         let due = self.due_ms(random);
-        // Once asking has begun it goes on by its gaps: another throw of the dice would ask again a moment later.
+        // Once asking has begun, the next call is one gap later; a new random time could be a moment later.
         let begun = answer.same && self.due_ms(0.0) <= now;
         let next = if self.left_ms(now) > 0 && due > now && !begun { due } else { now + self.ask_gap_ms(now) };
         next.max(now + self.caution_ms())
     }
 
-    /// The value that was just answered is one that the site has fetched: how old it is, is not known. When the first one
-    /// of our own is fetched.
+    /// Records that the site has fetched the present value, so its age is not known. Returns when to fetch the first
+    /// value of our own.
     pub fn record_adopted(&mut self, adopted: Adopted, now_ms: BootMs) -> BootMs {
-        // How long it was to live is not known. Taken for less where little of it is left, so that our own fetch comes near
-        // its end all the same, and not at once.
+        // Its whole lifetime is not known. It is taken as short if little of it is left, so that our own fetch comes
+        // near its end and not at once.
         let life_ms = WHOLE_LIFE_MS.min(6 * self.left_ms(now_ms));
         (self.adopted, self.life_ms, self.longest_ms) = (Some(adopted), life_ms, WHOLE_LIFE_MS);
         self.first_try_ms(now_ms, 0.0)
     }
 
-    /// Takes over what another node knows of a value that it has fetched.
+    /// Takes over what another node knows of its value.
     pub fn adopt(&mut self, expires_ms: BootMs, life_ms: u64, longest_ms: u64, learned_ms: Option<u64>) {
         *self = RenewalState {
             expires_ms: Some(expires_ms),
@@ -212,7 +211,7 @@ impl RenewalState {
         };
     }
 
-    /// When a value is renewed that another node has fetched: when that one should have done it.
+    /// When to renew a value that another node has fetched: after the time at which that node should have done it.
     pub fn due_after_others_ms(&self, now_ms: BootMs, random: f64) -> BootMs {
         let Some(expires) = self.expires_ms else { return now_ms };
         let (due, lead) = match self.renewal {
@@ -226,14 +225,14 @@ impl RenewalState {
         due.max(now_ms) + node_rules::patience_ms(lead, random)
     }
 
-    /// Another node says that the value lives longer than we know: of a polled kind each answer prolongs it.
+    /// Takes over a later expiry from another node: for a polled type each answer prolongs the value.
     pub fn prolong(&mut self, expires_ms: BootMs) {
         if self.renewal == Renewal::Poll && self.withdrawn_ms.is_none() {
             self.expires_ms = self.expires_ms.max(Some(expires_ms));
         }
     }
 
-    /// Takes in a failure; returns when to ask next. `expires_ms` may come closer, never go away.
+    /// Records a failure. Returns when to fetch next. `expires_ms` may become earlier; it is never removed.
     pub fn record_failure(&mut self, class: Class, sent: Delivery, sent_ms: BootMs, now: Now, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
         let doubtful = self.renewal == Renewal::Mint && sent == Delivery::Ambiguous;
@@ -260,8 +259,9 @@ impl RenewalState {
         (now.boot_ms + delay.max(BACKOFF_FLOOR_MS)).max(self.repeat_from_ms(now.boot_ms))
     }
 
-    /// After a lost call that may have made a token the value has the overlap left, and another token would end it at
-    /// once: so it is not made before most of that is over, when those who were told to rely on the value are done.
+    /// When a lost call may be repeated. It may have made a token; then the present value lives for the overlap, and
+    /// one more token would end it at once. So it is repeated when most of the overlap is over and no client relies on
+    /// the value any more.
     pub fn repeat_from_ms(&self, now_ms: BootMs) -> BootMs {
         match self.lost_calls.first() {
             Some(lost) if self.left_ms(now_ms) > 0 => lost.first_ms + self.promised_ms(),
@@ -269,13 +269,13 @@ impl RenewalState {
         }
     }
 
-    /// What clients are told to rely on of a value that a renewal ends: not all of the overlap, so that a call that was
-    /// lost can be repeated before that is over.
+    /// How much of the overlap clients may rely on. Not all of it, so that a lost call can be repeated before it is
+    /// over.
     fn promised_ms(&self) -> u64 {
         self.overlap_ms() / 4 * 3
     }
 
-    /// How long a call may take: a stalled one must not outlast the value it is to replace.
+    /// How long a call may take: it must end before the value that it is to replace.
     pub fn call_deadline_ms(&self, now_ms: BootMs, total_ms: u64) -> u64 {
         match self.left_ms(now_ms) {
             0 => total_ms,
@@ -283,7 +283,7 @@ impl RenewalState {
         }
     }
 
-    /// The least time between two checks that clients have asked for.
+    /// The least time between two verifications because of reports.
     pub fn check_spacing_ms(&self) -> u64 {
         match self.longest_ms {
             0 => CHECK_SPACING_MS,
@@ -291,17 +291,17 @@ impl RenewalState {
         }
     }
 
-    /// How long a classic value lives on once another has been minted.
+    /// How long a classic value lives after a new one was made.
     pub fn overlap_ms(&self) -> u64 {
         OVERLAP_MS.min(self.life_ms / 24)
     }
 
-    /// What our plan leaves of the present value.
+    /// How long clients can rely on the present value.
     pub fn reliable(&self) -> ReliableUntil {
         let Some(expires) = self.expires_ms else { return ReliableUntil::TO_THE_END };
-        // What has been told ends before a lost call is repeated, because the second token ends the value at once. A call
-        // that is under way may be making one: the quarter between the two is longer than any call and the way of its answer
-        // to all readers.
+        // The promised time ends before a lost call is repeated, because the second token ends the value at once. A
+        // running call may be making one: the quarter between the two is longer than a call and the time until all
+        // readers have its value.
         let (promised_ms, at_least_ms) = (self.promised_ms(), self.overlap_ms() / 2);
         if let Some(lost) = self.lost_calls.first() {
             return ReliableUntil { until_boot_ms: lost.first_ms.saturating_add(promised_ms), at_least_ms: 0 };
@@ -310,8 +310,8 @@ impl RenewalState {
             return ReliableUntil { until_boot_ms: 0, at_least_ms: ADOPTED_RELIABLE_MS };
         }
         match (self.renewal, self.reliable_lead_ms) {
-            // The platform replaces it at a time of its own, which is seen at the next poll; how long the old one still
-            // works is not published.
+            // The platform replaces it at its own time, which the next poll shows. How long the old one works after
+            // that is not published.
             (Renewal::Poll, _) => ReliableUntil { until_boot_ms: 0, at_least_ms: POLLS_RELIABLE * self.poll_ms },
             (_, Some(0)) | (Renewal::Window { .. } | Renewal::AtEnd, None) => ReliableUntil::TO_THE_END,
             (_, Some(lead_ms)) => ReliableUntil { until_boot_ms: expires.saturating_sub(lead_ms), at_least_ms },
@@ -321,8 +321,8 @@ impl RenewalState {
         }
     }
 
-    /// A classic call was sent whose answer never came. WeChat may have minted a token we never saw; then ours has only
-    /// the overlap left.
+    /// Records a classic call without an answer. WeChat may have made a token that we do not know; then ours ends after
+    /// the overlap.
     pub fn record_lost_call(&mut self, sent_ms: BootMs) {
         let Some(expires) = self.expires_ms else { return };
         let overlap = self.overlap_ms();
@@ -334,8 +334,8 @@ impl RenewalState {
         }
     }
 
-    /// When the value is worth a try because of lost calls: at once if two of them may have ended it already (the second
-    /// token ends the first's predecessor), else shortly before the end they may have given it.
+    /// When to probe the value because of lost calls: at once if two of them may have ended it already (the second
+    /// token ends the one before the first), otherwise shortly before the earliest end.
     pub fn lost_call_probe_ms(&self, now_ms: BootMs) -> Option<BootMs> {
         let (first, last) = (self.lost_calls.first()?, self.lost_calls.last()?);
         if self.left_ms(now_ms) == 0 {
@@ -346,20 +346,20 @@ impl RenewalState {
         Some(if last.last_ms > first.first_ms && last.last_ms + margin > now_ms { now_ms } else { before_end })
     }
 
-    /// Calls of ours may have ended the value.
+    /// True if lost calls may have ended the value.
     pub fn has_lost_calls(&self) -> bool {
         !self.lost_calls.is_empty()
     }
 
-    /// WeChat has accepted the value in a probe sent at that instant. What it proves: of the calls lost longer ago than
-    /// the overlap none has made a token. The value is good for a moment in any case. True if its end has changed.
+    /// Records that WeChat accepted the value in a probe. So no call that was lost before the overlap has made a token,
+    /// and the value is good for a moment in any case. True if its expiry has changed.
     pub fn record_accepted(&mut self, probed_ms: BootMs) -> bool {
         let before = self.expires_ms;
         if let Some(expires) = self.withdrawn_ms.take() {
             self.expires_ms = Some(expires);
         }
         let overlap = self.overlap_ms();
-        // WeChat's five minutes need not be ours to the second.
+        // WeChat's five minutes may differ from ours by some seconds.
         let certain = overlap + overlap / 10;
         self.lost_calls.retain(|lost| lost.last_ms + certain > probed_ms);
         if let Some(undoubted) = self.expires_if_none_lost_ms {
@@ -372,68 +372,69 @@ impl RenewalState {
         self.expires_ms != before
     }
 
-    /// WeChat has refused the value: it is over, unless a later probe finds it alive.
+    /// Withdraws a value that WeChat has refused, until a later probe is accepted.
     pub fn withdraw(&mut self, now_ms: BootMs) {
         let expires = self.expires_ms.unwrap_or(now_ms);
         self.withdrawn_ms.get_or_insert(expires);
         self.expires_ms = Some(expires.min(now_ms));
     }
 
-    /// True for a value that WeChat has refused, until there is another or a probe finds it alive.
+    /// True for a refused value, until there is a new one or a probe is accepted.
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn_ms.is_some()
     }
 
-    /// The end that a withdrawn value has if the refusal was a false alarm; `None` of one that is not withdrawn.
+    /// The expiry of a withdrawn value if the refusal was a false alarm; none if it is not withdrawn.
     pub fn withdrawn_end_ms(&self) -> Option<BootMs> {
         self.withdrawn_ms
     }
 
-    /// WeChat hands out what it refuses, and cannot be told to make another now: when to look again. Ever less often, up
-    /// to five minutes apart for a life of two hours; but where the value would have ended, WeChat has another.
+    /// WeChat answers with a value that it refuses, and no new one can be requested now. Returns when to try again:
+    /// less and less often, up to five minutes apart for a lifetime of two hours, but also at the expiry of the value,
+    /// when WeChat has a new one.
     pub fn record_refused_again(&mut self, now_ms: BootMs, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
         let pace = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
         let next_ms = now_ms + pace - part(pace, 0.2 * random);
         match self.withdrawn_ms {
             Some(end) if now_ms < end => next_ms.min(end),
-            // The end is known to a second or so, and to a call's length.
+            // The expiry is known to about a second, and a call takes time.
             Some(end) if now_ms < end + 5 * BACKOFF_BASE_MS => next_ms.min(now_ms + BACKOFF_BASE_MS),
             _ => next_ms,
         }
     }
 
-    fn new_value(&mut self, answer: &RenewalAnswer) {
+    fn record_new_value(&mut self, answer: &RenewalAnswer) {
         (self.withdrawn_ms, self.expires_if_none_lost_ms, self.reliable_lead_ms) = (None, None, None);
         self.adopted = None;
         self.lost_calls.clear();
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {
-            // It changed at the first ask, so the window may be wider than thought: feel for its edge, slowly.
+            // It changed at the first call, so the window may be wider than learned: start a little earlier.
             self.learned_ms = self.learned_ms.map(|ms| (ms + ms / 100).min(self.longest_ms));
         }
         self.learned_ms = self.learned_so_far_ms();
         self.same_at_ms = None;
-        // Halving lets a lifetime that WeChat has shortened for good be believed after a few renewals.
+        // Halving it adapts to a shorter lifetime after a few renewals.
         self.longest_ms = told_ms.max(self.longest_ms / 2);
         self.life_ms = told_ms;
         self.asks = 0;
-        // A stable value in its last second is as good as dead. A classic one was minted just now.
+        // A stable value in its last second cannot be used. A classic one was made just now.
         let remaining_is_told = matches!(self.renewal, Renewal::Window { .. } | Renewal::AtEnd);
-        let dying = answer.told == LifetimeSource::Zero && remaining_is_told;
+        let dying = answer.lifetime_source == LifetimeSource::Zero && remaining_is_told;
         self.ends_by_ms = dying.then_some(answer.received_ms + 1_000);
         self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + told_ms });
     }
 
-    /// `expires_in` is rounded down, so the value dies in [sent + e, received + e + 1 s): keep what is known better.
-    fn same_value(&mut self, answer: &RenewalAnswer) {
+    /// `expires_in` is rounded down, so the value ends in [sent + e, received + e + 1 s). The more exact one is kept.
+    fn record_same_value(&mut self, answer: &RenewalAnswer) {
         let told_ms = answer.expires_in_s.saturating_mul(1000);
         let earliest = answer.sent_ms + told_ms;
         let current = self.expires_ms.unwrap_or(earliest);
-        let expires = match answer.told {
+        let expires = match answer.lifetime_source {
             LifetimeSource::AsGiven if current > answer.received_ms + told_ms + 1_000 => earliest,
             LifetimeSource::AsGiven => current.max(earliest),
-            LifetimeSource::Zero => self.said_to_end(answer, current, earliest),
+            LifetimeSource::Zero => self.expiry_after_zero(answer, current, earliest),
             LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong
                 if current > answer.received_ms =>
             {
@@ -451,9 +452,9 @@ impl RenewalState {
         }
     }
 
-    /// `expires_in` 0: true of a value in its last second. A value still handed out when that second is over shows
-    /// that the 0 meant nothing; then it is taken to live a while, as WeChat evidently thinks it does.
-    fn said_to_end(&mut self, answer: &RenewalAnswer, current: BootMs, earliest: BootMs) -> BootMs {
+    /// `expires_in` 0 is true for a value in its last second. If the platform still answers with it after that second,
+    /// the 0 was wrong, and the value is taken to live on.
+    fn expiry_after_zero(&mut self, answer: &RenewalAnswer, current: BootMs, earliest: BootMs) -> BootMs {
         let ends_by = *self.ends_by_ms.get_or_insert(answer.received_ms + 1_000);
         let meaningless = answer.sent_ms >= ends_by || current > answer.received_ms + 1_000;
         match meaningless {
@@ -472,7 +473,7 @@ impl RenewalState {
                 start - part(start, 0.02 * random)
             }
             Renewal::AtEnd | Renewal::Poll => 0,
-            // The value after it dooms the one that others still hold: that is left its time.
+            // A new value ends the one that other programs still have, so that is left its time.
             Renewal::Mint if self.adopted.is_some() => self.overlap_ms() - self.overlap_ms() / 30,
             Renewal::Mint => {
                 let lead = (self.life_ms / 3).max(CLASSIC_LEAD_MS).min(self.life_ms / 2);
@@ -482,7 +483,7 @@ impl RenewalState {
         expires.saturating_sub(lead)
     }
 
-    /// How long before the end asking begins: as learned, between just inside the window and half the life.
+    /// How long before the expiry asking begins: as learned, between just inside the window and half the lifetime.
     fn window_start_ms(&self, window_ms: u64) -> u64 {
         // 290 of 300 s.
         let start = window_ms - window_ms / 30;
@@ -492,8 +493,8 @@ impl RenewalState {
         self.learned_ms.unwrap_or(earliest).clamp(latest, earliest)
     }
 
-    /// The pause between asks near the end: a quarter of what is left, so that a window of any width is met.
-    /// Past the end, where upstream hands out what it calls dead, a second at least.
+    /// The pause between calls near the expiry: a quarter of the remaining time, so that a window of any width is met.
+    /// After the expiry, if upstream still answers with the expired value, at least a second.
     pub fn ask_gap_ms(&self, now_ms: BootMs) -> u64 {
         match self.left_ms(now_ms) {
             0 if self.renewal == Renewal::AtEnd => AT_END_GAP_MS,
@@ -502,8 +503,8 @@ impl RenewalState {
         }
     }
 
-    /// The least pause, once a value has been answered suspiciously often: an upstream that prolongs it a little
-    /// each time must not make us spin.
+    /// The least pause after a value was answered very often: an upstream that prolongs it a little each time must not
+    /// cause calls without end.
     fn caution_ms(&self) -> u64 {
         match self.asks / ASKS_BEFORE_CAUTION {
             0 => 0,
@@ -511,22 +512,22 @@ impl RenewalState {
         }
     }
 
-    /// Exponential with full jitter; closer together when a live value is running out.
+    /// Exponential backoff with full jitter, shorter when a live value is about to end.
     fn backoff_ms(&self, left_ms: u64, random: f64) -> u64 {
         let cap = match left_ms {
             0 if self.renewal == Renewal::Mint && self.failures > 10 => CLASSIC_BACKOFF_CAP_MS,
             0 => BACKOFF_CAP_MS,
             left => (left / 4).clamp(BACKOFF_BASE_MS, BACKOFF_CAP_MS),
         };
-        // Without a value somebody is waiting: the first few tries come within a second.
+        // Without a value clients wait: the first few tries are within a second.
         let doublings = self.failures.saturating_sub(if left_ms == 0 { 3 } else { 1 }).min(16);
         let delay = part((BACKOFF_BASE_MS << doublings).min(cap), random);
-        // Never sleep over the end of a live value.
+        // Not after the end of a live value.
         if left_ms > 0 { delay.min(left_ms / 2) } else { delay }
     }
 
-    /// `first`, twice `first`, … up to `most` times, a little less by jitter. While a value is live it is also tried
-    /// at half the time left: what is repaired in time is then noticed in time, for a handful of calls.
+    /// `first`, twice `first`, … up to `most` times, a little less by jitter. While a value is live there is also a try
+    /// at half the remaining time: so a repair in time is noticed in time, for a few calls.
     fn paced_ms(&self, first: u64, most: u32, left_ms: u64, random: f64) -> u64 {
         let pace = first * u64::from(self.failures.clamp(1, most));
         let delay = (pace - part(pace, 0.2 * random)).max(first);
@@ -540,7 +541,7 @@ pub fn ms_to_next_day(unix_ms: i64) -> u64 {
     u64::try_from(DAY_MS - into_day).unwrap_or(0)
 }
 
-/// The wait after so many like it.
+/// The wait after this many waits: doubled each time.
 fn doubled_ms(first_ms: u32, most_ms: u32, times: u64) -> u64 {
     (u64::from(first_ms) << times.min(16)).min(u64::from(most_ms))
 }

@@ -1,8 +1,8 @@
-//! What nodes tell each other beside a value: the calls that they have counted together, and for how long the platform
-//! wants to be left alone. Both would do harm if anybody could write them, so they are believed under a seal alone.
+//! What nodes share besides a value: the calls that all have counted, and how long no node has to call. If anybody
+//! could write these, they could do harm, so they are accepted only with a valid seal.
 //!
-//! The text has the usage in the clear as well, for nodes of the version before, which read nothing else. It is not
-//! believed here. Pure; never logs.
+//! The text also has the counts without a seal, for nodes of the version before, which read nothing else. That part is
+//! not used here. Pure; never logs.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::cluster::record::{LEASE_MS_MAX, StoreMs};
 use crate::cluster::seal::Seal;
 use crate::platform::Quota;
 
-/// Nodes may have other quotas than this one, and count beside each other while their store is away.
+/// Counts may exceed this node's quota by this factor: nodes may have other quotas, and count alone without the store.
 const QUOTAS_MAX: u64 = 100;
 
-/// What a node has told.
+/// What a node has published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedCounts {
     pub calls: QuotaUsage,
-    /// Nobody needs to ask before, on the store's clock; 0: whenever.
+    /// No node has to call before, by the store's clock; 0: at any time.
     #[serde(default)]
     pub not_before_ms: StoreMs,
 }
 
-/// Why what a record says of calls is not believed.
+/// Why the counts in a record are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CountsRejected {
     #[error("it has no seal: a node of an older version has written it, or somebody else")]
@@ -42,15 +42,15 @@ struct SealedCounts {
 }
 
 impl SharedCounts {
-    /// After a call under a lease that was granted at that instant. `wait_ms`: nobody needs to ask for so long.
+    /// After a call under a lease that was granted at that time. `wait_ms`: how long no node has to call.
     pub fn after_call(calls: &QuotaUsage, granted_ms: StoreMs, wait_ms: u64) -> SharedCounts {
-        // The call is over when the lease is, at the latest.
+        // The call ends with the lease at the latest.
         let over_ms = granted_ms.saturating_add(LEASE_MS_MAX);
         let not_before_ms = if wait_ms == 0 { 0 } else { over_ms.saturating_add(wait_ms) };
         SharedCounts { calls: calls.clone(), not_before_ms }
     }
 
-    /// As it stands in a record.
+    /// The text for a record.
     pub fn to_text(&self, seal: &Seal) -> Option<Arc<str>> {
         let mut text = serde_json::to_value(&self.calls).ok()?;
         let sealed = seal.close_counts(&serde_json::to_vec(self).ok()?)?;
@@ -58,15 +58,15 @@ impl SharedCounts {
         Some(text.to_string().into())
     }
 
-    /// What [`SharedCounts::to_text`] has made, and can be on that store at that instant.
+    /// Reads what [`SharedCounts::to_text`] has made, if it is possible at that time of the store.
     pub fn from_text(
         text: &str,
         seal: &Seal,
         quota: &Quota,
         store_ms: StoreMs,
     ) -> Result<SharedCounts, CountsRejected> {
-        let told: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
-        let sealed = told.sealed.ok_or(CountsRejected::Unsealed)?;
+        let outer: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
+        let sealed = outer.sealed.ok_or(CountsRejected::Unsealed)?;
         let opened = seal.open_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
         let counts: SharedCounts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
         let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));

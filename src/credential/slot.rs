@@ -1,9 +1,8 @@
-//! One credential as the refresher keeps it: what is known, what is planned, what was said about it.
+//! The driver's data about one credential: what is known, what is planned, what was logged.
 //!
-//! Values in, values out: it publishes and writes statistics through its [`Credential`], and never calls, sleeps or
-//! decides when to. That is the driver's part.
+//! Publishes values and writes statistics through its [`Credential`]. Never calls, never sleeps, never decides when to
+//! fetch; the driver does that.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,10 +14,11 @@ use super::adopt::{self, TokenSource};
 use super::app::Adopt;
 use super::fetch_task::FetchPurpose;
 use super::generation;
-use super::grants::{Grant, GrantName};
+use super::grants::Grant;
+use super::plan::Plan;
 use super::quota_usage::{ChargedCall, QuotaUsage};
 use super::schedule::{RenewalState, ms_to_next_day};
-use super::state::{CredentialName, RemainingLife, StateEntry, StoredUsage};
+use super::state::{CredentialIdentity, RemainingLife, StateEntry, StoredUsage};
 use super::table::{
     Credential, CredentialId, CredentialState, LastError, Published, REPORTS_MAX, VerificationReason, log_credential,
 };
@@ -31,100 +31,70 @@ use crate::platform::{CredentialType, Quota, Renewal};
 use crate::secret::{Secret, fingerprint};
 use crate::secret_source::SecretSource;
 
-/// What is to be kept current, as configured.
-pub(super) struct Plan {
-    pub credential_type: &'static CredentialType,
-    /// The platform's name.
-    pub platform: &'static str,
-    pub appid: String,
-    pub agent: Option<String>,
-    /// What people call the app.
-    pub name: Option<String>,
-    /// The appid, with the agent if there is one: names the credential in keys and in the state.
-    pub id: String,
-    pub base_url: String,
-    pub secret: SecretSource,
-    /// Whose value it is fetched with.
-    pub parent: Option<CredentialId>,
-    pub keys: Vec<super::table::KeyConfig>,
-    pub quota: Quota,
-    /// Asked in place of `kind` for the rest of a day whose quota is used up.
-    pub fallback: Option<&'static CredentialType>,
-    /// How often to try the value on a cheap read, doubted or not; 0 for never, `None` for when its turn comes.
-    pub probe_every_ms: Option<u64>,
-    /// Where the site keeps a value that it has fetched itself.
-    pub adopt: Option<Adopt>,
-    /// What it is asked with besides its secret.
-    pub grant: Option<GrantName>,
-    pub ticket_file: Option<PathBuf>,
-    /// Nothing is there to call WeChat with: another node does.
-    pub follows: bool,
-}
-
-/// The driver's side of one credential.
+/// The driver's data about one credential.
 pub(super) struct CredentialSlot {
     pub(super) credential: Arc<Credential>,
-    pub(super) name: CredentialName,
+    pub(super) name: CredentialIdentity,
     pub(super) base_url: String,
-    /// What is asked now: the configured type, or its stand-in.
+    /// What is fetched now: the configured type or its fallback.
     pub(super) credential_type: &'static CredentialType,
     pub(super) configured_type: &'static CredentialType,
-    /// Where the first value is read, until this server has fetched one.
+    /// Where the site keeps its own value, until this server has fetched one.
     pub(super) adopts_from: Option<Arc<dyn TokenSource>>,
-    /// That is the app's own sink, if there is one.
+    /// The first value is read from the app's own sink, if there is one.
     pub(super) adopts_from_sink: bool,
     pub(super) fallback: Option<&'static CredentialType>,
-    /// The stand-in's last instant, wall time.
+    /// When the fallback ends, wall time.
     pub(super) fallback_until_unix_ms: Option<i64>,
-    /// The app's own id, as WeChat knows it.
+    /// The appid, as WeChat knows it.
     pub(super) appid: String,
-    /// The access token this is fetched with.
+    /// The credential whose value this is fetched with.
     pub(super) parent: Option<CredentialId>,
     pub(super) source: SecretSource,
     pub(super) renewal_state: RenewalState,
     pub(super) fetched: Option<Now>,
-    /// Restored in doubt: what to do at once, whatever the schedule says.
+    /// What to do at once after a restart if the restored value is doubtful.
     pub(super) urgent: Option<FetchPurpose>,
     pub(super) timer: Option<delay_queue::Key>,
     pub(super) next_try_ms: BootMs,
     pub(super) fetching: bool,
-    /// A classic value on its way to the disk.
+    /// A classic value that is being written.
     pub(super) pending: Option<Published>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
     pub(super) checks: VerificationTimes,
-    /// The present fetch was caused by a client.
+    /// A client has caused the running fetch.
     pub(super) by_client: bool,
     pub(super) probes: Probes,
-    /// The secret of the last refused call, while an operator is needed; `Some(None)` if it could not be read.
+    /// The secret of the last refused call, while an operator has to act; `Some(None)` if it could not be read.
     pub(super) blocked_with: Option<Option<Secret>>,
-    /// Fetched with another: the generation of the token that was refused for the call, and when it first was.
+    /// The generation of the access token that was refused in the call, and when it first was.
     pub(super) refused_with: Option<(u64, BootMs)>,
-    /// What its file has held since a fetch began that is under way, and whether that was there at the start.
+    /// A new secret in its file that the running fetch does not know, and whether it was there at the start.
     pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
     /// What it is asked with besides its secret, for kinds that need more.
     pub(super) grant: Option<Grant>,
     pub(super) usage: QuotaUsage,
-    /// The call counted for the present fetch.
+    /// The call counted for the running fetch.
     pub(super) charge: Option<ChargedCall>,
-    /// What is shared with other nodes; none without any.
+    /// What is known of its record in the cluster store; none on a single node.
     pub(super) share: Option<ClusterShare>,
     /// There is nothing to call WeChat with: another node does.
     pub(super) follows: bool,
-    /// Failures: errcode, class, and without an errcode the text.
+    /// Logged failures: errcode, class, and the text if there is no errcode.
     pub(super) log: RepeatThrottle<(Option<i64>, &'static str, String)>,
 }
 
-/// What others' words about the value have led to: any number of them lead to one check in a while.
+/// When the value was last verified because of reports. Many reports cause one verification in a while.
 #[derive(Default)]
 pub(super) struct VerificationTimes {
-    /// When a client's word was last looked into.
+    /// When a client's report was last verified.
     checked_ms: Option<BootMs>,
-    /// Which value that was about.
+    /// The generation of that value.
     generation: u64,
-    /// When that was last done although the time before was a moment ago.
+    /// When a report was last verified right after another one, because the value was new.
     again_ms: Option<BootMs>,
-    /// When a rival's word was. Kept apart: a token that dies right after that must not be served on for it.
+    /// When a foreign writer last caused a probe. Kept apart, so that a report right after it is verified too.
     rival_ms: Option<BootMs>,
 }
 
@@ -144,7 +114,8 @@ impl VerificationTimes {
             return may;
         }
         if within(self.checked_ms) {
-            // The value that a check brought may die in turn: that is worth one more, and not one for each value.
+            // The value that a verification has fetched may be refused too: that allows one more, not one for each
+            // value.
             if generation == self.generation || within(self.again_ms) {
                 return false;
             }
@@ -155,77 +126,95 @@ impl VerificationTimes {
     }
 }
 
-/// When the value is tried on a cheap read.
+/// When the value is probed.
 #[derive(Default)]
 pub(super) struct Probes {
     pub(super) timer: Option<delay_queue::Key>,
-    /// As configured for this app alone.
+    /// The interval, if one is configured for this app.
     pub(super) every_ms: Option<u64>,
-    /// Otherwise: it is tried when its turn among all apps comes.
+    /// Otherwise the probe queue decides.
     pub(super) is_queued: bool,
-    /// When that is expected.
+    /// When the queue is expected to probe it.
     pub(super) queued_probe_ms: Option<BootMs>,
-    /// The fetch under way is such a turn.
+    /// The running fetch is a probe of the queue.
     pub(super) is_queued_probe: bool,
-    /// The platform does not answer the call; with the errcode.
+    /// The errcode with which the platform refuses to answer the probe call.
     pub(super) withheld: RepeatThrottle<i64>,
-    /// The next of those every so often.
+    /// The next regular probe.
     pub(super) next_ms: Option<BootMs>,
-    /// Because of a rival, or to see whether a refusal was a false alarm.
+    /// A probe because of a foreign writer, or to see whether a refusal was a false alarm.
     pub(super) wanted_ms: Option<BootMs>,
     pub(super) last_ms: Option<BootMs>,
 }
 
-/// What is known of a credential that several nodes keep.
+/// What is known of a credential's record in the cluster store.
 pub(super) struct ClusterShare {
     pub(super) handle: RecordHandle,
-    /// The present value was published by this node.
-    pub(super) ours: bool,
-    /// The store does not have the present value yet; it is offered when the fetch is over.
-    pub(super) unpublished: bool,
-    /// What was last read from the store, and the generation beside it: the same is not opened twice.
+    /// Who has fetched the present value, and whether the store has it.
+    pub(super) origin: ValueOrigin,
+    /// The sealed value last read from the store, with its generation, so that it is not opened twice.
     pub(super) sealed: Option<(u64, Arc<str>)>,
-    /// The generation of a value in the store that is of no use any more.
-    pub(super) useless: u64,
-    /// When what could not be opened there was last taken out.
+    /// The generation of a value in the store that has expired; 0 if there is none.
+    pub(super) expired_generation: u64,
+    /// When a value that could not be opened was last removed from the store.
     pub(super) discarded_ms: Option<BootMs>,
-    /// How many values in a row were replaced long before their end.
-    pub(super) early: u32,
-    /// When the platform was last asked although the nodes' own count forbade it; and that the next fetch may.
+    /// How many values in a row were replaced long before their expiry.
+    pub(super) early_replacements: u32,
+    /// When the platform was last called although the nodes' own count forbade it, and whether the next fetch may.
     pub(super) quota_overruled_ms: Option<BootMs>,
-    pub(super) overrules_quota: bool,
-    /// The present value is about to be offered to the store.
+    pub(super) may_exceed_quota: bool,
+    /// The task that will offer the present value to the store.
     pub(super) offering: Option<AbortHandle>,
-    /// Another node's word has come while a fetch was under way: that has nothing left to do.
-    pub(super) overtaken: bool,
-    /// How often in a row it was not our turn.
-    pub(super) told: u32,
-    /// The store's clock against ours, as last seen.
+    /// Another node's value was taken over while a fetch was running: that fetch has nothing left to do.
+    pub(super) replaced_during_fetch: bool,
+    /// How often in a row the lease was denied.
+    pub(super) lease_denials: u32,
+    /// The store's clock beside ours, as last seen.
     pub(super) moment: Option<Moment>,
     pub(super) log: RepeatThrottle<&'static str>,
 }
 
+/// Who has fetched a value that several nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ValueOrigin {
+    OtherNode,
+    ThisNode,
+    /// This node, and the store does not have it yet. It is offered to the store when the fetch is over.
+    ThisNodeUnpublished,
+}
+
 impl ClusterShare {
+    /// True if this node has fetched the present value.
+    pub(super) fn is_ours(&self) -> bool {
+        self.origin != ValueOrigin::OtherNode
+    }
+
+    /// Another node's value, or the store's word about ours, was taken over.
+    pub(super) fn record_taken_over(&mut self, origin: ValueOrigin, during_fetch: bool) {
+        (self.origin, self.replaced_during_fetch, self.lease_denials) = (origin, during_fetch, 0);
+        self.stop_offering();
+    }
+
     pub(super) fn new(handle: RecordHandle) -> ClusterShare {
         ClusterShare {
             handle,
-            ours: false,
-            unpublished: false,
+            origin: ValueOrigin::OtherNode,
+
             sealed: None,
-            useless: 0,
+            expired_generation: 0,
             discarded_ms: None,
-            early: 0,
+            early_replacements: 0,
             quota_overruled_ms: None,
-            overrules_quota: false,
+            may_exceed_quota: false,
             offering: None,
-            overtaken: false,
-            told: 0,
+            replaced_during_fetch: false,
+            lease_denials: 0,
             moment: None,
             log: RepeatThrottle::default(),
         }
     }
 
-    /// The store has a value again.
+    /// Cancels the planned offer: the store has a value again.
     pub(super) fn stop_offering(&mut self) {
         if let Some(offering) = self.offering.take() {
             offering.abort();
@@ -243,7 +232,7 @@ impl CredentialSlot {
         });
         CredentialSlot {
             credential: credential.clone(),
-            name: CredentialName::of(plan.credential_type, &plan.id, &plan.base_url),
+            name: CredentialIdentity::of(plan.credential_type, &plan.id, &plan.base_url),
             base_url: plan.base_url,
             credential_type: plan.credential_type,
             configured_type: plan.credential_type,
@@ -282,7 +271,7 @@ impl CredentialSlot {
         }
     }
 
-    /// Takes over the calls a former process counted, if any; gives back what is to be kept.
+    /// Takes over the counts of an earlier process, if any. Returns what is to be written.
     pub(super) fn restore_usage(&mut self, calls: Option<&QuotaUsage>) -> StoredUsage {
         if let Some(calls) = calls {
             self.usage.clone_from(calls);
@@ -296,16 +285,16 @@ impl CredentialSlot {
         if self.grant.as_ref().is_some_and(Grant::is_refresh_token) { "refresh token" } else { "secret" }
     }
 
-    pub(super) fn name(&self) -> &CredentialName {
+    pub(super) fn name(&self) -> &CredentialIdentity {
         &self.name
     }
 
-    /// Takes over what a former process knew, and publishes its value if it lives.
+    /// Takes over what an earlier process has written, and publishes the value if it is live.
     pub(super) fn restore(&mut self, entry: &StateEntry, worth: RemainingLife, now: Now) {
         if let Some(share) = &mut self.share {
-            share.ours = entry.ours;
+            share.origin = if entry.ours { ValueOrigin::ThisNode } else { ValueOrigin::OtherNode };
         }
-        // What another node once said of it may have been wrong.
+        // A lifetime from another node may have been wrong.
         let life_ms_max = self.configured_type.life_ms_max;
         self.renewal_state.longest_ms = entry.longest_ms.min(life_ms_max);
         self.renewal_state.learned_ms = entry.learned_ms;
@@ -316,10 +305,10 @@ impl CredentialSlot {
         let left_ms = left_ms.min(life_ms_max);
         self.renewal_state.expires_ms = Some(now.boot_ms + left_ms);
         if let Some(intent) = entry.intent_unix_ms {
-            // A classic call was begun and nobody saw its end: it may have doomed this value.
+            // A classic call was started and its end is unknown: it may have ended this value.
             let since = u64::try_from(now.unix_ms.saturating_sub(intent)).unwrap_or(0);
             self.renewal_state.record_lost_call(now.boot_ms.saturating_sub(since));
-            // A probe would not tell: the old value works until the overlap ends.
+            // A probe cannot tell: the old value works until the overlap ends.
             self.urgent = Some(FetchPurpose::Renew);
         } else if suspicious {
             self.urgent = Some(FetchPurpose::Verify);
@@ -343,12 +332,12 @@ impl CredentialSlot {
         if self.renewal_state.left_ms(now.boot_ms) > 0 {
             self.publish(published);
         } else {
-            // Not served, but known: the next answer may bring it again, and its generation counts on.
+            // Not served, but kept: the next answer may be the same value, and generations go on from it.
             self.credential.remember(published);
         }
     }
 
-    /// Whether this word about the present value is worth a check now; if so, it is taken as made.
+    /// Decides whether this request is verified now. If so, records the verification as made.
     pub(super) fn try_record_verification(
         &mut self,
         why: VerificationReason,
@@ -362,8 +351,9 @@ impl CredentialSlot {
         self.checks.try_record_verification(why, generation, now_ms, spacing_ms)
     }
 
-    /// Adds a waiter; past the bound those who have gone make room, and the newest is let go (its receiver fails).
-    pub(super) fn wait(&mut self, waiter: oneshot::Sender<()>) {
+    /// Adds a client that waits. At the limit, closed ones are removed, and the new one is dropped (its receiver
+    /// fails).
+    pub(super) fn add_waiter(&mut self, waiter: oneshot::Sender<()>) {
         if self.waiters.len() >= REPORTS_MAX {
             self.waiters.retain(|waiter| !waiter.is_closed());
         }
@@ -377,16 +367,16 @@ impl CredentialSlot {
         self.renewal_state.overlap_ms() / 2
     }
 
-    /// The configured endpoint's quota is used up for today. True if there is another to ask until the day turns.
+    /// Starts the fallback endpoint because today's quota is used up. True if there is one; it is used until midnight.
     pub(super) fn begin_fallback(&mut self, unix_ms: i64) -> bool {
         let Some(fallback) = self.fallback.filter(|fallback| self.credential_type != *fallback) else { return false };
         self.fallback_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
-        self.ask_as(fallback);
+        self.set_type(fallback);
         log_credential!(
             warn,
             self.credential,
             endpoint = fallback.id,
-            "today's quota is used up; another endpoint stands in"
+            "today's quota is used up: using the fallback endpoint"
         );
         true
     }
@@ -394,24 +384,24 @@ impl CredentialSlot {
     pub(super) fn end_fallback(&mut self, unix_ms: i64) {
         if self.fallback_until_unix_ms.is_some_and(|until| unix_ms >= until) {
             self.fallback_until_unix_ms = None;
-            self.ask_as(self.configured_type);
+            self.set_type(self.configured_type);
         }
     }
 
-    pub(super) fn ask_as(&mut self, credential_type: &'static CredentialType) {
+    pub(super) fn set_type(&mut self, credential_type: &'static CredentialType) {
         self.credential_type = credential_type;
         self.renewal_state.renewal = credential_type.renewal;
         self.credential.update_status(|status| status.endpoint = credential_type.id);
     }
 
-    /// WeChat has said not to ask before the next try (89503 messages a person at each call), or an operator is needed:
-    /// no client's report brings it forward.
+    /// WeChat wants no call before the next planned one (with 89503 it messages a person at each call), or an operator
+    /// has to act: a client's report causes no earlier call.
     pub(super) fn is_barred(&self, now_ms: BootMs) -> bool {
-        let told = matches!(self.credential.status(now_ms).state, CredentialState::Waiting | CredentialState::Blocked);
-        told && now_ms < self.next_try_ms
+        let waits = matches!(self.credential.status(now_ms).state, CredentialState::Waiting | CredentialState::Blocked);
+        waits && now_ms < self.next_try_ms
     }
 
-    /// Of today's quota.
+    /// Calls that are left of today's quota.
     pub(super) fn calls_left(&self) -> u64 {
         self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.usage.calls_today()))
     }
@@ -431,10 +421,10 @@ impl CredentialSlot {
         Published { value, generation, expires_boot_ms, reliable: self.renewal_state.reliable() }
     }
 
-    /// The table's swap.
-    pub(super) fn put(&mut self, published: Published) {
+    /// Publishes a value, its statistics first.
+    pub(super) fn publish_with_status(&mut self, published: Published) {
         let Published { generation, expires_boot_ms, .. } = published;
-        // Before the value: whoever has read it finds it in the statistics too.
+        // First, so that a client that has read the value finds it in the statistics too.
         let (life_ms, fetched) = (self.renewal_state.life_ms, self.fetched);
         self.credential.update_status(|status| {
             status.generation = generation;
@@ -452,17 +442,17 @@ impl CredentialSlot {
         }
     }
 
-    /// Brings the published end to where the policy thinks it is; what is published now, if that has changed.
-    pub(super) fn adjust_end(&mut self) -> Option<Arc<Published>> {
+    /// Sets the published expiry to that of the schedule. Returns what is published now if it has changed.
+    pub(super) fn adjust_expiry(&mut self) -> Option<Arc<Published>> {
         let old = self.credential.published()?;
         let expires_boot_ms = self.renewal_state.expires_ms.filter(|expires| *expires != old.expires_boot_ms)?;
-        self.put(self.published(old.value.clone(), old.generation, expires_boot_ms));
+        self.publish_with_status(self.published(old.value.clone(), old.generation, expires_boot_ms));
         self.credential.published()
     }
 
-    pub(super) fn entry(&self, published: &Published, now: Now) -> Option<StateEntry> {
+    pub(super) fn state_entry(&self, published: &Published, now: Now) -> Option<StateEntry> {
         let fetched = self.fetched.unwrap_or(now);
-        // A withdrawn value keeps the end it has if the refusal was a false alarm.
+        // A withdrawn value is written with its real expiry: the refusal may be a false alarm.
         let withdrawn_ms = self.renewal_state.withdrawn_end_ms();
         let expires_boot_ms = withdrawn_ms.unwrap_or(published.expires_boot_ms);
         let left = i64::try_from(expires_boot_ms).ok()? - i64::try_from(now.boot_ms).ok()?;
@@ -481,23 +471,23 @@ impl CredentialSlot {
             withdrawn: withdrawn_ms.is_some(),
             reliable_lead_ms: self.renewal_state.reliable_lead_ms,
             adopted: self.renewal_state.adopted,
-            ours: self.share.as_ref().is_none_or(|share| share.ours),
+            ours: self.share.as_ref().is_none_or(ClusterShare::is_ours),
         })
     }
 
     pub(super) fn log_answer(&self, token: &Token, same: bool, generation: u64) {
         let print = fingerprint(&token.value);
-        // In a value's last second an `expires_in` of 0 is simply true.
+        // In the last second of a value an `expires_in` of 0 is correct.
         if let Some(warning) =
             token.lifetime_source.warning().filter(|_| !(same && token.lifetime_source == LifetimeSource::Zero))
         {
             log_credential!(warn, self.credential, token = print, "{warning}");
         }
         if same {
-            log_credential!(debug, self.credential, token = print, generation, "same token");
+            log_credential!(debug, self.credential, token = print, generation, "the platform returned the same token");
         } else {
             let expires_in_s = token.expires_in_s;
-            log_credential!(info, self.credential, token = print, generation, expires_in_s, "new token");
+            log_credential!(info, self.credential, token = print, generation, expires_in_s, "renewed");
         }
     }
 
@@ -535,7 +525,7 @@ impl CredentialSlot {
     }
 
     pub(super) fn log_failure(&mut self, failure: &Failure, advice: &str, now_ms: BootMs, next_ms: BootMs, live: bool) {
-        // The rid differs each time; without an errcode the text tells one trouble from another.
+        // The rid differs each time. Without an errcode the text tells failures apart.
         let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
         let this = (failure.errcode, failure.class.name(), text);
         let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
@@ -554,7 +544,7 @@ impl CredentialSlot {
                     live,
                     suppressed,
                     advice,
-                    "no new token: {failure}"
+                    "renewal failed: {failure}"
                 )
             };
         }

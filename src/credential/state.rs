@@ -1,8 +1,8 @@
-//! What survives a restart: one JSON file, written whole or not at all.
+//! The state file: what is kept over a restart. One JSON file, always written as a whole.
 //!
-//! Never fatal. A file that can't be trusted is set aside and reported, and the server starts cold; a file that
-//! can't be written is reported, and the server runs from memory. The pure half decides what a persisted value is
-//! worth on this boot; the other half is files.
+//! It never stops the server. A file that cannot be trusted is set aside and logged, and the server starts without it;
+//! if the file cannot be written, that is logged, and the server runs from memory. One half of this module is pure: it
+//! decides how long a value from the file can still be served. The other half reads and writes files.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -23,22 +23,22 @@ use super::schedule::Adopted;
 use crate::clock::{BootMs, Now};
 use crate::platform::CredentialType;
 
-/// Where the state is kept: a file now, perhaps a shared store for several nodes later.
+/// Where the state is kept: a file, or a store of the tests.
 pub trait StateStore: Send + Sync {
-    /// Reads the state. Sets aside what can't be trusted.
+    /// Reads the state. Sets a file aside that cannot be trusted.
     fn load(&self) -> LoadedState;
-    /// Writes the state: afterwards the store holds this or, on an error, what it held before.
+    /// Writes the state. After an error the store has what it had before.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()>;
-    /// Makes sure, before a save, that no other process writes here; [`io::ErrorKind::WouldBlock`] if one does. If the
-    /// store has become ours only now: what was left there, none of which may be lost.
+    /// Called before a save: makes sure that no other process writes here; [`io::ErrorKind::WouldBlock`] if one does.
+    /// If the store has become ours only now, returns what is in it, so that nothing of it is lost.
     fn claim(&self) -> io::Result<Option<Snapshot>> {
         Ok(None)
     }
-    /// The file, if it is one: for people.
+    /// The path of the file, if it is one.
     fn path(&self) -> Option<&Path> {
         None
     }
-    /// True if a save may take a while, so that it needs a thread of its own.
+    /// True if a save may block, so that it needs a thread of its own.
     fn blocks(&self) -> bool {
         true
     }
@@ -47,17 +47,17 @@ pub trait StateStore: Send + Sync {
 /// What was found.
 #[derive(Debug)]
 pub enum LoadedState {
-    /// Nothing there: a first start.
+    /// There is no state: a first start.
     Empty,
     Found(Snapshot),
-    /// Something was there and could not be used.
+    /// There is a state, but it cannot be used.
     Refused {
         reason: String,
         set_aside: Option<PathBuf>,
     },
 }
 
-/// Everything that is kept.
+/// Everything that is written.
 #[derive(Clone, Serialize, Deserialize, Default)]
 pub struct Snapshot {
     /// Both clocks when it was written, and the boot they belong to.
@@ -65,11 +65,11 @@ pub struct Snapshot {
     pub written_boot_ms: BootMs,
     pub boot_id: String,
     pub entries: Vec<Arc<StateEntry>>,
-    /// Also of credentials that never had a value: a server that is restarted over and over must not forget its calls.
-    /// Files of former versions have none.
-    #[serde(default)]
-    pub ledgers: Vec<Arc<StoredUsage>>,
-    /// Verify tickets and refresh tokens. Files of former versions have none.
+    /// The counted calls, also of credentials that never had a value: a server that restarts again and again must not
+    /// forget its calls. Files of earlier versions have none.
+    #[serde(default, rename = "ledgers")]
+    pub usages: Vec<Arc<StoredUsage>>,
+    /// Verify tickets and refresh tokens. Files of earlier versions have none.
     #[serde(default)]
     pub grants: Vec<KeptGrant>,
 }
@@ -81,20 +81,20 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// Which credential an entry is about. Another endpoint or another upstream makes it another credential.
+/// Which credential an entry is about. With another endpoint or base URL it is another credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct CredentialName {
+pub struct CredentialIdentity {
     pub appid: String,
     pub kind: String,
     pub endpoint: String,
-    /// Fingerprint of the base URL: a sandbox's token must never be served as WeChat's.
+    /// Fingerprint of the base URL, so that a sandbox's token is never served as WeChat's.
     pub base: String,
 }
 
-impl CredentialName {
+impl CredentialIdentity {
     /// The name of a credential of this kind. `id` is the app's, with its agent if it has one.
-    pub fn of(credential_type: &CredentialType, id: &str, base_url: &str) -> CredentialName {
-        CredentialName {
+    pub fn of(credential_type: &CredentialType, id: &str, base_url: &str) -> CredentialIdentity {
+        CredentialIdentity {
             appid: id.to_owned(),
             kind: credential_type.key.to_owned(),
             endpoint: credential_type.id.to_owned(),
@@ -107,7 +107,7 @@ impl CredentialName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredUsage {
     #[serde(flatten)]
-    pub name: CredentialName,
+    pub name: CredentialIdentity,
     pub calls: QuotaUsage,
 }
 
@@ -115,30 +115,30 @@ pub struct StoredUsage {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEntry {
     #[serde(flatten)]
-    pub name: CredentialName,
+    pub name: CredentialIdentity,
     pub value: String,
     pub generation: u64,
     pub expires_unix_ms: i64,
     pub expires_boot_ms: BootMs,
     pub fetched_unix_ms: i64,
     pub fetched_boot_ms: BootMs,
-    /// What the value had left when it was fetched.
+    /// The lifetime that the value had left when it was fetched.
     pub life_ms: u64,
     pub longest_ms: u64,
     pub learned_ms: Option<u64>,
-    /// Wall time of a classic call that was begun and not seen to end: the value may be on its way out.
+    /// Wall time of a classic call that was started and whose end is not known: the value may end early.
     pub intent_unix_ms: Option<i64>,
-    /// WeChat refused the value in a probe: it is known, and not served. Files of former versions have no such field.
+    /// WeChat refused the value in a probe, so it is not served. Files of earlier versions have no such field.
     #[serde(default)]
     pub withdrawn: bool,
-    /// The site has fetched it, before this server did. Files of former versions have no such field.
+    /// Set if the site has fetched the value. Files of earlier versions have no such field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
-    /// So long before its end it is not to be relied on any more, by the word of the node that renews it. Files of former
-    /// versions have no such field.
+    /// From the node that renews it: this long before its expiry clients should not rely on it any more. Files of
+    /// earlier versions have no such field.
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
-    /// This node has fetched it. Files of former versions are of nodes that were alone.
+    /// This node has fetched it. Files of earlier versions are from single nodes.
     #[serde(default = "yes")]
     pub ours: bool,
 }
@@ -147,17 +147,17 @@ fn yes() -> bool {
     true
 }
 
-/// What a persisted value is worth now.
+/// How long a value from the state file can still be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainingLife {
     /// Milliseconds it can still be served.
     pub left_ms: u64,
-    /// The clocks contradict each other: serve it, but ask WeChat at once.
+    /// The clocks contradict each other: serve it, but fetch at once.
     pub suspicious: bool,
 }
 
 impl StateEntry {
-    /// The entry with its end on this boot's clocks, so that it can be written again beside entries of this boot.
+    /// The entry with its expiry on this boot's clocks, so that it can be written with entries of this boot.
     pub fn rebased(&self, worth: RemainingLife, now: Now) -> StateEntry {
         let left = i64::try_from(worth.left_ms).unwrap_or(0);
         let fetched_unix_ms = self.fetched_unix_ms.min(now.unix_ms);
@@ -173,8 +173,9 @@ impl StateEntry {
 }
 
 impl Snapshot {
-    /// What is left of an entry. On the boot that wrote it the boot clock tells; otherwise only the wall clock does,
-    /// and it is believed within bounds: never more than was left when it was written, or than a lifetime less its age.
+    /// How long an entry can still be served. On the same boot the boot clock tells. On another boot only the wall
+    /// clock does, within limits: never longer than when the entry was written, and never longer than a lifetime minus
+    /// its age.
     pub fn remaining_life(&self, entry: &StateEntry, now: Now, boot_id: &str) -> RemainingLife {
         let left_then = entry.expires_boot_ms.saturating_sub(self.written_boot_ms);
         let same_boot = !boot_id.is_empty() && boot_id == self.boot_id && now.boot_ms >= self.written_boot_ms;
@@ -184,7 +185,7 @@ impl Snapshot {
         }
         let since_written = now.unix_ms.saturating_sub(self.written_unix_ms);
         let since_fetched = now.unix_ms.saturating_sub(entry.fetched_unix_ms);
-        // How long this boot has lasted says nothing: the file may come from another machine, a minute ago.
+        // The age of this boot says nothing: the file may come from another machine, a minute ago.
         let suspicious = since_written < 0 || since_fetched < 0;
         let age = |ms: i64| u64::try_from(ms).unwrap_or(0);
         let by_wall = age(entry.expires_unix_ms.saturating_sub(now.unix_ms));
@@ -196,12 +197,12 @@ impl Snapshot {
     }
 
     /// The entries by name.
-    pub fn by_name(&self) -> HashMap<&CredentialName, &StateEntry> {
+    pub fn by_name(&self) -> HashMap<&CredentialIdentity, &StateEntry> {
         self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
 }
 
-/// The id of this boot, or nothing where there is no such thing.
+/// The id of this boot; empty if there is none.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
@@ -214,20 +215,20 @@ pub struct FileStore {
 
 const FORMAT: &str = "tokencached-state";
 const VERSION: u32 = 1;
-/// With refresh tokens in it, the file is one that a version which knows of none sets aside instead of losing them.
+/// Of a file with refresh tokens, so that an earlier version sets it aside and does not lose them.
 const VERSION_WITH_GRANTS: u32 = 2;
-/// Ten thousand apps take some 10 MB.
+/// Ten thousand apps take about 10 MB.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const SET_ASIDE_MAX: usize = 3;
-/// How the name of a file goes on, after a dot and the state's own name, while it is being written.
+/// A file that is being written is called: a dot, the name of the state file, this, and a random part.
 const UNFINISHED: &str = ".unfinished-";
 const UNFINISHED_END: &str = ".tmp";
-/// What former versions called all of theirs.
+/// The same in earlier versions.
 const UNFINISHED_FORMERLY: &str = ".state-";
-/// No write takes so long.
+/// Older than this, such a file is not in use: no write takes that long.
 const UNFINISHED_OLD: Duration = Duration::from_secs(600);
 
-/// The file: the checksum is over the payload's bytes as they stand.
+/// The file. The checksum is over the bytes of the payload.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
     format: String,
@@ -238,7 +239,7 @@ struct Envelope<'a> {
 }
 
 impl FileStore {
-    /// Touches nothing yet.
+    /// Does not open the file yet.
     pub fn new(path: impl Into<PathBuf>) -> FileStore {
         FileStore { path: path.into() }
     }
@@ -254,7 +255,7 @@ impl FileStore {
         self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// As [`StateStore::load`], and touches nothing: for a file that may be another process's.
+    /// As [`StateStore::load`], but changes nothing: for a file that may belong to another process.
     pub fn read(&self) -> LoadedState {
         match read_trusted(&self.path) {
             Ok(None) => LoadedState::Empty,
@@ -266,10 +267,11 @@ impl FileStore {
         }
     }
 
-    /// Removes what a process left that was killed while it wrote: there are tokens in it. How many were removed.
+    /// Removes unfinished files of a process that was killed while it wrote: there are tokens in them. Returns how
+    /// many.
     ///
-    /// `alone`: no other process writes this state, so none of it is in use. Otherwise, and for what former versions
-    /// left, which does not say whose it is, only what is old is removed.
+    /// `alone`: no other process writes this state, so none of them is in use. Otherwise only old files are removed; so
+    /// are those of earlier versions, whose names do not say to which state they belong.
     pub fn remove_unfinished(&self, alone: bool) -> usize {
         let me = rustix::process::geteuid().as_raw();
         let (own, formerly) = (self.unfinished_prefix(), OsString::from(UNFINISHED_FORMERLY));
@@ -279,7 +281,7 @@ impl FileStore {
                 let name = name.as_bytes();
                 name.starts_with(prefix.as_bytes()) && name.ends_with(UNFINISHED_END.as_bytes())
             };
-            // Of the entry itself: a link is somebody else's doing and stays.
+            // Of the entry itself: a link was not made by us and stays.
             let Ok(facts) = entry.metadata() else { return false };
             let ours = facts.is_file() && (facts.uid() == me || me == 0);
             let old = facts.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > UNFINISHED_OLD);
@@ -296,7 +298,7 @@ impl FileStore {
         prefix
     }
 
-    /// Renames the file aside and keeps only the newest few of these. A folder in its place is somebody's; it stays.
+    /// Renames the file and keeps only the newest few such files. A folder in its place was not made by us and stays.
     fn set_aside(&self) -> Option<PathBuf> {
         if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
             return None;
@@ -319,7 +321,7 @@ impl FileStore {
             .collect();
         old.sort();
         for path in old.iter().rev().skip(SET_ASIDE_MAX - 1) {
-            // A leftover too many does no harm.
+            // One file too many does no harm.
             let _ = fs::remove_file(path);
         }
         Some(to)
@@ -340,7 +342,7 @@ impl StateStore for FileStore {
 
     fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
         let text = encode(snapshot)?;
-        // tempfile creates it 0600, in the same folder so that the rename stays within one file system.
+        // tempfile creates it with mode 0600, in the same folder, so that the rename stays on one file system.
         let prefix = self.unfinished_prefix();
         let mut file = tempfile::Builder::new().prefix(&prefix).suffix(UNFINISHED_END).tempfile_in(self.folder())?;
         file.write_all(text.as_bytes())?;
@@ -350,7 +352,7 @@ impl StateStore for FileStore {
     }
 }
 
-/// Some file systems know no such thing, and a folder may be closed to reading: the new file is in place all the same.
+/// Some file systems cannot do this, and a folder may not be readable. The new file is in place in any case.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     match File::open(folder).and_then(|folder| folder.sync_all()) {
@@ -359,23 +361,23 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// What was set aside because others could read it holds tokens still.
+/// Closes a file that was set aside because others could read it: it still holds tokens.
 fn close_to_others(path: &Path) {
     let file = fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path);
     let file = file.ok().filter(|file| file.metadata().is_ok_and(|facts| facts.is_file()));
     if let Some(file) = file {
-        // It may be somebody else's file; then it was never ours to close.
+        // If it belongs to another user, that is not our task.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     }
 }
 
-/// Neither follows a link nor waits on a pipe somebody has put there.
+/// Neither follows a link nor waits on a pipe.
 pub(super) fn open_flags() -> i32 {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     i32::try_from(flags.bits()).unwrap_or(0)
 }
 
-/// The text, `None` if there is no file, or why it can't be trusted.
+/// The text of the file; none if there is no file; or why it cannot be trusted.
 fn read_trusted(path: &Path) -> Result<Option<String>, String> {
     let file = match fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path) {
         Ok(file) => file,
@@ -413,7 +415,7 @@ fn encode(snapshot: &Snapshot) -> io::Result<String> {
     Ok(serde_json::to_string(&Envelope { format: FORMAT.to_owned(), version, crc32, payload: &payload })?)
 }
 
-/// Reasons name positions, never content.
+/// Errors name positions, never content.
 fn decode(text: &str) -> Result<Snapshot, String> {
     let at = |error: serde_json::Error| format!("is damaged (line {}, column {})", error.line(), error.column());
     if text.is_empty() {
@@ -444,7 +446,7 @@ mod tests {
 
     fn entry() -> StateEntry {
         StateEntry {
-            name: CredentialName::of(&crate::platform::mp::STABLE, "wx1", "http://a"),
+            name: CredentialIdentity::of(&crate::platform::mp::STABLE, "wx1", "http://a"),
             value: "TOKEN-1".into(),
             generation: 3,
             expires_unix_ms: 1_007_200_000,
@@ -476,7 +478,7 @@ mod tests {
             written_boot_ms: 100_500,
             boot_id: "b1".into(),
             entries: vec![Arc::new(entry())],
-            ledgers: vec![Arc::new(StoredUsage { name: entry().name, calls: calls() })],
+            usages: vec![Arc::new(StoredUsage { name: entry().name, calls: calls() })],
             grants: Vec::new(),
         }
     }
@@ -511,6 +513,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn what_a_killed_write_has_left_is_removed_and_nothing_else() {
         let (folder, store) = store();
         let path = |name: &str| folder.path().join(name);
@@ -637,14 +640,14 @@ mod tests {
         let (_folder, store) = store();
         store.save(&snapshot()).unwrap();
         let LoadedState::Found(found) = store.load() else { panic!() };
-        assert_eq!(found.ledgers, snapshot().ledgers);
+        assert_eq!(found.usages, snapshot().usages);
         let mut payload = serde_json::to_value(snapshot()).unwrap();
         payload.as_object_mut().unwrap().remove("ledgers").unwrap();
         let payload = serde_json::value::to_raw_value(&payload).unwrap();
         let crc32 = crc32fast::hash(payload.get().as_bytes());
         let old = Envelope { format: FORMAT.to_owned(), version: VERSION, crc32, payload: &payload };
         let found = decode(&serde_json::to_string(&old).unwrap()).unwrap();
-        assert_eq!((found.entries.len(), found.ledgers.len()), (1, 0));
+        assert_eq!((found.entries.len(), found.usages.len()), (1, 0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! One process at a time writes a state file: two would write over each other, and a refresh token that one of them got
-//! would be lost.
+//! The lock of the state file: only one process writes it. Two would overwrite each other, and a new refresh token of
+//! one of them would be lost.
 //!
-//! The lock (flock) is on a file beside the state, `<state>.lock`, because the state itself is replaced at each write. It
-//! lasts as long as its process, however that ends. The lock file is never removed: its name must mean one file to all
-//! processes. What stands in it is for people; only the lock decides.
+//! The lock (flock) is on a file beside the state file, `<state>.lock`, because the state file itself is replaced at
+//! each write. The lock ends with its process, however that ends. The lock file is never removed, so that its name is
+//! the same file for all processes. Its content is for people; only the lock counts.
 //!
-//! Where there are no such locks (some network file systems) that is said once, and nothing is locked.
+//! If the file system has no such locks (some network file systems), that is logged once, and nothing is locked.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -21,21 +21,21 @@ use super::state::{self, FileStore, LoadedState, Snapshot, StateStore};
 
 /// How long a start waits for a process that is ending.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks.
+/// How often it checks the lock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Somebody who only looks holds the lock for a moment, too.
+/// Tries to take the lock: a process that only checks it holds it for a moment, too.
 const TRIES: usize = 5;
 /// Longer than anything we write into a lock file.
 const HOLDER_BYTES_MAX: u64 = 256;
 
-/// Where the lock of that state is.
+/// The path of the lock file for a state file.
 pub fn lock_path(state: &Path) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(".lock");
     path.into()
 }
 
-/// Who holds a lock, as far as the lock file says.
+/// Which process holds a lock, as the lock file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockHolder {
     pid: Option<u32>,
@@ -58,7 +58,7 @@ impl LockHolder {
         LockHolder { pid: Some(std::process::id()), host: plain(&host) }
     }
 
-    /// Whatever stands there, it is shown to people.
+    /// Reads the lock file. The content is shown to people, so only plain characters are taken.
     fn read(mut file: &File) -> LockHolder {
         let mut text = String::new();
         let read = file.rewind().and_then(|()| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
@@ -70,10 +70,10 @@ impl LockHolder {
         LockHolder { pid, host: words.next().map(plain).unwrap_or_default() }
     }
 
-    /// A full disk may leave nothing in the file, and never another's name.
+    /// Writes the lock file. If the disk is full it stays empty; it never keeps another process's name.
     fn write(&self, mut file: &File) -> io::Result<()> {
         let facts = file.metadata()?;
-        // Not into a file that somebody has linked there.
+        // Not into a file that is linked there.
         if facts.nlink() > 1 || facts.len() > HOLDER_BYTES_MAX {
             return Ok(());
         }
@@ -90,14 +90,14 @@ fn plain(host: &str) -> String {
 /// Why the lock was not taken.
 #[derive(Debug)]
 enum LockFailure {
-    Held(LockHolder),
-    /// There are no locks here.
+    Taken(LockHolder),
+    /// The file system has no locks.
     Unsupported(io::Error),
     /// The lock file cannot be made or opened.
     Unavailable(io::Error),
 }
 
-/// The lock in hand; given back when dropped, or when the process ends.
+/// A lock that is held. Released when dropped, or when the process ends.
 #[derive(Debug)]
 struct Lock {
     file: File,
@@ -111,16 +111,16 @@ impl Lock {
             let file = open(&path).map_err(LockFailure::Unavailable)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(LockFailure::Held(LockHolder::read(&file))),
+                Err(TryLockError::WouldBlock) => return Err(LockFailure::Taken(LockHolder::read(&file))),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
                     return Err(LockFailure::Unsupported(error));
                 }
                 Err(TryLockError::Error(error)) => return Err(LockFailure::Unavailable(error)),
             }
             let lock = Lock { file, path: path.clone() };
-            // Somebody may have removed the file since it was opened, and another process have made it anew.
+            // The file may have been removed since it was opened, and made again by another process.
             if lock.is_in_place() {
-                // Whoever is kept out is then told of no name.
+                // If that fails, other processes cannot say which process holds the lock.
                 let _ = LockHolder::this_process().write(&lock.file);
                 return Ok(lock);
             }
@@ -128,19 +128,20 @@ impl Lock {
         Err(LockFailure::Unavailable(io::Error::other("the lock file is replaced over and over")))
     }
 
-    /// As [`Lock::take`], past those who only look.
+    /// As [`Lock::take`], tried again if a process only checks the lock.
+    #[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
     fn take_patiently(state: &Path) -> Result<Lock, LockFailure> {
         let mut tries = 1;
         loop {
             match Lock::take(state) {
-                Err(LockFailure::Held(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
+                Err(LockFailure::Taken(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
                 taken => return taken,
             }
             tries += 1;
         }
     }
 
-    /// False if the name means another file by now, or none: then it keeps nobody out.
+    /// False if the name is another file by now, or none: then the lock has no effect.
     fn is_in_place(&self) -> bool {
         let id = |facts: fs::Metadata| (facts.dev(), facts.ino());
         let now = fs::symlink_metadata(&self.path).map(id);
@@ -148,7 +149,7 @@ impl Lock {
     }
 }
 
-/// Opens the lock file, or makes it. One that cannot be written, in a folder that is read-only, can be locked still.
+/// Opens or creates the lock file. In a read-only folder it can still be locked.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(state::open_flags());
@@ -162,14 +163,14 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What a file system without locks answers.
+/// True for the error of a file system without locks.
 fn is_unsupported(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let unsupported = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
     error.raw_os_error().is_some_and(|code| unsupported.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Who writes that state now; nobody as far as can be seen otherwise. Keeps nobody out for more than a moment.
+/// Which process has that state file now; none if none is found. Holds the lock for a moment only.
 pub fn holder(state: &Path) -> Option<LockHolder> {
     let file = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(lock_path(state)).ok()?;
     match file.try_lock_shared() {
@@ -178,8 +179,9 @@ pub fn holder(state: &Path) -> Option<LockHolder> {
     }
 }
 
-/// Waits for whoever holds the lock to end; who that is, if it has not ended after [`PATIENCE`]. Given up as soon as
-/// `is_given_up`. Blocks.
+/// Waits until no other process holds the lock. Returns the holder if it has not ended after [`PATIENCE`]. Stops as
+/// soon as `is_given_up`. Blocks.
+#[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
 pub fn wait_until_free(
     state: &Path,
     is_given_up: impl Fn() -> bool,
@@ -208,24 +210,24 @@ pub struct LockedStore {
 
 enum LockState {
     Ours(Lock),
-    /// There are no locks here: nothing keeps two processes apart.
+    /// The file system has no locks: two processes could both write.
     Unsupported,
     NotOurs(LockHolder),
-    /// The lock file could not be made: the disk is full, the folder read-only or not there.
+    /// The lock file could not be created: the disk is full, or the folder is read-only or missing.
     Unavailable,
 }
 
 impl LockedStore {
-    /// Takes the lock if it is to be had.
+    /// Takes the lock if it is free.
     pub fn open(path: &Path) -> LockedStore {
         let hold = match Lock::take_patiently(path) {
             Ok(lock) => LockState::Ours(lock),
-            Err(LockFailure::Held(holder)) => LockState::NotOurs(holder),
+            Err(LockFailure::Taken(holder)) => LockState::NotOurs(holder),
             Err(LockFailure::Unsupported(error)) => {
                 log_locks_unsupported(path, &error);
                 LockState::Unsupported
             }
-            // Nothing can be written there now; that is said when it is tried.
+            // Nothing can be written there now. The first write logs it.
             Err(LockFailure::Unavailable(_)) => LockState::Unavailable,
         };
         let store = LockedStore { file: FileStore::new(path), path: path.to_owned(), hold: Mutex::new(hold) };
@@ -252,7 +254,7 @@ impl LockedStore {
         }
     }
 
-    /// True if the state is ours to read and write already.
+    /// True if this process may read and write the state already.
     fn has_claim(&self) -> bool {
         match &*self.hold.lock() {
             LockState::Ours(lock) => lock.is_in_place(),
@@ -266,8 +268,7 @@ fn log_locks_unsupported(path: &Path, error: &io::Error) {
     warn!(
         path = %path.display(),
         %error,
-        "the state file cannot be locked on this file system; nothing keeps a second server from writing over it, so \
-         see that there is none"
+        "the state file cannot be locked on this file system: make sure that no second server uses it"
     );
 }
 
@@ -276,7 +277,7 @@ impl StateStore for LockedStore {
         Some(&self.path)
     }
 
-    /// Another process's file is read and left as it is.
+    /// A file of another process is read and not changed.
     fn load(&self) -> LoadedState {
         if self.has_claim() { self.file.load() } else { self.file.read() }
     }
@@ -291,7 +292,7 @@ impl StateStore for LockedStore {
         }
         match Lock::take(&self.path) {
             Ok(lock) => *self.hold.lock() = LockState::Ours(lock),
-            Err(LockFailure::Held(holder)) => {
+            Err(LockFailure::Taken(holder)) => {
                 let text = format!("the state file is in use by {holder}");
                 *self.hold.lock() = LockState::NotOurs(holder);
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
@@ -321,7 +322,7 @@ impl StateStore for LockedStore {
     }
 }
 
-/// With its cause, which tells what to do.
+/// With its cause, which says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("the lock file {}: {source}", path.display())]
 struct LockFileFault {
@@ -335,12 +336,12 @@ mod tests {
 
     use super::*;
     use crate::credential::quota_usage::QuotaUsage;
-    use crate::credential::state::{CredentialName, StoredUsage};
+    use crate::credential::state::{CredentialIdentity, StoredUsage};
 
     fn snapshot(appid: &str) -> Snapshot {
-        let name = CredentialName::of(&crate::platform::mp::STABLE, appid, "http://a");
-        let ledgers = vec![Arc::new(StoredUsage { name, calls: QuotaUsage::default() })];
-        Snapshot { boot_id: appid.into(), ledgers, ..Snapshot::default() }
+        let name = CredentialIdentity::of(&crate::platform::mp::STABLE, appid, "http://a");
+        let usages = vec![Arc::new(StoredUsage { name, calls: QuotaUsage::default() })];
+        Snapshot { boot_id: appid.into(), usages, ..Snapshot::default() }
     }
 
     fn found(loaded: LoadedState) -> String {
@@ -357,7 +358,7 @@ mod tests {
         assert_eq!(holder(&state), None, "a look makes no file");
         assert!(!lock_path(&state).exists());
         let lock = Lock::take(&state).unwrap();
-        let LockFailure::Held(other) = Lock::take(&state).unwrap_err() else { panic!() };
+        let LockFailure::Taken(other) = Lock::take(&state).unwrap_err() else { panic!() };
         assert_eq!(other, LockHolder::this_process());
         assert_eq!(holder(&state), Some(other));
         drop(lock);
@@ -403,7 +404,7 @@ mod tests {
         // A hard link is a file like any other, and keeps others out.
         fs::hard_link(&precious, lock_path(&state)).unwrap();
         let lock = Lock::take(&state).unwrap();
-        assert!(matches!(Lock::take(&state), Err(LockFailure::Held(_))));
+        assert!(matches!(Lock::take(&state), Err(LockFailure::Taken(_))));
         assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
         drop(lock);
     }

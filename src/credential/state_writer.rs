@@ -1,8 +1,8 @@
-//! Writes the state in the background: the newest picture wins, a slow disk delays nobody but itself.
+//! Writes the state file in the background. Each write has the newest state; a slow disk delays nothing else.
 //!
-//! A failed write is reported once, tried again with backoff, and its end reported too. Whoever must not lose something
-//! shortens the backoff; the end of the process ends it. While another process has the file nothing is written, and it
-//! is taken up when that process has ended.
+//! A failed write is logged once and tried again with backoff; the first success after it is logged too. A caller that
+//! must not lose something can shorten the backoff; the end of the process ends it. While another process has the state
+//! file nothing is written; it is taken over when that process has ended. Never blocks the driver.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,36 +18,36 @@ use tracing::{info, warn};
 
 use super::grants::Grants;
 use super::quota_usage::QuotaUsage;
-use super::state::{CredentialName, Snapshot, StateEntry, StateStore, StoredUsage};
+use super::state::{CredentialIdentity, Snapshot, StateEntry, StateStore, StoredUsage};
 use super::table::Table;
 use crate::clock::Clock;
 use crate::descriptors;
 
-/// The refresher's end: what is to be written, and whether it has been.
+/// What is to be written, and whether it was. Cloned by all who write.
 #[derive(Clone)]
 pub struct StateWriter {
     store: Arc<dyn StateStore>,
-    /// Shared with the pictures taken of them: a picture is taken at each change, of all of them.
+    /// In `Arc`s, because a snapshot of all entries is taken for each write.
     entries: Arc<Mutex<Vec<Option<Arc<StateEntry>>>>>,
-    ledgers: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
+    usages: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
     grants: Arc<Grants>,
-    /// Calls have been counted since the last write.
+    /// Calls were counted since the last write.
     counted: Arc<AtomicBool>,
     counts_every: Duration,
-    /// What another process had counted by the time the store became ours, until the refresher has taken it over.
+    /// What another process had counted until the store became ours. The refresher takes it over.
     usage_elsewhere: Arc<Mutex<HashMap<usize, QuotaUsage>>>,
-    /// Counts what was asked for.
+    /// The number of writes that were requested.
     wanted: watch::Sender<u64>,
     progress: watch::Sender<Progress>,
-    /// Somebody waits for everything to be written: no pause now.
+    /// Tells the writer to leave out the pause.
     hurry: Arc<Notify>,
-    /// What is not written soon is lost.
+    /// The process ends: what is not written soon is lost.
     ending: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     boot_id: Arc<str>,
 }
 
-/// What has become of what was asked for.
+/// How far the writer is.
 #[derive(Clone, Copy, Default)]
 struct Progress {
     /// As [`StateWriter::wanted`] counts.
@@ -59,38 +59,38 @@ struct Progress {
     elsewhere: bool,
 }
 
-/// Counts go to the disk with the next change, and so often without one: what a crash may make us forget.
+/// Counts are written with the next change, and this often without one. A crash can lose as much.
 const COUNTS_EVERY: Duration = Duration::from_secs(60);
-/// Writing takes at most a twentieth of the time.
+/// Writing takes at most 1/20 of the time.
 const PAUSES_PER_WRITE: u32 = 19;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two tries on a disk that fails, whoever hurries; and without that.
+/// Between two tries on a disk that fails: the least, and the most.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// The same while this process has no file descriptor left, which passes and says nothing about the disk.
+/// The most while this process has no free file descriptor, which passes and is no fault of the disk.
 const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(5);
-/// The same when the process ends: the disk may be good again in a moment.
+/// Between two tries while the process ends: the disk may work again in a moment.
 const BACKOFF_AT_THE_END: Duration = Duration::from_millis(250);
-/// How often it is tried whether another process has given up the store.
+/// How often to try whether another process has released the store.
 const ELSEWHERE_WAIT: Duration = Duration::from_secs(1);
 
 impl StateWriter {
-    /// `entries` and `ledgers` as loaded, by credential id.
+    /// `entries` and `usages` as loaded, by credential id.
     pub fn new(
         store: Arc<dyn StateStore>,
         entries: Vec<Option<StateEntry>>,
-        ledgers: Vec<StoredUsage>,
+        usages: Vec<StoredUsage>,
         clock: Arc<dyn Clock>,
         boot_id: &str,
     ) -> StateWriter {
         let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
-        let ledgers = ledgers.into_iter().map(Arc::new).collect();
+        let usages = usages.into_iter().map(Arc::new).collect();
         let grants = Arc::default();
         StateWriter {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
-            ledgers: Arc::new(Mutex::new(ledgers)),
+            usages: Arc::new(Mutex::new(usages)),
             grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
@@ -108,8 +108,9 @@ impl StateWriter {
         StateWriter { grants, ..self }
     }
 
-    /// Asks for a write without the pause between two writes: something must not be lost. A disk that fails is tried a
-    /// second after the last try, however long the backoff is by now. Returns what to [`StateWriter::wait_until_saved`] for.
+    /// Requests a write without the pause between two writes, for something that must not be lost. A disk that fails is
+    /// tried a second after the last try, however long the backoff is. Returns what to
+    /// [`StateWriter::wait_until_saved`] for.
     pub fn request_write_now(&self) -> u64 {
         let version = self.request_write();
         self.hurry.notify_one();
@@ -121,7 +122,7 @@ impl StateWriter {
         self.progress.borrow().failing
     }
 
-    /// Asks for a write when its turn has come; the count of what was asked for.
+    /// Requests a write. Returns the number of the request.
     pub fn request_write(&self) -> u64 {
         let mut version = 0;
         self.wanted.send_modify(|wanted| {
@@ -131,7 +132,7 @@ impl StateWriter {
         version
     }
 
-    /// Changes an entry and asks for it to be written. Returns what to [`StateWriter::wait_until_saved`] for.
+    /// Changes an entry and requests a write. Returns what to [`StateWriter::wait_until_saved`] for.
     pub fn update_entry(&self, id: usize, change: impl FnOnce(&mut Option<StateEntry>)) -> u64 {
         if let Some(kept) = self.entries.lock().get_mut(id) {
             let mut entry = kept.take().map(Arc::unwrap_or_clone);
@@ -141,9 +142,9 @@ impl StateWriter {
         self.request_write()
     }
 
-    /// Takes note of counted calls; they are written with the next change, after a minute, or at the end.
+    /// Records counted calls. They are written with the next change, after a minute, or at the end.
     pub fn record_usage(&self, id: usize, calls: &QuotaUsage) {
-        if let Some(kept) = self.ledgers.lock().get_mut(id) {
+        if let Some(kept) = self.usages.lock().get_mut(id) {
             let kept = Arc::make_mut(kept);
             kept.calls.clone_from(calls);
             if let Some(elsewhere) = self.usage_elsewhere.lock().get(&id) {
@@ -153,7 +154,7 @@ impl StateWriter {
         self.counted.store(true, Ordering::Release);
     }
 
-    /// What another process has counted, once, for the refresher to count on from.
+    /// Takes what another process has counted; only once.
     pub fn take_usage_elsewhere(&self, id: usize) -> Option<QuotaUsage> {
         self.usage_elsewhere.lock().remove(&id)
     }
@@ -164,7 +165,7 @@ impl StateWriter {
         }
     }
 
-    /// Waits until that change is in the store, but no longer than `at_most`. True if it is.
+    /// Waits until that request is written, `at_most` this long. True if it is.
     pub async fn wait_until_saved(&self, version: u64, at_most: Duration) -> bool {
         self.wait_for(at_most, |progress| progress.saved >= version).await
     }
@@ -174,8 +175,8 @@ impl StateWriter {
         tokio::time::timeout(at_most, progress.wait_for(enough)).await.is_ok_and(|seen| seen.is_ok())
     }
 
-    /// The process ends: waits until everything asked for is in the store. Until then a disk that fails is tried again
-    /// and again, at once to begin with. Another process's store is not waited for.
+    /// At the end of the process: waits until everything is written. A disk that fails is tried again and again until
+    /// then. If another process has the store, it does not wait. True if everything is written.
     pub async fn flush(&self, at_most: Duration) -> bool {
         self.ask_for_counts();
         let (version, tries) = (*self.wanted.borrow(), self.progress.borrow().tries);
@@ -185,7 +186,7 @@ impl StateWriter {
         self.progress.borrow().saved >= version
     }
 
-    /// Writes whenever something was asked for, until `end`. A write that hangs is left to itself then.
+    /// Writes after each request, until `end`. A write that hangs is then abandoned.
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
@@ -233,7 +234,7 @@ impl StateWriter {
         }
     }
 
-    /// Says and shows what has become of a write.
+    /// Records and logs the result of a write.
     fn record_write(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
         let failed = written.as_ref().err().map(io::Error::kind);
         let elsewhere = failed == Some(io::ErrorKind::WouldBlock);
@@ -245,18 +246,18 @@ impl StateWriter {
         let was_saved = table.state_saved.swap(failed.is_none(), Ordering::Relaxed);
         table.state_failures.fetch_add(u64::from(failed.is_some() && !elsewhere), Ordering::Relaxed);
         match written {
-            Ok(()) if !was_saved => info!("the state can be written again"),
+            Ok(()) if !was_saved => info!("the state file can be written again"),
             Err(reason) if was_saved => {
                 let advice = descriptors::is_exhausted(&reason).then_some(descriptors::REMEDY);
-                warn!(error = %reason, advice, "the state cannot be written; running from memory, a restart would fetch anew");
+                warn!(error = %reason, advice, "the state file cannot be written; running from memory, and a restart would fetch all tokens");
             }
             _ => {}
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// The whole file is written each time: with ten thousand apps that takes a while, and something changes every few
-    /// milliseconds.
+    /// Pauses after a write. The whole file is written each time: with ten thousand apps that takes a while, and
+    /// something changes every few milliseconds.
     async fn pause(&self, took: Duration) {
         let pause = (took * PAUSES_PER_WRITE).min(PAUSE_MAX);
         tokio::select! {
@@ -266,7 +267,7 @@ impl StateWriter {
         }
     }
 
-    /// Waits for so long before the next try, or until somebody hurries and it is not too soon for a disk that fails.
+    /// Waits before the next try; shorter if somebody waits for the write, but not too short for a disk that fails.
     async fn back_off(&self, wait: Duration) {
         let is_ending = || self.ending.load(Ordering::Acquire);
         let tried = Instant::now();
@@ -295,7 +296,7 @@ impl StateWriter {
         written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
     }
 
-    /// The picture is taken when it is known what belongs into it.
+    /// Takes the snapshot after the claim, so that it has what another process left.
     fn write_here(&self) -> io::Result<()> {
         if let Some(found) = self.store.claim()? {
             self.take_over(&found);
@@ -303,16 +304,16 @@ impl StateWriter {
         self.store.save(&self.snapshot())
     }
 
-    /// Another process has written the state until now. Whatever we have ourselves is the later; of calls the larger
-    /// number counts.
+    /// Another process has written the state until now. Our own values are later than its; of counts the larger number
+    /// is taken.
     fn take_over(&self, found: &Snapshot) {
         self.grants.take_over(&found.grants);
-        let theirs: HashMap<&CredentialName, &StoredUsage> =
-            found.ledgers.iter().map(|kept| (&kept.name, &**kept)).collect();
+        let theirs: HashMap<&CredentialIdentity, &StoredUsage> =
+            found.usages.iter().map(|kept| (&kept.name, &**kept)).collect();
         let values = found.by_name();
         let now = self.clock.now();
         let mut entries = self.entries.lock();
-        for (id, kept) in self.ledgers.lock().iter_mut().enumerate() {
+        for (id, kept) in self.usages.lock().iter_mut().enumerate() {
             if let Some(theirs) = theirs.get(&kept.name) {
                 Arc::make_mut(kept).calls.merge(&theirs.calls);
                 self.usage_elsewhere.lock().insert(id, theirs.calls.clone());
@@ -327,11 +328,11 @@ impl StateWriter {
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
         let none = QuotaUsage::default();
-        let ledgers = self.ledgers.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
+        let usages = self.usages.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         let grants = self.grants.kept(now.unix_ms);
-        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, ledgers, grants }
+        Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, usages, grants }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The table of managed keys: every name (`access_token:<appid>` and its aliases) -> the credential it shows.
+//! The table of managed keys: every key (`access_token:<appid>` and its aliases) and the credential that it shows.
 //!
-//! One writer, the refresher; any number of readers, who never wait. A value is swapped, never cleared first.
+//! One writer, the refresher; any number of readers, who never wait. A value is replaced, never cleared first.
 //! No async code, no sockets, no clock: the time comes in as a value.
 
 use core::net::IpAddr;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
 use super::facts::{CallOutcomes, ClusterStatus, CredentialInfo, Durations, RefusedWriters, Verification};
+pub use super::id::CredentialId;
 pub use super::journal::{Event, Journal};
 pub use super::reliable_until::ReliableUntil;
 use super::value_cell::{CellReading, ValueCell};
@@ -27,28 +28,25 @@ pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
 use crate::platform::errcodes::BilingualText;
 
-/// Index of a credential, stable while the process lives.
-pub type CredentialId = usize;
-
 /// A value as readers see it. `Debug` never shows it.
 pub struct Published {
-    /// The token, byte for byte as WeChat gave it.
+    /// The token, byte for byte as WeChat has sent it.
     pub value: Bytes,
-    /// Counts the values of this credential from 1; answered as the cas.
+    /// The number of this value, see [`super::generation`]; answered as the cas.
     pub generation: u64,
-    /// The boot-clock instant from which the value must not be served.
+    /// The boot-clock time from which the value must not be served.
     pub expires_boot_ms: BootMs,
-    /// What our own plan leaves of that.
+    /// How long clients can rely on it.
     pub reliable: ReliableUntil,
 }
 
 impl Published {
-    /// A value that no renewal ends ahead of its time.
+    /// A value that no renewal ends before its expiry.
     pub fn to_the_end(value: Bytes, generation: u64, expires_boot_ms: BootMs) -> Published {
         Published { value, generation, expires_boot_ms, reliable: ReliableUntil::TO_THE_END }
     }
 
-    /// Until when a client that asks now can rely on the value: what every client is told as its end.
+    /// Until when a client that asks now can rely on the value: every client is told this as its expiry.
     #[inline]
     pub fn reliable_until(&self, now_ms: BootMs) -> BootMs {
         self.reliable.end(self.expires_boot_ms, now_ms)
@@ -64,19 +62,19 @@ impl std::fmt::Debug for Published {
     }
 }
 
-/// A published value beside its views: one swap changes both.
+/// A published value with its views; both are replaced together.
 pub struct RenderedValue {
     published: Arc<Published>,
     /// In the order of [`Credential::views`].
     rendered: Box<[Rendered]>,
-    /// Somebody has read it since [`Credential::take_read`]. Beside what each reader reads anyway.
+    /// It was read since [`Credential::take_read`]. In the same cache line as the value.
     was_read: AtomicBool,
 }
 
 impl RenderedValue {
-    /// Somebody gets the value now. Stored only if it is news, so that readers share the cache line.
+    /// Records a read. Written only if it was not read before, so that readers share the cache line.
     #[inline]
-    pub fn note_read(&self) {
+    pub fn record_read(&self) {
         if !self.was_read.load(Ordering::Relaxed) {
             self.was_read.store(true, Ordering::Relaxed);
         }
@@ -90,28 +88,28 @@ impl std::ops::Deref for RenderedValue {
     }
 }
 
-/// What a reader finds.
+/// What a reader gets.
 pub enum Reading {
     /// A value WeChat accepts.
     Live(Guard<Option<Arc<RenderedValue>>>),
-    /// No value yet; the very first fetch is under way, so waiting a moment may help.
+    /// No value yet, but the first fetch is running: the reader may wait for it.
     FirstFetch,
-    /// Nothing to serve: expired, or refused.
+    /// No value to serve: expired or refused.
     Absent,
 }
 
-/// How the keeping of a credential goes.
+/// The state of a credential, for people and monitoring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CredentialState {
-    /// A live value, and no trouble.
+    /// A live value, and no fault.
     Fresh,
-    /// A call to WeChat is under way.
+    /// A call to WeChat is running.
     Renewing,
     /// A live value, but the last call failed.
     Stale,
-    /// WeChat named a time before which asking is useless, or the token it is fetched with is not there.
+    /// WeChat wants no call before a certain time, or the token that it is fetched with is missing.
     Waiting,
-    /// Somebody has to change something before WeChat gives a value.
+    /// An operator has to change something before WeChat answers with a value.
     Blocked,
     /// No live value.
     #[default]
@@ -132,7 +130,7 @@ impl CredentialState {
     }
 }
 
-/// The last failure, fit to be shown: nothing secret is in it.
+/// The last failure. It contains nothing secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     pub errcode: Option<i64>,
@@ -146,21 +144,21 @@ pub struct LastError {
     pub advice: Cow<'static, str>,
     /// The same in Chinese.
     pub advice_zh: Cow<'static, str>,
-    /// What came between this process and the platform, in one word; none if that was not it.
+    /// One word for a network failure; none for other failures.
     pub network: Option<&'static str>,
-    /// The address that the platform saw us come from, if it said so.
+    /// Our address as the platform sees it, if it has said so.
     pub seen_ip: Option<IpAddr>,
     pub at_boot_ms: BootMs,
 }
 
 impl LastError {
-    /// Nothing was sent, because something of the operator's is missing.
+    /// True if nothing was sent because something that the operator has to give is missing.
     pub fn is_operators_own(&self) -> bool {
         self.errcode.is_none() && self.class == "operator"
     }
 }
 
-/// What the refresher has to say about a credential, for `stats`.
+/// The status of a credential, written by the refresher.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct CredentialStatus {
     pub state: CredentialState,
@@ -169,60 +167,59 @@ pub struct CredentialStatus {
     /// 0 while there has been no value.
     pub expires_boot_ms: BootMs,
     pub next_try_boot_ms: BootMs,
-    /// It cannot be asked for before the token it is fetched with is there: see [`Credential::parent`]. Nothing is wrong
-    /// with it.
+    /// It waits for the token that it is fetched with, see [`Credential::parent`], and has no fault itself.
     pub waits_for_parent: bool,
-    /// When the value is tried on a cheap read, if that is planned.
+    /// When the value is probed next, if that is planned.
     pub next_probe_boot_ms: Option<BootMs>,
     /// Cleared by the next success.
     pub last_error: Option<LastError>,
-    /// The node that has fetched the present value, among several; none if that is not known.
+    /// In a cluster: the node that has fetched the present value, if that is known.
     pub renewed_by: Option<String>,
     /// Calls sent to WeChat since the start, probes included.
     pub calls: u64,
-    /// Of them, those that tried the value on a cheap read.
+    /// Of them, probes.
     pub probes: u64,
-    /// The same of the day that ends at `day_ends_unix_ms`.
+    /// Probes in the day that ends at `day_ends_unix_ms`.
     pub probes_today: u64,
-    /// Answers that brought the value we had.
+    /// Answers with the present value.
     pub same_answers: u64,
     pub failures: u64,
-    /// Calls in the day that ends then (wall time, midnight in UTC+8), probes not among them.
+    /// Calls without probes in the day that ends at `day_ends_unix_ms` (wall time, midnight in UTC+8).
     pub calls_today: u64,
     pub day_ends_unix_ms: i64,
     /// The day's quota, if there is one.
     pub calls_quota: Option<u64>,
-    /// Calls not made, for a quota's sake, since the start.
+    /// Calls that a quota forbade since the start.
     pub calls_denied: u64,
-    /// Checks made because clients reported the value dead.
+    /// Verifications because of reports.
     pub checks: u64,
-    /// Checks in which WeChat refused the value and yet handed it out again.
+    /// Verifications in which WeChat refused the value but still answered with it.
     pub dead_but_same: u64,
-    /// Values that WeChat refused before their time.
+    /// Values that became invalid before their expiry.
     pub early_deaths: u64,
-    /// Calls that told WeChat to replace a live value.
+    /// Forced refreshes.
     pub forced: u64,
-    /// What is asked: the configured endpoint, or its stand-in.
+    /// The endpoint in use: the configured one or its fallback.
     pub endpoint: &'static str,
-    /// How long the present value was to live when it came, milliseconds.
+    /// The lifetime of the present value when it was fetched, milliseconds.
     pub life_ms: u64,
-    /// When the present value came, wall time.
+    /// When the present value was fetched, wall time.
     pub fetched_unix_ms: Option<i64>,
     /// Calls since the start, by how they ended.
     pub outcomes: CallOutcomes,
-    /// The last look into a value.
+    /// The last verification.
     pub last_check: Option<Verification>,
-    /// Looks since the start.
+    /// Verifications since the start.
     pub looks: u64,
 }
 
 impl CredentialStatus {
-    /// Calls and probes of the day that it is now.
+    /// Calls and probes of the present day.
     pub fn today(&self, unix_ms: i64) -> (u64, u64) {
         if unix_ms < self.day_ends_unix_ms { (self.calls_today, self.probes_today) } else { (0, 0) }
     }
 
-    /// What comes at `next_try_boot_ms`, in two words at most.
+    /// What is planned for `next_try_boot_ms`, in two words at most.
     pub fn next_action(&self) -> &'static str {
         match self.state {
             CredentialState::Fresh => "renew",
@@ -235,36 +232,36 @@ impl CredentialStatus {
     }
 }
 
-/// One credential: the value, and what readers and writers count about it.
+/// One credential: the value, its status and counters.
 pub struct Credential {
     pub id: CredentialId,
     pub appid: String,
-    /// The app it belongs to, once somebody has said so.
+    /// The app that it belongs to, once it is set.
     app: OnceLock<Box<str>>,
     /// The token it is fetched with, if it is.
     parent: OnceLock<Arc<Credential>>,
-    /// Settled once the first fetch has ended, well or badly.
+    /// Readers wait for the first value until the first fetch has ended.
     shown: ValueCell<RenderedValue>,
-    /// How its names show it, without repetition.
+    /// The different views of its keys.
     views: Box<[View]>,
-    /// Writes by clients that were refused.
+    /// Refused writes of clients.
     pub refused_writes: AtomicU64,
-    /// At most one line a minute about them.
+    /// At most one log line a minute about them.
     pub refusal_log: LogThrottle,
     /// Refused writes that brought another token than ours.
     pub rival_writes: AtomicU64,
-    /// Who tried those writes.
+    /// Which hosts have sent refused writes.
     pub writers: RefusedWriters,
     writers_noted: LogThrottle,
-    /// Refused writes that neither `writers` nor the journal have yet.
+    /// Refused writes that are neither in `writers` nor in the journal yet.
     refusals_unnoted: AtomicU64,
-    /// `delete`s and other reports that the token is dead.
+    /// Reports of clients: `delete` and others.
     pub reports: AtomicU64,
     status: Mutex<CredentialStatus>,
     about: OnceLock<CredentialInfo>,
-    /// Its names, as people may read them.
+    /// Its keys, as people may read them.
     redacted_name: OnceLock<Vec<String>>,
-    /// That of [`Table::changes`] at its last change.
+    /// The number of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
     /// The same for [`Table::values`].
@@ -272,18 +269,18 @@ pub struct Credential {
     values: watch::Sender<u64>,
     /// WeChat refused the published value.
     withdrawn: AtomicBool,
-    /// Values are handed on to readers that this process does not see.
+    /// Values are passed on to readers that this process cannot see.
     has_distant_readers: AtomicBool,
 }
 
 impl Credential {
-    /// Its values are handed on, to another node or into a store of the site's own: who reads them there is not seen
+    /// Records that its values are passed on to another node or to a store of the site. Reads there cannot be seen
     /// here, so it counts as read all the time.
-    pub fn note_distant_readers(&self) {
+    pub fn record_distant_readers(&self) {
         self.has_distant_readers.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the value has been read since this was last asked.
+    /// Whether the value was read since the last call. Clears the mark.
     pub fn take_read(&self) -> bool {
         let shown = self.shown.shown();
         let was_read = shown.as_ref().is_some_and(|shown| {
@@ -292,7 +289,7 @@ impl Credential {
         was_read || self.has_distant_readers.load(Ordering::Relaxed)
     }
 
-    /// A credential without a value, to be shown in these ways.
+    /// A credential without a value, with these views.
     pub fn new(id: CredentialId, appid: &str, views: Box<[View]>) -> Credential {
         Credential {
             id,
@@ -320,7 +317,7 @@ impl Credential {
         }
     }
 
-    /// What it is; nothing much before somebody has said so.
+    /// What it is; empty before it is set.
     pub fn about(&self) -> &CredentialInfo {
         static NOTHING: CredentialInfo = CredentialInfo::NOTHING;
         self.about.get().unwrap_or(&NOTHING)
@@ -331,17 +328,17 @@ impl Credential {
         self.parent.get()
     }
 
-    /// That one, while it waits for it.
+    /// The token that it is fetched with, while it waits for it.
     pub fn missing_token(&self, status: &CredentialStatus) -> Option<&Arc<Credential>> {
         self.parent().filter(|_| status.waits_for_parent)
     }
 
-    /// Says once what it is fetched with.
+    /// Sets the token that it is fetched with, once.
     pub fn set_parent(&self, parent: &Arc<Credential>) {
         self.parent.get_or_init(|| parent.clone());
     }
 
-    /// Every key it is read by, with a stand-in where the key holds a secret.
+    /// Every key that it is read by, redacted where the key contains a secret.
     pub fn redacted_names(&self) -> &[String] {
         self.redacted_name.get().map_or(&[], Vec::as_slice)
     }
@@ -351,7 +348,7 @@ impl Credential {
         self.redacted_names().iter().map(String::as_str).filter(|name| has_wildcard(name))
     }
 
-    /// What [`Table::changes`] showed at its last change.
+    /// The number of [`Table::changes`] at its last change.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -363,12 +360,13 @@ impl Credential {
         });
     }
 
-    /// What [`Table::values`] showed when its value changed last; never 0 in a table, and no two have the same.
+    /// The number of [`Table::values`] when its value changed last. Never 0 in a table, and different for all
+    /// credentials.
     pub fn value_version(&self) -> u64 {
         self.value_version.load(Ordering::Acquire)
     }
 
-    /// After the swap: whoever sees the tick finds the value.
+    /// Called after the value was replaced: who sees the new number finds the new value.
     fn bump_value_version(&self) {
         self.values.send_modify(|tick| {
             *tick += 1;
@@ -376,13 +374,13 @@ impl Credential {
         });
     }
 
-    /// WeChat refused the published value, so it is not served although its time has not come.
+    /// True if WeChat has refused the published value. It is not served although it has not expired.
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Counts a refused write, and remembers who tried it. In a flood that is written down every tenth of a second
-    /// only, under the name of whoever comes first then; no write is left out.
+    /// Counts a refused write and records its host. If there are very many, the host is recorded every tenth of a
+    /// second only, but all writes are counted.
     pub fn record_refused_write(&self, journal: &Journal, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
         self.refusals_unnoted.fetch_add(1, Ordering::Relaxed);
         if self.writers_noted.allow(now.boot_ms, WRITERS_SPACING_MS) {
@@ -390,7 +388,7 @@ impl Credential {
         }
     }
 
-    /// The last ones of a flood, under the name of the last one who was written down.
+    /// Adds the writes that were counted but not recorded yet, for the last recorded host.
     pub fn flush_refused_writes(&self, journal: &Journal, now: Now) {
         if self.refusals_unnoted.load(Ordering::Relaxed) > 0
             && let Some(last) = self.writers.last()
@@ -402,8 +400,8 @@ impl Credential {
     fn write_refused_writes(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
         let times = self.refusals_unnoted.swap(0, Ordering::Relaxed);
         if times > 0 {
-            self.writers.note(peer.clone(), times, rival, now);
-            journal.note_times(self.id, now, times, Event::RefusedWrite { peer, rival });
+            self.writers.record(peer.clone(), times, rival, now);
+            journal.record_times(self.id, now, times, Event::RefusedWrite { peer, rival });
             self.touch();
         }
     }
@@ -413,7 +411,7 @@ impl Credential {
         self.app.get().map_or(&self.appid, |app| app)
     }
 
-    /// How it goes, at this instant. Takes a lock that is only ever held for a few instructions.
+    /// The status now. Takes a lock that is only held for a few instructions.
     pub fn status(&self, boot_ms: BootMs) -> CredentialStatus {
         let mut status = self.status.lock().clone();
         let live = boot_ms < status.expires_boot_ms;
@@ -423,13 +421,13 @@ impl Credential {
         status
     }
 
-    /// Counts a look into the value or a call's end as a change.
-    pub fn note(&self, journal: &Journal, now: Now, event: Event) {
-        journal.note(self.id, now, event);
+    /// Writes an event into the journal.
+    pub fn record_event(&self, journal: &Journal, now: Now, event: Event) {
+        journal.record(self.id, now, event);
         self.touch();
     }
 
-    /// The refresher only: the node that has fetched the present value.
+    /// For the refresher only: sets the node that has fetched the present value.
     pub fn set_renewed_by(&self, node: &str) {
         let known = self.status.lock().renewed_by.as_deref() == Some(node);
         if !known {
@@ -437,13 +435,13 @@ impl Credential {
         }
     }
 
-    /// The refresher only: changes the status.
+    /// For the refresher only: changes the status.
     pub fn update_status(&self, change: impl FnOnce(&mut CredentialStatus)) {
         change(&mut self.status.lock());
         self.touch();
     }
 
-    /// The value at this instant. Takes no lock and allocates nothing.
+    /// The value now. Takes no lock and allocates nothing.
     #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
         match self.shown.look(|shown| boot_ms < shown.expires_boot_ms) {
@@ -463,7 +461,7 @@ impl Credential {
         RenderedValue { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 
-    /// The generation of the published value, live or not, if it is this one. Takes as long for a wrong one.
+    /// The generation of the published value, live or not, if `token` is that value. Takes constant time.
     pub fn generation_of(&self, token: &[u8]) -> Option<u64> {
         use subtle::ConstantTimeEq;
         self.published().filter(|published| published.value.ct_eq(token).into()).map(|published| published.generation)
@@ -474,28 +472,28 @@ impl Credential {
         self.shown.subscribe()
     }
 
-    /// The same for who has found the first fetch under way; at once, if `still_coming` finds that it is not any more.
+    /// The same for a reader that waits for the first fetch; wakes at once if `still_coming` says that it has ended.
     pub fn wait_while(&self, still_coming: impl FnOnce() -> bool) -> watch::Receiver<u64> {
         self.shown.wait_while(still_coming)
     }
 
-    /// The refresher only: swaps the value in.
+    /// For the refresher only: publishes a value.
     pub fn publish(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
         self.shown.publish(self.render_views(value));
         self.bump_value_version();
     }
 
-    /// The same for a value whose successor can be had only when it has ended: readers at that instant wait a moment,
-    /// as for a first fetch, because the successor is sure to be under way.
+    /// The same for a value whose next value exists only after its expiry: readers at that time wait a moment, as for a
+    /// first fetch, because the next value will come.
     pub fn publish_until_next(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
         self.shown.publish_until_next(self.render_views(value));
         self.bump_value_version();
     }
 
-    /// The refresher only: WeChat refuses the value, so nobody gets it any longer. Readers wait a moment for the next,
-    /// until [`Credential::end_wait`]. Returns what is published now.
+    /// For the refresher only: WeChat refuses the value, so it is not served any more. Readers wait a moment for the
+    /// next, until [`Credential::end_wait`]. Returns what is published now.
     pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
         let old = self.published()?;
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
@@ -506,47 +504,48 @@ impl Credential {
         self.published()
     }
 
-    /// The refresher only, at start: a value that is over, kept to be recognised. Readers still wait for the first fetch.
+    /// For the refresher only, at the start: keeps an expired value to recognise it later. Readers still wait for the
+    /// first fetch.
     pub fn remember(&self, value: Published) {
         self.shown.show(self.render_views(value));
     }
 
-    /// The refresher only: nobody should wait for the first fetch any longer.
+    /// For the refresher only: readers do not wait for the first fetch any more.
     pub fn end_wait(&self) {
         self.shown.end_wait();
     }
 }
 
-/// Who writes in a flood is remembered at most so often, milliseconds.
+/// The least time between two recorded hosts of refused writes, milliseconds.
 const WRITERS_SPACING_MS: u64 = 100;
 
-/// What makes a value doubtful.
+/// Why a value should be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationReason {
-    /// A client says WeChat refuses it.
+    /// A client says that WeChat refuses it.
     Reported,
-    /// A client came with a token of its own, so somebody else fetches for this app.
+    /// A client has tried to write another token, so another program fetches for this app.
     ForeignWriter,
-    /// Somebody who may asks for a look now, also where there is no live value.
+    /// An authorized client requests a verification or, if there is no live value, a fetch.
     Requested,
-    /// Somebody who may asks for the value to be tried, and nothing else.
+    /// An authorized client requests a probe and nothing else.
     ProbeRequested,
 }
 
-/// A client's word that a token is dead, and where to say that the check is over.
+/// A request to verify a value. `done` is told when that is over.
 pub struct VerificationRequest {
     pub id: CredentialId,
-    /// The generation the client saw; `None` means the current one.
+    /// The generation that the client has seen; none for the current one.
     pub generation: Option<u64>,
     pub why: VerificationReason,
     pub done: oneshot::Sender<()>,
 }
 
-/// A key to manage, as the configuration has it.
+/// A managed key as configured.
 #[derive(Clone)]
 pub struct KeyConfig {
     pub name: String,
-    /// What stands for the name wherever people read it, if the name holds a secret.
+    /// What people read in place of the name, if the name contains a secret.
     pub redacted_name: Option<String>,
     pub view: View,
 }
@@ -555,26 +554,26 @@ pub struct KeyConfig {
 pub struct ManagedKey {
     pub credential: Arc<Credential>,
     redacted_name: Option<Box<str>>,
-    /// Index into the credential's views.
+    /// The index in the credential's views.
     view: usize,
-    /// The view's, so that a hit need not look it up.
+    /// The view's flags, so that a hit need not look them up.
     flags: u32,
     at_least_s: u32,
     content: KeyContent,
 }
 
 enum KeyContent {
-    /// The value is in it.
+    /// It contains the value.
     Value,
-    /// Only times.
+    /// It contains only times.
     Companion,
-    /// There, whatever becomes of the value.
+    /// It is always the same, with or without a value.
     Constant(Rendered),
-    /// Kept empty.
+    /// It is always empty.
     Nothing,
 }
 
-/// A value as a name shows it.
+/// A value as a key shows it.
 pub struct ManagedValue<'n> {
     pub rendered: &'n Rendered,
     pub times: Times,
@@ -583,19 +582,19 @@ pub struct ManagedValue<'n> {
     pub cas: u64,
 }
 
-/// What a reader finds under a name.
+/// What a reader gets for a key.
 pub enum KeyReading<'n> {
     Bytes(ManagedValue<'n>),
-    /// The value or nothing is there yet, but the very first fetch is under way.
+    /// No value yet, but the first fetch is running.
     FirstFetch,
     /// There is no live value.
     Absent,
-    /// Nothing is ever there.
+    /// This key never has a value.
     Nothing,
 }
 
 impl ManagedKey {
-    /// Shows `then` what is there at this instant. Takes no lock and allocates nothing.
+    /// Calls `then` with what is there now. Takes no lock and allocates nothing.
     pub fn read<R>(&self, now: Now, then: impl FnOnce(KeyReading<'_>) -> R) -> R {
         let flags = self.flags;
         match &self.content {
@@ -612,7 +611,7 @@ impl ManagedKey {
         };
         match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
             Some((shown, rendered)) => {
-                shown.note_read();
+                shown.record_read();
                 let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
                 then(KeyReading::Bytes(ManagedValue { rendered, times, flags, cas: shown.generation }))
             }
@@ -620,7 +619,7 @@ impl ManagedKey {
         }
     }
 
-    /// The cas of what was last there, though it may have expired; none while there has been nothing.
+    /// The cas of the last value, expired or not; none if there was no value.
     pub fn generation(&self) -> Option<u64> {
         match self.content {
             KeyContent::Constant(_) => Some(1),
@@ -629,26 +628,26 @@ impl ManagedKey {
         }
     }
 
-    /// True if a `delete` of this name says that the value is dead.
+    /// True if a `delete` of this key is a report about the value.
     pub fn holds_value(&self) -> bool {
         matches!(self.content, KeyContent::Value)
     }
 
-    /// The name for a log: never a secret, though the key may hold one.
+    /// The key for a log, without a secret that it may contain.
     pub fn redacted_name<'n>(&'n self, key: &'n [u8]) -> &'n [u8] {
         self.redacted_name.as_deref().map_or(key, str::as_bytes)
     }
 }
 
-/// All managed names.
+/// All managed keys.
 pub struct Table {
-    /// Fixed once it is built, so that a reader takes no lock and writes nothing that another one reads.
+    /// Not changed after it is built, so that readers take no lock and write nothing that other readers read.
     names: ReadOnlyView<Box<[u8]>, ManagedKey, foldhash::fast::RandomState>,
-    /// Bit n is set if some name is n bytes long: spares ordinary keys the look-up.
+    /// Bit n is set if a managed key has n bytes. Most ordinary keys need no look-up.
     lengths: [u64; 4],
-    /// The same of all keys that may be managed: with wildcards, of any length.
+    /// The same for all keys that may be managed; with wildcards, all lengths.
     candidates: [u64; 4],
-    /// Names with `{any}` in them; none in most servers.
+    /// Keys with `{any}` in them; none in most servers.
     wildcards: Option<Box<Wildcards<ManagedKey>>>,
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<VerificationRequest>,
@@ -658,30 +657,30 @@ pub struct Table {
     pub state_saved: AtomicBool,
     /// Failed attempts to write the state file.
     pub state_failures: AtomicU64,
-    /// Fetch tasks that panicked; the refresher outlives them.
+    /// Fetch tasks that have panicked. The refresher goes on.
     pub panics: AtomicU64,
-    /// When the refresher's loop last came round, on the monotonic clock; 0 before it runs.
+    /// When the refresher's loop has last run, on the monotonic clock; 0 before it starts.
     pub heartbeat_ms: AtomicU64,
-    /// Clients' words that a token is dead, of all credentials.
+    /// Reports of clients, of all credentials.
     pub reports_made: AtomicU64,
-    /// Looks into values that clients have caused.
+    /// Verifications that clients have caused.
     pub client_checks: AtomicU64,
-    /// Those that were not made because clients had caused too many.
+    /// Those that were not made because there were too many.
     pub client_checks_refused: AtomicU64,
     /// There is a state file.
     pub keeps_state: AtomicBool,
-    /// What has happened in the last day.
+    /// The events of the last day.
     pub journal: Journal,
     /// How long calls took.
     pub durations: Durations,
-    /// The state that several nodes share.
+    /// The cluster, as this node sees it.
     pub sharing: ClusterStatus,
     ticks: watch::Sender<u64>,
     values: watch::Sender<u64>,
 }
 
-/// Sets the bit of a name's length. False if no key can be so long.
-fn note_length(lengths: &mut [u64; 4], length: usize) -> bool {
+/// Sets the bit of a key's length. False if no key can be that long.
+fn record_length(lengths: &mut [u64; 4], length: usize) -> bool {
     let word = lengths.get_mut(length / 64);
     word.map(|word| *word |= 1 << (length % 64)).is_some()
 }
@@ -706,11 +705,11 @@ fn name(key: KeyConfig, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>
     (key.name.into_bytes().into_boxed_slice(), name)
 }
 
-/// Reports under way at once; past that a report is dropped, since one check answers them all.
+/// How many requests may wait. More are dropped, because one verification answers all of them.
 pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
-    /// Builds the table from (what logs call a credential, its keys). The receiver is the refresher's.
+    /// Builds the table from pairs of a credential's label and its keys. The receiver is for the refresher.
     pub fn new(
         credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<KeyConfig>)>,
     ) -> (Table, mpsc::Receiver<VerificationRequest>) {
@@ -737,7 +736,7 @@ impl Table {
             for (key, view) in keys.into_iter().zip(indices) {
                 if has_wildcard(&key.name) {
                     wildcards.push(name(key, view, &credential));
-                } else if note_length(&mut lengths, key.name.len()) {
+                } else if record_length(&mut lengths, key.name.len()) {
                     let (key, name) = name(key, view, &credential);
                     names.insert(key, name);
                 }
@@ -770,31 +769,31 @@ impl Table {
         (table, receiver)
     }
 
-    /// Opens the door for verify tickets.
+    /// Sets where verify tickets go.
     pub(super) fn set_ticket_inbox(&mut self, inbox: TicketInbox) {
         self.inbox = Some(inbox);
     }
 
-    /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push: for whoever receives
-    /// those pushes. It is written to the state, and used at once if the component has been waiting for one.
+    /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push. It is written to the
+    /// state, and used at once if the component waits for one.
     pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
         let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
         inbox.hand_in(component_appid, ticket, false)
     }
 
-    /// The same for what a component's file holds.
+    /// The same for the content of a component's file.
     pub(super) fn hand_in_file(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
         let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
         inbox.hand_in(component_appid, ticket, true)
     }
 
-    /// What is behind a key, if the key is managed. Takes no lock.
+    /// The managed key of this name, if there is one. Takes no lock.
     #[inline]
     pub fn name(&self, key: &[u8]) -> Option<&ManagedKey> {
         if has_length(&self.candidates, key.len()) { self.find_name(key) } else { None }
     }
 
-    /// The same for a key that has the length of one. Not inlined: most keys end at their length.
+    /// The same for a key with a possible length. Not inlined: most keys have another length.
     #[inline(never)]
     fn find_name(&self, key: &[u8]) -> Option<&ManagedKey> {
         let name = if has_length(&self.lengths, key.len()) { self.names.get(key) } else { None };
@@ -811,52 +810,52 @@ impl Table {
         &self.credentials
     }
 
-    /// Says which app each credential belongs to, in their order. Rights are given by app.
+    /// Sets the app of each credential, in their order. Rights are given by app.
     pub fn set_apps<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
         for (credential, app) in self.credentials.iter().zip(apps) {
             credential.app.get_or_init(|| app.into());
         }
     }
 
-    /// Says what each credential is, in their order.
+    /// Sets what each credential is, in their order.
     pub fn set_infos(&self, abouts: impl IntoIterator<Item = CredentialInfo>) {
         for (credential, about) in self.credentials.iter().zip(abouts) {
             credential.about.get_or_init(|| about);
         }
     }
 
-    /// Ticks at every change of any credential but its value's age. See [`Credential::version`].
+    /// Changes at every change of any credential, except its age. See [`Credential::version`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.ticks.subscribe()
     }
 
-    /// Ticks whenever a value is published or withdrawn, and not at its end. See [`Credential::value_version`].
+    /// Changes whenever a value is published or withdrawn, but not at its expiry. See [`Credential::value_version`].
     pub fn values(&self) -> watch::Receiver<u64> {
         self.values.subscribe()
     }
 
-    /// Asks the refresher to look at a credential now, as one who has the right to. The receiver fires when it is over;
-    /// `None` if so many are under way that this one adds nothing.
+    /// Asks the refresher to verify a credential now, for an authorized client. The receiver fires when that is over;
+    /// none if too many requests wait already.
     pub fn ask_refresh(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         credential.reports.fetch_add(1, Ordering::Relaxed);
         self.report(credential, generation, VerificationReason::Requested)
     }
 
-    /// The same, to try the value on a cheap call and nothing else.
+    /// The same for a probe and nothing else.
     pub fn ask_probe(&self, credential: &Credential) -> Option<oneshot::Receiver<()>> {
         self.report(credential, None, VerificationReason::ProbeRequested)
     }
 
-    /// Hands a client's report to the refresher. The receiver fires when the check is over;
-    /// `None` if so many are under way that this one adds nothing.
+    /// Passes a client's report to the refresher. The receiver fires when the verification is over; none if too many
+    /// requests wait already.
     pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         self.count_report(credential);
-        // Fixed now: by the time the refresher gets to it, "the current one" may be another.
+        // Set now: when the refresher reads it, the current value may be another one.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         self.report(credential, generation, VerificationReason::Reported)
     }
 
-    /// The same, by the token that the client saw fail: about another than the present one there is nothing to do.
+    /// The same, with the token that was refused. If it is not the present one, there is nothing to do.
     pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
         match credential.generation_of(token) {
             Some(generation) => self.report_dead(credential, Some(generation)),
@@ -867,10 +866,10 @@ impl Table {
         }
     }
 
-    /// Tells the refresher that a client tried to write a token of its own. Nobody waits for the check.
+    /// Tells the refresher that a client has tried to write another token. Nobody waits for the verification.
     pub fn report_foreign_writer(&self, credential: &Credential) {
         credential.rival_writes.fetch_add(1, Ordering::Relaxed);
-        // If the queue is full, a check is on its way anyhow.
+        // If the queue is full, a verification will follow anyway.
         let _ = self.report(credential, None, VerificationReason::ForeignWriter);
     }
 

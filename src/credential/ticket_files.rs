@@ -1,6 +1,6 @@
-//! The files into which the receivers of WeChat's pushes write verify tickets, as what is watched.
+//! Watches the files into which the receivers of WeChat's pushes write verify tickets.
 //!
-//! Hands in what is whole and new; what is no ticket changes nothing. Never writes.
+//! Takes each new and complete ticket. Anything else changes nothing. Never writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct TicketFile {
 }
 
 impl TicketFile {
-    /// A file nothing has been read from yet.
+    /// A file that was not read yet.
     pub fn new(component: &str, path: &Path, table: &Arc<Table>) -> TicketFile {
         TicketFile { component: component.to_owned(), path: path.to_owned(), table: table.clone() }
     }
@@ -45,7 +45,7 @@ impl WatchedFiles for TicketFile {
         })
     }
 
-    /// WeChat pushes every ten minutes; if there is no ticket otherwise, the app's own status says so.
+    /// WeChat pushes every ten minutes. If there is no ticket at all, the app's status says so.
     fn may_be_missing(&self) -> bool {
         true
     }

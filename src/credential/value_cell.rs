@@ -1,32 +1,32 @@
-//! A value that one writer swaps and any number of readers look at without waiting, and the waiting of those who come
-//! before there is one.
+//! A value that one writer replaces and any number of readers read without waiting. Readers can wait for the first
+//! value.
 //!
-//! Readers take no lock and write nothing that another one reads. Knows nothing of tokens, and no clock: whether a
-//! value still counts is the caller's question to it.
+//! Readers take no lock and write nothing that other readers read. Knows nothing about tokens and has no clock: the
+//! caller says whether a value still counts.
 
 use crate::sync::{Arc, ArcSwapOption, AtomicBool, Guard, Ordering, watch};
 
-/// The value, and whether the next one is sure to come. Apart from what others write: counters beside it would take it
-/// out of the readers' caches.
+/// The value, and whether the next one will come soon. Aligned, so that writes to data beside it do not slow down
+/// readers.
 #[repr(align(128))]
 pub(super) struct ValueCell<T> {
     shown: ArcSwapOption<T>,
-    /// False while a value is on its way for which a reader may wait.
+    /// False while a reader may wait for the next value.
     wait_ended: AtomicBool,
-    /// Ticks after every change of the two; waiters listen here.
+    /// Changes after every change of the two; waiting readers listen to it.
     changes: watch::Sender<u64>,
 }
 
-/// What a reader finds.
+/// What a reader gets.
 pub(super) enum CellReading<T> {
     Live(Guard<Option<Arc<T>>>),
-    /// Nothing that counts, but there soon will be.
+    /// No value that counts, but one will come soon.
     Coming,
     Absent,
 }
 
 impl<T> ValueCell<T> {
-    /// Nothing yet, and the first value on its way.
+    /// No value yet; the first one will come.
     pub fn new() -> ValueCell<T> {
         ValueCell { shown: ArcSwapOption::empty(), wait_ended: AtomicBool::new(false), changes: watch::Sender::new(0) }
     }
@@ -46,19 +46,19 @@ impl<T> ValueCell<T> {
         if !self.wait_ended.load(Ordering::Acquire) {
             return CellReading::Coming;
         }
-        // What wait_ended it may have been a value that came after the first look.
+        // A value may have been published after the first look.
         let guard = self.shown.load();
         if guard.as_ref().is_some_and(|value| counts(value)) { CellReading::Live(guard) } else { CellReading::Absent }
     }
 
-    /// What is shown, whether or not it counts.
+    /// The value, whether or not it counts.
     pub fn shown(&self) -> Guard<Option<Arc<T>>> {
         self.shown.load()
     }
 
-    /// Wakes at the next change, or at once if there is nothing to wait for any more. `still_coming` looks again.
+    /// Wakes at the next change; at once if `still_coming` says that there is nothing to wait for any more.
     pub fn wait_while(&self, still_coming: impl FnOnce() -> bool) -> watch::Receiver<u64> {
-        // Subscribed first: a value published in between must not be slept through.
+        // Subscribed first, so that a value published in between is not missed.
         let mut changes = self.changes.subscribe();
         if !still_coming() {
             changes.mark_changed();
@@ -66,31 +66,31 @@ impl<T> ValueCell<T> {
         changes
     }
 
-    /// Wakes at every change from now on.
+    /// Wakes at every change.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// The writer only: swaps a value in without telling anybody.
+    /// For the writer only: replaces the value and wakes nobody.
     pub fn show(&self, value: T) {
         self.shown.store(Some(Arc::new(value)));
     }
 
-    /// The writer only: swaps a value in after which none is on its way.
+    /// For the writer only: replaces the value; readers that wait get it.
     pub fn publish(&self, value: T) {
         self.show(value);
         self.end_wait();
     }
 
-    /// The writer only: swaps a value in after which another is on its way.
+    /// For the writer only: replaces the value; another one will follow soon.
     pub fn publish_until_next(&self, value: T) {
-        // First: whoever finds that the new value does not count any more must not take it for the last word.
+        // First, so that a reader for whom the new value does not count any more waits for the next.
         self.wait_ended.store(false, Ordering::Release);
         self.show(value);
         self.tick();
     }
 
-    /// The writer only: nothing is on its way.
+    /// For the writer only: no value will come soon, so nobody should wait.
     pub fn end_wait(&self) {
         self.wait_ended.store(true, Ordering::Release);
         self.tick();

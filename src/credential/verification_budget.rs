@@ -1,12 +1,12 @@
-//! How many looks into values clients may cause, over all credentials: ten thousand apps times a client in a loop must not
-//! spend the calls of the site. Each credential bounds its own besides.
+//! How many verifications clients may cause, over all credentials: a client in a loop over ten thousand apps must not
+//! use up the calls of the site. Each credential has its own limit besides.
 //!
-//! A look that shows its cause was real costs nothing: what is spent on false alarms is bounded, and nothing else.
-//! Pure: the time comes in as a value.
+//! A verification that shows that the client was right costs nothing: only false alarms are limited. Pure: the time
+//! comes in as a value.
 
 use crate::clock::BootMs;
 
-/// Looks at once, and after how long there is one more.
+/// How many at once, and after how long there is one more.
 const LOOKS_MAX: f64 = 300.0;
 const LOOK_EVERY_MS: f64 = 100.0;
 
@@ -30,7 +30,7 @@ impl VerificationBudget {
         taken
     }
 
-    /// The one that was taken has turned out to be worth its call, or was not needed.
+    /// Gives one back: the client was right, or no call was needed.
     pub fn refund(&mut self) {
         self.left = (self.left + 1.0).min(LOOKS_MAX);
     }

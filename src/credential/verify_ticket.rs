@@ -1,6 +1,6 @@
-//! Verify tickets on their way in: which texts are one, and where they are handed in.
+//! Verify tickets that are received: reads one from a text, and passes it to the refresher.
 //!
-//! Pure. Never echoes any part of one.
+//! Pure. Never shows any part of a ticket.
 
 mod forms;
 mod php;
@@ -9,18 +9,18 @@ use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
-use super::table::CredentialId;
+use super::id::CredentialId;
 use crate::secret::Secret;
 
-/// WeChat's have 95 bytes; the page on the push gives no bound.
+/// WeChat's tickets have 95 bytes; its page on the push names no limit.
 const BYTES_MIN: usize = 16;
 const BYTES_MAX: usize = 1024;
-/// The largest text that is looked at: a ticket, or the message it comes in.
+/// The largest text that is read: a ticket or its message.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Tickets under way at once: one each ten minutes comes, for each component.
+/// How many tickets may wait for the refresher. Each component gets one in ten minutes.
 const TICKETS_MAX: usize = 256;
 
-/// What to write in place of what was refused.
+/// What to write instead of a refused text.
 const WRITE: &str = "write the ticket alone, as ticket@@@..., or the decrypted XML message that it came in";
 
 /// Why a text is not a verify ticket, or could not be taken.
@@ -32,7 +32,7 @@ pub enum TicketFault {
     Size,
     #[error("has characters a verify ticket cannot have; {}", WRITE)]
     Characters,
-    /// In a form that is not known, not whole, or holds several.
+    /// In a form that is unknown or incomplete, or that has several tickets.
     #[error("{0}; {WRITE}")]
     Form(&'static str),
     #[error(
@@ -40,7 +40,7 @@ pub enum TicketFault {
         WRITE
     )]
     Encrypted,
-    /// One of the other values that WeChat hands out.
+    /// Another kind of WeChat's values.
     #[error("is {0}, not a verify ticket; {WRITE}")]
     OtherValue(&'static str),
     #[error("is of component {of}, and this is {this}; give each component a file of its own")]
@@ -51,9 +51,9 @@ pub enum TicketFault {
     Busy,
 }
 
-/// The ticket of this component in a text: the bare ticket, the decrypted message of WeChat's push, or one of the other
-/// forms in which programs keep it (`forms`). What says that it is another component's is refused. A bare ticket that is
-/// cut off cannot be told from a whole one; of every other form the end is looked for.
+/// Reads the ticket of this component from a text: the bare ticket, the decrypted message of WeChat's push, or one of
+/// the other forms in which programs keep it (`forms`). A ticket that names another component is refused. A bare ticket
+/// that is cut off cannot be told from a complete one; in every other form the end is checked.
 pub fn parse(component: &str, text: &str) -> Result<Secret, TicketFault> {
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}');
     if text.is_empty() {
@@ -62,7 +62,7 @@ pub fn parse(component: &str, text: &str) -> Result<Secret, TicketFault> {
     let found = forms::unwrap(text)?;
     match found.appid {
         Some(of) if of != component => {
-            // It comes from outside, and goes into a log.
+            // It comes from outside and is logged.
             let is_id = of.len() <= 64 && of.bytes().all(|byte| byte.is_ascii_alphanumeric());
             let of = if is_id { of } else { "with an unusual id".to_owned() };
             Err(TicketFault::OtherComponent { of, this: component.to_owned() })
@@ -71,8 +71,9 @@ pub fn parse(component: &str, text: &str) -> Result<Secret, TicketFault> {
     }
 }
 
-/// No page says what a ticket is made of: those seen are `ticket@@@` and letters, digits, `-` and `_`. Taken is what
-/// neither quotes, nor separates, nor stands for something else in the forms that people write.
+/// Checks a bare ticket. WeChat has no page about its characters: those seen are `ticket@@@` and letters, digits, `-`
+/// and `_`. All characters are accepted that are no quotes or separators and have no special meaning in the usual
+/// forms.
 fn judge(ticket: String) -> Result<Secret, TicketFault> {
     let stem = ticket.trim_end_matches('=');
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"@_-.~+/!#$*^|".contains(&byte);
@@ -88,7 +89,7 @@ fn judge(ticket: String) -> Result<Secret, TicketFault> {
     } else if prefix.is_some_and(|prefix| prefix != "ticket") {
         Err(TicketFault::OtherValue("another of WeChat's values"))
     } else if prefix.is_none() && !ticket.bytes().any(|byte| byte.is_ascii_digit()) {
-        // As the name that has lost its value.
+        // Such as a name without its value.
         Err(TicketFault::OtherValue("a word"))
     } else if ticket.len() == 32 && ticket.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Err(TicketFault::OtherValue("32 hex digits, as an AppSecret is"))
@@ -104,14 +105,14 @@ pub struct ReceivedTicket {
     pub from_file: bool,
 }
 
-/// Where tickets are handed in.
+/// Takes tickets for the refresher.
 pub struct TicketInbox {
     components: HashMap<String, CredentialId>,
     received_tickets: mpsc::Sender<ReceivedTicket>,
 }
 
 impl TicketInbox {
-    /// For these components. The receiver is the refresher's.
+    /// For these components. The receiver is for the refresher.
     pub fn new(components: HashMap<String, CredentialId>) -> (TicketInbox, mpsc::Receiver<ReceivedTicket>) {
         let (received_tickets, receiver) = mpsc::channel(TICKETS_MAX);
         (TicketInbox { components, received_tickets }, receiver)
@@ -137,7 +138,7 @@ mod tests {
         parse(COMPONENT, text).map(|secret| secret.expose().to_owned())
     }
 
-    /// A ticket in every form that is known, each with its owner where the form has one.
+    /// A ticket in every known form that names its owner.
     fn forms(owner: &str) -> Vec<String> {
         let serialized = format!("s:{}:\"{TICKET}\";", TICKET.len());
         let array = format!("a:1:{{s:23:\"component_verify_ticket\";{serialized}}}");
@@ -215,7 +216,7 @@ mod tests {
         for text in nameless().into_iter().chain(forms(COMPONENT)) {
             let at = text.find(TICKET).unwrap();
             for cut in 1..at + TICKET.len() {
-                // Where the end goes unmarked, nothing is missing that could be told.
+                // In a form without an end mark a cut cannot be noticed.
                 let is_marked = !text.starts_with("component_");
                 if let Ok(taken) = read(&text[..cut]) {
                     assert!(!is_marked && TICKET.starts_with(&taken), "{}", &text[..cut]);

@@ -1,19 +1,19 @@
-//! Managed keys that are known by their end: `{any}` in them stands for whatever a framework puts there, such as the
-//! version that it has read before and that nobody else knows.
+//! Managed keys that are known by their end. `{any}` in them stands for anything that a framework puts there, such as a
+//! version that only the framework knows.
 //!
-//! Looked up only for keys that are not managed under their full name, so most look-ups end at one bit of a filter.
+//! Looked up only for keys that are not managed under their full name. Most look-ups end at one bit of a filter.
 
 use std::collections::HashMap;
 
 use crate::encoding::{ANY, END_BYTES_MIN};
 
-/// Of the filter for each key: one ordinary key in so many passes it.
+/// Bits of the filter for each key: one ordinary key in this many passes it.
 const FILTER_BITS_PER_KEY: usize = 16;
 
-/// What is behind such keys.
+/// What such keys stand for.
 pub(super) struct Wildcards<T> {
     by_end: HashMap<Box<[u8]>, Vec<Wildcard<T>>, foldhash::fast::RandomState>,
-    /// How long ends are, the longest first.
+    /// The lengths of all ends, the longest first.
     end_lengths: Vec<usize>,
     /// A bit for the last bytes of every end; their number is a power of two.
     filter: Box<[u64]>,
@@ -25,7 +25,7 @@ struct Wildcard<T> {
 }
 
 impl<T> Wildcards<T> {
-    /// From (key, what is behind it); none if there are no such keys. The first of two equal keys counts.
+    /// From pairs of a key and what it stands for; none if there are no such keys. Of two equal keys the first counts.
     pub fn new(keys: Vec<(Box<[u8]>, T)>) -> Option<Wildcards<T>> {
         if keys.is_empty() {
             return None;
@@ -50,7 +50,7 @@ impl<T> Wildcards<T> {
         Some(wildcards)
     }
 
-    /// What is behind a key. Takes no lock and allocates nothing. Not inlined: most servers have no such keys.
+    /// What a key stands for. Takes no lock and allocates nothing. Not inlined: most servers have no such keys.
     #[inline(never)]
     pub fn find(&self, key: &[u8]) -> Option<&T> {
         let bit = self.bit(key)?;
@@ -76,7 +76,7 @@ impl<T> Wildcards<T> {
     }
 }
 
-/// What is before and behind `{any}`.
+/// The parts before and after `{any}`.
 fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memmem::find(key, ANY.as_bytes())?;
     Some((&key[..at], &key[at + ANY.len()..]))

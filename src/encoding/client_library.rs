@@ -1,4 +1,4 @@
-//! The client libraries that mark a serialized value each in its own way. Pure.
+//! The flags that client libraries mark a serialized value with. Pure.
 
 /// The library that reads a key, because each marks a serialized value in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -161,7 +161,7 @@ impl View {
     pub fn render(&self, value: &Bytes) -> Rendered {
         let mut pieces = Pieces::default();
         match &self.form {
-            Form::Raw(Fact::Value) => return Rendered(Box::new([Piece::Bytes(value.clone())])),
+            Form::Raw(Fact::Value) => return Rendered(Box::new([RenderedPiece::Bytes(value.clone())])),
             Form::Raw(fact) => pieces.time(*fact),
             Form::Json(field) => pieces.json(field, value),
             Form::Php(field) => pieces.php(field, value),
@@ -187,9 +187,9 @@ impl Constant {
 }
 
 /// A view of one value, ready but for the time.
-pub struct Rendered(Box<[Piece]>);
+pub struct Rendered(Box<[RenderedPiece]>);
 
-enum Piece {
+enum RenderedPiece {
     Bytes(Bytes),
     Time(Fact),
 }
@@ -256,8 +256,8 @@ impl Rendered {
     /// How many bytes [`Rendered::write`] will append.
     pub fn len(&self, times: &Times) -> usize {
         self.0.iter().fold(0, |length, piece| match piece {
-            Piece::Bytes(bytes) => length + bytes.len(),
-            Piece::Time(fact) => length + times.len_of(*fact),
+            RenderedPiece::Bytes(bytes) => length + bytes.len(),
+            RenderedPiece::Time(fact) => length + times.len_of(*fact),
         })
     }
 
@@ -265,8 +265,8 @@ impl Rendered {
     pub fn write(&self, out: &mut Vec<u8>, times: &Times) {
         for piece in &self.0 {
             match piece {
-                Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Time(fact) => times.write(*fact, out),
+                RenderedPiece::Bytes(bytes) => out.extend_from_slice(bytes),
+                RenderedPiece::Time(fact) => times.write(*fact, out),
             }
         }
     }
@@ -275,16 +275,16 @@ impl Rendered {
 /// Pieces under way.
 #[derive(Default)]
 struct Pieces {
-    done: Vec<Piece>,
+    done: Vec<RenderedPiece>,
     open: Vec<u8>,
 }
 
 impl Pieces {
     fn time(&mut self, fact: Fact) {
         if !self.open.is_empty() {
-            self.done.push(Piece::Bytes(std::mem::take(&mut self.open).into()));
+            self.done.push(RenderedPiece::Bytes(std::mem::take(&mut self.open).into()));
         }
-        self.done.push(Piece::Time(fact));
+        self.done.push(RenderedPiece::Time(fact));
     }
 
     fn number(&mut self, number: i64) {
@@ -293,7 +293,7 @@ impl Pieces {
 
     fn close(mut self) -> Rendered {
         if !self.open.is_empty() {
-            self.done.push(Piece::Bytes(self.open.into()));
+            self.done.push(RenderedPiece::Bytes(self.open.into()));
         }
         Rendered(self.done.into_boxed_slice())
     }

@@ -1,6 +1,6 @@
-//! Files that nobody but root and this process's own user can change: what runs a program must be no other's to write.
+//! Checks that nobody but root and the user of this process can change a file, because it names or is a program to run.
 //!
-//! Looks at owners and modes, of the file, of the links that lead to it, and of the folders above. Changes nothing.
+//! Reads owners and modes of the file, of the links to it and of the folders above. Changes nothing.
 
 use std::fs::Metadata;
 use std::io;

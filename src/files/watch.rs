@@ -35,7 +35,7 @@ const UNKNOWN_MAX: usize = 8;
 /// What a file holds.
 pub type FileContent = Zeroizing<Vec<u8>>;
 
-/// Tells contents apart without keeping them.
+/// Compares contents without keeping them.
 pub type ContentDigest = [u8; 32];
 
 /// The digest of what several files hold.
@@ -88,10 +88,10 @@ pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken
         tokio::select! {
             () = end.cancelled() => return,
             Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.take_back(done) {
-                error!(%error, "looking at a file crashed; this is a bug");
+                error!(%error, "looking at a file panicked: this is a bug");
                 return;
             },
-            () = sleep_until(wake) => watch.say_hung(),
+            () = sleep_until(wake) => watch.warn_of_hung_disks(),
         }
     }
 }
@@ -168,7 +168,7 @@ impl FileWatcher {
         self.running.values().filter(|running| running.device.is_none()).count()
     }
 
-    /// When there is something to do that no job's end tells.
+    /// When there is something to do even if no read ends.
     fn next_wake(&self) -> Instant {
         let (busy, full) = (self.busy(), self.unknown() >= UNKNOWN_MAX);
         let waits = |file: &&File| file.device.map_or(full, |device| busy.contains(&device));
@@ -177,11 +177,11 @@ impl FileWatcher {
         due.chain(hung).min().unwrap_or_else(|| Instant::now() + self.every)
     }
 
-    fn say_hung(&mut self) {
+    fn warn_of_hung_disks(&mut self) {
         let now = Instant::now();
         for running in self.running.values_mut().filter(|running| !running.said && running.since + WAIT_MAX <= now) {
             running.said = true;
-            warn!(files = running.names.join(", "), "the files {DiskTimeout}; what was last read is kept");
+            warn!(files = running.names.join(", "), "the files {DiskTimeout}; the last good content is kept");
         }
     }
 }
@@ -194,7 +194,7 @@ enum FileState {
     Unreadable(String),
 }
 
-/// What tells two states of a file apart without reading it.
+/// By what two states of a file differ without reading it.
 #[derive(Clone, PartialEq, Eq)]
 struct Stamp {
     path: PathBuf,
@@ -212,7 +212,7 @@ struct File {
     device: Option<u64>,
     /// Of the last look, if nothing can have changed since that they do not tell.
     stamps: Option<Vec<Stamp>>,
-    /// FileState once; it counts if it is found again.
+    /// Seen once; it counts if it is seen again.
     candidate: Option<FileState>,
     judged: Option<FileState>,
     taken: Option<ContentDigest>,
@@ -232,6 +232,7 @@ impl File {
     }
 
     /// Blocks.
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn look(&mut self) {
         let paths = self.watched.paths();
         let Some(first) = paths.first() else { return };
@@ -275,21 +276,21 @@ impl File {
         };
         self.judged = Some(found);
         match fault {
-            Some(reason) => self.say(reason),
-            None => self.say_good(),
+            Some(reason) => self.warn_once(reason),
+            None => self.log_recovery(),
         }
     }
 
-    fn say(&mut self, reason: String) {
+    fn warn_once(&mut self, reason: String) {
         if self.said.as_ref() != Some(&reason) {
-            warn!("{} {reason}; what was last read is kept", self.shown());
+            warn!("{} {reason}; the last good content is kept", self.shown());
             self.said = Some(reason);
         }
     }
 
-    fn say_good(&mut self) {
+    fn log_recovery(&mut self) {
         if self.said.take().is_some() {
-            info!("{} is good again", self.shown());
+            info!("{} can be used again", self.shown());
         }
     }
 }

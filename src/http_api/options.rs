@@ -49,7 +49,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// On these addresses, and otherwise as if nothing were said.
+    /// The defaults, listening on these addresses.
     pub fn at(listen: Vec<SocketAddr>) -> Options {
         Options {
             listen,
@@ -66,7 +66,7 @@ impl Options {
         }
     }
 
-    /// Reads the keys, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    /// Reads the file of API keys; `None` without one. The error is a sentence that quotes nothing of the file.
     pub fn read_keys(&self) -> Result<Option<ApiKeys>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());

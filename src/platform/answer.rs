@@ -1,7 +1,7 @@
-//! Reads what WeChat answered. Pure: bytes in, a token or a failure out.
+//! Reads a platform's answer. Pure: bytes in, a token or a failure out.
 //!
-//! Success is a non-empty string in the value's field (`access_token`, `ticket`) and no errcode other than 0. Whatever is not plainly that is
-//! never published: a broken answer is a reason to ask again, not a statement that there is no token.
+//! Success is a non-empty string in the value's field (`access_token`, `ticket`) and no errcode other than 0. Never takes
+//! anything else for a token, and never takes a broken answer for a refusal: that is a reason to try again.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use crate::https::NetworkFault;
 use crate::platform::{AnswerFields, ApiCall, CredentialType};
 use crate::secret::Secret;
 
-/// A token WeChat gave. `Debug` never shows it.
+/// A token or ticket that the platform gave. `Debug` never shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Byte for byte as given: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without spaces.
+    /// Byte for byte as given: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without blanks.
     pub value: Bytes,
-    /// Seconds the token still lives, after [`Token::lifetime_source`]'s correction.
+    /// How many seconds the token still lives; where [`Token::lifetime_source`] says so, an assumption.
     pub expires_in_s: u64,
-    /// How the answer put the lifetime.
+    /// Where the lifetime comes from.
     pub lifetime_source: LifetimeSource,
-    /// What the next renewal is to be made with, if the answer brought it.
+    /// The refresh token for the next renewal, if the answer brought one.
     pub refresh: Option<Secret>,
 }
 
 impl Token {
-    /// The same, of a type that lives so long at most: a wrong lifetime must not be believed for a month.
+    /// The same token, if its type lives no longer than that: a wrong lifetime must not be believed for a month.
     pub fn within(self, life_ms_max: u64) -> Token {
         if self.expires_in_s.saturating_mul(1000) <= life_ms_max {
             return self;
@@ -47,18 +47,18 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// How the answer put the token's lifetime. All but `AsGiven` deserve a warning.
+/// Where a token's lifetime comes from: what the answer has in `expires_in`. All but `AsGiven` are worth a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
-    /// A plain number of seconds, taken as it is.
+    /// A number of seconds, taken as it is.
     AsGiven,
-    /// Less than a second; 60 s assumed for a new token.
+    /// Less than a second; for a new token 60 s are assumed.
     Zero,
-    /// No `expires_in`; 6900 s assumed.
+    /// There is no `expires_in`; 6900 s are assumed.
     Missing,
-    /// Negative or no number; 60 s assumed.
+    /// Negative, or no number; 60 s are assumed.
     Unusable,
-    /// Over 30 days, or longer than values of its type live; 7200 s assumed.
+    /// Over 30 days, or longer than values of its type live; 7200 s are assumed.
     TooLong,
 }
 
@@ -77,32 +77,38 @@ impl LifetimeSource {
     }
 }
 
-/// Whether WeChat accepts a token.
+/// The result of a probe: whether the platform accepts the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     Alive,
-    /// Refused as invalid, not the newest, or expired; with the errcode.
+    /// Refused as invalid, not the latest, or expired; with the errcode.
     Dead(i64),
-    /// The call is not answered for this app, which says nothing of the token: its quota is used up, or a right is
-    /// lacking; with the errcode.
+    /// This app may not make the call now: its quota is used up, or it has no right. That says nothing about the token.
+    /// With the errcode.
     Withheld(i64),
-    /// No telling: network trouble, or a platform that is busy.
+    /// Not known: network trouble, or the platform is busy.
     Unknown,
 }
 
-/// The longest token taken. WeChat says to reserve 512, Feishu 4 KB; twice that.
+/// The longest token that is taken. WeChat says to reserve 512 bytes, Feishu 4 KB; this is twice that.
 pub const TOKEN_BYTES_MAX: usize = 8192;
 
 const LIFE_S_MAX: f64 = 30.0 * 86_400.0;
 const LIFE_S_USUAL: u64 = 7_200;
 
-/// Reads the answer to a call for a value. `hidden` must not show in a failure: the secret, the token it was asked with.
-pub fn token(kind: &CredentialType, appid: &str, hidden: &[&str], status: u16, body: &[u8]) -> Result<Token, Failure> {
-    read(kind.api, &kind.answer_fields, appid, hidden, status, body)
+/// Reads the answer to a fetch. `hidden` must not show in a failure: the secret, and the token the call was made with.
+pub fn read_token(
+    credential_type: &CredentialType,
+    appid: &str,
+    hidden: &[&str],
+    status: u16,
+    body: &[u8],
+) -> Result<Token, Failure> {
+    read_answer(credential_type.api, &credential_type.answer_fields, appid, hidden, status, body)
 }
 
-/// The same of any call.
-pub fn read(
+/// The same for any call.
+pub fn read_answer(
     api: ApiCall,
     answer_fields: &AnswerFields,
     appid: &str,
@@ -110,7 +116,7 @@ pub fn read(
     status: u16,
     body: &[u8],
 ) -> Result<Token, Failure> {
-    // A torn answer may carry a token that the classic endpoint has minted.
+    // The answer that is cut off may have had a token that the classic endpoint has just made.
     let broken = |delivery: Delivery, what: String| Failure {
         network: Some(NetworkFault::Answer),
         ..Failure::transport(appid, delivery, what)
@@ -124,39 +130,41 @@ pub fn read(
     if !(200..300).contains(&status) {
         let delivery = if (300..500).contains(&status) { Delivery::Answered } else { Delivery::Ambiguous };
         let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
-        return Err(match is_elsewhere(status) {
-            true => Failure::from_elsewhere(appid, delivery, message),
+        return Err(match is_not_from_platform(status) {
+            true => Failure::not_from_platform(appid, delivery, message),
             false => broken(delivery, message),
         });
     }
     if trim(body).first() == Some(&b'<') {
         let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
-        return Err(Failure::from_elsewhere(appid, Delivery::Ambiguous, message));
+        return Err(Failure::not_from_platform(appid, Delivery::Ambiguous, message));
     }
     let fields = parsed.map_err(|what| broken(Delivery::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
     let value = match fields.value() {
         Ok(value) => value,
         Err(Unusable::Broken(what)) => return Err(broken(Delivery::Ambiguous, what)),
-        Err(Unusable::TooLong(what)) => return Err(Failure::unholdable(appid, what)),
+        Err(Unusable::TooLong(what)) => return Err(Failure::value_too_long(appid, what)),
     };
-    let (expires_in_s, lifetime_source) = life(fields.get(answer_fields.life));
+    let (expires_in_s, lifetime_source) = read_lifetime(fields.get(answer_fields.life));
     Ok(Token { value, expires_in_s, lifetime_source, refresh: fields.refresh() })
 }
 
-/// WeChat refuses with an errcode and status 200. Without one, a redirect or a client's error is somebody else's; one of
-/// these three passes.
-fn is_elsewhere(status: u16) -> bool {
+/// Platforms refuse with an errcode and status 200. A redirect or a client error without an errcode comes from something
+/// else, except for these three, which pass.
+fn is_not_from_platform(status: u16) -> bool {
     (300..500).contains(&status) && !matches!(status, 408 | 425 | 429)
 }
 
-/// Reads the answer to a probe, which that call is.
-pub fn probe(api: ApiCall, status: u16, body: &[u8]) -> Probe {
+/// Reads the answer to a probe; `api` is that call.
+pub fn read_probe(api: ApiCall, status: u16, body: &[u8]) -> Probe {
     const ANSWER_FIELDS: AnswerFields = AnswerFields::of("ip_list");
     let Ok(fields) = parse(&ANSWER_FIELDS, body) else { return Probe::Unknown };
     match fields.code() {
-        Code::Absent | Code::Value(0) if status == 200 && fields.get(ANSWER_FIELDS.value).is_some() => Probe::Alive,
-        Code::Absent | Code::Value(0) | Code::Nonsense => Probe::Unknown,
-        Code::Value(code) => match errcodes::find(api, code) {
+        ErrcodeField::Absent | ErrcodeField::Value(0) if status == 200 && fields.get(ANSWER_FIELDS.value).is_some() => {
+            Probe::Alive
+        }
+        ErrcodeField::Absent | ErrcodeField::Value(0) | ErrcodeField::Nonsense => Probe::Unknown,
+        ErrcodeField::Value(code) => match errcodes::find(api, code) {
             Some(row) if row.refuses_token => Probe::Dead(code),
             // Busy, or an address that is not in service any more.
             Some(row) if row.class == Class::Retry => Probe::Unknown,
@@ -165,74 +173,74 @@ pub fn probe(api: ApiCall, status: u16, body: &[u8]) -> Probe {
     }
 }
 
-/// Why an answer's value is not taken.
+/// Why an answer's value cannot be taken.
 enum Unusable {
-    /// The answer is not what it should be.
+    /// The answer is broken.
     Broken(String),
-    /// The value is good, and longer than this server can hold.
+    /// The value is good, and longer than this server can keep.
     TooLong(String),
 }
 
-/// An answer's fields. A key given twice is refused, since two readers might choose differently.
-struct Fields<'a> {
+/// An answer's fields. An answer with the same key twice is refused: two readers might take different ones.
+struct AnswerObject<'a> {
     values: HashMap<String, Value>,
     answer_fields: &'a AnswerFields,
 }
 
-/// A JSON object without duplicate keys.
-struct Unique(HashMap<String, Value>);
+/// A JSON object in which no key is there twice.
+struct UniqueKeys(HashMap<String, Value>);
 
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unique, D::Error> {
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UniqueKeys, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Unique;
+            type Value = UniqueKeys;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
                 let mut values = HashMap::new();
                 while let Some((key, value)) = map.next_entry()? {
                     if values.insert(key, value).is_some() {
                         return Err(serde::de::Error::custom("a key is given twice"));
                     }
                 }
-                Ok(Unique(values))
+                Ok(UniqueKeys(values))
             }
         }
         deserializer.deserialize_map(Object)
     }
 }
 
-enum Code {
+enum ErrcodeField {
     Absent,
     Value(i64),
     /// Present, and no integer.
     Nonsense,
 }
 
-impl Fields<'_> {
-    /// A field that is there and not null.
+impl AnswerObject<'_> {
+    /// The field, if it is there and not null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(name).filter(|value| !value.is_null())
     }
 
-    fn code(&self) -> Code {
+    fn code(&self) -> ErrcodeField {
         let code = match self.get(self.answer_fields.code) {
-            None => return Code::Absent,
+            None => return ErrcodeField::Absent,
             Some(Value::Number(number)) => number.as_i64(),
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        code.map_or(Code::Nonsense, Code::Value)
+        code.map_or(ErrcodeField::Nonsense, ErrcodeField::Value)
     }
 
-    /// The errcode, if it says no.
+    /// The errcode, if it is a refusal.
     fn refusal(&self) -> Option<i64> {
         match self.code() {
-            Code::Value(code) if code != 0 => Some(code),
+            ErrcodeField::Value(code) if code != 0 => Some(code),
             _ => None,
         }
     }
@@ -248,7 +256,7 @@ impl Fields<'_> {
     fn value(&self) -> Result<Bytes, Unusable> {
         let name = self.answer_fields.value;
         let broken = |what: String| Err(Unusable::Broken(what));
-        if matches!(self.code(), Code::Nonsense) {
+        if matches!(self.code(), ErrcodeField::Nonsense) {
             return broken(format!("the answer's {} is not a number", self.answer_fields.code));
         }
         let text = match self.get(name) {
@@ -259,7 +267,7 @@ impl Fields<'_> {
         if text.is_empty() {
             return broken(format!("the answer's {name} is empty"));
         }
-        // A line break here would let the answer write protocol lines to every client.
+        // With a line end here the answer could write protocol lines to every client.
         if !is_plain(text) {
             return broken(format!("the answer's {name} has characters a token cannot have"));
         }
@@ -272,7 +280,8 @@ impl Fields<'_> {
         Ok(Bytes::copy_from_slice(text.as_bytes()))
     }
 
-    /// An unusable one is none: the answer's token is good all the same, and the present one stays.
+    /// The refresh token. One that cannot be used counts as none: the answer's token is good, and the present refresh
+    /// token stays.
     fn refresh(&self) -> Option<Secret> {
         let text = self.get(self.answer_fields.refresh?)?.as_str()?;
         let usable = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text);
@@ -280,24 +289,24 @@ impl Fields<'_> {
     }
 }
 
-/// The characters of tokens and of whatever else WeChat hands out: printable ASCII without blanks.
+/// Whether the text has only the characters of tokens: printable ASCII without blanks.
 pub fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }
 
-fn parse<'a>(answer_fields: &'a AnswerFields, body: &[u8]) -> Result<Fields<'a>, &'static str> {
+fn parse<'a>(answer_fields: &'a AnswerFields, body: &[u8]) -> Result<AnswerObject<'a>, &'static str> {
     let body = trim(body);
     if body.is_empty() {
         return Err("the answer is empty");
     }
-    let parsed: Result<Unique, serde_json::Error> = serde_json::from_slice(body);
-    parsed.map(|Unique(values)| Fields { values, answer_fields }).map_err(|error| match error.classify() {
+    let parsed: Result<UniqueKeys, serde_json::Error> = serde_json::from_slice(body);
+    parsed.map(|UniqueKeys(values)| AnswerObject { values, answer_fields }).map_err(|error| match error.classify() {
         serde_json::error::Category::Eof => "the answer is torn",
         _ => "the answer is not the JSON object expected",
     })
 }
 
-/// Byte order marks, blanks and control characters around the JSON have been seen and do no harm.
+/// Removes byte order marks, blanks and control characters around the JSON: they have been seen and do no harm.
 fn trim(mut body: &[u8]) -> &[u8] {
     const BOM: &[u8] = b"\xef\xbb\xbf";
     loop {
@@ -312,7 +321,7 @@ fn trim(mut body: &[u8]) -> &[u8] {
     }
 }
 
-fn life(expires_in: Option<&Value>) -> (u64, LifetimeSource) {
+fn read_lifetime(expires_in: Option<&Value>) -> (u64, LifetimeSource) {
     let seconds = match expires_in {
         None => return (7200 - 300, LifetimeSource::Missing),
         Some(Value::Number(number)) => number.as_f64(),
@@ -321,7 +330,7 @@ fn life(expires_in: Option<&Value>) -> (u64, LifetimeSource) {
     };
     match seconds {
         Some(seconds) if seconds > LIFE_S_MAX => (LIFE_S_USUAL, LifetimeSource::TooLong),
-        // Rounded down, as WeChat does: a token must never be thought to live longer than it does.
+        // Rounded down, as WeChat does: no token may be thought to live longer than it does.
         Some(seconds) if seconds >= 1.0 => (seconds as u64, LifetimeSource::AsGiven),
         Some(seconds) if (0.0..1.0).contains(&seconds) => (60, LifetimeSource::Zero),
         _ => (60, LifetimeSource::Unusable),
@@ -339,11 +348,11 @@ mod tests {
     use crate::platform::failure::Pace;
     use crate::platform::{component, mp};
 
-    static KIND: &CredentialType = &mp::STABLE;
+    static STABLE: &CredentialType = &mp::STABLE;
     const PROBE: ApiCall = mp::PROBE.api();
 
     fn read(body: &str) -> Result<Token, Failure> {
-        token(KIND, "wx1", &["s3cr3t"], 200, body.as_bytes())
+        read_token(STABLE, "wx1", &["s3cr3t"], 200, body.as_bytes())
     }
 
     fn accepted(body: &str) -> (String, u64, LifetimeSource) {
@@ -370,19 +379,19 @@ mod tests {
             let message = read(&body).unwrap_err().message;
             assert_eq!(message.chars().count(), crate::platform::failure::MESSAGE_CHARS_MAX, "{message}");
         }
-        let page = token(KIND, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
+        let page = read_token(STABLE, "wx1", &[], 502, "a ".repeat(4000).as_bytes()).unwrap_err().message;
         assert!(page.starts_with("HTTP status 502: a a"), "{page}");
         assert_eq!(page.chars().count(), crate::platform::failure::MESSAGE_CHARS_MAX, "{page}");
     }
 
     #[test]
     fn a_new_refresh_token_is_taken_along_and_an_unusable_one_does_no_harm() {
-        let kind = &component::AUTHORIZER;
+        let credential_type = &component::AUTHORIZER;
         let body = |refresh: &str| {
             format!(r#"{{"authorizer_access_token":"T","expires_in":9,"authorizer_refresh_token":{refresh}}}"#)
         };
         let read = |refresh: &str| {
-            let token = token(kind, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
+            let token = read_token(credential_type, "wx1", &[], 200, body(refresh).as_bytes()).unwrap();
             token.refresh.map(|secret| secret.expose().to_owned())
         };
         assert_eq!(read(r#""refreshtoken@@@R""#).as_deref(), Some("refreshtoken@@@R"));
@@ -391,7 +400,7 @@ mod tests {
             assert_eq!(read(unusable), None, "{unusable}");
         }
         let torn = body("\"refreshtoken@@@Rx");
-        let failure = token(kind, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
+        let failure = read_token(credential_type, "wx1", &[], 200, torn.trim_end_matches('}').as_bytes()).unwrap_err();
         assert!(!failure.message.contains("Rx"), "{}", failure.message);
     }
 
@@ -491,7 +500,7 @@ mod tests {
     #[test]
     fn a_404_or_a_page_is_not_wechats_and_the_advice_names_base_url() {
         let advice = |status: u16, body: &str| {
-            let failure = token(KIND, "wx1", &[], status, body.as_bytes()).unwrap_err();
+            let failure = read_token(STABLE, "wx1", &[], status, body.as_bytes()).unwrap_err();
             assert_eq!(failure.class, Class::Retry, "{status}");
             failure.advice().into_owned()
         };
@@ -508,7 +517,7 @@ mod tests {
         for (status, body) in [(502, "<html>502</html>"), (429, ""), (200, ""), (200, "{}")] {
             assert!(!advice(status, body).contains("base_url"), "{status} {body}");
         }
-        assert_eq!(token(KIND, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+        assert_eq!(read_token(STABLE, "wx1", &[], 404, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]
@@ -525,38 +534,38 @@ mod tests {
     fn an_errcode_beats_a_token_and_an_http_status_beats_a_token_too() {
         assert_eq!(read(r#"{"errcode":-1,"access_token":"T"}"#).unwrap_err().errcode, Some(-1));
         let answer = br#"{"access_token":"T","expires_in":9}"#;
-        let failure = token(KIND, "wx1", &["s"], 502, answer).unwrap_err();
+        let failure = read_token(STABLE, "wx1", &["s"], 502, answer).unwrap_err();
         assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::Ambiguous));
         assert!(!failure.message.contains("\"T\""), "{}", failure.message);
-        assert_eq!(token(KIND, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
+        assert_eq!(read_token(STABLE, "wx1", &["s"], 500, br#"{"errcode":40013}"#).unwrap_err().errcode, Some(40013));
     }
 
     #[test]
     fn only_the_three_token_errors_make_a_probe_say_dead() {
-        assert_eq!(probe(PROBE, 200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
+        assert_eq!(read_probe(PROBE, 200, br#"{"ip_list":["1.2.3.4"]}"#), Probe::Alive);
         for code in [40001, 40014, 42001] {
-            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
+            assert_eq!(read_probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Dead(code));
         }
         for body in ["", "{}", "<html>", r#"{"errcode":48017}"#, r#"{"errcode":-1,"ip_list":[]}"#] {
-            assert_eq!(probe(PROBE, 200, body.as_bytes()), Probe::Unknown, "{body}");
+            assert_eq!(read_probe(PROBE, 200, body.as_bytes()), Probe::Unknown, "{body}");
         }
         for code in [45_009, 45_011, 48_001, 60_020, 61_007, 99_999] {
-            assert_eq!(probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
+            assert_eq!(read_probe(PROBE, 200, format!(r#"{{"errcode":{code}}}"#).as_bytes()), Probe::Withheld(code));
         }
-        assert_eq!(probe(PROBE, 502, br#"{"ip_list":[]}"#), Probe::Unknown);
+        assert_eq!(read_probe(PROBE, 502, br#"{"ip_list":[]}"#), Probe::Unknown);
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_break_the_reader(status in 100u16..600, body: Vec<u8>) {
-            let _ = token(KIND, "wx1", &["s"], status, &body);
-            let _ = probe(PROBE, status, &body);
+            let _ = read_token(STABLE, "wx1", &["s"], status, &body);
+            let _ = read_probe(PROBE, status, &body);
         }
 
         #[test]
         fn what_is_taken_is_always_printable(text in "\\PC{0,40}") {
             let body = serde_json::json!({"access_token": text, "expires_in": 9}).to_string();
-            if let Ok(token) = token(KIND, "wx1", &["s"], 200, body.as_bytes()) {
+            if let Ok(token) = read_token(STABLE, "wx1", &["s"], 200, body.as_bytes()) {
                 proptest::prop_assert!(!token.value.is_empty());
                 proptest::prop_assert!(token.value.iter().all(|b| (0x21..=0x7e).contains(b)));
             }

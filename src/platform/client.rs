@@ -1,8 +1,8 @@
-//! Talks to WeChat: one HTTPS call, one answer, under one deadline.
+//! The HTTPS client for the platforms: one call, one answer, one deadline.
 //!
-//! Never sends a call twice, follows no redirect, reuses no connection: every call is one call that somebody decided on,
-//! so a quota can be counted and a lost answer is known to be lost. A host at fault is left for the next call; only a
-//! call that never left this machine goes to one further host at once.
+//! Never repeats a call, follows a redirect or reuses a connection: each call is one that the refresher decided on, so
+//! quotas can be counted and a lost answer is known to be lost. After a failure the next call goes to another host. Only a
+//! call that certainly was not sent goes to one further host at once.
 
 mod options;
 
@@ -28,20 +28,20 @@ use crate::platform::{CredentialType, FetchParams, HttpRequest, PLATFORMS};
 /// The largest answer read; WeChat's are below 1 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What a call to WeChat comes to. The real one is [`Client`].
+/// The platforms' API, as the refresher uses it: [`Client`], or a simulation in tests.
 pub trait Upstream: Send + Sync {
-    /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
+    /// One call for a value. `deadline` covers everything, from looking up the name to the last byte.
     fn fetch<'a>(
         &'a self,
-        kind: &'a CredentialType,
-        ask: FetchParams<'a>,
+        credential_type: &'a CredentialType,
+        params: FetchParams<'a>,
         deadline: Duration,
     ) -> UpstreamFuture<'a, Result<Token, Failure>>;
 
-    /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
+    /// Finds out by a cheap call whether the platform accepts the value. `Unknown` for a type without such a call.
     fn probe<'a>(
         &'a self,
-        kind: &'a CredentialType,
+        credential_type: &'a CredentialType,
         base_url: &'a str,
         value: &'a [u8],
         deadline: Duration,
@@ -54,40 +54,40 @@ pub type UpstreamFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 impl Upstream for Client {
     fn fetch<'a>(
         &'a self,
-        kind: &'a CredentialType,
-        ask: FetchParams<'a>,
+        credential_type: &'a CredentialType,
+        params: FetchParams<'a>,
         deadline: Duration,
     ) -> UpstreamFuture<'a, Result<Token, Failure>> {
-        Box::pin(async move { Client::fetch(self, kind, &ask, deadline).await })
+        Box::pin(async move { Client::fetch(self, credential_type, &params, deadline).await })
     }
 
     fn probe<'a>(
         &'a self,
-        kind: &'a CredentialType,
+        credential_type: &'a CredentialType,
         base_url: &'a str,
         value: &'a [u8],
         deadline: Duration,
     ) -> UpstreamFuture<'a, Probe> {
-        Box::pin(Client::probe(self, kind, base_url, value, deadline))
+        Box::pin(Client::probe(self, credential_type, base_url, value, deadline))
     }
 }
 
-/// The client. Cheap to clone; clones share what is known of the hosts.
+/// The client. Cheap to clone; clones share what is known about the hosts.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     groups: Arc<[HostGroup]>,
 }
 
-/// The hosts behind one base URL; shared by all apps that use it.
+/// The hosts in place of one base URL, for all apps that use it.
 #[derive(Debug)]
 struct HostGroup {
     base_url: String,
-    /// Held for picking and noting only, never over a call.
+    /// Locked to choose a host and to record a result, never during a call.
     hosts: Mutex<Hosts>,
 }
 
-/// Why no client could be built: always something in the configuration.
+/// Why the client cannot be built. The cause is always in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientBuildError {
     #[error("upstream.ca_file {path}: {reason}")]
@@ -99,12 +99,12 @@ pub enum ClientBuildError {
 }
 
 impl Client {
-    /// Builds the client. Reads `ca_file`; connects nowhere.
+    /// Reads `ca_file`. Connects to nothing.
     pub fn new(config: &ClientOptions) -> Result<Client, ClientBuildError> {
         Client::with_resolver(config, None)
     }
 
-    /// Names are looked up by the system, unless a test brings a resolver.
+    /// The system looks names up, unless a test brings a resolver.
     fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, ClientBuildError> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(config)?)
@@ -115,11 +115,11 @@ impl Client {
             .retry(reqwest::retry::never())
             .referer(false)
             .http1_only()
-            // No connection is kept and reqwest keeps no addresses, so every call looks its host's name up anew.
+            // No connection is kept, and reqwest keeps no addresses: every call looks its host's name up again.
             .pool_max_idle_per_host(0)
             .no_proxy();
         if let Some(proxy) = &config.proxy {
-            // The reason is enough: the proxy's address may hold a password.
+            // The reason is enough: the proxy's address may contain a password.
             let proxy = reqwest::Proxy::all(proxy).map_err(|error| ClientBuildError::Proxy(chain(error)))?;
             builder = builder.proxy(proxy);
         }
@@ -128,42 +128,52 @@ impl Client {
         Ok(Client { http, groups: groups(config).into() })
     }
 
-    /// One call for a value. `deadline` covers everything from the look-up of the name to the last byte.
+    /// See [`Upstream::fetch`].
     pub async fn fetch(
         &self,
-        kind: &CredentialType,
-        ask: &FetchParams<'_>,
+        credential_type: &CredentialType,
+        params: &FetchParams<'_>,
         deadline: Duration,
     ) -> Result<Token, Failure> {
-        let hidden: Vec<&str> = [ask.secret.expose(), ask.token].into_iter().filter(|text| !text.is_empty()).collect();
-        let caller = Caller { base_url: ask.base_url, appid: ask.appid, hidden: &hidden };
-        let request = |base_url: &str| (kind.request)(&FetchParams { base_url, ..*ask });
-        let (turn, answered) = self.reach(&caller, request, deadline).await;
+        let hidden: Vec<&str> =
+            [params.secret.expose(), params.token].into_iter().filter(|text| !text.is_empty()).collect();
+        let caller = Caller { base_url: params.base_url, appid: params.appid, hidden: &hidden };
+        let request = |base_url: &str| (credential_type.request)(&FetchParams { base_url, ..*params });
+        let (attempt, answered) = self.call_a_host(&caller, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
-            answer::token(kind, ask.appid, &hidden, status, &body)
-                .map(|token| token.within(kind.life_ms_max))
-                .map_err(|failure| turn.refused(hosts::named(failure, &turn.pick.base_url)))
+            answer::read_token(credential_type, params.appid, &hidden, status, &body)
+                .map(|token| token.within(credential_type.life_ms_max))
+                .map_err(|failure| attempt.record_refusal(hosts::with_host_name(failure, &attempt.pick.base_url)))
         });
         if result.is_ok() {
-            turn.answered();
+            attempt.record_answer();
         }
         result
     }
 
-    /// Asks whether WeChat accepts the value, by a read that costs next to nothing. `Unknown` where there is none.
-    pub async fn probe(&self, kind: &CredentialType, base_url: &str, value: &[u8], deadline: Duration) -> Probe {
-        let (Some(call), Ok(value)) = (kind.probe, std::str::from_utf8(value)) else { return Probe::Unknown };
+    /// See [`Upstream::probe`].
+    pub async fn probe(
+        &self,
+        credential_type: &CredentialType,
+        base_url: &str,
+        value: &[u8],
+        deadline: Duration,
+    ) -> Probe {
+        let (Some(call), Ok(value)) = (credential_type.probe, std::str::from_utf8(value)) else {
+            return Probe::Unknown;
+        };
         let caller = Caller { base_url, appid: "", hidden: &[value] };
-        match self.reach(&caller, |base_url| (call.request)(base_url, value), deadline).await {
-            (turn, Ok((status, body))) => {
-                let probe = answer::probe(call.api(), status, &body);
+        match self.call_a_host(&caller, |base_url| (call.request)(base_url, value), deadline).await {
+            (attempt, Ok((status, body))) => {
+                let probe = answer::read_probe(call.api(), status, &body);
                 if matches!(probe, Probe::Unknown | Probe::Withheld(_))
-                    && let Err(failure) = answer::read(call.api(), &kind.answer_fields, "", &[value], status, &body)
+                    && let Err(failure) =
+                        answer::read_answer(call.api(), &credential_type.answer_fields, "", &[value], status, &body)
                 {
-                    // It says nothing of the token, but perhaps of the host.
-                    turn.refused(hosts::named(failure, &turn.pick.base_url));
+                    // That says nothing about the token, but perhaps about the host.
+                    attempt.record_refusal(hosts::with_host_name(failure, &attempt.pick.base_url));
                 } else {
-                    turn.answered();
+                    attempt.record_answer();
                 }
                 probe
             }
@@ -171,29 +181,33 @@ impl Client {
         }
     }
 
-    /// One call to the host whose turn it is. If it certainly was not sent, to one further host within the deadline.
-    async fn reach(
+    /// Calls the host that [`Hosts::pick`] gives. If the call certainly was not sent, calls one further host within the
+    /// deadline.
+    async fn call_a_host(
         &self,
         caller: &Caller<'_>,
         request: impl Fn(&str) -> HttpRequest,
         deadline: Duration,
     ) -> (HostAttempt<'_>, Result<(u16, Bytes), Failure>) {
         let end = Instant::now() + deadline;
-        let turn = self.turn(caller.base_url);
-        let lost = match self.call(request(&turn.pick.base_url), deadline).await {
-            Ok(answered) => return (turn, Ok(answered)),
+        let attempt = self.choose_host(caller.base_url);
+        let lost = match self.call(request(&attempt.pick.base_url), deadline).await {
+            Ok(answered) => return (attempt, Ok(answered)),
             Err(lost) => lost,
         };
-        let may_move = lost.may_move();
-        let failure = turn.lost(lost, caller);
+        let may_try_other_host = lost.may_try_other_host();
+        let failure = attempt.record_no_answer(lost, caller);
         let left = end.saturating_duration_since(Instant::now());
-        let Some(next) = turn.other().filter(|_| may_move && !left.is_zero()) else { return (turn, Err(failure)) };
+        let Some(next) = attempt.other().filter(|_| may_try_other_host && !left.is_zero()) else {
+            return (attempt, Err(failure));
+        };
         let answered = self.call(request(&next.pick.base_url), left).await;
-        let answered = answered.map_err(|lost| next.lost(lost, caller));
+        let answered = answered.map_err(|lost| next.record_no_answer(lost, caller));
         (next, answered)
     }
 
-    fn turn(&self, base_url: &str) -> HostAttempt<'_> {
+    /// The host of the next call, as far as `base_url` has several.
+    fn choose_host(&self, base_url: &str) -> HostAttempt<'_> {
         let group = self.groups.iter().find(|group| group.base_url == base_url.trim_end_matches('/'));
         let pick = group.and_then(|group| group.hosts.lock().pick(clock::boot_ms()));
         HostAttempt { group, pick: pick.unwrap_or_else(|| ChosenHost::only(base_url)) }
@@ -224,7 +238,7 @@ impl Client {
     }
 }
 
-/// Which base URLs have several hosts, or one in place of another.
+/// The base URLs that have several hosts, or another host in their place.
 fn groups(config: &ClientOptions) -> Vec<HostGroup> {
     let group = |base_url: &str, hosts| HostGroup { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
     let own = config.base_url.trim_end_matches('/');
@@ -233,63 +247,64 @@ fn groups(config: &ClientOptions) -> Vec<HostGroup> {
     Hosts::of(&config.hosts).map(|hosts| group(own, hosts)).into_iter().chain(others).collect()
 }
 
-/// On whose behalf a call is made, for what is said about it.
+/// Whose call it is, for messages about it.
 struct Caller<'a> {
     base_url: &'a str,
     appid: &'a str,
     hidden: &'a [&'a str],
 }
 
-/// A call's host.
+/// A call to one host, and what its end says about that host.
 struct HostAttempt<'c> {
     group: Option<&'c HostGroup>,
     pick: ChosenHost,
 }
 
 impl<'c> HostAttempt<'c> {
+    /// Another host for the same call, if there is one.
     fn other(&self) -> Option<HostAttempt<'c>> {
         let group = self.group?;
         let pick = group.hosts.lock().pick_other(&self.pick, clock::boot_ms())?;
         Some(HostAttempt { group: Some(group), pick })
     }
 
-    /// No answer: a failure that names the host.
-    fn lost(&self, lost: NoAnswer, caller: &Caller<'_>) -> Failure {
+    /// There was no answer. Returns a failure that names the host.
+    fn record_no_answer(&self, lost: NoAnswer, caller: &Caller<'_>) -> Failure {
         let by_tls = lost.by_tls;
-        let failure = hosts::named(lost.into_failure(caller.appid, caller.hidden), &self.pick.base_url);
-        self.failed(failure, by_tls)
+        let failure = hosts::with_host_name(lost.into_failure(caller.appid, caller.hidden), &self.pick.base_url);
+        self.record_failure(failure, by_tls)
     }
 
-    /// An answer without a value.
-    fn refused(&self, failure: Failure) -> Failure {
-        self.failed(failure, false)
+    /// The answer had no value. Returns the failure.
+    fn record_refusal(&self, failure: Failure) -> Failure {
+        self.record_failure(failure, false)
     }
 
-    /// Notes what the failure says about the host, and hands it back.
-    fn failed(&self, failure: Failure, by_tls: bool) -> Failure {
-        if !hosts::is_at_fault(&failure) {
-            // No call went out, or the host answered in WeChat's words.
+    /// Records what the failure says about the host. Returns the failure.
+    fn record_failure(&self, failure: Failure, by_tls: bool) -> Failure {
+        if !hosts::is_host_fault(&failure) {
+            // No call was sent, or the host is well and refuses.
             if failure.delivery == Delivery::Answered {
-                self.answered();
+                self.record_answer();
             }
             return failure;
         }
         let Some(group) = self.group else { return failure };
-        let rest_ms = group.hosts.lock().failed(&self.pick, clock::boot_ms());
-        // With no other host to go to, the failure by itself says it all.
-        let (Some(rest_ms), Some(_)) = (rest_ms, self.other()) else { return failure };
-        let (rest_s, advice) = (rest_ms / 1000, failure.advice());
+        let avoid_ms = group.hosts.lock().record_failure(&self.pick, clock::boot_ms());
+        // If there is no other host, the failure itself says everything.
+        let (Some(avoid_ms), Some(_)) = (avoid_ms, self.other()) else { return failure };
+        let (avoided_for_s, advice) = (avoid_ms / 1000, failure.advice());
         if by_tls {
-            error!(rest_s, %advice, "TLS with an API host failed; it is not called for a while: {failure}");
+            error!(avoided_for_s, %advice, "TLS handshake with an API host failed; it is not called for a while: {failure}");
         } else {
-            warn!(rest_s, %advice, "an API host is at fault; it is not called for a while: {failure}");
+            warn!(avoided_for_s, %advice, "an API host failed; it is not called for a while: {failure}");
         }
         failure
     }
 
-    fn answered(&self) {
+    fn record_answer(&self) {
         let Some(group) = self.group else { return };
-        if group.hosts.lock().answered(&self.pick) {
+        if group.hosts.lock().record_answer(&self.pick) {
             info!(host = hosts::name(&self.pick.base_url), "the API host answers again");
         }
     }
@@ -299,10 +314,10 @@ impl<'c> HostAttempt<'c> {
 struct NoAnswer {
     class: Class,
     delivery: Delivery,
-    /// A certificate, or something that speaks no TLS: worth an operator's eye.
+    /// The certificate is not accepted, or the other end does not speak TLS: the operator should know.
     by_tls: bool,
     network: Option<NetworkFault>,
-    /// This process has no file descriptor left: says nothing about the host.
+    /// This process has no file descriptor left. That says nothing about the host.
     no_descriptor: bool,
     message: String,
 }
@@ -316,9 +331,9 @@ impl NoAnswer {
         Failure { class: self.class, network: self.network, ..Failure::transport(appid, self.delivery, message) }
     }
 
-    /// WeChat can't have seen it, so another host may have it at once. Not after trouble with TLS: somebody may sit in
-    /// between, and an answer from elsewhere would hide that.
-    fn may_move(&self) -> bool {
+    /// The call was not sent, so another host may be called at once. Not after trouble with TLS: something may intercept
+    /// the connection, and an answer from another host would hide that.
+    fn may_try_other_host(&self) -> bool {
         self.class == Class::Retry && self.delivery == Delivery::NotSent && !self.by_tls && !self.no_descriptor
     }
 }

@@ -3,20 +3,21 @@
 //! Pages: "获取第三方平台 component_access_token" (api_component_token), "获取/刷新接口调用令牌" (api_authorizer_token),
 //! "验证票据推送" (component_verify_ticket).
 //!
-//! Three things follow from each other: WeChat *pushes* a verify ticket every ten minutes, good for twelve hours; with
-//! it and the component's secret comes the component token; with that and an account's refresh token comes the
-//! account's own access token, which is used as any account's is. The refresh token comes once, from the account's
-//! administrator, and perhaps anew with any answer: it must not be lost.
+//! One follows from the other. WeChat *pushes* a verify ticket every ten minutes, which is good for twelve hours. With it
+//! and the component's secret the component token is fetched. With that and an account's refresh token the account's own
+//! access token is fetched, which is used like any account's. The refresh token comes once, when the account's
+//! administrator authorises the component, and any answer may replace it: it must not be lost.
 
 use serde_json::json;
 
+use super::errcodes::COMPONENT_ERRCODES;
 use super::{
     AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal, mp,
 };
 
 const NAME: &str = "component";
 
-/// What an `[[app]]` of `kind = "component"` is.
+/// What an `[[app]]` with `platform = "component"` is.
 pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: mp::PLATFORM.base_url,
@@ -26,10 +27,11 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: mp::PLATFORM.usual_id,
+    errcodes: &COMPONENT_ERRCODES,
 };
 
-/// What an `[[app.authorizer]]` is. No `kind` of its own: it stands below its component and is not in
-/// [`super::PLATFORMS`]. Its tickets are any account's.
+/// What an `[[app.authorizer]]` is. It has no setting `platform`: it stands below its component and is not in
+/// [`super::PLATFORMS`]. Its tickets are those of any account.
 pub static AUTHORIZERS: Platform = Platform {
     name: "authorizer",
     base_url: mp::PLATFORM.base_url,
@@ -39,28 +41,29 @@ pub static AUTHORIZERS: Platform = Platform {
     tickets: mp::PLATFORM.tickets,
     has_agents: false,
     usual_id: mp::PLATFORM.usual_id,
+    errcodes: &COMPONENT_ERRCODES,
 };
 
-/// Mints each time, at any time. How long the token before it lives on is not published: taken as with the classic
-/// token. So there is one owner, renewal comes well ahead of the end, and after an answer that was lost the old value
-/// is trusted for the classic token's five minutes at most, while it is asked again.
+/// Each call makes a new token. WeChat does not publish how long the one before it lives on: taken to be as with the
+/// classic token. So one node fetches, renewal comes well ahead of the end, and after a lost answer the old value is
+/// trusted for the classic token's five minutes at most, while the call is repeated.
 pub static COMPONENT: CredentialType = CredentialType {
     id: "component_token",
     key: "component_access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields::of("component_access_token"),
-    api: ApiCall { platform: NAME, call: ApiEndpoint::ComponentToken },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::ComponentToken },
     needs_token: false,
-    request: component,
-    // Reads that a component token alone may do have quotas of their own.
+    request: component_token_request,
+    // The cheap calls that a component token may make have small quotas.
     probe: None,
     can_force: false,
-    // Not published; the classic token's.
+    // Not published; taken to be that of the classic token.
     quota: Quota::daily(2_000),
 };
 
-/// As [`COMPONENT`], for one account. The refresh token stands in the secret's place.
+/// As [`COMPONENT`], for one account. The refresh token takes the secret's place.
 pub static AUTHORIZER: CredentialType = CredentialType {
     id: "authorizer_token",
     key: "access_token",
@@ -71,36 +74,36 @@ pub static AUTHORIZER: CredentialType = CredentialType {
         refresh: Some("authorizer_refresh_token"),
         ..AnswerFields::of("authorizer_access_token")
     },
-    api: ApiCall { platform: NAME, call: ApiEndpoint::AuthorizerToken },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::AuthorizerToken },
     needs_token: true,
-    request: authorizer,
+    request: authorizer_token_request,
     probe: Some(mp::PROBE),
     can_force: false,
-    // There is one a day, says the page, and gives no number: a cautious guess, many times what renewals take.
+    // The page says that there is one for each day and gives no number: a cautious guess, many times what renewals take.
     quota: Quota::daily(500),
 };
 
 /// The second built-in name of an account's token, beside `access_token:<appid>`.
 pub const AUTHORIZER_KEY: &str = "authorizer_access_token";
 
-/// The verify ticket takes the token's place: it is what the call is made with.
-fn component(ask: &FetchParams<'_>) -> HttpRequest {
+/// The verify ticket takes the token's place.
+fn component_token_request(params: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
-        "component_appid": ask.appid,
-        "component_appsecret": ask.secret.expose(),
-        "component_verify_ticket": ask.token,
+        "component_appid": params.appid,
+        "component_appsecret": params.secret.expose(),
+        "component_verify_ticket": params.token,
     });
-    HttpRequest::post(ask.base_url, "/cgi-bin/component/api_component_token", &body)
+    HttpRequest::post(params.base_url, "/cgi-bin/component/api_component_token", &body)
 }
 
-fn authorizer(ask: &FetchParams<'_>) -> HttpRequest {
+fn authorizer_token_request(params: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
-        "component_appid": ask.component,
-        "authorizer_appid": ask.appid,
-        "authorizer_refresh_token": ask.secret.expose(),
+        "component_appid": params.component,
+        "authorizer_appid": params.appid,
+        "authorizer_refresh_token": params.secret.expose(),
     });
-    let query = vec![("component_access_token", ask.token.to_owned())];
-    HttpRequest { query, ..HttpRequest::post(ask.base_url, "/cgi-bin/component/api_authorizer_token", &body) }
+    let query = vec![("component_access_token", params.token.to_owned())];
+    HttpRequest { query, ..HttpRequest::post(params.base_url, "/cgi-bin/component/api_authorizer_token", &body) }
 }
 
 #[cfg(test)]
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn an_account_is_asked_for_with_its_components_name_and_token() {
         let secret = Secret::new("REFRESH".into());
-        let ask = FetchParams {
+        let params = FetchParams {
             base_url: "https://a/",
             appid: "wxauth",
             secret: &secret,
@@ -119,7 +122,7 @@ mod tests {
             component: "wxcomp",
             force: false,
         };
-        let sent = (AUTHORIZER.request)(&ask);
+        let sent = (AUTHORIZER.request)(&params);
         assert_eq!(sent.url, "https://a/cgi-bin/component/api_authorizer_token");
         assert_eq!(sent.query, [("component_access_token", "COMPONENT".to_owned())]);
         let body: serde_json::Value = serde_json::from_str(&sent.body.unwrap()).unwrap();
@@ -132,7 +135,7 @@ mod tests {
     #[test]
     fn a_component_is_asked_for_with_its_secret_and_the_pushed_ticket() {
         let secret = Secret::new("SECRET".into());
-        let ask = FetchParams {
+        let params = FetchParams {
             base_url: "https://a",
             appid: "wxcomp",
             secret: &secret,
@@ -140,7 +143,7 @@ mod tests {
             component: "",
             force: false,
         };
-        let sent = (COMPONENT.request)(&ask);
+        let sent = (COMPONENT.request)(&params);
         assert_eq!(sent.url, "https://a/cgi-bin/component/api_component_token");
         let body: serde_json::Value = serde_json::from_str(&sent.body.unwrap()).unwrap();
         let expected = json!({

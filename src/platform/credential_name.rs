@@ -23,17 +23,17 @@ impl CredentialName {
         CredentialName::ComponentToken,
     ];
 
-    /// What a kind of credential is to an alias.
-    pub fn of(kind: &CredentialType) -> Option<CredentialName> {
-        CredentialName::ALL.into_iter().find(|of| of.is(kind))
+    /// The name of a type of credential.
+    pub fn of(credential_type: &CredentialType) -> Option<CredentialName> {
+        CredentialName::ALL.into_iter().find(|of| of.is(credential_type))
     }
 
-    /// Whether it is about credentials of that kind.
-    pub fn is(self, kind: &CredentialType) -> bool {
-        self.word() == kind.key
+    /// Whether credentials of that type have this name.
+    pub fn is(self, credential_type: &CredentialType) -> bool {
+        self.word() == credential_type.key
     }
 
-    /// The word in the configuration; a kind's `key` too.
+    /// The word in the configuration, which is also the type's `key`.
     pub fn word(self) -> &'static str {
         match self {
             CredentialName::AccessToken => "access_token",

@@ -1,7 +1,7 @@
-//! A call that brought no token: whose fault it is, whether asking again can help, and what to do about it.
+//! Why a call brought no token: what the refresher should do about it, and what the operator should do.
 //!
-//! Pure. What an error code means is in [`errcodes`], by platform, call and code; texts change, so they are searched for the
-//! IP and the rid and nothing else.
+//! Pure. What an error code means is in [`errcodes`], by platform, call and code. Never judges by an answer's text, which
+//! may change: a text is only searched for the IP and the rid.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -14,13 +14,13 @@ use crate::platform::{ApiCall, ApiEndpoint};
 /// What the refresher should do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Passes by itself: ask again with backoff.
+    /// It passes by itself: try again with backoff.
     Retry,
-    /// WeChat named a time before which asking is useless or harmful.
+    /// Trying again before a certain time is useless or harmful.
     Wait(Wait),
-    /// Somebody has to change something; look again now and then.
+    /// Somebody has to change something: try again now and then.
     Operator(Pace),
-    /// This program sent something it should not have.
+    /// The fault is in this program.
     Internal,
 }
 
@@ -29,16 +29,16 @@ pub enum Class {
 pub enum Wait {
     /// At least so many milliseconds.
     AtLeastMs(u64),
-    /// A daily quota is gone: until midnight in UTC+8. WeChat does not publish the hour, so look now and then.
+    /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
     NextDay,
-    /// The interface is blocked for a while, and longer each time it is met blocked again.
+    /// The interface is blocked for a while, and for longer each time a call meets the block again.
     Doubling { first_ms: u32, most_ms: u32 },
 }
 
-/// How often to look whether the operator has acted.
+/// How often to find out whether the operator has acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Every one to five minutes: the repair is expected soon.
+    /// Every one to five minutes: it is expected to be repaired soon.
     Soon,
     /// Every ten to thirty minutes.
     Slow,
@@ -56,51 +56,51 @@ impl Class {
     }
 }
 
-/// How far a failed call got. Decides whether the classic endpoint may have minted a token we never saw.
+/// How far a failed call got. It decides whether the classic endpoint may have made a token that was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// WeChat can't have seen it.
+    /// The platform cannot have received it.
     NotSent,
-    /// It may have reached WeChat and worked.
+    /// The platform may have received it and done it.
     Ambiguous,
-    /// WeChat refused it in so many words.
+    /// The platform has answered, and refused.
     Answered,
 }
 
-/// What a call may need besides a secret.
+/// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The app's own, on purpose.
+    /// The app's secret, on purpose: this node only follows.
     Secret,
     VerifyTicket,
     RefreshToken,
-    /// The state that several nodes share.
-    SharedState,
+    /// The store that the nodes of a cluster share.
+    ClusterStore,
     /// A file descriptor, for a moment.
-    Descriptor,
-    /// WeChat itself: something else answers at `base_url`.
-    Wechat,
+    FileDescriptor,
+    /// The platform: something else answers at `base_url`.
+    Platform,
 }
 
 impl Missing {
     const fn remedy(self) -> BilingualText {
         match self {
-            Missing::SharedState => BilingualText {
-                en: "see why the shared state is out of reach; until it is back, the token is served to its end",
-                zh: "请查明共享状态为何无法访问；恢复之前，token 会一直提供到失效为止",
+            Missing::ClusterStore => BilingualText {
+                en: "see why the cluster store is out of reach; until it is back, the token is served to its end",
+                zh: "请查明集群存储为何无法访问；恢复之前，token 会一直提供到失效为止",
             },
-            Missing::Descriptor => BilingualText {
+            Missing::FileDescriptor => BilingualText {
                 en: descriptors::REMEDY,
                 zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
             },
-            Missing::Wechat => BilingualText {
+            Missing::Platform => BilingualText {
                 en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
                      base_url is put before that of each call",
                 zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
             },
             Missing::Secret => BilingualText {
-                en: "see that a node with the app's secret runs and that this one reaches what they share",
-                zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问它们共享的状态",
+                en: "see that a node with the app's secret runs and that this node reaches it or the cluster store",
+                zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问该节点或集群存储",
             },
             Missing::VerifyTicket => BilingualText {
                 en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
@@ -122,19 +122,19 @@ impl Missing {
 pub struct Failure {
     pub class: Class,
     pub errcode: Option<i64>,
-    /// The call that was refused or held back; none where it does not matter which it was.
+    /// The call that was refused, or that our quota did not allow; none where it does not matter which it was.
     pub api: Option<Box<ApiCall>>,
-    /// What went wrong, fit for a log: no secret, no token, no control characters, at most 200 characters.
+    /// What went wrong. Safe for a log: no secret, no token, no control characters, at most 200 characters.
     pub message: String,
-    /// WeChat's own name for the call; it can be looked up at mp.weixin.qq.com.
+    /// WeChat's request id; it can be looked up at mp.weixin.qq.com.
     pub rid: Option<Box<str>>,
-    /// The address WeChat saw us come from, if it said so.
+    /// The address that the platform saw the call come from, if it said so.
     pub seen_ip: Option<IpAddr>,
     pub delivery: Delivery,
     pub appid: Box<str>,
-    /// What the call could not be made without, if it is not the secret.
+    /// What was missing, if that is why it failed.
     pub missing: Option<Missing>,
-    /// Why there was no answer, if that is why it failed.
+    /// The network's part in it, if that is why it failed.
     pub network: Option<NetworkFault>,
 }
 
@@ -142,7 +142,7 @@ impl Failure {
     /// A failure without an errcode: network, TLS, a broken answer.
     pub fn transport(appid: &str, delivery: Delivery, message: impl Into<String>) -> Failure {
         let mut message = message.into();
-        // An excerpt of an answer is bounded, but something may have been put before it.
+        // An excerpt of an answer is bounded, but the caller may have put something before it.
         if let Some((cut, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
             message.truncate(cut);
         }
@@ -160,13 +160,13 @@ impl Failure {
         }
     }
 
-    /// The platform's refusal. `message` has been scrubbed.
+    /// The platform has refused. `message` has been scrubbed.
     pub fn refused(api: ApiCall, appid: &str, errcode: i64, message: String) -> Failure {
         let rid = find_rid(&message);
-        // It has a field of its own wherever a failure is shown.
+        // The rid has a field of its own wherever a failure is shown.
         let message = rid.as_deref().map_or_else(|| message.clone(), |rid| without_rid(&message, rid));
         Failure {
-            class: errcodes::find(api, errcode).map_or(errcodes::UNKNOWN_CLASS, |row| row.class),
+            class: errcodes::classify(api, errcode),
             errcode: Some(errcode),
             api: Some(Box::new(api)),
             rid,
@@ -179,32 +179,32 @@ impl Failure {
         }
     }
 
-    /// The operator's own files are not in order; nothing was sent.
-    pub fn unusable(appid: &str, message: impl Into<String>) -> Failure {
+    /// The app's secret cannot be read; nothing was sent.
+    pub fn unreadable_secret(appid: &str, message: impl Into<String>) -> Failure {
         Failure { class: Class::Operator(Pace::Slow), ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
-    /// WeChat has not pushed a verify ticket yet, or it has not been handed on; nothing was sent.
+    /// There is no verify ticket yet: WeChat has not pushed one, or its receiver has not written it; nothing was sent.
     pub fn no_ticket(appid: &str) -> Failure {
         let message = "there is no component_verify_ticket yet";
         let class = Class::Operator(Pace::Soon);
         Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
-    /// This process has used up its file descriptors; nothing was sent. That passes, and is nobody else's fault.
+    /// This process has used up its file descriptors; nothing was sent. That passes, and says nothing of the host.
     pub fn no_descriptor(appid: &str, message: impl Into<String>) -> Failure {
-        Failure { missing: Some(Missing::Descriptor), ..Failure::transport(appid, Delivery::NotSent, message) }
+        Failure { missing: Some(Missing::FileDescriptor), ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
-    /// The platform gave a value that this server cannot hold. `sent` is what that says of the value before it.
-    pub fn unholdable(appid: &str, message: String) -> Failure {
+    /// The platform gave a value that is too long for this server. The value before it may have ended.
+    pub fn value_too_long(appid: &str, message: String) -> Failure {
         Failure { class: Class::Internal, ..Failure::transport(appid, Delivery::Ambiguous, message) }
     }
 
-    /// Something answered that is not WeChat's API.
-    pub fn from_elsewhere(appid: &str, delivery: Delivery, message: String) -> Failure {
+    /// Something answered that is not the platform's API.
+    pub fn not_from_platform(appid: &str, delivery: Delivery, message: String) -> Failure {
         Failure {
-            missing: Some(Missing::Wechat),
+            missing: Some(Missing::Platform),
             network: Some(NetworkFault::Answer),
             ..Failure::transport(appid, delivery, message)
         }
@@ -212,32 +212,32 @@ impl Failure {
 
     /// There is no refresh token left to try; nothing was sent.
     pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
-        Failure { missing: Some(Missing::RefreshToken), ..Failure::unusable(appid, reason) }
+        Failure { missing: Some(Missing::RefreshToken), ..Failure::unreadable_secret(appid, reason) }
     }
 
-    /// Other nodes may be renewing it, and the state that they share is out of reach.
-    pub fn no_shared_state(appid: &str, message: String) -> Failure {
-        Failure { missing: Some(Missing::SharedState), ..Failure::transport(appid, Delivery::NotSent, message) }
+    /// Other nodes may be renewing it, and the cluster store is out of reach; nothing was sent.
+    pub fn no_cluster_store(appid: &str, message: String) -> Failure {
+        Failure { missing: Some(Missing::ClusterStore), ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
-    /// This node has no secret of the app: others fetch, it only follows. Nothing was sent, and nothing ever is.
-    pub fn followed(appid: &str) -> Failure {
+    /// This node has no secret of the app: other nodes fetch, this one only follows. Nothing is ever sent.
+    pub fn no_secret(appid: &str) -> Failure {
         let message = "this node has no secret of the app and only follows the nodes that have it";
-        Failure { missing: Some(Missing::Secret), ..Failure::unusable(appid, message) }
+        Failure { missing: Some(Missing::Secret), ..Failure::unreadable_secret(appid, message) }
     }
 
-    /// Our own ledger holds the call back; nothing was sent.
-    pub fn held_back(api: ApiCall, appid: &str, message: String) -> Failure {
+    /// By our own count the quota is used up; nothing was sent.
+    pub fn quota_used_up(api: ApiCall, appid: &str, message: String) -> Failure {
         let class = Class::Wait(Wait::NextDay);
         Failure { class, api: Some(Box::new(api)), ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
-    /// It refuses the token that the call was made with, and says nothing of the secret.
+    /// The platform refuses the token that the call was made with. That says nothing of the secret.
     pub fn refuses_token(&self) -> bool {
         self.row().is_some_and(|row| row.refuses_token)
     }
 
-    /// What is to be done is to give another secret or refresh token.
+    /// The remedy is another secret or refresh token.
     pub fn asks_for_secret(&self) -> bool {
         let is_unread =
             self.delivery == Delivery::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));
@@ -248,12 +248,12 @@ impl Failure {
             }
     }
 
-    /// What its row says, whatever has been made of it since.
-    pub fn class_of_code(&self) -> Class {
+    /// The class that the errcode's row has, even if [`Failure::class`] has been changed since.
+    pub fn class_of_errcode(&self) -> Class {
         self.row().map_or(self.class, |row| row.class)
     }
 
-    /// What the error code says; none without one.
+    /// What the error code means; none without one.
     pub fn meaning(&self) -> Option<BilingualText> {
         self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
     }
@@ -279,7 +279,7 @@ impl Failure {
         let platform = self.api.as_deref().map_or("", |api| api.platform);
         match self.row() {
             Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
-            None => errcodes::unknown_advice(platform),
+            None => errcodes::advice_on_unknown(platform),
         }
     }
 
@@ -303,7 +303,7 @@ impl Failure {
         } else if self.delivery == Delivery::NotSent && matches!(self.class, Class::Operator(_)) {
             BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }
         } else if matches!(self.class, Class::Wait(_)) {
-            self.advice_when_held_back()
+            self.advice_when_quota_is_used_up()
         } else if self.message.contains("certificate") {
             BilingualText {
                 en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
@@ -322,14 +322,14 @@ impl Failure {
         }
     }
 
-    /// Only a classic token can be had from an endpoint with another quota.
-    fn advice_when_held_back(&self) -> BilingualText {
+    /// Only for a classic token there is another endpoint with a quota of its own.
+    fn advice_when_quota_is_used_up(&self) -> BilingualText {
         match self.api.as_deref() {
-            Some(ApiCall { platform: "mp", call: ApiEndpoint::Token }) => BilingualText {
+            Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => BilingualText {
                 en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
                 zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
             },
-            Some(ApiCall { call: ApiEndpoint::Ticket, .. }) => BilingualText {
+            Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => BilingualText {
                 en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
                 zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
             },
@@ -376,11 +376,11 @@ fn without_rid(text: &str, rid: &str) -> String {
 /// The longest text from outside that is kept.
 pub const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Makes a text from outside fit for a log: what is secret goes, a line end becomes a blank and any other control
-/// character a question mark, the rest is cut.
-/// `hidden` are values known to be secret; anything that looks like a token goes as well.
+/// Makes a text from outside safe for a log: secrets become `***`, a line end becomes a blank, any other control
+/// character a question mark, and the rest is cut.
+/// `hidden` are values known to be secret; whatever looks like a token is hidden as well.
 pub fn scrub(text: &str, hidden: &[&str]) -> String {
-    // Fields first: a replaced secret might tear a field's name.
+    // Fields first: a secret that is replaced might be part of a field's name.
     let hide = |text: String, field: &&str| hide_after_field(&text, field);
     let mut text = hide_long_words(&SECRET_FIELDS.iter().fold(text.to_owned(), hide));
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
@@ -401,10 +401,10 @@ pub fn scrub(text: &str, hidden: &[&str]) -> String {
     clean
 }
 
-/// Fields whose values are tokens. They are looked for inside words too: `component_access_token`.
+/// Fields whose values are tokens; also as a part of a longer name, such as `component_access_token`.
 const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "verify_ticket"];
 
-/// Secrets are 32 characters, tokens more; a rid has 26 and an appid 18.
+/// Secrets have 32 characters, tokens more; a rid has 26 and an appid 18.
 const WORD_CHARS_MAX: usize = 31;
 
 fn hide_long_words(text: &str) -> String {
@@ -422,7 +422,7 @@ fn hide_long_words(text: &str) -> String {
     clean
 }
 
-/// `"access_token":"abc` may be torn anywhere: everything from the value's quote to the next one goes.
+/// An answer may be cut anywhere, as in `"access_token":"abc`: everything from the value's quote to the next is hidden.
 fn hide_after_field(text: &str, field: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
@@ -447,7 +447,7 @@ fn hide_after_field(text: &str, field: &str) -> String {
 mod tests {
     use super::*;
 
-    const TOKEN: ApiCall = ApiCall { platform: "mp", call: ApiEndpoint::StableToken };
+    const TOKEN: ApiCall = ApiCall { platform: "mp", endpoint: ApiEndpoint::StableToken };
 
     #[test]
     fn the_ip_and_the_rid_are_found_in_every_shape() {

@@ -1,10 +1,11 @@
-//! Feishu (Lark): the tenant token of an app of one's own, `open.feishu.cn`.
+//! Feishu (Lark): the tenant token of a custom app, `open.feishu.cn`.
 //!
-//! Page: "自建应用获取 tenant_access_token": with 30 minutes and more left the same value, after that a new one, and
-//! both work. Its tokens may be up to 4 KB long.
+//! Page: "自建应用获取 tenant_access_token": while 30 minutes or more are left Feishu gives the same value, after that a
+//! new one, and both work. Tokens may be up to 4 KB long.
 
 use serde_json::json;
 
+use super::errcodes::FEISHU_ERRCODES;
 use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal};
 
 const NAME: &str = "feishu";
@@ -18,6 +19,7 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: |id| id.starts_with("cli_"),
+    errcodes: &FEISHU_ERRCODES,
 };
 
 pub static TOKEN: CredentialType = CredentialType {
@@ -32,15 +34,15 @@ pub static TOKEN: CredentialType = CredentialType {
         message: "msg",
         refresh: None,
     },
-    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::Token },
     needs_token: false,
-    request: token,
+    request: token_request,
     probe: None,
     can_force: false,
     quota: Quota::NONE,
 };
 
-fn token(ask: &FetchParams<'_>) -> HttpRequest {
-    let body = json!({ "app_id": ask.appid, "app_secret": ask.secret.expose() });
-    HttpRequest::post(ask.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
+fn token_request(params: &FetchParams<'_>) -> HttpRequest {
+    let body = json!({ "app_id": params.appid, "app_secret": params.secret.expose() });
+    HttpRequest::post(params.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
 }

@@ -1,7 +1,16 @@
-//! The kinds of credentials, platform by platform: what to send, what comes back, when to renew.
+//! The platforms: for each type of credential what is sent, what comes back, when it is renewed, and what each error
+//! code means.
 //!
-//! All of it is values and pure functions. A new platform is a file here and a line in [`PLATFORMS`]; nothing else in
-//! the house names one. Never sends anything.
+//! | where | what |
+//! |---|---|
+//! | `mp.rs`, `wecom.rs`, `qq.rs`, `feishu.rs`, `component.rs` | a platform each: addresses, requests, renewal rules, quotas |
+//! | `errcodes.rs`, `errcodes/` | a platform each: what an error code means, its class, what to do about it |
+//! | `answer.rs` | an answer's bytes become a token or a [`Failure`] |
+//! | `failure.rs` | why a call brought no token, and the advice for the operator |
+//! | `client.rs`, `hosts.rs` | the HTTPS client, and which of several hosts it calls |
+//!
+//! All but the client is values and pure functions. A new platform is a file here, a file in `errcodes/` and a line in
+//! [`PLATFORMS`]; nothing else in the source names a platform. Never decides when a call is made.
 
 pub mod answer;
 pub mod client;
@@ -21,110 +30,114 @@ pub use credential_name::CredentialName;
 pub use failure::{Class, Delivery, Failure, Pace, Wait};
 
 use crate::secret::Secret;
+use errcodes::ErrcodeTable;
 
 /// Every platform the server keeps credentials for.
 pub static PLATFORMS: &[&Platform] =
     &[&mp::PLATFORM, &wecom::PLATFORM, &qq::PLATFORM, &feishu::PLATFORM, &component::PLATFORM];
 
-/// A platform as the configuration's `kind` names it.
+/// A platform, as the setting `platform` names it.
 #[derive(Debug)]
 pub struct Platform {
     pub name: &'static str,
-    /// Where its API is, unless configured.
+    /// Where its API is, unless `base_url` is configured.
     pub base_url: &'static str,
     /// How the paths of its calls begin.
     pub calls_begin: &'static str,
-    /// Hosts that answer alike, in order of preference; the first is `base_url`.
+    /// Hosts that give the same answers, in order of preference; the first is `base_url`.
     pub hosts: &'static [&'static str],
-    /// Ways to get the access token by the configuration's `endpoint`; the first is the default.
+    /// The access token's endpoints, by the setting `endpoint`; the first is the default.
     pub tokens: &'static [(&'static str, &'static CredentialType)],
-    /// What can be had with the access token, by the configuration's `tickets`.
+    /// The tickets that are fetched with the access token, by the setting `tickets`.
     pub tickets: &'static [(&'static str, &'static CredentialType)],
-    /// One id has several secrets, told apart by the configuration's `agent`.
+    /// One id has several secrets, told apart by the setting `agent`.
     pub has_agents: bool,
-    /// An id looks like this; anything else is worth a warning.
+    /// Whether an id looks as ids of this platform do; another one is worth a warning.
     pub usual_id: fn(&str) -> bool,
+    pub errcodes: &'static ErrcodeTable,
 }
 
-/// A kind of credential.
+/// A type of credential: an access token from one endpoint, or one ticket.
 #[derive(Debug)]
 pub struct CredentialType {
-    /// Names the kind in the state file; never changes.
+    /// Names the type in the state file; never changes.
     pub id: &'static str,
     /// The built-in key is `<key>:<appid>`.
     pub key: &'static str,
     pub renewal: Renewal,
-    /// No value lives longer, whatever another node or a kept state says of it.
+    /// No value lives longer, whatever another node or a state file says.
     pub life_ms_max: u64,
     pub answer_fields: AnswerFields,
-    /// Who answers and which call it is, which decides what an error code means.
+    /// Which call of which platform fetches it: that decides what an error code means.
     pub api: ApiCall,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
     pub request: fn(&FetchParams<'_>) -> HttpRequest,
-    /// A cheap read that any live value may do.
+    /// A cheap call that works with any live value; none is known for some types.
     pub probe: Option<ProbeCall>,
-    /// WeChat can be told to replace a live value; see [`FetchParams::force`].
+    /// The platform can be told to replace a live value; see [`FetchParams::force`].
     pub can_force: bool,
-    /// How often it may be asked.
+    /// How many calls the platform allows.
     pub quota: Quota,
 }
 
-/// A call of a platform. What an error code means belongs to both.
+/// A call of a platform. What an error code means depends on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ApiCall {
     /// As [`Platform::name`]; of an authorizer's own token that of its component.
     pub platform: &'static str,
-    pub call: ApiEndpoint,
+    pub endpoint: ApiEndpoint,
 }
 
-/// The calls whose error codes are told apart.
+/// The endpoints whose error codes have different meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ApiEndpoint {
     /// An app's access token.
     Token,
-    /// The same from the endpoint that hands the token out again.
+    /// The same, from the endpoint that gives the same token again while it lives.
     StableToken,
     /// A ticket.
     Ticket,
     ComponentToken,
     AuthorizerToken,
-    /// The cheap read on which a token is tried.
+    /// The cheap call that shows whether a token works.
     Probe,
 }
 
-/// The cheap read on which a value is tried.
+/// The cheap call that shows whether a value works.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeCall {
     /// Who answers it, as [`Platform::name`].
     pub platform: &'static str,
-    /// (base URL, value)
+    /// Takes the base URL and the value.
     pub request: fn(&str, &str) -> HttpRequest,
 }
 
 impl ProbeCall {
     pub const fn api(&self) -> ApiCall {
-        ApiCall { platform: self.platform, call: ApiEndpoint::Probe }
+        ApiCall { platform: self.platform, endpoint: ApiEndpoint::Probe }
     }
 }
 
-/// Tokens and tickets of two hours, and ten minutes for clocks and roundings.
+/// The longest life of tokens and tickets: two hours, and ten minutes for clocks and rounding.
 const TWO_HOURS: u64 = 7_800_000;
 
-/// How many calls of an endpoint one app may make; `None` where nothing is published. Days are those of UTC+8.
+/// How many calls of an endpoint one app may make; `None` where the platform publishes no number. Days begin at midnight
+/// in UTC+8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub per_day: Option<u64>,
     pub per_hour: Option<u64>,
     pub per_minute: Option<u64>,
-    /// Of the day's calls, those a scheduled renewal leaves to checks, to people, and to values about to die.
+    /// Of the day's calls, those that scheduled renewals leave for verifications, for people and for values that are
+    /// about to end.
     pub reserve: u64,
-    /// Of the day's calls, those that may make WeChat replace a live value.
+    /// Of the day's calls, those that may make the platform replace a live value.
     pub forced_per_day: u64,
 }
 
 impl Quota {
-    /// No bound is known.
+    /// No limit is known.
     pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0, forced_per_day: 0 };
 
     /// So many calls a day, with the usual reserve: a tenth, and five at least.
@@ -132,20 +145,20 @@ impl Quota {
         Quota::NONE.with_daily(per_day)
     }
 
-    /// The same with another bound for the day.
+    /// The same with another limit for the day.
     pub const fn with_daily(self, per_day: u64) -> Quota {
         let reserve = if per_day / 10 < 5 { 5 } else { per_day / 10 };
         Quota { per_day: Some(per_day), reserve, ..self }
     }
 
-    /// What scheduled renewals may use of a day's calls. A tiny quota does not go to the reserve altogether.
+    /// How many of a day's calls scheduled renewals may use. At most half of a small quota is reserved.
     pub fn renewals(&self, per_day: u64) -> u64 {
         per_day - self.reserve.min(per_day / 2)
     }
 }
 
 impl CredentialType {
-    /// A ticket: had with the access token, polled.
+    /// A ticket: fetched with the access token, and polled.
     const fn ticket(
         platform: &'static str,
         id: &'static str,
@@ -154,7 +167,7 @@ impl CredentialType {
         quota: Quota,
     ) -> CredentialType {
         let (renewal, answer_fields, api) =
-            (Renewal::Poll, AnswerFields::of("ticket"), ApiCall { platform, call: ApiEndpoint::Ticket });
+            (Renewal::Poll, AnswerFields::of("ticket"), ApiCall { platform, endpoint: ApiEndpoint::Ticket });
         let (life_ms_max, needs_token, probe, can_force) = (TWO_HOURS, true, None, false);
         CredentialType {
             id,
@@ -178,38 +191,38 @@ impl PartialEq for CredentialType {
     }
 }
 
-/// How the platform answers when asked again, which decides when to ask.
+/// What the platform does when it is asked again: that decides when to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The same value until the last so many milliseconds of a life of two hours; then a new one, the old lives on.
+    /// It gives the same value until the last `window_ms` of a life of two hours, then a new one; the old one lives on.
     Window { window_ms: u64 },
-    /// Each call makes a new value and dooms the one before.
+    /// Each call makes a new value, and the one before it ends soon after.
     Mint,
-    /// The same value until it is dead.
+    /// It gives the same value until that has ended.
     AtEnd,
-    /// The same value and the same lifetime whatever its age; the platform changes it when it likes.
+    /// It gives the same value and the same lifetime, however old the value is, and changes it at any time.
     Poll,
 }
 
-/// Names of the fields of an answer.
+/// The names of an answer's fields.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerFields {
     pub value: &'static str,
     pub life: &'static str,
     pub code: &'static str,
     pub message: &'static str,
-    /// What the next renewal is to be made with, if an answer may bring it.
+    /// The refresh token for the next renewal, if answers may bring one.
     pub refresh: Option<&'static str>,
 }
 
 impl AnswerFields {
-    /// WeChat's usual names around a value field.
+    /// WeChat's usual names, with this one for the value.
     pub const fn of(value: &'static str) -> AnswerFields {
         AnswerFields { value, life: "expires_in", code: "errcode", message: "errmsg", refresh: None }
     }
 }
 
-/// Who asks. No `Debug`: it carries secret and token.
+/// What a request is built from. No `Debug`: it has the secret and a token.
 #[derive(Clone, Copy)]
 pub struct FetchParams<'a> {
     /// Scheme, host and perhaps a port; a trailing slash does no harm.
@@ -217,20 +230,20 @@ pub struct FetchParams<'a> {
     pub appid: &'a str,
     /// The app's secret; of an authorizer its refresh token.
     pub secret: &'a Secret,
-    /// The live value it is fetched with, for kinds that need one; of a component the verify ticket; empty otherwise.
+    /// The live value it is fetched with, for types that need one; of a component the verify ticket; empty otherwise.
     pub token: &'a str,
-    /// Replace the value although it lives; for kinds that can.
+    /// Replace the value although it lives; for types that can.
     pub force: bool,
     /// An authorizer's component; empty otherwise.
     pub component: &'a str,
 }
 
-/// A request before it becomes bytes. No `Debug`: queries and bodies carry secrets and tokens.
+/// A request that has not been sent. No `Debug`: queries and bodies have secrets and tokens.
 pub struct HttpRequest {
-    /// Full address without a query.
+    /// The full address without the query.
     pub url: String,
     pub query: Vec<(&'static str, String)>,
-    /// JSON body; its presence makes the request a POST.
+    /// The JSON body. With one the request is a POST, without a GET.
     pub body: Option<String>,
 }
 
@@ -258,13 +271,16 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn kinds() -> impl Iterator<Item = &'static CredentialType> {
-        PLATFORMS.iter().flat_map(|platform| platform.tokens.iter().chain(platform.tickets)).map(|(_, kind)| *kind)
+    fn types() -> impl Iterator<Item = &'static CredentialType> {
+        PLATFORMS
+            .iter()
+            .flat_map(|platform| platform.tokens.iter().chain(platform.tickets))
+            .map(|(_, credential_type)| *credential_type)
     }
 
     #[test]
     fn ids_are_unique_and_every_platform_has_a_token() {
-        let ids: Vec<&str> = kinds().map(|kind| kind.id).collect();
+        let ids: Vec<&str> = types().map(|credential_type| credential_type.id).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
         assert!(PLATFORMS.iter().all(|platform| !platform.tokens.is_empty()));
     }
@@ -278,11 +294,11 @@ mod tests {
     fn only_a_ticket_needs_a_token_and_a_token_call_never_puts_the_secret_into_the_path() {
         let secret = Secret::new("s3cr3t".into());
         for platform in PLATFORMS {
-            assert!(platform.tokens.iter().all(|(_, kind)| !kind.needs_token));
-            assert!(platform.tickets.iter().all(|(_, kind)| kind.needs_token));
+            assert!(platform.tokens.iter().all(|(_, credential_type)| !credential_type.needs_token));
+            assert!(platform.tickets.iter().all(|(_, credential_type)| credential_type.needs_token));
         }
-        for kind in kinds() {
-            let ask = FetchParams {
+        for credential_type in types() {
+            let params = FetchParams {
                 base_url: "https://a/",
                 appid: "wx1",
                 secret: &secret,
@@ -290,14 +306,14 @@ mod tests {
                 component: "",
                 force: false,
             };
-            let sent = (kind.request)(&ask);
-            assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", kind.id);
+            let sent = (credential_type.request)(&params);
+            assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", credential_type.id);
             let carries = |text: &str| {
                 sent.query.iter().any(|(_, value)| value == text)
                     || sent.body.as_ref().is_some_and(|body| body.contains(text))
             };
-            assert!(carries(if kind.needs_token { "T" } else { "s3cr3t" }), "{}", kind.id);
-            assert!(!kind.needs_token || !carries("s3cr3t"), "{}", kind.id);
+            assert!(carries(if credential_type.needs_token { "T" } else { "s3cr3t" }), "{}", credential_type.id);
+            assert!(!credential_type.needs_token || !carries("s3cr3t"), "{}", credential_type.id);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use serde_json::json;
 
+use super::errcodes::MP_ERRCODES;
 use super::{
     AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, ProbeCall, Quota, Renewal,
 };
@@ -14,7 +15,7 @@ pub static PLATFORM: Platform = Platform {
     name: NAME,
     base_url: "https://api.weixin.qq.com",
     calls_begin: "/cgi-bin/",
-    // The nearest, the general one for disasters, then those of three places.
+    // The nearest host, the one for disasters, then those of three cities.
     hosts: &[
         "https://api.weixin.qq.com",
         "https://api2.weixin.qq.com",
@@ -26,88 +27,91 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[("jsapi", &JSAPI), ("wx_card", &WX_CARD)],
     has_agents: false,
     usual_id: |id| id.strip_prefix("wx").is_some_and(|rest| rest.len() == 16 && rest.bytes().all(hex)),
+    errcodes: &MP_ERRCODES,
 };
 
-/// `stable_token`: the same value until the last 5 minutes unless forced, isolated from the classic one.
+/// `stable_token`: gives the same value until its last 5 minutes, unless forced. Independent of the classic token.
 pub static STABLE: CredentialType = CredentialType {
     id: "stable_token",
     key: "access_token",
     renewal: Renewal::Window { window_ms: 300_000 },
     life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields::of("access_token"),
-    api: ApiCall { platform: NAME, call: ApiEndpoint::StableToken },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::StableToken },
     needs_token: false,
-    request: stable,
+    request: stable_token_request,
     probe: Some(PROBE),
     can_force: true,
-    // Forced: 20 a day, of which half are left to people with other tools.
+    // Forced calls: WeChat allows 20 a day; half of them are left for people with other tools.
     quota: Quota { per_minute: Some(10_000), forced_per_day: 10, ..Quota::daily(500_000) },
 };
 
-/// `token`: mints each time; the value before it lives 5 more minutes.
+/// `token`: each call makes a new token; the one before it lives 5 more minutes.
 pub static CLASSIC: CredentialType = CredentialType {
     id: "token",
     key: "access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields::of("access_token"),
-    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::Token },
     needs_token: false,
-    request: classic,
+    request: classic_token_request,
     probe: Some(PROBE),
     can_force: false,
     // Test accounts have 200: the setting `daily_quota` says so.
     quota: Quota::daily(2_000),
 };
 
-/// Of an authorizer's token too: it is an account's as any other.
-pub const PROBE: ProbeCall = ProbeCall { platform: NAME, request: probe };
+/// Also for an authorizer's token: that is an account's token like any other.
+pub const PROBE: ProbeCall = ProbeCall { platform: NAME, request: probe_request };
 
 /// For signing `wx.config`.
-pub static JSAPI: CredentialType = CredentialType::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi, QUOTA);
+pub static JSAPI: CredentialType =
+    CredentialType::ticket(NAME, "jsapi_ticket", "jsapi_ticket", jsapi_ticket_request, QUOTA);
 
 /// For coupons and cards.
-pub static WX_CARD: CredentialType = CredentialType::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card, QUOTA);
+pub static WX_CARD: CredentialType =
+    CredentialType::ticket(NAME, "wx_card_ticket", "wx_card_ticket", wx_card_ticket_request, QUOTA);
 
-/// "Very limited", says the page on tickets, and gives no number: a cautious guess, three times what polling takes.
+/// The page on tickets says "very limited" and gives no number: a cautious guess, three times what polling takes.
 const QUOTA: Quota = Quota::daily(500);
 
 fn hex(byte: u8) -> bool {
     byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
 }
 
-fn stable(ask: &FetchParams<'_>) -> HttpRequest {
+fn stable_token_request(params: &FetchParams<'_>) -> HttpRequest {
     let body = json!({
         "grant_type": "client_credential",
-        "appid": ask.appid,
-        "secret": ask.secret.expose(),
-        "force_refresh": ask.force,
+        "appid": params.appid,
+        "secret": params.secret.expose(),
+        "force_refresh": params.force,
     });
-    HttpRequest::post(ask.base_url, "/cgi-bin/stable_token", &body)
+    HttpRequest::post(params.base_url, "/cgi-bin/stable_token", &body)
 }
 
-fn classic(ask: &FetchParams<'_>) -> HttpRequest {
+fn classic_token_request(params: &FetchParams<'_>) -> HttpRequest {
     let query = vec![
         ("grant_type", "client_credential".to_owned()),
-        ("appid", ask.appid.to_owned()),
-        ("secret", ask.secret.expose().to_owned()),
+        ("appid", params.appid.to_owned()),
+        ("secret", params.secret.expose().to_owned()),
     ];
-    HttpRequest::get(ask.base_url, "/cgi-bin/token", query)
+    HttpRequest::get(params.base_url, "/cgi-bin/token", query)
 }
 
-fn jsapi(ask: &FetchParams<'_>) -> HttpRequest {
-    ticket(ask, "jsapi")
+fn jsapi_ticket_request(params: &FetchParams<'_>) -> HttpRequest {
+    ticket_request(params, "jsapi")
 }
 
-fn wx_card(ask: &FetchParams<'_>) -> HttpRequest {
-    ticket(ask, "wx_card")
+fn wx_card_ticket_request(params: &FetchParams<'_>) -> HttpRequest {
+    ticket_request(params, "wx_card")
 }
 
-fn ticket(ask: &FetchParams<'_>, what: &str) -> HttpRequest {
-    let query = vec![("access_token", ask.token.to_owned()), ("type", what.to_owned())];
-    HttpRequest::get(ask.base_url, "/cgi-bin/ticket/getticket", query)
+fn ticket_request(params: &FetchParams<'_>, what: &str) -> HttpRequest {
+    let query = vec![("access_token", params.token.to_owned()), ("type", what.to_owned())];
+    HttpRequest::get(params.base_url, "/cgi-bin/ticket/getticket", query)
 }
 
-fn probe(base_url: &str, token: &str) -> HttpRequest {
+fn probe_request(base_url: &str, token: &str) -> HttpRequest {
     HttpRequest::get(base_url, "/cgi-bin/get_api_domain_ip", vec![("access_token", token.to_owned())])
 }

@@ -1,5 +1,6 @@
 //! QQ mini programs: `api.q.qq.com`. The contract and the errors are those of WeChat's classic token.
 
+use super::errcodes::QQ_ERRCODES;
 use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal};
 
 const NAME: &str = "qq";
@@ -13,29 +14,30 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: |id| id.bytes().all(|byte| byte.is_ascii_digit()),
+    errcodes: &QQ_ERRCODES,
 };
 
-/// Mints each time, as WeChat's classic token does. No cheap read is known to try it on.
+/// Each call makes a new token, as with WeChat's classic token. No cheap call is known that shows whether it works.
 pub static TOKEN: CredentialType = CredentialType {
     id: "qq_token",
     key: "access_token",
     renewal: Renewal::Mint,
     life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields::of("access_token"),
-    api: ApiCall { platform: NAME, call: ApiEndpoint::Token },
+    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::Token },
     needs_token: false,
-    request: token,
+    request: token_request,
     probe: None,
     can_force: false,
-    // Not published; the contract is the classic token's.
+    // Not published; taken to be that of the classic token.
     quota: Quota::daily(2_000),
 };
 
-fn token(ask: &FetchParams<'_>) -> HttpRequest {
+fn token_request(params: &FetchParams<'_>) -> HttpRequest {
     let query = vec![
         ("grant_type", "client_credential".to_owned()),
-        ("appid", ask.appid.to_owned()),
-        ("secret", ask.secret.expose().to_owned()),
+        ("appid", params.appid.to_owned()),
+        ("secret", params.secret.expose().to_owned()),
     ];
-    HttpRequest::get(ask.base_url, "/api/getToken", query)
+    HttpRequest::get(params.base_url, "/api/getToken", query)
 }

@@ -1,6 +1,6 @@
-//! What systemd is told: ready, stopping, alive. Without systemd there is nobody to notify, and no error.
+//! Messages to systemd: ready, stopping, alive. Without systemd they do nothing.
 //!
-//! Never waits: systemd may be too busy to take a message, and nothing of ours may stand still for that.
+//! Never waits: systemd may be too busy to take a message, and the server must not stand still for that.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

@@ -174,7 +174,7 @@ impl Header {
         self.body.saturating_sub(self.extras + self.key)
     }
 
-    /// What is wrong with it, whatever follows; in memcached's order. A unauthenticated may log in and nothing else.
+    /// What is wrong with it, whatever follows; in memcached's order. A client without a login may only log in.
     fn fault(&self, unauthenticated: bool, form: Option<&PacketFormat>) -> Option<ResponseStatus> {
         if self.key + self.extras > self.body {
             return Some(ResponseStatus::Unknown);
@@ -275,8 +275,8 @@ fn packet_format(opcode: u8) -> Option<PacketFormat> {
     Some(PacketFormat { verb, quiet, extras, key, value })
 }
 
-/// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; from a `unauthenticated`, who
-/// has yet to log in, no more is taken than a login needs.
+/// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; an `unauthenticated` client
+/// may send no more than a login needs.
 pub fn step(buffer: &[u8], value_bytes_max: usize, unauthenticated: bool) -> PacketStep<'_> {
     if buffer.first().is_some_and(|&magic| magic != MAGIC) {
         return PacketStep::Foreign;
@@ -348,7 +348,7 @@ fn long(extras: &[u8], at: usize) -> u64 {
     extras.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Name and password of a `PLAIN` message: `[authorize] NUL name NUL password`. To act for somebody else is not possible.
+/// Name and password of a `PLAIN` message: `[authorize] NUL name NUL password`. To act for another user is not possible.
 pub fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = message.split(|&byte| byte == 0);
     let (authorize, user, password) = (parts.next()?, parts.next()?, parts.next()?);

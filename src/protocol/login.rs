@@ -1,6 +1,6 @@
 //! Logging in over the text protocol, as `memcached -Y` has it: a `set` of any key whose data is `user password`.
 //!
-//! Pure and restartable like [`super::parse`]. Never more than [`TOKEN_BYTES_MAX`] is asked for from a stranger.
+//! Pure and restartable like [`super::parse`]. Never waits for more than [`TOKEN_BYTES_MAX`] before a login.
 
 use memchr::memchr;
 
@@ -34,7 +34,7 @@ pub enum LoginStep<'a> {
     Close(CloseReason),
 }
 
-/// What stands at the front of a stranger's buffer.
+/// What is at the front of the buffer of a client that has not logged in.
 pub fn login_step(buffer: &[u8]) -> LoginStep<'_> {
     match buffer {
         [0x80, ..] => return LoginStep::Close(CloseReason::Binary),

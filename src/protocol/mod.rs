@@ -146,9 +146,9 @@ pub enum CloseReason {
     LineTooLong,
     /// An HTTP request; answering it would let a web page talk to the cache.
     Http,
-    /// The binary protocol's magic byte where text is spoken: at once, so that a client fails fast and does not hang.
+    /// The binary protocol's first byte where only text is allowed: closed at once, so that a client does not hang.
     Binary,
-    /// Something else where the binary protocol is spoken.
+    /// Something else where only the binary protocol is allowed.
     NotBinary,
     /// A TLS hello on a plain port.
     Tls,

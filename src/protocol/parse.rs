@@ -24,7 +24,7 @@ const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
 
-/// CommandWords of a command line that matter; a line with more is never a valid command, except `get`.
+/// Words of a command line that matter; a line with more is never a valid command, except `get`.
 const WORDS_MAX: usize = 10;
 
 /// The words of a line, counted beyond what is kept.

@@ -1,5 +1,4 @@
-//! One connection to a server whose address is known: TLS, password, deadlines, and what the client library's errors
-//! mean.
+//! Opens one connection to a known address: TLS, login, deadlines. Classifies the client library's errors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use crate::descriptors;
 use crate::files::{self, ReadFault, read_in_background};
 use crate::secret_source::SecretFault;
 
-/// Where one server listens.
+/// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ServerAddress {
     Tcp(String, u16),
@@ -27,70 +26,73 @@ pub(super) enum ServerAddress {
 }
 
 impl ServerAddress {
-    /// Where a cluster's node sends us to: `host:port`, without a host if it is its own.
+    /// The address in a cluster's redirect: `host:port`, without a host if it is the same one.
     pub fn redirected(&self, to: &str) -> Option<ServerAddress> {
         let (host, port) = to.rsplit_once(':')?;
         let port = port.parse().ok()?;
         match (host.trim_start_matches('[').trim_end_matches(']'), self) {
             ("", ServerAddress::Tcp(own, _)) => Some(ServerAddress::Tcp(own.clone(), port)),
-            // It does not know its own address.
+            // The node does not know its own address.
             ("" | "?", _) => None,
             (host, _) => Some(ServerAddress::Tcp(host.to_owned(), port)),
         }
     }
 }
 
-/// With whose name and password to come.
+/// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     AsConfigured,
-    /// To a sentinel: neither has it databases, nor our user.
-    Nameless,
-    OnlyPassword,
+    /// Without user, password and database: to a sentinel.
+    Anonymous,
+    PasswordOnly,
 }
 
-/// Connects within twice the deadline: the host may have to be looked up.
-pub(super) async fn connect(server: &RedisOptions, place: &ServerAddress) -> Result<MultiplexedConnection, RedisFault> {
-    connect_as(server, place, Login::AsConfigured).await
+/// Connects within twice the deadline, because the host name may have to be resolved.
+pub(super) async fn connect(
+    server: &RedisOptions,
+    address: &ServerAddress,
+) -> Result<MultiplexedConnection, RedisFault> {
+    connect_as(server, address, Login::AsConfigured).await
 }
 
 pub(super) async fn connect_as(
     server: &RedisOptions,
-    place: &ServerAddress,
+    address: &ServerAddress,
     login: Login,
 ) -> Result<MultiplexedConnection, RedisFault> {
     let deadline = Duration::from_millis(server.timeout_ms);
-    let client = client(server, place, login).await?;
+    let client = client(server, address, login).await?;
     let options =
         AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(Some(deadline));
     let connecting = client.get_multiplexed_async_connection_with_config(&options);
     let connection = timeout(2 * deadline, connecting).await.map_err(|_| RedisFault::Timeout)?;
-    connection.map_err(|error| fault_at_the_start(&error, server))
+    connection.map_err(|error| fault_while_connecting(&error, server))
 }
 
-/// Listens to these channels.
+/// Subscribes to these channels.
 pub(super) async fn subscribe(
     server: &RedisOptions,
-    place: &ServerAddress,
+    address: &ServerAddress,
     channels: &[&str],
 ) -> Result<Subscriber, RedisFault> {
     let deadline = Duration::from_millis(server.timeout_ms);
-    let client = client(server, place, Login::AsConfigured).await?;
+    let client = client(server, address, Login::AsConfigured).await?;
     let connecting = timeout(2 * deadline, client.get_async_pubsub());
     let mut pubsub =
-        connecting.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_at_the_start(&error, server))?;
+        connecting.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_while_connecting(&error, server))?;
     let subscribing = timeout(2 * deadline, pubsub.subscribe(channels));
-    subscribing.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_at_the_start(&error, server))?;
+    subscribing.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_while_connecting(&error, server))?;
     Ok(Subscriber::new(pubsub, deadline))
 }
 
-/// Reads what may be replaced while we run: the password and the certificates.
-async fn client(server: &RedisOptions, place: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
+/// Reads the password and the certificates, which may be replaced while the server runs.
+async fn client(server: &RedisOptions, address: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
     let deadline = Duration::from_millis(server.timeout_ms);
-    timeout(deadline, read_client(server, place, login)).await.map_err(|_| RedisFault::Timeout)?
+    timeout(deadline, read_client(server, address, login)).await.map_err(|_| RedisFault::Timeout)?
 }
 
-async fn read_client(server: &RedisOptions, place: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
+async fn read_client(server: &RedisOptions, address: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
     let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     if login == Login::AsConfigured {
         settings = settings.set_db(server.db.into());
@@ -98,18 +100,19 @@ async fn read_client(server: &RedisOptions, place: &ServerAddress, login: Login)
     if let (Some(user), Login::AsConfigured) = (&server.user, login) {
         settings = settings.set_username(user);
     }
-    if let (Some(source), Login::AsConfigured | Login::OnlyPassword) = (&server.password, login) {
+    if let (Some(source), Login::AsConfigured | Login::PasswordOnly) = (&server.password, login) {
         settings = settings.set_password(source.read_in_background().await.map_err(unread_password)?.expose());
     }
-    let address = match (place, &server.tls) {
+    let connection_address = match (address, &server.tls) {
         (ServerAddress::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
         (ServerAddress::Tcp(host, port), None) => ConnectionAddr::Tcp(host.clone(), *port),
         (ServerAddress::Tcp(host, port), Some(_)) => {
             ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
         }
     };
-    let info = address.into_connection_info().map_err(|_| RedisFault::Protocol)?.set_redis_settings(settings);
-    match (&server.tls, place) {
+    let info =
+        connection_address.into_connection_info().map_err(|_| RedisFault::Protocol)?.set_redis_settings(settings);
+    match (&server.tls, address) {
         (Some(files), ServerAddress::Tcp(..)) => {
             let certificates = certificates(files).await?;
             Client::build_with_tls(info, certificates).map_err(|_| RedisFault::Files)
@@ -145,7 +148,7 @@ fn unread_password(fault: SecretFault) -> RedisFault {
     if fault == SecretFault::NoDescriptor { RedisFault::NoDescriptor } else { RedisFault::PasswordUnreadable }
 }
 
-/// The fault behind an error on a live connection.
+/// Classifies an error on an open connection.
 pub(super) fn fault_of(error: &RedisError) -> RedisFault {
     if error.is_timeout() {
         return RedisFault::Timeout;
@@ -162,14 +165,14 @@ pub(super) fn fault_of(error: &RedisError) -> RedisFault {
     }
 }
 
-/// The same while connecting.
-fn fault_at_the_start(error: &RedisError, server: &RedisOptions) -> RedisFault {
+/// Classifies an error while connecting.
+fn fault_while_connecting(error: &RedisError, server: &RedisOptions) -> RedisFault {
     let tls = server.tls.is_some();
     match fault_of(error) {
-        // The library's error does not always tell: a look-up that fails for want of one names another reason.
+        // The error does not always say so: a name look-up that fails without descriptors gives another reason.
         RedisFault::Dropped if is_out_of_descriptors(error) || descriptors::are_exhausted() => RedisFault::NoDescriptor,
         RedisFault::Dropped if error.is_connection_refusal() => RedisFault::Unreachable,
-        RedisFault::Dropped if tls && is_of_tls(error) => RedisFault::Tls,
+        RedisFault::Dropped if tls && is_tls_error(error) => RedisFault::Tls,
         RedisFault::Dropped if error.is_connection_dropped() => RedisFault::Dropped,
         RedisFault::Dropped => RedisFault::Unreachable,
         RedisFault::Protocol if tls => RedisFault::Tls,
@@ -183,8 +186,8 @@ fn is_out_of_descriptors(error: &RedisError) -> bool {
     inner.is_some_and(|inner| descriptors::is_caused_by_exhaustion(&**inner))
 }
 
-/// The library hands on what TLS says as a text.
-fn is_of_tls(error: &RedisError) -> bool {
+/// The library has only a text for errors of TLS.
+fn is_tls_error(error: &RedisError) -> bool {
     let text = error.to_string().to_lowercase();
     ["certificate", "alert", "handshake", "corrupt message", "tls"].iter().any(|word| text.contains(word))
 }
@@ -210,20 +213,11 @@ mod tests {
     #[test]
     fn without_a_file_descriptor_a_redis_is_not_blamed_and_no_other_is_gone_to() {
         let of = |errno: rustix::io::Errno| RedisError::from(std::io::Error::from(errno));
-        let server = RedisOptions {
-            at: super::super::options::RedisAt::Unix("/r.sock".into()),
-            tls: None,
-            db: 0,
-            user: None,
-            password: None,
-            password_origin: None,
-            trusted_hosts: Vec::new(),
-            timeout_ms: 500,
-        };
+        let server = RedisOptions::at(super::super::options::RedisAt::Unix("/r.sock".into()));
         for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
-            let fault = fault_at_the_start(&of(errno), &server);
+            let fault = fault_while_connecting(&of(errno), &server);
             assert_eq!((fault, fault.advice()), (RedisFault::NoDescriptor, descriptors::REMEDY));
         }
-        assert_eq!(fault_at_the_start(&of(rustix::io::Errno::CONNREFUSED), &server), RedisFault::Unreachable);
+        assert_eq!(fault_while_connecting(&of(rustix::io::Errno::CONNREFUSED), &server), RedisFault::Unreachable);
     }
 }

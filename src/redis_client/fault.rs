@@ -1,6 +1,6 @@
-//! What a Redis refused, in our own words: whose fault it is and what to do.
+//! The classes of errors of a Redis, each with a text and advice.
 //!
-//! Pure. Nothing of the server's text gets out: it may name keys, and keys may hold secrets.
+//! Pure. Never passes on the server's own text: it may name keys, and keys may hold secrets.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub enum RedisFault {
     Password,
     PasswordUnreadable,
     Files,
-    /// This process has used up its file descriptors. That passes, and says nothing about any server.
+    /// This process is out of file descriptors. That passes, and says nothing about any server.
     NoDescriptor,
     Permission,
     Database,
@@ -26,16 +26,16 @@ pub enum RedisFault {
     Disk,
     Busy,
     Cluster,
-    /// The sentinels know none of that name.
+    /// The sentinels know no master of that name.
     NoMaster,
-    /// A sentinel or a cluster has named a server that the password is not for.
+    /// A sentinel or a cluster named a server that must not get the password.
     Untrusted,
     Protocol,
     Other,
 }
 
 impl RedisFault {
-    /// Every one there is, for those who have words for each.
+    /// All of them.
     pub const ALL: [RedisFault; 20] = [
         RedisFault::Unreachable,
         RedisFault::Timeout,
@@ -59,7 +59,7 @@ impl RedisFault {
         RedisFault::Other,
     ];
 
-    /// By the code that a server's error begins with.
+    /// By the code at the beginning of a server's error.
     pub fn of_code(code: &str) -> Option<RedisFault> {
         Some(match code {
             "NOAUTH" => RedisFault::NoPassword,
@@ -75,7 +75,7 @@ impl RedisFault {
         })
     }
 
-    /// By the text of an error without a code of its own; older servers have several such.
+    /// By the text of an error that has no code of its own, as in older servers.
     pub fn of_text(text: &str) -> Option<RedisFault> {
         let first = text.split(|c: char| !c.is_ascii_uppercase()).next().unwrap_or_default();
         let has = |part: &str| text.contains(part);
@@ -92,7 +92,7 @@ impl RedisFault {
         })
     }
 
-    /// By an error in the two parts that it comes in.
+    /// By the code and the rest of an error.
     pub fn of_server(code: &str, details: Option<&str>) -> RedisFault {
         let details = details.unwrap_or_default();
         RedisFault::of_code(code).or_else(|| RedisFault::of_text(details)).unwrap_or(RedisFault::Other)
@@ -176,7 +176,7 @@ impl RedisFault {
         }
     }
 
-    /// A new connection may help; otherwise this one is as good as any.
+    /// True if a new connection may help.
     pub fn is_about_the_connection(self) -> bool {
         !matches!(
             self,

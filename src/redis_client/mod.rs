@@ -1,8 +1,8 @@
-//! The connection to a Redis: where it is, how to get in, and what its refusals mean.
+//! Connects to a Redis: finds the server (sentinels, cluster), logs in, and classifies its errors. Used by sinks and by the
+//! cluster store.
 //!
-//! Sinks write by it, and nodes share their state by it. `trust` says which of the servers that others name may have
-//! the password. Connects and knows nothing of what is said afterwards. Never
-//! logs; no error of the client library gets out of here, because it may quote keys and addresses.
+//! `password_hosts` decides which servers may get the password. Sends no commands of its users. Never logs, and never
+//! returns an error of the client library, which may quote keys and addresses.
 
 mod client;
 mod fault;
@@ -23,35 +23,35 @@ pub use subscriber::Subscriber;
 use self::options::{RedisAt, RedisOptions};
 use client::ServerAddress;
 
-/// How often a cluster may send us on in one attempt.
+/// How many redirects of a cluster one attempt follows.
 const REDIRECTS_MAX: usize = 3;
 
-/// What is asked of a server before it is taken for the right one.
+/// Which server is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RequiredServer {
-    /// Any that lets us in.
+    /// Any server that accepts the login.
     Any,
-    /// A master that has this key, or would have.
+    /// The master that has this key, or would have it.
     MasterOf(String),
 }
 
-/// A Redis, and what has been learnt of where it is. Every connection is a new one; clones of one share it.
+/// A client of one Redis. Remembers where the server was found. Every connection is a new one.
 pub struct RedisClient {
     server: RedisOptions,
     required: RequiredServer,
-    /// Where a cluster has sent us.
+    /// The last redirect of a cluster.
     redirect: Mutex<Option<ServerAddress>>,
-    /// Where the last connection went.
+    /// The address of the last connection.
     last: Mutex<Option<ServerAddress>>,
 }
 
 impl RedisClient {
-    /// Any server that lets us in; behind sentinels the master.
+    /// A client of any server that accepts the login; behind sentinels, of the master.
     pub fn new(server: RedisOptions) -> RedisClient {
         RedisClient { server, required: RequiredServer::Any, redirect: Mutex::default(), last: Mutex::default() }
     }
 
-    /// The master that has this key, in a cluster too. All keys that are used have its hash tag.
+    /// A client of the master that has this key, also in a cluster. All keys that are used must have its hash tag.
     pub fn of_key(server: RedisOptions, key: &str) -> RedisClient {
         RedisClient { required: RequiredServer::MasterOf(key.to_owned()), ..RedisClient::new(server) }
     }
@@ -61,22 +61,22 @@ impl RedisClient {
         Duration::from_millis(self.server.timeout_ms)
     }
 
-    /// Finds the server, connects, logs in and selects the database; each step has a deadline. Resolves names and
-    /// asks sentinels anew each time, and reads the password and the certificates.
+    /// Finds the server, connects, logs in and selects the database; each step has a deadline. Resolves names, asks the
+    /// sentinels and reads the password and the certificates each time.
     pub async fn connect(&self) -> Result<MultiplexedConnection, RedisFault> {
-        let learnt = self.redirect.lock().clone();
-        if let Some(place) = learnt {
-            match self.connect_to(place).await {
+        let redirect = self.redirect.lock().clone();
+        if let Some(address) = redirect {
+            match self.connect_to(address).await {
                 Ok(connection) => return Ok(connection),
-                // That says nothing about where it is.
+                // That says nothing about the server.
                 Err(RedisFault::NoDescriptor) => return Err(RedisFault::NoDescriptor),
-                // What is configured may know better.
+                // The redirect may be old: go on from what is configured.
                 Err(_) => *self.redirect.lock() = None,
             }
         }
         let mut first = RedisFault::Unreachable;
-        for (at, place) in self.addresses().await?.into_iter().enumerate() {
-            match self.connect_to(place).await {
+        for (at, address) in self.addresses().await?.into_iter().enumerate() {
+            match self.connect_to(address).await {
                 Ok(connection) => return Ok(connection),
                 Err(RedisFault::NoDescriptor) => return Err(RedisFault::NoDescriptor),
                 Err(fault) if at == 0 => first = fault,
@@ -86,20 +86,20 @@ impl RedisClient {
         Err(first)
     }
 
-    /// Listens to these channels where the last connection went; makes one to find out if there was none.
+    /// Subscribes to these channels at the address of the last connection. Connects first if there was none.
     pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscriber, RedisFault> {
         let last = self.last.lock().clone();
-        let place = match last {
-            Some(place) => place,
+        let address = match last {
+            Some(address) => address,
             None => {
                 self.connect().await?;
                 self.last.lock().clone().ok_or(RedisFault::Unreachable)?
             }
         };
-        client::subscribe(&self.server, &place, channels).await
+        client::subscribe(&self.server, &address, channels).await
     }
 
-    /// What an error on one of its connections means. A cluster's word of where to go is remembered.
+    /// Classifies an error on one of its connections, and remembers a redirect.
     pub fn record_error(&self, error: &RedisError) -> RedisFault {
         if let Some((to, _)) = error.redirect_node() {
             self.record_redirect(to);
@@ -107,7 +107,7 @@ impl RedisClient {
         fault_of(error)
     }
 
-    /// The same of one answer in a pipeline; none if it is no refusal.
+    /// Classifies one answer in a pipeline, and remembers a redirect; none if it is no refusal.
     pub fn record_refusal(&self, answer: &Value) -> Option<RedisFault> {
         if let Some(to) = redirect(answer) {
             self.record_redirect(to);
@@ -117,12 +117,12 @@ impl RedisClient {
 
     fn record_redirect(&self, to: &str) {
         let from = self.last.lock().clone();
-        if let Some(place) = from.and_then(|from| from.redirected(to)) {
-            *self.redirect.lock() = Some(place);
+        if let Some(address) = from.and_then(|from| from.redirected(to)) {
+            *self.redirect.lock() = Some(address);
         }
     }
 
-    /// Where it may be, the likeliest first; never empty.
+    /// The addresses to try, the likeliest first; never empty.
     async fn addresses(&self) -> Result<Vec<ServerAddress>, RedisFault> {
         match &self.server.at {
             RedisAt::Tcp { host, port } => Ok(vec![ServerAddress::Tcp(host.clone(), *port)]),
@@ -131,20 +131,20 @@ impl RedisClient {
         }
     }
 
-    /// Connects there, or to where a cluster sends us from there.
-    async fn connect_to(&self, mut place: ServerAddress) -> Result<MultiplexedConnection, RedisFault> {
+    /// Connects to that address, and follows a cluster's redirects.
+    async fn connect_to(&self, mut address: ServerAddress) -> Result<MultiplexedConnection, RedisFault> {
         for _ in 0..=REDIRECTS_MAX {
-            if !password_hosts::may_have_password(&self.server, &place) {
+            if !password_hosts::may_have_password(&self.server, &address) {
                 return Err(RedisFault::Untrusted);
             }
-            let mut connection = client::connect(&self.server, &place).await?;
+            let mut connection = client::connect(&self.server, &address).await?;
             match self.check_role(&mut connection).await? {
                 Some(to) => {
-                    place = place.redirected(&to).ok_or(RedisFault::Cluster)?;
-                    *self.redirect.lock() = Some(place.clone());
+                    address = address.redirected(&to).ok_or(RedisFault::Cluster)?;
+                    *self.redirect.lock() = Some(address.clone());
                 }
                 None => {
-                    *self.last.lock() = Some(place);
+                    *self.last.lock() = Some(address);
                     return Ok(connection);
                 }
             }
@@ -152,8 +152,8 @@ impl RedisClient {
         Err(RedisFault::Cluster)
     }
 
-    /// Whether it is the one that is required; where to go instead, if it says so. A server that wants a password or a
-    /// certificate of ours tells it only now.
+    /// Checks that the server is the one that is wanted; returns where to go instead, if it says so. A server that wants a
+    /// password or a client certificate says so only now.
     async fn check_role(&self, connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisFault> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors().cmd("PING");
@@ -177,9 +177,9 @@ impl RedisClient {
     }
 }
 
-/// By what it says of its role and of a key.
+/// Judges the answers to `ROLE` and `EXISTS`.
 fn judge_role(answers: &[Value]) -> Result<Option<String>, RedisFault> {
-    // First: a replica in a cluster names its master so.
+    // First, because a replica in a cluster names its master by a redirect.
     if let Some(to) = answers.iter().find_map(redirect) {
         return Ok(Some(to.to_owned()));
     }
@@ -190,7 +190,7 @@ fn judge_role(answers: &[Value]) -> Result<Option<String>, RedisFault> {
                 Some(Value::BulkString(role)) if role == b"sentinel" => return Err(RedisFault::Protocol),
                 _ => {}
             },
-            // Older servers know no ROLE, and an ACL may forbid it: then the first write tells. A slot on its way to
+            // Older servers have no ROLE, and an ACL may forbid it: then the first write tells. A slot that is moving to
             // another node (ASK) is still here.
             answer => match refusal(answer) {
                 None
@@ -202,7 +202,7 @@ fn judge_role(answers: &[Value]) -> Result<Option<String>, RedisFault> {
     Ok(None)
 }
 
-/// Where a cluster's node sends us to.
+/// Where a cluster's node redirects to.
 fn redirect(answer: &Value) -> Option<&str> {
     match answer {
         Value::ServerError(error) if error.code() == "MOVED" => error.details()?.split_ascii_whitespace().nth(1),
@@ -210,13 +210,13 @@ fn redirect(answer: &Value) -> Option<&str> {
     }
 }
 
-/// Whether that Redis lets us in, and is a master if that is required; the error is for people. Writes nothing.
+/// Connects once, for `check`: to a master, if that is wanted. The error is for people. Writes nothing.
 pub async fn try_connect(client: &RedisClient) -> Result<(), String> {
     let refused = |fault: RedisFault| format!("{fault}\n#   what to do: {}", fault.advice());
     client.connect().await.map(drop).map_err(refused)
 }
 
-/// What a server's error means.
+/// Classifies a server's error.
 pub fn refusal(answer: &Value) -> Option<RedisFault> {
     match answer {
         Value::ServerError(error) => Some(RedisFault::of_server(error.code(), error.details())),
@@ -224,7 +224,7 @@ pub fn refusal(answer: &Value) -> Option<RedisFault> {
     }
 }
 
-/// What an error of the client library on a live connection means.
+/// Classifies an error of the client library on an open connection.
 pub fn fault_of(error: &RedisError) -> RedisFault {
     client::fault_of(error)
 }

@@ -1,4 +1,4 @@
-//! Which Redis, and how to get in.
+//! The settings of a connection to a Redis.
 //!
 //! A password never leaves its [`SecretSource`].
 
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::network::Network;
 use crate::secret_source::{SecretOrigin, SecretSource};
 
-/// Where a Redis listens.
+/// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
     Tcp {
@@ -17,27 +17,27 @@ pub enum RedisAt {
         port: u16,
     },
     Unix(PathBuf),
-    /// Wherever the master of that name is, by the word of these.
+    /// Wherever these sentinels say that the master of that name is.
     Sentinel {
         sentinels: Vec<(String, u16)>,
         master: String,
     },
 }
 
-/// What TLS needs besides the address.
+/// The files for TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Whom to trust (PEM); none: the public authorities.
+    /// The authority to trust (PEM); none: the public authorities.
     pub ca_file: Option<PathBuf>,
     /// Our own certificate and its key (PEM), if the server asks for one.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A Redis, and how to get in.
+/// A Redis and how to log in.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
     pub at: RedisAt,
-    /// TLS is spoken; with sentinels, to them too.
+    /// With TLS, to the sentinels too.
     pub tls: Option<TlsFiles>,
     pub db: u32,
     pub user: Option<String>,
@@ -45,15 +45,14 @@ pub struct RedisOptions {
     pub password: Option<SecretSource>,
     /// Where the password came from, for `check`.
     pub password_origin: Option<SecretOrigin>,
-    /// Where else than to `at` the password may go, if a sentinel or a cluster says that the master is there; empty: to
-    /// what is near.
+    /// The hosts that may get the password if a sentinel or a cluster names them; empty: those that are near.
     pub trusted_hosts: Vec<TrustedHost>,
     /// Longest wait for a connection and for each answer, ms.
     pub timeout_ms: u64,
 }
 
 impl RedisOptions {
-    /// As the file has it, without the database.
+    /// The URL as in the file, without the database.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         match &self.at {
@@ -80,12 +79,12 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// One line of the list.
+/// One entry of `trusted_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustedHost {
     Network(Network),
     Name(String),
-    /// Every name that ends so; begins with a dot.
+    /// Every name with this ending, which begins with a dot.
     Domain(String),
 }
 
@@ -106,7 +105,7 @@ impl TrustedHost {
         })
     }
 
-    /// Whether that host, in small letters, is meant.
+    /// Whether the entry covers that host, which is in lower case.
     pub fn covers(&self, host: &str) -> bool {
         match self {
             TrustedHost::Network(network) => host.parse::<IpAddr>().is_ok_and(|address| network.contains(address)),
@@ -115,12 +114,28 @@ impl TrustedHost {
         }
     }
 
-    /// As a configuration has it.
+    /// The entry as in the file.
     pub fn text(&self) -> String {
         match self {
             TrustedHost::Network(network) => network.to_string(),
             TrustedHost::Name(name) => name.clone(),
             TrustedHost::Domain(domain) => format!("*{domain}"),
+        }
+    }
+}
+
+impl RedisOptions {
+    /// The Redis there, and the defaults for the rest.
+    pub fn at(at: RedisAt) -> RedisOptions {
+        RedisOptions {
+            at,
+            tls: None,
+            db: 0,
+            user: None,
+            password: None,
+            password_origin: None,
+            trusted_hosts: Vec::new(),
+            timeout_ms: 2_000,
         }
     }
 }

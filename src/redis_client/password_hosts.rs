@@ -1,20 +1,20 @@
-//! Where a password may go. A sentinel and a cluster's node name other servers, and whoever answers in their place may
-//! name any: the operator decides, not the answer.
+//! Decides which servers may get the password. Sentinels and cluster nodes name other servers, and an attacker who answers
+//! in their place may name any: so the operator decides, not the answer.
 //!
-//! Pure: nothing is looked up.
+//! Pure: resolves no names.
 
 use std::net::IpAddr;
 
 use super::client::ServerAddress;
 use super::options::{RedisAt, RedisOptions};
 
-/// Whether a server that was named by another may be connected to and given the password.
+/// Whether a server that another one named may get the password.
 ///
-/// What the operator has written is: the hosts of `url` and of `trusted_hosts`. Without `trusted_hosts`, a server whose
-/// certificate an authority of the operator's own vouches for, and one that is near: on a private network, or in the
-/// domain or the network of a host of `url`.
-pub(super) fn may_have_password(server: &RedisOptions, place: &ServerAddress) -> bool {
-    let ServerAddress::Tcp(host, _) = place else { return true };
+/// Always those in `url` and `trusted_hosts`. Without `trusted_hosts`, also a server whose certificate is checked against
+/// the operator's own authority, and one that is near: on a private network, or in the domain or the network of a host in
+/// `url`.
+pub(super) fn may_have_password(server: &RedisOptions, address: &ServerAddress) -> bool {
+    let ServerAddress::Tcp(host, _) = address else { return true };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if hosts(&server.at).any(|known| known.eq_ignore_ascii_case(&host)) {
         return true;
@@ -23,8 +23,8 @@ pub(super) fn may_have_password(server: &RedisOptions, place: &ServerAddress) ->
         let is_known_form = host.parse::<IpAddr>().is_ok() || is_name(&host);
         return is_known_form && server.trusted_hosts.iter().any(|trusted| trusted.covers(&host));
     }
-    let vouched_for = server.tls.as_ref().is_some_and(|files| files.ca_file.is_some());
-    server.password.is_none() || vouched_for || is_near(&server.at, &host)
+    let has_own_authority = server.tls.as_ref().is_some_and(|files| files.ca_file.is_some());
+    server.password.is_none() || has_own_authority || is_near(&server.at, &host)
 }
 
 fn hosts(at: &RedisAt) -> impl Iterator<Item = &str> {
@@ -42,16 +42,16 @@ fn is_near(at: &RedisAt, host: &str) -> bool {
             let mut known = hosts(at).filter_map(|known| known.parse::<IpAddr>().ok());
             is_private(address) || known.any(|known| is_beside(known, address))
         }
-        // An address in a form that only the resolver takes for one, such as 3325256713, is not known to be near.
+        // The resolver also takes forms such as 3325256713 for addresses. Whether those are near is not known.
         Err(_) if !is_name(host) => false,
-        // A name without a dot is found in the local domain alone.
+        // A name without a dot is in the local domain.
         Err(_) if !host.contains('.') => true,
         Err(_) => hosts(at).filter_map(domain).any(|domain| host.ends_with(&domain)),
     }
 }
 
-/// A host's name, and nothing that the resolver reads as an address: it takes a number for one, and what follows a `%` for
-/// the interface of one.
+/// True for a host name that the resolver does not read as an address: it takes numbers for addresses, and `%` as the
+/// beginning of an interface's name.
 fn is_name(host: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let is_number = |label: &str| match label.strip_prefix("0x") {
@@ -61,7 +61,7 @@ fn is_name(host: &str) -> bool {
     host.bytes().all(plain) && !host.rsplit('.').next().is_none_or(is_number)
 }
 
-/// In one /16, or one /48.
+/// True for two addresses in one /16, or one /48.
 fn is_beside(one: IpAddr, other: IpAddr) -> bool {
     match (one.to_canonical(), other.to_canonical()) {
         (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..2] == other.octets()[..2],
@@ -73,7 +73,7 @@ fn is_beside(one: IpAddr, other: IpAddr) -> bool {
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            // 100.64.0.0/10 is for networks of providers and clouds.
+            // 100.64.0.0/10 is used inside the networks of providers and clouds.
             let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
             v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
         }
@@ -81,7 +81,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The domain that a host's name is in, with a dot before it; none of a top level one.
+/// The domain of a host name, with a dot before it; none if that is a top-level domain.
 fn domain(host: &str) -> Option<String> {
     let (_, domain) = host.trim_end_matches('.').split_once('.')?;
     let plain = host.parse::<IpAddr>().is_err() && domain.contains('.');
@@ -97,16 +97,8 @@ mod tests {
 
     fn sentinels(hosts: &[&str]) -> RedisOptions {
         let sentinels = hosts.iter().map(|host| ((*host).to_owned(), 26379)).collect();
-        RedisOptions {
-            at: RedisAt::Sentinel { sentinels, master: "m".into() },
-            tls: None,
-            db: 0,
-            user: None,
-            password: Some(SecretSource::Fixed(Secret::new("a password".into()))),
-            password_origin: None,
-            trusted_hosts: Vec::new(),
-            timeout_ms: 1_000,
-        }
+        let password = Some(SecretSource::Fixed(Secret::new("a password".into())));
+        RedisOptions { password, ..RedisOptions::at(RedisAt::Sentinel { sentinels, master: "m".into() }) }
     }
 
     #[track_caller]

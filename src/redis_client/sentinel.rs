@@ -1,7 +1,7 @@
-//! Where the master is, by the word of its sentinels.
+//! Asks sentinels for the address of the master.
 //!
-//! Not the client library's own way: it waits for the sentinels in the order they are listed, with deadlines of its
-//! own, and does not tell a sentinel's failure from the master's.
+//! The client library could do this, but it asks one sentinel after the other, has deadlines of its own, and does not tell
+//! a sentinel's failure from the master's.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::client::{self, Login, ServerAddress};
 use super::fault::RedisFault;
 use super::options::RedisOptions;
 
-/// The masters they name, the one that most of them name first. All are asked at once, and no more are waited for than
-/// are needed to be sure: one that was cut off from the others may still name an old master.
+/// The masters that the sentinels name, most votes first. Asks all sentinels at once and waits until a majority agrees: a
+/// sentinel that is cut off may still name an old master.
 pub(super) async fn masters(
     server: &RedisOptions,
     sentinels: &[(String, u16)],
@@ -25,31 +25,31 @@ pub(super) async fn masters(
     let mut fault = RedisFault::Unreachable;
     while let Some(answer) = asks.next().await {
         match answer {
-            Ok(place) => {
-                match named.iter_mut().find(|(_, known)| *known == place) {
+            Ok(address) => {
+                match named.iter_mut().find(|(_, known)| *known == address) {
                     Some((votes, _)) => *votes += 1,
-                    None => named.push((1, place)),
+                    None => named.push((1, address)),
                 }
                 if named.iter().any(|(votes, _)| 2 * votes > sentinels.len()) {
                     break;
                 }
             }
-            // Whom we could not ask might have named another: a few of them must not decide.
+            // The sentinels that could not be asked might have named another: a minority must not decide.
             Err(RedisFault::NoDescriptor) => return Err(RedisFault::NoDescriptor),
-            // What can be mended is worth more than that one of them is down.
+            // A fault that the operator can fix is worth more than one sentinel that is down.
             Err(other) if fault == RedisFault::Unreachable => fault = other,
             Err(_) => {}
         }
     }
     named.sort_by_key(|(votes, _)| std::cmp::Reverse(*votes));
-    if named.is_empty() { Err(fault) } else { Ok(named.into_iter().map(|(_, place)| place).collect()) }
+    if named.is_empty() { Err(fault) } else { Ok(named.into_iter().map(|(_, address)| address).collect()) }
 }
 
-/// Sentinels have no password unless they were given one; then it is tried with the servers'.
+/// Sentinels rarely have a password. One that wants a password gets the servers'.
 async fn ask(server: &RedisOptions, at: ServerAddress, name: &str) -> Result<ServerAddress, RedisFault> {
-    match ask_as(server, &at, name, Login::Nameless).await {
+    match ask_as(server, &at, name, Login::Anonymous).await {
         Err(RedisFault::NoPassword) if server.password.is_some() => {
-            ask_as(server, &at, name, Login::OnlyPassword).await
+            ask_as(server, &at, name, Login::PasswordOnly).await
         }
         answer => answer,
     }

@@ -1,4 +1,4 @@
-//! Hears what is published, and notices when nothing could be heard any more.
+//! A subscription to channels. Notices a connection that has silently broken.
 
 use std::future::pending;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 
 use super::fault::RedisFault;
 
-/// A peer that has gone without a word is noticed after this and the deadline for an answer.
+/// How often to ping. A silent break is noticed after this and the deadline for an answer.
 const PING_EVERY: Duration = Duration::from_secs(3);
 
-/// A connection that listens to channels. Messages may be lost all the same: when it is made, and while it is not.
+/// A subscribed connection. Messages that are published while there is none are lost.
 pub struct Subscriber {
     sink: PubSubSink,
     stream: PubSubStream,
     deadline: Duration,
     ping: Interval,
-    /// A ping whose answer is out. Kept here, so that whoever gives up `next` in between does not end it.
+    /// A ping that waits for its answer. Kept here, so that cancelling `next` does not cancel it.
     pinging: Option<BoxFuture<'static, Result<(), RedisFault>>>,
 }
 
 impl Subscriber {
-    /// A subscription that has been confirmed.
+    /// Takes over a connection that is subscribed.
     pub(super) fn new(pubsub: PubSub, deadline: Duration) -> Subscriber {
         let (sink, stream) = pubsub.split();
         let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
@@ -33,7 +33,7 @@ impl Subscriber {
         Subscriber { sink, stream, deadline, ping, pinging: None }
     }
 
-    /// The next message, or why there will be none. May be given up and called again.
+    /// The next message, or why there will be none. Cancel-safe.
     pub async fn next(&mut self) -> Result<Msg, RedisFault> {
         loop {
             let answer = async {
@@ -50,7 +50,7 @@ impl Subscriber {
                     answered?;
                 }
                 _ = self.ping.tick() => {
-                    // One that is still out has a deadline of its own.
+                    // A ping under way has a deadline of its own.
                     if self.pinging.is_none() {
                         self.pinging = Some(ping(self.sink.clone(), self.deadline));
                     }

@@ -1,4 +1,4 @@
-//! The record of calls: counts since the start and the last few in full. Never holds a token or a secret.
+//! The record of calls: their numbers since the start, and the last ones in full. Never has a token or a secret.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -9,44 +9,45 @@ use super::rules::Endpoint;
 
 /// How many calls are kept in full.
 const RECENT_MAX: usize = 100;
-/// Programs counted apart, and how much of a name is kept; calls of further ones are counted under an empty name.
+/// How many programs have counts of their own, and how much of a name is kept. Further programs are counted together,
+/// under an empty name.
 const AGENTS_MAX: usize = 16;
 const AGENT_BYTES_MAX: usize = 64;
 
-/// How many calls of each endpoint ended how: `ok`, `errcode 40001`, `fault hang`.
-pub type Counts = BTreeMap<Endpoint, BTreeMap<String, u64>>;
+/// How many calls of each endpoint ended in which way: `ok`, `errcode 40001`, `fault hang`.
+pub type CallCounts = BTreeMap<Endpoint, BTreeMap<String, u64>>;
 
 /// The calls of one app since the sandbox started. Calls that name no known app are under the empty name.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Calls {
+pub struct AppCalls {
     /// All calls.
-    pub counts: Counts,
-    /// The same by program: what its `User-Agent` says before the first slash.
-    pub by_agent: BTreeMap<String, Counts>,
-    /// Tokens minted for the app.
+    pub counts: CallCounts,
+    /// The same for each program: the part of its `User-Agent` before the first slash.
+    pub by_agent: BTreeMap<String, CallCounts>,
+    /// Tokens made for the app.
     pub minted: u64,
-    /// Calls now being answered.
+    /// Calls that are being answered now.
     pub in_flight: u64,
-    /// The most calls that were ever being answered at one time.
+    /// The most calls that were being answered at the same time.
     pub in_flight_max: u64,
     /// The last 100 calls, oldest first.
-    pub recent: VecDeque<Call>,
+    pub recent: VecDeque<RecordedCall>,
 }
 
 /// One call.
 #[derive(Clone, Debug, Serialize)]
-pub struct Call {
-    /// Arrival, milliseconds since 1970.
+pub struct RecordedCall {
+    /// When it came, milliseconds since 1970.
     pub unix_ms: i64,
-    /// Which endpoint.
+    /// Its endpoint.
     pub endpoint: Endpoint,
-    /// The errcode sent, if it was one.
+    /// The errcode in the answer, if there was one.
     pub errcode: Option<i64>,
     /// How it ended: `ok`, `errcode 40001`, `fault hang`.
     pub outcome: String,
     /// Who called.
     pub peer: SocketAddr,
-    /// With which program.
+    /// The caller's program.
     pub agent: String,
 }
 
@@ -56,7 +57,7 @@ pub(super) fn agent_name(user_agent: &str) -> String {
     name.chars().filter(char::is_ascii).take(AGENT_BYTES_MAX).collect()
 }
 
-impl Calls {
+impl AppCalls {
     /// Calls of all endpoints.
     pub fn total(&self) -> u64 {
         self.counts.values().flat_map(BTreeMap::values).sum()
@@ -72,7 +73,7 @@ impl Calls {
         self.counts.get(&endpoint).and_then(|outcomes| outcomes.get(outcome)).copied().unwrap_or(0)
     }
 
-    pub(super) fn record(&mut self, call: Call) {
+    pub(super) fn record(&mut self, call: RecordedCall) {
         let known = self.by_agent.len() < AGENTS_MAX || self.by_agent.contains_key(&call.agent);
         let agent = if known { call.agent.clone() } else { String::new() };
         for counts in [&mut self.counts, self.by_agent.entry(agent).or_default()] {
@@ -84,12 +85,12 @@ impl Calls {
         self.recent.push_back(call);
     }
 
-    pub(super) fn enter(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.in_flight += 1;
         self.in_flight_max = self.in_flight_max.max(self.in_flight);
     }
 
-    pub(super) fn leave(&mut self) {
+    pub(super) fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 }
@@ -100,13 +101,13 @@ mod tests {
 
     #[test]
     fn counts_are_kept_for_ever_and_only_the_last_hundred_in_full() {
-        let mut calls = Calls::default();
+        let mut calls = AppCalls::default();
         for at in 0..150 {
             let outcome = if at % 2 == 0 { "ok" } else { "errcode 40001" };
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let agent = format!("agent-{}", at % 30);
             let outcome = outcome.into();
-            calls.record(Call { unix_ms: at, endpoint: Endpoint::Token, errcode: None, outcome, peer, agent });
+            calls.record(RecordedCall { unix_ms: at, endpoint: Endpoint::Token, errcode: None, outcome, peer, agent });
         }
         assert_eq!((calls.total(), calls.of(Endpoint::Token), calls.of(Endpoint::Ticket)), (150, 150, 0));
         assert_eq!(calls.ended(Endpoint::Token, "errcode 40001"), 75);

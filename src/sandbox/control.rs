@@ -1,4 +1,4 @@
-//! The control endpoint under `/sandbox/`, and the page at `/` that explains it. For developers: it shows tokens.
+//! The control calls under `/sandbox/`, and the page at `/` that explains them. For developers: they show tokens.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use super::fault::{ALL_APPS, InjectedFault};
 use super::rules::World;
-use super::state::Shared;
+use super::state::SandboxState;
 use crate::clock::Now;
 
-/// The control routes, the page at `/`, and the answer to anything unknown.
-pub(super) fn routes(base_url: &str) -> Router<Arc<Shared>> {
+/// The control calls, the page at `/`, and the answer to an unknown path.
+pub(super) fn routes(base_url: &str) -> Router<Arc<SandboxState>> {
     let page = page(base_url);
     Router::new()
         .route("/", get(move || std::future::ready(page.clone())))
@@ -40,42 +40,42 @@ pub(super) fn routes(base_url: &str) -> Router<Arc<Shared>> {
         .fallback(|| async { (StatusCode::NOT_FOUND, "not in this sandbox; GET / lists what is\n") })
 }
 
-type Params = Query<HashMap<String, String>>;
-type Outcome = Result<Response, Trouble>;
+type QueryParams = Query<HashMap<String, String>>;
+type ControlResult = Result<Response, ControlError>;
 
-/// Why an order was not carried out.
-enum Trouble {
-    Unreadable(String),
+/// Why a control call was refused.
+enum ControlError {
+    BadBody(String),
     NoSuchApp,
 }
 
-impl IntoResponse for Trouble {
+impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let (status, why) = match self {
-            Trouble::Unreadable(why) => (StatusCode::BAD_REQUEST, why),
-            Trouble::NoSuchApp => (StatusCode::NOT_FOUND, "no such app; GET /sandbox/apps lists them".to_owned()),
+            ControlError::BadBody(why) => (StatusCode::BAD_REQUEST, why),
+            ControlError::NoSuchApp => (StatusCode::NOT_FOUND, "no such app; GET /sandbox/apps lists them".to_owned()),
         };
         (status, format!("{why}\n")).into_response()
     }
 }
 
-async fn apps(State(shared): State<Arc<Shared>>) -> Response {
+async fn apps(State(shared): State<Arc<SandboxState>>) -> Response {
     super::http::json(shared.with(|inner| inner.world.describe(Now::read())))
 }
 
-async fn calls(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+async fn calls(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
     match params.get("appid") {
         Some(appid) => super::http::json(shared.calls(appid)),
         None => super::http::json(shared.all_calls()),
     }
 }
 
-async fn judge(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+async fn judge(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
     let token = params.get("token").map_or("", String::as_str);
     super::http::json(json!({ "verdict": shared.with(|inner| inner.world.judge(token, Now::read())) }))
 }
 
-async fn faults(State(shared): State<Arc<Shared>>, Query(params): Params) -> Response {
+async fn faults(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
     super::http::json(shared.with(|inner| inner.faults.of(appid).to_vec()))
 }
@@ -90,20 +90,20 @@ struct SetFault {
     add: bool,
 }
 
-async fn set_fault(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
-    let order: SetFault = parse(&body)?;
-    let fault = parse_fault(order.fault)?;
-    if order.appid != ALL_APPS && !shared.with(|inner| inner.world.knows(&order.appid)) {
-        return Err(Trouble::NoSuchApp);
+async fn set_fault(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
+    let request: SetFault = parse(&body)?;
+    let fault = parse_fault(request.fault)?;
+    if request.appid != ALL_APPS && !shared.with(|inner| inner.world.knows(&request.appid)) {
+        return Err(ControlError::NoSuchApp);
     }
-    shared.with(|inner| match order.add {
-        true => inner.faults.add(&order.appid, fault),
-        false => inner.faults.set(&order.appid, fault),
+    shared.with(|inner| match request.add {
+        true => inner.faults.add(&request.appid, fault),
+        false => inner.faults.set(&request.appid, fault),
     });
     done(true)
 }
 
-async fn clear_fault(State(shared): State<Arc<Shared>>, Query(params): Params) -> Outcome {
+async fn clear_fault(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> ControlResult {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
     shared.with(|inner| inner.faults.clear(appid));
     done(true)
@@ -113,14 +113,14 @@ async fn clear_fault(State(shared): State<Arc<Shared>>, Query(params): Params) -
 #[serde(deny_unknown_fields)]
 struct Kill {
     appid: String,
-    /// The token endpoint goes on giving the dead token out.
+    /// The token endpoint goes on giving the dead token.
     #[serde(default)]
     unnoticed: bool,
 }
 
-async fn kill(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn kill(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let Kill { appid, unnoticed } = parse(&body)?;
-    order(&shared, |world| if unnoticed { world.kill_tokens_unnoticed(&appid) } else { world.kill_tokens(&appid) })
+    change_app(&shared, |world| if unnoticed { world.kill_tokens_unnoticed(&appid) } else { world.kill_tokens(&appid) })
 }
 
 #[derive(Deserialize)]
@@ -129,22 +129,22 @@ struct Roll {
     appid: String,
 }
 
-async fn roll(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn roll(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let Roll { appid } = parse(&body)?;
-    order(&shared, |world| world.roll_tickets(&appid))
+    change_app(&shared, |world| world.roll_tickets(&appid))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Allowlist {
     appid: String,
-    /// `null` enforces nothing.
+    /// `null` allows every address.
     ips: Option<Vec<IpAddr>>,
 }
 
-async fn allowlist(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn allowlist(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let Allowlist { appid, ips } = parse(&body)?;
-    order(&shared, |world| world.set_allowlist(&appid, ips))
+    change_app(&shared, |world| world.set_allowlist(&appid, ips))
 }
 
 #[derive(Deserialize)]
@@ -154,9 +154,9 @@ struct Freeze {
     frozen: bool,
 }
 
-async fn freeze(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn freeze(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let Freeze { appid, frozen } = parse(&body)?;
-    order(&shared, |world| world.freeze_secret(&appid, frozen))
+    change_app(&shared, |world| world.freeze_secret(&appid, frozen))
 }
 
 #[derive(Deserialize)]
@@ -166,64 +166,64 @@ struct SetSecret {
     secret: String,
 }
 
-async fn secret(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn secret(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let SetSecret { appid, secret } = parse(&body)?;
-    order(&shared, |world| world.set_secret(&appid, &secret))
+    change_app(&shared, |world| world.set_secret(&appid, &secret))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Account {
+struct AppidBody {
     appid: String,
 }
 
-async fn push_verify_ticket(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
-    let Account { appid } = parse(&body)?;
+async fn push_verify_ticket(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
+    let AppidBody { appid } = parse(&body)?;
     let ticket = shared.with(|inner| inner.world.push_verify_ticket(&appid, Now::read()));
-    Ok(super::http::json(json!({ "component_verify_ticket": ticket.ok_or(Trouble::NoSuchApp)? })))
+    Ok(super::http::json(json!({ "component_verify_ticket": ticket.ok_or(ControlError::NoSuchApp)? })))
 }
 
-async fn expire_verify_tickets(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
-    let Account { appid } = parse(&body)?;
-    order(&shared, |world| world.expire_verify_tickets(&appid))
+async fn expire_verify_tickets(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
+    let AppidBody { appid } = parse(&body)?;
+    change_app(&shared, |world| world.expire_verify_tickets(&appid))
 }
 
-async fn authorise(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
-    let Account { appid } = parse(&body)?;
+async fn authorise(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
+    let AppidBody { appid } = parse(&body)?;
     let refresh_token = shared.with(|inner| inner.world.authorise(&appid));
-    Ok(super::http::json(json!({ "authorizer_refresh_token": refresh_token.ok_or(Trouble::NoSuchApp)? })))
+    Ok(super::http::json(json!({ "authorizer_refresh_token": refresh_token.ok_or(ControlError::NoSuchApp)? })))
 }
 
-async fn withdraw(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
-    let Account { appid } = parse(&body)?;
-    order(&shared, |world| world.withdraw(&appid))
+async fn withdraw(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
+    let AppidBody { appid } = parse(&body)?;
+    change_app(&shared, |world| world.withdraw(&appid))
 }
 
-fn order(shared: &Shared, carry_out: impl FnOnce(&mut World) -> bool) -> Outcome {
-    done(shared.with(|inner| carry_out(&mut inner.world)))
+fn change_app(shared: &SandboxState, change: impl FnOnce(&mut World) -> bool) -> ControlResult {
+    done(shared.with(|inner| change(&mut inner.world)))
 }
 
-fn done(found: bool) -> Outcome {
-    if found { Ok(super::http::json(json!({ "ok": true }))) } else { Err(Trouble::NoSuchApp) }
+fn done(found: bool) -> ControlResult {
+    if found { Ok(super::http::json(json!({ "ok": true }))) } else { Err(ControlError::NoSuchApp) }
 }
 
 /// JSON whatever the Content-Type says: `curl -d` says it is a form.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Trouble> {
-    serde_json::from_slice(body).map_err(|error| Trouble::Unreadable(format!("the body is not as expected: {error}")))
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
+    serde_json::from_slice(body).map_err(|error| ControlError::BadBody(format!("the body is not as expected: {error}")))
 }
 
-/// A fault, refusing member names it does not know: a misspelt `times` would otherwise last for ever.
-fn parse_fault(given: Value) -> Result<InjectedFault, Trouble> {
-    let unreadable = |why: String| Trouble::Unreadable(format!("the fault is not as expected: {why}"));
-    let fault: InjectedFault = serde_json::from_value(given.clone()).map_err(|error| unreadable(error.to_string()))?;
-    let known = serde_json::to_value(&fault).map_err(|error| unreadable(error.to_string()))?;
-    let stranger = given
+/// A fault. Unknown names are refused: with a misspelt `times` the fault would stay for ever.
+fn parse_fault(given: Value) -> Result<InjectedFault, ControlError> {
+    let bad_body = |why: String| ControlError::BadBody(format!("the fault is not as expected: {why}"));
+    let fault: InjectedFault = serde_json::from_value(given.clone()).map_err(|error| bad_body(error.to_string()))?;
+    let known = serde_json::to_value(&fault).map_err(|error| bad_body(error.to_string()))?;
+    let unknown = given
         .as_object()
         .into_iter()
         .flatten()
         .find(|(name, value)| known.get(name.as_str()).is_none() && !value.is_null());
-    match stranger {
-        Some((name, _)) => Err(unreadable(format!("unknown member \"{name}\""))),
+    match unknown {
+        Some((name, _)) => Err(bad_body(format!("unknown member \"{name}\""))),
         None => Ok(fault),
     }
 }

@@ -1,7 +1,7 @@
-//! The ways the simulated API can misbehave, and what each does to an answer.
+//! The ways in which the simulated platforms can misbehave, and what each makes of an answer.
 //!
-//! Pure: a fault and the right answer in, a [`Reply`] out. Carrying a reply out is `http.rs`'s work, and `server.rs`'s
-//! where the raw connection is needed.
+//! Pure: a fault and the right answer in, a [`SandboxReply`] out. Never sends it: `http.rs` does, and `server.rs` where the
+//! socket itself is needed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use serde_json::Value;
 use super::answer;
 use super::rules::{ApiAnswer, Endpoint};
 
-/// InjectedFaults set for this name strike every app.
+/// Faults set for this name are for every app.
 pub const ALL_APPS: &str = "*";
 
-/// A fault, and when it strikes. As JSON one flat object: `{"kind":"hang","times":1}`.
+/// A fault, and the calls it is for. In JSON one flat object: `{"kind":"hang","times":1}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InjectedFault {
     /// What goes wrong.
     #[serde(flatten)]
     pub kind: FaultKind,
-    /// Which calls it strikes; token calls by default.
+    /// The calls it is for; token calls by default.
     #[serde(default)]
     pub on: FaultScope,
-    /// Gone after this many calls; `None` stays until cleared.
+    /// Removed after this many calls; `None` stays until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// The API has done its work (minted, counted) and only the answer suffers: the ambiguous case.
+    /// The call takes effect (a token is made, the call is counted) and only its answer has the fault: the ambiguous case.
     #[serde(default)]
     pub after_minting: bool,
 }
 
-/// What goes wrong. `drip`, `expires_in` and `delay` end in an answer, so they always mint.
+/// What goes wrong. With `drip`, `expires_in` and `delay` the call is answered, so it always takes effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
@@ -50,9 +50,9 @@ pub enum FaultKind {
     },
     /// HTTP 200 with a web page, as a captive portal or a broken proxy sends.
     Html,
-    /// A right Content-Length, half the body, then the connection ends.
+    /// The right Content-Length, half the body, then the connection is closed.
     Cut,
-    /// Half the JSON with a Content-Length that fits the half.
+    /// Half the JSON, with the Content-Length of that half.
     TruncatedJson,
     /// Accepts the call and never answers.
     Hang,
@@ -60,7 +60,7 @@ pub enum FaultKind {
     Drip { every_ms: u64 },
     /// The connection is reset (RST) instead of an answer.
     Reset,
-    /// The right answer behind this many bytes of white space: valid JSON, far too big.
+    /// The right answer after this many bytes of white space: valid JSON, far too large.
     Huge { bytes: usize },
     /// HTTP 200 and no body.
     Empty,
@@ -75,11 +75,11 @@ pub enum FaultKind {
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         value: Option<Value>,
     },
-    /// The right answer, late. The work is done after the wait, or before it with `after_minting`.
+    /// The right answer, late. The call takes effect after the wait, or before it with `after_minting`.
     Delay { ms: u64 },
 }
 
-/// Which calls a fault strikes.
+/// The calls that a fault is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultScope {
@@ -94,20 +94,20 @@ pub enum FaultScope {
     All,
 }
 
-/// The bytes of an answer and how they go out.
+/// The bytes of an answer, and how they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
-    /// An orderly HTTP answer.
+pub(super) enum SandboxReply {
+    /// A regular HTTP answer.
     Http { status: u16, content_type: String, body: Vec<u8> },
-    /// Bytes written past the HTTP server, after which the connection ends.
-    Wire(Wire),
-    /// Nothing, for ever.
+    /// Bytes that are written without the HTTP server; then the connection is closed.
+    Raw(RawAnswer),
+    /// No answer, ever.
     Hang,
 }
 
-/// What is written to the raw connection.
+/// What is written to the connection without the HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wire {
+pub(super) struct RawAnswer {
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
     /// Pause before each byte of the body.
@@ -116,32 +116,32 @@ pub(super) struct Wire {
     pub(super) reset: bool,
 }
 
-/// The largest huge body; more is cut down to this.
+/// The largest body of [`FaultKind::Huge`].
 const HUGE_BYTES_MAX: usize = 256 << 20;
 
 impl InjectedFault {
-    /// A fault on token calls that lasts until cleared and loses the call before the API has done anything.
+    /// A fault of token calls that stays until it is cleared; the calls take no effect.
     pub fn new(kind: FaultKind) -> InjectedFault {
         InjectedFault { kind, on: FaultScope::Tokens, times: None, after_minting: false }
     }
 
-    /// Gone after `times` calls.
+    /// Removed after `times` calls.
     pub fn times(self, times: u32) -> InjectedFault {
         InjectedFault { times: Some(times), ..self }
     }
 
-    /// Strikes these calls instead of token calls.
+    /// For these calls instead of token calls.
     pub fn on(self, on: FaultScope) -> InjectedFault {
         InjectedFault { on, ..self }
     }
 
-    /// The token is minted and counted, and the answer lost.
+    /// The call takes effect, and only its answer has the fault.
     pub fn after_minting(self) -> InjectedFault {
         InjectedFault { after_minting: true, ..self }
     }
 
-    /// True if the API does its work for a call struck by this fault.
-    pub(super) fn does_the_work(&self) -> bool {
+    /// True if a call with this fault takes effect.
+    pub(super) fn executes_call(&self) -> bool {
         let ends_in_an_answer =
             matches!(self.kind, FaultKind::Drip { .. } | FaultKind::ExpiresIn { .. } | FaultKind::Delay { .. });
         self.after_minting || ends_in_an_answer
@@ -174,32 +174,35 @@ impl InjectedFault {
         }
     }
 
-    /// What goes out in place of `right`, the answer the call would have had.
-    pub(super) fn distort(&self, right: &ApiAnswer) -> Reply {
+    /// What is sent in place of `right`, the answer without the fault.
+    pub(super) fn apply(&self, right: &ApiAnswer) -> SandboxReply {
         let body = answer::body(right);
         match &self.kind {
             FaultKind::Errcode { errcode, errmsg } => {
-                let refused =
-                    ApiAnswer::Refused { kind: answer::kind(right), errcode: *errcode, errmsg: errmsg.clone() };
-                Reply::from_answer(&refused)
+                let refused = ApiAnswer::Refused {
+                    platform: answer::platform_of(right),
+                    errcode: *errcode,
+                    errmsg: errmsg.clone(),
+                };
+                SandboxReply::from_answer(&refused)
             }
-            FaultKind::Status { status, body } => Reply::http(*status, "text/html", body.clone()),
-            FaultKind::Html => Reply::http(200, "text/html", HTML_PAGE.to_owned()),
-            FaultKind::Cut => Reply::Wire(Wire::cut(&body)),
-            FaultKind::TruncatedJson => Reply::json(body[..body.len() / 2].to_owned()),
-            FaultKind::Hang => Reply::Hang,
-            FaultKind::Drip { every_ms } => Reply::Wire(Wire::drip(&body, Duration::from_millis(*every_ms))),
-            FaultKind::Reset => Reply::Wire(Wire::reset()),
-            FaultKind::Huge { bytes } => Reply::json(" ".repeat((*bytes).min(HUGE_BYTES_MAX)) + &body),
-            FaultKind::Empty => Reply::json(String::new()),
+            FaultKind::Status { status, body } => SandboxReply::http(*status, "text/html", body.clone()),
+            FaultKind::Html => SandboxReply::http(200, "text/html", HTML_PAGE.to_owned()),
+            FaultKind::Cut => SandboxReply::Raw(RawAnswer::cut(&body)),
+            FaultKind::TruncatedJson => SandboxReply::json(body[..body.len() / 2].to_owned()),
+            FaultKind::Hang => SandboxReply::Hang,
+            FaultKind::Drip { every_ms } => SandboxReply::Raw(RawAnswer::drip(&body, Duration::from_millis(*every_ms))),
+            FaultKind::Reset => SandboxReply::Raw(RawAnswer::reset()),
+            FaultKind::Huge { bytes } => SandboxReply::json(" ".repeat((*bytes).min(HUGE_BYTES_MAX)) + &body),
+            FaultKind::Empty => SandboxReply::json(String::new()),
             FaultKind::Raw { body, content_type } => {
                 let content_type = content_type.as_deref().unwrap_or(answer::CONTENT_TYPE);
-                Reply::http(200, content_type, body.replace("{access_token}", answer::value(right)))
+                SandboxReply::http(200, content_type, body.replace("{access_token}", answer::value(right)))
             }
             FaultKind::ExpiresIn { value } => {
-                Reply::json(answer::body_with_expires_in(right, value.as_ref().map(Value::to_string).as_deref()))
+                SandboxReply::json(answer::body_with_expires_in(right, value.as_ref().map(Value::to_string).as_deref()))
             }
-            FaultKind::Delay { .. } => Reply::from_answer(right),
+            FaultKind::Delay { .. } => SandboxReply::from_answer(right),
         }
     }
 }
@@ -220,36 +223,36 @@ impl FaultScope {
     }
 }
 
-impl Reply {
-    pub(super) fn from_answer(answer: &ApiAnswer) -> Reply {
+impl SandboxReply {
+    pub(super) fn from_answer(answer: &ApiAnswer) -> SandboxReply {
         let content_type = match answer {
             ApiAnswer::Refused { .. } => "text/plain", // as seen in the wild: Eric-Guo/wechat#71
             _ => answer::CONTENT_TYPE,
         };
-        Reply::http(200, content_type, answer::body(answer))
+        SandboxReply::http(200, content_type, answer::body(answer))
     }
 
-    fn json(body: String) -> Reply {
-        Reply::http(200, answer::CONTENT_TYPE, body)
+    fn json(body: String) -> SandboxReply {
+        SandboxReply::http(200, answer::CONTENT_TYPE, body)
     }
 
-    fn http(status: u16, content_type: &str, body: String) -> Reply {
-        Reply::Http { status, content_type: content_type.to_owned(), body: body.into_bytes() }
+    fn http(status: u16, content_type: &str, body: String) -> SandboxReply {
+        SandboxReply::Http { status, content_type: content_type.to_owned(), body: body.into_bytes() }
     }
 }
 
-impl Wire {
-    fn cut(body: &str) -> Wire {
+impl RawAnswer {
+    fn cut(body: &str) -> RawAnswer {
         let half = body.as_bytes()[..body.len() / 2].to_vec();
-        Wire { head: head(body.len()), body: half, pause: None, reset: false }
+        RawAnswer { head: head(body.len()), body: half, pause: None, reset: false }
     }
 
-    fn drip(body: &str, pause: Duration) -> Wire {
-        Wire { head: head(body.len()), body: body.as_bytes().to_vec(), pause: Some(pause), reset: false }
+    fn drip(body: &str, pause: Duration) -> RawAnswer {
+        RawAnswer { head: head(body.len()), body: body.as_bytes().to_vec(), pause: Some(pause), reset: false }
     }
 
-    fn reset() -> Wire {
-        Wire { head: Vec::new(), body: Vec::new(), pause: None, reset: true }
+    fn reset() -> RawAnswer {
+        RawAnswer { head: Vec::new(), body: Vec::new(), pause: None, reset: true }
     }
 }
 
@@ -264,12 +267,12 @@ fn head(content_length: usize) -> Vec<u8> {
 const HTML_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Please sign in</title></head>\
                          <body><h1>Network login</h1></body></html>\n";
 
-/// Tells `"value": null` from no `value` at all.
+/// So that `"value": null` is not the same as no `value`.
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(from).map(Some)
 }
 
-/// The faults now set, per app, in the order they were added.
+/// The faults of each app, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct InjectedFaults {
     by_app: HashMap<String, Vec<InjectedFault>>,
@@ -281,7 +284,7 @@ impl InjectedFaults {
         self.by_app.insert(appid.to_owned(), vec![fault]);
     }
 
-    /// Adds one after those already set; the first that covers a call strikes it.
+    /// Adds one after those already set; the first that covers a call is used.
     pub(super) fn add(&mut self, appid: &str, fault: InjectedFault) {
         self.by_app.entry(appid.to_owned()).or_default().push(fault);
     }
@@ -294,12 +297,12 @@ impl InjectedFaults {
         self.by_app.get(appid).map_or(&[], Vec::as_slice)
     }
 
-    /// The fault that strikes this call, one of its `times` used up. The app's own come before those of all apps.
-    pub(super) fn strike(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
-        [appid, ALL_APPS].into_iter().find_map(|name| self.strike_one(name, endpoint))
+    /// Takes the fault for this call, and counts down its `times`. The app's own faults come before those of all apps.
+    pub(super) fn take_fault(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
+        [appid, ALL_APPS].into_iter().find_map(|name| self.take_fault_of(name, endpoint))
     }
 
-    fn strike_one(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
+    fn take_fault_of(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
         let faults = self.by_app.get_mut(appid)?;
         let at = faults.iter().position(|fault| fault.times != Some(0) && fault.on.covers(endpoint))?;
         let struck = faults[at].clone();
@@ -348,18 +351,19 @@ mod tests {
         faults.set("a", InjectedFault::new(FaultKind::Empty).times(1));
         faults.add("a", InjectedFault::new(FaultKind::Reset).on(FaultScope::Business));
         faults.set(ALL_APPS, InjectedFault::new(FaultKind::Html).times(1));
-        let strike = |faults: &mut InjectedFaults, endpoint| faults.strike("a", endpoint).map(|fault| fault.outcome());
-        assert_eq!(strike(&mut faults, Endpoint::MenuGet), Some("fault reset"));
-        assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault empty"));
-        assert_eq!(strike(&mut faults, Endpoint::Token), Some("fault html"));
-        assert_eq!(strike(&mut faults, Endpoint::Token), None);
-        assert_eq!(strike(&mut faults, Endpoint::Ticket), None);
+        let take_fault =
+            |faults: &mut InjectedFaults, endpoint| faults.take_fault("a", endpoint).map(|fault| fault.outcome());
+        assert_eq!(take_fault(&mut faults, Endpoint::MenuGet), Some("fault reset"));
+        assert_eq!(take_fault(&mut faults, Endpoint::Token), Some("fault empty"));
+        assert_eq!(take_fault(&mut faults, Endpoint::Token), Some("fault html"));
+        assert_eq!(take_fault(&mut faults, Endpoint::Token), None);
+        assert_eq!(take_fault(&mut faults, Endpoint::Ticket), None);
     }
 
     #[test]
     fn zero_times_never_strikes() {
         let mut faults = InjectedFaults::default();
         faults.set("a", InjectedFault::new(FaultKind::Empty).times(0));
-        assert_eq!(faults.strike("a", Endpoint::Token), None);
+        assert_eq!(faults.take_fault("a", Endpoint::Token), None);
     }
 }

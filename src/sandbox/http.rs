@@ -1,4 +1,5 @@
-//! The API's routes: an HTTP request becomes an [`ApiRequest`], its answer an HTTP response. HTTP status 200 also on errcodes.
+//! The platforms' routes: an HTTP request becomes an [`ApiRequest`], its answer an HTTP response. An errcode comes with
+//! status 200, as at WeChat. Never decides what the answer is.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,13 +14,13 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 
-use super::fault::{FaultKind, InjectedFault, Reply};
-use super::rules::{ApiRequest, Endpoint, Refusal};
-use super::server::Line;
-use super::state::Shared;
+use super::fault::{FaultKind, InjectedFault, SandboxReply};
+use super::rules::{ApiRequest, Endpoint, SandboxRefusal};
+use super::server::CallerConnection;
+use super::state::SandboxState;
 
 /// Routes of all platforms' APIs; their paths do not clash.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(super) fn routes() -> Router<Arc<SandboxState>> {
     Router::new()
         .route("/cgi-bin/token", by_query_or_post(Endpoint::Token, classic))
         .route("/cgi-bin/stable_token", by_body(Endpoint::StableToken, stable))
@@ -44,16 +45,16 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 const TOKEN: &str = "access_token";
 
-/// Parameters of a call; an empty one counts as absent, as it does at WeChat.
-struct Params(HashMap<String, String>);
+/// The parameters of a call. An empty one counts as missing, as at WeChat.
+struct CallParams(HashMap<String, String>);
 
-impl Params {
+impl CallParams {
     fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 }
 
-fn classic(params: &mut Params) -> ApiRequest {
+fn classic(params: &mut CallParams) -> ApiRequest {
     ApiRequest::Classic {
         grant_type: params.take("grant_type"),
         appid: params.take("appid"),
@@ -61,35 +62,35 @@ fn classic(params: &mut Params) -> ApiRequest {
     }
 }
 
-fn wecom(params: &mut Params) -> ApiRequest {
+fn wecom(params: &mut CallParams) -> ApiRequest {
     ApiRequest::Wecom { corpid: params.take("corpid"), secret: params.take("corpsecret") }
 }
 
-fn qq(params: &mut Params) -> ApiRequest {
+fn qq(params: &mut CallParams) -> ApiRequest {
     ApiRequest::Qq { grant_type: params.take("grant_type"), appid: params.take("appid"), secret: params.take("secret") }
 }
 
-fn feishu(_query: Params, body: &[u8]) -> ApiRequest {
+fn feishu(_query: CallParams, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::FeishuToken, 9499, "Bad Request");
     };
-    let mut params = Params::from_json(&json);
+    let mut params = CallParams::from_json(&json);
     ApiRequest::Feishu { app_id: params.take("app_id"), secret: params.take("app_secret") }
 }
 
-fn ticket(params: &mut Params) -> ApiRequest {
-    ApiRequest::Ticket { token: params.take(TOKEN), kind: params.take("type") }
+fn ticket(params: &mut CallParams) -> ApiRequest {
+    ApiRequest::Ticket { token: params.take(TOKEN), ticket_type: params.take("type") }
 }
 
-fn agent_ticket(params: &mut Params) -> ApiRequest {
-    ApiRequest::AgentTicket { token: params.take(TOKEN), kind: params.take("type") }
+fn agent_ticket(params: &mut CallParams) -> ApiRequest {
+    ApiRequest::AgentTicket { token: params.take(TOKEN), ticket_type: params.take("type") }
 }
 
-fn stable(_query: Params, body: &[u8]) -> ApiRequest {
+fn stable(_query: CallParams, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::StableToken, 47001, "data format error");
     };
-    let mut params = Params::from_json(&json);
+    let mut params = CallParams::from_json(&json);
     ApiRequest::Stable {
         grant_type: params.take("grant_type"),
         appid: params.take("appid"),
@@ -98,11 +99,11 @@ fn stable(_query: Params, body: &[u8]) -> ApiRequest {
     }
 }
 
-fn component(_query: Params, body: &[u8]) -> ApiRequest {
+fn component(_query: CallParams, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::ComponentToken, 47001, "data format error");
     };
-    let mut params = Params::from_json(&json);
+    let mut params = CallParams::from_json(&json);
     ApiRequest::Component {
         appid: params.take("component_appid"),
         secret: params.take("component_appsecret"),
@@ -110,11 +111,11 @@ fn component(_query: Params, body: &[u8]) -> ApiRequest {
     }
 }
 
-fn authorizer(mut query: Params, body: &[u8]) -> ApiRequest {
+fn authorizer(mut query: CallParams, body: &[u8]) -> ApiRequest {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         return malformed(Endpoint::AuthorizerToken, 47001, "data format error");
     };
-    let mut params = Params::from_json(&json);
+    let mut params = CallParams::from_json(&json);
     ApiRequest::Authorizer {
         token: query.take("component_access_token"),
         component: params.take("component_appid"),
@@ -123,10 +124,10 @@ fn authorizer(mut query: Params, body: &[u8]) -> ApiRequest {
     }
 }
 
-/// Clients send its two parameters in the query, as a form or as JSON; all are taken.
-fn clear_quota(mut params: Params, body: &[u8]) -> ApiRequest {
+/// Clients send its two parameters in the query, as a form or as JSON; all three are accepted.
+fn clear_quota(mut params: CallParams, body: &[u8]) -> ApiRequest {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
-        params.0.extend(Params::from_json(&json).0);
+        params.0.extend(CallParams::from_json(&json).0);
     } else {
         let form = String::from_utf8_lossy(body);
         params.0.extend(form.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())));
@@ -134,66 +135,76 @@ fn clear_quota(mut params: Params, body: &[u8]) -> ApiRequest {
     ApiRequest::ClearQuota { appid: params.take("appid"), secret: params.take("appsecret") }
 }
 
-impl Params {
-    /// The text members of a JSON object; nothing of any other value.
-    fn from_json(json: &Value) -> Params {
+impl CallParams {
+    /// The strings of a JSON object; nothing of any other value.
+    fn from_json(json: &Value) -> CallParams {
         let members = json.as_object().into_iter().flatten();
-        Params(members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect())
+        CallParams(members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect())
     }
 }
 
 fn malformed(endpoint: Endpoint, errcode: i64, text: &str) -> ApiRequest {
-    ApiRequest::Malformed { endpoint, refusal: Refusal::new(errcode, text) }
+    ApiRequest::Malformed { endpoint, refusal: SandboxRefusal::new(errcode, text) }
 }
 
 /// A GET call with its parameters in the query; any other method is 43001.
-fn by_query(endpoint: Endpoint, parse: fn(&mut Params) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
-    get(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri| async move {
-        serve(shared, line, parse(&mut params_of(&uri))).await
+fn by_query(endpoint: Endpoint, parse: fn(&mut CallParams) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
+    get(move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
+        serve(shared, caller, parse(&mut params_of(&uri))).await
     })
-    .fallback(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>| async move {
-        serve(shared, line, malformed(endpoint, 43001, "require GET method")).await
+    .fallback(move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>| async move {
+        serve(shared, caller, malformed(endpoint, 43001, "require GET method")).await
     })
 }
 
-/// The same, by GET or by POST: the body of the latter is not looked at.
-fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut Params) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
+/// The same by GET or by POST; a body is not read.
+fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut CallParams) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
     by_query(endpoint, parse).post(
-        move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri| async move {
-            serve(shared, line, parse(&mut params_of(&uri))).await
+        move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
+            serve(shared, caller, parse(&mut params_of(&uri))).await
         },
     )
 }
 
 /// A POST call with its parameters in the body; any other method is 43002.
-fn by_body(endpoint: Endpoint, parse: fn(Params, &[u8]) -> ApiRequest) -> MethodRouter<Arc<Shared>> {
-    post(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>, uri: Uri, body: Bytes| async move {
-        serve(shared, line, parse(params_of(&uri), &body)).await
-    })
-    .fallback(move |State(shared): State<Arc<Shared>>, Extension(line): Extension<Line>| async move {
-        serve(shared, line, malformed(endpoint, 43002, "require POST method")).await
-    })
+fn by_body(endpoint: Endpoint, parse: fn(CallParams, &[u8]) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
+    post(
+        move |State(shared): State<Arc<SandboxState>>,
+              Extension(caller): Extension<CallerConnection>,
+              uri: Uri,
+              body: Bytes| async move { serve(shared, caller, parse(params_of(&uri), &body)).await },
+    )
+    .fallback(
+        move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>| async move {
+            serve(shared, caller, malformed(endpoint, 43002, "require POST method")).await
+        },
+    )
 }
 
-fn params_of(uri: &Uri) -> Params {
-    Params(Query::try_from_uri(uri).map(|Query(map)| map).unwrap_or_default())
+fn params_of(uri: &Uri) -> CallParams {
+    CallParams(Query::try_from_uri(uri).map(|Query(map)| map).unwrap_or_default())
 }
 
-/// One call from arrival to answer.
-async fn serve(shared: Arc<Shared>, line: Line, ask: ApiRequest) -> Response {
-    let (_flight, fate) = shared.arrive(&ask, &line);
-    let reply = match fate {
-        Ok(answer) => Reply::from_answer(&answer),
-        Err(fault) => misbehave(&shared, &line, &ask, &fault).await,
+/// Answers one call.
+async fn serve(shared: Arc<SandboxState>, caller: CallerConnection, ask: ApiRequest) -> Response {
+    let (_open_call, result) = shared.begin_call(&ask, &caller);
+    let reply = match result {
+        Ok(answer) => SandboxReply::from_answer(&answer),
+        Err(fault) => answer_with_fault(&shared, &caller, &ask, &fault).await,
     };
     match reply {
-        Reply::Http { status, content_type, body } => response(status, &content_type, body),
-        Reply::Wire(wire) => never(line.take_over(wire).await),
-        Reply::Hang => std::future::pending().await,
+        SandboxReply::Http { status, content_type, body } => response(status, &content_type, body),
+        SandboxReply::Raw(raw) => never(caller.take_over(raw).await),
+        SandboxReply::Hang => std::future::pending().await,
     }
 }
 
-async fn misbehave(shared: &Shared, line: &Line, ask: &ApiRequest, fault: &InjectedFault) -> Reply {
+async fn answer_with_fault(
+    shared: &SandboxState,
+    caller: &CallerConnection,
+    ask: &ApiRequest,
+    fault: &InjectedFault,
+) -> SandboxReply {
     let wait = match fault.kind {
         FaultKind::Delay { ms } => Duration::from_millis(ms),
         _ => Duration::ZERO,
@@ -201,11 +212,12 @@ async fn misbehave(shared: &Shared, line: &Line, ask: &ApiRequest, fault: &Injec
     if !fault.after_minting {
         tokio::time::sleep(wait).await;
     }
-    let right = if fault.does_the_work() { shared.work(ask, line.peer) } else { shared.decoy(ask) };
+    let right =
+        if fault.executes_call() { shared.execute(ask, caller.peer) } else { shared.answer_without_effect(ask) };
     if fault.after_minting {
         tokio::time::sleep(wait).await;
     }
-    fault.distort(&right)
+    fault.apply(&right)
 }
 
 fn response(status: u16, content_type: &str, body: Vec<u8>) -> Response {

@@ -1,23 +1,23 @@
-//! A simulated WeChat API: a real HTTP server that mints, renews, limits and refuses as WeChat does, and misbehaves on
-//! demand. For `tokencached sandbox`, for `tokencached demo`, and for every test that needs an upstream.
+//! The simulated platforms: a real HTTP server that makes tokens, limits calls and refuses as WeChat and the others do,
+//! and that misbehaves if asked. For `tokencached sandbox`, `tokencached demo` and the tests.
 //!
-//! Never calls WeChat, never writes a file, never logs a token or a secret. It shows its tokens to whoever asks: they
-//! are worth nothing.
+//! Never calls a real platform, never writes a file, never logs a token or a secret. It shows its tokens to everybody:
+//! they are worth nothing.
 //!
 //! | where | what |
 //! |---|---|
-//! | `rules.rs` | WeChat's rules as a pure state machine: time in, answers out; `rules/component.rs` the open platform's |
-//! | `quota.rs` | call counters per minute, hour, day, month |
-//! | `answer.rs` | answers in WeChat's exact JSON |
+//! | `rules.rs` | the platforms' rules as a pure state machine; `rules/component.rs` those of the open platform |
+//! | `quota.rs` | counters of calls for each minute, hour, day, month |
+//! | `answer.rs` | answers in the platforms' exact JSON |
 //! | `fault.rs` | the ways to misbehave |
 //! | `http.rs` | the API's routes |
-//! | `control.rs` | the `/sandbox/` routes and the page at `/` |
-//! | `server.rs` | connections, TLS, faults on the raw socket |
+//! | `control.rs` | the control calls under `/sandbox/`, and the page at `/` |
+//! | `server.rs` | connections, TLS, faults on the socket itself |
 //! | `state.rs`, `calls.rs` | what the connections share; the record of calls |
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
-//! use tokencached::sandbox::{AppOptions, InjectedFault, FaultKind, Options, Sandbox};
+//! use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options, Sandbox};
 //!
 //! let app = AppOptions { appid: "wx1".into(), secret: "s".into(), ..AppOptions::default() };
 //! let sandbox = Sandbox::start(Options { apps: vec![app], ..Options::default() }).await?;
@@ -49,12 +49,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use self::calls::{Call, Calls, Counts};
+pub use self::calls::{AppCalls, CallCounts, RecordedCall};
 pub use self::fault::{ALL_APPS, FaultKind, FaultScope, InjectedFault};
 pub use self::options::{AppOptions, Options, Quotas, SandboxPlatform, SandboxTlsFiles, times_shorter};
 use self::rules::World;
 pub use self::rules::{Endpoint, Verdict};
-use self::state::Shared;
+use self::state::SandboxState;
 use crate::clock::Now;
 
 /// A running sandbox. Dropping it ends it; [`Sandbox::stop`] also waits until every connection is closed.
@@ -62,7 +62,7 @@ use crate::clock::Now;
 pub struct Sandbox {
     addr: SocketAddr,
     base_url: String,
-    shared: Arc<Shared>,
+    shared: Arc<SandboxState>,
     tracker: TaskTracker,
     stop: DropGuard,
 }
@@ -75,7 +75,7 @@ impl Sandbox {
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
         let base_url = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(addr));
-        let shared = Arc::new(Shared::new(&options));
+        let shared = Arc::new(SandboxState::new(&options));
         let router = http::routes().merge(control::routes(&base_url)).with_state(Arc::clone(&shared));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         tracker.spawn(server::accept(listener, router, tls, stop.clone(), tracker.clone()));
@@ -99,95 +99,97 @@ impl Sandbox {
         self.tracker.wait().await;
     }
 
-    /// Makes calls of the app misbehave, in place of any faults set before; [`ALL_APPS`] means every app.
+    /// Sets a fault for calls of the app, in place of those set before; [`ALL_APPS`] means every app.
     pub fn set_fault(&self, appid: &str, fault: InjectedFault) {
         self.shared.with(|inner| inner.faults.set(appid, fault));
     }
 
-    /// Adds a fault behind those already set; the first that covers a call strikes it.
+    /// Adds a fault after those already set; the first that covers a call is used.
     pub fn add_fault(&self, appid: &str, fault: InjectedFault) {
         self.shared.with(|inner| inner.faults.add(appid, fault));
     }
 
-    /// Takes the app's faults away.
+    /// Removes the app's faults.
     pub fn clear_fault(&self, appid: &str) {
         self.shared.with(|inner| inner.faults.clear(appid));
     }
 
-    /// What has been called so far. The empty appid has the calls that named no known app.
-    pub fn calls(&self, appid: &str) -> Calls {
+    /// The calls so far. The empty appid has those that named no known app.
+    pub fn calls(&self, appid: &str) -> AppCalls {
         self.shared.calls(appid)
     }
 
-    /// What a business call would make of this token.
+    /// How a call with this token would be answered.
     pub fn judge(&self, token: &str) -> Verdict {
         self.shared.with(|inner| inner.world.judge(token, Now::read()))
     }
 
-    /// Early death: no token of the app is accepted any more; the next ask mints a new one.
+    /// Ends all tokens of the app early: none is accepted any more, and the next call makes a new one.
     pub fn kill_tokens(&self, appid: &str) {
-        self.order(appid, |world| world.kill_tokens(appid));
+        self.change_app(appid, |world| world.kill_tokens(appid));
     }
 
-    /// Early death that the token endpoint has not noticed: it gives the dead token out until it is due, or forced.
+    /// The same, and the token endpoint does not notice: it goes on giving the dead token until its end, or until a forced
+    /// call.
     pub fn kill_tokens_unnoticed(&self, appid: &str) {
-        self.order(appid, |world| world.kill_tokens_unnoticed(appid));
+        self.change_app(appid, |world| world.kill_tokens_unnoticed(appid));
     }
 
-    /// The vendor changes the app's tickets now.
+    /// The platform changes the app's tickets now.
     pub fn roll_tickets(&self, appid: &str) {
-        self.order(appid, |world| world.roll_tickets(appid));
+        self.change_app(appid, |world| world.roll_tickets(appid));
     }
 
-    /// The addresses that may ask for tokens; `None` enforces nothing.
+    /// Sets the addresses that may fetch tokens; `None` allows all.
     pub fn set_allowlist(&self, appid: &str, allowlist: Option<Vec<IpAddr>>) {
-        self.order(appid, |world| world.set_allowlist(appid, allowlist));
+        self.change_app(appid, |world| world.set_allowlist(appid, allowlist));
     }
 
     /// Freezes or unfreezes the app's secret.
     pub fn freeze_secret(&self, appid: &str, frozen: bool) {
-        self.order(appid, |world| world.freeze_secret(appid, frozen));
+        self.change_app(appid, |world| world.freeze_secret(appid, frozen));
     }
 
     /// Resets the app's secret; live tokens live on.
     pub fn set_secret(&self, appid: &str, secret: &str) {
-        self.order(appid, |world| world.set_secret(appid, secret));
+        self.change_app(appid, |world| world.set_secret(appid, secret));
     }
 
-    /// WeChat pushes another verify ticket to the component; this is what its receiver would decrypt. Empty if there is
-    /// no such component.
+    /// WeChat pushes another verify ticket to the component. Returns what its receiver would decrypt; empty if there is no
+    /// such component.
     pub fn push_verify_ticket(&self, appid: &str) -> String {
         self.shared.with(|inner| inner.world.push_verify_ticket(appid, Now::read())).unwrap_or_default()
     }
 
-    /// Twelve hours have passed for every ticket pushed so far.
+    /// Lets every ticket pushed so far expire.
     pub fn expire_verify_tickets(&self, appid: &str) {
-        self.order(appid, |world| world.expire_verify_tickets(appid));
+        self.change_app(appid, |world| world.expire_verify_tickets(appid));
     }
 
-    /// The account's administrator authorises its component anew: the new refresh token. Empty if it has none.
+    /// The account's administrator authorises its component again. Returns the new refresh token; empty if it has no
+    /// component.
     pub fn authorise(&self, appid: &str) -> String {
         self.shared.with(|inner| inner.world.authorise(appid)).unwrap_or_default()
     }
 
-    /// The account's administrator withdraws: no refresh token is good any more.
+    /// The account's administrator withdraws the authorisation: no refresh token is good any more.
     pub fn withdraw(&self, appid: &str) {
-        self.order(appid, |world| world.withdraw(appid));
+        self.change_app(appid, |world| world.withdraw(appid));
     }
 
-    /// The refresh token of an authorizer that is good now. Empty if there is none.
+    /// The refresh token of an authorizer that is good now; empty if there is none.
     pub fn refresh_token(&self, appid: &str) -> String {
         self.shared.with(|inner| inner.world.refresh_token_of(appid)).unwrap_or_default()
     }
 
-    fn order(&self, appid: &str, carry_out: impl FnOnce(&mut World) -> bool) {
-        if !self.shared.with(|inner| carry_out(&mut inner.world)) {
+    fn change_app(&self, appid: &str, change: impl FnOnce(&mut World) -> bool) {
+        if !self.shared.with(|inner| change(&mut inner.world)) {
             tracing::warn!(appid, "sandbox: no such app");
         }
     }
 }
 
-/// An address a client on this machine can connect to, also when listening on all of them.
+/// An address that a client on this machine can connect to, also if the sandbox listens on all addresses.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

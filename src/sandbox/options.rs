@@ -1,19 +1,19 @@
-//! What a sandbox is started with. Plain values; nothing is read from files or checked here.
+//! What a sandbox is started with. Plain values. Never reads a file, never checks anything.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How the simulated API behaves. `Options::default()` is WeChat as it is today, with no apps, on any free local port.
+/// How the simulated platforms behave. `Options::default()` is as WeChat is today, without apps, on any free local port.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 takes any free one.
+    /// Where to listen; port 0 takes any free port.
     pub listen: SocketAddr,
-    /// The accounts the sandbox knows.
+    /// The simulated accounts.
     pub apps: Vec<AppOptions>,
     /// Life of a token in seconds.
     pub lifetime_s: u64,
-    /// How long the previous token lives on after a new one; by default in proportion, 300 s for 7200 s.
+    /// How long a token lives on when there is a new one; by default in proportion, 300 s for 7200 s.
     pub overlap_ms: Option<u64>,
     /// How long before its end a stable token is replaced; by default in proportion, 300 s for 7200 s.
     pub stable_window_ms: Option<u64>,
@@ -23,8 +23,8 @@ pub struct Options {
     pub tls: Option<SandboxTlsFiles>,
     /// Call quotas.
     pub quotas: Quotas,
-    /// Each call for an authorizer's token replaces its refresh token, and the one before it is over. WeChat may do so;
-    /// how often it does is not published.
+    /// Each call for an authorizer's token replaces its refresh token, and the one before it is no longer good. WeChat may
+    /// do so; how often it does is not published.
     pub rotate_refresh_tokens: bool,
     /// Characters of a token. WeChat's have been 136 to 157; it asks callers to reserve 512.
     pub token_len: usize,
@@ -49,25 +49,25 @@ impl Default for Options {
 
 /// One simulated account.
 ///
-/// A WeCom corp with several apps is several entries: name them `<corpid>/<anything>`; callers send the corpid, and the
-/// secret says which app is meant. The full name is what the control calls take.
+/// A WeCom corporation with several apps is several entries: name them `<corpid>/<anything>`. Callers send the corpid, and
+/// the secret decides which app it is. The control calls take the full name.
 #[derive(Clone, Debug, Default)]
 pub struct AppOptions {
     /// The appid; for WeCom the corpid, or `<corpid>/<app name>`.
     pub appid: String,
     /// The app secret.
     pub secret: String,
-    /// Which API the account belongs to.
+    /// The account's platform.
     pub platform: SandboxPlatform,
-    /// Addresses that may ask for tokens; `None` enforces nothing.
+    /// The addresses that may fetch tokens; `None` allows all.
     pub ip_allowlist: Option<Vec<IpAddr>>,
     /// The component that this account has authorised.
     pub authorizer_of: Option<String>,
-    /// With which that component asks for the account's tokens.
+    /// The refresh token with which the component fetches the account's tokens.
     pub refresh_token: String,
 }
 
-/// The API an account belongs to.
+/// The platform of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxPlatform {
@@ -93,7 +93,7 @@ pub struct SandboxTlsFiles {
     pub key: PathBuf,
 }
 
-/// Call quotas, each per app. Days turn at midnight in UTC+8.
+/// Call quotas of each app. Days begin at midnight in UTC+8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quotas {
     /// `/cgi-bin/token` calls a day; WeChat: 2000, test accounts 200.
@@ -104,7 +104,7 @@ pub struct Quotas {
     pub stable_per_day: u64,
     /// Forced refreshes a day.
     pub forced_per_day: u64,
-    /// Forced refreshes closer than this refresh nothing.
+    /// A forced refresh renews nothing if the one before it was less than this ago.
     pub forced_spacing_ms: u64,
     /// `getticket` calls a day. WeChat publishes no number ("very limited"); this is a cautious guess.
     pub ticket_per_day: u64,
@@ -115,7 +115,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// The same for tokens that live shorter than two hours: as many more calls as there are more tokens in a day.
+    /// The same for tokens with a shorter life than two hours: as many times more calls as there are more tokens in a day.
     pub fn scaled(self, lifetime: Duration) -> Quotas {
         let more = times_shorter(lifetime);
         Quotas {

@@ -1,6 +1,6 @@
 //! Call counters that start again with each period of the wall clock in UTC+8. Pure.
 //!
-//! When WeChat's daily counters turn is not published; midnight in China is the assumption (facts 1.8).
+//! WeChat does not publish when its daily counters start again; assumption: midnight in China (facts 1.8).
 
 const UTC8_MS: i64 = 8 * 3_600_000;
 const DAY_MS: i64 = 86_400_000;
@@ -29,17 +29,17 @@ impl Period {
 
 /// Calls used in the current period.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Meter {
+pub(super) struct QuotaMeter {
     period: i64,
     used: u64,
 }
 
-impl Meter {
-    /// Counts one call; false, and nothing counted, when the period's calls are used up.
-    pub(super) fn take(&mut self, period: Period, limit: u64, unix_ms: i64) -> bool {
+impl QuotaMeter {
+    /// Counts one call. False, and nothing is counted, if the period's calls are used up.
+    pub(super) fn try_take(&mut self, period: Period, limit: u64, unix_ms: i64) -> bool {
         let index = period.index(unix_ms);
         if self.period != index {
-            *self = Meter { period: index, used: 0 };
+            *self = QuotaMeter { period: index, used: 0 };
         }
         let granted = self.used < limit;
         self.used += u64::from(granted);
@@ -67,10 +67,10 @@ mod tests {
 
     #[track_caller]
     fn check_turn(period: Period, turn_ms: i64) {
-        let mut meter = Meter::default();
-        assert!(meter.take(period, 1, turn_ms - 1), "first call of the old period");
-        assert!(!meter.take(period, 1, turn_ms - 1), "quota of the old period is used up");
-        assert!(meter.take(period, 1, turn_ms), "a millisecond later a new period begins");
+        let mut meter = QuotaMeter::default();
+        assert!(meter.try_take(period, 1, turn_ms - 1), "first call of the old period");
+        assert!(!meter.try_take(period, 1, turn_ms - 1), "quota of the old period is used up");
+        assert!(meter.try_take(period, 1, turn_ms), "a millisecond later a new period begins");
     }
 
     #[test]
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn utc_midnight_is_no_turn() {
-        let mut meter = Meter::default();
+        let mut meter = QuotaMeter::default();
         let utc_midnight = MARCH_MS + UTC8_MS;
-        assert!(meter.take(Period::Day, 1, utc_midnight - 1));
-        assert!(!meter.take(Period::Day, 1, utc_midnight));
+        assert!(meter.try_take(Period::Day, 1, utc_midnight - 1));
+        assert!(!meter.try_take(Period::Day, 1, utc_midnight));
     }
 
     #[test]

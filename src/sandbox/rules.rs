@@ -1,9 +1,8 @@
-//! WeChat's rules as a pure state machine: accounts, tokens, tickets, lifetimes, quotas.
+//! The platforms' rules as a pure state machine: accounts, tokens, tickets, lifetimes, quotas.
 //!
-//! Never does I/O and never reads a clock: every call is given the time. [`World::ask`] is one API call; what it answers
-//! is turned into WeChat's JSON by `answer.rs`.
-//!
-//! Where WeChat's behaviour is not published, the choice made here is marked "assumption".
+//! [`World::ask`] is one API call; `answer.rs` turns its answer into the platform's JSON. Never does I/O and never reads a
+//! clock: the time is passed in. Where a platform's behaviour is not published, the choice made here is marked
+//! "assumption".
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,15 +12,15 @@ use serde::Serialize;
 mod component;
 
 use super::options::{AppOptions, Options, Quotas, SandboxPlatform};
-use super::quota::{Meter, Period};
+use super::quota::{Period, QuotaMeter};
 use crate::clock::Now;
 
-/// Tokens remembered per app, dead ones included, so that an old one is told "expired" and not "never issued".
+/// Tokens kept for each app, dead ones included, so that an old one is answered as "expired" and not as "never issued".
 const REMEMBERED_TOKENS_MAX: usize = 64;
-/// Ticket answers say this whatever the ticket's real age (community reports; easywechat#1580, WxJava#3147).
+/// Answers with a ticket say this, however old the ticket is (community reports; easywechat#1580, WxJava#3147).
 const TICKET_EXPIRES_IN_S: u64 = 7200;
 
-/// One API call, parsed. An absent parameter and an empty one are the same to WeChat: `None`.
+/// One API call, parsed. A missing parameter and an empty one are the same to WeChat: `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiRequest {
     /// `GET /cgi-bin/token`
@@ -39,19 +38,19 @@ pub enum ApiRequest {
     /// `POST /cgi-bin/component/api_authorizer_token`
     Authorizer { token: Option<String>, component: Option<String>, appid: Option<String>, refresh: Option<String> },
     /// `GET /cgi-bin/ticket/getticket`
-    Ticket { token: Option<String>, kind: Option<String> },
+    Ticket { token: Option<String>, ticket_type: Option<String> },
     /// `GET /cgi-bin/get_jsapi_ticket` (WeCom, of the corp)
     CorpTicket { token: Option<String> },
     /// `GET /cgi-bin/ticket/get` (WeCom, of the app)
-    AgentTicket { token: Option<String>, kind: Option<String> },
+    AgentTicket { token: Option<String>, ticket_type: Option<String> },
     /// `GET /cgi-bin/get_api_domain_ip`
     DomainIp { token: Option<String> },
     /// `GET /cgi-bin/menu/get`
     Menu { token: Option<String> },
     /// `POST /cgi-bin/clear_quota/v2`
     ClearQuota { appid: Option<String>, secret: Option<String> },
-    /// A call refused for its form alone: wrong HTTP method, a body that is no JSON.
-    Malformed { endpoint: Endpoint, refusal: Refusal },
+    /// A call that is refused for its form: a wrong HTTP method, a body that is not JSON.
+    Malformed { endpoint: Endpoint, refusal: SandboxRefusal },
 }
 
 /// The endpoints, as calls are counted.
@@ -84,12 +83,12 @@ pub enum Endpoint {
     ClearQuota,
 }
 
-/// What the API answers.
+/// An answer of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAnswer {
     /// An access token; WeCom's and Feishu's carry a code of 0.
     Token {
-        kind: SandboxPlatform,
+        platform: SandboxPlatform,
         value: String,
         expires_in_s: u64,
     },
@@ -109,43 +108,43 @@ pub enum ApiAnswer {
         value: String,
         expires_in_s: u64,
     },
-    /// The business calls' answers.
+    /// The answers of the calls that need a token.
     DomainIps,
     Menu,
     /// `{"errcode":0,"errmsg":"ok"}`
     Done,
-    /// Any errcode; Feishu has other names for its fields.
+    /// A refusal with an errcode; Feishu has other names for its fields.
     Refused {
-        kind: SandboxPlatform,
+        platform: SandboxPlatform,
         errcode: i64,
         errmsg: String,
     },
 }
 
-/// A refusal before its random trace id (`rid`, or WeCom's `hint`) is put in.
+/// A refusal without its random request id (`rid`, or WeCom's `hint`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct SandboxRefusal {
     pub(super) errcode: i64,
     pub(super) text: String,
 }
 
-/// What a business call thinks of a token.
+/// How a call that needs a token would answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Works.
+    /// It works.
     Accepted,
-    /// 40001: never issued, superseded, or killed early.
+    /// 40001: never issued, replaced, or ended early.
     NotLatest,
-    /// 40014: not the shape of a token.
+    /// 40014: it does not look like a token.
     Malformed,
-    /// 42001: its time is over.
+    /// 42001: expired.
     Expired,
 }
 
-/// Token lines that never touch each other: classic and stable tokens are fully isolated (facts 1.2, vendor).
+/// A token of one series never ends one of another: classic and stable tokens are independent (facts 1.2, vendor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+enum TokenSeries {
     Classic,
     Stable,
     Wecom,
@@ -157,7 +156,7 @@ enum Line {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum TicketKind {
+enum TicketType {
     Jsapi,
     WxCard,
     Sdk,
@@ -166,51 +165,52 @@ enum TicketKind {
 }
 
 #[derive(Clone, Debug)]
-struct Token {
+struct SandboxToken {
     value: String,
-    line: Line,
+    series: TokenSeries,
     expires_ms: u64,
-    /// When a newer token ends this one; set by the newer one's minting.
+    /// When a newer token ends this one.
     superseded_ms: Option<u64>,
+    /// It is refused although its time is not over.
     killed: bool,
-    /// The token endpoint no longer gives it out.
+    /// The token endpoint no longer gives it.
     withdrawn: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Ticket {
+struct SandboxTicket {
     value: String,
     rolled_ms: u64,
 }
 
-/// One account and all it has been given.
+/// One account, with the tokens and tickets made for it.
 #[derive(Debug)]
-struct App {
-    kind: SandboxPlatform,
+struct SandboxApp {
+    platform: SandboxPlatform,
     secret: String,
     frozen: bool,
     allowlist: Option<Vec<IpAddr>>,
     /// Oldest first.
-    tokens: VecDeque<Token>,
-    tickets: BTreeMap<TicketKind, Ticket>,
+    tokens: VecDeque<SandboxToken>,
+    tickets: BTreeMap<TicketType, SandboxTicket>,
     minted: u64,
     forced_ms: Option<u64>,
     meters: Meters,
-    platform: component::Platform,
+    open_platform: component::OpenPlatformState,
 }
 
 #[derive(Debug, Default)]
 struct Meters {
-    classic_day: Meter,
-    stable_minute: Meter,
-    stable_day: Meter,
-    forced_day: Meter,
-    ticket: Meter,
-    clear_month: Meter,
+    classic_day: QuotaMeter,
+    stable_minute: QuotaMeter,
+    stable_day: QuotaMeter,
+    forced_day: QuotaMeter,
+    ticket: QuotaMeter,
+    clear_month: QuotaMeter,
 }
 
 #[derive(Clone, Debug)]
-struct Settings {
+struct SandboxSettings {
     lifetime_ms: u64,
     overlap_ms: u64,
     stable_window_ms: u64,
@@ -220,12 +220,12 @@ struct Settings {
     rotate_refresh_tokens: bool,
 }
 
-impl Settings {
-    fn new(options: &Options) -> Settings {
+impl SandboxSettings {
+    fn new(options: &Options) -> SandboxSettings {
         let lifetime_ms = options.lifetime_s.saturating_mul(1000);
         // 300 s of 7200 s: "both usable for 5 minutes" and "the last 5 minutes" (facts 1.2).
         let share = lifetime_ms / 24;
-        Settings {
+        SandboxSettings {
             lifetime_ms,
             overlap_ms: options.overlap_ms.unwrap_or(share),
             stable_window_ms: options.stable_window_ms.unwrap_or(share),
@@ -237,22 +237,22 @@ impl Settings {
     }
 }
 
-/// Everything the simulated API knows.
+/// The simulated platforms: all accounts, and what has been made for them.
 #[derive(Debug)]
 pub struct World {
-    settings: Settings,
-    apps: BTreeMap<String, App>,
-    /// Which app a token belongs to; as long as the app remembers it.
+    settings: SandboxSettings,
+    apps: BTreeMap<String, SandboxApp>,
+    /// The app of each token that is kept.
     owners: HashMap<String, String>,
     rng: fastrand::Rng,
 }
 
 impl World {
-    /// A world with the options' apps and no tokens. `seed` fixes every token and trace id.
+    /// The options' apps, without tokens. The same `seed` gives the same tokens and request ids.
     pub fn new(options: &Options, seed: u64) -> World {
         World {
-            settings: Settings::new(options),
-            apps: options.apps.iter().map(|app| (app.appid.clone(), App::new(app))).collect(),
+            settings: SandboxSettings::new(options),
+            apps: options.apps.iter().map(|app| (app.appid.clone(), SandboxApp::new(app))).collect(),
             owners: HashMap::new(),
             rng: fastrand::Rng::with_seed(seed),
         }
@@ -262,32 +262,32 @@ impl World {
     pub fn ask(&mut self, ask: &ApiRequest, peer: IpAddr, now: Now) -> ApiAnswer {
         let answer = match ask {
             ApiRequest::Classic { grant_type, appid, secret } => {
-                self.classic(SandboxPlatform::Mp, Line::Classic, [grant_type, appid, secret], peer, now)
+                self.classic(SandboxPlatform::Mp, TokenSeries::Classic, [grant_type, appid, secret], peer, now)
             }
             ApiRequest::Stable { grant_type, appid, secret, force } => {
                 self.stable([grant_type, appid, secret], *force, peer, now)
             }
             ApiRequest::Wecom { corpid, secret } => self.wecom(corpid, secret, peer, now),
             ApiRequest::Qq { grant_type, appid, secret } => {
-                self.classic(SandboxPlatform::Qq, Line::Qq, [grant_type, appid, secret], peer, now)
+                self.classic(SandboxPlatform::Qq, TokenSeries::Qq, [grant_type, appid, secret], peer, now)
             }
             ApiRequest::Feishu { app_id, secret } => self.feishu(app_id, secret, peer, now),
             ApiRequest::Component { appid, secret, ticket } => self.component_token([appid, secret, ticket], peer, now),
             ApiRequest::Authorizer { token, component, appid, refresh } => {
                 self.authorizer_token(token, [component, appid, refresh], now)
             }
-            ApiRequest::Ticket { token, kind } => self.mp_ticket(token, kind.as_deref(), now),
-            ApiRequest::CorpTicket { token } => self.wecom_ticket(token, TicketKind::CorpJsapi, now),
-            ApiRequest::AgentTicket { token, kind } if kind.as_deref() == Some("agent_config") => {
-                self.wecom_ticket(token, TicketKind::AgentConfig, now)
+            ApiRequest::Ticket { token, ticket_type } => self.mp_ticket(token, ticket_type.as_deref(), now),
+            ApiRequest::CorpTicket { token } => self.wecom_ticket(token, TicketType::CorpJsapi, now),
+            ApiRequest::AgentTicket { token, ticket_type } if ticket_type.as_deref() == Some("agent_config") => {
+                self.wecom_ticket(token, TicketType::AgentConfig, now)
             }
-            ApiRequest::AgentTicket { .. } => Err(Refusal::new(40097, "invalid args")),
-            ApiRequest::DomainIp { token } => self.business(token, now).map(|_| ApiAnswer::DomainIps),
-            ApiRequest::Menu { token } => self.business(token, now).map(|_| ApiAnswer::Menu),
+            ApiRequest::AgentTicket { .. } => Err(SandboxRefusal::new(40097, "invalid args")),
+            ApiRequest::DomainIp { token } => self.app_of_token(token, now).map(|_| ApiAnswer::DomainIps),
+            ApiRequest::Menu { token } => self.app_of_token(token, now).map(|_| ApiAnswer::Menu),
             ApiRequest::ClearQuota { appid, secret } => self.clear_quota(appid, secret, now),
             ApiRequest::Malformed { refusal, .. } => Err(refusal.clone()),
         };
-        answer.unwrap_or_else(|refusal| self.refused(refusal, self.kind_of(ask), peer))
+        answer.unwrap_or_else(|refusal| self.refused(refusal, self.platform_of(ask), peer))
     }
 
     /// The app a call is about, if it names one that exists.
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    /// What a business call would make of this token (facts 1.5; 40001 also for what was never issued).
+    /// How a call with this token would be answered (facts 1.5; 40001 also for a token that was never issued).
     pub fn judge(&self, token: &str, now: Now) -> Verdict {
         if !has_token_shape(token) {
             return Verdict::Malformed;
@@ -319,43 +319,44 @@ impl World {
         token.map_or(Verdict::NotLatest, |known| known.verdict(now.boot_ms))
     }
 
-    /// Early death: no token of the app is accepted any more, and the next ask mints a new one. True if the app exists.
+    /// Ends all tokens of the app early: none is accepted any more, and the next call makes a new one. True if the app
+    /// exists.
     pub fn kill_tokens(&mut self, appid: &str) -> bool {
         self.change(appid, |app| app.tokens.iter_mut().for_each(|token| (token.killed, token.withdrawn) = (true, true)))
     }
 
-    /// Early death that the token endpoint has not noticed: stable and WeCom asks keep giving the dead token out until
-    /// it is due, or forced. True if the app exists.
+    /// The same, and the token endpoint does not notice: stable_token and WeCom go on giving the dead token until its end,
+    /// or until a forced call. True if the app exists.
     pub fn kill_tokens_unnoticed(&mut self, appid: &str) -> bool {
         self.change(appid, |app| app.tokens.iter_mut().for_each(|token| token.killed = true))
     }
 
-    /// The vendor rolls the app's tickets now. True if the app exists.
+    /// The platform changes the app's tickets now. True if the app exists.
     pub fn roll_tickets(&mut self, appid: &str) -> bool {
         self.change(appid, |app| app.tickets.clear())
     }
 
-    /// Replaces the allowlist; acts at once, while WeChat takes 5 to 10 minutes. True if the app exists.
+    /// Replaces the allow-list. Takes effect at once; at WeChat it takes 5 to 10 minutes. True if the app exists.
     pub fn set_allowlist(&mut self, appid: &str, allowlist: Option<Vec<IpAddr>>) -> bool {
         self.change(appid, |app| app.allowlist = allowlist)
     }
 
-    /// Freezes or unfreezes the secret; acts at once, while WeChat takes about 10 minutes. True if the app exists.
+    /// Freezes or unfreezes the secret. Takes effect at once; at WeChat it takes about 10 minutes. True if the app exists.
     pub fn freeze_secret(&mut self, appid: &str, frozen: bool) -> bool {
         self.change(appid, |app| app.frozen = frozen)
     }
 
-    /// Resets the secret. Live tokens live on (assumption: whether a reset kills them is not published).
+    /// Resets the secret. Live tokens live on (assumption: whether a reset ends them is not published).
     pub fn set_secret(&mut self, appid: &str, secret: &str) -> bool {
         self.change(appid, |app| secret.clone_into(&mut app.secret))
     }
 
-    /// Every app as a developer wants to see it, its live tokens included: this is a sandbox.
+    /// Every app with its live tokens, for developers.
     pub fn describe(&self, now: Now) -> Vec<AppView> {
         self.apps.iter().map(|(appid, app)| app.describe(appid, now)).collect()
     }
 
-    /// How many tokens the app has been given.
+    /// How many tokens have been made for the app.
     pub fn minted(&self, appid: &str) -> u64 {
         self.apps.get(appid).map_or(0, |app| app.minted)
     }
@@ -375,11 +376,14 @@ impl World {
         self.owners.len()
     }
 
-    /// The answer a call would have if it succeeded, with a token or ticket that was never issued.
-    pub fn decoy_answer(&mut self, ask: &ApiRequest) -> ApiAnswer {
+    /// The answer that the call would have if it succeeded, with a token or ticket that was never issued.
+    pub fn answer_without_effect(&mut self, ask: &ApiRequest) -> ApiAnswer {
         let value = random_token(&mut self.rng, self.settings.token_len);
-        let token =
-            |kind| ApiAnswer::Token { kind, value: value.clone(), expires_in_s: self.settings.lifetime_ms / 1000 };
+        let token = |platform| ApiAnswer::Token {
+            platform,
+            value: value.clone(),
+            expires_in_s: self.settings.lifetime_ms / 1000,
+        };
         match ask.endpoint() {
             Endpoint::Token | Endpoint::StableToken | Endpoint::StableTokenForced => token(SandboxPlatform::Mp),
             Endpoint::Gettoken => token(SandboxPlatform::Wecom),
@@ -398,17 +402,17 @@ impl World {
         }
     }
 
-    fn refused(&mut self, refusal: Refusal, kind: SandboxPlatform, peer: IpAddr) -> ApiAnswer {
+    fn refused(&mut self, refusal: SandboxRefusal, platform: SandboxPlatform, peer: IpAddr) -> ApiAnswer {
         let errcode = refusal.errcode;
-        let errmsg = match kind {
+        let errmsg = match platform {
             SandboxPlatform::Mp | SandboxPlatform::Component | SandboxPlatform::Qq => refusal.mp_message(&mut self.rng),
             SandboxPlatform::Feishu => refusal.text,
             SandboxPlatform::Wecom => refusal.wecom_message(&mut self.rng, peer),
         };
-        ApiAnswer::Refused { kind, errcode, errmsg }
+        ApiAnswer::Refused { platform, errcode, errmsg }
     }
 
-    fn kind_of(&self, ask: &ApiRequest) -> SandboxPlatform {
+    fn platform_of(&self, ask: &ApiRequest) -> SandboxPlatform {
         match ask {
             ApiRequest::Wecom { .. } | ApiRequest::CorpTicket { .. } | ApiRequest::AgentTicket { .. } => {
                 SandboxPlatform::Wecom
@@ -416,34 +420,34 @@ impl World {
             ApiRequest::Feishu { .. } | ApiRequest::Malformed { endpoint: Endpoint::FeishuToken, .. } => {
                 SandboxPlatform::Feishu
             }
-            _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(SandboxPlatform::Mp, |app| app.kind),
+            _ => self.app_of(ask).and_then(|id| self.apps.get(&id)).map_or(SandboxPlatform::Mp, |app| app.platform),
         }
     }
 
-    fn change(&mut self, appid: &str, change: impl FnOnce(&mut App)) -> bool {
+    fn change(&mut self, appid: &str, change: impl FnOnce(&mut SandboxApp)) -> bool {
         self.apps.get_mut(appid).map(change).is_some()
     }
 }
 
 /// The token endpoints.
 impl World {
-    /// Classic: every call mints (facts 1.2 row 1); 2000 calls a day (facts 1.3). QQ has the contract and the errors of
-    /// that call (assumption: its quota too, QQ publishes none).
+    /// Classic: each call makes a new token (facts 1.2 row 1); 2000 calls a day (facts 1.3). QQ has the contract and the
+    /// errors of that call (assumption: its quota too, QQ publishes none).
     fn classic(
         &mut self,
-        kind: SandboxPlatform,
-        line: Line,
+        platform: SandboxPlatform,
+        series: TokenSeries,
         given: [&Option<String>; 3],
         peer: IpAddr,
         now: Now,
-    ) -> Result<ApiAnswer, Refusal> {
-        let appid = self.mp_credentials(kind, given)?;
-        self.admit(&appid, peer)?;
+    ) -> Result<ApiAnswer, SandboxRefusal> {
+        let appid = self.mp_credentials(platform, given)?;
+        self.check_allowlist(&appid, peer)?;
         let limit = self.settings.quotas.classic_per_day;
-        if !self.meters(&appid)?.classic_day.take(Period::Day, limit, now.unix_ms) {
-            return Err(Refusal::daily_quota());
+        if !self.meters(&appid)?.classic_day.try_take(Period::Day, limit, now.unix_ms) {
+            return Err(SandboxRefusal::daily_quota());
         }
-        self.mint(&appid, line, now)
+        self.mint(&appid, series, now)
     }
 
     /// Stable: the same token until its last 5 minutes, then a new one; forced: a new one, 20 a day, 30 s apart
@@ -454,33 +458,34 @@ impl World {
         force: bool,
         peer: IpAddr,
         now: Now,
-    ) -> Result<ApiAnswer, Refusal> {
+    ) -> Result<ApiAnswer, SandboxRefusal> {
         let appid = self.mp_credentials(SandboxPlatform::Mp, given)?;
-        self.admit(&appid, peer)?;
+        self.check_allowlist(&appid, peer)?;
         let quotas = self.settings.quotas.clone();
         let meters = self.meters(&appid)?;
-        if !meters.stable_day.take(Period::Day, quotas.stable_per_day, now.unix_ms) {
-            return Err(Refusal::daily_quota());
+        if !meters.stable_day.try_take(Period::Day, quotas.stable_per_day, now.unix_ms) {
+            return Err(SandboxRefusal::daily_quota());
         }
-        if !meters.stable_minute.take(Period::Minute, quotas.stable_per_minute, now.unix_ms) {
-            return Err(Refusal::new(45011, "api minute-quota reach limit  mustslower  retry next minute"));
+        if !meters.stable_minute.try_take(Period::Minute, quotas.stable_per_minute, now.unix_ms) {
+            return Err(SandboxRefusal::new(45011, "api minute-quota reach limit  mustslower  retry next minute"));
         }
-        if force && self.force_is_due(&appid, now)? {
-            return self.mint(&appid, Line::Stable, now);
+        if force && self.try_force(&appid, now)? {
+            return self.mint(&appid, TokenSeries::Stable, now);
         }
         let window_ms = self.settings.stable_window_ms;
-        self.same_or_new(&appid, Line::Stable, window_ms, now)
+        self.current_or_new_token(&appid, TokenSeries::Stable, window_ms, now)
     }
 
-    /// False when the last forced refresh is too near: nothing is refreshed then, and nothing is counted (assumption).
-    fn force_is_due(&mut self, appid: &str, now: Now) -> Result<bool, Refusal> {
+    /// Counts a forced call, unless the last one was less than 30 s ago: then nothing is renewed and nothing counted
+    /// (assumption), and this returns false.
+    fn try_force(&mut self, appid: &str, now: Now) -> Result<bool, SandboxRefusal> {
         let quotas = self.settings.quotas.clone();
         let app = self.app(appid)?;
         if app.forced_ms.is_some_and(|last| now.boot_ms.saturating_sub(last) < quotas.forced_spacing_ms) {
             return Ok(false);
         }
-        if !app.meters.forced_day.take(Period::Day, quotas.forced_per_day, now.unix_ms) {
-            return Err(Refusal::daily_quota());
+        if !app.meters.forced_day.try_take(Period::Day, quotas.forced_per_day, now.unix_ms) {
+            return Err(SandboxRefusal::daily_quota());
         }
         app.forced_ms = Some(now.boot_ms);
         Ok(true)
@@ -493,124 +498,138 @@ impl World {
         secret: &Option<String>,
         peer: IpAddr,
         now: Now,
-    ) -> Result<ApiAnswer, Refusal> {
-        let corpid = corpid.as_deref().ok_or_else(|| Refusal::new(41002, "corpid missing"))?;
-        let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "corpsecret missing"))?;
-        let appid = self.wecom_app(corpid, Some(secret)).ok_or_else(|| Refusal::new(40013, "invalid corpid"))?;
+    ) -> Result<ApiAnswer, SandboxRefusal> {
+        let corpid = corpid.as_deref().ok_or_else(|| SandboxRefusal::new(41002, "corpid missing"))?;
+        let secret = secret.as_deref().ok_or_else(|| SandboxRefusal::new(41004, "corpsecret missing"))?;
+        let appid = self.wecom_app(corpid, Some(secret)).ok_or_else(|| SandboxRefusal::new(40013, "invalid corpid"))?;
         let app = self.app(&appid)?;
         if app.secret != secret {
-            return Err(Refusal::new(40001, "invalid credential"));
+            return Err(SandboxRefusal::new(40001, "invalid credential"));
         }
         if app.frozen {
-            return Err(Refusal::new(40091, "secret is invalid"));
+            return Err(SandboxRefusal::new(40091, "secret is invalid"));
         }
-        if app.bars(peer) {
-            return Err(Refusal::new(60020, "not allow to access from your ip"));
+        if app.denies(peer) {
+            return Err(SandboxRefusal::new(60020, "not allow to access from your ip"));
         }
-        self.same_or_new(&appid, Line::Wecom, 1, now)
+        self.current_or_new_token(&appid, TokenSeries::Wecom, 1, now)
     }
 
-    /// Feishu: the same token with half an hour of two or more left, then a new one, and both live to their end. No
-    /// quota is published. Codes: facts "Feishu"; which of them an unknown app_id has is an assumption.
+    /// Feishu: the same token while a quarter of its life or more is left (half an hour of two), then a new one, and both
+    /// live to their end. No quota is published. Codes: facts "Feishu"; the one for an unknown app_id is an assumption.
     fn feishu(
         &mut self,
         app_id: &Option<String>,
         secret: &Option<String>,
         peer: IpAddr,
         now: Now,
-    ) -> Result<ApiAnswer, Refusal> {
-        let known =
-            app_id.as_deref().filter(|id| self.apps.get(*id).is_some_and(|app| app.kind == SandboxPlatform::Feishu));
-        let appid = known.ok_or_else(|| Refusal::new(10003, "invalid param"))?.to_owned();
+    ) -> Result<ApiAnswer, SandboxRefusal> {
+        let known = app_id
+            .as_deref()
+            .filter(|id| self.apps.get(*id).is_some_and(|app| app.platform == SandboxPlatform::Feishu));
+        let appid = known.ok_or_else(|| SandboxRefusal::new(10003, "invalid param"))?.to_owned();
         let app = self.app(&appid)?;
         if app.frozen || Some(&app.secret) != secret.as_ref() {
-            return Err(Refusal::new(10014, "app secret invalid"));
+            return Err(SandboxRefusal::new(10014, "app secret invalid"));
         }
-        if app.bars(peer) {
-            return Err(Refusal::new(99_991_401, "ip not allowed"));
+        if app.denies(peer) {
+            return Err(SandboxRefusal::new(99_991_401, "ip not allowed"));
         }
         let window_ms = self.settings.lifetime_ms / 4;
-        self.same_or_new(&appid, Line::Feishu, window_ms, now)
+        self.current_or_new_token(&appid, TokenSeries::Feishu, window_ms, now)
     }
 
     /// Order of the checks: form, appid, secret (codes of facts 1.5; their order is an assumption).
-    fn mp_credentials(&mut self, kind: SandboxPlatform, given: [&Option<String>; 3]) -> Result<String, Refusal> {
+    fn mp_credentials(
+        &mut self,
+        platform: SandboxPlatform,
+        given: [&Option<String>; 3],
+    ) -> Result<String, SandboxRefusal> {
         let [grant_type, appid, secret] = given;
         if grant_type.as_deref() != Some("client_credential") {
-            return Err(Refusal::new(40002, "invalid grant_type"));
+            return Err(SandboxRefusal::new(40002, "invalid grant_type"));
         }
-        self.mp_secret(kind, appid, secret)
+        self.mp_secret(platform, appid, secret)
     }
 
     fn mp_secret(
         &mut self,
-        kind: SandboxPlatform,
+        platform: SandboxPlatform,
         appid: &Option<String>,
         secret: &Option<String>,
-    ) -> Result<String, Refusal> {
-        let appid = appid.as_deref().ok_or_else(|| Refusal::new(41002, "appid missing"))?;
-        let secret = secret.as_deref().ok_or_else(|| Refusal::new(41004, "appsecret missing"))?;
-        if self.apps.get(appid).is_some_and(|app| app.kind == SandboxPlatform::Component) {
-            return Err(Refusal::new(61024, "component account must use api_component_token"));
+    ) -> Result<String, SandboxRefusal> {
+        let appid = appid.as_deref().ok_or_else(|| SandboxRefusal::new(41002, "appid missing"))?;
+        let secret = secret.as_deref().ok_or_else(|| SandboxRefusal::new(41004, "appsecret missing"))?;
+        if self.apps.get(appid).is_some_and(|app| app.platform == SandboxPlatform::Component) {
+            return Err(SandboxRefusal::new(61024, "component account must use api_component_token"));
         }
-        let app = self.apps.get(appid).filter(|app| app.kind == kind);
-        let app = app.ok_or_else(|| Refusal::new(40013, "invalid appid"))?;
+        let app = self.apps.get(appid).filter(|app| app.platform == platform);
+        let app = app.ok_or_else(|| SandboxRefusal::new(40013, "invalid appid"))?;
         if app.secret != secret {
-            return Err(Refusal::new(40125, "invalid appsecret,"));
+            return Err(SandboxRefusal::new(40125, "invalid appsecret,"));
         }
         if app.frozen {
-            return Err(Refusal::new(40243, "AppSecret has been frozen, unfreeze it and call again"));
+            return Err(SandboxRefusal::new(40243, "AppSecret has been frozen, unfreeze it and call again"));
         }
         Ok(appid.to_owned())
     }
 
-    /// The allowlist (facts 1.4); the shape of the message is facts 1.5's.
-    fn admit(&mut self, appid: &str, peer: IpAddr) -> Result<(), Refusal> {
-        if !self.app(appid)?.bars(peer) {
+    /// Refuses an address that is not on the allow-list (facts 1.4); the message is that of facts 1.5.
+    fn check_allowlist(&mut self, appid: &str, peer: IpAddr) -> Result<(), SandboxRefusal> {
+        if !self.app(appid)?.denies(peer) {
             return Ok(());
         }
         let v6 = match peer {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Err(Refusal::new(40164, &format!("invalid ip {peer} ipv6 {v6}, not in whitelist")))
+        Err(SandboxRefusal::new(40164, &format!("invalid ip {peer} ipv6 {v6}, not in whitelist")))
     }
 
     /// The current token while at least `window_ms` of its life is left, else a new one.
-    fn same_or_new(&mut self, appid: &str, line: Line, window_ms: u64, now: Now) -> Result<ApiAnswer, Refusal> {
+    fn current_or_new_token(
+        &mut self,
+        appid: &str,
+        series: TokenSeries,
+        window_ms: u64,
+        now: Now,
+    ) -> Result<ApiAnswer, SandboxRefusal> {
         let app = self.app(appid)?;
-        let current = app.tokens.iter().rfind(|token| token.line == line && !token.withdrawn);
+        let current = app.tokens.iter().rfind(|token| token.series == series && !token.withdrawn);
         match current {
-            Some(token) if token.left_ms(now.boot_ms) >= window_ms.max(1) => Ok(token.granted(app.kind, now.boot_ms)),
-            _ => self.mint(appid, line, now),
+            Some(token) if token.left_ms(now.boot_ms) >= window_ms.max(1) => {
+                Ok(token.answer(app.platform, now.boot_ms))
+            }
+            _ => self.mint(appid, series, now),
         }
     }
 
-    /// A new token. The one before it lives for the overlap; whatever came earlier dies at once, which is how two
-    /// forced calls kill a leaked token (facts 1.2).
-    fn mint(&mut self, appid: &str, line: Line, now: Now) -> Result<ApiAnswer, Refusal> {
+    /// Makes a new token. The one before it lives on for the overlap; older ones end at once, so two forced calls end a
+    /// token that has leaked (facts 1.2).
+    fn mint(&mut self, appid: &str, series: TokenSeries, now: Now) -> Result<ApiAnswer, SandboxRefusal> {
         let value = random_token(&mut self.rng, self.settings.token_len);
         let (lifetime_ms, overlap_ms) = (self.settings.lifetime_ms, self.settings.overlap_ms);
         let app = self.app(appid)?;
-        if line != Line::Feishu {
-            app.supersede(line, now.boot_ms, overlap_ms);
+        if series != TokenSeries::Feishu {
+            app.supersede(series, now.boot_ms, overlap_ms);
         }
-        let token = Token::new(value.clone(), line, now.boot_ms.saturating_add(lifetime_ms));
-        let answer = token.granted(app.kind, now.boot_ms);
+        let token = SandboxToken::new(value.clone(), series, now.boot_ms.saturating_add(lifetime_ms));
+        let answer = token.answer(app.platform, now.boot_ms);
         app.tokens.push_back(token);
         app.minted += 1;
-        if let Some(forgotten) = app.forget_one(now.boot_ms) {
+        if let Some(forgotten) = app.forget_oldest_dead(now.boot_ms) {
             self.owners.remove(&forgotten.value);
         }
         self.owners.insert(value, appid.to_owned());
         Ok(answer)
     }
 
-    /// The corp's app with this secret, else any app of the corp, so that a wrong secret is told from a wrong corpid.
+    /// The corporation's app with this secret, otherwise any app of the corporation: a wrong secret and a wrong corpid have
+    /// different errors.
     fn wecom_app(&self, corpid: &str, secret: Option<&str>) -> Option<String> {
         let mut corp = self.apps.range(corpid.to_owned()..).take_while(|(name, _)| name.starts_with(corpid)).filter(
             |(name, app)| {
-                app.kind == SandboxPlatform::Wecom && matches!(name.as_bytes().get(corpid.len()), None | Some(b'/'))
+                app.platform == SandboxPlatform::Wecom && matches!(name.as_bytes().get(corpid.len()), None | Some(b'/'))
             },
         );
         let first = corp.next()?;
@@ -618,89 +637,100 @@ impl World {
         Some(by_secret.unwrap_or(first).0.clone())
     }
 
-    /// `Err` only if the app vanished between two lookups, which nothing does.
-    fn app(&mut self, appid: &str) -> Result<&mut App, Refusal> {
-        self.apps.get_mut(appid).ok_or_else(|| Refusal::new(40013, "invalid appid"))
+    /// Never `Err` for an app that the call has just found.
+    fn app(&mut self, appid: &str) -> Result<&mut SandboxApp, SandboxRefusal> {
+        self.apps.get_mut(appid).ok_or_else(|| SandboxRefusal::new(40013, "invalid appid"))
     }
 
-    fn meters(&mut self, appid: &str) -> Result<&mut Meters, Refusal> {
+    fn meters(&mut self, appid: &str) -> Result<&mut Meters, SandboxRefusal> {
         Ok(&mut self.app(appid)?.meters)
     }
 }
 
 /// The calls that need a token.
 impl World {
-    /// Tickets: the same one, and always 7200, until the vendor rolls it (facts 1.2 row 4).
-    fn mp_ticket(&mut self, token: &Option<String>, kind: Option<&str>, now: Now) -> Result<ApiAnswer, Refusal> {
-        let appid = self.business(token, now)?;
-        if self.app(&appid)?.kind != SandboxPlatform::Mp {
-            return Err(Refusal::new(48001, "api unauthorized")); // facts 1.4: account kinds do not mix
+    /// Tickets: the same one, and always 7200, until the platform changes it (facts 1.2 row 4).
+    fn mp_ticket(&mut self, token: &Option<String>, word: Option<&str>, now: Now) -> Result<ApiAnswer, SandboxRefusal> {
+        let appid = self.app_of_token(token, now)?;
+        if self.app(&appid)?.platform != SandboxPlatform::Mp {
+            return Err(SandboxRefusal::new(48001, "api unauthorized")); // facts 1.4: tokens of one platform do not work on another
         }
-        let kind = match kind {
-            Some("jsapi") => TicketKind::Jsapi,
-            Some("wx_card") => TicketKind::WxCard,
-            Some("2") => TicketKind::Sdk,
-            _ => return Err(Refusal::new(40097, "invalid args")),
+        let ticket_type = match word {
+            Some("jsapi") => TicketType::Jsapi,
+            Some("wx_card") => TicketType::WxCard,
+            Some("2") => TicketType::Sdk,
+            _ => return Err(SandboxRefusal::new(40097, "invalid args")),
         };
         let limit = self.settings.quotas.ticket_per_day;
-        if !self.meters(&appid)?.ticket.take(Period::Day, limit, now.unix_ms) {
-            return Err(Refusal::daily_quota());
+        if !self.meters(&appid)?.ticket.try_take(Period::Day, limit, now.unix_ms) {
+            return Err(SandboxRefusal::daily_quota());
         }
-        self.ticket(&appid, kind, now)
+        self.ticket(&appid, ticket_type, now)
     }
 
-    /// WeCom tickets: 100 calls an hour per app (facts 1.3). The corp's ticket is kept per app here, a simplification.
-    fn wecom_ticket(&mut self, token: &Option<String>, kind: TicketKind, now: Now) -> Result<ApiAnswer, Refusal> {
-        let appid = self.business(token, now)?;
-        if self.app(&appid)?.kind != SandboxPlatform::Wecom {
-            return Err(Refusal::new(40014, "invalid access_token"));
+    /// WeCom tickets: 100 calls an hour for each app (facts 1.3). The corporation's ticket is kept for each app here, a
+    /// simplification.
+    fn wecom_ticket(
+        &mut self,
+        token: &Option<String>,
+        ticket_type: TicketType,
+        now: Now,
+    ) -> Result<ApiAnswer, SandboxRefusal> {
+        let appid = self.app_of_token(token, now)?;
+        if self.app(&appid)?.platform != SandboxPlatform::Wecom {
+            return Err(SandboxRefusal::new(40014, "invalid access_token"));
         }
         let limit = self.settings.quotas.wecom_ticket_per_hour;
-        if !self.meters(&appid)?.ticket.take(Period::Hour, limit, now.unix_ms) {
-            return Err(Refusal::new(45009, "api freq out of limit"));
+        if !self.meters(&appid)?.ticket.try_take(Period::Hour, limit, now.unix_ms) {
+            return Err(SandboxRefusal::new(45009, "api freq out of limit"));
         }
-        self.ticket(&appid, kind, now)
+        self.ticket(&appid, ticket_type, now)
     }
 
-    fn ticket(&mut self, appid: &str, kind: TicketKind, now: Now) -> Result<ApiAnswer, Refusal> {
+    fn ticket(&mut self, appid: &str, ticket_type: TicketType, now: Now) -> Result<ApiAnswer, SandboxRefusal> {
         let fresh = random_token(&mut self.rng, 86);
         let roll_ms = self.settings.ticket_roll_ms;
         let ticket = self
             .app(appid)?
             .tickets
-            .entry(kind)
-            .and_modify(|old| old.roll_if_due(&fresh, roll_ms, now.boot_ms))
-            .or_insert_with(|| Ticket { value: fresh.clone(), rolled_ms: now.boot_ms });
+            .entry(ticket_type)
+            .and_modify(|old| old.change_if_due(&fresh, roll_ms, now.boot_ms))
+            .or_insert_with(|| SandboxTicket { value: fresh.clone(), rolled_ms: now.boot_ms });
         Ok(ApiAnswer::Ticket { value: ticket.value.clone(), expires_in_s: TICKET_EXPIRES_IN_S })
     }
 
-    /// The app of a token that works, else the refusal a business call gives (facts 1.5).
-    fn business(&self, token: &Option<String>, now: Now) -> Result<String, Refusal> {
-        let token = token.as_deref().ok_or_else(|| Refusal::new(41001, "access_token missing"))?;
+    /// The app of a token that works, otherwise the refusal (facts 1.5).
+    fn app_of_token(&self, token: &Option<String>, now: Now) -> Result<String, SandboxRefusal> {
+        let token = token.as_deref().ok_or_else(|| SandboxRefusal::new(41001, "access_token missing"))?;
         let owner = self.owners.get(token);
-        let wecom = owner.and_then(|id| self.apps.get(id)).is_some_and(|app| app.kind == SandboxPlatform::Wecom);
+        let wecom = owner.and_then(|id| self.apps.get(id)).is_some_and(|app| app.platform == SandboxPlatform::Wecom);
         match (self.judge(token, now), owner) {
             (Verdict::Accepted, Some(appid)) => Ok(appid.clone()),
-            (Verdict::Expired, _) => Err(Refusal::new(42001, "access_token expired")),
-            (Verdict::Malformed, _) => Err(Refusal::new(40014, "invalid access_token")),
-            (Verdict::NotLatest, Some(_)) if wecom => Err(Refusal::new(40014, "invalid access_token")),
-            _ => Err(Refusal::not_latest()),
+            (Verdict::Expired, _) => Err(SandboxRefusal::new(42001, "access_token expired")),
+            (Verdict::Malformed, _) => Err(SandboxRefusal::new(40014, "invalid access_token")),
+            (Verdict::NotLatest, Some(_)) if wecom => Err(SandboxRefusal::new(40014, "invalid access_token")),
+            _ => Err(SandboxRefusal::not_latest()),
         }
     }
 
     /// Clears the daily and minute counters, 10 times a month, then 48006 (facts 1.3). The forced refreshes' own 20 a
     /// day stay used (assumption).
-    fn clear_quota(&mut self, appid: &Option<String>, secret: &Option<String>, now: Now) -> Result<ApiAnswer, Refusal> {
+    fn clear_quota(
+        &mut self,
+        appid: &Option<String>,
+        secret: &Option<String>,
+        now: Now,
+    ) -> Result<ApiAnswer, SandboxRefusal> {
         let appid = self.mp_secret(SandboxPlatform::Mp, appid, secret)?;
         let limit = self.settings.quotas.clear_per_month;
         let meters = self.meters(&appid)?;
-        if !meters.clear_month.take(Period::Month, limit, now.unix_ms) {
-            return Err(Refusal::new(48006, "forbid to clear quota because of reaching the limit"));
+        if !meters.clear_month.try_take(Period::Month, limit, now.unix_ms) {
+            return Err(SandboxRefusal::new(48006, "forbid to clear quota because of reaching the limit"));
         }
-        meters.classic_day = Meter::default();
-        meters.stable_minute = Meter::default();
-        meters.stable_day = Meter::default();
-        meters.ticket = Meter::default();
+        meters.classic_day = QuotaMeter::default();
+        meters.stable_minute = QuotaMeter::default();
+        meters.stable_day = QuotaMeter::default();
+        meters.ticket = QuotaMeter::default();
         Ok(ApiAnswer::Done)
     }
 }
@@ -728,10 +758,10 @@ impl ApiRequest {
     }
 }
 
-impl App {
-    fn new(options: &AppOptions) -> App {
-        App {
-            kind: options.platform,
+impl SandboxApp {
+    fn new(options: &AppOptions) -> SandboxApp {
+        SandboxApp {
+            platform: options.platform,
             secret: options.secret.clone(),
             frozen: false,
             allowlist: options.ip_allowlist.clone(),
@@ -740,17 +770,17 @@ impl App {
             minted: 0,
             forced_ms: None,
             meters: Meters::default(),
-            platform: component::Platform::new(options),
+            open_platform: component::OpenPlatformState::new(options),
         }
     }
 
-    fn bars(&self, peer: IpAddr) -> bool {
+    fn denies(&self, peer: IpAddr) -> bool {
         self.allowlist.as_ref().is_some_and(|allowed| !allowed.contains(&peer))
     }
 
-    /// Makes room for a new token of the line at `now_ms`.
-    fn supersede(&mut self, line: Line, now_ms: u64, overlap_ms: u64) {
-        let mut newest_first = self.tokens.iter_mut().rev().filter(|token| token.line == line);
+    /// Ends the older tokens of the series because there is a new one.
+    fn supersede(&mut self, series: TokenSeries, now_ms: u64, overlap_ms: u64) {
+        let mut newest_first = self.tokens.iter_mut().rev().filter(|token| token.series == series);
         if let Some(previous) = newest_first.next() {
             previous.superseded_ms = Some(now_ms.saturating_add(overlap_ms));
         }
@@ -759,9 +789,9 @@ impl App {
         }
     }
 
-    /// The oldest dead token, when there are too many. Live ones stay: many classic calls must not cost the stable line
-    /// its token.
-    fn forget_one(&mut self, now_ms: u64) -> Option<Token> {
+    /// Removes the oldest dead token if there are too many. Live ones stay: many classic calls must not end the stable
+    /// token.
+    fn forget_oldest_dead(&mut self, now_ms: u64) -> Option<SandboxToken> {
         if self.tokens.len() <= REMEMBERED_TOKENS_MAX {
             return None;
         }
@@ -773,7 +803,8 @@ impl App {
         let live = self.tokens.iter().filter(|token| token.verdict(now.boot_ms) == Verdict::Accepted);
         AppView {
             appid: appid.to_owned(),
-            kind: self.kind,
+            platform: self.platform,
+            kind: self.platform,
             secret_frozen: self.frozen,
             ip_allowlist: self.allowlist.clone(),
             minted: self.minted,
@@ -783,10 +814,12 @@ impl App {
     }
 }
 
-/// An app as the control endpoint shows it.
+/// An app as the control calls show it.
 #[derive(Clone, Debug, Serialize)]
 pub struct AppView {
     appid: String,
+    platform: SandboxPlatform,
+    /// The same; the old name.
     kind: SandboxPlatform,
     secret_frozen: bool,
     ip_allowlist: Option<Vec<IpAddr>>,
@@ -795,20 +828,20 @@ pub struct AppView {
     tickets: Vec<String>,
 }
 
-impl Token {
-    fn new(value: String, line: Line, expires_ms: u64) -> Token {
-        Token { value, line, expires_ms, superseded_ms: None, killed: false, withdrawn: false }
+impl SandboxToken {
+    fn new(value: String, series: TokenSeries, expires_ms: u64) -> SandboxToken {
+        SandboxToken { value, series, expires_ms, superseded_ms: None, killed: false, withdrawn: false }
     }
 
     fn left_ms(&self, now_ms: u64) -> u64 {
         self.expires_ms.saturating_sub(now_ms)
     }
 
-    fn granted(&self, kind: SandboxPlatform, now_ms: u64) -> ApiAnswer {
-        ApiAnswer::Token { kind, value: self.value.clone(), expires_in_s: self.left_ms(now_ms) / 1000 }
+    fn answer(&self, platform: SandboxPlatform, now_ms: u64) -> ApiAnswer {
+        ApiAnswer::Token { platform, value: self.value.clone(), expires_in_s: self.left_ms(now_ms) / 1000 }
     }
 
-    /// Whichever end came first gives the reason.
+    /// The end that came first decides.
     fn verdict(&self, now_ms: u64) -> Verdict {
         let superseded = self.superseded_ms.is_some_and(|end| end <= now_ms && end < self.expires_ms);
         if self.killed || superseded {
@@ -821,25 +854,25 @@ impl Token {
     }
 }
 
-impl Ticket {
-    fn roll_if_due(&mut self, fresh: &str, roll_ms: u64, now_ms: u64) {
+impl SandboxTicket {
+    fn change_if_due(&mut self, fresh: &str, roll_ms: u64, now_ms: u64) {
         if now_ms.saturating_sub(self.rolled_ms) >= roll_ms {
-            *self = Ticket { value: fresh.to_owned(), rolled_ms: now_ms };
+            *self = SandboxTicket { value: fresh.to_owned(), rolled_ms: now_ms };
         }
     }
 }
 
-impl Refusal {
-    pub(super) fn new(errcode: i64, text: &str) -> Refusal {
-        Refusal { errcode, text: text.to_owned() }
+impl SandboxRefusal {
+    pub(super) fn new(errcode: i64, text: &str) -> SandboxRefusal {
+        SandboxRefusal { errcode, text: text.to_owned() }
     }
 
-    fn daily_quota() -> Refusal {
-        Refusal::new(45009, "reach max api daily quota limit")
+    fn daily_quota() -> SandboxRefusal {
+        SandboxRefusal::new(45009, "reach max api daily quota limit")
     }
 
-    fn not_latest() -> Refusal {
-        Refusal::new(
+    fn not_latest() -> SandboxRefusal {
+        SandboxRefusal::new(
             40001,
             "invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, \
              more details at https://mmbizurl.cn/s/JtxxFh33r,",
@@ -860,7 +893,7 @@ impl Refusal {
     }
 }
 
-/// Long enough and of the right characters. Shorter tokens than WeChat's own are let through for small test values.
+/// Long enough, and only characters of tokens. Tokens shorter than WeChat's pass, so that tests can have short ones.
 fn has_token_shape(token: &str) -> bool {
     token.len() >= 16 && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

@@ -33,7 +33,7 @@ fn world_with(change: impl FnOnce(&mut Options)) -> World {
 }
 
 /// A component and an account that has authorised it.
-fn platform(rotate_refresh_tokens: bool) -> World {
+fn open_platform(rotate_refresh_tokens: bool) -> World {
     world_with(|options| {
         options.rotate_refresh_tokens = rotate_refresh_tokens;
         for (appid, platform) in [("wxc", SandboxPlatform::Component), ("wxd", SandboxPlatform::Component)] {
@@ -82,7 +82,7 @@ fn authorizer(world: &mut World, token: &str, refresh: &str) -> Result<(String, 
 
 #[test]
 fn a_verify_ticket_is_good_for_twelve_hours_and_another_does_not_end_it() {
-    let mut world = platform(false);
+    let mut world = open_platform(false);
     let ticket = world.push_verify_ticket("wxc", at(0)).unwrap();
     world.push_verify_ticket("wxc", at(600_000)).unwrap();
     let hours_12 = 12 * 3_600_000;
@@ -102,7 +102,7 @@ fn a_verify_ticket_is_good_for_twelve_hours_and_another_does_not_end_it() {
 #[test]
 fn an_accounts_token_is_had_with_its_own_components_token_and_the_refresh_token_of_the_hour() {
     for rotates in [false, true] {
-        let mut world = platform(rotates);
+        let mut world = open_platform(rotates);
         let token = component(&mut world, "wxc");
         let (first, refresh) = authorizer(&mut world, &token, "R").unwrap();
         assert_eq!(world.judge(&first, at(0)), Verdict::Accepted);
@@ -117,7 +117,7 @@ fn an_accounts_token_is_had_with_its_own_components_token_and_the_refresh_token_
 
 #[test]
 fn who_withdraws_ends_the_refresh_token_and_who_authorises_anew_gets_another() {
-    let mut world = platform(false);
+    let mut world = open_platform(false);
     let token = component(&mut world, "wxc");
     assert!(world.withdraw("wxa"));
     assert_eq!(authorizer(&mut world, &token, "R").err(), Some(61023));
@@ -325,7 +325,7 @@ fn qq_mints_at_each_call_with_the_classic_codes() {
         secret: some(secret),
     };
     let mut token = |ms| match world.ask(&ask("111", "q"), PEER, at(ms)) {
-        ApiAnswer::Token { kind: SandboxPlatform::Qq, value, .. } => value,
+        ApiAnswer::Token { platform: SandboxPlatform::Qq, value, .. } => value,
         other => panic!("{other:?}"),
     };
     let (first, second) = (token(0), token(1000));
@@ -342,7 +342,7 @@ fn feishu_gives_another_token_in_the_last_half_hour_and_both_live_on() {
     });
     let ask = |id: &str, secret: &str| ApiRequest::Feishu { app_id: some(id), secret: some(secret) };
     let mut token = |ms| match world.ask(&ask("cli_1", "f"), PEER, at(ms)) {
-        ApiAnswer::Token { kind: SandboxPlatform::Feishu, value, .. } => value,
+        ApiAnswer::Token { platform: SandboxPlatform::Feishu, value, .. } => value,
         other => panic!("{other:?}"),
     };
     let half_hour_left = LIFETIME_MS - 1_800_000;
@@ -452,7 +452,7 @@ fn early_death_is_noticed_or_not() {
 fn a_ticket_says_7200_until_it_is_rolled() {
     let mut world = world();
     let access = classic(&mut world, 0);
-    let ask = |kind: &str| ApiRequest::Ticket { token: some(&access), kind: some(kind) };
+    let ask = |platform: &str| ApiRequest::Ticket { token: some(&access), ticket_type: some(platform) };
     let first = world.ask(&ask("jsapi"), PEER, at(0));
     assert_ne!(world.ask(&ask("wx_card"), PEER, at(0)), first);
     assert_eq!(world.ask(&ask("jsapi"), PEER, at(LIFETIME_MS - 1)), first);
@@ -466,7 +466,7 @@ fn a_ticket_says_7200_until_it_is_rolled() {
 fn a_ticket_is_rolled_on_time() {
     let mut world = world_with(|options| options.ticket_roll_s = Some(60));
     let access = classic(&mut world, 0);
-    let ask = ApiRequest::Ticket { token: some(&access), kind: some("jsapi") };
+    let ask = ApiRequest::Ticket { token: some(&access), ticket_type: some("jsapi") };
     let first = world.ask(&ask, PEER, at(0));
     assert_eq!(world.ask(&ask, PEER, at(59_999)), first);
     assert_ne!(world.ask(&ask, PEER, at(60_000)), first);
@@ -477,7 +477,7 @@ fn ticket_calls_are_few() {
     let mut world = world_with(|options| {
         options.quotas = Quotas { ticket_per_day: 1, wecom_ticket_per_hour: 1, ..Quotas::default() };
     });
-    let mp = ApiRequest::Ticket { token: Some(classic(&mut world, 0)), kind: some("jsapi") };
+    let mp = ApiRequest::Ticket { token: Some(classic(&mut world, 0)), ticket_type: some("jsapi") };
     let wecom = ApiRequest::CorpTicket { token: Some(token(&mut world, &wecom_ask("corp", "sa"), 0).0) };
     for ask in [mp, wecom] {
         assert!(matches!(world.ask(&ask, PEER, at(0)), ApiAnswer::Ticket { .. }));
@@ -513,7 +513,7 @@ fn account_kinds_do_not_mix() {
     let mut world = world();
     let mp = Some(classic(&mut world, 0));
     let wecom = Some(token(&mut world, &wecom_ask("corp", "sa"), 0).0);
-    assert_eq!(refusal(&mut world, &ApiRequest::Ticket { token: wecom, kind: some("jsapi") }, 0).0, 48001);
+    assert_eq!(refusal(&mut world, &ApiRequest::Ticket { token: wecom, ticket_type: some("jsapi") }, 0).0, 48001);
     assert_eq!(refusal(&mut world, &ApiRequest::CorpTicket { token: mp }, 0).0, 40014);
 }
 

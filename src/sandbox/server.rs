@@ -1,6 +1,5 @@
-//! Connections: accepts them, speaks TLS if asked, and carries out the faults that need the raw socket.
-//!
-//! Never knows what a call means; that is the router's work. A failed accept is logged and the loop goes on.
+//! Connections: accepts them, speaks TLS if asked, and does the faults that need the socket itself. After a failed accept
+//! it logs that and goes on. Never knows what a call means: that is the router's work.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,30 +26,30 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::calls::agent_name;
-use super::fault::Wire;
+use super::fault::RawAnswer;
 use super::options::SandboxTlsFiles;
 use crate::clock::{self, LogThrottle};
 
-/// How long to wait after a failed accept: out of descriptors, it fails again at once.
+/// The pause after a failed accept. Without file descriptors it would fail again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// A failure to accept is logged at most so often, milliseconds.
+/// A failed accept is logged at most once in so many milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 
-/// The connection a call came over; every request carries one in its extensions.
+/// The connection of a call, and who calls; every request has it in its extensions.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct CallerConnection {
     pub(super) peer: SocketAddr,
     /// The program that calls.
     pub(super) agent: String,
-    wire: mpsc::Sender<Wire>,
+    raw: mpsc::Sender<RawAnswer>,
 }
 
-impl Line {
-    /// Takes the connection from the HTTP server, writes these bytes and ends it. Never returns: the caller is part of
-    /// what is ended.
-    pub(super) async fn take_over(&self, wire: Wire) -> Infallible {
-        let _ = self.wire.send(wire).await;
+impl CallerConnection {
+    /// Takes the connection from the HTTP server, writes these bytes and closes it. Never returns: the task that calls this
+    /// ends with the connection.
+    pub(super) async fn take_over(&self, raw: RawAnswer) -> Infallible {
+        let _ = self.raw.send(raw).await;
         std::future::pending().await
     }
 }
@@ -99,41 +98,41 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, tls: Option<Tls
     }
 }
 
-/// HTTP until the peer leaves or a call takes the connection over. `tcp` finds the socket inside the stream.
+/// Serves HTTP until the peer closes or a call takes the connection over. `tcp` gives the socket inside the stream.
 async fn speak_http<S>(stream: S, tcp: fn(&S) -> &TcpStream, peer: SocketAddr, router: Router) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (wire, mut taken_over) = mpsc::channel(1);
+    let (raw, mut taken_over) = mpsc::channel(1);
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(agent_name);
-        let line = Line { peer, agent: agent.unwrap_or_default(), wire: wire.clone() };
-        request.extensions_mut().insert(line);
-        let answer: Answering = Box::pin(router.clone().call(request));
+        let caller = CallerConnection { peer, agent: agent.unwrap_or_default(), raw: raw.clone() };
+        request.extensions_mut().insert(caller);
+        let answer: ResponseFuture = Box::pin(router.clone().call(request));
         answer
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let wire = tokio::select! {
+    let raw = tokio::select! {
         ended = &mut connection => return ended.map_err(io::Error::other),
-        Some(wire) = taken_over.recv() => wire,
+        Some(raw) = taken_over.recv() => raw,
     };
     let stream = connection.into_parts().io.into_inner();
-    write_raw(stream, tcp, wire).await
+    write_raw(stream, tcp, raw).await
 }
 
-type Answering = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type ResponseFuture = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// Writes what the fault left of the answer, then ends the connection by dropping it: FIN, or RST if asked. TLS ends
-/// without its goodbye, as on a broken line.
-async fn write_raw<S>(mut stream: S, tcp: fn(&S) -> &TcpStream, wire: Wire) -> io::Result<()>
+/// Writes what the fault has left of the answer, then closes the connection: with FIN, or with RST if asked. TLS ends
+/// without close_notify, as on a broken connection.
+async fn write_raw<S>(mut stream: S, tcp: fn(&S) -> &TcpStream, raw: RawAnswer) -> io::Result<()>
 where
     S: AsyncWrite + Unpin,
 {
-    stream.write_all(&wire.head).await?;
-    match wire.pause {
-        None => stream.write_all(&wire.body).await?,
+    stream.write_all(&raw.head).await?;
+    match raw.pause {
+        None => stream.write_all(&raw.body).await?,
         Some(pause) => {
-            for byte in wire.body {
+            for byte in raw.body {
                 stream.flush().await?;
                 tokio::time::sleep(pause).await;
                 stream.write_all(&[byte]).await?;
@@ -141,19 +140,19 @@ where
         }
     }
     stream.flush().await?;
-    if wire.reset {
+    if raw.reset {
         tcp(&stream).set_zero_linger()?;
     }
     Ok(())
 }
 
-/// An IPv4 peer of a dual-stack socket as IPv4: allowlists name it so.
+/// An IPv4 peer of a dual-stack socket as IPv4, as allow-lists have it.
 fn plain_v4(peer: SocketAddr) -> SocketAddr {
     let ip: IpAddr = peer.ip().to_canonical();
     SocketAddr::new(ip, peer.port())
 }
 
-/// The TLS side from the files; an unusable one is named in the error.
+/// TLS with these files; an error names the file that cannot be used.
 pub(super) fn tls_acceptor(files: &SandboxTlsFiles) -> io::Result<TlsAcceptor> {
     let cert_fault = |error| bad_file(&files.cert, &error);
     let chain = CertificateDer::pem_file_iter(&files.cert).map_err(cert_fault)?;

@@ -1,5 +1,5 @@
-//! What lets clients in: users with their passwords, and TLS. One for the whole server; its files are watched, and read
-//! at once on SIGHUP.
+//! What lets clients in: users with their passwords, and TLS. One for the whole server. Its files are watched, and read
+//! again on SIGHUP.
 //!
 //! A file that cannot be used leaves everything as it was. Nothing here shows a password or a key.
 
@@ -10,21 +10,21 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::options::{Access, Protocol};
-use super::tls::Tls;
 use crate::access::{CertificateMatcher, CertificateName, Rights, Users, rights_of};
 use crate::clock::LogThrottle;
 use crate::files;
 use crate::files::AUTH_FILE_BYTES_MAX;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
+use crate::tls::Tls;
 
-/// What a listener asks of its clients, and the most they may do there.
+/// What a listener requires of its clients, and the most they may do there.
 #[derive(Clone, Debug)]
 pub struct ListenerPolicy {
     pub rights: Arc<Rights>,
     /// A client must log in first.
     pub login: bool,
     pub tls: bool,
-    /// Which of memcached's protocols are spoken.
+    /// Which of memcached's protocols are allowed.
     pub protocol: Protocol,
 }
 
@@ -64,9 +64,9 @@ impl Authenticator {
         self.rules.store(Arc::new(access.certificates.clone()));
         self.access.store(Arc::new(access.clone()));
         match self.read_users(access) {
-            Ok(Some(lines)) => tracing::info!(lines, "users and passwords are read again"),
+            Ok(Some(lines)) => tracing::info!(lines, "users and passwords reloaded"),
             Ok(None) => {}
-            Err(error) => tracing::error!("{error}; the users stay as they were"),
+            Err(error) => tracing::error!("reload failed: {error}; the users stay as they were"),
         }
         if self.tls.is_some() {
             // Both outcomes are logged there.
@@ -99,11 +99,11 @@ impl Authenticator {
     pub fn refresh_certificates(&self) -> Option<Result<(), ()>> {
         Some(match self.tls.as_ref()?.refresh() {
             Ok(()) => {
-                tracing::info!("certificates are read again");
+                tracing::info!("certificates reloaded");
                 Ok(())
             }
             Err(error) => {
-                tracing::error!("TLS: {error}; the certificates stay as they were");
+                tracing::error!("reload failed: TLS: {error}; the certificates stay as they were");
                 Err(())
             }
         })
@@ -114,7 +114,7 @@ impl Authenticator {
         self.users.load().authenticate(user, password)
     }
 
-    /// What a certificate with these names is good for.
+    /// The rights that a certificate with these names gives.
     pub(super) fn rights_of(&self, names: &[CertificateName]) -> Option<Rights> {
         rights_of(names, &self.rules.load())
     }
@@ -144,7 +144,7 @@ impl WatchedFiles for UsersFile {
         let lines = users.len();
         self.0.users.store(Arc::new(users));
         *in_use = digest;
-        tracing::info!(lines, "the users' file has changed; users and passwords are read again");
+        tracing::info!(lines, "the users' file has changed; users and passwords reloaded");
         Ok(())
     }
 }

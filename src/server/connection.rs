@@ -1,4 +1,4 @@
-//! One connection: fill the buffer, execute what is whole, write once, again.
+//! One connection: read into the buffer, execute every complete request, write the answers at once, and again.
 //!
 //! One read and one write a batch. A connection that waits for its peer holds no buffers and no timer, unless it
 //! is in the middle of a request or an idle timeout is configured. What it queues for a peer that does not read
@@ -38,9 +38,9 @@ use crate::protocol::{CloseReason, Request, RequestStep, response};
 use crate::service::{CommandOutcome, Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Output};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
-/// What a pending_auth can provoke is logged at most so often, milliseconds.
+/// What a client without a login can cause is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
-/// A client that has failed so often to log in is closed.
+/// A client that fails this often to log in is closed.
 const LOGIN_FAILURES_MAX: u32 = 3;
 /// What somebody may be typing is not longer than this, bytes: a command line, or one and its data block.
 const TYPED_BYTES_MAX: usize = 2048;
@@ -68,12 +68,12 @@ pub(super) struct WorkerContext {
 
 /// A client that has yet to log in.
 struct PendingAuth {
-    /// Closed if it has not by then.
+    /// The connection is closed if it has not by then.
     until: Instant,
     failures: u32,
-    /// It has said that it will log in by SASL, and not yet who it is.
+    /// It has begun a SASL login and not yet sent its name.
     sasl_started: bool,
-    /// Its password has waited for its turn, and is to be looked at now.
+    /// Its password has waited for its turn and is checked next.
     has_waited: bool,
 }
 
@@ -83,14 +83,14 @@ pub(super) struct Connection<S> {
     shared: Arc<ServerState>,
     stats: Arc<WorkerStats>,
     busy: Arc<BusyConnections>,
-    /// What the client may do; once it is no pending_auth any more.
+    /// What the client may do once it has logged in.
     rights: Arc<Rights>,
     pending_auth: Option<PendingAuth>,
     /// The stream collects what it sends, and says when it is over.
     tls: bool,
-    /// What may be spoken.
+    /// Which protocols the listener allows.
     protocol: Protocol,
-    /// What is spoken, once the first byte has told: the binary protocol, or text.
+    /// Whether the client uses the binary protocol; none before its first byte.
     binary: Option<bool>,
     /// Bytes read and not yet executed; `[start..]` of it. What is executed stays in front until more is to be read: to
     /// move what is left after each turn would take longer than the turn.
@@ -98,8 +98,7 @@ pub(super) struct Connection<S> {
     start: usize,
     /// The `get` at the front, if it was answered in part.
     partial_get: Option<PartialGet>,
-    /// What may still be done before others have a turn, unless this one has to wait before: requests, keys looked up, and
-    /// bytes read.
+    /// What this connection may still do before others get a turn: requests, keys looked up, bytes read.
     requests_left: usize,
     keys_left: usize,
     read_bytes_left: usize,
@@ -108,17 +107,17 @@ pub(super) struct Connection<S> {
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
     discard: u64,
     after_discard: Vec<u8>,
-    /// What the front request needs to be whole; it is not looked at again before. 0 if nothing is pending.
+    /// How many bytes make the front request complete; it is not parsed again before. 0 if nothing is pending.
     wanted: usize,
     pending: MissingPart,
-    /// By when what is pending must be whole.
+    /// When the pending request must be complete.
     due: Option<Instant>,
-    /// If somebody may be typing it: by when it must be whole while nothing is scarce.
+    /// If a person may be typing it: the time for that while nothing is scarce.
     typing: Option<Typing>,
     /// This connection's share in [`ServerState::in_flight`], and what of it is for the half-received request.
     share: MemoryShare,
     requested: MemoryUse,
-    /// The request being executed lost its data block for want of memory.
+    /// The data block of the request being executed was dropped because memory is short.
     memory_short: bool,
     /// The system had no memory for what was to be read next.
     no_room: bool,
@@ -139,9 +138,9 @@ enum MissingPart {
 /// How long there is for something that is typed by hand.
 #[derive(Clone, Copy)]
 struct Typing {
-    /// Nothing has come for too long then.
+    /// Nothing may come for this long.
     pause_ends: Instant,
-    /// However much has come, it has taken too long then.
+    /// It must be complete by then.
     ends: Instant,
 }
 
@@ -181,7 +180,7 @@ enum Batch {
     Hold(crate::service::FirstFetchWait),
     /// The reply is due once the check is over.
     HoldUntilVerified(tokio::sync::oneshot::Receiver<()>, Vec<u8>),
-    /// Passwords are being guessed from the client's address: look at its own after this long.
+    /// Passwords are being guessed from the client's address: check this one after this long.
     LoginWaits(Duration),
     /// A wrong password: say so after a while, and close if it was the last try.
     LoginFailed {
@@ -483,14 +482,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         outcome
     }
 
-    /// What a client sends that must log in first; `None` once it is answered.
+    /// Executes what a client sends that must log in first; `None` once it is answered.
     fn execute_login(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
         let (error, used) = match login_step(rest) {
             LoginStep::More { total } => return Some(self.request_more(rest, total)),
             LoginStep::Close(why) => return Some(self.hang_up(why, now)),
             LoginStep::Token { user, password, used } => {
                 self.clear_missing();
-                if let Some(wait) = self.wait_to_log_in(user, password, now) {
+                if let Some(wait) = self.take_login_turn(user, password, now) {
                     return Some(Batch::LoginWaits(wait));
                 }
                 self.start += used;
@@ -520,8 +519,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         None
     }
 
-    /// How long the password must wait before it is looked at; none if it need not, or has.
-    fn wait_to_log_in(&mut self, user: &[u8], password: &[u8], now: Now) -> Option<Duration> {
+    /// Takes a turn for a password that must wait before it is checked, and says for how long; none if it need not wait, or
+    /// has waited.
+    fn take_login_turn(&mut self, user: &[u8], password: &[u8], now: Now) -> Option<Duration> {
         let pending_auth = self.pending_auth.as_mut()?;
         if std::mem::take(&mut pending_auth.has_waited) {
             return None;
@@ -550,12 +550,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             tracing::warn!(
                 peer = %self.peer,
-                "ten different wrong passwords have come from this address: logins from there are slowed down"
+                "authentication failed with ten different passwords from this address: its further logins are delayed"
             );
         }
         if self.shared.authenticator.failure_log.allow(now.boot_ms, LOG_SPACING_MS) {
             // Not the name either: people type passwords there.
-            tracing::warn!(peer = %self.peer, "a client could not log in: wrong name or password");
+            tracing::warn!(peer = %self.peer, "authentication failed: wrong user name or password");
         }
         let failures = self.pending_auth.as_mut().map_or(0, |pending_auth| {
             pending_auth.failures += 1;
@@ -608,8 +608,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether there is memory for the next part of a request of `total` bytes of which `have` are here. If not, that is
-    /// counted, and the answer will say so.
+    /// Reserves memory for the next part of a request of `total` bytes of which `have` are here. False if there is none;
+    /// then that is counted, and the answer will say so.
     fn try_reserve_request(&mut self, have: usize, total: usize, shared: &ServerState) -> bool {
         if std::mem::take(&mut self.no_room) {
             self.release_share();
@@ -633,7 +633,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.record_memory_short()
     }
 
-    /// The front request loses its data block for want of memory; always false.
+    /// Counts that the front request loses its data block because memory is short; always false.
     fn record_memory_short(&mut self) -> bool {
         self.stats.in_flight_refusals.add(1);
         self.memory_short = true;
@@ -649,12 +649,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.record_missing(if has_line { MissingPart::Block } else { MissingPart::Line }, total as u64, total)
     }
 
-    /// So many bytes of the front request are known to hold no line end.
+    /// How many bytes of the front request are known to hold no line end.
     fn searched(&self) -> usize {
         if self.pending == MissingPart::Line { self.wanted.saturating_sub(1) } else { 0 }
     }
 
-    /// Notes what the next read is for, and by when `bytes` must have come. The time counts from the first part of a
+    /// Records what the next read is for, and when `bytes` must have come. The time counts from the first part of a
     /// line or block, not from the last; a peer that keeps sending whole requests never runs out of it.
     fn record_missing(&mut self, pending: MissingPart, bytes: u64, wanted: usize) -> Batch {
         self.wanted = wanted;
@@ -678,7 +678,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Batch::Drained
     }
 
-    /// Notes by when what somebody may be typing must go on, and end. The binary protocol nobody types.
+    /// Records how long a person may go on typing. Nobody types the binary protocol.
     fn record_typing(&mut self, pending: MissingPart) {
         let by_hand = pending != MissingPart::Nothing
             && self.binary != Some(true)
@@ -691,8 +691,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         });
     }
 
-    /// What is pending is late: until when somebody may go on typing it before this is asked again; none if its time is
-    /// over.
+    /// Called when the pending request is late: until when a person may go on typing it; none if the time is over.
     fn typing_deadline(&self) -> Option<Instant> {
         let Typing { pause_ends, ends } = self.typing?;
         let last = self.pending_auth.as_ref().map(|pending_auth| pending_auth.until);
@@ -706,7 +705,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.requested = MemoryUse::default();
     }
 
-    /// The front request is whole; what comes next has its own time.
+    /// The front request is complete; the next one has a time of its own.
     fn clear_missing(&mut self) {
         self.pending = MissingPart::Nothing;
         self.due = None;
@@ -726,18 +725,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.shared.foreign_log.allow(now.boot_ms, LOG_SPACING_MS) {
             let remedy = match why {
                 CloseReason::Binary => {
-                    "it speaks memcached's binary protocol where only text is spoken: allow both with -B auto, or in \
-                     PHP set memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
+                    "the client speaks memcached's binary protocol where only text is allowed: allow both with -B auto, \
+                     or in PHP set memcached.sess_binary_protocol=Off and leave OPT_BINARY_PROTOCOL off"
                 }
                 CloseReason::NotBinary => {
-                    "it does not speak the binary protocol where only that is spoken: see -B and -S, or it has lost \
-                     its place in the midst of its packets"
+                    "the client does not speak the binary protocol where only that is allowed: see -B and -S, or it has \
+                     lost its place in the midst of its packets"
                 }
-                CloseReason::Tls => "it speaks TLS to a plain port",
-                CloseReason::Http => "it speaks HTTP; this is a memcached port",
-                CloseReason::LineTooLong => "it sent a command line without an end",
+                CloseReason::Tls => "the client speaks TLS to a port without TLS",
+                CloseReason::Http => "the client speaks HTTP to a memcached port",
+                CloseReason::LineTooLong => "the client sent a command line without an end",
             };
-            tracing::warn!(peer = %self.peer, "closed a connection: {remedy}");
+            tracing::warn!(peer = %self.peer, "connection closed: {remedy}");
         }
         Batch::Close
     }
@@ -774,9 +773,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(read > 0 || self.no_room)
     }
 
-    /// Reads into the input buffer; `None` if the half-received request has to give way. While there is nothing to read a
-    /// connection holds no empty buffer. Nothing is read either if the buffer cannot grow; then the front request is told
-    /// so.
+    /// Reads into the input buffer; `None` if the memory of the half-received request was taken back. While there is nothing
+    /// to read a connection holds no empty buffer. Nothing is read either if the buffer cannot grow; the answer to the front
+    /// request then says so.
     async fn read(&mut self) -> io::Result<Option<usize>> {
         poll_fn(|cx| {
             if self.input.capacity() == 0 {
@@ -859,7 +858,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.requested.bytes == 0 {
             self.release_share();
         } else {
-            // If it had to give way meanwhile, the request that has begun will be told.
+            // If the memory was taken back meanwhile, the answer to the request that has begun will say so.
             self.shared.in_flight.record(&mut self.share, self.requested, Instant::now());
         }
         Ok(())
@@ -877,7 +876,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await
     }
 
-    /// Counts what waits for the peer to take what comes after the first `written` bytes. False if it has to give way.
+    /// Counts the memory that waits until the peer reads what comes after the first `written` bytes. False if it was taken
+    /// back.
     fn try_hold_output(&mut self, written: usize, cx: &mut task::Context<'_>) -> bool {
         shrink(&mut self.input);
         shrink(&mut self.output);
@@ -902,7 +902,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Others need the memory, and this peer is the furthest behind.
+    /// Counts an answer that is given up because others need the memory and this peer is the slowest.
     fn revoked_error(&self) -> io::Error {
         self.stats.answer_refusals.add(1);
         io::Error::new(

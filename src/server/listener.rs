@@ -21,12 +21,12 @@ use crate::descriptors;
 use crate::stats::ConnectionInfo;
 use crate::unit;
 
-/// Pauses after an accept that failed for want of something.
+/// Pauses after a failed accept.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// What a flood of connections provokes is logged at most so often, milliseconds.
+/// What a flood of connections causes is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
-/// Answers that a peer does not acknowledge for so long end the connection, milliseconds.
+/// The connection ends if the peer does not acknowledge answers for this long, milliseconds.
 const UNACKNOWLEDGED_MS_MAX: u32 = 30_000;
 
 /// A socket that is bound and listening, not yet accepting.
@@ -207,7 +207,8 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Accepts and deals out. Past the limit a connection is told so and closed (memcached's `maxconns_fast`).
+/// Accepts connections and hands them to the workers. Past the limit a connection is told so and closed (memcached's
+/// `maxconns_fast`).
 pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispatcher: Arc<Dispatcher>) {
     let mut listener = match AcceptSocket::new(&bound) {
         Ok(listener) => listener,
@@ -228,7 +229,7 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
             }
             Err(error) if is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {
-                tracing::error!(%error, address = bound.address(), "the listening socket is gone");
+                tracing::error!(%error, address = bound.address(), "the listening socket was closed");
                 return;
             }
             Err(error) => {
@@ -249,7 +250,7 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
     }
 }
 
-/// A descriptor kept for the day there are no others: given up, it lets one client in to be told so.
+/// A descriptor in reserve. When there is no other, it is given up to accept one client and refuse it with a reason.
 struct SpareDescriptor(Option<std::fs::File>);
 
 impl SpareDescriptor {
@@ -257,7 +258,7 @@ impl SpareDescriptor {
         SpareDescriptor(std::fs::File::open("/dev/null").ok())
     }
 
-    /// Accepts one connection in place of the reserve and refuses it. False if that was not possible.
+    /// Accepts one connection in place of the spare descriptor and refuses it. False if that was not possible.
     async fn refuse_one(&mut self, listener: &mut AcceptSocket, bound: &BoundListener, shared: &ServerState) -> bool {
         if self.0.take().is_none() {
             *self = SpareDescriptor::new();

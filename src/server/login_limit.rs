@@ -1,8 +1,8 @@
 //! Slows down whoever guesses passwords, by address: a new connection, or a hundred at once, gain nothing.
 //!
-//! Only a wrong password that is new counts, so a program that keeps sending an old one slows nobody down. Past the
-//! allowance every password from that address waits for its turn before it is looked at, right or wrong alike, so that
-//! the wait tells nothing; one that was right from there before does not wait. None is refused without a look.
+//! Only a new wrong password counts, so a program that keeps sending an old one slows nobody down. Past the allowance
+//! every password from that address waits for its turn before it is checked, right or wrong alike, so that the wait tells
+//! nothing; one that was right from there before does not wait. None is refused without a check.
 //!
 //! A turn stays taken when its client has gone: otherwise whoever gets no answer at once could hang up and try the next.
 //! Pure: the time comes in as a value. Keeps keyed hashes, never a password, and bounded memory, whoever comes.
@@ -19,13 +19,13 @@ use crate::clock::BootMs;
 /// New wrong passwords from one address that cost nothing, and after how long there is one more.
 const GUESSES_MAX: f64 = 10.0;
 const GUESS_EVERY_MS: f64 = 10_000.0;
-/// Past them, one password from that address is looked at in so long.
+/// Past them, one password from that address is checked in this time.
 const TURN_MS: u64 = 50;
 /// Nobody waits longer for a turn, however many are waiting; less than the time a client has to log in.
 const WAIT_MS_MAX: u64 = 30_000;
 /// Passwords remembered for each address, right ones and wrong ones.
 const REMEMBERED_MAX: usize = 8;
-/// Addresses remembered at once; past that those heard of longest ago are forgotten.
+/// Addresses remembered at once; past that the oldest are forgotten.
 const ADDRESSES_MAX: usize = 10_000;
 
 /// What is known of each address. Clients of Unix sockets have none, and count as one.
@@ -83,8 +83,8 @@ impl AddressState {
 }
 
 impl LoginLimiter {
-    /// How long this password must wait before it is looked at, milliseconds. If that is not 0 its turn is taken: look at
-    /// it then, without asking again.
+    /// How long this password must wait before it is checked, milliseconds. If that is not 0 it has a turn then: check it,
+    /// without asking again.
     pub fn reserve_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
         let hash = self.hash(user, password);
         let mut addresses = self.addresses.lock();
@@ -143,9 +143,9 @@ fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, AddressState>) {
     let mut room = addresses.len() - middle;
     // Of many seen at that very instant some must go as well.
     addresses.retain(|_, address| {
-        let goes = address.seen_ms <= median_ms && room > 0;
-        room -= usize::from(goes);
-        !goes
+        let is_forgotten = address.seen_ms <= median_ms && room > 0;
+        room -= usize::from(is_forgotten);
+        !is_forgotten
     });
 }
 

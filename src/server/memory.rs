@@ -1,7 +1,8 @@
 //! Memory that connections hold beyond their first buffers, over all of them: half-received requests, answers that wait
 //! for their peers, and values that the cache has given up while they were still being written. One budget for all.
 //!
-//! When it is used up, whoever asks is served and the one whose peer is furthest behind gives way ([`MemoryHolder::behind_ms`]).
+//! When it is used up, whoever asks is served, and the connection whose peer is furthest behind loses its memory
+//! ([`MemoryHolder::behind_ms`]).
 //! Counts what is there and the step being read, never what a client merely announces. Most connections never hold
 //! anything here, and then they only look at two counts that are seldom written.
 
@@ -35,7 +36,8 @@ struct MemoryHolders {
     all: BTreeMap<u64, MemoryHolder>,
     last: u64,
     bytes: u64,
-    /// Who has to give way and has not yet, and what of the cache's values it is still writing: they are taken as free.
+    /// Connections whose memory was taken back and that have not released it yet, with the bytes of the cache's values that
+    /// they are still writing. Both count as free.
     revoked: BTreeMap<u64, u64>,
     revoked_shared_bytes: u64,
 }
@@ -107,7 +109,8 @@ impl ConnectionMemory {
         self.bytes() > self.bytes_max / 2
     }
 
-    /// Lets others hold no more than the budget, when values that are still being written have left the cache.
+    /// Takes memory back from the slowest until the budget holds again: values that are still being written may have left
+    /// the cache.
     #[inline]
     pub fn enforce_limit(&self) {
         if self.bytes() > self.bytes_max {
@@ -117,8 +120,8 @@ impl ConnectionMemory {
         }
     }
 
-    /// Makes a connection's share what it asks for; others give way if that is too much for all together. False if it
-    /// would be too much even then, or if this one has had to give way itself: then it has no share any more.
+    /// Reserves what a connection asks for. Slower ones lose theirs if all together hold too much. False if it is too much
+    /// even then, or if this one's own share was taken back: then it has no share any more.
     pub fn try_reserve(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
         let holders = &mut *self.holders.lock();
         let granted = holders.has(share)
@@ -133,8 +136,8 @@ impl ConnectionMemory {
         granted
     }
 
-    /// Counts what a connection holds already, and lets others give way if that is too much for all together. False if
-    /// this one has had to give way.
+    /// Records what a connection holds already. Slower ones lose theirs if all together hold too much. False if this one's
+    /// own share was taken back.
     pub fn record(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
         let holders = &mut *self.holders.lock();
         let counted = holders.has(share);
@@ -146,7 +149,7 @@ impl ConnectionMemory {
         counted
     }
 
-    /// Whether this connection has to give way; otherwise it is woken when it has to.
+    /// Whether this connection's share was taken back; otherwise the connection is woken when that happens.
     pub fn poll_revoked(&self, share: &MemoryShare, context: &mut Context<'_>) -> bool {
         let holders = &mut *self.holders.lock();
         match share.0.map(|id| holders.all.get_mut(&id)) {
@@ -159,7 +162,7 @@ impl ConnectionMemory {
         }
     }
 
-    /// Whether this connection has to give way.
+    /// Whether this connection's share was taken back.
     pub fn is_revoked(&self, share: &MemoryShare) -> bool {
         share.is_held() && !self.holders.lock().has(share)
     }
@@ -177,8 +180,8 @@ impl ConnectionMemory {
         self.enforce_limit();
     }
 
-    /// Lets those furthest behind give way until this one can hold so much in all. The memory of those is taken as free at
-    /// once: they let go as soon as their workers have a moment.
+    /// Takes memory back from those furthest behind until this one can hold `bytes` in all. Theirs counts as free at once:
+    /// they release it as soon as their workers run them.
     fn make_room(&self, holders: &mut MemoryHolders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
         let detached = self.detached.bytes();
@@ -188,7 +191,7 @@ impl ConnectionMemory {
         if is_enough(holders) {
             return true;
         }
-        // All are looked at once, however many have to give way.
+        // Each is looked at once, however many lose their memory.
         let mut others = holders.by_how_far_behind(asks, now);
         while let Some((_, Reverse(id))) = others.pop() {
             if holders.would_free(id, detached) {
@@ -250,7 +253,7 @@ impl MemoryHolders {
         }
     }
 
-    /// Whether there is more memory when this one gives way. A value that the cache still has stays where it is.
+    /// Whether taking it back from this one would free memory. A value that the cache still has stays where it is.
     fn would_free(&self, id: u64, detached: u64) -> bool {
         let Some(MemoryHolder { holding, .. }) = self.all.get(&id) else { return false };
         holding.bytes > 0 || (holding.shared_bytes > 0 && detached > self.revoked_shared_bytes)

@@ -1,7 +1,7 @@
 //! Bytes in, bytes out: listeners, workers, connections, and their limits.
 //!
-//! One acceptor deals connections out to workers; each worker is a thread with a runtime of its own and owns its
-//! connections for life. Nothing here knows what a command means.
+//! One acceptor for each listener hands connections to the workers; each worker is a thread with a runtime of its own
+//! and owns its connections for life. Nothing here knows what a command means.
 
 mod authentication;
 mod buffers;
@@ -10,7 +10,6 @@ mod listener;
 mod login_limit;
 mod memory;
 pub mod options;
-pub(crate) mod tls;
 mod worker;
 
 use std::sync::Arc;
@@ -51,12 +50,12 @@ pub struct Limits {
     pub block_timeout: Duration,
     /// Half-received requests and answers that wait for their peers may hold so many bytes, over all connections.
     pub in_flight_bytes_max: u64,
-    /// A peer that takes nothing of its answers for this long is given up; so is one that takes twice as long, plus their
+    /// A peer that reads nothing of its answers for this long is given up; so is one that needs twice as long, plus their
     /// size at [`Limits::ANSWER_BYTES_PER_S_MIN`].
     pub write_timeout: Duration,
-    /// A client that must log in has so long to do it.
+    /// Time for a client to log in.
     pub login_timeout: Duration,
-    /// The answer to a wrong password is held back for so long.
+    /// The answer to a wrong password is delayed this long.
     pub login_failure_delay: Duration,
     /// A TLS handshake must be over after this long.
     pub handshake_timeout: Duration,
@@ -71,7 +70,7 @@ impl Limits {
     pub const ANSWER_BYTES_PER_S_MIN: u64 = 1024;
 }
 
-/// How long pressure is taken to last after it was seen, milliseconds; longer than the time between two looks.
+/// How long pressure is assumed to last after it was seen, milliseconds; longer than the time between two checks.
 const PRESSURE_LASTS_MS: u64 = 5_000;
 
 /// What all connections share.
@@ -84,29 +83,29 @@ pub(crate) struct ServerState {
     /// Since when time counts for what is beside it, and until when there is pressure.
     started: Instant,
     pressure_until_ms: AtomicU64,
-    /// Who has guessed passwords.
+    /// Slows down whoever guesses passwords.
     pub logins: LoginLimiter,
     /// Set when the server is closing: connections finish their batch and end.
     pub closing: AtomicBool,
     /// A client's `shutdown`.
     pub shutdown: CancellationToken,
-    /// A foreign protocol is logged once in a while.
+    /// For log lines about other protocols.
     pub foreign_log: LogThrottle,
-    /// So is a failure to accept.
+    /// For log lines about failed accepts.
     pub accept_log: LogThrottle,
-    /// And somebody who guesses passwords.
+    /// For log lines about guessed passwords.
     pub guessing_log: LogThrottle,
 }
 
 impl ServerState {
-    /// Memory or places for connections are getting scarce: whoever takes long loses what there is time for otherwise.
+    /// Memory or free connections are getting scarce: slow clients then get less time.
     pub fn is_under_pressure(&self) -> bool {
         let (open, most) = (self.service.stats.curr_connections.load(Relaxed), self.limits.max_connections as u64);
         self.in_flight.is_under_pressure() || open.saturating_mul(4) > most.saturating_mul(3)
     }
 
-    /// Whether there is pressure, or was a moment ago: what goes because of it goes whole, and does not come to rest where
-    /// the next client would make it scarce again.
+    /// Records pressure, and says whether there is some or was a moment ago: all slow clients go then, not just enough of
+    /// them for the next client to make it scarce again.
     pub fn record_pressure(&self) -> bool {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if self.is_under_pressure() {

@@ -14,7 +14,7 @@ use crate::tls::{ClientCertificates, TlsOptions};
 /// should be one write.
 pub const REQUESTS_PER_TURN_DEFAULT: usize = 256;
 
-/// The memcached side.
+/// Settings of the memcached port.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// TCP addresses to listen on; port 0 takes any free port.
@@ -27,7 +27,7 @@ pub struct Options {
     pub unix_group: Option<String>,
     /// The most that clients may do on `listen` and `unix_socket`.
     pub rights: Rights,
-    /// Further addresses, each with policy of its own.
+    /// Further addresses, each with rights and login of its own.
     pub listeners: Vec<Listener>,
     /// Budget for ordinary items (`-m`), bytes.
     pub memory_bytes: u64,
@@ -43,7 +43,7 @@ pub struct Options {
     pub backlog: u32,
     /// Requests a connection may have executed before its neighbours get a turn (`-R`).
     pub requests_per_turn: usize,
-    /// Close a connection that says nothing for so long (`-o idle_timeout=`), seconds; 0 never.
+    /// Close a connection that has sent nothing for so long (`-o idle_timeout=`), seconds; 0: never.
     pub idle_timeout_s: u64,
     /// How long a get on a managed key waits for the very first fetch, and a delete for its check, ms.
     pub first_get_wait_ms: u64,
@@ -114,7 +114,7 @@ impl Protocol {
     }
 }
 
-/// The entry about everybody without one of their own.
+/// The name of the entry for users without an entry of their own.
 const ANYBODY: &str = "*";
 
 /// What lets clients in.
@@ -130,7 +130,7 @@ pub struct Access {
     pub certificates: Vec<(CertificateMatcher, Rights)>,
 }
 
-/// An address to listen on, and what holds there.
+/// An address to listen on, with its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub at: ListenAt,
@@ -155,7 +155,7 @@ pub enum ListenAt {
 }
 
 impl Access {
-    /// Reads the users, as often as somebody wants; `None` without a file. The error is a sentence that quotes nothing.
+    /// Reads the file of users; `None` without one. The error is a sentence that quotes nothing of the file.
     pub fn read_users(&self) -> Result<Option<Users>, String> {
         let Some(path) = &self.auth_file else { return Ok(None) };
         let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
@@ -163,7 +163,7 @@ impl Access {
         self.users_of(&bytes).map(Some).map_err(|error| fault(&error))
     }
 
-    /// The users of that text of a file.
+    /// Reads the users out of the text of the file.
     pub fn users_of(&self, text: &[u8]) -> Result<Users, UsersFault> {
         Users::parse(text, |name| self.rights_of(name).map(Arc::new))
     }
@@ -176,7 +176,7 @@ impl Access {
         own.or_else(|| self.users.get(ANYBODY)).cloned()
     }
 
-    /// Strangers are kept out of a TLS listener.
+    /// Whether a client needs a certificate to connect.
     pub fn requires_certificates(&self) -> bool {
         matches!(&self.tls, Some(TlsOptions { clients: ClientCertificates::Required(_), .. }))
     }

@@ -1,4 +1,4 @@
-//! A worker: one thread, one single-threaded runtime, the connections dealt to it.
+//! A worker: one thread, one single-threaded runtime, the connections handed to it.
 //!
 //! Connections never move between workers, so nothing on their path is shared but the cache and the table.
 
@@ -16,13 +16,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, WorkerContext};
-use super::{ListenerPolicy, ServerState, tls};
+use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::supervision::AliveGuard;
 
 /// How long a worker waits at the end for batches that are being written or held.
 const LAST_BATCHES_WAIT: Duration = Duration::from_secs(5);
-/// How long after the last accept requests that were already on their way are still answered.
+/// How long after the last accept requests that are already on their way are still answered.
 const LAST_REQUESTS_WAIT: Duration = Duration::from_millis(50);
 
 /// A failed handshake is logged at most so often, milliseconds.
@@ -100,7 +100,7 @@ pub(super) struct Accepted {
     pub policy: Arc<ListenerPolicy>,
 }
 
-/// Deals connections out in turn.
+/// Hands connections to the workers in turn.
 pub(super) struct Dispatcher {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: AtomicUsize,
@@ -187,13 +187,13 @@ async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc
     tokio::time::sleep(LAST_REQUESTS_WAIT).await;
     worker.busy.0.close();
     if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.0.wait()).await.is_err() {
-        tracing::warn!("some clients did not take their last answers in time; closing all the same");
+        tracing::warn!("shutdown: some clients did not read their last answers in time; their connections are closed");
     }
 }
 
 fn record_unserved(shared: &ServerState, error: &io::Error) {
     shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
-    tracing::warn!(%error, "an accepted connection could not be served");
+    tracing::warn!(%error, "an accepted connection cannot be served and is closed");
 }
 
 fn spawn_connection<S>(origin: ConnectionOrigin, stream: S, policy: Arc<ListenerPolicy>, worker: &WorkerContext)
@@ -222,7 +222,7 @@ async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(
             worker.stats.ssl_handshake_errors.add(1);
             shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
             if shared.authenticator.handshake_log.allow(crate::clock::boot_ms(), HANDSHAKE_LOG_SPACING_MS) {
-                tracing::warn!(%peer, %error, "closed a connection: no TLS with it");
+                tracing::warn!(%peer, %error, "TLS handshake failed; connection closed");
             }
         }
     }
@@ -237,7 +237,7 @@ async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
     let authenticator = &shared.authenticator;
     let Some(tls) = &authenticator.tls else { return Err(io::Error::other("there is no certificate")) };
     let stream = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(stream)).await??;
-    match authenticator.rights_of(&tls::names(&stream)) {
+    match authenticator.rights_of(&crate::tls::names(&stream)) {
         Some(rights) => Ok((stream, Arc::new(rights.and(&policy.rights)))),
         None => {
             Err(io::Error::other("its certificate is good, but no [[certificate]] in the configuration is about it"))

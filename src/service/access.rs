@@ -14,13 +14,13 @@ use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Request, response};
 use crate::service::RefuseWith;
 
-/// A refusal for want of rights is logged at most so often, milliseconds.
+/// A request without the rights for it is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 const DENIED: &str = "CLIENT_ERROR permission denied";
 const NOT_FOUND: &str = "NOT_FOUND";
 
-/// Whether a client with these rights may have these statistics, in whatever protocol it asks: to reset them concerns
-/// everybody, and who else is connected is nobody's business.
+/// Whether a client with these rights may read these statistics, in either protocol. To reset them changes them for all,
+/// and who else is connected is private.
 pub(super) fn may_read_statistics(argument: &[u8], rights: &Rights) -> bool {
     rights.is_all() || !matches!(argument, b"reset" | b"conns")
 }
@@ -32,12 +32,12 @@ impl Service {
             || self.table.name(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
     }
 
-    /// The credentials that a client with these rights may hear of.
+    /// The credentials that a client with these rights may see.
     pub(super) fn visible_credentials<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
         self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
     }
 
-    /// Answers a request that the client has no right to; `None` to carry it out. A `get` is judged key by key.
+    /// Answers a request that the client has no right to; `None` to execute it. A `get` is judged key by key.
     pub(super) fn reject_without_rights(
         &self,
         request: &Request<'_>,
@@ -145,7 +145,7 @@ impl Service {
             tracing::warn!(
                 peer = %context.peer,
                 denied,
-                "refused what a client has no right to; see rights in the configuration"
+                "permission denied: the client has no right to this; see rights in the configuration"
             );
         }
     }

@@ -146,7 +146,7 @@ impl Service {
         }
     }
 
-    /// Refuses a store for want of rights or because the key is managed; false to carry it out.
+    /// Refuses a store because the client lacks the right or the key is managed; false to execute it.
     fn binary_reject_write(&self, packet: &Packet<'_>, key: &[u8], value: &[u8], context: &mut Context<'_>) -> bool {
         if !self.may_change(key, context.rights) {
             self.record_denial(context);
@@ -312,7 +312,7 @@ impl Service {
         CommandOutcome::Done
     }
 
-    /// Answers a `delete` of a managed key; held while the check runs, unless nobody waits for an answer.
+    /// Answers a `delete` of a managed key. The answer is held while the value is verified, unless the client wants none.
     fn binary_report(&self, packet: &Packet<'_>, report: ReportOutcome, context: &mut Context<'_>) -> CommandOutcome {
         match report {
             ReportOutcome::Superseded => {
@@ -381,7 +381,7 @@ impl Service {
     }
 }
 
-/// Answers that it went well, unless nobody wants to hear that.
+/// Answers a success, unless the packet is a quiet one.
 fn answer_success(packet: &Packet<'_>, context: &mut Context<'_>) {
     if !packet.quiet {
         binary::status(context.out, packet, ResponseStatus::Success);

@@ -1,6 +1,6 @@
 //! Managed keys: what each command means on them (the table in the README, "What clients see").
 //!
-//! Reads never wait but for a credential's very first fetch, and a delete for its check.
+//! A read waits only for a credential's very first fetch, a delete only while the value is verified.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,7 +18,7 @@ const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
 /// For those who want the text.
 const REFUSAL: &str = "CLIENT_ERROR managed key";
 
-/// What a read of a key comes to, as far as managed keys go.
+/// What comes of reading a key, as far as managed keys go.
 pub(super) enum ManagedRead {
     /// The key is not managed.
     Ordinary,
@@ -29,11 +29,11 @@ pub(super) enum ManagedRead {
     Wait(FirstFetchWait),
 }
 
-/// What a client's word that a token is dead comes to.
+/// What comes of a client's report that a value is refused.
 pub(super) enum ReportOutcome {
-    /// It speaks of another value than the present one.
+    /// It is about another value than the present one.
     Superseded,
-    /// It is being checked, if there is anything to check; this tells when that is over.
+    /// The value is being verified, if there is one; the channel fires when that is over.
     Verifying(Option<oneshot::Receiver<()>>),
 }
 
@@ -48,7 +48,7 @@ impl Service {
         })
     }
 
-    /// The same in the words of `show`, which appends what is there.
+    /// The same, written by `show`, which appends what is there.
     pub(super) fn read_managed(
         &self,
         key: &[u8],
@@ -124,8 +124,8 @@ impl Service {
         }
     }
 
-    /// `delete` on a managed key is the word of a client that the token is dead. The value is served on while
-    /// the refresher checks; the answer waits for the check. On a companion, which holds no token, it means nothing.
+    /// `delete` on a managed key is a client's report that the value is refused. The value is still served while the
+    /// refresher verifies it; the answer waits for that. On a companion, which holds no token, it means nothing.
     pub(super) fn delete_managed(
         &self,
         key: &[u8],
@@ -146,8 +146,8 @@ impl Service {
         })
     }
 
-    /// Passes the word on that this key's token is dead; `None` if the key is not managed. With a cas id it is about
-    /// that value only.
+    /// Reports this key's value as refused; `None` if the key is not managed. With a cas id the report is about that value
+    /// only.
     pub(super) fn report_managed_value(&self, key: &[u8], expected: Option<u64>) -> Option<ReportOutcome> {
         let name = self.table.name(key)?;
         let current = name.generation();
@@ -212,8 +212,8 @@ impl Service {
         true
     }
 
-    /// `md` on a managed key: as [`Service::delete_managed`]. With a cas it speaks of that value only: if the
-    /// refresher has another one by now there is nothing to check.
+    /// `md` on a managed key: as [`Service::delete_managed`]. With a cas it is about that value only: if the
+    /// refresher has another one by now there is nothing to verify.
     pub(super) fn meta_delete_managed(
         &self,
         meta: &Meta<'_>,
@@ -244,7 +244,7 @@ fn first_fetch(name: &ManagedKey, now: Now) -> FirstFetchWait {
     FirstFetchWait(name.credential.wait_while(|| name.read(now, |found| matches!(found, KeyReading::FirstFetch))))
 }
 
-/// A managed value is as good as just read: somebody always sees to it.
+/// A managed value counts as just read: the refresher keeps it current.
 fn facts(value: &ManagedValue<'_>, encoded_key: bool) -> ItemInfo {
     let ManagedValue { rendered, times, flags, cas } = value;
     let length = rendered.len(times);

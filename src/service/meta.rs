@@ -69,7 +69,7 @@ impl ItemInfo {
         }
     }
 
-    /// Appends `me`'s line. memcached 1.6.18 tells the seconds left with a minus.
+    /// Appends `me`'s line. memcached 1.6.18 writes the seconds left with a minus.
     pub fn debug(&self, out: &mut Vec<u8>, key: &[u8], class: u8, size: usize) {
         use std::io::Write;
         out.extend_from_slice(b"ME ");
@@ -475,8 +475,8 @@ fn show_get(
     recached
 }
 
-/// Ends the line of a `mg` with what memcached tells about recaching: `Z`, somebody was told before; `X`, it is stale;
-/// `W`, it is this client's turn, which only one is told.
+/// Ends the line of a `mg` with memcached's marks about recaching: `Z`, another client was told before; `X`, it is stale;
+/// `W`, this client is to recache it, which only one is told.
 fn show_marks(out: &mut Vec<u8>, slot: &mut KeySlot<'_>, wanted: bool) {
     let (stale, sent) = slot.view().map_or((false, false), |item| (item.stale, item.token_sent));
     let won = (wanted || stale) && !sent;

@@ -38,7 +38,7 @@ const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
 
 const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
-/// What the service is told by the configuration.
+/// The settings of the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub refuse_with: RefuseWith,
@@ -54,7 +54,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// A plain cache that nobody may end, on one thread; `verbosity` does nothing.
+    /// A plain cache on one thread, without the command `shutdown`; `verbosity` does nothing.
     fn default() -> Settings {
         Settings {
             refuse_with: RefuseWith::NotStored,
@@ -101,15 +101,15 @@ pub struct Context<'a> {
 pub enum CommandOutcome {
     /// Answered in full.
     Done,
-    /// A `get` with more to say; write the output, give others a turn, then go on from this byte of its keys.
+    /// A `get` with more keys to answer; write the output, give others a turn, then go on from this byte of its keys.
     MoreKeys(usize),
     /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
     Wait(FirstFetchWait, usize),
-    /// Answered but for the wait: once it is over, append these bytes.
+    /// Answered once the verification is over: append these bytes then.
     ReplyAfterVerification(oneshot::Receiver<()>, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
     RefreshCertificates,
-    /// The client said goodbye.
+    /// The client has sent `quit`.
     Close,
     /// The client ended the server, as `-A` allows.
     Shutdown,
@@ -141,7 +141,7 @@ impl Service {
         self.settings.max_connections
     }
 
-    /// Carries a request out. `begin` is the byte of its keys from which a `get` goes on that was broken off, otherwise 0.
+    /// Executes a request. `begin` is the byte of its keys from which a partly answered `get` goes on, otherwise 0.
     pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> CommandOutcome {
         if !context.rights.is_all()
             && let Some(refused) = self.reject_without_rights(request, context)
@@ -185,7 +185,7 @@ impl Service {
             Request::Verbosity { level, noreply } => {
                 if self.verbosity.swap(level, Relaxed) != level {
                     (self.settings.set_verbosity)(level);
-                    tracing::info!(peer = %context.peer, level, "a client has changed what is logged");
+                    tracing::info!(peer = %context.peer, level, "a client has changed the log verbosity");
                 }
                 response::reply(context.out, "OK", noreply);
             }

@@ -35,7 +35,7 @@ impl Service {
             b"tokens" => {
                 self.visible_credentials(context.rights).for_each(|credential| tokens(credential, context.now, out))
             }
-            // Keys are nobody's business here; a client that asks gets an empty list and carries on.
+            // Keys are not listed here; a client that asks gets an empty list and goes on.
             b"cachedump" if rest.is_empty() => return line(out, "CLIENT_ERROR bad command line"),
             b"detail" => match rest {
                 b"on" | b"off" => return line(out, "OK"),

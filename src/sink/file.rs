@@ -264,6 +264,7 @@ impl FilePlace<'_> {
 
     /// Removes what a process left that was killed while it wrote: there are tokens in it. Another process's that is
     /// being written is young.
+    #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
     fn remove_unfinished(&self) {
         let me = rustix::process::geteuid().as_raw();
         // Of its own: what is open to name files by cannot be listed.

@@ -1,4 +1,4 @@
-//! What well-known scripts read from files of their own.
+//! The files that well-known scripts keep their tokens in, by the file's or the script's name. Data only.
 
 use super::template::Escape;
 

@@ -207,7 +207,7 @@ impl SinkRunner {
         }
         let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
             if let Some(credential) = table.credentials().get(*id) {
-                credential.note_distant_readers();
+                credential.record_distant_readers();
             }
         };
         of_credential.iter().for_each(note_readers);

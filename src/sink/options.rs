@@ -1,4 +1,4 @@
-//! The settings of a sink: where it writes, and what.
+//! The settings of a sink: where it writes, and what it writes there. Opens nothing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,23 +13,28 @@ use crate::secret_source::{SecretOrigin, SecretSource};
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
 
+/// Default of [`Options::check_every_ms`].
+pub const CHECK_EVERY_MS: u64 = 5_000;
+/// Default of [`Options::rewrite_every_ms`] of everything but commands.
+pub const REWRITE_EVERY_MS: u64 = 300_000;
+
 /// How long a key lives in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
-    /// As long as the value is good, less a margin, seconds.
+    /// As long as the value is valid, minus a margin in seconds.
     Left { margin_s: u64 },
     /// Until it is deleted.
     None,
 }
 
-/// A place that managed keys are written to.
+/// One sink: a store of the site that is kept current.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub to: SinkTo,
     pub entries: Vec<SinkEntry>,
-    /// How often is looked whether the entries are still there, ms.
+    /// How often it is checked that the entries are still there, ms.
     pub check_every_ms: u64,
-    /// How often everything is written again, ms; 0: on change only.
+    /// How often everything is written again, ms; 0: only when something has changed.
     pub rewrite_every_ms: u64,
 }
 
@@ -47,7 +52,13 @@ pub enum SinkTo {
 }
 
 impl Options {
-    /// How long before the end of a value its entries are to be gone.
+    /// These entries there, and the defaults for the rest. A command runs on a change only.
+    pub fn new(to: SinkTo, entries: Vec<SinkEntry>) -> Options {
+        let rewrite_every_ms = if matches!(to, SinkTo::Command(_)) { 0 } else { REWRITE_EVERY_MS };
+        Options { to, entries, check_every_ms: CHECK_EVERY_MS, rewrite_every_ms }
+    }
+
+    /// How long before a value expires its entries have to be gone.
     pub fn margin_ms(&self) -> u64 {
         match &self.to {
             SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
@@ -64,7 +75,7 @@ impl Options {
         }
     }
 
-    /// Whether what stands there can be read: a program cannot be asked, and a statement may have none beside it that reads.
+    /// Whether the stored value can be read back: a program cannot be asked, and a database needs a `read` statement.
     pub fn is_readable(&self) -> bool {
         match &self.to {
             SinkTo::Redis { .. } | SinkTo::File(_) => true,
@@ -73,7 +84,7 @@ impl Options {
         }
     }
 
-    /// Whether an app's token can be read where it writes it.
+    /// Whether this sink writes the app's token and can read it back.
     pub fn keeps_token_of(&self, app: &str) -> bool {
         let is_token = |entry: &SinkEntry| {
             entry.app == app && entry.of == CredentialName::AccessToken && entry.content.holds_value()
@@ -119,9 +130,9 @@ pub struct SinkEntry {
     /// The app's id.
     pub app: String,
     pub of: CredentialName,
-    /// The key in a Redis, the path of a file; otherwise what tells it from the sink's other entries.
+    /// The key in a Redis or the path of a file; for other types a name that is unique in the sink.
     pub name: String,
-    /// What stands for the name wherever people read it, if the name holds the secret.
+    /// Shown to people in place of the name, if the name holds the secret.
     pub redacted_name: Option<String>,
     pub content: SinkContent,
 }
@@ -131,14 +142,14 @@ pub struct SinkEntry {
 pub enum SinkContent {
     /// As an alias shows it.
     View(View),
-    /// In a text of the site's own.
+    /// As the site's own template shows it.
     Template(Template),
-    /// The value; what becomes of it is the sink's matter.
+    /// The value itself; the sink decides how it is written.
     Value,
 }
 
 impl SinkContent {
-    /// Whether the value can be found in it.
+    /// Whether the value is in it.
     pub fn holds_value(&self) -> bool {
         match self {
             SinkContent::View(view) => view.holds_value(),
@@ -147,7 +158,7 @@ impl SinkContent {
         }
     }
 
-    /// The same for everybody at any time.
+    /// Whether it never changes.
     pub fn is_constant(&self) -> bool {
         matches!(self, SinkContent::View(view) if view.is_constant())
     }
@@ -187,12 +198,12 @@ impl SinkFile {
     }
 }
 
-/// A program that is run for each value.
+/// Settings of a sink that runs a program for each value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkCommand {
-    /// Absolute.
+    /// An absolute path.
     pub program: PathBuf,
-    /// With `{appid}` and the like in them.
+    /// May hold words such as `{appid}`.
     pub arguments: Vec<String>,
     /// It is killed after this long, ms.
     pub timeout_ms: u64,
@@ -205,30 +216,30 @@ pub enum SqlAt {
         host: String,
         port: u16,
     },
-    /// MySQL's socket, or the folder of PostgreSQL's.
+    /// MySQL's socket, or the folder of PostgreSQL's socket.
     Unix {
         path: PathBuf,
         port: u16,
     },
-    /// SQLite's.
+    /// SQLite's file.
     File(PathBuf),
 }
 
-/// What hides a value on its way.
+/// How the connection to a database is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SqlTls {
-    /// TLS, with a certificate of that host's name, by these authorities too (PEM); none: the public ones alone.
+    /// TLS with a certificate for the host's name, signed by a public authority or one of these (PEM).
     Verified {
         ca_file: Option<PathBuf>,
     },
-    /// TLS with whatever certificate: keeps out whoever only listens.
+    /// TLS with any certificate: protects against listeners only.
     Unverified,
-    /// The same if the server speaks TLS.
+    /// Like `Unverified` if the server offers TLS, else plain.
     IfOffered,
     Off,
 }
 
-/// A database, and how to get in.
+/// A database, and how to log in.
 #[derive(Clone, Debug)]
 pub struct SqlServer {
     pub dialect: SqlDialect,
@@ -238,25 +249,25 @@ pub struct SqlServer {
     pub user: Option<String>,
     /// Read again at each connection.
     pub password: Option<SecretSource>,
-    /// Where the password came from, for `check`.
+    /// Where the password comes from, for `check --print`.
     pub password_origin: Option<SecretOrigin>,
     pub tls: SqlTls,
     /// Longest wait for a connection and for each answer, ms.
     pub timeout_ms: u64,
 }
 
-/// What is run for one credential.
+/// The statements for one credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlPlan {
     /// For this type of credential alone.
     pub of: Option<CredentialName>,
-    /// One after the other, all or none. Each has to change a row.
+    /// Run in one transaction. Each has to change a row.
     pub write: Vec<SqlStatement>,
-    /// What is run where the first of them has changed no row.
+    /// Run if the first of `write` has changed no row.
     pub insert: Option<SqlStatement>,
-    /// Brings the value that stands there.
+    /// Reads the stored value.
     pub read: Option<SqlStatement>,
-    /// What is run when there is no good value any more.
+    /// Run when there is no valid value any more.
     pub retract: Option<SqlStatement>,
 }
 
@@ -265,12 +276,12 @@ pub struct SqlPlan {
 pub struct SqlSink {
     pub server: SqlServer,
     pub plans: Vec<SqlPlan>,
-    /// Where the plans come from, and what its tables begin with.
+    /// The preset that the plans come from, and the prefix of its tables.
     pub preset: Option<(&'static str, String)>,
 }
 
 impl SqlSink {
-    /// What is run for credentials of that type.
+    /// The statements for credentials of that type.
     pub fn plan(&self, of: CredentialName) -> Option<&SqlPlan> {
         self.plans.iter().find(|plan| plan.of.is_none_or(|only| only == of))
     }

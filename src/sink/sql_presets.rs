@@ -1,7 +1,7 @@
-//! The tables that well-known classes keep their tokens in, by the table's name.
+//! The database tables that well-known classes keep their tokens in, by the table's name. Data only.
 //!
-//! Taken from those classes' sources. Each says beside it why a class that finds our row never decides by itself that it
-//! needs another token.
+//! Taken from the sources of those classes. Beside each stands why a class that finds our row never fetches a token by
+//! itself.
 
 use super::options::SqlPlan;
 use super::sql_statement::{SqlDialect, SqlStatement, StatementFault};
@@ -13,7 +13,7 @@ pub struct SqlPreset {
     rows: &'static [Row],
 }
 
-/// What is run for one type of credential. `{prefix}` is what the site's tables begin with.
+/// The statements for one type of credential. `{prefix}` is the prefix of the site's tables.
 struct Row {
     of: CredentialName,
     write: &'static str,

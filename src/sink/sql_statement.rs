@@ -1,7 +1,6 @@
-//! A statement of a `[[sink]]` with placeholders such as `{value}` and `{expires_at-3600}`.
+//! An SQL statement with placeholders such as `{value}` and `{expires_at-3600}`. Pure.
 //!
-//! What stands for a placeholder is bound as a parameter, always: nothing of a value, an appid or a time ever becomes a
-//! part of the statement's text. Pure.
+//! A placeholder is always bound as a parameter: no value, appid or time ever becomes part of the statement's text.
 
 use std::fmt::Write;
 
@@ -10,11 +9,11 @@ use crate::encoding::Fact;
 
 /// Longest time that may be added or subtracted, milliseconds.
 const SHIFT_MS_MAX: u64 = 86_400_000 * 366;
-/// What a statement may hold, for whoever has written something else.
+/// The placeholders there are, for messages.
 pub const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
                      time's own unit), {appid}, {id}, {agent}, {kind}";
 
-/// Whose way of writing parameters it is.
+/// The database's way of writing parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlDialect {
     /// MySQL and MariaDB.
@@ -23,7 +22,7 @@ pub enum SqlDialect {
     Sqlite,
 }
 
-/// What is bound for a placeholder.
+/// What a placeholder stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlParameter {
     Value,
@@ -53,22 +52,22 @@ pub enum StatementFault {
     Nul,
 }
 
-/// A statement that can be run: its text as the database reads it, and what is bound in which order.
+/// A statement that can be run: the text for the database, and the parameters in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlStatement {
-    /// As it was written in the configuration.
+    /// As configured.
     pub written: String,
     pub text: String,
     pub parameters: Vec<SqlParameter>,
 }
 
 impl SqlStatement {
-    /// Whether it binds that.
+    /// Whether it has that parameter.
     pub fn has(&self, parameter: SqlParameter) -> bool {
         self.parameters.contains(&parameter)
     }
 
-    /// Whether it binds a time.
+    /// Whether it has a time.
     pub fn has_time(&self) -> bool {
         self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time { .. }))
     }
@@ -78,7 +77,7 @@ impl SqlStatement {
         self.has(SqlParameter::AppId) || self.has(SqlParameter::Id)
     }
 
-    /// Whether it changes every row of its table. A subquery or a text may hold the word too: this finds what is plainly so.
+    /// Whether it changes every row of its table: an UPDATE without WHERE and LIMIT.
     pub fn changes_every_row(&self) -> bool {
         let is_part_of_a_word = |char: char| char.is_alphanumeric() || char == '_';
         let mut words = self.text.split(|char| !is_part_of_a_word(char)).filter(|word| !word.is_empty());
@@ -139,7 +138,7 @@ fn parameter(word: &str) -> Option<SqlParameter> {
     (add.unsigned_abs() <= SHIFT_MS_MAX).then_some(SqlParameter::Time { fact, plus: add })
 }
 
-/// How much of the rest is a quoted text or a comment, in which nothing is a placeholder.
+/// The length of the quoted text or comment that the rest begins with. Nothing in it is a placeholder.
 fn verbatim_len(rest: &str, dialect: SqlDialect) -> usize {
     let until = |begin: usize, end: &str| {
         rest.get(begin..).and_then(|rest| rest.find(end)).map_or(rest.len(), |at| begin + at + end.len())
@@ -180,7 +179,7 @@ fn dollar_tag(rest: &str) -> Option<&str> {
     (is_name && !name.starts_with(|c: char| c.is_ascii_digit())).then_some(tag)
 }
 
-/// A parameter is no text: between quotes the database would take it for the text `?`.
+/// Between quotes a parameter would be read as the text `?`.
 fn no_placeholder_in(text: &str) -> Result<(), StatementFault> {
     for part in text.split('{').skip(1) {
         if let Some((word, _)) = part.split_once('}')
@@ -192,7 +191,7 @@ fn no_placeholder_in(text: &str) -> Result<(), StatementFault> {
     Ok(())
 }
 
-/// What would not mean what it seems to.
+/// Refuses what would not do what it seems to do.
 fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), StatementFault> {
     let bytes = rest.as_bytes();
     let digit_next = bytes.get(1).is_some_and(u8::is_ascii_digit);

@@ -1,17 +1,17 @@
-//! The text of a file with what changes left open: `template` of a `[[sink]]` -> pieces.
+//! A template of a file, such as `{"token":"{value}"}`, and the pieces it is filled in from. Pure.
 //!
 //! `{value}` may only stand where its escaping holds: in single quotes for PHP, in double quotes for JSON.
 
 use crate::encoding::Fact;
 
-/// How a value is made fit for where it stands.
+/// How a value is escaped in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escape {
     /// Inside a string of PHP in single quotes.
     Php,
     /// Inside a string of JSON, which may be part of a file that PHP reads.
     Json,
-    /// As it is; it may have nothing in it that could mean anything anywhere.
+    /// Not at all: only values without any special character are written.
     None,
 }
 
@@ -23,7 +23,7 @@ impl Escape {
     }
 }
 
-/// A time, moved.
+/// A time with something added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeShown {
     pub fact: Fact,
@@ -31,7 +31,7 @@ pub struct TimeShown {
     pub add: i64,
 }
 
-/// Part of a file.
+/// One part of a filled-in template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Text(String),
@@ -41,7 +41,7 @@ pub enum Piece {
     Time(TimeShown),
 }
 
-/// A file's content for one credential.
+/// A template filled in for one credential, but for its value and times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     pub pieces: Vec<Piece>,
@@ -58,7 +58,7 @@ impl Template {
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateFault {
-    /// A word in braces that is none of ours.
+    /// An unknown word in braces.
     UnknownWord(String),
     NoValue,
     /// `{value}` is not between the quotes that its escaping is for.
@@ -69,10 +69,10 @@ pub enum TemplateFault {
     },
 }
 
-/// The words that are filled in before the value is known.
+/// The words for what never changes: they are filled in at the start.
 pub const NAMES: [&str; 3] = ["kind", "appid", "id"];
 
-/// A template as written, without the names.
+/// A template as configured, for any credential.
 #[derive(Clone, Debug)]
 pub struct Source {
     text: String,
@@ -80,12 +80,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// Checked: what it says can be filled in whatever the value.
+    /// Checks it: afterwards it can be filled in with any value.
     pub fn new(text: &str, escape: Escape) -> Result<Source, TemplateFault> {
         let mut holds_value = false;
         for (at, word) in words(text) {
             match word_of(word) {
-                Some(Word::Value) => {
+                Some(TemplateWord::Value) => {
                     holds_value = true;
                     stands_in_quotes(text, at, escape)?;
                 }
@@ -101,16 +101,16 @@ impl Source {
         Ok(Source { text: text.to_owned(), escape })
     }
 
-    /// For one credential. The names are plain: nothing in them means anything in the file.
+    /// Fills in the names of one credential. They have no special characters.
     pub fn of(&self, kind: &str, appid: &str, id: &str) -> Template {
         let (mut pieces, mut open, mut rest) = (Vec::new(), String::new(), 0);
         for (at, word) in words(&self.text) {
             open.push_str(&self.text[rest..at]);
             rest = at + word.len() + 2;
             let piece = match word_of(word) {
-                Some(Word::Value) => Piece::Value,
-                Some(Word::Time(time)) => Piece::Time(time),
-                Some(Word::Name(name)) => {
+                Some(TemplateWord::Value) => Piece::Value,
+                Some(TemplateWord::Time(time)) => Piece::Time(time),
+                Some(TemplateWord::Name(name)) => {
                     open.push_str(match name {
                         "kind" => kind,
                         "appid" => appid,
@@ -132,7 +132,7 @@ impl Source {
         Template { pieces, escape: self.escape }
     }
 
-    /// As the file has it.
+    /// As configured.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -141,12 +141,12 @@ impl Source {
 /// A time alone, such as `{expires_at-7200}`.
 pub fn time(text: &str) -> Option<TimeShown> {
     match word_of(text.strip_prefix('{')?.strip_suffix('}')?)? {
-        Word::Time(time) => Some(time),
+        TemplateWord::Time(time) => Some(time),
         _ => None,
     }
 }
 
-enum Word {
+enum TemplateWord {
     Value,
     Time(TimeShown),
     Name(&'static str),
@@ -162,14 +162,14 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-fn word_of(word: &str) -> Option<Word> {
+fn word_of(word: &str) -> Option<TemplateWord> {
     if word == "value" {
-        return Some(Word::Value);
+        return Some(TemplateWord::Value);
     }
     if let Some(name) = NAMES.iter().find(|name| **name == word) {
-        return Some(Word::Name(name));
+        return Some(TemplateWord::Name(name));
     }
-    time_shown(word).map(Word::Time)
+    time_shown(word).map(TemplateWord::Time)
 }
 
 /// A time by its word, such as `expires_at-7200`; `add` is the number as it is written.

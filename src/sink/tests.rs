@@ -107,12 +107,8 @@ fn start_with_stats(
         redacted_name: None,
         content: SinkContent::Value,
     };
-    let config = Options {
-        to: SinkTo::File(SinkFile::plain("/nowhere")),
-        entries: (0..apps).map(entry).collect(),
-        check_every_ms: 5_000,
-        rewrite_every_ms,
-    };
+    let to = SinkTo::File(SinkFile::plain("/nowhere"));
+    let config = Options { rewrite_every_ms, ..Options::new(to, (0..apps).map(entry).collect()) };
     let target = Arc::new(CountingBackend::default());
     let stats = Arc::<SinkStats>::default();
     let sink = SinkRunner::new(&config, target.clone(), &table, stats.clone());

@@ -1,7 +1,7 @@
 //! Log lines on their way out: a bounded queue, and the one thread that writes it.
 //!
-//! Whoever logs never waits. When the queue is full, because nobody reads the log or the disk is full, lines are dropped
-//! and counted; once a line can be written again the log says how many. Never formats a line of its own.
+//! A caller never waits. When the queue is full, because nobody reads the log or the disk is full, lines are dropped and
+//! counted; once a line can be written again the log says how many. Never formats a line of its own.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -35,9 +35,9 @@ struct QueueState {
     bytes: usize,
     /// A line did not fit. Nothing is taken until all that waits is written, so that a log has one gap instead of many.
     is_full: bool,
-    /// Lines that were dropped and that the log has not told of.
+    /// Dropped lines that the log has not reported yet.
     unreported: u64,
-    /// The thread has something in hand.
+    /// The thread is writing a line.
     is_writing: bool,
 }
 
@@ -82,6 +82,7 @@ impl LogQueue {
     }
 
     /// Waits until everything is written, but no longer than this. True if it is.
+    #[expect(clippy::disallowed_methods, reason = "a condition variable waits by this clock")]
     pub fn flush(&self, at_most: Duration) -> bool {
         let until = Instant::now() + at_most;
         let mut state = self.state.lock();

@@ -2,11 +2,10 @@
 //! What it does with ordinary keys is compared with memcached's in `binary_differential.rs`.
 
 use std::path::Path;
-use std::process::Command;
 
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run_checked, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, program, run_checked, wait_for, write};
 
 /// A request of the binary protocol, built piece by piece.
 #[derive(Clone)]
@@ -252,6 +251,7 @@ fn the_answer_to_a_delete_comes_after_the_check() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_first_get_is_a_miss_when_the_upstream_hangs() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
@@ -316,6 +316,7 @@ fn login(message: &str) -> Packet {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn clients_log_in_by_sasl() {
     for flags in [&[][..], &["-S"], &["-B", "binary"]] {
         let node = guarded(flags);
@@ -337,6 +338,7 @@ fn clients_log_in_by_sasl() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn before_the_login_a_client_gets_nothing_else() {
     let node = guarded(&[]);
     for opcode in (0..=255).filter(|opcode| !matches!(opcode, 0x0b | 0x20..=0x22)) {
@@ -370,7 +372,7 @@ fn before_the_login_a_client_gets_nothing_else() {
     };
     assert_eq!(figure(b"auth_cmds"), "4");
     assert_eq!(figure(b"auth_errors"), "3");
-    node.await_log("a client could not log in");
+    node.await_log("authentication failed: wrong");
     assert!(!node.log().contains("secret"));
 }
 
@@ -433,12 +435,12 @@ fn the_first_byte_chooses_unless_the_operator_does() {
         [(&[][..], true, true), (&["-B", "ascii"], false, true), (&["-B", "binary"], true, false)]
     {
         let node = Node::plain(flags);
-        for (redacted_name, first, whole) in
+        for (is_accepted, first, whole) in
             [(binary, &b"\x80"[..], Packet::new(0x0a).bytes()), (text, b"m", b"mn\r\n".to_vec())]
         {
             let mut client = node.connect();
             client.send(first);
-            if redacted_name {
+            if is_accepted {
                 client.send(&whole[1..]);
                 assert!(!client.read(4).is_empty());
             } else {
@@ -446,8 +448,11 @@ fn the_first_byte_chooses_unless_the_operator_does() {
                 assert_eq!(client.rest(), b"", "{flags:?}");
             }
         }
-        let both = binary && text;
-        assert_eq!(node.log().contains("closed a connection: it"), !both, "{}", node.log());
+        if binary && text {
+            assert!(!node.log().contains("connection closed: the client"), "{}", node.log());
+        } else {
+            node.await_log("connection closed: the client");
+        }
     }
 }
 
@@ -489,6 +494,7 @@ fn a_batch_is_answered_in_order_whatever_its_size() {
 
 /// python-binary-memcached, which speaks nothing else: with a user on a port for the binary protocol alone, and without.
 #[test]
+#[ignore = "needs python3"]
 fn a_real_client_of_another_language() {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
@@ -499,7 +505,7 @@ fn a_real_client_of_another_language() {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/binary");
     assert!(packages.exists(), "{} is missing; tests/run installs it", packages.display());
     for (node, login) in [(&open, &[][..]), (&guarded, &["alice", "secret"])] {
-        let mut command = Command::new("python3");
+        let mut command = program("python3");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/binary_client.py"));
         command.arg("access_token").args(login);
         command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());

@@ -207,6 +207,8 @@ fn last_cas(client: &mut Client) -> u64 {
 }
 
 #[test]
+#[ignore = "needs memcached"]
+#[expect(clippy::disallowed_methods, reason = "prints how long it took")]
 fn random_packets_are_answered_as_memcached_answers() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (wish, seed) = (number("DIFFERENTIAL_SESSIONS"), number("DIFFERENTIAL_SEED").unwrap_or(20_261_121));
@@ -260,6 +262,7 @@ fn packets(mut bytes: &[u8], magic: u8) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_same_is_counted() {
     let memcached = Memcached::start();
     let node = Node::plain(&["-m", "64"]);
@@ -314,6 +317,7 @@ fn packets_shown(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_largest_item_is_the_same_to_the_byte() {
     let memcached = Memcached::start();
     let node = Node::plain(&["-m", "64"]);

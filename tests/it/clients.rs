@@ -28,7 +28,7 @@ fn script(language: &str, library: &str, what: &str, node: &Node) -> Command {
     };
     let packages = root().join(packages);
     assert!(packages.exists(), "{} is missing; tests/run installs it", packages.display());
-    let mut command = Command::new(program);
+    let mut command = crate::support::program(program);
     command.arg(root().join(file)).args([library, what]).env(path, packages).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("MC_HOST", "127.0.0.1").env("MC_PORT", node.address.port().to_string());
     command
@@ -86,11 +86,13 @@ macro_rules! client {
     ($name:ident, $language:literal, $library:literal) => {
         mod $name {
             #[test]
+            #[ignore = "needs python3, node"]
             fn does_everything_with_ordinary_keys() {
                 super::ordinary($language, $library);
             }
 
             #[test]
+            #[ignore = "needs python3, node"]
             fn is_refused_in_its_own_way_and_goes_on() {
                 super::managed($language, $library);
             }

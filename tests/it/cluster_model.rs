@@ -3,7 +3,7 @@
 //! token for every call (`world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold).
 //!
 //! Bounded by how many things go wrong, so it is all of it within the bounds, not a sample. `broken_rules.rs` breaks each rule
-//! in turn, and the search has to notice. docs/en/many-nodes.md says in prose what is shown here.
+//! in turn, and the search has to notice. docs/en/cluster.md says in prose what is shown here.
 //!
 //! Further than the suite goes, in minutes:
 //! `MODEL_NODES=3 MODEL_ADVERSE=2 cargo test --test it -- cluster_model::as_far_as_asked --ignored --nocapture`
@@ -74,7 +74,7 @@ fn where_no_call_outlives_its_deadline_nodes_need_not_be_careful_with_lost_ones(
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "slow: goes through millions of states"]
 fn as_far_as_asked() {
     let number = |name: &str, default: u8| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     holds(Bounds {
@@ -258,7 +258,7 @@ proptest! {
     /// next call but one nothing of it is left.
     #[test]
     fn whatever_stands_in_a_record_it_is_renewed_in_time_and_good_again(mut record in forged()) {
-        record.drop_impossible_mark();
+        record.drop_impossible_call();
         let called_ms = renew(&mut record, (HELD.0 + 1, HELD.1 + 1), NOW_MS);
         prop_assert!(called_ms <= NOW_MS + LEASE_MS_MAX + PUT_OFF_MS_MAX, "{}", called_ms - NOW_MS);
         renew(&mut record, (HELD.0 + 2, HELD.1 + 2), called_ms + 60_000);

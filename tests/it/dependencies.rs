@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::run_checked;
+use crate::support::{program, run_checked};
 
 /// Licences that ask for no more than being named.
 const LICENCES: &[&str] = &[
@@ -84,7 +84,7 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 /// What is built here, tests and benches included.
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let platforms = run_checked(Command::new("rustc").arg("-vV").current_dir(root()));
+    let platforms = run_checked(program("rustc").arg("-vV").current_dir(root()));
     let platform = platforms.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let said = Command::new(cargo)
         .args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", platform])

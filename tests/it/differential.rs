@@ -4,11 +4,11 @@
 //! What differs on purpose is left out of the sessions and listed in `docs/en/differences.md`.
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use fastrand::Rng;
 
-use crate::support::{Client, Node, wait_for};
+use crate::support::{Client, Node, program, wait_for};
 
 /// Debian's memcached on a port of its own; ended with the test.
 pub struct Memcached {
@@ -25,7 +25,7 @@ impl Memcached {
     /// With further flags.
     pub fn with(flags: &[&str]) -> Memcached {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("memcached")
+        let child = program("memcached")
             .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-m", "64", "-t", "1", "-u", "root"])
             .args(flags)
             .stdout(Stdio::null())
@@ -412,6 +412,7 @@ fn alike(our: &[u8], their: &[u8]) -> bool {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn random_sessions_are_answered_as_memcached_answers() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (sessions, seed) = (number("DIFFERENTIAL_SESSIONS", 4000), number("DIFFERENTIAL_SEED", 20_261_121));
@@ -438,6 +439,7 @@ fn random_sessions_are_answered_as_memcached_answers() {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_same_is_counted() {
     let memcached = Memcached::start();
     let node = Node::plain(&["-m", "64"]);
@@ -473,6 +475,7 @@ fn the_same_is_counted() {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_largest_item_is_the_same_to_the_byte() {
     let memcached = Memcached::start();
     let node = Node::plain(&["-m", "64"]);

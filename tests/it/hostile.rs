@@ -175,9 +175,9 @@ fn a_tls_hello_on_a_plain_port_is_hung_up_on_wherever_its_newlines_are() {
     }
     neighbour.is_well_and_alone();
     assert!(figure(&mut neighbour.client, "foreign_protocols") >= 3);
-    node.await_log("closed a connection");
+    node.await_log("connection closed");
     let log = node.log();
-    assert_eq!(log.matches("closed a connection").count(), 1, "one line a minute, not one a client: {log}");
+    assert_eq!(log.matches("connection closed").count(), 1, "one line a minute, not one a client: {log}");
     assert!(log.contains("TLS") && log.contains("127.0.0.1:"), "{log}");
 }
 
@@ -211,10 +211,10 @@ fn http_is_hung_up_on_and_nothing_behind_it_is_executed() {
     );
     drop(client);
     neighbour.is_well_and_alone();
-    node.await_log("closed a connection");
+    node.await_log("connection closed");
     let log = node.log();
-    assert_eq!(log.matches("closed a connection").count(), 1, "{log}");
-    assert!(log.contains("it speaks HTTP") && !log.contains("smuggled"), "{log}");
+    assert_eq!(log.matches("connection closed").count(), 1, "{log}");
+    assert!(log.contains("the client speaks HTTP") && !log.contains("smuggled"), "{log}");
 }
 
 #[test]
@@ -377,6 +377,7 @@ fn without_file_descriptors_clients_are_told_so_and_others_are_served() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn clients_never_take_the_descriptors_that_renewal_needs() {
     let wechat = Wechat::short_lived(4);
     let node = Node::start_below(200, &wechat.config("", ""), &["-c", "1024"]);
@@ -413,6 +414,7 @@ fn clients_never_take_the_descriptors_that_renewal_needs() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_blamed() {
     let wechat = Wechat::short_lived(8);
     let folder = tempfile::tempdir().unwrap();
@@ -426,7 +428,7 @@ fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_b
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap();
     let highest = open.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok()).max().unwrap();
     file_limit(&node, highest.min(8));
-    wait_for("a renewal that finds none", || node.log().contains("no new token").then_some(()));
+    wait_for("a renewal that finds none", || node.log().contains("renewal failed").then_some(()));
     node.await_log("advice=\"raise LimitNOFILE");
     let log = node.log();
     assert!(log.contains("no file descriptor") || log.contains("Too many open files"), "{log}");
@@ -849,8 +851,10 @@ fn verbosity_changes_the_log_and_never_brings_commands_or_values_into_it() {
     for (verbosity, logged) in [(0, 0), (2, 1), (9, 1), (1, 0), (4_294_967_295, 1)] {
         visit(verbosity, logged);
     }
-    wait_for("four lines", || (node.log().matches("a client has changed what is logged").count() >= 4).then_some(()));
+    wait_for("four lines", || {
+        (node.log().matches("a client has changed the log verbosity").count() >= 4).then_some(())
+    });
     let log = node.log();
     assert!(!log.contains("private") && !log.contains("secret"), "{log}");
-    assert_eq!(log.matches("a client has changed what is logged").count(), 4, "{log}");
+    assert_eq!(log.matches("a client has changed the log verbosity").count(), 4, "{log}");
 }

@@ -67,7 +67,7 @@ async fn a_call_that_found_no_connection_is_answered_by_the_next_host() {
     caller.fetch().await.unwrap();
     assert_eq!(second.calls("wx1").total(), 2);
     let text = log.text();
-    assert_eq!(text.matches("an API host is at fault").count(), 1, "{text}");
+    assert_eq!(text.matches("an API host failed").count(), 1, "{text}");
     assert!(text.contains("127.0.0.1: ") && !text.contains(SECRET), "{text}");
 }
 
@@ -143,7 +143,7 @@ async fn a_wrong_certificate_is_shown_and_only_the_next_call_goes_elsewhere() {
     caller.fetch().await.unwrap();
     assert_eq!(calls([&first, &second]), [0, 1]);
     let text = log.text();
-    assert!(text.contains("ERROR") && text.contains("TLS with an API host failed"), "{text}");
+    assert!(text.contains("ERROR") && text.contains("TLS handshake with an API host failed"), "{text}");
 }
 
 #[tokio::test]

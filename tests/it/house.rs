@@ -1,59 +1,161 @@
-//! House rules as tests: which module may import which.
+//! House rules as tests: which module may import which, which are pure.
 
+mod imports;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
-/// Each module and what it may use. `sync`, `secret`, `clock`, `stats` and `protocol` are at the bottom.
-const ARROWS: &[(&str, &[&str])] = &[
-    ("sync", &[]),
-    ("secret", &[]),
-    ("clock", &["sync"]),
-    ("supervision", &[]),
-    ("files", &[]),
-    ("unit", &[]),
-    ("address_group", &[]),
-    ("network", &[]),
-    ("tls", &[]),
-    ("stats", &["sync"]),
-    ("protocol", &[]),
-    ("descriptors", &[]),
-    ("access", &[]),
-    ("encoding", &["clock"]),
-    ("secret_source", &["descriptors", "files", "secret"]),
-    ("preset", &["encoding", "platform"]),
-    ("cache", &["clock", "stats", "protocol"]),
-    ("https", &["descriptors", "files"]),
-    ("platform/client", &["clock", "descriptors", "https", "secret", "secret_source", "stats"]),
-    ("platform", &["clock", "descriptors", "https", "secret"]),
-    ("credential/table", &["clock", "encoding", "secret", "platform/errcodes"]),
-    ("credential/adopt", &["files"]),
-    ("credential/app", &["encoding", "platform", "secret_source"]),
-    ("credential/value_cell", &["sync"]),
-    ("credential/quota_usage", &["platform"]),
-    ("credential/schedule", &["clock", "platform", "cluster/turn", "platform/answer", "platform/failure"]),
-    ("cluster/record", &[]),
-    ("cluster/turn", &["clock"]),
-    ("cluster", &["clock", "descriptors", "redis_client", "files", "https", "secret", "secret_source"]),
+use self::imports::{Import, Modules};
+
+/// The house from the roof down: the modules of a row, and what they may use of the others. A module's row is the one
+/// that names it or the nearest folder it is in. What a row uses stands further down, so nothing can go round in a circle,
+/// and parts of one storey do not know each other.
+const HOUSE: &[(&[&str], &[&str])] = &[
     (
-        "credential",
+        &["main"],
         &[
+            "app",
+            "app/options",
+            "check",
+            "cli",
             "clock",
+            "cluster/options",
+            "config",
+            "credential/state_lock",
+            "demo",
+            "descriptors",
+            "http_api",
+            "process",
+            "server",
+            "server/options",
+            "sink",
+            "telemetry",
+        ],
+    ),
+    (
+        &["check"],
+        &[
+            "app/options",
+            "cluster/options",
+            "config",
+            "credential",
+            "credential/app",
+            "platform",
+            "platform/client",
+            "platform/client/options",
+            "process",
+            "redis_client",
+            "secret",
+            "secret_source",
+            "server/options",
+            "sink",
+            "sink/options",
+            "unit",
+        ],
+    ),
+    (
+        &["demo"],
+        &[
+            "app",
+            "app/options",
+            "cli",
+            "credential/app",
+            "credential/options",
+            "http_api",
+            "http_api/options",
+            "platform",
+            "platform/client/options",
+            "sandbox",
+            "secret",
+            "secret_source",
+            "server/options",
+            "telemetry",
+        ],
+    ),
+    (&["cli"], &["config", "secret"]),
+    (
+        &["config"],
+        &[
+            "access",
+            "app/options",
+            "cluster/options",
+            "credential/app",
+            "credential/options",
             "descriptors",
             "encoding",
             "files",
-            "https",
+            "http_api/options",
+            "network",
             "platform",
-            "cluster",
+            "platform/client/options",
+            "preset",
+            "redis_client/options",
             "secret",
             "secret_source",
-            "stats",
-            "supervision",
-            "platform",
+            "server/options",
+            "service/options",
+            "sink/file_presets",
+            "sink/options",
+            "sink/sql_presets",
+            "sink/sql_statement",
+            "sink/template",
+            "telemetry",
+            "tls",
         ],
     ),
-    ("service", &["access", "cache", "clock", "credential/table", "protocol", "secret", "stats"]),
     (
-        "server",
+        &["app"],
+        &[
+            "app/options",
+            "cache",
+            "cluster/options",
+            "credential",
+            "credential/refresher",
+            "credential/state_lock",
+            "descriptors",
+            "files",
+            "http_api",
+            "http_api/options",
+            "process",
+            "server",
+            "server/options",
+            "service",
+            "service/options",
+            "sink",
+            "sink/options",
+            "stats",
+            "supervision",
+            "telemetry",
+        ],
+    ),
+    (&["app/options"], &["credential/options", "http_api/options", "server/options", "sink/options", "telemetry"]),
+    // What clients and stores of the site meet, and what renews.
+    (
+        &["http_api"],
+        &[
+            "access",
+            "address_group",
+            "clock",
+            "credential/app",
+            "credential/facts",
+            "credential/journal",
+            "credential/table",
+            "descriptors",
+            "files",
+            "http_api/options",
+            "network",
+            "secret",
+            "secret_source",
+            "service",
+            "stats",
+            "supervision",
+            "tls",
+        ],
+    ),
+    (
+        &["server"],
         &[
             "access",
             "address_group",
@@ -62,93 +164,314 @@ const ARROWS: &[(&str, &[&str])] = &[
             "descriptors",
             "files",
             "protocol",
+            "server/options",
             "service",
             "stats",
             "supervision",
-            "sync",
             "tls",
             "unit",
         ],
     ),
     (
-        "http_api",
-        &[
-            "access",
-            "address_group",
-            "clock",
-            "credential",
-            "descriptors",
-            "files",
-            "network",
-            "server/tls",
-            "secret",
-            "secret_source",
-            "service",
-            "stats",
-            "supervision",
-            "tls",
-        ],
-    ),
-    ("redis_client", &["descriptors", "files", "network", "secret", "secret_source"]),
-    (
-        "sink",
+        &["sink"],
         &[
             "clock",
             "credential/adopt",
+            "credential/facts",
+            "credential/id",
             "credential/table",
             "descriptors",
             "encoding",
-            "redis_client",
             "files",
-            "platform",
+            "redis_client",
+            "redis_client/options",
             "secret",
             "secret_source",
+            "sink/options",
+            "sink/sql_statement",
+            "sink/template",
             "stats",
             "supervision",
             "unit",
         ],
     ),
-    ("sandbox", &["clock", "secret"]),
-    ("telemetry", &[]),
-    ("process", &[]),
-    ("cli", &["config", "secret"]),
+    (
+        &["credential"],
+        &[
+            "clock",
+            "cluster",
+            "cluster/http",
+            "cluster/options",
+            "cluster/record",
+            "cluster/record_handle",
+            "cluster/redis",
+            "cluster/seal",
+            "credential/facts",
+            "credential/grants",
+            "credential/id",
+            "credential/refresher",
+            "credential/restore_log",
+            "credential/slot",
+            "credential/state",
+            "credential/state_lock",
+            "credential/state_writer",
+            "credential/table",
+            "credential/ticket_files",
+            "credential/verify_ticket",
+            "encoding",
+            "platform",
+            "platform/client",
+            "platform/client/options",
+            "secret",
+        ],
+    ),
+    (
+        &["credential/refresher", "credential/restore_log"],
+        &[
+            "clock",
+            "cluster",
+            "cluster/node_rules",
+            "cluster/record",
+            "cluster/record_handle",
+            "cluster/seal",
+            "credential/adopt",
+            "credential/cluster_fetch",
+            "credential/facts",
+            "credential/fetch_task",
+            "credential/generation",
+            "credential/grants",
+            "credential/id",
+            "credential/journal",
+            "credential/probe_queue",
+            "credential/quota_usage",
+            "credential/schedule",
+            "credential/shared_counts",
+            "credential/slot",
+            "credential/state",
+            "credential/state_writer",
+            "credential/table",
+            "credential/ticket_files",
+            "credential/verification_budget",
+            "credential/verify_ticket",
+            "files",
+            "https",
+            "platform",
+            "platform/client",
+            "secret",
+            "secret_source",
+            "supervision",
+        ],
+    ),
+    (
+        &["credential/slot"],
+        &[
+            "clock",
+            "cluster/node_rules",
+            "cluster/record_handle",
+            "credential/adopt",
+            "credential/app",
+            "credential/facts",
+            "credential/fetch_task",
+            "credential/generation",
+            "credential/grants",
+            "credential/id",
+            "credential/quota_usage",
+            "credential/schedule",
+            "credential/state",
+            "credential/table",
+            "https",
+            "platform",
+            "secret",
+            "secret_source",
+        ],
+    ),
+    (
+        &["credential/fetch_task"],
+        &[
+            "clock",
+            "cluster",
+            "cluster/node_rules",
+            "credential/adopt",
+            "credential/cluster_fetch",
+            "credential/grants",
+            "credential/quota_usage",
+            "credential/schedule",
+            "credential/state_writer",
+            "credential/table",
+            "platform",
+            "platform/client",
+            "secret",
+            "secret_source",
+        ],
+    ),
+    (
+        &["credential/cluster_fetch"],
+        &[
+            "clock",
+            "cluster",
+            "cluster/node_rules",
+            "cluster/record",
+            "cluster/record_handle",
+            "cluster/seal",
+            "credential/generation",
+            "credential/quota_usage",
+            "credential/schedule",
+            "credential/shared_counts",
+            "platform",
+        ],
+    ),
+    (&["credential/ticket_files"], &["credential/table", "credential/verify_ticket", "files"]),
+    (&["credential/shared_counts"], &["cluster/record", "cluster/seal", "credential/quota_usage", "platform"]),
+    (
+        &["credential/generation", "credential/probe_queue", "credential/verification_budget"],
+        &["clock", "credential/id"],
+    ),
+    (&["credential/state_lock"], &["credential/state"]),
+    (
+        &["credential/grants", "credential/state", "credential/state_writer"],
+        &[
+            "clock",
+            "credential/quota_usage",
+            "credential/schedule",
+            "credential/table",
+            "descriptors",
+            "platform",
+            "secret",
+        ],
+    ),
+    (&["credential/schedule"], &["clock", "cluster/node_rules", "credential/reliable_until", "platform"]),
+    (&["credential/quota_usage"], &["platform"]),
+    // What those stand on: answers to requests, what several nodes share, the platforms' API.
+    (
+        &["service"],
+        &["access", "cache", "clock", "credential/facts", "credential/table", "protocol", "service/options", "stats"],
+    ),
+    (
+        &["cluster/http", "cluster/memory", "cluster/redis"],
+        &[
+            "clock",
+            "cluster",
+            "cluster/node_rules",
+            "cluster/options",
+            "cluster/record",
+            "cluster/seal",
+            "descriptors",
+            "https",
+            "redis_client",
+            "secret",
+            "secret_source",
+        ],
+    ),
+    (
+        &["cluster/record_handle"],
+        &["clock", "cluster", "cluster/node_rules", "cluster/record", "cluster/seal", "secret"],
+    ),
+    (&["cluster"], &["clock"]),
+    (&["cluster/seal"], &["cluster/record", "secret"]),
+    (&["cluster/node_rules"], &["clock", "cluster/record"]),
+    (&["cluster/record"], &[]),
+    (&["platform/client"], &["clock", "https", "platform"]),
+    (&["credential/adopt"], &["credential/app", "files"]),
+    (&["redis_client"], &["descriptors", "files", "redis_client/options", "secret_source"]),
+    // Settings of the parts.
+    (&["http_api/options"], &["access", "files", "network", "tls"]),
+    (&["server/options"], &["access", "files", "service/options", "tls"]),
+    (&["service/options"], &[]),
+    (&["sink/file_presets", "sink/sql_presets"], &["platform", "sink/options", "sink/sql_statement", "sink/template"]),
+    (
+        &["sink/options"],
+        &["encoding", "platform", "redis_client/options", "secret_source", "sink/sql_statement", "sink/template"],
+    ),
+    (&["sink/sql_statement"], &["encoding", "sink/template"]),
+    (&["sink/template"], &["encoding"]),
+    (&["credential/options"], &["cluster/options", "credential/app", "platform/client/options"]),
+    (&["credential/app"], &["encoding", "platform", "platform/client/options", "secret_source"]),
+    (&["cluster/options"], &["redis_client/options", "secret_source"]),
+    (&["platform/client/options"], &["platform", "secret_source"]),
+    (&["redis_client/options"], &["network", "secret_source"]),
+    (&["preset"], &["encoding", "platform"]),
+    // What readers look at.
+    (&["cache"], &["protocol"]),
+    (
+        &["credential/table"],
+        &[
+            "clock",
+            "credential/facts",
+            "credential/id",
+            "credential/journal",
+            "credential/reliable_until",
+            "credential/value_cell",
+            "credential/verify_ticket",
+            "credential/wildcards",
+            "encoding",
+            "platform",
+        ],
+    ),
+    (&["credential/journal"], &["clock", "credential/id", "platform"]),
+    (&["credential/verify_ticket"], &["credential/id", "secret"]),
+    (&["credential/facts", "credential/reliable_until"], &["clock"]),
+    (&["credential/wildcards"], &["encoding"]),
+    (&["credential/id", "credential/value_cell"], &["sync"]),
+    // Rules of the platforms, and what anything may use.
+    (&["platform"], &["clock", "descriptors", "https", "secret"]),
+    (&["https"], &["descriptors", "files"]),
+    (&["tls"], &["access", "clock", "files"]),
+    (&["secret_source"], &["descriptors", "files", "secret"]),
+    (&["encoding"], &["clock"]),
+    (&["sandbox"], &["clock"]),
+    (&["telemetry"], &[]),
+    (&["access"], &[]),
+    (&["files"], &[]),
+    (&["stats"], &["sync"]),
+    (&["clock"], &["sync"]),
+    (&["protocol"], &[]),
+    (
+        &["address_group", "allocator", "descriptors", "network", "process", "secret", "supervision", "sync", "unit"],
+        &[],
+    ),
 ];
 
 /// Modules without async code and without sockets.
 const PURE: &[&str] = &[
-    "protocol",
     "access",
-    "platform/mod.rs",
+    "cache",
+    "clock.rs",
+    "cluster/node_rules.rs",
+    "cluster/redis/change_queue.rs",
+    "cluster/record.rs",
+    "cluster/redis/script.rs",
+    "cluster/seal.rs",
+    "credential/facts.rs",
+    "credential/id.rs",
+    "credential/journal.rs",
+    "credential/quota_usage.rs",
+    "credential/schedule",
+    "credential/schedule.rs",
+    "credential/table.rs",
+    "credential/value_cell.rs",
+    "encoding",
     "platform/component.rs",
+    "platform/errcodes.rs",
     "platform/feishu.rs",
+    "platform/hosts.rs",
+    "platform/mod.rs",
     "platform/mp.rs",
     "platform/qq.rs",
     "platform/wecom.rs",
-    "cache",
-    "platform/errcodes.rs",
-    "platform/hosts.rs",
-    "encoding",
     "preset.rs",
-    "credential/table.rs",
-    "credential/facts.rs",
-    "credential/journal.rs",
-    "credential/value_cell.rs",
-    "credential/schedule.rs",
-    "credential/quota_usage.rs",
-    "cluster/record.rs",
-    "cluster/redis/backlog.rs",
-    "cluster/redis/script.rs",
-    "cluster/seal.rs",
-    "cluster/turn.rs",
-    "service",
+    "protocol",
     "redis_client/fault.rs",
+    "secret.rs",
+    "service",
     "sink/command/output.rs",
+    "sink/file_presets.rs",
     "sink/item.rs",
     "sink/queue.rs",
-    "clock.rs",
-    "secret.rs",
-    "stats.rs",
+    "sink/sql_presets.rs",
+    "sink/sql_statement.rs",
+    "sink/template.rs",
     "stats",
+    "stats.rs",
     "sync.rs",
 ];
 
@@ -163,51 +486,135 @@ fn sources(path: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-fn all_sources() -> Vec<(String, String)> {
+/// Every file of `src` but those of tests, with its text.
+static SOURCES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let mut found = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     assert!(found.len() > 20);
     found.retain(|(file, _)| !file.ends_with("tests.rs"));
     found
+});
+
+static IMPORTS: LazyLock<(Modules, BTreeSet<Import>)> = LazyLock::new(|| {
+    let modules = Modules::of(SOURCES.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+    let imports = modules.imports();
+    (modules, imports)
+});
+
+/// The row of a module.
+fn row(module: &str) -> Option<usize> {
+    let holds = |name: &str| module == name || module.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    let rows = HOUSE.iter().enumerate().flat_map(|(at, (names, _))| names.iter().map(move |name| (at, *name)));
+    rows.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len()).map(|(at, _)| at)
 }
 
-/// The code of a file without its tests and comments.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+/// What is imported against the arrows, and what has no place in the house.
+fn against_the_arrows(modules: &Modules, imports: &BTreeSet<Import>) -> Vec<String> {
+    let homeless = modules.paths().filter(|path| !path.is_empty() && row(path).is_none());
+    let mut wrong: Vec<String> = homeless.map(|path| format!("{path} stands in no row")).collect();
+    for import in imports.iter().filter(|import| !import.from.is_empty()) {
+        let (Some(from), Some(to)) = (row(&import.from), row(&import.to)) else {
+            wrong.push(format!("{} uses {} of lib.rs", import.from, import.written));
+            continue;
+        };
+        let is_allowed = HOUSE[to].0.iter().any(|name| HOUSE[from].1.contains(name));
+        if from != to && !is_allowed {
+            wrong.push(format!("{} uses {} ({})", import.from, import.to, import.written));
+        }
+    }
+    wrong
 }
 
 #[test]
 fn imports_point_one_way() {
-    let mut wrong = Vec::new();
-    for (file, text) in all_sources() {
-        let Some((module, allowed)) =
-            ARROWS.iter().find(|(module, _)| file == format!("{module}.rs") || file.starts_with(&format!("{module}/")))
-        else {
-            continue;
-        };
-        for used in code(&text).split("crate::").skip(1) {
-            let path: Vec<&str> = used
-                .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
-                .next()
-                .unwrap()
-                .split("::")
-                .collect();
-            let (first, second) = (path[0], format!("{}/{}", path[0], path.get(1).unwrap_or(&"")));
-            let own = module.split('/').next() == Some(first);
-            if !own && !allowed.contains(&first) && !allowed.contains(&second.as_str()) {
-                wrong.push(format!("{file} uses crate::{}", path.join("::")));
-            }
+    for (at, (names, used)) in HOUSE.iter().enumerate() {
+        for name in *used {
+            let further_down = HOUSE[at + 1..].iter().any(|(names, _)| names.contains(name));
+            assert!(further_down, "{names:?} may use {name}, which does not stand further down");
         }
     }
+    let wrong = against_the_arrows(&IMPORTS.0, &IMPORTS.1);
     assert!(wrong.is_empty(), "imports against the arrows:\n{}", wrong.join("\n"));
 }
 
 #[test]
+fn config_is_imported_by_main_check_and_demo_alone() {
+    let imports = &IMPORTS.1;
+    let is_of_config = |module: &str| module == "config" || module.starts_with("config/");
+    let from: Vec<&str> =
+        imports.iter().filter(|import| is_of_config(&import.to)).map(|import| &*import.from).collect();
+    assert!(from.contains(&"main") && from.contains(&"check"));
+    // The command line has memcached's flags in it.
+    let may = |module: &str| {
+        is_of_config(module) || ["main", "cli", "check", "demo"].contains(&module.split('/').next().unwrap())
+    };
+    let others: Vec<&&str> = from.iter().filter(|module| !may(module)).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+/// However it is written.
+#[test]
+fn an_import_against_the_arrows_is_found() {
+    let house = [
+        ("lib.rs", "pub mod credential;"),
+        (
+            "credential/mod.rs",
+            "pub mod table;\npub mod refresher;\npub use refresher::{Refresher, RefreshRequest as Request};",
+        ),
+        ("credential/table.rs", ""),
+        ("credential/refresher.rs", "use super::table::Table;\npub struct Refresher;"),
+        ("server/mod.rs", "pub mod options;\npub use self::options::Options;"),
+        ("server/options.rs", ""),
+    ];
+    let found = |file: &str, text: &str| {
+        let files = house.into_iter().filter(|(other, _)| *other != file).chain([(file, text)]);
+        let modules = Modules::of(files);
+        against_the_arrows(&modules, &modules.imports())
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(found("credential/table.rs", ""), none);
+    for text in [
+        "use crate::credential::refresher::Refresher;",
+        "use super::refresher::Refresher;",
+        "use super::{refresher::Refresher, table};",
+        "use crate::{credential::{\n    table,\n    refresher::{self, Refresher},\n}};",
+        "pub use super::refresher::Refresher;",
+        "pub(crate) use super::super::credential::refresher::*;",
+        "use crate::credential::Refresher;",
+        "use super::Request;",
+        "use crate::credential;\nfn f() -> credential::Refresher {}",
+        "use super::refresher as r;\nfn f(x: &'static str) { r::go('\\'', x) }",
+        "fn f() { let _ = crate::credential::refresher::go(); }",
+    ] {
+        let expected = "credential/table uses credential/refresher (";
+        let found = found("credential/table.rs", text);
+        assert!(!found.is_empty() && found.iter().all(|line| line.starts_with(expected)), "{text}: {found:?}");
+    }
+    for text in [
+        "// use super::refresher::Refresher;",
+        "const A: &str = \"super::refresher::Refresher\";",
+        "const A: &str = r#\"\" super::refresher::Refresher\"#;",
+        "#[cfg(test)]\nmod tests {\n    use super::super::refresher::Refresher;\n}\n",
+        "pub(in crate::credential) fn f() {}",
+    ] {
+        assert_eq!(found("credential/table.rs", text), none, "{text}");
+    }
+    assert_eq!(
+        found("service/mod.rs", "use crate::server::Options;"),
+        ["service uses server/options (crate::server::Options)"]
+    );
+    assert_eq!(found("attic.rs", ""), ["attic stands in no row"]);
+}
+
+#[test]
 fn the_core_is_pure() {
-    for (file, text) in all_sources() {
-        if PURE.iter().any(|pure| file == *pure || file.starts_with(&format!("{pure}/"))) {
-            let code = code(&text);
+    let is_below = |file: &str, pure: &str| file == pure || file.starts_with(&format!("{pure}/"));
+    for pure in PURE {
+        assert!(SOURCES.iter().any(|(file, _)| is_below(file, pure)), "{pure} is gone");
+    }
+    for (file, text) in SOURCES.iter() {
+        if PURE.iter().any(|pure| is_below(file, pure)) {
+            let code = imports::without_comments_and_texts(&imports::without_tests(&text));
             for word in ["async ", ".await", "std::net", "tokio::net", "std::fs", "SystemTime::now", "Instant::now"] {
                 let clock = file == "clock.rs" && word == "SystemTime::now";
                 assert!(clock || !code.contains(word), "{file} has `{word}`");
@@ -218,7 +625,7 @@ fn the_core_is_pure() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    for (file, text) in all_sources() {
+    for (file, text) in SOURCES.iter() {
         assert!(
             text.starts_with("//! ") || file == "main.rs" && text.starts_with("//!"),
             "{file} does not open with its purpose"

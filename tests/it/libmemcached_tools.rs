@@ -4,13 +4,13 @@
 
 use std::process::Command;
 
-use crate::support::{APPID, Client, Node, Wechat, run, run_checked, wait_for, write};
+use crate::support::{APPID, Client, Node, Wechat, program, run, run_checked, wait_for, write};
 
 struct Tools(Node);
 
 impl Tools {
     fn command(&self, tool: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(tool);
+        let mut command = program(tool);
         command.arg(format!("--servers=127.0.0.1:{}", self.0.address.port())).args(arguments);
         command.current_dir(self.0.folder.path());
         command
@@ -36,6 +36,7 @@ fn plain() -> Tools {
 }
 
 #[test]
+#[ignore = "needs libmemcached's tools"]
 fn the_tools_for_single_keys() {
     let tools = plain();
     tools.succeed("memcping", &[]);
@@ -59,6 +60,7 @@ fn the_tools_for_single_keys() {
 }
 
 #[test]
+#[ignore = "needs libmemcached's tools"]
 fn statistics_and_errors() {
     let tools = plain();
     let said = tools.succeed("memcstat", &[]);
@@ -74,11 +76,12 @@ fn statistics_and_errors() {
     // Keys are not told (docs/en/differences.md); the tool ends well with none.
     tools.0.connect().expect("set k 0 0 1\r\nx\r\n", "STORED\r\n");
     assert_eq!(tools.succeed("memcdump", &[]), "");
-    let (status, said) = run(Command::new("memcerror").arg("14"));
+    let (status, said) = run(program("memcerror").arg("14"));
     assert!(status.success() && said.contains("NOT STORED"), "{said}");
 }
 
 #[test]
+#[ignore = "needs libmemcached's tools"]
 fn memcslap_sets_gets_and_gets_many() {
     let tools = plain();
     for (test, counter) in [("set", "cmd_set"), ("get", "get_hits"), ("mget", "get_hits")] {
@@ -95,6 +98,7 @@ fn memcslap_sets_gets_and_gets_many() {
 }
 
 #[test]
+#[ignore = "needs libmemcached's tools"]
 fn memcaslap_finds_what_it_has_stored() {
     let tools = plain();
     let said = tools.succeed(
@@ -109,6 +113,7 @@ fn memcaslap_finds_what_it_has_stored() {
 
 /// A token that can't be written, touched away or flushed by any tool.
 #[test]
+#[ignore = "needs libmemcached's tools"]
 fn a_managed_key_outlasts_every_tool() {
     let wechat = Wechat::start();
     let tools = Tools(Node::start(&wechat.config("", ""), &[]));

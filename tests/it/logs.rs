@@ -36,7 +36,7 @@ fn config(wechat: &Wechat, json: bool, name: &str) -> String {
 fn ask_side(node: &Node, path: &str, header: &str) -> String {
     let address = wait_for("the side port", || {
         let log = node.log();
-        let rest = log.split_once("side=\"").or_else(|| log.split_once("\"side\":\""))?.1;
+        let rest = log.split_once("http=\"").or_else(|| log.split_once("\"http\":\""))?.1;
         rest.split('"').next()?.parse().ok()
     });
     let mut client = Client::connect(address);
@@ -67,7 +67,7 @@ fn log_of_a_bad_day(json: bool) -> String {
     node.await_log("recovered");
     wechat.kill_tokens(APPID);
     client.ask(format!("delete access_token:{APPID}\r\n"));
-    node.await_log("died early");
+    node.await_log("invalid before its expiry");
     wait_for("another token", || client.get(&format!("access_token:{APPID}")));
     node.signal("HUP");
     node.await_log("SIGHUP");
@@ -98,8 +98,8 @@ fn no_line_of_text_says_a_thing_twice_or_shows_what_is_not_there() {
     }
     let found = |texts: &[&str]| log.lines().any(|line| texts.iter().all(|text| line.contains(text)));
     assert!(found(&[" appid=", " type=jsapi_ticket ", "refused a client's write"]), "{log}");
-    assert!(found(&["no new token", "invalid ip 1.2.3.4, not in white?list", "errcode=40164", "rid="]), "{log}");
-    assert!(found(&["died early", &format!("appid={APPID}")]), "{log}");
+    assert!(found(&["renewal failed", "invalid ip 1.2.3.4, not in white?list", "errcode=40164", "rid="]), "{log}");
+    assert!(found(&["token became invalid before its expiry", &format!("appid={APPID}")]), "{log}");
     assert!(found(&["3 of 4 tokens and tickets restored from state.json", "not_in_file=1"]), "{log}");
 }
 
@@ -183,10 +183,10 @@ fn a_name_is_shown_everywhere_and_can_write_nothing_of_its_own() {
     let entries = journal["entries"].as_array().unwrap();
     assert!(entries.iter().any(|entry| entry["app"] == APPID && entry["name"] == HOSTILE), "{journal}");
 
-    node.await_log("new token");
+    node.await_log("renewed");
     let log = node.log();
     let named = format!(" name={HOSTILE:?} type=");
-    assert!(log.lines().any(|line| line.contains("new token") && line.contains(&named)), "{named}\n{log}");
+    assert!(log.lines().any(|line| line.contains("renewed") && line.contains(&named)), "{named}\n{log}");
 }
 
 #[test]

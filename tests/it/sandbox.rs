@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use tokencached::sandbox::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 const TOKEN_PATH: &str = "/cgi-bin/token?grant_type=client_credential&appid=wx&secret=s";
 /// No test waits longer than this for anything.

@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
@@ -11,7 +10,9 @@ use tempfile::TempDir;
 use tokencached::sandbox::{FaultKind, InjectedFault, Options};
 
 use crate::support::disk::Disk;
-use crate::support::{APPID, Client, Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{
+    APPID, Client, Node, SECRET, Wechat, as_root, program, run, run_checked, tokencached, wait_for, write,
+};
 
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
@@ -70,7 +71,7 @@ fn wait_for_error(node: &Node, class: &str) {
 /// A page view; the token it uses, and whether it has fetched it.
 #[track_caller]
 pub fn view_page(wechat: &Wechat, way: &str, path: &Path) -> (String, bool) {
-    let mut command = Command::new("php");
+    let mut command = program("php");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php/sink_files.php"));
     command.env("FILE", path).env("WAY", way).env("WECHAT", wechat.base_url());
     let said = run_checked(command.env("APPID", APPID).env("SECRET", SECRET));
@@ -84,6 +85,7 @@ fn all_ways(folder: &Path) -> String {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn scripts_of_every_way_use_our_token_over_renewals_and_fetch_none() {
     for endpoint in ["stable_token", "token"] {
         let (wechat, folder) = (Wechat::short_lived(6), folder());
@@ -109,6 +111,7 @@ fn scripts_of_every_way_use_our_token_over_renewals_and_fetch_none() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn when_the_server_has_gone_each_script_fetches_for_itself_once_and_keeps_it() {
     let (wechat, folder) = (Wechat::short_lived(4), folder());
     let node = start(&wechat, "", &all_ways(folder.path()));
@@ -155,6 +158,7 @@ fn a_token_that_is_refused_stays_in_the_file_with_a_time_in_the_past() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_file_has_the_rights_that_are_configured_and_nothing_is_left_beside_it() {
     let (wechat, folder) = (Wechat::short_lived(4), folder());
     let path = folder.path().join("token");
@@ -170,6 +174,7 @@ fn a_file_has_the_rights_that_are_configured_and_nothing_is_left_beside_it() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
 fn what_a_killed_process_left_beside_a_file_is_removed() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("token.php");
@@ -188,6 +193,7 @@ fn what_a_killed_process_left_beside_a_file_is_removed() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn what_is_put_into_a_files_place_later_is_a_failure_until_it_is_gone() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("token");
@@ -232,7 +238,7 @@ fn links_in_the_folders_path_are_followed_and_one_in_the_files_place_is_refused(
 fn a_folder_or_a_pipe_in_the_files_place_is_refused_and_never_waited_for() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("token");
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(program("mkfifo").arg(&path).status().unwrap().success());
     let node = start(&wechat, "", &sink(&path, ""));
     wait_for_error(&node, "file");
     std::fs::remove_file(&path).unwrap();
@@ -242,6 +248,7 @@ fn a_folder_or_a_pipe_in_the_files_place_is_refused_and_never_waited_for() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
     let (wechat, folder) = (Wechat::start(), folder());
     let path = folder.path().join("access_token.json");
@@ -278,6 +285,7 @@ fn a_restart_neither_fetches_nor_takes_its_own_token_for_anothers() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_disk_that_hangs_or_is_full_holds_up_nothing_else() {
     let (wechat, sites) = (Wechat::short_lived(4), folder());
     let paths = ["one", "two"].map(|name| sites.path().join(name).join("token"));
@@ -304,22 +312,20 @@ fn a_disk_that_hangs_or_is_full_holds_up_nothing_else() {
 
 /// As the shipped unit has it: a user of its own without any right, the site's group beside it, new privileges ruled out.
 #[test]
+#[ignore = "needs root"]
 fn a_process_without_rights_writes_into_a_folder_with_the_sites_group() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can start a process as another user");
-        return;
-    }
+    as_root();
     const GROUP: u32 = 4242;
     let (wechat, sites, own) = (Wechat::start(), folder(), folder());
     let site = sites.path().join("wechat");
     for path in [sites.path(), own.path()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
-    run_checked(Command::new("install").args(["-d", "-m", "2770", "-g", &GROUP.to_string()]).arg(&site));
+    run_checked(program("install").args(["-d", "-m", "2770", "-g", &GROUP.to_string()]).arg(&site));
     let path = site.join("access_token.php");
     let closed = sites.path().join("closed");
-    run_checked(Command::new("install").args(["-d", "-m", "0755"]).arg(&closed));
-    let mut command = Command::new("setpriv");
+    run_checked(program("install").args(["-d", "-m", "0755"]).arg(&closed));
+    let mut command = program("setpriv");
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.args(["--reuid=65534", "--regid=65534", &format!("--groups={GROUP}"), "--bounding-set=-all"]);
     command
@@ -373,6 +379,7 @@ fn check_prints_the_drop_in_and_warns_of_files_that_web_servers_hand_out() {
 
 /// With the timestamps looked at, as is the default, an included file is at most `opcache.revalidate_freq` seconds old.
 #[test]
+#[ignore = "needs php"]
 fn an_included_file_is_seen_through_the_opcache() {
     let options =
         Options { lifetime_s: 9, overlap_ms: Some(4_000), stable_window_ms: Some(6_000), ..Options::default() };
@@ -385,13 +392,12 @@ fn an_included_file_is_seen_through_the_opcache() {
         echo $data['access_token'], ' ', $cached ? 'cached' : 'read';";
     write(folder.path(), "page.php", page);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Command::new("php");
+    let mut server = program("php");
     server.args(["-d", "opcache.enable=1", "-d", "opcache.enable_cli=1", "-d", "opcache.file_update_protection=0"]);
     server.args(["-S", &format!("127.0.0.1:{port}"), "-t"]).arg(folder.path());
     let mut server = server.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let url = format!("http://127.0.0.1:{port}/page.php");
-    let ask =
-        || Some(run(Command::new("curl").args(["-s", "--max-time", "5", &url])).1).filter(|said| said.contains(' '));
+    let ask = || Some(run(program("curl").args(["-s", "--max-time", "5", &url])).1).filter(|said| said.contains(' '));
     wait_for("PHP's server", ask);
     let (mut seen, mut was_cached) = (std::collections::BTreeSet::new(), false);
     wait_for("the third token", || {

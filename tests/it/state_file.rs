@@ -1,10 +1,9 @@
-//! The state file of real servers: one process at a time writes it, a disk that fails loses nothing that could be saved,
-//! and nothing with tokens in it is left lying about.
+//! The state file of real servers: only one process writes it, a disk that fails loses nothing that could be saved, and
+//! no file with tokens in it is left.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 use rustix::io::Errno;
@@ -13,7 +12,7 @@ use tokencached::config::{self, Flags, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{self, APPID, Node, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, as_root, run, signal, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -70,14 +69,14 @@ fn of_two_servers_on_one_state_file_the_second_runs_from_memory_and_takes_it_up_
 
     let _folder = first.stop();
     wait_for("the second to write", || is_saved(&second).then_some(()));
-    second.await_log("the state can be written again");
+    second.await_log("the state file can be written again");
     assert!(fs::read_to_string(&state).unwrap().contains(&token));
     assert_eq!(stat(&second, "state_file_failures"), 0);
     let calls = wechat.calls(APPID).total();
     assert_eq!(calls, 1, "two servers, one call");
 }
 
-/// Starts servers that cannot do without a state that somebody has; gives what the last words were.
+/// Starts servers that cannot run because another process has their state file; returns their last output.
 fn refused(config: &str, flags: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "c.toml", config);
@@ -87,12 +86,13 @@ fn refused(config: &str, flags: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_second_server_with_a_classic_token_does_not_start_and_says_who_has_the_state() {
     let wechat = Wechat::start();
     let first = Node::start(&wechat.config("", CLASSIC), &[]);
     let token = any_token(&first);
     let config = config_on(&wechat, CLASSIC, &first.path("state.json"));
-    // In the background it is said as well, before the terminal is left.
+    // In the background too, before the server leaves the terminal.
     let said = thread::scope(|scope| {
         let ways: [&[&str]; 2] = [&[], &["-d"]];
         ways.map(|flags| scope.spawn(|| refused(&config, flags))).map(|way| way.join().unwrap())
@@ -123,11 +123,9 @@ fn of_two_servers_that_start_at_once_with_a_classic_token_one_does_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn with_another_user_the_state_and_its_lock_are_that_users() {
-    // Only root can become somebody else.
-    if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return;
-    }
+    as_root();
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -153,7 +151,6 @@ fn a_start_that_waits_for_the_state_outlives_a_hangup_and_ends_when_it_is_told_t
     let mut second = tokencached();
     second.arg("--config").arg(config).args(["-p", "-1"]).stderr(fs::File::create(&log).unwrap());
     let mut second = second.spawn().unwrap();
-    let signal = |pid: u32, name: &str| run_checked(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
     wait_for("the second to wait", || fs::read_to_string(&log).ok()?.contains("waiting 10 s").then_some(()));
     for name in ["HUP", "TERM"] {
         signal(second.id(), name);
@@ -215,6 +212,7 @@ fn check_says_who_has_the_state_file_and_keeps_nobody_from_it() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_first_is_left_alone() {
     let wechat = Wechat::short_lived(2);
     let first = Node::start(&wechat.config("", ALIAS), &[]);
@@ -234,6 +232,7 @@ fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_firs
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
     let wechat = Wechat::short_lived(2);
     for errno in [Errno::NOLCK, Errno::OPNOTSUPP] {
@@ -242,7 +241,7 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         disk.fail(&["flock"], errno);
         let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
         any_token(&node);
-        // Each write makes another file; its number may have been that of the one before the last.
+        // Each write makes a new file; its inode number may be that of the one before the last.
         let written = || {
             let facts = fs::metadata(node.path("state.json")).ok()?;
             Some((facts.ino(), facts.modified().ok()?))
@@ -267,7 +266,7 @@ fn on_a_disk_that_is_read_only_the_state_is_used_and_the_server_runs() {
     disk.fail(&["open"], Errno::ROFS);
     let node = Node::start_with(folder, &config, &[], &disk.variables());
     assert_eq!(any_token(&node), token);
-    // What is counted is to be written, and the way there is open again before the end.
+    // The counts have to be written, and the folder is there again before the end.
     node.connect().expect("delete access_token\r\n", "DELETED\r\n");
     disk.repair();
     let folder = node.stop();
@@ -275,7 +274,7 @@ fn on_a_disk_that_is_read_only_the_state_is_used_and_the_server_runs() {
     assert_eq!(wechat.calls(APPID).minted, 1);
 }
 
-/// The disk fails so long that it is tried seldom, and is good again just before the end.
+/// The disk fails for so long that tries are rare, and works again just before the end.
 #[track_caller]
 fn is_written_at_the_end(call: &str, errno: Errno) {
     let wechat = Wechat::start();
@@ -294,6 +293,7 @@ fn is_written_at_the_end(call: &str, errno: Errno) {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_disk_that_is_good_again_just_before_the_end_has_the_last_state() {
     let faults = [
         ("open", Errno::NOSPC),
@@ -310,6 +310,7 @@ fn a_disk_that_is_good_again_just_before_the_end_has_the_last_state() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_disk_that_hangs_does_not_hold_up_the_end() {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();
@@ -319,7 +320,7 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     any_token(&node);
     node.signal("TERM");
     assert!(node.wait().success(), "{}", node.log());
-    node.await_log("the state could not be written before the end");
+    node.await_log("the state file could not be written before shutdown");
 }
 
 #[test]
@@ -358,6 +359,7 @@ fn a_second_server_leaves_the_writes_of_the_first_alone() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     let wechat = Wechat::short_lived(2);
     let folder = tempfile::tempdir().unwrap();
@@ -368,7 +370,7 @@ fn a_folder_that_vanishes_and_comes_back_is_written_and_locked_again() {
     wait_for("the state", || kept.join("state.json").exists().then_some(()));
     fs::rename(&kept, &away).unwrap();
     wait_for("the failure to be noticed", || (!is_saved(&node)).then_some(()));
-    node.await_log("the state cannot be written");
+    node.await_log("the state file cannot be written");
     // Not the same one.
     fs::create_dir(&kept).unwrap();
     wait_for("the state in the new folder", || kept.join("state.json").exists().then_some(()));

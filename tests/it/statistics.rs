@@ -1,10 +1,8 @@
 //! `stats` in all forms, maintenance commands and the words of `-o`, held against a real memcached: the same names in the
 //! same order, the same answers where nothing depends on them, and lists of what is deliberately otherwise.
 
-use std::process::Command;
-
 use crate::differential::Memcached;
-use crate::support::{Client, Node, run, tokencached, wait_for};
+use crate::support::{Client, Node, program, run, tokencached, wait_for};
 
 /// The names in an answer to `stats ...`, in order.
 fn names(client: &mut Client, argument: &str) -> Vec<String> {
@@ -67,11 +65,13 @@ pub fn is_memcacheds(name: &str) -> bool {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn general_names_are_memcacheds_and_a_few_of_our_own() {
     compare("", &[], OWN);
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn names_of_items_and_slabs_are_memcacheds() {
     compare("items", &[], &[]);
     // memcached told it in the days from which many dashboards are.
@@ -80,6 +80,7 @@ fn names_of_items_and_slabs_are_memcacheds() {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn settings_are_those_that_exist_here() {
     let lacking = [
         "growth_factor",
@@ -151,6 +152,7 @@ fn connections(client: &mut Client, port: u16) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn connections_are_shown_as_memcached_shows_them() {
     let (memcached, node) = (Memcached::with(&[]), Node::plain(&[]));
     let (mut theirs, mut ours) = (Client::connect(memcached.address), node.connect());
@@ -179,6 +181,7 @@ fn connections_are_shown_as_memcached_shows_them() {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn other_forms_are_answered_as_memcached_answers() {
     // As with -X and -W, which is how this server always is.
     let (memcached, node) = (Memcached::with(&["-X", "-W"]), Node::plain(&[]));
@@ -286,7 +289,7 @@ fn other_forms_are_answered_as_memcached_answers() {
 
 /// The words of `-o` that `memcached -h` knows.
 fn documented_words() -> Vec<String> {
-    let help = Command::new("memcached").arg("-h").output().expect("memcached is not installed; tests/run installs it");
+    let help = program("memcached").arg("-h").output().expect("memcached is not installed; tests/run installs it");
     let help = String::from_utf8(help.stdout).unwrap();
     let words = help.lines().filter_map(|line| line.strip_prefix("   - ")?.split_once(':'));
     let words: Vec<String> = words.map(|(word, _)| word.to_owned()).collect();
@@ -294,6 +297,7 @@ fn documented_words() -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs memcached"]
 fn every_word_of_o_works_is_ignored_with_a_reason_or_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let check = |words: &str| run(tokencached().args(["check", "-o", words]).env("HOME", folder.path()));

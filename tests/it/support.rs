@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
@@ -19,11 +20,15 @@ pub mod proxy;
 pub mod redis;
 #[cfg(all(feature = "redis", feature = "sql"))]
 pub mod sql;
+mod tier;
+
+pub use tier::{as_root, needs, program, real_time, version_before};
 
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -46,13 +51,25 @@ fn command(binary: &Path) -> Command {
     command
 }
 
-/// The binary of the version before this one, if the environment names it; says so if it does not.
-pub fn tokencached_before() -> Option<Command> {
+/// The binary of the version before this one, which `tests/run` builds.
+pub fn tokencached_before() -> Command {
+    version_before();
     let binary = std::env::var_os("TOKENCACHED_BEFORE").map(PathBuf::from).filter(|binary| binary.is_file());
-    if binary.is_none() {
-        eprintln!("skipped: TOKENCACHED_BEFORE names no binary of the version before this one");
-    }
-    binary.map(|binary| command(&binary))
+    command(&binary.expect("TOKENCACHED_BEFORE names no binary of the version before this one; tests/run builds it"))
+}
+
+/// Sends a process the signal of that name.
+#[track_caller]
+pub fn signal(pid: u32, name: &str) {
+    let signal = match name {
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        _ => panic!("no signal {name}"),
+    };
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
 /// A server process with a folder of its own. Killed when dropped.
@@ -87,7 +104,7 @@ impl Node {
         // Root could raise it.
         let root = rustix::process::geteuid().is_root();
         let unable = if root { "setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource --" } else { "" };
-        let mut command = Command::new("sh");
+        let mut command = program("sh");
         let binary = env!("CARGO_BIN_EXE_tokencached");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.arg("-c").arg(format!("ulimit -n {files} && exec {unable} \"$0\" \"$@\"")).arg(binary);
@@ -133,6 +150,9 @@ impl Node {
         variables: &[(&str, &str)],
         log: std::fs::File,
     ) -> Node {
+        if flags.contains(&"-u") {
+            as_root();
+        }
         let file = folder.path().join("tokencached.toml");
         std::fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).unwrap();
         let port_file = folder.path().join("port");
@@ -188,8 +208,7 @@ impl Node {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.pid(), name);
     }
 
     /// Waits for the end of the process.
@@ -267,6 +286,7 @@ impl Client {
                     panic!("no answer; so far {}", answer[..length].escape_ascii())
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -342,6 +362,7 @@ impl Wechat {
     /// The same, with tokens of so many seconds. Overlap and window are a quarter of that, not WeChat's 24th: a test
     /// that uses a token just after it has read it must not depend on a machine that never pauses.
     pub fn short_lived(lifetime_s: u64) -> Wechat {
+        real_time();
         let quarter_ms = Some(lifetime_s * 250);
         Wechat::with(Options { lifetime_s, overlap_ms: quarter_ms, stable_window_ms: quarter_ms, ..Options::default() })
     }
@@ -394,6 +415,7 @@ pub fn run_checked(command: &mut Command) -> String {
 
 /// Waits until a command ends; its status and all it has said on both outputs.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn run(command: &mut Command) -> (ExitStatus, String) {
     let name = format!("{command:?}");
     let mut said = tempfile::tempfile().unwrap();

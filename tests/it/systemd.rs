@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{Node, SECRET, Wechat, run, run_checked, tokencached, wait_for, write};
+use crate::support::{Node, SECRET, Wechat, as_root, run, run_checked, tokencached, wait_for, write};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tokencached");
 /// The one in the shipped files, and one to put in its place.
@@ -61,7 +61,7 @@ fn install(name: &str) -> TempDir {
     let script = format!("set -eu\numask 077\n{}{}{typed}", recorded("systemctl"), recorded("apt-get"));
     let script = write(folder.path(), "script", &script);
     let secret = write(folder.path(), "typed", &format!("{SECRET}\n"));
-    let output = Command::new("bash")
+    let output = crate::support::program("bash")
         .arg(&script)
         .current_dir(root())
         .stdin(Stdio::from(fs::File::open(secret).unwrap()))
@@ -72,6 +72,7 @@ fn install(name: &str) -> TempDir {
 }
 
 #[test]
+#[ignore = "needs bash"]
 fn the_first_lines_of_each_unit_install_it() {
     for (name, config, called) in [
         ("tokencached.service", "tokencached.toml", "enable --now tokencached"),
@@ -97,15 +98,17 @@ fn the_first_lines_of_each_unit_install_it() {
         }
         let started = name.replace('@', "@1");
         let verify = ["verify", "--root"].map(str::to_owned);
-        let (status, said) = run(Command::new("systemd-analyze").args(verify).arg(folder.path()).arg(started));
+        let (status, said) =
+            run(crate::support::program("systemd-analyze").args(verify).arg(folder.path()).arg(started));
         assert!(status.success() && said.is_empty(), "{name}: {said}");
     }
 }
 
 #[test]
+#[ignore = "needs systemd-analyze"]
 fn the_units_leave_little_to_whoever_takes_the_server_over() {
     for name in ["tokencached.service", "tokencached@.service"] {
-        let mut command = Command::new("systemd-analyze");
+        let mut command = crate::support::program("systemd-analyze");
         // In tenths: 10.0 is a service without any restriction.
         command.args(["security", "--offline=true", "--threshold=15", "--no-pager"]);
         let (status, said) = run(command.arg(root().join("deploy").join(name)));
@@ -133,17 +136,9 @@ fn a_configuration_that_is_refused_is_not_started_again() {
     assert_eq!(status.code(), Some(78), "{said}");
 }
 
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: only root can start a process as another user");
-    }
-    is_root
-}
-
 /// A process with no right beyond those of its user and groups.
 fn without_rights(groups: &str) -> Command {
-    let mut command = Command::new("setpriv");
+    let mut command = crate::support::program("setpriv");
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.args([&format!("--reuid={NOBODY}"), "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
     command.args(groups.split(' ')).args(["--no-new-privs", "--"]);
@@ -170,10 +165,9 @@ fn wechat_of(appid: &str) -> Wechat {
 
 /// The installed files, with what systemd makes of `LoadCredential=`, `StateDirectory=` and `RuntimeDirectory=`.
 #[test]
+#[ignore = "needs root"]
 fn a_service_as_the_unit_starts_it_has_all_it_needs() {
-    if !is_root() {
-        return;
-    }
+    as_root();
     let (wechat, installed, own) = (wechat_of(OWN_APPID), install("tokencached.service"), tempfile::tempdir().unwrap());
     open_to_all(own.path());
     let config = fs::read_to_string(installed.path().join("etc/tokencached/tokencached.toml")).unwrap();
@@ -233,10 +227,9 @@ fn with_a_group(mut command: Command) -> Result<Node, String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_socket_for_a_group_works_with_the_directive_that_the_refusal_names() {
-    if !is_root() {
-        return;
-    }
+    as_root();
     let gid = tokencached::process::group_id("www-data").unwrap();
     // As shipped: the process is in no group but its own. With PrivateUsers=yes the kernel knows no others either.
     let private = |groups: &str| {
@@ -286,6 +279,7 @@ CREDENTIALS_DIRECTORY=$credentials STATE_DIRECTORY=$credentials exec "$@"
 "#;
 
 #[test]
+#[ignore = "needs bash"]
 fn check_by_hand_prints_the_line_that_checks_as_the_service() {
     let (wechat, folder) = (wechat_of(OWN_APPID), tempfile::tempdir().unwrap());
     let config = unit("tokencached.toml").replace(SHIPPED_APPID, OWN_APPID);
@@ -306,7 +300,7 @@ fn check_by_hand_prints_the_line_that_checks_as_the_service() {
     let line = said.lines().find(|line| line.starts_with("  systemd-run ")).unwrap_or_else(|| panic!("{said}"));
     // Pasted, from anywhere.
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let mut pasted = Command::new("bash");
+    let mut pasted = crate::support::program("bash");
     pasted.args(["-c", line]).env_clear().env("PATH", path).current_dir("/");
     let said = run_checked(pasted.env("TOKENCACHED_UPSTREAM_BASE_URL", wechat.base_url()));
     assert!(said.ends_with("2 of 2 apps good; no warnings\n"), "{said}");
@@ -358,7 +352,7 @@ fn the_exit_codes_are_those_of_the_manual() {
     let mut node = Node::start(&wechat.config("", "").replace(crate::support::APPID, OWN_APPID), &[]);
     wait_for("the call", || (wechat.calls(OWN_APPID).of(Endpoint::StableToken) > 0).then_some(()));
     node.signal("TERM");
-    node.await_log("finishing what is in flight");
+    node.await_log("finishing requests in flight");
     node.signal("TERM");
     assert_eq!(node.wait().code(), Some(130));
     // 70 is in `blocking/dead_tasks.rs`, where parts end and ends hang.

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use tokencached::sandbox::{Counts, Endpoint as Call, Sandbox};
+use tokencached::sandbox::{CallCounts, Endpoint as Call, Sandbox};
 
 use super::site::{Seen, WebServer};
 use super::stores::{Database, Stores};
@@ -286,7 +286,7 @@ impl<'a> Site<'a> {
         let calls = self.sandbox.calls(&self.appid);
         // A token that is forgotten is nobody's; the app cannot be told then.
         let site = |name: &&String| name.starts_with("site-");
-        let counts: Vec<&Counts> =
+        let counts: Vec<&CallCounts> =
             calls.by_agent.iter().filter(|(name, _)| site(name)).map(|(_, counts)| counts).collect();
         let sum = |endpoint, wanted: &dyn Fn(&str) -> bool| -> u64 {
             let of = counts.iter().filter_map(|counts| counts.get(&endpoint));

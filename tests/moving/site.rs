@@ -115,7 +115,7 @@ fn command(script: Script) -> Command {
         Script::Python(way, _) => ("python3", vec![folder.join("python").join(way)]),
         Script::Mono => ("mono", vec![compiled()]),
     };
-    let mut command = Command::new(program);
+    let mut command = crate::support::program(program);
     command.args(arguments);
     command
 }
@@ -124,7 +124,7 @@ fn command(script: Script) -> Command {
 fn compiled() -> PathBuf {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let program = root().join("target/moving-site.exe");
-        let mut command = Command::new("mcs");
+        let mut command = crate::support::program("mcs");
         command.arg(format!("-out:{}", program.display())).arg("-r:System.Data");
         command.arg(root().join("tests/moving/mono/Site.cs"));
         let output = command.output().unwrap_or_else(|error| panic!("mcs: {error}; tests/run installs what is needed"));

@@ -1,13 +1,13 @@
 //! Where a site keeps its token before it moves: a memcached, a Redis, a database or files.
 
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
 
 use super::ways::{Endpoint, Store, Way};
 use crate::support::redis::{Redis, free_port};
-use crate::support::wait_for;
+use crate::support::{program, wait_for};
 
 /// The stores of one site.
 pub(super) enum Stores {
@@ -54,7 +54,7 @@ pub(super) struct Memcached {
 impl Memcached {
     fn start() -> Memcached {
         let port = free_port();
-        let mut command = Command::new("memcached");
+        let mut command = program("memcached");
         if rustix::process::geteuid().is_root() {
             command.args(["-u", "root"]);
         }
@@ -91,7 +91,7 @@ impl Database {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let user = if rustix::process::geteuid().is_root() { "--user=root" } else { "--skip-grant-tables" };
-        let install = Command::new("mariadb-install-db")
+        let install = program("mariadb-install-db")
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .args([user, "--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -99,7 +99,7 @@ impl Database {
             .unwrap_or_else(|error| panic!("mariadb-install-db: {error}; tests/run installs what is needed"));
         assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
         let port = free_port();
-        let child = Command::new("mariadbd")
+        let child = program("mariadbd")
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", folder.path().join("sock").display()))
@@ -128,7 +128,7 @@ impl Database {
 
     fn execute(&self, sql: &str) -> Result<(), String> {
         let socket = format!("--socket={}", self.folder.path().join("sock").display());
-        let output = Command::new("mariadb").args(["--no-defaults", "-uroot", &socket, "-e", sql]).output().unwrap();
+        let output = program("mariadb").args(["--no-defaults", "-uroot", &socket, "-e", sql]).output().unwrap();
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 }

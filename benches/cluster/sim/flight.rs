@@ -282,7 +282,8 @@ impl Sim {
         let slot = &mut self.nodes[node];
         let Some(Flight { sent_ms, came: Some(came), .. }) = slot.flight.take() else { return };
         let Came { token, expires_in_s, same, received_ms, generation, published } = came;
-        let answer = RenewalAnswer { sent_ms, received_ms, expires_in_s, told: LifetimeSource::AsGiven, same };
+        let answer =
+            RenewalAnswer { sent_ms, received_ms, expires_in_s, lifetime_source: LifetimeSource::AsGiven, same };
         let next_ms = slot.renewal_state.record_answer(&answer, random);
         if !same {
             (slot.ours, slot.unpublished) = (true, !published);

@@ -1,7 +1,6 @@
-//! Asks another node's side port: one request, one answer, each under a deadline and a bound.
+//! The HTTP client of a follower: one request to a leader's HTTP API, one answer, each with a deadline and a size limit.
 //!
-//! Never follows a redirect, uses no proxy of the environment, and quotes neither an answer nor the key in what it says
-//! about a failure.
+//! Never follows a redirect, never uses a proxy from the environment, and never quotes an answer or the key in an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +17,23 @@ use crate::descriptors;
 use crate::https::{NameResolver, TlsFault, Trust, chain, is_out_of_descriptors, is_tls_error, tls};
 use crate::secret_source::{SecretFault, SecretSource};
 
-/// The largest answer read: a page of 500 values of 2 KiB is far below.
+/// The largest answer that is read. A page of 500 values of 2 KiB is far smaller.
 const BODY_BYTES_MAX: usize = 8 << 20;
-/// A refusal says less.
+/// The largest refusal that is read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
-/// An answer that has begun ends within this.
+/// How long an answer may take once it has begun.
 const BODY_MAX: Duration = Duration::from_secs(20);
-/// The other node ends a silent connection after 15 s; ours has gone by then.
+/// How long an idle connection is kept. The leader closes it after 15 s.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Why there is no answer, in words that follow a node's address.
+/// Why there is no answer, in words that follow the leader's URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderFault {
     pub text: std::borrow::Cow<'static, str>,
     pub advice: &'static str,
-    /// The other node has judged the request; another one need not be asked the same.
+    /// The leader has judged the request: no other has to be asked.
     pub refused: Option<StatusCode>,
-    /// It is this process's own fault and passes: no node is worse than another for it.
+    /// This process is at fault, for a while. It says nothing about a leader.
     pub is_own_fault: bool,
 }
 
@@ -54,7 +53,7 @@ const NO_DESCRIPTOR: LeaderFault = LeaderFault {
 const SLOW: LeaderFault = LeaderFault::of("did not answer in time", RUNS);
 const LARGE: LeaderFault = LeaderFault::of("answers with more than any tokencached says", "check the address");
 
-/// The way to other nodes.
+/// The client.
 pub struct LeaderClient {
     http: reqwest::Client,
     key: Option<SecretSource>,
@@ -62,17 +61,18 @@ pub struct LeaderClient {
 }
 
 impl LeaderClient {
-    /// Reads `ca_file`; connects nowhere.
-    pub fn new(nodes: &LeaderOptions) -> Result<LeaderClient, LeaderConfigError> {
-        LeaderClient::with_resolver(nodes, Arc::new(NameResolver::of_system()))
+    /// Reads `ca_file` and connects nowhere.
+    pub fn new(options: &LeaderOptions) -> Result<LeaderClient, LeaderConfigError> {
+        LeaderClient::with_resolver(options, Arc::new(NameResolver::of_system()))
     }
 
     pub(super) fn with_resolver(
-        nodes: &LeaderOptions,
+        options: &LeaderOptions,
         names: Arc<impl Resolve + 'static>,
     ) -> Result<LeaderClient, LeaderConfigError> {
-        let patience = Duration::from_millis(nodes.timeout_ms);
-        let tls = tls(Trust::OnlyOr(nodes.ca_file.as_deref())).map_err(|fault| LeaderConfigError::of(fault, nodes))?;
+        let patience = Duration::from_millis(options.timeout_ms);
+        let tls =
+            tls(Trust::OnlyOr(options.ca_file.as_deref())).map_err(|fault| LeaderConfigError::of(fault, options))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
@@ -86,48 +86,48 @@ impl LeaderClient {
             .no_proxy()
             .dns_resolver(names)
             .build()
-            .map_err(|error| LeaderConfigError::of(TlsFault::Tls(chain(error)), nodes))?;
-        Ok(LeaderClient { http, key: nodes.key.clone(), patience })
+            .map_err(|error| LeaderConfigError::of(TlsFault::Tls(chain(error)), options))?;
+        Ok(LeaderClient { http, key: options.key.clone(), patience })
     }
 
-    /// Asks with `GET`. The other node may hold its answer back for so long.
+    /// Sends a `GET`. The leader may hold its answer back for so long.
     pub async fn get(&self, url: &str, query: &[(&str, &str)], held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
-        self.ask(self.http.get(url).query(query), held_back).await
+        self.send(self.http.get(url).query(query), held_back).await
     }
 
-    /// Asks with `POST`.
+    /// Sends a `POST`.
     pub async fn post(&self, url: &str, body: String, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
-        self.ask(self.http.post(url).header("content-type", "application/json").body(body), held_back).await
+        self.send(self.http.post(url).header("content-type", "application/json").body(body), held_back).await
     }
 
-    async fn ask(&self, request: RequestBuilder, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
+    async fn send(&self, request: RequestBuilder, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
         let mut request = request.header("x-tokencached", "1");
         if let Some(source) = &self.key {
             request = request.header(AUTHORIZATION, bearer(source).await?);
         }
-        // Connecting has its own bound, the same again.
+        // Twice, because connecting has the same deadline of its own.
         let sending = timeout(held_back + 2 * self.patience, request.send());
-        let mut response = sending.await.map_err(|_| SLOW)?.map_err(lost)?;
+        let mut response = sending.await.map_err(|_| SLOW)?.map_err(fault_of)?;
         let status = response.status();
         let most = if status == StatusCode::OK { BODY_BYTES_MAX } else { PROBLEM_BYTES_MAX };
         let end = Instant::now() + BODY_MAX;
         let mut body = Vec::new();
         loop {
             let soon = (Instant::now() + self.patience).min(end);
-            let chunk = timeout_at(soon, response.chunk()).await.map_err(|_| SLOW)?.map_err(lost)?;
+            let chunk = timeout_at(soon, response.chunk()).await.map_err(|_| SLOW)?.map_err(fault_of)?;
             let Some(chunk) = chunk else { break };
             if body.len() + chunk.len() > most {
                 return Err(LARGE);
             }
             body.extend_from_slice(&chunk);
         }
-        if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body, self.key.is_some())) }
+        if status == StatusCode::OK { Ok(body) } else { Err(refusal(status, &body, self.key.is_some())) }
     }
 }
 
-/// The key as it is now; a file is read again, so that it can be changed.
+/// The header with the key. A key in a file is read each time, so that it can be replaced.
 async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
-    const ADVICE: &str = "see upstream_key and its like in [state]";
+    const ADVICE: &str = "see leader_key and its variants in [state]";
     let unusable = |what: String| LeaderFault { text: what.into(), ..LeaderFault::of("", ADVICE) };
     let key = source.read_in_background().await.map_err(|fault| match fault {
         SecretFault::NoDescriptor => NO_DESCRIPTOR,
@@ -140,7 +140,7 @@ async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
     Ok(header)
 }
 
-fn lost(error: reqwest::Error) -> LeaderFault {
+fn fault_of(error: reqwest::Error) -> LeaderFault {
     if is_out_of_descriptors(&error) {
         return NO_DESCRIPTOR;
     }
@@ -148,7 +148,7 @@ fn lost(error: reqwest::Error) -> LeaderFault {
         return SLOW;
     }
     if is_tls_error(&error) {
-        let advice = "name the authority of its certificate in upstream_ca_file, and the host as its certificate does";
+        let advice = "name the authority of its certificate in leader_ca_file, and the host as its certificate does";
         return LeaderFault { text: format!("is not trusted: {}", chain(error)).into(), ..LeaderFault::of("", advice) };
     }
     if error.is_connect() {
@@ -160,8 +160,8 @@ fn lost(error: reqwest::Error) -> LeaderFault {
     LeaderFault { text: format!("broke off: {}", chain(error)).into(), ..LeaderFault::of("", RUNS) }
 }
 
-/// What a refusal means for whoever runs both nodes.
-fn refused(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
+/// What a refusal means for the operator of both nodes.
+fn refusal(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
     #[derive(Deserialize)]
     struct ProblemBody {
         r#type: String,
@@ -171,11 +171,11 @@ fn refused(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
     let (text, advice) = match (status.as_u16(), kind) {
         (401, _) if keyed => (
             "does not know this node's key",
-            "give upstream_key a key of that node's keys_file, with the rights read and refresh",
+            "give leader_key a key of that node's keys_file, with the rights read and refresh",
         ),
         (401, _) => (
             "asks for a key",
-            "set upstream_key_file in [state] to a key of that node's keys_file, with the rights read and refresh",
+            "set leader_key_file in [state] to a key of that node's keys_file, with the rights read and refresh",
         ),
         (403, "forbidden") => (
             "gives this node's key too few rights",
@@ -187,14 +187,14 @@ fn refused(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
         ),
         (404 | 405, _) => (
             "has no such call",
-            "check that the address is that of a tokencached's side port, of a version no older than this one",
+            "check that the address is that of a tokencached's HTTP API, of a version no older than this one",
         ),
         (400, "proxy-unknown") => {
-            ("stands behind a proxy that it does not trust", "name the proxy in trusted_proxies of that node's [side]")
+            ("stands behind a proxy that it does not trust", "name the proxy in trusted_proxies of that node's [http]")
         }
-        (421, _) => ("does not go by that name", "add the host of the address to allowed_hosts of that node's [side]"),
-        (429, _) => ("is asked too often", "raise requests_per_s in that node's [side]"),
-        (300..=399, _) => ("sends elsewhere", "write the address it sends to into upstream"),
+        (421, _) => ("does not go by that name", "add the host of the address to allowed_hosts of that node's [http]"),
+        (429, _) => ("is asked too often", "raise requests_per_s in that node's [http]"),
+        (300..=399, _) => ("sends elsewhere", "write the address it sends to into leader_urls"),
         (503 | 504, _) => ("is too busy", "wait, or look at that node"),
         _ => {
             let text = format!("answers with HTTP status {}", status.as_u16());
@@ -212,17 +212,17 @@ mod tests {
     fn a_refusal_says_what_to_do_and_quotes_nothing() {
         let said = |status: u16, kind: &str, keyed| {
             let body = format!("{{\"type\":\"urn:tokencached:problem:{kind}\",\"detail\":\"SECRET\"}}");
-            let fault = refused(StatusCode::from_u16(status).unwrap(), body.as_bytes(), keyed);
+            let fault = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes(), keyed);
             assert!(!fault.text.contains("SECRET") && !fault.advice.is_empty(), "{fault:?}");
             format!("{} {}", fault.text, fault.advice)
         };
         assert!(said(401, "key-unknown", true).contains("does not know this node's key"));
-        assert!(said(401, "key-needed", false).contains("upstream_key_file"));
+        assert!(said(401, "key-needed", false).contains("leader_key_file"));
         assert!(said(403, "forbidden", true).contains("rights read and refresh"));
         assert!(said(404, "not-found", true).contains("configure the app there"));
         assert!(said(421, "host-unknown", true).contains("allowed_hosts"));
         assert!(said(302, "", true).contains("sends elsewhere"));
         assert!(said(500, "SECRET", true).contains("HTTP status 500"));
-        assert!(refused(StatusCode::NOT_FOUND, b"<html>", true).text.contains("no such call"));
+        assert!(refusal(StatusCode::NOT_FOUND, b"<html>", true).text.contains("no such call"));
     }
 }

@@ -1,6 +1,6 @@
-//! An answer of the other node's `GET /v1/credentials`, taken apart and judged.
+//! One page of a leader's `GET /v1/credentials`: parses and checks it.
 //!
-//! Pure. Whatever the bytes are, what comes out can be served: tokens are printable, ends are near, numbers fit.
+//! Pure. Whatever the bytes are, a page that passes can be served: tokens are printable, ends are near, numbers are small.
 
 use std::collections::HashSet;
 
@@ -8,48 +8,48 @@ use serde::Deserialize;
 
 use super::client::LeaderFault;
 
-/// As the side port's values are when they come from WeChat.
+/// The limit that a platform's values have too.
 const TOKEN_BYTES_MAX: usize = 8192;
 /// No value lives longer than a month.
 const LEFT_MS_MAX: u64 = 31 * 24 * 3_600_000;
-/// JSON's numbers are exact up to there.
+/// Numbers in JSON are exact up to here.
 const NUMBER_MAX: u64 = 1 << 53;
-/// Generations stay below this everywhere: one that did not could not be counted on from.
+/// All generations are below this, so that each can be followed by another.
 const GENERATION_END: u64 = 1_000_000_000_000_000;
-/// Credentials in one answer; 500 are told.
+/// The most credentials in one page; leaders send 500.
 const ENTRIES_MAX: usize = 5_000;
-/// Cursors and runs are shorter.
+/// The longest cursor or run.
 const WORD_BYTES_MAX: usize = 64;
 
-/// One answer. No `Debug`: it holds tokens.
+/// A page. No `Debug`: it holds tokens.
 #[derive(Deserialize)]
 pub struct LeaderPage {
-    /// The other node's clock.
+    /// The leader's clock.
     pub now_ms: u64,
-    /// How long the other node held the answer back.
+    /// How long the leader held the answer back.
     pub waited_ms: u64,
-    /// How long it has been out of touch with those who renew. Versions before this one did not say.
+    /// How long the leader has been cut off from the nodes that renew. Older versions do not say.
     #[serde(default)]
     pub age_ms: u64,
-    /// Names the process that answers.
+    /// Identifies the process that answers.
     pub run: String,
-    /// It begins with everything.
+    /// It is the first page of a whole listing.
     pub from_start: bool,
     pub cursor: String,
     pub more: bool,
     pub credentials: Vec<LeaderEntry>,
 }
 
-/// One credential. More may be told of it than is read here.
+/// One credential. Fields that are not needed here are ignored.
 #[derive(Deserialize)]
 pub struct LeaderEntry {
     pub app: String,
     pub kind: String,
     pub generation: u64,
-    /// None that lives.
+    /// None if there is no live value.
     pub token: Option<String>,
     pub expires_in_ms: u64,
-    /// Versions before this one did not say.
+    /// Older versions do not say.
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
     pub lifetime_ms: Option<u64>,
@@ -57,34 +57,34 @@ pub struct LeaderEntry {
     pub withdrawn: bool,
 }
 
-/// What is wrong with an answer, in words that quote nothing of it.
-const RUBBISH: LeaderFault = LeaderFault::of(
+/// Quotes nothing of the answer.
+const MALFORMED: LeaderFault = LeaderFault::of(
     "answers with something that no tokencached says",
-    "check that the address is that of a tokencached's side port",
+    "check that the address is that of a tokencached's HTTP API",
 );
 
 impl LeaderPage {
-    /// Reads it. `after` is the cursor it was asked with.
+    /// Parses a page. `after` is the cursor of the question.
     pub fn parse(body: &[u8], after: Option<&str>) -> Result<LeaderPage, LeaderFault> {
-        let page: LeaderPage = serde_json::from_slice(body).map_err(|_| RUBBISH)?;
+        let page: LeaderPage = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
         let word =
             |text: &str| (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        // Else it would be asked for the same again and again.
-        let goes_on = !page.more || (!page.credentials.is_empty() && after != Some(page.cursor.as_str()));
-        let sound = word(&page.cursor)
+        // Otherwise the same would be asked for again and again.
+        let makes_progress = !page.more || (!page.credentials.is_empty() && after != Some(page.cursor.as_str()));
+        let is_valid = word(&page.cursor)
             && word(&page.run)
-            && goes_on
+            && makes_progress
             && (after.is_some() || page.from_start)
             && page.now_ms <= NUMBER_MAX
             && page.credentials.len() <= ENTRIES_MAX
-            && page.credentials.iter().all(LeaderEntry::is_sound)
+            && page.credentials.iter().all(LeaderEntry::is_valid)
             && page.names_each_once();
-        if sound { Ok(page) } else { Err(RUBBISH) }
+        if is_valid { Ok(page) } else { Err(MALFORMED) }
     }
 }
 
 impl LeaderPage {
-    /// Of two values for one credential nobody could say which is meant.
+    /// Nobody could say which of two values for one credential is meant.
     fn names_each_once(&self) -> bool {
         let mut names = HashSet::with_capacity(self.credentials.len());
         self.credentials.iter().all(|entry| names.insert((entry.app.as_str(), entry.kind.as_str())))
@@ -92,7 +92,7 @@ impl LeaderPage {
 }
 
 impl LeaderEntry {
-    fn is_sound(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let plain = |token: &String| {
             (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
         };
@@ -103,7 +103,7 @@ impl LeaderEntry {
             && self.lifetime_ms.is_none_or(|life_ms| life_ms <= LEFT_MS_MAX)
     }
 
-    /// The value, if it lives.
+    /// The value, if it is live.
     pub fn live(&self) -> Option<&str> {
         self.token.as_deref().filter(|_| self.expires_in_ms > 0)
     }

@@ -1,25 +1,27 @@
-//! What a watcher has yet to read and to hand on, so that nothing is lost however slow it is and however fast changes
-//! come, in bounded memory.
+//! The records that a watcher has still to read, and those it has still to send. Loses no change, however slow the receiver
+//! is and however fast changes come, in bounded memory.
 //!
-//! Pure. Each record is handed on in the order of its changes; one that cannot be kept is read again later.
+//! Pure. Changes of one record are sent in order. A record that finds no room is read again later.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::script::StoredRecord;
 use crate::cluster::{Moment, Record};
 
-/// More than so many records are not kept, but read again when there is room.
+/// The most records that wait to be sent. Further ones are read again when there is room.
 const READY_MAX: usize = 512;
 
-/// Of the records that are watched, by their indices.
+/// The queue. Records go by their index among those watched.
 pub(super) struct ChangeQueue {
-    /// The change that was handed on last, or is about to be.
+    /// For each record, the number of the last change that was sent or waits to be.
     seqs: Vec<u64>,
+    /// They wait to be sent.
     ready: VecDeque<(usize, Record, Moment)>,
+    /// They have to be read again.
     dirty: BTreeSet<usize>,
-    /// This one and all after it are to be read.
+    /// This record and all after it have not been read yet.
     next: usize,
-    /// The sequence that is followed, and how far.
+    /// Identifies the sequence of changes that is followed, and the last change known of it.
     born: Option<String>,
     last: u64,
 }
@@ -36,7 +38,7 @@ impl ChangeQueue {
         }
     }
 
-    /// Everything is to be read again: what was known may be of another time.
+    /// All records have to be read again.
     pub fn read_all(&mut self) {
         self.seqs.fill(0);
         self.ready.clear();
@@ -44,17 +46,17 @@ impl ChangeQueue {
         self.next = 0;
     }
 
-    /// How far changes have been followed.
+    /// The number of the last known change.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// The sequence is at that now; false if it is not the one that was followed, so that all is to be read.
+    /// Follows the sequence up to that change. False if it is another sequence than before: then all has to be read.
     pub fn follow(&mut self, born: Option<String>, last: u64) -> bool {
-        // One that was born since the last look has all changes since then.
+        // A sequence that did not exist at the last poll has all changes since.
         let same = (self.born.is_none() || self.born == born) && last >= self.last;
         (self.born, self.last) = (born, last);
-        // No change can have had such a number; somebody has written it. Later ones must not seem older.
+        // A higher number than the last change's is forged. It must not make later changes seem older.
         for (index, known) in self.seqs.iter_mut().enumerate().filter(|(_, known)| **known > last) {
             *known = 0;
             self.dirty.insert(index);
@@ -62,28 +64,28 @@ impl ChangeQueue {
         same
     }
 
-    /// That is the last change of a record.
+    /// Notes the last change of a record.
     pub fn note_change(&mut self, index: usize, seq: u64) {
         if index < self.next && self.seqs.get(index).is_some_and(|known| seq > *known) {
             self.dirty.insert(index);
         }
     }
 
-    /// What has come of a record is not believed: it is read.
+    /// Has a record read again, because a message about it was not credible.
     pub fn read_again(&mut self, index: usize) {
         if index < self.next && index < self.seqs.len() {
             self.dirty.insert(index);
         }
     }
 
-    /// A changed record has come by itself. False if it belongs to another sequence than is followed.
+    /// Adds a record that came in a message. False if it belongs to another sequence.
     pub fn push(&mut self, index: usize, born: &str, stored: StoredRecord, moment: Moment) -> bool {
         if self.born.as_deref().is_some_and(|known| known != born) {
             return false;
         }
         self.born.get_or_insert_with(|| born.to_owned());
         let Some(known) = self.seqs.get_mut(index) else { return true };
-        // One that is still to be read is not older then.
+        // A record that is still to be read will not be older than this one.
         if index >= self.next || stored.seq <= *known {
             return true;
         }
@@ -96,7 +98,7 @@ impl ChangeQueue {
         true
     }
 
-    /// Which are to be read now, at most so many. None as long as others are to be handed on.
+    /// The records to read now, at most so many; none while others wait to be sent.
     pub fn batch(&mut self, most: usize) -> Vec<usize> {
         if !self.ready.is_empty() {
             return Vec::new();
@@ -113,7 +115,7 @@ impl ChangeQueue {
         batch
     }
 
-    /// One of them has been read.
+    /// Adds a record of the batch.
     pub fn read(&mut self, index: usize, stored: StoredRecord, moment: Moment) {
         if let Some(known) = self.seqs.get_mut(index) {
             *known = stored.seq;
@@ -121,22 +123,22 @@ impl ChangeQueue {
         }
     }
 
-    /// The next to be handed on.
+    /// The next record to send.
     pub fn pop(&mut self) -> Option<(usize, Record, Moment)> {
         self.ready.pop_front()
     }
 
-    /// There is something to be handed on.
+    /// True if a record waits to be sent.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// A batch would have something.
-    pub fn wants_reading(&self) -> bool {
+    /// True if a batch would not be empty.
+    pub fn needs_reading(&self) -> bool {
         self.ready.is_empty() && !self.is_empty()
     }
 
-    /// All that is known of has been handed on.
+    /// True if nothing is left to read or to send.
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.dirty.is_empty() && self.next == self.seqs.len()
     }

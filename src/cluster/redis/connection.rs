@@ -1,7 +1,7 @@
-//! The one connection that a store asks by: made when it is needed, given up when it is of no use, and made again
-//! neither too often nor by all nodes at once.
+//! The store's one connection for commands: opened when it is needed, dropped when it fails, and opened again with backoff
+//! and jitter.
 //!
-//! Fails at once while the Redis is away. Never asks a thing twice: who asked is told whether it may have been done.
+//! Fails at once while the Redis is away. Never sends a command twice: the caller is told whether it may have been done.
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -13,32 +13,43 @@ use crate::clock::{self, BootMs};
 use crate::cluster::Unreachable;
 use crate::redis_client::{RedisClient, RedisFault};
 
-/// Attempts to connect are at least so far apart, and at most; in between by chance.
+/// The least and the longest time between attempts to connect; jitter in between.
 const ATTEMPT_MS_MIN: u64 = 200;
 const ATTEMPT_MS_MAX: u64 = 5_000;
-/// Questions under way at once. More would wait inside Redis, against their deadlines.
-const ASKED_MAX: usize = 128;
+/// Requests under way at once. More would wait inside Redis while their deadlines run.
+const REQUESTS_MAX: usize = 128;
 
-/// Why a question brought nothing.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreFault {
     pub fault: RedisFault,
-    /// It may have been done all the same.
+    /// The command may have been done all the same.
     pub unknown: bool,
 }
 
-impl From<StoreFault> for Unreachable {
-    fn from(failed: StoreFault) -> Unreachable {
-        let text = format!("cannot be used: {}", failed.fault);
-        Unreachable { text, advice: advice(failed.fault), unknown: failed.unknown }
+impl StoreFault {
+    /// The command has not been done.
+    pub fn not_done(fault: RedisFault) -> StoreFault {
+        StoreFault { fault, unknown: false }
+    }
+
+    /// The command may have been done.
+    pub fn maybe_done(fault: RedisFault) -> StoreFault {
+        StoreFault { fault, unknown: true }
     }
 }
 
-/// What to do about it, where that is not what it is for a sink.
+impl From<StoreFault> for Unreachable {
+    fn from(StoreFault { fault, unknown }: StoreFault) -> Unreachable {
+        Unreachable { text: format!("the cluster store cannot be used: {fault}"), advice: advice(fault), unknown }
+    }
+}
+
+/// What to do about it. For some faults that differs from a sink.
 pub(super) fn advice(fault: RedisFault) -> &'static str {
     match fault {
         RedisFault::Permission => {
-            "the user's ACL is too narrow: docs/en/many-nodes.md has the commands, keys and channels that it takes"
+            "the user's ACL is too narrow: docs/en/cluster.md has the commands, keys and channels that it takes"
         }
         RedisFault::Cluster => {
             "see that all nodes of the cluster can be reached from here under the names that they tell"
@@ -48,13 +59,13 @@ pub(super) fn advice(fault: RedisFault) -> &'static str {
     }
 }
 
-/// What a question brought.
+/// The answers to a request.
 pub(super) struct Replies {
-    /// One a command. A refusal that says nothing about the connection is among them.
+    /// One for each command. A refusal that concerns the command only is among them.
     pub values: Vec<Value>,
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
-    /// Which connection it was, counted from 1.
+    /// The number of the connection, from 1.
     pub serial: u64,
 }
 
@@ -63,8 +74,8 @@ pub(super) struct StoreConnection {
     state: Mutex<ReconnectState>,
     /// Held while connecting.
     connecting: tokio::sync::Mutex<()>,
-    room: Semaphore,
-    /// Told when the connection is given up.
+    permits: Semaphore,
+    /// Notified when the connection is dropped.
     pub lost: Notify,
 }
 
@@ -72,16 +83,16 @@ pub(super) struct StoreConnection {
 struct ReconnectState {
     live: Option<MultiplexedConnection>,
     serial: u64,
-    /// What was wrong the last time, until an answer came.
+    /// The last fault; none once an answer has come.
     fault: Option<RedisFault>,
-    /// No attempt to connect before.
+    /// No attempt to connect before this.
     attempt_ms: BootMs,
     delay_ms: u64,
 }
 
 impl ReconnectState {
-    /// Not to be tried again for a while, the longer the more often this happens.
-    fn postpone(&mut self, fault: RedisFault) {
+    /// Drops the connection and postpones the next attempt, longer each time in a row.
+    fn back_off(&mut self, fault: RedisFault) {
         self.live = None;
         self.fault = Some(fault);
         self.delay_ms = (2 * self.delay_ms).clamp(ATTEMPT_MS_MIN, ATTEMPT_MS_MAX - ATTEMPT_MS_MIN);
@@ -95,35 +106,35 @@ impl StoreConnection {
             client,
             state: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
-            room: Semaphore::new(ASKED_MAX),
+            permits: Semaphore::new(REQUESTS_MAX),
             lost: Notify::new(),
         }
     }
 
-    /// When it makes sense to ask again; 0: now.
+    /// When the next attempt to connect may be made; 0: now.
     pub fn attempt_ms(&self) -> BootMs {
         let state = self.state.lock();
         if state.live.is_some() { 0 } else { state.attempt_ms }
     }
 
-    /// Asks, under a deadline. The pipeline has to ignore errors.
+    /// Sends a pipeline, with a deadline. The pipeline has to ignore errors.
     pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, StoreFault> {
-        let undone = |fault| StoreFault { fault, unknown: false };
         let deadline = self.client.timeout();
-        let room = timeout(deadline, self.room.acquire()).await.map_err(|_| undone(RedisFault::Timeout))?;
-        let _room = room.map_err(|_| undone(RedisFault::Other))?;
-        let (serial, mut connection) = self.connection().await.map_err(undone)?;
+        let permit =
+            timeout(deadline, self.permits.acquire()).await.map_err(|_| StoreFault::not_done(RedisFault::Timeout))?;
+        let _permit = permit.map_err(|_| StoreFault::not_done(RedisFault::Other))?;
+        let (serial, mut connection) = self.connection().await.map_err(StoreFault::not_done)?;
         let sent_ms = clock::boot_ms();
         let answer = timeout(deadline, pipeline.query_async::<Vec<Value>>(&mut connection)).await;
         let received_ms = clock::boot_ms();
         let values = match answer {
             Ok(Ok(values)) => values,
-            Ok(Err(error)) => return Err(self.give_up(serial, self.client.record_error(&error), true)),
-            Err(_) => return Err(self.give_up(serial, RedisFault::Timeout, true)),
+            Ok(Err(error)) => return Err(self.drop_connection(serial, self.client.record_error(&error), true)),
+            Err(_) => return Err(self.drop_connection(serial, RedisFault::Timeout, true)),
         };
         let refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
-        if let Some(fault) = refusals.into_iter().find(|fault| ends(*fault)) {
-            return Err(self.give_up(serial, fault, false));
+        if let Some(fault) = refusals.into_iter().find(|fault| ends_connection(*fault)) {
+            return Err(self.drop_connection(serial, fault, false));
         }
         let mut state = self.state.lock();
         if state.serial == serial {
@@ -132,10 +143,10 @@ impl StoreConnection {
         Ok(Replies { values, sent_ms, received_ms, serial })
     }
 
-    fn give_up(&self, serial: u64, fault: RedisFault, unknown: bool) -> StoreFault {
+    fn drop_connection(&self, serial: u64, fault: RedisFault, unknown: bool) -> StoreFault {
         let mut state = self.state.lock();
         if state.serial == serial && state.live.is_some() {
-            state.postpone(fault);
+            state.back_off(fault);
             self.lost.notify_one();
         }
         StoreFault { fault, unknown }
@@ -146,14 +157,14 @@ impl StoreConnection {
         Some((state.serial, state.live.clone()?))
     }
 
-    /// The connection, made by one while the others are told what is wrong; only at the very first do they wait.
+    /// The connection. One task opens it; others get the last fault meanwhile, and wait only before the first attempt.
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisFault> {
         if let Some(live) = self.live() {
             return Ok(live);
         }
         let fault = self.check_backoff()?;
-        let _turn = match (self.connecting.try_lock(), fault) {
-            (Ok(turn), _) => turn,
+        let _guard = match (self.connecting.try_lock(), fault) {
+            (Ok(guard), _) => guard,
             (Err(_), Some(fault)) => return Err(fault),
             (Err(_), None) => self.connecting.lock().await,
         };
@@ -170,13 +181,13 @@ impl StoreConnection {
                 Ok((state.serial, connection))
             }
             Err(fault) => {
-                state.postpone(fault);
+                state.back_off(fault);
                 Err(fault)
             }
         }
     }
 
-    /// Too early for an attempt; else what the last one ended with.
+    /// An error while it is too early for an attempt; otherwise the fault of the last one.
     fn check_backoff(&self) -> Result<Option<RedisFault>, RedisFault> {
         let state = self.state.lock();
         match state.fault {
@@ -186,7 +197,7 @@ impl StoreConnection {
     }
 }
 
-/// Whether the connection is of no use after that: another server has to be found, or this one is not itself.
-fn ends(fault: RedisFault) -> bool {
+/// Whether the connection has to be dropped after that fault, and perhaps another server found.
+fn ends_connection(fault: RedisFault) -> bool {
     fault.is_about_the_connection() || fault == RedisFault::Cluster
 }

@@ -1,7 +1,7 @@
-//! How a node that cannot call WeChat has another look: a wish is published, one node takes it, and says when it is
-//! over.
+//! Refresh requests: a node that cannot call the platform publishes one, another node claims it, and says when it has
+//! finished.
 //!
-//! Nothing is kept: a wish that nobody takes at once has failed, and whoever made it makes another if need be.
+//! Nothing is stored. A request that no node claims at once has failed, and is made again if it is still needed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,99 +17,81 @@ use super::connection::StoreFault;
 use crate::cluster::{ClusterEvent, NodeId, RefreshReason, Unreachable};
 use crate::redis_client::RedisFault;
 
-/// Within this somebody has to take it.
-const TAKEN_WITHIN: Duration = Duration::from_millis(500);
-/// Longest wait for the end of it.
-const OVER_WITHIN: Duration = Duration::from_secs(10);
-/// It is remembered for so long who has taken it.
-const TAKEN_MS: u64 = 15_000;
-/// A node that is so far behind leaves wishes to others.
-const ROOM_WITHIN: Duration = Duration::from_millis(200);
+/// How soon a node has to claim a request.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(500);
+/// How long the requesting node waits for the end.
+const FINISHED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a claim lasts.
+const CLAIM_MS: u64 = 15_000;
+/// A node whose event queue is full for longer leaves the request to others.
+const QUEUED_WITHIN: Duration = Duration::from_millis(200);
 
-const NOBODY: &str = "see that a node which has the secrets and may call WeChat runs, and shares this Redis and prefix";
-
-/// Those of this node that are under way, by their ids.
+/// The requests of this node that are under way, by their ids.
 #[derive(Default)]
 pub(super) struct RefreshRequests {
-    /// The ends are being listened to.
-    heard: watch::Sender<bool>,
-    over: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// The channel of finished requests is subscribed to.
+    is_subscribed: watch::Sender<bool>,
+    waiting: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 impl RefreshRequests {
-    /// Ends are heard from now on. When they no longer are, nobody waits in vain.
-    pub fn set_heard(&self, heard: bool) {
-        self.heard.send_replace(heard);
-        if !heard {
-            self.over.lock().clear();
+    /// Notes whether the end of a request would be heard. If not, those that wait for one are told so.
+    pub fn set_subscribed(&self, is_subscribed: bool) {
+        self.is_subscribed.send_replace(is_subscribed);
+        if !is_subscribed {
+            self.waiting.lock().clear();
         }
     }
 
-    /// That one is over.
-    pub fn end(&self, id: &str) {
-        if let Some(over) = self.over.lock().remove(id) {
-            let _ = over.send(());
+    /// Wakes the task that waits for that request.
+    pub fn finish(&self, id: &str) {
+        if let Some(waiting) = self.waiting.lock().remove(id) {
+            let _ = waiting.send(());
         }
     }
 
-    /// Waits until the end of a wish would be heard, which takes a moment when a connection is new.
+    /// Waits for the subscription, which takes a moment on a new connection, and adds a request.
     async fn begin(&self, id: &str) -> Option<oneshot::Receiver<()>> {
-        let mut heard = self.heard.subscribe();
-        timeout(TAKEN_WITHIN, heard.wait_for(|heard| *heard)).await.ok()?.ok()?;
-        let (over, end) = oneshot::channel();
-        self.over.lock().insert(id.to_owned(), over);
-        // Perhaps it has just ended.
-        heard.borrow().then_some(end)
+        let mut is_subscribed = self.is_subscribed.subscribe();
+        timeout(CLAIMED_WITHIN, is_subscribed.wait_for(|is_subscribed| *is_subscribed)).await.ok()?.ok()?;
+        let (finish, finished) = oneshot::channel();
+        self.waiting.lock().insert(id.to_owned(), finish);
+        // The subscription may have ended in between.
+        is_subscribed.borrow().then_some(finished)
     }
 }
 
-/// Forgets a wish when whoever made it is gone.
-struct ForgetOnDrop<'a>(&'a RefreshRequests, &'a str);
+/// Removes a request when its task is gone.
+struct RemoveOnDrop<'a>(&'a RefreshRequests, &'a str);
 
-impl Drop for ForgetOnDrop<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.over.lock().remove(self.1);
+        self.0.waiting.lock().remove(self.1);
     }
 }
 
-/// A wish as it is published.
+/// A request as it is published, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RefreshRequest {
     id: String,
-    /// Who made it.
+    /// The node that made it.
     node: NodeId,
     pub tag: String,
     generation: Option<u64>,
-    why: String,
+    why: RefreshReason,
 }
 
 impl RefreshRequest {
-    /// Reads one; none if it is none of ours.
-    pub fn read(payload: &[u8]) -> Option<RefreshRequest> {
-        let wish: RefreshRequest = serde_json::from_slice(payload).ok()?;
-        // It becomes part of a key.
-        let plain = wish.id.len() == 32 && wish.id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (plain && why(&wish.why).is_some()).then_some(wish)
-    }
-}
-
-fn why(word: &str) -> Option<RefreshReason> {
-    [RefreshReason::Report, RefreshReason::ForeignWriter, RefreshReason::Renew, RefreshReason::Probe]
-        .into_iter()
-        .find(|why| word_of(*why) == word)
-}
-
-fn word_of(why: RefreshReason) -> &'static str {
-    match why {
-        RefreshReason::Report => "refused",
-        RefreshReason::ForeignWriter => "rival",
-        RefreshReason::Renew => "asked",
-        RefreshReason::Probe => "tried",
+    /// Parses a message; none if no node has sent it.
+    pub fn parse(payload: &[u8]) -> Option<RefreshRequest> {
+        let request: RefreshRequest = serde_json::from_slice(payload).ok()?;
+        // The id becomes part of a key.
+        (request.id.len() == 32 && request.id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(request)
     }
 }
 
 impl RedisStore {
-    /// Makes a wish, and waits until it is over.
+    /// Publishes a request and waits until it is finished.
     pub(super) async fn send_refresh_request(
         &self,
         tag: &str,
@@ -117,56 +99,50 @@ impl RedisStore {
         why: RefreshReason,
     ) -> Result<(), Unreachable> {
         let id = format!("{:032x}", fastrand::u128(..));
-        let _forget = ForgetOnDrop(&self.wishes, &id);
-        let wish = RefreshRequest {
-            id: id.clone(),
-            node: self.node,
-            tag: tag.to_owned(),
-            generation,
-            why: word_of(why).to_owned(),
-        };
-        let payload = serde_json::to_string(&wish).unwrap_or_default();
-        let Some(mut over) = self.wishes.begin(&id).await else {
-            return Err(StoreFault { fault: RedisFault::Unreachable, unknown: false }.into());
+        let _remove = RemoveOnDrop(&self.refresh_requests, &id);
+        let request = RefreshRequest { id: id.clone(), node: self.node, tag: tag.to_owned(), generation, why };
+        let payload = serde_json::to_string(&request).unwrap_or_default();
+        let Some(mut finished) = self.refresh_requests.begin(&id).await else {
+            return Err(StoreFault::not_done(RedisFault::Unreachable).into());
         };
         let begun = Instant::now();
-        if self.one("PUBLISH", &[&self.keys.wishes, &payload]).await? == Value::Int(0) {
-            return Err(nobody("is used by no node that may call WeChat"));
+        if self.one("PUBLISH", &[&self.keys.requests_channel, &payload]).await? == Value::Int(0) {
+            return Err(no_node_calls());
         }
-        let over = match timeout_at(begun + TAKEN_WITHIN, &mut over).await {
-            Ok(over) => Ok(over),
-            Err(_) if self.one("EXISTS", &[&self.keys.wish(&id)]).await? == Value::Int(0) => {
-                return Err(nobody("is used by no node that may call WeChat"));
+        let finished = match timeout_at(begun + CLAIMED_WITHIN, &mut finished).await {
+            Ok(finished) => Ok(finished),
+            Err(_) if self.one("EXISTS", &[&self.keys.request_claim(&id)]).await? == Value::Int(0) => {
+                return Err(no_node_calls());
             }
-            Err(_) => timeout_at(begun + OVER_WITHIN, over).await,
+            Err(_) => timeout_at(begun + FINISHED_WITHIN, finished).await,
         };
-        match over {
+        match finished {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(StoreFault { fault: RedisFault::Dropped, unknown: true }.into()),
-            Err(_) => Err(StoreFault { fault: RedisFault::Timeout, unknown: true }.into()),
+            Ok(Err(_)) => Err(StoreFault::maybe_done(RedisFault::Dropped).into()),
+            Err(_) => Err(StoreFault::maybe_done(RedisFault::Timeout).into()),
         }
     }
 
-    /// Takes a wish unless another does, has it granted, and says when that is over.
+    /// Claims a request unless another node has, passes it on, and says when it is finished.
     pub(super) async fn claim_refresh_request(
         &self,
         index: usize,
-        wish: RefreshRequest,
-        news: mpsc::Sender<ClusterEvent>,
+        request: RefreshRequest,
+        events: mpsc::Sender<ClusterEvent>,
     ) {
-        let Some(why) = why(&wish.why) else { return };
-        // Only who can pass it on takes it.
-        let Ok(Ok(room)) = timeout(ROOM_WITHIN, news.reserve()).await else { return };
-        let (key, node) = (self.keys.wish(&wish.id), self.node.to_string());
-        let taken = self.one("SET", &[&key, &node, "NX", "PX", &TAKEN_MS.to_string()]).await;
-        if taken != Ok(Value::Okay) {
+        // First a place in the queue: a node that could not pass the request on must not claim it.
+        let Ok(Ok(permit)) = timeout(QUEUED_WITHIN, events.reserve()).await else { return };
+        let (key, node) = (self.keys.request_claim(&request.id), self.node.to_string());
+        let claimed = self.one("SET", &[&key, &node, "NX", "PX", &CLAIM_MS.to_string()]).await;
+        if claimed != Ok(Value::Okay) {
             return;
         }
-        let (done, over) = oneshot::channel();
-        room.send(ClusterEvent::RefreshRequested { index, generation: wish.generation, why, done });
-        let _ = timeout(Duration::from_millis(TAKEN_MS), over).await;
-        // Who waits for it gives up by itself.
-        let _ = self.one("PUBLISH", &[&self.keys.ends(wish.node), &wish.id]).await;
+        let (done, finished) = oneshot::channel();
+        let RefreshRequest { generation, why, .. } = request;
+        permit.send(ClusterEvent::RefreshRequested { index, generation, why, done });
+        let _ = timeout(Duration::from_millis(CLAIM_MS), finished).await;
+        // If this is lost, the requesting node stops waiting by itself.
+        let _ = self.one("PUBLISH", &[&self.keys.finished_channel(request.node), &request.id]).await;
     }
 
     async fn one(&self, command: &str, arguments: &[&str]) -> Result<Value, StoreFault> {
@@ -175,14 +151,18 @@ impl RedisStore {
         let answers = self.connection.ask(&pipeline).await?;
         let answer = answers.values.into_iter().next().unwrap_or(Value::Nil);
         match self.connection.client.record_refusal(&answer) {
-            Some(fault) => Err(StoreFault { fault, unknown: false }),
+            Some(fault) => Err(StoreFault::not_done(fault)),
             None => Ok(answer),
         }
     }
 }
 
-fn nobody(text: &str) -> Unreachable {
-    Unreachable { text: text.to_owned(), advice: NOBODY, unknown: false }
+fn no_node_calls() -> Unreachable {
+    Unreachable {
+        text: "the cluster store is used by no node that may call WeChat".to_owned(),
+        advice: "see that a node which has the secrets and may call WeChat runs, and shares this Redis and prefix",
+        unknown: false,
+    }
 }
 
 #[cfg(test)]
@@ -190,19 +170,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_reads_back_and_nothing_else_passes_for_one() {
+    fn a_request_reads_back_and_nothing_else_passes_for_one() {
         let id = "0123456789abcdef0123456789abcdef";
-        let wish = |id: &str, why: &str| {
-            let wish =
-                RefreshRequest { id: id.into(), node: u64::MAX, tag: "t".into(), generation: None, why: why.into() };
-            serde_json::to_vec(&wish).unwrap()
+        let request = |id: &str, why: &str| {
+            let request = serde_json::json!({ "id": id, "node": u64::MAX, "tag": "t", "generation": null, "why": why });
+            request.to_string()
         };
-        assert!(RefreshRequest::read(&wish(id, "refused")).is_some_and(|wish| wish.node == u64::MAX));
+        let known = RefreshRequest::parse(request(id, "refused").as_bytes()).unwrap();
+        assert_eq!((known.node, known.why), (u64::MAX, RefreshReason::Report));
+        for why in ["refused", "rival", "asked", "tried"] {
+            let known = RefreshRequest::parse(request(id, why).as_bytes()).unwrap();
+            assert!(serde_json::to_string(&known).unwrap().ends_with(&format!("\"why\":\"{why}\"}}")), "{why}");
+        }
         for (id, why) in [(id, "whim"), ("short", "refused"), ("0123456789abcdef0123456789abcde:", "refused")] {
-            assert!(RefreshRequest::read(&wish(id, why)).is_none());
+            assert!(RefreshRequest::parse(request(id, why).as_bytes()).is_none());
         }
         for payload in ["", "{}", "[]", "\u{0}"] {
-            assert!(RefreshRequest::read(payload.as_bytes()).is_none());
+            assert!(RefreshRequest::parse(payload.as_bytes()).is_none());
         }
     }
 }

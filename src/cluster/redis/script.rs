@@ -1,6 +1,6 @@
-//! What is done to a record inside Redis, all or nothing, and the form in which records lie there.
+//! The script that changes a record inside Redis, all or nothing, and how records, answers and messages are written there.
 //!
-//! Pure: texts and values. [`Record::apply`] says what the script has to do.
+//! Pure. [`Record::apply`] specifies what the script does.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::cluster::record::{
     COUNT_MAX, CallEnd, LEASE_MS_MAX, NOBODY, Op, OpOutcome, Record, StoreMs, UnsettledCall, WAIT_MS_MAX,
 };
 
-/// A record that nobody has written for so long is forgotten.
+/// A record that nobody writes expires after so long.
 const KEEP_S: u64 = 90 * 86_400;
-/// Lua counts in doubles, and nothing of what is counted comes near this.
+/// Lua counts in doubles. No count comes near this.
 const NUMBER_MAX: u64 = COUNT_MAX;
 
 /// The fields of a record, in the order in which they are read; the last is the sequence number of its last change.
@@ -33,16 +33,16 @@ pub const FIELDS: [&str; 13] = [
     "seq",
 ];
 
-/// What the script takes for the time.
+/// Where the script takes the time from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScriptClock {
-    /// Redis' own clock.
+    /// The clock of the Redis.
     OfStore,
-    /// Its last argument. For tests.
+    /// Its last argument, for tests.
     Given,
 }
 
-/// The script, and the digest that a Redis which has it knows it by.
+/// The script and its digest, by which a Redis finds it again.
 pub struct RecordScript {
     pub text: String,
     pub sha: String,
@@ -71,8 +71,8 @@ impl RecordScript {
     }
 }
 
-/// An operation as the script takes it, after the channel and the tag; none of one with an epoch or a generation that
-/// the script cannot count: another number in its place would stand for another value.
+/// The script's arguments for an operation, after the channel and the tag. None if the script cannot count its epoch or its
+/// generation: a smaller number would mean another value.
 pub fn arguments(op: &Op) -> Option<Vec<String>> {
     let counted = match op {
         Op::Read | Op::Take { .. } => 0,
@@ -84,7 +84,7 @@ pub fn arguments(op: &Op) -> Option<Vec<String>> {
 }
 
 fn words(op: &Op) -> Vec<String> {
-    // What is left to bound are lengths of time, and what the asker knows.
+    // Only durations and the known generation can still be too large.
     let number = |number: &u64| (*number).min(NUMBER_MAX).to_string();
     let flag = |flag: &bool| u8::from(*flag).to_string();
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or_else(|| "-".to_owned(), |text| format!("+{text}"));
@@ -129,18 +129,18 @@ fn words(op: &Op) -> Vec<String> {
     }
 }
 
-/// A record as it was read.
+/// A record as it is stored.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRecord {
     pub record: Record,
-    /// Which change was its last; 0: none.
+    /// The number of its last change; 0: none.
     pub seq: u64,
-    /// Holds what nobody of us has written: the field, which counts as absent.
+    /// A field that no node writes in this form. It counts as absent.
     pub bad: Option<&'static str>,
 }
 
 impl StoredRecord {
-    /// Under the record's name is something else.
+    /// For a key that is not a hash.
     pub fn of_another_type() -> StoredRecord {
         StoredRecord { bad: Some("key"), ..StoredRecord::default() }
     }
@@ -154,17 +154,17 @@ pub struct ScriptAnswer {
     pub stored: StoredRecord,
 }
 
-/// What is published about a change.
+/// A message about a change.
 #[derive(Debug)]
 pub struct PublishedChange {
     pub tag: String,
-    /// Of which sequence.
+    /// Identifies the sequence.
     pub born: String,
     pub now_ms: StoreMs,
     pub stored: StoredRecord,
 }
 
-/// Reads the script's answer; none if it is not one.
+/// Parses the script's answer.
 pub fn applied(answer: &Value) -> Option<ScriptAnswer> {
     let Value::Array(parts) = answer else { return None };
     let (head, fields) = parts.split_at_checked(4)?;
@@ -185,12 +185,12 @@ pub fn applied(answer: &Value) -> Option<ScriptAnswer> {
     Some(ScriptAnswer { outcome, now_ms: number(text(&head[2])?.as_str())?, stored })
 }
 
-/// Reads what `HMGET` brought, in the order of [`FIELDS`].
+/// Parses the answer of `HMGET`, in the order of [`FIELDS`].
 pub fn read(fields: &[Value]) -> StoredRecord {
     stored(|at| fields.get(at).and_then(text))
 }
 
-/// Reads what is published; none if it is not ours.
+/// Parses a message; none if no node has sent it.
 pub fn change(payload: &[u8]) -> Option<PublishedChange> {
     let parts: Vec<serde_json::Value> = serde_json::from_slice(payload).ok()?;
     let text = |at: usize| parts.get(at).and_then(serde_json::Value::as_str).map(str::to_owned);
@@ -212,12 +212,12 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> StoredRecord {
         }
         value
     };
-    let open = (get(3, number), get(4, number), get(5, number));
+    let call = (get(3, number), get(4, number), get(5, number));
     let mut record = Record {
         epoch: get(0, number).unwrap_or(0),
         holder: get(1, node).unwrap_or(0),
         until_ms: get(2, number).unwrap_or(0),
-        unsettled: match open {
+        unsettled: match call {
             (Some(by), Some(settled_by), Some(at_ms)) => Some(UnsettledCall { by, settled_by, at_ms }),
             _ => None,
         },
@@ -229,13 +229,13 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> StoredRecord {
         calls: field(11).map(Arc::from),
     };
     let seq = get(12, number).unwrap_or(0);
-    if record.drop_impossible_mark() || (record.unsettled.is_none() && open != (None, None, None)) {
+    if record.drop_impossible_call() || (record.unsettled.is_none() && call != (None, None, None)) {
         bad = Some(FIELDS[3]);
     }
     StoredRecord { record, seq, bad }
 }
 
-/// A number as the script writes it, and in no other way.
+/// Parses a number in the form that the script writes.
 pub fn number(text: &str) -> Option<u64> {
     node(text).filter(|number| *number <= NUMBER_MAX)
 }
@@ -245,7 +245,7 @@ fn node(text: &str) -> Option<u64> {
     if plain { text.parse().ok() } else { None }
 }
 
-/// Of whatever bytes: what is no text of ours will not open either.
+/// Any bytes as text. A value that no node wrote will not open anyway.
 pub fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),

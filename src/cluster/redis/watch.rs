@@ -1,7 +1,7 @@
-//! Brings what changes: by messages, which may be lost, and by polls, which find out what they were.
+//! Follows the changes of records: by messages, which may be lost, and by polls, which find what was lost.
 //!
-//! Reads everything whenever that may not be enough: at the start, on a new connection, and when the sequence of
-//! changes is not the one that was followed. Waits neither for a slow receiver nor for a message.
+//! Reads all records at the start, on a new connection, and when the Redis has another sequence of changes than before.
+//! Never waits for a slow receiver or for a message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,47 +21,47 @@ use crate::cluster::record::StoreMs;
 use crate::cluster::{ClusterEvent, Moment, StoreFuture, Unreachable, WatchedRecord};
 use crate::redis_client::{RedisFault, Subscriber};
 
-/// Records read at once: few at first, more while that is quick. Thousands of nodes may be reading everything, and a
-/// renewal must not wait for them until its deadline.
+/// How many records are read at once: few at first, more while the Redis is fast. When thousands of nodes read all records,
+/// a renewal must still get through before its deadline.
 const BATCH: (usize, usize) = (16, 256);
-/// What takes longer is not quick.
-const QUICK_MS: u64 = 20;
-/// A message is no further ahead of the store's clock, as known from the last poll.
+/// A read that takes longer is slow.
+const FAST_MS: u64 = 20;
+/// How far the time in a message may be ahead of the store's clock, as known from the last poll.
 const AHEAD_MS_MAX: u64 = 5_000;
-/// RefreshRequests taken at once.
-const TAKEN_MAX: usize = 64;
-/// Between two attempts to listen, or two looks at whether one may be made.
+/// How many refresh requests are handled at once.
+const REQUESTS_MAX: usize = 64;
+/// The time between two attempts to subscribe, at first and at most.
 const RETRY_MS: (u64, u64) = (100, 5_000);
-/// Between two lines about nothing being heard.
-const DEAF_SAID_EVERY_MS: u64 = 3_600_000;
+/// The least time between two log lines about a refused subscription.
+const LOG_UNSUBSCRIBED_EVERY_MS: u64 = 3_600_000;
 
 pub(super) struct ChangeWatcher {
     store: Arc<RedisStore>,
     watched: Arc<[WatchedRecord]>,
     index_of: HashMap<Arc<str>, usize>,
-    news: mpsc::Sender<ClusterEvent>,
+    events: mpsc::Sender<ClusterEvent>,
     change_queue: ChangeQueue,
-    /// The store's clock, as of the last poll.
+    /// The reading of the store's clock by the last poll.
     clock: Moment,
-    /// The connection that all was read by; 0: none that works.
+    /// The number of the connection that all records were read by; 0: none works.
     serial: u64,
     poll_at: Instant,
     batch: usize,
-    /// Nothing is read before.
+    /// No record is read before this.
     read_at: Instant,
-    listening: Subscription,
-    listen_at: Instant,
-    listen_delay_ms: u64,
-    deaf: RepeatThrottle<RedisFault>,
-    told: Option<Result<(), Unreachable>>,
-    /// Not yet handed on.
-    telling: Option<Result<(), Unreachable>>,
-    /// RefreshRequests of this node that are over once everything before is handed on.
-    ends: Vec<String>,
-    taken: JoinSet<()>,
+    subscription: Subscription,
+    subscribe_at: Instant,
+    subscribe_delay_ms: u64,
+    unsubscribed_throttle: RepeatThrottle<RedisFault>,
+    last_reachable: Option<Result<(), Unreachable>>,
+    /// Not sent yet.
+    next_reachable: Option<Result<(), Unreachable>>,
+    /// Requests of this node that are finished once all records before are sent.
+    finished_requests: Vec<String>,
+    claimed_requests: JoinSet<()>,
 }
 
-/// Whether messages are heard.
+/// The subscription to the channels.
 enum Subscription {
     None,
     Starting(StoreFuture<'static, Result<Subscriber, RedisFault>>),
@@ -76,10 +76,10 @@ enum PubSubEvent {
 enum WatchStep {
     Deliver,
     Poll,
-    Listen,
+    Subscribe,
     PubSubEvent(Result<PubSubEvent, RedisFault>),
     Read,
-    Taken,
+    RequestFinished,
     End,
 }
 
@@ -87,7 +87,7 @@ impl ChangeWatcher {
     pub fn new(
         store: Arc<RedisStore>,
         watched: Arc<[WatchedRecord]>,
-        news: mpsc::Sender<ClusterEvent>,
+        events: mpsc::Sender<ClusterEvent>,
     ) -> ChangeWatcher {
         let now = Instant::now();
         ChangeWatcher {
@@ -95,83 +95,83 @@ impl ChangeWatcher {
             change_queue: ChangeQueue::new(watched.len()),
             store,
             watched,
-            news,
+            events,
             clock: Moment { store_ms: 0, sent_ms: 0, received_ms: 0 },
             serial: 0,
             poll_at: now,
             batch: BATCH.0,
             read_at: now,
-            listening: Subscription::None,
-            listen_at: now,
-            listen_delay_ms: RETRY_MS.0,
-            deaf: RepeatThrottle::default(),
-            told: None,
-            telling: None,
-            ends: Vec::new(),
-            taken: JoinSet::new(),
+            subscription: Subscription::None,
+            subscribe_at: now,
+            subscribe_delay_ms: RETRY_MS.0,
+            unsubscribed_throttle: RepeatThrottle::default(),
+            last_reachable: None,
+            next_reachable: None,
+            finished_requests: Vec::new(),
+            claimed_requests: JoinSet::new(),
         }
     }
 
-    /// Until nobody receives any more.
+    /// Runs until the receiver is gone.
     pub async fn run(mut self) {
-        let news = self.news.clone();
+        let events = self.events.clone();
         let store = self.store.clone();
         loop {
             self.read().await;
-            if self.change_queue.is_empty() && self.telling.is_none() {
-                self.ends.drain(..).for_each(|id| store.wishes.end(&id));
+            if self.change_queue.is_empty() && self.next_reachable.is_none() {
+                self.finished_requests.drain(..).for_each(|id| store.refresh_requests.finish(&id));
             }
-            let has_news = self.telling.is_some() || self.change_queue.is_ready();
-            let mut room = None;
+            let has_event = self.next_reachable.is_some() || self.change_queue.is_ready();
+            let mut permit = None;
             let step = tokio::select! {
-                permit = news.reserve(), if has_news => match permit {
-                    Ok(permit) => {
-                        room = Some(permit);
+                reserved = events.reserve(), if has_event => match reserved {
+                    Ok(reserved) => {
+                        permit = Some(reserved);
                         WatchStep::Deliver
                     }
                     Err(_) => WatchStep::End,
                 },
-                () = news.closed() => WatchStep::End,
-                heard = heard(&mut self.listening) => WatchStep::PubSubEvent(heard),
+                () = events.closed() => WatchStep::End,
+                event = next_pub_sub_event(&mut self.subscription) => WatchStep::PubSubEvent(event),
                 () = store.connection.lost.notified() => WatchStep::Poll,
                 () = sleep_until(self.poll_at) => WatchStep::Poll,
-                // `read` is at the top of this.
-                () = sleep_until(self.read_at), if self.serial > 0 && self.change_queue.wants_reading() => WatchStep::Read,
-                () = sleep_until(self.listen_at), if self.may_listen() => WatchStep::Listen,
-                Some(_) = self.taken.join_next() => WatchStep::Taken,
+                // The loop begins with the read.
+                () = sleep_until(self.read_at), if self.serial > 0 && self.change_queue.needs_reading() => WatchStep::Read,
+                () = sleep_until(self.subscribe_at), if self.can_subscribe() => WatchStep::Subscribe,
+                Some(_) = self.claimed_requests.join_next() => WatchStep::RequestFinished,
             };
             match step {
                 WatchStep::Deliver => {
-                    if let (Some(room), Some(news)) = (room, self.next_news()) {
-                        room.send(news);
+                    if let (Some(permit), Some(event)) = (permit, self.next_event()) {
+                        permit.send(event);
                     }
                 }
                 WatchStep::Poll => self.poll().await,
-                WatchStep::Listen => self.listen(),
-                WatchStep::PubSubEvent(Ok(PubSubEvent::Subscribed(subscriber))) => self.begin(subscriber),
-                WatchStep::PubSubEvent(Ok(PubSubEvent::Message(message))) => self.hear(&message),
-                WatchStep::PubSubEvent(Err(fault)) => self.lose(fault),
-                WatchStep::Read | WatchStep::Taken => {}
+                WatchStep::Subscribe => self.subscribe(),
+                WatchStep::PubSubEvent(Ok(PubSubEvent::Subscribed(subscriber))) => self.on_subscribed(subscriber),
+                WatchStep::PubSubEvent(Ok(PubSubEvent::Message(message))) => self.on_message(&message),
+                WatchStep::PubSubEvent(Err(fault)) => self.on_unsubscribed(fault),
+                WatchStep::Read | WatchStep::RequestFinished => {}
                 WatchStep::End => return,
             }
         }
     }
 
-    fn next_news(&mut self) -> Option<ClusterEvent> {
-        if let Some(reachable) = self.telling.take() {
-            self.told = Some(reachable.clone());
+    fn next_event(&mut self) -> Option<ClusterEvent> {
+        if let Some(reachable) = self.next_reachable.take() {
+            self.last_reachable = Some(reachable.clone());
             return Some(ClusterEvent::Reachable(reachable));
         }
         let (index, record, moment) = self.change_queue.pop()?;
         Some(ClusterEvent::RecordChanged { index, record, moment })
     }
 
-    /// One round trip: that it takes writes, its clock, how far the sequence is and what has changed since the last time.
+    /// One round trip: checks that the Redis takes writes, reads its clock, and finds what has changed since the last poll.
     async fn poll(&mut self) {
         let keys = &self.store.keys;
         let mut pipeline = Pipeline::with_capacity(4);
-        // A replica answers everything but this.
-        pipeline.ignore_errors().cmd("DEL").arg(keys.wish("none"));
+        // A replica refuses only this.
+        pipeline.ignore_errors().cmd("DEL").arg(keys.request_claim("none"));
         pipeline.cmd("TIME");
         pipeline.cmd("HMGET").arg(&keys.seq).arg("n").arg("born");
         pipeline.cmd("ZRANGEBYSCORE").arg(&keys.changes).arg(format!("({}", self.change_queue.last())).arg("+inf");
@@ -181,29 +181,29 @@ impl ChangeWatcher {
             Err(failed) => return self.fail(failed),
         };
         if let Some(fault) = answers.values.iter().find_map(|answer| self.refusal(answer)) {
-            return self.fail(StoreFault { fault, unknown: false });
+            return self.fail(StoreFault::not_done(fault));
         }
         let Some(moment) = moment(&answers, 1) else {
-            return self.fail(StoreFault { fault: RedisFault::Protocol, unknown: false });
+            return self.fail(StoreFault::not_done(RedisFault::Protocol));
         };
         self.clock = moment;
-        let same = self.follow(answers.values.get(2));
-        if self.serial != answers.serial || !same {
+        let is_same_sequence = self.follow_sequence(answers.values.get(2));
+        if self.serial != answers.serial || !is_same_sequence {
             self.change_queue.read_all();
         }
         if self.serial != answers.serial {
-            // Where it listens now may be another server than this.
+            // The present subscription may be at another server.
             self.serial = answers.serial;
-            self.deafen();
-            self.listen_at = Instant::now();
+            self.unsubscribe();
+            self.subscribe_at = Instant::now();
         }
-        self.note(answers.values.get(3));
-        self.tell(Ok(()));
+        self.note_changes(answers.values.get(3));
+        self.set_reachable(Ok(()));
         let every_ms = self.store.poll_every_ms;
         self.poll_in(every_ms * 9 / 10 + fastrand::u64(0..=every_ms / 5));
     }
 
-    /// Refusals that a poll cannot do with. What is not of the type that it should be will be replaced.
+    /// The refusal in an answer. A key of a wrong type is none: the next write replaces it.
     fn refusal(&self, answer: &Value) -> Option<RedisFault> {
         match answer {
             Value::ServerError(error) if error.code() == "WRONGTYPE" => None,
@@ -211,14 +211,14 @@ impl ChangeWatcher {
         }
     }
 
-    fn follow(&mut self, answer: Option<&Value>) -> bool {
+    fn follow_sequence(&mut self, answer: Option<&Value>) -> bool {
         let empty = Vec::new();
         let parts = if let Some(Value::Array(parts)) = answer { parts } else { &empty };
         let last = parts.first().and_then(script::text).and_then(|text| script::number(&text)).unwrap_or(0);
         self.change_queue.follow(parts.get(1).and_then(script::text), last)
     }
 
-    fn note(&mut self, answer: Option<&Value>) {
+    fn note_changes(&mut self, answer: Option<&Value>) {
         let Some(Value::Array(changes)) = answer else { return };
         for change in changes.chunks_exact(2) {
             let (tag, seq) = (script::text(&change[0]), script::text(&change[1]));
@@ -230,7 +230,7 @@ impl ChangeWatcher {
         }
     }
 
-    /// Reads what is to be read next, if there is room for it.
+    /// Reads the next batch of records, once the last one is sent.
     async fn read(&mut self) {
         if self.serial == 0 || Instant::now() < self.read_at {
             return;
@@ -249,7 +249,7 @@ impl ChangeWatcher {
             Err(failed) => return self.fail(failed),
         };
         let Some(moment) = moment(&answers, 0) else {
-            return self.fail(StoreFault { fault: RedisFault::Protocol, unknown: false });
+            return self.fail(StoreFault::not_done(RedisFault::Protocol));
         };
         self.pace(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
@@ -258,26 +258,26 @@ impl ChangeWatcher {
                 Value::ServerError(error) if error.code() == "WRONGTYPE" => script::StoredRecord::of_another_type(),
                 answer => {
                     let fault = self.store.connection.client.record_refusal(answer).unwrap_or(RedisFault::Protocol);
-                    return self.fail(StoreFault { fault, unknown: false });
+                    return self.fail(StoreFault::not_done(fault));
                 }
             };
-            self.store.look_for_rubbish(&self.watched[index].tag, &stored);
+            self.store.warn_of_bad_field(&self.watched[index].tag, &stored);
             self.change_queue.read(index, stored, moment);
         }
     }
 
-    /// Leaves others room, the more the slower it goes.
+    /// Reads less, and pauses, when the Redis is slow.
     fn pace(&mut self, took_ms: u64) {
-        let quick = took_ms <= QUICK_MS;
-        self.batch = if quick { 2 * self.batch } else { self.batch / 2 }.clamp(BATCH.0, BATCH.1);
-        let pause_ms = if quick { 0 } else { fastrand::u64(0..=4 * took_ms) };
+        let is_fast = took_ms <= FAST_MS;
+        self.batch = if is_fast { 2 * self.batch } else { self.batch / 2 }.clamp(BATCH.0, BATCH.1);
+        let pause_ms = if is_fast { 0 } else { fastrand::u64(0..=4 * took_ms) };
         self.read_at = Instant::now() + Duration::from_millis(pause_ms);
     }
 
-    /// It cannot be asked. All is read again when it can.
+    /// The Redis cannot be used. All records are read again when it can.
     fn fail(&mut self, failed: StoreFault) {
         (self.serial, self.batch) = (0, BATCH.0);
-        self.tell(Err(StoreFault { unknown: false, ..failed }.into()));
+        self.set_reachable(Err(StoreFault { unknown: false, ..failed }.into()));
         let attempt_ms = self.store.connection.attempt_ms();
         self.poll_in(match attempt_ms {
             0 => self.store.poll_every_ms,
@@ -289,111 +289,117 @@ impl ChangeWatcher {
         self.poll_at = Instant::now() + Duration::from_millis(wait_ms);
     }
 
-    fn tell(&mut self, reachable: Result<(), Unreachable>) {
-        // Each good poll is told: it says how old the picture is.
-        self.telling = (reachable.is_ok() || self.told.as_ref() != Some(&reachable)).then_some(reachable);
+    fn set_reachable(&mut self, reachable: Result<(), Unreachable>) {
+        // Every good poll is sent: it says how old the records are.
+        self.next_reachable =
+            (reachable.is_ok() || self.last_reachable.as_ref() != Some(&reachable)).then_some(reachable);
     }
 
-    fn may_listen(&self) -> bool {
-        self.serial > 0 && matches!(self.listening, Subscription::None)
+    fn can_subscribe(&self) -> bool {
+        self.serial > 0 && matches!(self.subscription, Subscription::None)
     }
 
-    fn listen(&mut self) {
+    fn subscribe(&mut self) {
         let store = self.store.clone();
-        // Whoever wishes counts those who listen.
-        let takes = self.watched.iter().any(|known| known.renews);
-        self.listening = Subscription::Starting(Box::pin(async move {
-            let ends = store.keys.ends(store.node);
-            let mut channels = vec![store.keys.news.as_str(), ends.as_str()];
-            if takes {
-                channels.push(&store.keys.wishes);
+        // A requesting node counts the subscribers: only nodes that renew may be among them.
+        let renews = self.watched.iter().any(|known| known.renews);
+        self.subscription = Subscription::Starting(Box::pin(async move {
+            let finished = store.keys.finished_channel(store.node);
+            let mut channels = vec![store.keys.changes_channel.as_str(), finished.as_str()];
+            if renews {
+                channels.push(&store.keys.requests_channel);
             }
             store.connection.client.subscribe(&channels).await
         }));
     }
 
-    fn begin(&mut self, subscriber: Subscriber) {
-        self.listening = Subscription::Active(subscriber);
-        self.listen_delay_ms = RETRY_MS.0;
-        self.store.wishes.set_heard(true);
-        self.deaf.end();
-        // What has changed while nothing was heard.
+    fn on_subscribed(&mut self, subscriber: Subscriber) {
+        self.subscription = Subscription::Active(subscriber);
+        self.subscribe_delay_ms = RETRY_MS.0;
+        self.store.refresh_requests.set_subscribed(true);
+        self.unsubscribed_throttle.end();
+        // Finds what changed before the subscription.
         self.poll_at = Instant::now();
     }
 
-    /// Nothing is heard any more; polls go on.
-    fn lose(&mut self, fault: RedisFault) {
-        self.deafen();
-        self.listen_delay_ms = (2 * self.listen_delay_ms).min(RETRY_MS.1);
-        let wait_ms = RETRY_MS.0 + fastrand::u64(0..=self.listen_delay_ms);
-        self.listen_at = Instant::now() + Duration::from_millis(wait_ms);
-        if fault == RedisFault::Permission && self.deaf.say(fault, clock::boot_ms(), DEAF_SAID_EVERY_MS).is_some() {
+    /// Subscribes again later; polls go on.
+    fn on_unsubscribed(&mut self, fault: RedisFault) {
+        self.unsubscribe();
+        self.subscribe_delay_ms = (2 * self.subscribe_delay_ms).min(RETRY_MS.1);
+        let wait_ms = RETRY_MS.0 + fastrand::u64(0..=self.subscribe_delay_ms);
+        self.subscribe_at = Instant::now() + Duration::from_millis(wait_ms);
+        if fault == RedisFault::Permission
+            && self.unsubscribed_throttle.say(fault, clock::boot_ms(), LOG_UNSUBSCRIBED_EVERY_MS).is_some()
+        {
             tracing::warn!(
                 advice = connection::advice(fault),
-                "changes in the shared Redis cannot be listened to, only polled for: {fault}"
+                "cannot subscribe to changes in the cluster store, only polling: {fault}"
             );
         }
     }
 
-    fn deafen(&mut self) {
-        self.listening = Subscription::None;
-        self.store.wishes.set_heard(false);
+    fn unsubscribe(&mut self) {
+        self.subscription = Subscription::None;
+        self.store.refresh_requests.set_subscribed(false);
     }
 
-    fn hear(&mut self, message: &Msg) {
+    fn on_message(&mut self, message: &Msg) {
         let (store, received_ms) = (self.store.clone(), clock::boot_ms());
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-        if channel == store.keys.news {
-            self.hear_change(payload, received_ms);
-        } else if channel == store.keys.wishes {
-            self.hear_wish(payload);
+        if channel == store.keys.changes_channel {
+            self.on_change(payload, received_ms);
+        } else if channel == store.keys.requests_channel {
+            self.on_request(payload);
         } else if let Ok(id) = std::str::from_utf8(payload) {
-            self.ends.push(id.to_owned());
+            self.finished_requests.push(id.to_owned());
         }
     }
 
-    fn hear_change(&mut self, payload: &[u8], received_ms: BootMs) {
+    fn on_change(&mut self, payload: &[u8], received_ms: BootMs) {
         let Some(change) = script::change(payload) else { return };
         let Some(index) = self.index_of.get(change.tag.as_str()).copied() else { return };
-        self.store.look_for_rubbish(&change.tag, &change.stored);
-        // Of a time to come: it would have values end early. Somebody else has sent it, or the clock was set.
+        self.store.warn_of_bad_field(&change.tag, &change.stored);
+        // A time in the future would make values end early. The message is forged, or the store's clock was set back.
         if change.now_ms > self.clock.to_store_ms(received_ms).saturating_add(AHEAD_MS_MAX) {
             self.change_queue.read_again(index);
             return;
         }
-        let moment = heard_at(&self.clock, change.now_ms, received_ms);
+        let moment = dated_by_poll(&self.clock, change.now_ms, received_ms);
         if !self.change_queue.push(index, &change.born, change.stored, moment) {
             self.poll_at = Instant::now();
         }
     }
 
-    fn hear_wish(&mut self, payload: &[u8]) {
-        let Some(wish) = RefreshRequest::read(payload).filter(|_| self.taken.len() < TAKEN_MAX) else { return };
-        if let Some(index) = self.index_of.get(wish.tag.as_str()).copied().filter(|at| self.watched[*at].renews) {
-            let (store, news) = (self.store.clone(), self.news.clone());
-            self.taken.spawn(async move { store.claim_refresh_request(index, wish, news).await });
+    fn on_request(&mut self, payload: &[u8]) {
+        if self.claimed_requests.len() >= REQUESTS_MAX {
+            return;
+        }
+        let Some(request) = RefreshRequest::parse(payload) else { return };
+        if let Some(index) = self.index_of.get(request.tag.as_str()).copied().filter(|at| self.watched[*at].renews) {
+            let (store, events) = (self.store.clone(), self.events.clone());
+            self.claimed_requests.spawn(async move { store.claim_refresh_request(index, request, events).await });
         }
     }
 }
 
 impl Drop for ChangeWatcher {
     fn drop(&mut self) {
-        self.deafen();
+        self.unsubscribe();
     }
 }
 
-/// May be given up and called again.
-async fn heard(listening: &mut Subscription) -> Result<PubSubEvent, RedisFault> {
-    match listening {
+/// Cancel-safe.
+async fn next_pub_sub_event(subscription: &mut Subscription) -> Result<PubSubEvent, RedisFault> {
+    match subscription {
         Subscription::None => std::future::pending().await,
         Subscription::Starting(subscriber) => subscriber.await.map(PubSubEvent::Subscribed),
         Subscription::Active(subscriber) => subscriber.next().await.map(PubSubEvent::Message),
     }
 }
 
-/// The instant of a message that has the store's time in it: that was before it came, and how long before is known from
-/// the last poll. Where they differ, because the store's clock was set, what makes a value end earlier counts.
-fn heard_at(poll: &Moment, store_ms: StoreMs, received_ms: BootMs) -> Moment {
+/// The clock reading for a message that has the store's time in it, by the last poll. If the store's clock was set since,
+/// the reading counts that makes a value end earlier.
+fn dated_by_poll(poll: &Moment, store_ms: StoreMs, received_ms: BootMs) -> Moment {
     let round_trip_ms = poll.received_ms.saturating_sub(poll.sent_ms);
     let sent_ms = poll.to_boot_ms(store_ms).min(received_ms.saturating_sub(round_trip_ms));
     Moment { store_ms, sent_ms, received_ms }
@@ -406,11 +412,11 @@ mod tests {
     #[test]
     fn a_message_is_dated_by_the_poll_and_never_later_than_it_came() {
         let poll = Moment { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
-        let late = heard_at(&poll, 1_000_100, 9_000);
+        let late = dated_by_poll(&poll, 1_000_100, 9_000);
         assert_eq!(late, Moment { store_ms: 1_000_100, sent_ms: 599, received_ms: 9_000 });
-        let ahead = heard_at(&poll, 4_600_000, 700);
+        let ahead = dated_by_poll(&poll, 4_600_000, 700);
         assert_eq!(ahead.sent_ms, 660, "the store's clock was put forward");
-        let back = heard_at(&poll, 600_000, 700);
+        let back = dated_by_poll(&poll, 600_000, 700);
         assert_eq!(back.sent_ms, 0, "it was put back");
     }
 }

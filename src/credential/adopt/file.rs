@@ -1,4 +1,4 @@
-//! A file of the site's. When it was written tells how old the token in it can be at most.
+//! A file of the site. Its modification time limits the age of the token in it.
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;

@@ -1,6 +1,6 @@
-//! A key of the memcached that the site uses until now: one question on a connection of its own.
+//! A key of the memcached that the site has used so far: one request on a connection of its own.
 //!
-//! Asked with `mg`, which tells for how long the key is kept; a server that is too old for that is asked with `get`.
+//! Read with `mg`, which tells how long the key is kept; with `get` if the server is too old for that.
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

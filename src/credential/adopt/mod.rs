@@ -1,9 +1,9 @@
-//! Taking over a value that the site has fetched itself, so that this server's first fetch does not end it.
+//! Adopts a value that the site has fetched itself, so that this server's first fetch does not end it.
 //!
-//! With an endpoint that makes a new token at every call, the first fetch of a server that has just been installed ends
-//! the token that all other programs of the site still hold. So the first value is read from where the site keeps it,
-//! tried on a cheap call, and served to its end. Here is where it may be read and how it is found in what stands there;
-//! the fetch decides and the driver plans. Never writes anything to such a place, and shows no value.
+//! If an endpoint makes a new token at every call, the first fetch of a new server ends the token that all other
+//! programs of the site still use. So the first value is read from where the site keeps it, probed, and served until it
+//! expires. This module says where it can be read and how it is found in the bytes there; the fetch decides and the
+//! driver plans. Never writes to such a place, and never shows a value.
 
 mod file;
 mod memcached;
@@ -19,22 +19,22 @@ pub use memcached::MemcachedSource;
 
 use crate::credential::Adopt;
 
-/// A place that the site keeps its value in.
+/// A place where the site keeps its value.
 pub trait TokenSource: Send + Sync + 'static {
-    /// The place, fit for a log.
+    /// The place, for a log.
     fn place(&self) -> String;
 
-    /// What stands there now. The error says what is wrong with the place.
+    /// Reads what is there now. The error says what is wrong with the place.
     fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>>;
 }
 
-/// What stands in one place.
+/// The bytes of one place.
 #[derive(Clone, Default)]
 pub struct StoredBytes {
     pub bytes: Vec<u8>,
-    /// The place itself keeps it for so long.
+    /// How long the place keeps it.
     pub left_ms: Option<u64>,
-    /// When it was put there, wall time.
+    /// When it was written, wall time.
     pub written_unix_ms: Option<i64>,
 }
 
@@ -48,21 +48,21 @@ impl From<Vec<u8>> for StoredBytes {
 #[derive(Clone, PartialEq, Eq)]
 pub struct FoundToken {
     pub value: Bytes,
-    /// It is over by then at the latest.
+    /// The longest time that it can still live.
     pub left_ms: u64,
-    /// The site has told its end; otherwise its age is not known.
+    /// The site has stored its expiry; otherwise its age is not known.
     pub is_end_known: bool,
 }
 
-/// No token lives longer.
+/// The longest lifetime of a token.
 const LIFE_MS: i64 = 7_200_000;
-/// What is shorter is a secret, a hash, a name; tokens have more than a hundred characters.
+/// Shorter words are secrets, hashes or names; tokens have more than a hundred characters.
 const TOKEN_CHARS_MIN: usize = 80;
 const TOKEN_CHARS_MAX: usize = 512;
-/// With less left it is not worth it.
+/// With less time left it is not adopted.
 const LEFT_MS_MIN: i64 = 5_000;
 
-/// The source that an app's configuration names; none for its own sink, which is known elsewhere.
+/// The source in an app's configuration; none for its own sink, which is known elsewhere.
 pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
     match adopt {
         Adopt::Sink => None,
@@ -71,8 +71,8 @@ pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
     }
 }
 
-/// Finds the value and its times in whatever way they are written: bare, JSON, PHP's `serialize`, a PHP file. The first
-/// long word behind `access_token` is the value, or the longest of all.
+/// Finds the value and its times in any of the usual forms: bare, JSON, PHP's `serialize`, a PHP file. The value is the
+/// first long word after `access_token`, or the longest word of all.
 pub fn find(stored: &[StoredBytes], now_unix_ms: i64) -> Option<FoundToken> {
     let of = |one: &StoredBytes| {
         let text = String::from_utf8_lossy(&one.bytes).into_owned();
@@ -82,13 +82,13 @@ pub fn find(stored: &[StoredBytes], now_unix_ms: i64) -> Option<FoundToken> {
     let (value, _) = stored.iter().find_map(of)?;
     let (mut known, mut latest) = (Vec::new(), vec![LIFE_MS]);
     for one in stored {
-        // Times may stand in a place of their own.
+        // Times may be in a place of their own.
         let text = String::from_utf8_lossy(&one.bytes);
         for unix_ms in words(&text).filter_map(instant_ms) {
             let from_now_ms = unix_ms - now_unix_ms;
             match from_now_ms {
                 1..=LIFE_MS => known.push(from_now_ms),
-                // A time of fetching, or an end that a script has set too early: it is not known which.
+                // The time of the fetch, or an expiry that a script has set too early: it is not known which.
                 _ if (-LIFE_MS..=0).contains(&from_now_ms) => latest.push(from_now_ms + LIFE_MS),
                 _ => {}
             }

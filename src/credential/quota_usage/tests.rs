@@ -1,4 +1,4 @@
-//! The bounds a millisecond to either side of their instants; the shares; then any sequence of times.
+//! The limits a millisecond before and after their times; the parts of a day; then any sequence of times.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ fn quota(per_day: u64) -> Quota {
     Quota { forced_per_day: 10, ..Quota::daily(per_day) }
 }
 
-/// How many of so many calls are let through at that instant.
+/// How many of these calls are allowed at that time.
 fn granted(usage: &mut QuotaUsage, quota: &Quota, unix_ms: i64, why: CallReason, tries: u64) -> u64 {
     (0..tries).filter(|_| usage.try_charge(quota, unix_ms, why).is_ok()).count() as u64
 }

@@ -1,4 +1,4 @@
-//! The driver's part in taking over a value that the site has fetched itself: from where, and what is said about it.
+//! Driver: adopts a value that the site has fetched itself. Here is where it is read and what is logged about it.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::credential::schedule::Adopted;
 use crate::credential::table::{CredentialId, log_credential};
 
 impl Refresher {
-    /// Those whose first value is to be read from the app's own sink.
+    /// The credentials whose first value is read from the app's own sink.
     pub fn adopts_from_sinks(&self) -> Vec<CredentialId> {
         let slots = self.slots.iter().enumerate().filter(|(_, slot)| slot.adopts_from_sink);
         slots.map(|(id, _)| id).collect()
     }
 
-    /// Says where that is.
+    /// Sets the place the first value is read from.
     pub fn adopt_from(&mut self, id: CredentialId, source: Arc<dyn TokenSource>) {
         if let Some(slot) = self.slots.get_mut(id) {
             slot.adopts_from = Some(source);
@@ -24,7 +24,7 @@ impl Refresher {
 }
 
 impl Driver {
-    /// Says what has become of it. Once a value of our own has come, the place is not looked at any more.
+    /// Logs whether the value was adopted. After the first value of our own, the place is not read any more.
     pub(super) fn record_adoption(
         &mut self,
         id: CredentialId,
@@ -39,14 +39,14 @@ impl Driver {
                     slot.credential,
                     from = place,
                     end_known = adopted == Adopted::WithEnd,
-                    "the site's own token is taken over and served to its end; nothing is fetched until then"
+                    "adopted the site's own token; it is served until it expires, and nothing is fetched before"
                 );
                 Some(adopted)
             }
             Some(Adoption::Refused { place, reason }) => {
                 let advice = "if other programs still hold a token of this app, point them here now: a token is fetched, \
                               which ends theirs within five minutes; if not, remove adopt";
-                let fault = "the site's own token cannot be taken over";
+                let fault = "cannot adopt the site's own token";
                 log_credential!(warn, slot.credential, from = place, error = reason, advice, "{fault}");
                 None
             }

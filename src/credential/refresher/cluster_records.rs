@@ -1,7 +1,7 @@
-//! The driver's part in keeping credentials together with other nodes: what a fetch takes along, what the store tells,
-//! and what is told to the store.
+//! Driver: compares the records of the cluster store with the values served here, takes over later values, and offers
+//! the store what it lacks. Also prepares what a fetch needs to know in a cluster.
 //!
-//! Followers go by the generation alone. Nothing here decides who may call: that is the lease's part.
+//! A follower takes a value by its generation alone. Nothing here decides who may call: the lease does that.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::generation;
 use crate::credential::schedule::cluster::{OFFER_SPREAD_MS, RecordComparison, RecordMeaning};
 use crate::credential::shared_counts::CountsRejected;
-use crate::credential::slot::CredentialSlot;
+use crate::credential::slot::{ClusterShare, CredentialSlot, ValueOrigin};
 use crate::credential::table::{CredentialId, Event, VerificationReason, VerificationRequest, log_credential};
 use crate::platform::Renewal;
 use crate::secret::fingerprint;
 
 const LOG_AGAIN_MS: u64 = 60_000;
-/// A doubt is repeated until the store has heard it, for five minutes.
+/// A doubt is sent again until the store has taken it, for five minutes at most.
 const DOUBTS_MAX: usize = 300;
 const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 
 impl CredentialSlot {
-    /// What asking twice does.
+    /// What a second call does: answer the same value again or make a new one.
     pub(super) fn asking(&self, purpose: FetchPurpose) -> FetchEffect {
         match self.credential_type.renewal {
             Renewal::Mint => FetchEffect::Mints,
@@ -39,22 +39,22 @@ impl CredentialSlot {
         }
     }
 
-    /// True while the present value is of use.
+    /// True while the present value is live.
     pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
         self.renewal_state.left_ms(now_ms) > 0
     }
 
-    fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.credential.published().map_or(0, |published| published.generation)
     }
 
-    /// True of a node that follows another by its HTTP port: it has what that one lists.
+    /// True for a node that follows a leader by its HTTP API: it has what the leader lists.
     pub(super) fn mirrors(&self) -> bool {
         self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
     }
 
-    /// When another node's value ends: no value lives longer than its type does, whatever is said of it.
-    fn end_of(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
+    /// When another node's value ends. No value is taken to live longer than its type can.
+    fn limited_expiry_ms(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
         let (theirs_ms, latest_ms) = (moment.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
         if theirs_ms <= latest_ms {
             return theirs_ms;
@@ -63,7 +63,7 @@ impl CredentialSlot {
         if said.is_some() {
             let (said_s, at_most_s) =
                 (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
-            let advice = "look at the node that is named: what it has is wrong, or it runs against another API";
+            let advice = "check the named node: its value is wrong, or it runs against another API";
             log_credential!(
                 warn,
                 self.credential,
@@ -71,13 +71,13 @@ impl CredentialSlot {
                 said_s,
                 at_most_s,
                 advice,
-                "another node says that a value lives longer than its type can"
+                "another node published a longer lifetime than this type can have; it is cut"
             );
         }
         latest_ms
     }
 
-    /// What a fetch takes along; none without other nodes.
+    /// What a fetch needs to know in a cluster; none on a single node.
     pub(super) fn sharing(
         &mut self,
         purpose: FetchPurpose,
@@ -92,14 +92,14 @@ impl CredentialSlot {
         let lease_ms = self.renewal_state.lease_ms(total_timeout_ms, now_ms);
         let alone = self.renewal_state.without_store(asking, self.is_ours(), now_ms);
         let share = self.share.as_mut()?;
-        share.overtaken = false;
-        let charged_as = if std::mem::take(&mut share.overrules_quota) { None } else { charged_as };
-        // A withdrawn value is of no use, but its like is: only what is later can replace it.
+        share.replaced_during_fetch = false;
+        let charged_as = if std::mem::take(&mut share.may_exceed_quota) { None } else { charged_as };
+        // A withdrawn value cannot be used, but only a later one can replace it.
         let known_generation = if live || self.renewal_state.is_withdrawn() { held } else { 0 };
         Some(Box::new(ClusterFetchContext {
             handle: share.handle.clone(),
             asking,
-            known_generation: known_generation.max(share.useless),
+            known_generation: known_generation.max(share.expired_generation),
             held,
             first: generation::first(now.unix_ms),
             live,
@@ -120,27 +120,27 @@ impl CredentialSlot {
 
     /// True if this node has fetched the present value.
     pub(super) fn is_ours(&self) -> bool {
-        self.share.as_ref().is_some_and(|share| share.ours)
+        self.share.as_ref().is_some_and(ClusterShare::is_ours)
     }
 
-    /// A new value has come. Whether its predecessor had lived for long decides how soon the next one may be made
-    /// because of a mark.
+    /// Records a new value. If the value before it was replaced early, the next settlement of an unsettled call has to
+    /// wait longer.
     pub(super) fn record_replacement(&mut self, fetched_ms: BootMs) {
         let Some(old_ms) = self.fetched.map(|old| old.boot_ms) else { return };
         let early = fetched_ms.saturating_sub(old_ms) < self.renewal_state.longest_ms / 2;
         if let Some(share) = &mut self.share {
-            share.early = if early { share.early.saturating_add(1) } else { 0 };
+            share.early_replacements = if early { share.early_replacements.saturating_add(1) } else { 0 };
         }
     }
 
-    /// A mark may be anybody's. The first is settled at once; where values are replaced early again and again, the next
-    /// is left alone for a while.
+    /// From when an unsettled call in the record may be settled by a new fetch. Anybody may have written it. The first
+    /// one is settled at once; if values are replaced early several times in a row, the next has to wait.
     fn settles_from_ms(&self) -> BootMs {
         let (Some(share), Some(fetched)) = (&self.share, self.fetched) else { return 0 };
-        fetched.boot_ms.saturating_add(self.renewal_state.settle_spacing_ms(share.early))
+        fetched.boot_ms.saturating_add(self.renewal_state.settle_spacing_ms(share.early_replacements))
     }
 
-    /// The present value as all nodes may have it, if it is of use.
+    /// The present value for the cluster store, if it is live.
     fn value(&self, now_ms: BootMs) -> Option<PublishedValue> {
         let (share, published) = (self.share.as_ref()?, self.credential.published()?);
         let moment = share.moment.filter(|_| self.is_live(now_ms))?;
@@ -153,18 +153,18 @@ impl CredentialSlot {
 }
 
 impl Driver {
-    /// What the store has told by itself.
-    pub(super) fn on_cluster_event(&mut self, news: ClusterEvent) {
-        match news {
+    /// An event from the cluster store.
+    pub(super) fn on_cluster_event(&mut self, event: ClusterEvent) {
+        match event {
             ClusterEvent::RecordChanged { index, record, moment } if index < self.refresher.slots.len() => {
                 self.on_record(index, &record, moment);
                 let now_ms = self.refresher.clock.boot_ms();
                 let slot = &self.refresher.slots[index];
-                // Of a node that is followed, `Complete` says how old its word is.
+                // For a followed leader, `UpToDate` says how old its list is.
                 if !slot.mirrors() {
                     self.refresher.table.sharing.record_contact(now_ms);
                 }
-                // Somebody may be making the first one; a record without a value says that nobody has yet.
+                // A record without a value: nobody has fetched the first one yet.
                 if slot.follows && !slot.is_live(now_ms) {
                     slot.credential.end_wait();
                 }
@@ -179,12 +179,12 @@ impl Driver {
                 };
                 self.on_verification_request(VerificationRequest { id: index, generation, why, done });
             }
-            ClusterEvent::Reachable(reachable) => self.reachable(reachable),
+            ClusterEvent::Reachable(reachable) => self.on_reachability(reachable),
             ClusterEvent::UpToDate { as_of_ms } => self.refresher.table.sharing.record_contact(as_of_ms),
         }
     }
 
-    fn reachable(&mut self, reachable: Result<(), Unreachable>) {
+    fn on_reachability(&mut self, reachable: Result<(), Unreachable>) {
         let now_ms = self.refresher.clock.boot_ms();
         let before = self.refresher.table.sharing.set_reachable(reachable.is_ok(), now_ms);
         if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::mirrors) {
@@ -204,12 +204,12 @@ impl Driver {
                 slots.filter(|slot| slot.follows && !slot.is_live(now_ms)).for_each(|slot| slot.credential.end_wait());
             }
             Ok(()) if before == Some(false) => {
-                info!("the shared state answers again");
+                info!("the cluster store is reachable again");
                 for id in 0..self.refresher.slots.len() {
                     let slot = &self.refresher.slots[id];
                     let waits = slot.renewal_state.failures > 0 || !slot.is_live(now_ms);
                     if !slot.fetching && slot.share.is_some() && !slot.follows && waits {
-                        self.arm(id, now_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
+                        self.set_renewal_timer(id, now_ms + fastrand::u64(0..=OFFER_SPREAD_MS));
                     }
                 }
             }
@@ -217,7 +217,7 @@ impl Driver {
         }
     }
 
-    /// A credential's record, as it is now or was a moment ago.
+    /// Takes in a credential's record.
     pub(super) fn on_record(&mut self, id: CredentialId, record: &Record, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let Some(slot) = self.refresher.slots.get_mut(id) else { return };
@@ -230,23 +230,23 @@ impl Driver {
         let held = slot.generation();
         let Some(share) = slot.share.as_mut() else { return };
         share.moment = Some(moment);
-        let told = record.value.clone().map(|sealed| (record.generation, sealed));
-        let known = share.sealed == told && told.is_some();
+        let sealed = record.value.clone().map(|sealed| (record.generation, sealed));
+        let known = share.sealed == sealed && sealed.is_some();
         if !known {
-            share.sealed = told;
+            share.sealed = sealed;
             match share.handle.open(record) {
-                None if live => self.offer(id),
+                None if live => self.offer_to_store(id),
                 None => {}
-                // Our own word, faster than the answer to it: the fetch brings it home.
+                // Our own publication. The running fetch will report it.
                 Some(Ok(value)) if slot.fetching && value.node == share.handle.node => share.sealed = None,
                 Some(Ok(value)) => {
-                    (share.discarded_ms, share.useless) = (None, 0);
+                    (share.discarded_ms, share.expired_generation) = (None, 0);
                     let (by, generation) = (value.by.clone(), value.generation);
                     let fetched_ms = moment.to_boot_ms(value.fetched_ms);
                     if slot.mirrors() {
-                        self.mirror(id, value, moment);
+                        self.take_over_from_leader(id, value, moment);
                     } else {
-                        self.compare(id, value, moment);
+                        self.compare_with_store(id, value, moment);
                     }
                     self.record_node_name(&by, fetched_ms);
                     let credential = &self.refresher.slots[id].credential;
@@ -254,77 +254,75 @@ impl Driver {
                         credential.set_renewed_by(&by);
                     }
                 }
-                Some(Err(unsealable)) => self.discard(id, unsealable),
+                Some(Err(unsealable)) => self.remove_unopenable(id, unsealable),
             }
         } else if record.generation < held && live {
-            self.offer(id);
+            self.offer_to_store(id);
         } else if record.generation == held && !live {
-            // It was of use when it came.
-            share.useless = record.generation;
+            // It could be used when it arrived.
+            share.expired_generation = record.generation;
         }
         self.plan_settlement(id, record, moment);
     }
 
-    /// Who else is there is known by what they fetch.
+    /// Records the name of a node that has fetched a value.
     fn record_node_name(&self, name: &str, fetched_boot_ms: BootMs) {
         let now = self.refresher.clock.now();
         let age_ms = i64::try_from(now.boot_ms.saturating_sub(fetched_boot_ms)).unwrap_or(i64::MAX);
         self.refresher.table.sharing.record_node(name, now.unix_ms.saturating_sub(age_ms));
     }
 
-    /// A value of another node's, or our own.
-    fn compare(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    /// Compares a value of the store with ours.
+    fn compare_with_store(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let published = slot.credential.published();
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
-        let theirs_ms = slot.end_of(&value, moment, now_ms);
+        let theirs_ms = slot.limited_expiry_ms(&value, moment, now_ms);
         let older = slot.fetched.is_some_and(|ours| moment.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
         let withdrawn = value.withdrawn;
         let beside = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
         match slot.renewal_state.compare(&beside, now_ms) {
             RecordMeaning::Over => {
                 if let Some(share) = &mut slot.share {
-                    share.useless = value.generation;
+                    share.expired_generation = value.generation;
                 }
                 if slot.is_live(now_ms) {
-                    self.offer(id);
+                    self.offer_to_store(id);
                 }
             }
-            RecordMeaning::Offer => self.offer(id),
-            RecordMeaning::Withdraw => self.withdraw_as_others_did(id),
-            RecordMeaning::Nothing => log_credential!(
-                debug,
-                slot.credential,
-                "the shared state has the token that WeChat refuses, or one before it"
-            ),
+            RecordMeaning::Offer => self.offer_to_store(id),
+            RecordMeaning::Withdraw => self.withdraw_for_cluster(id),
+            RecordMeaning::Nothing => {
+                log_credential!(debug, slot.credential, "the cluster store still has the refused token or an older one")
+            }
             RecordMeaning::Agree => self.on_same_record(id, value.generation, theirs_ms),
             RecordMeaning::Conflict => self.on_conflict(id, value, moment),
-            RecordMeaning::Adopt => self.adopt(id, value, moment),
+            RecordMeaning::Adopt => self.take_over_value(id, value, moment),
         }
     }
 
-    /// What the node that is followed lists: ours is that, whatever ours was.
-    fn mirror(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    /// Takes over what the followed leader lists, whatever our value was.
+    fn take_over_from_leader(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        let expires_ms = slot.end_of(&value, moment, now_ms);
+        let expires_ms = slot.limited_expiry_ms(&value, moment, now_ms);
         let same = slot.credential.published().is_some_and(|ours| *ours.value == *value.value.as_bytes());
         let live = slot.is_live(now_ms);
         if expires_ms <= now_ms {
             return;
         }
         match (value.withdrawn, same) {
-            (true, true) if live => self.withdraw_as_others_did(id),
+            (true, true) if live => self.withdraw_for_cluster(id),
             (true, _) => {}
-            (false, true) if live => self.correct(id, &value, expires_ms),
-            (false, _) => self.adopt(id, value, moment),
+            (false, true) if live => self.update_live_value(id, &value, expires_ms),
+            (false, _) => self.take_over_value(id, value, moment),
         }
     }
 
-    /// The same live value under another number, or with another end.
-    fn correct(&mut self, id: CredentialId, value: &PublishedValue, expires_boot_ms: BootMs) {
+    /// The same live value with another generation or expiry.
+    fn update_live_value(&mut self, id: CredentialId, value: &PublishedValue, expires_boot_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         let Some(old) = slot.credential.published() else { return };
         slot.renewal_state.expires_ms = Some(expires_boot_ms);
@@ -335,14 +333,14 @@ impl Driver {
             return;
         }
         self.persist(id, &published);
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
     }
 
-    /// Another node has found that WeChat refuses what is served here.
-    fn withdraw_as_others_did(&mut self, id: CredentialId) {
+    /// Another node has found that WeChat refuses the value that is served here.
+    fn withdraw_for_cluster(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        log_credential!(info, slot.credential, "another node has found that WeChat refuses the token");
+        log_credential!(info, slot.credential, "another node found that WeChat refuses the token; it is withdrawn");
         slot.renewal_state.withdraw(now_ms);
         let withdrawn = slot.credential.withdraw(now_ms);
         slot.credential.end_wait();
@@ -351,41 +349,42 @@ impl Driver {
         }
     }
 
-    /// The same value. Its number is the store's, and of a polled kind its end may be later.
+    /// The same value: takes the store's generation, and for a polled type its later expiry.
     pub(super) fn on_same_record(&mut self, id: CredentialId, generation: u64, expires_ms: BootMs) {
         let slot = &mut self.refresher.slots[id];
         slot.renewal_state.prolong(expires_ms);
         let Some(old) = slot.credential.published() else { return };
         let expires_boot_ms = slot.renewal_state.expires_ms.unwrap_or(old.expires_boot_ms);
         if let Some(share) = &mut slot.share {
-            (share.unpublished, share.overtaken, share.told) = (false, slot.fetching, 0);
-            share.stop_offering();
+            let origin = if share.is_ours() { ValueOrigin::ThisNode } else { ValueOrigin::OtherNode };
+            share.record_taken_over(origin, slot.fetching);
         }
         if (old.generation, old.expires_boot_ms) != (generation, expires_boot_ms) {
             let published = slot.published(old.value.clone(), generation, expires_boot_ms);
             self.persist(id, &published);
-            self.refresher.slots[id].put(published);
+            self.refresher.slots[id].publish_with_status(published);
         }
         let slot = &self.refresher.slots[id];
         if slot.credential_type.renewal == Renewal::Poll && !slot.fetching {
             let now_ms = self.refresher.clock.boot_ms();
             let next_ms = slot.renewal_state.due_after_others_ms(now_ms, fastrand::f64());
-            self.arm(id, next_ms);
+            self.set_renewal_timer(id, next_ms);
         }
     }
 
-    /// Two values of one generation: which is the later one is not known, and one more fetch will tell.
+    /// Two different values of one generation: nobody knows which is later, so one more fetch follows.
     fn on_conflict(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let slot = &self.refresher.slots[id];
         let (generation, by) = (value.generation, &value.by);
-        let what = "two nodes have renewed beside each other; one more fetch settles which is later";
+        let what = "two nodes renewed at the same time; one more fetch follows";
         log_credential!(warn, slot.credential, generation, by, "{what}");
         self.mark_generation_doubtful(id, generation);
-        self.adopt(id, value, moment);
+        self.take_over_value(id, value, moment);
     }
 
-    /// Says so until it is heard, or for as long as it can matter.
-    fn mark_generation_doubtful(&mut self, id: CredentialId, generation: u64) {
+    /// Tells the store that this generation has two values, until the store has taken it or it does not matter any
+    /// more.
+    pub(super) fn mark_generation_doubtful(&mut self, id: CredentialId, generation: u64) {
         let slot = &self.refresher.slots[id];
         if slot.asking(FetchPurpose::Renew) != FetchEffect::Mints {
             return;
@@ -401,28 +400,11 @@ impl Driver {
         });
     }
 
-    /// While our value was on its way, another one has been taken over that is as late or later. True if ours is the
-    /// one to drop.
-    pub(super) fn drop_if_superseded(&mut self, id: CredentialId, generation: u64, value: &[u8]) -> bool {
-        let slot = &self.refresher.slots[id];
-        let current = slot.credential.published().filter(|_| slot.share.is_some());
-        let Some(current) = current.filter(|current| current.generation >= generation && *current.value != *value)
-        else {
-            return false;
-        };
-        if current.generation == generation {
-            self.mark_generation_doubtful(id, generation);
-        }
-        self.restore_state(id);
-        self.resume(id);
-        true
-    }
-
-    /// Takes over what another node has fetched.
-    fn adopt(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    /// Takes over a value that another node has fetched.
+    fn take_over_value(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let expires_boot_ms = slot.end_of(&value, moment, now.boot_ms);
+        let expires_boot_ms = slot.limited_expiry_ms(&value, moment, now.boot_ms);
         let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         let life_ms_max = slot.configured_type.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
@@ -434,9 +416,9 @@ impl Driver {
         slot.probes.wanted_ms = None;
         slot.blocked_with = None;
         if let Some(share) = &mut slot.share {
-            (share.ours, share.unpublished) = (share.handle.node == value.node, false);
-            (share.overtaken, share.told) = (slot.fetching, 0);
-            share.stop_offering();
+            let is_ours = share.handle.node == value.node;
+            let origin = if is_ours { ValueOrigin::ThisNode } else { ValueOrigin::OtherNode };
+            share.record_taken_over(origin, slot.fetching);
         }
         if let (Some(grant), Some(token)) = (&slot.grant, &value.refresh) {
             grant.adopt_refresh_token(token);
@@ -444,25 +426,25 @@ impl Driver {
         let token = fingerprint(value.value.as_bytes());
         let expires_in_s = expires_boot_ms.saturating_sub(now.boot_ms) / 1000;
         let (generation, by) = (value.generation, value.by);
-        log_credential!(info, slot.credential, token, generation, expires_in_s, by, "new token from another node");
+        log_credential!(info, slot.credential, token, generation, expires_in_s, by, "renewed by another node");
         let from = Some(by);
         self.record_event(id, Event::Renewed { generation, expires_in_s, from });
         let published = self.refresher.slots[id].published(Bytes::from(value.value), generation, expires_boot_ms);
         self.persist(id, &published);
         self.set_healthy(id);
-        self.refresher.slots[id].put(published);
+        self.refresher.slots[id].publish_with_status(published);
         self.start_dependents(id);
         if !self.refresher.slots[id].fetching {
             let slot = &self.refresher.slots[id];
             let next_ms = slot.renewal_state.due_after_others_ms(now.boot_ms, fastrand::f64());
-            self.arm(id, next_ms);
+            self.set_renewal_timer(id, next_ms);
             self.set_next_probe(id);
-            self.finish(id);
+            self.end_fetch(id);
         }
     }
 
-    /// The store lacks what we have: it was emptied, or a replica that was behind has been promoted.
-    pub(super) fn offer(&mut self, id: CredentialId) {
+    /// Offers our value to a store that lacks it: it was emptied, or an old replica was promoted.
+    pub(super) fn offer_to_store(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         if slot.fetching || slot.renewal_state.is_withdrawn() {
@@ -476,12 +458,12 @@ impl Driver {
         // Whatever comes of it is to be looked at again.
         share.sealed = None;
         let handle = share.handle.clone();
-        let wait = Duration::from_millis(slot.renewal_state.offer_ms(share.ours, fastrand::f64()));
+        let wait = Duration::from_millis(slot.renewal_state.offer_ms(share.is_ours(), fastrand::f64()));
         log_credential!(
             debug,
             slot.credential,
             generation = value.generation,
-            "offering our value to the shared state"
+            "offering the value to the cluster store"
         );
         share.stop_offering();
         let offering = tokio::spawn(async move {
@@ -491,8 +473,8 @@ impl Driver {
         share.offering = Some(offering.abort_handle());
     }
 
-    /// The store has what nobody can open. It is taken out; whoever has a value offers it then.
-    fn discard(&mut self, id: CredentialId, unsealable: UnsealError) {
+    /// Removes a value that cannot be opened from the store. A node that has a value then offers it.
+    fn remove_unopenable(&mut self, id: CredentialId, unsealable: UnsealError) {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.refresher.slots[id];
@@ -501,12 +483,17 @@ impl Driver {
         if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
             let advice = "see that all nodes have the same state secret, and who else can write to that Redis; the \
                           nodes put a good value there";
-            log_credential!(warn, slot.credential, advice, "what the shared state has cannot be opened: {unsealable}");
+            log_credential!(
+                warn,
+                slot.credential,
+                advice,
+                "the value in the cluster store cannot be opened: {unsealable}"
+            );
         }
         if !share.handle.store.has_leases() {
             return;
         }
-        // One that is under way looks at what is there then.
+        // A removal is planned already.
         if share.discarded_ms.is_some_and(|at_ms| at_ms > now_ms) {
             return;
         }
@@ -517,18 +504,18 @@ impl Driver {
         let (handle, wait) = (share.handle.clone(), Duration::from_millis(at_ms - now_ms));
         self.refresher.spawn_untracked(async move {
             tokio::time::sleep(wait).await;
-            // If the store is out of reach all is read again when it is back.
+            // If the store cannot be reached, all records are read again later.
             let _ = handle.discard_forged().await;
         });
-        // The others' offers come first, if they have one.
+        // Offers of other nodes come first.
         let slot = &self.refresher.slots[id];
         let again_ms = at_ms + 2 * OFFER_SPREAD_MS + fastrand::u64(0..=OFFER_SPREAD_MS);
         if !live && !slot.fetching && !slot.follows && slot.next_try_ms < again_ms {
-            self.arm(id, again_ms);
+            self.set_renewal_timer(id, again_ms);
         }
     }
 
-    /// Counts that are not believed change nothing.
+    /// Logs counts that were rejected. They change nothing.
     fn log_rejected_counts(&mut self, id: CredentialId, counted: Result<(), CountsRejected>) {
         let Err(rejected) = counted else { return };
         let (facts, now_ms) = (&self.refresher.table.sharing, self.refresher.clock.boot_ms());
@@ -536,21 +523,16 @@ impl Driver {
             facts.forged.counts.fetch_add(1, Ordering::Relaxed);
         }
         if facts.rejected_counts_log.allow(now_ms, LOG_AGAIN_MS) {
-            let advice = "nothing while nodes of an older version run; else see who can write to that Redis";
+            let advice = "nothing while nodes of an older version run; otherwise find out who can write to that Redis";
             let credential = &self.refresher.slots[id].credential;
-            log_credential!(
-                warn,
-                credential,
-                advice,
-                "the calls counted in the shared state are not believed: {rejected}"
-            );
+            log_credential!(warn, credential, advice, "the call counts in the cluster store were rejected: {rejected}");
         }
     }
 
-    /// A call that is not accounted for may have doomed the present value. Whoever has announced it gets the time of
-    /// its lease; then somebody settles it. Nothing says who has written the mark, so it ends no value: that is left to
-    /// the platform, which is asked when the value would have ended. And a mark that comes again and again is settled
-    /// ever less often.
+    /// Plans what follows an unsettled call: a call that was announced and whose end nobody has reported. It may have
+    /// ended the present value. The node that announced it has the time of its lease; after that another node fetches.
+    /// Anybody may have written the mark, so it does not end the value: a probe at the time the value would have ended
+    /// does. If marks come again and again, fetches for them become rarer.
     fn plan_settlement(&mut self, id: CredentialId, record: &Record, moment: Moment) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -570,12 +552,12 @@ impl Driver {
         let settle_ms = now_ms + slot.renewal_state.settle_ms(lease_left_ms, fastrand::f64());
         let at_ms = if live { settle_ms.max(slot.settles_from_ms()) } else { settle_ms };
         if !slot.follows && at_ms < slot.next_try_ms {
-            self.arm(id, at_ms);
+            self.set_renewal_timer(id, at_ms);
         }
     }
 }
 
-/// What is done beside the driver's own work and brings nothing home.
+/// Work beside the driver that returns nothing to it.
 impl super::Refresher {
     pub(super) fn spawn_untracked(&self, work: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(work);

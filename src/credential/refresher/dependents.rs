@@ -1,8 +1,9 @@
-//! Credentials that are fetched with another's live value: tickets with their app's access token, an authorizer's token
-//! with its component's.
+//! Driver: credentials that are fetched with another credential's value: tickets with their app's access token, an
+//! authorizer's token with its component's.
 //!
-//! Without that value there is nothing to ask with, which is no fault of theirs: they wait, and are asked for as soon as
-//! it is there. One that WeChat refuses for their call is looked into; only when it is found good is it their own trouble.
+//! Without that value they cannot be fetched. They have no fault; they wait and are fetched as soon as it is there. If
+//! WeChat refuses the access token in their call, the access token is verified. Only if it is good, the fault is
+//! theirs.
 
 use super::Driver;
 use crate::credential::facts::VerificationResult;
@@ -11,12 +12,12 @@ use crate::credential::slot::CredentialSlot;
 use crate::credential::table::{CredentialId, CredentialState, Reading, log_credential};
 use crate::platform::Failure;
 
-/// How often it is looked whether the awaited token is there, although its coming is told.
+/// How often a waiting credential is tried again, although a new access token starts it at once.
 const LOOK_AGAIN_MS: u64 = 60_000;
 
 impl Driver {
-    /// True if there is nothing to ask with. With other nodes one of them may have the value all the same, so there the
-    /// fetch finds out.
+    /// True if the access token for the call is missing. In a cluster another node may have it, so there the fetch
+    /// finds out.
     pub(super) fn lacks_parent_token(&self, id: CredentialId) -> bool {
         let (slots, now_ms) = (&self.refresher.slots, self.refresher.clock.boot_ms());
         let slot = &slots[id];
@@ -24,19 +25,18 @@ impl Driver {
         !slot.follows && slot.share.is_none() && slot.parent.is_some_and(|parent| !is_live(parent))
     }
 
-    /// Nothing is asked before the token is there.
+    /// Waits until the access token is there.
     pub(super) fn wait_for_parent_token(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        log_credential!(debug, slot.credential, "waits for the token it is fetched with");
+        log_credential!(debug, slot.credential, "waiting for the access token it is fetched with");
         slot.blocked_with = None;
         slot.set_waiting();
         slot.credential.end_wait();
-        self.arm(id, now_ms + LOOK_AGAIN_MS);
+        self.set_renewal_timer(id, now_ms + LOOK_AGAIN_MS);
     }
 
-    /// Those that have been waiting for a value of this one are asked for now that there is one; and tickets are polled
-    /// in proportion to its life.
+    /// Starts the credentials that wait for this value. Tickets are polled in proportion to its lifetime.
     pub(super) fn start_dependents(&mut self, id: CredentialId) {
         let poll_ms = (self.refresher.slots[id].renewal_state.longest_ms / 12).clamp(BACKOFF_FLOOR_MS, POLL_MS);
         let now_ms = self.refresher.clock.boot_ms();
@@ -48,13 +48,13 @@ impl Driver {
             let was_refused = slot.refused_with.is_some_and(|(refused, _)| refused != generation);
             let waits = slot.renewal_state.left_ms(now_ms) == 0 || slot.credential.status(now_ms).waits_for_parent;
             if !slot.fetching && (waits || was_refused) {
-                self.arm(child, now_ms);
+                self.set_renewal_timer(child, now_ms);
             }
         }
     }
 
-    /// The token of that generation was refused for this call, and is looked into because of it. If that has found it
-    /// good since it was first refused, asking again soon changes nothing.
+    /// WeChat refused the access token of that generation in this call, so that is being verified. If it was found good
+    /// since its first refusal, the failure is this credential's own and gets the class of its error code.
     pub(super) fn classify_refused_token(&mut self, id: CredentialId, generation: u64, failure: &mut Failure) {
         let now_ms = self.refresher.clock.boot_ms();
         let slots = &self.refresher.slots;
@@ -72,13 +72,13 @@ impl Driver {
             accepted && check.generation == generation && check.at_boot_ms >= since_ms
         });
         if is_good {
-            failure.class = failure.class_of_code();
+            failure.class = failure.class_of_errcode();
         }
     }
 }
 
 impl CredentialSlot {
-    /// Shows that it waits for the token it is fetched with, and that nothing is wrong with itself.
+    /// Shows that it waits for its access token and has no fault itself.
     pub(super) fn set_waiting(&self) {
         self.credential.update_status(|status| {
             (status.state, status.waits_for_parent) = (CredentialState::Waiting, true);

@@ -1,5 +1,5 @@
-//! Nodes that cannot call WeChat: they take over what others publish, and have them look into what clients report. And
-//! what nodes tell each other of verify tickets.
+//! Driver: nodes without secrets. They never call WeChat; they take over what other nodes publish, and ask those to
+//! verify what clients report. Also shares verify tickets among nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,31 +17,31 @@ use crate::credential::verify_ticket::ReceivedTicket;
 use crate::platform::Failure;
 use crate::secret::Secret;
 
-/// How often a follower looks whether all is well, if nothing happens.
+/// How often a follower checks its value if no event comes.
 const FOLLOW_MS: u64 = 60_000;
 const LOG_AGAIN_MS: u64 = 60_000;
 
 impl Driver {
-    /// A node that cannot call has nothing to do but look whether all is well.
-    pub(super) fn follow_on(&mut self, id: CredentialId) {
+    /// A follower only checks that it has a live value.
+    pub(super) fn check_followed_value(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.renewal_state.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
         if left_ms == 0 {
-            let failure = Failure::followed(&slot.appid);
+            let failure = Failure::no_secret(&slot.appid);
             slot.show_failure(&failure, now_ms, at_ms);
             slot.credential.end_wait();
             self.record_failed_event(id, &failure);
         }
-        self.arm(id, at_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, at_ms);
+        self.end_fetch(id);
     }
 
-    /// Has a node that can call look into the value. Whoever waits for it gets their answer when that is over.
+    /// Asks a node that can call to verify the value. Clients that wait get their answer when that is done.
     pub(super) fn request_refresh(&mut self, id: CredentialId, purpose: FetchPurpose) {
         let slot = &mut self.refresher.slots[id];
-        let Some(share) = &slot.share else { return self.follow_on(id) };
+        let Some(share) = &slot.share else { return self.check_followed_value(id) };
         slot.fetching = true;
         let generation = slot.credential.published().map(|published| published.generation);
         let why = match purpose {
@@ -56,28 +56,33 @@ impl Driver {
         self.owners.insert(task.id(), id);
     }
 
-    pub(super) fn on_refresh_requested(&mut self, id: CredentialId, came: Result<(), Unreachable>) {
-        if let Err(unreachable) = came {
+    pub(super) fn on_refresh_requested(&mut self, id: CredentialId, result: Result<(), Unreachable>) {
+        if let Err(unreachable) = result {
             let now_ms = self.refresher.clock.boot_ms();
             let slot = &mut self.refresher.slots[id];
             let share = slot.share.as_mut();
-            if share.is_some_and(|share| share.log.say("wish", now_ms, LOG_AGAIN_MS).is_some()) {
+            if share.is_some_and(|share| share.log.say("refresh request", now_ms, LOG_AGAIN_MS).is_some()) {
                 let advice = unreachable.advice;
-                log_credential!(warn, slot.credential, advice, "no other node looks into the token: {unreachable}");
+                log_credential!(
+                    warn,
+                    slot.credential,
+                    advice,
+                    "no other node could be asked to verify the token: {unreachable}"
+                );
             }
         }
-        self.finish(id);
+        self.end_fetch(id);
     }
 }
 
-/// What nodes with verify tickets share of them.
+/// Verify tickets in a cluster.
 impl Driver {
-    /// A verify ticket that another node has got.
+    /// Takes over a verify ticket that another node has received.
     pub(super) fn on_shared_ticket(&mut self, index: usize, record: &Record) {
         let Some(shared) = self.refresher.tickets.get_mut(index - self.refresher.slots.len()) else { return };
         let (id, handle) = (shared.id, shared.handle.clone());
         match handle.open(record) {
-            // Somebody has put an old one back.
+            // An old one was put back.
             Some(Ok(value)) if value.generation < shared.generation => {
                 let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
                 if let Some(ticket) = ticket {
@@ -136,7 +141,7 @@ pub struct SharedTicket {
     pub(in crate::credential) generation: u64,
 }
 
-/// A shared store, and how to listen to it.
+/// The cluster store, and the records to watch in it.
 pub struct ClusterWatch {
     pub(in crate::credential) shared: Arc<dyn ClusterStore>,
     pub(in crate::credential) watched: Arc<[WatchedRecord]>,

@@ -1,23 +1,24 @@
-//! The driver's part in trying values that nobody doubts: one after the other, see [`probing`](super::super::probe_queue).
+//! Driver: probes values that nobody has reported, one after the other, in the order of the
+//! [`probe_queue`](super::super::probe_queue).
 //!
-//! A try says that a value is dead, or nothing: whatever else becomes of the call changes no schedule and no value.
+//! Such a probe can only show that a value is refused. Any other result changes neither a schedule nor a value.
 
 use super::{Driver, Refresher, Timer, delay};
 use crate::clock::{BootMs, Now};
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::probe_queue::{PER_DAY_MAX, PROBES_RUNNING_MAX, ProbeReadiness};
-use crate::credential::slot::CredentialSlot;
+use crate::credential::slot::{ClusterShare, CredentialSlot};
 use crate::credential::table::{CredentialId, log_credential};
 use crate::platform::errcodes;
 
-/// A try is made only where a renewal is not due for at least this long: one call at a time, and that one comes first.
+/// A value is probed only if its renewal is at least this far away: one call at a time, and the renewal comes first.
 const RENEWAL_AWAY_MS: u64 = 2_000;
-/// The same for the end of a value that has lived so long already; there is nothing to win any more.
+/// A value that ends within this time is not probed any more.
 const END_AWAY_MS: u64 = 10_000;
 const LOG_AGAIN_MS: u64 = 86_400_000;
 
 impl Refresher {
-    /// Whose values are tried when their turn comes.
+    /// The credentials whose values are probed by the queue.
     pub(super) fn queued_credentials(&self) -> Vec<CredentialId> {
         let is_queued =
             |slot: &CredentialSlot| slot.probes.is_queued && slot.configured_type.probe.is_some() && !slot.follows;
@@ -27,10 +28,10 @@ impl Refresher {
 }
 
 impl CredentialSlot {
-    /// Whether the value may be tried now.
+    /// Whether the value may be probed now.
     fn turn(&self, now: Now) -> ProbeReadiness {
-        // Of several nodes the one that has renewed is the one to look.
-        let looks = self.share.as_ref().is_none_or(|share| share.ours);
+        // In a cluster the node that has renewed the value probes it.
+        let looks = self.share.as_ref().is_none_or(ClusterShare::is_ours);
         let left_ms = self.renewal_state.left_ms(now.boot_ms);
         let tries = if now.unix_ms < self.usage.day_ends_unix_ms() { self.usage.probes_today() } else { 0 };
         if !looks || left_ms < END_AWAY_MS || self.credential_type.probe.is_none() || tries >= PER_DAY_MAX {
@@ -46,7 +47,7 @@ impl Driver {
         if let Some(timer) = self.probe_queue_timer.take() {
             self.queue.try_remove(&timer);
         }
-        // The end of one under way plans the next.
+        // The end of a running probe plans the next.
         if self.queued_probes_running >= PROBES_RUNNING_MAX {
             return;
         }
@@ -59,7 +60,7 @@ impl Driver {
         self.probe_queue_timer = None;
         let now = self.refresher.clock.now();
         let slots = &self.refresher.slots;
-        // What goes to other nodes is read there.
+        // Values of a cluster are read on other nodes.
         let was_read = |id: CredentialId| slots[id].share.is_some() || slots[id].credential.take_read();
         self.probe_queue.record_reads(now.boot_ms, was_read);
         if let Some(id) = self.probe_queue.pick(now.boot_ms, |id| slots[id].turn(now)) {
@@ -76,7 +77,7 @@ impl Driver {
         self.start_fetch(id, FetchPurpose::Probe);
     }
 
-    /// A fetch is over, or has crashed. If it was such a try, the next one may be made.
+    /// A fetch has ended or has panicked. If it was a queued probe, the next one may start.
     pub(super) fn end_queued_probe(&mut self, id: CredentialId) {
         if std::mem::take(&mut self.refresher.slots[id].probes.is_queued_probe) {
             self.queued_probes_running -= 1;
@@ -84,7 +85,7 @@ impl Driver {
         }
     }
 
-    /// Counts what a fetch has tried; written with the next change of the state.
+    /// Counts probes. The count is written with the next change of the state.
     pub(super) fn count_probes(&mut self, id: CredentialId, probes: u64) {
         if probes > 0 {
             let unix_ms = self.refresher.clock.unix_ms();
@@ -95,7 +96,7 @@ impl Driver {
         }
     }
 
-    /// The platform does not answer the call on which tokens are tried.
+    /// Logs that the platform does not answer the probe call.
     pub(super) fn log_probe_withheld(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -109,7 +110,7 @@ impl Driver {
             slot.credential,
             errcode,
             advice,
-            "a try of the token was not answered, which says nothing of it; it is tried less often"
+            "the probe call was not answered, which says nothing about the token; probing less often"
         );
     }
 }

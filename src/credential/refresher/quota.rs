@@ -1,5 +1,5 @@
-//! The driver's dealings with quotas: counts a call before it is sent, takes back what was never sent, and plans what
-//! becomes of a call that a quota forbids.
+//! Driver: quotas. Counts a call before it is sent, gives back a call that was not sent, and plans what follows when a
+//! quota forbids a call.
 
 use super::Driver;
 use crate::clock::BootMs;
@@ -13,8 +13,8 @@ use crate::credential::table::{CredentialId, log_credential};
 use crate::platform::{Delivery, Failure};
 
 impl CredentialSlot {
-    /// What a call is counted as; none if it is not. A probe is no call of the endpoint. The usage is that of the
-    /// configured one; a stand-in's quota is far away.
+    /// What a call is counted as; none if it is not counted. A probe is no call of the endpoint. Only calls of the
+    /// configured endpoint are counted; the quota of a fallback endpoint is large.
     pub(super) fn charged_as(&self, purpose: FetchPurpose, now_ms: BootMs) -> Option<CallReason> {
         if self.credential_type != self.configured_type {
             return None;
@@ -28,7 +28,7 @@ impl CredentialSlot {
         })
     }
 
-    /// What other nodes have counted, if that can be believed.
+    /// Adds what other nodes have counted, if it has a valid seal.
     pub(super) fn count_others(&mut self, text: &str, store_ms: StoreMs) -> Result<(), CountsRejected> {
         let Some(share) = &self.share else { return Ok(()) };
         let counts = SharedCounts::from_text(text, &share.handle.seal, &self.quota, store_ms)?;
@@ -37,14 +37,15 @@ impl CredentialSlot {
         Ok(())
     }
 
-    /// The platform decides whether the quota is used up, not what nodes have counted. Where the token is about to end,
-    /// or is gone, the platform is asked in spite of the count, once in a while. True if now.
+    /// The platform decides whether the quota is used up, not the count of the nodes. If the token has ended or is
+    /// about to, the platform is called in spite of the count, now and then. Records that and returns true if it is
+    /// time.
     fn try_overrule_quota(&mut self, now_ms: BootMs) -> bool {
         let dying = self.renewal_state.left_ms(now_ms) <= self.expiring_ms();
         let Some(share) = self.share.as_mut().filter(|_| dying) else { return false };
         let may = share.quota_overruled_ms.is_none_or(|asked_ms| now_ms >= asked_ms + OVERRULE_QUOTA_EVERY_MS);
         if may {
-            (share.quota_overruled_ms, share.overrules_quota) = (Some(now_ms), true);
+            (share.quota_overruled_ms, share.may_exceed_quota) = (Some(now_ms), true);
         }
         may
     }
@@ -52,19 +53,19 @@ impl CredentialSlot {
 
 const OVERRULE_QUOTA_EVERY_MS: u64 = 600_000;
 
-/// Longest wait for a quota that is used up.
+/// The longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
 
 impl Driver {
-    /// Counts the call about to be made, ahead of everything that writes the state.
+    /// Counts the call that is about to be made, or says which limit forbids it.
     pub(super) fn try_charge_quota(&mut self, id: CredentialId, purpose: FetchPurpose) -> Result<(), QuotaExceeded> {
         let slot = &mut self.refresher.slots[id];
-        // With other nodes the call is counted when it is known what these have spent.
+        // In a cluster the call is counted when the counts of the other nodes are known.
         let Some(why) = slot.charged_as(purpose, self.refresher.clock.boot_ms()).filter(|_| slot.share.is_none())
         else {
             return Ok(());
         };
-        // Another process has written the state until now.
+        // Another process has written the state file until now.
         if let Some(calls) =
             self.refresher.state_writer.as_ref().and_then(|state_writer| state_writer.take_usage_elsewhere(id))
         {
@@ -77,7 +78,7 @@ impl Driver {
         charge.map(drop)
     }
 
-    /// A call that was never sent is not counted: probes, which are no calls of this endpoint, and failures before.
+    /// Gives back a call that was not sent: a probe, or a failure before the call.
     pub(super) fn refund_unsent_call(&mut self, id: CredentialId, outcome: &FetchOutcome, is_adopted: bool) {
         let slot = &mut self.refresher.slots[id];
         let Some(charge) = slot.charge.take() else { return };
@@ -97,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// The calls of all nodes, as the fetch left them.
+    /// Takes over the counts of all nodes from a fetch.
     pub(super) fn adopt_usage(&mut self, id: CredentialId, usage: Option<QuotaUsage>) {
         if let Some(usage) = usage {
             let slot = &mut self.refresher.slots[id];
@@ -113,13 +114,13 @@ impl Driver {
         }
     }
 
-    /// A quota forbids the call. The value is served on; asking again comes when the period has turned, or when the
-    /// value is so near its end that it may have the reserve, and at least hourly: the wall clock may be set.
+    /// A quota forbids the call. The value is still served. The next fetch is when the period has ended, or when the
+    /// value is so near its end that it may use the reserve; at least once an hour, because the wall clock may be set.
     pub(super) fn on_quota_exceeded(&mut self, id: CredentialId, purpose: FetchPurpose, denied: &QuotaExceeded) {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
         let left_ms = slot.renewal_state.left_ms(now.boot_ms);
-        let failure = Failure::held_back(slot.credential_type.api, &slot.appid, denied.to_string());
+        let failure = Failure::quota_used_up(slot.credential_type.api, &slot.appid, denied.to_string());
         let period_end_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
         let wait_ms = match purpose {
             FetchPurpose::Verify | FetchPurpose::Probe => {
@@ -128,12 +129,12 @@ impl Driver {
                     _ => slot.renewal_state.first_try_ms(now.boot_ms, fastrand::f64()),
                 };
                 slot.log_failure(&failure, &failure.advice(), now.boot_ms, next_ms, left_ms > 0);
-                self.arm(id, next_ms);
-                return self.finish(id);
+                self.set_renewal_timer(id, next_ms);
+                return self.end_fetch(id);
             }
-            // It is asked and tried as before: WeChat may replace the value by itself.
+            // Polls and probes go on: WeChat may replace the value by itself.
             FetchPurpose::Force => return self.wait_for_new_value(id, None),
-            // Values die faster than the quota allows: what is left of the day's calls lasts for what is left of the day.
+            // Values end faster than the quota allows: the calls that are left are spread over the rest of the day.
             FetchPurpose::Replace if denied.limit == QuotaLimit::Verifications => {
                 period_end_ms / slot.calls_left().max(1)
             }
@@ -146,7 +147,8 @@ impl Driver {
                     log_credential!(
                         warn,
                         slot.credential,
-                        "by the nodes' own count {denied}; the token is about to end or is gone, so the platform is asked all the same"
+                        "quota used up by the nodes' own count ({denied}), but the token has expired or is about to: \
+                         fetching anyway"
                     );
                     return self.start_fetch(id, purpose);
                 }
@@ -159,7 +161,7 @@ impl Driver {
         slot.show_failure(&failure, now.boot_ms, next_ms);
         slot.credential.end_wait();
         self.record_failed_event(id, &failure);
-        self.arm(id, next_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, next_ms);
+        self.end_fetch(id);
     }
 }

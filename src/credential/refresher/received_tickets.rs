@@ -1,5 +1,5 @@
-//! The driver's part in verify tickets: keeps one that arrives, and tries it at once if its component waits for one;
-//! and its patience at the start with what is yet to come.
+//! Driver: verify tickets. Keeps a ticket that was received, and fetches with it at once if its component waits for
+//! one. Also how long first fetches wait at the start for what they need.
 
 use super::super::grants::Grant;
 use super::super::table::{CredentialId, log_credential};
@@ -9,14 +9,14 @@ use crate::clock::BootMs;
 use crate::secret::fingerprint;
 
 impl Driver {
-    /// A ticket that is no news changes nothing, so whoever hands the same in over and over causes no call.
+    /// Takes a received ticket. A ticket that is known already changes nothing and causes no call.
     pub(super) fn on_ticket(&mut self, received: &ReceivedTicket) {
         if self.take_ticket(received) {
             self.share_ticket(received.id, received.ticket.expose().to_owned());
         }
     }
 
-    /// The same for one that comes from another node. True if it is news.
+    /// The same for a ticket from another node. True if it is new.
     pub(super) fn take_ticket(&mut self, received: &ReceivedTicket) -> bool {
         let now_ms = self.refresher.clock.boot_ms();
         let Some(slot) = self.refresher.slots.get_mut(received.id) else { return false };
@@ -25,32 +25,32 @@ impl Driver {
             return false;
         }
         let ticket = fingerprint(received.ticket.expose().as_bytes());
-        // A fetch under way looks by itself whether a newer ticket has come.
+        // A running fetch checks by itself whether a newer ticket has come.
         if slot.fetching || !slot.waits_for_a_ticket(now_ms) {
             log_credential!(debug, slot.credential, ticket, "new verify ticket");
             return true;
         }
-        log_credential!(info, slot.credential, ticket, "new verify ticket; trying it");
+        log_credential!(info, slot.credential, ticket, "new verify ticket, fetching with it");
         slot.renewal_state.failures = 0;
-        self.arm(received.id, now_ms);
+        self.set_renewal_timer(received.id, now_ms);
         true
     }
 }
 
-/// How long a first try is put off for what it needs; that comes sooner as a rule, and then it is made at once.
+/// How long a first fetch waits for what it needs. That usually comes sooner, and then the fetch starts at once.
 const TICKET_FIRST_MS: u64 = 2_000;
 const PARENT_FIRST_MS: u64 = 4_000;
 
 impl Driver {
-    /// At the start a call that lacks the ticket or the token it is made with would only fail, end the wait of the
-    /// first readers and alarm somebody.
+    /// How long the first fetch waits for the ticket or token it needs. Without them it would only fail, end the wait
+    /// of the first readers and raise an alarm.
     pub(super) fn first_patience_ms(&self, id: CredentialId) -> u64 {
         let (slots, now_ms) = (&self.refresher.slots, self.refresher.clock.boot_ms());
         let slot = &slots[id];
         let dead = |id: CredentialId| slots[id].renewal_state.left_ms(now_ms) == 0;
-        // One that lives is not armed when its parent comes, so it keeps to its schedule.
+        // A live value keeps to its schedule: a new access token does not start its fetch.
         let orphaned = dead(id) && slot.parent.is_some_and(dead);
-        // What others have comes within a moment.
+        // Values of other nodes arrive within a moment.
         match slot.follows || slot.grant.as_ref().is_some_and(Grant::is_missing) {
             true => TICKET_FIRST_MS,
             false if orphaned => PARENT_FIRST_MS,

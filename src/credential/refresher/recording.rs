@@ -1,4 +1,4 @@
-//! What the driver tells about its work: the journal, how calls ended and how long they took. Decides nothing.
+//! Driver: writes the journal, counts how calls ended and measures how long they took. Never decides anything.
 
 use super::Driver;
 use crate::credential::facts::{Verification, VerificationResult};
@@ -13,7 +13,7 @@ impl Driver {
         if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.sharing.node()) {
             slot.credential.set_renewed_by(from.as_deref().unwrap_or(own));
         }
-        slot.credential.note(&self.refresher.table.journal, now, event);
+        slot.credential.record_event(&self.refresher.table.journal, now, event);
     }
 
     pub(super) fn record_failed_event(&self, id: CredentialId, failure: &Failure) {
@@ -34,7 +34,7 @@ impl Driver {
         self.record_event(id, Event::Fallback { endpoint: self.refresher.slots[id].credential_type.id });
     }
 
-    /// Before anything else is made of it: the value held is still the one that was asked about.
+    /// Records how a fetch ended. Called first, while the present value is still the one that the fetch was about.
     pub(super) fn record_fetch(&mut self, id: CredentialId, purpose: FetchPurpose, outcome: &FetchOutcome) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &self.refresher.slots[id];
@@ -51,20 +51,20 @@ impl Driver {
             _ => (None, None),
         };
         if let (Some(ended), Some(took_ms)) = (ended, took_ms) {
-            self.refresher.table.durations.note(slot.credential_type.id, ended, took_ms);
+            self.refresher.table.durations.record(slot.credential_type.id, ended, took_ms);
         }
         let generation = held.map_or(0, |held| held.generation);
         let looked = verdict(purpose, outcome, ended == Some("same"));
         let check = looked.map(|verdict| Verification { at_boot_ms: now_ms, generation, verdict });
         slot.credential.update_status(|status| {
-            ended.into_iter().for_each(|ended| status.outcomes.count(ended));
+            ended.into_iter().for_each(|ended| status.outcomes.record(ended));
             status.looks += u64::from(check.is_some());
             status.last_check = check.or(status.last_check);
         });
     }
 }
 
-/// What a trip tells about the value it was made for; none if it was not made to look into it.
+/// What a fetch has found out about the value; none if it was not made to verify it.
 fn verdict(purpose: FetchPurpose, outcome: &FetchOutcome, same: bool) -> Option<VerificationResult> {
     let of_probe = |probe: &Probe| match probe {
         Probe::Alive => VerificationResult::Accepted,

@@ -1,5 +1,5 @@
-//! The driver's part in secrets and refresh tokens that are replaced in their files: tries one where the last one was
-//! refused, and renews with a new refresh token at once, once.
+//! Driver: secrets and refresh tokens that are replaced in their files. Fetches at once if the last secret was refused,
+//! and renews once with a new refresh token.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::files::watch::WatchedFiles;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 
-/// What a file holds now.
+/// The content of a secret file.
 pub(super) struct SecretRead {
     ids: Vec<CredentialId>,
     secret: Secret,
@@ -23,8 +23,8 @@ pub(super) struct SecretRead {
 }
 
 impl Refresher {
-    /// The files of all secrets; what they hold is told to `told`.
-    pub(super) fn watched_secrets(&self, told: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
+    /// The files of all secrets; their contents go to `reads`.
+    pub(super) fn watched_secrets(&self, reads: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
         let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
         for (id, slot) in self.slots.iter().enumerate() {
             let SecretSource::File(file) = &slot.source else { continue };
@@ -32,10 +32,10 @@ impl Refresher {
             files.entry(file.path().to_owned()).or_insert_with(|| (&slot.source, name(), Vec::new())).2.push(id);
         }
         let watched = files.into_values().filter_map(|(source, name, ids)| {
-            let told = told.clone();
+            let reads = reads.clone();
             source.watched(name, move |secret, at_start| {
-                // It fails at the end only.
-                let _ = told.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
+                // It fails only while the refresher ends.
+                let _ = reads.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
             })
         });
         watched.collect()
@@ -53,34 +53,30 @@ impl Driver {
         }
     }
 
-    /// What a fetch did not know of that was under way when the file changed is seen to when it is over.
+    /// Uses a new secret. If a fetch runs when the file changes, this is done when that has ended.
     pub(super) fn try_replaced_secret(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let Some((secret, at_start)) = slot.replaced_secret.take() else { return };
         if slot.blocked_with.as_ref().is_some_and(|used| used.as_ref() != Some(&secret)) {
-            log_credential!(info, slot.credential, "the secret file has changed; trying it");
+            log_credential!(info, slot.credential, "secret file changed, fetching with the new secret");
             slot.renewal_state.failures = 0;
-            return self.arm(id, now_ms);
+            return self.set_renewal_timer(id, now_ms);
         }
         let is_news = |grant: &Grant| grant.is_configured_anew(&secret, at_start);
         let may_renew = !slot.is_barred(now_ms) && !slot.is_renewed_by_another(now_ms);
         if slot.grant.as_ref().is_some_and(is_news) && may_renew {
-            log_credential!(
-                info,
-                slot.credential,
-                "the refresh token in the configuration is another one; renewing with it"
-            );
-            self.arm(id, now_ms);
+            log_credential!(info, slot.credential, "refresh token in the configuration changed, renewing with it");
+            self.set_renewal_timer(id, now_ms);
         }
     }
 }
 
 impl CredentialSlot {
-    /// Another node has renewed a moment ago; as a rule because of the same change, which reaches all nodes.
+    /// Another node has just renewed, usually because of the same change, which reaches all nodes.
     fn is_renewed_by_another(&self, now_ms: BootMs) -> bool {
         let spacing_ms = self.renewal_state.others_spacing_ms(true, now_ms);
         let is_recent = self.fetched.is_some_and(|at| now_ms < at.boot_ms.saturating_add(spacing_ms));
-        is_recent && self.share.as_ref().is_some_and(|share| !share.ours)
+        is_recent && self.share.as_ref().is_some_and(|share| !share.is_ours())
     }
 }

@@ -1,4 +1,4 @@
-//! The driver's corners that no outside test can reach; the rest is in `tests/it/refresher.rs`.
+//! Parts of the driver that no outside test can reach; the rest is in `tests/it/refresher.rs`.
 
 use super::*;
 use crate::clock;

@@ -1,20 +1,21 @@
-//! When a value is in doubt: reports, probes, refusals, and what is done about them.
+//! Driver: verifies values that may be invalid. Takes reports, plans probes, and withdraws a value that WeChat refuses.
 //!
-//! A value is never taken away on a client's word. One that WeChat refuses in a probe is withdrawn at once: readers
-//! wait for its successor as for a first fetch, and find nothing once that has failed. If WeChat hands out what it
-//! refuses, it is told to make another where that can be done, within a small budget. A withdrawn value is tried again,
-//! because refusals have been false alarms (`get_api_domain_ip` and others: refused, and accepted 30 s later).
+//! A value is never withdrawn because a client says so; it is verified first. A value that WeChat refuses in a probe is
+//! withdrawn at once: readers wait for the next value as for a first fetch, and get a miss if that fails. If WeChat
+//! refuses the value but still answers with it, a new one is requested with a forced refresh, within a small budget. A
+//! withdrawn value is probed again, because some refusals were false alarms (`get_api_domain_ip` and others: refused,
+//! and accepted 30 s later).
 
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Driver, Timer, delay};
+use super::{Driver, FetchProgress, Timer, delay};
 use crate::clock::{BootMs, nonzero};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::schedule::ADOPTED_PROBE_MS;
-use crate::credential::slot::CredentialSlot;
+use crate::credential::slot::{ClusterShare, CredentialSlot};
 use crate::credential::table::{
     CredentialId, CredentialState, Event, LastError, VerificationReason, VerificationRequest, log_credential,
 };
@@ -22,7 +23,7 @@ use crate::platform::Renewal;
 use crate::platform::errcodes::BilingualText;
 use crate::platform::{Delivery, Probe, Token};
 
-/// What clients provoke in a flood is logged at most so often, milliseconds.
+/// At most one log line in this time about what clients cause, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
@@ -32,7 +33,7 @@ const RESET_IT: BilingualText = BilingualText {
 };
 
 impl Driver {
-    /// A client or a ticket's call says that a value is dead, or that somebody else renews it.
+    /// Takes a request to verify a value: a client's report, a foreign writer, a refused ticket call, or an operator.
     pub(super) fn on_verification_request(&mut self, report: VerificationRequest) {
         let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
         let now_ms = self.refresher.clock.boot_ms();
@@ -45,7 +46,7 @@ impl Driver {
             && self.try_charge_client_verification(report.why, now_ms)
         {
             let slot = &mut self.refresher.slots[report.id];
-            // A rival's fetch ends our token only when its overlap is over.
+            // A foreign fetch ends our token only after the overlap.
             let then_ms = now_ms + slot.renewal_state.overlap_ms();
             slot.probes.wanted_ms = Some(then_ms);
             self.plan_probe(report.id);
@@ -55,13 +56,13 @@ impl Driver {
         let waiting = slot.credential.status(now_ms).state == CredentialState::Waiting;
         let anew = report.why == VerificationReason::Requested && nothing_live && !waiting;
         if !late && slot.fetching {
-            slot.wait(report.done);
+            slot.add_waiter(report.done);
         } else if anew && slot.try_record_verification(report.why, current, now_ms, spacing_ms) {
-            // Somebody who has set things right does not wait for the schedule.
+            // An operator who has corrected something does not wait for the schedule.
             slot.waiters.push(report.done);
             self.start_fetch(report.id, FetchPurpose::Renew);
         } else if late || nothing_live || !slot.try_record_verification(report.why, current, now_ms, spacing_ms) {
-            // Nothing to check, or it has just been checked. The reporter may have gone.
+            // Nothing to verify, or it was just verified. The client may have closed its connection.
             let _ = report.done.send(());
         } else if !self.try_charge_client_verification(report.why, now_ms) {
             let _ = report.done.send(());
@@ -81,7 +82,7 @@ impl Driver {
         }
     }
 
-    /// Counts a look into a value that a client causes; false if clients have caused too many of late.
+    /// Counts a verification that a client causes. False if clients have caused too many lately.
     fn try_charge_client_verification(&mut self, why: VerificationReason, now_ms: BootMs) -> bool {
         if !matches!(why, VerificationReason::Reported | VerificationReason::ForeignWriter) {
             return true;
@@ -93,14 +94,14 @@ impl Driver {
         if !taken && self.refusal_log.allow(now_ms, LOG_SPACING_MS) {
             warn!(
                 refused = table.client_checks_refused.load(Ordering::Relaxed),
-                "clients report too many good tokens as refused, or write too many of their own, so not every report is \
-                 checked: find out who does it (reports and writers in stats tokens, writers on the status page)"
+                "too many reports of good tokens or too many foreign writes: not every report is verified; find out who \
+                 sends them (reports and writers in stats tokens, writers on the status page)"
             );
         }
         taken
     }
 
-    /// A look that a client has caused is over; if it was right, it has cost nothing.
+    /// Gives back the budget of a client's verification if the client was right.
     pub(super) fn refund_justified_verification(&mut self, id: CredentialId, outcome: &FetchOutcome) {
         let slot = &mut self.refresher.slots[id];
         if !std::mem::take(&mut slot.by_client) {
@@ -125,7 +126,7 @@ impl Driver {
         }
     }
 
-    /// WeChat refused the access token a ticket was asked with: that is worth a check, like a client's report.
+    /// WeChat refused the access token in a ticket's call: it is verified, as after a client's report.
     pub(super) fn verify_parent(&mut self, id: CredentialId, refused: Option<u64>) {
         if let (Some(parent), Some(generation)) = (self.refresher.slots[id].parent, refused) {
             let (done, _) = oneshot::channel();
@@ -138,7 +139,7 @@ impl Driver {
         }
     }
 
-    /// Sets the timer to whichever reason for a probe comes first.
+    /// Sets the probe timer to the earliest reason for a probe.
     pub(super) fn plan_probe(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -148,7 +149,7 @@ impl Driver {
         if slot.credential_type.probe.is_none() || slot.follows {
             return;
         }
-        // Looking because of lost calls leads to looking again; not faster than this.
+        // Probes because of lost calls are at least this far apart.
         let spaced = slot.probes.last_ms.map_or(0, |last| last + slot.renewal_state.overlap_ms() / 30);
         let doubt = slot.renewal_state.lost_call_probe_ms(now_ms).map(|at_ms| at_ms.max(spaced));
         let reasons = [slot.probes.wanted_ms, slot.probes.next_ms, doubt];
@@ -158,12 +159,12 @@ impl Driver {
         slot.probes.timer = at_ms.map(|at_ms| self.queue.insert(Timer::Probe(id), delay(at_ms, now_ms)));
     }
 
-    /// The regular probes begin anew: the value has just been seen to live, or is new.
+    /// Starts the interval of regular probes: the value is new or was just accepted.
     pub(super) fn set_next_probe(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        // Of several nodes the one that has renewed is the one to look.
-        let looks = slot.share.as_ref().is_none_or(|share| share.ours);
+        // In a cluster the node that has renewed the value probes it.
+        let looks = slot.share.as_ref().is_none_or(ClusterShare::is_ours);
         let probes = &mut slot.probes;
         if !looks {
             probes.next_ms = None;
@@ -176,7 +177,7 @@ impl Driver {
     pub(super) fn on_probe_timer(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         slot.probes.timer = None;
-        // The end of a fetch plans the next one.
+        // The end of the fetch plans the next probe.
         if slot.fetching {
             return;
         }
@@ -187,18 +188,18 @@ impl Driver {
         if slot.renewal_state.left_ms(now_ms) == 0 && !slot.renewal_state.is_withdrawn() {
             return self.plan_probe(id);
         }
-        // No check in the sense of `checks`: a client that is refused right after it must not be put off.
+        // Not counted among `checks`, so that a client's report right after it is verified.
         self.start_fetch(id, FetchPurpose::Probe);
     }
 
-    /// A probe of the present value has come home. True if the fetch goes on, for a new value.
-    pub(super) fn on_probed(&mut self, id: CredentialId, probe: Probe, sent_ms: BootMs) -> bool {
+    /// Takes the result of a probe of the present value. If the value is refused, a fetch of a new one follows.
+    pub(super) fn on_probed(&mut self, id: CredentialId, probe: Probe, sent_ms: BootMs) -> FetchProgress {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         slot.probes.last_ms = Some(now_ms);
         self.probe_queue.record_answer(id, matches!(probe, Probe::Withheld(_)));
         let slot = &mut self.refresher.slots[id];
-        log_credential!(debug, slot.credential, ?probe, "the token was tried");
+        log_credential!(debug, slot.credential, ?probe, "token probed");
         match probe {
             Probe::Alive => self.on_accepted(id, sent_ms),
             Probe::Dead(errcode) if !slot.renewal_state.is_withdrawn() => {
@@ -206,7 +207,7 @@ impl Driver {
                 let slot = &mut self.refresher.slots[id];
                 if !slot.is_barred(now_ms) {
                     self.start_fetch(id, FetchPurpose::Replace);
-                    return true;
+                    return FetchProgress::Continues;
                 }
                 slot.credential.end_wait();
             }
@@ -214,11 +215,11 @@ impl Driver {
             Probe::Dead(_) | Probe::Unknown => {}
         }
         self.plan_next_probe(id);
-        self.resume(id);
-        false
+        self.resume_schedule(id);
+        FetchProgress::Over
     }
 
-    /// While a value is withdrawn it is tried now and then: the refusal may have been a false alarm.
+    /// A withdrawn value is probed now and then: the refusal may have been a false alarm.
     fn plan_next_probe(&mut self, id: CredentialId) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -231,19 +232,19 @@ impl Driver {
         let slot = &mut self.refresher.slots[id];
         let withdrawn = slot.renewal_state.is_withdrawn();
         if slot.renewal_state.record_accepted(sent_ms)
-            && let Some(published) = slot.adjust_end()
+            && let Some(published) = slot.adjust_expiry()
         {
             self.persist(id, &published);
         }
         if withdrawn {
-            log_credential!(info, self.refresher.slots[id].credential, "WeChat accepts the token again; it is served");
+            log_credential!(info, self.refresher.slots[id].credential, "WeChat accepts the token again, serving it");
             self.record_event(id, Event::AcceptedAgain);
             self.set_healthy(id);
             self.start_dependents(id);
         }
     }
 
-    /// WeChat refuses the value: nobody gets it any longer. Readers wait for what the fetch brings.
+    /// WeChat refuses the value: it is not served any more. Readers wait for the next one.
     fn withdraw(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -257,8 +258,8 @@ impl Driver {
         self.plan_next_probe(id);
     }
 
-    /// WeChat has handed out the value that we have. False if that settles nothing because a probe finds it dead, or
-    /// because it was found dead before; then what is to be done has been begun.
+    /// WeChat has answered with the value that we have. False if the value is refused, by this probe or an earlier one;
+    /// then the next step has been started.
     pub(super) fn on_same_value(
         &mut self,
         id: CredentialId,
@@ -273,7 +274,7 @@ impl Driver {
                 true
             }
             Some(Probe::Dead(errcode)) => {
-                self.on_handed_out_though_refused(id, purpose, errcode);
+                self.on_refused_value_answered(id, purpose, errcode);
                 false
             }
             None | Some(Probe::Unknown | Probe::Withheld(_)) if slot.renewal_state.is_withdrawn() => {
@@ -284,23 +285,23 @@ impl Driver {
         }
     }
 
-    fn on_handed_out_though_refused(&mut self, id: CredentialId, purpose: FetchPurpose, errcode: i64) {
+    fn on_refused_value_answered(&mut self, id: CredentialId, purpose: FetchPurpose, errcode: i64) {
         let slot = &mut self.refresher.slots[id];
         slot.credential.update_status(|status| status.dead_but_same += 1);
         if !slot.renewal_state.is_withdrawn() {
             self.withdraw(id, errcode);
         }
         let slot = &mut self.refresher.slots[id];
-        // Forced calls close together refresh nothing: one that has just brought the same value is not repeated.
+        // Forced refreshes close together have no effect, so one that returned the same value is not repeated.
         if slot.credential_type.can_force && purpose != FetchPurpose::Force {
-            log_credential!(error, slot.credential, errcode, "{HANDED_OUT}; it is told to make another");
+            log_credential!(error, slot.credential, errcode, "{HANDED_OUT}; requesting a forced refresh");
             self.start_fetch(id, FetchPurpose::Force);
         } else {
             self.wait_for_new_value(id, Some(errcode));
         }
     }
 
-    /// Nothing to serve, and nothing to be done but look again.
+    /// There is no value to serve; plans the next fetch.
     pub(super) fn wait_for_new_value(&mut self, id: CredentialId, errcode: Option<i64>) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -336,11 +337,11 @@ impl Driver {
             });
         });
         slot.credential.end_wait();
-        self.arm(id, next_ms);
-        self.finish(id);
+        self.set_renewal_timer(id, next_ms);
+        self.end_fetch(id);
     }
 
-    /// A check that brings a new value where the old one could not have been replaced yet: somebody else's doing.
+    /// If a verification returns a new value before the old one was due, another program has renewed it.
     pub(super) fn detect_foreign_fetch(&mut self, id: CredentialId, purpose: FetchPurpose, token: &Token) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
@@ -354,7 +355,7 @@ impl Driver {
 }
 
 impl CredentialSlot {
-    /// Counts a value that ended before its time, and says who may have done it.
+    /// Counts and logs a value that became invalid before its expiry, with the likely cause.
     fn record_early_death(&self, errcode: Option<i64>, now_ms: BootMs, lost: bool) {
         let advice = match self.credential_type.renewal {
             Renewal::Mint if lost => "nothing: a call of this server whose answer was lost has made another token",
@@ -369,7 +370,7 @@ impl CredentialSlot {
             _ => "somebody has forced a refresh of this app's token, or reset its secret: find that program",
         };
         let left_s = nonzero(self.renewal_state.left_ms(now_ms) / 1000);
-        log_credential!(error, self.credential, errcode, left_s, advice, "a token died early");
+        log_credential!(error, self.credential, errcode, left_s, advice, "token became invalid before its expiry");
         self.credential.update_status(|status| status.early_deaths += 1);
     }
 }

@@ -1,8 +1,8 @@
-//! What several nodes that keep the same credential do differently from one: how long a lease is asked for, what is left
-//! to the others, what a value in the store means, and what is done without the store.
+//! The schedule in a cluster: how long a lease lasts, when other nodes step in, what a value in the store means, and
+//! what a node does without the store.
 //!
-//! Pure, like the rest of the policy: the driver and the simulation of many nodes decide by these. Who may call is not
-//! decided here: that is the lease's part.
+//! Pure, like the rest of the schedule: the driver and the simulation of many nodes use the same rules. Who may call is
+//! not decided here; the lease decides that.
 
 use super::{BACKOFF_BASE_MS, BACKOFF_FLOOR_MS, MINUTE_MS, RenewalState};
 use crate::clock::BootMs;
@@ -10,39 +10,40 @@ use crate::cluster::node_rules::{self, FetchEffect};
 use crate::platform::Renewal;
 use crate::platform::failure::{Class, Wait};
 
-/// The lease of a value that can be had only when its predecessor is dead: readers wait.
+/// The lease for a value that exists only after the one before it has ended: short, because readers wait.
 const LEASE_AT_END_MS: u64 = 2_000;
-/// Offers after a flush are spread over this, and those of nodes that have not fetched the value over ten times as much.
+/// Offers after a flush are spread over this time; those of nodes that have not fetched the value over ten times as
+/// much.
 pub const OFFER_SPREAD_MS: u64 = 1_000;
-/// The part of a life before its end in which the last one to renew goes alone, if the store is out of reach.
+/// In the last 1/12 of a lifetime the last node to renew calls without the store, if that cannot be reached.
 const ALONE_PART: u64 = 12;
-/// Those who have been told to wait for the first time come back within this after it.
+/// A node whose lease was denied for the first time comes back within this time after the wait.
 const DENIED_SPREAD_MS: u64 = 5_000;
 
-/// The part of a polled value's trusted time in which each node asks for itself, if the store is out of reach.
+/// In the last 1/4 of a polled value's time each node polls by itself, if the store cannot be reached.
 const ALONE_POLL_PART: u64 = 4;
 
-/// What is done when the store is out of reach.
+/// What a node does if the store cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithoutStore {
-    /// The value is served to its end, and nothing is asked.
+    /// The value is served until it expires, and nothing is fetched.
     Never,
-    /// WeChat is asked if the present value is accepted: then nobody else has renewed it.
+    /// A new value is fetched if the present one is accepted: then no other node has renewed it.
     IfAlive,
-    /// WeChat is asked: its answer is the same for all.
+    /// A value is fetched: the answer is the same for all nodes.
     Always,
 }
 
-/// What a value that the store has means to a node.
+/// What a value in the store means for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordMeaning {
-    /// Its time is over.
+    /// It has expired.
     Over,
     /// The store lacks what we have.
     Offer,
-    /// WeChat refuses the one that we serve.
+    /// WeChat refuses the value that we serve.
     Withdraw,
-    /// Nothing that we could use.
+    /// We cannot use it.
     Nothing,
     /// It is ours.
     Agree,
@@ -52,7 +53,7 @@ pub enum RecordMeaning {
     Adopt,
 }
 
-/// A node's own value beside the store's.
+/// A node's own value compared with the store's.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordComparison {
     /// The generation of the node's own value, 0 without one, and of the store's.
@@ -62,14 +63,14 @@ pub struct RecordComparison {
     pub same: bool,
     /// When the store's value ends.
     pub theirs_ms: BootMs,
-    /// The store's value was fetched no later than the node's own.
+    /// The store's value was not fetched later than the node's own.
     pub older: bool,
     /// WeChat refused the store's value in a probe.
     pub withdrawn: bool,
 }
 
 impl RenewalState {
-    /// What a value that the store has means.
+    /// Compares a value in the store with our own.
     pub fn compare(&self, beside: &RecordComparison, now_ms: BootMs) -> RecordMeaning {
         let RecordComparison { held, theirs, same, theirs_ms, .. } = *beside;
         let (live, withdrawn) = (self.left_ms(now_ms) > 0, self.is_withdrawn());
@@ -78,14 +79,14 @@ impl RenewalState {
         } else if theirs < held && live && !same {
             RecordMeaning::Offer
         } else if theirs < held && beside.older && !same {
-            // Somebody has put it back, or an old copy was restored; ours that followed it is over.
+            // An old value was put back or restored, and ours, which was later, has ended.
             RecordMeaning::Over
         } else if beside.withdrawn {
             if same && live { RecordMeaning::Withdraw } else { RecordMeaning::Nothing }
         } else if same && (live || withdrawn) {
             RecordMeaning::Agree
         } else if withdrawn && theirs <= held {
-            // What WeChat has refused already, or its predecessor.
+            // A value that WeChat has refused already, or one before it.
             RecordMeaning::Nothing
         } else if theirs == held && live {
             RecordMeaning::Conflict
@@ -94,8 +95,8 @@ impl RenewalState {
         }
     }
 
-    /// The least time since anybody has asked, for a renewal that comes by the schedule; 0: not even what failures have
-    /// put off matters. It does where the value is dead, or each of thousands of nodes would go on asking.
+    /// The least time since any node has called, for a scheduled renewal. 0: a wait after failures does not count
+    /// either. It does count if there is no live value; otherwise thousands of nodes would each go on calling.
     pub fn others_spacing_ms(&self, scheduled: bool, now_ms: BootMs) -> u64 {
         match self.renewal {
             _ if !scheduled => 0,
@@ -106,7 +107,7 @@ impl RenewalState {
         }
     }
 
-    /// How long a lease is asked for.
+    /// How long a lease lasts.
     pub fn lease_ms(&self, total_timeout_ms: u64, now_ms: BootMs) -> u64 {
         match self.renewal {
             Renewal::AtEnd => LEASE_AT_END_MS,
@@ -114,7 +115,7 @@ impl RenewalState {
         }
     }
 
-    /// How long the lease is kept after an answer that brought nothing new, for the next ask.
+    /// How long the lease is kept for the next call after an answer with the same value.
     pub fn keep_ms(&self, now_ms: BootMs) -> u64 {
         match self.renewal {
             Renewal::Window { .. } if self.left_ms(now_ms) > 0 => self.ask_gap_ms(now_ms) * 5 / 4 + BACKOFF_FLOOR_MS,
@@ -122,33 +123,33 @@ impl RenewalState {
         }
     }
 
-    /// What is done when the store is out of reach. `ours`: this node has fetched the present value.
+    /// What a node does if the store cannot be reached. `ours`: this node has fetched the present value.
     pub fn without_store(&self, asking: FetchEffect, ours: bool, now_ms: BootMs) -> WithoutStore {
         let left_ms = self.left_ms(now_ms);
         let may = left_ms > 0 && self.alone_from_ms(ours).is_some_and(|from_ms| now_ms >= from_ms);
         match (asking, self.renewal) {
             (FetchEffect::Mints, _) if may => WithoutStore::IfAlive,
             (FetchEffect::Mints, _) => WithoutStore::Never,
-            // Each node for itself would soon have used up what all may ask in a day.
+            // If each node polled by itself, the day's quota would soon be used up.
             (FetchEffect::Repeats, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => WithoutStore::Never,
             (FetchEffect::Repeats, _) => WithoutStore::Always,
         }
     }
 
-    /// When this node may go alone; none if others may have renewed.
+    /// From when this node may fetch without the store; none if other nodes may have renewed.
     pub fn alone_from_ms(&self, ours: bool) -> Option<BootMs> {
         let expires_ms = self.expires_ms.filter(|_| ours && self.renewal == Renewal::Mint)?;
         Some(expires_ms.saturating_sub(self.life_ms / ALONE_PART))
     }
 
-    /// How long whoever has announced a call is left to it before another settles what became of it.
+    /// How long a node that has announced a call may take before another node settles it.
     pub fn settle_ms(&self, lease_left_ms: u64, random: f64) -> u64 {
         lease_left_ms + super::part(self.overlap_ms() / 8, random)
     }
 
-    /// The least time from one value to the next that is made because of a mark in the record, if so many in a row were
-    /// replaced early: whoever writes marks there by hand must neither use up the quota nor end tokens one after the
-    /// other.
+    /// The least time between two values that are fetched because of an unsettled call, if this many values in a row
+    /// were replaced early: somebody who writes such marks by hand must neither use up the quota nor end one token
+    /// after the other.
     pub fn settle_spacing_ms(&self, early: u32) -> u64 {
         match early.checked_sub(1) {
             None => 0,
@@ -158,8 +159,8 @@ impl RenewalState {
         }
     }
 
-    /// How long until a value is offered to a store that lacks it. `ours`: this node has fetched it. Whoever has goes
-    /// first, so that as a rule the others see it done before it is their turn, however many they are.
+    /// How long to wait before a value is offered to a store that lacks it. `ours`: this node has fetched it. That node
+    /// offers first, so the others usually see that it is done, however many they are.
     pub fn offer_ms(&self, ours: bool, random: f64) -> u64 {
         let first_ms = OFFER_SPREAD_MS.min(self.overlap_ms() / 4);
         match ours {
@@ -169,16 +170,16 @@ impl RenewalState {
     }
 }
 
-/// How long a node waits that was told to wait for so long, and has been `times` times in a row before: those who wait for
-/// the same instant do not come at once, and ever less often. Whoever has called last comes back by its own schedule; the
-/// others are there in case that it has died.
+/// How long a node waits after its lease was denied for `ms`, and `times` times in a row before. Nodes that wait for
+/// the same time do not come back together, and they come less and less often: the node that called last comes back by
+/// its own schedule; the others are there in case it has died.
 pub fn retry_denied_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
     let doublings = times.min(if live { 6 } else { 2 });
     ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, DENIED_SPREAD_MS) << doublings, random)
 }
 
-/// How long no node needs to ask after such a failure. What an operator has to change may concern this node alone (an
-/// address that is not on the allow-list), so the others have their try, one a second.
+/// How long no node has to call after this failure. If an operator has to act, the fault may concern this node alone
+/// (an address that is not on the allow-list), so the other nodes try too, one a second.
 pub fn others_wait_ms(class: Class, asking: FetchEffect, failures: u64, live: bool) -> u64 {
     match class {
         Class::Retry => {

@@ -1,4 +1,4 @@
-//! Single rules first; then the policy against a model of WeChat, in model time.
+//! Single rules first; then the schedule against a model of WeChat, in model time.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 const STABLE: Renewal = Renewal::Window { window_ms: 300_000 };
 
 fn answer(sent_ms: BootMs, expires_in_s: u64, same: bool) -> RenewalAnswer {
-    RenewalAnswer { sent_ms, received_ms: sent_ms + 50, expires_in_s, told: LifetimeSource::AsGiven, same }
+    RenewalAnswer { sent_ms, received_ms: sent_ms + 50, expires_in_s, lifetime_source: LifetimeSource::AsGiven, same }
 }
 
 fn fetched(endpoint: Renewal, expires_in_s: u64) -> RenewalState {
@@ -25,7 +25,7 @@ fn nothing_known_means_ask_now() {
     assert_eq!(RenewalState::new(STABLE).first_try_ms(77, 0.5), 77);
 }
 
-/// The trap that golang's and Java's metadata clients fell into: an early ask brings the same value.
+/// A known fault of Go's and Java's metadata clients: an early call returns the same value.
 #[test]
 fn stable_is_first_asked_inside_the_window_where_wechat_gives_a_new_value() {
     for random in [0.0, 0.5, 1.0] {
@@ -71,13 +71,14 @@ fn the_same_value_tightens_what_is_known_of_its_end() {
 
 #[test]
 fn an_unusable_lifetime_of_the_same_value_changes_nothing_while_it_lives() {
-    for told in [LifetimeSource::Missing, LifetimeSource::Unusable, LifetimeSource::TooLong] {
+    for lifetime_source in [LifetimeSource::Missing, LifetimeSource::Unusable, LifetimeSource::TooLong] {
         let mut renewal_state = fetched(STABLE, 7200);
-        renewal_state.record_answer(&RenewalAnswer { told, ..answer(1_000, 60, true) }, 0.0);
-        assert_eq!(renewal_state.expires_ms, Some(7_200_000), "{told:?}");
+        renewal_state.record_answer(&RenewalAnswer { lifetime_source, ..answer(1_000, 60, true) }, 0.0);
+        assert_eq!(renewal_state.expires_ms, Some(7_200_000), "{lifetime_source:?}");
     }
     let mut renewal_state = fetched(STABLE, 2);
-    renewal_state.record_answer(&RenewalAnswer { told: LifetimeSource::Zero, ..answer(1_500, 60, true) }, 0.0);
+    renewal_state
+        .record_answer(&RenewalAnswer { lifetime_source: LifetimeSource::Zero, ..answer(1_500, 60, true) }, 0.0);
     assert_eq!(renewal_state.expires_ms, Some(2_000), "a value in its last second keeps its end");
 }
 
@@ -97,7 +98,8 @@ fn an_upstream_that_answers_the_same_dead_value_for_ever_does_not_make_us_spin()
     let mut renewal_state = fetched(STABLE, 1);
     let (mut now, mut calls) = (1_000, 0);
     while now < 3_600_000 {
-        now = renewal_state.record_answer(&RenewalAnswer { told: LifetimeSource::Zero, ..answer(now, 60, true) }, 0.5);
+        now = renewal_state
+            .record_answer(&RenewalAnswer { lifetime_source: LifetimeSource::Zero, ..answer(now, 60, true) }, 0.5);
         calls += 1;
     }
     assert!(calls < 600, "{calls} calls in an hour");
@@ -106,7 +108,7 @@ fn an_upstream_that_answers_the_same_dead_value_for_ever_does_not_make_us_spin()
 #[test]
 fn a_value_in_its_last_second_is_not_served_unless_it_outlives_that_second() {
     let mut renewal_state = RenewalState::new(STABLE);
-    let zero = |sent_ms, same| RenewalAnswer { told: LifetimeSource::Zero, ..answer(sent_ms, 60, same) };
+    let zero = |sent_ms, same| RenewalAnswer { lifetime_source: LifetimeSource::Zero, ..answer(sent_ms, 60, same) };
     let next = renewal_state.record_answer(&zero(0, false), 0.0);
     assert_eq!((renewal_state.left_ms(50), next), (0, 1_050));
     renewal_state.record_answer(&zero(next, true), 0.0);
@@ -167,7 +169,7 @@ fn a_daily_quota_waits_for_midnight_in_utc_8_with_a_slow_probe() {
 fn a_block_is_waited_for_twice_as_long_each_time_and_an_hour_at_most() {
     let block = Class::Wait(Wait::Doubling { first_ms: 60_000, most_ms: 3_600_000 });
     let mut renewal_state = RenewalState::new(Renewal::AtEnd);
-    // Other trouble before it, or in between, does not make it longer.
+    // Other failures before it or in between do not make it longer.
     renewal_state.record_failure(Class::Retry, Delivery::NotSent, 0, at(0), 0.0);
     let mut minutes = Vec::new();
     for _ in 0..8 {
@@ -268,7 +270,7 @@ struct Run {
     gaps: Vec<(u64, u64)>,
 }
 
-/// Runs the policy against the model. Panics if a refused value is ever served.
+/// Runs the schedule against the model. Panics if a refused value is ever served.
 /// `outages` are (from, to); in one, calls get lost on the way there (stable) or on the way back (classic, odd).
 fn simulate(wechat: &mut WeChat, span_ms: u64, outages: &[(u64, u64)], seed: u64, born_before: u64) -> Run {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -306,12 +308,12 @@ fn simulate(wechat: &mut WeChat, span_ms: u64, outages: &[(u64, u64)], seed: u64
                     calls = 0;
                 }
                 held = Some(value);
-                let (expires_in_s, told) = if expires_in_s == 0 {
+                let (expires_in_s, lifetime_source) = if expires_in_s == 0 {
                     (60, LifetimeSource::Zero)
                 } else {
                     (expires_in_s, LifetimeSource::AsGiven)
                 };
-                let answer = RenewalAnswer { sent_ms: sent, received_ms: back, expires_in_s, told, same };
+                let answer = RenewalAnswer { sent_ms: sent, received_ms: back, expires_in_s, lifetime_source, same };
                 renewal_state.record_answer(&answer, rng.f64())
             }
             got => {
@@ -345,7 +347,7 @@ proptest! {
         let mut wechat = WeChat::new(endpoint, life);
         let run = simulate(&mut wechat, life * 40, &[], seed, part(life, age));
         prop_assert_eq!(&run.gaps, &[]);
-        // The very first value's window is not known yet and has to be felt for; see the 2 s hole of a 20 s token.
+        // The window of the first value is not known yet and has to be found; see the 2 s gap of a 20 s token.
         prop_assert!(run.calls_per_value.iter().all(|calls| *calls <= 24), "{:?}", run.calls_per_value);
         let settled = &run.calls_per_value[12..];
         let most = match endpoint { STABLE => 6, _ => 1 };
@@ -396,7 +398,7 @@ proptest! {
     }
 }
 
-/// What befalls one call, in the simulation of clients that keep a value as long as they were told.
+/// What happens to one call, in the simulation of clients that keep a value as long as they were told.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Answered,
@@ -446,7 +448,7 @@ fn polite_clients_refused(renewal: Renewal, life_ms: u64, befalls: &[Call], earl
     let (mut held, mut now, mut promises) = (None, 1_000_000, Vec::new());
     let mut next = now;
     for (n, call) in befalls.iter().enumerate() {
-        // The process starts anew, and throws the dice again.
+        // The process restarts, with new random times.
         if let Some(fraction) = early.get(n).filter(|fraction| **fraction < 0.3) {
             next = renewal_state.first_try_ms(now, *fraction / 0.3).max(now);
         }
@@ -475,7 +477,7 @@ fn polite_clients_refused(renewal: Renewal, life_ms: u64, befalls: &[Call], earl
                         sent_ms: sent,
                         received_ms: back,
                         expires_in_s,
-                        told: LifetimeSource::AsGiven,
+                        lifetime_source: LifetimeSource::AsGiven,
                         same,
                     },
                     rng.f64(),
@@ -541,7 +543,7 @@ fn a_probe_within_the_overlap_of_a_lost_call_proves_nothing_about_it() {
     assert!(renewal_state.has_lost_calls());
 }
 
-/// The second token ends the first's predecessor at once, and that is ours.
+/// The second token ends the one before the first at once, and that is ours.
 #[test]
 fn a_second_lost_call_is_worth_a_probe_at_once() {
     let mut renewal_state = fetched(Renewal::Mint, 7200);
@@ -588,7 +590,7 @@ fn a_withdrawn_value_is_asked_for_at_the_end_it_would_have_had() {
     assert!(renewal_state.record_refused_again(7_206_000, 0.0) > 7_400_000);
 }
 
-/// The start of asking is thrown by dice once a value; thrown again after each answer, it asked seven times in a row.
+/// The random start of asking is chosen once per value. Chosen again after each answer, it asked seven times in a row.
 #[test]
 fn a_same_answer_at_the_edge_of_the_window_is_not_asked_again_a_moment_later() {
     let mut wechat = WeChat::new(STABLE, 5_053_000);

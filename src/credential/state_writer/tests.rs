@@ -14,7 +14,7 @@ use crate::platform::{Quota, mp};
 struct Memory {
     saved: Mutex<Option<Snapshot>>,
     fault: Mutex<Option<ErrorKind>>,
-    /// What another process has left, to be found with the next claim.
+    /// What another process has left; the next claim finds it.
     left: Mutex<Option<Snapshot>>,
     tries: AtomicU64,
 }
@@ -42,8 +42,8 @@ impl StateStore for Memory {
     }
 }
 
-fn name() -> CredentialName {
-    CredentialName::of(&mp::STABLE, "wx1", "http://a")
+fn name() -> CredentialIdentity {
+    CredentialIdentity::of(&mp::STABLE, "wx1", "http://a")
 }
 
 fn entry(value: &str, generation: u64) -> StateEntry {
@@ -74,7 +74,7 @@ fn calls(many: usize) -> QuotaUsage {
     calls
 }
 
-/// A state_writer at work, in virtual time.
+/// A running state writer, in virtual time.
 struct Running {
     store: Arc<Memory>,
     state_writer: StateWriter,
@@ -90,9 +90,9 @@ impl Running {
 
     fn with(grants: Grants) -> Running {
         let store = Arc::new(Memory::default());
-        let ledgers = vec![StoredUsage { name: name(), calls: QuotaUsage::default() }];
+        let usages = vec![StoredUsage { name: name(), calls: QuotaUsage::default() }];
         let state_writer =
-            StateWriter::new(store.clone(), vec![None], ledgers, Arc::new(crate::clock::SystemClock), "b1")
+            StateWriter::new(store.clone(), vec![None], usages, Arc::new(crate::clock::SystemClock), "b1")
                 .with_grants(Arc::new(grants));
         let (table, _reports) = Table::new([("wx1", vec![])]);
         let (table, end) = (Arc::new(table), CancellationToken::new());
@@ -133,7 +133,7 @@ async fn counts_alone_are_written_when_their_time_has_come() {
     let running = Running::start();
     running.state_writer.record_usage(0, &calls(1));
     assert!(running.state_writer.wait_until_saved(1, 2 * COUNTS_EVERY).await);
-    assert_eq!(running.store.saved.lock().as_ref().unwrap().ledgers[0].calls, calls(1));
+    assert_eq!(running.store.saved.lock().as_ref().unwrap().usages[0].calls, calls(1));
     running.stop().await;
 }
 
@@ -253,7 +253,7 @@ fn left_by_another(value: &str) -> Snapshot {
     };
     Snapshot {
         entries: vec![Arc::new(entry(value, 9))],
-        ledgers: vec![Arc::new(StoredUsage { name: name(), calls: calls(5) })],
+        usages: vec![Arc::new(StoredUsage { name: name(), calls: calls(5) })],
         grants: vec![grant("wxa", "refresh-2"), grant("wxb", "theirs")],
         boot_id: "b1".into(),
         ..Snapshot::default()
@@ -281,7 +281,7 @@ async fn taken_over(ours: Option<StateEntry>, wanted: &[GrantName]) -> (Snapshot
 async fn what_another_process_has_left_is_not_lost_and_never_replaces_what_is_ours() {
     let (saved, counted) = taken_over(Some(entry("OURS", 1)), &[]).await;
     assert_eq!((saved.entries[0].value.as_str(), saved.entries[0].generation), ("OURS", 1));
-    assert_eq!((saved.ledgers[0].calls.calls_today(), counted.unwrap().calls_today()), (5, 5));
+    assert_eq!((saved.usages[0].calls.calls_today(), counted.unwrap().calls_today()), (5, 5));
     let mut kept: Vec<_> = saved.grants.iter().map(|kept| kept.value.as_str()).collect();
     kept.sort_unstable();
     assert_eq!(kept, ["refresh-2", "theirs"], "of accounts that are not ours the other's are the later ones");

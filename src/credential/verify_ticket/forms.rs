@@ -1,7 +1,7 @@
-//! The forms in which receivers of WeChat's pushes leave a verify ticket: the message as XML or JSON, a quoted text,
-//! `name=value`, and the files of PHP's caches. Takes off what is known and whole; everything else is refused.
+//! The forms in which receivers of WeChat's pushes store a verify ticket: the message as XML or JSON, a quoted text,
+//! `name=value`, and the files of PHP's caches. A known and complete form is taken off; everything else is refused.
 //!
-//! Pure. No fault quotes any part of a text but an appid.
+//! Pure. No error quotes any part of a text, except an appid.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{TicketFault, php};
 
-/// Values inside values; PHP's caches need three.
+/// How deep values may be nested; PHP's caches need three levels.
 const DEPTH_MAX: usize = 4;
 const NO_JSON: TicketFault = TicketFault::Form("is JSON without one whole component_verify_ticket");
 const NO_XML: TicketFault = TicketFault::Form("is XML or HTML without one whole ComponentVerifyTicket");
@@ -31,7 +31,7 @@ impl FoundTicket {
     }
 }
 
-/// What is left of a trimmed text without its form.
+/// Takes the form off a trimmed text.
 pub(super) fn unwrap(text: &str) -> Result<FoundTicket, TicketFault> {
     match text.as_bytes().first() {
         _ if text.starts_with("<?php") => of_php_file(text),
@@ -47,7 +47,7 @@ pub(super) fn unwrap(text: &str) -> Result<FoundTicket, TicketFault> {
     }
 }
 
-/// The fault of this form in place of a general one.
+/// This form's error instead of a general one.
 fn or(fault: TicketFault) -> impl Fn(Option<TicketFault>) -> TicketFault {
     move |particular| particular.unwrap_or_else(|| fault.clone())
 }
@@ -92,13 +92,13 @@ fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     }
 }
 
-/// `None` as a fault: nothing of use was found.
+/// The error is none if nothing useful was found.
 fn of_value(value: &Value, depth: usize) -> Result<FoundTicket, Option<TicketFault>> {
     let deeper = depth.checked_sub(1).ok_or(None)?;
     match value {
         Value::String(text) => Ok(FoundTicket::bare(text)),
         Value::Object(fields) => of_fields(fields, deeper),
-        // A list beside numbers: an expiry and the value.
+        // A list of numbers and a value: an expiry and the ticket.
         Value::Array(items) => {
             let mut items = items.iter().filter(|item| item.is_string() || item.is_object() || item.is_array());
             match (items.next(), items.next()) {
@@ -114,7 +114,7 @@ fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<FoundTicket, O
     let named = |names: &[&str]| -> Vec<&Value> {
         fields.iter().filter(|(name, _)| names.contains(&plain(name).as_str())).map(|(_, value)| value).collect()
     };
-    // Under several names it must be the same.
+    // If it is there under several names, it must be the same.
     let one = |names: &[&str]| -> Result<Option<String>, Option<TicketFault>> {
         let texts: Result<BTreeSet<String>, _> =
             named(names).into_iter().map(|value| of_value(value, depth).map(|found| found.ticket)).collect();
@@ -131,21 +131,21 @@ fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<FoundTicket, O
     if fields.keys().any(|name| plain(name) == "encrypt") {
         return Err(Some(TicketFault::Encrypted));
     }
-    // What libraries of XML, and caches, put around it.
+    // XML libraries and caches put these around it.
     match named(&["xml", "data", "value"]).as_slice() {
         [inner] => of_value(inner, depth).map(|found| FoundTicket { appid: found.appid.or(appid), ..found }),
         _ => Err(None),
     }
 }
 
-/// A name without what programs differ in.
+/// A name in lower case without `_` and `-`, because programs differ in these.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// `component_verify_ticket=...`: as in the environment, in a query, or a line each. `None`: it is none of these.
+/// `component_verify_ticket=...`: as in an environment file, in a query, or one per line. None if it is none of these.
 fn of_pairs(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
-    // Base64 may end so.
+    // Base64 may end with this.
     let stem = text.trim_end_matches('=');
     if !stem.contains('=') && !plain(stem).ends_with("verifyticket") {
         return None;
@@ -168,7 +168,7 @@ fn of_pairs(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
     Some(found.and_then(|found| if found.ticket.is_empty() { Err(NO_PAIR) } else { Ok(found) }))
 }
 
-/// What PHP's `serialize` makes of a ticket, alone or as the file caches of frameworks write it. `None`: it is none.
+/// The output of PHP's `serialize`, alone or in the file caches of frameworks. None if it is none of these.
 fn of_cache(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
     let serialized = |text: &str| of_value(&php::unserialize(text).ok_or(NO_CACHE)?, DEPTH_MAX).map_err(or(NO_CACHE));
     let text = text.strip_prefix("think_serialize:").unwrap_or(text);
@@ -195,7 +195,7 @@ fn of_php_file(text: &str) -> Result<FoundTicket, TicketFault> {
     match php::of_file(text) {
         Some(php::PhpContent::Value(value)) => of_value(&value, DEPTH_MAX).map_err(or(NO_PHP)),
         Some(php::PhpContent::Text(text)) if !text.starts_with("<?php") => match unwrap(text) {
-            // Behind an exit there is data, and nothing that needs an exit.
+            // After an exit there is data only, and no second exit.
             Ok(found) if !found.ticket.is_empty() => Ok(found),
             Err(fault) => Err(fault),
             Ok(_) => Err(NO_PHP),

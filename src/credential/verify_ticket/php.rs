@@ -1,20 +1,20 @@
-//! Values as PHP writes them down: `serialize`, `var_export`, and the files that hold one. Reads texts, lists and maps of
-//! them; numbers, switches and constants become null. Never runs anything, and takes nothing that is not whole.
+//! Reads values as PHP writes them: `serialize`, `var_export`, and PHP files that hold one. Reads texts, lists and
+//! maps; numbers, booleans and constants become null. Never runs any code, and refuses incomplete input.
 
 use serde_json::{Map, Value};
 
-/// Lists inside lists.
+/// How deep lists may be nested.
 const DEPTH_MAX: usize = 8;
 
-/// What a file of PHP holds.
+/// The content of a PHP file.
 pub(super) enum PhpContent<'t> {
-    /// What it returns.
+    /// The value that it returns.
     Value(Value),
-    /// What stands behind an exit.
+    /// The text after an exit.
     Text(&'t str),
 }
 
-/// The content of a file that begins with `<?php` and does nothing but hold a value.
+/// The content of a file that begins with `<?php` and only holds a value.
 pub(super) fn of_file(text: &str) -> Option<PhpContent<'_>> {
     let code = text.strip_prefix("<?php")?;
     if let Some((head, data)) = code.split_once("?>")
@@ -39,13 +39,13 @@ pub(super) fn of_file(text: &str) -> Option<PhpContent<'_>> {
     matches!(after_comments(reader.rest)?.trim(), "" | "?>").then_some(PhpContent::Value(value))
 }
 
-/// Whether it begins as `serialize` begins a text or a list.
+/// Whether it begins like a text or a list of `serialize`.
 pub(super) fn is_serialized(text: &str) -> bool {
     let rest = text.strip_prefix("s:").or_else(|| text.strip_prefix("a:"));
     rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The value of a text that `serialize` has made, or `igbinary_serialize` of one text (format 2, of up to 127 bytes).
+/// Reads the output of `serialize`, or of `igbinary_serialize` for one text (format 2, up to 127 bytes).
 pub(super) fn unserialize(text: &str) -> Option<Value> {
     if let Some(rest) = text.strip_prefix("\0\0\0\u{2}\u{11}") {
         let length = usize::from(*rest.as_bytes().first()?);
@@ -56,7 +56,7 @@ pub(super) fn unserialize(text: &str) -> Option<Value> {
     reader.rest.is_empty().then_some(value)
 }
 
-/// The code without blanks and comments before it; none if a comment does not end.
+/// The code after leading blanks and comments; none if a comment has no end.
 fn after_comments(code: &str) -> Option<&str> {
     let mut rest = code.trim_start();
     loop {
@@ -120,7 +120,7 @@ impl<'t> PhpReader<'t> {
         }
     }
 
-    /// The letter of a type; `N;` is whole.
+    /// The letter of a type. `N;` is complete.
     fn until_type(&mut self) -> Option<&'t str> {
         let (letter, rest) = self.rest.split_at_checked(1)?;
         self.rest = rest;
@@ -136,7 +136,7 @@ impl<'t> PhpReader<'t> {
             '"' => {
                 self.exactly("\"")?;
                 let text = self.until('"')?;
-                // A variable or an escape would make it another text.
+                // With a variable or an escape the text would be another one.
                 (!text.contains(['$', '\\'])).then(|| Value::String(text.to_owned()))
             }
             '[' => self.items("[", "]", deeper),
@@ -195,7 +195,7 @@ impl<'t> PhpReader<'t> {
     }
 }
 
-/// PHP's arrays are lists and maps in one: a map once there is a key that is a text.
+/// A PHP array is a list and a map in one: a map if there is a key that is a text.
 #[derive(Default)]
 struct List {
     fields: Map<String, Value>,
@@ -216,7 +216,7 @@ impl List {
         match (self.fields.is_empty(), self.items.is_empty()) {
             (true, _) => Value::Array(self.items),
             (false, true) => Value::Object(self.fields),
-            // A name beside numbers: which of the two would count?
+            // With names and numbers it is not clear which one counts.
             (false, false) => Value::Null,
         }
     }

@@ -13,7 +13,7 @@ use crate::secret_source::HIDDEN;
 pub struct ClientOptions {
     /// `https://api.weixin.qq.com` unless configured.
     pub base_url: String,
-    /// UpstreamFuture in place of `base_url`, in order of preference; none: `base_url` alone.
+    /// Called in place of `base_url`, in order of preference; none: `base_url` alone.
     pub hosts: Vec<String>,
     /// Extra root certificates (PEM), for a TLS-inspecting proxy of one's own.
     pub ca_file: Option<PathBuf>,

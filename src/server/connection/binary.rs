@@ -1,6 +1,6 @@
 //! The binary protocol on a connection: packets to batches, and SASL for those who must log in.
 //!
-//! Which of the two protocols a client speaks is told by its first byte, once and for all, as memcached does.
+//! As in memcached, the first byte of a client decides which of the two protocols it uses.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -13,7 +13,7 @@ use crate::server::ServerState;
 use crate::service::Context;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Which protocol the client speaks: its very first byte tells. The error is that it is not spoken here.
+    /// Decides by the client's first byte which protocol it uses; true for binary. An error if the listener does not allow it.
     pub(super) fn detect_protocol(&mut self, first_byte: u8) -> Result<bool, CloseReason> {
         if let Some(binary) = self.binary {
             return Ok(binary);
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let token = binary::plain(message).filter(|_| plain);
         let (user, password) = token.unwrap_or_default();
-        if let Some(wait) = self.wait_to_log_in(user, password, now) {
+        if let Some(wait) = self.take_login_turn(user, password, now) {
             return Some(Batch::LoginWaits(wait));
         }
         match self.log_in(user, password, now) {

@@ -263,12 +263,14 @@ async fn read(output_end: &mut pipe::Receiver, output: &mut Vec<u8>) {
     }
 }
 
-/// What is there already: a program that has left its group may keep the pipe open for ever.
+/// What is there already: a program that has left its group may keep the pipe open for ever. The pipe itself is asked, for
+/// the runtime may not have heard of the last words yet.
 fn take_rest(output_end: &pipe::Receiver, output: &mut Vec<u8>) {
     let mut piece = [0; PIECE_BYTES];
     while output.len() < OUTPUT_BYTES_MAX {
-        match output_end.try_read(&mut piece) {
+        match rustix::io::read(output_end, &mut piece) {
             Ok(read @ 1..) => keep(output, &piece[..read]),
+            Err(rustix::io::Errno::INTR) => {}
             _ => return,
         }
     }
@@ -311,6 +313,16 @@ mod tests {
         while !matches!(state(pid), None | Some('Z' | 'X')) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn last_words_that_the_runtime_has_not_heard_of_are_kept() {
+        let (output, mut said) = io::pipe().unwrap();
+        let output_end = pipe::Receiver::from_owned_fd(OwnedFd::from(output)).unwrap();
+        io::Write::write_all(&mut said, b"last words").unwrap();
+        let mut kept = Vec::new();
+        take_rest(&output_end, &mut kept);
+        assert_eq!(kept, b"last words");
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ fn one(folder: &Path, text: &[u8]) {
     assert_eq!(snapshot.by_name().len().min(1), snapshot.entries.len().min(1));
     store.save(&snapshot).unwrap_or_else(|error| panic!("{error}"));
     let LoadedState::Found(again) = store.load() else { panic!("what was saved is not found") };
-    assert!(again.entries == snapshot.entries && again.ledgers == snapshot.ledgers, "saved and loaded differ");
+    assert!(again.entries == snapshot.entries && again.usages == snapshot.usages, "saved and loaded differ");
 }
 
 fn write(file: &Path, text: &[u8]) {

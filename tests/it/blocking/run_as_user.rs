@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use super::*;
-use crate::support::run;
+use crate::support::{as_root, run};
 
 /// A user that every system has.
 const USER: &str = "nobody";
@@ -21,6 +21,7 @@ fn nix_user() -> (u32, u32) {
 
 /// A folder that others may pass through, as `/var/lib` is.
 fn open_folder() -> TempDir {
+    as_root();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
@@ -47,6 +48,7 @@ fn refused(folder: &Path, config: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn folders_that_the_start_makes_are_given_to_the_user() {
     let (wechat, folder) = (Wechat::start(), shared_folder());
     let node = Node::start_in(folder, &config(&wechat, "{folder}/a/b/state.json"), &["-u", USER]);
@@ -64,6 +66,7 @@ fn folders_that_the_start_makes_are_given_to_the_user() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_folder_that_was_there_before_is_not_given_away_and_the_start_says_what_to_do() {
     let (wechat, folder) = (Wechat::start(), open_folder());
     let said = refused(folder.path(), &config(&wechat, "{folder}/state.json"));
@@ -87,6 +90,7 @@ fn a_folder_that_was_there_before_is_not_given_away_and_the_start_says_what_to_d
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_state_file_of_another_user_is_not_given_away_and_the_start_says_what_to_do() {
     let (wechat, folder) = (Wechat::start(), open_folder());
     let (user, group) = nix_user();
@@ -99,12 +103,15 @@ fn a_state_file_of_another_user_is_not_given_away_and_the_start_says_what_to_do(
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_lock_file_of_another_user_is_named_before_the_state_cannot_be_written() {
     let (wechat, folder) = (Wechat::start(), open_folder());
     let (user, group) = nix_user();
     let config = config(&wechat, "{folder}/state.json");
     // Root has run it, and then only the state was given away.
-    let folder = Node::start_in(folder, &config, &[]).stop();
+    let node = Node::start_in(folder, &config, &[]);
+    wait_for("a token", || node.connect().get("access_token"));
+    let folder = node.stop();
     for name in ["", "state.json"] {
         chown(folder.path().join(name), Some(user), Some(group)).unwrap();
     }
@@ -122,6 +129,7 @@ fn a_lock_file_of_another_user_is_named_before_the_state_cannot_be_written() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn core_dumps_are_off_unless_they_are_asked_for() {
     let limit = |node: &Node| {
         let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();

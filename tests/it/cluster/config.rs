@@ -180,11 +180,11 @@ fn a_follower_by_http_prints_itself() {
          upstream_key_env = \"NODE_KEY\"\nnode = \"edge\"\n[[app]]\nappid = \"{APPID}\"\naliases = [\"access_token\"]\n"
     );
     let loaded = good(&file, &[]);
-    let Some(cluster::Options::Upstream(upstream)) = &loaded.config.credentials.cluster else {
+    let Some(cluster::Options::Leader(leader)) = &loaded.config.credentials.cluster else {
         panic!("{:?}", loaded.config.credentials.cluster)
     };
-    assert_eq!(upstream.urls, ["http://127.0.0.1:2130", "https://10.0.0.5:2130", "http://10.0.0.6:2130"]);
-    assert_eq!(upstream.key.as_ref().unwrap().read().unwrap().expose(), KEY);
+    assert_eq!(leader.urls, ["http://127.0.0.1:2130", "https://10.0.0.5:2130", "http://10.0.0.6:2130"]);
+    assert_eq!(leader.key.as_ref().unwrap().read().unwrap().expose(), KEY);
     assert!(loaded.config.credentials.apps[0].secret.is_absent());
     let warned = loaded.warnings.join("\n");
     assert!(warned.contains("in the clear on their way to 10.0.0.6") && !warned.contains("10.0.0.5"), "{warned}");
@@ -234,6 +234,7 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn an_app_without_a_secret_is_never_asked_for() {
     let wechat = Wechat::start();
     let config = format!(

@@ -162,6 +162,7 @@ impl Bench {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn the_script_does_what_the_rules_say() {
     let redis = Redis::start(&[]);
     let mut bench = Bench::new(&redis);

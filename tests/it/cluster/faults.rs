@@ -207,6 +207,7 @@ impl<'a> Group<'a> {
 
     /// Reads at all nodes until it is so.
     #[track_caller]
+    #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&mut Group<'a>) -> bool) {
         let begun = std::time::Instant::now();
         loop {

@@ -187,7 +187,7 @@ fn no_token_is_believed_to_live_longer_than_its_type_does() {
     let answer = String::from_utf8(client.ask(format!("mg access_token:{APPID} t\r\n"))).unwrap();
     let left_s: u64 = answer.trim().strip_prefix("HD t").unwrap().parse().unwrap();
     assert!((7_000..=7_800).contains(&left_s), "{left_s}");
-    wait_for("a warning", || follower.log().contains("lives longer than its type can").then_some(()));
+    wait_for("a warning", || follower.log().contains("a longer lifetime than this type can have").then_some(()));
 }
 
 #[test]
@@ -202,6 +202,7 @@ fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
     let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
     let renews = HttpNode { node: renewing(&wechat, sides[0]), address: sides[0] };
@@ -245,8 +246,9 @@ fn goes_together(renews: Command, follows: Command) {
 }
 
 #[test]
+#[ignore = "needs the version before"]
 fn this_version_and_the_one_before_follow_each_other() {
-    let (Some(renews), Some(follows)) = (tokencached_before(), tokencached_before()) else { return };
+    let (renews, follows) = (tokencached_before(), tokencached_before());
     goes_together(renews, tokencached());
     goes_together(tokencached(), follows);
 }

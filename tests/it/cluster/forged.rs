@@ -9,7 +9,7 @@ use crate::support::{APPID, Wechat};
 
 /// As the version before has counted, and this one did: in the clear.
 fn counts_in_the_clear(used: u64) -> String {
-    let unix_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let unix_ms = tokencached::clock::unix_ms();
     let index = |period_ms: i64| (unix_ms + 8 * 3_600_000) / period_ms;
     let meter = |period_ms| serde_json::json!({"index": index(period_ms), "used": used, "before": used});
     let (day, hour, minute) = (meter(86_400_000), meter(3_600_000), meter(60_000));
@@ -93,6 +93,7 @@ fn is_good(redis: &Redis, generation: u64) -> bool {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn forged_counts_keep_no_node_from_renewing_now_after_a_flush_or_after_a_restart() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -110,11 +111,12 @@ fn forged_counts_keep_no_node_from_renewing_now_after_a_flush_or_after_a_restart
     ground.renews();
     let counted = ground.group.members.iter_mut().map(|member| member.figure("calls_today")).max();
     assert!(counted < Some(20), "{counted:?}");
-    let said = "the calls counted in the shared state are not believed";
+    let said = "the call counts in the cluster store were rejected";
     assert!(ground.group.members.iter().any(|member| member.node.log().contains(said)));
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_forged_open_call_ends_no_live_token_and_costs_a_few_calls_at_most() {
     let (wechat, redis) = (settles_soon(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -145,6 +147,7 @@ fn a_forged_open_call_ends_no_live_token_and_costs_a_few_calls_at_most() {
 
 /// No lease could ever settle it.
 #[test]
+#[ignore = "needs redis-server"]
 fn a_forged_open_call_that_no_lease_can_settle_is_not_one() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -157,6 +160,7 @@ fn a_forged_open_call_that_no_lease_can_settle_is_not_one() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_generation_near_the_bound_is_refused_and_the_count_goes_on_from_the_sealed_one() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -185,6 +189,7 @@ fn a_generation_near_the_bound_is_refused_and_the_count_goes_on_from_the_sealed_
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn an_old_record_put_back_is_noticed_and_replaced_and_never_served() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -217,6 +222,7 @@ fn an_old_record_put_back_is_noticed_and_replaced_and_never_served() {
 
 /// Nobody asks for an hour: that was believed for as long as it lasted, past the end of the token.
 #[test]
+#[ignore = "needs redis-server"]
 fn a_forged_pause_does_not_outlast_the_token() {
     let (wechat, redis) = (short_lived(12), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -233,6 +239,7 @@ fn a_forged_pause_does_not_outlast_the_token() {
 
 /// The node that is told so would take the new token for one that is over, and serve the old one past its end.
 #[test]
+#[ignore = "needs redis-server"]
 fn a_forged_message_about_a_change_ends_no_token() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -260,6 +267,7 @@ fn a_forged_message_about_a_change_ends_no_token() {
 
 /// By it nodes find out whether they seal with one secret.
 #[test]
+#[ignore = "needs redis-server"]
 fn a_forged_word_of_the_secret_keeps_no_node_from_renewing_after_a_restart() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);
@@ -273,6 +281,7 @@ fn a_forged_word_of_the_secret_keeps_no_node_from_renewing_after_a_restart() {
 
 /// Whole records of whatever may stand in their fields; the same in every run.
 #[test]
+#[ignore = "needs redis-server"]
 fn whatever_stands_in_a_record_no_live_token_is_dropped_and_the_record_is_repaired() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let mut ground = Ground::new(&wechat, &redis);

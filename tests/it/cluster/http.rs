@@ -53,15 +53,8 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn of(urls: &[String]) -> LeaderOptions {
-    LeaderOptions {
-        urls: urls.to_vec(),
-        key: None,
-        key_origin: None,
-        ca_file: None,
-        timeout_ms: 10_000,
-        poll_every_ms: 1_000,
-        node: "follower".into(),
-    }
+    let options = LeaderOptions::at(urls.to_vec());
+    LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
 }
 
 fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
@@ -195,6 +188,7 @@ fn renew(wechat: &Wechat, side: &HttpNode, headers: &[&str]) -> (String, u64) {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let wechat = Wechat::short_lived(8);
     let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", "tickets = [\"jsapi\"]");
@@ -400,7 +394,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     for ca_file in [None, Some(stranger.file("ca.pem"))] {
         let mut follower = Follower::start(&there(ca_file));
         let said = follower.trouble("is not trusted");
-        assert!(said.advice.contains("upstream_ca_file"), "{said:?}");
+        assert!(said.advice.contains("leader_ca_file"), "{said:?}");
         assert!(follower.read(TAG).is_err());
     }
     for file in [tls.file("key.pem"), tls.file("missing.pem")] {
@@ -462,6 +456,7 @@ fn many_wishes_at_once_all_end() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_node_that_hangs_is_given_up_and_taken_up_again() {
     let wechat = Wechat::start();
     let other = node(&wechat);
@@ -628,6 +623,7 @@ fn whatever_rubbish_another_server_answers_nothing_of_it_is_served() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn one_that_tells_without_end_is_left_in_the_end() {
     // Each answer is sound, and there is always more.
     let answer = |number: usize, _: &str| {

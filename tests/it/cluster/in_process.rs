@@ -12,7 +12,7 @@ use tokencached::credential::App;
 use tokencached::credential::table::{Credential, CredentialState, Table};
 use tokencached::credential::{self, ClusterMembership, Env, state};
 use tokencached::platform::{CredentialType, mp};
-use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
+use tokencached::sandbox::{Call, Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::task::JoinHandle;
@@ -102,7 +102,7 @@ async fn agreed(nodes: &[Node], generation: u64) -> String {
 
 /// The one record there is, with its tag.
 fn tag(sandbox: &Sandbox, kind: &CredentialType) -> String {
-    let name = state::CredentialName::of(kind, "wx1", &sandbox.base_url());
+    let name = state::CredentialIdentity::of(kind, "wx1", &sandbox.base_url());
     format!("{}:{}:{}", name.endpoint, name.appid, name.base)
 }
 
@@ -132,6 +132,7 @@ async fn fifty_nodes_that_boot_at_once_make_one_call() {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn one_renews_and_the_others_follow_without_a_miss() {
     for kind in [&mp::CLASSIC, &mp::STABLE] {
         let (sandbox, store) = (sandbox(brisk()).await, memory());
@@ -160,6 +161,7 @@ async fn one_renews_and_the_others_follow_without_a_miss() {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn whoever_renews_may_be_killed() {
     let (sandbox, store) = (sandbox(brisk()).await, memory());
     let mut nodes = group(&sandbox, &store, &mp::CLASSIC, 3);
@@ -196,6 +198,7 @@ async fn without_the_store_a_stable_token_is_fetched_and_a_classic_one_is_not() 
 /// Only the last one to renew goes alone, near the end, and only if WeChat still takes the token: then nobody else has
 /// renewed it.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn with_the_store_gone_the_last_one_to_renew_goes_alone_and_the_others_never() {
     let (sandbox, store) = (sandbox(brisk()).await, memory());
     let nodes = group(&sandbox, &store, &mp::CLASSIC, 3);
@@ -243,6 +246,7 @@ async fn a_tampered_value_is_not_served_and_is_replaced_from_memory() {
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_node_with_another_secret_serves_nothing_of_theirs_and_says_so() {
     let (sandbox, store) = (sandbox(Options::default()).await, memory());
     let good = Node::start(&sandbox, &store, app("wx1", &mp::STABLE), 1);
@@ -256,6 +260,7 @@ async fn a_node_with_another_secret_serves_nothing_of_theirs_and_says_so() {
 
 /// Each would take what the other publishes for rubbish, and call in its turn.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn a_node_with_another_secret_ends_nobodys_classic_token() {
     let (sandbox, store) = (sandbox(brisk()).await, memory());
     let good = Node::start(&sandbox, &store, app("wx1", &mp::CLASSIC), 1);
@@ -274,6 +279,7 @@ async fn a_node_with_another_secret_ends_nobodys_classic_token() {
 
 /// Fault 55: after a failover two nodes may have published the same generation.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn two_values_of_one_generation_are_settled_by_one_more_call() {
     let options = Options { overlap_ms: Some(20_000), lifetime_s: 60, ..Options::default() };
     let (sandbox, store) = (sandbox(options).await, memory());
@@ -328,12 +334,20 @@ async fn a_node_without_a_secret_follows_and_its_report_is_looked_into_by_one_th
 }
 
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn calls_are_counted_for_all_nodes_together() {
     let (sandbox, store) = (sandbox(brisk()).await, memory());
     let nodes = group(&sandbox, &store, &mp::CLASSIC, 3);
     agreed(&nodes, 3).await;
     let counted = |node: &Node| node.credential().status(boot_ms()).calls_today;
-    until("one count", || nodes.iter().all(|node| counted(node) == calls(&sandbox))).await;
+    // Should midnight in UTC+8 fall into the test, the calls before it are yesterday's.
+    let day = |unix_ms: i64| (unix_ms + 8 * 3_600_000).div_euclid(86_400_000);
+    let made_today = || {
+        let (calls, today) = (sandbox.calls("wx1"), day(tokencached::clock::unix_ms()));
+        let is_counted = |call: &&Call| call.endpoint == Endpoint::Token && day(call.unix_ms) == today;
+        calls.recent.iter().filter(is_counted).count() as u64
+    };
+    until("one count", || nodes.iter().all(|node| counted(node) == made_today())).await;
 }
 
 /// The platform's own word is the one that counts.
@@ -352,6 +366,7 @@ async fn where_a_token_is_dead_and_the_count_says_that_nothing_is_left_the_platf
 
 /// With WeChat refusing, many nodes together call no more often than one.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn failures_put_all_nodes_off_together() {
     let (sandbox, store) = (sandbox(Options::default()).await, memory());
     sandbox.set_fault("wx1", InjectedFault::new(FaultKind::Errcode { errcode: -1, errmsg: "system error".into() }));
@@ -366,6 +381,7 @@ async fn failures_put_all_nodes_off_together() {
 
 /// All nodes were down for longer than a token lives: what the store still has is over.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn what_is_over_in_the_store_keeps_nobody_from_asking() {
     for kind in [&mp::CLASSIC, &mp::STABLE] {
         let (sandbox, store) = (sandbox(Options { lifetime_s: 2, ..Options::default() }).await, memory());
@@ -415,6 +431,7 @@ impl Clock for Off {
 
 /// As with real nodes, but here all that a node ever asks for the time is off.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn nodes_whose_wall_clocks_differ_renew_for_each_other() {
     let (sandbox, store) = (sandbox(brisk()).await, memory());
     let mut nodes: Vec<Node> = [(1, 1), (2, -1), (3, 30 * 24)]
@@ -436,6 +453,7 @@ async fn nodes_whose_wall_clocks_differ_renew_for_each_other() {
 
 /// WeChat fails for longer than a token lives, and all that nodes have seen alive is over when it is back.
 #[tokio::test]
+#[ignore = "waits for real time"]
 async fn an_outage_that_outlasts_the_token_is_got_over() {
     for kind in [&mp::CLASSIC, &mp::STABLE] {
         let (sandbox, store) = (sandbox(Options { lifetime_s: 3, ..brisk() }).await, memory());

@@ -9,6 +9,7 @@ use crate::support::redis::Redis;
 use scenario::Plan;
 
 #[test]
+#[ignore = "needs redis-server"]
 fn no_client_notices_that_the_node_which_renews_is_killed_every_few_seconds() {
     let redis = Redis::start(&[]);
     let outcome = scenario::run(&Plan {

@@ -1,6 +1,5 @@
 //! The store in a real Redis: what one node changes all others see, whatever becomes of the connection and the server.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,24 +25,10 @@ const NEVER_MS: u64 = 3_600_000;
 const PREFIX: &str = "tc";
 
 fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
-    let server = RedisOptions {
-        at: RedisAt::Unix(redis.socket()),
-        tls: None,
-        db: 0,
-        user: None,
-        password: None,
-        password_origin: None,
-        trusted_hosts: Vec::new(),
-        timeout_ms: 500,
-    };
-    StoreOptions {
-        server,
-        sealing: SecretSource::Fixed(Secret::new("a secret for tests only".into())),
-        sealing_origin: SecretOrigin::File(PathBuf::from("none")),
-        prefix: PREFIX.into(),
-        poll_every_ms,
-        node: "here".into(),
-    }
+    let server = RedisOptions { timeout_ms: 500, ..RedisOptions::at(RedisAt::Unix(redis.socket())) };
+    let sealing = SecretSource::Fixed(Secret::new("a secret for tests only".into()));
+    let options = StoreOptions::new(server, sealing, SecretOrigin::Inline);
+    StoreOptions { prefix: PREFIX.into(), poll_every_ms, node: "here".into(), ..options }
 }
 
 /// A node's part of the shared state: asks, and sees what comes.
@@ -183,6 +168,7 @@ fn calls_of<const N: usize>(redis: &Redis, commands: [&str; N]) -> [u64; N] {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn what_one_node_publishes_another_hears_at_once() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -206,6 +192,7 @@ fn what_one_node_publishes_another_hears_at_once() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn without_messages_changes_are_found_by_polling_and_messages_come_back() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -226,6 +213,7 @@ fn without_messages_changes_are_found_by_polling_and_messages_come_back() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_connection_that_listens_is_made_again_when_it_is_killed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -243,6 +231,7 @@ fn a_connection_that_listens_is_made_again_when_it_is_killed() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
     let mut redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0", "t1", "t2"], true);
@@ -270,6 +259,7 @@ fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
@@ -285,6 +275,7 @@ fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
     let redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0"], true);
@@ -305,6 +296,7 @@ fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_master_that_became_a_replica_is_of_no_use_until_it_is_one_again() {
     let port = free_port().to_string();
     let master = Redis::start(&["--port", &port, "--bind", "127.0.0.1"]);
@@ -326,6 +318,7 @@ fn a_master_that_became_a_replica_is_of_no_use_until_it_is_one_again() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
     let redis = Redis::start(&[]);
     let key = |name: &str| format!("{{{PREFIX}}}:{name}");
@@ -361,6 +354,7 @@ fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
     let redis = Redis::start(&[]);
     let mut renewing: Vec<Node> =
@@ -412,6 +406,7 @@ fn grant(nodes: &mut [Node], round: u64) -> (usize, oneshot::Sender<()>) {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_that_nobody_can_grant_fails_at_once() {
     let redis = Redis::start(&[]);
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
@@ -427,6 +422,7 @@ fn a_wish_that_nobody_can_grant_fails_at_once() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
     let mut redis = Redis::start(&[]);
     let mut renewing = Node::watching(&state(&redis, OFTEN_MS), &["t0"], true);
@@ -447,6 +443,7 @@ fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn twenty_thousand_records_are_brought_and_cost_one_question_a_poll() {
     const MANY: usize = 20_000;
     let redis = Redis::start(&[]);
@@ -470,6 +467,7 @@ fn twenty_thousand_records_are_brought_and_cost_one_question_a_poll() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_slow_reader_loses_nothing_and_the_redis_notices_nothing_of_it() {
     const MANY: usize = 2_000;
     let redis = Redis::start(&[]);
@@ -489,6 +487,7 @@ fn a_slow_reader_loses_nothing_and_the_redis_notices_nothing_of_it() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_user_with_these_rights_and_no_others_suffices() {
     let redis = Redis::start(&[]);
     let rules = ["on", ">word", "resetkeys", "~{tc}:*", "resetchannels", "&{tc}:*", "-@all"];
@@ -518,7 +517,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
-/// What docs/en/many-nodes.md names.
+/// What docs/en/cluster.md names.
 const RIGHTS: &[&str] = &[
     "+ping",
     "+role",

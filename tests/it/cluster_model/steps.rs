@@ -1,8 +1,8 @@
 //! What may happen next in a world, and what it leads to.
 //!
-//! A node's own steps are decided by `turn`, the store's by `Record::apply`; the rest is WeChat and bad luck.
+//! A node's own steps are decided by `node_rules`, the store's by `Record::apply`; the rest is WeChat and bad luck.
 
-use tokencached::cluster::node_rules::{self, NextStep, PublishResult};
+use tokencached::cluster::node_rules::{self, NextStep};
 use tokencached::cluster::record::NOBODY;
 use tokencached::cluster::{CallEnd, OpOutcome, Record};
 
@@ -411,20 +411,19 @@ fn publishes(world: &mut World, index: usize, flight: Flight, mint: Mint, way: W
     let Some(outcome) = ask(world, asked, way, broken) else {
         return Phase::LooksForItsValue(flight, mint);
     };
-    match node_rules::after_publish(outcome) {
-        PublishResult::No => world.adopt(index, broken),
-        PublishResult::Yes => {
-            let node = &mut world.nodes[index];
-            if node.generation > generation {
-                return Phase::Idle;
-            }
-            // It has taken over another node's meanwhile, which the store has forgotten.
-            let taken_over = node.generation == generation && node.value != mint;
-            (node.generation, node.value) = (generation, mint);
-            if taken_over {
-                return Phase::Doubts { generation };
-            }
-        }
+    if outcome != OpOutcome::Done {
+        world.adopt(index, broken);
+        return Phase::Idle;
+    }
+    let node = &mut world.nodes[index];
+    if node.generation > generation {
+        return Phase::Idle;
+    }
+    // It has taken over another node's meanwhile, which the store has forgotten.
+    let taken_over = node.generation == generation && node.value != mint;
+    (node.generation, node.value) = (generation, mint);
+    if taken_over {
+        return Phase::Doubts { generation };
     }
     Phase::Idle
 }

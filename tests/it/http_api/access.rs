@@ -183,6 +183,7 @@ fn people_log_in_with_a_key_that_stays_out_of_urls() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
     let wechat = Wechat::start();
     let side = HttpNode::keyed(&wechat, "", "");

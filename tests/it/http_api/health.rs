@@ -86,6 +86,7 @@ fn names_and_single_apps_are_for_the_right_to_status() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn the_server_is_ready_once_each_first_fetch_has_ended_and_stays_so() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));

@@ -1,13 +1,13 @@
 //! JS-SDK signatures beside a real headless Chromium: what is signed is what the page finds in `location.href`.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::HttpNode;
 use super::page::BROWSER;
-use crate::support::{APPID, Wechat, run_checked, wait_for};
+use crate::support::{APPID, Wechat, program, run_checked, wait_for};
 
 #[test]
+#[ignore = "needs node"]
 fn what_is_signed_is_what_a_real_browser_shows() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = root.join("target/node/node_modules");
@@ -16,7 +16,7 @@ fn what_is_signed_is_what_a_real_browser_shows() {
     let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
     let mut client = side.node.connect();
     let ticket = wait_for("the ticket", || client.get(&format!("jsapi_ticket:{APPID}")));
-    let mut command = Command::new("node");
+    let mut command = program("node");
     command.arg(root.join("tests/browser/signed_urls.js")).env("NODE_PATH", packages);
     command.env("PAGE", format!("http://{}/", side.address)).env("APP", APPID);
     command.env("TICKET", String::from_utf8(ticket).unwrap());

@@ -136,6 +136,7 @@ fn large_heads_and_bodies_are_not_taken() {
 }
 
 #[test]
+#[ignore = "waits for real time"]
 fn a_head_that_does_not_end_ends_the_connection() {
     let wechat = Wechat::start();
     let side = HttpNode::start(&wechat, "", "", "");

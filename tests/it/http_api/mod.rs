@@ -66,7 +66,7 @@ impl HttpNode {
         let node = Node::start_in(folder, &format!("{side}{}", wechat.config(server, app)), &[]);
         let address = wait_for("the side port", || {
             let log = node.log();
-            let rest = log.split("side=\"").nth(1)?;
+            let rest = log.split("http=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
         });
         HttpNode { node, address }
@@ -154,6 +154,7 @@ pub fn raw(address: SocketAddr, method: &str, path: &str, headers: &[&str], body
     exchange(&mut stream, method, path, headers, body)
 }
 
+#[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn exchange<S: Read + Write>(stream: &mut S, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     for line in headers {
@@ -198,6 +199,7 @@ impl Events {
 
     /// Reads until an event of that name comes that fits.
     #[track_caller]
+    #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
     pub fn wait(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut part = [0; 65536];
         let begun = std::time::Instant::now();

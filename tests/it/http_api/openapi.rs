@@ -1,18 +1,17 @@
 //! The description of the API is true: schemathesis sends what it allows and what it does not, and judges the answers.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
 use super::{API_HEADER, HttpNode, credential};
-use crate::support::{APPID, Wechat, run_checked, wait_for, write};
+use crate::support::{APPID, Wechat, program, run_checked, wait_for, write};
 
 fn schemathesis(side: &HttpNode, more: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = root.join("target/python/schemathesis");
     assert!(packages.join("schemathesis").is_dir(), "tests/run installs schemathesis below target/python");
-    let mut command = Command::new("python3");
+    let mut command = program("python3");
     command.arg("-m").arg("schemathesis.cli").arg("run").args(more);
     command.arg(format!("http://{}/v1/openapi.json", side.address));
     command.env("PYTHONPATH", packages).env("no_proxy", "*").current_dir(side.node.folder.path());
@@ -20,6 +19,7 @@ fn schemathesis(side: &HttpNode, more: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn schemathesis_finds_nothing_wrong() {
     let wechat = Wechat::start();
     let folder = tempfile::tempdir().unwrap();

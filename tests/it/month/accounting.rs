@@ -1,8 +1,8 @@
-//! The books: what each credential's readers saw, one read a second, exact and without sampling.
+//! The records: what each credential's readers got, one read a second, exact and without sampling.
 //!
-//! A credential shows a value, or makes readers wait, or has nothing, or nobody is there to ask; each such stretch is
-//! closed by the next, and its reads are counted by arithmetic. Only reads of a value that WeChat refuses are made one
-//! by one (`node.rs`), because each of them is answered with a report and a second read.
+//! A credential shows a value, or makes readers wait, or has no value, or the process is down. Each such period ends
+//! with the next one, and its reads are counted by arithmetic. Only reads of a value that WeChat refuses are made one
+//! by one (`node.rs`), because each of them is followed by a report and a second read.
 //!
 //! Pure: times come in as values.
 

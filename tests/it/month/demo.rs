@@ -49,7 +49,7 @@ impl Upstream for Line {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let text = self.exchange(&(kind.request)(&ask));
-            answer::token(kind, ask.appid, &[], 200, text.as_bytes())
+            answer::read_token(kind, ask.appid, &[], 200, text.as_bytes())
         })
     }
 
@@ -63,7 +63,7 @@ impl Upstream for Line {
         let call = kind.probe.map(|call| (call.api(), (call.request)(base_url, std::str::from_utf8(value).unwrap())));
         Box::pin(async move {
             let Some((api, request)) = call else { return Probe::Unknown };
-            answer::probe(api, 200, self.exchange(&request).as_bytes())
+            answer::read_probe(api, 200, self.exchange(&request).as_bytes())
         })
     }
 }

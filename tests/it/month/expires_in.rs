@@ -69,7 +69,7 @@ impl Upstream for Line {
             if fate == 2 {
                 return Err(Failure::transport(ask.appid, Delivery::Ambiguous, "lost"));
             }
-            answer::token(kind, ask.appid, &[], 200, text.as_bytes())
+            answer::read_token(kind, ask.appid, &[], 200, text.as_bytes())
         })
     }
 

@@ -1,7 +1,7 @@
 //! Our node in virtual time: the real table and the real refresher, what befalls them, and their readers.
 //!
-//! One task, the director, lets things happen at their true time; a task a credential listens for what is published and
-//! keeps the read_records. A process is ended by its token, as a signal does, or by dropping it where it stands.
+//! One task, the director, makes events happen at their true time. One task per credential listens for published values
+//! and keeps the records. A process is ended by its token, as a signal does, or by dropping it at any point.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -243,7 +243,7 @@ impl Sim {
         self.table.lock().clone()
     }
 
-    /// Enters in the read_records what the credential shows now.
+    /// Records what the credential shows now.
     fn turn(self: &Arc<Self>, slot: usize, credential: Option<&Credential>) {
         let t = self.clocks.t();
         let next = credential.map_or(Shown::Down, |credential| self.shown(credential));
@@ -379,7 +379,7 @@ impl Sim {
         accepted
     }
 
-    /// A real read through the table must find what the read_records say.
+    /// A real read through the table must find what the records say.
     fn sample(&self, rng: &mut fastrand::Rng) {
         let Some(table) = self.table() else { return };
         for _ in 0..SAMPLED {

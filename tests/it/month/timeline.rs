@@ -1,4 +1,5 @@
-//! What happens to everybody alike: the weather between us and WeChat, revoked tokens, a foreign writer, the node's own mishaps.
+//! What happens to all credentials: outages between us and WeChat, revoked tokens, a foreign writer, faults of the
+//! node.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! WeChat behind its weather, as the refresher sees it: the sandbox's rules in place of a network.
+//! WeChat with its outages, as the refresher sees it: the sandbox's rules instead of a network.
 //!
 //! The request is the one the kind makes, the answer is read as from the network; in between, a call may be lost on the
 //! way there, on the way back, or arrive after its sender has given up or died.
@@ -20,7 +20,7 @@ use super::timeline::{CallOutcome, DAY, HOUR, Reply, Timeline, true_now};
 /// The simulated platform and what is counted of it.
 pub struct Wechat {
     pub world: World,
-    /// Its own, so that what befalls the node does not depend on how often it calls.
+    /// Its own, so that what happens to the node does not depend on how often it calls.
     rng: fastrand::Rng,
     /// Slots by kind and app.
     slots: HashMap<(&'static str, String), usize>,
@@ -63,13 +63,13 @@ impl Wechat {
     }
 }
 
-/// A call under way; also one that is dropped half-way is counted off.
-struct Flight<'a> {
+/// A running call. It is also counted as ended if it is dropped.
+struct RunningCall<'a> {
     sim: &'a Sim,
     slot: usize,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         self.sim.wechat.lock().lines[self.slot].in_flight -= 1;
     }
@@ -87,9 +87,9 @@ impl Upstream for Network {
     ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
             let slot = self.slot(kind, ask.appid);
-            let _flight = self.take_off(slot, false);
+            let _flight = self.count_call(slot, false);
             match self.exchange(slot, &(kind.request)(&ask), deadline).await {
-                Reply::Http(status, text) => answer::token(kind, ask.appid, &[], status, text.as_bytes()),
+                Reply::Http(status, text) => answer::read_token(kind, ask.appid, &[], status, text.as_bytes()),
                 Reply::Lost(sent) => Err(Failure::transport(ask.appid, sent, "lost")),
             }
         })
@@ -107,12 +107,12 @@ impl Upstream for Network {
             let owner = rules::ApiRequest::DomainIp { token: Some(value.to_owned()) };
             let Some(appid) = self.0.wechat.lock().world.app_of(&owner) else { return Probe::Unknown };
             let slot = self.slot(kind, &appid);
-            let _flight = self.take_off(slot, true);
+            let _flight = self.count_call(slot, true);
             let Reply::Http(status, text) = self.exchange(slot, &(call.request)(base_url, value), deadline).await
             else {
                 return Probe::Unknown;
             };
-            let probe = answer::probe(call.api(), status, text.as_bytes());
+            let probe = answer::read_probe(call.api(), status, text.as_bytes());
             if matches!(probe, Probe::Dead(_)) {
                 self.0.read_records.lock()[slot].known_dead = Some((value.to_owned(), self.0.clocks.t()));
             }
@@ -127,7 +127,7 @@ impl Network {
     }
 
     /// Counts the call.
-    fn take_off(&self, slot: usize, probe: bool) -> Flight<'_> {
+    fn count_call(&self, slot: usize, probe: bool) -> RunningCall<'_> {
         let t = self.0.clocks.t();
         let fine = self.0.is_fine(slot, t);
         let mut wechat = self.0.wechat.lock();
@@ -142,7 +142,7 @@ impl Network {
         counts.fine_calls += u64::from(fine && !probe);
         counts.most_a_day = counts.most_a_day.max(line.day_calls);
         counts.most_in_flight = counts.most_in_flight.max(line.in_flight);
-        Flight { sim: &self.0, slot }
+        RunningCall { sim: &self.0, slot }
     }
 
     /// There and back. What has been sent arrives, whatever becomes of its sender.
@@ -231,9 +231,11 @@ pub fn parse(request: &HttpRequest) -> rules::ApiRequest {
             rules::ApiRequest::Stable { grant_type, appid, secret, force }
         }
         "cgi-bin/gettoken" => rules::ApiRequest::Wecom { corpid: get("corpid"), secret: get("corpsecret") },
-        "cgi-bin/ticket/getticket" => rules::ApiRequest::Ticket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/getticket" => {
+            rules::ApiRequest::Ticket { token: get("access_token"), ticket_type: get("type") }
+        }
         "cgi-bin/get_jsapi_ticket" => rules::ApiRequest::CorpTicket { token: get("access_token") },
-        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), kind: get("type") },
+        "cgi-bin/ticket/get" => rules::ApiRequest::AgentTicket { token: get("access_token"), ticket_type: get("type") },
         "cgi-bin/get_api_domain_ip" => rules::ApiRequest::DomainIp { token: get("access_token") },
         other => panic!("the simulated month has no {other}"),
     }

@@ -1,12 +1,11 @@
 //! A disk that fails on demand, for a real server: a library that its calls go through (`disk.c`).
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::run_checked;
+use super::{program, run_checked};
 
 /// A server started with these variables has a disk with the faults of this file.
 pub struct Disk {
@@ -54,9 +53,7 @@ fn library() -> &'static Path {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/disk.c");
         let (new, library) = (folder.join(format!("disk-{}.so", std::process::id())), folder.join("disk.so"));
-        run_checked(
-            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source),
-        );
+        run_checked(program("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source));
         std::fs::rename(&new, &library).unwrap();
         library
     })

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::run_checked;
+use super::{program, run_checked};
 
 /// A network that nobody else has. It is gone with the last process and socket in it.
 pub struct Namespace {
@@ -19,7 +18,7 @@ impl Namespace {
             #[expect(deprecated, reason = "unsafe is another flag, not this one")]
             rustix::thread::unshare(UnshareFlags::NEWNET)
                 .unwrap_or_else(|error| panic!("a network namespace: {error}; this test has to run as root"));
-            run_checked(Command::new("ip").args(["link", "set", "lo", "up"]));
+            run_checked(program("ip").args(["link", "set", "lo", "up"]));
             File::open("/proc/thread-self/ns/net").unwrap()
         });
         Namespace { file: file.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) }
@@ -61,6 +60,6 @@ impl Namespace {
     }
 
     fn ip(&self, words: &[&str]) {
-        self.inside(|| run_checked(Command::new("ip").args(words)));
+        self.inside(|| run_checked(program("ip").args(words)));
     }
 }

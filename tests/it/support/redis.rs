@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use super::{run, wait_for, write};
+use super::{program, wait_for, write};
 
 /// A redis-server process. Killed when dropped.
 pub struct Redis {
@@ -67,7 +67,7 @@ impl Redis {
     pub fn start_again(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let child = Command::new("redis-server")
+        let child = program("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--dir")
             .arg(self.folder.path())
@@ -101,8 +101,7 @@ impl Redis {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(run(Command::new("kill").args([&format!("-{name}"), &pid])).0.success());
+        super::signal(self.child.as_ref().unwrap().id(), name);
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -187,7 +186,7 @@ impl Sentinel {
         );
         let file = write(folder.path(), "sentinel.conf", &settings);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("redis-server")
+        let child = program("redis-server")
             .arg(file)
             .arg("--sentinel")
             .stdin(Stdio::null())
@@ -201,7 +200,7 @@ impl Sentinel {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()])).0.success());
+        super::signal(self.child.id(), name);
     }
 
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tempfile::TempDir;
 
 use super::redis::{Authority, free_port};
-use super::{run, run_checked, wait_for, write};
+use super::{needs, run, run_checked, wait_for, write};
 
 /// What the tests' user of a server has for a password.
 pub const PASSWORD: &str = "hunter22-of-sql";
@@ -54,7 +54,7 @@ fn folder_for(user: &str) -> TempDir {
 
 fn own(path: &Path, user: &str) {
     if rustix::process::geteuid().is_root() {
-        run_checked(Command::new("chown").args(["-R", user]).arg(path));
+        run_checked(crate::support::program("chown").args(["-R", user]).arg(path));
     }
 }
 
@@ -124,6 +124,10 @@ impl Server {
     }
 
     fn stopped_in(kind: DatabaseType, folder: PathBuf, own: Option<TempDir>, arguments: &[&str]) -> Server {
+        needs(match kind {
+            DatabaseType::MariaDb => "mariadbd",
+            DatabaseType::Postgres => "postgres",
+        });
         let path = folder.display().to_string();
         let data = format!("{path}/data");
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -165,7 +169,7 @@ impl Server {
         }
         serve.extend(arguments.iter().map(|argument| argument.replace("{folder}", &path)));
         let make: Vec<String> = as_user(kind.user()).into_iter().chain(make).collect();
-        run_checked(Command::new(&make[0]).args(&make[1..]).current_dir(&folder));
+        run_checked(crate::support::program(&make[0]).args(&make[1..]).current_dir(&folder));
         Server { kind, watchdog: None, folder, port, arguments: serve, _own: own }
     }
 
@@ -176,7 +180,7 @@ impl Server {
             (Some(_), DatabaseType::MariaDb) => ("", "KILL"),
             (Some(_), DatabaseType::Postgres) => ("", "QUIT"),
         };
-        let watchdog = Command::new("sh")
+        let watchdog = crate::support::program("sh")
             .arg("-c")
             .arg(WATCHDOG_SCRIPT)
             .arg("watchdog")
@@ -227,7 +231,7 @@ impl Server {
     pub fn client(&self, database: &str) -> Command {
         match self.kind {
             DatabaseType::MariaDb => {
-                let mut command = Command::new("mariadb");
+                let mut command = crate::support::program("mariadb");
                 command.args(["--no-defaults", "--user=root", "-N", "-B", "--raw"]);
                 command.arg(format!("--socket={}/mysqld.sock", self.folder.display()));
                 command.args((!database.is_empty()).then(|| format!("--database={database}")));
@@ -235,7 +239,7 @@ impl Server {
                 command
             }
             DatabaseType::Postgres => {
-                let mut command = Command::new(postgres_program("psql"));
+                let mut command = crate::support::program(postgres_program("psql"));
                 // In a test's own database as the user whose tables they are to be.
                 let (user, database) =
                     if database.is_empty() { ("root", "postgres") } else { ("tokencached", database) };
@@ -345,7 +349,7 @@ impl Store {
     pub fn ask(&self, statement: &str) -> String {
         match self {
             Store::Sqlite(folder) => {
-                let mut command = Command::new("sqlite3");
+                let mut command = crate::support::program("sqlite3");
                 command.args(["-batch", "-cmd", ".timeout 20000"]).arg(folder.path().join("site.db")).arg(statement);
                 run_checked(&mut command).trim_end_matches('\n').to_owned()
             }
@@ -360,7 +364,7 @@ impl Store {
     pub fn hold(&self, statement: &str) -> Lock {
         let (mut command, begin) = match self {
             Store::Sqlite(folder) => {
-                let mut command = Command::new("sqlite3");
+                let mut command = crate::support::program("sqlite3");
                 command.args(["-batch", "-cmd", ".timeout 20000"]).arg(folder.path().join("site.db"));
                 (command, "BEGIN IMMEDIATE;")
             }

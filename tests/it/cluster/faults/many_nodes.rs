@@ -24,6 +24,7 @@ fn boot_at_once(endpoint: &str) -> u64 {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn fifty_nodes_that_boot_on_an_empty_redis_make_one_call() {
     assert_eq!((boot_at_once(CLASSIC), boot_at_once(STABLE)), (1, 1));
 }
@@ -38,6 +39,7 @@ fn with_clock(plan: &Plan, off: &str) -> crate::support::Node {
 
 /// Each of three serves and renews, whatever its clock says, and each renews alone when the others are gone.
 #[test]
+#[ignore = "needs redis-server"]
 fn nodes_whose_clocks_are_hours_off_serve_and_renew_as_others_do() {
     let (wechat, redis) = (short_lived(12), Redis::start(&[]));
     let plan = Plan::new(&wechat, &redis.url(), CLASSIC);

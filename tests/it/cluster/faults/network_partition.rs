@@ -68,6 +68,7 @@ fn wait_for_replica(side: &Side, value: &str) {
 /// Both sides renew. When the network is whole again there are two tokens of one number, and one more call settles it.
 /// Nobody is given a token that WeChat refuses, but for as long as that call's answer is on its way.
 #[test]
+#[ignore = "needs root"]
 fn both_sides_of_a_split_network_renew_and_end_on_one_token_when_it_heals() {
     let wechat = settles_soon();
     let (here, there, mut group) = both(&wechat);
@@ -79,7 +80,7 @@ fn both_sides_of_a_split_network_renew_and_end_on_one_token_when_it_heals() {
     group.until_said(&[2, 3], "tokens are served from memory");
     there.redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     there.master.lead(To::Tcp(at(THERE)));
-    group.until_said(&[2, 3], "the shared state answers again");
+    group.until_said(&[2, 3], "the cluster store is reachable again");
     group.kill_tokens_and_tell(0);
     group.members[2].report();
     group.until("a new token on both sides", |group| {
@@ -115,6 +116,7 @@ fn both_sides_of_a_split_network_renew_and_end_on_one_token_when_it_heals() {
 
 /// The side without a Redis serves what it has, calls nobody, and has the other's token when the network is whole.
 #[test]
+#[ignore = "needs root"]
 fn a_side_without_a_redis_serves_the_old_token_and_takes_the_new_one_when_the_network_heals() {
     let wechat = super::short_lived(24);
     let (here, _there, mut group) = both(&wechat);

@@ -23,6 +23,7 @@ fn others_renew(group: &mut Group, first: &str, holder: usize) -> String {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_holder_that_sleeps_in_mid_call_is_refused_when_it_wakes_and_one_more_call_settles_it() {
     let (wechat, redis) = (settles_soon(), Redis::start(&[]));
     let proxy = Proxy::to_tcp(wechat.addr());
@@ -46,6 +47,7 @@ fn a_holder_that_sleeps_in_mid_call_is_refused_when_it_wakes_and_one_more_call_s
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_holder_that_sleeps_before_its_call_makes_none_when_it_wakes() {
     let (wechat, redis) = (settles_soon(), Redis::start(&[]));
     let proxy = Proxy::to_unix(&redis.socket());

@@ -12,7 +12,7 @@ pub struct TlsOptions {
     pub min_version: TlsVersion,
 }
 
-/// What is asked of clients; with the authorities that count.
+/// Whether clients show certificates; with the file of the authorities that sign them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
     Ignored,
@@ -20,7 +20,7 @@ pub enum ClientCertificates {
     Required(PathBuf),
 }
 
-/// The least version of TLS.
+/// The lowest version of TLS that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
     Tls12,

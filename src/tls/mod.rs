@@ -2,6 +2,8 @@
 //!
 //! Never logs a key, and never falls back to plain text.
 
+mod options;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +19,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use self::options::TlsOptions as Files;
+pub use self::options::{ClientCertificates, TlsOptions, TlsVersion};
 use crate::access::CertificateName;
 use crate::files;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
-use crate::tls::{ClientCertificates, TlsOptions as Files, TlsVersion};
 
 /// Certificates of the common authorities are renewed a month before their end.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
@@ -62,7 +65,7 @@ impl Tls {
 }
 
 /// The names in the certificate that the client has shown, which was verified in the handshake.
-pub(super) fn names<S>(stream: &TlsStream<S>) -> Vec<CertificateName> {
+pub(crate) fn names<S>(stream: &TlsStream<S>) -> Vec<CertificateName> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     chain.first().map(|certificate| names_in(certificate)).unwrap_or_default()
 }
@@ -144,7 +147,7 @@ fn warn_if_expiring(path: &Path, chain: &[CertificateDer<'_>]) {
     let left_s = certificate.validity().not_after.timestamp() - crate::clock::unix_ms() / 1000;
     if left_s < EXPIRES_SOON_S {
         let days_left = left_s.div_euclid(86_400);
-        tracing::warn!(path = %path.display(), days_left, "the certificate for TLS expires soon, or has already");
+        tracing::warn!(path = %path.display(), days_left, "the TLS certificate expires soon or has expired");
     }
 }
 

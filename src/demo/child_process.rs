@@ -1,6 +1,6 @@
-//! A process of the demo's own: started so that it cannot outlive the demo, heard line by line, ended, started again.
+//! A process that the demo starts, reads the output of, ends and starts again; it cannot outlive the demo.
 //!
-//! Says nothing to people and does not know what its process is for.
+//! Never prints anything, and never knows what the process is for.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -13,38 +13,39 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
 
-/// How long processes have to end when they are asked to.
-const END_WAIT: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long processes have to end after they were asked to.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// What is heard of the process with that index.
+/// What has happened to the process with that index.
 #[derive(Debug)]
-pub enum Said {
+pub enum ProcessEvent {
+    /// It has written a line.
     Line(usize, String),
     /// It has closed its output: it has ended, or is about to.
     Ended(usize),
 }
 
-pub struct Part {
+pub struct ChildProcess {
     pub name: String,
     index: usize,
     command: Vec<OsString>,
-    /// For what it was last started as.
+    /// Of the process that was started last.
     pub pid: u32,
     child: Option<Child>,
-    /// When it is to be started again.
-    pub again: Option<Instant>,
+    /// When it is started again.
+    pub restart_at: Option<Instant>,
 }
 
-impl Part {
-    pub fn new(index: usize, name: impl Into<String>, command: Vec<OsString>) -> Part {
-        Part { name: name.into(), index, command, pid: 0, child: None, again: None }
+impl ChildProcess {
+    pub fn new(index: usize, name: impl Into<String>, command: Vec<OsString>) -> ChildProcess {
+        ChildProcess { name: name.into(), index, command, pid: 0, child: None, restart_at: None }
     }
 
-    /// Starts it. What it writes goes to `said`.
+    /// Starts it. What it writes goes to `events`.
     ///
-    /// To be called from the main thread: a process started so ends with the thread that has started it.
-    pub fn start(&mut self, said: &UnboundedSender<Said>) -> Result<(), String> {
+    /// To be called from the main thread: the process ends when the thread that has started it ends.
+    pub fn start(&mut self, events: &UnboundedSender<ProcessEvent>) -> Result<(), String> {
         let fault = |error| format!("{} cannot be started: {error}", self.name);
         let (output, input) = std::io::pipe().map_err(fault)?;
         let this = std::env::current_exe().map_err(fault)?;
@@ -52,30 +53,30 @@ impl Part {
         command.arg("tied").arg(std::process::id().to_string()).args(&self.command).env_clear();
         let kept = ["PATH", "RUST_LOG"].map(|name| (name, std::env::var_os(name)));
         command.envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        // In a group of its own: Ctrl-C is for the demo, which then ends the others in order.
+        // In a process group of its own: Ctrl-C goes to the demo alone, which then ends the others in order.
         command.process_group(0).stdin(Stdio::null());
         command.stdout(input.try_clone().map_err(fault)?).stderr(input);
         let child = command.spawn().map_err(fault)?;
-        // Its ends of the pipe are the child's alone now.
+        // Close this process's copies of the pipe's writing end.
         drop(command);
-        (self.pid, self.child, self.again) = (child.id(), Some(child), None);
-        let (index, said) = (self.index, said.clone());
-        std::thread::spawn(move || listen(output, index, &said));
+        (self.pid, self.child, self.restart_at) = (child.id(), Some(child), None);
+        let (index, events) = (self.index, events.clone());
+        std::thread::spawn(move || read_lines(output, index, &events));
         Ok(())
     }
 
-    /// Takes note of its end; waits for it no longer than it takes.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    /// Waits for the end of a process that has closed its output, and forgets it.
+    pub fn reap(&mut self) -> Option<ExitStatus> {
         self.child.take()?.wait().ok()
     }
 
-    pub fn runs(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     fn ask_to_end(&mut self) {
-        // Not one that is gone: its number may be another's by now.
-        if self.runs()
+        // Not if it has ended: its pid may belong to another process by now.
+        if self.is_running()
             && let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?))
         {
             let _ = kill_process(pid, Signal::TERM);
@@ -90,33 +91,33 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// Ends these: asks, and kills what does not listen.
-pub async fn end(parts: &mut [Part]) {
-    parts.iter_mut().for_each(Part::ask_to_end);
-    let until = Instant::now() + END_WAIT;
-    while parts.iter_mut().any(Part::runs) && Instant::now() < until {
-        sleep(LOOK_EVERY).await;
+/// Ends these processes: asks them to end, and kills those that do not.
+pub async fn end(parts: &mut [ChildProcess]) {
+    parts.iter_mut().for_each(ChildProcess::ask_to_end);
+    let until = Instant::now() + END_TIMEOUT;
+    while parts.iter_mut().any(ChildProcess::is_running) && Instant::now() < until {
+        sleep(POLL_EVERY).await;
     }
-    parts.iter_mut().for_each(Part::kill);
+    parts.iter_mut().for_each(ChildProcess::kill);
 }
 
-fn listen(output: impl Read, index: usize, said: &UnboundedSender<Said>) {
+fn read_lines(output: impl Read, index: usize, events: &UnboundedSender<ProcessEvent>) {
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();
     while matches!(lines.read_until(b'\n', &mut line), Ok(read) if read > 0) {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
-        if said.send(Said::Line(index, text)).is_err() {
+        if events.send(ProcessEvent::Line(index, text)).is_err() {
             return;
         }
     }
-    let _ = said.send(Said::Ended(index));
+    let _ = events.send(ProcessEvent::Ended(index));
 }
 
 /// The first of these programs that is on PATH.

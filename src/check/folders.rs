@@ -1,7 +1,7 @@
-//! Folders and groups that the server will need: those of the state file, of Unix sockets, of the files of sinks. Looks,
-//! and makes or changes nothing.
+//! The folders and groups that the server needs: for the state file, Unix sockets, the files of sinks.
 //!
-//! `check` is often run by hand, by somebody else than the service: what is missing is a warning, never a refusal.
+//! Never makes or changes anything, and never refuses: `check` is often run by another user than the service, so what is
+//! missing is a warning.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,13 +18,13 @@ use crate::server::ListenAt;
 use crate::sink::options::{SinkEntry, SinkTo};
 use crate::{process, unit};
 
-/// Folders of one sink that are spoken of; sites with a folder an app have thousands.
+/// How many folders of a sink are named; a site with a folder for each app may have thousands.
 const FOLDERS_MAX: usize = 5;
-/// What the shipped unit makes for the service at its start.
+/// The folders that the shipped unit makes for the service at its start.
 const OF_SHIPPED_UNIT: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
 
-/// All of them.
-pub fn judge(config: &Config, report: &mut CheckReport) {
+/// Examines all of them.
+pub fn examine(config: &Config, report: &mut CheckReport) {
     state(config, report);
     for listener in config.listeners() {
         if let ListenAt::Unix { path, group, .. } = &listener.at {
@@ -37,14 +37,14 @@ pub fn judge(config: &Config, report: &mut CheckReport) {
     sink_files(config, report);
 }
 
-/// Whether the state file can be kept. Without it the server runs, and fetches every token anew at each start.
+/// Whether the state file can be written. Without it the server runs, and fetches every token again at each start.
 fn state(config: &Config, report: &mut CheckReport) {
     let Some(path) = config.credentials.state_path.as_deref().filter(|_| !config.credentials.apps.is_empty()) else {
         return;
     };
     let folder = folder_of(path);
-    let (shown, who) = (folder.display(), own_name());
-    let unless = "otherwise tokens are kept in memory only, and fetched anew at each start";
+    let (shown, who) = (folder.display(), process_user());
+    let unless = "otherwise tokens are kept in memory only, and fetched again at each start";
     let Err(errno) = may_write(folder) else {
         return state_owner(path, report);
     };
@@ -56,10 +56,9 @@ fn state(config: &Config, report: &mut CheckReport) {
                 return;
             }
             format!(
-                "the state folder {shown} is not there, and {who}, as whom this process runs, may not make it in {}: {}; \
-                 {unless}",
+                "the state folder {shown} is not there, and this process's user {who} may not make it in {}: {}; {unless}",
                 above.display(),
-                making(folder, "700", Some(&who))
+                how_to_make(folder, "700", Some(&who))
             )
         }
         Errno::ROFS => format!(
@@ -69,23 +68,23 @@ fn state(config: &Config, report: &mut CheckReport) {
             unit::writable(folder).join(" ")
         ),
         _ => format!(
-            "{who}, as whom this process runs, may not write in the state folder {shown}{}: name under [state] a path in a \
+            "this process's user {who} may not write in the state folder {shown}{}: name under [state] a path in a \
              folder of its own, {}; under systemd leave path out, so that the unit's StateDirectory= counts; {unless}",
             owner_of(folder),
-            making(Path::new("/var/lib/tokencached"), "700", Some(&who))
+            how_to_make(Path::new("/var/lib/tokencached"), "700", Some(&who))
         ),
     };
-    say(folder, text, report);
+    report_folder(folder, text, report);
 }
 
-/// A state file of somebody else's is not trusted, but for root.
+/// A state file that belongs to another user is not trusted, except by root.
 fn state_owner(path: &Path, report: &mut CheckReport) {
     let Ok(found) = std::fs::symlink_metadata(path) else { return };
     if !geteuid().is_root() && found.uid() != geteuid().as_raw() {
-        let (shown, who) = (path.display(), own_name());
+        let (shown, who) = (path.display(), process_user());
         report.warn(format!(
-            "the state file {shown}{} is not of {who}, as whom this process runs, and would be set aside: name another \
-             path under [state], or give the file and its lock to {who}",
+            "the state file {shown}{} does not belong to this process's user {who}, and would be set aside: name \
+             another path under [state], or give the file and its lock to {who}",
             owner_of(path)
         ));
     }
@@ -99,20 +98,20 @@ fn socket(path: &Path, report: &mut CheckReport) {
     let text = match errno {
         Errno::NOENT => format!(
             "the folder {shown} of the socket {socket} is not there, and without it the server does not start: {}",
-            making(folder, "755", None)
+            how_to_make(folder, "755", None)
         ),
         _ => format!(
-            "{}, as whom this process runs, may not make the socket {socket}: {}{}; the server does not start then. Name \
+            "this process's user {} may not make the socket {socket}: {}{}; the server does not start then. Name \
              a path in a folder of its own: under systemd /run/tokencached/NAME with RuntimeDirectory=tokencached",
-            own_name(),
+            process_user(),
             io::Error::from(errno),
             owner_of(folder)
         ),
     };
-    say(folder, text, report);
+    report_folder(folder, text, report);
 }
 
-/// Whether a socket can be given to that group: root may give it to any, others to one they are in.
+/// Whether a socket can be given to that group: root may use any group, other users those they are in.
 fn socket_group(path: &Path, group: &str, report: &mut CheckReport) {
     let socket = path.display();
     match process::group_id(group) {
@@ -127,9 +126,9 @@ fn socket_group(path: &Path, group: &str, report: &mut CheckReport) {
                 ));
             } else if !is_ours {
                 report.warn(format!(
-                    "{}, as whom this process runs, cannot give the socket {socket} to the group {group}, and the server \
+                    "this process's user {} cannot give the socket {socket} to the group {group}, and the server \
                      does not start then: {}",
-                    own_name(),
+                    process_user(),
                     unit::group_advice(group)
                 ));
             }
@@ -164,8 +163,8 @@ fn sink_files(config: &Config, report: &mut CheckReport) {
     }
 }
 
-/// Run by hand, it cannot know about a folder that systemd makes for the service alone.
-fn say(folder: &Path, text: String, report: &mut CheckReport) {
+/// A note for a folder that systemd makes when the service starts, otherwise a warning.
+fn report_folder(folder: &Path, text: String, report: &mut CheckReport) {
     let by_systemd = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY"].iter().any(|name| std::env::var_os(name).is_some());
     let of_unit = OF_SHIPPED_UNIT.iter().any(|own| folder.starts_with(own));
     match unit::made_by(folder).filter(|_| of_unit && !by_systemd) {
@@ -177,8 +176,8 @@ fn say(folder: &Path, text: String, report: &mut CheckReport) {
     }
 }
 
-/// How a folder comes into being that is not there.
-fn making(folder: &Path, mode: &str, owner: Option<&str>) -> String {
+/// How to make a folder that is not there.
+fn how_to_make(folder: &Path, mode: &str, owner: Option<&str>) -> String {
     let owner = owner.map(|owner| format!("-o {owner} ")).unwrap_or_default();
     let command = format!("install -d -m {mode} {owner}{}", unit::shell_word(folder.as_os_str()));
     match unit::made_by(folder) {
@@ -200,17 +199,17 @@ fn may_write(folder: &Path) -> Result<(), Errno> {
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
 }
 
-/// Whose it is, if that can be seen.
+/// The owner and mode, if they can be read.
 fn owner_of(path: &Path) -> String {
     let found = std::fs::symlink_metadata(path);
-    found.map_or(String::new(), |found| format!(" (of {}, mode {:04o})", name_of(found.uid()), found.mode() & 0o7777))
+    found.map_or(String::new(), |found| format!(" (of {}, mode {:04o})", user_name(found.uid()), found.mode() & 0o7777))
 }
 
-fn own_name() -> String {
-    name_of(geteuid().as_raw())
+fn process_user() -> String {
+    user_name(geteuid().as_raw())
 }
 
-/// A user's name; a number where there is none, as chown takes it.
-fn name_of(uid: u32) -> String {
+/// A user's name, or the number if it has none.
+fn user_name(uid: u32) -> String {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -1,0 +1,153 @@
+//! The start: takes over what an earlier process has written, and logs in one line how many tokens were restored and
+//! why the others were not. Never calls a platform.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::Env;
+use super::grants::{GrantName, GrantType, Grants};
+use super::slot::CredentialSlot;
+use super::state::{CredentialIdentity, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
+use super::state_writer::StateWriter;
+use crate::clock::{BootMs, Now, nonzero};
+
+/// Restores the slots and the grants from the store. Returns what writes the state from now on. `wanted`: the grants of
+/// the configuration.
+pub(super) fn restore(
+    store: Arc<dyn StateStore>,
+    slots: &mut [CredentialSlot],
+    wanted: &[GrantName],
+    env: &Env,
+) -> (StateWriter, Arc<Grants>) {
+    let (loaded, now) = (store.load(), env.clock.now());
+    let authorizers = wanted.iter().filter(|name| name.what == GrantType::RefreshToken).count();
+    log_lost_refresh_tokens(&loaded, authorizers);
+    let empty = Snapshot::default();
+    let snapshot = if let LoadedState::Found(snapshot) = &loaded { snapshot } else { &empty };
+    let (entries, usages) = restore_slots(slots, snapshot, now, &env.boot_id);
+    log_restored(slots, &loaded, store.path(), now.boot_ms);
+    let grants = Arc::new(Grants::new(&snapshot.grants, wanted.iter().cloned()));
+    let state_writer = StateWriter::new(store, entries, usages, env.clock.clone(), &env.boot_id);
+    (state_writer.with_grants(grants.clone()), grants)
+}
+
+/// What was in a state that could be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct RestoreCounts {
+    /// Configured credentials.
+    configured: u64,
+    /// Of them, those whose value is live and is served.
+    restored: u64,
+    expired: u64,
+    /// WeChat had refused them.
+    withdrawn: u64,
+    /// Those that are not in the file.
+    missing: u64,
+    /// Those in the file that are not configured.
+    not_configured: u64,
+}
+
+impl RestoreCounts {
+    fn of(slots: &[CredentialSlot], snapshot: &Snapshot, now_ms: BootMs) -> RestoreCounts {
+        let kept = snapshot.by_name();
+        let mut counts = RestoreCounts { configured: slots.len() as u64, ..RestoreCounts::default() };
+        let mut found = 0;
+        for slot in slots {
+            let known = kept.contains_key(slot.name());
+            found += u64::from(known);
+            *match known {
+                false => &mut counts.missing,
+                true if slot.renewal_state.is_withdrawn() => &mut counts.withdrawn,
+                true if slot.renewal_state.left_ms(now_ms) == 0 => &mut counts.expired,
+                true => &mut counts.restored,
+            } += 1;
+        }
+        counts.not_configured = (kept.len() as u64).saturating_sub(found);
+        counts
+    }
+}
+
+/// Logs it. `slots` are restored already.
+fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
+    let (configured, what) = (slots.len(), noun(slots));
+    let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());
+    let path = path.map(|path| tracing::field::display(path.display()));
+    match loaded {
+        _ if slots.is_empty() => {}
+        LoadedState::Found(snapshot) => {
+            let counts = RestoreCounts::of(slots, snapshot, now_ms);
+            info!(
+                path,
+                expired = nonzero(counts.expired),
+                withdrawn = nonzero(counts.withdrawn),
+                not_in_file = nonzero(counts.missing),
+                not_configured = nonzero(counts.not_configured),
+                "{} of {configured} {what} restored from {file}",
+                counts.restored
+            );
+        }
+        LoadedState::Empty => info!(path, "0 of {configured} {what} restored: there is no state file yet"),
+        LoadedState::Refused { reason: error, set_aside: Some(to) } => warn!(
+            path,
+            error,
+            set_aside = %to.display(),
+            "0 of {configured} {what} restored: the state file cannot be used and is set aside"
+        ),
+        LoadedState::Refused { reason: error, set_aside: None } => error!(
+            path,
+            error,
+            advice = "see who may read it and its folder",
+            "0 of {configured} {what} restored: the state file cannot be used, and could not be set aside"
+        ),
+    }
+}
+
+fn noun(slots: &[CredentialSlot]) -> &'static str {
+    if slots.iter().any(|slot| slot.configured_type.needs_token && slot.grant.is_none() && slot.parent.is_some()) {
+        "tokens and tickets"
+    } else {
+        "tokens"
+    }
+}
+
+/// Logs that the state file could not be used and the refresh tokens in it are lost.
+fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
+    if let (LoadedState::Refused { reason: error, .. }, 1..) = (loaded, authorizers) {
+        error!(
+            error,
+            authorizers,
+            advice = "put the newest good copy of the state file in place and restart; a merchant whose account then \
+                      shows errcode 61023 has to authorise again",
+            "the state cannot be used, and it kept the authorizers' refresh tokens: those in the configuration are \
+             tried, which WeChat may have replaced since"
+        );
+    }
+}
+
+/// Restores every slot from the state. Entries of apps that are no longer configured are dropped with the next write,
+/// but not refresh tokens, see [`Grants::kept`].
+fn restore_slots(
+    slots: &mut [CredentialSlot],
+    snapshot: &Snapshot,
+    now: Now,
+    boot_id: &str,
+) -> (Vec<Option<StateEntry>>, Vec<StoredUsage>) {
+    let kept = snapshot.by_name();
+    let counted: HashMap<&CredentialIdentity, &StoredUsage> =
+        snapshot.usages.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
+    let mut entries = Vec::with_capacity(slots.len());
+    let mut usages = Vec::with_capacity(slots.len());
+    for slot in slots {
+        usages.push(slot.restore_usage(counted.get(slot.name()).map(|kept| &kept.calls)));
+        entries.push(kept.get(slot.name()).map(|entry| {
+            let worth = snapshot.remaining_life(entry, now, boot_id);
+            let entry = entry.rebased(worth, now);
+            slot.restore(&entry, worth, now);
+            entry
+        }));
+    }
+    (entries, usages)
+}
