@@ -12,7 +12,7 @@ use tokencached::credential::App;
 use tokencached::credential::table::{Credential, CredentialState, Table};
 use tokencached::credential::{self, ClusterMembership, Env, state};
 use tokencached::platform::{CredentialType, mp};
-use tokencached::sandbox::{Call, Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
+use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options, RecordedCall, Sandbox, Verdict};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::task::JoinHandle;
@@ -344,7 +344,7 @@ async fn calls_are_counted_for_all_nodes_together() {
     let day = |unix_ms: i64| (unix_ms + 8 * 3_600_000).div_euclid(86_400_000);
     let made_today = || {
         let (calls, today) = (sandbox.calls("wx1"), day(tokencached::clock::unix_ms()));
-        let is_counted = |call: &&Call| call.endpoint == Endpoint::Token && day(call.unix_ms) == today;
+        let is_counted = |call: &&RecordedCall| call.endpoint == Endpoint::Token && day(call.unix_ms) == today;
         calls.recent.iter().filter(is_counted).count() as u64
     };
     until("one count", || nodes.iter().all(|node| counted(node) == made_today())).await;
