@@ -1,5 +1,5 @@
-//! Apps and credentials as people and programs may see them. Of a token never more than its last four characters and a
-//! short digest.
+//! Apps, credentials and entries of the journal in JSON. Of a token only the last four characters and a short digest are
+//! shown.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,10 +14,10 @@ use crate::credential::journal::{Event, JournalEntry};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
 
-/// A value shorter than this would be half given away by its last four characters.
+/// The last four characters would give away too much of a value shorter than this.
 const SHOWN_BYTES_MIN: usize = 32;
 
-/// Wall time of an instant on the boot clock.
+/// The wall time of an instant on the boot clock.
 fn unix_ms(boot_ms: BootMs, now: Now) -> i64 {
     let signed = |ms: BootMs| i64::try_from(ms).unwrap_or(i64::MAX);
     now.unix_ms.saturating_add(signed(boot_ms).saturating_sub(signed(now.boot_ms)))
@@ -35,7 +35,7 @@ pub fn app_json(app: &ApiApp, caller: &Caller, now: Now) -> Value {
     })
 }
 
-/// One credential, never its value.
+/// One credential without its value.
 pub fn credential_json(credential: &Credential, now: Now) -> Value {
     let (status, about) = (credential.status(now.boot_ms), credential.about());
     let published = credential.published();
@@ -93,14 +93,14 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     with_old_fields(Value::Object(shown), &old_names)
 }
 
-/// Enough to tell two values apart, useless for calling WeChat.
+/// Enough to tell two values apart, and useless for calling WeChat.
 fn token_traces(value: &[u8]) -> Value {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let last4 = text.len().checked_sub(4).filter(|_| text.len() >= SHOWN_BYTES_MIN).and_then(|at| text.get(at..));
     json!({ "last4": last4, "sha256_8": fingerprint(value) })
 }
 
-/// The token it is fetched with, and what is wrong with that one.
+/// The token that this credential is fetched with, and what is wrong with that one.
 fn waits_for(parent: &Credential, now: Now) -> Value {
     let error = parent.status(now.boot_ms).last_error;
     let token = json!({

@@ -35,7 +35,7 @@ pub struct Options {
     pub requests_per_s: u32,
     /// Which credentials have series of their own in `/metrics`.
     pub metrics_per_credential: MetricsPerCredential,
-    /// Whether `/metrics` gives the names of before, see [`crate::http_api`].
+    /// Whether `/metrics` gives the metric names of before.
     pub old_metric_names: bool,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
     pub wechat_expires_in_min_s: Option<u32>,

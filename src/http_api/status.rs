@@ -1,4 +1,4 @@
-//! The whole server at a glance: figures now, and how they went in the last minutes.
+//! `/v1/status`: the server's figures, now and in the last minutes; the cluster; the sinks.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,11 +11,11 @@ use crate::clock::Now;
 use crate::credential::table::CredentialState;
 use crate::stats::{SinkStats, SinkWrite};
 
-/// A figure's name and what it is now.
+/// A figure's name and value.
 pub type Figure = (&'static str, u64);
 pub type Figures = Vec<Figure>;
 
-/// Counters and levels of the memcached side, by memcached's names where it has one.
+/// Counters and levels, by memcached's names where it has them.
 pub fn read_figures(context: &ApiContext) -> Figures {
     let (stats, cache) = (&context.service.stats, context.service.cache.totals());
     let counts = stats.totals();
@@ -49,7 +49,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
 pub const SAMPLE_EVERY_S: u64 = 2;
 /// Ten minutes of them.
 const SAMPLES_MAX: usize = 300;
-/// Counters that are charted by how fast they grow.
+/// Counters that are charted by their rate of growth.
 const RATES: &[(&str, &str)] = &[
     ("gets_per_s", "cmd_get"),
     ("hits_per_s", "get_hits"),
@@ -75,10 +75,10 @@ fn of(figures: &Figures, name: &str) -> u64 {
 }
 
 impl History {
-    /// Takes a sample, `interval_s` after the one before.
+    /// Adds a sample, `interval_s` after the one before.
     pub fn sample(&mut self, figures: Figures, interval_s: f64, now: Now) {
         if let Some(last) = &self.last {
-            // `stats reset` sets counters back.
+            // `stats reset` sets counters to zero.
             let rate = |name| of(&figures, name).saturating_sub(of(last, name)) as f64 / interval_s.max(0.001);
             let round = |rate: f64| (rate * 10.0).round() / 10.0;
             let rates = RATES.iter().map(|(_, name)| round(rate(name)));
@@ -91,7 +91,7 @@ impl History {
         (self.last, self.last_unix_ms) = (Some(figures), now.unix_ms);
     }
 
-    /// The last sample by name, for whoever has the ones before.
+    /// The last sample by name, for a listener that has the ones before.
     pub fn latest(&self) -> Option<Value> {
         let sample = self.samples.back()?;
         let names = RATES.iter().chain(LEVELS).map(|(name, _)| *name);
@@ -141,7 +141,8 @@ pub fn figures_json(figures: impl IntoIterator<Item = Figure>) -> Value {
     with_old_fields(Value::Object(figures.collect()), &["side_connections"])
 }
 
-/// Which node this is, who the others are and how it goes with what they share; null where there is one node.
+/// This node, the other nodes of the cluster, and whether the cluster store or the leader can be reached; null without a
+/// cluster.
 pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
     let sharing = &context.table().sharing;
     let Some(node) = sharing.node() else { return Value::Null };
@@ -157,7 +158,7 @@ pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
     })
 }
 
-/// Where values are written to beside the cache, in the configuration's order.
+/// The sinks, in the order of the configuration.
 pub fn sinks_json(context: &ApiContext) -> Value {
     context.service.stats.sinks().iter().map(|sink| sink_json(sink)).collect()
 }
