@@ -16,14 +16,16 @@ use self::report::count;
 pub use self::report::{CheckReport, Detail};
 use crate::config::{Config, Faults, Loaded};
 use crate::credential::App;
+use crate::platform::Renewal;
 use crate::{credential, unit};
 
 /// Examines a configuration that the loader has accepted.
 pub fn examine(loaded: &Loaded) -> CheckReport {
     let mut report = CheckReport::default();
     loaded.warnings.iter().for_each(|warning| report.warn(warning));
-    let hints = loaded.config.credentials.apps.iter().filter_map(|app| Some((app, app.moving_hint()?)));
-    report.note_of_apps(hints.map(|(app, hint)| hint_of(app, &hint)).collect());
+    loaded.notices.iter().for_each(|notice| report.note(notice));
+    let hints = loaded.config.credentials.apps.iter().filter(|app| may_end_tokens_of_others(app));
+    report.note_of_apps(hints.map(|app| (app.shown(), MOVING_HINT.to_owned())).collect());
     folders::examine(&loaded.config, &mut report);
     // Usual beside a server that is running; not a fault.
     if let Some(text) = credential::state_in_use(&loaded.config.credentials) {
@@ -32,14 +34,13 @@ pub fn examine(loaded: &Loaded) -> CheckReport {
     report
 }
 
-/// An app's name for people.
-fn app_name(app: &App) -> String {
-    app.shown()
-}
+/// What people should know before the first fetch when they move a site.
+const MOVING_HINT: &str = "with endpoint = \"token\" each fetch ends the token that other programs hold; while some still fetch for \
+                           this app, name the place they keep it in (adopt), or use \"stable_token\" until all have moved";
 
-fn hint_of(app: &App, hint: &str) -> (String, String) {
-    let text = hint.strip_prefix(&app.id()).and_then(|text| text.strip_prefix(": ")).unwrap_or(hint);
-    (app_name(app), text.to_owned())
+fn may_end_tokens_of_others(app: &App) -> bool {
+    let ends_others = app.token.renewal == Renewal::Mint && app.token.probe.is_some();
+    ends_others && app.component.is_none() && app.adopt.is_none() && !app.secret.is_absent()
 }
 
 /// The verdict on a configuration that is accepted.

@@ -10,7 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Flags;
+mod flags;
+mod words;
+
+pub use flags::{Flags, file_after_flag};
+pub use words::Word;
+pub use words::names as word_names;
+
 use crate::secret::Secret;
 
 const AFTER_HELP: &str = "\

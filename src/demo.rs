@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Configured, StartError};
+use crate::app::{self, Configured, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
-use crate::config::Config;
 use crate::credential::{self, Alias};
 use crate::http_api;
 use crate::http_api::BoundListeners;
-use crate::http_api::options::SIDE_PORT;
+use crate::http_api::options::HTTP_PORT;
 use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Quotas, Sandbox, SandboxPlatform, SandboxTlsFiles, times_shorter};
@@ -87,14 +86,14 @@ async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) ->
 }
 
 /// The status page's port; another one if the usual one is taken and none was asked for.
-fn open_http(options: &mut Config, args: &DemoArgs) -> Result<BoundListeners, String> {
+fn open_http(options: &mut app::Options, args: &DemoArgs) -> Result<BoundListeners, String> {
     let mut open = |port| {
         let http = http_api::Options::at(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
         BoundListeners::open(options.http.insert(http))
     };
     match args.http_port {
         Some(port) => open(port),
-        None => open(SIDE_PORT).or_else(|_| open(0)),
+        None => open(HTTP_PORT).or_else(|_| open(0)),
     }
 }
 
@@ -102,8 +101,8 @@ fn mp(appid: &str, secret: &str) -> AppOptions {
     AppOptions { appid: appid.to_owned(), secret: secret.to_owned(), ..AppOptions::default() }
 }
 
-fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> Config {
-    Config {
+fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> app::Options {
+    app::Options {
         server: server::Options {
             listen: vec![SocketAddr::new(args.listen, args.port)],
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),

@@ -1,6 +1,6 @@
-//! File descriptors: how many there may be, who gets them when they do not suffice, and whether an error is their want.
+//! File descriptors: how many are needed, who gets them when there are too few, and which errors mean that none is left.
 //!
-//! Clients get what is left when renewal, state and the ports themselves have theirs. Changes no limit.
+//! Clients get what renewal, state and the ports themselves leave. Changes no limit.
 
 use std::error::Error;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-/// What an operator can do about it.
+/// What an operator can do when there are too few.
 pub const REMEDY: &str = "raise LimitNOFILE= in the unit or ulimit -n, or lower -c";
 
-/// How many descriptors are wanted.
+/// How many descriptors are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorNeeds {
     /// Clients of the memcached port at once.
@@ -50,8 +50,8 @@ impl DescriptorNeeds {
     }
 }
 
-/// Whether something failed because the process, or the whole system, has no file descriptor left. That passes. Looks
-/// into errors that others have put words around.
+/// Whether something failed because the process, or the whole system, has no file descriptor left. That passes. Also looks
+/// into wrapped errors.
 pub fn is_exhausted(error: &io::Error) -> bool {
     let itself = [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     itself || error.get_ref().is_some_and(|inner| is_caused_by_exhaustion(inner))

@@ -1,4 +1,4 @@
-//! What this process's HTTP clients have in common: whom they trust, how they look up names, and how an error reads.
+//! What all HTTP clients of this process share: trusted certificates, look-up of names, the text of an error.
 //!
 //! Connects nowhere. There is no switch to turn the verification of certificates off.
 

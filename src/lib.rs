@@ -101,6 +101,7 @@ pub mod encoding;
 pub mod files;
 pub mod http_api;
 pub mod https;
+pub mod invalid_value;
 pub mod network;
 pub mod platform;
 pub mod preset;
@@ -112,6 +113,7 @@ pub mod redis_client;
 pub mod redis_client {
     //! Without the feature `redis` there are its settings alone.
 
+    pub mod address;
     pub mod options;
 }
 pub mod sandbox;

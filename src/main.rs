@@ -88,6 +88,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     start_telemetry(&loaded.config.log);
     set_core_dumps(args.flags.enable_coredumps);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    loaded.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
     let bound = Configured::new(config.clone()).bind().map_err(|error| with_file_advice(error, config))?;

@@ -45,6 +45,12 @@ impl fmt::Display for Network {
     }
 }
 
+/// Whether a host, by name or address, is this machine.
+pub fn is_this_machine(host: &str) -> bool {
+    let ip = host.parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

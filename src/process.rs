@@ -1,9 +1,9 @@
-//! The process itself, as memcached's flags shape it: `-d`, `-P`, `-u`, `-k`, `-r`, the file limit for `-c`; and what
-//! [`systemd`] is told of it.
+//! What memcached's flags ask of the process itself: `-d`, `-P`, `-u`, `-k`, `-r`, the file limit for `-c`; and the
+//! messages to [`systemd`].
 //!
-//! Everything here but `systemd` belongs to the start or the end and blocks; [`switch_user`] and leaving the terminal
-//! must run before there are threads that do more than write the log. The order of a start: configuration,
-//! [`daemonize`], limits, bind, pid file, user, threads. Decides nothing about leaving: `main` does.
+//! Everything here but `systemd` belongs to the start or the end and blocks. [`crate::app::Configured`] keeps the order
+//! of a start: privileges are dropped after the ports are open and before the workers run. Never ends the process: `main`
+//! does.
 
 pub mod systemd;
 
@@ -27,11 +27,11 @@ use rustix::process::{
 /// Marks the process that was started to stay in the background.
 const BACKGROUND_ENV: &str = "TOKENCACHED_IN_BACKGROUND";
 
-/// How long a parent watches whether its child ends at once, as it does when an address is in use.
+/// How long the parent waits to see whether its child ends at once, as it does when an address is in use.
 const EARLY_EXIT_WAIT: Duration = Duration::from_millis(500);
 
-/// Becomes another program, which the kernel kills when the thread of `parent` that has started it ends. Returns only
-/// if that fails.
+/// Replaces this process by another program, which the kernel kills when the thread of `parent` that started it ends.
+/// Returns only if that fails.
 pub fn exec_tied(parent: u32, command: &[OsString]) -> io::Error {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return error.into();
@@ -49,9 +49,9 @@ pub fn exec_tied(parent: u32, command: &[OsString]) -> io::Error {
 /// Which of the two processes of `-d` this one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Daemonized {
-    /// The one that was called: its work is done.
+    /// The process that was called: its work is done.
     Parent,
-    /// The one that stays; it has left the terminal.
+    /// The process in the background; it has left the terminal.
     Child,
 }
 
@@ -135,7 +135,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a folder and those above it that are missing, for this user only. Gives back those it has made, outermost first.
+/// Creates a folder and the missing ones above it, for this user only. Returns those it has created, outermost first.
 pub fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
@@ -152,8 +152,7 @@ pub fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// `-u`: becomes that user for good. Without being root there is nothing to switch, as with memcached.
-/// `made` are folders that this process has made and that the user needs from now on. Nothing else is given away: a folder
-/// that was there before is somebody's.
+/// `made` are folders that this process has created and that the user needs from now on. Only these change their owner.
 pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());

@@ -1,5 +1,4 @@
-//! systemd, for a service without rights of its own: the lines of a drop-in and the commands to paste. Makes text and
-//! changes nothing.
+//! Advice for a systemd service that lacks a permission: lines of a drop-in, and commands to paste. Only makes text.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

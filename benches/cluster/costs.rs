@@ -1,5 +1,4 @@
-//! What the store's work costs, measured on a redis-server of its own on a Unix socket: its processor time by its own
-//! account, for the very commands that nodes send.
+//! Measures what the store's work costs: the processor time that a redis-server reports for the commands that nodes send.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;

@@ -1,9 +1,9 @@
-//! Many nodes on one Redis, in numbers: `cargo bench --bench nodes`; `-- --help` says what can be chosen. docs/design/scale.md
+//! Many nodes on one Redis, in numbers: `cargo bench --bench cluster`; `-- --help` says what can be chosen. docs/design/scale.md
 //! has the result and reads it.
 //!
-//! What a node decides is decided by the server's own code, WeChat is the sandbox's rules, and time is virtual
-//! (`sim`). What the Redis spends is measured on a real one first (`costs.rs`). A few credentials are played with all
-//! their nodes; ten thousand of them are those few, each begun at another instant.
+//! Nodes decide by the server's own code, WeChat follows the sandbox's rules, and time is virtual (`sim`). What the Redis
+//! spends is measured on a real one first (`costs.rs`). A few credentials are simulated with all their nodes; ten thousand
+//! credentials are those few, each begun at another instant.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
@@ -19,7 +19,7 @@ use scenarios::{Trouble, each, last_had_it_us, setup, sum, trouble};
 use sim::{Act, Books, SECOND_US, Setup};
 use tokencached::platform::{CredentialType, mp};
 
-const HELP: &str = "cargo bench --bench nodes -- [OPTIONS]
+const HELP: &str = "cargo bench --bench cluster -- [OPTIONS]
   --nodes A,B       numbers of nodes (3,100,5000)
   --apps N          apps (10000)
   --only A,B        only tables whose name contains one of these: costs, day, spread, start, flush, death, parted, wechat

@@ -1,4 +1,4 @@
-//! What is played: a day, a start, a flush, a death, a partition; of a few credentials, each with all nodes.
+//! The scenarios: a day, a start, a flush, a crash, a partition; of a few credentials, each with all nodes.
 
 use super::sim::{Act, Books, HOUR_US, Reads, SECOND_US, Setup, Sim};
 use tokencached::platform::CredentialType;

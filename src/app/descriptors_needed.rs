@@ -35,7 +35,7 @@ const RESERVE: usize = 24;
 pub fn descriptors(config: &Options) -> usize {
     // The one that renews, and that of the HTTP port.
     let threads = config.server.threads + 2;
-    let http = config.http.as_ref().map_or(0, |side| side.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
+    let http = config.http.as_ref().map_or(0, |http| http.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
     let ticket_files = config.credentials.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
     let nodes = match &config.credentials.cluster {
         Some(cluster::Options::Redis(_) | cluster::Options::Leader(_)) => NODES,

@@ -341,8 +341,8 @@ impl Cache {
         result
     }
 
-    /// Makes room in the largest shards, for one that held less than its share when it needed memory; that one comes
-    /// last, because it holds what was just stored.
+    /// Evicts from the largest shards until the budget holds again. `debtor` needed memory while it held less than its
+    /// share; it comes last, because it holds what was just stored.
     #[cold]
     fn enforce_budget(&self, debtor: Option<usize>, now: Seconds) {
         let mut tried = vec![false; self.shards.len()];

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::app_name;
 use super::report::{CheckOutcome, CheckReport, Subject};
 #[cfg(feature = "redis")]
 use crate::cluster;
@@ -74,7 +73,7 @@ async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), Str
     let mut outcomes = tasks.join_all().await;
     outcomes.sort_by_key(|(index, _)| *index);
     for ((_, outcome), app) in outcomes.into_iter().zip(&config.credentials.apps) {
-        report.record(Subject::App, app_name(app), outcome);
+        report.record(Subject::App, app.shown(), outcome);
     }
     Ok(())
 }

@@ -507,12 +507,12 @@ mod tests {
             watching: Mutex::new(None),
             refreshes: Semaphore::new(REFRESHES_MAX),
         };
-        let (sender, mut told) = mpsc::channel(1);
-        let told = tokio::select! {
+        let (sender, mut events) = mpsc::channel(1);
+        let event = tokio::select! {
             () = store.follow(sender) => panic!("it ends"),
-            told = told.recv() => told,
+            event = events.recv() => event,
         };
-        let Some(ClusterEvent::Reachable(Err(fault))) = told else { panic!("something else is told") };
+        let Some(ClusterEvent::Reachable(Err(fault))) = event else { panic!("another event was sent") };
         assert!(fault.text.starts_with("the leader http://a.test cannot be asked"), "{}", fault.text);
         assert_eq!(fault.advice, descriptors::REMEDY);
         assert_eq!(store.current.load(Relaxed), 0);

@@ -191,25 +191,12 @@ impl<V: Clone + PartialEq> Record<V> {
             }
             Op::Announce { node, epoch, need_ms } => self.announce(*node, *epoch, *need_ms, now_ms),
             Op::Publish { node, epoch, generation, value, calls, minted, keep_ms } => {
-                let fits = *generation > self.generation || (!minted && *generation == self.generation);
-                let has_lease = self.holds_lease(*node, *epoch);
-                if fits && (has_lease || self.is_blank()) {
-                    self.settle_calls(*epoch);
-                    self.epoch = self.epoch.max(*epoch);
-                    // The emptied store has forgotten what was published or lost under earlier leases.
-                    if *minted && !has_lease {
-                        self.mark_unsettled(now_ms);
-                    }
-                    (self.generation, self.value) = (*generation, Some(value.clone()));
-                    (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
+                let outcome = self.publish(*node, *epoch, *generation, value, *minted, now_ms);
+                if outcome == OpOutcome::Done {
                     self.set_calls(calls);
                     self.set_lease(*node, *keep_ms, now_ms);
-                    return OpOutcome::Done;
                 }
-                if *minted {
-                    self.mark_unsettled(now_ms);
-                }
-                OpOutcome::Rejected
+                outcome
             }
             Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls } => {
                 let has_lease = self.holds_lease(*node, *epoch);
@@ -229,17 +216,7 @@ impl<V: Clone + PartialEq> Record<V> {
                 }
                 OpOutcome::Done
             }
-            Op::Offer { generation, value } => {
-                if self.lease_left_ms(now_ms) > 0 || (*generation <= self.generation && self.value.is_some()) {
-                    return OpOutcome::Rejected;
-                }
-                // The value was lost in a failover, or another node began a new count after a flush.
-                if self.value.is_some() {
-                    self.mark_unsettled(now_ms);
-                }
-                (self.generation, self.value) = (*generation, Some(value.clone()));
-                OpOutcome::Done
-            }
+            Op::Offer { generation, value } => self.offer(*generation, value, now_ms),
             Op::Doubt { generation } => {
                 if *generation != self.generation {
                     return OpOutcome::Rejected;
@@ -299,6 +276,46 @@ impl<V: Clone + PartialEq> Record<V> {
         }
         // An older one stays: its time says since when the published value may be dead.
         self.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by: epoch, at_ms: now_ms });
+        OpOutcome::Done
+    }
+
+    fn publish(
+        &mut self,
+        node: NodeId,
+        epoch: u64,
+        generation: u64,
+        value: &V,
+        minted: bool,
+        now_ms: StoreMs,
+    ) -> OpOutcome {
+        let fits = generation > self.generation || (!minted && generation == self.generation);
+        let has_lease = self.holds_lease(node, epoch);
+        if !fits || !(has_lease || self.is_blank()) {
+            if minted {
+                self.mark_unsettled(now_ms);
+            }
+            return OpOutcome::Rejected;
+        }
+        self.settle_calls(epoch);
+        self.epoch = self.epoch.max(epoch);
+        // The emptied store has forgotten what was published or lost under earlier leases.
+        if minted && !has_lease {
+            self.mark_unsettled(now_ms);
+        }
+        (self.generation, self.value) = (generation, Some(value.clone()));
+        (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
+        OpOutcome::Done
+    }
+
+    fn offer(&mut self, generation: u64, value: &V, now_ms: StoreMs) -> OpOutcome {
+        if self.lease_left_ms(now_ms) > 0 || (generation <= self.generation && self.value.is_some()) {
+            return OpOutcome::Rejected;
+        }
+        // The value was lost in a failover, or another node began a new count after a flush.
+        if self.value.is_some() {
+            self.mark_unsettled(now_ms);
+        }
+        (self.generation, self.value) = (generation, Some(value.clone()));
         OpOutcome::Done
     }
 

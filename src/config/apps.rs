@@ -1,68 +1,82 @@
-//! `[[app]]` tables and the quick start -> typed apps; the names they claim must not collide.
+//! `[[app]]` tables, those of authorizers below them, and the quick start -> typed apps; the names they claim must not collide.
 
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::aliases::{Owner, Template, fits_in_a_key};
-use super::app_name::{app_name, warn_of_duplicates};
-use super::authorizers::{REFRESH_TOKEN, SECRET, Wanted};
-use super::credentials;
+use super::aliases::PlacedTemplate;
+use super::cluster::Company;
 use super::environment::Environment;
-use super::fault::{Fault, Place, Problem};
-use super::file::{Document, RawTable, open_to_others};
-use super::nodes::Company;
-use super::upstream::base_url;
-use super::value::{Given, Reading, Value, integer, kind, quoted, text, word};
-use super::{Alias, App, CredentialName, SecretOrigin, SecretSource, mistakes};
-use crate::platform::{CredentialType, PLATFORMS, Platform, mp};
+use super::fault::{Fault, Place, SettingProblem};
+use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
+use super::schema;
+use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
+use super::value::{RawValue, ReadResult, quoted, text, word};
+use super::views::Fields;
+use super::{Adopt, Alias, App, CredentialName, SecretOrigin, SecretSource, Sink};
+use crate::credential::alias_templates::{Owner, drop_guesses, expand};
+use crate::credential::{app_name, warn_of_duplicates};
+use crate::encoding::key_words::fits_in_a_key;
+use crate::invalid_value::quoted_name;
+use crate::platform::client::address;
+use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
 use crate::secret::Secret;
-use crate::secret_source::{SecretFault, of_text};
+use crate::secret_source::{SecretFault, of_text, surplus};
 
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
-const DAILY_QUOTA: RangeInclusive<u64> = 1..=1_000_000_000;
-/// Between two probes; each is a call of a business interface. 0: none.
-const PROBE_EVERY_S: RangeInclusive<u64> = 0..=86_400;
 const PROBE_EVERY_S_MIN: u64 = 10;
-/// WeChat's own bound (page "获取稳定版接口调用凭据").
-const FORCED_PER_DAY: RangeInclusive<u64> = 0..=20;
+
+pub(super) const SECRET: Wanted =
+    Wanted { key: "secret", noun: "secret", one: "an app", the: "the app", whose: "the app's secret", of_app: true };
+
+const REFRESH_TOKEN: Wanted = Wanted {
+    key: "refresh_token",
+    noun: "refresh token",
+    one: "an authorizer",
+    the: "the authorizer",
+    whose: "the authorizer's refresh token",
+    of_app: true,
+};
 
 /// A checked app with what only the checks and `check` need.
 pub(super) struct Entry {
     pub app: App,
-    origin: SecretOrigin,
+    pub origin: SecretOrigin,
+    pub table: RawTable,
     place: Place,
     /// What becomes of `app.aliases` once the secret is certain.
-    templates: Vec<Template>,
+    templates: Vec<PlacedTemplate>,
     alias_places: Vec<Place>,
-}
-
-pub(super) struct Reader<'r> {
-    pub environment: &'r dyn Environment,
-    pub company: Company,
-    pub faults: &'r mut Vec<Fault>,
-    pub warnings: &'r mut Vec<String>,
 }
 
 impl Reader<'_> {
     /// All apps: those of the file, then the quick start's.
-    pub fn apps(&mut self, document: &mut Document) -> (Vec<App>, Vec<SecretOrigin>) {
-        let raw = std::mem::take(&mut document.apps);
-        let mut entries: Vec<Entry> = raw.into_iter().flat_map(|app| self.app_and_authorizers(app, document)).collect();
+    pub(super) fn apps(&mut self, tables: Vec<RawTable>) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = tables.into_iter().flat_map(|table| self.app_and_authorizers(table)).collect();
         self.quick_start(&mut entries);
-        self.drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates));
+        if let Some((count, place, key)) = drop_guesses(entries.iter_mut().map(|entry| &mut entry.templates)) {
+            self.warnings.push(format!(
+                "{place}: several apps have this preset, so of its keys those that do not name the app are left to clients, \
+                 {count} in all, first {}; write the key that an app's clients read into its aliases",
+                quoted(&key)
+            ));
+        }
         for entry in &mut entries {
             let templates = std::mem::take(&mut entry.templates);
             // A refresh token is no part of any key.
             let none = SecretSource::Fixed(Secret::new(String::new()));
             let secret = if entry.app.component.is_some() { &none } else { &entry.app.secret };
-            (entry.app.aliases, entry.alias_places) = self.expand(templates, secret);
+            let (aliases, places, faults) = expand(templates, secret);
+            (entry.app.aliases, entry.alias_places) = (aliases, places);
+            for (list, fault, place) in faults {
+                self.fault_at(&entry.table, list, fault.into(), &place);
+            }
+            entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
         self.collisions(&entries);
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
-        entries.into_iter().map(|entry| (entry.app, entry.origin)).unzip()
+        entries
     }
 
     /// An app that was forgotten looks like one that is followed.
@@ -78,51 +92,60 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn platform(&mut self, raw: &RawTable) -> &'static Platform {
+    /// An app and the authorizers below it, in that order. Authorizers of an app that is at fault are judged too.
+    fn app_and_authorizers(&mut self, mut table: RawTable) -> Vec<Entry> {
         let platforms: Vec<_> = PLATFORMS.iter().map(|platform| (platform.name, *platform)).collect();
-        self.field(raw, "kind", |value| word(value, &platforms)).unwrap_or(&mp::PLATFORM)
+        let platform = self.word(&table, "platform", &platforms).unwrap_or(&mp::PLATFORM);
+        let authorizers = std::mem::take(&mut table.tables);
+        let entry = self.app(table, platform, None);
+        let nameless = App::mp("", SecretSource::Fixed(Secret::new(String::new())), &component::COMPONENT);
+        let parent = entry.as_ref().map_or(nameless, |entry| entry.app.clone());
+        let mut entries: Vec<Entry> = entry.into_iter().collect();
+        for table in authorizers {
+            if !is_component(platform) {
+                let what = format!("apps of platform {} have no authorizers", quoted(platform.name));
+                let problem =
+                    SettingProblem::new(what, "Put the table below an [[app]] with platform = \"component\".");
+                self.fault_of(&table, problem);
+                continue;
+            }
+            entries.extend(self.app(table, &component::AUTHORIZERS, Some(&parent)));
+        }
+        entries
     }
 
     /// One app; for an authorizer with its component, whose API it shares.
-    pub(super) fn app(
-        &mut self,
-        mut raw: RawTable,
-        document: &Document,
-        platform: &'static Platform,
-        component: Option<&App>,
-    ) -> Option<Entry> {
-        let token = self.field(&raw, "endpoint", |value| word(value, platform.tokens));
-        let token = token.or(platform.tokens.first().map(|(_, kind)| *kind)).unwrap_or(&mp::STABLE);
-        let name = self.field(&raw, "name", app_name);
-        let tickets = self.tickets(&raw, platform);
-        let agent = self.agent(&raw, platform);
-        let base_url = self.field(&raw, "base_url", base_url).or(component.and_then(|app| app.base_url.clone()));
-        let verify_ticket_file = self.verify_ticket_file(&raw, platform, document);
-        let daily_quota = self.field(&raw, "daily_quota", |value| integer(value, DAILY_QUOTA));
-        let daily_ticket_quota = self.field(&raw, "daily_ticket_quota", |value| integer(value, DAILY_QUOTA));
-        let fallback = self.fallback(&raw, platform, token);
-        let probe_every_ms = self.probe_every(&raw, platform, token);
-        let forced_per_day = self.forced_per_day(&raw, platform, token);
-        let adopt = self.adopt(&raw, token, document);
-        let place = raw.fields.get("appid").map_or(&raw.place, |given| &given.place).clone();
-        let appid = match raw.fields.contains_key("appid") {
-            true => self.field(&raw, "appid", appid),
+    fn app(&mut self, table: RawTable, platform: &'static Platform, component: Option<&App>) -> Option<Entry> {
+        let token = self.token(&table, platform);
+        let name = self.text(&table, "name", |name| Ok(app_name(name)?));
+        let tickets = self.tickets(&table, platform);
+        let agent = self.agent(&table, platform);
+        let base_url = self.text(&table, "base_url", |text| Ok(address::base_url(text)?));
+        let verify_ticket_file = self.verify_ticket_file(&table, platform);
+        let daily_quota = self.number_if_any(&table, "daily_quota");
+        let daily_ticket_quota = self.number_if_any(&table, "daily_ticket_quota");
+        let fallback = self.fallback(&table, platform, token);
+        let probe_every_ms = self.probe_every(&table, platform, token);
+        let forced_per_day = self.forced_per_day(&table, platform, token);
+        let adopt = self.adopt(&table, token);
+        let place = table.place_of("appid").clone();
+        let appid = match table.has("appid") {
+            true => self.text(&table, "appid", appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
-                self.faults.push(Problem::new("an app has no appid", remedy).at(&place));
+                self.fault_of(&table, SettingProblem::new("an app has no appid", remedy));
                 None
             }
         };
-        let kept: Vec<CredentialName> =
-            std::iter::once(token).chain(tickets.clone()).filter_map(CredentialName::of).collect();
+        let kept: Vec<_> = std::iter::once(token).chain(tickets.clone()).filter_map(CredentialName::of).collect();
         let owner =
             Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
-        let templates = self.templates(&raw, &owner);
+        let templates = self.templates(&table, &owner);
         let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
-        let secret = self.secret(&mut raw, document, appid.as_deref(), wanted);
+        let secret = self.secret(&table, appid.as_deref(), wanted);
         let appid = appid?;
         if !(platform.usual_id)(&appid) {
-            self.warnings.push(mistakes::doubt_appid(&place.to_string(), &appid, platform));
+            self.warnings.push(plausible::doubt_appid(&place.to_string(), &appid, platform));
         }
         if let Some((source, origin)) = secret.as_ref().filter(|_| component.is_none()) {
             self.doubt_secret(source, origin, &place, platform);
@@ -138,7 +161,7 @@ impl Reader<'_> {
             tickets,
             agent,
             secret,
-            base_url,
+            base_url: base_url.or(component.and_then(|app| app.base_url.clone())),
             aliases: Vec::new(),
             daily_quota,
             daily_ticket_quota,
@@ -149,302 +172,224 @@ impl Reader<'_> {
             verify_ticket_file,
             component: component.map(|app| app.appid.clone()),
         };
-        Some(Entry { app, origin, place, templates, alias_places: Vec::new() })
+        Some(Entry { app, origin, table, place, templates, alias_places: Vec::new() })
+    }
+
+    /// How its access token is got.
+    fn token(&mut self, table: &RawTable, platform: &'static Platform) -> &'static CredentialType {
+        let first = platform.tokens.first().copied();
+        let given = self.word(table, "endpoint", platform.tokens);
+        let token = given.or(first.map(|(_, kind)| kind)).unwrap_or(&mp::STABLE);
+        if let (None, Some((word, _))) = (given, first) {
+            table.print("endpoint", toml_text(word));
+        }
+        token
     }
 
     /// Warns of a secret that is hardly one. The quick start's is judged by itself.
     fn doubt_secret(&mut self, source: &SecretSource, origin: &SecretOrigin, place: &Place, platform: &Platform) {
         let at = match origin {
             SecretOrigin::File(path) => path.display().to_string(),
-            SecretOrigin::Credential(name) => format!("the credential {}", shown(name)),
+            SecretOrigin::Credential(name) => format!("the credential {}", quoted_name(name)),
             SecretOrigin::Environment(name) if name == "WECHAT_SECRET" => return,
-            SecretOrigin::Environment(name) => format!("environment {}", shown(name)),
+            SecretOrigin::Environment(name) => format!("environment {}", quoted_name(name)),
             SecretOrigin::Inline => place.to_string(),
             SecretOrigin::Nowhere => return,
         };
         // A file that is gone by now was judged already.
-        let doubt = source.read().ok().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
+        let doubt = source.read().ok().and_then(|secret| plausible::doubt_secret(secret.expose(), platform));
         self.warnings.extend(doubt.map(|doubt| format!("{at}: {doubt}")));
     }
 
     /// Which endpoint to ask when the quota of the first is used up.
     fn fallback(
         &mut self,
-        raw: &RawTable,
+        table: &RawTable,
         platform: &Platform,
         token: &'static CredentialType,
     ) -> Option<&'static CredentialType> {
-        self.field(raw, "fallback", |value| {
+        let fallback = self.read(table, "fallback", |value| {
             let given = word(value, platform.tokens)?;
             // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
             if given == token || given.quota.per_day <= token.quota.per_day {
                 let what = "it is no way out when the quota of endpoint is used up";
-                return Err(Problem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+                return Err(SettingProblem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
             }
             Ok(given)
-        })
+        })?;
+        let words = platform.tokens.iter().filter(|(_, kind)| *kind == fallback);
+        words.for_each(|(word, _)| table.print("fallback", toml_text(word)));
+        Some(fallback)
     }
 
-    fn probe_every(&mut self, raw: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
-        self.field(raw, "probe_every_s", |value| {
-            if token.probe.is_none() {
-                let what = format!("no read is known that tries a token of kind {}", quoted(platform.name));
-                return Err(Problem::new(what, "Remove the key."));
+    /// A key that the platform has no use for: a fault if it is given.
+    fn has_no_use(&mut self, table: &RawTable, key: &str, what: &str, platform: &Platform) {
+        if table.has(key) {
+            self.fault(table, key, SettingProblem::new(format!("{what} {}", quoted(platform.name)), "Remove the key."));
+        }
+    }
+
+    fn probe_every(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
+        if token.probe.is_none() {
+            self.has_no_use(table, "probe_every_s", "no read is known that tries a token of platform", platform);
+            return None;
+        }
+        match self.number_if_any(table, "probe_every_s")? {
+            1..PROBE_EVERY_S_MIN => {
+                let what = "the token would be tried more often than its call has a quota for";
+                self.fault(table, "probe_every_s", SettingProblem::new(what, "Write 0 for never, or 10 to 86400."));
+                None
             }
-            match integer(value, PROBE_EVERY_S)? {
-                1..PROBE_EVERY_S_MIN => {
-                    let what = "the token would be tried more often than its call has a quota for".to_owned();
-                    Err(Problem::new(what, "Write 0 for never, or 10 to 86400."))
-                }
-                seconds => Ok(seconds * 1000),
+            seconds => Some(seconds * 1000),
+        }
+    }
+
+    fn forced_per_day(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
+        if !(token.can_force || platform.tokens.iter().any(|(_, kind)| kind.can_force)) {
+            if table.has("forced_per_day") {
+                let what = format!("apps of platform {} have no forced refresh", quoted(platform.name));
+                self.fault(table, "forced_per_day", SettingProblem::new(what, "Remove the key."));
             }
-        })
+            return None;
+        }
+        self.number_if_any(table, "forced_per_day")
     }
 
-    fn forced_per_day(&mut self, raw: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
-        let can_force = platform.tokens.iter().any(|(_, kind)| kind.can_force);
-        self.field(raw, "forced_per_day", |value| {
-            if !(token.can_force || can_force) {
-                let what = format!("apps of kind {} have no forced refresh", quoted(platform.name));
-                return Err(Problem::new(what, "Remove the key."));
-            }
-            integer(value, FORCED_PER_DAY)
-        })
-    }
-
-    pub(super) fn field<T>(&mut self, raw: &RawTable, key: &str, read: impl Fn(&Value) -> Reading<T>) -> Option<T> {
-        let given = raw.fields.get(key)?;
-        read(&given.value).map_err(|problem| self.fault(key, problem, &given.place)).ok()
-    }
-
-    pub(super) fn fault(&mut self, key: &str, problem: Problem, place: &Place) {
-        self.faults.push(problem.of_key(key).at(place));
-    }
-
-    fn tickets(&mut self, raw: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
-        let Some(given) = raw.fields.get("tickets") else { return Vec::new() };
-        let Value::List(items) = &given.value else {
-            let problem = Problem::new(format!("{} is not a list", kind(&given.value)), "Write tickets = [\"jsapi\"].");
-            self.fault("tickets", problem, &given.place);
-            return Vec::new();
+    fn tickets(&mut self, table: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
+        let mut tickets: Vec<&'static CredentialType> = Vec::new();
+        let Some(given) = table.get("tickets") else {
+            table.print("tickets", "[]");
+            return tickets;
+        };
+        let RawValue::List(items) = &given.value else {
+            let what = format!("{} is not a list", super::value::kind(&given.value));
+            self.fault(table, "tickets", SettingProblem::new(what, "Write tickets = [\"jsapi\"]."));
+            return tickets;
         };
         if platform.tickets.is_empty() && !items.is_empty() {
-            let what = format!("apps of kind {} have no tickets", quoted(platform.name));
-            self.fault("tickets", Problem::new(what, "Remove the key."), &given.place);
-            return Vec::new();
+            let what = format!("apps of platform {} have no tickets", quoted(platform.name));
+            self.fault(table, "tickets", SettingProblem::new(what, "Remove the key."));
+            return tickets;
         }
-        let mut tickets: Vec<&'static CredentialType> = Vec::new();
         for item in items {
             match word(&item.value, platform.tickets) {
                 Ok(ticket) if tickets.contains(&ticket) => {}
                 Ok(ticket) => tickets.push(ticket),
-                Err(problem) => self.fault("tickets", problem, &item.place),
+                Err(problem) => self.fault_at(table, "tickets", problem, &item.place),
             }
         }
+        let words = platform.tickets.iter().filter(|(_, kind)| tickets.contains(kind)).map(|(word, _)| word);
+        table.print("tickets", toml_texts(words));
         tickets
     }
 
     /// Which of a corporation's apps this is; part of the keys.
-    fn agent(&mut self, raw: &RawTable, platform: &Platform) -> Option<String> {
-        self.field(raw, "agent", |value| {
-            let agent = text(value)?;
+    fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
+        self.text(table, "agent", |agent| {
             if !platform.has_agents {
-                let what = format!("apps of kind {} have no agents", quoted(platform.name));
-                return Err(Problem::new(what, "Remove the key."));
+                let what = format!("apps of platform {} have no agents", quoted(platform.name));
+                return Err(SettingProblem::new(what, "Remove the key."));
             }
             if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
                 let what = format!("{} cannot be part of a key", quoted(agent));
-                return Err(Problem::new(what, "Write agent = \"1000002\", as the platform shows it."));
+                return Err(SettingProblem::new(what, "Write agent = \"1000002\", as the platform shows it."));
             }
             Ok(agent.to_owned())
         })
     }
 
-    pub(super) fn secret(
-        &mut self,
-        raw: &mut RawTable,
-        document: &Document,
-        appid: Option<&str>,
-        wanted: &Wanted,
-    ) -> Option<(SecretSource, SecretOrigin)> {
-        let mut sources: Vec<(&str, Given)> =
-            wanted.keys.iter().filter_map(|key| Some((*key, raw.fields.remove(key)?))).collect();
-        if sources.len() > 1 {
-            let names = sources.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
-            let problem = Problem::new(format!("{} has {names}", wanted.one), "Keep one of them.");
-            self.faults.push(problem.at(&sources[1].1.place));
+    /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
+    fn verify_ticket_file(&mut self, table: &RawTable, platform: &Platform) -> Option<std::path::PathBuf> {
+        if !is_component(platform) {
+            if table.has("verify_ticket_file") {
+                let what = format!("apps of platform {} have no verify ticket", quoted(platform.name));
+                self.fault(table, "verify_ticket_file", SettingProblem::new(what, "Remove the key."));
+            }
             return None;
         }
-        let Some((key, given)) = sources.pop() else {
-            // The quick start may bring the secret of an app that the file describes.
-            let own = appid.filter(|_| wanted.key == SECRET.key);
-            if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
-                return Some((secret, SecretOrigin::Environment("WECHAT_SECRET".into())));
+        let followed = self.company != Company::Alone && !SECRET.is_given(table);
+        if !followed && !table.has("verify_ticket_file") {
+            let place = &table.place;
+            self.warnings.push(format!(
+                "{place}: a component without verify_ticket_file has no token until somebody hands in its verify ticket"
+            ));
+        }
+        self.path(table, "verify_ticket_file")
+    }
+
+    /// Where the first token is read, instead of fetching one.
+    fn adopt(&mut self, table: &RawTable, token: &CredentialType) -> Option<Adopt> {
+        let given = table.get("adopt")?;
+        let adopted = match token.renewal {
+            Renewal::Mint if token.probe.is_some() => adopt(&given.value, &given.place, &self.folder),
+            _ => {
+                let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
+                Err((SettingProblem::new(what, "Remove the key."), given.place.clone()))
             }
-            if wanted.of_app && self.company != Company::Alone {
-                return Some((SecretSource::Absent, SecretOrigin::Nowhere));
-            }
-            let problem = Problem::new(
-                format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun),
-                wanted.remedy(),
-            );
-            self.faults.push(problem.at(&raw.place));
-            return None;
         };
-        let place = given.place.clone();
-        if wanted.of_app && self.company == Company::Upstream {
-            self.fault(key, no_use_for_a_secret(wanted.noun), &place);
-        }
-        match self.secret_of(key, given.value, document, wanted, appid) {
-            Ok((SecretSource::Fixed(secret), SecretOrigin::Inline)) if matches!(place, Place::Environment(_)) => {
-                let name = place.to_string().trim_start_matches("environment ").to_owned();
-                Some((SecretSource::Environment(secret), SecretOrigin::Environment(name)))
+        match adopted {
+            Ok(adopt) => {
+                table.print("adopt", adopt_as_toml(&adopt));
+                Some(adopt)
             }
-            Ok(secret) => {
-                if key == wanted.key {
-                    let open = if document.open_to_others { ", and others may read this file (chmod 600)" } else { "" };
-                    self.warnings.push(format!(
-                        "{place}: the {} is written in the configuration{open}; {}_file keeps it apart",
-                        wanted.noun, wanted.key
-                    ));
-                }
-                Some(secret)
-            }
-            Err(problem) => {
-                self.fault(key, problem, &place);
+            Err((problem, place)) => {
+                self.fault_at(table, "adopt", problem, &place);
                 None
             }
         }
     }
 
-    fn secret_of(
-        &mut self,
-        key: &str,
-        value: Value,
-        document: &Document,
-        wanted: &Wanted,
-        appid: Option<&str>,
-    ) -> Reading<(SecretSource, SecretOrigin)> {
-        let name = text(&value)?;
-        match key.strip_prefix(wanted.key).unwrap_or_default() {
-            "_file" => {
-                let path = document.folder.join(name);
-                let source = SecretSource::file(&path);
-                Ok((self.secret_file(source, &path, wanted, appid)?, SecretOrigin::File(path)))
-            }
-            "_credential" => {
-                let path = credentials::file(self.environment, &value, &format!("{}_file", wanted.key))?;
-                let source = SecretSource::credential(&path);
-                Ok((self.secret_file(source, &path, wanted, appid)?, SecretOrigin::Credential(name.to_owned())))
-            }
-            "_env" => {
-                let secret = self.environment.get(name).ok_or_else(|| {
-                    let what = format!("the environment has no variable {}", shown(name));
-                    Problem::new(what, "Set the variable, or correct its name.")
-                })?;
-                let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
-                let secret = secret.map_err(|fault| {
-                    Problem::new(
-                        format!("the variable {} {fault}", shown(name)),
-                        format!("Set it to {}.", wanted.whose),
-                    )
-                })?;
-                Ok((SecretSource::Environment(secret), SecretOrigin::Environment(name.to_owned())))
-            }
-            _ => {
-                let secret = of_text(name).map_err(|fault| {
-                    Problem::new(format!("the {} {fault}", wanted.noun), format!("Write {}.", wanted.whose))
-                })?;
-                Ok((SecretSource::Fixed(secret), SecretOrigin::Inline))
-            }
-        }
-    }
-
-    fn secret_file(
-        &mut self,
-        source: SecretSource,
-        path: &Path,
-        wanted: &Wanted,
-        appid: Option<&str>,
-    ) -> Reading<SecretSource> {
-        source.read().map_err(|fault| {
-            let remedy = match fault {
-                SecretFault::NoDescriptor => crate::descriptors::REMEDY.to_owned(),
-                SecretFault::Surplus(_) => {
-                    format!("Put {} into the file, and nothing else; save it without a BOM.", wanted.whose)
-                }
-                SecretFault::Unreadable(_) => {
-                    let setting = format!("{}_credential", wanted.key);
-                    credentials::remedy_if_denied(self.environment, path, &setting, appid)
-                        .unwrap_or_else(|| "Check the name of the file and who may read it.".to_owned())
-                }
-                _ => format!("Put {} into the file, and nothing else.", wanted.whose),
-            };
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let what = if secret_like(name) {
-                format!("{} {fault}", shown(name))
-            } else {
-                format!("{} {fault}", path.display())
-            };
-            Problem::new(what, remedy)
-        })?;
-        if open_to_others(path) {
-            self.warnings.push(format!("{}: others may read this secret (chmod 600)", path.display()));
-        }
-        Ok(source)
-    }
-
     /// `WECHAT_APPID` and `WECHAT_SECRET` add an app, or bring the secret of one that the file describes.
     fn quick_start(&mut self, entries: &mut Vec<Entry>) {
         let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
-        let (id, secret) = (given("WECHAT_APPID"), given("WECHAT_SECRET"));
         let place = |name: &str| Place::Environment(name.into());
-        let (id, secret) = match (id, secret) {
+        let missing = |name: &str| SettingProblem::new(format!("{name} is missing beside it"), "Set both, or neither.");
+        let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
             (Some(id), None) if self.company != Company::Alone => (id, None),
-            (Some(_), None) => {
-                let problem = Problem::new("WECHAT_SECRET is missing beside it", "Set both, or neither.");
-                return self.faults.push(problem.at(&place("WECHAT_APPID")));
-            }
-            (None, Some(_)) => {
-                let problem = Problem::new("WECHAT_APPID is missing beside it", "Set both, or neither.");
-                return self.faults.push(problem.at(&place("WECHAT_SECRET")));
-            }
+            (Some(_), None) => return self.faults.push(missing("WECHAT_SECRET").at(&place("WECHAT_APPID"))),
+            (None, Some(_)) => return self.faults.push(missing("WECHAT_APPID").at(&place("WECHAT_SECRET"))),
         };
-        let id = appid(&Value::Text(id.to_string_lossy().into_owned()))
-            .map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
-        if self.company == Company::Upstream && secret.is_some() {
+        let id = appid(&id.to_string_lossy()).map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
+        if self.company == Company::Follower && secret.is_some() {
             self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
         }
         let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
         let secret = secret.map_err(|fault| {
-            let problem = Problem::new(format!("the value {fault}"), "Set it to the app's secret.");
+            let problem = SettingProblem::new(format!("the value {fault}"), "Set it to the app's secret.");
             self.faults.push(problem.at(&place("WECHAT_SECRET")));
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
-        let described = entries.iter().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
-        let platform = described.map_or(&mp::PLATFORM, |entry| entry.app.platform);
-        let doubt = secret.as_ref().and_then(|secret| mistakes::doubt_secret(secret.expose(), platform));
+        let described = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
+        let platform = described.as_ref().map_or(&mp::PLATFORM, |entry| entry.app.platform);
+        let doubt = secret.as_ref().and_then(|secret| plausible::doubt_secret(secret.expose(), platform));
         self.warnings.extend(doubt.map(|doubt| format!("environment WECHAT_SECRET: {doubt}")));
         let origin =
             secret.as_ref().map_or(SecretOrigin::Nowhere, |_| SecretOrigin::Environment("WECHAT_SECRET".into()));
         let secret = secret.map_or(SecretSource::Absent, SecretSource::Environment);
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none())
-        {
+        if let Some(entry) = described {
             if !secret.is_absent() {
+                print_secret(&entry.table, SECRET.key, &origin);
                 entry.app.secret = secret;
                 entry.origin = origin;
             }
             return;
         }
         if !(mp::PLATFORM.usual_id)(&appid) {
-            self.warnings.push(mistakes::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
+            self.warnings.push(plausible::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
         }
+        let table = RawTable::new(schema::section("app"), place("WECHAT_APPID"));
+        table.print("appid", toml_text(&appid));
+        table.print("platform", toml_text(mp::PLATFORM.name));
+        table.print("tickets", "[]");
+        self.token(&table, &mp::PLATFORM);
+        print_secret(&table, SECRET.key, &origin);
         let names = ["access_token", appid.as_str()];
-        let templates = names.map(|name| Template::raw(name, place("WECHAT_APPID"))).into();
+        let templates = names.map(|name| PlacedTemplate::raw(name, place("WECHAT_APPID"))).into();
         let app = App::mp(&appid, secret, &mp::STABLE);
-        entries.push(Entry { app, origin, place: place("WECHAT_APPID"), templates, alias_places: Vec::new() });
+        let place = place("WECHAT_APPID");
+        entries.push(Entry { app, origin, table, place, templates, alias_places: Vec::new() });
     }
 
     fn collisions(&mut self, entries: &[Entry]) {
@@ -453,7 +398,7 @@ impl Reader<'_> {
             let id = entry.app.id();
             if let Some(first) = owners.get(&id) {
                 let what = format!("appid {} is given twice, first at {}", quoted(&id), first.place);
-                self.faults.push(Problem::new(what, "Keep one of the two apps.").at(&entry.place));
+                self.faults.push(SettingProblem::new(what, "Keep one of the two apps.").at(&entry.place));
             } else {
                 owners.insert(id, entry);
             }
@@ -488,7 +433,7 @@ impl Reader<'_> {
                         continue;
                     }
                 };
-                let problem = Problem::new(
+                let problem = SettingProblem::new(
                     format!("the alias {} {what}", quoted(alias.redacted_name())),
                     "Give each name to one app; without an alias its token is at access_token:<appid>.",
                 );
@@ -498,42 +443,93 @@ impl Reader<'_> {
     }
 }
 
-fn no_use_for_a_secret(noun: &str) -> Problem {
-    let what = format!("a node with upstream in [state] never calls WeChat and has no use for a {noun}");
-    Problem::new(what, "Remove it, or share a Redis by url in [state].")
+fn is_component(platform: &Platform) -> bool {
+    platform.name == component::PLATFORM.name
+}
+
+/// Refresh tokens that live in memory only are lost with the process.
+pub(super) fn needs_state(entry: &Entry) -> Option<Fault> {
+    let app = Some(&entry.app).filter(|app| app.component.is_some() && !app.secret.is_absent())?;
+    let what = format!(
+        "the authorizer {} has a refresh token that WeChat may replace at any renewal, and there is no state file to \
+         keep the new one in",
+        quoted(&app.appid)
+    );
+    let remedy = "Set state.path in [state] to a file that survives a restart.";
+    Some(SettingProblem::new(what, remedy).at(&Place::Default))
+}
+
+/// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
+pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<SettingProblem> {
+    if app.adopt != Some(Adopt::Sink) || sinks.iter().any(|sink| sink.keeps_token_of(&app.id())) {
+        return None;
+    }
+    let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", app.id());
+    let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
+                  adopt = { file = \"/path\" }.";
+    Some(SettingProblem::new(what, remedy))
+}
+
+fn adopt(value: &RawValue, place: &Place, folder: &Path) -> Result<Adopt, (SettingProblem, Place)> {
+    const KEY_BYTES_MAX: usize = 250;
+    const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
+                          adopt = { file = \"/path\" }.";
+    let here = |what: &str, remedy: &str| (SettingProblem::new(what, remedy), place.clone());
+    let given = match value {
+        RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
+        RawValue::Table(given) => given,
+        RawValue::Text(word) => return Err(here(&format!("{} is not known", quoted(word)), REMEDY)),
+        _ => return Err(here("it says nothing of a place", REMEDY)),
+    };
+    let fields = Fields::of(given, &["memcached", "key", "file"], "adopt")?;
+    let file = fields.read("file", text)?;
+    match (file, fields.read("memcached", text)?, fields.read("key", text)?) {
+        (Some(file), None, None) if !file.is_empty() => Ok(Adopt::File(folder.join(file))),
+        (None, Some(address), Some(key)) => {
+            let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte > b' ' && byte != 127);
+            if !is_key {
+                return Err(here("key: memcached has no such keys", "Give 1 to 250 bytes without blanks."));
+            }
+            if !(address.starts_with('/') || address.contains(':')) {
+                let what = format!("memcached: {} has no port", quoted(address));
+                return Err(here(&what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."));
+            }
+            Ok(Adopt::Memcached { address: address.to_owned(), key: key.to_owned() })
+        }
+        _ => Err(here("it names no place, or half of one", REMEDY)),
+    }
+}
+
+fn adopt_as_toml(adopt: &Adopt) -> String {
+    match adopt {
+        Adopt::Sink => toml_text("sink"),
+        Adopt::Memcached { address, key } => {
+            format!("{{ memcached = {}, key = {} }}", toml_text(address), toml_text(key))
+        }
+        Adopt::File(path) => format!("{{ file = {} }}", toml_path(path)),
+    }
 }
 
 /// The secret in the environment, if the quick start is about that app.
-fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
+pub(super) fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
     let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
     let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
     same.then_some(SecretSource::Environment(secret))
 }
 
-fn appid(value: &Value) -> Reading<String> {
+fn appid(appid: &str) -> ReadResult<String> {
     let remedy = "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f.";
-    let appid = text(value)?;
+    let appid = text(&RawValue::Text(appid.to_owned())).map(|_| appid)?;
     if appid.len() > APPID_BYTES_MAX {
-        return Err(Problem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
+        return Err(SettingProblem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
     }
     if !fits_in_a_key(appid) {
-        let what = mistakes::surplus(appid).unwrap_or("has a blank or a control character");
-        return Err(Problem::new(format!("{} {what}", shown(appid)), remedy));
+        let what = surplus(appid).unwrap_or("has a blank or a control character");
+        return Err(SettingProblem::new(format!("{} {what}", quoted_name(appid)), remedy));
     }
     // A key with this appid in it could not be written down again: braces stand for something there.
     if appid.contains(['{', '}']) {
-        return Err(Problem::new(format!("{} has a brace", quoted(appid)), remedy));
+        return Err(SettingProblem::new(format!("{} has a brace", quoted(appid)), remedy));
     }
     Ok(appid.to_owned())
-}
-
-/// A name for a sentence, unless it is a secret that was put in the wrong place.
-pub(super) fn shown(name: &str) -> String {
-    if secret_like(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
-}
-
-/// WeChat's secrets are 32 hex digits; the open platform's begin in their own way. Also where more is around it.
-pub(super) fn secret_like(text: &str) -> bool {
-    let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.contains(start));
-    pushed || text.split(|c: char| !c.is_ascii_alphanumeric()).any(mistakes::has_secret_shape)
 }

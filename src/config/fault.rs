@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::invalid_value::InvalidValue;
+
 /// Further lines with the same fault that are named.
 const LINES_SHOWN_MAX: usize = 20;
 
@@ -21,6 +23,18 @@ pub enum Place {
     Default,
 }
 
+impl Place {
+    /// The layer it is in; a higher one hides what a lower one says.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Place::Default => 0,
+            Place::Line { .. } => 1,
+            Place::Environment(_) => 2,
+            Place::Flag(_) => 3,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -35,29 +49,35 @@ impl fmt::Display for Place {
 
 /// What is wrong with a value and what to do about it; the place is added by whoever knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct SettingProblem {
     pub what: String,
     pub remedy: String,
     credential: Option<String>,
 }
 
-impl Problem {
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
-        Problem { what: what.into(), remedy: remedy.into(), credential: None }
+impl SettingProblem {
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> SettingProblem {
+        SettingProblem { what: what.into(), remedy: remedy.into(), credential: None }
     }
 
     /// The same with the key it is about before it.
-    pub fn of_key(self, key: &str) -> Problem {
-        Problem { what: format!("{key}: {}", self.what), ..self }
+    pub fn of_key(self, key: &str) -> SettingProblem {
+        SettingProblem { what: format!("{key}: {}", self.what), ..self }
     }
 
     /// It is about a credential that systemd would hand out, and there is no systemd.
-    pub fn without_credential(self, name: &str) -> Problem {
-        Problem { credential: Some(name.to_owned()), ..self }
+    pub fn without_credential(self, name: &str) -> SettingProblem {
+        SettingProblem { credential: Some(name.to_owned()), ..self }
     }
 
     pub fn at(self, place: &Place) -> Fault {
         Fault { place: place.clone(), what: self.what, remedy: self.remedy, credential: self.credential }
+    }
+}
+
+impl From<InvalidValue> for SettingProblem {
+    fn from(InvalidValue { what, remedy }: InvalidValue) -> SettingProblem {
+        SettingProblem::new(what, remedy)
     }
 }
 
@@ -151,7 +171,7 @@ mod tests {
     #[test]
     fn the_same_fault_of_many_lines_is_said_once_and_counted_as_many() {
         let file: Arc<Path> = Path::new("/c.toml").into();
-        let at = |line| Problem::new("it is wrong", "Mend it.").at(&Place::Line { file: file.clone(), line });
+        let at = |line| SettingProblem::new("it is wrong", "Mend it.").at(&Place::Line { file: file.clone(), line });
         let said = |lines: std::ops::Range<usize>| Faults::new(lines.map(at).collect()).to_string();
         assert_eq!(said(3..4), "the configuration has 1 fault:\n  1. /c.toml:3: it is wrong\n     Mend it.");
         let two = "the configuration has 2 faults:\n  1. /c.toml:3 (and line 4): it is wrong\n     Mend it.";

@@ -4,7 +4,7 @@
 //! show all of them. The parser's own error texts quote the line they are about, which may hold a secret, so
 //! only their bare message is used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,18 +13,20 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Place, Problem};
-use super::settings::{APP_KEYS, AUTHORIZER_KEYS, LISTENER_KEYS, NAMED_KEYS, SECTIONS, closest, find, keys_of};
-use super::sinks::SINK_KEYS;
-use super::value::{Given, Value, kind, quoted};
+use super::fault::{Fault, Place, SettingProblem};
+use super::old_names::OldNames;
+use super::reader::RawTable;
+use super::schema::{self, SECTIONS, Section};
+use super::secrets::is_open_to_others;
+use super::value::{Given, RawValue, closest, kind, quoted};
 
-/// The sections that are lists of tables.
-const LISTS: [&str; 4] = ["app", "user", "certificate", "sink"];
-
-/// What the file says.
-#[derive(Default)]
+/// What the layers say; a file first.
 pub(super) struct Document {
-    pub settings: Vec<(&'static str, Given)>,
+    pub server: RawTable,
+    pub state: RawTable,
+    pub upstream: RawTable,
+    pub http: RawTable,
+    pub log: RawTable,
     pub apps: Vec<RawTable>,
     pub users: Vec<RawTable>,
     pub certificates: Vec<RawTable>,
@@ -36,51 +38,69 @@ pub(super) struct Document {
     pub folder: PathBuf,
 }
 
-/// One table of a list such as `[[app]]`, unchecked.
-pub(super) struct RawTable {
-    pub place: Place,
-    pub fields: BTreeMap<&'static str, Given>,
-    /// The `[[app.authorizer]]` tables below it.
-    pub authorizers: Vec<RawTable>,
+impl Document {
+    pub fn empty() -> Document {
+        let table = |name| RawTable::new(schema::section(name), Place::Default);
+        Document {
+            server: table("server"),
+            state: table("state"),
+            upstream: table("upstream"),
+            http: table("http"),
+            log: table("log"),
+            apps: Vec::new(),
+            users: Vec::new(),
+            certificates: Vec::new(),
+            listeners: Vec::new(),
+            sinks: Vec::new(),
+            open_to_others: false,
+            folder: PathBuf::new(),
+        }
+    }
+
+    /// The table of that section, of which there is one.
+    pub fn table(&mut self, section: &Section) -> &mut RawTable {
+        match section.name {
+            "state" => &mut self.state,
+            "upstream" => &mut self.upstream,
+            "http" => &mut self.http,
+            "log" => &mut self.log,
+            _ => &mut self.server,
+        }
+    }
 }
 
 /// Reads and walks the file; faults are appended.
-pub(super) fn read(path: &Path, faults: &mut Vec<Fault>) -> Document {
+pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault>) -> Document {
     let file: Arc<Path> = Arc::from(path);
-    let whole = |problem: Problem| problem.at(&Place::Line { file: file.clone(), line: 0 });
+    let whole = |problem: SettingProblem| problem.at(&Place::Line { file: file.clone(), line: 0 });
     let bytes = match std::fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => {
             let remedy = "Check the name given to --config and who may read the file.";
-            faults.push(whole(Problem::new(format!("the file cannot be read: {error}"), remedy)));
-            return Document::default();
+            faults.push(whole(SettingProblem::new(format!("the file cannot be read: {error}"), remedy)));
+            return Document::empty();
         }
     };
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text,
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            let problem = Problem::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
+            let problem = SettingProblem::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
             faults.push(problem.at(&Place::Line { file, line }));
-            return Document::default();
+            return Document::empty();
         }
     };
-    let mut walk = Walk { file, lines: Lines::new(text), faults, document: Document::default() };
-    walk.document.open_to_others = open_to_others(path);
+    let mut walk = Walk { file, lines: Lines::new(text), old_names, faults, document: Document::empty() };
+    walk.document.open_to_others = is_open_to_others(path);
     walk.document.folder = path.parent().map(Path::to_owned).unwrap_or_default();
     walk.document(text);
     walk.document
 }
 
-/// Whether anybody but the owner may read that file.
-pub(super) fn open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
-}
-
 struct Walk<'f> {
     file: Arc<Path>,
     lines: Lines,
+    old_names: &'f mut OldNames,
     faults: &'f mut Vec<Fault>,
     document: Document,
 }
@@ -100,155 +120,195 @@ impl Walk<'_> {
                     if repeated.insert(header) {
                         let what = format!("this is not TOML: duplicate key: a second [{name}]");
                         let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
-                        self.fault(header..header, Problem::new(what, remedy));
+                        self.fault(header..header, SettingProblem::new(what, remedy));
                     }
                     continue;
                 }
                 let place = self.place(span);
                 let what = format!("this is not TOML: {}", error.message());
-                self.faults.push(Problem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
+                self.faults
+                    .push(SettingProblem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
             }
             return;
         }
         for (key, value) in table.get_ref() {
-            match (key.get_ref().as_ref(), value.get_ref()) {
-                ("app", value) => {
-                    let apps = self.tables("app", APP_KEYS, key.span(), value);
-                    self.document.apps.extend(apps);
+            let name = key.get_ref().as_ref();
+            let Some(section) = SECTIONS.iter().find(|section| section.name == name || is_old_name(section, name))
+            else {
+                self.unknown_section(name, key.span());
+                continue;
+            };
+            if is_old_name(section, name) {
+                let (old, new) = (format!("[{name}]"), format!("[{}]", section.name));
+                let both = table.get_ref().contains_key(section.name);
+                self.old_name(key.span(), old, new, both);
+            }
+            match section.is_list {
+                true => {
+                    let tables = self.tables(section, key.span(), value.get_ref());
+                    match section.name {
+                        "app" => self.document.apps = tables,
+                        "user" => self.document.users = tables,
+                        "certificate" => self.document.certificates = tables,
+                        _ => self.document.sinks = tables,
+                    }
                 }
-                ("user", value) => {
-                    let users = self.tables("user", NAMED_KEYS, key.span(), value);
-                    self.document.users.extend(users);
-                }
-                ("certificate", value) => {
-                    let certificates = self.tables("certificate", NAMED_KEYS, key.span(), value);
-                    self.document.certificates.extend(certificates);
-                }
-                ("sink", value) => {
-                    let sinks = self.tables("sink", &SINK_KEYS, key.span(), value);
-                    self.document.sinks.extend(sinks);
-                }
-                (name, value) if SECTIONS.contains(&name) => self.section(name, key.span(), value),
-                (name, _) => self.unknown_section(name, key.span()),
+                false => self.section(section, key.span(), value.get_ref()),
             }
         }
     }
 
-    fn section(&mut self, section: &str, span: Range<usize>, value: &DeValue<'_>) {
+    fn section(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
+        let name = section.name;
         let DeValue::Table(table) = value else {
-            let problem = Problem::new(
-                format!("{section} is {}, not a table", kind_of(value)),
-                format!("Write a line [{section}] and the keys below it."),
+            let problem = SettingProblem::new(
+                format!("{name} is {}, not a table", kind_of(value)),
+                format!("Write a line [{name}] and the keys below it."),
             );
             return self.fault(span, problem);
         };
         for (key, value) in table {
-            match (section, key.get_ref().as_ref(), value.get_ref()) {
-                ("server", "listener", list) => {
-                    let listeners = self.tables("server.listener", LISTENER_KEYS, key.span(), list);
-                    self.document.listeners.extend(listeners);
+            let inner = |key: &str| format!("tls.{key}");
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("listener", list) if name == "server" => {
+                    let section = schema::section("server.listener");
+                    self.document.listeners = self.tables(section, key.span(), list);
                 }
-                ("server" | "side", "tls", DeValue::Table(table)) => {
-                    for (key, value) in table {
-                        self.setting(section, &format!("tls.{}", key.get_ref()), key.span(), value);
+                ("tls", DeValue::Table(tls)) if section.find("tls.cert").is_some() => {
+                    for (key, value) in tls {
+                        self.setting(section, table, &inner(key.get_ref()), key.span(), value);
                     }
                 }
-                (_, name, _) => self.setting(section, name, key.span(), value),
+                (key_name, _) => self.setting(section, table, key_name, key.span(), value),
             }
         }
     }
 
-    fn setting(&mut self, section: &str, name: &str, span: Range<usize>, value: &Spanned<DeValue<'_>>) {
-        match find(section, name) {
-            Some(setting) => {
-                let given = Given { value: self.value(value), place: self.place(span) };
-                self.document.settings.push((setting, given));
-            }
-            None => self.unknown_key(&format!("[{section}]"), name, keys_of(section), span),
+    fn setting(
+        &mut self,
+        section: &'static Section,
+        table: &DeTable<'_>,
+        key: &str,
+        span: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
+        if let Some(key) = self.known_key(section, table, key, &span) {
+            let given = Given { value: self.value(value), place: self.place(span) };
+            self.document.table(section).put(key, given);
         }
+    }
+
+    /// The key as the schema has it; a fault if it has none.
+    fn known_key(
+        &mut self,
+        section: &'static Section,
+        table: &DeTable<'_>,
+        key: &str,
+        span: &Range<usize>,
+    ) -> Option<&'static str> {
+        if let Some(setting) = section.find(key) {
+            return Some(setting.key);
+        }
+        let Some(setting) = section.find_old(key) else {
+            self.unknown_key(section, key, span.clone());
+            return None;
+        };
+        let both = table.contains_key(setting.key);
+        self.old_name(span.clone(), key.to_owned(), setting.key.to_owned(), both);
+        (!both).then_some(setting.key)
+    }
+
+    fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
+        let place = self.place(span);
+        self.old_names.used(old, new, both, &place, self.faults);
     }
 
     /// The tables of a list such as `[[app]]`.
-    fn tables(
-        &mut self,
-        name: &str,
-        keys: &'static [&'static str],
-        span: Range<usize>,
-        value: &DeValue<'_>,
-    ) -> Vec<RawTable> {
+    fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<RawTable> {
+        let name = section.name;
         let DeValue::Array(tables) = value else {
-            let problem = Problem::new(
+            let problem = SettingProblem::new(
                 format!("{name} is {}, not a list of tables", kind_of(value)),
                 format!("Start each {name} with a line [[{name}]], in double brackets."),
             );
             self.fault(span, problem);
             return Vec::new();
         };
-        tables.iter().filter_map(|table| self.table(name, keys, table)).collect()
+        tables.iter().filter_map(|table| self.table(section, table)).collect()
     }
 
-    fn table(&mut self, name: &str, keys: &'static [&'static str], table: &Spanned<DeValue<'_>>) -> Option<RawTable> {
-        let place = self.place(table.span());
+    fn table(&mut self, section: &'static Section, table: &Spanned<DeValue<'_>>) -> Option<RawTable> {
+        let (name, place) = (section.name, self.place(table.span()));
         let DeValue::Table(pairs) = table.get_ref() else {
             let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
             let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
-            self.fault(table.span(), Problem::new(what, remedy));
+            self.fault(table.span(), SettingProblem::new(what, remedy));
             return None;
         };
-        let mut fields = BTreeMap::new();
-        let mut authorizers = Vec::new();
+        let mut own = RawTable::new(section, place);
         for (key, value) in pairs {
-            match keys.iter().find(|known| **known == key.get_ref().as_ref()) {
-                Some(&"authorizer") => {
-                    authorizers = self.tables("app.authorizer", AUTHORIZER_KEYS, key.span(), value.get_ref());
+            match schema::find_section(&format!("{name}.{}", key.get_ref())) {
+                Some(below) => own.tables = self.tables(below, key.span(), value.get_ref()),
+                None => {
+                    if let Some(known) = self.known_key(section, pairs, key.get_ref(), &key.span()) {
+                        let given = Given { value: self.value(value), place: self.place(key.span()) };
+                        own.put(known, given);
+                    }
                 }
-                Some(known) => {
-                    fields.insert(*known, Given { value: self.value(value), place: self.place(key.span()) });
-                }
-                None => self.unknown_key(&format!("[[{name}]]"), key.get_ref(), keys.iter().copied(), key.span()),
             }
         }
-        Some(RawTable { place, fields, authorizers })
+        Some(own)
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
-        let remedy = match (section_of(name), closest(name, SECTIONS.iter().copied())) {
-            (Some(section), _) => format!("It belongs under a line [{section}]."),
-            (None, Some(list)) if LISTS.contains(&list) => format!("Did you mean [[{list}]]?"),
-            (None, Some(section)) => format!("Did you mean [{section}]?"),
-            (None, None) => "Remove it; the sections are [server], [state], [upstream], [side], [log], [[app]], [[user]], [[certificate]] and [[sink]].".to_owned(),
+        let sections = || SECTIONS.iter().filter(|section| !section.name.contains('.'));
+        let header = |section: &Section| match section.is_list {
+            true => format!("[[{}]]", section.name),
+            false => format!("[{}]", section.name),
         };
-        self.fault(span, Problem::new(format!("{} is not known", quoted(name)), remedy));
+        let close = closest(name, sections().map(|section| section.name)).and_then(schema::find_section);
+        let remedy = match (section_of(name), close) {
+            (Some(section), _) => format!("It belongs under a line [{section}]."),
+            (None, Some(section)) => format!("Did you mean {}?", header(section)),
+            (None, None) => {
+                let headers: Vec<String> = sections().map(header).collect();
+                let (last, others) = headers.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+                format!("Remove it; the sections are {} and {last}.", others.join(", "))
+            }
+        };
+        self.fault(span, SettingProblem::new(format!("{} is not known", quoted(name)), remedy));
     }
 
-    fn unknown_key(&mut self, of: &str, key: &str, known: impl Iterator<Item = &'static str>, span: Range<usize>) {
-        let known: Vec<&str> = known.collect();
+    fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
+        let of = if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
+        let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
+        let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
         let remedy = match (closest(key, known.iter().copied()), section_of(key)) {
             _ if key == "port" => "Write the port with the address: listen = [\"127.0.0.1:11211\"].".to_owned(),
             (Some(close), _) => format!("Did you mean {close:?}?"),
             (None, Some(section)) => format!("It belongs under a line [{section}]."),
             (None, None) => format!("Remove it; known here are {}.", known.join(", ")),
         };
-        self.fault(span, Problem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
+        self.fault(span, SettingProblem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
     }
 
-    fn value(&self, value: &Spanned<DeValue<'_>>) -> Value {
+    fn value(&self, value: &Spanned<DeValue<'_>>) -> RawValue {
         match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.clone().into_owned()),
+            DeValue::String(text) => RawValue::Text(text.clone().into_owned()),
             DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
-                Ok(value) => Value::Integer { value, octal: number.radix() == 8 },
-                Err(_) => Value::Other("a number of that length"),
+                Ok(value) => RawValue::Integer { value, octal: number.radix() == 8 },
+                Err(_) => RawValue::Other("a number of that length"),
             },
-            DeValue::Boolean(on) => Value::Bool(*on),
+            DeValue::Boolean(on) => RawValue::Bool(*on),
             DeValue::Float(number) => match number.as_str().parse() {
-                Ok(number) => Value::Fraction(number),
-                Err(_) => Value::Other(kind_of(value.get_ref())),
+                Ok(number) => RawValue::Fraction(number),
+                Err(_) => RawValue::Other(kind_of(value.get_ref())),
             },
             DeValue::Array(items) => {
                 let given = |item| Given { value: self.value(item), place: self.place(item.span()) };
-                Value::List(items.iter().map(given).collect())
+                RawValue::List(items.iter().map(given).collect())
             }
-            DeValue::Table(table) => Value::Table(
+            DeValue::Table(table) => RawValue::Table(
                 table
                     .iter()
                     .map(|(key, value)| {
@@ -257,11 +317,11 @@ impl Walk<'_> {
                     })
                     .collect(),
             ),
-            other => Value::Other(kind_of(other)),
+            other => RawValue::Other(kind_of(other)),
         }
     }
 
-    fn fault(&mut self, span: Range<usize>, problem: Problem) {
+    fn fault(&mut self, span: Range<usize>, problem: SettingProblem) {
         let place = self.place(span);
         self.faults.push(problem.at(&place));
     }
@@ -277,25 +337,31 @@ fn repeated_list(text: &str, at: usize) -> Option<(usize, &'static str)> {
     let begins = text[..line_end].rfind("\n[").map(|before| before + 1);
     let header = begins.or(text.starts_with('[').then_some(0))?;
     let name = text[header..].lines().next()?.split(']').next()?.strip_prefix('[')?.trim();
-    LISTS.iter().find(|list| **list == name).map(|list| (header, *list))
+    let list = SECTIONS.iter().find(|section| section.is_list && section.name == name)?;
+    Some((header, list.name))
 }
 
 /// The section that has a key of that name. A secret or a url is hardly that of [state] wherever it has got lost.
 fn section_of(key: &str) -> Option<&'static str> {
-    let of_tables = APP_KEYS.contains(&key) || SINK_KEYS.contains(&key);
-    let mut sections = SECTIONS.iter().copied().filter(|section| *section != "state" || !of_tables);
-    sections.find(|section| keys_of(section).any(|known| known == key))
+    let has = |section: &&Section| section.find(key).is_some();
+    let of_tables = ["app", "sink"].map(schema::section).iter().any(has);
+    let mut sections = SECTIONS.iter().filter(|section| !section.is_list && (section.name != "state" || !of_tables));
+    sections.find(has).map(|section| section.name)
+}
+
+fn is_old_name(section: &Section, name: &str) -> bool {
+    !section.old_name.is_empty() && section.old_name == name
 }
 
 fn kind_of(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => kind(&Value::Text(String::new())),
-        DeValue::Integer(_) => kind(&Value::Integer { value: 0, octal: false }),
-        DeValue::Boolean(_) => kind(&Value::Bool(false)),
-        DeValue::Array(_) => kind(&Value::List(Vec::new())),
+        DeValue::String(_) => kind(&RawValue::Text(String::new())),
+        DeValue::Integer(_) => kind(&RawValue::Integer { value: 0, octal: false }),
+        DeValue::Boolean(_) => kind(&RawValue::Bool(false)),
+        DeValue::Array(_) => kind(&RawValue::List(Vec::new())),
         DeValue::Float(_) => "a fraction",
         DeValue::Datetime(_) => "a date",
-        DeValue::Table(_) => kind(&Value::Table(Vec::new())),
+        DeValue::Table(_) => kind(&RawValue::Table(Vec::new())),
     }
 }
 

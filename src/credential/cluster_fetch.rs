@@ -83,6 +83,37 @@ impl ClusterFetchContext {
         self.handle.open(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
     }
 
+    /// A fetched value for the record; the generation and the refresh token are not set yet. None if it is not text.
+    fn record_value(
+        &self,
+        lease: &Lease,
+        token: &Token,
+        fetched: &FetchedValue,
+        renewal_state: &RenewalState,
+    ) -> Option<PublishedValue> {
+        let lifetime_ms = token.expires_in_s.saturating_mul(1000);
+        let is_remaining_time = matches!(renewal_state.renewal, Renewal::Window { .. } | Renewal::AtEnd);
+        let expires_ms = match (fetched.same, renewal_state.expires_ms) {
+            (true, Some(expires_ms)) if renewal_state.renewal != Renewal::Poll => expires_ms,
+            _ if token.lifetime_source == LifetimeSource::Zero && is_remaining_time => fetched.sent_ms,
+            _ => fetched.sent_ms.saturating_add(lifetime_ms),
+        };
+        Some(PublishedValue {
+            value: std::str::from_utf8(&token.value).ok()?.to_owned(),
+            generation: 0,
+            expires_ms: lease.moment.to_store_ms(expires_ms),
+            fetched_ms: lease.moment.to_store_ms(fetched.received_ms),
+            life_ms: fetched.life_ms,
+            longest_ms: lifetime_ms.max(renewal_state.longest_ms / 2),
+            learned_ms: renewal_state.learned_so_far_ms(),
+            withdrawn: false,
+            reliable_lead_ms: None,
+            refresh: None,
+            by: self.handle.name.to_string(),
+            node: self.handle.node,
+        })
+    }
+
     /// Our counts for the other nodes, and how long they need not call.
     fn counted(&self, lease: &Lease, wait_ms: u64) -> Option<Arc<str>> {
         SharedCounts::after_call(&self.usage, lease.moment.store_ms, wait_ms).to_text(&self.handle.seal)
@@ -241,15 +272,15 @@ impl ClusterFetch {
         self.close(ended, true, wait_ms, 0).await;
     }
 
-    /// A call brought a value.
+    /// Publishes the value of an answered call to the cluster store.
     pub async fn publish(
         &mut self,
         token: &Token,
-        arrival: FetchedValue,
+        fetched: FetchedValue,
         renewal_state: &RenewalState,
         refresh: Option<String>,
     ) -> SharingResult {
-        let FetchedValue { same, sent_ms, received_ms, life_ms } = arrival;
+        let same = fetched.same;
         let Some(sharing) = &self.sharing else { return SharingResult::NotShared };
         let held = sharing.held;
         let Some(lease) = &self.lease else {
@@ -260,35 +291,16 @@ impl ClusterFetch {
                 _ => SharingResult::Published(held),
             };
         };
-        let polled = renewal_state.renewal == Renewal::Poll;
-        if same && !polled && lease.record.generation == held {
+        if same && renewal_state.renewal != Renewal::Poll && lease.record.generation == held {
             let keep_ms = sharing.keep_ms;
             self.close(CallEnd::Answered, false, 0, keep_ms).await;
             return SharingResult::Published(held);
         }
         let generation = if same { held } else { lease.next_generation(held, sharing.first) };
-        let told_ms = token.expires_in_s.saturating_mul(1000);
-        let remaining_is_told = matches!(renewal_state.renewal, Renewal::Window { .. } | Renewal::AtEnd);
-        let expires_ms = match (same, renewal_state.expires_ms) {
-            (true, Some(expires_ms)) if !polled => expires_ms,
-            _ if token.lifetime_source == LifetimeSource::Zero && remaining_is_told => sent_ms,
-            _ => sent_ms.saturating_add(told_ms),
+        let Some(value) = sharing.record_value(lease, token, &fetched, renewal_state) else {
+            return SharingResult::NotShared;
         };
-        let Ok(text) = std::str::from_utf8(&token.value) else { return SharingResult::NotShared };
-        let value = PublishedValue {
-            value: text.to_owned(),
-            generation,
-            expires_ms: lease.moment.to_store_ms(expires_ms),
-            fetched_ms: lease.moment.to_store_ms(received_ms),
-            life_ms,
-            longest_ms: told_ms.max(renewal_state.longest_ms / 2),
-            learned_ms: renewal_state.learned_so_far_ms(),
-            withdrawn: false,
-            reliable_lead_ms: None,
-            refresh,
-            by: sharing.handle.name.to_string(),
-            node: sharing.handle.node,
-        };
+        let value = PublishedValue { generation, refresh, ..value };
         let minted = sharing.asking == FetchEffect::Mints && !same;
         let calls = sharing.counted(lease, 0);
         self.ended = true;

@@ -14,7 +14,9 @@
 //!   tickets that were pushed, `ticket_files` the files they are in. `adopt`: reads a value that the site has fetched.
 
 pub mod adopt;
+pub mod alias_templates;
 mod app;
+mod app_name;
 mod cluster_fetch;
 pub mod facts;
 mod fetch_task;
@@ -52,6 +54,7 @@ use tracing::warn;
 use refresher::{ClusterWatch, SharedTicket};
 
 pub use app::{Adopt, Alias, App};
+pub use app_name::{app_name, warn_of_duplicates};
 pub use options::Options;
 pub use refresher::Refresher;
 pub use table::Table;

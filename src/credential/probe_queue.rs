@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::table::CredentialId;
+use super::id::CredentialId;
 use crate::clock::BootMs;
 
 /// The time between two probes of one value.

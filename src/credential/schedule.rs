@@ -408,7 +408,7 @@ impl RenewalState {
         (self.withdrawn_ms, self.expires_if_none_lost_ms, self.reliable_lead_ms) = (None, None, None);
         self.adopted = None;
         self.lost_calls.clear();
-        let told_ms = answer.expires_in_s.saturating_mul(1000);
+        let lifetime_ms = answer.expires_in_s.saturating_mul(1000);
         if self.expires_ms.is_some() && self.asks == 0 {
             // It changed at the first call, so the window may be wider than learned: start a little earlier.
             self.learned_ms = self.learned_ms.map(|ms| (ms + ms / 100).min(self.longest_ms));
@@ -416,23 +416,23 @@ impl RenewalState {
         self.learned_ms = self.learned_so_far_ms();
         self.same_at_ms = None;
         // Halving it adapts to a shorter lifetime after a few renewals.
-        self.longest_ms = told_ms.max(self.longest_ms / 2);
-        self.life_ms = told_ms;
+        self.longest_ms = lifetime_ms.max(self.longest_ms / 2);
+        self.life_ms = lifetime_ms;
         self.asks = 0;
         // A stable value in its last second cannot be used. A classic one was made just now.
-        let remaining_is_told = matches!(self.renewal, Renewal::Window { .. } | Renewal::AtEnd);
-        let dying = answer.lifetime_source == LifetimeSource::Zero && remaining_is_told;
+        let is_remaining_time = matches!(self.renewal, Renewal::Window { .. } | Renewal::AtEnd);
+        let dying = answer.lifetime_source == LifetimeSource::Zero && is_remaining_time;
         self.ends_by_ms = dying.then_some(answer.received_ms + 1_000);
-        self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + told_ms });
+        self.expires_ms = Some(if dying { answer.sent_ms } else { answer.sent_ms + lifetime_ms });
     }
 
     /// `expires_in` is rounded down, so the value ends in [sent + e, received + e + 1 s). The more exact one is kept.
     fn record_same_value(&mut self, answer: &RenewalAnswer) {
-        let told_ms = answer.expires_in_s.saturating_mul(1000);
-        let earliest = answer.sent_ms + told_ms;
+        let lifetime_ms = answer.expires_in_s.saturating_mul(1000);
+        let earliest = answer.sent_ms + lifetime_ms;
         let current = self.expires_ms.unwrap_or(earliest);
         let expires = match answer.lifetime_source {
-            LifetimeSource::AsGiven if current > answer.received_ms + told_ms + 1_000 => earliest,
+            LifetimeSource::AsGiven if current > answer.received_ms + lifetime_ms + 1_000 => earliest,
             LifetimeSource::AsGiven => current.max(earliest),
             LifetimeSource::Zero => self.expiry_after_zero(answer, current, earliest),
             LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong
@@ -443,7 +443,7 @@ impl RenewalState {
             LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong => earliest,
         };
         self.expires_ms = Some(expires);
-        self.longest_ms = self.longest_ms.max(told_ms.min(expires.saturating_sub(answer.sent_ms)));
+        self.longest_ms = self.longest_ms.max(lifetime_ms.min(expires.saturating_sub(answer.sent_ms)));
         self.asks = self.asks.saturating_add(1);
         let left = self.left_ms(answer.received_ms);
         if matches!(self.renewal, Renewal::Window { .. }) && left > 0 {

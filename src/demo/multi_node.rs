@@ -94,7 +94,7 @@ impl MultiNodeDemo {
         }
         let addresses = (0..args.nodes).map(|at| {
             let port = |first: u16| if first == 0 { 0 } else { first + at };
-            let http = args.http_port.map_or_else(|| free_or_any(crate::http_api::options::SIDE_PORT + at), port);
+            let http = args.http_port.map_or_else(|| free_or_any(crate::http_api::options::HTTP_PORT + at), port);
             NodeAddresses {
                 listen: SocketAddr::new(args.listen, port(args.port)),
                 http: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), http),
@@ -200,7 +200,7 @@ impl MultiNodeDemo {
                 let url = toml::Value::from(format!("unix:{}", self.socket().display()));
                 format!("url = {url}\nsecret_file = {}\nnode = \"{name}\"\n", file("state.secret"))
             }
-            (true, true) => format!("upstream = \"http://{}\"\nnode = \"{name}\"\n", self.addresses[0].http),
+            (true, true) => format!("leader_urls = \"http://{}\"\nnode = \"{name}\"\n", self.addresses[0].http),
             (true, false) => String::new(),
         };
         let secret = if follows { String::new() } else { format!("secret_file = {}\n", file("app.secret")) };
@@ -212,7 +212,7 @@ impl MultiNodeDemo {
         };
         format!(
             "[server]\nlisten = [\"{}\"]\nallow_unauthenticated = {}\n[state]\npath = {}\n{state}\
-             [upstream]\nbase_url = \"{}\"\n[side]\nlisten = [\"{}\"]\n[log]\njson = true\n{}{}",
+             [upstream]\nbase_url = \"{}\"\n[http]\nlisten = [\"{}\"]\n[log]\njson = true\n{}{}",
             addresses.listen,
             !addresses.listen.ip().is_loopback(),
             file(&format!("{name}.json")),

@@ -5,13 +5,19 @@
 
 use md5::{Digest, Md5};
 
+use super::{ANY, END_BYTES_MIN};
+use crate::invalid_value::{InvalidValue, quoted, quoted_name};
+
+/// memcached's longest key.
+const NAME_BYTES_MAX: usize = 250;
+
 /// A shorter text is no secret of WeChat's; leaving it out of sight would only make names unreadable.
 const SECRET_BYTES_MIN: usize = 16;
 
 /// As much of WeCom's secret is in wechatpy's key, because a corporation has many secrets.
 const SECRET_BEGINNING: usize = 10;
 
-pub const MD5: &str = "{md5:";
+const MD5: &str = "{md5:";
 
 /// Puts a value in the place of `{word}`. Within a digest of JSON it is escaped as PHP's `json_encode()` does.
 pub fn fill(key: &str, word: &str, value: &str) -> String {
@@ -43,14 +49,14 @@ pub fn fits_in_a_key(text: &str) -> bool {
     !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
 }
 
-pub enum Part<'k> {
+enum Part<'k> {
     Text(&'k str),
     /// What is between `{md5:` and its closing brace.
     Digest(&'k str),
 }
 
 /// A key taken apart at its digests.
-pub fn parts(key: &str) -> Vec<Part<'_>> {
+fn parts(key: &str) -> Vec<Part<'_>> {
     let (mut parts, mut rest) = (Vec::new(), key);
     while let Some((before, after)) = rest.split_once(MD5) {
         let Some(end) = closing_brace(after) else { break };
@@ -110,6 +116,56 @@ fn php_json(text: &str) -> String {
     escaped
 }
 
+/// `{word}` must be one that is known; other braces are part of the key.
+pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
+    for rest in key.split('{').skip(1) {
+        let Some((inner, _)) = rest.split_once('}') else { continue };
+        let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_word && !known.contains(&inner) {
+            let what = format!("{{{}}} is not known in a key", quoted_name(inner).trim_matches('"'));
+            let words: Vec<String> = known.iter().map(|word| format!("{{{word}}}")).collect();
+            let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+            return Err(InvalidValue::new(what, format!("Known are {} and {last}.", others.join(", "))));
+        }
+    }
+    let open = |part: &Part<'_>| matches!(part, Part::Text(text) if text.contains(MD5));
+    if parts(key).iter().any(open) {
+        return Err(InvalidValue::new("{md5: has no end", "Write {md5:...} with as many } as {."));
+    }
+    Ok(())
+}
+
+/// Whether memcached takes that key. `redacted_name` is what may be shown of it.
+pub fn fit(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
+    let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
+    match name {
+        "" => Err(InvalidValue::new("an alias is empty", remedy)),
+        _ if name.len() > NAME_BYTES_MAX => {
+            Err(InvalidValue::new(format!("the alias {} has {} bytes", quoted(redacted_name), name.len()), remedy))
+        }
+        _ if !fits_in_a_key(name) => Err(InvalidValue::new(
+            format!("the alias {} has a blank or a control character", quoted(redacted_name)),
+            remedy,
+        )),
+        _ => fit_wildcard(name, redacted_name),
+    }
+}
+
+/// `{any}` once at most, and enough behind it to tell the key from ordinary ones.
+fn fit_wildcard(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
+    let Some((_, end)) = name.split_once(ANY) else { return Ok(()) };
+    if end.contains(ANY) {
+        let what = format!("the alias {} has {ANY} twice", quoted(redacted_name));
+        return Err(InvalidValue::new(what, format!("Write {ANY} once.")));
+    }
+    if end.len() < END_BYTES_MIN {
+        let what = format!("the alias {} has {} bytes behind {ANY}", quoted(redacted_name), end.len());
+        let remedy = format!("Write {END_BYTES_MIN} at least, so that it can be told from ordinary keys.");
+        return Err(InvalidValue::new(what, remedy));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +205,18 @@ mod tests {
     fn braces_that_are_no_words_stay() {
         for key in ["{md5:abc", "a{b c}d", "{}", "{\"a\":1}"] {
             assert_eq!(spell(key.to_owned(), SECRET).0, key);
+        }
+        assert!(known_words("{md5:abc", &["appid"]).is_err());
+        assert!(known_words("{md5:{appid}}{}", &["appid"]).is_ok());
+        assert!(known_words("{md5:{apid}}", &["appid", "agent"]).is_err());
+    }
+
+    #[test]
+    fn a_wildcard_has_enough_behind_it() {
+        assert!(fit("a{any}:access_token", "").is_ok());
+        assert!(fit("{any}12345678", "").is_ok());
+        for key in ["{any}1234567", "a{any}", "{any}:{any}access_token"] {
+            assert!(fit(key, key).is_err(), "{key}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod client_library;
 pub mod key_words;
+pub mod request;
 
 use bytes::Bytes;
 

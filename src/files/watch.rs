@@ -1,10 +1,10 @@
-//! Follows small files that may be replaced while the server runs: secrets, refresh tokens, verify tickets, users, keys,
+//! Watches small files that may be replaced while the server runs: secrets, refresh tokens, verify tickets, users, keys,
 //! certificates.
 //!
-//! One rule for all. A file is looked at every second; with more than a thousand files, every second for each thousand.
-//! Links are watched. If inode, size or times differ from the last look, or are too young to tell, it is read. What
-//! reads the same twice is handed on, so a file that is being written is not. What is bad or missing changes nothing and
-//! is said once. Each file system is looked at on a thread of its own, so a disk that hangs holds up its own files only.
+//! One rule for all. A file is checked every second; with more than a thousand files, every second for each thousand.
+//! Links are followed. If inode, size or times differ from the last check, or are too recent to be sure, it is read. Only
+//! content that reads the same twice is taken, so a file that is still being written is not. A bad or missing file changes
+//! nothing and is logged once. Each file system has a thread of its own, so a disk that hangs delays its own files only.
 //! Never writes, and needs no notification from the kernel: network disks give none.
 
 use std::collections::{HashMap, HashSet};

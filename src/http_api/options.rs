@@ -10,7 +10,7 @@ use crate::network::Network;
 use crate::tls::TlsOptions;
 
 /// The port of the HTTP API unless an address says otherwise.
-pub const SIDE_PORT: u16 = 2130;
+pub const HTTP_PORT: u16 = 2130;
 
 /// Connections besides `max_connections`, for health and short calls while all others are being answered.
 pub const RESERVED_CONNECTIONS: usize = 64;

@@ -165,8 +165,11 @@ where
 /// `/cgi-bin/token`, by GET or by POST.
 pub async fn token(asked: WechatRequest<Uri>) -> Json<Value> {
     let params = WechatParams::of_query(&asked.what);
-    let call =
-        TokenCall { name: "GET /cgi-bin/token", expiry: ExpiryRule { endpoint: TokenEndpoint::Token, client: asked.client }, force: false };
+    let call = TokenCall {
+        name: "GET /cgi-bin/token",
+        expiry: ExpiryRule { endpoint: TokenEndpoint::Token, client: asked.client },
+        force: false,
+    };
     reply(answer_token_call(&asked.context, &asked.caller, &params, call).await)
 }
 
@@ -276,7 +279,8 @@ async fn answer_wecom_token_call(
         ));
     };
     let credential = app.credential("access_token").ok_or_else(|| wechat_error(40013, "invalid corpid"))?;
-    let (token, expires_in) = wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Gettoken, client }).await?;
+    let (token, expires_in) =
+        wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Gettoken, client }).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": expires_in }))
 }
 
@@ -419,7 +423,8 @@ async fn answer_ticket_call(
         return Err(WechatError { errcode: 48001, errmsg: what });
     };
     let (ticket, expires_in) =
-        wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Ticket, client: asked.client }).await?;
+        wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Ticket, client: asked.client })
+            .await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "ticket": ticket, "expires_in": expires_in }))
 }
 

@@ -1,4 +1,4 @@
-//! Looks names up by the system, each at most once at a time.
+//! Looks up host names with the system's resolver, each at most once at a time.
 //!
 //! The system's look-up blocks a thread, for half a minute when no name server answers. Everybody who asks for the same
 //! name meanwhile waits for that one thread, so that threads are not used up.

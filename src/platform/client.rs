@@ -4,7 +4,9 @@
 //! quotas can be counted and a lost answer is known to be lost. After a failure the next call goes to another host. Only a
 //! call that certainly was not sent goes to one further host at once.
 
+pub mod address;
 mod options;
+pub mod surroundings;
 
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -21,6 +21,7 @@ pub mod failure;
 pub mod feishu;
 pub mod hosts;
 pub mod mp;
+pub mod plausible;
 pub mod qq;
 pub mod wecom;
 

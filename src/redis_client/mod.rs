@@ -4,6 +4,7 @@
 //! `password_hosts` decides which servers may get the password. Sends no commands of its users. Never logs, and never
 //! returns an error of the client library, which may quote keys and addresses.
 
+pub mod address;
 mod client;
 mod fault;
 pub mod options;

@@ -380,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Batch::Turn;
             }
             match self.detect_protocol(rest[0]) {
-                Err(why) => return self.hang_up(why, now),
+                Err(why) => return self.close_for(why, now),
                 Ok(true) => {
                     self.requests_left -= 1;
                     match self.execute_packet(rest, shared, now, may_wait) {
@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (request, used, discard) = match self.bounded_step(rest, shared) {
                 RequestStep::Request { request, used, discard } => (request, used, discard),
                 RequestStep::More { total } => return self.request_more(rest, total),
-                RequestStep::Close(why) => return self.hang_up(why, now),
+                RequestStep::Close(why) => return self.close_for(why, now),
             };
             self.clear_missing();
             if let Some(batch) = self.execute_text(&request, (used, discard), 0, rest, shared, now, may_wait) {
@@ -486,7 +486,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn execute_login(&mut self, rest: &[u8], now: Now) -> Option<Batch> {
         let (error, used) = match login_step(rest) {
             LoginStep::More { total } => return Some(self.request_more(rest, total)),
-            LoginStep::Close(why) => return Some(self.hang_up(why, now)),
+            LoginStep::Close(why) => return Some(self.close_for(why, now)),
             LoginStep::Token { user, password, used } => {
                 self.clear_missing();
                 if let Some(wait) = self.take_login_turn(user, password, now) {
@@ -720,7 +720,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn hang_up(&self, why: CloseReason, now: Now) -> Batch {
+    fn close_for(&self, why: CloseReason, now: Now) -> Batch {
         self.stats.foreign_protocols.add(1);
         if self.shared.foreign_log.allow(now.boot_ms, LOG_SPACING_MS) {
             let remedy = match why {

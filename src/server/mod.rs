@@ -6,6 +6,7 @@
 mod authentication;
 mod buffers;
 mod connection;
+pub mod listen_address;
 mod listener;
 mod login_limit;
 mod memory;

@@ -27,7 +27,7 @@ pub struct Options {
     pub unix_group: Option<String>,
     /// The most that clients may do on `listen` and `unix_socket`.
     pub rights: Rights,
-    /// Further addresses, each with rights and login of its own.
+    /// Further addresses, each with rights, login and TLS of its own.
     pub listeners: Vec<Listener>,
     /// Budget for ordinary items (`-m`), bytes.
     pub memory_bytes: u64,
@@ -41,17 +41,17 @@ pub struct Options {
     pub threads: usize,
     /// Listen backlog (`-b`).
     pub backlog: u32,
-    /// Requests a connection may have executed before its neighbours get a turn (`-R`).
+    /// Requests that are executed for a connection before others get a turn (`-R`).
     pub requests_per_turn: usize,
     /// Close a connection that has sent nothing for so long (`-o idle_timeout=`), seconds; 0: never.
     pub idle_timeout_s: u64,
-    /// How long a get on a managed key waits for the very first fetch, and a delete for its check, ms.
+    /// How long a get on a managed key waits for the very first fetch, and a delete for the verification, ms.
     pub first_get_wait_ms: u64,
-    /// What a refused write is answered with.
+    /// The answer to a refused write.
     pub refuse_with: RefuseWith,
-    /// Which of memcached's protocols are spoken (`-B`; `-S` is the binary one alone).
+    /// Which of memcached's protocols are allowed (`-B`; `-S` is the binary one alone).
     pub protocol: Protocol,
-    /// `shutdown` is obeyed (`-A`).
+    /// The command `shutdown` ends the server (`-A`).
     pub shutdown_command: bool,
     /// Switch to this user after binding (`-u`).
     pub user: Option<String>,

@@ -231,13 +231,13 @@ impl Service {
                 return (Stored::Exists, 0);
             }
             // An older cas with `I`: the value is taken, but as stale as what it replaces.
-            let overtaken = match (mode, old) {
+            let stale = match (mode, old) {
                 (StoreMode::Cas(seen), Some((cas, expiry, sent))) if meta.has(b'I') && seen != 0 && seen < cas => {
                     Some((expiry, sent))
                 }
                 _ => None,
             };
-            let (mode, expiry) = match overtaken {
+            let (mode, expiry) = match stale {
                 Some((expiry, _)) => (StoreMode::Set, expiry),
                 None => (mode, expiry),
             };
@@ -245,7 +245,7 @@ impl Service {
             if stored != Stored::Stored {
                 return (stored, 0);
             }
-            if let Some((_, sent)) = overtaken {
+            if let Some((_, sent)) = stale {
                 slot.set_stale(true);
                 slot.set_token_sent(sent);
             }

@@ -1,4 +1,4 @@
-//! What stands where sinks write, before the first write of ours: for `adopt`. Never writes.
+//! Reads what the site's stores have before a sink's first write, for `adopt`. Never writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,46 +7,46 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::SinkRunner;
 use super::backend::SinkBackend;
-use super::item::RenderedEntry;
+use super::options::SinkEntry;
 use crate::credential::adopt::{StoredBytes, TokenSource};
 use crate::credential::table::CredentialId;
 
-/// Each place gets so long: whoever waits for them all gives up a little later, and one that hangs must not cost what the
+/// How long each store gets. The caller waits a little longer for all of them: a store that hangs must not cost what the
 /// others have.
 const WAIT: Duration = Duration::from_millis(1500);
 
-/// Where the sinks write a credential, to be read before the first write of ours; none without a sink that can be read.
+/// The stores of the sinks that write this credential; none if no such sink can be read.
 pub fn source(sinks: &[SinkRunner], id: CredentialId) -> Option<Arc<dyn TokenSource>> {
-    let place = |sink: &SinkRunner| {
+    let source = |sink: &SinkRunner| {
         let item = sink.items.iter().find(|item| item.credential.id == id)?;
         Some(SinkSource {
-            redacted_name: sink.config.to_string(),
-            target: sink.target.clone(),
+            redacted_name: sink.options.to_string(),
+            backend: sink.backend.clone(),
             entries: item.entries.clone(),
         })
     };
-    let readable = sinks.iter().filter(|sink| sink.config.is_readable());
-    let places: Vec<SinkSource> = readable.filter_map(place).collect();
-    (!places.is_empty()).then(|| Arc::new(SinkSources(places)) as Arc<dyn TokenSource>)
+    let readable = sinks.iter().filter(|sink| sink.options.is_readable());
+    let sources: Vec<SinkSource> = readable.filter_map(source).collect();
+    (!sources.is_empty()).then(|| Arc::new(SinkSources(sources)) as Arc<dyn TokenSource>)
 }
 
-/// What one sink has of a credential.
+/// The store of one sink, and a credential's entries there.
 struct SinkSource {
     redacted_name: String,
-    target: Arc<dyn SinkBackend>,
-    entries: Arc<[RenderedEntry]>,
+    backend: Arc<dyn SinkBackend>,
+    entries: Arc<[SinkEntry]>,
 }
 
 impl SinkSource {
     async fn read(&self) -> Result<Vec<StoredBytes>, String> {
         let reading = async {
-            let fault = match self.target.read_with_times(&self.entries).await {
+            let fault = match self.backend.read_with_times(&self.entries).await {
                 // The sink may not have connected yet, or no longer.
                 Err(fault) if fault.is_about_the_connection() => fault,
                 read => return read,
             };
-            self.target.open().await.map_err(|again| if again == fault { fault } else { again })?;
-            self.target.read_with_times(&self.entries).await
+            self.backend.open().await.map_err(|again| if again == fault { fault } else { again })?;
+            self.backend.read_with_times(&self.entries).await
         };
         let reason = match tokio::time::timeout(WAIT, reading).await {
             Ok(Ok(Some(stored))) => return Ok(stored),
@@ -62,11 +62,11 @@ struct SinkSources(Vec<SinkSource>);
 
 impl TokenSource for SinkSources {
     fn place(&self) -> String {
-        let places: Vec<String> = self.0.iter().map(|place| format!("the sink {}", place.redacted_name)).collect();
+        let places: Vec<String> = self.0.iter().map(|source| format!("the sink {}", source.redacted_name)).collect();
         places.join(", ")
     }
 
-    /// What those have that can be read; an error only if none can.
+    /// What the stores have that can be read; an error only if none can.
     fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
         async {
             let (mut stored, mut reasons) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ mod tests {
     use super::super::backend::{Contents, Retraction, SinkFault, SinkFaultScope, Write};
     use super::*;
 
-    /// What becomes of a question to it.
+    /// What it answers.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum FakeBackend {
         Answers(&'static str),
@@ -108,7 +108,7 @@ mod tests {
             unreachable!("nothing is written")
         }
 
-        fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
+        fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
             async move {
                 match *self {
                     FakeBackend::Answers(text) => Ok(Some(vec![Some(text.as_bytes().to_vec()), None])),
@@ -128,13 +128,13 @@ mod tests {
         }
     }
 
-    async fn read(targets: &[FakeBackend]) -> Result<Vec<String>, String> {
-        let origin = |(at, target): (usize, &FakeBackend)| SinkSource {
+    async fn read(backends: &[FakeBackend]) -> Result<Vec<String>, String> {
+        let origin = |(at, backend): (usize, &FakeBackend)| SinkSource {
             redacted_name: format!("sink {at}"),
-            target: Arc::new(*target),
+            backend: Arc::new(*backend),
             entries: Arc::new([]),
         };
-        let origins = SinkSources(targets.iter().enumerate().map(origin).collect());
+        let origins = SinkSources(backends.iter().enumerate().map(origin).collect());
         let stored = origins.read().await?;
         Ok(stored.into_iter().map(|stored| String::from_utf8(stored.bytes).unwrap()).collect())
     }

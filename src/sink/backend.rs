@@ -1,6 +1,7 @@
-//! What every kind of sink does: the one trait, what goes in and out of it, and how a failure reads.
+//! The trait that each type of sink implements, its arguments and its errors.
 //!
-//! A target never retries and logs no failure: the runner does. It shows no value, no password and no key with a secret.
+//! A backend never retries and never logs a failure: the runner does. It never shows a value, a password or a key with a
+//! secret.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,54 +11,54 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::item::RenderedEntry;
+use super::options::SinkEntry;
 use crate::clock::{BootMs, Now};
 use crate::credential::adopt::StoredBytes;
 use crate::encoding::Times;
 
-/// What stands at each of some entries; none where nothing does.
+/// The content at each of some entries; none where nothing is.
 pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
-/// A store that values are written to.
+/// A store that credentials are written to.
 pub(super) trait SinkBackend: Send + Sync + 'static {
-    /// Connects, or opens what the calls below need. Called again after a fault of the connection.
+    /// Connects. Called again after the connection failed.
     fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>>;
 
-    /// The bytes of one entry at this instant: what [`SinkBackend::write`] will put there.
-    fn content(&self, entry: &RenderedEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+    /// The bytes for one entry at this instant, which [`SinkBackend::write`] gets.
+    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
         Ok(entry.render(current))
     }
 
-    /// Whether one entry that is gone means that others will be: somebody has flushed it, or it has lost its memory.
+    /// Whether a missing entry means that others are missing too: the store was flushed, or has lost its memory.
     fn loses_all_at_once(&self) -> bool {
         false
     }
 
-    /// Whether what was written may be gone when the target is opened again: it may have been restarted, or be another.
+    /// Whether the entries may be gone when the store is opened again: it may have been restarted or replaced.
     fn may_have_lost(&self) -> bool {
         true
     }
 
-    /// Whether [`SinkBackend::read`] tells anything.
+    /// Whether [`SinkBackend::read`] can read.
     fn is_readable(&self) -> bool {
         true
     }
 
-    /// What limits how much is under way over all sinks of its type. A value is read when there is room for it.
+    /// The limit of writes at once over all sinks of this type. A value is read once there is a permit.
     fn limit(&self) -> Option<&'static Semaphore> {
         None
     }
 
-    /// Writes all entries of one credential; what stood at each before, as far as that can be known.
+    /// Writes all entries of one credential. Returns what was at each before, as far as that can be known.
     fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>>;
 
-    /// What stands at each entry now; `None` from a target that cannot be read.
-    fn read<'a>(&'a self, entries: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>>;
+    /// The content at each entry now; `None` from a backend that cannot read.
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>>;
 
-    /// The same with what the place knows of times, for a value that was there before any of ours.
+    /// Likewise, with the times that the store has, for a value that was there before ours.
     fn read_with_times<'a>(
         &'a self,
-        entries: &'a [RenderedEntry],
+        entries: &'a [SinkEntry],
     ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
         async move {
             let stored = |contents: Contents| contents.into_iter().flatten().map(StoredBytes::from).collect();
@@ -66,30 +67,31 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
         .boxed()
     }
 
-    /// There is no good value any more: takes away, or marks as expired, what is ours and nothing else; how many were.
+    /// Removes our entries, or marks them as expired, because there is no good value any more. Leaves what is not ours.
+    /// Returns how many entries were ours.
     fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>>;
 }
 
-/// A value at one instant.
+/// A value, and the times to write with it at one instant.
 #[derive(Clone)]
 pub(super) struct CurrentValue {
     pub value: Bytes,
     pub now: Now,
-    /// When the value is over.
+    /// When the value ends.
     pub end_ms: BootMs,
-    /// Until when it can be relied on: what is told as its end.
+    /// Until when the value is reliable: this is written as its end.
     pub told_end_ms: BootMs,
-    /// Times are told as if at least so many seconds were left.
+    /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
 }
 
 impl CurrentValue {
-    /// How long it is still good, ms.
+    /// How long it still lives, ms.
     pub fn left_ms(&self) -> u64 {
         self.end_ms.saturating_sub(self.now.boot_ms)
     }
 
-    /// The times that are told, with at least so many seconds left if it is not over; then they lie in the past.
+    /// The times to write, with at least so many seconds left. For a value that has ended they lie in the past.
     pub fn times(&self, at_least_s: u32) -> Times {
         if self.end_ms > self.now.boot_ms {
             return Times::new(self.now, self.told_end_ms, at_least_s.max(self.at_least_s));
@@ -100,7 +102,7 @@ impl CurrentValue {
     }
 }
 
-/// Room for one more below a [`SinkBackend::limit`], for as long as a clone of it lives.
+/// A permit below a [`SinkBackend::limit`], as long as a clone of it lives.
 #[derive(Clone, Debug)]
 pub(super) struct WritePermit(#[expect(dead_code, reason = "held, not read")] Arc<SemaphorePermit<'static>>);
 
@@ -112,45 +114,44 @@ impl WritePermit {
 
 /// One credential to be written.
 pub(super) struct Write {
-    /// Where there is a limit.
-    pub place: Option<WritePermit>,
-    pub entries: Arc<[RenderedEntry]>,
-    /// What [`SinkBackend::content`] has made of each.
+    /// If the backend has a limit.
+    pub permit: Option<WritePermit>,
+    pub entries: Arc<[SinkEntry]>,
+    /// The bytes for each, by [`SinkBackend::content`].
     pub contents: Vec<Vec<u8>>,
     pub current: CurrentValue,
 }
 
 /// One credential that has no good value.
 pub(super) struct Retraction {
-    pub entries: Arc<[RenderedEntry]>,
-    /// What we have written to each last; after a restart what a former process will have written, as far as it can be
-    /// known.
+    pub entries: Arc<[SinkEntry]>,
+    /// What we wrote last to each; after a restart what a former process will have written, as far as that is known.
     pub expected: Vec<Option<Vec<u8>>>,
-    /// Its last value, which is over; none if there never was one.
+    /// Its last value, which has ended; none if there never was one.
     pub last: Option<CurrentValue>,
 }
 
-/// Why something could not be written: fit for a log, and without anything secret.
+/// Why something could not be written, for the log. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SinkFault {
     /// One word for statistics and logs.
     pub class: &'static str,
-    /// What is wrong, and with whom: "it is out of memory".
+    /// What is wrong: "it is out of memory".
     pub what: Cow<'static, str>,
     /// What to do about it.
     pub advice: Cow<'static, str>,
     pub scope: SinkFaultScope,
 }
 
-/// Whom a fault concerns.
+/// What a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SinkFaultScope {
-    /// The connection: nothing can be written before it is opened again.
+    /// The connection: nothing can be written until it is opened again.
     Backend,
-    /// The same, for want of a file descriptor in this process, which passes soon.
+    /// The connection, because this process has no file descriptor left, which passes soon.
     Descriptors,
-    /// What was to be written; the others may fare better.
-    RenderedEntry,
+    /// One entry; others may still be written.
+    Entry,
 }
 
 impl fmt::Display for SinkFault {
@@ -160,13 +161,13 @@ impl fmt::Display for SinkFault {
 }
 
 impl SinkFault {
-    /// Nothing can be written before the target is opened again.
+    /// True if nothing can be written until the store is opened again.
     pub fn is_about_the_connection(&self) -> bool {
-        self.scope != SinkFaultScope::RenderedEntry
+        self.scope != SinkFaultScope::Entry
     }
 
-    /// Whose it is, by its class: of the `configuration`, the `target`, the `network`, the `upstream` that gave the value, or
-    /// this `server`.
+    /// Who can fix it, by its class: whoever runs the `configuration`, the `target`, the `network`, the `upstream` that gave
+    /// the value, or this `server`.
     pub fn whose(&self) -> &'static str {
         match self.class {
             "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"

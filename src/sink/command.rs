@@ -1,8 +1,8 @@
-//! A program that is run for each value: the value on its standard input, whose it is in its arguments.
+//! The sink that runs a program for each value: the value on its standard input, the app in its arguments.
 //!
-//! It is run when a value changes, at most four at once over all sinks. What it has done cannot be looked at, so nothing
-//! is checked, and it is not told when there is no value any more: its arguments say when the one it has is over. What it
-//! says goes to the log, without the value.
+//! The program runs when a value changes, at most four at once over all sinks. Its work cannot be read back, so nothing is
+//! checked. It is not run when there is no value any more; its arguments say when the value ends. Its output goes to the
+//! log, without the value.
 
 mod output;
 mod process;
@@ -17,9 +17,8 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::process::{Program, ProgramEnd, ProgramOutcome};
-use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
-use super::item::RenderedEntry;
-use super::options::SinkCommand;
+use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::options::{SinkCommand, SinkEntry};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
 use crate::encoding::Fact;
@@ -27,7 +26,7 @@ use crate::files::trusted;
 
 pub(super) use self::process::kill_all;
 
-/// What programs say is logged at most so often, for each sink.
+/// The output of programs is logged at most so often, for each sink.
 const LOG_OUTPUT_EVERY_MS: u64 = 1000;
 
 pub(super) struct CommandBackend {
@@ -38,7 +37,7 @@ pub(super) struct CommandBackend {
 impl CommandBackend {
     pub fn new(config: SinkCommand) -> CommandBackend {
         if let Err(error) = process::close_inherited() {
-            tracing::warn!(%error, "what this process was given open cannot be listed: commands get it, too");
+            tracing::warn!(%error, "cannot list the inherited file descriptors; commands will inherit them too");
         }
         CommandBackend { config, log: LogThrottle::default() }
     }
@@ -52,26 +51,26 @@ impl CommandBackend {
         }
     }
 
-    async fn run(&self, write: &Write, entry: &RenderedEntry, content: &[u8]) -> Result<(), SinkFault> {
-        // Whoever may have changed it since the start must not have it run.
+    async fn run(&self, write: &Write, entry: &SinkEntry, content: &[u8]) -> Result<(), SinkFault> {
+        // Somebody else may have changed the program since the start.
         self.judge().await?;
         let program = Program {
             path: self.config.program.clone(),
             arguments: self.config.arguments.iter().map(|word| fill(word, entry, &write.current).into()).collect(),
             timeout: Duration::from_millis(self.config.timeout_ms),
         };
-        let outcome = process::run(write.place.clone(), &program, content).await;
+        let outcome = process::run(write.permit.clone(), &program, content).await;
         self.log_output(entry, &outcome, &[content, &write.current.value]);
         judge_end(&outcome.end, &self.config)
     }
 
-    fn log_output(&self, entry: &RenderedEntry, outcome: &ProgramOutcome, values: &[&[u8]]) {
+    fn log_output(&self, entry: &SinkEntry, outcome: &ProgramOutcome, values: &[&[u8]]) {
         if outcome.output.is_empty() || !self.log.allow(boot_ms(), LOG_OUTPUT_EVERY_MS) {
             return;
         }
         let output = output::scrub(&outcome.output, values);
-        let about = entry.config().managed_key();
-        info!(sink = %self.config.program.display(), about, output, "the command has said");
+        let about = entry.managed_key();
+        info!(sink = %self.config.program.display(), about, output, "command output");
     }
 }
 
@@ -92,7 +91,7 @@ impl SinkBackend for CommandBackend {
         Some(&process::PERMITS)
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 self.run(write, entry, content).await?;
@@ -102,7 +101,7 @@ impl SinkBackend for CommandBackend {
         .boxed()
     }
 
-    fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
+    fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
         async { Ok(None) }.boxed()
     }
 
@@ -112,18 +111,18 @@ impl SinkBackend for CommandBackend {
 }
 
 /// An argument with what its placeholders stand for.
-fn fill(word: &str, entry: &RenderedEntry, current: &CurrentValue) -> String {
+fn fill(word: &str, entry: &SinkEntry, current: &CurrentValue) -> String {
     if !word.contains('{') {
         return word.to_owned();
     }
-    let id = entry.config().app.as_str();
+    let id = entry.app.as_str();
     let appid = id.split_once(':').map_or(id, |(appid, _)| appid);
     let times = current.times(0);
     let time = |fact| times.get(fact).unwrap_or_default().to_string();
     let facts = [
         ("{appid}", appid.to_owned()),
         ("{id}", id.to_owned()),
-        ("{kind}", entry.config().of.word().to_owned()),
+        ("{kind}", entry.of.word().to_owned()),
         ("{expires_at}", time(Fact::ExpiresAt)),
         ("{expires_in}", time(Fact::ExpiresIn)),
     ];
@@ -134,7 +133,7 @@ fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {
     const ADVICE: &str = "see what it has said in the log, and try it by hand as the server's user: echo test | the command; \
                           it is run again by and by";
     let fault = |class, what: String, advice: &'static str| {
-        Err(SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::RenderedEntry })
+        Err(SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::Entry })
     };
     match end {
         ProgramEnd::Code(0) => Ok(()),

@@ -1,7 +1,8 @@
-//! Files: written whole and renamed into place, so that a reader finds one content or the other.
+//! The sink that writes files. Each is written whole and renamed into place, so that a reader finds the old or the new
+//! content.
 //!
-//! Never follows a link in a file's own place, changes no owner, and keeps the runtime's threads out of what may block:
-//! a disk that hangs holds up its own folder's files and nothing else.
+//! Never writes through a symbolic link, never changes an owner, and never blocks the runtime's threads: a disk that hangs
+//! delays only the files of its own folder.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -16,9 +17,8 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
-use super::item::RenderedEntry;
-use super::options::{SinkContent, SinkFile};
+use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::options::{SinkContent, SinkEntry, SinkFile};
 use super::template::{Escape, Piece, Template, TimeShown};
 use crate::credential::adopt::StoredBytes;
 use crate::descriptors;
@@ -26,22 +26,22 @@ use crate::encoding::{Form, View};
 use crate::files::BlockingPool;
 use crate::unit;
 
-/// Folders that are written at once. One that hangs keeps one thread.
+/// How many folders are written at once. A folder that hangs keeps one thread.
 const FOLDERS_AT_ONCE: usize = 4;
-/// More is not what we or such a script have written.
+/// A larger file is not one that we or a script wrote.
 const READ_BYTES_MAX: u64 = 64 << 10;
-/// What the name of a file begins with that is not in its place yet.
-const UNFINISHED: &str = ".tokencached.";
-/// Such a file is nobody's any more after that time.
-const UNFINISHED_OLD: Duration = Duration::from_secs(600);
+/// The beginning of the name of a temporary file.
+const TEMPORARY: &str = ".tokencached.";
+/// A temporary file that is older was left by a process that was killed.
+const TEMPORARY_OLD: Duration = Duration::from_secs(600);
 
-/// Files of the site's own.
+/// The backend.
 pub(super) struct FileBackend {
     mode: u32,
     mtime: Option<TimeShown>,
     aside: BlockingPool,
-    /// The folders that have been rid of what a killed process had left.
-    tidied: Mutex<HashSet<PathBuf>>,
+    /// The folders whose old temporary files were removed.
+    cleaned: Mutex<HashSet<PathBuf>>,
 }
 
 impl FileBackend {
@@ -50,25 +50,25 @@ impl FileBackend {
             mode: config.mode,
             mtime: config.mtime,
             aside: BlockingPool::new(FOLDERS_AT_ONCE),
-            tidied: Mutex::default(),
+            cleaned: Mutex::default(),
         }
     }
 
-    /// Does this to a file where it may block.
+    /// Runs work on a file on a thread that may block.
     async fn in_folder<T: Send + 'static>(
         &self,
         path: &str,
-        work: impl FnOnce(&FilePlace<'_>) -> Result<T, Errno> + Send + 'static,
+        work: impl FnOnce(&FileInFolder<'_>) -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, SinkFault> {
         let path = path.to_owned();
         let folder = Path::new(&path).parent().unwrap_or(Path::new("/")).to_owned();
         let doing = {
             let path = path.clone();
             move || {
-                FilePlace::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
+                FileInFolder::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
             }
         };
-        self.aside.run(&folder, doing).await.unwrap_or_else(|_| Err(hung(&path)))
+        self.aside.run(&folder, doing).await.unwrap_or_else(|_| Err(hung_fault(&path)))
     }
 
     async fn write_one(
@@ -77,28 +77,28 @@ impl FileBackend {
         content: Vec<u8>,
         current: &CurrentValue,
     ) -> Result<Option<Vec<u8>>, SinkFault> {
-        let (mode, mtime_s) = (self.mode, self.told_mtime_s(current));
-        let is_first = Path::new(path).parent().is_some_and(|folder| self.tidied.lock().insert(folder.to_owned()));
+        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(current));
+        let is_first = Path::new(path).parent().is_some_and(|folder| self.cleaned.lock().insert(folder.to_owned()));
         let before = self.in_folder(path, move |place| {
             if is_first {
-                place.remove_unfinished();
+                place.remove_temporary_files();
             }
             place.write(&content, mode, mtime_s)
         });
         before.await
     }
 
-    /// Marks a file of ours as over; true if there was one.
+    /// Marks a file of ours as expired; true if there was one.
     async fn retract_one(
         &self,
-        entry: &RenderedEntry,
+        entry: &SinkEntry,
         expected: Option<Vec<u8>>,
         last: &CurrentValue,
     ) -> Result<bool, SinkFault> {
-        let (mode, mtime_s) = (self.mode, self.told_mtime_s(last));
+        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(last));
         let (content, value) = (self.content(entry, last)?, last.value.clone());
-        let holds_value = entry.config().content.holds_value();
-        self.in_folder(entry.name(), move |place| {
+        let holds_value = entry.content.holds_value();
+        self.in_folder(&entry.name, move |place| {
             let Some(found) = place.read()? else { return Ok(false) };
             let holds = || holds_value && memchr::memmem::find(&found, &value).is_some();
             let is_marked = found == content && place.mtime_s()? == mtime_s;
@@ -110,11 +110,11 @@ impl FileBackend {
         .await
     }
 
-    /// For readers who take the time of the last change for the time of a fetch. Of a value that is over it lies in the
-    /// past in any case.
-    fn told_mtime_s(&self, current: &CurrentValue) -> Option<i64> {
-        let is_over = current.left_ms() == 0;
-        let usual = is_over.then_some(TimeShown { fact: crate::encoding::Fact::FetchedAt, add: 0 });
+    /// The modification time to set, for readers that take it for the time of the fetch. For a value that has ended it lies
+    /// in the past in any case.
+    fn mtime_s_to_set(&self, current: &CurrentValue) -> Option<i64> {
+        let has_ended = current.left_ms() == 0;
+        let usual = has_ended.then_some(TimeShown { fact: crate::encoding::Fact::FetchedAt, add: 0 });
         let time = self.mtime.or(usual)?;
         Some(current.times(0).get(time.fact)?.saturating_add(time.add))
     }
@@ -125,48 +125,45 @@ impl SinkBackend for FileBackend {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn content(&self, entry: &RenderedEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
-        match &entry.config().content {
+    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+        match &entry.content {
             SinkContent::Template(template) => fill_in(template, current),
-            SinkContent::View(view) => shown(view, entry, current),
-            SinkContent::Value => Ok(escaped(&current.value, Escape::None)?),
+            SinkContent::View(view) => render_view(view, entry, current),
+            SinkContent::Value => Ok(escape_value(&current.value, Escape::None)?),
         }
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
             let mut before = Vec::new();
             for (entry, content) in write.entries.iter().zip(&write.contents) {
-                before.push(self.write_one(entry.name(), content.clone(), &write.current).await?);
+                before.push(self.write_one(&entry.name, content.clone(), &write.current).await?);
             }
             Ok(before)
         }
         .boxed()
     }
 
-    fn read<'a>(
-        &'a self,
-        entries: &'a [RenderedEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
         async move {
             let mut found = Vec::new();
             for entry in entries {
-                found.push(self.in_folder(entry.name(), |place| place.read()).await?);
+                found.push(self.in_folder(&entry.name, |place| place.read()).await?);
             }
             Ok(Some(found))
         }
         .boxed()
     }
 
-    /// When it was written tells how old what is in it can be at most.
+    /// The modification time says how old the content can be at most.
     fn read_with_times<'a>(
         &'a self,
-        entries: &'a [RenderedEntry],
+        entries: &'a [SinkEntry],
     ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
         async move {
             let mut stored = Vec::new();
             for entry in entries {
-                let reading = self.in_folder(entry.name(), |place| {
+                let reading = self.in_folder(&entry.name, |place| {
                     let Some(bytes) = place.read()? else { return Ok(None) };
                     let written_unix_ms = place.mtime_s()?.map(|written_s| written_s.saturating_mul(1000));
                     Ok(Some(StoredBytes { bytes, left_ms: None, written_unix_ms }))
@@ -178,8 +175,8 @@ impl SinkBackend for FileBackend {
         .boxed()
     }
 
-    /// Times in the past, and the value as it was: whoever includes a file that is not there is warned, and the reader
-    /// fetches for itself as it did before.
+    /// Writes times in the past and keeps the value: PHP warns when it includes a missing file. The reader then fetches for
+    /// itself, as it did before.
     fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
         async {
             let Some(last) = &retract.last else { return Ok(0) };
@@ -193,22 +190,22 @@ impl SinkBackend for FileBackend {
     }
 }
 
-/// The folder of a file, opened, and the file's name in it.
-struct FilePlace<'p> {
+/// An open folder, and a file's name in it.
+struct FileInFolder<'p> {
     folder: OwnedFd,
     name: &'p OsStr,
 }
 
-impl FilePlace<'_> {
-    /// Links in the folder's path are followed: deployers switch releases by them.
-    fn open(path: &Path) -> Result<FilePlace<'_>, Errno> {
+impl FileInFolder<'_> {
+    /// Links in the folder's path are followed: deployments switch releases by them.
+    fn open(path: &Path) -> Result<FileInFolder<'_>, Errno> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().ok_or(Errno::ISDIR)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(FilePlace { folder: rustix::fs::open(folder, flags, Mode::empty())?, name })
+        Ok(FileInFolder { folder: rustix::fs::open(folder, flags, Mode::empty())?, name })
     }
 
-    /// What stands there; none if nothing does. What cannot be read or is too large was written by somebody else.
+    /// The content of the file; none if there is none. A file that cannot be read was written by somebody else.
     fn read(&self) -> Result<Option<Vec<u8>>, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = match rustix::fs::openat(&self.folder, self.name, flags, Mode::empty()) {
@@ -225,9 +222,9 @@ impl FilePlace<'_> {
         Ok(Some(bytes))
     }
 
-    /// Puts a new file in its place; what stood there before, read at the last moment.
+    /// Replaces the file. Returns the content before, read at the last moment.
     fn write(&self, content: &[u8], mode: u32, mtime_s: Option<i64>) -> Result<Option<Vec<u8>>, Errno> {
-        self.must_be_a_file_or_nothing()?;
+        self.check_regular_or_absent()?;
         let temporary = self.temporary_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.folder, &*temporary, flags, Mode::from_raw_mode(0o600))?;
@@ -245,7 +242,7 @@ impl FilePlace<'_> {
         Ok(Some(rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?.st_mtime))
     }
 
-    fn must_be_a_file_or_nothing(&self) -> Result<(), Errno> {
+    fn check_regular_or_absent(&self) -> Result<(), Errno> {
         match rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
@@ -257,28 +254,28 @@ impl FilePlace<'_> {
         }
     }
 
-    /// Hidden, and it ends as the file does: a web server that would run the one must not hand out the other.
+    /// Hidden, and with the file's own ending: a web server that runs the file must not send the temporary one as text.
     fn temporary_name(&self) -> String {
-        format!("{UNFINISHED}{:016x}.{}", fastrand::u64(..), self.name.to_string_lossy())
+        format!("{TEMPORARY}{:016x}.{}", fastrand::u64(..), self.name.to_string_lossy())
     }
 
     /// Removes what a process left that was killed while it wrote: there are tokens in it. Another process's that is
     /// being written is young.
     #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
-    fn remove_unfinished(&self) {
+    fn remove_temporary_files(&self) {
         let me = rustix::process::geteuid().as_raw();
-        // Of its own: what is open to name files by cannot be listed.
+        // A second descriptor: one opened with O_PATH cannot be listed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(listed) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) else { return };
         let Ok(entries) = Dir::new(listed) else { return };
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(UNFINISHED.as_bytes())) {
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes())) {
             let Ok(found) = rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
             let is_ours = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_uid == me;
             let changed_at = UNIX_EPOCH + Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
             let age = SystemTime::now().duration_since(changed_at);
-            if is_ours && age.is_ok_and(|age| age > UNFINISHED_OLD) {
+            if is_ours && age.is_ok_and(|age| age > TEMPORARY_OLD) {
                 let _ = rustix::fs::unlinkat(&self.folder, entry.file_name(), AtFlags::empty());
             }
         }
@@ -288,7 +285,7 @@ impl FilePlace<'_> {
 fn fill(file: OwnedFd, content: &[u8], mode: u32, mtime_s: Option<i64>) -> Result<(), Errno> {
     let mut file = File::from(file);
     file.write_all(content).map_err(errno_of)?;
-    // Whatever the umask says.
+    // Regardless of the umask.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     if let Some(tv_sec) = mtime_s {
         let time = Timespec { tv_sec, tv_nsec: 0 };
@@ -307,36 +304,36 @@ fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkF
     for piece in &template.pieces {
         match piece {
             Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
-            Piece::Value => bytes.extend(escaped(&current.value, template.escape)?),
+            Piece::Value => bytes.extend(escape_value(&current.value, template.escape)?),
             Piece::SerializedValue => {
-                let value = escaped(&current.value, Escape::None)?;
+                let value = escape_value(&current.value, Escape::None)?;
                 bytes.extend_from_slice(format!("s:{}:\"", value.len()).as_bytes());
                 bytes.extend(value);
                 bytes.extend_from_slice(b"\";");
             }
             Piece::Time(time) => {
-                let told = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
-                bytes.extend_from_slice(told.to_string().as_bytes());
+                let shown = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
+                bytes.extend_from_slice(shown.to_string().as_bytes());
             }
         }
     }
     Ok(bytes)
 }
 
-/// As an alias shows it, but for values that could mean something to whoever reads the file as something else.
-fn shown(view: &View, entry: &RenderedEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+/// The content as an alias shows it, without what could be code where the file is read as something else.
+fn render_view(view: &View, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
     match &view.form {
         Form::Json(_) => {
-            escaped(&current.value, Escape::Json)?;
-            // In JSON they stand in strings only.
+            escape_value(&current.value, Escape::Json)?;
+            // In JSON these characters occur in strings only.
             Ok(entry.render(current).into_iter().fold(Vec::new(), without_tags))
         }
-        _ if view.holds_value() => escaped(&current.value, Escape::None).map(|_| entry.render(current)),
+        _ if view.holds_value() => escape_value(&current.value, Escape::None).map(|_| entry.render(current)),
         _ => Ok(entry.render(current)),
     }
 }
 
-/// `<?php` and `</script>` in a string of JSON would end it for PHP and for browsers.
+/// In JSON, `<?php` and `</script>` would mean something to PHP and to browsers.
 fn without_tags(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
     match byte {
         b'<' => bytes.extend_from_slice(b"\\u003c"),
@@ -346,8 +343,8 @@ fn without_tags(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
     bytes
 }
 
-/// A value, fit for where it stands. It comes from the platform, a leader or a Redis, and a quote in it would be code.
-fn escaped(value: &[u8], escape: Escape) -> Result<Vec<u8>, SinkFault> {
+/// Escapes a value for where it is written. It comes from a platform, a leader or a Redis, and a quote in it would be code.
+fn escape_value(value: &[u8], escape: Escape) -> Result<Vec<u8>, SinkFault> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(byte);
     let is_printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let fits = match escape {
@@ -355,7 +352,7 @@ fn escaped(value: &[u8], escape: Escape) -> Result<Vec<u8>, SinkFault> {
         Escape::Php | Escape::Json => value.iter().all(is_printable),
     };
     if value.is_empty() || !fits {
-        return Err(unfit(escape));
+        return Err(unfit_value(escape));
     }
     Ok(match escape {
         Escape::None => value.to_vec(),
@@ -375,7 +372,7 @@ fn with_backslash(mut bytes: Vec<u8>, byte: u8, quote: u8) -> Vec<u8> {
     bytes
 }
 
-fn unfit(escape: Escape) -> SinkFault {
+fn unfit_value(escape: Escape) -> SinkFault {
     let advice = match escape {
         Escape::None => {
             "see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with \
@@ -384,19 +381,19 @@ fn unfit(escape: Escape) -> SinkFault {
         Escape::Php | Escape::Json => "see where the value comes from: the platform, a leader or a Redis",
     };
     let what = "the value has bytes that no token has, and is written to no file".into();
-    SinkFault { class: "value", what, advice: advice.into(), scope: SinkFaultScope::RenderedEntry }
+    SinkFault { class: "value", what, advice: advice.into(), scope: SinkFaultScope::Entry }
 }
 
-fn hung(path: &str) -> SinkFault {
+fn hung_fault(path: &str) -> SinkFault {
     SinkFault {
         class: "timeout",
         what: format!("{path} is not written: the disk does not answer").into(),
         advice: "see the disk or the file server that the folder is on".into(),
-        scope: SinkFaultScope::RenderedEntry,
+        scope: SinkFaultScope::Entry,
     }
 }
 
-/// What an error of the system means, and whose it is.
+/// Classifies an error of the system.
 fn fault(path: &str, errno: Errno) -> SinkFault {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     let shown = folder.display();
@@ -426,7 +423,7 @@ fn fault(path: &str, errno: Errno) -> SinkFault {
             "see the system's log about the disk that it is on".into(),
         ),
     };
-    SinkFault { class, what: what.into(), advice, scope: SinkFaultScope::RenderedEntry }
+    SinkFault { class, what: what.into(), advice, scope: SinkFaultScope::Entry }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a sink writes for one credential, and what it makes of what it finds there.
+//! What a sink writes of one credential, and how it judges what it finds there.
 //!
 //! Pure: the time comes in as a value.
 
@@ -11,48 +11,30 @@ use super::options::{SinkContent, SinkEntry};
 use crate::clock::{BootMs, LogThrottle, Now};
 use crate::credential::table::{Credential, Published};
 
-/// What is shorter is no token.
+/// Shorter values are no tokens.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Tokens of ours that may still lie in a store: one, the one before, and one that a Redis has loaded from its disk.
+/// How many tokens of ours may still be in a store: the present one, the one before, and one that a Redis loaded from disk.
 const OURS_MAX: usize = 3;
 
-/// One credential, and what one sink writes of it.
+/// One credential, and the entries that one sink writes of it.
 pub(super) struct SinkItem {
     pub credential: Arc<Credential>,
-    pub entries: Arc<[RenderedEntry]>,
-    /// When what is there ends.
+    pub entries: Arc<[SinkEntry]>,
+    /// When the written value has to go.
     pub end_ms: Option<BootMs>,
-    /// At most one line a minute about rivals.
-    pub foreign_logged: LogThrottle,
-    /// What we have written last to each entry, unless we have taken it back since.
+    /// Limits the log lines about foreign writers to one a minute.
+    pub foreign_throttle: LogThrottle,
+    /// What we wrote last to each entry, unless it was retracted since.
     written: Vec<Option<Vec<u8>>>,
-    /// The newest last.
-    ours: Vec<Bytes>,
+    /// Our last tokens, the newest last.
+    our_tokens: Vec<Bytes>,
 }
 
-/// One thing that is written: a key, a file, a row.
-pub(super) struct RenderedEntry(SinkEntry);
-
-impl RenderedEntry {
-    /// The key or the path. May hold a secret.
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// The name for a log: never a secret, though the key may hold one.
-    pub fn redacted_name(&self) -> &str {
-        self.0.redacted_name()
-    }
-
-    /// What it is about, and what is written of it.
-    pub fn config(&self) -> &SinkEntry {
-        &self.0
-    }
-
-    /// The bytes that an alias would answer with.
-    pub fn render(&self, current: &CurrentValue) -> Vec<u8> {
+impl SinkEntry {
+    /// The bytes that an alias would answer.
+    pub(super) fn render(&self, current: &CurrentValue) -> Vec<u8> {
         let mut bytes = Vec::new();
-        match &self.0.content {
+        match &self.content {
             SinkContent::View(view) => {
                 view.render(&current.value).write(&mut bytes, &current.times(view.at_least_s));
             }
@@ -62,14 +44,14 @@ impl RenderedEntry {
     }
 }
 
-/// What was under a key.
+/// What was found at an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundContent {
     Absent,
     Ours,
-    /// Another's token over one of ours.
+    /// A foreign writer's token, where ours was.
     ForeignToken,
-    /// Something else that we have not written.
+    /// Anything else that we did not write.
     Other,
 }
 
@@ -78,32 +60,31 @@ impl SinkItem {
         SinkItem {
             credential,
             written: vec![None; entries.len()],
-            entries: entries.into_iter().map(RenderedEntry).collect(),
+            entries: entries.into_iter().collect(),
             end_ms: None,
-            foreign_logged: LogThrottle::default(),
-            ours: Vec::new(),
+            foreign_throttle: LogThrottle::default(),
+            our_tokens: Vec::new(),
         }
     }
 
-    /// The value to be written at this instant, and when it has to go; none if there is none that is good for longer
-    /// than the margin.
+    /// The value to write at this instant, and when it has to go; none if no value lives longer than the margin.
     pub fn value_to_write(&self, margin_ms: u64, now: Now, at_least_s: u32) -> Option<(CurrentValue, BootMs)> {
         let published = self.credential.published()?;
         let until_ms = published.expires_boot_ms.saturating_sub(margin_ms);
         (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
-    /// From now on this token is ours wherever it is found.
+    /// Remembers a token as ours.
     pub fn remember_token(&mut self, token: Bytes) {
-        self.ours.retain(|known| *known != token);
-        self.ours.push(token);
-        if self.ours.len() > OURS_MAX {
-            self.ours.remove(0);
+        self.our_tokens.retain(|known| *known != token);
+        self.our_tokens.push(token);
+        if self.our_tokens.len() > OURS_MAX {
+            self.our_tokens.remove(0);
         }
     }
 
-    /// Judges what was at an entry; `None` if nothing was. In whatever encoding: a node beside this one writes the same
-    /// token with other times.
+    /// Judges what was at an entry; `None` if nothing was. Looks for our tokens in any encoding: another node writes the
+    /// same token with other times.
     pub fn judge(&self, entry: usize, found: Option<&[u8]>) -> FoundContent {
         let (Some(found), Some(known), Some(written)) = (found, self.entries.get(entry), self.written.get(entry))
         else {
@@ -111,10 +92,10 @@ impl SinkItem {
         };
         let same = written.as_deref() == Some(found);
         let holds = |token: &Bytes| memchr::memmem::find(found, token).is_some();
-        if same || !known.0.content.holds_value() || self.ours.iter().any(holds) {
+        if same || !known.content.holds_value() || self.our_tokens.iter().any(holds) {
             return FoundContent::Ours;
         }
-        // The first time whatever was there may be long abandoned.
+        // Before our first write, what is there may be old.
         if written.is_some() && found.len() >= TOKEN_BYTES_MIN {
             FoundContent::ForeignToken
         } else {
@@ -122,29 +103,29 @@ impl SinkItem {
         }
     }
 
-    /// They are there now.
+    /// Records that these contents are there now.
     pub fn record_written(&mut self, contents: Vec<Vec<u8>>) {
         self.written = contents.into_iter().map(Some).collect();
     }
 
-    /// What may be taken back. After a restart the expected bytes are what a former process will have written, as far as
-    /// it can be known.
+    /// What to retract. After a restart the expected bytes are what a former process will have written, as far as that is
+    /// known.
     pub fn retraction(&self, now: Now) -> Retraction {
         let last = self.credential.published().map(|published| current(&published, now, 0));
-        let expected = |(entry, written): (&RenderedEntry, &Option<Vec<u8>>)| {
-            let guess = || last.as_ref().filter(|_| entry.0.content.holds_value()).map(|last| entry.render(last));
+        let expected = |(entry, written): (&SinkEntry, &Option<Vec<u8>>)| {
+            let guess = || last.as_ref().filter(|_| entry.content.holds_value()).map(|last| entry.render(last));
             written.clone().or_else(guess)
         };
         let expected = self.entries.iter().zip(&self.written).map(expected).collect();
         Retraction { entries: self.entries.clone(), expected, last }
     }
 
-    /// None of ours is there now.
+    /// Records that nothing of ours is there now.
     pub fn record_retracted(&mut self) {
         self.written.fill(None);
     }
 
-    /// Whether something of ours should be there at present, as far as we know.
+    /// Whether something of ours should be there.
     pub fn is_written(&self) -> bool {
         self.written.iter().any(Option::is_some)
     }
@@ -233,7 +214,7 @@ mod tests {
         assert_eq!(item.entries[1].render(&last), b"1699999999");
         let later = Now { boot_ms: NOW.boot_ms + 60_000, unix_ms: NOW.unix_ms + 60_000 };
         let last = item.retraction(later).last.unwrap();
-        assert_eq!(item.entries[1].render(&last), b"1699999999", "the same whenever it is told");
+        assert_eq!(item.entries[1].render(&last), b"1699999999", "the same whenever it is written");
     }
 
     #[test]

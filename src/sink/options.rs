@@ -66,7 +66,7 @@ impl Options {
         }
     }
 
-    /// Times are told as if at least so many seconds were left.
+    /// Times are written as if at least so many seconds were left.
     pub fn at_least_s(&self) -> u32 {
         match &self.to {
             SinkTo::Redis { .. } | SinkTo::Command(_) => 0,
@@ -164,6 +164,18 @@ impl SinkContent {
     }
 }
 
+impl SinkEntry {
+    /// The name as people may read it.
+    pub fn redacted_name(&self) -> &str {
+        self.redacted_name.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The key that memcached's clients read the same credential under.
+    pub fn managed_key(&self) -> String {
+        format!("{}:{}", self.of.word(), self.app)
+    }
+}
+
 impl fmt::Debug for SinkEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SinkEntry")
@@ -182,19 +194,17 @@ pub struct SinkFile {
     pub path: String,
     /// Access rights of the file.
     pub mode: u32,
-    /// Times are told as if at least so many seconds were left.
+    /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
-    /// When the file was changed last, as it is told; none: when it was.
+    /// The modification time to set; none: the true one.
     pub mtime: Option<TimeShown>,
-    /// The lines of the table that say what is in it.
-    pub lines: Vec<String>,
 }
 
 #[cfg(test)]
 impl SinkFile {
     /// A path with the defaults.
     pub(crate) fn plain(path: &str) -> SinkFile {
-        SinkFile { path: path.to_owned(), mode: FILE_MODE, at_least_s: 0, mtime: None, lines: Vec::new() }
+        SinkFile { path: path.to_owned(), mode: FILE_MODE, at_least_s: 0, mtime: None }
     }
 }
 

@@ -1,15 +1,17 @@
-//! What a sink has to do next: changes first, then what is written again, then checks. Pure.
+//! What a sink does next: changes first, then items to write again, then checks.
+//!
+//! Pure.
 
 use std::collections::BTreeSet;
 
-/// Items by their index. An item that is under way is not handed out a second time before it is done.
+/// Items by their index. An item that is under way is not taken again before it is finished.
 #[derive(Default)]
 pub(super) struct WriteQueue {
-    /// Written at once.
+    /// To write at once.
     changed: BTreeSet<usize>,
-    /// Written when nothing has changed.
+    /// To write again when nothing has changed.
     stale: BTreeSet<usize>,
-    /// Looked at when nothing is to be written.
+    /// To check when nothing is to be written.
     checks: BTreeSet<usize>,
     under_way: BTreeSet<usize>,
 }
@@ -44,7 +46,7 @@ impl WriteQueue {
         self.checks.clear();
     }
 
-    /// The next, under way from now on. The value is read after this: a change from now on makes it changed again.
+    /// Takes the next item, which is under way from now on. Its value is read after this: a later change queues it again.
     pub fn take(&mut self) -> Option<(usize, Task)> {
         let WriteQueue { changed, stale, checks, under_way } = self;
         let free = |of: &BTreeSet<usize>| of.iter().copied().find(|index| !under_way.contains(index));
@@ -57,24 +59,24 @@ impl WriteQueue {
             changed.remove(&index);
             stale.remove(&index);
         }
-        // Whoever writes checks.
+        // A write checks too.
         checks.remove(&index);
         under_way.insert(index);
         Some((index, task))
     }
 
-    /// Whether there is one to be handed out.
+    /// Whether an item can be taken.
     pub fn has_next(&self) -> bool {
         let WriteQueue { changed, stale, checks, under_way } = self;
         changed.iter().chain(stale).chain(checks).any(|index| !under_way.contains(index))
     }
 
-    /// How many wait to be written.
+    /// How many items wait to be written.
     pub fn waiting(&self) -> usize {
         self.changed.len() + self.stale.len()
     }
 
-    /// What was under way has been given up: it is still to be done.
+    /// Queues the items under way again, because their jobs were dropped.
     pub fn requeue_under_way(&mut self) {
         for index in std::mem::take(&mut self.under_way) {
             self.add_changed(index);

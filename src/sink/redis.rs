@@ -1,4 +1,4 @@
-//! Keys of a Redis: writes, looks, deletes, each under a deadline.
+//! The sink that writes keys of a Redis. Each command has a deadline.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{self, Retraction, SinkBackend, SinkFaultScope, Write};
-use super::item::RenderedEntry;
-use super::options::Ttl;
+use super::backend::{self, Contents, Retraction, SinkBackend, SinkFaultScope, Write};
+use super::options::{SinkEntry, Ttl};
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
 use crate::redis_client::{RedisClient, RedisFault, fault_of, refusal};
 
-/// Deletes a key if it holds what we have written.
+/// Deletes a key if it holds what we wrote.
 const DELETE_OURS: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
@@ -49,7 +48,7 @@ impl SinkBackend for RedisBackend {
         true
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, backend::SinkFault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, backend::SinkFault>> {
         async {
             let keys = names(&write.entries);
             let ttl_ms = match self.ttl {
@@ -61,22 +60,19 @@ impl SinkBackend for RedisBackend {
         .boxed()
     }
 
-    fn read<'a>(
-        &'a self,
-        entries: &'a [RenderedEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, backend::SinkFault>> {
-        async { self.connection().map_err(to_sink_fault)?.look(&names(entries)).await.map(Some).map_err(to_sink_fault) }
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, backend::SinkFault>> {
+        async { self.connection().map_err(to_sink_fault)?.read(&names(entries)).await.map(Some).map_err(to_sink_fault) }
             .boxed()
     }
 
     fn read_with_times<'a>(
         &'a self,
-        entries: &'a [RenderedEntry],
+        entries: &'a [SinkEntry],
     ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, backend::SinkFault>> {
         async {
             self.connection()
                 .map_err(to_sink_fault)?
-                .look_with_times(&names(entries))
+                .read_with_times(&names(entries))
                 .await
                 .map(Some)
                 .map_err(to_sink_fault)
@@ -84,11 +80,12 @@ impl SinkBackend for RedisBackend {
         .boxed()
     }
 
-    /// Deletes what holds exactly the bytes that we have written.
+    /// Deletes the keys that hold exactly the bytes that we wrote.
     fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, backend::SinkFault>> {
         async {
             let expected = retract.entries.iter().zip(&retract.expected);
-            let ours: Vec<_> = expected.filter_map(|(entry, value)| Some((entry.name(), value.as_deref()?))).collect();
+            let ours: Vec<_> =
+                expected.filter_map(|(entry, value)| Some((entry.name.as_str(), value.as_deref()?))).collect();
             match &ours[..] {
                 [] => Ok(0),
                 ours => self.connection().map_err(to_sink_fault)?.delete_ours(ours).await.map_err(to_sink_fault),
@@ -98,21 +95,21 @@ impl SinkBackend for RedisBackend {
     }
 }
 
-fn names(entries: &[RenderedEntry]) -> Vec<&str> {
-    entries.iter().map(RenderedEntry::name).collect()
+fn names(entries: &[SinkEntry]) -> Vec<&str> {
+    entries.iter().map(|entry| entry.name.as_str()).collect()
 }
 
-/// A Redis' fault as any sink's.
+/// A Redis's fault as a sink's.
 fn to_sink_fault(fault: RedisFault) -> backend::SinkFault {
     let scope = match fault {
         RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
         fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
-        _ => SinkFaultScope::RenderedEntry,
+        _ => SinkFaultScope::Entry,
     };
     backend::SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
 }
 
-/// A live connection. Clones share it.
+/// An open connection. Clones share it.
 #[derive(Clone)]
 struct RedisConnection {
     connection: MultiplexedConnection,
@@ -155,7 +152,7 @@ impl RedisConnection {
     }
 
     /// What is under these keys now.
-    async fn look(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
+    async fn read(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
         let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
         pipeline.ignore_errors();
         for key in keys {
@@ -171,15 +168,15 @@ impl RedisConnection {
     }
 
     /// What is under these keys now, and for how long Redis keeps it.
-    async fn look_with_times(&mut self, keys: &[&str]) -> Result<Vec<StoredBytes>, RedisFault> {
-        let contents = self.look(keys).await?;
+    async fn read_with_times(&mut self, keys: &[&str]) -> Result<Vec<StoredBytes>, RedisFault> {
+        let contents = self.read(keys).await?;
         let mut pipeline = Pipeline::with_capacity(keys.len());
         pipeline.ignore_errors();
         for key in keys {
             pipeline.cmd("PTTL").arg(*key);
         }
         let left = |answer: &Value| match answer {
-            // -1: for ever. A user whose rights do not cover it is not told.
+            // -1: for ever. A user without the right to ask gets a refusal.
             Value::Int(left_ms) => u64::try_from(*left_ms).ok(),
             _ => None,
         };

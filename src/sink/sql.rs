@@ -1,7 +1,7 @@
-//! The sink of a database: each value is a row, or a part of one, that statements of the configuration write.
+//! The sink that writes rows of a database, by statements from the configuration.
 //!
-//! What changes is bound as a parameter, never written into a statement. One connection; several values wait for each
-//! other there, and a row that somebody has locked costs the others `timeout_ms` at most.
+//! Values are bound as parameters and never become part of a statement. There is one connection, on which values wait for
+//! each other: a locked row delays the others by `timeout_ms` at most.
 
 mod database;
 mod fault;
@@ -12,13 +12,12 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::backend::{CurrentValue, Retraction, SinkBackend, SinkFault, Write};
-use super::item::RenderedEntry;
+use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, Write};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
 
-/// A database of the site's own.
+/// The backend.
 pub(super) struct SqlBackend {
     config: SqlSink,
     database: Database,
@@ -29,18 +28,18 @@ impl SqlBackend {
         SqlBackend { config: config.clone(), database: Database::new(config.server.clone()) }
     }
 
-    fn plan(&self, entry: &RenderedEntry) -> Result<&SqlPlan, SqlFault> {
-        self.config.plan(entry.config().of).ok_or(SqlFault::Syntax)
+    fn plan(&self, entry: &SinkEntry) -> Result<&SqlPlan, SqlFault> {
+        self.config.plan(entry.of).ok_or(SqlFault::Syntax)
     }
 
     async fn write_one(
         &self,
-        entry: &RenderedEntry,
+        entry: &SinkEntry,
         value: &[u8],
         current: &CurrentValue,
     ) -> Result<Option<Vec<u8>>, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = SqlFacts { entry: entry.config(), value: Some(text(value)?), current: Some(current) };
+        let facts = SqlFacts { entry: entry, value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
             Some(read) => self.database.read(&facts.query(read)).await?,
             None => None,
@@ -51,33 +50,33 @@ impl SqlBackend {
         Ok(before)
     }
 
-    async fn read_one(&self, entry: &RenderedEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
+    async fn read_one(&self, entry: &SinkEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
         let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-        let facts = SqlFacts { entry: entry.config(), value: None, current: None };
+        let facts = SqlFacts { entry: entry, value: None, current: None };
         Ok(Some(self.database.read(&facts.query(read)).await?))
     }
 
-    /// Marks a row as over, if our value is still the one that stands there.
-    async fn retract_one(&self, entry: &RenderedEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
+    /// Marks a row as expired, if it still has our value.
+    async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = SqlFacts { entry: entry.config(), value: Some(text(value)?), current: Some(last) };
+        let facts = SqlFacts { entry: entry, value: Some(text(value)?), current: Some(last) };
         let queries = match (&plan.retract, &plan.read) {
             (Some(retract), _) => vec![facts.query(retract)],
-            // The same row with times that are past.
+            // The same row with times in the past.
             (None, Some(read)) if plan.write.iter().any(SqlStatement::has_time) => {
                 if self.database.read(&facts.query(read)).await?.as_deref() != Some(value) {
                     return Ok(0);
                 }
                 plan.write.iter().map(|statement| facts.query(statement)).collect()
             }
-            // Whose it is that stands there cannot be known.
+            // It cannot be known whose value is there.
             _ => return Ok(0),
         };
         self.database.change(&RowChange { queries, instead: None, must_change: false }).await
     }
 
-    /// Connects, and has the database judge each statement without running it.
-    pub async fn try_out(&self, entries: &[SinkEntry]) -> Result<(), SinkFault> {
+    /// Connects, and has the database prepare each statement without running it.
+    pub async fn prepare_all(&self, entries: &[SinkEntry]) -> Result<(), SinkFault> {
         self.database.open().await?;
         for plan in &self.config.plans {
             let Some(entry) = entries.iter().find(|entry| plan.of.is_none_or(|of| of == entry.of)) else { continue };
@@ -96,7 +95,7 @@ impl SinkBackend for SqlBackend {
         async { Ok(self.database.open().await?) }.boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async move {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {
@@ -107,10 +106,7 @@ impl SinkBackend for SqlBackend {
         .boxed()
     }
 
-    fn read<'a>(
-        &'a self,
-        entries: &'a [RenderedEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
         async move {
             let mut found = Vec::with_capacity(entries.len());
             for entry in entries {
@@ -124,16 +120,16 @@ impl SinkBackend for SqlBackend {
         .boxed()
     }
 
-    /// Further columns of the same row may tell a time.
+    /// Further columns of the same row may have a time.
     fn read_with_times<'a>(
         &'a self,
-        entries: &'a [RenderedEntry],
+        entries: &'a [SinkEntry],
     ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
         async move {
             let mut stored = Vec::new();
             for entry in entries {
                 let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-                let facts = SqlFacts { entry: entry.config(), value: None, current: None };
+                let facts = SqlFacts { entry: entry, value: None, current: None };
                 let columns = self.database.read_row(&facts.query(read)).await?;
                 stored.extend(columns.into_iter().flatten().map(StoredBytes::from));
             }
@@ -157,13 +153,13 @@ impl SinkBackend for SqlBackend {
     }
 }
 
-/// A value as a text. A control character has no place in one; a database would store it all the same.
+/// A value as text. Refuses control characters, which a database would store.
 fn text(value: &[u8]) -> Result<&str, SqlFault> {
     let text = std::str::from_utf8(value).map_err(|_| SqlFault::Value)?;
     if text.is_empty() || text.contains(char::is_control) { Err(SqlFault::Value) } else { Ok(text) }
 }
 
-/// What is known of one entry at one instant.
+/// What the parameters of a statement are bound to.
 struct SqlFacts<'a> {
     entry: &'a SinkEntry,
     value: Option<&'a str>,

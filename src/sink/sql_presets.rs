@@ -4,7 +4,8 @@
 //! itself.
 
 use super::options::SqlPlan;
-use super::sql_statement::{SqlDialect, SqlStatement, StatementFault};
+use super::sql_statement::{SqlDialect, SqlStatement};
+use crate::invalid_value::InvalidValue;
 use crate::platform::CredentialName;
 
 /// The table of one class.
@@ -23,7 +24,7 @@ struct Row {
 }
 
 impl SqlPreset {
-    pub fn plans(&self, prefix: &str, dialect: SqlDialect) -> Result<Vec<SqlPlan>, StatementFault> {
+    pub fn plans(&self, prefix: &str, dialect: SqlDialect) -> Result<Vec<SqlPlan>, InvalidValue> {
         let parse = |text: &str| SqlStatement::parse(&text.replace("{prefix}", prefix), dialect);
         let plan = |row: &Row| {
             Ok(SqlPlan {

@@ -6,11 +6,12 @@ use std::fmt::Write;
 
 use super::template::{TimeShown, time_shown};
 use crate::encoding::Fact;
+use crate::invalid_value::{InvalidValue, quoted};
 
 /// Longest time that may be added or subtracted, milliseconds.
 const SHIFT_MS_MAX: u64 = 86_400_000 * 366;
 /// The placeholders there are, for messages.
-pub const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
+const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
                      time's own unit), {appid}, {id}, {agent}, {kind}";
 
 /// The database's way of writing parameters.
@@ -36,20 +37,6 @@ pub enum SqlParameter {
     Id,
     Agent,
     CredentialType,
-}
-
-/// What is wrong with a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StatementFault {
-    /// A `{` without a `}`.
-    OpenBrace,
-    UnknownPlaceholder(String),
-    /// It stands between quotes or in a comment, where it would not be bound.
-    QuotedPlaceholder(String),
-    SeveralStatements,
-    /// The database's own way of writing a parameter.
-    OwnParameter(&'static str),
-    Nul,
 }
 
 /// A statement that can be run: the text for the database, and the parameters in their order.
@@ -85,7 +72,7 @@ impl SqlStatement {
         words.next().is_some_and(|first| first.eq_ignore_ascii_case("update")) && !words.any(chooses)
     }
 
-    pub fn parse(written: &str, dialect: SqlDialect) -> Result<SqlStatement, StatementFault> {
+    pub fn parse(written: &str, dialect: SqlDialect) -> Result<SqlStatement, InvalidValue> {
         let written = written.trim().trim_end_matches(';').trim_end();
         let mut statement = SqlStatement { written: written.to_owned(), text: String::new(), parameters: Vec::new() };
         let mut rest = written;
@@ -111,10 +98,12 @@ impl SqlStatement {
     }
 
     /// Reads the placeholder that the rest begins with; how long it is.
-    fn placeholder(&mut self, rest: &str, dialect: SqlDialect) -> Result<usize, StatementFault> {
-        let end = rest.find('}').ok_or(StatementFault::OpenBrace)?;
+    fn placeholder(&mut self, rest: &str, dialect: SqlDialect) -> Result<usize, InvalidValue> {
+        let end = rest.find('}').ok_or_else(|| InvalidValue::new("the statement has a { without a }", known()))?;
         let word = rest.get(1..end).unwrap_or_default();
-        let parameter = parameter(word).ok_or_else(|| StatementFault::UnknownPlaceholder(word.to_owned()))?;
+        let parameter = parameter(word).ok_or_else(|| {
+            InvalidValue::new(format!("the statement has an unknown placeholder {}", quoted(word)), known())
+        })?;
         self.parameters.push(parameter);
         match dialect {
             SqlDialect::Postgres => drop(write!(self.text, "${}", self.parameters.len())),
@@ -180,28 +169,41 @@ fn dollar_tag(rest: &str) -> Option<&str> {
 }
 
 /// Between quotes a parameter would be read as the text `?`.
-fn no_placeholder_in(text: &str) -> Result<(), StatementFault> {
+fn no_placeholder_in(text: &str) -> Result<(), InvalidValue> {
     for part in text.split('{').skip(1) {
         if let Some((word, _)) = part.split_once('}')
             && parameter(word).is_some()
         {
-            return Err(StatementFault::QuotedPlaceholder(word.to_owned()));
+            let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
+            return Err(InvalidValue::new(what, "Remove the quotes: it is bound as a parameter and needs none."));
         }
     }
     Ok(())
 }
 
+fn known() -> String {
+    format!("Write one of {WORDS}.")
+}
+
+/// The database's own way of writing a parameter.
+fn own_parameter(form: &str) -> InvalidValue {
+    InvalidValue::new(format!("the statement has a parameter of the form {form}"), known())
+}
+
 /// Refuses what would not do what it seems to do.
-fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), StatementFault> {
+fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), InvalidValue> {
     let bytes = rest.as_bytes();
     let digit_next = bytes.get(1).is_some_and(u8::is_ascii_digit);
     match bytes.first() {
-        Some(b';') => Err(StatementFault::SeveralStatements),
-        Some(b'?') if dialect != SqlDialect::Postgres => Err(StatementFault::OwnParameter("?")),
-        Some(b'$') if dialect == SqlDialect::Postgres && digit_next => Err(StatementFault::OwnParameter("$1")),
-        Some(b':') if dialect == SqlDialect::Sqlite => Err(StatementFault::OwnParameter(":name")),
-        Some(b'@' | b'$') if dialect == SqlDialect::Sqlite => Err(StatementFault::OwnParameter("@name")),
-        Some(b'\0') => Err(StatementFault::Nul),
+        Some(b';') => {
+            let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
+            Err(InvalidValue::new("there is more than one statement in one text", remedy))
+        }
+        Some(b'?') if dialect != SqlDialect::Postgres => Err(own_parameter("?")),
+        Some(b'$') if dialect == SqlDialect::Postgres && digit_next => Err(own_parameter("$1")),
+        Some(b':') if dialect == SqlDialect::Sqlite => Err(own_parameter(":name")),
+        Some(b'@' | b'$') if dialect == SqlDialect::Sqlite => Err(own_parameter("@name")),
+        Some(b'\0') => Err(InvalidValue::new("the statement holds a NUL byte", "Remove it.")),
         _ => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 //! `{value}` may only stand where its escaping holds: in single quotes for PHP, in double quotes for JSON.
 
 use crate::encoding::Fact;
+use crate::invalid_value::{InvalidValue, quoted};
 
 /// How a value is escaped in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,20 +56,6 @@ impl Template {
     }
 }
 
-/// What is wrong with a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateFault {
-    /// An unknown word in braces.
-    UnknownWord(String),
-    NoValue,
-    /// `{value}` is not between the quotes that its escaping is for.
-    OutsideOfQuotes {
-        escape: Escape,
-        quote: char,
-        language: &'static str,
-    },
-}
-
 /// The words for what never changes: they are filled in at the start.
 pub const NAMES: [&str; 3] = ["kind", "appid", "id"];
 
@@ -81,7 +68,7 @@ pub struct Source {
 
 impl Source {
     /// Checks it: afterwards it can be filled in with any value.
-    pub fn new(text: &str, escape: Escape) -> Result<Source, TemplateFault> {
+    pub fn new(text: &str, escape: Escape) -> Result<Source, InvalidValue> {
         let mut holds_value = false;
         for (at, word) in words(text) {
             match word_of(word) {
@@ -91,12 +78,18 @@ impl Source {
                 }
                 Some(_) => {}
                 None => {
-                    return Err(TemplateFault::UnknownWord(word.to_owned()));
+                    let times = Fact::ALL.iter().skip(1).map(|(word, _)| format!("{{{word}}}")).collect::<Vec<_>>();
+                    let remedy = format!(
+                        "Known are {{value}}, {{kind}}, {{appid}}, {{id}}, {} and those with a number added, such as \
+                         {{expires_at-7000}}.",
+                        times.join(", ")
+                    );
+                    return Err(InvalidValue::new(format!("{} is not known in a template", quoted(word)), remedy));
                 }
             }
         }
         if !holds_value {
-            return Err(TemplateFault::NoValue);
+            return Err(InvalidValue::new("the template has no {value}", "Write {value} where the token is to stand."));
         }
         Ok(Source { text: text.to_owned(), escape })
     }
@@ -182,7 +175,7 @@ pub fn time_shown(word: &str) -> Option<TimeShown> {
     Some(TimeShown { fact: *fact, add })
 }
 
-fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Result<(), TemplateFault> {
+fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Result<(), InvalidValue> {
     let (before, after) = (&text[..at], &text[at + "{value}".len()..]);
     let (quote, language) = match escape {
         Escape::None => return Ok(()),
@@ -195,7 +188,9 @@ fn stands_in_quotes(text: &str, at: usize, escape: Escape) -> Result<(), Templat
     if in_quotes && !inside_others {
         return Ok(());
     }
-    Err(TemplateFault::OutsideOfQuotes { escape, quote, language })
+    let what = format!("{{value}} does not stand in the quotes that escape = \"{}\" is for", escape.word());
+    let remedy = format!("Write {quote}{{value}}{quote}, a string of {language}, or escape = \"none\".");
+    Err(InvalidValue::new(what, remedy))
 }
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ impl WatchedFiles for WatchedTlsFiles {
         }
         self.tls.current.store(config_of(&self.tls.files, contents).map_err(NotApplied::Bad)?);
         *in_use = digest;
-        tracing::info!("{} its files has changed; new connections get it", self.name);
+        let paths: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
+        tracing::info!("reloaded {} {}; new connections use them", self.name, paths.join(", "));
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-//! The protocol of several nodes, in every order of events: the real `Record::apply` and the real `turn`, and around
-//! them nodes that stop, die and come back, a store that forgets, answers that get lost, and a WeChat that makes another
-//! token for every call (`world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold).
+//! A model check of the cluster's protocol: every order of events, by the real `Record::apply` and the real `node_rules`.
+//! Nodes stop, die and come back, the store forgets, answers are lost, and WeChat mints another token for every call.
+//! `world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold.
 //!
-//! Bounded by how many things go wrong, so it is all of it within the bounds, not a sample. `broken_rules.rs` breaks each rule
-//! in turn, and the search has to notice. docs/en/cluster.md says in prose what is shown here.
+//! The bound is how many things go wrong. Within it the search is complete, not a sample. `broken_rules.rs` breaks each rule
+//! in turn, and the search has to find it. docs/en/cluster.md explains what is shown here.
 //!
-//! Further than the suite goes, in minutes:
+//! To search further than the suite does, for minutes:
 //! `MODEL_NODES=3 MODEL_ADVERSE=2 cargo test --test it -- cluster_model::as_far_as_asked --ignored --nocapture`
 
 mod broken_rules;

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tokencached::cli::{self, CliCommand};
-use tokencached::config::{
-    APP_KEYS, AUTHORIZER_KEYS, Environment, Faults, Flags, LISTENER_KEYS, Loaded, NAMED_KEYS, Place, SETTINGS,
-    SINK_KEYS, load,
-};
+use tokencached::cli::{self, CliCommand, Flags};
+use tokencached::config::schema::{SECTIONS, Section, Setting};
+use tokencached::config::{Environment, Faults, Loaded, Place, load};
 use tokencached::secret_source::{SecretOrigin, SecretSource};
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
@@ -26,7 +24,7 @@ fn configs() -> PathBuf {
 }
 
 /// An environment with the given variables, and what every case may use.
-fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
     let credentials = configs().join("secrets").to_string_lossy().into_owned();
     let common = [("HOME", "/home/someone"), ("WX_SECRET", SECRET), ("CREDENTIALS_DIRECTORY", &credentials)];
     common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -192,6 +190,12 @@ fn flags_override_the_environment_which_overrides_the_file() {
     assert_eq!(config.log.verbosity, 1);
 }
 
+/// Those of tables of which there is one.
+fn settings() -> impl Iterator<Item = (&'static Section, &'static Setting)> {
+    let sections = SECTIONS.iter().filter(|section| !section.is_list);
+    sections.flat_map(|section| section.settings().map(move |setting| (section, setting)))
+}
+
 /// Without the feature a state cannot be shared, which is a fault.
 #[cfg(feature = "redis")]
 #[test]
@@ -254,31 +258,32 @@ fn every_setting_has_a_variable() {
         ("upstream.total_timeout_ms", "1002"),
         ("upstream.concurrency", "4"),
         ("upstream.proxy", "http://proxy.internal:3128"),
-        ("side.listen", "127.0.0.1:3, [::1]:3"),
-        ("side.keys_file", keys.path().to_str().unwrap()),
-        ("side.allowed_hosts", "cache.internal, Other.internal"),
-        ("side.trusted_proxies", "10.0.0.0/8, 127.0.0.1"),
-        ("side.tls.cert", ca.path().to_str().unwrap()),
-        ("side.tls.key", ca.path().to_str().unwrap()),
-        ("side.tls.min_version", "1.3"),
-        ("side.max_connections", "11"),
-        ("side.max_connections_per_peer", "12"),
-        ("side.requests_per_s", "13"),
-        ("side.metrics_per_credential", "troubled"),
-        ("side.wechat_expires_in_min_s", "14"),
+        ("http.listen", "127.0.0.1:3, [::1]:3"),
+        ("http.keys_file", keys.path().to_str().unwrap()),
+        ("http.allowed_hosts", "cache.internal, Other.internal"),
+        ("http.trusted_proxies", "10.0.0.0/8, 127.0.0.1"),
+        ("http.tls.cert", ca.path().to_str().unwrap()),
+        ("http.tls.key", ca.path().to_str().unwrap()),
+        ("http.tls.min_version", "1.3"),
+        ("http.max_connections", "11"),
+        ("http.max_connections_per_peer", "12"),
+        ("http.requests_per_s", "13"),
+        ("http.metrics_per_credential", "troubled"),
+        ("http.wechat_expires_in_min_s", "14"),
+        ("http.old_metric_names", "true"),
         ("log.json", "true"),
         ("log.verbosity", "3"),
     ]);
     // One way to give a secret, and one to have company, excludes the others: they have tests of their own.
-    let others = |setting: &&tokencached::config::Setting| {
-        let of_state = setting.key.starts_with("state.");
-        (of_state || setting.key.ends_with("_credential")) && !values.contains_key(setting.key)
+    let name = |(section, setting): &(&Section, &Setting)| format!("{}.{}", section.name, setting.key);
+    let others = |of: &(&'static Section, &'static Setting)| {
+        let of_state = of.0.name == "state";
+        (of_state || of.1.key.ends_with("_credential")) && !values.contains_key(name(of).as_str())
     };
-    assert_eq!(SETTINGS.iter().filter(others).count(), 6 + 6 + 7);
-    let names: Vec<(String, &str)> = SETTINGS
-        .iter()
-        .filter(|setting| !others(setting))
-        .map(|setting| (setting.environment_name(), values[setting.key]))
+    assert_eq!(settings().filter(others).count(), 6 + 6 + 7);
+    let names: Vec<(String, &str)> = settings()
+        .filter(|of| !others(of))
+        .map(|of| (of.0.variable(of.1).unwrap(), values[name(&of).as_str()]))
         .collect();
     let variables: Vec<(&str, &str)> = names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let loaded = by_environment(&variables);
@@ -340,6 +345,7 @@ fn every_setting_has_a_variable() {
         "requests_per_s = 13",
         "metrics_per_credential = \"troubled\"",
         "wechat_expires_in_min_s = 14",
+        "old_metric_names = true",
         "json = true",
         "verbosity = 3",
     ] {
@@ -694,7 +700,7 @@ fn authorizers_stand_below_their_component_and_what_check_prints_of_them_loads_a
 #[test]
 fn an_authorizer_needs_a_state_file() {
     let file = format!(
-        "[state]\npath = \"none\"\n[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n\
+        "[state]\npath = \"none\"\n[[app]]\nplatform = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n\
          verify_ticket_file = \"ticket\"\n"
     );
     assert!(given(Some(&file), &[], "").is_ok(), "a component alone can have its token anew");
@@ -706,7 +712,7 @@ fn an_authorizer_needs_a_state_file() {
 #[test]
 fn a_component_without_a_ticket_file_and_a_refresh_token_in_the_file_are_warned_about() {
     let file = format!(
-        "[[app]]\nkind = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n[[app.authorizer]]\n\
+        "[[app]]\nplatform = \"component\"\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n[[app.authorizer]]\n\
          appid = \"wx1123456789abcdef\"\nrefresh_token = \"refreshtoken@@@R\"\n"
     );
     let loaded = given(Some(&file), &[], "").unwrap();
@@ -828,32 +834,6 @@ fn a_sink_beyond_this_machine_without_tls_is_warned_about() {
 }
 
 #[test]
-fn the_manual_names_every_key_variable_and_flag() {
-    let manual = std::fs::read_to_string(root().join("docs/en/configuration.md")).unwrap();
-    for setting in SETTINGS {
-        let (section, key) = setting.key.split_once('.').unwrap();
-        let part = manual.split(&format!("## `[{section}]`")).nth(1).unwrap().split("\n## ").next().unwrap();
-        let row = part.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-        let row = row.unwrap_or_else(|| panic!("{} has no row", setting.key));
-        assert!(row.contains(&format!("`{}`", setting.environment_name())), "{row}");
-        assert!(row.contains(&setting.flag.map(|flag| format!("`{flag}")).unwrap_or_default()), "{row}");
-    }
-    for (heading, keys) in [
-        ("\n## `[[app]]`\n", APP_KEYS),
-        ("\n## Open platform\n", AUTHORIZER_KEYS),
-        ("\n### `[[server.listener]]`\n", LISTENER_KEYS),
-        ("\n### `[[user]]` and `[[certificate]]`\n", NAMED_KEYS),
-        ("\n## `[[sink]]`\n", &SINK_KEYS[..]),
-    ] {
-        let part = manual.split(heading).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
-        let part = part.split("\n## ").next().unwrap();
-        for key in keys {
-            assert!(part.contains(&format!("\n| `{key}` |")), "{key} has no row below {heading}");
-        }
-    }
-}
-
-#[test]
 fn the_example_file_loads_and_names_every_key() {
     let path = root().join("deploy/tokencached.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -863,9 +843,8 @@ fn the_example_file_loads_and_names_every_key() {
     let loaded = load(Some(&path), &environment, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(loaded.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token"]);
     let process = ["user", "pid_file", "daemonize", "lock_memory"]; // systemd's work
-    for setting in SETTINGS {
-        let key = setting.key.split_once('.').unwrap().1;
-        assert!(process.contains(&key) || text.contains(&format!("{key} = ")), "{key}");
+    for (_, setting) in settings() {
+        assert!(process.contains(&setting.key) || text.contains(&format!("{} = ", setting.key)), "{}", setting.key);
     }
     let without = load(Some(&path), &BTreeMap::new(), &Flags::default()).unwrap_err();
     assert_eq!(without.iter().count(), 1, "apart from the secret it is complete: {without}");

@@ -71,10 +71,10 @@ fn a_secret_in_quotes_is_named_wherever_it_comes_from() {
 
 #[test]
 fn a_corpid_without_a_kind_is_told_which_one_to_write() {
-    only(&warnings_of(&format!("appid = \"{CORPID}\"\nsecret_env = \"WX_SECRET\"")), &[CORPID, "kind = \"wecom\""]);
-    only(&warnings_of("appid = \"cli_a1b2c3\"\nsecret_env = \"WX_SECRET\""), &["kind = \"feishu\""]);
-    only(&quick(CORPID, SECRET), &["WECHAT_APPID", "[[app]]", "kind = \"wecom\""]);
-    assert!(warnings_of(&format!("kind = \"wecom\"\nappid = \"{CORPID}\"\nsecret_env = \"WX_SECRET\"")).is_empty());
+    only(&warnings_of(&format!("appid = \"{CORPID}\"\nsecret_env = \"WX_SECRET\"")), &[CORPID, "platform = \"wecom\""]);
+    only(&warnings_of("appid = \"cli_a1b2c3\"\nsecret_env = \"WX_SECRET\""), &["platform = \"feishu\""]);
+    only(&quick(CORPID, SECRET), &["WECHAT_APPID", "[[app]]", "platform = \"wecom\""]);
+    assert!(warnings_of(&format!("platform = \"wecom\"\nappid = \"{CORPID}\"\nsecret_env = \"WX_SECRET\"")).is_empty());
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_placeholder_in_place_of_an_appid_or_a_secret_is_warned_about() {
     only(&quick(APPID, &SECRET[..31]), &["31 characters", "32"]);
     assert_eq!(quick(APPID, &SECRET.to_uppercase()), Vec::<String>::new());
     // WeCom's are longer, Feishu's are no hex.
-    let app = format!("kind = \"wecom\"\nappid = \"{CORPID}\"\nsecret_env = \"LONG\"");
+    let app = format!("platform = \"wecom\"\nappid = \"{CORPID}\"\nsecret_env = \"LONG\"");
     let long = [("LONG", "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE")];
     assert!(given(Some(&format!("[[app]]\n{app}\n")), &long, "").unwrap().warnings.is_empty());
 }

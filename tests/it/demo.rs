@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use tokencached::cli::{self, CliCommand};
 
-use crate::support::{Client, Node, program, run_checked, signal, tokencached, wait_for};
+use crate::support::{Client, Node, needs, program, run_checked, signal, tokencached, wait_for};
 
 mod cluster;
 
@@ -77,6 +77,7 @@ impl Demo {
     /// Runs it as a person would, in a shell.
     #[track_caller]
     fn type_in(&self, part: &str) -> String {
+        needs("nc, curl");
         run_checked(program("sh").arg("-c").arg(self.command(part)).env("no_proxy", "*"))
     }
 
@@ -97,6 +98,7 @@ impl Drop for Demo {
 }
 
 #[test]
+#[ignore = "needs nc, curl"]
 fn every_command_it_prints_works() {
     let demo = Demo::start();
     let mut tested = 0;
@@ -178,6 +180,7 @@ fn a_token_is_seen_to_be_renewed() {
 }
 
 #[test]
+#[ignore = "needs nc, curl"]
 fn a_killed_token_is_replaced_when_a_client_says_so() {
     let demo = Demo::start();
     let first = demo.token();
@@ -229,6 +232,7 @@ impl Drop for Alone {
 }
 
 #[test]
+#[ignore = "needs nc, curl"]
 fn the_sandbox_alone_has_an_account_of_every_platform() {
     const S: &str = "0123456789abcdef0123456789abcdef";
     let given = [
@@ -243,6 +247,7 @@ fn the_sandbox_alone_has_an_account_of_every_platform() {
     let sandbox = Alone::start(&accounts);
     let printed = std::fs::read_to_string(sandbox.folder.path().join("printed")).unwrap();
     let command = commands(&printed).into_iter().find(|command| command.starts_with("curl")).unwrap();
+    needs("nc, curl");
     run_checked(program("sh").args(["-c", &command]).current_dir(sandbox.folder.path()).env("no_proxy", "*"));
     let ticket = sandbox.folder.path().join("verify_ticket");
     let app = |appid: &str, kind: &str| format!("[[app]]\nappid = \"{appid}\"\nkind = \"{kind}\"\nsecret = \"{S}\"\n");

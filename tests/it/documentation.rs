@@ -60,13 +60,13 @@ fn a_preset_is_in_the_manual_and_on_a_page_for_movers_in_both_languages() {
     }
 }
 
-/// Settings have theirs in `config::the_manual_names_every_key_variable_and_flag`.
+/// Settings have theirs in `config_reference::the_reference_and_the_json_schema_are_those_of_the_program`.
 #[test]
 fn a_platform_is_in_the_manual_in_both_readmes_and_on_the_page() {
-    let manual = text("docs/en/configuration.md");
-    let app = manual.split("\n## `[[app]]`").nth(1).unwrap();
+    let settings = text("docs/en/settings.md");
+    let app = settings.split("\n## `[[app]]`").nth(1).unwrap();
     let names = || PLATFORMS.iter().map(|platform| platform.name);
-    assert_named("the row `kind` of docs/en/configuration.md", row(app, "kind"), names());
+    assert_named("the row `platform` of docs/en/settings.md", row(app, "platform"), names());
     for readme in ["README.md", "README.zh-CN.md"] {
         assert_named(readme, &text(readme), names());
     }
@@ -76,19 +76,19 @@ fn a_platform_is_in_the_manual_in_both_readmes_and_on_the_page() {
     for platform in PLATFORMS {
         if platform.tokens.len() > 1 {
             let words = platform.tokens.iter().map(|(word, _)| *word);
-            assert_named("the row `endpoint` of docs/en/configuration.md", row(app, "endpoint"), words);
+            assert_named("the row `endpoint` of docs/en/settings.md", row(app, "endpoint"), words);
         }
         let words = platform.tickets.iter().map(|(word, _)| *word);
-        assert_named("the row `tickets` of docs/en/configuration.md", row(app, "tickets"), words);
+        assert_named("the row `tickets` of docs/en/settings.md", row(app, "tickets"), words);
     }
 }
 
 #[test]
 fn what_is_kept_is_named_where_it_can_be_chosen() {
-    let sinks = text("docs/en/configuration.md");
+    let sinks = text("docs/en/settings.md");
     let sinks = sinks.split("\n## `[[sink]]`").nth(1).unwrap();
     let keys = || kinds().map(|(_, _, kind)| kind.key);
-    assert_named("the row `kinds` of docs/en/configuration.md", row(sinks, "kinds"), keys());
+    assert_named("the row `kinds` of docs/en/settings.md", row(sinks, "kinds"), keys());
     assert_named("docs/en/http-api.md", &text("docs/en/http-api.md"), keys());
 }
 

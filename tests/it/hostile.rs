@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, wait_for};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, as_root, wait_for};
 
 /// A neighbour that is connected before and served after whatever happens.
 struct Neighbour {
@@ -333,12 +333,14 @@ fn a_hundred_thousand_commands_at_once_are_answered_in_turns() {
 const FULL: &[u8] = b"ERROR Too many open connections\r\n";
 
 fn file_limit(node: &Node, files: u64) {
+    as_root();
     let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap());
     let limit = Rlimit { current: Some(files), maximum: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 16)) };
     prlimit(pid, Resource::Nofile, limit).unwrap();
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_file_descriptors_clients_are_told_so_and_others_are_served() {
     let node = Node::plain(&[]);
     let mut neighbour = Neighbour::of(&node);
@@ -414,7 +416,7 @@ fn clients_never_take_the_descriptors_that_renewal_needs() {
 }
 
 #[test]
-#[ignore = "waits for real time"]
+#[ignore = "needs root"]
 fn a_renewal_without_a_descriptor_is_made_when_there_is_one_and_nobody_else_is_blamed() {
     let wechat = Wechat::short_lived(8);
     let folder = tempfile::tempdir().unwrap();

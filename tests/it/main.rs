@@ -18,6 +18,8 @@ mod cluster_model;
 mod commands;
 mod config;
 mod config_mistakes;
+mod config_old_names;
+mod config_reference;
 mod demo;
 mod dependencies;
 mod differential;
@@ -46,6 +48,7 @@ mod moving;
 #[cfg(feature = "redis")]
 #[path = "moving.rs"]
 mod moving_in;
+mod old_settings;
 mod open_platform;
 mod php;
 mod probing;

@@ -51,7 +51,7 @@ fn month(apps: u64, days: u64) -> (Arc<Timeline>, Vec<Row>) {
     (line, rows)
 }
 
-/// `MONTH_APPS=1000 MONTH_SCRIPT_APPS=20 cargo test --test it -- month::the_month --nocapture`
+/// `MONTH_APPS=1000 MONTH_SCRIPT_APPS=20 cargo test --test it month::the_month -- --include-ignored --nocapture`
 #[test]
 #[ignore = "computes for a minute"]
 #[expect(clippy::disallowed_methods, reason = "prints how long it took")]

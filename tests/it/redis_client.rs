@@ -1,5 +1,5 @@
-//! The connection to a Redis, with real servers: plain, with passwords, by TLS, behind sentinels, in a cluster, and
-//! what becomes of it when they die, hang or change places.
+//! The client of a Redis, with real servers: plain, with passwords, over TLS, behind sentinels and in a cluster, and when
+//! they die, hang or change roles.
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -56,7 +56,7 @@ async fn refused(client: &RedisClient) -> RedisFault {
     client.connect().await.expect_err("it lets us in")
 }
 
-/// Tries again, as its users do, until it works.
+/// Tries again until it works, as users of the client do.
 async fn until<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
     what: &str,
     mut attempt: impl FnMut() -> F,
@@ -108,7 +108,7 @@ async fn a_password_is_read_at_each_connection_and_a_user_may_have_a_narrow_acl(
     assert_eq!(refused(&client).await, RedisFault::Password);
     write(redis.folder(), "password", "hunter22\n");
     client.connect().await.unwrap();
-    // A user who may not ask for the role, nor for that key: what it may do shows when it does it.
+    // The user may not ask for the role, nor for that key: what is forbidden shows when it is tried.
     redis.ask::<()>(&["ACL", "SETUSER", "tc", "on", ">hunter22", "~ours*", "+ping", "+get"]);
     let user = |name: &str| RedisOptions { user: Some(name.into()), ..with_password(by_socket(&redis), &file) };
     let mut connection = master(user("tc")).connect().await.unwrap();
@@ -160,7 +160,7 @@ async fn a_replica_is_refused_until_it_is_the_master() {
     RedisClient::new(on_port(port)).connect().await.expect("who does not ask for a master is let in");
     replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     let mut connection = client.connect().await.unwrap();
-    // It becomes a replica again under a live connection.
+    // It becomes a replica again while a connection is open.
     replica.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let error = ask::<()>(&mut connection, &["SET", KEY, "1"]).await.unwrap_err();
     assert_eq!(client.record_error(&error), RedisFault::ReadOnly);
@@ -213,10 +213,10 @@ async fn most_sentinels_are_believed_and_one_that_hangs_is_not_waited_for() {
     }
     assert_eq!((_right.get(KEY).as_deref(), _wrong.get(KEY)), (Some("1"), None));
     behind.signal("STOP");
-    // Its deadline is far beyond the test's patience.
+    // Its deadline is far longer than the test waits.
     let patient = RedisOptions { timeout_ms: 60_000, ..by_sentinels(&[&behind, &one, &two]) };
     tokio::time::timeout(TIMEOUT, master(patient).connect()).await.expect("no wait").unwrap();
-    // The others are gone: what there is, is waited for.
+    // The others are gone: the client waits for the one that is left.
     one.signal("STOP");
     two.signal("STOP");
     let short = RedisOptions { timeout_ms: 200, ..by_sentinels(&[&behind, &one, &two]) };
@@ -276,9 +276,9 @@ async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
     let client = master(on_port(one_port));
     write_until(&client, "1").await;
     assert_eq!(two.get(KEY).as_deref(), Some("1"));
-    // By a Unix socket there is no host to begin with.
+    // A Unix socket has no host to begin with.
     ask::<()>(&mut master(by_socket(&one)).connect().await.unwrap(), &["SET", KEY, "2"]).await.unwrap();
-    // The slot moves under a live connection.
+    // The slot moves while a connection is open.
     let mut connection = client.connect().await.unwrap();
     two.ask::<()>(&["DEL", KEY]);
     let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
@@ -293,7 +293,7 @@ async fn in_a_cluster_the_node_that_has_our_keys_is_followed() {
     assert_ne!(one_port, two_port);
 }
 
-/// A node that has given our keys away tells it once, and may be taken down.
+/// A node whose slot has moved redirects once; then it may be shut down.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn a_clusters_word_outlives_the_node_that_gave_it() {
@@ -319,7 +319,7 @@ async fn a_clusters_word_outlives_the_node_that_gave_it() {
     }
 }
 
-/// What a cluster has told is forgotten when it fails, and the configured address asked again.
+/// When the address of a redirect fails, it is forgotten, and the configured address is used again.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn where_a_cluster_sent_us_is_left_again_when_it_is_gone() {
@@ -327,7 +327,7 @@ async fn where_a_cluster_sent_us_is_left_again_when_it_is_gone() {
     let client = master(on_port(one_port));
     write_until(&client, "1").await;
     two.kill();
-    // The other one still sends there.
+    // The other one still redirects there.
     let fault = refused(&client).await;
     assert!(matches!(fault, RedisFault::Unreachable | RedisFault::Busy), "{fault:?}");
     let slot = one.ask::<u32>(&["CLUSTER", "KEYSLOT", KEY]).to_string();
@@ -337,7 +337,7 @@ async fn where_a_cluster_sent_us_is_left_again_when_it_is_gone() {
     assert_eq!(one.get(KEY).as_deref(), Some("2"));
 }
 
-/// Answers as a server with a password does that sends its clients elsewhere, or as a sentinel; notes what comes.
+/// Answers like a server with a password that redirects its clients, or like a sentinel. Records what it gets.
 fn impostor(host: &str, elsewhere: u16) -> (u16, Arc<Mutex<String>>) {
     let listener = std::net::TcpListener::bind((host, 0)).unwrap();
     let (port, heard) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(String::new())));
@@ -384,7 +384,7 @@ async fn neither_a_sentinels_answer_nor_a_clusters_decides_where_the_password_go
         };
         assert_eq!(refused(&trusting(&["10.0.0.0/8", "redis.internal"])).await, RedisFault::Untrusted);
         assert_eq!(*heard.lock().unwrap(), "", "nothing was sent there, least of all the password");
-        // It sends us on in its turn, to nobody.
+        // It redirects again, to nobody.
         assert_ne!(refused(&trusting(&["127.0.0.0/8"])).await, RedisFault::Untrusted);
         assert!(heard.lock().unwrap().contains("hunter22"), "where it may go it goes");
         heard.lock().unwrap().clear();
@@ -425,7 +425,7 @@ async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let error = ask::<()>(&mut connection, &["PING"]).await.unwrap_err();
     assert_eq!(client.record_error(&error), RedisFault::Timeout);
     assert_eq!(client.subscribe(&["news"]).await.err(), Some(RedisFault::Timeout));
-    // However often whoever waits has something else to do in between.
+    // However often the waiting is cancelled in between.
     let impatient = async {
         loop {
             if let Ok(heard) = tokio::time::timeout(Duration::from_millis(50), subscriber.next()).await {
@@ -452,14 +452,14 @@ fn a_sink_follows_its_sentinels() {
     let key = format!("access_token:{APPID}");
     let token = wait_for("the token", || first.get(&key));
     first.kill();
-    // The replica had it already: it has to be written there anew.
+    // The replica had the value already: it has to be written again.
     wait_for("a master", || second.is_master().then_some(()));
     second.ask::<()>(&["DEL", &key]);
     assert_eq!(wait_for("the token at the new master", || second.get(&key)), token);
     wait_for("good news", || (node.connect().stat("", "sink_0_last_error")? == "none").then_some(()));
 }
 
-/// What `check --live` says of a state's Redis.
+/// What `check --live` says about the cluster store.
 fn live(state: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = format!("[state]\npath = \"none\"\nsecret = \"sixteen-characters\"\n{state}\n");

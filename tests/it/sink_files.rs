@@ -1,4 +1,4 @@
-//! Sinks that write files: real scripts of PHP read them beside the server, whatever becomes of the file, the folder and
+//! File sinks: real PHP scripts read the files while the server writes them, whatever happens to the file, the folder and
 //! the token.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -28,7 +28,7 @@ pub const WAYS: [(&str, &str, &str); 7] = [
     ("zoujingli", "wx0123456789abcdef_access_token", "presets = [\"zoujingli\"]"),
 ];
 
-/// A sink of that file; it looks at it every second.
+/// A sink of that file; it checks the file every second.
 fn sink(path: &Path, lines: &str) -> String {
     format!("[[sink]]\nfile = \"{}\"\ncheck_every_s = 1\nrewrite_every_s = 1\n{lines}\n", path.display())
 }
@@ -79,7 +79,7 @@ pub fn view_page(wechat: &Wechat, way: &str, path: &Path) -> (String, bool) {
     (words.next().unwrap(), words.next().is_some())
 }
 
-/// All ways at once, in a folder.
+/// All of them at once, in a folder.
 fn all_ways(folder: &Path) -> String {
     WAYS.map(|(_, name, lines)| sink(&folder.join(name), lines)).concat()
 }
@@ -205,10 +205,10 @@ fn what_is_put_into_a_files_place_later_is_a_failure_until_it_is_gone() {
     wait_for_error(&node, "link");
     wait_for("another try", || (figure(&node, "failures").parse::<u64>().ok()? > 3).then_some(()));
     assert_eq!(figure(&node, "last_error"), "link");
-    assert!(!node.log().contains("the sink is written again"), "{}", node.log());
+    assert!(!node.log().contains("sink recovered"), "{}", node.log());
     std::fs::remove_file(&path).unwrap();
     wait_until_written(&path, &node);
-    node.await_log("the sink is written again");
+    node.await_log("sink recovered");
 }
 
 #[test]
@@ -258,12 +258,12 @@ fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
     wait_until_written(&path, &node);
     assert_eq!(figure(&node, "rival_writes"), "0", "what was there before may be long abandoned");
     for rivals in ["1", "2"] {
-        // Whole at once: half a token is nobody's.
+        // In one write: half a token would be nobody's.
         std::fs::rename(write(folder.path(), "new", FOREIGN), &path).unwrap();
         wait_until_written(&path, &node);
         wait_for("a rival", || (figure(&node, "rival_writes") == rivals).then_some(()));
     }
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     assert!(!node.log().contains(FOREIGN));
     std::fs::remove_file(&path).unwrap();
     wait_until_written(&path, &node);

@@ -1,5 +1,5 @@
-//! Sinks with a real redis-server: what is kept current is there for old readers, whatever becomes of the Redis, and
-//! nobody else is disturbed by it.
+//! Redis sinks with a real redis-server: its readers find the current token, whatever happens to the Redis, and nothing
+//! else is disturbed.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::support::{APPID, Client, Node, SECRET, Wechat, program, run, run_chec
 /// Another program's token, as long as one of WeChat's.
 const FOREIGN: &str = "70_a-token-that-another-program-has-fetched-by-itself-0123456789";
 
-/// A sink of that Redis with these further lines; it looks at its keys every second.
+/// A sink of that Redis with these further lines; it checks its keys every second.
 fn sink(redis: &Redis, lines: &str) -> String {
     format!("[[sink]]\nurl = \"{}\"\ncheck_every_s = 1\n{lines}\n", redis.url())
 }
@@ -49,7 +49,7 @@ fn wait_for_error(node: &Node, class: &str) {
     assert!(token(&mut client).is_some(), "a sink's trouble never touches serving");
 }
 
-/// Neither tokens nor secrets are in the log.
+/// No token and no secret is in the log.
 #[track_caller]
 fn says_nothing_secret(node: &Node, words: &[&str]) {
     let log = node.log();
@@ -65,7 +65,7 @@ fn a_token_is_written_at_the_start_and_at_each_renewal_with_what_is_left_of_its_
     let (wechat, redis) = (Wechat::short_lived(4), Redis::start(&[]));
     let node = start(&wechat, "", &sink(&redis, ""));
     let first = wait_until_written(&redis, &token_key(), &node);
-    // Between two looks of a client at the same token, Redis tells what is left in between.
+    // The client reads before and after; what Redis says is left lies in between.
     let mut client = node.connect();
     let left = |client: &mut Client| -> (String, i64) {
         let answer = String::from_utf8(client.ask(format!("mg {} t c\r\n", token_key()))).unwrap();
@@ -142,7 +142,7 @@ fn without_a_time_to_live_a_key_goes_when_its_token_does() {
     wait_until_written(&redis, &token_key(), &node);
 }
 
-/// A classic token that WeChat refuses, with no other to be had.
+/// WeChat refuses a classic token, and gives no other.
 fn kill_the_token(wechat: &Wechat, node: &Node) {
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wechat.kill_tokens(APPID);
@@ -181,7 +181,7 @@ fn a_redis_that_is_down_at_the_start_and_later_is_written_when_it_comes() {
     assert!(token(&mut node.connect()).is_some());
     redis.start_again();
     wait_until_written(&redis, &token_key(), &node);
-    node.await_log("the sink is written again");
+    node.await_log("sink recovered");
     says_nothing_secret(&node, &[]);
 }
 
@@ -209,7 +209,7 @@ fn a_write_that_hangs_does_not_hold_up_the_end_of_the_server() {
     node.stop();
 }
 
-/// Whoever cut it may have had time to change anything.
+/// After a broken connection everything may have changed.
 #[test]
 #[ignore = "needs redis-server"]
 fn after_a_lost_connection_everything_is_written_again() {
@@ -234,7 +234,7 @@ fn a_flush_is_repaired() {
     wait_until_written(&redis, &token_key(), &node);
 }
 
-/// A process that finds its own token in Redis is no stranger to it.
+/// A process that finds its own token in Redis takes it for its own.
 #[test]
 #[ignore = "needs redis-server"]
 fn a_restart_neither_fetches_nor_takes_its_own_token_for_anothers() {
@@ -307,7 +307,7 @@ fn tls_with_a_private_authority_and_certificates_of_both_sides() {
     let identity = "cert_file = \"{folder}/client.pem\"\nkey_file = \"{folder}/client.key\"";
     let node = start(&wechat, "", &sink(&format!("ca_file = \"{{folder}}/ca.pem\"\n{identity}")));
     wait_until_written(&redis, &token_key(), &node);
-    // Public authorities do not know this server; and it wants to know us.
+    // No public authority vouches for this server, and it wants a client certificate.
     for lines in [identity, "ca_file = \"{folder}/ca.pem\""] {
         let node = start(&wechat, "", &sink(lines));
         wait_for_error(&node, "tls");
@@ -328,9 +328,9 @@ fn a_foreign_overwrite_is_noticed_repaired_and_reported() {
         wait_for("a rival", || (figure(&node, "rival_writes") == rivals).then_some(()));
     }
     assert_eq!(node.connect().stat("tokens", &format!("{APPID}:rival_writes")).as_deref(), Some("2"));
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     let log = node.log();
-    assert_eq!(log.matches("somebody else has written a token of its own over ours").count(), 1, "{log}");
+    assert_eq!(log.matches("a foreign writer has replaced our token").count(), 1, "{log}");
     assert!(log.contains("key=\"WCH_access_token\"") && log.contains(&redis.url()), "{log}");
     says_nothing_secret(&node, &[]);
 }
@@ -366,7 +366,7 @@ fn check_live_logs_in_and_writes_nothing() {
     assert_eq!(redis.ask::<u64>(&["DBSIZE"]), 0);
 }
 
-/// What a Redis refuses, in our words; then it is mended, and the sink goes on.
+/// What a Redis refuses, in plain words; when that is fixed, the sink goes on.
 #[track_caller]
 fn refusal(arguments: &[&str], lines: &str, class: &str, mend: &[&str]) {
     let (wechat, redis) = (Wechat::start(), Redis::start(arguments));
@@ -406,12 +406,12 @@ fn a_cluster_is_not_what_a_sink_is_for() {
     wait_for_error(&node, "busy");
     redis.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     wait_for_error(&node, "cluster");
-    // Keys with one tag are on one node.
+    // Keys with one hash tag are on one node.
     let node = start(&wechat, "", &sink(&redis, "keys = [\"{{appid}}:a\", \"{{appid}}:b\"]"));
     wait_until_written(&redis, &format!("{{{APPID}}}:b"), &node);
 }
 
-/// A site of Workerman processes reads on as it always has, while the token is renewed.
+/// A site of Workerman processes reads as before while the token is renewed.
 #[test]
 #[ignore = "waits for real time"]
 fn old_php_code_reads_its_token_in_redis() {
@@ -425,7 +425,7 @@ fn old_php_code_reads_its_token_in_redis() {
     assert_eq!(figure(&node, "rival_writes"), "0");
 }
 
-/// Each of several nodes writes what all share: none takes another's word for a rival's.
+/// Every node of a cluster writes the shared token: none takes another node for a foreign writer.
 #[test]
 #[ignore = "waits for real time"]
 fn nodes_that_share_a_state_write_one_sink_and_report_no_foreign_writer() {

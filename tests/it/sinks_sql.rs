@@ -1,13 +1,14 @@
-//! Sinks of databases, with a real MariaDB, PostgreSQL and SQLite: rows that old readers find current, whatever becomes
-//! of the database, and nobody else is disturbed by it.
+//! SQL sinks with a real MariaDB, PostgreSQL and SQLite: readers find current rows, whatever happens to the database, and
+//! nothing else is disturbed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokencached::cli::Flags;
 use tokencached::clock::{boot_ms, unix_ms};
-use tokencached::config::{Flags, load};
+use tokencached::config::load;
 use tokencached::credential::table::{Published, Table};
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 use tokencached::stats::Stats;
@@ -24,7 +25,7 @@ const TOKENS: &str = "CREATE TABLE tokens (app VARCHAR(64) PRIMARY KEY, token VA
 const UPDATE: &str = "UPDATE tokens SET token = {value}, ends = {expires_at} WHERE app = {appid}";
 const READ: &str = "SELECT token FROM tokens WHERE app = {appid}";
 
-/// A sink with these statements; it looks at its rows every second.
+/// A sink with these statements; it checks its rows every second.
 fn sink(store: &Store, lines: &str) -> String {
     format!("[[sink]]\n{}check_every_s = 1\n{lines}\n", store.lines())
 }
@@ -77,7 +78,7 @@ fn wait_for_good_news(node: &Node) {
     wait_for("good news", || (figure(node, "last_error") == "none").then_some(()));
 }
 
-/// Neither tokens nor passwords are in the log.
+/// No token and no password is in the log.
 #[track_caller]
 fn says_nothing_secret(node: &Node) {
     let log = node.log();
@@ -127,7 +128,7 @@ on_each_database! {
 fn a_row_follows_each_renewal_with_its_times(store: Store) {
     let wechat = Wechat::short_lived(6);
     with_a_row(&store);
-    // Told at least so long ahead that no reader comes before the next rewriting.
+    // The time is so far ahead that no reader fetches before the next rewrite.
     let node = start(&wechat, "", &update(&store, "rewrite_every_s = 10"));
     let first = wait_until_written(&store, &node);
     let ends: i64 = store.ask("SELECT ends FROM tokens").parse().unwrap();
@@ -206,7 +207,7 @@ fn an_upsert_of_the_databases_own_writes_every_kind(store: Store) {
         });
     }
     let left_ms: u64 = store.ask("SELECT MIN(left_ms) FROM kinds").parse().unwrap();
-    // A ticket is told to be good for three of the polls by which it is looked after.
+    // A ticket's time is at least three of its polls ahead.
     assert!((1_500_000..=1_800_000).contains(&left_ms), "{left_ms}");
 }
 
@@ -265,7 +266,7 @@ impl Sinks {
     }
 }
 
-/// Whoever has the upstream, a leader or a Redis may send anything.
+/// Who controls a platform, a leader or a Redis may send anything.
 fn whatever_the_value_is_it_is_a_parameter(store: Store) {
     with_a_row(&store);
     let sinks = Sinks::start(std::iter::once(APPID.to_owned()), &update(&store, ""));
@@ -364,11 +365,11 @@ fn a_foreign_overwrite_is_noticed_mended_and_reported(store: Store) {
     store.ask(&format!("UPDATE tokens SET token = '{FOREIGN}'"));
     wait_for("a foreign writer", || (figure(&node, "rival_writes") == "1").then_some(()));
     wait_until_written(&store, &node);
-    node.await_log("somebody else has written a token of its own over ours");
+    node.await_log("a foreign writer has replaced our token");
     says_nothing_secret(&node);
 }
 
-/// A classic token that WeChat refuses, with no other to be had.
+/// WeChat refuses a classic token, and gives no other.
 fn kill_the_token(wechat: &Wechat, node: &Node) {
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Reset));
     wechat.kill_tokens(APPID);
@@ -396,7 +397,7 @@ fn a_value_of_another_program_is_not_marked(store: Store) {
     wait_until_written(&store, &node);
     store.ask(&format!("UPDATE tokens SET token = '{FOREIGN}', ends = 4000000000"));
     kill_the_token(&wechat, &node);
-    // Whatever it does about it, it has done once the app's other row is over.
+    // Whatever the server does about it is done once the app's other row is expired.
     wait_for("the miss", || token(&mut node.connect()).is_none().then_some(()));
     assert_eq!(store.ask("SELECT token, ends FROM tokens").replace(['\t', '|'], " "), format!("{FOREIGN} 4000000000"));
 }
@@ -467,7 +468,7 @@ mod servers {
         store.own_server().start_again();
         store.ask("UPDATE tokens SET token = ''");
         wait_until_written(&store, &node);
-        node.await_log("the sink is written again");
+        node.await_log("sink recovered");
         says_nothing_secret(&node);
     }
 
@@ -556,11 +557,11 @@ mod servers {
         wait_until_written(&store, &node);
         assert_eq!(store.ask(encrypted), "1");
         drop(node);
-        // On this machine without a word: TLS, as the server has it.
+        // On the same machine by default: TLS, if the server has it.
         let node = start(&wechat, "", &with("", "127.0.0.1"));
         wait_until_written(&store, &node);
         drop(node);
-        // Public authorities do not know this server; and the certificate does not name this host.
+        // No public authority vouches for this server, and the certificate does not name this host.
         for (lines, host) in
             [("tls = \"verify\"".to_owned(), "localhost"), (format!("ca_file = \"{folder}/ca.pem\""), "127.0.0.1")]
         {
@@ -609,7 +610,7 @@ mod servers {
     }
 }
 
-/// A platform's ten thousand apps, without the fetching: their rows are written, and a change is not behind the others.
+/// Ten thousand apps, without fetches: their rows are written, and a change does not wait for the others.
 #[test]
 #[ignore = "needs mariadbd"]
 fn ten_thousand_apps_have_their_rows_and_a_change_does_not_wait_for_the_rewriting() {
@@ -671,7 +672,7 @@ pub fn php_class(wechat: &Wechat, store: &Store, tokens: &str) -> String {
     run_checked(&mut command)
 }
 
-/// The class of the table goes on as it is, beside the sink.
+/// The class of the table works unchanged beside the sink.
 fn the_php_class_never_fetches(app: &str) {
     let (wechat, store) = (Wechat::short_lived(6), Store::shared(DatabaseType::MariaDb));
     wx_token(&store, "wx_token");

@@ -1,7 +1,7 @@
 //! The promise, watched: under the demo, 200 reads a second never see a miss or a token that WeChat refuses.
 //!
 //! A few seconds with very short lives by default. The whole of it, with the demo's own lifetime:
-//! `SOAK_S=300 SOAK_LIFETIME=60s cargo test --release --test it -- soak --nocapture`
+//! `SOAK_S=300 SOAK_LIFETIME=60s cargo test --release --test it soak -- --include-ignored --nocapture`
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

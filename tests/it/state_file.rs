@@ -8,7 +8,8 @@ use std::thread;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
-use tokencached::config::{self, Flags, ProcessEnvironment};
+use tokencached::cli::Flags;
+use tokencached::config::{self, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;

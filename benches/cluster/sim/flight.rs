@@ -1,4 +1,4 @@
-//! A node's flight: its turn, the call to WeChat, and what becomes of the answer.
+//! A node's fetch: the lease, the call to WeChat, and what happens with the answer.
 
 use std::net::{IpAddr, Ipv4Addr};
 

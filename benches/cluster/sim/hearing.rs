@@ -1,4 +1,4 @@
-//! What a node makes of what it hears.
+//! What a node does with the records that the store sends.
 
 use tokencached::cluster::node_rules::{FetchEffect, Moment};
 use tokencached::cluster::record::Op;

@@ -1,8 +1,8 @@
-//! One credential of many nodes in virtual time: the record's rules as the store, the policy for whatever a node decides,
-//! the sandbox's rules for WeChat. Messages and commands take the time that is drawn for them.
+//! A simulation of one credential on many nodes, in virtual time. The store follows the record's rules, nodes decide by the
+//! renewal schedule, and WeChat follows the sandbox's rules. Messages and commands take a random time.
 //!
-//! What a driver does beside deciding (a flight's steps, a timer a credential) is done here as events. Credentials do
-//! not touch each other, so one at a time is played; what they share is the store's time, which is drawn as well.
+//! What the refresher does besides (the steps of a fetch, a timer for each credential) are events here. Credentials do not
+//! depend on each other, so one is simulated at a time; the time that the store spends on the others is random.
 
 mod flight;
 mod hearing;

@@ -1,4 +1,4 @@
-//! The shared store: takes what nodes ask, and tells all of them what has changed.
+//! The cluster store: applies the operations of nodes, and sends all nodes what has changed.
 
 use std::rc::Rc;
 

@@ -381,7 +381,7 @@ mod tests {
             LeaderPage { now_ms, waited_ms: 0, age_ms, run, from_start, cursor, more, credentials: vec![entry] }
         }
 
-        /// What is told on, if something is: generation, token, whether it is withdrawn.
+        /// What is sent, if anything: generation, token, whether it is withdrawn.
         fn hear(
             &mut self,
             run: &str,
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    fn told(generation: u64, token: &str) -> Option<(u64, String, bool)> {
+    fn sent(generation: u64, token: &str) -> Option<(u64, String, bool)> {
         Some((generation, token.into(), false))
     }
 
@@ -417,8 +417,8 @@ mod tests {
     fn a_leader_that_lied_once_is_believed_again_at_its_next_answer() {
         for run in ["a", "after a restart"] {
             let mut follower = Fixture::new();
-            assert_eq!(follower.hear("a", 1 << 49, Some("LIE"), 31 * 86_400), told(1 << 49, "LIE"));
-            assert_eq!(follower.hear(run, 7, Some("T"), 60), told(7, "T"), "lower, and ends earlier");
+            assert_eq!(follower.hear("a", 1 << 49, Some("LIE"), 31 * 86_400), sent(1 << 49, "LIE"));
+            assert_eq!(follower.hear(run, 7, Some("T"), 60), sent(7, "T"), "lower, and ends earlier");
             assert!(follower.end_ms() < MOMENT.received_ms + 70_000);
         }
     }
@@ -427,35 +427,35 @@ mod tests {
     fn a_wrong_end_or_generation_of_the_right_value_is_mended_too() {
         let mut follower = Fixture::new();
         follower.hear("a", 900, Some("T"), 31 * 86_400);
-        assert_eq!(follower.hear("a", 900, Some("T"), 60), told(900, "T"));
+        assert_eq!(follower.hear("a", 900, Some("T"), 60), sent(900, "T"));
         assert!(follower.end_ms() < MOMENT.received_ms + 70_000);
-        assert_eq!(follower.hear("a", 7, Some("T"), 59), told(7, "T"));
+        assert_eq!(follower.hear("a", 7, Some("T"), 59), sent(7, "T"));
         assert_eq!(follower.hear("a", 7, Some("T"), 58), None, "nothing has changed");
-        assert_eq!(follower.hear("a", 7, Some("T"), 600), told(7, "T"), "a polled value lives on");
+        assert_eq!(follower.hear("a", 7, Some("T"), 600), sent(7, "T"), "a polled value lives on");
     }
 
     #[test]
     fn a_leader_whose_state_was_restored_is_followed() {
         let mut follower = Fixture::new();
         follower.hear("a", 40, Some("T40"), 7_200);
-        assert_eq!(follower.hear("b", 39, Some("T39"), 5_000), told(39, "T39"));
-        assert_eq!(follower.hear("b", 40, Some("U40"), 7_200), told(40, "U40"), "another value of the same number");
+        assert_eq!(follower.hear("b", 39, Some("T39"), 5_000), sent(39, "T39"));
+        assert_eq!(follower.hear("b", 40, Some("U40"), 7_200), sent(40, "U40"), "another value of the same number");
     }
 
     #[test]
     fn an_answer_that_was_overtaken_is_not_told() {
         let mut follower = Fixture::new();
         follower.hear("a", 7, Some("T7"), 100);
-        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), told(8, "T8"));
+        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), sent(8, "T8"));
         // Asked before the last answer came, and made before that.
         (follower.early_s, follower.made_s) = (5, 4);
         assert_eq!(follower.hear("a", 7, Some("T7"), 100), None);
         assert_eq!(follower.hear("a", 8, None, 0), None, "nor is a withdrawal that is over");
         (follower.early_s, follower.made_s) = (5, 0);
-        assert_eq!(follower.hear("a", 9, Some("T9"), 7_200), told(9, "T9"), "asked before, and made after it");
+        assert_eq!(follower.hear("a", 9, Some("T9"), 7_200), sent(9, "T9"), "asked before, and made after it");
         // A clock that was set back does not make a later answer an earlier one.
         (follower.early_s, follower.made_s) = (0, 900);
-        assert_eq!(follower.hear("a", 10, Some("T10"), 7_200), told(10, "T10"));
+        assert_eq!(follower.hear("a", 10, Some("T10"), 7_200), sent(10, "T10"));
     }
 
     #[test]
@@ -463,15 +463,15 @@ mod tests {
         let mut follower = Fixture::new();
         follower.hear("a", 7, Some("T7"), 100);
         assert_eq!(follower.hear("b", 7, Some("T7"), 100), None);
-        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), told(8, "T8"));
+        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), sent(8, "T8"));
         for _ in 0..5 {
             assert_eq!(follower.hear("b", 7, Some("T7"), 90), None, "one that lags behind");
             assert_eq!(follower.hear("a", 8, Some("T8"), 7_202 - follower.at_s), None);
         }
-        assert_eq!(follower.hear("b", 9, Some("T9"), 7_300), told(9, "T9"), "whoever has the later one is heard");
+        assert_eq!(follower.hear("b", 9, Some("T9"), 7_300), sent(9, "T9"), "whoever has the later one is heard");
         assert_eq!(follower.hear("a", 1, Some("T1"), 500), None);
         follower.at_s += GONE_MS / 1000;
-        assert_eq!(follower.hear("a", 1, Some("T1"), 500), told(1, "T1"), "the other one has gone");
+        assert_eq!(follower.hear("a", 1, Some("T1"), 500), sent(1, "T1"), "the other one has gone");
     }
 
     #[test]
@@ -482,7 +482,7 @@ mod tests {
             assert_eq!(follower.hear("b", 5, Some("T"), left_s), None);
             assert_eq!(follower.hear("a", 900, Some("T"), left_s - 1), None);
         }
-        assert_eq!(follower.hear("b", 6, Some("U"), 7_200), told(6, "U"));
+        assert_eq!(follower.hear("b", 6, Some("U"), 7_200), sent(6, "U"));
         assert_eq!(follower.hear("a", 901, Some("U"), 7_199), None);
         assert_eq!(follower.hear("b", 6, Some("U"), 7_198), None);
     }
@@ -494,10 +494,10 @@ mod tests {
         follower.hear("a", 8, Some("T8"), 600);
         follower.age_s = 900;
         assert_eq!(follower.hear("b", 7, Some("T7"), 500), None);
-        assert_eq!(follower.hear("b", 9, Some("T9"), 900), told(9, "T9"), "it has renewed by itself");
-        assert_eq!(follower.hear("b", 7, Some("T7"), 500), told(7, "T7"), "its own word it takes back at once");
+        assert_eq!(follower.hear("b", 9, Some("T9"), 900), sent(9, "T9"), "it has renewed by itself");
+        assert_eq!(follower.hear("b", 7, Some("T7"), 500), sent(7, "T7"), "its own word it takes back at once");
         follower.age_s = 0;
-        assert_eq!(follower.hear("c", 6, Some("T6"), 400), told(6, "T6"));
+        assert_eq!(follower.hear("c", 6, Some("T6"), 400), sent(6, "T6"));
     }
 
     #[test]
@@ -508,7 +508,7 @@ mod tests {
         follower.hear("a", 8, Some("T8"), 7_200);
         assert_eq!(follower.hear("b", 7, Some("T7"), 100), None);
         follower.reported = true;
-        assert_eq!(follower.hear("b", 7, Some("T7"), 100), told(7, "T7"));
+        assert_eq!(follower.hear("b", 7, Some("T7"), 100), sent(7, "T7"));
     }
 
     #[test]
@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(follower.hear("b", 3, None, 0), None, "another node's count");
         assert_eq!(follower.hear("a", 3, None, 0), Some((3, "T".into(), true)));
         assert_eq!(follower.hear("a", 3, None, 0), None);
-        assert_eq!(follower.hear("a", 3, Some("T"), 4_000), told(3, "T"), "it was a false alarm");
+        assert_eq!(follower.hear("a", 3, Some("T"), 4_000), sent(3, "T"), "it was a false alarm");
     }
 
     #[test]

@@ -1,11 +1,11 @@
--- Record::apply of src/cluster/record.rs, step by step, with the clock of this server. tests/it/cluster/conformance.rs holds
--- the two to each other. Numbers are doubles here: what is counted stays below 10^15, and nodes' ids are text.
--- KEYS: the record, the set of changes, the sequence. ARGV: the channel, the tag, the operation and what belongs to it.
+-- The same steps as Record::apply in src/cluster/record.rs, by the clock of this server. tests/it/cluster/conformance.rs
+-- compares the two. Numbers are doubles here: counts stay below 10^15, and the ids of nodes are text.
+-- KEYS: the record, the set of changes, the sequence. ARGV: the channel, the tag, the operation and its arguments.
 local LEASE_MS_MAX, WAIT_MS_MAX, NOBODY, KEEP_S = $LEASE_MS_MAX, $WAIT_MS_MAX, '$NOBODY', $KEEP_S
 local DONE, NEWER, HELD, LATER, REFUSED = 0, 1, 2, 3, 4
 local FIELDS = {$FIELDS}
 local channel, tag, operation = ARGV[1], ARGV[2], ARGV[3]
--- Before Redis 5 was told to, it replayed whole scripts on its replicas, and no clock could be read.
+-- Without this, Redis before 5 replays whole scripts on its replicas, and forbids reading the clock.
 if redis.replicate_commands then redis.replicate_commands() end
 local now = $NOW
 
@@ -13,7 +13,7 @@ local function written(number)
   return string.format('%.0f', number)
 end
 
--- What somebody else has put into a field counts as absent. By its very digits, as Rust does it too.
+-- Only the digits that the script itself writes; anything else counts as absent. The same in script.rs.
 local function number(text)
   if text == '0' or (#text <= 15 and string.find(text, '^[1-9]%d*$')) then return tonumber(text) end
 end
@@ -23,7 +23,7 @@ local function node(text)
   if plain and (#text < 20 or (#text == 20 and text <= '18446744073709551615')) then return text end
 end
 
--- Older servers begin such a text with the sign that makes it an error.
+-- Older servers begin the text of an error with its sign.
 local function failure(answer)
   return { err = (string.gsub(answer.err, '^-', '')) }
 end
@@ -59,7 +59,7 @@ if by and settled_by and at_ms then
 elseif by or settled_by or at_ms then
   bad = FIELDS[4]
 end
--- None of us sets a mark that the next lease would not settle. Such a one would stand for ever.
+-- No node writes an unsettled call that the next lease would not settle, and such a call would stay for ever.
 if r.open and r.open.settled_by > r.epoch + 1 then
   r.open, bad = nil, FIELDS[4]
 end
@@ -200,7 +200,7 @@ local before = flat()
 local verdict, left_ms = operations[operation](unpack(ARGV, 4))
 local after = flat()
 
--- The sequence counts changes since it was born. One that begins again has nothing to do with what was before.
+-- The sequence counts changes. A new one has another identity, and nothing to do with the one before.
 local function next_seq()
   local n = redis.pcall('HINCRBY', KEYS[3], 'n', 1)
   local rubbish = failed(n, 'WRONGTYPE') or failed(n, 'integer') or failed(n, 'overflow')
@@ -222,7 +222,7 @@ local function save(n)
   local set, unset = {}, {}
   for at = 1, #after do
     local old, new = stored[at] or false, after[at]
-    -- A number that is not there is 0; of an open call all three are there or none.
+    -- A missing number is 0. An unsettled call has all three fields or none.
     if new and new ~= old and (old or new ~= '0' or (at >= 4 and at <= 6)) then
       set[#set + 1], set[#set + 2] = FIELDS[at], new
     elseif not new and old then
@@ -246,7 +246,7 @@ local function tell(n, born)
   end
   redis.call('EXPIRE', KEYS[2], KEEP_S)
   redis.call('EXPIRE', KEYS[3], KEEP_S)
-  -- Whoever does not hear it polls.
+  -- A node that misses the message polls.
   redis.pcall('PUBLISH', channel, cjson.encode({ tag, written(n), born, written(now), unpack(after) }))
 end
 

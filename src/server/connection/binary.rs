@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let pending = if rest.len() < binary::HEADER_BYTES { MissingPart::Line } else { MissingPart::Block };
                 return Some(self.record_missing(pending, total as u64, total));
             }
-            PacketStep::Foreign => return Some(self.hang_up(CloseReason::NotBinary, now)),
+            PacketStep::Foreign => return Some(self.close_for(CloseReason::NotBinary, now)),
         };
         self.clear_missing();
         if self.pending_auth.is_some() {

@@ -27,11 +27,11 @@ pub const AT_ONCE: usize = 4;
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// All that a program finds in its environment, where this process has it itself.
 const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
-/// A killed program is waited for this long. One that hangs in the kernel keeps its place until it is gone.
+/// A killed program is waited for this long. One that hangs in the kernel keeps its permit until it is gone.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 4096;
 
-/// Room for programs.
+/// Permits for programs.
 pub static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
 static RUNNING: Mutex<RunningGroups> = Mutex::new(RunningGroups { groups: Vec::new(), has_ended: false });
 
@@ -64,12 +64,12 @@ pub enum ProgramEnd {
     NotStarted(io::Error),
 }
 
-/// Runs it. Given up in the middle, its group is killed. The place is kept until the program is gone.
-pub async fn run(place: Option<WritePermit>, program: &Program, input: &[u8]) -> ProgramOutcome {
+/// Runs it. Given up in the middle, its group is killed. The permit is kept until the program is gone.
+pub async fn run(permit: Option<WritePermit>, program: &Program, input: &[u8]) -> ProgramOutcome {
     let mut output = Vec::new();
     let deadline = tokio::time::sleep(program.timeout);
     tokio::pin!(deadline);
-    let (started, ended) = start(place, command(program));
+    let (started, ended) = start(permit, command(program));
     let started = tokio::select! {
         started = started => started.unwrap_or_else(|_| Err(io::Error::other("its thread is gone"))),
         // The thread kills it once it has started.
@@ -188,11 +188,11 @@ fn kill(group: Pid) {
 type Starting = oneshot::Receiver<io::Result<Started>>;
 
 /// Starts it on a thread that may block, which then waits for it.
-fn start(place: Option<WritePermit>, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
+fn start(permit: Option<WritePermit>, command: Command) -> (Starting, oneshot::Receiver<ExitStatus>) {
     let (tell_started, started) = oneshot::channel();
     let (tell_ended, ended) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let _place = place;
+        let _permit = permit;
         match spawn(command) {
             Ok((child, started)) => {
                 // Nobody waits for it any more: then this drops, and kills, the group.

@@ -24,11 +24,11 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
     let app = "[[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"5ec4e75ec4e75ec4e75ec4e75ec4e700\"\n";
     let path = folder.join("tokencached.toml");
     std::fs::write(&path, format!("{app}{lines}")).unwrap();
-    config::load(Some(&path), &BTreeMap::new(), &config::Flags::default()).unwrap().config.sinks
+    config::load(Some(&path), &BTreeMap::new(), &crate::cli::Flags::default()).unwrap().config.sinks
 }
 
 /// Its target, and its one entry.
-fn file(sink: &Options) -> (FileBackend, Arc<[RenderedEntry]>) {
+fn file(sink: &Options) -> (FileBackend, Arc<[SinkEntry]>) {
     let SinkTo::File(config) = &sink.to else { panic!("{sink}") };
     let item = SinkItem::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
     (FileBackend::new(config), item.entries)

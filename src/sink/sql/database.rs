@@ -1,6 +1,6 @@
-//! One connection to a database: opened, asked under a deadline, dropped when it may be out of step.
+//! The connection to a database: each statement has a deadline, and a connection that may be in an unknown state is dropped.
 //!
-//! Never logs, and never puts a value into a statement's text.
+//! Never logs, and never puts a value into the text of a statement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::secret::Secret;
 use crate::sink::options::{SqlAt, SqlServer, SqlTls};
 use crate::sink::sql_statement::SqlDialect;
 
-/// Statements that are kept prepared: those of a sink are few.
+/// How many statements are kept prepared.
 const PREPARED_MAX: usize = 16;
-/// The database itself gives up waiting for a lock after our patience, which MySQL rounds up to a second; only one that
-/// does not answer at all is left alone.
+/// The database itself stops waiting for a lock after `timeout_ms`, which MySQL rounds up to a second. This much longer we
+/// wait for that answer.
 const LOCK_WAIT_EXTRA: Duration = Duration::from_secs(2);
-/// How long a server is given to notice that we hang up.
+/// How long closing a connection may take.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
-/// A database that may be connected.
+/// A database, connected or not.
 pub(super) struct Database {
     server: SqlServer,
-    /// None while it is used: a call that is given up leaves nothing half asked behind.
+    /// None while it is used: a cancelled call leaves no connection with a half-read answer.
     connection: Mutex<Option<SqlConnection>>,
 }
 
@@ -37,7 +37,7 @@ enum SqlConnection {
     Sqlite(SqliteConnection),
 }
 
-/// What is bound.
+/// The value of a parameter.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum SqlValue {
     Text(String),
@@ -53,7 +53,7 @@ impl SqlValue {
     }
 }
 
-/// A statement with what is bound in it.
+/// A statement with the values of its parameters.
 #[derive(Clone)]
 pub(super) struct Query {
     pub text: Arc<str>,
@@ -63,9 +63,9 @@ pub(super) struct Query {
 /// Statements that change rows.
 pub(super) struct RowChange {
     pub queries: Vec<Query>,
-    /// What is run if the first of them has changed no row.
+    /// Runs if the first statement has changed no row.
     pub instead: Option<Query>,
-    /// Whether each of them has to change one.
+    /// Whether each statement has to change a row.
     pub must_change: bool,
 }
 
@@ -76,8 +76,8 @@ impl Database {
 
     /// Connects and logs in, with the password as it is now.
     pub async fn open(&self) -> Result<(), SqlFault> {
-        let mut place = self.connection.lock().await;
-        if let Some(old) = place.take() {
+        let mut slot = self.connection.lock().await;
+        if let Some(old) = slot.take() {
             let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
         }
         let password = match &self.server.password {
@@ -85,20 +85,20 @@ impl Database {
             None => None,
         };
         let connecting = connect(&self.server, password.as_ref());
-        let connected = tokio::time::timeout(self.patience(), connecting).await.map_err(|_| SqlFault::Timeout)?;
-        *place = Some(connected.map_err(|error| of_error(&error).while_connecting())?);
+        let connected = tokio::time::timeout(self.timeout(), connecting).await.map_err(|_| SqlFault::Timeout)?;
+        *slot = Some(connected.map_err(|error| of_error(&error).while_connecting())?);
         Ok(())
     }
 
-    /// Changes rows: how many. All statements or none: what one of them meets, undoes the others.
+    /// Changes rows, by all statements or none. Returns how many rows.
     pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
-        let (mut place, mut connection) = self.take().await?;
+        let (mut slot, mut connection) = self.take().await?;
         let changing = connection.change(change, self.server.timeout_ms);
-        let changed = tokio::time::timeout(2 * self.patience() + LOCK_WAIT_EXTRA, changing)
+        let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing)
             .await
             .map_err(|_| SqlFault::Timeout)?;
         if changed.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *place = Some(connection);
+            *slot = Some(connection);
         }
         changed
     }
@@ -110,31 +110,31 @@ impl Database {
 
     /// The columns of the first row, as bytes; none where there is no row.
     pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        let (mut place, mut connection) = self.take().await?;
+        let (mut slot, mut connection) = self.take().await?;
         let reading = connection.read(query);
-        let read = tokio::time::timeout(self.patience(), reading).await.map_err(|_| SqlFault::Timeout)?;
+        let read = tokio::time::timeout(self.timeout(), reading).await.map_err(|_| SqlFault::Timeout)?;
         if read.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *place = Some(connection);
+            *slot = Some(connection);
         }
         read
     }
 
-    /// Has the database judge a statement without running it.
+    /// Has the database prepare a statement without running it.
     pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
-        let (mut place, mut connection) = self.take().await?;
+        let (mut slot, mut connection) = self.take().await?;
         let preparing = connection.prepare(query);
-        let prepared = tokio::time::timeout(self.patience(), preparing).await.map_err(|_| SqlFault::Timeout)?;
-        *place = Some(connection);
+        let prepared = tokio::time::timeout(self.timeout(), preparing).await.map_err(|_| SqlFault::Timeout)?;
+        *slot = Some(connection);
         prepared
     }
 
     async fn take(&self) -> Result<(MutexGuard<'_, Option<SqlConnection>>, SqlConnection), SqlFault> {
-        let mut place = self.connection.lock().await;
-        let connection = place.take().ok_or(SqlFault::Dropped)?;
-        Ok((place, connection))
+        let mut slot = self.connection.lock().await;
+        let connection = slot.take().ok_or(SqlFault::Dropped)?;
+        Ok((slot, connection))
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_millis(self.server.timeout_ms)
     }
 }
@@ -143,8 +143,8 @@ async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<SqlCon
     match server.dialect {
         SqlDialect::MySql => {
             let mut connection = mysql(server, password).connect().await?;
-            // A row that is locked is waited for no longer than this, and then the connection is still good. A value
-            // that is too long for its column is an error; without this word it would be cut.
+            // A lock is waited for no longer than this, and the connection is still good afterwards. In strict mode a value
+            // that is too long for its column is an error; otherwise it would be cut.
             let wait_s = server.timeout_ms.div_ceil(1000);
             let settings = format!(
                 "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = {wait_s}, \
@@ -221,8 +221,8 @@ fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
     }
 }
 
-/// A query with what is bound in it, for whichever database. A pooler between us and a PostgreSQL may hand each statement
-/// to another session, so none is kept prepared there.
+/// A query with its parameters, for any of the databases. A pooler before a PostgreSQL may give each statement to another
+/// session, so none is kept prepared there.
 macro_rules! bound {
     ($query:expr, $is_kept:expr) => {
         $query.bound.iter().fold(
@@ -246,7 +246,7 @@ impl SqlConnection {
 
     async fn change(&mut self, change: &RowChange, timeout_ms: u64) -> Result<u64, SqlFault> {
         let begin = match self {
-            // For this transaction alone: a session may be others' too, by a pooler.
+            // For this transaction only: behind a pooler the session serves others too.
             SqlConnection::Postgres(_) => Some(format!(
                 "BEGIN; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms}"
             )),
@@ -320,7 +320,7 @@ impl SqlConnection {
         done.map_err(|error| of_error(&error))
     }
 
-    /// One of our own, without anything bound.
+    /// A statement of our own, without parameters.
     async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
         let done = match self {
             SqlConnection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),

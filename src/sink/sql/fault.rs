@@ -1,6 +1,6 @@
-//! What a database refused, in our own words: whose fault it is and what to do.
+//! The classes of errors of a database, each with a text and advice.
 //!
-//! Pure. Nothing of the database's text gets out: it may quote values.
+//! Pure. Never passes on the database's own text: it may quote values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,23 +20,23 @@ pub(super) enum SqlFault {
     Timeout,
     Dropped,
     Tls,
-    /// It has a way to log in that we do not.
+    /// It wants a way to log in that is not supported here.
     Method,
     Password,
     PasswordUnreadable,
     Files,
-    /// This process has used up its file descriptors. That passes, and says nothing about any server.
+    /// This process is out of file descriptors. That passes, and says nothing about any server.
     NoDescriptor,
     Busy,
     Database,
-    /// SQLite: the file is not there, or not for us.
+    /// SQLite: the file is not there, or may not be opened.
     NoFile,
     NotADatabase,
     Permission,
     Table,
     Column,
     Syntax,
-    /// SQLite does not tell a wrong statement from a table or a column that is not there.
+    /// SQLite does not distinguish a wrong statement from a missing table or column.
     Statement,
     TooLong,
     Type,
@@ -44,16 +44,16 @@ pub(super) enum SqlFault {
     Locked,
     ReadOnly,
     Full,
-    /// The statement has run, and there was no row for it.
+    /// The statement changed no row.
     NoRow,
-    /// What was to be written is no text.
+    /// The value is no text.
     Value,
     Protocol,
-    /// The database's own number of the error.
+    /// With the database's own error number.
     Other(SqlCode),
 }
 
-/// An error's number or its five letters, which say nothing of any value.
+/// The number or the five letters of an error, which contain no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SqlCode([u8; 5]);
 
@@ -81,7 +81,7 @@ impl SqlFault {
         }
     }
 
-    /// The same where nothing but connecting has been tried.
+    /// The fault while connecting.
     pub fn while_connecting(self) -> SqlFault {
         match self {
             SqlFault::Dropped => SqlFault::Unreachable,
@@ -89,7 +89,7 @@ impl SqlFault {
         }
     }
 
-    /// A new connection may help; otherwise this one is as good as any.
+    /// True if a new connection may help.
     pub fn is_about_the_connection(self) -> bool {
         !matches!(
             self,
@@ -206,7 +206,7 @@ impl From<SqlFault> for SinkFault {
         let scope = match fault {
             SqlFault::NoDescriptor => SinkFaultScope::Descriptors,
             _ if fault.is_about_the_connection() => SinkFaultScope::Backend,
-            _ => SinkFaultScope::RenderedEntry,
+            _ => SinkFaultScope::Entry,
         };
         SinkFault {
             class: fault.class(),
@@ -252,7 +252,7 @@ impl fmt::Display for SqlFault {
     }
 }
 
-/// What has come of a call.
+/// Classifies an error of the client library.
 pub(super) fn of_error(error: &sqlx::Error) -> SqlFault {
     if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_exhausted() {
         return SqlFault::NoDescriptor;
@@ -292,7 +292,7 @@ fn of_io(error: &io::Error) -> SqlFault {
         | io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::TimedOut => SqlFault::Unreachable,
-        // A certificate that is not trusted, or an answer that is none of TLS.
+        // A certificate that is not trusted, or an answer that is not TLS.
         io::ErrorKind::InvalidData => SqlFault::Tls,
         _ => SqlFault::Dropped,
     }
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn what_one_row_meets_does_not_hold_up_the_others() {
         for fault in [SqlFault::Locked, SqlFault::NoRow, SqlFault::Table, SqlFault::TooLong] {
-            assert_eq!(SinkFault::from(fault).scope, SinkFaultScope::RenderedEntry);
+            assert_eq!(SinkFault::from(fault).scope, SinkFaultScope::Entry);
         }
         for fault in [SqlFault::Unreachable, SqlFault::Timeout, SqlFault::Password, SqlFault::ReadOnly] {
             assert_eq!(SinkFault::from(fault).scope, SinkFaultScope::Backend);

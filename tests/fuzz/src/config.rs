@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tokencached::config::{Flags, load};
+use tokencached::cli::Flags;
+use tokencached::config::load;
 
 const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e700";
 

@@ -1,9 +1,10 @@
-//! The configuration of several nodes: `[state] url` and `upstream`, and apps that are only followed.
+//! The configuration of several nodes: `[state] url` and `leader_urls`, and apps that are only followed.
 
 use std::collections::BTreeMap;
 
+use tokencached::cli::Flags;
 use tokencached::cluster;
-use tokencached::config::{Flags, Loaded, load};
+use tokencached::config::{Loaded, load};
 use tokencached::redis_client::options::RedisAt;
 use tokencached::sandbox::Endpoint;
 #[cfg(feature = "redis")]
@@ -73,9 +74,13 @@ fn each_fault_of_a_shared_redis_has_its_place_and_a_way_out() {
         (with(&format!("{url}\nprefix = \"{}\"", "p".repeat(65))), "4: prefix: ", "tokencached"),
         (with(&format!("{url}\nnode = \"web 1\"")), "4: node: \"web 1\" is no name", "at most 64"),
         (with(&format!("{url}\nnode = \"{}\"", "n".repeat(65))), "4: node: ", "at most 64"),
-        (with(&format!("{url}\nupstream_key_env = \"NODE_KEY\"")), "4: upstream_key_env: it belongs", "Remove"),
-        (with(&format!("{url}\nupstream = \"http://127.0.0.1:1\"")), "4: upstream: it stands beside url", "one of"),
-        (with(""), "2: secret_env: there is neither url nor upstream", "Add url"),
+        (with(&format!("{url}\nleader_key_env = \"NODE_KEY\"")), "4: leader_key_env: it belongs", "Remove"),
+        (
+            with(&format!("{url}\nleader_urls = \"http://127.0.0.1:1\"")),
+            "4: leader_urls: it stands beside url",
+            "one of",
+        ),
+        (with(""), "2: secret_env: there is neither url nor leader_urls", "Add url"),
         (format!("[state]\n{url}"), "2: [state] has a url and no secret", "head -c 32 /dev/urandom | base64 >"),
         (format!("[state]\n{url}\nsecret_file = \"short\""), "3: secret_file: it has fewer than 16", "head -c 32"),
         (format!("[state]\n{url}\nsecret_file = \"none\""), "3: secret_file: none cannot be read", "who may read"),
@@ -89,25 +94,25 @@ fn each_fault_of_a_shared_redis_has_its_place_and_a_way_out() {
 
 #[test]
 fn each_fault_of_a_follower_has_its_place_and_a_way_out() {
-    let here = "upstream = \"http://127.0.0.1:2130\"";
+    let here = "leader_urls = \"http://127.0.0.1:2130\"";
     let app = format!("[[app]]\nappid = \"{APPID}\"\n");
     for (lines, what, remedy) in [
-        ("upstream = 1".to_owned(), "2: upstream: a number is not an address", "http://other-node:2130"),
-        ("upstream = []".to_owned(), "2: upstream: no address is given", "http://other-node:2130"),
-        ("upstream = \"ftp://127.0.0.1\"".to_owned(), "2: upstream: the URL is neither", "http://other-node"),
-        ("upstream = \"http://:hunter22@127.0.0.1\"".to_owned(), "2: upstream: the URL has a user", "other-node"),
-        ("upstream = [\"http://127.0.0.1\", \"10.0.0.5:2130\"]".to_owned(), "2: upstream: ", "other-node"),
+        ("leader_urls = 1".to_owned(), "2: leader_urls: a number is not an address", "http://other-node:2130"),
+        ("leader_urls = []".to_owned(), "2: leader_urls: no address is given", "http://other-node:2130"),
+        ("leader_urls = \"ftp://127.0.0.1\"".to_owned(), "2: leader_urls: the URL is neither", "http://other-node"),
+        ("leader_urls = \"http://:hunter22@127.0.0.1\"".to_owned(), "2: leader_urls: the URL has a user", "other-node"),
+        ("leader_urls = [\"http://127.0.0.1\", \"10.0.0.5:2130\"]".to_owned(), "2: leader_urls: ", "other-node"),
         (
-            "upstream = \"https://10.0.0.5:2130\"".to_owned(),
-            "the side port of 10.0.0.5 gives no token",
-            "upstream_key_file",
+            "leader_urls = \"https://10.0.0.5:2130\"".to_owned(),
+            "the HTTP API of 10.0.0.5 gives no token",
+            "leader_key_file",
         ),
-        (format!("{here}\nupstream_ca_file = \"cert.pem\""), "3: upstream_ca_file: no address of upstream", "https"),
+        (format!("{here}\nleader_ca_file = \"cert.pem\""), "3: leader_ca_file: no address of leader_urls", "https"),
         (format!("{here}\nsecret_env = \"SEALING\""), "3: secret_env: it belongs to url", "Remove it"),
         (format!("{here}\ndb = 1"), "3: db: it belongs to url", "Remove it"),
         (
             format!("{here}\n{app}secret_env = \"WX_SECRET\""),
-            "5: secret_env: a node with upstream in [state]",
+            "5: secret_env: a node with leader_urls in [state]",
             "Remove it",
         ),
     ] {
@@ -117,7 +122,10 @@ fn each_fault_of_a_follower_has_its_place_and_a_way_out() {
     }
     let quick = given(&format!("[state]\n{here}\n"), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)]);
     let shown = quick.err().unwrap();
-    assert!(shown.contains("environment WECHAT_SECRET: a node with upstream in [state] never calls WeChat"), "{shown}");
+    assert!(
+        shown.contains("environment WECHAT_SECRET: a node with leader_urls in [state] never calls WeChat"),
+        "{shown}"
+    );
 }
 
 #[cfg(not(feature = "redis"))]
@@ -176,8 +184,8 @@ fn the_environment_replaces_the_files_secret_in_whichever_way_it_was_given() {
 #[test]
 fn a_follower_by_http_prints_itself() {
     let file = format!(
-        "[state]\nupstream = [\"http://127.0.0.1:2130/\", \"https://10.0.0.5:2130\", \"http://10.0.0.6:2130\"]\n\
-         upstream_key_env = \"NODE_KEY\"\nnode = \"edge\"\n[[app]]\nappid = \"{APPID}\"\naliases = [\"access_token\"]\n"
+        "[state]\nleader_urls = [\"http://127.0.0.1:2130/\", \"https://10.0.0.5:2130\", \"http://10.0.0.6:2130\"]\n\
+         leader_key_env = \"NODE_KEY\"\nnode = \"edge\"\n[[app]]\nappid = \"{APPID}\"\naliases = [\"access_token\"]\n"
     );
     let loaded = good(&file, &[]);
     let Some(cluster::Options::Leader(leader)) = &loaded.config.credentials.cluster else {
@@ -190,7 +198,7 @@ fn a_follower_by_http_prints_itself() {
     assert!(warned.contains("in the clear on their way to 10.0.0.6") && !warned.contains("10.0.0.5"), "{warned}");
     let printed = prints_itself(&loaded);
     assert!(printed.contains("\nappid = ") && !printed.contains("secret"), "{printed}");
-    let alone = good("[state]\nupstream = \"http://localhost:2130\"\n", &[("WECHAT_APPID", APPID)]);
+    let alone = good("[state]\nleader_urls = \"http://localhost:2130\"\n", &[("WECHAT_APPID", APPID)]);
     assert_eq!(alone.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token", APPID]);
     assert!(alone.config.credentials.apps[0].secret.is_absent());
 }
@@ -198,7 +206,7 @@ fn a_follower_by_http_prints_itself() {
 #[test]
 fn without_other_nodes_a_secret_is_needed_and_the_remedy_names_them() {
     let shown = given(&format!("[[app]]\nappid = \"{APPID}\"\n"), &[]).err().unwrap();
-    assert!(shown.contains("has no secret") && shown.contains("url or upstream in [state]"), "{shown}");
+    assert!(shown.contains("has no secret") && shown.contains("url or leader_urls in [state]"), "{shown}");
 }
 
 /// Everything that has a secret in one place has none in another.
@@ -206,7 +214,7 @@ fn without_other_nodes_a_secret_is_needed_and_the_remedy_names_them() {
 #[test]
 fn apps_without_secrets_stand_beside_apps_that_have_them() {
     let state = "[state]\npath = \"none\"\nurl = \"unix:/run/redis.sock\"\nsecret_env = \"SEALING\"\n";
-    let component = "[[app]]\nkind = \"component\"\nappid = \"wx1123456789abcdef\"\n[[app.authorizer]]\nappid = \"wx2123456789abcdef\"\n";
+    let component = "[[app]]\nplatform = \"component\"\nappid = \"wx1123456789abcdef\"\n[[app.authorizer]]\nappid = \"wx2123456789abcdef\"\n";
     let file = format!("{state}[[app]]\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n{component}");
     let loaded = good(&file, &[]);
     let absent: Vec<bool> = loaded.config.credentials.apps.iter().map(|app| app.secret.is_absent()).collect();
@@ -238,7 +246,7 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
 fn an_app_without_a_secret_is_never_asked_for() {
     let wechat = Wechat::start();
     let config = format!(
-        "[state]\npath = \"{{folder}}/state.json\"\nupstream = \"http://127.0.0.1:1\"\n[upstream]\nbase_url = \"{}\"\n\
+        "[state]\npath = \"{{folder}}/state.json\"\nleader_urls = \"http://127.0.0.1:1\"\n[upstream]\nbase_url = \"{}\"\n\
          [[app]]\nappid = \"{APPID}\"\ntickets = [\"jsapi\"]\n",
         wechat.base_url()
     );

@@ -1,4 +1,4 @@
-//! Nodes without secrets, as processes, that follow one that renews by its side port, or one that follows it in turn.
+//! Followers without secrets, as processes: of a leader that renews, or of a follower in between.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

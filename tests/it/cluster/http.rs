@@ -1,4 +1,4 @@
-//! A node that follows another by its side port: over real HTTP, against real nodes and against what is none.
+//! A follower and its leader, over real HTTP: the leader is a real node, or something else.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -31,7 +31,7 @@ fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A node that renews, with its side port there, and these lines in `[side]` and in the app's table.
+/// A node that renews, with its HTTP API there, and these lines in `[side]` and in the app's table.
 fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> HttpNode {
     let side = format!("[side]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{side}\n");
     let node = Node::start_in(folder, &format!("{side}{}", wechat.config("", app)), &[]);
@@ -70,7 +70,7 @@ fn watched(tag: &str, app: &str, kind: &'static str) -> WatchedRecord {
 struct Follower {
     runtime: Runtime,
     store: Arc<HttpStore>,
-    news: mpsc::Receiver<ClusterEvent>,
+    events: mpsc::Receiver<ClusterEvent>,
     end: CancellationToken,
     watched: Arc<[WatchedRecord]>,
 }
@@ -84,16 +84,16 @@ impl Follower {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let store = HttpStore::new(nodes, Secret::new(SEALING.into())).unwrap();
         assert!(!store.has_leases());
-        let (sender, news) = mpsc::channel(4_096);
+        let (sender, events) = mpsc::channel(4_096);
         let (watched, end): (Arc<[WatchedRecord]>, _) = (watched.into(), CancellationToken::new());
         runtime.spawn(store.clone().watch(watched.clone(), sender, end.clone()));
-        Follower { runtime, store, news, end, watched }
+        Follower { runtime, store, events, end, watched }
     }
 
     #[track_caller]
     fn next(&mut self) -> ClusterEvent {
-        let Follower { runtime, news, .. } = self;
-        let came = runtime.block_on(async { tokio::time::timeout(TIMEOUT, news.recv()).await });
+        let Follower { runtime, events, .. } = self;
+        let came = runtime.block_on(async { tokio::time::timeout(TIMEOUT, events.recv()).await });
         came.expect("waited in vain for news").expect("the watching ended")
     }
 
@@ -149,11 +149,11 @@ impl Follower {
         self.runtime.block_on(self.store.request_refresh(tag, generation, why))
     }
 
-    /// The last value among the news that are there already.
+    /// The last value among the events that are there already.
     fn there(&mut self, index: usize) -> Option<PublishedValue> {
         let mut last = None;
-        while let Ok(news) = self.news.try_recv() {
-            if let ClusterEvent::RecordChanged { index: of, record, .. } = news
+        while let Ok(event) = self.events.try_recv() {
+            if let ClusterEvent::RecordChanged { index: of, record, .. } = event
                 && of == index
             {
                 last = self.open(index, &record).or(last);
@@ -170,10 +170,10 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.end.cancel();
-        let Follower { runtime, news, .. } = self;
+        let Follower { runtime, events, .. } = self;
         // Nobody is told anything after the end.
         let over = runtime
-            .block_on(async { tokio::time::timeout(TIMEOUT, async { while news.recv().await.is_some() {} }).await });
+            .block_on(async { tokio::time::timeout(TIMEOUT, async { while events.recv().await.is_some() {} }).await });
         assert!(over.is_ok() || std::thread::panicking(), "the watching does not end");
     }
 }
@@ -291,7 +291,7 @@ fn a_node_that_has_lost_its_state_is_followed_all_the_same() {
     wechat.kill_tokens(APPID);
     follower.there(0);
     follower.request_refresh(TAG, Some(value.generation), RefreshReason::Report).unwrap();
-    let next = follower.there(0).expect("the successor is here when the wish is over");
+    let next = follower.there(0).expect("the successor is here when the request is finished");
     assert_eq!(next.generation, value.generation + 1);
     assert_eq!(next.value, other.token(&[API_HEADER]).0);
 }
@@ -318,7 +318,7 @@ fn when_the_first_of_two_nodes_dies_the_second_is_followed_and_nothing_is_said()
             _ => {}
         }
     }
-    // Nor does a wish mind.
+    // A refresh request changes nothing about that.
     wechat.kill_tokens(APPID);
     follower.request_refresh(TAG, None, RefreshReason::Report).unwrap();
     assert_eq!(follower.there(0).map(|value| value.value), Some(second.token(&[API_HEADER]).0));
@@ -440,7 +440,7 @@ fn many_wishes_at_once_all_end() {
     let mut follower = Follower::start(&of(&[url(other.address)]));
     let (first, _) = follower.value(0, |_| true);
     wechat.kill_tokens(APPID);
-    let wishes: Vec<_> = (0..100)
+    let requests: Vec<_> = (0..100)
         .map(|_| {
             let store = follower.store.clone();
             follower
@@ -448,8 +448,8 @@ fn many_wishes_at_once_all_end() {
                 .spawn(async move { store.request_refresh(TAG, Some(first.generation), RefreshReason::Report).await })
         })
         .collect();
-    for wish in wishes {
-        follower.runtime.block_on(wish).unwrap().unwrap();
+    for request in requests {
+        follower.runtime.block_on(request).unwrap().unwrap();
     }
     assert_eq!(follower.there(0).map(|value| value.generation), Some(first.generation + 1));
     assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), 2);
@@ -488,7 +488,7 @@ fn pages_of_apps_all_arrive() {
             ClusterEvent::RecordChanged { index, record, .. } => seen[index] |= follower.open(index, &record).is_some(),
             ClusterEvent::Reachable(said) => break said.unwrap(),
             ClusterEvent::UpToDate { .. } => {}
-            ClusterEvent::RefreshRequested { .. } => panic!("nobody wishes"),
+            ClusterEvent::RefreshRequested { .. } => panic!("nobody requests a refresh"),
         }
     }
     assert!(seen.iter().all(|seen| *seen), "everything is there before the other node counts as reachable");

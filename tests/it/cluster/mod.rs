@@ -1,4 +1,4 @@
-//! Several nodes that share a state, or follow another node.
+//! Clusters: nodes that share a Redis, and nodes that follow a leader.
 
 mod config;
 #[cfg(feature = "redis")]

@@ -1,5 +1,5 @@
 //! A hundred nodes in virtual time, a few credentials of them: the simulation behind docs/design/scale.md, which
-//! `cargo bench --bench nodes` plays at length.
+//! `cargo bench --bench cluster` plays at length.
 
 #[allow(dead_code)]
 #[path = "../../../benches/cluster/scenarios.rs"]

@@ -1,4 +1,4 @@
-//! The store in a real Redis: what one node changes all others see, whatever becomes of the connection and the server.
+//! The store in a real Redis: all nodes see what one node changes, whatever happens to the connection and the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,7 @@ struct Node {
     runtime: Runtime,
     store: Arc<RedisStore>,
     id: NodeId,
-    news: mpsc::Receiver<ClusterEvent>,
+    events: mpsc::Receiver<ClusterEvent>,
     end: CancellationToken,
 }
 
@@ -54,9 +54,9 @@ impl Node {
         let store = RedisStore::new(state, id);
         let of = |tag: &&str| WatchedRecord { tag: Arc::from(*tag), app: "wx1".into(), kind: "access_token", renews };
         let watched: Arc<[WatchedRecord]> = tags.iter().map(of).collect();
-        let ((sender, news), end) = (mpsc::channel(16), CancellationToken::new());
+        let ((sender, events), end) = (mpsc::channel(16), CancellationToken::new());
         runtime.spawn(store.clone().watch(watched, sender, end.clone()));
-        Node { runtime, store, id, news, end }
+        Node { runtime, store, id, events, end }
     }
 
     fn try_ask(&self, tag: &str, op: Op) -> Result<StoreAnswer, Unreachable> {
@@ -85,13 +85,13 @@ impl Node {
         published
     }
 
-    /// The next news that is wanted; others go by.
+    /// The next event that is wanted; others are skipped.
     #[track_caller]
     fn next<T>(&mut self, what: &str, mut wanted: impl FnMut(ClusterEvent) -> Option<T>) -> T {
-        let news = &mut self.news;
+        let events = &mut self.events;
         let waiting = async {
             loop {
-                let next = news.recv().await.unwrap();
+                let next = events.recv().await.unwrap();
                 if let Some(found) = wanted(next) {
                     return found;
                 }
@@ -103,7 +103,7 @@ impl Node {
 
     #[track_caller]
     fn sees(&mut self, index: usize, what: &str, wanted: impl Fn(&Record) -> bool) -> (Record, Moment) {
-        self.next(what, |news| match news {
+        self.next(what, |event| match event {
             ClusterEvent::RecordChanged { index: at, record, moment } if at == index && wanted(&record) => {
                 Some((record, moment))
             }
@@ -120,8 +120,8 @@ impl Node {
     #[track_caller]
     fn sees_all(&mut self, many: usize, wanted: impl Fn(&Record) -> bool) {
         let mut missing: std::collections::HashSet<usize> = (0..many).collect();
-        self.next("all records", |news| {
-            if let ClusterEvent::RecordChanged { index, record, .. } = news
+        self.next("all records", |event| {
+            if let ClusterEvent::RecordChanged { index, record, .. } = event
                 && wanted(&record)
             {
                 missing.remove(&index);
@@ -132,7 +132,7 @@ impl Node {
 
     #[track_caller]
     fn is_unreachable(&mut self) -> Unreachable {
-        self.next("it to be out of reach", |news| match news {
+        self.next("it to be out of reach", |event| match event {
             ClusterEvent::Reachable(reachable) => reachable.err(),
             _ => None,
         })
@@ -140,7 +140,7 @@ impl Node {
 
     #[track_caller]
     fn is_reachable(&mut self) {
-        self.next("it to be within reach", |news| matches!(news, ClusterEvent::Reachable(Ok(()))).then_some(()));
+        self.next("it to be within reach", |event| matches!(event, ClusterEvent::Reachable(Ok(()))).then_some(()));
     }
 }
 
@@ -185,7 +185,7 @@ fn what_one_node_publishes_another_hears_at_once() {
     assert!(here <= there, "{here} {there}");
     // Told by a message of that very moment, or found by the look around after the connection was made.
     assert!(moment.store_ms >= published.moment.store_ms);
-    // An announcement is news as well: followers know that the value may be doomed.
+    // An announcement is an event too: followers know that the value may be dead.
     one.ask("t1", Op::Doubt { generation: 1 });
     other.sees(1, "the doubt", |record| record.unsettled.is_some_and(|open| open.by == 0));
     assert_eq!(calls(&redis, "publish"), 3);
@@ -373,33 +373,33 @@ fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
         renewing[granted.0].publish("t1");
         drop(granted.1);
         asking.runtime.block_on(async { tokio::time::timeout(TIMEOUT, over).await }).unwrap().unwrap().unwrap();
-        let seen = std::iter::from_fn(|| asking.news.try_recv().ok());
-        let generations = seen.filter_map(|news| match news {
+        let seen = std::iter::from_fn(|| asking.events.try_recv().ok());
+        let generations = seen.filter_map(|event| match event {
             ClusterEvent::RecordChanged { record, .. } => Some(record.generation),
             _ => None,
         });
-        assert_eq!(generations.max(), Some(round), "the value was here before the end of the wish");
+        assert_eq!(generations.max(), Some(round), "the value was here before the end of the request");
     }
     // Three have tried for each, the last of them perhaps when it was over.
     crate::support::wait_for("three attempts at each", || (calls(&redis, "set") == 9).then_some(()));
     for node in &mut renewing {
-        while let Ok(news) = node.news.try_recv() {
-            assert!(!matches!(news, ClusterEvent::RefreshRequested { .. }), "nobody else has got one");
+        while let Ok(event) = node.events.try_recv() {
+            assert!(!matches!(event, ClusterEvent::RefreshRequested { .. }), "nobody else has got one");
         }
     }
 }
 
-/// Which of these nodes has got the wish of that round.
+/// Which of these nodes has got the request of that round.
 #[track_caller]
 fn grant(nodes: &mut [Node], round: u64) -> (usize, oneshot::Sender<()>) {
-    crate::support::wait_for("the wish", || {
-        nodes.iter_mut().enumerate().find_map(|(at, node)| match node.news.try_recv() {
+    crate::support::wait_for("the request", || {
+        nodes.iter_mut().enumerate().find_map(|(at, node)| match node.events.try_recv() {
             Ok(ClusterEvent::RefreshRequested { index: 1, generation, why: RefreshReason::ForeignWriter, done })
                 if generation == Some(round) =>
             {
                 Some((at, done))
             }
-            Ok(ClusterEvent::RefreshRequested { .. }) => panic!("another wish than was made"),
+            Ok(ClusterEvent::RefreshRequested { .. }) => panic!("another request than was made"),
             _ => None,
         })
     })
@@ -412,13 +412,13 @@ fn a_wish_that_nobody_can_grant_fails_at_once() {
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
     asking.sees_all(1, Record::is_blank);
     wait_for_listeners(&redis, "news", 1);
-    let wish = |node: &Node| node.runtime.block_on(node.store.request_refresh("t0", None, RefreshReason::Renew));
-    let nobody = wish(&asking).unwrap_err();
+    let request = |node: &Node| node.runtime.block_on(node.store.request_refresh("t0", None, RefreshReason::Renew));
+    let nobody = request(&asking).unwrap_err();
     assert!(nobody.text.contains("no node that may call WeChat") && !nobody.unknown, "{nobody}");
     // One that renews others than this.
     let _other = Node::watching(&state(&redis, NEVER_MS), &["t9"], true);
     wait_for_listeners(&redis, "wishes", 1);
-    assert!(wish(&asking).is_err_and(|nobody| !nobody.unknown));
+    assert!(request(&asking).is_err_and(|nobody| !nobody.unknown));
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn a_wish_is_over_when_nobody_can_tell_its_end_any_more() {
     asking.runtime.spawn(async move {
         let _ = sender.send(store.request_refresh("t0", None, RefreshReason::Report).await);
     });
-    let _done = renewing.next("the wish", |news| match news {
+    let _done = renewing.next("the request", |event| match event {
         ClusterEvent::RefreshRequested { done, .. } => Some(done),
         _ => None,
     });
@@ -505,7 +505,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     asking.runtime.spawn(async move {
         let _ = sender.send(store.request_refresh("t0", None, RefreshReason::Probe).await);
     });
-    let done = renewing.next("the wish", |news| match news {
+    let done = renewing.next("the request", |event| match event {
         ClusterEvent::RefreshRequested { done, .. } => Some(done),
         _ => None,
     });

@@ -53,23 +53,33 @@ impl Modules {
             let used = module.uses.iter().map(|used| (used.path.clone(), Some(used)));
             let in_code = paths(&module.code).into_iter().map(|path| (path, None));
             for (path, used) in used.chain(in_code) {
-                let Some((to, is_item)) = self.resolve(from, &path, HOPS_MAX) else { continue };
+                let mut through = BTreeSet::new();
+                let Some((to, is_item)) = self.resolve(from, &path, HOPS_MAX, &mut through) else { continue };
                 // A module that is only named: what is used of it is seen where that happens.
                 let is_named = used.is_some() && !is_item && path.last().is_none_or(|last| last != "*");
                 let is_own = used.is_some_and(|used| used.is_public) && to.starts_with(&format!("{from}/"));
-                if to != *from && !is_named && !is_own {
-                    imports.insert(Import { from: from.clone(), to, written: path.join("::") });
+                if !is_named && !is_own {
+                    through.insert(to);
+                    let others = through.into_iter().filter(|to| to != from);
+                    imports.extend(others.map(|to| Import { from: from.clone(), to, written: path.join("::") }));
                 }
             }
         }
         imports
     }
 
-    /// The module that a path leads into, and whether to something in it; none: to another crate.
-    fn resolve(&self, from: &str, path: &[String], hops: usize) -> Option<(String, bool)> {
+    /// The module that a path leads into, and whether to something in it; none: to another crate. Modules that hand on what
+    /// is not in their own folder are noted as gone `through`.
+    fn resolve(
+        &self,
+        from: &str,
+        path: &[String],
+        hops: usize,
+        through: &mut BTreeSet<String>,
+    ) -> Option<(String, bool)> {
         let Some(absolute) = self.absolute(from, path) else {
             let named = self.0.get(from)?.names.get(&path[0]).filter(|named| **named != *path)?;
-            return self.resolve(from, &[named, &path[1..]].concat(), hops.checked_sub(1)?);
+            return self.resolve(from, &[named, &path[1..]].concat(), hops.checked_sub(1)?, through);
         };
         let mut module = String::new();
         for (at, name) in absolute.iter().enumerate() {
@@ -79,8 +89,13 @@ impl Modules {
                 continue;
             }
             let handed_on = self.0.get(&module).and_then(|found| found.names.get(name));
-            let further = handed_on
-                .and_then(|named| self.resolve(&module, &[named, &absolute[at + 1..]].concat(), hops.checked_sub(1)?));
+            let further = handed_on.and_then(|named| {
+                let path = [named, &absolute[at + 1..]].concat();
+                self.resolve(&module, &path, hops.checked_sub(1)?, through)
+            });
+            if further.as_ref().is_some_and(|(to, _)| !to.starts_with(&format!("{module}/"))) {
+                through.insert(module.clone());
+            }
             return Some(further.unwrap_or((module, true)));
         }
         Some((module, false))

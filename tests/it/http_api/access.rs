@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use tokencached::config::{Flags, load};
+use tokencached::cli::Flags;
+use tokencached::config::load;
 
 use super::{API_HEADER, HttpNode, KEYS, bearer, credential, exchange, key, raw};
 use crate::support::{APPID, TIMEOUT, Wechat, wait_for, write};

@@ -8,10 +8,10 @@
 
 use super::timeline::{MINUTE, SECOND, Span, is_clear, longest_clear};
 
-/// A stretch so long without trouble must be enough for a renewal: the longest pause between two tries while a value
+/// A period this long without a fault must be enough for a renewal: the longest pause between two tries while a value
 /// lives, and two calls that hang.
 pub const REACHABLE_MS: u64 = 75 * SECOND;
-/// How long a reader is held for a value under way, and for a check.
+/// How long a reader waits for a value and for a verification.
 pub const HOLD_MS: u64 = 700;
 
 /// The second to which WeChat tells an end, the pause between asks there, and two calls.
@@ -20,9 +20,9 @@ const TO_THE_SECOND_MS: u64 = 1_000 + 150 + 2 * 300;
 /// What a credential shows to a reader.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shown {
-    /// The process is down, or the machine asleep: nobody asks.
+    /// The process is down, or the machine is suspended: there are no reads.
     Down,
-    /// Nothing yet; a reader is held for a moment.
+    /// No value yet; a reader waits a moment.
     Waiting,
     Nothing,
     /// `ends` in true time; then readers wait, or not.
@@ -36,17 +36,17 @@ pub enum Shown {
 /// Why a token that was served was refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// Nothing that the simulation did.
+    /// None that the simulation knows.
     #[default]
     Unknown,
-    /// Revoked at WeChat: nobody told the node.
+    /// Revoked at WeChat; the node was not told.
     Revoked,
-    /// Revoked, and WeChat itself still hands it out.
+    /// Revoked, and WeChat itself still answers with it.
     Unnoticed,
     ForeignWriter,
     /// Our own classic calls whose answers were lost.
     OwnCalls,
-    /// Believed too long by a start whose wall clock was wrong.
+    /// Served too long after a start with a wrong wall clock.
     WrongClock,
 }
 
@@ -62,7 +62,7 @@ pub const CAUSES: [(Cause, &str); 6] = [
 /// Reads and calls of one credential, or of all of a kind.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Reads while the node was there to be asked.
+    /// Reads while the node was running.
     pub reads: u64,
     /// Got an accepted value at once, or after being held for it.
     pub at_once: u64,
@@ -78,14 +78,15 @@ pub struct Counts {
     pub none_to_give: u64,
     /// just after a start or a suspend, the value found being over or not believed,
     pub after_start: u64,
-    /// or held in vain at the end of a value that can be had anew only then: WeChat tells that end to the second.
+    /// or waited without result at the expiry of a value whose next one exists only then: WeChat tells that to the
+    /// second.
     pub at_its_end: u64,
     pub known_dead: u64,
     /// The longest time, WeChat being within reach, that a value was served which WeChat refused.
     pub longest_dead_ms: u64,
-    /// Milliseconds readers were held.
+    /// Milliseconds that readers waited.
     pub held_ms: u64,
-    /// The longest time from the end of a trouble to the next good value.
+    /// The longest time from the end of a fault to the next good value.
     pub longest_tail_ms: u64,
     pub longest_start_ms: u64,
     /// Calls for a value, and probes.
@@ -99,7 +100,7 @@ pub struct Counts {
     pub faults: Vec<String>,
 }
 
-/// Why readers do without.
+/// Why readers have no value.
 #[derive(Clone, Debug)]
 struct Trouble {
     since: u64,
@@ -123,7 +124,7 @@ pub struct ReadRecord {
     phase: u64,
     /// How long before its end a value can be renewed.
     lead_ms: u64,
-    /// It can be renewed only when it is over.
+    /// It can be renewed only when it has expired.
     at_end: bool,
     /// WeChat takes it in calls, so it can be judged.
     pub judged: bool,
@@ -138,18 +139,18 @@ pub struct ReadRecord {
     pub cause_at: u64,
     /// When the last call whose answer comes back was at WeChat.
     pub answered_at: u64,
-    /// The chain of refused readers under way.
+    /// The running chain of refused readers.
     pub chain: u64,
     last_look: u64,
     looks: u64,
-    /// WeChat itself gives out nothing but a dead token until then.
+    /// WeChat itself answers only with a refused token until then.
     pub doomed_until: u64,
     pub barred: Vec<Span>,
     pub known_dead: Option<(String, u64)>,
     pub last_value: Option<String>,
 }
 
-/// What stood between everybody and WeChat, besides the credential's own bars.
+/// Outages between all credentials and WeChat, besides the credential's own.
 pub struct Outages<'a> {
     pub weather: &'a [Span],
     pub node: &'a [Span],
@@ -202,7 +203,7 @@ impl ReadRecord {
         sky.weather.iter().chain(sky.node).copied().chain(barred)
     }
 
-    /// Nothing has been wrong for a while, nor will be while two calls take their time.
+    /// There was no fault for a while, and there is none for the time of two calls.
     fn calm_around(&self, t: u64, sky: &Outages<'_>) -> bool {
         is_clear(t.saturating_sub(REACHABLE_MS), t + 2 * HOLD_MS, self.bad(sky))
     }
@@ -225,7 +226,7 @@ impl ReadRecord {
             Shown::Value { .. } => {
                 self.close_value(t, sky);
                 if matches!(next, Shown::Waiting | Shown::Nothing) && self.trouble.is_none() {
-                    // Taken away before its end: a probe has found it dead before any reader did.
+                    // Withdrawn before its expiry: a probe has found it refused before any reader did.
                     let why = Why::Dead { in_reach: self.calm_around(t, sky) };
                     self.trouble = Some(Trouble { since: t, why });
                 }

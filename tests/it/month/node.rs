@@ -1,4 +1,4 @@
-//! Our node in virtual time: the real table and the real refresher, what befalls them, and their readers.
+//! Our node in virtual time: the real table and the real refresher, what happens to them, and their readers.
 //!
 //! One task, the director, makes events happen at their true time. One task per credential listens for published values
 //! and keeps the records. A process is ended by its token, as a signal does, or by dropping it at any point.
@@ -29,10 +29,10 @@ use super::env::{Clocks, Disk, ProcessDisk};
 use super::timeline::{DAY, HOUR, MINUTE, PEER, SECOND, START, Span, Timeline, exponential, log_uniform, true_now};
 use super::wechat::{Network, Wechat, weather_spans};
 
-/// Calls under way at the end of a process are waited for so long.
+/// How long running calls are waited for at the end of a process.
 const LANDING_MS: u64 = 9 * SECOND;
 
-/// Around the end of a dead WeCom token its successor is asked for each second.
+/// Around the expiry of a refused WeCom token the next one is fetched each second.
 const ASKED_EVERY_MS: u64 = 2 * SECOND;
 /// Credentials read by each sampler.
 const SAMPLED: usize = 2;
@@ -43,7 +43,7 @@ pub struct Row {
     pub name: &'static str,
     pub credentials: u64,
     pub counts: Counts,
-    /// The calls that would do, over all credentials and days.
+    /// The least number of calls, over all credentials and days.
     pub least_calls: f64,
 }
 
@@ -52,7 +52,7 @@ struct Account {
     config: App,
     kind: SandboxPlatform,
     secret: String,
-    /// Somebody else fetches classic tokens for it, and tries to store half of them here.
+    /// Another program fetches classic tokens for it, and tries to store half of them here.
     foreign_writer: bool,
     /// Its access token's.
     slot: usize,
@@ -67,7 +67,7 @@ struct Slot {
 struct Node {
     end: CancellationToken,
     running: JoinHandle<()>,
-    /// Who listens for what it publishes.
+    /// The tasks that listen for what it publishes.
     listeners: JoinSet<()>,
     alive: Arc<AtomicBool>,
 }
@@ -103,7 +103,7 @@ impl Ord for Timed {
     }
 }
 
-/// What the samplers saw: accepted, refused, nothing there.
+/// What the samplers got: accepted, refused, no value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Samples {
     pub accepted: u64,
@@ -111,7 +111,7 @@ pub struct Samples {
     pub missing: u64,
 }
 
-/// What everybody in the simulation shares. Locks are taken in the order of the fields.
+/// What all tasks of the simulation share. Locks are taken in the order of the fields.
 pub struct Sim {
     pub clocks: Arc<Clocks>,
     pub line: Arc<Timeline>,
@@ -125,7 +125,7 @@ pub struct Sim {
     pub wechat: Mutex<Wechat>,
     pub read_records: Mutex<Vec<ReadRecord>>,
     weather: Vec<Span>,
-    /// The node's own troubles.
+    /// The node's own faults.
     node_bad: Mutex<Vec<Span>>,
     pub samples: Mutex<Samples>,
 }
@@ -162,14 +162,14 @@ fn lead_ms(renewal: Renewal) -> u64 {
     }
 }
 
-/// What is done about dead tokens.
+/// How refused tokens are found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum DeadTokenHandling {
-    /// Readers report what WeChat refuses, and probing is as it is by default.
+    /// Readers report what WeChat refuses, with default probing.
     Usual,
     /// Nobody reports anything.
     NoReports,
-    /// Nor are tokens tried.
+    /// Nobody reports anything, and tokens are not probed.
     NoReportsNoProbes,
 }
 
@@ -238,7 +238,7 @@ impl Sim {
         self.read_records.lock()[slot].is_fine(t, &Outages { weather: &self.weather, node: &node })
     }
 
-    /// The table, while there is somebody to ask.
+    /// The table, while the process runs.
     fn table(&self) -> Option<Arc<Table>> {
         self.table.lock().clone()
     }
@@ -277,7 +277,7 @@ impl Sim {
         }
     }
 
-    /// Something has happened at WeChat at `t` that may end the value shown, sooner or later.
+    /// Something has happened at WeChat at `t` that may end the present value, now or later.
     pub fn befall(self: &Arc<Self>, slot: usize, cause: Option<Cause>, t: u64) {
         let wechat = self.wechat.lock();
         let record = &mut self.read_records.lock()[slot];
@@ -296,7 +296,7 @@ impl Sim {
         }
     }
 
-    /// One reader a second, as long as the value shown is refused.
+    /// One reader a second, as long as the present value is refused.
     fn start_readers(self: &Arc<Self>, slot: usize, chain: Option<Chain>) {
         let Some((chain, first)) = chain else { return };
         let sim = self.clone();
@@ -329,7 +329,7 @@ impl Sim {
         if self.reports
             && let Some(check) = table.report_dead(&credential, None)
         {
-            // As the connection does: an answer or no answer, the client gets its `DELETED`.
+            // As the connection does: with or without a result, the client gets `DELETED`.
             let _ = timeout(Duration::from_millis(HOLD_MS), check).await;
         }
         let second = self.held_get(&table, &credential, slot).await;
@@ -355,7 +355,7 @@ impl Sim {
         })?
     }
 
-    /// The same, held for a moment where a value is under way.
+    /// The same, waiting a moment if a value will come soon.
     async fn held_get(&self, table: &Table, credential: &Credential, slot: usize) -> Option<String> {
         let wait = async {
             let mut changes = credential.subscribe();
@@ -369,7 +369,7 @@ impl Sim {
         self.get(table, slot)
     }
 
-    /// True if WeChat accepts it now. Notes one that was known to be dead.
+    /// True if WeChat accepts it now. Records one that was known to be refused.
     fn judge(&self, slot: usize, value: &str) -> bool {
         let t = self.clocks.t();
         let accepted = self.wechat.lock().accepts(value, t);
@@ -432,7 +432,7 @@ impl Sim {
     }
 }
 
-/// Lets things happen.
+/// Makes the planned events happen.
 struct Director {
     sim: Arc<Sim>,
     rng: fastrand::Rng,
@@ -498,13 +498,13 @@ impl Director {
             0 => Event::Down { kill: false, long: rng.u64(SECOND..5 * SECOND), reboot: false },
             1 => Event::Down { kill: true, long: rng.u64(SECOND..3 * SECOND), reboot: false },
             2 => Event::Jump { by: if rng.bool() { 3_600_000 } else { -3_600_000 } },
-            // In whole seconds: the readers' rhythm goes on.
+            // In whole seconds, so that the readers' times stay the same.
             3 => Event::Suspend { long: log_uniform(rng, 5 * MINUTE, 4 * HOUR) / SECOND * SECOND },
             4 => Event::Down { kill: rng.bool(), long: rng.u64(30 * SECOND..3 * MINUTE), reboot: true },
             _ => Event::Jump { by: 0 },
         };
         self.at(t, event);
-        // Hard ends where they hurt most: at any time of the day, some while calls are under way.
+        // Kills at any time of the day, some while calls are running.
         let again = START + day * DAY + self.rng.u64(21 * HOUR..23 * HOUR);
         self.at(again, Event::Down { kill: true, long: 800, reboot: false });
     }
@@ -550,14 +550,14 @@ impl Director {
         let appid = &app.config.appid;
         let lasting = !noticed && app.config.token.renewal != Renewal::Mint;
         if lasting && app.config.token.renewal == Renewal::AtEnd {
-            // WeCom cannot be told to make another.
+            // WeCom has no forced refresh.
             let mut read_records = self.sim.read_records.lock();
             let until = read_records[app.slot].last_value.as_ref().map_or(t, |value| wechat.dies(value, t, t + DAY));
             let (until, slots) = (until + ASKED_EVERY_MS, app.slot..=app.slot + app.config.tickets.len());
             for record in &mut read_records[slots] {
                 record.doomed_until = record.doomed_until.max(until);
                 if !record.judged {
-                    // Tickets can't be had with a token that WeChat refuses.
+                    // Tickets cannot be fetched with a refused token.
                     record.barred.push((t, until));
                 }
             }
@@ -568,7 +568,7 @@ impl Director {
         self.sim.befall(app.slot, Some(if lasting { Cause::Unnoticed } else { Cause::Revoked }), t);
     }
 
-    /// A forgotten script that fetches its own token every so often, and sometimes tries to store it here.
+    /// A forgotten script that fetches its own token regularly, and sometimes tries to store it here.
     fn foreign_writer(&mut self, account: usize, t: u64) {
         let next = t + self.rng.u64(HOUR..10 * HOUR);
         self.at(next, Event::ForeignWriter { account });
@@ -629,7 +629,7 @@ impl Director {
 
     async fn up(&mut self, reboot: bool, t: u64) {
         if let Some(node) = self.node.take() {
-            // Ended by now: either way it has had its time.
+            // Ended by now, finished or cancelled.
             let _ = node.running.await;
         } else {
             self.sim.node_bad.lock().push((t, t + 30 * SECOND));
@@ -637,7 +637,7 @@ impl Director {
         if reboot {
             self.boots += 1;
             self.sim.clocks.reboot();
-            // The hardware clock may be an hour off until somebody corrects it.
+            // The hardware clock may be an hour wrong until it is corrected.
             self.sim.clocks.set_wall([0, 3_600_000, -3_600_000][self.rng.usize(0..3)]);
         }
         let alive = Arc::new(AtomicBool::new(true));
@@ -673,7 +673,7 @@ impl Director {
         self.node = Some(Node { end, running, listeners, alive });
     }
 
-    /// The world goes on; the machine's timers do not.
+    /// Time goes on; the machine's timers do not.
     fn suspend(&mut self, long: u64, t: u64) {
         let Some(table) = self.sim.table() else { return };
         self.freeze();

@@ -1,4 +1,4 @@
-//! The classic scripts, each as small as it is usually written, under the same weather, revocations and foreign writer.
+//! The classic scripts, each as small as it is usually written, with the same outages, revocations and foreign writer.
 
 use tokencached::sandbox::rules::{ApiRequest, World};
 use tokencached::sandbox::{AppOptions, Options, Verdict};
@@ -9,7 +9,7 @@ use super::timeline::{CallOutcome, DAY, HOUR, MINUTE, PEER, Reply, SECOND, START
 /// How the script keeps its token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Script {
-    /// A file on each of two web hosts, fetched anew 60 s ahead.
+    /// A file on each of two web hosts, fetched again 60 s before the end.
     File60,
     /// One memcached for both hosts, this TTL in seconds.
     Memcache(u64),
@@ -155,7 +155,7 @@ impl App<'_> {
         match held {
             true if self.t < cache.dies => self.tally.accepted += 1,
             true => self.tally.refused += 1,
-            // The request's fate is that of its fetch.
+            // The request succeeds if its fetch does.
             false if self.script != Script::Tick20 && self.fetches.len() < WORKERS => return self.fetch(n),
             false => self.tally.missing += 1,
         }
@@ -168,7 +168,7 @@ impl App<'_> {
         self.fetches.push(Fetch { cache, fate, reply: None });
     }
 
-    /// Calls arrive and come back. Seconds are the grain: in one, arrivals come first.
+    /// Calls arrive and return. Within one second, arrivals come first.
     fn land(&mut self) {
         let mut fetches = std::mem::take(&mut self.fetches);
         if fetches.is_empty() {

@@ -5,28 +5,25 @@
 use std::collections::HashMap;
 
 use super::App;
-use super::apps::secret_like;
-use super::fault::Problem;
-use super::value::{Reading, Value, quoted, text};
+use crate::invalid_value::{InvalidValue, looks_like_secret, quoted};
 
 const NAME_CHARS_MAX: usize = 64;
 
-/// Reads a name.
-pub(super) fn app_name(value: &Value) -> Reading<String> {
+/// Judges a name.
+pub fn app_name(name: &str) -> Result<String, InvalidValue> {
     let remedy = "Write what people call the app, such as name = \"商城小程序\".";
-    let name = text(value)?;
-    if secret_like(name) {
-        return Err(Problem::new("it looks like the secret itself, and a name is shown everywhere", remedy));
+    if looks_like_secret(name) {
+        return Err(InvalidValue::new("it looks like the secret itself, and a name is shown everywhere", remedy));
     }
     if name.trim().is_empty() {
-        return Err(Problem::new("it is empty", remedy));
+        return Err(InvalidValue::new("it is empty", remedy));
     }
     let chars = name.chars().count();
     if chars > NAME_CHARS_MAX {
-        return Err(Problem::new(format!("it has {chars} characters, and {NAME_CHARS_MAX} are the most"), remedy));
+        return Err(InvalidValue::new(format!("it has {chars} characters, and {NAME_CHARS_MAX} are the most"), remedy));
     }
     if name.contains(is_unfit) {
-        return Err(Problem::new(format!("{} has a line end or another control character", quoted(name)), remedy));
+        return Err(InvalidValue::new(format!("{} has a line end or another control character", quoted(name)), remedy));
     }
     Ok(name.to_owned())
 }
@@ -39,7 +36,7 @@ fn is_unfit(c: char) -> bool {
 }
 
 /// A warning for each name that several apps have: whoever reads it cannot tell which is meant.
-pub(super) fn warn_of_duplicates<'a>(apps: impl Iterator<Item = &'a App>) -> Vec<String> {
+pub fn warn_of_duplicates<'a>(apps: impl Iterator<Item = &'a App>) -> Vec<String> {
     let mut first: HashMap<&str, String> = HashMap::new();
     let mut warnings = Vec::new();
     for app in apps {
@@ -60,7 +57,7 @@ mod tests {
     use super::*;
 
     fn read(name: &str) -> Result<String, String> {
-        app_name(&Value::Text(name.to_owned())).map_err(|problem| problem.what)
+        app_name(name).map_err(|problem| problem.what)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 /// What a word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub enum Word {
     /// What it says.
     Works,
     /// Nothing, for this reason.
@@ -91,11 +91,11 @@ const WORDS: &[(&str, Word)] = &[
 ];
 
 /// What becomes of a word; none if memcached has no such word.
-pub(super) fn word(name: &str) -> Option<Word> {
+pub fn word(name: &str) -> Option<Word> {
     WORDS.iter().find(|(known, _)| *known == name).map(|(_, word)| *word)
 }
 
 /// All words.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(name, _)| *name)
 }

@@ -1,4 +1,4 @@
-//! The runner with a target that counts, in virtual time.
+//! The runner with a backend that counts writes, in virtual time.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::options::{SinkContent, SinkFile};
 use super::*;
 use crate::credential::table::{KeyConfig, Published};
 use crate::encoding::View;
 use crate::platform::CredentialName;
+use crate::sink::options::{SinkContent, SinkFile, SinkTo};
 
 /// Remembers what is written and when.
 #[derive(Default)]
@@ -46,9 +46,9 @@ impl SinkBackend for CountingBackend {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
-            let name = write.entries[0].name().to_owned();
+            let name = write.entries[0].name.to_owned();
             if self.hung.lock().contains(&name) {
                 std::future::pending::<()>().await;
             }
@@ -62,7 +62,7 @@ impl SinkBackend for CountingBackend {
         .boxed()
     }
 
-    fn read<'a>(&'a self, _: &'a [RenderedEntry]) -> BoxFuture<'a, Result<Option<Vec<Option<Vec<u8>>>>, SinkFault>> {
+    fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
         let seen = if self.refuses.load(Relaxed) { Err(refusal()) } else { Ok(None) };
         std::future::ready(seen).boxed()
     }
@@ -73,7 +73,7 @@ impl SinkBackend for CountingBackend {
 }
 
 fn refusal() -> SinkFault {
-    SinkFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: SinkFaultScope::RenderedEntry }
+    SinkFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: SinkFaultScope::Entry }
 }
 
 fn key(app: usize) -> String {

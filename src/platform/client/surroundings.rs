@@ -3,58 +3,37 @@
 //!
 //! Says so once, with the line to paste. Never shows a proxy's password.
 
+use std::ffi::OsString;
+
 use url::{Position, Url};
 
-use super::environment::Environment;
-use super::{App, Upstream};
-use crate::platform::PLATFORMS;
+use super::address::MASK;
+use super::options::ClientOptions;
 
 /// The same names as curl's and most libraries', in the order in which they count.
 const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Stands for a user and a password in a line to paste.
-pub(super) const MASK: &str = "***";
+/// Reads a variable of the environment.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// A sentence for each thing that is set, not used, and perhaps meant.
-pub(super) fn unused(environment: &dyn Environment, upstream: &Upstream, apps: &[App]) -> Vec<String> {
-    let hosts = called_hosts(upstream, apps);
+/// `hosts` are those that are called.
+pub fn unused(environment: Variables<'_>, upstream: &ClientOptions, hosts: &[String]) -> Vec<String> {
     if hosts.is_empty() {
         return Vec::new();
     }
-    [unused_proxy(environment, upstream, &hosts), unused_authorities(environment, upstream)]
+    [unused_proxy(environment, upstream, hosts), unused_authorities(environment, upstream)]
         .into_iter()
         .flatten()
         .collect()
 }
 
-/// The hosts that are called for these apps over https. Plain http is to this machine alone.
-fn called_hosts(upstream: &Upstream, apps: &[App]) -> Vec<String> {
-    let mut bases: Vec<&str> =
-        apps.iter().filter(|app| !app.secret.is_absent()).map(|app| app.base_url(upstream)).collect();
-    bases.sort_unstable();
-    bases.dedup();
-    let mut hosts = Vec::new();
-    for base in bases {
-        let platform = PLATFORMS.iter().find(|platform| platform.base_url == base);
-        let urls: Vec<&str> = match platform {
-            _ if base == upstream.base_url && !upstream.hosts.is_empty() => {
-                upstream.hosts.iter().map(String::as_str).collect()
-            }
-            Some(platform) if base != upstream.base_url => platform.hosts.to_vec(),
-            _ => vec![base],
-        };
-        let urls = urls.into_iter().filter_map(|url| Url::parse(url).ok()).filter(|url| url.scheme() == "https");
-        hosts.extend(urls.filter_map(|url| url.host_str().map(str::to_owned)));
-    }
-    hosts
-}
-
-fn variable(environment: &dyn Environment, name: &str) -> Option<String> {
-    let value = environment.get(name)?.to_string_lossy().trim().to_owned();
+fn variable(environment: Variables<'_>, name: &str) -> Option<String> {
+    let value = environment(name)?.to_string_lossy().trim().to_owned();
     (!value.is_empty()).then_some(value)
 }
 
-fn unused_proxy(environment: &dyn Environment, upstream: &Upstream, hosts: &[String]) -> Option<String> {
+fn unused_proxy(environment: Variables<'_>, upstream: &ClientOptions, hosts: &[String]) -> Option<String> {
     if upstream.proxy.is_some() {
         return None;
     }
@@ -105,7 +84,7 @@ fn is_exempt(host: &str, list: &str) -> bool {
     })
 }
 
-fn unused_authorities(environment: &dyn Environment, upstream: &Upstream) -> Option<String> {
+fn unused_authorities(environment: Variables<'_>, upstream: &ClientOptions) -> Option<String> {
     if upstream.ca_file.is_some() {
         return None;
     }

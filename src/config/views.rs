@@ -1,0 +1,154 @@
+//! The fields of a table that say how a key shows a credential (`encoding`, `shows`, `fields`, `constant`, `flags`,
+//! `at_least`) -> a view.
+
+use super::fault::{Place, SettingProblem};
+use super::value::{Given, RawValue, ReadResult, closest, integer, kind, quoted, word};
+use super::{CredentialName, View};
+use crate::encoding::request::{Encoding, Shows, ViewRequest};
+use crate::encoding::{ClientLibrary, Constant, Fact, Field};
+
+/// Longest life a time may be stretched to: WeChat's own is 7200.
+const AT_LEAST_S_MAX: u64 = 86_400;
+/// How deep fields may hold fields.
+const DEPTH_MAX: usize = 4;
+
+/// The fields of a table, by name.
+pub(super) struct Fields<'g>(Vec<(&'g str, &'g Given)>);
+
+impl<'g> Fields<'g> {
+    /// All of them known; `whose` is in the fault otherwise.
+    pub fn of(
+        given: &'g [(String, Given)],
+        known: &[&str],
+        whose: &str,
+    ) -> Result<Fields<'g>, (SettingProblem, Place)> {
+        match given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect())),
+            Some((name, given)) => {
+                let remedy = match closest(name, known.iter().copied()) {
+                    Some(close) => format!("Did you mean {close:?}?"),
+                    None => format!("Remove it; known here are {}.", known.join(", ")),
+                };
+                Err((
+                    SettingProblem::new(format!("{} is not a key of {whose}", quoted(name)), remedy),
+                    given.place.clone(),
+                ))
+            }
+        }
+    }
+
+    /// Those that are there.
+    pub fn of_these(given: Vec<(&'g str, &'g Given)>) -> Fields<'g> {
+        Fields(given)
+    }
+
+    fn given(&self, name: &str) -> Option<&'g Given> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, given)| *given)
+    }
+
+    pub fn read<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&'g RawValue) -> ReadResult<T>,
+    ) -> Result<Option<T>, (SettingProblem, Place)> {
+        let Some(given) = self.given(name) else { return Ok(None) };
+        read(&given.value).map(Some).map_err(|problem| {
+            (SettingProblem::new(format!("{name}: {}", problem.what), problem.remedy), given.place.clone())
+        })
+    }
+
+    /// How the key shows a credential of that kind.
+    pub fn view(&self, of: CredentialName, place: &Place) -> Result<View, (SettingProblem, Place)> {
+        self.view_for(ClientLibrary::default(), of, place)
+    }
+
+    /// The same for readers with that library.
+    pub fn view_for(
+        &self,
+        client: ClientLibrary,
+        of: CredentialName,
+        place: &Place,
+    ) -> Result<View, (SettingProblem, Place)> {
+        let request = ViewRequest {
+            encoding: self.read("encoding", |value| word(value, &Encoding::WORDS))?,
+            shows: self.read("shows", shows)?,
+            fields: self.read("fields", |value| fields(value, 0))?,
+            constant: self.read("constant", constant)?,
+        };
+        let usual = match request.encoding {
+            Some(Encoding::Php | Encoding::PhpString | Encoding::PhpArray) => client.serialized_flags(),
+            Some(Encoding::JsonObject) => client.object_flags(),
+            _ => 0,
+        };
+        let value_name = match of {
+            CredentialName::AccessToken | CredentialName::ComponentToken => of.word(),
+            _ => "ticket",
+        };
+        let form = request.form(value_name).map_err(|fault| (fault.into(), place.clone()))?;
+        let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
+        let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
+        let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
+        let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+        Ok(View { form, flags, at_least_s })
+    }
+}
+
+fn shows(value: &RawValue) -> ReadResult<Shows> {
+    let mut words = Fact::ALL.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
+    words.push(("nothing", Shows::Nothing));
+    word(value, &words)
+}
+
+/// A constant by its type; a text is one too.
+fn constant(value: &RawValue) -> ReadResult<Constant> {
+    let remedy = "Write a number, true, false, or a text in quotes.";
+    match value {
+        RawValue::Integer { value, .. } => match i64::try_from(*value) {
+            Ok(number) => Ok(Constant::Number(number)),
+            Err(_) => Err(SettingProblem::new(format!("{value} is out of range"), remedy)),
+        },
+        RawValue::Bool(on) => Ok(Constant::Bool(*on)),
+        // With a point, so that it is read as one again.
+        RawValue::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
+        RawValue::Text(text) if text.contains('\0') => {
+            Err(SettingProblem::new("the value holds a NUL byte", "Remove the NUL byte."))
+        }
+        RawValue::Text(text) => Ok(Constant::Text(text.clone())),
+        other => Err(SettingProblem::new(format!("{} is not a constant", kind(other)), remedy)),
+    }
+}
+
+/// A table of names, or a list without names.
+fn fields(value: &RawValue, depth: usize) -> ReadResult<Field> {
+    let items = |given: &Given| field(&given.value, depth);
+    match value {
+        _ if depth == DEPTH_MAX => {
+            Err(SettingProblem::new(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."))
+        }
+        RawValue::Table(fields) => {
+            let named = |(name, given): &(String, Given)| Ok((name.clone(), items(given)?));
+            Ok(Field::Named(fields.iter().map(named).collect::<ReadResult<_>>()?))
+        }
+        RawValue::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<ReadResult<_>>()?)),
+        other => Err(SettingProblem::new(
+            format!("{} is neither a table nor a list", kind(other)),
+            "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.",
+        )),
+    }
+}
+
+/// One of them: a fact by its word, a constant, or fields again.
+fn field(value: &RawValue, depth: usize) -> ReadResult<Field> {
+    match value {
+        RawValue::Table(fields) if matches!(&fields[..], [(name, _)] if name == "constant") => {
+            Ok(Field::Constant(constant(&fields[0].1.value)?))
+        }
+        RawValue::Table(_) | RawValue::List(_) => fields(value, depth + 1),
+        RawValue::Text(text) if text == "null" => Ok(Field::Constant(Constant::Null)),
+        RawValue::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|problem| {
+            let remedy = format!("{} A text that stands there as it is: {{ constant = \"...\" }}.", problem.remedy);
+            SettingProblem::new(problem.what, remedy)
+        }),
+        other => constant(other).map(Field::Constant),
+    }
+}

@@ -1,0 +1,196 @@
+//! Aliases before it is known whose, or what the app's secret is (`{appid}`, `{secret}`) -> the keys themselves. Pure but for
+//! reading that secret.
+
+use std::collections::HashMap;
+
+use super::Alias;
+use crate::encoding::key_words::{fill, fit, known_words, spell, wants_secret};
+use crate::encoding::{ClientLibrary, View};
+use crate::invalid_value::{InvalidValue, quoted};
+use crate::platform::{CredentialName, Platform, component};
+use crate::preset::Preset;
+use crate::secret_source::SecretSource;
+
+/// An alias before the secret is known.
+pub struct AliasTemplate<P> {
+    pub key: String,
+    pub of: CredentialName,
+    pub view: View,
+    /// The preset it comes from.
+    pub preset: Option<&'static str>,
+    /// See [`Preset::guesses`].
+    pub guessed: bool,
+    /// Where it was given.
+    pub place: P,
+}
+
+impl<P> AliasTemplate<P> {
+    pub fn raw(key: impl Into<String>, place: P) -> AliasTemplate<P> {
+        AliasTemplate {
+            key: key.into(),
+            of: CredentialName::AccessToken,
+            view: View::RAW,
+            preset: None,
+            guessed: false,
+            place,
+        }
+    }
+
+    /// The configuration's key it came from.
+    pub fn list(&self) -> &'static str {
+        if self.preset.is_some() { "presets" } else { "aliases" }
+    }
+}
+
+/// Whose aliases they are.
+pub struct Owner<'a> {
+    pub appid: &'a str,
+    pub agent: Option<&'a str>,
+    pub platform: &'a Platform,
+    /// What the app keeps current.
+    pub kept: &'a [CredentialName],
+}
+
+impl Owner<'_> {
+    /// An authorizer has none, so nobody looks under a key with one.
+    fn has_secret(&self) -> bool {
+        self.platform.name != component::AUTHORIZERS.name
+    }
+
+    fn has_use_for(&self, of: CredentialName, key: &str) -> bool {
+        let has_words = (self.has_secret() || !wants_secret(key)) && (self.agent.is_some() || !key.contains("{agent}"));
+        self.kept.contains(&of) && has_words
+    }
+}
+
+impl<P> AliasTemplate<P> {
+    /// Puts the owner's names in their places. Words in braces must be known, and there must be something to stand for them.
+    pub fn fill(&mut self, owner: &Owner<'_>) -> Result<(), InvalidValue> {
+        judge_words(&self.key, owner)?;
+        self.key = fill(&self.key, "appid", owner.appid);
+        self.key = fill(&self.key, "agent", owner.agent.unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// What is wrong with an alias: the configuration's key it came from, and where that was given.
+pub type AliasFault<P> = (&'static str, InvalidValue, P);
+
+/// The keys themselves, with their places. What is written out wins over a preset.
+pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) {
+    let absent = secret.is_absent();
+    let secret = secret.read().ok();
+    let secret = secret.as_ref().map_or("", |secret| secret.expose());
+    let (mut aliases, mut places, mut faults): (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) = Default::default();
+    let mut presets: Vec<Option<&str>> = Vec::new();
+    // Two presets have many keys in common; one fault will do.
+    let mut told: Vec<(Option<&str>, Option<&str>)> = Vec::new();
+    for template in templates {
+        let list = template.list();
+        let AliasTemplate { key, of, view, preset, place, .. } = template;
+        if absent && wants_secret(&key) {
+            // Under a preset's key nobody is answered, as without the preset.
+            if preset.is_none() {
+                let what = format!("{} wants the secret, and the app has none here", quoted(&key));
+                let remedy = "Remove the alias, or give the app its secret.";
+                faults.push((list, InvalidValue::new(what, remedy), place));
+            }
+            continue;
+        }
+        let (name, redacted_name) = spell(key, secret);
+        if let Err(fault) = fit(&name, &redacted_name) {
+            faults.push((list, fault, place));
+            continue;
+        }
+        let redacted_name = (redacted_name != name).then_some(redacted_name);
+        let alias = Alias { name, redacted_name, of, view };
+        let known = aliases.iter().position(|known| known.name == alias.name);
+        match known.and_then(|at| Some((aliases.get(at)?, *presets.get(at)?))) {
+            None => {
+                aliases.push(alias);
+                places.push(place);
+                presets.push(preset);
+            }
+            Some((known, first)) => {
+                let pair = (first, preset);
+                if let Some(fault) = disagreement(known, first, &alias, preset)
+                    && (preset.is_none() || !told.contains(&pair))
+                {
+                    faults.push((list, fault, place));
+                    told.push(pair);
+                }
+            }
+        }
+    }
+    (aliases, places, faults)
+}
+
+/// Of several apps with the same preset none has the keys that do not say whose they are: takes them out, and tells how many
+/// they are, and of the first its place and key.
+pub fn drop_guesses<'t, P: Clone + 't>(
+    apps: impl Iterator<Item = &'t mut Vec<AliasTemplate<P>>>,
+) -> Option<(usize, P, String)> {
+    let mut apps: Vec<_> = apps.collect();
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for template in apps.iter().flat_map(|templates| templates.iter()).filter(|template| template.guessed) {
+        *counts.entry(template.key.clone()).or_default() += 1;
+    }
+    let is_shared = |template: &AliasTemplate<P>| template.guessed && counts.get(&template.key).is_some_and(|n| *n > 1);
+    let first = apps.iter().flat_map(|templates| templates.iter()).find(|template| is_shared(template))?;
+    let first = (first.place.clone(), first.key.clone());
+    apps.iter_mut().for_each(|templates| templates.retain(|template| !is_shared(template)));
+    Some((counts.values().filter(|apps| **apps > 1).count(), first.0, first.1))
+}
+
+/// Every key of a preset that the app has a use for.
+pub fn preset_templates<'a, P: Clone>(
+    preset: &'static Preset,
+    prefix: &'a str,
+    client: ClientLibrary,
+    owner: &'a Owner<'_>,
+    place: &'a P,
+) -> impl Iterator<Item = AliasTemplate<P>> + use<'a, P> {
+    let prefixes = preset.prefixes(prefix);
+    let keys = preset.keys_for(owner.platform.has_agents, client).filter(|(of, key, _)| owner.has_use_for(*of, key));
+    keys.flat_map(move |(of, key, view)| {
+        prefixes.clone().into_iter().map(move |prefix| AliasTemplate {
+            key: format!("{prefix}{key}"),
+            of,
+            view: view.clone(),
+            preset: Some(preset.name),
+            guessed: preset.guesses(key),
+            place: place.clone(),
+        })
+    })
+}
+
+/// What is wrong with a key that is there already. What is written out comes first, and wins over a preset.
+fn disagreement(known: &Alias, first: Option<&str>, alias: &Alias, preset: Option<&str>) -> Option<InvalidValue> {
+    let key = quoted(alias.redacted_name());
+    match (first, preset) {
+        _ if known == alias => None,
+        (None, Some(_)) => None,
+        (Some(first), Some(second)) => {
+            let what = format!("the presets {first:?} and {second:?} want different contents under {key}");
+            let remedy = "Keep that of the framework that reads it, or write the key into aliases.";
+            Some(InvalidValue::new(what, remedy))
+        }
+        (_, None) => {
+            let what = format!("the alias {key} is given twice, with different contents");
+            Some(InvalidValue::new(what, "Keep one of the two."))
+        }
+    }
+}
+
+/// Words in braces must be known, and there must be something to stand for them.
+fn judge_words(key: &str, owner: &Owner<'_>) -> Result<(), InvalidValue> {
+    if !owner.has_secret() && wants_secret(key) {
+        let what = format!("{} wants a secret, and an authorizer has none", quoted(key));
+        return Err(InvalidValue::new(what, "Known here is {appid}."));
+    }
+    if owner.agent.is_none() && key.contains("{agent}") {
+        let what = format!("{} wants an agent, and the app has none", quoted(key));
+        return Err(InvalidValue::new(what, "Write agent = \"...\" of platform \"wecom\", or leave {agent} out."));
+    }
+    known_words(key, &["appid", "agent", "secret", "secret10", "any"])
+}

@@ -1,0 +1,51 @@
+//! What is wrong with a value that somebody has written, and what to write instead. Pure; never holds a secret's text.
+
+/// WeChat's AppSecrets are so many hex digits.
+pub const SECRET_CHARS: usize = 32;
+
+/// Why a value cannot be used: a part of a sentence, and a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidValue {
+    pub what: String,
+    pub remedy: String,
+}
+
+impl InvalidValue {
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> InvalidValue {
+        InvalidValue { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// A value for a sentence: escaped, and cut if it is long.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((at, _)) => format!("{:?}...", &text[..at]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The same of a name, unless it is a secret that was put in the wrong place.
+pub fn quoted_name(name: &str) -> String {
+    if looks_like_secret(name) { "a text that looks like the secret itself".to_owned() } else { quoted(name) }
+}
+
+/// WeChat's secrets are 32 hex digits; the open platform's begin in their own way. Also where more is around it.
+pub fn looks_like_secret(text: &str) -> bool {
+    let pushed = ["refreshtoken@@@", "ticket@@@"].iter().any(|start| text.contains(start));
+    pushed || text.split(|c: char| !c.is_ascii_alphanumeric()).any(has_secret_shape)
+}
+
+/// Whether it looks like an AppSecret of WeChat's.
+pub fn has_secret_shape(text: &str) -> bool {
+    text.len() == SECRET_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The candidate that `word` is probably a misspelling of.
+pub fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4) && *distance < candidate.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,114 @@
+//! The addresses of a platform's API and of a proxy, as texts. Pure.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::invalid_value::InvalidValue;
+use crate::platform::mp;
+use crate::secret_source::HIDDEN;
+
+/// Stands for a user and a password in a line to paste.
+pub const MASK: &str = "***";
+
+/// `https://host[:port][/path]`; plain http only to this machine, because the secret is in the request.
+pub fn base_url(text: &str) -> Result<String, InvalidValue> {
+    let remedy = "Write an address like \"https://api.weixin.qq.com\".";
+    let url = Url::parse(text).map_err(|error| InvalidValue::new(format!("this is not a URL: {error}"), remedy))?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(InvalidValue::new("the URL has a user, a query or a fragment", remedy));
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if is_this_machine(&url) => {}
+        "http" => {
+            let what = "plain http would send the app secret in the clear";
+            return Err(InvalidValue::new(what, "Write https://; http:// is for a sandbox on this machine only."));
+        }
+        _ => return Err(InvalidValue::new("the URL is neither https nor http", remedy)),
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Without the setting: WeChat's, if it is WeChat that is called.
+pub fn hosts_of(base_url: &str) -> Vec<String> {
+    let hosts = if base_url == mp::PLATFORM.base_url { mp::PLATFORM.hosts } else { &[] };
+    hosts.iter().map(|&url| url.to_owned()).collect()
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// `http://[user:password@]host:port`.
+pub fn proxy(text: &str) -> Result<String, InvalidValue> {
+    let remedy = "Write an address like \"http://proxy.internal:3128\".";
+    let url = Url::parse(text).map_err(|error| InvalidValue::new(format!("this is not a URL: {error}"), remedy))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(InvalidValue::new("only http and https proxies are spoken to", remedy));
+    }
+    if text.contains(HIDDEN) {
+        return Err(InvalidValue::new("the password is the placeholder that check prints", "Write the password."));
+    }
+    if url.username().contains(MASK) {
+        let what = format!("{MASK} stands where the user and password of the proxy belong");
+        return Err(InvalidValue::new(what, "Write user and password: http://user:password@host:port."));
+    }
+    Ok(text.to_owned())
+}
+
+/// A sentence about an address with a path: right for a gateway that takes the path off, and else wrong.
+/// `calls` is how the paths of the platform's calls begin.
+pub fn path_warning(setting: &str, base_url: &str, calls: &str) -> Option<String> {
+    let url = Url::parse(base_url).ok()?;
+    let path = url.path().trim_end_matches('/');
+    if path.is_empty() {
+        return None;
+    }
+    let doubled = calls.trim_matches('/');
+    let host = &url[..url::Position::BeforePath];
+    if path.split('/').any(|part| part == doubled) {
+        return Some(format!(
+            "{setting} has a path: calls go to {base_url}{calls}..., with {doubled} twice; write base_url = \"{host}\""
+        ));
+    }
+    Some(format!(
+        "{setting} has a path: calls go to {base_url}{calls}..., which is right if what answers at {host} takes {path} off \
+         and hands them on to WeChat, and else is answered 404"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_only_to_this_machine() {
+        let check = |url: &str, fine: bool| assert_eq!(base_url(url).is_ok(), fine, "{url}");
+        check("https://api.weixin.qq.com", true);
+        check("https://gateway.internal/wechat/", true);
+        check("http://127.0.0.1:8765", true);
+        check("http://[::1]:8765", true);
+        check("http://localhost:8765", true);
+        check("http://localhost.example.com", false);
+        check("http://10.0.0.1", false);
+        check("http://api.weixin.qq.com", false);
+        check("https://user:word@api.weixin.qq.com", false);
+        check("https://api.weixin.qq.com?a=b", false);
+        check("ftp://127.0.0.1", false);
+        check("api.weixin.qq.com", false);
+    }
+
+    #[test]
+    fn a_proxys_password_is_hidden() {
+        use crate::platform::client::options::proxy_shown;
+        assert_eq!(proxy_shown("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(proxy_shown("http://me:word@proxy:3128"), "http://<hidden>@proxy:3128/");
+        assert!(proxy("http://<hidden>@proxy:3128/").is_err());
+    }
+}

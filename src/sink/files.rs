@@ -1,0 +1,145 @@
+//! The files of a sink: which there are for its apps, and what stands in each.
+//!
+//! No path is built from anything but the configuration and names that are letters, digits, `_` and `-`. Opens nothing.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::keys::{Scope, twice};
+use super::options::{SinkContent, SinkEntry};
+use super::template::{Escape, Piece, Source, Template, TimeShown};
+use crate::credential::App;
+use crate::encoding::{Fact, View};
+use crate::invalid_value::{InvalidValue, quoted};
+use crate::platform::CredentialName;
+
+/// A file's longest name, less what stands around it while it is written.
+const FILE_NAME_BYTES_MAX: usize = 200;
+
+/// What is written, before it is known of whom.
+pub enum FileContent {
+    Template(Source),
+    NamedArray,
+    Views(Vec<(CredentialName, View)>),
+}
+
+impl FileContent {
+    fn of(&self, app: &App, of: CredentialName) -> Option<SinkContent> {
+        Some(match self {
+            FileContent::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
+            FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
+            FileContent::Views(views) => SinkContent::View(views.iter().find(|(kind, _)| *kind == of)?.1.clone()),
+        })
+    }
+
+    /// What `{name}` stands for.
+    fn file_name(&self, app: &App, of: CredentialName) -> Option<String> {
+        match (self, of) {
+            (FileContent::NamedArray, CredentialName::AccessToken) => Some(format!("{}_access_token", app.appid)),
+            (FileContent::NamedArray, CredentialName::JsapiTicket) => Some(format!("{}_ticket_jsapi", app.appid)),
+            (FileContent::NamedArray, CredentialName::WxCardTicket) => Some(format!("{}_ticket_wx_card", app.appid)),
+            (FileContent::NamedArray, _) => None,
+            _ => Some(of.word().to_owned()),
+        }
+    }
+}
+
+fn named_array(name: &str) -> Template {
+    let begin = format!("a:3:{{s:4:\"name\";s:{}:\"{name}\";s:5:\"value\";", name.len());
+    let end = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: 0 });
+    let text = |text: &str| Piece::Text(text.to_owned());
+    let pieces = vec![text(&begin), Piece::SerializedValue, text("s:7:\"expired\";i:"), end, text(";}")];
+    Template { pieces, escape: Escape::None }
+}
+
+/// A file for each credential, up to the first that cannot be one.
+pub fn entries(path: &str, content: &FileContent, scope: &Scope<'_>) -> (Vec<SinkEntry>, Option<InvalidValue>) {
+    let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
+    let of_each_type = path.contains("{kind}") || path.contains("{name}");
+    for app in &scope.apps {
+        let mut kept = scope.kept(app);
+        kept.truncate(if of_each_type { usize::MAX } else { 1 });
+        for of in kept {
+            let (Some(name), Some(content)) = (content.file_name(app, of), content.of(app, of)) else { continue };
+            match file_entry(path, &name, app, of, content) {
+                Ok(entry) => match known.get(&entry.name).and_then(|at| entries.get(*at)) {
+                    None => {
+                        known.insert(entry.name.clone(), entries.len());
+                        entries.push(entry);
+                    }
+                    Some(first) => {
+                        let fault = twice(first, &entry);
+                        return (entries, Some(fault));
+                    }
+                },
+                Err(fault) => return (entries, Some(fault)),
+            }
+        }
+    }
+    (entries, None)
+}
+
+/// A token that anybody could ask the web server for.
+pub fn exposure(path: &str, entries: &[SinkEntry]) -> Option<String> {
+    let root = document_root(Path::new(path))?;
+    let root = root.display();
+    let begins_as_php = |entry: &SinkEntry| match &entry.content {
+        SinkContent::Template(template) => {
+            matches!(template.pieces.first(), Some(Piece::Text(text)) if text.starts_with("<?php"))
+        }
+        _ => false,
+    };
+    if !path.ends_with(".php") {
+        Some(format!(
+            "{path} lies below {root}, which web servers hand out, and does not end in .php: whoever knows the address reads \
+             the token; write it elsewhere, or have the web server refuse it"
+        ))
+    } else if !entries.iter().all(begins_as_php) {
+        Some(format!(
+            "{path} lies below {root}, which web servers hand out, and does not begin with <?php: whoever knows the address \
+             reads the token; write it elsewhere, or use a preset or template that begins so"
+        ))
+    } else {
+        None
+    }
+}
+
+fn file_entry(
+    path: &str,
+    name: &str,
+    app: &App,
+    of: CredentialName,
+    content: SinkContent,
+) -> Result<SinkEntry, InvalidValue> {
+    let plain = |text: &str, more: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || more.contains(c))
+    };
+    if !plain(&app.appid, "") || !plain(&app.id(), ":") {
+        let what = format!("the app {} cannot stand in a path", quoted(&app.id()));
+        return Err(InvalidValue::new(what, "Letters, digits, _ and - can. Name the apps of this sink."));
+    }
+    let file = path.replace("{kind}", of.word()).replace("{name}", name);
+    let file = file.replace("{appid}", &app.appid).replace("{id}", &app.id());
+    let last = Path::new(&file).components().next_back();
+    match last {
+        Some(Component::Normal(last)) if last.len() <= FILE_NAME_BYTES_MAX => {
+            Ok(SinkEntry { app: app.id(), of, name: file, redacted_name: None, content })
+        }
+        _ => {
+            let what = format!("{} does not end in a file's name of up to {FILE_NAME_BYTES_MAX} bytes", quoted(&file));
+            Err(InvalidValue::new(what, "Write a path such as \"/var/www/site/cache/{kind}.php\"."))
+        }
+    }
+}
+
+/// The folder above that web servers usually hand out, if one has such a name.
+fn document_root(path: &Path) -> Option<PathBuf> {
+    const NAMES: [&str; 6] = ["public_html", "htdocs", "httpdocs", "wwwroot", "webroot", "public"];
+    let named = |folder: &&Path| {
+        let name = |of: &Path| of.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let above = folder.parent().map(name).unwrap_or_default();
+        NAMES.contains(&name(folder).as_str()) || name(folder) == "html" && ["www", "nginx"].contains(&above.as_str())
+    };
+    path.ancestors().skip(1).find(named).map(Path::to_owned)
+}

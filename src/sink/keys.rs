@@ -1,0 +1,228 @@
+//! Keys of a sink before it is known whose (`{kind}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
+//! a key may hold; such a key is never shown.
+
+use std::collections::{HashMap, HashSet};
+
+use super::options::{SinkContent, SinkEntry};
+use crate::credential::App;
+use crate::encoding::View;
+use crate::encoding::key_words::spell;
+use crate::invalid_value::{InvalidValue, quoted};
+use crate::platform::CredentialName;
+
+const KEY_BYTES_MAX: usize = 1024;
+
+/// Which apps and kinds a sink is about.
+pub struct Scope<'a> {
+    pub apps: Vec<&'a App>,
+    /// Of these apps.
+    pub ids: HashSet<String>,
+    /// None: all types.
+    pub kinds: Option<Vec<CredentialName>>,
+}
+
+impl Scope<'_> {
+    /// What is kept of an app, and wanted here.
+    pub fn kept(&self, app: &App) -> Vec<CredentialName> {
+        let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
+        app.credential_types().filter_map(CredentialName::of).filter(wanted).collect()
+    }
+
+    /// One entry for each credential, named as memcached's clients name it.
+    pub fn credentials(&self) -> Vec<SinkEntry> {
+        let of_app = |app: &&App| {
+            let app: &App = app;
+            let entry = |of: CredentialName| SinkEntry {
+                app: app.id(),
+                of,
+                name: format!("{}:{}", of.word(), app.id()),
+                redacted_name: None,
+                content: SinkContent::Value,
+            };
+            self.kept(app).into_iter().map(entry).collect::<Vec<_>>()
+        };
+        self.apps.iter().flat_map(of_app).collect()
+    }
+}
+
+/// A key before it is known whose.
+pub struct KeyTemplate {
+    pub key: String,
+    /// For this app alone.
+    pub app: Option<String>,
+    /// None: whatever `{kind}` stands for, or the app's token.
+    pub of: Option<CredentialName>,
+    pub views: Views,
+    /// It came from a preset, for apps of a platform with agents or for the others.
+    pub of_preset: Option<OfPreset>,
+}
+
+/// Whose a key of a preset is.
+pub struct OfPreset {
+    /// Apps of a platform with agents; the others have keys of their own.
+    pub agents: bool,
+}
+
+pub enum Views {
+    One(View),
+    /// Fields have their names from the kind.
+    ByKind(Vec<(CredentialName, View)>),
+}
+
+impl Views {
+    fn of(&self, of: CredentialName) -> View {
+        match self {
+            Views::One(view) => view.clone(),
+            Views::ByKind(views) => views.iter().find(|(kind, _)| *kind == of).map_or(View::RAW, |(_, v)| v.clone()),
+        }
+    }
+}
+
+/// The keys of one sink.
+#[derive(Default)]
+pub struct Keys {
+    pub entries: Vec<SinkEntry>,
+    /// Which template each came from.
+    pub origins: Vec<usize>,
+    /// What is wrong with a template, at most once each.
+    pub faults: Vec<(usize, InvalidValue)>,
+    /// Where each name stands.
+    known: HashMap<String, usize>,
+}
+
+impl Keys {
+    /// Every key of every app.
+    pub fn expand(templates: &[KeyTemplate], scope: &Scope<'_>) -> Keys {
+        let mut keys = Keys::default();
+        // One fault a template will do, however many apps it is about.
+        let (mut used, mut spoilt) = (vec![false; templates.len()], vec![false; templates.len()]);
+        // Ten thousand apps with a key each are ordinary.
+        let (mut of_one, mut of_all): (HashMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
+        for (at, template) in templates.iter().enumerate() {
+            template.app.as_deref().map_or(&mut of_all, |app| of_one.entry(app).or_default()).push(at);
+        }
+        for app in &scope.apps {
+            let (id, kept, secret) = (app.id(), scope.kept(app), SecretInKeys::of(app));
+            let mut own: Vec<usize> =
+                of_all.iter().chain(of_one.get(id.as_str()).into_iter().flatten()).copied().collect();
+            own.sort_unstable();
+            for at in own {
+                let template = &templates[at];
+                for of in template.kinds(app, &kept) {
+                    used[at] = true;
+                    let key = template.key(app, of, secret.text());
+                    if let Err(fault) = key.and_then(|key| keys.claim(key, at, template))
+                        && !std::mem::replace(&mut spoilt[at], true)
+                    {
+                        keys.faults.push((at, fault));
+                    }
+                }
+            }
+        }
+        let unused = templates.iter().zip(used).enumerate().filter(|(_, (of, used))| !used && of.of_preset.is_none());
+        for (at, _) in unused.filter(|_| !scope.apps.is_empty()) {
+            let what = "a key is about nothing that is kept for these apps";
+            let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
+            keys.faults.push((at, InvalidValue::new(what, remedy)));
+        }
+        keys
+    }
+
+    /// What is written out comes first, and wins over a preset.
+    fn claim(&mut self, key: SinkEntry, at: usize, template: &KeyTemplate) -> Result<(), InvalidValue> {
+        match self.known.get(&key.name).and_then(|at| self.entries.get(*at)) {
+            None => {
+                self.known.insert(key.name.clone(), self.entries.len());
+                self.entries.push(key);
+                self.origins.push(at);
+                Ok(())
+            }
+            Some(first) if template.of_preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
+            Some(first) => Err(twice(first, &key)),
+        }
+    }
+}
+
+impl KeyTemplate {
+    /// A key with the value as it is.
+    pub fn raw(key: &str) -> KeyTemplate {
+        KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
+    }
+
+    /// Which of the app's credentials it is about; the app is one that it may be about.
+    fn kinds(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
+        // Nobody looks under an authorizer's secret: it has none.
+        let fits = |preset: &OfPreset| {
+            preset.agents == app.platform.has_agents
+                && (has_secret(app) || !self.key.contains("{secret"))
+                && (app.agent.is_some() || !self.key.contains("{agent}"))
+        };
+        if !self.of_preset.as_ref().is_none_or(fits) {
+            return Vec::new();
+        }
+        match self.of {
+            Some(of) => kept.iter().copied().filter(|kept| *kept == of).collect(),
+            None if self.key.contains("{kind}") => kept.to_vec(),
+            // The app's token stands first.
+            None => kept.first().copied().into_iter().collect(),
+        }
+    }
+
+    fn key(&self, app: &App, of: CredentialName, secret: &str) -> Result<SinkEntry, InvalidValue> {
+        if app.agent.is_none() && self.key.contains("{agent}") {
+            let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
+            return Err(InvalidValue::new(what, "Write {id} in its place, or name the apps of this sink."));
+        }
+        if !has_secret(app) && self.key.contains("{secret") {
+            let whose = if app.component.is_some() { "authorizer" } else { "app" };
+            let what = format!("a key with a secret, and the {whose} {} has none", quoted(&app.id()));
+            return Err(InvalidValue::new(what, "Name the apps of this sink, or write {appid} in its place."));
+        }
+        let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
+        let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
+        let (name, redacted_name) = spell(key, secret);
+        if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+            let what = format!(
+                "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
+                quoted(&redacted_name)
+            );
+            return Err(InvalidValue::new(what, "Write a key such as \"{kind}:{appid}\"."));
+        }
+        let redacted_name = (redacted_name != name).then_some(redacted_name);
+        Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(self.views.of(of)) })
+    }
+}
+
+/// An app's secret, for the keys that hold it.
+struct SecretInKeys(Option<crate::secret::Secret>);
+
+impl SecretInKeys {
+    fn of(app: &App) -> SecretInKeys {
+        // A refresh token is no part of any key.
+        SecretInKeys(if has_secret(app) { app.secret.read().ok() } else { None })
+    }
+
+    fn text(&self) -> &str {
+        self.0.as_ref().map_or("", |secret| secret.expose())
+    }
+}
+
+fn has_secret(app: &App) -> bool {
+    app.component.is_none() && !app.secret.is_absent()
+}
+
+fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
+    first == second || first.content.is_constant() && first.content == second.content
+}
+
+pub fn twice(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
+    let key = quoted(second.redacted_name());
+    if first.app == second.app {
+        return InvalidValue::new(
+            format!("the key {key} is given twice, with different contents"),
+            "Keep one of the two.",
+        );
+    }
+    let what = format!("the key {key} is that of the app {} already, and {} would overwrite it", first.app, second.app);
+    InvalidValue::new(what, "Name one app in apps, or put {appid} into the key.")
+}

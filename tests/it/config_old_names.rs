@@ -1,0 +1,75 @@
+//! Names that settings had before: they do what the new ones do, and are said once, with what to write.
+
+use crate::config::{APPID, fault, given};
+
+fn notices(file: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
+    given(file, variables, "").unwrap_or_else(|faults| panic!("{faults}")).notices
+}
+
+#[track_caller]
+fn assert_same(old: &str, new: &str) {
+    let [old, new] = [old, new].map(|file| given(Some(file), &[], "").unwrap_or_else(|faults| panic!("{faults}")));
+    assert_eq!(old.effective(), new.effective());
+    assert_eq!(format!("{:?}", old.config), format!("{:?}", new.config));
+    assert!(!old.notices.is_empty() && new.notices.is_empty(), "{:?} {:?}", old.notices, new.notices);
+}
+
+#[test]
+fn a_file_with_old_names_does_what_it_did() {
+    let file = |http: &str| format!("[{http}]\nlisten = [\"127.0.0.1:0\"]\nmax_connections = 9\n");
+    assert_same(&file("side"), &file("http"));
+    let file = |platform: &str| {
+        format!("[[app]]\nappid = \"ww0123456789abcdef\"\nsecret_env = \"WX_SECRET\"\n{platform} = \"wecom\"\n")
+    };
+    assert_same(&file("kind"), &file("platform"));
+    let file = |[urls, key]: [&str; 2]| {
+        let app = format!("[[app]]\nappid = \"{APPID}\"\n");
+        format!("[state]\npath = \"none\"\n{urls} = \"http://127.0.0.1:2130\"\n{key} = \"WX_SECRET\"\n{app}")
+    };
+    assert_same(&file(["upstream", "upstream_key_env"]), &file(["leader_urls", "leader_key_env"]));
+}
+
+#[test]
+fn each_old_name_is_said_once_with_its_first_place_and_the_new_one() {
+    let app = |id: &str| format!("[[app]]\nappid = \"{id}\"\nsecret_env = \"WX_SECRET\"\nkind = \"wecom\"\n");
+    let apps = app("ww0123456789abcdef") + &app("wwfedcba9876543210");
+    let file = format!("[side]\nlisten = \"127.0.0.1:0\"\n{apps}");
+    let notices = notices(Some(&file), &[("TOKENCACHED_SIDE_REQUESTS_PER_S", "7")]);
+    assert_eq!(notices.len(), 3, "{notices:?}");
+    for part in [
+        ":1: [side] is an old name, still read: write [http]",
+        ":6: kind is an old name, still read: write platform",
+        "TOKENCACHED_SIDE_REQUESTS_PER_S is an old name, still read: write TOKENCACHED_HTTP_REQUESTS_PER_S",
+    ] {
+        assert!(notices.iter().any(|notice| notice.ends_with(part)), "{part:?} is not in {notices:?}");
+    }
+    assert!(self::notices(Some("[log]\njson = true\n"), &[]).is_empty());
+}
+
+#[test]
+fn an_old_variable_does_what_it_did() {
+    let variables =
+        [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:0"), ("TOKENCACHED_STATE_UPSTREAM", "http://127.0.0.1:2130")];
+    let loaded = given(None, &variables, "").unwrap();
+    assert!(loaded.config.http.is_some() && loaded.config.credentials.cluster.is_some());
+    assert!(!loaded.warnings.join("\n").contains("TOKENCACHED_"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.notices.len(), 2);
+}
+
+#[test]
+fn an_old_name_beside_the_new_one_is_a_fault_that_names_both() {
+    for (file, what) in [
+        ("[side]\n[http]\n", ":1: [side] is the old name of [http], and both are given\n     Keep [http]."),
+        (
+            "[state]\nupstream = \"http://127.0.0.1\"\nleader_urls = \"http://127.0.0.1\"\n",
+            ":2: upstream is the old name of leader_urls, and both are given\n     Keep leader_urls.",
+        ),
+    ] {
+        let shown = fault(Some(file), &[], "");
+        assert!(shown.contains(what), "{shown}");
+    }
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:0"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:0")];
+    let shown = fault(None, &variables, "");
+    assert!(shown.contains("environment TOKENCACHED_SIDE_LISTEN: "), "{shown}");
+    assert!(shown.contains("is the old name of TOKENCACHED_HTTP_LISTEN, and both are given"), "{shown}");
+}

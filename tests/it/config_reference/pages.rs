@@ -1,0 +1,245 @@
+//! What people and editors read of the table of settings: the reference in English and Chinese, and a JSON schema.
+//!
+//! Pure. The files in docs are these texts; a test compares them.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use tokencached::config::schema::{Change, SECTIONS, Section, Setting, Takes, TextForm};
+use tokencached::config::size_text;
+
+/// The languages of the reference, by their folder in docs.
+pub const LANGUAGES: [&str; 2] = ["en", "zh"];
+
+/// The page of a language.
+pub fn page(language: &str) -> String {
+    let at = usize::from(language == "zh");
+    let pick = |texts: [&'static str; 2]| texts[at];
+    let mut out = pick([
+        "# Settings\n\nEvery setting, as the program has it; a test holds this page. [configuration.md](configuration.md) explains what they \
+         are for.\n\nThe file is TOML. Of a table without double brackets each key has an environment variable, `TOKENCACHED_` with table and key, \
+         where a list is one text with commas. In the last column but one: **restart** counts from the next start, **reload** from SIGHUP or \
+         `systemctl reload`, **followed**: what is in the file counts within seconds, another file needs a restart. An editor with \
+         [the JSON schema](../tokencached.schema.json) knows all this too.\n",
+        "# 设置\n\n程序的全部设置，本页由测试保证与程序一致。用途说明见英文的 [configuration.md](../en/configuration.md)。\n\n文件格式为 TOML。\
+         不带双方括号的表，每个键都有环境变量：`TOKENCACHED_` 加表名和键名，列表写成逗号分隔的文本。倒数第二列：**重启** 下次启动生效，\
+         **重载** SIGHUP 或 `systemctl reload` 生效，**跟随** 文件内容几秒内生效、换文件需重启。编辑器可用 \
+         [JSON schema](../tokencached.schema.json)。\n",
+    ])
+    .to_owned();
+    for section in SECTIONS {
+        section_page(&mut out, section, at);
+    }
+    out
+}
+
+fn section_page(out: &mut String, section: &Section, at: usize) {
+    let has_flags = section.settings().any(|setting| !setting.flag.is_empty());
+    let has_types = section.settings().any(|setting| !setting.types.is_empty());
+    let mut heads = vec![["key", "键"], ["value", "值"], ["default", "默认"]];
+    if has_types {
+        heads.push(["of", "适用于"]);
+    }
+    if has_flags {
+        heads.push(["flag", "参数"]);
+    }
+    if !section.is_list {
+        heads.push(["environment", "环境变量"]);
+    }
+    heads.extend([["change", "修改"], ["meaning", "含义"]]);
+    let _ = write!(out, "\n## `{}`\n\n{}", header(section), section.says[at]);
+    if !section.old_name.is_empty() {
+        let old = format!("`[{}]`", section.old_name);
+        out.push_str(&[format!(" Old name, still read: {old}."), format!("旧名，仍可读取：{old}。")][at]);
+    }
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let _ = write!(out, "\n\n{}", row(heads.iter().map(|head| head[at].to_owned()).collect()));
+    let _ = writeln!(out, "|{}", "---|".repeat(heads.len()));
+    for setting in section.settings() {
+        let mut cells = vec![format!("`{}`", setting.key), takes(&setting.takes, at), default(setting, at)];
+        if has_types {
+            cells.push(setting.types.to_owned());
+        }
+        if has_flags {
+            cells.push(code(setting.flag));
+        }
+        if let Some(variable) = section.variable(setting) {
+            cells.push(code(&variable));
+        }
+        let change = match setting.change {
+            Change::Restart => ["restart", "重启"],
+            Change::Reload => ["reload", "重载"],
+            Change::Followed => ["followed", "跟随"],
+        };
+        let mut says = setting.says[at].to_owned();
+        if !setting.old_key.is_empty() {
+            let _ = write!(says, "{}`{}`", ["; old name, still read: ", "；旧名，仍可读取："][at], setting.old_key);
+        }
+        cells.extend([change[at].to_owned(), says.replace('|', "\\|")]);
+        out.push_str(&row(cells));
+    }
+}
+
+/// `[server]`, `[[app]]`.
+fn header(section: &Section) -> String {
+    if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
+}
+
+fn code(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("`{text}`") }
+}
+
+/// Type and range.
+fn takes(takes: &Takes, at: usize) -> String {
+    let words = |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
+    let list_of = |what: &str| [format!("a list of {what}"), format!("{what}的列表")][at].clone();
+    match takes {
+        Takes::Switch(_) => "`true`, `false`".to_owned(),
+        Takes::Number { low, high, unit: "", .. } => format!("{low}–{high}"),
+        Takes::Number { low, high, unit, .. } => format!("{low}–{high} {unit}"),
+        Takes::Size { low, high, .. } => format!("{}–{}", size_text(*low), size_text(*high)),
+        Takes::Mode(_) => ["octal, 0–0777", "八进制，0–0777"][at].to_owned(),
+        Takes::Word(of, _) => words(of),
+        Takes::Text(form, _) => form_words(*form)[at].to_owned(),
+        Takes::List(form, _) => list_of([form_plural(*form), form_words(*form)[1]][at]),
+        Takes::Words(of) => list_of(&words(of)),
+        Takes::Other { what, .. } => what[at].to_owned(),
+    }
+}
+
+fn form_words(form: TextForm) -> [&'static str; 2] {
+    match form {
+        TextForm::Text => ["a text", "文本"],
+        TextForm::Path => ["a path", "路径"],
+        TextForm::Pem => ["a PEM file", "PEM 文件"],
+        TextForm::Url => ["a URL", "URL"],
+        TextForm::Address => ["an address", "地址"],
+        TextForm::Host => ["a host", "主机"],
+        TextForm::Secret => ["a secret", "密钥"],
+        TextForm::Variable => ["a variable's name", "变量名"],
+        TextForm::Credential => ["a credential's name", "凭据名"],
+    }
+}
+
+fn form_plural(form: TextForm) -> &'static str {
+    match form {
+        TextForm::Url => "URLs",
+        TextForm::Address => "addresses",
+        TextForm::Host => "hosts",
+        _ => "texts",
+    }
+}
+
+fn default(setting: &Setting, at: usize) -> String {
+    match default_toml(setting) {
+        _ if !setting.default_words[at].is_empty() => setting.default_words[at].to_owned(),
+        Some(toml) => code(&toml),
+        None => String::new(),
+    }
+}
+
+/// The JSON schema of the file.
+pub fn json_schema() -> String {
+    let mut root = table();
+    for section in SECTIONS {
+        let own = of_section(section);
+        match section.name.rsplit_once('.') {
+            Some((parent, name)) => {
+                let parent = &mut root["properties"][parent];
+                let parent = if parent["type"] == "array" { &mut parent["items"] } else { parent };
+                parent["properties"][name] = own;
+            }
+            None => root["properties"][section.name] = own,
+        }
+    }
+    for section in SECTIONS.iter().filter(|section| !section.old_name.is_empty()) {
+        let mut old = root["properties"][section.name].clone();
+        old["deprecated"] = json!(true);
+        old["description"] = json!(format!("Old name of {}.", header(section)));
+        root["properties"][section.old_name] = old;
+    }
+    let head = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "tokencached",
+        "description": "The configuration of tokencached; docs/en/settings.md has the same for people.",
+    });
+    let mut whole = head.as_object().cloned().unwrap_or_default();
+    whole.extend(root.as_object().cloned().unwrap_or_default());
+    format!("{:#}\n", Value::Object(whole))
+}
+
+fn table() -> Value {
+    json!({ "type": "object", "properties": {}, "additionalProperties": false })
+}
+
+fn of_section(section: &Section) -> Value {
+    let mut own = table();
+    for setting in section.settings() {
+        let mut put = |key: &str, value: Value| match key.split_once('.') {
+            Some((outer, inner)) => {
+                let outer = &mut own["properties"][outer];
+                if outer.is_null() {
+                    *outer = table();
+                }
+                outer["properties"][inner] = value;
+            }
+            None => own["properties"][key] = value,
+        };
+        let value = of_setting(setting);
+        if !setting.old_key.is_empty() {
+            let mut old = value.clone();
+            old["deprecated"] = json!(true);
+            old["description"] = json!(format!("Old name of {}.", setting.key));
+            put(setting.old_key, old);
+        }
+        put(setting.key, value);
+    }
+    match section.is_list {
+        true => json!({ "type": "array", "description": section.says[0], "items": own }),
+        false => {
+            own["description"] = json!(section.says[0]);
+            own
+        }
+    }
+}
+
+fn of_setting(setting: &Setting) -> Value {
+    let mut schema = match &setting.takes {
+        Takes::Switch(_) => json!({ "type": "boolean" }),
+        Takes::Number { low, high, .. } => json!({ "type": "integer", "minimum": low, "maximum": high }),
+        Takes::Size { .. } => {
+            json!({ "type": ["string", "integer"], "pattern": "^ *[0-9]+ *([kKmMgG]([iI]?[bB])?|[bB])? *$" })
+        }
+        Takes::Mode(_) => json!({ "type": ["string", "integer"], "pattern": "^(0o)?[0-7]{1,4}$" }),
+        Takes::Word(words, _) => json!({ "enum": words }),
+        Takes::Text(..) => json!({ "type": "string" }),
+        Takes::List(..) => json!({ "type": ["array", "string"], "items": { "type": "string" } }),
+        Takes::Words(words) => json!({ "type": "array", "items": { "enum": words } }),
+        Takes::Other { json, .. } => serde_json::from_str(json).unwrap_or_else(|_| Value::Object(Map::new())),
+    };
+    schema["description"] = json!(setting.says[0]);
+    if let Some(Ok(default)) = default_toml(setting).map(|toml| as_json(&toml)) {
+        schema["default"] = default;
+    }
+    schema
+}
+
+/// The default of a setting; in TOML nothing is written that JSON does not have.
+fn as_json(toml: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(toml)
+}
+
+/// Its constant default as the file has it.
+fn default_toml(setting: &Setting) -> Option<String> {
+    let text = |text: &str| (!text.is_empty()).then(|| format!("\"{text}\""));
+    match &setting.takes {
+        Takes::Switch(default) => default.map(|on| on.to_string()),
+        Takes::Number { default, .. } => default.map(|number| number.to_string()),
+        Takes::Size { default, .. } => text(&size_text(*default)),
+        Takes::Mode(default) => default.map(|mode| format!("\"{mode:04o}\"")),
+        Takes::Word(_, default) | Takes::Text(_, default) => text(default),
+        Takes::List(_, default) | Takes::Other { default, .. } => (!default.is_empty()).then(|| (*default).to_owned()),
+        Takes::Words(_) => None,
+    }
+}
