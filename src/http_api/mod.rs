@@ -215,19 +215,22 @@ pub struct HttpApi {
 impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
     pub fn start(
-        door: BoundListeners,
+        bound: BoundListeners,
         options: &Options,
         apps: &[App],
         service: Arc<Service>,
         supervisor: &Supervisor,
     ) -> std::io::Result<HttpApi> {
+        if options.old_metric_names {
+            tracing::warn!("/metrics gives the metric names of before: old_metric_names in [http] is true");
+        }
         let context =
-            Arc::new(ApiContext::new(options, apps, service, door.reload_handle, supervisor.shutdown().clone()));
+            Arc::new(ApiContext::new(options, apps, service, bound.reload_handle, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
-        let (listeners, supervisor) = (door.listeners, supervisor.clone());
+        let (listeners, supervisor) = (bound.listeners, supervisor.clone());
         let alive = supervisor.watch("the HTTP API");
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             let _alive = alive;
